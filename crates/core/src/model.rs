@@ -1,0 +1,21 @@
+//! What a cluster consists of, in typed words. Values are validated once, when they become these types.
+
+pub mod change;
+pub mod claim;
+pub mod domain;
+pub mod moment;
+pub mod name;
+pub mod node;
+pub mod subject;
+pub mod view;
+pub mod vm;
+
+pub use change::{VmChange, VmKey, VmSet};
+pub use claim::Claim;
+pub use domain::{DomainError, DomainSpec};
+pub use moment::Moment;
+pub use name::{NameError, NodeName, VmId, VmName};
+pub use node::{DaemonMode, DaemonState, DomainState, Node, NodeReport, RouterState, StaticData};
+pub use subject::Subject;
+pub use view::{ClusterView, Entry, Problem};
+pub use vm::{Field, Vm, VmState};

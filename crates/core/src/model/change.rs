@@ -1,0 +1,95 @@
+//! Writes to a VM's keys in typed form. Commands and plans produce these; only `store::schema` knows the keys' text.
+//! Each change names the fields it was decided from: it is applied if none of them has moved, or not at all.
+
+use super::{
+    claim::Claim,
+    name::{NodeName, VmId, VmName},
+    vm::{Vm, VmState},
+};
+
+/// The keys of a VM that decisions are made from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[allow(missing_docs, reason = "each is the key of its name in the state tree")]
+pub enum VmKey {
+    State,
+    Node,
+    LastNode,
+    FailedReason,
+    Claim,
+    Xml,
+}
+
+/// One new value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(missing_docs, reason = "each is the key of its name in the state tree")]
+pub enum VmSet {
+    /// Renames: the value of `/domains/<uuid>` itself.
+    Name(VmName),
+    State(VmState),
+    Node(NodeName),
+    LastNode(Option<NodeName>),
+    /// Empty = none.
+    FailedReason(String),
+    Claim(Claim),
+    Xml(String),
+    /// `pool/image` each.
+    RbdImages(Vec<String>),
+}
+
+/// A transaction on one VM.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum VmChange {
+    /// Creates all keys of a new VM, with `state` = `stop`.
+    Define {
+        /// The UUID of the definition.
+        id: VmId,
+        /// The name of the definition.
+        name: VmName,
+        /// Where it shall run.
+        node: NodeName,
+        /// The whole definition.
+        xml: String,
+        /// `pool/image` each.
+        rbd_images: Vec<String>,
+    },
+    /// Changes keys of an existing VM.
+    Update {
+        /// Which VM.
+        id: VmId,
+        /// Key versions that must still hold; `None`: the key must still be absent.
+        expect: Vec<(VmKey, Option<i32>)>,
+        /// The new values, all or none.
+        set: Vec<VmSet>,
+    },
+    /// Deletes the VM's keys, all of them.
+    Remove {
+        /// Which VM.
+        id: VmId,
+        /// As in `Update`.
+        expect: Vec<(VmKey, Option<i32>)>,
+    },
+}
+
+impl VmChange {
+    /// An update decided from `keys` of `vm` as it was seen.
+    pub fn update(vm: &Vm, keys: &[VmKey], set: Vec<VmSet>) -> Self {
+        Self::Update { id: vm.id, expect: versions(vm, keys), set }
+    }
+
+    /// A removal decided from `keys` of `vm` as it was seen.
+    pub fn remove(vm: &Vm, keys: &[VmKey]) -> Self {
+        Self::Remove { id: vm.id, expect: versions(vm, keys) }
+    }
+}
+
+fn versions(vm: &Vm, keys: &[VmKey]) -> Vec<(VmKey, Option<i32>)> {
+    let version = |key| match key {
+        VmKey::State => vm.state.version,
+        VmKey::Node => vm.node.version,
+        VmKey::LastNode => vm.last_node.version,
+        VmKey::FailedReason => vm.failed_reason.version,
+        VmKey::Claim => vm.claim.version,
+        VmKey::Xml => vm.xml_version,
+    };
+    keys.iter().map(|&key| (key, version(key))).collect()
+}

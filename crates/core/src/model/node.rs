@@ -1,0 +1,175 @@
+//! A node as the state tree describes it.
+
+use std::{fmt, str::FromStr};
+
+use serde::Serialize;
+
+use super::{
+    name::{NameError, NodeName, VmId},
+    vm::Field,
+};
+
+macro_rules! words {
+    ($(#[$doc:meta])* $name:ident, $what:literal, $allowed:literal { $($(#[$vdoc:meta])* $variant:ident = $word:literal,)+ }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+        pub enum $name {
+            $($(#[$vdoc])* #[serde(rename = $word)] $variant,)+
+        }
+
+        impl $name {
+            /// The word in the state tree.
+            pub fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $word,)+ }
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.pad(self.as_str())
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = NameError;
+            fn from_str(text: &str) -> Result<Self, NameError> {
+                match text {
+                    $($word => Ok(Self::$variant),)+
+                    _ => Err(NameError { what: $what, found: text.to_owned(), allowed: $allowed }),
+                }
+            }
+        }
+    };
+}
+
+words! {
+    /// `daemonmode`: what kind of node this is.
+    DaemonMode, "daemon mode", "coordinator or hypervisor" {
+        /// Takes part in the ZooKeeper quorum and may become primary.
+        Coordinator = "coordinator",
+        /// Runs VMs only.
+        Hypervisor = "hypervisor",
+    }
+}
+
+words! {
+    /// `daemonstate`: the life of the node's daemon.
+    DaemonState, "daemon state", "init, run, shutdown, stop or dead" {
+        /// Starting.
+        Init = "init",
+        /// Working.
+        Run = "run",
+        /// Stopping in order.
+        Shutdown = "shutdown",
+        /// Stopped in order.
+        Stop = "stop",
+        /// Declared dead by the node that fences it.
+        Dead = "dead",
+    }
+}
+
+words! {
+    /// `routerstate`: who holds the floating addresses.
+    RouterState, "router state", "primary, secondary or client" {
+        /// The primary coordinator.
+        Primary = "primary",
+        /// Another coordinator.
+        Secondary = "secondary",
+        /// Not a coordinator.
+        Client = "client",
+    }
+}
+
+words! {
+    /// `domainstate`: whether the node takes VMs; wish (`flush`, `unflush`) and answer (`flushed`, `ready`).
+    DomainState, "domain state", "ready, flush, flushed or unflush" {
+        /// Takes VMs.
+        Ready = "ready",
+        /// Shall send its VMs away.
+        Flush = "flush",
+        /// Has none and takes none.
+        Flushed = "flushed",
+        /// Shall take its VMs back.
+        Unflush = "unflush",
+    }
+}
+
+/// `staticdata`: what does not change while a machine is up.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[allow(missing_docs, reason = "the words of `staticdata` in their order")]
+pub struct StaticData {
+    pub cpu_count: u32,
+    pub kernel: String,
+    pub os: String,
+    pub arch: String,
+}
+
+impl fmt::Display for StaticData {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {} {} {}", self.cpu_count, self.kernel, self.os, self.arch)
+    }
+}
+
+impl FromStr for StaticData {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        let words: Vec<&str> = text.split_ascii_whitespace().collect();
+        if let [cpus, kernel, os, arch] = words[..]
+            && let Ok(cpu_count) = cpus.parse()
+        {
+            return Ok(Self { cpu_count, kernel: kernel.into(), os: os.into(), arch: arch.into() });
+        }
+        Err(NameError {
+            what: "node description",
+            found: text.to_owned(),
+            allowed: "\"<cpu count> <kernel> <os> <arch>\"",
+        })
+    }
+}
+
+/// What a keepalive reports: the last known figures of this node.
+#[derive(Debug, Clone, PartialEq, Default, Serialize)]
+pub struct NodeReport {
+    /// Physical memory, MiB.
+    pub mem_total_mib: u64,
+    /// Memory in use, MiB.
+    pub mem_used_mib: u64,
+    /// Memory free, MiB.
+    pub mem_free_mib: u64,
+    /// Memory allocated to the VMs that run here, MiB.
+    pub mem_alloc_mib: u64,
+    /// vCPUs allocated to the VMs that run here.
+    pub vcpu_alloc: u64,
+    /// One-minute load average.
+    pub cpu_load: f64,
+    /// Client networks in the cluster.
+    pub networks_count: u64,
+    /// VMs that run here.
+    pub domains_count: u64,
+    /// The VMs that run here.
+    pub running: Vec<VmId>,
+    /// Wall clock of that node, seconds since 1970: for people and old clients, never compared between nodes.
+    pub keepalive_unix_s: u64,
+}
+
+/// One node as read from the state tree.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Node {
+    /// The key below `/nodes`.
+    pub name: NodeName,
+    /// `daemonmode`.
+    pub mode: DaemonMode,
+    /// `daemonstate`.
+    pub daemon_state: Field<DaemonState>,
+    /// `routerstate`.
+    pub router_state: Field<RouterState>,
+    /// `domainstate`.
+    pub domain_state: Field<DomainState>,
+    /// `staticdata`; absent while the daemon has not written it.
+    pub static_data: Option<StaticData>,
+    /// The last keepalive's figures.
+    pub report: NodeReport,
+    /// Version of the `keepalive` key: liveness is seen from its change, by the observer's own clock.
+    pub keepalive_version: Option<i32>,
+}

@@ -1,0 +1,26 @@
+//! What a reconciler looks at: one subject at a time. An event only says "look at this subject again".
+
+use std::fmt;
+
+use super::name::{NodeName, VmId};
+
+/// One thing that is brought to agree with the cluster's wishes.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Subject {
+    /// A node's own keys.
+    Node(NodeName),
+    /// A virtual machine.
+    Vm(VmId),
+    /// The primary coordinator.
+    Primary,
+}
+
+impl fmt::Display for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Node(name) => write!(f, "node {name}"),
+            Self::Vm(id) => write!(f, "VM {id}"),
+            Self::Primary => f.write_str("primary coordinator"),
+        }
+    }
+}

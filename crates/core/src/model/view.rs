@@ -1,0 +1,85 @@
+//! A consistent-enough snapshot of the state tree. It may lag behind; every write is checked against versions instead.
+
+use std::{collections::BTreeMap, fmt, sync::Arc};
+
+use super::{
+    name::{NodeName, VmId, VmName},
+    node::Node,
+    vm::Vm,
+};
+
+/// Why a key's content cannot be used. Shown to operators; never stops the other objects from being used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// The key, as a path.
+    pub key: String,
+    /// What is wrong with it, and what would be right.
+    pub what: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.key, self.what)
+    }
+}
+
+/// An object, or why it is unreadable.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Entry<T> {
+    /// All keys are well-formed.
+    Good(T),
+    /// Some are not: nothing is done with the object but to say so.
+    Bad(Vec<Problem>),
+}
+
+impl<T> Entry<T> {
+    /// The object, if it is readable.
+    pub fn good(&self) -> Option<&T> {
+        match self {
+            Self::Good(t) => Some(t),
+            Self::Bad(_) => None,
+        }
+    }
+}
+
+/// The cluster as last read. Cheap to clone; its parts are shared.
+#[derive(Debug, Clone, Default)]
+pub struct ClusterView {
+    /// By name.
+    pub nodes: Arc<BTreeMap<NodeName, Arc<Entry<Node>>>>,
+    /// By UUID.
+    pub vms: Arc<BTreeMap<VmId, Arc<Entry<Vm>>>>,
+    /// `/primary_node`: wish and fact; `None` = `none`.
+    pub primary_node: Option<NodeName>,
+    /// Keys whose names are no object's (a non-UUID below `/domains` …).
+    pub strays: Arc<Vec<Problem>>,
+    /// How many client networks there are.
+    pub networks_count: u64,
+}
+
+impl ClusterView {
+    /// The readable VM of that id.
+    pub fn vm(&self, id: VmId) -> Option<&Vm> {
+        self.vms.get(&id)?.good()
+    }
+
+    /// The readable VMs of that name. More than one is possible: nothing in the tree forbids it.
+    pub fn vms_named<'a>(&'a self, name: &'a VmName) -> impl Iterator<Item = &'a Vm> {
+        self.good_vms().filter(move |vm| vm.name == *name)
+    }
+
+    /// All readable VMs, by id.
+    pub fn good_vms(&self) -> impl Iterator<Item = &Vm> {
+        self.vms.values().filter_map(|e| e.good())
+    }
+
+    /// The readable node of that name.
+    pub fn node(&self, name: &NodeName) -> Option<&Node> {
+        self.nodes.get(name)?.good()
+    }
+
+    /// All readable nodes, by name.
+    pub fn good_nodes(&self) -> impl Iterator<Item = &Node> {
+        self.nodes.values().filter_map(|e| e.good())
+    }
+}

@@ -1,0 +1,99 @@
+//! A virtual machine as the state tree describes it: the wish, the answer, the claim.
+
+use std::{fmt, str::FromStr};
+
+use serde::Serialize;
+
+use super::{
+    claim::Claim,
+    name::{NameError, NodeName, VmId, VmName},
+};
+
+/// `/domains/<uuid>/state`: wish and answer in one key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum VmState {
+    /// Shall run.
+    Start,
+    /// Shall be off, at once.
+    Stop,
+    /// Shall be asked to shut down, then be off.
+    Shutdown,
+    /// Shall be shut down and started again.
+    Restart,
+    /// Shall move to `node` while it runs.
+    Migrate,
+    /// Could not do as wished; see `failedreason`.
+    Failed,
+    /// Is about to be deleted.
+    Delete,
+}
+
+impl VmState {
+    /// Every state, in the order of the documentation.
+    pub const ALL: [Self; 7] =
+        [Self::Start, Self::Stop, Self::Shutdown, Self::Restart, Self::Migrate, Self::Failed, Self::Delete];
+
+    /// The word in the state tree.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Start => "start",
+            Self::Stop => "stop",
+            Self::Shutdown => "shutdown",
+            Self::Restart => "restart",
+            Self::Migrate => "migrate",
+            Self::Failed => "failed",
+            Self::Delete => "delete",
+        }
+    }
+}
+
+impl fmt::Display for VmState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+impl FromStr for VmState {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        Self::ALL.into_iter().find(|s| s.as_str() == text).ok_or_else(|| NameError {
+            what: "VM state",
+            found: text.to_owned(),
+            allowed: "start, stop, shutdown, restart, migrate, failed or delete",
+        })
+    }
+}
+
+/// A value with the version of the key it was read from; `None` if the key does not exist (then the value is its default).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Field<T> {
+    /// The typed value.
+    pub value: T,
+    /// The key's data version, for compare-and-set.
+    pub version: Option<i32>,
+}
+
+/// One VM as read from the state tree. The XML and the console log are read on demand, not kept here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Vm {
+    /// The key below `/domains`.
+    pub id: VmId,
+    /// The value of `/domains/<uuid>`.
+    pub name: VmName,
+    /// `state`.
+    pub state: Field<VmState>,
+    /// `node`: who should run it.
+    pub node: Field<NodeName>,
+    /// `lastnode`: where it was migrated away from.
+    pub last_node: Field<Option<NodeName>>,
+    /// `failedreason`, empty = none.
+    pub failed_reason: Field<String>,
+    /// `claim`: who may be executing it. An absent key means an empty claim.
+    pub claim: Field<Claim>,
+    /// `rbdlist`: RBD images it uses, `pool/image`.
+    pub rbd_images: Vec<String>,
+    /// Data version of `xml`; changes when the definition does. `None` if it has none.
+    pub xml_version: Option<i32>,
+}

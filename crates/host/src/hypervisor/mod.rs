@@ -1,0 +1,90 @@
+//! Running virtual machines. The words are ours: no libvirt type leaves this folder.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use pvc_core::model::{DomainSpec, VmId};
+use tokio::sync::mpsc;
+
+#[cfg(any(test, feature = "fake"))]
+pub mod fake;
+
+/// An active domain as the hypervisor sees it. Inactive definitions are nobody's business here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Seen {
+    /// Its UUID.
+    pub id: VmId,
+    /// Its name as libvirt knows it.
+    pub name: String,
+    /// What it is doing.
+    pub activity: Activity,
+    /// Memory it was given, MiB (its maximum, not the balloon).
+    pub memory_mib: u64,
+    /// vCPUs it was given.
+    pub vcpus: u32,
+}
+
+/// What an active domain is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Activity {
+    /// Executing, or blocked on I/O.
+    Running,
+    /// Not executing, but its process and its claim on disks live (paused by hand, by an I/O error, by a migration).
+    Paused,
+    /// On its way down.
+    ShuttingDown,
+    /// The guest has crashed; its process is still there.
+    Crashed,
+}
+
+/// What a subscriber learns. Content is a hint; facts are read again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// This domain started, stopped, paused, crashed …
+    Domain(VmId),
+    /// The connection is up: everything may have changed meanwhile.
+    Connected,
+    /// The connection is lost; guests are not affected.
+    Disconnected,
+}
+
+/// Why the hypervisor did not do as asked.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum HypervisorError {
+    /// It cannot be reached now. Nothing is known about the outcome of a change.
+    #[error("libvirt cannot be reached: {0}")]
+    Unavailable(String),
+    /// No answer within the deadline. Nothing is known about the outcome of a change.
+    #[error("libvirt did not answer within {after:?} while {doing}")]
+    Deadline {
+        /// The deadline.
+        after: Duration,
+        /// What was being done.
+        doing: String,
+    },
+    /// It answered that it could not: the text is libvirt's.
+    #[error("libvirt: {0}")]
+    Refused(String),
+}
+
+/// A hypervisor on this machine. "Already so" is success: starting what runs, powering off what is off.
+#[async_trait]
+pub trait Hypervisor: Send + Sync + 'static {
+    /// All active domains.
+    async fn active(&self) -> Result<Vec<Seen>, HypervisorError>;
+
+    /// One active domain, or `None` if it is not active.
+    async fn seen(&self, id: VmId) -> Result<Option<Seen>, HypervisorError>;
+
+    /// Starts a transient domain from its definition.
+    async fn start(&self, spec: &DomainSpec) -> Result<(), HypervisorError>;
+
+    /// Asks the guest to shut down (ACPI); returns when asked, not when done.
+    async fn ask_to_shut_down(&self, id: VmId) -> Result<(), HypervisorError>;
+
+    /// Ends the domain at once; returns when it is confirmed not active.
+    async fn power_off(&self, id: VmId) -> Result<(), HypervisorError>;
+
+    /// A new subscription to events. A full safety net re-reads anyway: no event is relied upon.
+    fn events(&self) -> mpsc::UnboundedReceiver<Event>;
+}

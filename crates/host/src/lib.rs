@@ -1,0 +1,5 @@
+//! Everything that touches this machine, one folder a capability: a trait in our words, the real thing, a fake.
+//! Knows nothing of the state tree.
+
+pub mod hypervisor;
+pub mod machine;

@@ -1,0 +1,14 @@
+//! The cluster's state tree: the store behind it (ZooKeeper, or memory for tests), the schema of its keys, and a mirror
+//! of it that is cheap to read. The only crate that knows key names and value formats.
+
+pub mod lock;
+#[cfg(any(test, feature = "fake"))]
+pub mod memory;
+pub mod mirror;
+pub mod schema;
+pub mod store;
+pub mod zookeeper;
+
+pub use store::{
+    Check, Children, CommitError, Committed, CreateMode, Op, Session, Store, StoreError, Transaction, Value, Watch, WatchEvent,
+};

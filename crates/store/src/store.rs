@@ -1,0 +1,164 @@
+//! The store as the rest of the system sees it: versioned keys, transactions, watches, a session.
+//!
+//! Every call has a deadline of its own (the store's request time-out) and returns an error when it passes; nothing
+//! blocks for ever. A write whose answer was lost has *unknown* outcome: look again before acting.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::sync::{mpsc, watch};
+
+/// A key's content.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Value {
+    /// The bytes. Untrusted until `schema` typed them.
+    pub data: Vec<u8>,
+    /// Data version, moves by one per write.
+    pub version: i32,
+    /// Transaction that last wrote the data; for read-your-writes.
+    pub mzxid: i64,
+    /// Number of children.
+    pub children: u32,
+}
+
+/// Names of a key's children, without path, unordered.
+pub type Children = Vec<String>;
+
+/// How a created key lives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CreateMode {
+    /// Until deleted.
+    Persistent,
+    /// Until deleted or the creating session ends.
+    Ephemeral,
+    /// As `Ephemeral`, with a ten-digit sequence number appended to the name.
+    EphemeralSequential,
+}
+
+/// What must hold of a key for a transaction to be applied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Check {
+    /// Exists, in any version.
+    Exists,
+    /// Exists in exactly this data version.
+    Version(i32),
+}
+
+/// One write of a transaction.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Op {
+    /// Requires a key's existence or version.
+    Check { path: String, check: Check },
+    /// Creates a key; fails if it exists or its parent does not.
+    Create { path: String, data: Vec<u8>, mode: CreateMode },
+    /// Writes a key; fails if it is absent or, when given, its version differs.
+    Set { path: String, data: Vec<u8>, version: Option<i32> },
+    /// Deletes a key; fails if it is absent, has children or, when given, its version differs.
+    Delete { path: String, version: Option<i32> },
+}
+
+/// Writes that are applied together or not at all.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Transaction {
+    /// In order.
+    pub ops: Vec<Op>,
+}
+
+/// Proof of a commit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Committed {
+    /// A transaction id that a reader has caught up with once it has seen it; 0 for a transaction that wrote nothing.
+    pub zxid: i64,
+    /// The paths of `Create`s as created (sequence numbers filled in), in the order of the operations.
+    pub created: Vec<String>,
+}
+
+/// Why a read, or anything else than a commit, failed.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum StoreError {
+    /// Not connected now, or no answer within the deadline. A write may or may not have happened.
+    #[error("the state store did not answer: {0}")]
+    Unavailable(String),
+    /// The session ended; ephemeral keys and watches are gone. The store opens a new session by itself.
+    #[error("the session with the state store has ended")]
+    SessionLost,
+    /// The store refused: authentication, an invalid path, a value that is too large.
+    #[error("the state store refused {what}: {why}")]
+    Refused { what: String, why: String },
+}
+
+/// Why a transaction was not (known to be) applied.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum CommitError {
+    /// A check or precondition of operation `op` (its index) failed: somebody was faster. Nothing was written. Normal.
+    #[error("{path} has changed meanwhile")]
+    Conflict { op: usize, path: String },
+    /// Nothing is known about the outcome: look again.
+    #[error("unknown whether the write was done: {0}")]
+    Unknown(StoreError),
+    /// Certainly not written.
+    #[error(transparent)]
+    Failed(StoreError),
+}
+
+/// The state of the session, as far as this client knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Session {
+    /// Never connected so far, or between two sessions.
+    Connecting,
+    /// Connected; `epoch` counts sessions (a new epoch = ephemerals of the last one are gone).
+    Healthy { epoch: u64 },
+    /// The connection is lost, the session may still live on the server.
+    Suspended { epoch: u64 },
+}
+
+impl Session {
+    /// Whether requests can be expected to be answered now.
+    pub fn is_healthy(self) -> bool {
+        matches!(self, Self::Healthy { .. })
+    }
+}
+
+/// What a watch reports. Events only say *look again*.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum WatchEvent {
+    /// Everything below the watched path may have changed: list again. The first event of every watch, and the first
+    /// after every reconnection.
+    Resync,
+    /// This key, or its list of children, changed, was created or was deleted.
+    Changed(String),
+}
+
+/// A subscription to a subtree; ends when dropped.
+pub type Watch = mpsc::UnboundedReceiver<WatchEvent>;
+
+/// The state store.
+#[async_trait]
+pub trait Store: Send + Sync + 'static {
+    /// A key's content, or `None` if there is none.
+    async fn get(&self, path: &str) -> Result<Option<Value>, StoreError>;
+
+    /// The names of a key's children, or `None` if there is no such key.
+    async fn children(&self, path: &str) -> Result<Option<Children>, StoreError>;
+
+    /// Many keys' contents in as few requests as possible, in the order asked.
+    async fn get_many(&self, paths: &[String]) -> Result<Vec<Option<Value>>, StoreError>;
+
+    /// Many keys' children in as few requests as possible, in the order asked.
+    async fn children_many(&self, paths: &[String]) -> Result<Vec<Option<Children>>, StoreError>;
+
+    /// Applies a transaction, all or nothing.
+    async fn commit(&self, txn: Transaction) -> Result<Committed, CommitError>;
+
+    /// Watches a path and everything below it, across reconnections and sessions.
+    fn watch(&self, path: &str) -> Watch;
+
+    /// The session's state; changes are signalled.
+    fn session(&self) -> watch::Receiver<Session>;
+
+    /// The negotiated session time-out.
+    fn session_timeout(&self) -> Duration;
+
+    /// Ends the session in order: ephemeral keys go at once. Further calls fail.
+    async fn close(&self);
+}
