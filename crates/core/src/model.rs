@@ -3,6 +3,7 @@
 pub mod change;
 pub mod claim;
 pub mod domain;
+pub mod explanation;
 pub mod moment;
 pub mod name;
 pub mod node;
@@ -13,6 +14,7 @@ pub mod vm;
 pub use change::{VmChange, VmKey, VmSet};
 pub use claim::Claim;
 pub use domain::{DomainError, DomainSpec};
+pub use explanation::Explanation;
 pub use moment::Moment;
 pub use name::{NameError, NodeName, VmId, VmName};
 pub use node::{DaemonMode, DaemonState, DomainState, Node, NodeReport, RouterState, StaticData};

@@ -73,6 +73,8 @@ pub struct Field<T> {
     pub value: T,
     /// The key's data version, for compare-and-set.
     pub version: Option<i32>,
+    /// The transaction that last wrote the key (ZooKeeper's mzxid): tells which of two keys was written later. 0 if absent.
+    pub zxid: i64,
 }
 
 /// One VM as read from the state tree. The XML and the console log are read on demand, not kept here.
