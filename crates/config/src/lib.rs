@@ -1,1 +1,17 @@
-//! config
+//! `pvcd.yaml`: every setting typed and checked, all mistakes told in one run, each with its line.
+//!
+//! Its own crate because the daemon, the CLI and the lab read the same file. It looks at text and at the file system,
+//! never at devices, the network or a cluster, and needs no privileges: see `docs/decisions/0001-configuration-crate.md`.
+
+mod config;
+mod coordinators;
+mod net;
+mod secret;
+
+pub use config::{
+    Config, Directories, DnsDatabase, FenceAction, FenceActions, Functions, Interface, Intervals, Ipmi,
+    Logging, Network, PerNetwork, TargetSelector,
+};
+pub use coordinators::{Coordinator, DEFAULT_PORT, connect_string};
+pub use net::{CidrError, Ipv4Interface, Ipv4Net};
+pub use secret::Secret;
