@@ -1,1 +1,4 @@
-//! plan
+//! Decisions: facts in, one step out. Pure, level-triggered: an event only says *look again*, and every crash point is an
+//! ordinary starting point. One public `plan` function a subject.
+
+pub mod vm;

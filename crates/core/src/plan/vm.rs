@@ -1,0 +1,328 @@
+//! What this node does next about one VM.
+//!
+//! ```text
+//!   wish: start            off ──Claim──► claimed ──Start──► running ──(vanishes)──► off, after a back-off
+//!   wish: stop, delete     running ──PowerOff──► off ──Release──► free
+//!   wish: shutdown         running ──AskGuestToShutDown … PowerOff──► off ──Answer(Stopped)──► free
+//!   wish: restart          as shutdown, then as start, then Answer(Running)
+//! ```
+//!
+//! Never starts a VM that somebody else may be executing: the claim (see [`Claim`]) changes from nobody, or from this node
+//! alone, to this node in a transaction that checks wish, node and claim, immediately before each start. Never acts while
+//! the state store is out of reach or libvirt's answer is unknown. Each plan is one step, so the next one is decided from
+//! a fresh view.
+
+mod past;
+#[cfg(test)]
+mod tests;
+
+use std::time::Duration;
+
+use crate::model::{Claim, Moment, NodeName, Vm, VmChange, VmKey, VmSet, VmState};
+
+pub use past::{Past, START_LIMIT, START_WINDOW};
+
+/// How long a guest may take to shut down before it is powered off.
+pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(90);
+
+/// How often a guest that does not go is asked again.
+pub const SHUTDOWN_ASK_AGAIN: Duration = Duration::from_secs(15);
+
+/// What libvirt on this node says about the VM.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Here {
+    /// A process of it lives here, executing or not.
+    Active,
+    /// Confirmed: there is none.
+    Off,
+    /// libvirt did not answer: nothing may be concluded.
+    Unknown,
+}
+
+/// Everything a plan is made from.
+#[derive(Debug, Clone, Copy)]
+pub struct Facts<'a> {
+    /// This node.
+    pub me: &'a NodeName,
+    /// The VM as the state tree has it; `None`: it has no such VM.
+    pub vm: Option<&'a Vm>,
+    /// What runs on this node.
+    pub here: Here,
+    /// Whether the view is current: a healthy session, listed since the last reconnection.
+    pub view_is_current: bool,
+    /// What this daemon did about the VM so far.
+    pub past: &'a Past,
+    /// Now, on this node's monotonic clock.
+    pub now: Moment,
+}
+
+/// One step.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// Put this node in the claim of what already runs here unclaimed.
+    Adopt,
+    /// Put this node in the empty claim (or confirm its own), to start the VM next.
+    Claim,
+    /// Start it.
+    Start,
+    /// Send the power button's event.
+    AskGuestToShutDown,
+    /// End it at once.
+    PowerOff,
+    /// It is confirmed off: take this node out of the claim.
+    Release,
+    /// Tell the clients an outcome.
+    Answer(Answer),
+}
+
+/// An outcome that was observed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer {
+    /// It runs as wished: `state` = `start`.
+    Running,
+    /// It is off as wished: `state` = `stop`, claim released.
+    Stopped,
+    /// It could not be done: `state` = `failed` with the reason, claim released.
+    Failed(String),
+    /// It runs: an old failure's reason is void.
+    ReasonVoid,
+}
+
+/// What to do next.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Next {
+    /// Wish and facts agree, as far as this node is concerned.
+    Settled,
+    /// Do this, then look again.
+    Do(Step),
+    /// Look again at this moment at the latest; `None`: when something changes.
+    Wait(Option<Moment>),
+}
+
+/// The next step and its reason, in words for an operator.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan {
+    /// What to do.
+    pub next: Next,
+    /// Why.
+    pub why: String,
+}
+
+fn settled() -> Plan {
+    Plan {
+        next: Next::Settled,
+        why: String::new(),
+    }
+}
+
+fn act(step: Step, why: impl Into<String>) -> Plan {
+    Plan {
+        next: Next::Do(step),
+        why: why.into(),
+    }
+}
+
+fn wait(until: Option<Moment>, why: impl Into<String>) -> Plan {
+    Plan {
+        next: Next::Wait(until),
+        why: why.into(),
+    }
+}
+
+/// Decides the next step about one VM on this node.
+pub fn plan(facts: &Facts<'_>) -> Plan {
+    let Some(vm) = facts.vm else {
+        return match facts.here {
+            // Not ours to end: it may be the operator's own, or the state tree may have been lost.
+            Here::Active => wait(None, "it runs here but is not in the state tree: left alone"),
+            Here::Off | Here::Unknown => settled(),
+        };
+    };
+    if !facts.view_is_current {
+        return wait(
+            None,
+            "the state store is out of reach: nothing is changed until it answers",
+        );
+    }
+    match facts.here {
+        Here::Unknown if concerns(facts.me, vm) => {
+            wait(None, "libvirt does not answer: nothing is known about this node")
+        }
+        Here::Unknown => settled(),
+        Here::Active => while_active(facts, vm),
+        Here::Off => while_off(facts, vm),
+    }
+}
+
+/// Whether the state tree ties the VM to this node.
+pub fn concerns(me: &NodeName, vm: &Vm) -> bool {
+    vm.node.value == *me || vm.claim.value.names(me)
+}
+
+fn while_active(facts: &Facts<'_>, vm: &Vm) -> Plan {
+    let claim = &vm.claim.value;
+    if claim.is_empty() {
+        return act(Step::Adopt, "it runs here and nobody claims it");
+    }
+    if !claim.names(facts.me) {
+        return act(
+            Step::PowerOff,
+            format!("the claim names only {claim}: this node was fenced and survived"),
+        );
+    }
+    let wished_here = vm.node.value == *facts.me;
+    match vm.state.value {
+        VmState::Stop => act(Step::PowerOff, "wish is stop"),
+        VmState::Delete => act(Step::PowerOff, "wish is delete"),
+        VmState::Shutdown => shut_down(facts, vm),
+        VmState::Migrate if !wished_here => wait(
+            None,
+            format!(
+                "wish is migrate to {}: live migration is not available in this version",
+                vm.node.value
+            ),
+        ),
+        VmState::Migrate => act(
+            Step::Answer(Answer::Running),
+            "it runs here, where it was to migrate to",
+        ),
+        _ if !wished_here => act(
+            Step::PowerOff,
+            format!("it was moved to {} without migration", vm.node.value),
+        ),
+        VmState::Restart if claimed_after_wish(vm) => {
+            act(Step::Answer(Answer::Running), "it was started after the wish")
+        }
+        VmState::Restart => shut_down(facts, vm),
+        VmState::Start if !vm.failed_reason.value.is_empty() => act(
+            Step::Answer(Answer::ReasonVoid),
+            "it runs: the old failure is over",
+        ),
+        VmState::Start | VmState::Failed => settled(),
+    }
+}
+
+/// A claim written after the wish was taken for a start that followed the wish: what runs is the new instance. (Adopting
+/// under `restart` writes the wish again in the same transaction, so an adopted old instance never looks new.)
+fn claimed_after_wish(vm: &Vm) -> bool {
+    vm.claim.zxid > vm.state.zxid
+}
+
+fn shut_down(facts: &Facts<'_>, vm: &Vm) -> Plan {
+    let wish = vm.state.value;
+    let Some(asking) = facts.past.asking(vm) else {
+        return act(Step::AskGuestToShutDown, format!("wish is {wish}"));
+    };
+    let power_off_at = asking.since + SHUTDOWN_GRACE;
+    let ask_again_at = asking.last + SHUTDOWN_ASK_AGAIN;
+    if facts.now >= power_off_at {
+        let grace = SHUTDOWN_GRACE.as_secs();
+        return act(
+            Step::PowerOff,
+            format!("wish is {wish}; the guest has not gone in {grace} s"),
+        );
+    }
+    if facts.now >= ask_again_at {
+        return act(
+            Step::AskGuestToShutDown,
+            format!("wish is {wish}; the guest has not gone yet"),
+        );
+    }
+    let left = power_off_at.since(facts.now).as_secs();
+    let why = format!(
+        "wish is {wish}; the guest was asked {} time(s), power off in {left} s",
+        asking.times
+    );
+    wait(Some(power_off_at.min(ask_again_at)), why)
+}
+
+fn while_off(facts: &Facts<'_>, vm: &Vm) -> Plan {
+    let claim = &vm.claim.value;
+    let wished_here = vm.node.value == *facts.me;
+    let shall_run = matches!(
+        vm.state.value,
+        VmState::Start | VmState::Restart | VmState::Migrate
+    );
+    if claim.names(facts.me) && !(wished_here && shall_run) {
+        return match vm.state.value {
+            VmState::Shutdown if claim.is_only(facts.me) => act(Step::Answer(Answer::Stopped), "it is off"),
+            _ => act(Step::Release, "it is off here"),
+        };
+    }
+    if !wished_here {
+        return settled();
+    }
+    let others = claim.without(facts.me);
+    match vm.state.value {
+        VmState::Stop | VmState::Failed | VmState::Delete => settled(),
+        _ if !others.is_empty() => wait(
+            None,
+            format!("{others} may still be running it: the claim names it"),
+        ),
+        VmState::Shutdown => act(Step::Answer(Answer::Stopped), "it is off"),
+        VmState::Migrate => act(
+            Step::Answer(Answer::Running),
+            "nothing to migrate: nobody runs it",
+        ),
+        VmState::Start | VmState::Restart => start(facts, vm),
+    }
+}
+
+fn start(facts: &Facts<'_>, vm: &Vm) -> Plan {
+    if let Some(until) = facts.past.start_not_before(vm, facts.now) {
+        let left = until.since(facts.now).as_secs_f32();
+        let times = facts.past.starts(vm, facts.now);
+        return wait(
+            Some(until),
+            format!("it ended {times} time(s) after a start; next start in {left:.0} s"),
+        );
+    }
+    if facts.past.starts(vm, facts.now) >= START_LIMIT {
+        let minutes = START_WINDOW.as_secs() / 60;
+        let reason = format!(
+            "started {START_LIMIT} times in {minutes} minutes and ended each time; see its console log"
+        );
+        return act(Step::Answer(Answer::Failed(reason)), "it does not stay up");
+    }
+    if facts.past.may_start(vm) {
+        return act(Step::Start, format!("wish is {}", vm.state.value));
+    }
+    act(
+        Step::Claim,
+        format!("wish is {}, nobody else claims it", vm.state.value),
+    )
+}
+
+/// The transaction of a step, or `None` for a step that is not one. It is checked against every field that the step was
+/// decided from, so a newer command of a client is never overwritten.
+pub fn change(step: &Step, vm: &Vm, me: &NodeName) -> Option<VmChange> {
+    let decided_from = [VmKey::State, VmKey::Node, VmKey::Claim];
+    let update = |keys: &[VmKey], set| Some(VmChange::update(vm, keys, set));
+    match step {
+        Step::Adopt if vm.state.value == VmState::Restart => update(
+            &decided_from,
+            vec![VmSet::Claim(Claim::only(me)), VmSet::State(VmState::Restart)],
+        ),
+        Step::Adopt => update(&[VmKey::Claim], vec![VmSet::Claim(Claim::only(me))]),
+        Step::Claim => update(&decided_from, vec![VmSet::Claim(Claim::only(me))]),
+        Step::Release => update(&[VmKey::Claim], vec![VmSet::Claim(vm.claim.value.without(me))]),
+        Step::Answer(answer) => {
+            let released = || VmSet::Claim(vm.claim.value.without(me));
+            let set = match answer {
+                Answer::Running => vec![VmSet::State(VmState::Start)],
+                Answer::Stopped if vm.claim.value.is_empty() => vec![VmSet::State(VmState::Stop)],
+                Answer::Stopped => vec![VmSet::State(VmState::Stop), released()],
+                Answer::Failed(reason) => {
+                    vec![
+                        VmSet::State(VmState::Failed),
+                        VmSet::FailedReason(reason.clone()),
+                        released(),
+                    ]
+                }
+                Answer::ReasonVoid => vec![VmSet::FailedReason(String::new())],
+            };
+            update(&decided_from, set)
+        }
+        Step::Start | Step::AskGuestToShutDown | Step::PowerOff => None,
+    }
+}

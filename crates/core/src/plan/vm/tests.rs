@@ -1,0 +1,516 @@
+//! The tables of protocols: claims and a VM's life, one row a case; and walks over random worlds.
+
+use super::*;
+use crate::model::{Field, VmId};
+
+fn name(text: &str) -> NodeName {
+    text.parse().unwrap()
+}
+
+fn field<T>(value: T, zxid: i64) -> Field<T> {
+    Field {
+        value,
+        version: Some(3),
+        zxid,
+    }
+}
+
+/// A VM wished `state` on `node`, claimed by `claim`; the wish is younger than the claim.
+fn vm(state: VmState, node: &str, claim: &str) -> Vm {
+    Vm {
+        id: "11111111-0000-4000-8000-000000000001".parse::<VmId>().unwrap(),
+        name: "web1".parse().unwrap(),
+        state: field(state, 20),
+        node: field(name(node), 5),
+        last_node: field(None, 5),
+        failed_reason: field(String::new(), 5),
+        claim: field(claim.parse().unwrap(), 10),
+        rbd_images: vec![],
+        xml_version: Some(0),
+    }
+}
+
+struct Case {
+    vm: Vm,
+    here: Here,
+    past: Past,
+    now: Moment,
+}
+
+fn case(state: VmState, node: &str, claim: &str, here: Here) -> Case {
+    Case {
+        vm: vm(state, node, claim),
+        here,
+        past: Past::default(),
+        now: Moment::secs(1000),
+    }
+}
+
+impl Case {
+    fn plan(&self) -> Plan {
+        let me = name("a");
+        let Case { vm, here, past, now } = self;
+        plan(&Facts {
+            me: &me,
+            vm: Some(vm),
+            here: *here,
+            view_is_current: true,
+            past,
+            now: *now,
+        })
+    }
+
+    fn next(&self) -> Next {
+        self.plan().next
+    }
+}
+
+use Here::{Active, Off};
+use VmState::{Delete, Failed, Migrate, Restart, Shutdown, Start, Stop};
+
+#[test]
+fn the_table_of_a_vms_life_holds() {
+    use Answer::{Running, Stopped};
+    let table = [
+        // wish, node, claim, fact here → next
+        (Start, "a", "", Off, Next::Do(Step::Claim)),
+        (Start, "a", "a", Off, Next::Do(Step::Claim)),
+        (Start, "a", "b", Off, Next::Wait(None)),
+        (Start, "a", "a b", Off, Next::Wait(None)),
+        (Start, "a", "", Active, Next::Do(Step::Adopt)),
+        (Start, "a", "a", Active, Next::Settled),
+        (Start, "b", "", Off, Next::Settled),
+        (Start, "b", "b", Off, Next::Settled),
+        (Start, "b", "a", Off, Next::Do(Step::Release)),
+        (Start, "b", "a", Active, Next::Do(Step::PowerOff)),
+        (Start, "b", "", Active, Next::Do(Step::Adopt)),
+        (Start, "a", "b", Active, Next::Do(Step::PowerOff)),
+        (Stop, "a", "a", Active, Next::Do(Step::PowerOff)),
+        (Stop, "a", "", Active, Next::Do(Step::Adopt)),
+        (Stop, "a", "a", Off, Next::Do(Step::Release)),
+        (Stop, "a", "", Off, Next::Settled),
+        (Stop, "b", "a", Active, Next::Do(Step::PowerOff)),
+        (Shutdown, "a", "a", Active, Next::Do(Step::AskGuestToShutDown)),
+        (Shutdown, "b", "a", Active, Next::Do(Step::AskGuestToShutDown)),
+        (Shutdown, "a", "a", Off, Next::Do(Step::Answer(Stopped))),
+        (Shutdown, "b", "a", Off, Next::Do(Step::Answer(Stopped))),
+        (Shutdown, "a", "", Off, Next::Do(Step::Answer(Stopped))),
+        (Shutdown, "a", "b", Off, Next::Wait(None)),
+        (Restart, "a", "a", Active, Next::Do(Step::AskGuestToShutDown)),
+        (Restart, "a", "a", Off, Next::Do(Step::Claim)),
+        (Restart, "a", "", Off, Next::Do(Step::Claim)),
+        (Restart, "b", "a", Active, Next::Do(Step::PowerOff)),
+        (Migrate, "a", "", Off, Next::Do(Step::Answer(Running))),
+        (Migrate, "a", "b", Off, Next::Wait(None)),
+        (Migrate, "a", "a", Active, Next::Do(Step::Answer(Running))),
+        (Migrate, "b", "a", Active, Next::Wait(None)),
+        (Migrate, "b", "a", Off, Next::Do(Step::Release)),
+        (Delete, "a", "a", Active, Next::Do(Step::PowerOff)),
+        (Delete, "a", "a", Off, Next::Do(Step::Release)),
+        (Delete, "a", "", Off, Next::Settled),
+        (Failed, "a", "a", Active, Next::Settled),
+        (Failed, "a", "", Active, Next::Do(Step::Adopt)),
+        (Failed, "a", "", Off, Next::Settled),
+        (Failed, "b", "a", Active, Next::Do(Step::PowerOff)),
+    ];
+    for (state, node, claim, here, next) in table {
+        let case = case(state, node, claim, here);
+        assert_eq!(
+            case.next(),
+            next,
+            "wish {state} on {node}, claim {claim:?}, {here:?}: {}",
+            case.plan().why
+        );
+    }
+}
+
+#[test]
+fn a_vm_is_started_only_under_a_claim_made_for_this_start() {
+    let mut c = case(Start, "a", "", Off);
+    c.past.claimed(&c.vm);
+    assert_eq!(c.next(), Next::Do(Step::Claim), "the claim is not yet seen");
+    c.vm.claim = Field {
+        value: Claim::only(&name("a")),
+        version: Some(4),
+        zxid: 30,
+    };
+    assert_eq!(c.next(), Next::Do(Step::Start));
+    c.past.start_attempted(&c.vm, c.now);
+    c.now = c.now + Duration::from_secs(5);
+    assert_eq!(c.next(), Next::Do(Step::Claim), "a spent permit starts nothing");
+}
+
+#[test]
+fn a_permit_dies_with_the_wish_it_was_made_for() {
+    let mut c = case(Start, "a", "", Off);
+    c.past.claimed(&c.vm);
+    c.vm.claim = Field {
+        value: Claim::only(&name("a")),
+        version: Some(4),
+        zxid: 30,
+    };
+    c.vm.state.version = Some(9);
+    assert_eq!(c.next(), Next::Do(Step::Claim));
+}
+
+#[test]
+fn nothing_is_done_while_the_view_is_old_or_libvirt_is_silent() {
+    let me = name("a");
+    let past = Past::default();
+    for state in VmState::ALL {
+        for claim in ["", "a", "b"] {
+            for here in [Active, Off, Here::Unknown] {
+                let vm = vm(state, "a", claim);
+                let facts = Facts {
+                    me: &me,
+                    vm: Some(&vm),
+                    here,
+                    view_is_current: false,
+                    past: &past,
+                    now: Moment::secs(1),
+                };
+                assert_eq!(plan(&facts).next, Next::Wait(None));
+            }
+            let unknown = case(state, "a", claim, Here::Unknown);
+            assert_eq!(unknown.next(), Next::Wait(None));
+        }
+    }
+}
+
+#[test]
+fn what_runs_but_is_in_no_state_tree_is_left_alone() {
+    let me = name("a");
+    let facts = Facts {
+        me: &me,
+        vm: None,
+        here: Active,
+        view_is_current: true,
+        past: &Past::default(),
+        now: Moment::secs(1),
+    };
+    assert_eq!(plan(&facts).next, Next::Wait(None));
+}
+
+#[test]
+fn a_guest_that_ignores_the_button_is_asked_every_15_s_and_powered_off_after_90() {
+    let mut c = case(Shutdown, "a", "a", Active);
+    let begin = c.now;
+    let mut seen = vec![];
+    while c.now.since(begin) <= Duration::from_secs(90) {
+        match c.next() {
+            Next::Do(Step::AskGuestToShutDown) => {
+                seen.push((c.now.since(begin).as_secs(), "ask"));
+                c.past.asked_to_shut_down(&c.vm, c.now);
+            }
+            Next::Do(Step::PowerOff) => {
+                seen.push((c.now.since(begin).as_secs(), "off"));
+                break;
+            }
+            Next::Wait(Some(until)) => c.now = until,
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(
+        seen,
+        [
+            (0, "ask"),
+            (15, "ask"),
+            (30, "ask"),
+            (45, "ask"),
+            (60, "ask"),
+            (75, "ask"),
+            (90, "off")
+        ]
+    );
+}
+
+#[test]
+fn a_wish_changed_during_the_grace_wins() {
+    let mut c = case(Shutdown, "a", "a", Active);
+    c.past.asked_to_shut_down(&c.vm, c.now);
+    c.vm.state = Field {
+        value: Start,
+        version: Some(4),
+        zxid: 40,
+    };
+    assert_eq!(c.next(), Next::Settled);
+}
+
+#[test]
+fn a_restarted_instance_is_told_from_the_old_one_across_a_crash_of_the_daemon() {
+    let mut c = case(Restart, "a", "a", Active);
+    assert_eq!(
+        c.next(),
+        Next::Do(Step::AskGuestToShutDown),
+        "claimed before the wish: the old instance"
+    );
+    c.vm.claim.zxid = 21;
+    assert_eq!(
+        c.next(),
+        Next::Do(Step::Answer(Answer::Running)),
+        "claimed after the wish: the new instance"
+    );
+}
+
+#[test]
+fn adopting_under_restart_keeps_the_old_instance_recognisable() {
+    let c = case(Restart, "a", "", Active);
+    assert_eq!(c.next(), Next::Do(Step::Adopt));
+    let Some(VmChange::Update { set, .. }) = change(&Step::Adopt, &c.vm, &name("a")) else {
+        panic!()
+    };
+    assert!(
+        set.contains(&VmSet::State(Restart)),
+        "written together, so the claim is not younger than the wish"
+    );
+}
+
+#[test]
+fn a_crash_loop_backs_off_and_ends_in_failed_after_10_starts() {
+    let mut c = case(Start, "a", "a", Off);
+    let begin = c.now;
+    let mut pauses = vec![];
+    let failed = loop {
+        match c.next() {
+            Next::Do(Step::Claim) => {
+                c.past.claimed(&c.vm);
+                c.vm.claim.version = c.vm.claim.version.map(|v| v + 1);
+            }
+            Next::Do(Step::Start) => c.past.start_attempted(&c.vm, c.now),
+            Next::Wait(Some(until)) => {
+                pauses.push(until.since(c.now).as_secs());
+                c.now = until;
+            }
+            Next::Do(Step::Answer(Answer::Failed(reason))) => break reason,
+            other => panic!("{other:?}"),
+        }
+        assert!(c.now.since(begin) < START_WINDOW);
+    };
+    assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 60, 60, 60]);
+    assert!(failed.contains("10 times in 10 minutes"), "{failed}");
+}
+
+#[test]
+fn a_new_wish_is_not_held_up_by_an_old_crash_loop() {
+    let mut c = case(Start, "a", "a", Off);
+    for _ in 0..5 {
+        c.past.start_attempted(&c.vm, c.now);
+    }
+    assert!(matches!(c.next(), Next::Wait(Some(_))));
+    c.vm.state.version = Some(4);
+    assert_eq!(c.next(), Next::Do(Step::Claim));
+}
+
+#[test]
+fn a_vm_that_ran_for_long_is_restarted_after_one_second() {
+    let mut c = case(Start, "a", "a", Off);
+    c.past.start_attempted(&c.vm, c.now);
+    c.now = c.now + Duration::from_hours(1);
+    assert_eq!(c.next(), Next::Do(Step::Claim));
+}
+
+#[test]
+fn every_answer_is_checked_against_wish_node_and_claim() {
+    let c = case(Shutdown, "a", "a", Off);
+    for answer in [
+        Answer::Running,
+        Answer::Stopped,
+        Answer::Failed("x".into()),
+        Answer::ReasonVoid,
+    ] {
+        let Some(VmChange::Update { expect, .. }) = change(&Step::Answer(answer), &c.vm, &name("a")) else {
+            panic!()
+        };
+        for key in [VmKey::State, VmKey::Node, VmKey::Claim] {
+            assert!(expect.contains(&(key, Some(3))), "{key:?}");
+        }
+    }
+}
+
+#[test]
+fn a_failure_that_is_over_is_cleared() {
+    let mut c = case(Start, "a", "a", Active);
+    c.vm.failed_reason.value = "no such disk".into();
+    assert_eq!(c.next(), Next::Do(Step::Answer(Answer::ReasonVoid)));
+}
+
+mod worlds {
+    //! Random histories of two nodes, a lossy pair of daemons and a capricious operator: a VM never executes twice.
+
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// The truth: the tree, and who executes the VM.
+    struct World {
+        vm: Vm,
+        zxid: i64,
+        active: BTreeMap<NodeName, bool>,
+        past: BTreeMap<NodeName, Past>,
+        /// What each node believes the tree to be: may be old.
+        view: BTreeMap<NodeName, Vm>,
+        now: Moment,
+    }
+
+    #[derive(Debug, Clone)]
+    enum Event {
+        Wish(VmState, bool),
+        Look(bool),
+        Step(bool),
+        Crash(bool),
+        Vanish(bool),
+        Pass(u16),
+    }
+
+    fn events() -> impl Strategy<Value = Vec<Event>> {
+        let state = proptest::sample::select(VmState::ALL.to_vec());
+        let event = prop_oneof![
+            1 => (state, any::<bool>()).prop_map(|(s, n)| Event::Wish(s, n)),
+            4 => any::<bool>().prop_map(Event::Look),
+            6 => any::<bool>().prop_map(Event::Step),
+            1 => any::<bool>().prop_map(Event::Crash),
+            1 => any::<bool>().prop_map(Event::Vanish),
+            1 => (0u16..100).prop_map(Event::Pass),
+        ];
+        proptest::collection::vec(event, 1..200)
+    }
+
+    fn node(first: bool) -> NodeName {
+        name(if first { "a" } else { "b" })
+    }
+
+    impl World {
+        fn new() -> Self {
+            let mut vm = vm(Stop, "a", "");
+            vm.claim.version = None;
+            vm.claim.zxid = 0;
+            let nodes = [node(true), node(false)];
+            Self {
+                zxid: 100,
+                active: nodes.iter().map(|n| (n.clone(), false)).collect(),
+                past: nodes.iter().map(|n| (n.clone(), Past::default())).collect(),
+                view: nodes.iter().map(|n| (n.clone(), vm.clone())).collect(),
+                vm,
+                now: Moment::secs(1),
+            }
+        }
+
+        fn current(&self, key: VmKey) -> Option<i32> {
+            match key {
+                VmKey::State => self.vm.state.version,
+                VmKey::Node => self.vm.node.version,
+                VmKey::Claim => self.vm.claim.version,
+                _ => Some(3),
+            }
+        }
+
+        fn commit(&mut self, change: VmChange) -> bool {
+            let VmChange::Update { expect, set, .. } = change else {
+                panic!("plans only update")
+            };
+            if expect.iter().any(|&(key, version)| self.current(key) != version) {
+                return false;
+            }
+            self.zxid += 1;
+            for value in set {
+                match value {
+                    VmSet::State(s) => write(&mut self.vm.state, s, self.zxid),
+                    VmSet::Node(n) => write(&mut self.vm.node, n, self.zxid),
+                    VmSet::Claim(c) => write(&mut self.vm.claim, c, self.zxid),
+                    VmSet::FailedReason(r) => self.vm.failed_reason.value = r,
+                    other => panic!("{other:?}"),
+                }
+            }
+            true
+        }
+
+        fn step(&mut self, me: &NodeName) {
+            let vm = self.view[me].clone();
+            let here = if self.active[me] { Active } else { Off };
+            let facts = Facts {
+                me,
+                vm: Some(&vm),
+                here,
+                view_is_current: true,
+                past: &self.past[me],
+                now: self.now,
+            };
+            let Next::Do(step) = plan(&facts).next else { return };
+            let past = self.past.get_mut(me).unwrap();
+            match &step {
+                Step::Start => {
+                    past.start_attempted(&vm, self.now);
+                    self.active.insert(me.clone(), true);
+                }
+                Step::PowerOff => drop(self.active.insert(me.clone(), false)),
+                Step::AskGuestToShutDown => past.asked_to_shut_down(&vm, self.now),
+                _ => {
+                    if self.commit(change(&step, &vm, me).unwrap()) && step == Step::Claim {
+                        self.past.get_mut(me).unwrap().claimed(&vm);
+                    }
+                }
+            }
+        }
+
+        fn happen(&mut self, event: Event) {
+            match event {
+                Event::Wish(state, first) => {
+                    self.zxid += 1;
+                    write(&mut self.vm.state, state, self.zxid);
+                    write(&mut self.vm.node, node(first), self.zxid);
+                }
+                Event::Look(first) => drop(self.view.insert(node(first), self.vm.clone())),
+                Event::Step(first) => self.step(&node(first)),
+                Event::Crash(first) => drop(self.past.insert(node(first), Past::default())),
+                Event::Vanish(first) => drop(self.active.insert(node(first), false)),
+                Event::Pass(s) => self.now = self.now + Duration::from_secs(s.into()),
+            }
+        }
+    }
+
+    fn write<T>(field: &mut Field<T>, value: T, zxid: i64) {
+        *field = Field {
+            value,
+            version: Some(field.version.map_or(0, |v| v + 1)),
+            zxid,
+        };
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2000))]
+
+        #[test]
+        fn a_vm_never_executes_twice_whatever_the_order_of_events(events in events()) {
+            let mut world = World::new();
+            for event in events {
+                world.happen(event.clone());
+                let running: Vec<_> = world.active.iter().filter(|(_, on)| **on).map(|(n, _)| n.clone()).collect();
+                prop_assert!(running.len() <= 1, "{event:?} made it run on {running:?}");
+                for n in running {
+                    prop_assert!(world.vm.claim.value.names(&n), "{event:?}: runs on {n}, claim {}", world.vm.claim.value);
+                }
+            }
+        }
+
+        #[test]
+        fn when_events_stop_the_wish_is_reached(events in events(), state in proptest::sample::select(vec![Start, Stop, Shutdown, Restart])) {
+            let mut world = World::new();
+            for event in events {
+                world.happen(event);
+            }
+            world.happen(Event::Wish(state, true));
+            for _ in 0..400 {
+                for first in [true, false] {
+                    world.happen(Event::Look(first));
+                    world.happen(Event::Step(first));
+                }
+                world.happen(Event::Pass(1));
+            }
+            let expected = if matches!(state, Start | Restart) { (Start, true) } else { (Stop, false) };
+            prop_assert_eq!((world.vm.state.value, world.active[&node(true)]), expected);
+            prop_assert!(!world.active[&node(false)]);
+        }
+    }
+}
