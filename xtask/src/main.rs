@@ -1,1 +1,56 @@
-fn main(){}
+//! Project chores that are programs rather than habits: `cargo xtask ci | tidy | bench`.
+//! Never part of what is shipped.
+
+mod ci;
+mod run;
+mod tidy;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+/// Project chores.
+#[derive(Parser)]
+struct Arguments {
+    #[command(subcommand)]
+    chore: Chore,
+}
+
+#[derive(Subcommand)]
+enum Chore {
+    /// Every check, in the order in which it fails soonest; ends with the tests.
+    Ci {
+        /// Run only the steps of these names.
+        #[arg(value_name = "STEP")]
+        only: Vec<String>,
+    },
+    /// The rules of ARCHITECTURE.md that no other tool checks.
+    Tidy,
+    /// The figures of docs/benchmarks.md, measured on release builds and real services. Needs root.
+    Bench {
+        /// Passed on to pvc-bench; see `cargo xtask bench -- --help`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+}
+
+fn main() -> Result<()> {
+    match Arguments::parse().chore {
+        Chore::Ci { only } => ci::run(&only),
+        Chore::Tidy => tidy::run(),
+        Chore::Bench { arguments } => bench(&arguments),
+    }
+}
+
+fn bench(arguments: &[String]) -> Result<()> {
+    run::cargo([
+        "build",
+        "--release",
+        "-p",
+        "pvcd",
+        "-p",
+        "pvc-cli",
+        "-p",
+        "pvc-bench",
+    ])?;
+    run::program("target/release/pvc-bench", arguments)
+}

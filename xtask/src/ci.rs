@@ -1,0 +1,144 @@
+//! Every check of the project, as a list: what `./test` and continuous integration run.
+//! Installs the cargo tools that are missing, nothing else; Debian packages are `./test`'s business.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+use crate::{run, tidy};
+
+struct Step {
+    name: &'static str,
+    check: fn() -> Result<()>,
+}
+
+/// What needs no build comes first; the tests come last, so that their closing line is the output's.
+const STEPS: &[Step] = &[
+    Step {
+        name: "fmt",
+        check: || run::cargo(["fmt", "--all", "--check"]),
+    },
+    Step {
+        name: "tidy",
+        check: tidy::run,
+    },
+    Step {
+        name: "deny",
+        check: deny,
+    },
+    Step {
+        name: "clippy",
+        check: || {
+            run::cargo([
+                "clippy",
+                "--workspace",
+                "--all-targets",
+                "--all-features",
+                "--locked",
+                "--",
+                "-D",
+                "warnings",
+            ])
+        },
+    },
+    Step {
+        name: "doc",
+        check: doc,
+    },
+    // The end-to-end tests run the binaries of other crates, which `nextest run` alone would not build.
+    Step {
+        name: "build",
+        check: || run::cargo(["build", "--workspace", "--all-targets", "--locked"]),
+    },
+    Step {
+        name: "doctest",
+        check: || run::cargo(["test", "--workspace", "--doc", "--locked"]),
+    },
+    Step {
+        name: "test",
+        check: test,
+    },
+];
+
+/// Runs the steps named in `only`, or all.
+pub(crate) fn run(only: &[String]) -> Result<()> {
+    let unknown = only
+        .iter()
+        .find(|name| STEPS.iter().all(|step| step.name != name.as_str()));
+    if let Some(name) = unknown {
+        let names: Vec<_> = STEPS.iter().map(|step| step.name).collect();
+        bail!("no step {name}: the steps are {}", names.join(", "));
+    }
+    let chosen = |step: &&Step| only.is_empty() || only.iter().any(|name| name == step.name);
+
+    let mut times: Vec<(&str, Duration)> = Vec::new();
+    for step in STEPS.iter().filter(chosen) {
+        if step.name == "test" {
+            println!("{}", table(&times));
+        }
+        println!("== {}", step.name);
+        let began = Instant::now();
+        (step.check)().with_context(|| format!("step {} failed", step.name))?;
+        times.push((step.name, began.elapsed()));
+    }
+    Ok(())
+}
+
+fn table(times: &[(&str, Duration)]) -> String {
+    let cells: Vec<_> = times
+        .iter()
+        .map(|(name, took)| format!("{name} {} s", took.as_secs()))
+        .collect();
+    format!("== passed: {}", cells.join(", "))
+}
+
+/// Advisories are left out: their database comes from GitHub, which a build machine need not reach.
+fn deny() -> Result<()> {
+    installed("deny", "cargo-deny", "^0.20")?;
+    run::cargo([
+        "deny",
+        "--all-features",
+        "--log-level",
+        "error",
+        "check",
+        "licenses",
+        "bans",
+        "sources",
+    ])
+}
+
+fn doc() -> Result<()> {
+    let status = run::command(run::cargo_path())
+        .args([
+            "doc",
+            "--workspace",
+            "--no-deps",
+            "--document-private-items",
+            "--locked",
+            "--quiet",
+        ])
+        .env("RUSTDOCFLAGS", "-D warnings")
+        .status()?;
+    if !status.success() {
+        bail!("cargo doc: {status}");
+    }
+    Ok(())
+}
+
+/// nextest, because the tests that own a lab or a service must not all run at once: see .config/nextest.toml.
+fn test() -> Result<()> {
+    installed("nextest", "cargo-nextest", "^0.9")?;
+    run::cargo(["nextest", "run", "--workspace", "--locked", "--no-fail-fast"])
+}
+
+/// Makes sure that `cargo <subcommand>` exists. Building one takes minutes; cargo keeps it in its home.
+fn installed(subcommand: &str, krate: &str, version: &str) -> Result<()> {
+    let known = run::command(run::cargo_path())
+        .args([subcommand, "--version"])
+        .output()?;
+    if known.status.success() {
+        return Ok(());
+    }
+    println!("cargo {subcommand} is missing: building {krate} {version}, once");
+    run::cargo(["install", "--quiet", "--locked", krate, "--version", version])
+}
