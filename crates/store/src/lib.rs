@@ -5,10 +5,11 @@ pub mod lock;
 #[cfg(any(test, feature = "fake"))]
 pub mod memory;
 pub mod mirror;
+mod put;
 pub mod schema;
 pub mod store;
 pub mod zookeeper;
 
 pub use store::{
-    Check, Children, CommitError, Committed, CreateMode, Op, Session, Store, StoreError, Transaction, Value, Watch, WatchEvent,
+    Check, Children, CommitError, Committed, CreateMode, Op, Session, Stat, Store, StoreError, Transaction, Value, Watch, WatchEvent,
 };

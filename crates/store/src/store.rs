@@ -3,7 +3,7 @@
 //! Every call has a deadline of its own (the store's request time-out) and returns an error when it passes; nothing
 //! blocks for ever. A write whose answer was lost has *unknown* outcome: look again before acting.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use tokio::sync::{mpsc, watch};
@@ -18,6 +18,24 @@ pub struct Value {
     /// Transaction that last wrote the data; for read-your-writes.
     pub mzxid: i64,
     /// Number of children.
+    pub children: u32,
+}
+
+impl Value {
+    /// What `Store::stat_many` would have said of this key.
+    pub fn stat(&self) -> Stat {
+        Stat { version: self.version, mzxid: self.mzxid, children: self.children }
+    }
+}
+
+/// A key without its content.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stat {
+    /// As in [`Value`].
+    pub version: i32,
+    /// As in [`Value`].
+    pub mzxid: i64,
+    /// As in [`Value`].
     pub children: u32,
 }
 
@@ -46,6 +64,7 @@ pub enum Check {
 
 /// One write of a transaction.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(missing_docs, reason = "paths, data and versions are what they say")]
 pub enum Op {
     /// Requires a key's existence or version.
     Check { path: String, check: Check },
@@ -67,7 +86,8 @@ pub struct Transaction {
 /// Proof of a commit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Committed {
-    /// A transaction id that a reader has caught up with once it has seen it; 0 for a transaction that wrote nothing.
+    /// The transaction's id as the written keys' `mzxid` will show it. 0 if the store did not tell: a transaction that wrote
+    /// nothing, or only deleted.
     pub zxid: i64,
     /// The paths of `Create`s as created (sequence numbers filled in), in the order of the operations.
     pub created: Vec<String>,
@@ -84,7 +104,12 @@ pub enum StoreError {
     SessionLost,
     /// The store refused: authentication, an invalid path, a value that is too large.
     #[error("the state store refused {what}: {why}")]
-    Refused { what: String, why: String },
+    Refused {
+        /// What was asked.
+        what: String,
+        /// The store's reason.
+        why: String,
+    },
 }
 
 /// Why a transaction was not (known to be) applied.
@@ -92,7 +117,12 @@ pub enum StoreError {
 pub enum CommitError {
     /// A check or precondition of operation `op` (its index) failed: somebody was faster. Nothing was written. Normal.
     #[error("{path} has changed meanwhile")]
-    Conflict { op: usize, path: String },
+    Conflict {
+        /// Index of the operation.
+        op: usize,
+        /// Its key.
+        path: String,
+    },
     /// Nothing is known about the outcome: look again.
     #[error("unknown whether the write was done: {0}")]
     Unknown(StoreError),
@@ -106,10 +136,16 @@ pub enum CommitError {
 pub enum Session {
     /// Never connected so far, or between two sessions.
     Connecting,
-    /// Connected; `epoch` counts sessions (a new epoch = ephemerals of the last one are gone).
-    Healthy { epoch: u64 },
+    /// Connected.
+    Healthy {
+        /// Counts sessions, from 1: in a new epoch the ephemeral keys of the last one are gone.
+        epoch: u64,
+    },
     /// The connection is lost, the session may still live on the server.
-    Suspended { epoch: u64 },
+    Suspended {
+        /// As in `Healthy`.
+        epoch: u64,
+    },
 }
 
 impl Session {
@@ -125,6 +161,8 @@ pub enum WatchEvent {
     /// Everything below the watched path may have changed: list again. The first event of every watch, and the first
     /// after every reconnection.
     Resync,
+    /// The connection is lost: from here to the next `Resync` changes go unreported.
+    Interrupted,
     /// This key, or its list of children, changed, was created or was deleted.
     Changed(String),
 }
@@ -147,10 +185,14 @@ pub trait Store: Send + Sync + 'static {
     /// Many keys' children in as few requests as possible, in the order asked.
     async fn children_many(&self, paths: &[String]) -> Result<Vec<Option<Children>>, StoreError>;
 
-    /// Applies a transaction, all or nothing.
+    /// Many keys' versions without their contents, in the order asked: for keys whose contents are large.
+    async fn stat_many(&self, paths: &[String]) -> Result<Vec<Option<Stat>>, StoreError>;
+
+    /// Applies a transaction, all or nothing. When it returns, the events of this transaction are already in the watches of
+    /// this store.
     async fn commit(&self, txn: Transaction) -> Result<Committed, CommitError>;
 
-    /// Watches a path and everything below it, across reconnections and sessions.
+    /// Watches a path and everything below it, across reconnections and sessions. The path need not exist yet.
     fn watch(&self, path: &str) -> Watch;
 
     /// The session's state; changes are signalled.
@@ -158,6 +200,10 @@ pub trait Store: Send + Sync + 'static {
 
     /// The negotiated session time-out.
     fn session_timeout(&self) -> Duration;
+
+    /// A lower bound, by this process's clock, of when the server last heard of this session: the moment at which the last
+    /// *answered* request was sent. For deadlines that must pass before the server lets the session expire.
+    fn last_answer(&self) -> Option<Instant>;
 
     /// Ends the session in order: ephemeral keys go at once. Further calls fail.
     async fn close(&self);

@@ -1,0 +1,249 @@
+//! `/nodes/<name>`: what a node says of itself, and what is wished of it.
+
+#[cfg(any())]
+mod tests;
+
+use std::fmt;
+
+use pvc_core::model::{
+    DaemonMode, DaemonState, DomainState, Entry, Node, NodeName, NodeReport, RouterState, StaticData, VmId,
+};
+
+use super::{
+    SchemaError,
+    text::{Decoder, field, present},
+};
+use crate::store::{CommitError, Committed, Store, StoreError, Transaction, Value};
+
+/// The parent of all nodes.
+pub const ROOT: &str = "/nodes";
+
+const MODE: &str = "daemonmode";
+const DAEMON_STATE: &str = "daemonstate";
+const ROUTER_STATE: &str = "routerstate";
+const DOMAIN_STATE: &str = "domainstate";
+const STATIC_DATA: &str = "staticdata";
+const KEEPALIVE: &str = "keepalive";
+/// The keys of a keepalive's figures, in the order of [`figures`].
+const FIGURES: [&str; 10] = [
+    "memtotal",
+    "memused",
+    "memfree",
+    "memalloc",
+    "vcpualloc",
+    "cpuload",
+    "networkscount",
+    "domainscount",
+    "runningdomains",
+    KEEPALIVE,
+];
+
+/// How the other nodes can power this one off.
+#[derive(Clone, PartialEq, Eq, Default)]
+pub struct Ipmi {
+    /// Name or address of the controller.
+    pub hostname: String,
+    /// Its user.
+    pub username: String,
+    /// That user's password. In the tree because the other nodes need it; never in logs.
+    pub password: String,
+}
+
+impl fmt::Debug for Ipmi {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Ipmi {{ hostname: {:?}, username: {:?}, .. }}", self.hostname, self.username)
+    }
+}
+
+/// What a daemon writes about its node when it starts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Registration {
+    /// The node.
+    pub name: NodeName,
+    /// What kind of node it is.
+    pub mode: DaemonMode,
+    /// The machine.
+    pub static_data: StaticData,
+    /// Its power controller.
+    pub ipmi: Ipmi,
+}
+
+/// A node's own key; its value is the daemon mode.
+pub fn path(name: &NodeName) -> String {
+    format!("{ROOT}/{name}")
+}
+
+/// The key that wishes and answers whether the node takes VMs.
+pub fn domain_state_path(name: &NodeName) -> String {
+    key(name, DOMAIN_STATE)
+}
+
+fn key(name: &NodeName, key: &str) -> String {
+    format!("{ROOT}/{name}/{key}")
+}
+
+/// How often a registration is tried again when keys appear or vanish meanwhile.
+const ATTEMPTS: usize = 5;
+
+/// Writes the node's keys with `daemonstate` = `init`, creating what is absent: an unknown node starts `flushed` and without
+/// figures; a known one keeps its `domainstate` and figures.
+pub async fn register(store: &dyn Store, node: &Registration) -> Result<Committed, SchemaError> {
+    let router = match node.mode {
+        DaemonMode::Coordinator => RouterState::Secondary,
+        DaemonMode::Hypervisor => RouterState::Client,
+    };
+    let static_data = node.static_data.to_string();
+    let name = &node.name;
+    let mut written = vec![
+        (path(name), node.mode.as_str()),
+        (key(name, MODE), node.mode.as_str()),
+        (key(name, DAEMON_STATE), DaemonState::Init.as_str()),
+        (key(name, ROUTER_STATE), router.as_str()),
+        (key(name, STATIC_DATA), &static_data),
+        (key(name, "ipmihostname"), &node.ipmi.hostname),
+        (key(name, "ipmiusername"), &node.ipmi.username),
+        (key(name, "ipmipassword"), &node.ipmi.password),
+    ];
+    let overwritten = written.len();
+    written.push((key(name, DOMAIN_STATE), DomainState::Flushed.as_str()));
+    for figure in FIGURES {
+        written.push((key(name, figure), if figure == "runningdomains" { "" } else { "0" }));
+    }
+    let paths: Vec<String> = written.iter().map(|(path, _)| path.clone()).collect();
+    let mut attempt = 1;
+    loop {
+        let present = store.stat_many(&paths).await?;
+        let mut txn = Transaction::default();
+        for (i, ((path, data), found)) in written.iter().zip(present).enumerate() {
+            match found {
+                None => txn.create(path.as_str(), *data),
+                Some(_) if i < overwritten => txn.set(path.as_str(), *data, None),
+                Some(_) => {}
+            }
+        }
+        match store.commit(txn).await {
+            Err(CommitError::Conflict { .. }) if attempt < ATTEMPTS => attempt += 1,
+            outcome => return Ok(outcome?),
+        }
+    }
+}
+
+/// Sets the state of the node's daemon.
+pub fn set_daemon_state(name: &NodeName, state: DaemonState) -> Transaction {
+    let mut txn = Transaction::default();
+    txn.set(key(name, DAEMON_STATE), state.as_str(), None);
+    txn
+}
+
+/// Answers a wish about the node's VMs, unless a newer wish came meanwhile.
+pub fn set_domain_state(name: &NodeName, state: DomainState, version: Option<i32>) -> Transaction {
+    let mut txn = Transaction::default();
+    txn.set(key(name, DOMAIN_STATE), state.as_str(), version);
+    txn
+}
+
+/// One keepalive: all figures in one transaction. Those that equal `acknowledged`, the last report that the store is known
+/// to hold, are left out, so that nobody reads them again; `keepalive` is always written. After a lost answer pass `None`.
+pub fn report(name: &NodeName, report: &NodeReport, acknowledged: Option<&NodeReport>) -> Transaction {
+    let before = acknowledged.map(figures);
+    let mut txn = Transaction::default();
+    for (i, (figure, value)) in FIGURES.iter().zip(figures(report)).enumerate() {
+        let unchanged = before.as_ref().is_some_and(|b| b[i] == value);
+        if !unchanged || *figure == KEEPALIVE {
+            txn.set(key(name, figure), value, None);
+        }
+    }
+    txn
+}
+
+fn figures(report: &NodeReport) -> [String; 10] {
+    let mut running = String::with_capacity(report.running.len() * 37);
+    for id in &report.running {
+        if !running.is_empty() {
+            running.push(' ');
+        }
+        running.push_str(&id.to_string());
+    }
+    [
+        report.mem_total_mib.to_string(),
+        report.mem_used_mib.to_string(),
+        report.mem_free_mib.to_string(),
+        report.mem_alloc_mib.to_string(),
+        report.vcpu_alloc.to_string(),
+        report.cpu_load.to_string(),
+        report.networks_count.to_string(),
+        report.domains_count.to_string(),
+        running,
+        report.keepalive_unix_s.to_string(),
+    ]
+}
+
+/// The keys that make a [`Node`], in the order that [`decode`] takes them. Passwords are not among them.
+pub fn paths(name: &NodeName) -> Vec<String> {
+    let own = [MODE, DAEMON_STATE, ROUTER_STATE, DOMAIN_STATE, STATIC_DATA];
+    std::iter::once(path(name)).chain(own.iter().chain(&FIGURES).map(|k| key(name, k))).collect()
+}
+
+/// A node from the values of its [`paths`]; `None` if there is no such node.
+pub fn decode(name: &NodeName, values: &[Option<Value>]) -> Option<Entry<Node>> {
+    let keys = paths(name);
+    let value = |i: usize| values.get(i).and_then(Option::as_ref);
+    value(0)?;
+    let mut d = Decoder::default();
+    // The node's own value says the same; it is all there is in a tree that is being written.
+    let mode = d.required::<DaemonMode>(&keys[1], value(1).or(value(0)));
+    let daemon_state = d.required::<DaemonState>(&keys[2], value(2));
+    let router_state = d.required::<RouterState>(&keys[3], value(3));
+    let domain_state = d.required::<DomainState>(&keys[4], value(4));
+    let static_data = d.optional::<StaticData>(&keys[5], value(5)).value;
+    let report = NodeReport {
+        mem_total_mib: d.number(&keys[6], value(6)),
+        mem_used_mib: d.number(&keys[7], value(7)),
+        mem_free_mib: d.number(&keys[8], value(8)),
+        mem_alloc_mib: d.number(&keys[9], value(9)),
+        vcpu_alloc: d.number(&keys[10], value(10)),
+        cpu_load: load(&mut d, &keys[11], value(11)),
+        networks_count: d.number(&keys[12], value(12)),
+        domains_count: d.number(&keys[13], value(13)),
+        running: running(&mut d, &keys[14], value(14)),
+        keepalive_unix_s: d.number(&keys[15], value(15)),
+    };
+    let keepalive_version = field((), value(15)).version;
+    let complete = (mode, daemon_state, router_state, domain_state, d.problems.is_empty());
+    let (Some(mode), Some(daemon_state), Some(router_state), Some(domain_state), true) = complete else {
+        return Some(Entry::Bad(d.problems));
+    };
+    Some(Entry::Good(Node {
+        name: name.clone(),
+        mode: mode.value,
+        daemon_state,
+        router_state,
+        domain_state,
+        static_data,
+        report,
+        keepalive_version,
+    }))
+}
+
+fn load(d: &mut Decoder, key: &str, value: Option<&Value>) -> f64 {
+    let load: f64 = d.number(key, value);
+    if load.is_finite() && load >= 0.0 {
+        return load;
+    }
+    d.problem(key, format_args!("{load} is not a load average"));
+    0.0
+}
+
+fn running(d: &mut Decoder, key: &str, value: Option<&Value>) -> Vec<VmId> {
+    let Some(text) = d.text(key, value).and_then(present) else { return Vec::new() };
+    let parsed: Result<Vec<VmId>, _> = text.split_ascii_whitespace().map(str::parse).collect();
+    parsed.unwrap_or_else(|e| {
+        d.problem(key, e);
+        Vec::new()
+    })
+}
+
+/// Reads one node as it is now.
+pub async fn read(store: &dyn Store, name: &NodeName) -> Result<Option<Entry<Node>>, StoreError> {
+    Ok(decode(name, &store.get_many(&paths(name)).await?))
+}

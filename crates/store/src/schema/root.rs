@@ -1,0 +1,84 @@
+//! The root keys: what must exist before anything else, and the version of the tree's layout.
+
+use pvc_core::model::Problem;
+
+use super::SchemaError;
+use crate::{CommitError, Store, StoreError, Transaction};
+
+/// The wish and fact of who is primary coordinator.
+pub const PRIMARY_NODE: &str = "/primary_node";
+/// The layout of the keys that are ours **(ours)**.
+pub const SCHEMA: &str = "/pvc/schema";
+/// The layout that this program knows.
+pub const SCHEMA_VERSION: u32 = 1;
+
+/// Every root key with its first value, parents before children.
+const KEYS: [(&str, &str); 16] = [
+    (super::node::ROOT, ""),
+    (PRIMARY_NODE, "none"),
+    (super::vm::ROOT, ""),
+    ("/networks", ""),
+    ("/ceph", ""),
+    ("/ceph/osds", ""),
+    ("/ceph/pools", ""),
+    ("/ceph/volumes", ""),
+    ("/ceph/snapshots", ""),
+    ("/cmd", ""),
+    ("/cmd/domains", ""),
+    ("/cmd/ceph", ""),
+    ("/pvc", ""),
+    (SCHEMA, "1"),
+    ("/pvc/explain", ""),
+    (super::vm::EXPLAIN_ROOT, ""),
+];
+
+/// How often two initialisations may cross before it is reported.
+const ATTEMPTS: usize = 5;
+
+/// Creates the root keys that are absent and leaves all others as they are. Returns those it created: none the second time.
+pub async fn init(store: &dyn Store) -> Result<Vec<String>, SchemaError> {
+    let paths = KEYS.map(|(path, _)| path.to_owned());
+    let mut last = None;
+    for _ in 0..ATTEMPTS {
+        let present = store.get_many(&paths).await?;
+        if let Some(found) = &present[KEYS.iter().position(|(path, _)| *path == SCHEMA).unwrap_or_default()] {
+            check_version(&found.data)?;
+        }
+        let mut txn = Transaction::default();
+        for ((path, data), _) in KEYS.iter().zip(&present).filter(|(_, found)| found.is_none()) {
+            txn.create(*path, *data);
+        }
+        if txn.ops.is_empty() {
+            return Ok(Vec::new());
+        }
+        match store.commit(txn).await {
+            Ok(committed) => return Ok(committed.created),
+            // Another init at the same time: see what is left to do.
+            Err(e @ CommitError::Conflict { .. }) => last = Some(e),
+            Err(e) => return Err(e.into()),
+        }
+    }
+    Err(last.map_or_else(
+        || CommitError::Failed(StoreError::Unavailable("initialisation made no progress".into())),
+        |e| e,
+    ))?
+}
+
+/// Whether all root keys of the contract exist. Ours may be absent: [`init`] adds them to a tree of the 0.5 generation.
+pub async fn is_initialised(store: &dyn Store) -> Result<bool, StoreError> {
+    let paths: Vec<String> =
+        KEYS.iter().map(|(path, _)| (*path).to_owned()).filter(|p| !p.starts_with("/pvc")).collect();
+    Ok(store.stat_many(&paths).await?.iter().all(Option::is_some))
+}
+
+fn check_version(found: &[u8]) -> Result<(), SchemaError> {
+    let text = String::from_utf8_lossy(found);
+    let what = match text.trim().parse::<u32>() {
+        Ok(version) if version <= SCHEMA_VERSION => return Ok(()),
+        Ok(version) => {
+            format!("layout {version} is newer than this program's ({SCHEMA_VERSION}): upgrade this program")
+        }
+        Err(_) => format!("{:?} is not a layout version: expected {SCHEMA_VERSION}", text.get(..80).unwrap_or(&text)),
+    };
+    Err(SchemaError::Tree(Problem { key: SCHEMA.into(), what }))
+}

@@ -1,0 +1,152 @@
+//! `/domains/<uuid>`: a virtual machine's keys, and what is said about it in `/pvc/explain/vm/<uuid>`.
+//!
+//! Never writes a result without checking the versions it was decided from: a newer command is never overwritten.
+
+mod change;
+#[cfg(any())]
+mod tests;
+
+use pvc_core::model::{Claim, Entry, Explanation, NodeName, Problem, Vm, VmId, VmKey, VmName, VmState};
+
+pub use self::change::{apply, transaction};
+use super::text::{Decoder, field, present};
+use crate::store::{Stat, Store, StoreError, Transaction, Value};
+
+/// The parent of all VMs.
+pub const ROOT: &str = "/domains";
+/// The parent of all VMs' explanations **(ours)**.
+pub const EXPLAIN_ROOT: &str = "/pvc/explain/vm";
+
+/// A VM's own key; its value is the VM's name.
+pub fn path(id: VmId) -> String {
+    format!("{ROOT}/{id}")
+}
+
+/// The path of one of the keys that decisions are made from.
+pub fn key_path(id: VmId, key: VmKey) -> String {
+    let key = match key {
+        VmKey::State => "state",
+        VmKey::Node => "node",
+        VmKey::LastNode => "lastnode",
+        VmKey::FailedReason => "failedreason",
+        VmKey::Claim => "claim",
+        VmKey::Xml => "xml",
+    };
+    format!("{ROOT}/{id}/{key}")
+}
+
+/// The libvirt definition. Read on demand: the mirror keeps its version only.
+pub fn xml_path(id: VmId) -> String {
+    key_path(id, VmKey::Xml)
+}
+
+/// The last lines of the serial console. Read on demand.
+pub fn console_log_path(id: VmId) -> String {
+    format!("{ROOT}/{id}/consolelog")
+}
+
+/// Why the VM is not (yet) as wished **(ours)**.
+pub fn explain_path(id: VmId) -> String {
+    format!("{EXPLAIN_ROOT}/{id}")
+}
+
+/// The number of keys that [`paths`] names.
+pub(crate) const READ_KEYS: usize = 7;
+
+/// The keys whose contents make a [`Vm`], in the order that [`decode`] takes them. `xml` is not among them.
+pub fn paths(id: VmId) -> [String; READ_KEYS] {
+    [
+        path(id),
+        key_path(id, VmKey::State),
+        key_path(id, VmKey::Node),
+        key_path(id, VmKey::LastNode),
+        key_path(id, VmKey::FailedReason),
+        format!("{ROOT}/{id}/rbdlist"),
+        key_path(id, VmKey::Claim),
+    ]
+}
+
+/// A VM from the values of its [`paths`] and the version of its `xml`; `None` if there is no such VM.
+pub fn decode(id: VmId, values: &[Option<Value>], xml: Option<Stat>) -> Option<Entry<Vm>> {
+    let keys = paths(id);
+    let value = |i: usize| values.get(i).and_then(Option::as_ref);
+    let name_value = value(0)?;
+    let mut d = Decoder::default();
+    let name = d.required::<VmName>(&keys[0], Some(name_value));
+    let state = d.required::<VmState>(&keys[1], value(1));
+    let node = d.required::<NodeName>(&keys[2], value(2));
+    let last_node = d.optional::<NodeName>(&keys[3], value(3));
+    let reason = value(4).map(|v| String::from_utf8_lossy(&v.data).into_owned());
+    let failed_reason = field(reason.filter(|r| present(r).is_some()).unwrap_or_default(), value(4));
+    let images = d.text(&keys[5], value(5)).and_then(present).unwrap_or_default();
+    let rbd_images = images.split(',').map(str::trim).filter(|i| !i.is_empty()).map(str::to_owned).collect();
+    let claim = d.text(&keys[6], value(6)).and_then(|text| d.parse::<Claim>(&keys[6], text));
+    let claim = field(claim.unwrap_or_default(), value(6));
+    if let (Some(name), Some(state), Some(node), true) = (name, state, node, d.problems.is_empty()) {
+        let (name, xml_version) = (name.value, xml.map(|x| x.version));
+        return Some(Entry::Good(Vm {
+            id,
+            name,
+            state,
+            node,
+            last_node,
+            failed_reason,
+            claim,
+            rbd_images,
+            xml_version,
+        }));
+    }
+    Some(Entry::Bad(d.problems))
+}
+
+/// Reads one VM as it is now.
+pub async fn read(store: &dyn Store, id: VmId) -> Result<Option<Entry<Vm>>, StoreError> {
+    let values = store.get_many(&paths(id)).await?;
+    let xml = store.stat_many(&[xml_path(id)]).await?;
+    Ok(decode(id, &values, xml.first().copied().flatten()))
+}
+
+/// Reads a VM's definition and its version; `None` if it has none.
+pub async fn read_xml(store: &dyn Store, id: VmId) -> Result<Option<(String, i32)>, StoreError> {
+    let value = store.get(&xml_path(id)).await?;
+    Ok(value.map(|v| (String::from_utf8_lossy(&v.data).into_owned(), v.version)))
+}
+
+/// Replaces the published end of a VM's console.
+pub fn console_log(id: VmId, text: &str) -> Transaction {
+    let mut txn = Transaction::default();
+    txn.set(console_log_path(id), text, None);
+    txn
+}
+
+/// Reads the published end of a VM's console; empty if there is none.
+pub async fn read_console_log(store: &dyn Store, id: VmId) -> Result<String, StoreError> {
+    let value = store.get(&console_log_path(id)).await?;
+    Ok(value.map(|v| String::from_utf8_lossy(&v.data).into_owned()).unwrap_or_default())
+}
+
+/// Publishes why a VM is not as wished, or that there is nothing to explain.
+pub async fn explain(
+    store: &dyn Store,
+    id: VmId,
+    explanation: Option<&Explanation>,
+) -> Result<(), crate::CommitError> {
+    let path = explain_path(id);
+    let Some(explanation) = explanation else {
+        return crate::put::remove_if_present(store, &path).await;
+    };
+    // A struct of text and numbers always has a JSON form.
+    let json = serde_json::to_vec(explanation).unwrap_or_default();
+    crate::put::put(store, &path, json).await
+}
+
+/// Reads what is said about a VM: `Ok(None)` if there is nothing to explain.
+pub async fn read_explanation(
+    store: &dyn Store,
+    id: VmId,
+) -> Result<Option<Result<Explanation, Problem>>, StoreError> {
+    let key = explain_path(id);
+    Ok(store.get(&key).await?.map(|value| {
+        serde_json::from_slice(&value.data).map_err(|e| Problem { key, what: format!("not an explanation: {e}") })
+    }))
+}
