@@ -1,0 +1,158 @@
+//! Which subject is looked at next.
+//!
+//! Pokes say *look again* and are merged; a subject is never looked at twice at once (a poke meanwhile is kept for
+//! afterwards); a look can be booked for later. The order is first come, first served. Never knows what a look does.
+
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::{BTreeSet, HashMap, HashSet, VecDeque},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use pvc_core::model::Subject;
+use tokio::{
+    sync::Notify,
+    time::{Instant, sleep_until},
+};
+
+/// The queue; one a daemon.
+#[derive(Default)]
+pub struct Queue {
+    state: Mutex<State>,
+    wake: Notify,
+}
+
+#[derive(Default)]
+struct State {
+    ready: VecDeque<Subject>,
+    waiting: HashSet<Subject>,
+    /// Being looked at; `true`: was poked meanwhile.
+    busy: HashMap<Subject, bool>,
+    /// Booked looks, by time; at most one a subject.
+    booked: BTreeSet<(Instant, Subject)>,
+    booked_at: HashMap<Subject, Instant>,
+}
+
+/// A subject being looked at; nobody else gets it until this is dropped.
+pub struct Look {
+    queue: Arc<Queue>,
+    subject: Subject,
+}
+
+impl Queue {
+    /// Look at the subject as soon as possible.
+    pub fn poke(&self, subject: Subject) {
+        let mut state = self.lock();
+        if let Some(poked) = state.busy.get_mut(&subject) {
+            *poked = true;
+        } else {
+            state.make_ready(subject);
+            drop(state);
+            self.wake.notify_one();
+        }
+    }
+
+    /// Look at the subject at that time, unless it is looked at earlier for another reason and booked anew then. Replaces
+    /// an earlier booking; `None` cancels it.
+    pub fn book(&self, subject: &Subject, at: Option<Instant>) {
+        let mut state = self.lock();
+        state.unbook(subject);
+        if let Some(at) = at {
+            state.booked.insert((at, subject.clone()));
+            state.booked_at.insert(subject.clone(), at);
+            drop(state);
+            self.wake.notify_one();
+        }
+    }
+
+    /// The next subject; waits for one.
+    pub async fn next(self: &Arc<Self>) -> Look {
+        loop {
+            let notified = self.wake.notified();
+            let booked = {
+                let mut state = self.lock();
+                state.move_due(Instant::now());
+                if let Some(subject) = state.ready.pop_front() {
+                    state.waiting.remove(&subject);
+                    state.unbook(&subject);
+                    state.busy.insert(subject.clone(), false);
+                    return Look { queue: Arc::clone(self), subject };
+                }
+                state.booked.first().map(|(at, _)| *at)
+            };
+            match booked {
+                Some(at) => tokio::select! { () = notified => (), () = sleep_until(at) => () },
+                None => notified.await,
+            }
+        }
+    }
+
+    /// Waits until no subject is being looked at, or until the deadline. For a queue that nobody takes from any more.
+    pub async fn idle(&self, deadline: Instant) {
+        while self.busy() > 0 {
+            tokio::select! { () = self.wake.notified() => (), () = sleep_until(deadline) => return }
+        }
+    }
+
+    /// How many subjects are being looked at.
+    pub fn busy(&self) -> usize {
+        self.lock().busy.len()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Every critical section leaves the state consistent, so a panic elsewhere does not spoil it.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn make_ready(&mut self, subject: Subject) {
+        if self.waiting.insert(subject.clone()) {
+            self.ready.push_back(subject);
+        }
+    }
+
+    fn unbook(&mut self, subject: &Subject) {
+        if let Some(at) = self.booked_at.remove(subject) {
+            self.booked.remove(&(at, subject.clone()));
+        }
+    }
+
+    fn move_due(&mut self, now: Instant) {
+        while self.booked.first().is_some_and(|(at, _)| *at <= now)
+            && let Some((_, subject)) = self.booked.pop_first()
+        {
+            self.booked_at.remove(&subject);
+            if let Some(poked) = self.busy.get_mut(&subject) {
+                *poked = true;
+            } else {
+                self.make_ready(subject);
+            }
+        }
+    }
+}
+
+impl Look {
+    /// What to look at.
+    pub fn subject(&self) -> &Subject {
+        &self.subject
+    }
+
+    /// Books the next look at the same subject.
+    pub fn again_at(&self, at: Option<Instant>) {
+        self.queue.book(&self.subject, at);
+    }
+}
+
+impl Drop for Look {
+    fn drop(&mut self) {
+        let mut state = self.queue.lock();
+        if state.busy.remove(&self.subject) == Some(true) {
+            state.make_ready(self.subject.clone());
+        }
+        drop(state);
+        self.queue.wake.notify_one();
+    }
+}
