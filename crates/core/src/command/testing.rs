@@ -1,0 +1,58 @@
+//! Nodes and VMs for tables.
+
+use crate::model::{
+    Claim, DaemonMode, DaemonState, DomainState, Field, Node, NodeName, NodeReport, RouterState, StaticData,
+    Vm, VmId, VmState,
+};
+
+pub(crate) fn field<T>(value: T) -> Field<T> {
+    Field {
+        value,
+        version: Some(7),
+        zxid: 1,
+    }
+}
+
+pub(crate) fn name(name: &str) -> NodeName {
+    name.parse().unwrap()
+}
+
+pub(crate) fn id(number: u8) -> VmId {
+    format!("11111111-0000-4000-8000-0000000000{number:02x}")
+        .parse()
+        .unwrap()
+}
+
+/// A node that runs and takes VMs.
+pub(crate) fn node(node: &str) -> Node {
+    Node {
+        name: name(node),
+        mode: DaemonMode::Coordinator,
+        daemon_state: field(DaemonState::Run),
+        router_state: field(RouterState::Secondary),
+        domain_state: field(DomainState::Ready),
+        static_data: Some(StaticData {
+            cpu_count: 8,
+            kernel: "6.1".into(),
+            os: "GNU/Linux".into(),
+            arch: "x86_64".into(),
+        }),
+        report: NodeReport::default(),
+        keepalive_version: Some(3),
+    }
+}
+
+/// VM `web1`, number 1, on `hv1`.
+pub(crate) fn vm(state: VmState, claim: &str) -> Vm {
+    Vm {
+        id: id(1),
+        name: "web1".parse().unwrap(),
+        state: field(state),
+        node: field(name("hv1")),
+        last_node: field(None),
+        failed_reason: field(String::new()),
+        claim: field(claim.parse::<Claim>().unwrap()),
+        rbd_images: Vec::new(),
+        xml_version: Some(0),
+    }
+}

@@ -1,0 +1,105 @@
+//! Commands on VMs: define, start, stop, shutdown, restart, undefine.
+//!
+//! Each answers a wish with one change that is decided from the keys it was read with; a newer wish of somebody else is
+//! never overwritten. None of them waits for the outcome: the daemon of the VM's node brings it about.
+
+#[cfg(test)]
+mod tests;
+mod undefine;
+mod wish;
+
+pub use undefine::{Undefine, undefine};
+pub use wish::{restart, shutdown, start, stop};
+
+use super::{Accepted, Refusal, Roster, find};
+use crate::{
+    model::{DaemonState, DomainSpec, Node, NodeName, VmChange},
+    plan::placement::{self, Selector},
+};
+
+/// A request to define a VM.
+#[derive(Debug, Clone, Copy)]
+pub struct Define<'a> {
+    /// The checked definition.
+    pub spec: &'a DomainSpec,
+    /// The node that shall run it; `None`: the selector chooses.
+    pub target: Option<&'a str>,
+    /// How a node is chosen.
+    pub selector: Selector,
+}
+
+/// Defines a new VM; it is off afterwards. Answers also with the node that was chosen.
+pub fn define<'a>(
+    request: Define<'_>,
+    roster: &Roster,
+    nodes: impl Iterator<Item = &'a Node> + Clone,
+) -> Result<(NodeName, Accepted), Refusal> {
+    let spec = request.spec;
+    let what = || format!("VM {} was not defined", spec.name);
+    if let Some(present) = roster.name(spec.id) {
+        let why = format!("UUID {} belongs to VM {present}", spec.id);
+        let todo = if present == spec.name.as_str() {
+            "it is defined already; to change it, undefine it first (its disks stay) and define it again"
+                .to_owned()
+        } else {
+            "give the new VM a UUID of its own, for instance from uuidgen".to_owned()
+        };
+        return Err(Refusal::refused(what(), why, todo));
+    }
+    if let Some((other, _)) = roster.iter().find(|(_, name)| *name == spec.name.as_str()) {
+        let why = format!("VM {other} has this name");
+        return Err(Refusal::refused(
+            what(),
+            why,
+            "choose another name, or undefine the other VM",
+        ));
+    }
+    let (chosen, notes) = match request.target {
+        Some(target) => {
+            let node = find::node(nodes, target).map_err(|r| Refusal {
+                what: what(),
+                why: r.what,
+                ..r
+            })?;
+            let note = not_running(node).map(|note| format!("{note}; the VM cannot start before"));
+            (node.name.clone(), note.into_iter().collect())
+        }
+        None => {
+            let node = placement::choose(nodes, request.selector).ok_or_else(|| {
+                Refusal::refused(
+                    what(),
+                    "no node's daemon runs",
+                    "start pvcd on a node, or name one with --target",
+                )
+            })?;
+            (node.name.clone(), Vec::new())
+        }
+    };
+    let change = VmChange::Define {
+        id: spec.id,
+        name: spec.name.clone(),
+        node: chosen.clone(),
+        xml: spec.xml.clone(),
+        rbd_images: spec.rbd_images.clone(),
+    };
+    Ok((
+        chosen,
+        Accepted {
+            change: Some(change),
+            notes,
+        },
+    ))
+}
+
+/// What to say of a node whose daemon does not work now.
+fn not_running(node: &Node) -> Option<String> {
+    let name = &node.name;
+    match node.daemon_state.value {
+        DaemonState::Run => None,
+        DaemonState::Init => Some(format!("the daemon of {name} is starting")),
+        DaemonState::Shutdown | DaemonState::Stop => {
+            Some(format!("the daemon of {name} is stopped: start pvcd there"))
+        }
+        DaemonState::Dead => Some(format!("{name} is dead: bring it back")),
+    }
+}

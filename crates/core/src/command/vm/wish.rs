@@ -1,0 +1,108 @@
+//! The wishes about a VM's state. What is so already is success; what makes no sense in the present state is refused.
+
+use super::{Accepted, Refusal, not_running};
+use crate::{
+    model::{Node, Vm, VmChange, VmKey, VmSet, VmState},
+    plan::placement,
+};
+
+/// Wishes that the VM runs.
+pub fn start<'a>(vm: &Vm, mut nodes: impl Iterator<Item = &'a Node> + Clone) -> Result<Accepted, Refusal> {
+    let what = || format!("VM {} was not started", vm.name);
+    let node = nodes
+        .clone()
+        .find(|node| node.name == vm.node.value)
+        .ok_or_else(|| {
+            let why = format!("its node {} does not exist", vm.node.value);
+            Refusal::refused(
+                what(),
+                why,
+                "undefine it (its disks stay) and define it on a node that `pvc node list` shows",
+            )
+        })?;
+    if !nodes.any(placement::works) {
+        return Err(Refusal::refused(
+            what(),
+            "no node's daemon runs",
+            "start pvcd on the nodes",
+        ));
+    }
+    match vm.state.value {
+        VmState::Start => {
+            let runs = vm.claim.value.names(&node.name);
+            let note = if runs {
+                "it is to run already"
+            } else {
+                "it is to run already, but does not yet"
+            };
+            Ok(Accepted {
+                change: None,
+                notes: [note.to_owned()].into_iter().chain(not_running(node)).collect(),
+            })
+        }
+        VmState::Migrate => Err(busy_migrating(what(), vm)),
+        VmState::Delete => Err(being_deleted(what())),
+        VmState::Stop | VmState::Shutdown | VmState::Restart | VmState::Failed => {
+            Ok(wish(vm, VmState::Start, not_running(node)))
+        }
+    }
+}
+
+/// Wishes that the VM is off at once, as if its power was cut.
+pub fn stop(vm: &Vm) -> Result<Accepted, Refusal> {
+    match vm.state.value {
+        VmState::Stop => Ok(Accepted::already("it is to be off already")),
+        VmState::Delete => Err(being_deleted(format!("VM {} was not stopped", vm.name))),
+        _ => Ok(wish(vm, VmState::Stop, None)),
+    }
+}
+
+/// Wishes that the guest is asked to shut down.
+pub fn shutdown(vm: &Vm) -> Result<Accepted, Refusal> {
+    let what = || format!("VM {} was not shut down", vm.name);
+    match vm.state.value {
+        VmState::Shutdown => Ok(Accepted::already("it is shutting down already")),
+        VmState::Stop => Ok(Accepted::already("it is to be off already")),
+        VmState::Migrate => Err(busy_migrating(what(), vm)),
+        VmState::Delete => Err(being_deleted(what())),
+        VmState::Failed if vm.claim.value.is_empty() => Err(Refusal::refused(
+            what(),
+            "it has failed and does not run",
+            "use `stop` to give up, `start` to try again",
+        )),
+        VmState::Start | VmState::Restart | VmState::Failed => Ok(wish(vm, VmState::Shutdown, None)),
+    }
+}
+
+/// Wishes that the guest is asked to shut down and is then started again.
+pub fn restart(vm: &Vm) -> Result<Accepted, Refusal> {
+    let what = || format!("VM {} was not restarted", vm.name);
+    match vm.state.value {
+        VmState::Restart => Ok(Accepted::already("it is restarting already")),
+        VmState::Start => Ok(wish(vm, VmState::Restart, None)),
+        VmState::Migrate => Err(busy_migrating(what(), vm)),
+        VmState::Delete => Err(being_deleted(what())),
+        VmState::Stop | VmState::Shutdown | VmState::Failed => {
+            let why = format!("it is not to run: its state is {}", vm.state.value);
+            Err(Refusal::refused(what(), why, "use `start`"))
+        }
+    }
+}
+
+/// Decided from the state alone: nothing else that may change meanwhile would make the wish wrong.
+fn wish(vm: &Vm, state: VmState, note: Option<String>) -> Accepted {
+    let change = VmChange::update(vm, &[VmKey::State], vec![VmSet::State(state)]);
+    Accepted {
+        change: Some(change),
+        notes: note.into_iter().collect(),
+    }
+}
+
+fn busy_migrating(what: String, vm: &Vm) -> Refusal {
+    let why = format!("it is migrating to {}", vm.node.value);
+    Refusal::refused(what, why, "wait until it has arrived, or `stop` it")
+}
+
+fn being_deleted(what: String) -> Refusal {
+    Refusal::refused(what, "it is being deleted", "finish with `undefine`")
+}
