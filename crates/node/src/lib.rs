@@ -1,3 +1,4 @@
 //! The node daemon.
 
+pub mod console;
 pub mod log;

@@ -29,8 +29,8 @@ use pvc_core::model::NodeName;
 use tracing::{Level, Subscriber};
 use tracing_subscriber::{Layer, filter::Targets, layer::SubscriberExt as _, registry::LookupSpan};
 
+use line::Line;
 pub use line::chain;
-use line::{Kind, Line};
 
 /// The target of keepalive lines: `tracing::info!(target: log::KEEPALIVE, …)` prints with the letter `K`.
 pub const KEEPALIVE: &str = "pvcd::keepalive::line";

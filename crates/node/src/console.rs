@@ -1,0 +1,103 @@
+//! The serial consoles of the VMs that run here: their log files, followed by inotify into the state tree.
+//!
+//! One thread reads the files of all VMs, so that a disk which hangs hangs nothing else; one task writes their last lines to the
+//! store, each at once after a quiet second and then at most once a second. Nothing here knows whether a VM runs here: the
+//! reconciler says so by [`ConsoleLogs::follow`] and [`ConsoleLogs::forget`].
+//!
+//! ```text
+//! file ──read──▶ Tail (the last lines, in memory) ──once a second──▶ /domains/<uuid>/consolelog
+//!      inotify                                     publish
+//! ```
+
+mod file;
+mod publish;
+mod tail;
+mod watch;
+
+use std::{
+    collections::HashMap,
+    io,
+    path::PathBuf,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use pvc_core::model::{VmId, VmName};
+use pvc_store::Store;
+
+use tail::Tail;
+
+/// Follows the console logs of VMs. Everything ends when it is dropped.
+#[derive(Debug)]
+pub struct ConsoleLogs {
+    followed: Mutex<HashMap<VmId, VmName>>,
+    reader: watch::Reader,
+}
+
+/// One console, shared by the thread that reads it and the task that publishes it.
+#[derive(Debug)]
+struct Console {
+    id: VmId,
+    name: VmName,
+    tail: Mutex<Tail>,
+    /// There is something in the tail that was not published.
+    news: AtomicBool,
+}
+
+impl ConsoleLogs {
+    /// Follows the logs in `directory` and keeps `lines` lines of each in the store; 0 lines: follows nothing. To be called
+    /// in a tokio runtime.
+    ///
+    /// # Errors
+    /// If no thread can be started.
+    pub fn start(store: Arc<dyn Store>, directory: PathBuf, lines: usize) -> io::Result<Self> {
+        let publisher = publish::start(store);
+        Ok(Self {
+            followed: Mutex::default(),
+            reader: watch::start(directory, lines, publisher)?,
+        })
+    }
+
+    /// This VM runs here: its console is published from now on. Cheap to repeat.
+    pub fn follow(&self, id: VmId, name: &VmName) {
+        let before = self.followed().insert(id, name.clone());
+        if before.as_ref() != Some(name) {
+            self.reader.follow(id, name);
+        }
+    }
+
+    /// This VM does not run here any more: what it printed last is published, then nothing more. Cheap to repeat.
+    pub fn forget(&self, id: VmId) {
+        if self.followed().remove(&id).is_some() {
+            self.reader.forget(id);
+        }
+    }
+
+    fn followed(&self) -> MutexGuard<'_, HashMap<VmId, VmName>> {
+        self.followed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Console {
+    fn new(id: VmId, name: VmName, lines: usize) -> Self {
+        Self {
+            id,
+            name,
+            tail: Mutex::new(Tail::new(lines)),
+            news: AtomicBool::new(false),
+        }
+    }
+
+    fn tail(&self) -> MutexGuard<'_, Tail> {
+        self.tail.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The text to publish, if there is news; there is none after this until more is printed.
+    fn take_news(&self) -> Option<String> {
+        self.news
+            .swap(false, Ordering::AcqRel)
+            .then(|| self.tail().text())
+    }
+}
