@@ -3,3 +3,5 @@
 
 pub mod hypervisor;
 pub mod machine;
+#[cfg(feature = "testing")]
+pub mod testing;

@@ -8,6 +8,7 @@ use tokio::sync::mpsc;
 
 #[cfg(any(test, feature = "fake"))]
 pub mod fake;
+pub mod libvirt;
 
 /// An active domain as the hypervisor sees it. Inactive definitions are nobody's business here.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -85,6 +86,6 @@ pub trait Hypervisor: Send + Sync + 'static {
     /// Ends the domain at once; returns when it is confirmed not active.
     async fn power_off(&self, id: VmId) -> Result<(), HypervisorError>;
 
-    /// A new subscription to events. A full safety net re-reads anyway: no event is relied upon.
+    /// A new subscription to events, beginning with `Connected` if the connection is up already. A full safety net re-reads anyway: no event is relied upon.
     fn events(&self) -> mpsc::UnboundedReceiver<Event>;
 }

@@ -1,0 +1,160 @@
+//! The part of libvirt's C interface that we use, found in the shared library at run time.
+//!
+//! Loaded, not linked: the daemon builds without libvirt's headers and says what is missing where the library is not
+//! installed (docs/decisions/0002-libvirt-binding.md). Declarations and loading only; meaning is in `connection`.
+#![allow(unsafe_code, reason = "the C interface of libvirt")]
+
+use std::ffi::{c_char, c_int, c_uchar, c_uint, c_ulong, c_ulonglong, c_ushort, c_void};
+
+use libloading::Library;
+
+/// The name of the library as every distribution of the last ten years ships it.
+pub(super) const LIBRARY: &str = "libvirt.so.0";
+
+/// `virConnect`: only ever behind a pointer.
+#[repr(C)]
+pub(super) struct VirConnect {
+    _opaque: [u8; 0],
+}
+
+/// `virDomain`: only ever behind a pointer.
+#[repr(C)]
+pub(super) struct VirDomain {
+    _opaque: [u8; 0],
+}
+
+/// `virError`, up to the last field that we read; libvirt owns it, so its full size does not matter.
+#[repr(C)]
+pub(super) struct VirError {
+    pub(super) code: c_int,
+    pub(super) domain: c_int,
+    pub(super) message: *const c_char,
+}
+
+/// `virDomainInfo`; memory in KiB.
+#[repr(C)]
+#[derive(Default)]
+pub(super) struct VirDomainInfo {
+    pub(super) state: c_uchar,
+    pub(super) max_mem: c_ulong,
+    pub(super) memory: c_ulong,
+    pub(super) nr_virt_cpu: c_ushort,
+    pub(super) cpu_time: c_ulonglong,
+}
+
+pub(super) const VIR_ERR_NO_CONNECT: c_int = 5;
+pub(super) const VIR_ERR_INVALID_CONN: c_int = 6;
+pub(super) const VIR_ERR_NO_DOMAIN: c_int = 42;
+/// Errors that arise in the transport on our side, as opposed to answers of the daemon.
+pub(super) const VIR_FROM_RPC: c_int = 7;
+pub(super) const VIR_FROM_REMOTE: c_int = 13;
+
+pub(super) const VIR_CONNECT_LIST_DOMAINS_ACTIVE: c_uint = 1;
+pub(super) const VIR_DOMAIN_EVENT_ID_LIFECYCLE: c_int = 0;
+pub(super) const VIR_DOMAIN_SHUTDOWN_ACPI_POWER_BTN: c_uint = 1;
+
+pub(super) const VIR_DOMAIN_PAUSED: c_uchar = 3;
+pub(super) const VIR_DOMAIN_SHUTDOWN: c_uchar = 4;
+pub(super) const VIR_DOMAIN_CRASHED: c_uchar = 6;
+pub(super) const VIR_DOMAIN_PMSUSPENDED: c_uchar = 7;
+
+pub(super) const VIR_CONNECT_CLOSE_REASON_EOF: c_int = 1;
+pub(super) const VIR_CONNECT_CLOSE_REASON_KEEPALIVE: c_int = 2;
+
+pub(super) type ErrorFunc = unsafe extern "C" fn(*mut c_void, *mut VirError);
+pub(super) type FreeCallback = unsafe extern "C" fn(*mut c_void);
+pub(super) type CloseFunc = unsafe extern "C" fn(*mut VirConnect, c_int, *mut c_void);
+/// Lifecycle callback; registered through libvirt's generic callback type, as its own macro does.
+pub(super) type LifecycleFunc =
+    unsafe extern "C" fn(*mut VirConnect, *mut VirDomain, c_int, c_int, *mut c_void) -> c_int;
+
+/// Why the library cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum LibraryError {
+    /// It could not be loaded.
+    #[error("could not load {path}: {cause}; install libvirt's client library (Debian: libvirt0)")]
+    Missing {
+        /// What was asked for.
+        path: String,
+        /// What the loader said.
+        cause: libloading::Error,
+    },
+    /// It lacks a function.
+    #[error("{path} is not a libvirt that pvcd can use: {cause}; pvcd needs libvirt 5.0 or newer")]
+    Unsuitable {
+        /// What was loaded.
+        path: String,
+        /// Which function is missing.
+        cause: libloading::Error,
+    },
+}
+
+macro_rules! functions {
+    ($($(#[$doc:meta])* fn $name:ident($($arg:ident: $type:ty),* $(,)?) $(-> $ret:ty)?;)+) => {
+        /// The functions of a loaded library. Lives for ever: libvirt's threads and ours run its code.
+        #[allow(non_snake_case, reason = "libvirt's names")]
+        pub(super) struct Api {
+            $($(#[$doc])* pub(super) $name: unsafe extern "C" fn($($type),*) $(-> $ret)?,)+
+        }
+
+        impl Api {
+            /// Loads `path` and finds every function.
+            pub(super) fn load(path: &str) -> Result<Self, LibraryError> {
+                // SAFETY: libvirt's initialisers have no preconditions; whoever can replace the library that this
+                // name resolves to is root already.
+                let library = unsafe { Library::new(path) }
+                    .map_err(|cause| LibraryError::Missing { path: path.to_owned(), cause })?;
+                let api = Self {
+                    // SAFETY: each signature is the one of libvirt's public headers, stable since before 5.0.
+                    $($name: *unsafe {
+                        library.get::<unsafe extern "C" fn($($type),*) $(-> $ret)?>(
+                            concat!(stringify!($name), "\0").as_bytes(),
+                        )
+                    }
+                    .map_err(|cause| LibraryError::Unsuitable { path: path.to_owned(), cause })?,)+
+                };
+                std::mem::forget(library);
+                Ok(api)
+            }
+        }
+    };
+}
+
+functions! {
+    fn virInitialize() -> c_int;
+    fn virSetErrorFunc(user: *mut c_void, handler: Option<ErrorFunc>);
+    /// The calling thread's last error, or null.
+    fn virGetLastError() -> *mut VirError;
+    fn virEventRegisterDefaultImpl() -> c_int;
+    fn virEventRunDefaultImpl() -> c_int;
+
+    fn virConnectOpen(uri: *const c_char) -> *mut VirConnect;
+    fn virConnectClose(connection: *mut VirConnect) -> c_int;
+    fn virConnectIsAlive(connection: *mut VirConnect) -> c_int;
+    fn virConnectSetKeepAlive(connection: *mut VirConnect, interval_s: c_int, count: c_uint) -> c_int;
+    fn virConnectRegisterCloseCallback(
+        connection: *mut VirConnect, callback: CloseFunc, opaque: *mut c_void, free: Option<FreeCallback>,
+    ) -> c_int;
+    fn virConnectUnregisterCloseCallback(connection: *mut VirConnect, callback: CloseFunc) -> c_int;
+    /// Answers the callback's number, or -1.
+    fn virConnectDomainEventRegisterAny(
+        connection: *mut VirConnect, domain: *mut VirDomain, event: c_int, callback: LifecycleFunc,
+        opaque: *mut c_void, free: Option<FreeCallback>,
+    ) -> c_int;
+    fn virConnectDomainEventDeregisterAny(connection: *mut VirConnect, callback: c_int) -> c_int;
+    /// Answers how many; the array is the caller's to `free`, its elements to `virDomainFree`.
+    fn virConnectListAllDomains(connection: *mut VirConnect, domains: *mut *mut *mut VirDomain, flags: c_uint) -> c_int;
+
+    fn virDomainLookupByUUID(connection: *mut VirConnect, uuid: *const c_uchar) -> *mut VirDomain;
+    fn virDomainCreateXML(connection: *mut VirConnect, xml: *const c_char, flags: c_uint) -> *mut VirDomain;
+    fn virDomainShutdownFlags(domain: *mut VirDomain, flags: c_uint) -> c_int;
+    fn virDomainDestroy(domain: *mut VirDomain) -> c_int;
+    /// Needs neither QEMU's monitor nor the domain's job lock: answers while the guest's process hangs.
+    fn virDomainGetInfo(domain: *mut VirDomain, info: *mut VirDomainInfo) -> c_int;
+    /// Without asking the daemon: what it said when it handed out this pointer. `u32::MAX` = was not active.
+    fn virDomainGetID(domain: *mut VirDomain) -> c_uint;
+    fn virDomainGetUUID(domain: *mut VirDomain, uuid: *mut c_uchar) -> c_int;
+    /// The text lives as long as the pointer.
+    fn virDomainGetName(domain: *mut VirDomain) -> *const c_char;
+    fn virDomainFree(domain: *mut VirDomain) -> c_int;
+}

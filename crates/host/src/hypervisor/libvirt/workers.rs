@@ -1,0 +1,109 @@
+//! Threads for calls that block, made when needed and gone when idle.
+//!
+//! Not the runtime's blocking pool: a runtime waits for its threads when it ends, and one that hangs in libvirt would
+//! keep the daemon from stopping. How many there are is bounded by the callers: see `calls::Lane`.
+
+use std::{
+    collections::VecDeque,
+    io,
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    thread,
+    time::Duration,
+};
+
+use super::connection::STACK;
+
+/// Longer than the daemon's usual rhythm, so that its one busy thread is kept.
+const IDLE: Duration = Duration::from_secs(30);
+
+pub(super) type Job = Box<dyn FnOnce() + Send>;
+
+#[derive(Default)]
+pub(super) struct Workers {
+    queue: Mutex<Queue>,
+    work: Condvar,
+}
+
+#[derive(Default)]
+struct Queue {
+    jobs: VecDeque<Job>,
+    idle: usize,
+    alive: usize,
+}
+
+impl Workers {
+    /// Runs `job` at once, on a thread that is idle or new.
+    pub(super) fn run(self: &Arc<Self>, job: Job) -> io::Result<()> {
+        let mut queue = self.lock();
+        if queue.jobs.len() < queue.idle {
+            queue.jobs.push_back(job);
+            self.work.notify_one();
+            return Ok(());
+        }
+        let this = Arc::clone(self);
+        thread::Builder::new().name("libvirt-call".into()).stack_size(STACK).spawn(move || {
+            job();
+            this.serve();
+        })?;
+        queue.alive += 1;
+        Ok(())
+    }
+
+    /// How many jobs are under way.
+    pub(super) fn busy(&self) -> usize {
+        let queue = self.lock();
+        queue.alive - queue.idle
+    }
+
+    fn serve(&self) {
+        let mut queue = self.lock();
+        loop {
+            while let Some(job) = queue.jobs.pop_front() {
+                drop(queue);
+                job();
+                queue = self.lock();
+            }
+            queue.idle += 1;
+            let (guard, waited) = self
+                .work
+                .wait_timeout_while(queue, IDLE, |queue| queue.jobs.is_empty())
+                .unwrap_or_else(PoisonError::into_inner);
+            queue = guard;
+            queue.idle -= 1;
+            if waited.timed_out() && queue.jobs.is_empty() {
+                queue.alive -= 1;
+                return;
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    #[test]
+    fn a_job_never_waits_behind_one_that_hangs_and_threads_are_used_again() {
+        let workers = Arc::new(Workers::default());
+        let (unblock, blocked) = mpsc::channel::<()>();
+        let (done, all) = mpsc::channel();
+        let finished = done.clone();
+        workers.run(Box::new(move || finished.send(blocked.recv().is_err()).unwrap())).unwrap();
+        for _ in 0..100 {
+            let done = done.clone();
+            workers.run(Box::new(move || done.send(false).unwrap())).unwrap();
+            assert!(!all.recv_timeout(Duration::from_secs(10)).unwrap());
+        }
+        // A finished job's thread may still be on its way back to the queue when the next job comes.
+        let threads = workers.lock().alive;
+        assert!(threads <= 3, "{threads} threads");
+        drop(unblock);
+        assert!(all.recv_timeout(Duration::from_secs(10)).unwrap(), "the hanging job ends when it is let go");
+    }
+}

@@ -1,0 +1,167 @@
+//! A real libvirtd with real QEMU, private to one test or benchmark.
+//!
+//! It never touches the machine's own libvirt: configuration, state and sockets are a temporary folder, bound over
+//! libvirt's paths in a mount namespace; network and process namespaces are its own too. The first process in there is
+//! a shell that obeys our pipe; when that closes, however this process ended, the kernel ends everything inside. Needs
+//! root, libvirt-daemon-system and qemu-system-x86.
+
+use std::{
+    fs, io,
+    io::{BufRead, BufReader, Write},
+    path::{Path, PathBuf},
+    process::{Child, ChildStdin, ChildStdout, Command, Stdio},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU32, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+/// Binds our folder over libvirt's paths, then obeys: each line is a command, each is answered by `done <status>`.
+/// Bash, because process 1 has to reap QEMUs while it waits: libvirt takes a zombie for a process that will not end.
+const SUPERVISE: &str = r#"
+mount -t tmpfs tmpfs /run && mkdir /run/libvirt || exit 1
+for pair in etc:/etc/libvirt lib:/var/lib/libvirt run:/run/libvirt log:/var/log/libvirt cache:/var/cache/libvirt; do
+  mount --bind "$1/${pair%%:*}" "${pair#*:}" || exit 1
+done
+ip link set lo up
+while read -r line; do eval "$line"; echo "done $?"; done
+"#;
+
+const LIBVIRTD_CONF: &str = r#"
+unix_sock_dir = "/run/libvirt"
+auth_unix_rw = "none"
+log_outputs = "2:file:/var/log/libvirt/libvirtd.log"
+"#;
+
+/// No cgroups and no security labels: they would be the machine's. No virtlogd: QEMU writes its files itself.
+const QEMU_CONF: &str = r#"
+user = "root"
+group = "root"
+dynamic_ownership = 0
+remember_owner = 0
+security_driver = "none"
+stdio_handler = "file"
+namespaces = []
+cgroup_controllers = []
+"#;
+
+/// A private libvirtd. Dropping it ends it and its guests, and removes its folder.
+pub struct LibvirtdProcess {
+    folder: PathBuf,
+    child: Child,
+    pipe: Mutex<(ChildStdin, BufReader<ChildStdout>)>,
+}
+
+impl LibvirtdProcess {
+    /// Starts one and waits until its socket is there.
+    pub fn start() -> io::Result<Self> {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let folder = std::env::temp_dir().join(format!("pvc-libvirtd-{}-{number}", std::process::id()));
+        for part in ["etc", "lib", "run", "log", "cache"] {
+            fs::create_dir_all(folder.join(part))?;
+        }
+        let uuid = uuid::Uuid::new_v4();
+        fs::write(folder.join("etc/libvirtd.conf"), format!("host_uuid = \"{uuid}\"\n{LIBVIRTD_CONF}"))?;
+        fs::write(folder.join("etc/qemu.conf"), QEMU_CONF)?;
+        #[allow(
+            clippy::disallowed_methods,
+            reason = "tests need a libvirtd; the daemon starts no programs here"
+        )]
+        let mut child = Command::new("/usr/bin/unshare")
+            .args(["--mount", "--net", "--pid", "--fork", "--kill-child=SIGKILL", "--mount-proc"])
+            .args(["/bin/bash", "-c", SUPERVISE, "libvirtd-supervisor"])
+            .arg(&folder)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let (Some(stdin), Some(stdout)) = (child.stdin.take(), child.stdout.take()) else {
+            return Err(io::Error::other("the supervisor has no pipes"));
+        };
+        let this = Self { folder, child, pipe: Mutex::new((stdin, BufReader::new(stdout))) };
+        this.launch()?;
+        Ok(this)
+    }
+
+    /// What to give to `LibvirtHypervisor::start`, or `virsh -c`.
+    pub fn uri(&self) -> String {
+        format!("qemu+unix:///system?socket={}", self.folder.join("run/libvirt-sock").display())
+    }
+
+    /// Where it keeps everything: `log/libvirtd.log`, `log/qemu/NAME.log` …
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Starts libvirtd (again) and waits until its socket accepts.
+    pub fn launch(&self) -> io::Result<()> {
+        self.tell("libvirtd --pid-file /run/libvirt/libvirtd.pid 0<&- >/dev/null 2>&1 & libvirtd=$!")?;
+        let socket = self.folder.join("run/libvirt-sock");
+        let deadline = Instant::now() + Duration::from_mins(1);
+        while std::os::unix::net::UnixStream::connect(&socket).is_err() {
+            if Instant::now() > deadline || self.tell("kill -0 $libvirtd").is_err() {
+                let log = fs::read_to_string(self.folder.join("log/libvirtd.log")).unwrap_or_default();
+                return Err(io::Error::other(format!("libvirtd did not come up; its log:\n{log}")));
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
+        Ok(())
+    }
+
+    /// Kills libvirtd, as a crash does; guests go on. Returns when it is gone.
+    pub fn kill(&self) -> io::Result<()> {
+        self.tell("{ kill -KILL $libvirtd; wait $libvirtd; [ $? = 137 ]; } 2>/dev/null")
+    }
+
+    /// Stops libvirtd from running, as a machine in trouble does, until `thaw`.
+    pub fn freeze(&self) -> io::Result<()> {
+        self.tell("kill -STOP $libvirtd")
+    }
+
+    /// Lets a frozen libvirtd go on.
+    pub fn thaw(&self) -> io::Result<()> {
+        self.tell("kill -CONT $libvirtd")
+    }
+
+    /// Sends a signal (`KILL`, `STOP`, `CONT`) to the QEMU of the domain called `name`.
+    pub fn signal_guest(&self, name: &str, signal: &str) -> io::Result<()> {
+        self.tell(&format!("kill -{signal} $(cat /run/libvirt/qemu/{name}.pid)"))
+    }
+
+    fn tell(&self, command: &str) -> io::Result<()> {
+        let mut pipe = self.pipe.lock().unwrap_or_else(PoisonError::into_inner);
+        writeln!(pipe.0, "{command}")?;
+        let mut answer = String::new();
+        pipe.1.read_line(&mut answer)?;
+        match answer.trim_end() {
+            "done 0" => Ok(()),
+            "" => Err(io::Error::other(
+                "the namespaces of the private libvirtd could not be made: is this root?",
+            )),
+            other => {
+                Err(io::Error::other(format!("{command:?} in the private libvirtd's namespaces: {other}")))
+            }
+        }
+    }
+}
+
+impl Drop for LibvirtdProcess {
+    fn drop(&mut self) {
+        // An error, since there is no answer to this. The shell is process 1 in there: waiting for it is waiting for
+        // the end of everything, frozen or not.
+        let _ = self.tell("exit");
+        let _ = self.child.wait();
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+}
+
+/// The definition of a guest that executes nothing but firmware, ignores its power button and needs 16 MiB.
+pub fn tiny_guest(id: pvc_core::model::VmId, name: &str) -> String {
+    format!(
+        "<domain type='qemu'><name>{name}</name><uuid>{id}</uuid><memory unit='MiB'>16</memory><vcpu>1</vcpu>
+<os><type arch='x86_64' machine='pc'>hvm</type></os><features><acpi/></features>
+<devices><emulator>/usr/bin/qemu-system-x86_64</emulator><memballoon model='none'/></devices></domain>"
+    )
+}

@@ -1,0 +1,183 @@
+//! What a real libvirtd and real guests are put through: killed, frozen, absent.
+
+use std::{sync::Arc, time::Duration};
+
+use pvc_core::model::{DomainSpec, VmId};
+use pvc_host::{
+    hypervisor::{
+        Event, Hypervisor, HypervisorError,
+        libvirt::{Deadlines, LibvirtHypervisor},
+    },
+    testing::{LibvirtdProcess, tiny_guest},
+};
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::{
+    contract::{SOON, event},
+    real::connect,
+};
+
+/// Short, for calls that are known to hang; power-off keeps its own, since libvirt takes 10 s to a SIGKILL.
+const SHORT: Duration = Duration::from_secs(2);
+
+fn impatient() -> Deadlines {
+    Deadlines { ask: SHORT, start: SHORT, probe: Duration::from_secs(1), ..Deadlines::default() }
+}
+
+fn guest(n: u32, name: &str) -> DomainSpec {
+    let id: VmId = format!("33333333-0000-4000-8000-{n:012}").parse().unwrap();
+    let xml = tiny_guest(id, name);
+    DomainSpec { xml, id, name: name.parse().unwrap(), memory_mib: 16, vcpus: 1, rbd_images: Vec::new() }
+}
+
+async fn until(what: &str, condition: impl AsyncFn() -> bool) {
+    let reached = timeout(SOON, async {
+        while !condition().await {
+            sleep(Duration::from_millis(20)).await;
+        }
+    });
+    reached.await.unwrap_or_else(|_| panic!("not so within {SOON:?}: {what}"));
+}
+
+#[test]
+fn a_missing_library_is_named_with_the_package_that_has_it() {
+    let missing =
+        LibvirtHypervisor::start_with("test:///default", "/nowhere/libvirt.so.0", Deadlines::default());
+    let error = missing.err().expect("there is no such library").to_string();
+    assert!(error.contains("/nowhere/libvirt.so.0") && error.contains("libvirt0"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_libvirtd_that_is_not_there_yet_is_waited_for() {
+    let libvirtd = LibvirtdProcess::start().unwrap();
+    libvirtd.kill().unwrap();
+    let hypervisor = LibvirtHypervisor::start(&libvirtd.uri()).unwrap();
+    let mut events = hypervisor.events();
+    let unavailable = hypervisor.active().await.unwrap_err();
+    assert!(matches!(unavailable, HypervisorError::Unavailable(_)), "{unavailable}");
+    until("the reason is libvirt's", async || {
+        matches!(hypervisor.active().await, Err(HypervisorError::Unavailable(why)) if why.contains("libvirt-sock"))
+    })
+    .await;
+    libvirtd.launch().unwrap();
+    event(&mut events, |event| *event == Event::Connected).await;
+    assert_eq!(hypervisor.active().await.unwrap(), Vec::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn guests_outlive_a_killed_libvirtd_and_are_seen_by_the_next_one() {
+    let libvirtd = LibvirtdProcess::start().unwrap();
+    let hypervisor = connect(&libvirtd.uri(), Deadlines::default()).await;
+    let guest = guest(1, "survivor");
+    hypervisor.start(&guest).await.unwrap();
+    let mut events = hypervisor.events();
+    for _ in 0..3 {
+        libvirtd.kill().unwrap();
+        event(&mut events, |event| *event == Event::Disconnected).await;
+        let unavailable = hypervisor.seen(guest.id).await.unwrap_err();
+        assert!(matches!(unavailable, HypervisorError::Unavailable(_)), "{unavailable}");
+        libvirtd.signal_guest("survivor", "0").expect("its process lives");
+        libvirtd.launch().unwrap();
+        event(&mut events, |event| *event == Event::Connected).await;
+        assert_eq!(hypervisor.seen(guest.id).await.unwrap().expect("it is adopted").name, "survivor");
+    }
+    hypervisor.power_off(guest.id).await.unwrap();
+    event(&mut events, |event| *event == Event::Domain(guest.id)).await;
+    assert_eq!(hypervisor.seen(guest.id).await.unwrap(), None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_cut_short_by_a_killed_libvirtd_is_reported_as_unknown() {
+    let libvirtd = LibvirtdProcess::start().unwrap();
+    let hypervisor = connect(&libvirtd.uri(), Deadlines::default()).await;
+    // Frozen first, so that the kill surely falls between question and answer.
+    libvirtd.freeze().unwrap();
+    let starting = tokio::spawn({
+        let hypervisor = hypervisor.clone();
+        async move { hypervisor.start(&guest(1, "cut")).await }
+    });
+    until("the start is under way", async || hypervisor.calls_under_way() == 1).await;
+    libvirtd.kill().unwrap();
+    let outcome = timeout(SOON, starting).await.expect("it does not hang").unwrap().unwrap_err();
+    assert!(matches!(outcome, HypervisorError::Unavailable(_)), "{outcome}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_to_a_frozen_libvirtd_end_by_their_deadline_and_give_their_threads_back() {
+    let libvirtd = LibvirtdProcess::start().unwrap();
+    let deadlines = Deadlines { power_off: SHORT, ..impatient() };
+    let hypervisor = connect(&libvirtd.uri(), deadlines).await;
+    let mut events = hypervisor.events();
+    libvirtd.freeze().unwrap();
+    for round in 0..5 {
+        let began = Instant::now();
+        let calls: Vec<_> = (0..20)
+            .map(|n| {
+                let (hypervisor, guest) = (hypervisor.clone(), guest(n, "frozen"));
+                tokio::spawn(async move {
+                    match n % 3 {
+                        0 => hypervisor.active().await.map(drop),
+                        1 => hypervisor.start(&guest).await,
+                        _ => hypervisor.power_off(guest.id).await,
+                    }
+                })
+            })
+            .collect();
+        for call in calls {
+            let error = call.await.unwrap().unwrap_err();
+            assert!(!matches!(error, HypervisorError::Refused(_)), "{error}");
+        }
+        assert!(began.elapsed() < SHORT * 3, "round {round} took {:?}", began.elapsed());
+        assert!(hypervisor.calls_under_way() <= 5, "{} calls hang", hypervisor.calls_under_way());
+    }
+    until("keepalives ended the frozen connection", async || hypervisor.calls_under_way() == 0).await;
+    libvirtd.thaw().unwrap();
+    event(&mut events, |event| *event == Event::Disconnected).await;
+    event(&mut events, |event| *event == Event::Connected).await;
+    hypervisor.active().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_guest_whose_process_hangs_delays_nobody_and_can_be_powered_off() {
+    let libvirtd = LibvirtdProcess::start().unwrap();
+    let hypervisor = connect(&libvirtd.uri(), impatient()).await;
+    let (hung, other) = (guest(1, "hung"), guest(2, "other"));
+    // Started by a patient one: the time of a start is not the subject.
+    let patient = connect(&libvirtd.uri(), Deadlines::default()).await;
+    patient.start(&hung).await.unwrap();
+    libvirtd.signal_guest("hung", "STOP").unwrap();
+
+    let asks: Vec<_> = (0..8)
+        .map(|_| {
+            let (hypervisor, id) = (hypervisor.clone(), hung.id);
+            tokio::spawn(async move { hypervisor.ask_to_shut_down(id).await })
+        })
+        .collect();
+    let began = Instant::now();
+    until("others are seen", async || hypervisor.active().await.is_ok_and(|active| active.len() == 1)).await;
+    assert!(began.elapsed() < SHORT, "a look took {:?}", began.elapsed());
+    for ask in asks {
+        ask.await.unwrap().expect_err("nobody can ask a process that hangs");
+    }
+    patient.start(&other).await.unwrap();
+    until("the hung one is powered off", async || hypervisor.power_off(hung.id).await.is_ok()).await;
+    assert_eq!(hypervisor.seen(hung.id).await.unwrap(), None);
+    assert!(hypervisor.seen(other.id).await.unwrap().is_some());
+    until("requests to the hung one have ended", async || hypervisor.calls_under_way() == 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_guest_killed_behind_our_back_is_an_event_and_starts_again() {
+    let libvirtd = LibvirtdProcess::start().unwrap();
+    let hypervisor: Arc<dyn Hypervisor> = connect(&libvirtd.uri(), Deadlines::default()).await;
+    let guest = guest(1, "crashing");
+    hypervisor.start(&guest).await.unwrap();
+    let mut events = hypervisor.events();
+    assert_eq!(events.recv().await, Some(Event::Connected));
+    while events.try_recv().is_ok() {}
+    libvirtd.signal_guest("crashing", "KILL").unwrap();
+    event(&mut events, |event| *event == Event::Domain(guest.id)).await;
+    until("it is gone", async || hypervisor.seen(guest.id).await.unwrap().is_none()).await;
+    hypervisor.start(&guest).await.unwrap();
+    assert!(hypervisor.seen(guest.id).await.unwrap().is_some());
+}
