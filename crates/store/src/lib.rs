@@ -8,6 +8,8 @@ pub mod mirror;
 mod put;
 pub mod schema;
 pub mod store;
+#[cfg(feature = "testing")]
+pub mod testing;
 pub mod zookeeper;
 
 pub use store::{

@@ -1,68 +1,331 @@
-//! The fake store.
+//! The store in memory, for tests and the simulator: ZooKeeper's semantics, several clients on one tree, faults at will.
+//!
+//! Deterministic: no thread, no randomness, no clock but tokio's (which tests may pause). It must behave as ZooKeeper does,
+//! or the tests on it prove nothing: `tests/contract.rs` runs the same cases on both.
 
-use std::{sync::Arc, time::Duration};
+mod faults;
+mod tree;
 
-use crate::Store;
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
 
-/// A state tree in memory that several clients share, as ZooKeeper's servers do.
-#[derive(Debug, Clone, Default)]
-pub struct MemoryTree {}
+use async_trait::async_trait;
+use tokio::{
+    sync::{mpsc, watch},
+    time::{self, timeout_at},
+};
+
+use self::{
+    faults::Faults,
+    tree::{Applied, Tree, Znode},
+};
+use crate::store::{
+    Children, CommitError, Committed, NoSession, Session, Stat, Store, StoreError, Transaction, Value, Watch, WatchEvent,
+    healthy_by,
+};
+
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+const SESSION_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A tree that several clients share, as ZooKeeper's servers do. Clones are the same tree.
+#[derive(Clone, Default)]
+pub struct MemoryTree {
+    world: Arc<Mutex<World>>,
+}
+
+#[derive(Default)]
+struct World {
+    /// What is committed.
+    leader: Tree,
+    clients: BTreeMap<u64, ClientState>,
+    next_id: u64,
+}
+
+/// What the servers and the network know of a client.
+struct ClientState {
+    /// The server-side session; a new number for each.
+    session: u64,
+    epoch: u64,
+    connected: bool,
+    state: watch::Sender<Session>,
+    watches: Vec<(String, mpsc::UnboundedSender<WatchEvent>)>,
+    /// The server that this client reads from, if it has fallen behind the leader.
+    behind: Option<Behind>,
+    faults: Faults,
+    last_answer: Option<Instant>,
+}
+
+struct Behind {
+    tree: Tree,
+    pending: Vec<Applied>,
+}
+
+/// One client of a [`MemoryTree`]. Dropping it ends its session.
+pub struct MemoryStore {
+    id: u64,
+    world: Arc<Mutex<World>>,
+    state: watch::Receiver<Session>,
+}
+
+impl fmt::Debug for MemoryTree {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MemoryTree").finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for MemoryStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MemoryStore").field("id", &self.id).finish_non_exhaustive()
+    }
+}
 
 impl MemoryTree {
-    /// An empty tree.
+    /// A tree with nothing in it.
     pub fn new() -> Self {
         Self::default()
     }
 
     /// A new client with a healthy session of its own.
     pub fn client(&self) -> Arc<MemoryStore> {
-        unimplemented!()
+        let mut world = lock(&self.world);
+        let (tx, state) = watch::channel(Session::Healthy { epoch: 1 });
+        let id = world.new_id();
+        let session = world.new_id();
+        let client = ClientState {
+            session,
+            epoch: 1,
+            connected: true,
+            state: tx,
+            watches: Vec::new(),
+            behind: None,
+            faults: Faults::default(),
+            last_answer: None,
+        };
+        world.clients.insert(id, client);
+        Arc::new(MemoryStore { id, world: Arc::clone(&self.world), state })
+    }
+
+    /// Every committed key with its content, for assertions.
+    pub fn dump(&self) -> BTreeMap<String, Vec<u8>> {
+        let world = lock(&self.world);
+        world.leader.iter().map(|(path, node)| (path.to_owned(), node.data().to_vec())).collect()
+    }
+
+    /// The last transaction.
+    pub fn zxid(&self) -> i64 {
+        lock(&self.world).leader.zxid
     }
 }
 
-/// One client of a [`MemoryTree`].
-#[derive(Debug)]
-pub struct MemoryStore {}
+fn lock(world: &Mutex<World>) -> MutexGuard<'_, World> {
+    world.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl World {
+    fn new_id(&mut self) -> u64 {
+        self.next_id += 1;
+        self.next_id
+    }
+
+    /// Commits on the leader and tells the servers, and they their clients.
+    fn commit(&mut self, txn: &Transaction, session: u64) -> Result<Applied, CommitError> {
+        let applied = self.leader.apply(txn, session)?;
+        for client in self.clients.values_mut() {
+            match &mut client.behind {
+                Some(behind) => behind.pending.push(applied.clone()),
+                None => client.tell(&applied),
+            }
+        }
+        Ok(applied)
+    }
+
+    /// The server behind a client applies what it has missed.
+    fn catch_up(&mut self, id: u64) {
+        let Some(client) = self.clients.get_mut(&id) else { return };
+        let Some(behind) = &mut client.behind else { return };
+        let missed = std::mem::take(&mut behind.pending);
+        for applied in &missed {
+            behind.tree.replay(applied);
+        }
+        for applied in &missed {
+            client.tell(applied);
+        }
+    }
+
+    /// Ends a session on the servers.
+    fn end_session(&mut self, session: u64) {
+        let txn = self.leader.end_of(session);
+        // Deleting what was listed under the same lock cannot conflict.
+        let ended = self.commit(&txn, session);
+        debug_assert!(ended.is_ok(), "{ended:?}");
+    }
+}
+
+impl ClientState {
+    /// Reports a transaction to this client's watches.
+    fn tell(&mut self, applied: &Applied) {
+        if !self.connected {
+            return;
+        }
+        for path in &applied.events {
+            for (root, watch) in &self.watches {
+                if below(path, root) {
+                    let _subscriber_may_be_gone = watch.send(WatchEvent::Changed(path.clone()));
+                }
+            }
+        }
+    }
+
+    fn tell_watches(&mut self, event: &WatchEvent) {
+        self.watches.retain(|(_, watch)| watch.send(event.clone()).is_ok());
+    }
+}
+
+/// Whether a path is `root` or below it.
+fn below(path: &str, root: &str) -> bool {
+    root == "/" || path.strip_prefix(root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
 
 impl MemoryStore {
-    /// As a [`Store`].
-    pub fn as_store(self: &Arc<Self>) -> Arc<dyn Store> {
-        unimplemented!()
+    /// Does `request` on the server once there is a connection, unless a fault comes first.
+    async fn call<T>(&self, request: impl FnOnce(&mut World) -> T) -> Result<T, StoreError> {
+        let deadline = time::Instant::now() + REQUEST_TIMEOUT;
+        let delay = lock(&self.world).clients.get(&self.id).map_or(Duration::ZERO, |c| c.faults.delay());
+        if !delay.is_zero() && timeout_at(deadline, time::sleep(delay)).await.is_err() {
+            return Err(StoreError::Unavailable(format!("no answer within {REQUEST_TIMEOUT:?}")));
+        }
+        let mut state = self.state.clone();
+        let unavailable = |why: &str| StoreError::Unavailable(why.to_owned());
+        loop {
+            healthy_by(&mut state, deadline).await.map_err(|e| match e {
+                NoSession::Late => unavailable("the connection is lost"),
+                NoSession::Closed => unavailable("the store was closed"),
+            })?;
+            let mut world = lock(&self.world);
+            let Some(client) = world.clients.get_mut(&self.id) else {
+                return Err(unavailable("the store was closed"));
+            };
+            if !client.connected {
+                continue;
+            }
+            if client.faults.refuse_one() {
+                return Err(unavailable("a fault was asked for"));
+            }
+            client.last_answer = Some(time::Instant::now().into_std());
+            return Ok(request(&mut world));
+        }
     }
 
-    /// Cuts the connection: calls wait for it until their deadline, the session lives on.
-    pub fn suspend(&self) {
-        unimplemented!()
+    async fn read<T>(&self, request: impl FnOnce(&Tree) -> T) -> Result<T, StoreError> {
+        let id = self.id;
+        self.call(|world| match world.clients.get(&id).and_then(|c| c.behind.as_ref()) {
+            Some(behind) => request(&behind.tree),
+            None => request(&world.leader),
+        })
+        .await
+    }
+}
+
+#[async_trait]
+impl Store for MemoryStore {
+    async fn get(&self, path: &str) -> Result<Option<Value>, StoreError> {
+        self.read(|tree| tree.get(path).map(Znode::value)).await
     }
 
-    /// Heals the connection; if the session was expired meanwhile, a new one is opened.
-    pub fn resume(&self) {
-        unimplemented!()
+    async fn children(&self, path: &str) -> Result<Option<Children>, StoreError> {
+        self.read(|tree| tree.get(path).map(Znode::children)).await
     }
 
-    /// Ends the session on the servers: its ephemeral keys are gone. The client learns of it at once, or at [`Self::resume`].
-    pub fn expire(&self) {
-        unimplemented!()
+    async fn get_many(&self, paths: &[String]) -> Result<Vec<Option<Value>>, StoreError> {
+        self.read(|tree| paths.iter().map(|path| tree.get(path).map(Znode::value)).collect()).await
     }
 
-    /// Each call takes this long from now on.
-    pub fn delay(&self, by: Duration) {
-        let _ = by;
+    async fn children_many(&self, paths: &[String]) -> Result<Vec<Option<Children>>, StoreError> {
+        self.read(|tree| paths.iter().map(|path| tree.get(path).map(Znode::children)).collect()).await
     }
 
-    /// The next `count` commits are applied, but their answers are lost.
-    pub fn lose_answers(&self, count: u32) {
-        let _ = count;
+    async fn stat_many(&self, paths: &[String]) -> Result<Vec<Option<Stat>>, StoreError> {
+        self.read(|tree| paths.iter().map(|path| tree.get(path).map(|node| node.value().stat())).collect()).await
     }
 
-    /// The next `count` calls are refused.
-    pub fn refuse(&self, count: u32) {
-        let _ = count;
+    async fn commit(&self, txn: Transaction) -> Result<Committed, CommitError> {
+        let id = self.id;
+        let outcome = self.call(|world| {
+            let Some(client) = world.clients.get_mut(&id) else {
+                return Err(CommitError::Failed(StoreError::Unavailable("the store was closed".into())));
+            };
+            let lost = || CommitError::Unknown(StoreError::Unavailable("a fault was asked for".into()));
+            if client.faults.lose_one_request() {
+                return Err(lost());
+            }
+            let answer_lost = client.faults.lose_one_answer();
+            let session = client.session;
+            let outcome = world.commit(&txn, session);
+            // A server answers a write after it has applied everything before it.
+            world.catch_up(id);
+            if answer_lost {
+                return Err(lost());
+            }
+            outcome
+        });
+        let applied = outcome.await.map_err(CommitError::Failed)??;
+        let wrote = !(applied.created.is_empty() && txn.ops.iter().all(deletes));
+        Ok(Committed { zxid: if wrote { applied.zxid } else { 0 }, created: applied.created })
     }
 
-    /// From now on this client reads from a server that hears of no changes, except its own.
-    pub fn fall_behind(&self) {}
+    fn watch(&self, path: &str) -> Watch {
+        let (events, watch) = mpsc::unbounded_channel();
+        let mut world = lock(&self.world);
+        // The real store synchronises with the leader before it says `Resync`.
+        world.catch_up(self.id);
+        if let Some(client) = world.clients.get_mut(&self.id) {
+            if client.connected {
+                let _receiver_is_here = events.send(WatchEvent::Resync);
+            }
+            client.watches.retain(|(_, watch)| !watch.is_closed());
+            client.watches.push((path.to_owned(), events));
+        }
+        watch
+    }
 
-    /// The server behind this client catches up.
-    pub fn catch_up(&self) {}
+    fn session(&self) -> watch::Receiver<Session> {
+        self.state.clone()
+    }
+
+    fn session_timeout(&self) -> Duration {
+        SESSION_TIMEOUT
+    }
+
+    fn last_answer(&self) -> Option<Instant> {
+        lock(&self.world).clients.get(&self.id)?.last_answer
+    }
+
+    async fn close(&self) {
+        self.end();
+    }
+}
+
+/// Operations after which the real store knows no transaction id.
+fn deletes(op: &crate::Op) -> bool {
+    matches!(op, crate::Op::Check { .. } | crate::Op::Delete { .. })
+}
+
+impl MemoryStore {
+    fn end(&self) {
+        let mut world = lock(&self.world);
+        if let Some(client) = world.clients.remove(&self.id) {
+            client.state.send_replace(Session::Connecting);
+            world.end_session(client.session);
+        }
+    }
+}
+
+impl Drop for MemoryStore {
+    fn drop(&mut self) {
+        self.end();
+    }
 }

@@ -76,6 +76,18 @@ pub enum Op {
     Delete { path: String, version: Option<i32> },
 }
 
+impl Op {
+    /// The key it is about.
+    pub fn path(&self) -> &str {
+        match self {
+            Self::Check { path, .. }
+            | Self::Create { path, .. }
+            | Self::Set { path, .. }
+            | Self::Delete { path, .. } => path,
+        }
+    }
+}
+
 /// Writes that are applied together or not at all.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Transaction {
@@ -152,6 +164,26 @@ impl Session {
     /// Whether requests can be expected to be answered now.
     pub fn is_healthy(self) -> bool {
         matches!(self, Self::Healthy { .. })
+    }
+}
+
+/// Why waiting for a healthy session ended without one.
+pub(crate) enum NoSession {
+    /// The deadline passed.
+    Late,
+    /// The store was closed.
+    Closed,
+}
+
+/// Waits for a healthy session.
+pub(crate) async fn healthy_by(
+    session: &mut watch::Receiver<Session>,
+    deadline: tokio::time::Instant,
+) -> Result<(), NoSession> {
+    match tokio::time::timeout_at(deadline, session.wait_for(|s| s.is_healthy())).await {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(_)) => Err(NoSession::Closed),
+        Err(_) => Err(NoSession::Late),
     }
 }
 

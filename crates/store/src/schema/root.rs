@@ -38,8 +38,8 @@ const ATTEMPTS: usize = 5;
 /// Creates the root keys that are absent and leaves all others as they are. Returns those it created: none the second time.
 pub async fn init(store: &dyn Store) -> Result<Vec<String>, SchemaError> {
     let paths = KEYS.map(|(path, _)| path.to_owned());
-    let mut last = None;
-    for _ in 0..ATTEMPTS {
+    let mut attempt = 1;
+    loop {
         let present = store.get_many(&paths).await?;
         if let Some(found) = &present[KEYS.iter().position(|(path, _)| *path == SCHEMA).unwrap_or_default()] {
             check_version(&found.data)?;
@@ -54,14 +54,10 @@ pub async fn init(store: &dyn Store) -> Result<Vec<String>, SchemaError> {
         match store.commit(txn).await {
             Ok(committed) => return Ok(committed.created),
             // Another init at the same time: see what is left to do.
-            Err(e @ CommitError::Conflict { .. }) => last = Some(e),
+            Err(CommitError::Conflict { .. }) if attempt < ATTEMPTS => attempt += 1,
             Err(e) => return Err(e.into()),
         }
     }
-    Err(last.map_or_else(
-        || CommitError::Failed(StoreError::Unavailable("initialisation made no progress".into())),
-        |e| e,
-    ))?
 }
 
 /// Whether all root keys of the contract exist. Ours may be absent: [`init`] adds them to a tree of the 0.5 generation.

@@ -1,0 +1,134 @@
+//! What can go wrong, at will: each is a plain method, to be called by a test or a simulator's schedule.
+
+use std::time::Duration;
+
+use super::{Behind, MemoryStore, lock};
+use crate::store::{Session, WatchEvent};
+
+/// Faults that wait for the next calls.
+#[derive(Debug, Default)]
+pub(super) struct Faults {
+    delay: Duration,
+    refuse: u32,
+    lose_requests: u32,
+    lose_answers: u32,
+}
+
+impl Faults {
+    pub(super) fn delay(&self) -> Duration {
+        self.delay
+    }
+
+    pub(super) fn refuse_one(&mut self) -> bool {
+        take_one(&mut self.refuse)
+    }
+
+    pub(super) fn lose_one_request(&mut self) -> bool {
+        take_one(&mut self.lose_requests)
+    }
+
+    pub(super) fn lose_one_answer(&mut self) -> bool {
+        take_one(&mut self.lose_answers)
+    }
+}
+
+fn take_one(count: &mut u32) -> bool {
+    let some = *count > 0;
+    *count = count.saturating_sub(1);
+    some
+}
+
+impl MemoryStore {
+    /// Cuts the connection: calls wait for it until their deadline, the session lives on.
+    pub fn suspend(&self) {
+        let mut world = lock(&self.world);
+        let Some(client) = world.clients.get_mut(&self.id).filter(|c| c.connected) else { return };
+        client.connected = false;
+        client.tell_watches(&WatchEvent::Interrupted);
+        client.state.send_replace(Session::Suspended { epoch: client.epoch });
+    }
+
+    /// Heals the connection; if the session was expired meanwhile, a new one is opened.
+    pub fn resume(&self) {
+        let mut world = lock(&self.world);
+        // The real store synchronises with the leader before it says `Resync`.
+        world.catch_up(self.id);
+        let new_session = world.new_id();
+        let Some(client) = world.clients.get_mut(&self.id).filter(|c| !c.connected) else { return };
+        client.connected = true;
+        if client.session == EXPIRED {
+            client.session = new_session;
+            client.epoch += 1;
+            client.state.send_replace(Session::Connecting);
+        }
+        client.state.send_replace(Session::Healthy { epoch: client.epoch });
+        client.tell_watches(&WatchEvent::Resync);
+    }
+
+    /// Ends the session on the servers: its ephemeral keys are gone. The client learns of it now and opens a new session, or
+    /// at [`Self::resume`] if it is suspended.
+    pub fn expire(&self) {
+        let connected = {
+            let mut world = lock(&self.world);
+            let Some(client) = world.clients.get_mut(&self.id) else { return };
+            let connected = client.connected;
+            let session = std::mem::replace(&mut client.session, EXPIRED);
+            if session != EXPIRED {
+                world.end_session(session);
+            }
+            connected
+        };
+        if connected {
+            self.suspend();
+            self.resume();
+        }
+    }
+
+    /// Every call takes this long from now on. A call that would take longer than its deadline fails then.
+    pub fn delay(&self, by: Duration) {
+        self.fault(|f| f.delay = by);
+    }
+
+    /// The next `count` commits are done, but their answers are lost.
+    pub fn lose_answers(&self, count: u32) {
+        self.fault(|f| f.lose_answers = count);
+    }
+
+    /// The next `count` commits are lost on their way: not done, and nobody says so.
+    pub fn lose_requests(&self, count: u32) {
+        self.fault(|f| f.lose_requests = count);
+    }
+
+    /// The next `count` calls fail: certainly not done.
+    pub fn refuse(&self, count: u32) {
+        self.fault(|f| f.refuse = count);
+    }
+
+    /// From now on the server that this client reads from hears of changes only when this client commits one itself, or
+    /// sets a watch, or [`Self::catch_up`] is called: stale reads and late events, within ZooKeeper's guarantees.
+    pub fn fall_behind(&self) {
+        let mut world = lock(&self.world);
+        let tree = world.leader.clone();
+        if let Some(client) = world.clients.get_mut(&self.id).filter(|c| c.behind.is_none()) {
+            client.behind = Some(Behind { tree, pending: Vec::new() });
+        }
+    }
+
+    /// Ends [`Self::fall_behind`].
+    pub fn catch_up(&self) {
+        let mut world = lock(&self.world);
+        world.catch_up(self.id);
+        if let Some(client) = world.clients.get_mut(&self.id) {
+            client.behind = None;
+        }
+    }
+
+    fn fault(&self, set: impl FnOnce(&mut Faults)) {
+        if let Some(client) = lock(&self.world).clients.get_mut(&self.id) {
+            set(&mut client.faults);
+        }
+    }
+}
+
+/// In place of a session number: the servers have ended the session, the client does not know.
+const EXPIRED: u64 = 0;

@@ -1,0 +1,175 @@
+//! Watches that survive reconnections and sessions.
+//!
+//! Two reasons to set every watch anew after a reconnection and to report a `Resync` then: ZooKeeper does not report to
+//! recursive watches what happened meanwhile (ZOOKEEPER-4698), and `zookeeper-client` 0.11.2 does not restore them
+//! (`session/watch.rs`: `index.max(index)`). The watch is set first, then the store synchronised with the leader, then
+//! `Resync` sent: a listing made after it misses nothing.
+//!
+//! ```text
+//! no session ─▶ add watch, sync ─▶ Resync ─▶ events ─┬─ disconnected ─▶ Interrupted ─┬─ connected ─▶ add watch anew
+//!      ▲                                             │                              └─ ended ─▶ no session
+//!      └───────────────────────────── ended ─────────┘
+//! ```
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    time::{sleep, timeout},
+};
+use zookeeper_client::{AddWatchMode, Client, EventType, PersistentWatcher, SessionState};
+
+use crate::store::{Watch, WatchEvent};
+
+/// Pause before a watch that could not be set is tried again.
+const RETRY: Duration = Duration::from_millis(200);
+/// How long a commit waits for forwarders. They only move messages; this is the safety net.
+const FLUSH_WITHIN: Duration = Duration::from_secs(1);
+
+/// A request to forward all events that have arrived; answered by its drop.
+type Flush = oneshot::Sender<()>;
+
+/// The tasks that carry events from the library's watchers to ours.
+#[derive(Debug, Default)]
+pub(super) struct Forwarders {
+    flush: Arc<Mutex<Vec<mpsc::UnboundedSender<Flush>>>>,
+}
+
+impl Forwarders {
+    pub(super) fn start(
+        &self,
+        path: &str,
+        clients: watch::Receiver<Option<Client>>,
+        within: Duration,
+    ) -> Watch {
+        let (events, watch) = mpsc::unbounded_channel();
+        let (flush_tx, flush) = mpsc::unbounded_channel();
+        let mut registered = self.flush.lock().unwrap_or_else(PoisonError::into_inner);
+        registered.retain(|f| !f.is_closed());
+        registered.push(flush_tx);
+        let forwarder = Forwarder { path: path.to_owned(), events, flush, within };
+        tokio::spawn(forwarder.run(clients));
+        watch
+    }
+
+    /// Returns when every event that the library has received is in its [`Watch`]. The library receives a transaction's
+    /// events before its answer, so after an answer this makes them visible.
+    pub(super) async fn flush(&self) {
+        let asked: Vec<oneshot::Receiver<()>> = {
+            let registered = self.flush.lock().unwrap_or_else(PoisonError::into_inner);
+            registered
+                .iter()
+                .filter_map(|forwarder| {
+                    let (flush, done) = oneshot::channel();
+                    forwarder.send(flush).is_ok().then_some(done)
+                })
+                .collect()
+        };
+        let all = async {
+            for done in asked {
+                let _dropped_when_done = done.await;
+            }
+        };
+        if timeout(FLUSH_WITHIN, all).await.is_err() {
+            tracing::warn!("events of a transaction are late: a watch does not run");
+        }
+    }
+}
+
+struct Forwarder {
+    path: String,
+    events: mpsc::UnboundedSender<WatchEvent>,
+    flush: mpsc::UnboundedReceiver<Flush>,
+    within: Duration,
+}
+
+impl Forwarder {
+    /// Runs until the subscriber or the store is gone.
+    async fn run(mut self, mut clients: watch::Receiver<Option<Client>>) {
+        let subscriber = self.events.clone();
+        tokio::select! {
+            () = self.forward(&mut clients) => {}
+            () = subscriber.closed() => {}
+        }
+    }
+
+    async fn forward(&mut self, clients: &mut watch::Receiver<Option<Client>>) {
+        let alive = |c: &Option<Client>| c.as_ref().is_some_and(|c| !c.state().is_terminated());
+        loop {
+            let Ok(client) = self.meanwhile(async { clients.wait_for(alive).await.map(|c| c.clone()) }).await else {
+                return;
+            };
+            let Some(client) = client else { continue };
+            let watcher = self.set(&client).await;
+            // A session is closed by dropping its last handle: hold none for longer than a request.
+            drop(client);
+            match watcher {
+                Some(watcher) => {
+                    self.report(WatchEvent::Resync);
+                    self.pass_on(watcher).await;
+                }
+                None => self.meanwhile(sleep(RETRY)).await,
+            }
+        }
+    }
+
+    /// Sets the watch and synchronises; `None` if that did not succeed now.
+    async fn set(&mut self, client: &Client) -> Option<PersistentWatcher> {
+        let path = self.path.clone();
+        let within = self.within;
+        self.meanwhile(async {
+            let set = client.watch(&path, AddWatchMode::PersistentRecursive);
+            let watcher = timeout(within, set).await.ok()?.ok()?;
+            timeout(within, client.sync("/")).await.ok()?.ok()?;
+            Some(watcher)
+        })
+        .await
+    }
+
+    /// Passes events on until the connection has come back or the session is over: then the watch must be set anew.
+    async fn pass_on(&mut self, mut watcher: PersistentWatcher) {
+        let mut interrupted = false;
+        loop {
+            let event = tokio::select! {
+                // Events first: a flush is answered only when none is left.
+                biased;
+                event = watcher.changed() => event,
+                Some(flush) = self.flush.recv() => {
+                    drop(flush);
+                    continue;
+                }
+            };
+            if event.event_type != EventType::Session {
+                self.report(WatchEvent::Changed(event.path));
+                continue;
+            }
+            if !interrupted {
+                self.report(WatchEvent::Interrupted);
+                interrupted = true;
+            }
+            // A watcher must not be asked again after a terminal event.
+            if event.session_state.is_terminated() || event.session_state == SessionState::SyncConnected {
+                return;
+            }
+        }
+    }
+
+    fn report(&self, event: WatchEvent) {
+        // A subscriber that is gone ends this task.
+        let _ = self.events.send(event);
+    }
+
+    /// Waits for something else than events; until then there is nothing to flush.
+    async fn meanwhile<T>(&mut self, work: impl Future<Output = T>) -> T {
+        tokio::pin!(work);
+        loop {
+            tokio::select! {
+                done = &mut work => return done,
+                Some(flush) = self.flush.recv() => drop(flush),
+            }
+        }
+    }
+}
