@@ -1,1 +1,154 @@
-//! machine
+//! What this machine is and how busy it is: processors, memory, load. Read from the kernel's own files, which never block on a disk.
+//! Never asks a program and never changes anything.
+
+use std::{fs, io, path::Path};
+
+use pvc_core::model::StaticData;
+
+/// How busy the machine is now.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Figures {
+    /// Physical memory, MiB.
+    pub mem_total_mib: u64,
+    /// Memory that could not be given to a VM now, MiB. Caches that the kernel would give up are not in use.
+    pub mem_used_mib: u64,
+    /// The rest, MiB.
+    pub mem_free_mib: u64,
+    /// One-minute load average.
+    pub load: f64,
+}
+
+/// A machine that can be asked about itself.
+pub trait Machine: Send + Sync + 'static {
+    /// What does not change while it is up.
+    fn describe(&self) -> io::Result<StaticData>;
+
+    /// How busy it is now. Cheap: some ten microseconds.
+    fn figures(&self) -> io::Result<Figures>;
+}
+
+/// The machine that this process runs on.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct ThisMachine;
+
+impl Machine for ThisMachine {
+    fn describe(&self) -> io::Result<StaticData> {
+        let system = rustix::system::uname();
+        let word =
+            |text: &std::ffi::CStr| text.to_string_lossy().split_whitespace().collect::<Vec<_>>().join("_");
+        Ok(StaticData {
+            cpu_count: cpu_count(&read("/sys/devices/system/cpu/online")?)
+                .ok_or_else(|| unreadable("/sys/devices/system/cpu/online"))?,
+            kernel: word(system.release()),
+            os: "GNU/Linux".into(),
+            arch: word(system.machine()),
+        })
+    }
+
+    fn figures(&self) -> io::Result<Figures> {
+        let (mem_total_mib, mem_free_mib) =
+            memory_mib(&read("/proc/meminfo")?).ok_or_else(|| unreadable("/proc/meminfo"))?;
+        let load = read("/proc/loadavg")?.split_ascii_whitespace().next().and_then(|w| w.parse().ok());
+        Ok(Figures {
+            mem_total_mib,
+            mem_used_mib: mem_total_mib.saturating_sub(mem_free_mib),
+            mem_free_mib,
+            load: load.ok_or_else(|| unreadable("/proc/loadavg"))?,
+        })
+    }
+}
+
+fn read(path: &str) -> io::Result<String> {
+    fs::read_to_string(Path::new(path))
+        .map_err(|e| io::Error::new(e.kind(), format!("cannot read {path}: {e}")))
+}
+
+fn unreadable(path: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, format!("{path} does not look as expected"))
+}
+
+/// How many processors a list such as `0-3,6` names.
+fn cpu_count(list: &str) -> Option<u32> {
+    list.trim().split(',').try_fold(0_u32, |sum, range| {
+        let (first, last) = range.split_once('-').unwrap_or((range, range));
+        let (first, last): (u32, u32) = (first.parse().ok()?, last.parse().ok()?);
+        sum.checked_add(last.checked_sub(first)?.checked_add(1)?)
+    })
+}
+
+/// Total and available memory from the text of `/proc/meminfo`.
+fn memory_mib(meminfo: &str) -> Option<(u64, u64)> {
+    let mib = |name: &str| {
+        let kib = meminfo.lines().find_map(|line| line.strip_prefix(name))?;
+        kib.trim_start_matches(':').split_ascii_whitespace().next()?.parse::<u64>().ok().map(|kib| kib / 1024)
+    };
+    Some((mib("MemTotal")?, mib("MemAvailable")?))
+}
+
+/// A machine for tests and simulations that says what it is told to.
+#[cfg(any(test, feature = "fake"))]
+#[derive(Debug, Clone)]
+pub struct FakeMachine {
+    /// What it is.
+    pub described: StaticData,
+    /// How busy it is.
+    pub figures: Figures,
+}
+
+#[cfg(any(test, feature = "fake"))]
+impl Default for FakeMachine {
+    fn default() -> Self {
+        Self {
+            described: StaticData {
+                cpu_count: 8,
+                kernel: "6.1.0-18-amd64".into(),
+                os: "GNU/Linux".into(),
+                arch: "x86_64".into(),
+            },
+            figures: Figures { mem_total_mib: 16384, mem_used_mib: 4096, mem_free_mib: 12288, load: 0.25 },
+        }
+    }
+}
+
+#[cfg(any(test, feature = "fake"))]
+impl Machine for FakeMachine {
+    fn describe(&self) -> io::Result<StaticData> {
+        Ok(self.described.clone())
+    }
+
+    fn figures(&self) -> io::Result<Figures> {
+        Ok(self.figures)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn processors_are_counted_through_gaps() {
+        for (list, count) in
+            [("0\n", Some(1)), ("0-7\n", Some(8)), ("0-3,6,8-9\n", Some(7)), ("", None), ("3-1", None)]
+        {
+            assert_eq!(cpu_count(list), count, "{list:?}");
+        }
+    }
+
+    #[test]
+    fn caches_count_as_free_memory() {
+        let meminfo = "MemTotal:       16384000 kB\nMemFree:          102400 kB\nMemAvailable:    8192000 kB\nCached: 1 kB\n";
+        assert_eq!(memory_mib(meminfo), Some((16000, 8000)));
+        assert_eq!(memory_mib("MemTotal: lots\n"), None);
+    }
+
+    #[test]
+    fn this_machine_knows_itself() {
+        let described = ThisMachine.describe().unwrap();
+        assert!(described.cpu_count >= 1);
+        assert_eq!(described.to_string().parse(), Ok(described), "four words, whatever the kernel is called");
+        let figures = ThisMachine.figures().unwrap();
+        assert!(
+            figures.mem_total_mib > 0 && figures.mem_free_mib <= figures.mem_total_mib && figures.load >= 0.0
+        );
+    }
+}
