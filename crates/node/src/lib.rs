@@ -2,3 +2,5 @@
 
 pub mod console;
 pub mod log;
+pub mod queue;
+pub mod reconcile;

@@ -1,0 +1,203 @@
+//! Runs the reconcilers: what pokes them, when they begin, how they end.
+//!
+//! ```text
+//!   mirror ─────────┐
+//!   libvirt events ─┼─► queue ──► one look a subject at a time ──► vm::VmReconciler
+//!   safety net ─────┘
+//! ```
+//!
+//! Begins with what runs here: libvirt is read and running VMs are adopted before anything else is done.
+
+mod explain;
+mod inventory;
+mod vm;
+
+use std::{sync::Arc, time::Duration};
+
+use pvc_core::{
+    model::{NodeName, Subject},
+    plan::vm::concerns,
+};
+use pvc_host::hypervisor::{Event, Hypervisor};
+use pvc_store::{Store, mirror::Mirror};
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinSet,
+    time::{Instant, MissedTickBehavior, interval, sleep},
+};
+use tracing::{debug, info, warn};
+
+use crate::{console::ConsoleLogs, queue::Queue};
+pub use inventory::{Active, Inventory};
+use vm::VmReconciler;
+
+/// How often everything is read again, in case an event was lost.
+const SAFETY_NET: Duration = Duration::from_mins(1);
+
+/// The pause before the mirror is asked once more whether it has caught up.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+/// How long one wait for the mirror's new listing may take before it is looked at again.
+const CAUGHT_UP_WITHIN: Duration = Duration::from_secs(10);
+
+/// The running reconcilers of a node.
+pub struct Reconcilers {
+    active: watch::Receiver<Active>,
+    queue: Arc<Queue>,
+    tasks: JoinSet<()>,
+}
+
+impl Reconcilers {
+    /// Starts them; returns at once.
+    pub fn start(
+        me: NodeName,
+        store: Arc<dyn Store>,
+        mirror: Mirror,
+        hypervisor: Arc<dyn Hypervisor>,
+        consoles: ConsoleLogs,
+    ) -> Self {
+        let queue = Arc::new(Queue::default());
+        let inventory = Arc::new(Inventory::new(Arc::clone(&hypervisor)));
+        let active = inventory.subscribe();
+        let changes = mirror.changes();
+        let vms = Arc::new(VmReconciler::new(me, store, mirror, inventory, consoles));
+        let mut tasks = JoinSet::new();
+        tasks.spawn(listen_to_libvirt(Arc::clone(&vms), Arc::clone(&queue), hypervisor.events()));
+        tasks.spawn(listen_to_the_mirror(Arc::clone(&queue), changes));
+        tasks.spawn(listen_to_the_session(Arc::clone(&vms), Arc::clone(&queue)));
+        tasks.spawn(keep_a_safety_net(Arc::clone(&vms), Arc::clone(&queue)));
+        tasks.spawn(work(vms, Arc::clone(&queue)));
+        Self { active, queue, tasks }
+    }
+
+    /// What runs here, signalled whenever it changes.
+    pub fn active(&self) -> watch::Receiver<Active> {
+        self.active.clone()
+    }
+
+    /// Takes up nothing new and lets what is being done end, for so long at most. Nothing that runs is touched.
+    pub async fn stop(mut self, within: Duration) {
+        self.tasks.abort_all();
+        self.queue.idle(Instant::now() + within).await;
+        let left = self.queue.busy();
+        if left > 0 {
+            warn!(
+                "{left} operation(s) on VMs were still going on at the stop; the next start looks at them anew"
+            );
+        }
+        while self.tasks.join_next().await.is_some() {}
+    }
+}
+
+async fn work(vms: Arc<VmReconciler>, queue: Arc<Queue>) {
+    begin(&vms, &queue).await;
+    loop {
+        let look = queue.next().await;
+        let Subject::Vm(id) = *look.subject() else { continue };
+        if vms.is_settled(id) {
+            continue;
+        }
+        let vms = Arc::clone(&vms);
+        // Detached on purpose: a step that has begun is not cut in the middle by the daemon's stop; see `stop`.
+        tokio::spawn(async move {
+            let again = vms.reconcile(id).await;
+            look.again_at(again);
+        });
+    }
+}
+
+/// Reads libvirt and the state tree, and adopts what runs here before anything else is looked at.
+async fn begin(vms: &Arc<VmReconciler>, queue: &Arc<Queue>) {
+    let begin = Instant::now();
+    vms.mirror.ready().await;
+    let mut active = vms.inventory.subscribe();
+    if active.borrow_and_update().is_none() {
+        debug!("waiting for libvirt's list of what runs here");
+    }
+    // Ends only with the daemon: the inventory lives as long as `vms`.
+    let _ = active.wait_for(Option::is_some).await;
+    vms.explanations().take_over().await;
+    let running = vms.inventory.ids();
+    for &id in &running {
+        let again = vms.reconcile(id).await;
+        queue.book(&Subject::Vm(id), again);
+    }
+    info!("{} VM(s) run here; took {:.2} s to look", running.len(), begin.elapsed().as_secs_f32());
+    poke_all(vms, queue);
+}
+
+fn poke_all(vms: &VmReconciler, queue: &Queue) {
+    let view = vms.mirror.view();
+    let ours = view.good_vms().filter(|vm| concerns(&vms.me, vm)).map(|vm| vm.id);
+    for id in ours.chain(vms.inventory.ids()) {
+        queue.poke(Subject::Vm(id));
+    }
+}
+
+async fn listen_to_the_mirror(queue: Arc<Queue>, mut changes: mpsc::UnboundedReceiver<Subject>) {
+    while let Some(subject) = changes.recv().await {
+        if let Subject::Vm(_) = subject {
+            queue.poke(subject);
+        }
+    }
+}
+
+/// What waits for the store to come back is poked when it is back and listed anew.
+async fn listen_to_the_session(vms: Arc<VmReconciler>, queue: Arc<Queue>) {
+    let mut session = vms.store.session();
+    while session.changed().await.is_ok() {
+        while session.borrow_and_update().is_healthy() {
+            match vms.mirror.caught_up(CAUGHT_UP_WITHIN).await {
+                Ok(()) => {
+                    poke_all(&vms, &queue);
+                    break;
+                }
+                Err(error) => {
+                    debug!(%error, "waiting for the view after a reconnection");
+                    sleep(LOOK_AGAIN).await;
+                }
+            }
+        }
+    }
+}
+
+async fn listen_to_libvirt(
+    vms: Arc<VmReconciler>,
+    queue: Arc<Queue>,
+    mut events: mpsc::UnboundedReceiver<Event>,
+) {
+    read_all(&vms, &queue).await;
+    while let Some(event) = events.recv().await {
+        match event {
+            Event::Domain(id) => {
+                if let Err(error) = vms.inventory.read(id).await {
+                    debug!(vm = %id, %error, "could not read it after an event");
+                }
+                queue.poke(Subject::Vm(id));
+            }
+            Event::Connected => read_all(&vms, &queue).await,
+            Event::Disconnected => vms.inventory.forget(),
+        }
+    }
+}
+
+async fn read_all(vms: &VmReconciler, queue: &Queue) {
+    match vms.inventory.read_all().await {
+        Ok(_) => poke_all(vms, queue),
+        Err(error) => debug!(%error, "could not list what runs here"),
+    }
+}
+
+async fn keep_a_safety_net(vms: Arc<VmReconciler>, queue: Arc<Queue>) {
+    sleep(SAFETY_NET).await;
+    let mut tick = interval(SAFETY_NET);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tick.tick().await;
+        match vms.inventory.read_all().await {
+            Ok(changed) => changed.into_iter().for_each(|id| queue.poke(Subject::Vm(id))),
+            Err(error) => debug!(%error, "could not list what runs here"),
+        }
+        poke_all(&vms, &queue);
+    }
+}

@@ -1,0 +1,113 @@
+//! What runs on this node, as libvirt last said: read once, kept current by events, read again now and then in case an
+//! event was lost. Plans start from it; before anything is done to a VM, that VM is read afresh.
+//!
+//! Never guesses: while libvirt does not answer, everything is [`Here::Unknown`].
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use pvc_core::{model::VmId, plan::vm::Here};
+use pvc_host::hypervisor::{Hypervisor, HypervisorError, Seen};
+use tokio::sync::watch;
+
+/// The active domains of this node, by id; `None` while libvirt does not answer.
+pub type Active = Option<Arc<BTreeMap<VmId, Seen>>>;
+
+/// See the module's documentation.
+pub struct Inventory {
+    hypervisor: Arc<dyn Hypervisor>,
+    /// One reading at a time, so that an older answer never replaces a newer one.
+    reading: tokio::sync::Mutex<()>,
+    active: Mutex<Active>,
+    published: watch::Sender<Active>,
+}
+
+impl Inventory {
+    /// Knows nothing yet.
+    pub fn new(hypervisor: Arc<dyn Hypervisor>) -> Self {
+        Self {
+            hypervisor,
+            reading: tokio::sync::Mutex::default(),
+            active: Mutex::default(),
+            published: watch::Sender::new(None),
+        }
+    }
+
+    /// The hypervisor it reads.
+    pub fn hypervisor(&self) -> &Arc<dyn Hypervisor> {
+        &self.hypervisor
+    }
+
+    /// Signals every change of what runs here.
+    pub fn subscribe(&self) -> watch::Receiver<Active> {
+        self.published.subscribe()
+    }
+
+    /// The last known fact about one VM.
+    pub fn here(&self, id: VmId) -> Here {
+        match &*self.lock() {
+            None => Here::Unknown,
+            Some(active) if active.contains_key(&id) => Here::Active,
+            Some(_) => Here::Off,
+        }
+    }
+
+    /// The ids of all that runs here, as last known.
+    pub fn ids(&self) -> Vec<VmId> {
+        self.lock().as_ref().map(|active| active.keys().copied().collect()).unwrap_or_default()
+    }
+
+    /// Reads everything; answers with the ids that came, went or changed.
+    pub async fn read_all(&self) -> Result<Vec<VmId>, HypervisorError> {
+        let _one_at_a_time = self.reading.lock().await;
+        let seen = self.hypervisor.active().await.inspect_err(|_| self.forget())?;
+        let now: BTreeMap<VmId, Seen> = seen.into_iter().map(|s| (s.id, s)).collect();
+        let before = self.lock().clone();
+        let changed: Vec<VmId> = match &before {
+            None => now.keys().copied().collect(),
+            Some(before) => {
+                let ids = before.keys().chain(now.keys().filter(|id| !before.contains_key(id)));
+                ids.filter(|id| before.get(id) != now.get(id)).copied().collect()
+            }
+        };
+        if before.is_none() || !changed.is_empty() {
+            self.replace(Some(Arc::new(now)));
+        }
+        Ok(changed)
+    }
+
+    /// Reads one VM. Needs a full reading first: without it everything stays unknown.
+    pub async fn read(&self, id: VmId) -> Result<Here, HypervisorError> {
+        let _one_at_a_time = self.reading.lock().await;
+        let seen = self.hypervisor.seen(id).await?;
+        let Some(before) = self.lock().clone() else { return Ok(Here::Unknown) };
+        let here = if seen.is_some() { Here::Active } else { Here::Off };
+        if before.get(&id) != seen.as_ref() {
+            let mut now = (*before).clone();
+            match seen {
+                Some(seen) => now.insert(id, seen),
+                None => now.remove(&id),
+            };
+            self.replace(Some(Arc::new(now)));
+        }
+        Ok(here)
+    }
+
+    /// libvirt is gone: nothing is known any more.
+    pub fn forget(&self) {
+        if self.lock().is_some() {
+            self.replace(None);
+        }
+    }
+
+    fn replace(&self, active: Active) {
+        self.lock().clone_from(&active);
+        self.published.send_replace(active);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Active> {
+        self.active.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,313 @@
+//! Makes one VM on this node agree with its wish: observe → plan → apply, until there is nothing to do.
+//!
+//! Decides nothing itself (see `pvc_core::plan::vm`) and remembers only what back-offs need. Every step is decided from a
+//! fresh reading of libvirt, and every write is checked against the versions it was decided from.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use pvc_core::{
+    model::{ClusterView, DomainSpec, Entry, Moment, NodeName, Vm, VmId},
+    plan::vm::{Answer, Facts, Here, Next, Past, Plan, Step, change, concerns, plan},
+};
+use pvc_host::hypervisor::HypervisorError;
+use pvc_store::{CommitError, Store, mirror::Mirror, schema};
+use tokio::{sync::Semaphore, time::Instant};
+use tracing::{debug, info, warn};
+
+use super::{
+    explain::{Explanations, Said},
+    inventory::Inventory,
+};
+use crate::console::ConsoleLogs;
+
+/// So many guests are started at once; more only makes each slower.
+const STARTS_AT_ONCE: usize = 4;
+
+/// More steps than any plan needs: if one round takes more, something disagrees with itself and is left for a second.
+const STEPS_A_ROUND: usize = 16;
+
+/// How long the mirror may take to show what this node wrote.
+const CATCH_UP_WITHIN: Duration = Duration::from_secs(10);
+
+const FIRST_RETRY: Duration = Duration::from_secs(1);
+const LONGEST_RETRY: Duration = Duration::from_mins(1);
+
+/// See the module's documentation.
+pub(super) struct VmReconciler {
+    pub(super) me: NodeName,
+    pub(super) store: Arc<dyn Store>,
+    pub(super) mirror: Mirror,
+    pub(super) inventory: Arc<Inventory>,
+    pub(super) consoles: ConsoleLogs,
+    explanations: Explanations,
+    memory: Mutex<HashMap<VmId, Memory>>,
+    starts: Semaphore,
+    origin: Instant,
+}
+
+/// What is remembered of one VM.
+#[derive(Default, Clone)]
+struct Memory {
+    past: Past,
+    /// Failures in a row, for the retry's back-off.
+    failures: u32,
+    /// The last failure, for `explain`.
+    error: Option<String>,
+}
+
+/// Why a step did not succeed.
+enum StepError {
+    /// Somebody was faster: look again, nothing is wrong.
+    Conflict,
+    /// Try again later.
+    Failed(String),
+}
+
+impl From<CommitError> for StepError {
+    fn from(error: CommitError) -> Self {
+        match error {
+            CommitError::Conflict { .. } => Self::Conflict,
+            CommitError::Unknown(_) | CommitError::Failed(_) => Self::Failed(error.to_string()),
+        }
+    }
+}
+
+impl From<HypervisorError> for StepError {
+    fn from(error: HypervisorError) -> Self {
+        Self::Failed(error.to_string())
+    }
+}
+
+impl VmReconciler {
+    pub(super) fn new(
+        me: NodeName,
+        store: Arc<dyn Store>,
+        mirror: Mirror,
+        inventory: Arc<Inventory>,
+        consoles: ConsoleLogs,
+    ) -> Self {
+        Self {
+            explanations: Explanations::new(Arc::clone(&store), me.clone()),
+            me,
+            store,
+            mirror,
+            inventory,
+            consoles,
+            memory: Mutex::default(),
+            starts: Semaphore::new(STARTS_AT_ONCE),
+            origin: Instant::now(),
+        }
+    }
+
+    pub(super) fn explanations(&self) -> &Explanations {
+        &self.explanations
+    }
+
+    /// Whether there may be anything to do here, told without waiting for anything.
+    pub(super) fn is_settled(&self, id: VmId) -> bool {
+        let view = self.mirror.view();
+        let concerned = match view.vms.get(&id).map(|e| &**e) {
+            Some(Entry::Good(vm)) => concerns(&self.me, vm),
+            Some(Entry::Bad(_)) | None => false,
+        };
+        !concerned && self.inventory.here(id) != Here::Active && !self.memory().contains_key(&id)
+    }
+
+    /// Brings one VM as far as it goes now; answers when to look again at the latest.
+    pub(super) async fn reconcile(&self, id: VmId) -> Option<Instant> {
+        for _ in 0..STEPS_A_ROUND {
+            let view = self.mirror.view();
+            let mut next = self.plan(id, &view, self.inventory.here(id));
+            if let Next::Do(_) = next.next {
+                match self.inventory.read(id).await {
+                    Ok(here) => next = self.plan(id, &view, here),
+                    Err(error) => return self.failed(id, &next.why, error.into()).await,
+                }
+            }
+            match next.next {
+                Next::Settled => {
+                    self.settle(id, &view).await;
+                    return None;
+                }
+                Next::Wait(until) => {
+                    self.follow_console(id, &view);
+                    self.explain(id, &view, "waiting", next.why).await;
+                    return until.map(|moment| self.origin + moment.0);
+                }
+                Next::Do(step) => {
+                    let vm = view.vm(id)?;
+                    match self.apply(&step, vm, &next.why).await {
+                        Ok(()) => self.succeeded(id),
+                        Err(error) => return self.failed(id, &next.why, error).await,
+                    }
+                }
+            }
+        }
+        warn!(vm = %id, "still not settled after {STEPS_A_ROUND} steps: looking again in a second");
+        Some(Instant::now() + FIRST_RETRY)
+    }
+
+    fn plan(&self, id: VmId, view: &ClusterView, here: Here) -> Plan {
+        if let Some(Entry::Bad(problems)) = view.vms.get(&id).map(|e| &**e) {
+            let what: Vec<String> = problems.iter().map(ToString::to_string).collect();
+            return Plan {
+                next: Next::Wait(None),
+                why: format!("its keys cannot be read: {}", what.join("; ")),
+            };
+        }
+        let past = self.memory().get(&id).map(|m| m.past.clone()).unwrap_or_default();
+        plan(&Facts {
+            me: &self.me,
+            vm: view.vm(id),
+            here,
+            view_is_current: self.mirror.synced(),
+            past: &past,
+            now: self.now(),
+        })
+    }
+
+    async fn apply(&self, step: &Step, vm: &Vm, why: &str) -> Result<(), StepError> {
+        let name = &vm.name;
+        let hypervisor = self.inventory.hypervisor();
+        match step {
+            Step::Start => return self.start(vm, why).await,
+            Step::AskGuestToShutDown => {
+                self.remember(vm.id, |m| m.past.asked_to_shut_down(vm, self.now()));
+                info!(vm = %name, "asking the guest to shut down: {why}");
+                hypervisor.ask_to_shut_down(vm.id).await?;
+            }
+            Step::PowerOff => {
+                info!(vm = %name, "powering off: {why}");
+                hypervisor.power_off(vm.id).await?;
+                self.inventory.read(vm.id).await?;
+                info!(vm = %name, "powered off");
+            }
+            Step::Adopt | Step::Claim | Step::Release | Step::Answer(_) => {
+                self.commit(step, vm).await?;
+                match step {
+                    Step::Adopt => info!(vm = %name, "adopted: {why}"),
+                    Step::Claim => {
+                        self.remember(vm.id, |m| m.past.claimed(vm));
+                        debug!(vm = %name, "claimed: {why}");
+                    }
+                    Step::Release => debug!(vm = %name, "released: {why}"),
+                    Step::Answer(Answer::Failed(reason)) => warn!(vm = %name, "failed: {reason}"),
+                    Step::Answer(Answer::Running) => info!(vm = %name, "answered start: {why}"),
+                    Step::Answer(Answer::Stopped) => info!(vm = %name, "answered stop: {why}"),
+                    _ => debug!(vm = %name, "{why}"),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes a step's transaction and waits until the mirror shows it, so that the next plan sees what was done.
+    async fn commit(&self, step: &Step, vm: &Vm) -> Result<(), StepError> {
+        let Some(change) = change(step, vm, &self.me) else { return Ok(()) };
+        schema::vm::apply(&*self.store, &change).await?;
+        self.mirror.caught_up(CATCH_UP_WITHIN).await.map_err(|e| StepError::Failed(e.to_string()))
+    }
+
+    async fn start(&self, vm: &Vm, why: &str) -> Result<(), StepError> {
+        let _one_of_few = self.starts.acquire().await.map_err(|e| StepError::Failed(e.to_string()))?;
+        let xml =
+            schema::vm::read_xml(&*self.store, vm.id).await.map_err(|e| StepError::Failed(e.to_string()))?;
+        let spec = match xml.map(|(xml, _)| DomainSpec::parse_as(&xml, vm.id, &vm.name)) {
+            Some(Ok(spec)) => spec,
+            Some(Err(error)) => {
+                return self.give_up(vm, format!("its definition is not usable: {error}")).await;
+            }
+            None => {
+                return self.give_up(vm, "it has no definition (the key xml is missing)".to_owned()).await;
+            }
+        };
+        let begin = Instant::now();
+        self.remember(vm.id, |m| m.past.start_attempted(vm, self.now()));
+        match self.inventory.hypervisor().start(&spec).await {
+            Ok(()) => info!(vm = %vm.name, "started in {:.2} s: {why}", begin.elapsed().as_secs_f32()),
+            Err(HypervisorError::Refused(reason)) => return self.give_up(vm, reason).await,
+            Err(unknown) => return Err(unknown.into()),
+        }
+        self.inventory.read(vm.id).await?;
+        Ok(())
+    }
+
+    async fn give_up(&self, vm: &Vm, reason: String) -> Result<(), StepError> {
+        warn!(vm = %vm.name, "could not be started: {reason}");
+        self.commit(&Step::Answer(Answer::Failed(reason)), vm).await
+    }
+
+    async fn settle(&self, id: VmId, view: &ClusterView) {
+        self.follow_console(id, view);
+        if self.inventory.here(id) == Here::Active {
+            self.succeeded(id);
+        } else {
+            self.memory().remove(&id);
+        }
+        self.explanations.settled(id).await;
+    }
+
+    /// The console is followed by the node that runs the VM and claims it.
+    fn follow_console(&self, id: VmId, view: &ClusterView) {
+        let runs_here = self.inventory.here(id) == Here::Active;
+        match view.vm(id) {
+            Some(vm) if runs_here && vm.claim.value.names(&self.me) => self.consoles.follow(id, &vm.name),
+            _ if !runs_here => self.consoles.forget(id),
+            _ => (),
+        }
+    }
+
+    fn succeeded(&self, id: VmId) {
+        if let Some(memory) = self.memory().get_mut(&id) {
+            memory.failures = 0;
+            memory.error = None;
+        }
+    }
+
+    async fn failed(&self, id: VmId, why: &str, error: StepError) -> Option<Instant> {
+        let StepError::Failed(error) = error else {
+            // The mirror pokes when it sees the other's change; this is for the case that it already had.
+            return Some(Instant::now() + FIRST_RETRY);
+        };
+        let failures = self.remember(id, |m| {
+            m.failures = m.failures.saturating_add(1);
+            m.error = Some(error.clone());
+            m.failures
+        });
+        let pause = FIRST_RETRY.saturating_mul(2u32.saturating_pow(failures - 1)).min(LONGEST_RETRY);
+        warn!(vm = %id, "{error}; {why}; trying again in {} s", pause.as_secs());
+        let view = self.mirror.view();
+        self.explain(id, &view, "trying again", why.to_owned()).await;
+        Some(Instant::now() + pause)
+    }
+
+    /// Only the node that the VM is tied to by claim, or by wish where nobody claims it, explains: others only wait for it.
+    async fn explain(&self, id: VmId, view: &ClusterView, doing: &'static str, because: String) {
+        let ours = match view.vms.get(&id).map(|e| &**e) {
+            Some(Entry::Good(vm)) => {
+                vm.claim.value.names(&self.me) || vm.claim.value.is_empty() && vm.node.value == self.me
+            }
+            Some(Entry::Bad(_)) | None => self.inventory.here(id) == Here::Active,
+        };
+        if ours && self.mirror.synced() {
+            let error = self.memory().get(&id).and_then(|m| m.error.clone());
+            self.explanations.say(id, Said { doing, because, error }).await;
+        }
+    }
+
+    fn now(&self) -> Moment {
+        Moment(self.origin.elapsed())
+    }
+
+    fn remember<T>(&self, id: VmId, change: impl FnOnce(&mut Memory) -> T) -> T {
+        change(self.memory().entry(id).or_default())
+    }
+
+    fn memory(&self) -> MutexGuard<'_, HashMap<VmId, Memory>> {
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
