@@ -49,10 +49,7 @@ impl Config {
         let own: Vec<Ipv4Addr> = self
             .interfaces
             .iter()
-            .flat_map(|i| {
-                i.iter()
-                    .filter_map(|(_, interface)| interface.address.map(|a| a.address))
-            })
+            .flat_map(|i| i.iter().filter_map(|(_, interface)| interface.address.map(|a| a.address)))
             .collect();
         self.coordinators
             .iter()
@@ -92,12 +89,7 @@ pub struct PerNetwork<T> {
 impl<T> PerNetwork<T> {
     /// The three values with their networks' names, in the manual's order.
     pub fn iter(&self) -> impl Iterator<Item = (&'static str, &T)> {
-        [
-            ("upstream", &self.upstream),
-            ("cluster", &self.cluster),
-            ("storage", &self.storage),
-        ]
-        .into_iter()
+        [("upstream", &self.upstream), ("cluster", &self.cluster), ("storage", &self.storage)].into_iter()
     }
 }
 
@@ -240,10 +232,7 @@ pub struct Directories {
 
 /// `system.configuration.logging`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[allow(
-    clippy::struct_excessive_bools,
-    reason = "the manual's switches, each on its own"
-)]
+#[allow(clippy::struct_excessive_bools, reason = "the manual's switches, each on its own")]
 pub struct Logging {
     /// `file_logging`: to a file in `log_directory`.
     pub file: bool,

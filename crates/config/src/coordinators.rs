@@ -24,17 +24,21 @@ impl Coordinator {
 
     /// The host name without its domain; `None` for an address.
     pub fn short_name(&self) -> Option<&str> {
-        if self.address().is_some() {
-            None
-        } else {
-            self.host.split('.').next()
+        if self.address().is_some() { None } else { self.host.split('.').next() }
+    }
+
+    /// Whether both entries name one ZooKeeper server. Names count without their domain, as nodes do; addresses with
+    /// their port, since several servers can share one.
+    pub(crate) fn is_same_host(&self, other: &Self) -> bool {
+        match (self.short_name(), other.short_name()) {
+            (Some(own), Some(others)) => own.eq_ignore_ascii_case(others),
+            _ => self == other,
         }
     }
 
     /// Whether the entry names `node`. Host names have no case.
     pub fn is_node(&self, node: &NodeName) -> bool {
-        self.short_name()
-            .is_some_and(|name| name.eq_ignore_ascii_case(node.as_str()))
+        self.short_name().is_some_and(|name| name.eq_ignore_ascii_case(node.as_str()))
     }
 }
 
@@ -46,9 +50,5 @@ impl fmt::Display for Coordinator {
 
 /// The coordinators as a ZooKeeper client wants them: `pvc-hv1:2181,pvc-hv2:2181`.
 pub fn connect_string(coordinators: &[Coordinator]) -> String {
-    coordinators
-        .iter()
-        .map(Coordinator::to_string)
-        .collect::<Vec<_>>()
-        .join(",")
+    coordinators.iter().map(Coordinator::to_string).collect::<Vec<_>>().join(",")
 }

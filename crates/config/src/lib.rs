@@ -3,15 +3,30 @@
 //! Its own crate because the daemon, the CLI and the lab read the same file. It looks at text and at the file system,
 //! never at devices, the network or a cluster, and needs no privileges: see `docs/decisions/0001-configuration-crate.md`.
 
+mod check;
 mod config;
 mod coordinators;
+mod diagnostic;
+mod files;
+mod kind;
 mod net;
+mod read;
+mod relations;
+mod scalar;
 mod secret;
+mod settings;
+mod source;
+mod tree;
+mod walk;
 
+pub use check::{Report, check, coordinators_of};
 pub use config::{
     Config, Directories, DnsDatabase, FenceAction, FenceActions, Functions, Interface, Intervals, Ipmi,
     Logging, Network, PerNetwork, TargetSelector,
 };
 pub use coordinators::{Coordinator, DEFAULT_PORT, connect_string};
+pub use diagnostic::{Diagnostic, Severity};
+pub use files::{check_file, load};
 pub use net::{CidrError, Ipv4Interface, Ipv4Net};
 pub use secret::Secret;
+pub use source::Excerpt;

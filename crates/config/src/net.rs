@@ -67,11 +67,7 @@ impl FromStr for Ipv4Net {
     fn from_str(text: &str) -> Result<Self, CidrError> {
         let interface: Ipv4Interface = text.parse()?;
         let net = interface.net();
-        if net.address == interface.address {
-            Ok(net)
-        } else {
-            Err(CidrError::HostBits(net))
-        }
+        if net.address == interface.address { Ok(net) } else { Err(CidrError::HostBits(net)) }
     }
 }
 
@@ -88,10 +84,7 @@ impl Ipv4Interface {
     /// The network it lies in.
     pub fn net(self) -> Ipv4Net {
         let bits = self.address.to_bits() & mask(self.prefix);
-        Ipv4Net {
-            address: Ipv4Addr::from_bits(bits),
-            prefix: self.prefix,
-        }
+        Ipv4Net { address: Ipv4Addr::from_bits(bits), prefix: self.prefix }
     }
 }
 
@@ -179,10 +172,7 @@ mod tests {
             ("10.0.0.0/", CidrError::Prefix),
             ("10.0.0.0/33", CidrError::Prefix),
             ("10.0.0.0/+8", CidrError::Prefix),
-            (
-                "10.0.0.0/255.0.0.0",
-                CidrError::Netmask(Ipv4Addr::new(255, 0, 0, 0)),
-            ),
+            ("10.0.0.0/255.0.0.0", CidrError::Netmask(Ipv4Addr::new(255, 0, 0, 0))),
             ("10.0.0/8", CidrError::NotCidr),
             ("10.0.0.256/8", CidrError::NotCidr),
             ("fd00::/8", CidrError::NotCidr),

@@ -1,0 +1,90 @@
+//! From text to a report: the one way a `Config` comes into being. Pure; `files` adds what only the file system knows.
+
+use std::path::PathBuf;
+
+use crate::{
+    config::Config,
+    coordinators::Coordinator,
+    diagnostic::{Diagnostic, Severity},
+    kind, read, relations,
+    tree::Tree,
+    walk::{Found, Told, Walk},
+};
+
+/// What came of reading a configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Report {
+    /// The configuration, unless there was an error.
+    pub config: Option<Config>,
+    /// All that is wrong, in the order of the file.
+    pub diagnostics: Vec<Diagnostic>,
+}
+
+impl Report {
+    /// How many diagnostics are of this severity.
+    pub fn count(&self, severity: Severity) -> usize {
+        self.diagnostics.iter().filter(|d| d.severity == severity).count()
+    }
+}
+
+/// Checks a configuration's text; `file` is its name for the diagnostics. Reads nothing else.
+pub fn check(text: &str, file: &str) -> Report {
+    check_with(text, file, |_, _| {})
+}
+
+/// The same, with further checks of the directories before the diagnostics are put in order.
+pub(crate) fn check_with(
+    text: &str,
+    file: &str,
+    further: impl FnOnce(&mut Walk<'_>, &[Found<PathBuf>]),
+) -> Report {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let tree = Tree::parse(text);
+    let mut walk = Walk::new(text, &tree, file);
+    for fault in &tree.faults {
+        walk.tell_fault(fault);
+    }
+    let config = if tree.is_cut_off() { Err(Told) } else { read_all(&mut walk, further) };
+    let refused = walk.diagnostics.iter().any(|d| d.severity == Severity::Error);
+    Report { config: config.ok().filter(|_| !refused), diagnostics: walk.into_diagnostics() }
+}
+
+fn read_all(
+    walk: &mut Walk<'_>,
+    further: impl FnOnce(&mut Walk<'_>, &[Found<PathBuf>]),
+) -> Result<Config, Told> {
+    let draft = read::draft(walk)?;
+    let directories: Vec<Found<PathBuf>> =
+        draft.system.iter().flat_map(|system| system.directories.iter().flatten().cloned()).collect();
+    further(walk, &directories);
+    relations::settle(walk, draft)
+}
+
+/// The coordinators alone, for who needs no more than to find the cluster: works while the rest of the file is broken, or
+/// belongs to something else. The error says what is wrong with the coordinators.
+pub fn coordinators_of(text: &str, file: &str) -> Result<Vec<Coordinator>, Box<Diagnostic>> {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let tree = Tree::parse(text);
+    let mut walk = Walk::new(text, &tree, file);
+    let listed = read::root(&mut walk).and_then(|root| {
+        let cluster = walk.section(&root, "cluster", crate::settings::CLUSTER)?;
+        walk.list(&cluster, "coordinators", "coordinator hosts")
+    });
+    let mut found: Vec<Coordinator> = Vec::new();
+    for at in listed.unwrap_or_default() {
+        if let Ok(Some(coordinator)) = walk.value(at, &kind::coordinator())
+            && !found.iter().any(|c| c.is_same_host(&coordinator.value))
+        {
+            found.push(coordinator.value);
+        }
+    }
+    if !found.is_empty() {
+        return Ok(found);
+    }
+    for fault in &tree.faults {
+        walk.tell_fault(fault);
+    }
+    let none = walk.whole_file(Severity::Error, "the file names no coordinators".to_owned());
+    let first = walk.into_diagnostics().into_iter().find(|d| d.severity == Severity::Error);
+    Err(Box::new(first.unwrap_or(none)))
+}

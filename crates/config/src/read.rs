@@ -1,0 +1,157 @@
+//! The whole file, read section by section into a draft in which every value still knows its place.
+//!
+//! Nothing here looks from one section to another: that is `relations`' business.
+
+mod network;
+mod system;
+
+use pvc_core::model::name::NodeName;
+
+use crate::{
+    config::{DnsDatabase, Functions},
+    coordinators::Coordinator,
+    diagnostic::{Diagnostic, Severity},
+    kind, settings,
+    tree::Content,
+    walk::{Found, Section, Told, Walk},
+};
+
+pub(crate) use network::{DraftInterface, DraftNetwork, DraftPerNetwork};
+pub(crate) use system::{DraftIntervals, DraftSystem};
+
+/// What was read. A part that was wrong or is missing is `Err`: it has been told.
+pub(crate) struct Draft {
+    pub(crate) debug: Result<bool, Told>,
+    pub(crate) node: Result<Found<NodeName>, Told>,
+    pub(crate) functions: Result<Functions, Told>,
+    pub(crate) coordinators: Result<Vec<Found<Coordinator>>, Told>,
+    /// Absent ones are `Ok(None)`; whether they may be is checked here.
+    pub(crate) networks: Result<Option<DraftPerNetwork<DraftNetwork>>, Told>,
+    pub(crate) dns_database: Result<Option<DnsDatabase>, Told>,
+    pub(crate) system: Result<DraftSystem, Told>,
+}
+
+/// Reads everything below `pvc:`.
+pub(crate) fn draft(walk: &mut Walk<'_>) -> Result<Draft, Told> {
+    let root = root(walk)?;
+    let debug = walk.optional(&root, "debug", &kind::switch()).map(|found| found.is_some_and(|f| f.value));
+    let node = walk.required(&root, "node", &kind::node_name());
+    let (functions, networking) = functions(walk, &root);
+    let (coordinators, networks) = match walk.section(&root, "cluster", settings::CLUSTER) {
+        Ok(cluster) => (coordinators(walk, &cluster), network::networks(walk, &cluster, networking)),
+        Err(told) => (Err(told), Err(told)),
+    };
+    let dns_database = dns_database(walk, &root, networking);
+    let system = system::system(walk, &root, networking);
+    Ok(Draft { debug, node, functions, coordinators, networks, dns_database, system })
+}
+
+/// The section `pvc`, which holds everything.
+pub(crate) fn root(walk: &mut Walk<'_>) -> Result<Section, Told> {
+    let problem = match walk.tree.root.map(|top| (top, walk.tree.content(top))) {
+        Some((top, Content::Map(_))) => return walk.root(top, settings::ROOT),
+        None => "the file holds no settings",
+        Some((_, Content::Scalar(scalar))) if scalar.is_none() => "the file holds no settings",
+        Some(_) => "the file is not a section of settings",
+    };
+    let diagnostic = Diagnostic {
+        allowed: Some("the sections of the manual below 'pvc:'".to_owned()),
+        ..walk.whole_file(Severity::Error, problem.to_owned())
+    };
+    Err(walk.tell(diagnostic))
+}
+
+/// The switches, and whether networking is on as far as is known: it decides what may be absent.
+fn functions(walk: &mut Walk<'_>, root: &Section) -> (Result<Functions, Told>, Option<bool>) {
+    let section = match walk.section(root, "functions", settings::FUNCTIONS) {
+        Ok(section) => section,
+        Err(told) => return (Err(told), None),
+    };
+    let mut required = |name| walk.required(&section, name, &kind::switch()).map(|f| f.value);
+    let hypervisor = required("enable_hypervisor");
+    let networking = required("enable_networking");
+    let storage = required("enable_storage");
+    let api =
+        walk.optional(&section, "enable_api", &kind::switch()).map(|found| found.is_some_and(|f| f.value));
+    let all =
+        || Ok(Functions { hypervisor: hypervisor?, networking: networking?, storage: storage?, api: api? });
+    (all(), networking.ok())
+}
+
+/// `cluster.coordinators`: those that could be read, or `Err` if one could not.
+fn coordinators(walk: &mut Walk<'_>, cluster: &Section) -> Result<Vec<Found<Coordinator>>, Told> {
+    let items = walk.list(cluster, "coordinators", "coordinator hosts")?;
+    let mut all = Ok(Vec::new());
+    let mut seen: Vec<Found<Coordinator>> = Vec::new();
+    for at in items {
+        let found = match walk.value(at.clone(), &kind::coordinator()) {
+            Ok(Some(found)) => found,
+            Ok(None) => {
+                let diagnostic = Diagnostic {
+                    allowed: Some(kind::coordinator().allowed),
+                    ..walk.about(Severity::Error, &at, "is empty")
+                };
+                all = Err(walk.tell(diagnostic));
+                continue;
+            }
+            Err(told) => {
+                all = Err(told);
+                continue;
+            }
+        };
+        if let Some(earlier) = seen.iter().find(|c| c.value.is_same_host(&found.value)) {
+            let problem = format!("names the same coordinator as line {}", earlier.at.line());
+            let help = "remove one: a coordinator has one vote".to_owned();
+            let diagnostic =
+                Diagnostic { help: vec![help], ..walk.about(Severity::Error, &found.at, problem) };
+            all = Err(walk.tell(diagnostic));
+        }
+        seen.push(found);
+    }
+    all.map(|_: Vec<()>| seen)
+}
+
+fn dns_database(
+    walk: &mut Walk<'_>,
+    root: &Section,
+    networking: Option<bool>,
+) -> Result<Option<DnsDatabase>, Told> {
+    let Some(coordinator) = optional_unless(walk, root, "coordinator", settings::COORDINATOR, networking)?
+    else {
+        return Ok(None);
+    };
+    let dns = walk.section(&coordinator, "dns", settings::DNS)?;
+    let database = walk.section(&dns, "database", settings::DATABASE)?;
+    let host = walk.required(&database, "host", &kind::host());
+    let port = walk.required(&database, "port", &kind::short(1..=65535, ""));
+    let name = walk.required(&database, "name", &kind::name("the name of a PostgreSQL database"));
+    let user = walk.required(&database, "user", &kind::name("a user of the PostgreSQL database"));
+    let pass = walk.required(&database, "pass", &kind::secret());
+    Ok(Some(DnsDatabase {
+        host: host?.value,
+        port: port?.value,
+        name: name?.value,
+        user: user?.value,
+        pass: pass?.value,
+    }))
+}
+
+/// A section that may be absent only if networking is off; unknown (because that switch is wrong) counts as off, so that
+/// one mistake is not told as several.
+pub(crate) fn optional_unless(
+    walk: &mut Walk<'_>,
+    parent: &Section,
+    name: &str,
+    known: &[&str],
+    networking: Option<bool>,
+) -> Result<Option<Section>, Told> {
+    let section = walk.optional_section(parent, name, known)?;
+    if section.is_none() && networking == Some(true) {
+        let allowed = format!(
+            "a section with {}; optional only if functions.enable_networking is False",
+            known.join(", ")
+        );
+        return Err(walk.missing(parent, name, &allowed));
+    }
+    Ok(section)
+}
