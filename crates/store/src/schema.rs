@@ -5,6 +5,7 @@
 //! The contract in words is `docs/state-schema.md`.
 
 pub mod node;
+pub mod owner;
 pub mod root;
 mod text;
 pub mod vm;

@@ -13,7 +13,7 @@ pub const SCHEMA: &str = "/pvc/schema";
 pub const SCHEMA_VERSION: u32 = 1;
 
 /// Every root key with its first value, parents before children.
-const KEYS: [(&str, &str); 16] = [
+const KEYS: [(&str, &str); 17] = [
     (super::node::ROOT, ""),
     (PRIMARY_NODE, "none"),
     (super::vm::ROOT, ""),
@@ -28,6 +28,7 @@ const KEYS: [(&str, &str); 16] = [
     ("/cmd/ceph", ""),
     ("/pvc", ""),
     (SCHEMA, "1"),
+    (super::owner::ROOT, ""),
     ("/pvc/explain", ""),
     (super::vm::EXPLAIN_ROOT, ""),
 ];
