@@ -1,1 +1,35 @@
-//! lab
+//! A whole cluster of real daemons on one machine, for people (`./lab up`) and for end-to-end tests ([`Lab::up`]).
+//! Never part of what is shipped, and never touches what it did not make: see `claim.rs`.
+//!
+//! Every node is a `systemd-nspawn --boot` over this machine's own `/`, with its own network, processes, mounts and host
+//! name, ZooKeeper, libvirtd, pvcd, and a BMC that cuts its power. All of them live in one capsule of namespaces.
+#![allow(
+    clippy::disallowed_methods,
+    reason = "the lab is made of programs; program.rs starts them, with deadlines"
+)]
+
+pub mod bmc;
+pub mod boot;
+pub mod capsule;
+pub mod cgroup;
+pub mod claim;
+mod collect;
+pub mod config;
+pub mod control;
+mod cpio;
+pub mod guest;
+pub mod lab;
+pub mod layer;
+pub mod layout;
+pub mod network;
+pub mod node;
+pub mod options;
+pub mod program;
+pub mod switch;
+
+pub use capsule::Lifetime;
+pub use guest::guest_xml;
+pub use lab::Lab;
+pub use node::Node;
+pub use options::{LabOptions, Timings};
+pub use program::{Output, wait_until};

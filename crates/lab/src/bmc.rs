@@ -1,0 +1,111 @@
+//! The nodes' BMCs: OpenIPMI's simulator on an address of its own, whose power button is the capsule's.
+//! Knows cipher suites 0 to 3 only: clients say `-C 3`.
+
+use std::{fmt::Write, fs, os::unix::fs::PermissionsExt, path::Path, process::Stdio, time::Duration};
+
+use anyhow::{Context, Result, bail};
+
+use crate::{
+    control::{Request, ask},
+    layout::{Layout, NodeNumber},
+    network,
+    program::command,
+};
+
+/// The user that may switch.
+pub const USER: &str = "admin";
+/// That user's password. No secret: nothing outside the capsule can reach the BMC.
+pub const PASSWORD: &str = "labpass";
+/// ipmi_sim waits for us and answers nothing meanwhile.
+const DEADLINE: Duration = Duration::from_secs(30);
+
+/// Starts the BMC of `node`. Runs in the capsule.
+pub fn start(layout: &Layout, node: NodeNumber, executable: &Path) -> Result<()> {
+    let folder = layout.bmc(node);
+    fs::create_dir_all(folder.join("state"))?;
+    network::plug_bmc(node)?;
+    let lan = folder.join("lan.conf");
+    let emulator = folder.join("sim.emu");
+    fs::write(&lan, lan_conf(layout, node, executable))?;
+    fs::set_permissions(&lan, fs::Permissions::from_mode(0o600))?;
+    fs::write(
+        &emulator,
+        "mc_setbmc 0x20\nmc_add 0x20 0 no-device-sdrs 0x23 9 8 0x9f 0x1291 0xf02 persist_sdr\n\
+         sel_enable 0x20 1000 0x0a\nmc_enable 0x20\n",
+    )?;
+    let log = fs::File::create(folder.join("bmc.log"))?;
+    command("/usr/bin/nsenter")
+        .arg(format!("--net=/run/netns/{}", node.bmc_namespace()))
+        .args(["--", "/usr/bin/ipmi_sim", "-n", "-c"])
+        .arg(&lan)
+        .arg("-f")
+        .arg(&emulator)
+        .arg("-s")
+        .arg(folder.join("state"))
+        .stdin(Stdio::null())
+        .stdout(log.try_clone()?)
+        .stderr(log)
+        .spawn()
+        .context("could not start ipmi_sim")?;
+    Ok(())
+}
+
+fn lan_conf(layout: &Layout, node: NodeNumber, executable: &Path) -> String {
+    let mut text = format!(
+        "name \"{port}\"\nset_working_mc 0x20\n  startlan 1\n    addr {address} 623\n    priv_limit admin\n",
+        port = node.bmc_port(),
+        address = node.bmc_address(),
+    );
+    for level in ["callback", "user", "operator", "admin"] {
+        let _ = writeln!(text, "    allowed_auths_{level} none md2 md5 straight");
+    }
+    text + &format!(
+        "    guid {guid:032x}\n  endlan\n  chassis_control \"{executable} internal chassis {lab} {node}\"\n  \
+         user 1 true \"\" \"{PASSWORD}\" user 10 none md2 md5 straight\n  \
+         user 2 true \"{USER}\" \"{PASSWORD}\" admin 10 none md2 md5 straight\n",
+        guid = node.get(),
+        executable = executable.display(),
+        lab = layout.name(),
+    )
+}
+
+/// What ipmi_sim runs for `get PARM…` and `set PARM VALUE…`: asks the capsule, prints `parm:value` for what was got.
+pub fn chassis(layout: &Layout, node: NodeNumber, arguments: &[String]) -> Result<()> {
+    let number = node.get();
+    let ask = |request| ask(&layout.control(), request, DEADLINE);
+    let mut words = arguments.iter().map(String::as_str);
+    let setting = match words.next() {
+        Some("get") => false,
+        Some("set") => true,
+        other => bail!("neither get nor set: {other:?}"),
+    };
+    while let Some(name) = words.next() {
+        match (setting, name) {
+            (false, "power") => {
+                let on = ask(Request::Status)?.nodes.get(&number).is_some_and(|machine| machine.on);
+                println!("power:{}", u8::from(on));
+            }
+            (false, "boot") => println!("boot:default"),
+            (false, other) => println!("{other}:0"),
+            (true, "power") => {
+                let on = words.next() == Some("1");
+                ask(if on { Request::PowerOn(number) } else { Request::PowerOff(number) })?;
+            }
+            (true, "reset") => {
+                words.next();
+                ask(Request::ResetByBmc(number))?;
+            }
+            (true, "shutdown") => {
+                words.next();
+                ask(Request::SoftOff(number))?;
+            }
+            (true, "identify") => {
+                words.nth(1);
+            }
+            (true, _) => {
+                words.next();
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,224 @@
+//! The lab's guest: Debian's cloud kernel with a busybox that prints on the serial console and obeys the power button.
+//! Built once into the cache; downloads nothing but the kernel's package, and only if the cache has none.
+
+use std::{
+    fmt::Write,
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use anyhow::{Context, Result, bail};
+
+use crate::{
+    cpio::Archive,
+    layout::{CACHE, GUEST_IN_NODE, Layout},
+    program::{command, output, run},
+};
+
+/// Loaded by the guest in this order, which respects what depends on what.
+const MODULES: &[&str] = &[
+    "virtio_ring",
+    "virtio",
+    "virtio_pci_modern_dev",
+    "virtio_pci_legacy_dev",
+    "virtio_pci",
+    "failover",
+    "net_failover",
+    "virtio_net",
+    "virtio_blk",
+    "evdev",
+    "button",
+];
+const INIT: &str = include_str!("../files/guest-init");
+const DHCP: &str = include_str!("../files/guest-dhcp");
+/// The name of the guest that `./lab up` defines.
+pub const DEMO: &str = "demo";
+/// That guest's UUID.
+pub const DEMO_UUID: &str = "5f1a0c1e-0000-4000-8000-000000000001";
+/// What the guest prints when its system runs.
+pub const READY_LINE: &str = "LABGUEST ready";
+
+/// Puts the guest's kernel and image into the lab's folder, building them if the cache has none.
+pub fn provide(layout: &Layout) -> Result<()> {
+    let image = build().context("could not build the guest")?;
+    fs::create_dir_all(layout.guest())?;
+    for name in ["vmlinuz", "initrd"] {
+        let (from, to) = (image.join(name), layout.guest().join(name));
+        // A link does where both are on one file system.
+        if fs::hard_link(&from, &to).is_err() {
+            fs::copy(&from, &to).with_context(|| format!("could not copy {}", from.display()))?;
+        }
+    }
+    fs::write(layout.guest().join("demo.xml"), guest_xml(DEMO, DEMO_UUID, 96))?;
+    Ok(())
+}
+
+/// The folder of the built kernel and image; named by all that went into them.
+fn build() -> Result<PathBuf> {
+    fs::create_dir_all(CACHE).with_context(|| format!("could not create {CACHE}"))?;
+    let package = kernel_package()?;
+    let kernel = package.file_stem().and_then(|stem| stem.to_str()).context("odd package name")?;
+    let recipe = format!("{INIT}{DHCP}{MODULES:?}");
+    let built = Path::new(CACHE).join(format!("guest-{kernel}-{:08x}", checksum(&recipe)));
+    if built.exists() {
+        return Ok(built);
+    }
+    // Two labs may build at once: each builds beside, the first rename wins.
+    let beside = Path::new(CACHE).join(format!(".guest-{}", std::process::id()));
+    let result = unpack(&package, &beside).and_then(|()| match fs::rename(beside.join("built"), &built) {
+        Err(_) if built.exists() => Ok(()),
+        other => other.with_context(|| format!("could not create {}", built.display())),
+    });
+    // What is left is only the unpacked package.
+    let _ = fs::remove_dir_all(&beside);
+    result?;
+    Ok(built)
+}
+
+fn unpack(package: &Path, beside: &Path) -> Result<()> {
+    let minute = Duration::from_mins(1);
+    let (unpacked, built) = (beside.join("package"), beside.join("built"));
+    fs::create_dir_all(&built)?;
+    run("/usr/bin/dpkg-deb", [Path::new("-x"), package, &unpacked], minute)?;
+    let version = only_entry(&unpacked.join("lib/modules"))?;
+    let modules = unpacked.join("lib/modules").join(&version).join("kernel");
+    let kernel = unpacked.join("boot").join(format!("vmlinuz-{version}"));
+    fs::copy(&kernel, built.join("vmlinuz")).with_context(|| format!("no {}", kernel.display()))?;
+
+    let mut archive = Archive::default();
+    for folder in ["bin", "dev", "lib", "lib/modules", "proc", "root", "sys", "tmp"] {
+        archive.folder(folder);
+    }
+    let busybox = fs::read("/bin/busybox").context("no /bin/busybox: install busybox-static")?;
+    archive.program("bin/busybox", &busybox);
+    archive.program("bin/dhcp", DHCP.as_bytes());
+    archive.program("init", INIT.as_bytes());
+    let mut order = String::new();
+    for name in MODULES {
+        let file = find(&modules, &format!("{name}.ko"))?
+            .with_context(|| format!("the kernel {version} has no module {name}.ko"))?;
+        archive.file(&format!("lib/modules/{name}.ko"), &fs::read(file)?);
+        writeln!(order, "{name}")?;
+    }
+    archive.file("lib/modules/order", order.as_bytes());
+    fs::write(built.join("initrd"), archive.finish())?;
+    Ok(())
+}
+
+/// The newest cloud kernel in the cache, downloaded if there is none.
+fn kernel_package() -> Result<PathBuf> {
+    let cached = || -> Result<Option<PathBuf>> {
+        let mut found: Vec<_> = fs::read_dir(CACHE)?
+            .flatten()
+            .map(|entry| entry.path())
+            .filter(|path| {
+                let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
+                name.starts_with("linux-image-")
+                    && name.contains("cloud-amd64_")
+                    && path.extension().is_some_and(|extension| extension == "deb")
+            })
+            .collect();
+        found.sort();
+        Ok(found.pop())
+    };
+    if let Some(package) = cached()? {
+        return Ok(package);
+    }
+    let minutes = Duration::from_mins(5);
+    let depends = run("/usr/bin/apt-cache", ["depends", "linux-image-cloud-amd64"], minutes)?;
+    let Some(kernel) = depends.lines().find_map(|line| line.trim().strip_prefix("Depends: linux-image-"))
+    else {
+        bail!("apt knows no linux-image-cloud-amd64: run apt-get update, on a Debian for amd64");
+    };
+    let mut download = command("/usr/bin/apt-get");
+    download.args(["-q", "download", &format!("linux-image-{kernel}")]).current_dir(CACHE);
+    output(download, b"", minutes)?.ok()?;
+    cached()?.context("apt-get download left no package")
+}
+
+fn only_entry(folder: &Path) -> Result<String> {
+    let entry = fs::read_dir(folder)
+        .with_context(|| format!("no {}", folder.display()))?
+        .next()
+        .with_context(|| format!("{} is empty", folder.display()))??;
+    Ok(entry.file_name().to_string_lossy().into_owned())
+}
+
+fn find(folder: &Path, name: &str) -> Result<Option<PathBuf>> {
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            if let Some(found) = find(&entry.path(), name)? {
+                return Ok(Some(found));
+            }
+        } else if entry.file_name() == name {
+            return Ok(Some(entry.path()));
+        }
+    }
+    Ok(None)
+}
+
+/// FNV-1a: the same on every machine and with every compiler.
+fn checksum(text: &str) -> u32 {
+    text.bytes().fold(0x811c_9dc5, |sum, byte| (sum ^ u32::from(byte)).wrapping_mul(0x0100_0193))
+}
+
+/// The libvirt definition of a lab guest, with its console in `/var/log/libvirt/<name>.log`.
+/// It boots in seconds without hardware virtualisation, asks for an address on `br0` and prints a line every ten seconds.
+pub fn guest_xml(name: &str, uuid: &str, memory_mib: u32) -> String {
+    let [.., a, b] = checksum(uuid).to_be_bytes();
+    format!(
+        "<domain type='qemu'>
+  <name>{name}</name>
+  <uuid>{uuid}</uuid>
+  <memory unit='MiB'>{memory_mib}</memory>
+  <vcpu>1</vcpu>
+  <os>
+    <type arch='x86_64' machine='pc-i440fx-7.2'>hvm</type>
+    <kernel>{GUEST_IN_NODE}/vmlinuz</kernel>
+    <initrd>{GUEST_IN_NODE}/initrd</initrd>
+    <cmdline>console=ttyS0 quiet host={name} tick=10</cmdline>
+  </os>
+  <features><acpi/><apic/><tcg><tb-cache unit='MiB'>32</tb-cache></tcg></features>
+  <cpu mode='custom' match='exact' check='none'><model fallback='forbid'>qemu64</model></cpu>
+  <clock offset='utc'/>
+  <on_poweroff>destroy</on_poweroff>
+  <on_reboot>restart</on_reboot>
+  <on_crash>destroy</on_crash>
+  <devices>
+    <emulator>/usr/bin/qemu-system-x86_64</emulator>
+    <controller type='usb' model='none'/>
+    <interface type='bridge'>
+      <source bridge='br0'/>
+      <mac address='52:54:00:bb:{a:02x}:{b:02x}'/>
+      <model type='virtio'/>
+      <rom enabled='no'/>
+    </interface>
+    <serial type='pty'>
+      <log file='/var/log/libvirt/{name}.log' append='on'/>
+      <target port='0'/>
+    </serial>
+    <console type='pty'><target type='serial' port='0'/></console>
+    <memballoon model='none'/>
+  </devices>
+</domain>
+"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn guests_differ_in_name_uuid_and_mac() {
+        let mac = |xml: &str| xml.split("mac address='").nth(1).map(|rest| rest[..17].to_owned());
+        let one = guest_xml("one", "11111111-0000-4000-8000-000000000001", 96);
+        let two = guest_xml("two", "11111111-0000-4000-8000-000000000002", 128);
+        assert!(one.contains("<name>one</name>") && one.contains("/var/log/libvirt/one.log"));
+        assert!(two.contains("<memory unit='MiB'>128</memory>"));
+        assert!(mac(&one).is_some());
+        assert_ne!(mac(&one), mac(&two));
+    }
+}

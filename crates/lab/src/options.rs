@@ -1,0 +1,148 @@
+//! What a lab is to be like. Written into the lab's folder, where the capsule and later commands read it again.
+
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use anyhow::{Context, Result, bail};
+use serde::{Deserialize, Serialize};
+
+use crate::layout::{LabName, MAX_NODES, NodeNumber};
+
+/// What a lab is made from. Start with [`LabOptions::new`].
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct LabOptions {
+    /// The lab's name; labs of different names run side by side. See [`LabName`].
+    pub name: String,
+    /// How many nodes; 1 to 20.
+    pub nodes: u8,
+    /// The `pvc-lab` program, which becomes the capsule. Tests say `env!("CARGO_BIN_EXE_pvc-lab")`.
+    pub executable: PathBuf,
+    /// The folder of the `pvcd` and `pvc` that the nodes run. They are copied, so that a later build does not change
+    /// a running lab.
+    pub binaries: PathBuf,
+    /// Whether the nodes run `pvcd`. Without it they still have ZooKeeper, libvirtd and a BMC.
+    pub daemon: bool,
+    /// Keepalives and fencing, as in pvcd.yaml.
+    pub timings: Timings,
+    /// `enable_networking` of pvcd.yaml.
+    pub enable_networking: bool,
+    /// `console_log_lines` of pvcd.yaml.
+    pub console_log_lines: u32,
+    /// How long the nodes may take until their services answer.
+    pub boot_deadline: Duration,
+}
+
+/// The intervals of pvcd.yaml, in its units, and what follows a fence.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Timings {
+    /// Seconds between keepalives.
+    pub keepalive_interval_s: u32,
+    /// Keepalives that may be missed before a node is fenced; 0 never fences.
+    pub fence_intervals: u32,
+    /// Keepalives that a node may miss before it resets itself; 0 never does.
+    pub suicide_intervals: u32,
+    /// `migrate` or `None`.
+    pub successful_fence: String,
+    /// `migrate` or `None`.
+    pub failed_fence: String,
+}
+
+impl Default for Timings {
+    fn default() -> Self {
+        Self {
+            keepalive_interval_s: 2,
+            fence_intervals: 5,
+            suicide_intervals: 0,
+            successful_fence: "migrate".into(),
+            failed_fence: "None".into(),
+        }
+    }
+}
+
+impl LabOptions {
+    /// Three nodes with a daemon each. `executable` is the `pvc-lab` program; `pvcd` and `pvc` are taken from its folder.
+    pub fn new(name: &str, executable: impl Into<PathBuf>) -> Self {
+        let executable = executable.into();
+        Self {
+            name: name.into(),
+            nodes: 3,
+            binaries: executable.parent().unwrap_or(Path::new(".")).to_owned(),
+            executable,
+            daemon: true,
+            timings: Timings::default(),
+            enable_networking: false,
+            console_log_lines: 1000,
+            boot_deadline: Duration::from_mins(2),
+        }
+    }
+
+    /// The same with `nodes` nodes.
+    #[must_use]
+    pub fn nodes(mut self, nodes: u8) -> Self {
+        self.nodes = nodes;
+        self
+    }
+
+    /// The same without `pvcd` on the nodes.
+    #[must_use]
+    pub fn without_daemon(mut self) -> Self {
+        self.daemon = false;
+        self
+    }
+
+    /// The checked name.
+    pub fn lab_name(&self) -> Result<LabName> {
+        self.name.parse()
+    }
+
+    /// Its nodes.
+    pub fn node_numbers(&self) -> impl Iterator<Item = NodeNumber> + use<> {
+        NodeNumber::first(self.nodes)
+    }
+
+    /// The nodes that run ZooKeeper: three, or one if there are fewer than three.
+    pub fn coordinators(&self) -> impl Iterator<Item = NodeNumber> + use<> {
+        NodeNumber::first(if self.nodes < 3 { 1 } else { 3 })
+    }
+
+    /// Refuses what cannot be built.
+    pub fn check(&self) -> Result<()> {
+        self.lab_name()?;
+        if !(1..=MAX_NODES).contains(&self.nodes) {
+            bail!("{} nodes: choose 1 to {MAX_NODES}", self.nodes);
+        }
+        let wanted: &[&str] = if self.daemon { &["pvcd", "pvc"] } else { &[] };
+        for name in wanted {
+            let path = self.binaries.join(name);
+            path.metadata().with_context(|| {
+                format!("no {}: run `cargo build -p pvcd -p pvc-cli -p pvc-lab` first", path.display())
+            })?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn coordinators_are_one_or_three() {
+        for (nodes, coordinators) in [(1, 1), (2, 1), (3, 3), (5, 3)] {
+            let options = LabOptions::new("x", "/x").nodes(nodes);
+            assert_eq!(options.coordinators().count(), coordinators, "with {nodes} nodes");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_built_is_refused() {
+        let fine = LabOptions::new("x", "/x").without_daemon();
+        fine.check().unwrap();
+        assert!(fine.clone().nodes(0).check().is_err());
+        assert!(fine.clone().nodes(21).check().is_err());
+        let missing = LabOptions { daemon: true, ..fine };
+        assert!(missing.check().unwrap_err().to_string().contains("cargo build"));
+    }
+}
