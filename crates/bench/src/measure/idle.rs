@@ -1,0 +1,52 @@
+//! What an idle daemon costs: CPU and ZooKeeper traffic a keepalive, memory, threads.
+
+use std::{path::Path, time::Duration};
+
+use anyhow::{Result, ensure};
+
+use crate::{
+    capsule::NODE,
+    daemon::{Daemon, KEEPALIVE_S},
+    probe,
+    tree::Tree,
+};
+
+/// Time for what follows a start to calm down.
+const SETTLE: Duration = Duration::from_secs(8);
+/// Time for a client's farewell to be over; the window then begins and ends well between two keepalives.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+/// The averages over the time watched.
+pub(crate) struct Idle {
+    pub(crate) cpu_ms: f64,
+    pub(crate) packets: f64,
+    pub(crate) bytes: f64,
+    pub(crate) size: probe::Size,
+}
+
+/// Watches the daemon over so many keepalives, with no other client connected meanwhile.
+pub(crate) async fn measure(binaries: &Path, keepalives: u32) -> Result<Idle> {
+    let key = format!("/nodes/{NODE}/keepalive");
+    let tree = Tree::connect().await?;
+    let (daemon, _) = Daemon::start(binaries, &tree).await?;
+    tokio::time::sleep(SETTLE).await;
+    let first = tree.next_version(&key).await?;
+    drop(tree);
+    tokio::time::sleep(FAREWELL).await;
+
+    // ZooKeeper's answer travels over the loopback interface too: it stays outside the count of bytes.
+    let packets = probe::zookeeper()?.packets;
+    let bytes = probe::loopback_bytes()?;
+    let cpu = probe::cpu(daemon.pid())?;
+    tokio::time::sleep(Duration::from_secs(KEEPALIVE_S) * keepalives).await;
+    let cpu = probe::cpu(daemon.pid())?.saturating_sub(cpu);
+    let bytes = probe::loopback_bytes()? - bytes;
+    let packets = probe::zookeeper()?.packets - packets;
+
+    let size = probe::size(daemon.pid())?;
+    let written = Tree::connect().await?.version(&key).await? - first;
+    daemon.stop().await?;
+    ensure!(written > 0, "no keepalive was written in {keepalives} intervals");
+    let each = f64::from(written);
+    Ok(Idle { cpu_ms: cpu.as_secs_f64() * 1e3 / each, packets: packets / each, bytes: bytes / each, size })
+}
