@@ -14,18 +14,9 @@ struct Step {
 
 /// What needs no build comes first; the tests come last, so that their closing line is the output's.
 const STEPS: &[Step] = &[
-    Step {
-        name: "fmt",
-        check: || run::cargo(["fmt", "--all", "--check"]),
-    },
-    Step {
-        name: "tidy",
-        check: tidy::run,
-    },
-    Step {
-        name: "deny",
-        check: deny,
-    },
+    Step { name: "fmt", check: || run::cargo(["fmt", "--all", "--check"]) },
+    Step { name: "tidy", check: tidy::run },
+    Step { name: "deny", check: deny },
     Step {
         name: "clippy",
         check: || {
@@ -41,30 +32,16 @@ const STEPS: &[Step] = &[
             ])
         },
     },
-    Step {
-        name: "doc",
-        check: doc,
-    },
+    Step { name: "doc", check: doc },
     // The end-to-end tests run the binaries of other crates, which `nextest run` alone would not build.
-    Step {
-        name: "build",
-        check: || run::cargo(["build", "--workspace", "--all-targets", "--locked"]),
-    },
-    Step {
-        name: "doctest",
-        check: || run::cargo(["test", "--workspace", "--doc", "--locked"]),
-    },
-    Step {
-        name: "test",
-        check: test,
-    },
+    Step { name: "build", check: || run::cargo(["build", "--workspace", "--all-targets", "--locked"]) },
+    Step { name: "doctest", check: || run::cargo(["test", "--workspace", "--doc", "--locked"]) },
+    Step { name: "test", check: test },
 ];
 
 /// Runs the steps named in `only`, or all.
 pub(crate) fn run(only: &[String]) -> Result<()> {
-    let unknown = only
-        .iter()
-        .find(|name| STEPS.iter().all(|step| step.name != name.as_str()));
+    let unknown = only.iter().find(|name| STEPS.iter().all(|step| step.name != name.as_str()));
     if let Some(name) = unknown {
         let names: Vec<_> = STEPS.iter().map(|step| step.name).collect();
         bail!("no step {name}: the steps are {}", names.join(", "));
@@ -85,38 +62,19 @@ pub(crate) fn run(only: &[String]) -> Result<()> {
 }
 
 fn table(times: &[(&str, Duration)]) -> String {
-    let cells: Vec<_> = times
-        .iter()
-        .map(|(name, took)| format!("{name} {} s", took.as_secs()))
-        .collect();
+    let cells: Vec<_> = times.iter().map(|(name, took)| format!("{name} {} s", took.as_secs())).collect();
     format!("== passed: {}", cells.join(", "))
 }
 
 /// Advisories are left out: their database comes from GitHub, which a build machine need not reach.
 fn deny() -> Result<()> {
     installed("deny", "cargo-deny", "^0.20")?;
-    run::cargo([
-        "deny",
-        "--all-features",
-        "--log-level",
-        "error",
-        "check",
-        "licenses",
-        "bans",
-        "sources",
-    ])
+    run::cargo(["deny", "--all-features", "--log-level", "error", "check", "licenses", "bans", "sources"])
 }
 
 fn doc() -> Result<()> {
     let status = run::command(run::cargo_path())
-        .args([
-            "doc",
-            "--workspace",
-            "--no-deps",
-            "--document-private-items",
-            "--locked",
-            "--quiet",
-        ])
+        .args(["doc", "--workspace", "--no-deps", "--document-private-items", "--locked", "--quiet"])
         .env("RUSTDOCFLAGS", "-D warnings")
         .status()?;
     if !status.success() {
@@ -133,9 +91,7 @@ fn test() -> Result<()> {
 
 /// Makes sure that `cargo <subcommand>` exists. Building one takes minutes; cargo keeps it in its home.
 fn installed(subcommand: &str, krate: &str, version: &str) -> Result<()> {
-    let known = run::command(run::cargo_path())
-        .args([subcommand, "--version"])
-        .output()?;
+    let known = run::command(run::cargo_path()).args([subcommand, "--version"]).output()?;
     if known.status.success() {
         return Ok(());
     }

@@ -5,6 +5,8 @@ mod ci;
 mod run;
 mod tidy;
 
+use std::process::ExitCode;
+
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
@@ -33,24 +35,22 @@ enum Chore {
     },
 }
 
-fn main() -> Result<()> {
-    match Arguments::parse().chore {
+fn main() -> ExitCode {
+    let done = match Arguments::parse().chore {
         Chore::Ci { only } => ci::run(&only),
         Chore::Tidy => tidy::run(),
         Chore::Bench { arguments } => bench(&arguments),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
     }
 }
 
 fn bench(arguments: &[String]) -> Result<()> {
-    run::cargo([
-        "build",
-        "--release",
-        "-p",
-        "pvcd",
-        "-p",
-        "pvc-cli",
-        "-p",
-        "pvc-bench",
-    ])?;
+    run::cargo(["build", "--release", "-p", "pvcd", "-p", "pvc-cli", "-p", "pvc-bench"])?;
     run::program("target/release/pvc-bench", arguments)
 }

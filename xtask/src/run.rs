@@ -11,9 +11,7 @@ use anyhow::{Context, Result, bail};
 
 /// The workspace's root.
 pub(crate) fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .parent()
-        .map_or_else(|| ".".into(), Path::to_owned)
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().map_or_else(|| ".".into(), Path::to_owned)
 }
 
 /// A program to be run in the workspace's root.
@@ -36,9 +34,7 @@ where
     let mut command = command(program);
     command.args(arguments);
     let shown = format!("{} {}", command.get_program().display(), args(&command));
-    let status = command
-        .status()
-        .with_context(|| format!("could not start {shown}"))?;
+    let status = command.status().with_context(|| format!("could not start {shown}"))?;
     if !status.success() {
         bail!("{shown}: {status}");
     }
@@ -56,9 +52,5 @@ pub(crate) fn cargo_path() -> std::ffi::OsString {
 }
 
 fn args(command: &Command) -> String {
-    command
-        .get_args()
-        .map(|a| a.to_string_lossy())
-        .collect::<Vec<_>>()
-        .join(" ")
+    command.get_args().map(|a| a.to_string_lossy()).collect::<Vec<_>>().join(" ")
 }

@@ -32,10 +32,7 @@ pub(crate) fn run() -> Result<()> {
         println!("{finding}");
     }
     if !findings.is_empty() {
-        bail!(
-            "{} rules of ARCHITECTURE.md and CONTRIBUTING.md are broken",
-            findings.len()
-        );
+        bail!("{} rules of ARCHITECTURE.md and CONTRIBUTING.md are broken", findings.len());
     }
     Ok(())
 }

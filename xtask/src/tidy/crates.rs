@@ -29,9 +29,8 @@ pub(super) type Manifests = BTreeMap<String, Vec<String>>;
 
 /// Asks cargo.
 pub(super) fn read() -> Result<Manifests> {
-    let output = run::command(run::cargo_path())
-        .args(["metadata", "--no-deps", "--format-version", "1"])
-        .output()?;
+    let output =
+        run::command(run::cargo_path()).args(["metadata", "--no-deps", "--format-version", "1"]).output()?;
     if !output.status.success() {
         bail!("cargo metadata: {}", String::from_utf8_lossy(&output.stderr));
     }
@@ -41,13 +40,8 @@ pub(super) fn read() -> Result<Manifests> {
 fn parse(metadata: &Value) -> Option<Manifests> {
     let mut manifests = Manifests::new();
     for package in metadata["packages"].as_array()? {
-        let shipped = package["dependencies"]
-            .as_array()?
-            .iter()
-            .filter(|d| d["kind"] != "dev");
-        let names = shipped
-            .map(|d| d["name"].as_str().map(str::to_owned))
-            .collect::<Option<_>>()?;
+        let shipped = package["dependencies"].as_array()?.iter().filter(|d| d["kind"] != "dev");
+        let names = shipped.map(|d| d["name"].as_str().map(str::to_owned)).collect::<Option<_>>()?;
         manifests.insert(package["name"].as_str()?.to_owned(), names);
     }
     Some(manifests)
@@ -66,10 +60,7 @@ pub(super) fn check(manifests: &Manifests) -> Vec<Finding> {
         for used in uses {
             let ours = manifests.contains_key(used);
             if ours && !allowed.contains(&used.as_str()) {
-                findings.push(finding(
-                    name,
-                    &format!("must not import {used}: imports point one way"),
-                ));
+                findings.push(finding(name, &format!("must not import {used}: imports point one way")));
             }
             if name == "pvc-core" && !ours && !PURE.contains(&used.as_str()) {
                 findings.push(finding(
@@ -83,10 +74,7 @@ pub(super) fn check(manifests: &Manifests) -> Vec<Finding> {
 }
 
 fn finding(krate: &str, fault: &str) -> Finding {
-    Finding {
-        place: format!("crate {krate}"),
-        fault: fault.to_owned(),
-    }
+    Finding { place: format!("crate {krate}"), fault: fault.to_owned() }
 }
 
 #[cfg(test)]
@@ -95,34 +83,22 @@ mod tests {
 
     fn faults(crates: &[(&str, &[&str])]) -> Vec<String> {
         let owned = |(name, uses): &(&str, &[&str])| {
-            (
-                (*name).to_owned(),
-                uses.iter().map(|used| (*used).to_owned()).collect(),
-            )
+            ((*name).to_owned(), uses.iter().map(|used| (*used).to_owned()).collect())
         };
-        check(&crates.iter().map(owned).collect())
-            .iter()
-            .map(ToString::to_string)
-            .collect()
+        check(&crates.iter().map(owned).collect()).iter().map(ToString::to_string).collect()
     }
 
     #[test]
     fn imports_that_point_down_are_fine() {
-        let crates = [
-            ("pvc-core", &["serde"][..]),
-            ("pvc-host", &["pvc-core", "tokio"]),
-            ("pvcd", &["pvc-host"]),
-        ];
+        let crates =
+            [("pvc-core", &["serde"][..]), ("pvc-host", &["pvc-core", "tokio"]), ("pvcd", &["pvc-host"])];
         assert_eq!(faults(&crates), [""; 0]);
     }
 
     #[test]
     fn the_command_line_client_may_not_touch_the_host() {
         let found = faults(&[("pvc-cli", &["pvc-host"]), ("pvc-host", &[])]);
-        assert_eq!(
-            found,
-            ["crate pvc-cli: must not import pvc-host: imports point one way"]
-        );
+        assert_eq!(found, ["crate pvc-cli: must not import pvc-host: imports point one way"]);
     }
 
     #[test]
@@ -134,10 +110,7 @@ mod tests {
     #[test]
     fn core_may_not_use_a_runtime() {
         let found = faults(&[("pvc-core", &["tokio"])]);
-        assert_eq!(
-            found,
-            ["crate pvc-core: must not use tokio: core does no I/O and knows no clock"]
-        );
+        assert_eq!(found, ["crate pvc-core: must not use tokio: core does no I/O and knows no clock"]);
     }
 
     #[test]

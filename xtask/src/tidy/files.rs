@@ -14,11 +14,7 @@ const LONG: usize = 600;
 /// How a header says so.
 const EXCUSE: &str = "Long because";
 /// What clippy does not see in comments; put together so that this file does not find itself.
-const UNFINISHED: &[&str] = &[
-    concat!("TO", "DO"),
-    concat!("FIX", "ME"),
-    concat!("unimplemented", "!("),
-];
+const UNFINISHED: &[&str] = &[concat!("TO", "DO"), concat!("FIX", "ME"), concat!("unimplemented", "!(")];
 
 /// Checks every source file and the list of decisions below `root`.
 pub(super) fn check(root: &Path) -> Result<Vec<Finding>> {
@@ -30,10 +26,8 @@ pub(super) fn check(root: &Path) -> Result<Vec<Finding>> {
     let mut findings = Vec::new();
     for path in paths {
         let place = path.strip_prefix(root).unwrap_or(&path).display().to_string();
-        findings.extend(faults(&read(&path)?).into_iter().map(|fault| Finding {
-            place: place.clone(),
-            fault,
-        }));
+        findings
+            .extend(faults(&read(&path)?).into_iter().map(|fault| Finding { place: place.clone(), fault }));
     }
     findings.extend(unlisted_decisions(&root.join("docs/decisions"))?);
     Ok(findings)
@@ -59,16 +53,11 @@ fn faults(text: &str) -> Vec<String> {
     }
     let lines = text.lines().count();
     if lines > LONG && !header.iter().any(|line| line.contains(EXCUSE)) {
-        faults.push(format!(
-            "{lines} lines: split it, or say \"{EXCUSE} ...\" in its header"
-        ));
+        faults.push(format!("{lines} lines: split it, or say \"{EXCUSE} ...\" in its header"));
     }
     for word in UNFINISHED {
         if let Some(line) = text.lines().position(|line| line.contains(word)) {
-            faults.push(format!(
-                "line {}: {word} is unfinished work: finish it or open an issue",
-                line + 1
-            ));
+            faults.push(format!("line {}: {word} is unfinished work: finish it or open an issue", line + 1));
         }
     }
     faults
@@ -82,10 +71,7 @@ fn unlisted_decisions(folder: &Path) -> Result<Vec<Finding>> {
         let name = entry?.file_name().to_string_lossy().into_owned();
         if name.starts_with(|c: char| c.is_ascii_digit()) && !list.contains(&format!("({name})")) {
             let fault = format!("does not list {name}");
-            findings.push(Finding {
-                place: "docs/decisions/README.md".to_owned(),
-                fault,
-            });
+            findings.push(Finding { place: "docs/decisions/README.md".to_owned(), fault });
         }
     }
     Ok(findings)
@@ -102,20 +88,14 @@ mod tests {
     #[test]
     fn a_file_says_first_why_it_exists() {
         assert_eq!(faults("//! Why.\n\nfn main() {}\n"), [""; 0]);
-        assert_eq!(
-            faults("fn main() {}\n"),
-            ["does not open with //! and why it exists"]
-        );
+        assert_eq!(faults("fn main() {}\n"), ["does not open with //! and why it exists"]);
     }
 
     #[test]
     fn a_long_file_says_why() {
         let body = "\nfn f() {}".repeat(LONG);
         assert_eq!(faults(&format!("//! Why.{body}")).len(), 1);
-        assert_eq!(
-            faults(&format!("//! Why.\n//! {EXCUSE} it is a table.{body}")),
-            [""; 0]
-        );
+        assert_eq!(faults(&format!("//! Why.\n//! {EXCUSE} it is a table.{body}")), [""; 0]);
     }
 
     #[test]
