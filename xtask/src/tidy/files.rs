@@ -45,10 +45,11 @@ fn sources(folder: &Path, found: &mut Vec<PathBuf>) -> Result<()> {
     Ok(())
 }
 
-fn faults(text: &str) -> Vec<String> {
+/// `is_tests`: a module `x/tests.rs` exists for `x`, and need not say so.
+fn faults(text: &str, is_tests: bool) -> Vec<String> {
     let mut faults = Vec::new();
     let header: Vec<&str> = text.lines().take_while(|line| line.starts_with("//!")).collect();
-    if header.is_empty() {
+    if header.is_empty() && !is_tests {
         faults.push("does not open with //! and why it exists".to_owned());
     }
     let lines = text.lines().count();
@@ -87,20 +88,21 @@ mod tests {
 
     #[test]
     fn a_file_says_first_why_it_exists() {
-        assert_eq!(faults("//! Why.\n\nfn main() {}\n"), [""; 0]);
-        assert_eq!(faults("fn main() {}\n"), ["does not open with //! and why it exists"]);
+        assert_eq!(faults("//! Why.\n\nfn main() {}\n", false), [""; 0]);
+        assert_eq!(faults("use super::*;\n", true), [""; 0]);
+        assert_eq!(faults("fn main() {}\n", false), ["does not open with //! and why it exists"]);
     }
 
     #[test]
     fn a_long_file_says_why() {
         let body = "\nfn f() {}".repeat(LONG);
-        assert_eq!(faults(&format!("//! Why.{body}")).len(), 1);
-        assert_eq!(faults(&format!("//! Why.\n//! {EXCUSE} it is a table.{body}")), [""; 0]);
+        assert_eq!(faults(&format!("//! Why.{body}"), false).len(), 1);
+        assert_eq!(faults(&format!("//! Why.\n//! {EXCUSE} it is a table.{body}"), false), [""; 0]);
     }
 
     #[test]
     fn unfinished_work_is_found_with_its_line() {
-        let found = faults(&format!("//! Why.\n// {}: later\n", UNFINISHED[0]));
+        let found = faults(&format!("//! Why.\n// {}: later\n", UNFINISHED[0]), false);
         assert_eq!(found.len(), 1);
         assert!(found[0].starts_with("line 2: "), "{found:?}");
     }
