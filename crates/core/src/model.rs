@@ -13,7 +13,7 @@ pub mod vm;
 
 pub use change::{VmChange, VmKey, VmSet};
 pub use claim::Claim;
-pub use domain::{DomainError, DomainSpec};
+pub use domain::{DomainDetails, DomainError, DomainSpec};
 pub use explanation::Explanation;
 pub use moment::Moment;
 pub use name::{NameError, NodeName, VmId, VmName};

@@ -1,0 +1,222 @@
+//! The command line's grammar. Same words as the state tree, the API and the manual.
+
+use std::{path::PathBuf, time::Duration};
+
+use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+use pvc_core::{model::VmState, plan::placement::Selector};
+use regex_lite::Regex;
+
+const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 usage, 3 refused, 4 not found, 5 state store out of reach, \
+    130 interrupted.";
+
+/// Operate a Parallel Virtual Cluster.
+#[derive(Debug, Parser)]
+#[command(name = "pvc", version, after_help = EXIT_CODES)]
+pub(crate) struct Args {
+    /// ZooKeeper servers; without it, the coordinators of /etc/pvc/pvcd.yaml (or of the file in PVCD_CONFIG_FILE).
+    #[arg(short = 'z', long, global = true, env = "PVC_ZOOKEEPER", value_name = "HOST:PORT,…")]
+    pub(crate) zookeeper: Option<String>,
+    /// Output for people or for programs.
+    #[arg(long, global = true, value_enum, default_value_t)]
+    pub(crate) format: Format,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// How results are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub(crate) enum Format {
+    /// Aligned text.
+    #[default]
+    Table,
+    /// One JSON value.
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Prepare the state store for a new cluster. What exists stays as it is.
+    Init {
+        /// Accepted for older scripts: there is nothing to confirm.
+        #[arg(short, long)]
+        yes: bool,
+    },
+    /// Look at nodes.
+    #[command(subcommand)]
+    Node(Node),
+    /// Work with virtual machines.
+    #[command(subcommand)]
+    Vm(Vm),
+    /// Print a completion script for a shell.
+    Completions {
+        /// The shell.
+        shell: Shell,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Node {
+    /// List nodes.
+    List {
+        /// Only nodes whose name matches this regular expression.
+        #[arg(value_parser = regex)]
+        limit: Option<Regex>,
+    },
+    /// Show one node.
+    Info {
+        /// More of it.
+        #[arg(short, long)]
+        long: bool,
+        /// The node.
+        node: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Vm {
+    /// Define a VM from a libvirt XML file. It is off afterwards.
+    Define {
+        /// The node that shall run it; without it, the selector chooses.
+        #[arg(short, long, value_name = "NODE")]
+        target: Option<String>,
+        /// How a node is chosen: least memory or vCPUs allocated, least load, fewest VMs.
+        #[arg(short, long, default_value_t, value_parser = selector)]
+        selector: Selector,
+        /// The definition; `-` reads standard input.
+        file: PathBuf,
+    },
+    /// Stop a VM if need be and remove it from the cluster. Its disks stay.
+    #[command(visible_alias = "remove")]
+    Undefine {
+        /// Do not ask, even if it runs.
+        #[arg(short, long)]
+        yes: bool,
+        #[command(flatten)]
+        vm: VmRef,
+        /// How long to wait for it to be off.
+        #[arg(long, default_value = "30", value_parser = seconds, value_name = "SECONDS")]
+        wait: Duration,
+    },
+    /// Start a VM.
+    Start(Wish),
+    /// Power a VM off at once.
+    Stop(Wish),
+    /// Ask a VM's guest to shut down; it is powered off if it does not go in 90 s.
+    Shutdown(Wish),
+    /// Shut a VM down and start it again.
+    Restart(Wish),
+    /// List VMs.
+    List(List),
+    /// Show one VM.
+    Info {
+        /// More of it: the devices of its definition.
+        #[arg(short, long)]
+        long: bool,
+        #[command(flatten)]
+        vm: VmRef,
+    },
+    /// Print a VM's definition.
+    Dump(VmRef),
+    /// Print the end of a VM's serial console.
+    Log {
+        /// How many lines.
+        #[arg(short, long, default_value_t = 1000)]
+        lines: usize,
+        /// Go on with what is printed from now on.
+        #[arg(short, long)]
+        follow: bool,
+        #[command(flatten)]
+        vm: VmRef,
+    },
+    /// Say why a VM is in the state it is in.
+    Explain(VmRef),
+}
+
+/// Which VM.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct VmRef {
+    /// Its name or UUID.
+    pub(crate) vm: String,
+}
+
+/// A wish, and whether to wait for it.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Wish {
+    /// How long to wait until it is so [default: long enough for a healthy VM].
+    #[arg(long, value_parser = seconds, value_name = "SECONDS")]
+    pub(crate) wait: Option<Duration>,
+    /// Return when the wish is written.
+    #[arg(long, conflicts_with = "wait")]
+    pub(crate) no_wait: bool,
+    #[command(flatten)]
+    pub(crate) vm: VmRef,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct List {
+    /// Only VMs of this node.
+    #[arg(short = 't', long, value_name = "NODE")]
+    pub(crate) target: Option<String>,
+    /// Only VMs in this state.
+    #[arg(short, long, value_parser = vm_state)]
+    pub(crate) state: Option<VmState>,
+    /// Names only.
+    #[arg(short, long, conflicts_with = "long")]
+    pub(crate) raw: bool,
+    /// Also what the definitions say: memory, vCPUs, networks.
+    #[arg(short, long)]
+    pub(crate) long: bool,
+    /// Only VMs whose name or UUID matches this regular expression.
+    #[arg(value_parser = regex)]
+    pub(crate) limit: Option<Regex>,
+}
+
+fn selector(text: &str) -> Result<Selector, String> {
+    text.parse().map_err(|e: pvc_core::model::NameError| e.allowed.to_owned())
+}
+
+fn vm_state(text: &str) -> Result<VmState, String> {
+    text.parse().map_err(|e: pvc_core::model::NameError| e.allowed.to_owned())
+}
+
+fn regex(text: &str) -> Result<Regex, String> {
+    Regex::new(text).map_err(|e| e.to_string())
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    /// A day: nobody watches longer, and sums with a clock stay far from overflow.
+    const MOST: u32 = 86_400;
+    match text.parse::<u32>() {
+        Ok(seconds) if (1..=MOST).contains(&seconds) => Ok(Duration::from_secs(seconds.into())),
+        _ => Err(format!("whole seconds from 1 to {MOST}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_grammar_is_sound() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn options_that_make_no_sense_are_usage_errors() {
+        for line in [
+            "pvc vm start --wait 0 web1",
+            "pvc vm start --wait 99999999 web1",
+            "pvc vm start --wait 5 --no-wait web1",
+            "pvc vm list -r -l",
+            "pvc vm list -s running",
+            "pvc vm define -s memory x.xml",
+            "pvc --format xml vm list",
+            "pvc vm list web[",
+        ] {
+            assert!(Args::try_parse_from(line.split(' ')).is_err(), "{line}");
+        }
+    }
+}

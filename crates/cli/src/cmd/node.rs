@@ -1,0 +1,196 @@
+//! `pvc node …`: what the nodes' daemons say of themselves.
+
+use pvc_core::model::{Node, Problem};
+use serde::Serialize;
+
+use crate::{
+    args,
+    connect::Connection,
+    failure::Failure,
+    print::{
+        Out,
+        table::{Cell, Look, pairs, table},
+    },
+    read::Nodes,
+};
+
+pub(super) async fn run(command: args::Node, cluster: &Connection, out: &Out) -> Result<(), Failure> {
+    let mut nodes = cluster.nodes().await?;
+    match command {
+        args::Node::List { limit } => {
+            let shown = |name: &str| limit.as_ref().is_none_or(|l| l.is_match(name));
+            nodes.good.retain(|node| shown(node.name.as_str()));
+            nodes.bad.retain(|(name, _)| shown(name));
+            list(&nodes, out)
+        }
+        args::Node::Info { long, node } => info(nodes.find(&node)?, long, out),
+    }
+}
+
+/// A node in JSON, with the words of the API.
+#[derive(Serialize)]
+struct NodeJson<'a> {
+    name: &'a str,
+    daemon_mode: &'a str,
+    daemon_state: &'a str,
+    coordinator_state: &'a str,
+    domain_state: &'a str,
+    cpu_count: Option<u32>,
+    kernel: Option<&'a str>,
+    os: Option<&'a str>,
+    arch: Option<&'a str>,
+    load: f64,
+    domains_count: u64,
+    running_domains: Vec<String>,
+    vcpu: Vcpu,
+    memory: Memory,
+    keepalive_unix_s: u64,
+}
+
+#[derive(Serialize)]
+struct Vcpu {
+    total: Option<u32>,
+    allocated: u64,
+}
+
+/// MiB each.
+#[derive(Serialize)]
+struct Memory {
+    total: u64,
+    allocated: u64,
+    used: u64,
+    free: u64,
+}
+
+/// An unreadable node in JSON.
+#[derive(Serialize)]
+struct BadJson<'a> {
+    name: &'a str,
+    problems: Vec<String>,
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum AnyJson<'a> {
+    Good(NodeJson<'a>),
+    Bad(BadJson<'a>),
+}
+
+fn json(node: &Node) -> NodeJson<'_> {
+    let (machine, report) = (node.static_data.as_ref(), &node.report);
+    NodeJson {
+        name: node.name.as_str(),
+        daemon_mode: node.mode.as_str(),
+        daemon_state: node.daemon_state.value.as_str(),
+        coordinator_state: node.router_state.value.as_str(),
+        domain_state: node.domain_state.value.as_str(),
+        cpu_count: machine.map(|m| m.cpu_count),
+        kernel: machine.map(|m| m.kernel.as_str()),
+        os: machine.map(|m| m.os.as_str()),
+        arch: machine.map(|m| m.arch.as_str()),
+        load: report.cpu_load,
+        domains_count: report.domains_count,
+        running_domains: report.running.iter().map(ToString::to_string).collect(),
+        vcpu: Vcpu { total: machine.map(|m| m.cpu_count), allocated: report.vcpu_alloc },
+        memory: Memory {
+            total: report.mem_total_mib,
+            allocated: report.mem_alloc_mib,
+            used: report.mem_used_mib,
+            free: report.mem_free_mib,
+        },
+        keepalive_unix_s: report.keepalive_unix_s,
+    }
+}
+
+fn list(nodes: &Nodes, out: &Out) -> Result<(), Failure> {
+    if out.is_json() {
+        let good = nodes.good.iter().map(|node| AnyJson::Good(json(node)));
+        let bad = nodes.bad.iter().map(|(name, problems)| {
+            AnyJson::Bad(BadJson { name, problems: problems.iter().map(Problem::to_string).collect() })
+        });
+        return out.json(&good.chain(bad).collect::<Vec<_>>());
+    }
+    const HEADER: [&str; 12] = [
+        "name",
+        "daemon",
+        "coordinator",
+        "domains",
+        "vms",
+        "cpus",
+        "vcpus",
+        "load",
+        "mem total",
+        "used",
+        "free",
+        "allocated",
+    ];
+    let mut rows: Vec<Vec<Cell>> = nodes.good.iter().map(row).collect();
+    for (name, _) in &nodes.bad {
+        let unknown = std::iter::repeat_n(Cell::state("?"), HEADER.len() - 1);
+        rows.push(std::iter::once(Cell::from(name)).chain(unknown).collect());
+    }
+    out.write(&table(&HEADER, &rows, out.colour()))?;
+    for problem in nodes.bad.iter().flat_map(|(_, problems)| problems) {
+        out.write(&format!("? {}\n", crate::print::table::printable(&problem.to_string())))?;
+    }
+    Ok(())
+}
+
+fn row(node: &Node) -> Vec<Cell> {
+    let report = &node.report;
+    let cpus = node.static_data.as_ref().map_or_else(|| "?".to_owned(), |m| m.cpu_count.to_string());
+    vec![
+        Cell::from(node.name.as_str()),
+        Cell::state(node.daemon_state.value.as_str()),
+        Cell::state(node.router_state.value.as_str()),
+        Cell::state(node.domain_state.value.as_str()),
+        report.domains_count.to_string().into(),
+        cpus.into(),
+        report.vcpu_alloc.to_string().into(),
+        format!("{:.2}", report.cpu_load).into(),
+        report.mem_total_mib.to_string().into(),
+        report.mem_used_mib.to_string().into(),
+        report.mem_free_mib.to_string().into(),
+        report.mem_alloc_mib.to_string().into(),
+    ]
+}
+
+fn info(node: &Node, long: bool, out: &Out) -> Result<(), Failure> {
+    if out.is_json() {
+        return out.json(&json(node));
+    }
+    let report = &node.report;
+    let unknown = || Cell::new("not reported yet", Look::Busy);
+    let machine = |part: fn(&pvc_core::model::StaticData) -> String| {
+        node.static_data.as_ref().map_or_else(unknown, |m| part(m).into())
+    };
+    let mut lines = vec![
+        ("name", Cell::from(node.name.as_str())),
+        ("daemon", Cell::state(node.daemon_state.value.as_str())),
+        ("mode", node.mode.as_str().into()),
+        ("coordinator", Cell::state(node.router_state.value.as_str())),
+        ("domains", Cell::state(node.domain_state.value.as_str())),
+        ("running VMs", report.domains_count.to_string().into()),
+        ("CPUs", machine(|m| m.cpu_count.to_string())),
+        ("vCPUs allocated", report.vcpu_alloc.to_string().into()),
+        ("load", format!("{:.2}", report.cpu_load).into()),
+        ("memory total", mib(report.mem_total_mib)),
+        ("memory used", mib(report.mem_used_mib)),
+        ("memory free", mib(report.mem_free_mib)),
+        ("memory allocated", mib(report.mem_alloc_mib)),
+    ];
+    if long {
+        lines.extend([
+            ("kernel", machine(|m| m.kernel.clone())),
+            ("system", machine(|m| m.os.clone())),
+            ("architecture", machine(|m| m.arch.clone())),
+            ("last keepalive", format!("{} (its clock, seconds since 1970)", report.keepalive_unix_s).into()),
+        ]);
+        lines.extend(report.running.iter().map(|id| ("runs", Cell::from(id.to_string()))));
+    }
+    out.write(&pairs(&lines, out.colour()))
+}
+
+fn mib(mib: u64) -> Cell {
+    format!("{mib} MiB").into()
+}

@@ -1,0 +1,179 @@
+//! `pvc vm explain`: why a VM is as it is, on one screen: what is asked, what is seen, what the daemon says, a conclusion.
+//! Works also, and above all, when something is broken: whatever can be read is shown.
+
+mod conclusion;
+
+use pvc_core::model::{
+    DaemonState, DomainDetails, DomainSpec, Entry, Explanation, NodeName, Problem, Vm, VmId,
+};
+use pvc_store::schema::vm;
+use serde::Serialize;
+
+use self::conclusion::conclude;
+use crate::{
+    connect::Connection,
+    failure::Failure,
+    print::{
+        Out,
+        table::{Cell, Look, pairs, printable},
+    },
+    read::Nodes,
+};
+
+/// Everything a conclusion is drawn from.
+#[derive(Debug)]
+struct Facts {
+    name: String,
+    id: VmId,
+    entry: Entry<Vm>,
+    /// The nodes that may have a part in it: `node` and the claimants, with the state of their daemons if they exist.
+    nodes: Vec<(NodeName, Option<DaemonState>)>,
+    /// Who reports to run it.
+    running: Vec<NodeName>,
+    /// What the daemon says about it.
+    said: Option<Result<Explanation, Problem>>,
+    /// What is wrong with its definition.
+    definition: Result<(), String>,
+    console_log: Option<String>,
+}
+
+pub(super) async fn explain(cluster: &Connection, out: &Out, reference: &str) -> Result<(), Failure> {
+    let roster = cluster.roster().await?;
+    let id = roster.find(reference)?;
+    let name = roster.name(id).unwrap_or_default().to_owned();
+    let entry = cluster.entry(id).await?;
+    let xml = cluster.xml(id).await?;
+    let said = vm::read_explanation(&*cluster.store, id).await?;
+    let facts = facts(name, id, entry, xml.as_deref(), &cluster.nodes().await?, said);
+    if out.is_json() { out.json(&json(&facts)) } else { out.write(&people(&facts, out.colour())) }
+}
+
+fn facts(
+    name: String,
+    id: VmId,
+    entry: Entry<Vm>,
+    xml: Option<&str>,
+    nodes: &Nodes,
+    said: Option<Result<Explanation, Problem>>,
+) -> Facts {
+    let mut concerned: Vec<NodeName> = Vec::new();
+    let mut definition = Ok(());
+    if let Entry::Good(vm) = &entry {
+        concerned.push(vm.node.value.clone());
+        concerned.extend(vm.claim.value.iter().filter(|node| **node != vm.node.value).cloned());
+        definition = match xml {
+            None => Err("it is missing".to_owned()),
+            Some(xml) => DomainSpec::parse_as(xml, id, &vm.name).map(drop).map_err(|e| e.to_string()),
+        };
+    }
+    let state = |node: &NodeName| nodes.get(node).map(|n| n.daemon_state.value);
+    Facts {
+        name,
+        id,
+        entry,
+        nodes: concerned.into_iter().map(|node| (node.clone(), state(&node))).collect(),
+        running: nodes.running().remove(&id).unwrap_or_default(),
+        said,
+        definition,
+        console_log: xml.and_then(|xml| DomainDetails::parse(xml).ok()?.console_log),
+    }
+}
+
+fn people(facts: &Facts, colour: bool) -> String {
+    let mut lines = vec![("VM", Cell::from(&facts.name)), ("uuid", facts.id.to_string().into())];
+    match &facts.entry {
+        Entry::Good(vm) => {
+            lines.push(("asked", Cell::state(vm.state.value.as_str())));
+            lines.push(("on node", vm.node.value.as_str().into()));
+            lines.push(("claimed by", or_nobody(vm.claim.value.iter()).into()));
+            lines.push(("seen running on", or_nobody(facts.running.iter()).into()));
+            if !vm.failed_reason.value.is_empty() {
+                lines.push(("failed because", Cell::new(&vm.failed_reason.value, Look::Bad)));
+            }
+        }
+        Entry::Bad(problems) => {
+            lines.extend(problems.iter().map(|p| ("broken key", Cell::new(p.to_string(), Look::Bad))));
+        }
+    }
+    for (node, state) in &facts.nodes {
+        let cell = match state {
+            Some(DaemonState::Run) => Cell::new(format!("{node}: run"), Look::Good),
+            Some(state) => Cell::new(format!("{node}: {state}"), Look::Bad),
+            None => Cell::new(format!("{node}: no such node"), Look::Bad),
+        };
+        lines.push(("daemon of", cell));
+    }
+    match &facts.said {
+        Some(Ok(said)) => {
+            lines.push(("daemon says", format!("{}: {}", said.by, said.doing).into()));
+            lines.push(("because", Cell::from(&said.because)));
+            lines.extend(said.error.iter().map(|e| ("last error", Cell::new(e, Look::Bad))));
+        }
+        Some(Err(problem)) => lines.push(("daemon says", Cell::new(problem.to_string(), Look::Bad))),
+        None => lines.push(("daemon says", "nothing".into())),
+    }
+    if let Err(problem) = &facts.definition {
+        lines.push(("definition", Cell::new(problem, Look::Bad)));
+    }
+    lines.push(("console log", facts.console_log.as_deref().unwrap_or("none in its definition").into()));
+    pairs(&lines, colour) + "\n" + &printable(&conclude(facts)) + "\n"
+}
+
+fn or_nobody<'a>(nodes: impl Iterator<Item = &'a NodeName>) -> String {
+    let names: Vec<&str> = nodes.map(NodeName::as_str).collect();
+    if names.is_empty() { "nobody".to_owned() } else { names.join(", ") }
+}
+
+/// The same in JSON.
+#[derive(Serialize)]
+struct ExplainJson<'a> {
+    name: &'a str,
+    uuid: VmId,
+    state: Option<&'a str>,
+    node: Option<&'a str>,
+    claim: Vec<&'a str>,
+    running_on: Vec<&'a str>,
+    failed_reason: &'a str,
+    daemons: Vec<DaemonJson<'a>>,
+    explanation: Option<&'a Explanation>,
+    console_log: Option<&'a str>,
+    problems: Vec<String>,
+    conclusion: String,
+}
+
+#[derive(Serialize)]
+struct DaemonJson<'a> {
+    node: &'a str,
+    daemon_state: Option<&'a str>,
+}
+
+fn json(facts: &Facts) -> ExplainJson<'_> {
+    let vm = facts.entry.good();
+    let mut problems: Vec<String> = match &facts.entry {
+        Entry::Bad(problems) => problems.iter().map(Problem::to_string).collect(),
+        Entry::Good(_) => Vec::new(),
+    };
+    problems.extend(facts.definition.as_ref().err().map(|e| format!("definition: {e}")));
+    problems.extend(facts.said.as_ref().and_then(|said| said.as_ref().err()).map(Problem::to_string));
+    ExplainJson {
+        name: &facts.name,
+        uuid: facts.id,
+        state: vm.map(|vm| vm.state.value.as_str()),
+        node: vm.map(|vm| vm.node.value.as_str()),
+        claim: vm.into_iter().flat_map(|vm| vm.claim.value.iter()).map(NodeName::as_str).collect(),
+        running_on: facts.running.iter().map(NodeName::as_str).collect(),
+        failed_reason: vm.map(|vm| vm.failed_reason.value.as_str()).unwrap_or_default(),
+        daemons: facts
+            .nodes
+            .iter()
+            .map(|(node, state)| DaemonJson {
+                node: node.as_str(),
+                daemon_state: state.map(DaemonState::as_str),
+            })
+            .collect(),
+        explanation: facts.said.as_ref().and_then(|said| said.as_ref().ok()),
+        console_log: facts.console_log.as_deref(),
+        problems,
+        conclusion: conclude(facts),
+    }
+}

@@ -1,0 +1,144 @@
+//! `pvc vm info` and `pvc vm dump`: one VM, its keys and its definition.
+
+use pvc_core::model::{DomainDetails, NodeName, Vm};
+use serde::Serialize;
+
+use super::list::migrated;
+use crate::{
+    connect::Connection,
+    failure::Failure,
+    print::{
+        Out,
+        table::{Cell, Look, pairs},
+    },
+};
+
+pub(super) async fn dump(cluster: &Connection, out: &Out, reference: &str) -> Result<(), Failure> {
+    let id = cluster.find_vm(reference).await?;
+    let xml = cluster.xml(id).await?;
+    let mut xml = xml.ok_or_else(|| Failure::Failed(format!("VM {reference} has no definition")))?;
+    if out.is_json() {
+        return out.json(&serde_json::json!({ "uuid": id, "xml": xml }));
+    }
+    if !xml.ends_with('\n') {
+        xml.push('\n');
+    }
+    out.write(&xml)
+}
+
+pub(super) async fn info(
+    cluster: &Connection,
+    out: &Out,
+    reference: &str,
+    long: bool,
+) -> Result<(), Failure> {
+    let id = cluster.find_vm(reference).await?;
+    let vm = cluster.vm(id).await?;
+    let running = cluster.nodes().await?.running().remove(&id).unwrap_or_default();
+    let xml = cluster.xml(id).await?.unwrap_or_default();
+    let details = DomainDetails::parse(&xml).map_err(|e| format!("the definition is unreadable: {e}"));
+    if out.is_json() {
+        return out.json(&json(&vm, &running, &details, &xml));
+    }
+    let mut lines = state_lines(&vm, &running);
+    match &details {
+        Ok(details) => lines.extend(definition_lines(details, long)),
+        Err(problem) => lines.push(("definition", Cell::new(problem, Look::Bad))),
+    }
+    out.write(&pairs(&lines, out.colour()))
+}
+
+/// The API's `vm` object; `running_on` and `claim` are ours.
+#[derive(Serialize)]
+struct InfoJson<'a> {
+    name: &'a str,
+    uuid: String,
+    state: &'a str,
+    node: &'a str,
+    last_node: &'a str,
+    migrated: String,
+    failed_reason: &'a str,
+    running_on: Vec<&'a str>,
+    claim: Vec<&'a str>,
+    #[serde(flatten)]
+    details: Option<&'a DomainDetails>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    problem: Option<&'a str>,
+    xml: &'a str,
+}
+
+fn json<'a>(
+    vm: &'a Vm,
+    running: &'a [NodeName],
+    details: &'a Result<DomainDetails, String>,
+    xml: &'a str,
+) -> InfoJson<'a> {
+    InfoJson {
+        name: vm.name.as_str(),
+        uuid: vm.id.to_string(),
+        state: vm.state.value.as_str(),
+        node: vm.node.value.as_str(),
+        last_node: vm.last_node.value.as_ref().map(NodeName::as_str).unwrap_or_default(),
+        migrated: migrated(vm),
+        failed_reason: &vm.failed_reason.value,
+        running_on: running.iter().map(NodeName::as_str).collect(),
+        claim: vm.claim.value.iter().map(NodeName::as_str).collect(),
+        details: details.as_ref().ok(),
+        problem: details.as_ref().err().map(String::as_str),
+        xml,
+    }
+}
+
+fn state_lines(vm: &Vm, running: &[NodeName]) -> Vec<(&'static str, Cell)> {
+    let names: Vec<&str> = running.iter().map(NodeName::as_str).collect();
+    let or_nobody = |text: String| if text.is_empty() { "-".to_owned() } else { text };
+    let mut lines = vec![
+        ("name", Cell::from(vm.name.as_str())),
+        ("uuid", vm.id.to_string().into()),
+        ("asked", Cell::state(vm.state.value.as_str())),
+        ("node", vm.node.value.as_str().into()),
+        ("runs on", or_nobody(names.join(", ")).into()),
+        ("claimed by", or_nobody(vm.claim.value.to_string()).into()),
+        ("migrated", migrated(vm).into()),
+    ];
+    if !vm.failed_reason.value.is_empty() {
+        lines.push(("failed because", Cell::new(&vm.failed_reason.value, Look::Bad)));
+    }
+    lines
+}
+
+fn definition_lines(details: &DomainDetails, long: bool) -> Vec<(&'static str, Cell)> {
+    let unknown = || Cell::state("?");
+    let mut lines = vec![
+        ("description", Cell::from(&details.description)),
+        ("memory", details.memory_mib.map_or_else(unknown, |m| format!("{m} MiB").into())),
+        ("vCPUs", details.vcpus.map_or_else(unknown, |v| v.to_string().into())),
+        ("topology (S/C/T)", Cell::from(&details.vcpu_topology)),
+    ];
+    if !long {
+        lines.extend(details.networks.iter().map(|card| ("network", Cell::from(&card.source))));
+        lines.extend(details.disks.iter().map(|disk| ("disk", Cell::from(&disk.name))));
+        return lines;
+    }
+    lines.extend([
+        ("type", Cell::from(&details.os_type)),
+        ("architecture", Cell::from(&details.arch)),
+        ("machine", Cell::from(&details.machine)),
+        ("emulator", Cell::from(&details.emulator)),
+        ("features", details.features.join(" ").into()),
+        ("console", Cell::from(&details.console)),
+        ("console log", details.console_log.as_deref().unwrap_or("none").into()),
+    ]);
+    lines.extend(details.networks.iter().map(|card| {
+        ("network", format!("{} {} {} {}", card.kind, card.source, card.model, card.mac).into())
+    }));
+    lines.extend(
+        details
+            .disks
+            .iter()
+            .map(|disk| ("disk", format!("{} {} {} {}", disk.dev, disk.bus, disk.kind, disk.name).into())),
+    );
+    lines
+        .extend(details.controllers.iter().map(|c| ("controller", format!("{} {}", c.kind, c.model).into())));
+    lines
+}

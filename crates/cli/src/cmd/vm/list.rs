@@ -1,0 +1,201 @@
+//! `pvc vm list`. One broken VM is a row with question marks and a footnote; it never breaks the list.
+//!
+//! What is asked (`asked`, `node`) and what is seen (`runs on`) stand in columns of their own.
+
+use std::collections::BTreeMap;
+
+use pvc_core::model::{DomainDetails, Entry, NodeName, Vm, VmId};
+use pvc_store::schema::vm;
+use serde::Serialize;
+
+use crate::{
+    args,
+    connect::Connection,
+    failure::Failure,
+    print::{
+        Out,
+        table::{Cell, Look, printable, table},
+    },
+    read::{Listed, Listing},
+};
+
+pub(super) async fn list(cluster: &Connection, out: &Out, args: &args::List) -> Result<(), Failure> {
+    let nodes = cluster.nodes().await?;
+    let target = args.target.as_deref().map(|node| nodes.find(node)).transpose()?.map(|node| &node.name);
+    let mut listing = cluster.listing().await?;
+    listing.vms.retain(|listed| {
+        let matches = |l: &regex_lite::Regex| l.is_match(&listed.name) || l.is_match(&listed.id.to_string());
+        let wanted = |vm: &Vm| {
+            args.state.is_none_or(|s| vm.state.value == s) && target.is_none_or(|t| vm.node.value == *t)
+        };
+        // Whether a broken one would match is unknown: it shows in the unfiltered list.
+        let unfiltered = args.state.is_none() && target.is_none();
+        args.limit.as_ref().is_none_or(matches) && listed.entry.good().map_or(unfiltered, wanted)
+    });
+    if args.limit.is_some() || args.state.is_some() || target.is_some() {
+        listing.strays.clear();
+    }
+    let running = nodes.running();
+    let details = if args.long { details(cluster, &listing).await? } else { BTreeMap::new() };
+    if args.raw {
+        return raw(&listing, out);
+    }
+    if out.is_json() {
+        json(&listing, &running, &details, out)
+    } else {
+        people(&listing, &running, &details, args.long, out)
+    }
+}
+
+/// What the definitions say, or why they cannot be read.
+async fn details(
+    cluster: &Connection,
+    listing: &Listing,
+) -> Result<BTreeMap<VmId, Result<DomainDetails, String>>, Failure> {
+    let ids: Vec<VmId> = listing.vms.iter().map(|listed| listed.id).collect();
+    let paths: Vec<String> = ids.iter().map(|&id| vm::xml_path(id)).collect();
+    let read = |value: Option<pvc_store::Value>| {
+        let value = value.ok_or("it has no definition")?;
+        let xml =
+            std::str::from_utf8(&value.data).map_err(|e| format!("the definition is not UTF-8 text: {e}"))?;
+        DomainDetails::parse(xml).map_err(|e| format!("the definition is unreadable: {e}"))
+    };
+    let values = cluster.store.get_many(&paths).await?;
+    Ok(ids.into_iter().zip(values.into_iter().map(read)).collect())
+}
+
+fn raw(listing: &Listing, out: &Out) -> Result<(), Failure> {
+    let names: Vec<&str> = listing.vms.iter().map(|listed| listed.name.as_str()).collect();
+    if out.is_json() {
+        return out.json(&names);
+    }
+    out.write(&names.iter().map(|name| printable(name) + "\n").collect::<String>())
+}
+
+/// A VM in JSON, with the words of the API. `running_on` is what the nodes report, all else what is asked of them.
+#[derive(Serialize)]
+struct VmJson<'a> {
+    name: &'a str,
+    uuid: VmId,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    state: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    node: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_node: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    migrated: Option<String>,
+    running_on: Vec<&'a str>,
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    details: Option<&'a DomainDetails>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    problems: Vec<String>,
+}
+
+type Running = BTreeMap<VmId, Vec<NodeName>>;
+type Details = BTreeMap<VmId, Result<DomainDetails, String>>;
+
+fn json(listing: &Listing, running: &Running, details: &Details, out: &Out) -> Result<(), Failure> {
+    let one = |listed: &'_ Listed| -> serde_json::Value {
+        let vm = listed.entry.good();
+        let running_on = running.get(&listed.id).into_iter().flatten().map(NodeName::as_str).collect();
+        let value = VmJson {
+            name: &listed.name,
+            uuid: listed.id,
+            state: vm.map(|vm| vm.state.value.as_str()),
+            node: vm.map(|vm| vm.node.value.as_str()),
+            last_node: vm.and_then(|vm| vm.last_node.value.as_ref()).map(NodeName::as_str),
+            migrated: vm.map(migrated),
+            running_on,
+            details: details.get(&listed.id).and_then(|d| d.as_ref().ok()),
+            problems: problems(listed, details),
+        };
+        serde_json::to_value(value).unwrap_or_default()
+    };
+    out.json(&listing.vms.iter().map(one).collect::<Vec<_>>())
+}
+
+fn people(
+    listing: &Listing,
+    running: &Running,
+    details: &Details,
+    long: bool,
+    out: &Out,
+) -> Result<(), Failure> {
+    let mut header = vec!["name", "uuid", "asked", "node", "runs on", "migrated"];
+    if long {
+        header.extend(["memory", "vcpus", "networks"]);
+    }
+    let row = |listed: &Listed| {
+        let mut row = vec![Cell::from(&listed.name), listed.id.to_string().into()];
+        match &listed.entry {
+            Entry::Good(vm) => row.extend([
+                Cell::state(vm.state.value.as_str()),
+                vm.node.value.as_str().into(),
+                runs_on(vm, running),
+                migrated(vm).into(),
+            ]),
+            Entry::Bad(_) => row.extend(std::iter::repeat_n(Cell::state("?"), 4)),
+        }
+        match details.get(&listed.id) {
+            _ if !long => {}
+            Some(Ok(details)) => row.extend(in_definition(details)),
+            _ => row.extend(std::iter::repeat_n(Cell::state("?"), 3)),
+        }
+        row
+    };
+    let rows: Vec<Vec<Cell>> = listing.vms.iter().map(row).collect();
+    let mut text = table(&header, &rows, out.colour());
+    for listed in &listing.vms {
+        for problem in problems(listed, details) {
+            text.push_str(&printable(&format!("? {}: {problem}", listed.name)));
+            text.push('\n');
+        }
+    }
+    for stray in &listing.strays {
+        text.push_str(&printable(&format!("? {stray}")));
+        text.push('\n');
+    }
+    out.write(&text)
+}
+
+fn in_definition(details: &DomainDetails) -> [Cell; 3] {
+    let number = |n: Option<u64>| n.map_or_else(|| Cell::state("?"), |n| n.to_string().into());
+    let sources: Vec<&str> = details.networks.iter().map(|card| card.source.as_str()).collect();
+    let sources = if sources.is_empty() { "-".to_owned() } else { sources.join(",") };
+    [number(details.memory_mib), number(details.vcpus.map(u64::from)), sources.into()]
+}
+
+/// The nodes that report to run it. Red: elsewhere than asked; yellow: not where it is asked to.
+fn runs_on(vm: &Vm, running: &Running) -> Cell {
+    use pvc_core::model::VmState::{Delete, Failed, Migrate, Restart, Shutdown, Start, Stop};
+    let nodes = running.get(&vm.id).map(Vec::as_slice).unwrap_or_default();
+    let asked_to_run = match vm.state.value {
+        Start | Restart | Migrate => true,
+        Stop | Shutdown | Failed | Delete => false,
+    };
+    let look = match nodes {
+        [] if asked_to_run => Look::Busy,
+        [] => Look::Plain,
+        [node] if *node == vm.node.value => Look::Good,
+        _ => Look::Bad,
+    };
+    let names: Vec<&str> = nodes.iter().map(NodeName::as_str).collect();
+    Cell::new(if names.is_empty() { "-".to_owned() } else { names.join(",") }, look)
+}
+
+/// `no`, or where it came from.
+pub(super) fn migrated(vm: &Vm) -> String {
+    vm.last_node.value.as_ref().map_or_else(|| "no".to_owned(), |node| format!("from {node}"))
+}
+
+fn problems(listed: &Listed, details: &Details) -> Vec<String> {
+    let mut problems = match &listed.entry {
+        Entry::Bad(problems) => problems.iter().map(ToString::to_string).collect(),
+        Entry::Good(_) => Vec::new(),
+    };
+    if let Some(Err(problem)) = details.get(&listed.id) {
+        problems.push(problem.clone());
+    }
+    problems
+}

@@ -1,0 +1,67 @@
+//! Finds the state store's servers and connects to them, within seconds or not at all.
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use pvc_store::{
+    Store,
+    zookeeper::{Options, ZooKeeperStore},
+};
+
+use crate::failure::Failure;
+
+/// How long a connection may take. A server on a local network answers within milliseconds.
+const CONNECT_WITHIN: Duration = Duration::from_secs(5);
+/// How long the end of the session may take; the server ends it anyway.
+const CLOSE_WITHIN: Duration = Duration::from_secs(1);
+const DEFAULT_CONFIG: &str = "/etc/pvc/pvcd.yaml";
+
+/// The servers, and who named them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Addresses {
+    /// As ZooKeeper clients write them.
+    pub(crate) connect: String,
+    source_of: String,
+}
+
+/// A connection to the state store.
+pub(crate) struct Connection {
+    /// The store.
+    pub(crate) store: Arc<dyn Store>,
+    /// Where it is, for messages.
+    pub(crate) addresses: String,
+}
+
+impl Connection {
+    /// Ends the session, so that the servers need not wait for it to expire.
+    pub(crate) async fn close(self) {
+        let _ = tokio::time::timeout(CLOSE_WITHIN, self.store.close()).await;
+    }
+}
+
+/// The servers given on the command line or in the environment, else those of the node's configuration.
+pub(crate) fn addresses(given: Option<&str>) -> Result<Addresses, Failure> {
+    if let Some(connect) = given.map(str::trim).filter(|text| !text.is_empty()) {
+        return Ok(Addresses { connect: connect.to_owned(), source_of: "-z or PVC_ZOOKEEPER".into() });
+    }
+    let file =
+        std::env::var_os("PVCD_CONFIG_FILE").map_or_else(|| PathBuf::from(DEFAULT_CONFIG), PathBuf::from);
+    let shown = file.display().to_string();
+    let text = std::fs::read_to_string(&file)
+        .map_err(|e| Failure::NoAddress(format!("{shown} cannot be read: {e}")))?;
+    let coordinators =
+        pvc_config::coordinators_of(&text, &shown).map_err(|e| Failure::NoAddress(format!("\n{}", e.render(false).trim_end())))?;
+    Ok(Addresses { connect: pvc_config::connect_string(&coordinators), source_of: shown })
+}
+
+/// Connects; returns when the session is established.
+pub(crate) async fn connect(addresses: Addresses) -> Result<Connection, Failure> {
+    let options = Options { request_timeout: CONNECT_WITHIN, ..Options::new(addresses.connect.as_str()) };
+    let store: Arc<dyn Store> = ZooKeeperStore::start(options);
+    let mut session = store.session();
+    let connected = tokio::time::timeout(CONNECT_WITHIN, session.wait_for(|s| s.is_healthy())).await;
+    if !matches!(connected, Ok(Ok(_))) {
+        let Addresses { connect, source_of } = addresses;
+        return Err(Failure::Unreachable { addresses: connect, source_of });
+    }
+    Ok(Connection { store, addresses: addresses.connect })
+}

@@ -1,0 +1,181 @@
+//! Reads what a command needs and no more: a few requests with many keys each, no mirror of the whole tree.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use pvc_core::{
+    command::{Refusal, RefusalKind, Roster, find},
+    model::{DaemonState, Entry, Node, NodeName, Problem, Vm, VmId},
+};
+use pvc_store::{
+    Children, Store,
+    schema::{node, vm},
+};
+
+use crate::{connect::Connection, failure::Failure};
+
+/// All nodes.
+#[derive(Debug, Default)]
+pub(crate) struct Nodes {
+    /// By name.
+    pub(crate) good: Vec<Node>,
+    /// Those whose keys are not in order.
+    pub(crate) bad: Vec<(String, Vec<Problem>)>,
+}
+
+impl Nodes {
+    /// Which nodes report to be running which VMs. Only daemons that work are believed.
+    pub(crate) fn running(&self) -> BTreeMap<VmId, Vec<NodeName>> {
+        let mut running: BTreeMap<VmId, Vec<NodeName>> = BTreeMap::new();
+        for node in self.good.iter().filter(|node| node.daemon_state.value == DaemonState::Run) {
+            for id in node.report.running.iter().collect::<BTreeSet<_>>() {
+                running.entry(*id).or_default().push(node.name.clone());
+            }
+        }
+        running
+    }
+
+    /// The node of that name.
+    pub(crate) fn get(&self, name: &NodeName) -> Option<&Node> {
+        self.good.iter().find(|node| node.name == *name)
+    }
+
+    /// The node an operator means; one that exists but is unreadable is answered with its problems.
+    pub(crate) fn find(&self, reference: &str) -> Result<&Node, Failure> {
+        if let Some((_, problems)) = self.bad.iter().find(|(name, _)| name == reference) {
+            return Err(unreadable(&format!("node {reference}"), problems));
+        }
+        Ok(find::node(self.good.iter(), reference)?)
+    }
+}
+
+/// One VM of a list: its name as found, and the VM or what is wrong with it.
+#[derive(Debug)]
+pub(crate) struct Listed {
+    pub(crate) id: VmId,
+    pub(crate) name: String,
+    pub(crate) entry: Entry<Vm>,
+}
+
+/// What a list needs to know.
+#[derive(Debug, Default)]
+pub(crate) struct Listing {
+    pub(crate) vms: Vec<Listed>,
+    /// Keys below `/domains` that are no VMs.
+    pub(crate) strays: Vec<Problem>,
+}
+
+impl Connection {
+    fn store(&self) -> &dyn Store {
+        &*self.store
+    }
+
+    async fn children(&self, root: &str) -> Result<Children, Failure> {
+        let children = self.store.children(root).await?;
+        children.ok_or_else(|| Failure::Uninitialised { addresses: self.addresses.clone() })
+    }
+
+    /// Reads all nodes.
+    pub(crate) async fn nodes(&self) -> Result<Nodes, Failure> {
+        let mut children = self.children(node::ROOT).await?;
+        children.sort_unstable();
+        let mut nodes = Nodes::default();
+        let mut names: Vec<NodeName> = Vec::with_capacity(children.len());
+        for child in children {
+            match child.parse() {
+                Ok(name) => names.push(name),
+                Err(e) => nodes.bad.push((child.clone(), vec![problem(node::ROOT, &child, &e)])),
+            }
+        }
+        let paths: Vec<Vec<String>> = names.iter().map(node::paths).collect();
+        let mut values = self.store.get_many(&paths.concat()).await?.into_iter();
+        for (name, paths) in names.iter().zip(paths) {
+            let values: Vec<_> = values.by_ref().take(paths.len()).collect();
+            match node::decode(name, &values) {
+                Some(Entry::Good(node)) => nodes.good.push(node),
+                Some(Entry::Bad(problems)) => nodes.bad.push((name.to_string(), problems)),
+                // Deleted between the two requests.
+                None => {}
+            }
+        }
+        Ok(nodes)
+    }
+
+    /// Reads the names of all VMs.
+    pub(crate) async fn roster(&self) -> Result<Roster, Failure> {
+        let ids: Vec<VmId> = self.children(vm::ROOT).await?.iter().filter_map(|id| id.parse().ok()).collect();
+        let paths: Vec<String> = ids.iter().map(|&id| vm::path(id)).collect();
+        let values = self.store.get_many(&paths).await?;
+        let named = ids.into_iter().zip(values).filter_map(|(id, value)| Some((id, text(&value?.data))));
+        Ok(named.collect())
+    }
+
+    /// Reads what the list of VMs shows: the first four keys of each.
+    pub(crate) async fn listing(&self) -> Result<Listing, Failure> {
+        const KEYS: usize = 4;
+        let mut listing = Listing::default();
+        let mut ids: Vec<VmId> = Vec::new();
+        for child in self.children(vm::ROOT).await? {
+            match child.parse() {
+                Ok(id) => ids.push(id),
+                Err(e) => listing.strays.push(problem(vm::ROOT, &child, &e)),
+            }
+        }
+        listing.strays.sort_unstable_by(|a, b| a.key.cmp(&b.key));
+        let paths: Vec<String> = ids.iter().flat_map(|&id| vm::paths(id).into_iter().take(KEYS)).collect();
+        let values = self.store.get_many(&paths).await?;
+        for (&id, values) in ids.iter().zip(values.chunks(KEYS)) {
+            let (Some(Some(own)), Some(entry)) = (values.first(), vm::decode(id, values, None)) else {
+                continue;
+            };
+            listing.vms.push(Listed { id, name: text(&own.data), entry });
+        }
+        listing.vms.sort_by(|a, b| a.name.cmp(&b.name).then(a.id.cmp(&b.id)));
+        Ok(listing)
+    }
+
+    /// Finds the VM an operator means.
+    pub(crate) async fn find_vm(&self, reference: &str) -> Result<VmId, Failure> {
+        Ok(self.roster().await?.find(reference)?)
+    }
+
+    /// Reads a VM that is known to have existed a moment ago.
+    pub(crate) async fn entry(&self, id: VmId) -> Result<Entry<Vm>, Failure> {
+        vm::read(self.store(), id).await?.ok_or_else(|| gone(id).into())
+    }
+
+    /// Reads a VM that must be in order.
+    pub(crate) async fn vm(&self, id: VmId) -> Result<Vm, Failure> {
+        match self.entry(id).await? {
+            Entry::Good(vm) => Ok(vm),
+            Entry::Bad(problems) => Err(unreadable(&format!("VM {id}"), &problems)),
+        }
+    }
+
+    /// Reads a VM's definition.
+    pub(crate) async fn xml(&self, id: VmId) -> Result<Option<String>, Failure> {
+        Ok(vm::read_xml(self.store(), id).await?.map(|(xml, _)| xml))
+    }
+}
+
+/// A VM that was there a moment ago.
+pub(crate) fn gone(id: VmId) -> Refusal {
+    Refusal {
+        kind: RefusalKind::NotFound,
+        what: format!("VM {id} is gone"),
+        why: "somebody has undefined it meanwhile".into(),
+        todo: "`pvc vm list` shows all VMs".into(),
+    }
+}
+
+fn unreadable(what: &str, problems: &[Problem]) -> Failure {
+    let list: Vec<String> = problems.iter().map(Problem::to_string).collect();
+    Failure::Failed(format!("{what} is not in order, so nothing is done with it: {}", list.join("; ")))
+}
+
+fn problem(root: &str, child: &str, e: &pvc_core::model::NameError) -> Problem {
+    Problem { key: format!("{root}/{child}"), what: e.to_string() }
+}
+
+fn text(data: &[u8]) -> String {
+    String::from_utf8_lossy(data).into_owned()
+}
