@@ -26,8 +26,9 @@ pub(super) fn check(root: &Path) -> Result<Vec<Finding>> {
     let mut findings = Vec::new();
     for path in paths {
         let place = path.strip_prefix(root).unwrap_or(&path).display().to_string();
-        findings
-            .extend(faults(&read(&path)?).into_iter().map(|fault| Finding { place: place.clone(), fault }));
+        let is_tests = path.file_name().is_some_and(|name| name == "tests.rs");
+        let faults = faults(&read(&path)?, is_tests);
+        findings.extend(faults.into_iter().map(|fault| Finding { place: place.clone(), fault }));
     }
     findings.extend(unlisted_decisions(&root.join("docs/decisions"))?);
     Ok(findings)
