@@ -1,11 +1,28 @@
 //! The state tree in memory: list + watch → `Arc<ClusterView>`, one writer, cheap readers.
+//!
+//! Events only say which object to read again; the content of an object is always what a read gave. Whatever is missed while
+//! the connection is lost is found by listing again. Never holds definitions or console logs: of the former only the version,
+//! of the latter nothing, which keeps a thousand VMs within a few MiB. Never decides from being up to date: it may lag, and
+//! every write is checked against versions.
 
-use std::{sync::Arc, time::Duration};
+mod dirty;
+mod picture;
+mod task;
+#[cfg(any())]
+mod tests;
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use pvc_core::model::{ClusterView, Subject};
-use tokio::sync::mpsc;
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    time::timeout,
+};
 
-use crate::Store;
+use crate::{Session, Store};
 
 /// Why the mirror cannot promise to be up to date.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -14,38 +31,83 @@ pub struct NotCaughtUp(pub &'static str);
 
 /// A mirror of the nodes, VMs and root keys. Cheap to clone; all clones share one task, which ends with the last clone.
 #[derive(Debug, Clone)]
-pub struct Mirror {}
+pub struct Mirror {
+    view: watch::Receiver<Arc<ClusterView>>,
+    status: watch::Receiver<Status>,
+    session: watch::Receiver<Session>,
+    subscribers: Arc<Subscribers>,
+    questions: mpsc::UnboundedSender<Question>,
+}
+
+/// Asks the task to answer when it has read everything that was reported before.
+type Question = oneshot::Sender<Result<(), NotCaughtUp>>;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+struct Status {
+    /// The first listing is complete.
+    ready: bool,
+    /// Nothing can have been missed since the last listing.
+    current: bool,
+}
+
+/// Who wants to know of changes. The lock also orders publishing a view and subscribing, so that no change falls between.
+type Subscribers = Mutex<Vec<mpsc::UnboundedSender<Subject>>>;
 
 impl Mirror {
-    /// Starts mirroring; returns at once with an empty view.
+    /// Starts mirroring; returns at once with an empty view. Needs a tokio runtime.
     pub fn start(store: Arc<dyn Store>) -> Self {
-        let _ = store;
-        unimplemented!()
+        let (view_tx, view) = watch::channel(Arc::new(ClusterView::default()));
+        let (status_tx, status) = watch::channel(Status::default());
+        let (questions, asked) = mpsc::unbounded_channel();
+        let subscribers = Arc::new(Subscribers::default());
+        let session = store.session();
+        let task = task::Task::new(store, view_tx, status_tx, Arc::clone(&subscribers));
+        tokio::spawn(task.run(asked));
+        Self { view, status, session, subscribers, questions }
     }
 
     /// The latest view. May lag behind: check versions when writing.
     pub fn view(&self) -> Arc<ClusterView> {
-        unimplemented!()
+        self.view.borrow().clone()
     }
 
-    /// Which subjects changed, from now on: first everything there is, then each that changed or was deleted.
+    /// The latest view, and a signal at each new one.
+    pub fn views(&self) -> watch::Receiver<Arc<ClusterView>> {
+        self.view.clone()
+    }
+
+    /// Which subjects changed: first everything there is, then each that is added, changed or deleted. The view that shows a
+    /// change is always published before its subject is sent.
     pub fn changes(&self) -> mpsc::UnboundedReceiver<Subject> {
-        unimplemented!()
+        let (tx, rx) = mpsc::unbounded_channel();
+        let mut subscribers = self.subscribers.lock().unwrap_or_else(PoisonError::into_inner);
+        for subject in picture::subjects(&self.view()) {
+            let _receiver_is_here = tx.send(subject);
+        }
+        subscribers.push(tx);
+        rx
     }
 
-    /// Returns when the first listing is complete.
+    /// Returns when the first listing is complete, or the store is closed.
     pub async fn ready(&self) {
-        unimplemented!()
+        let mut status = self.status.clone();
+        let _closed = status.wait_for(|s| s.ready).await;
     }
 
-    /// Read-your-writes: returns when the view holds everything that this store committed before the call.
+    /// Read-your-writes: returns when the view holds everything that this store had committed before the call.
     pub async fn caught_up(&self, within: Duration) -> Result<(), NotCaughtUp> {
-        let _ = within;
-        unimplemented!()
+        const CLOSED: NotCaughtUp = NotCaughtUp("the state store is closed");
+        let (question, answer) = oneshot::channel();
+        self.questions.send(question).map_err(|_| CLOSED)?;
+        match timeout(within, answer).await {
+            Ok(answer) => answer.unwrap_or(Err(CLOSED)),
+            Err(_) => Err(NotCaughtUp("the state store does not answer in time")),
+        }
     }
 
-    /// Whether the view is complete and the session has been healthy ever since it became so.
+    /// Whether the view is complete and the session has been healthy ever since it became so. It may still lag by what is
+    /// on its way.
     pub fn synced(&self) -> bool {
-        unimplemented!()
+        self.status.borrow().current && self.session.borrow().is_healthy()
     }
 }

@@ -178,10 +178,19 @@ fn figures(report: &NodeReport) -> [String; 10] {
     ]
 }
 
+const OWN_KEYS: [&str; 5] = [MODE, DAEMON_STATE, ROUTER_STATE, DOMAIN_STATE, STATIC_DATA];
+
+/// The number of keys that [`paths`] names.
+pub(crate) const READ_KEYS: usize = 1 + OWN_KEYS.len() + FIGURES.len();
+
+/// Whether a key below a node is among those that [`paths`] names.
+pub(crate) fn is_read(key: &str) -> bool {
+    OWN_KEYS.contains(&key) || FIGURES.contains(&key)
+}
+
 /// The keys that make a [`Node`], in the order that [`decode`] takes them. Passwords are not among them.
 pub fn paths(name: &NodeName) -> Vec<String> {
-    let own = [MODE, DAEMON_STATE, ROUTER_STATE, DOMAIN_STATE, STATIC_DATA];
-    std::iter::once(path(name)).chain(own.iter().chain(&FIGURES).map(|k| key(name, k))).collect()
+    std::iter::once(path(name)).chain(OWN_KEYS.iter().chain(&FIGURES).map(|k| key(name, k))).collect()
 }
 
 /// A node from the values of its [`paths`]; `None` if there is no such node.

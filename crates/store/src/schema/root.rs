@@ -1,12 +1,17 @@
 //! The root keys: what must exist before anything else, and the version of the tree's layout.
 
-use pvc_core::model::Problem;
+use pvc_core::model::{NodeName, Problem};
 
-use super::SchemaError;
-use crate::{CommitError, Store, StoreError, Transaction};
+use super::{
+    SchemaError,
+    text::{Decoder, present},
+};
+use crate::{CommitError, Store, StoreError, Transaction, Value};
 
 /// The wish and fact of who is primary coordinator.
 pub const PRIMARY_NODE: &str = "/primary_node";
+/// The parent of all client networks.
+pub const NETWORKS: &str = "/networks";
 /// The layout of the keys that are ours **(ours)**.
 pub const SCHEMA: &str = "/pvc/schema";
 /// The layout that this program knows.
@@ -17,7 +22,7 @@ const KEYS: [(&str, &str); 17] = [
     (super::node::ROOT, ""),
     (PRIMARY_NODE, "none"),
     (super::vm::ROOT, ""),
-    ("/networks", ""),
+    (NETWORKS, ""),
     ("/ceph", ""),
     ("/ceph/osds", ""),
     ("/ceph/pools", ""),
@@ -66,6 +71,14 @@ pub async fn is_initialised(store: &dyn Store) -> Result<bool, StoreError> {
     let paths: Vec<String> =
         KEYS.iter().map(|(path, _)| (*path).to_owned()).filter(|p| !p.starts_with("/pvc")).collect();
     Ok(store.stat_many(&paths).await?.iter().all(Option::is_some))
+}
+
+/// Who is or shall be primary coordinator; absent, empty and `none` all mean nobody.
+pub fn decode_primary(value: Option<&Value>) -> Result<Option<NodeName>, Problem> {
+    let mut d = Decoder::default();
+    let text = d.text(PRIMARY_NODE, value).and_then(present).filter(|text| *text != "none");
+    let node = text.and_then(|text| d.parse(PRIMARY_NODE, text));
+    d.problems.into_iter().next().map_or(Ok(node), Err)
 }
 
 fn check_version(found: &[u8]) -> Result<(), SchemaError> {

@@ -6,11 +6,11 @@ mod change;
 #[cfg(any())]
 mod tests;
 
-use pvc_core::model::{Claim, Entry, Explanation, NodeName, Problem, Vm, VmId, VmKey, VmName, VmState};
+use pvc_core::model::{Claim, Entry, Explanation, NameError, NodeName, Problem, Vm, VmId, VmKey, VmName, VmState};
 
 pub use self::change::{apply, transaction};
 use super::text::{Decoder, field, present};
-use crate::store::{Stat, Store, StoreError, Transaction, Value};
+use crate::store::{Store, StoreError, Transaction, Value};
 
 /// The parent of all VMs.
 pub const ROOT: &str = "/domains";
@@ -50,6 +50,20 @@ pub fn explain_path(id: VmId) -> String {
     format!("{EXPLAIN_ROOT}/{id}")
 }
 
+/// The VM that a key below [`ROOT`] names, in the one spelling that leads back to that key.
+pub(crate) fn id_of_key(name: &str) -> Result<VmId, NameError> {
+    let id: VmId = name.parse()?;
+    if id.to_string() == name {
+        return Ok(id);
+    }
+    Err(NameError { what: "VM UUID", found: name.to_owned(), allowed: "a UUID in lower case" })
+}
+
+/// Whether a key below a VM is among those that [`paths`] names.
+pub(crate) fn is_read(key: &str) -> bool {
+    matches!(key, "state" | "node" | "lastnode" | "failedreason" | "rbdlist" | "claim")
+}
+
 /// The number of keys that [`paths`] names.
 pub(crate) const READ_KEYS: usize = 7;
 
@@ -67,7 +81,7 @@ pub fn paths(id: VmId) -> [String; READ_KEYS] {
 }
 
 /// A VM from the values of its [`paths`] and the version of its `xml`; `None` if there is no such VM.
-pub fn decode(id: VmId, values: &[Option<Value>], xml: Option<Stat>) -> Option<Entry<Vm>> {
+pub fn decode(id: VmId, values: &[Option<Value>], xml_version: Option<i32>) -> Option<Entry<Vm>> {
     let keys = paths(id);
     let value = |i: usize| values.get(i).and_then(Option::as_ref);
     let name_value = value(0)?;
@@ -83,7 +97,7 @@ pub fn decode(id: VmId, values: &[Option<Value>], xml: Option<Stat>) -> Option<E
     let claim = d.text(&keys[6], value(6)).and_then(|text| d.parse::<Claim>(&keys[6], text));
     let claim = field(claim.unwrap_or_default(), value(6));
     if let (Some(name), Some(state), Some(node), true) = (name, state, node, d.problems.is_empty()) {
-        let (name, xml_version) = (name.value, xml.map(|x| x.version));
+        let name = name.value;
         return Some(Entry::Good(Vm {
             id,
             name,
@@ -103,7 +117,7 @@ pub fn decode(id: VmId, values: &[Option<Value>], xml: Option<Stat>) -> Option<E
 pub async fn read(store: &dyn Store, id: VmId) -> Result<Option<Entry<Vm>>, StoreError> {
     let values = store.get_many(&paths(id)).await?;
     let xml = store.stat_many(&[xml_path(id)]).await?;
-    Ok(decode(id, &values, xml.first().copied().flatten()))
+    Ok(decode(id, &values, xml.first().copied().flatten().map(|xml| xml.version)))
 }
 
 /// Reads a VM's definition and its version; `None` if it has none.

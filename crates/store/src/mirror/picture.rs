@@ -1,0 +1,99 @@
+//! The view that is being made: what was read goes in, what differs comes out.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Display,
+    sync::Arc,
+};
+
+use pvc_core::model::{ClusterView, Entry, Node, NodeName, Problem, Subject, Vm, VmId};
+
+use super::dirty::Root;
+
+/// All subjects of a view.
+pub(super) fn subjects(view: &ClusterView) -> impl Iterator<Item = Subject> {
+    let nodes = view.nodes.keys().cloned().map(Subject::Node);
+    let vms = view.vms.keys().copied().map(Subject::Vm);
+    nodes.chain(vms).chain(view.primary_node.is_some().then_some(Subject::Primary))
+}
+
+/// The writer's copy of the view; its parts are shared with the published one until they change.
+#[derive(Debug, Default)]
+pub(super) struct Picture {
+    view: ClusterView,
+    strays: BTreeMap<Root, Vec<Problem>>,
+    changed: BTreeSet<Subject>,
+    /// Something differs that is no subject's.
+    otherwise: bool,
+}
+
+impl Picture {
+    pub(super) fn view(&self) -> &ClusterView {
+        &self.view
+    }
+
+    /// What has changed since the last call, if anything: the new view and the subjects that differ.
+    pub(super) fn take_changes(&mut self) -> Option<(ClusterView, BTreeSet<Subject>)> {
+        let changed = std::mem::take(&mut self.changed);
+        let otherwise = std::mem::take(&mut self.otherwise);
+        (otherwise || !changed.is_empty()).then(|| (self.view.clone(), changed))
+    }
+
+    pub(super) fn set_node(&mut self, name: &NodeName, entry: Option<Entry<Node>>) {
+        if put(&mut self.view.nodes, name, entry) {
+            self.changed.insert(Subject::Node(name.clone()));
+        }
+    }
+
+    pub(super) fn set_vm(&mut self, id: VmId, entry: Option<Entry<Vm>>) {
+        if put(&mut self.view.vms, &id, entry) {
+            self.changed.insert(Subject::Vm(id));
+        }
+    }
+
+    pub(super) fn set_primary(&mut self, node: Option<NodeName>, problem: Option<Problem>) {
+        if self.view.primary_node != node {
+            self.view.primary_node = node;
+            self.changed.insert(Subject::Primary);
+        }
+        self.set_strays(Root::Primary, problem.into_iter().collect());
+    }
+
+    pub(super) fn set_networks_count(&mut self, count: u64) {
+        self.otherwise |= self.view.networks_count != count;
+        self.view.networks_count = count;
+    }
+
+    /// Replaces what is wrong with the names below a root.
+    pub(super) fn set_strays(&mut self, root: Root, mut problems: Vec<Problem>) {
+        problems.sort_by(|a, b| a.key.cmp(&b.key));
+        if self.strays.get(&root).map_or(&[][..], Vec::as_slice) == problems {
+            return;
+        }
+        self.strays.insert(root, problems);
+        self.view.strays = Arc::new(self.strays.values().flatten().cloned().collect());
+        self.otherwise = true;
+    }
+}
+
+/// A key below a root that is no object's.
+pub(super) fn stray(root: Root, name: &str, why: impl Display) -> Problem {
+    Problem { key: format!("{}/{name}", root.path()), what: why.to_string() }
+}
+
+/// Puts or removes an entry; false if that made no difference.
+fn put<K: Ord + Clone, T: Clone + PartialEq>(
+    map: &mut Arc<BTreeMap<K, Arc<Entry<T>>>>,
+    key: &K,
+    entry: Option<Entry<T>>,
+) -> bool {
+    if map.get(key).map(Arc::as_ref) == entry.as_ref() {
+        return false;
+    }
+    let map = Arc::make_mut(map);
+    match entry {
+        Some(entry) => map.insert(key.clone(), Arc::new(entry)),
+        None => map.remove(key),
+    };
+    true
+}

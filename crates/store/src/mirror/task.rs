@@ -1,0 +1,335 @@
+//! The one writer of the view: gathers events, reads what they name in as few requests as possible, publishes.
+//!
+//! ```text
+//! events (+ 1 ms) ─▶ Dirty ─▶ names, if needed ─▶ one multi-read ─▶ Picture ─▶ view, then subjects
+//!                      ▲                              │ failed: later again
+//!                      └──────────────────────────────┘
+//! ```
+
+use std::{
+    collections::BTreeSet,
+    future::poll_fn,
+    sync::{Arc, PoisonError},
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use pvc_core::model::{ClusterView, Entry, NodeName, Problem, Vm, VmId};
+use tokio::{
+    sync::{mpsc, watch},
+    time::{Instant, sleep, sleep_until},
+};
+use tracing::warn;
+
+use super::{
+    NotCaughtUp, Question, Status, Subscribers,
+    dirty::{Dirty, Root, VmParts},
+    picture::{self, Picture},
+};
+use crate::{
+    Session, Store, StoreError, Watch, WatchEvent,
+    schema::{node, root, vm},
+};
+
+/// The events of one transaction come within this time, so that they are read together.
+const GATHER: Duration = Duration::from_millis(1);
+/// Objects per read: bounds memory at the first listing.
+const OBJECTS_AT_ONCE: usize = 128;
+/// First and longest pause after a read that failed.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+pub(super) struct Task {
+    store: Arc<dyn Store>,
+    session: watch::Receiver<Session>,
+    watches: [(Root, Watch); 4],
+    /// Roots whose last word was `Resync`. The others may have changed without a word.
+    reported: BTreeSet<Root>,
+    dirty: Dirty,
+    picture: Picture,
+    questions: Vec<Question>,
+    retry: Option<(Instant, Duration)>,
+    view: watch::Sender<Arc<ClusterView>>,
+    status: watch::Sender<Status>,
+    subscribers: Arc<Subscribers>,
+}
+
+impl Task {
+    pub(super) fn new(
+        store: Arc<dyn Store>,
+        view: watch::Sender<Arc<ClusterView>>,
+        status: watch::Sender<Status>,
+        subscribers: Arc<Subscribers>,
+    ) -> Self {
+        Self {
+            session: store.session(),
+            watches: Root::ALL.map(|root| (root, store.watch(root.path()))),
+            store,
+            reported: BTreeSet::new(),
+            dirty: Dirty::default(),
+            picture: Picture::default(),
+            questions: Vec::new(),
+            retry: None,
+            view,
+            status,
+            subscribers,
+        }
+    }
+
+    /// Runs until the mirror is dropped or the store closed.
+    pub(super) async fn run(mut self, mut asked: mpsc::UnboundedReceiver<Question>) {
+        loop {
+            let retry = self.retry;
+            let hurry = tokio::select! {
+                event = next_event(&mut self.watches) => match event {
+                    Some((root, event)) => {
+                        self.note(root, event);
+                        false
+                    }
+                    None => break,
+                },
+                question = asked.recv() => match question {
+                    Some(question) => {
+                        self.questions.push(question);
+                        true
+                    }
+                    None => break,
+                },
+                () = sleep_until(retry.map_or_else(Instant::now, |(at, _)| at)), if retry.is_some() => true,
+            };
+            if !hurry {
+                tokio::select! {
+                    () = sleep(GATHER) => {}
+                    Some(question) = asked.recv() => self.questions.push(question),
+                }
+            }
+            if !self.note_all() {
+                break;
+            }
+            self.refresh().await;
+            self.answer();
+        }
+        self.status.send_modify(|status| status.current = false);
+    }
+
+    /// Notes what is queued; false if the store is closed.
+    fn note_all(&mut self) -> bool {
+        for i in 0..self.watches.len() {
+            loop {
+                let (root, watch) = &mut self.watches[i];
+                let root = *root;
+                match watch.try_recv() {
+                    Ok(event) => self.note(root, event),
+                    Err(mpsc::error::TryRecvError::Empty) => break,
+                    Err(mpsc::error::TryRecvError::Disconnected) => return false,
+                }
+            }
+        }
+        true
+    }
+
+    fn note(&mut self, root: Root, event: WatchEvent) {
+        match event {
+            WatchEvent::Changed(path) => self.dirty.key(root, &path),
+            WatchEvent::Resync => {
+                self.reported.insert(root);
+                self.dirty.everything(root);
+            }
+            WatchEvent::Interrupted => {
+                self.reported.remove(&root);
+                self.status.send_modify(|status| status.current = false);
+            }
+        }
+    }
+
+    /// Reads what is dirty and publishes what differs. On failure it stays dirty.
+    async fn refresh(&mut self) {
+        if !self.dirty.is_empty() {
+            let dirty = std::mem::take(&mut self.dirty);
+            match self.read(dirty.clone()).await {
+                Ok(()) => self.retry = None,
+                Err(error) => {
+                    self.dirty = dirty;
+                    let pause = self.retry.map_or(FIRST_PAUSE, |(_, pause)| (pause * 2).min(LONGEST_PAUSE));
+                    if self.retry.is_none() {
+                        warn!("the view of the cluster is not up to date: {error}: trying again");
+                    }
+                    self.retry = Some((Instant::now() + pause, pause));
+                    self.status.send_modify(|status| status.current = false);
+                }
+            }
+            self.publish();
+        }
+        if self.dirty.is_empty() && self.reported.len() == Root::ALL.len() {
+            self.status.send_if_modified(|status| {
+                let now = Status { ready: true, current: true };
+                std::mem::replace(status, now) != now
+            });
+        }
+    }
+
+    fn publish(&mut self) {
+        let Some((view, changed)) = self.picture.take_changes() else { return };
+        let mut subscribers = self.subscribers.lock().unwrap_or_else(PoisonError::into_inner);
+        self.view.send_replace(Arc::new(view));
+        subscribers.retain(|s| changed.iter().all(|subject| s.send(subject.clone()).is_ok()) && !s.is_closed());
+    }
+
+    /// Answers the questions that can be answered now.
+    fn answer(&mut self) {
+        let outcome = if !self.session.borrow().is_healthy() {
+            Err(NotCaughtUp("the connection to the state store is lost"))
+        } else if self.dirty.is_empty() && self.status.borrow().current {
+            Ok(())
+        } else {
+            // Being listed again: the answer comes with it.
+            self.questions.retain(|question| !question.is_closed());
+            return;
+        };
+        for question in self.questions.drain(..) {
+            let _asker_may_be_gone = question.send(outcome.clone());
+        }
+    }
+
+    async fn read(&mut self, mut dirty: Dirty) -> Result<(), StoreError> {
+        self.read_names(&mut dirty).await?;
+        if dirty.primary || dirty.networks {
+            self.read_roots().await?;
+        }
+        let nodes: Vec<NodeName> = std::mem::take(&mut dirty.nodes).into_iter().collect();
+        let vms: Vec<(VmId, VmParts)> = std::mem::take(&mut dirty.vms).into_iter().collect();
+        // The usual few of both together: one request.
+        let mut nodes = nodes.chunks(OBJECTS_AT_ONCE);
+        let mut vms = vms.chunks(OBJECTS_AT_ONCE);
+        loop {
+            let (some_nodes, some_vms) = (nodes.next().unwrap_or_default(), vms.next().unwrap_or_default());
+            if some_nodes.is_empty() && some_vms.is_empty() {
+                return Ok(());
+            }
+            self.read_objects(some_nodes, some_vms).await?;
+        }
+    }
+
+    /// Lists names where needed; what is to be read becomes dirty, what is gone is removed.
+    async fn read_names(&mut self, dirty: &mut Dirty) -> Result<(), StoreError> {
+        let roots: Vec<Root> = dirty.everything_in.union(&dirty.names_in).copied().collect();
+        if roots.is_empty() {
+            return Ok(());
+        }
+        let paths: Vec<String> = roots.iter().map(|root| root.path().to_owned()).collect();
+        let lists = self.store.children_many(&paths).await?;
+        for (root, names) in roots.into_iter().zip(lists) {
+            let all = dirty.everything_in.contains(&root);
+            let names = names.unwrap_or_default();
+            match root {
+                Root::Vms => self.sort_vms(&names, all, dirty),
+                _ => self.sort_nodes(&names, all, dirty),
+            }
+        }
+        Ok(())
+    }
+
+    fn sort_vms(&mut self, names: &[String], all: bool, dirty: &mut Dirty) {
+        let (mut strays, mut listed) = (Vec::new(), BTreeSet::new());
+        for name in names {
+            match vm::id_of_key(name) {
+                Ok(id) => drop(listed.insert(id)),
+                Err(why) => strays.push(picture::stray(Root::Vms, name, why)),
+            }
+        }
+        let known = &self.picture.view().vms;
+        let gone: Vec<VmId> = known.keys().filter(|id| !listed.contains(id)).copied().collect();
+        for id in listed {
+            if all || !known.contains_key(&id) {
+                dirty.vm(id, VmParts { xml: true });
+            }
+        }
+        for id in gone {
+            // One that is created right now is reported, and read, after this.
+            self.picture.set_vm(id, None);
+        }
+        self.picture.set_strays(Root::Vms, strays);
+    }
+
+    fn sort_nodes(&mut self, names: &[String], all: bool, dirty: &mut Dirty) {
+        let (mut strays, mut listed) = (Vec::new(), BTreeSet::new());
+        for name in names {
+            match name.parse::<NodeName>() {
+                Ok(name) => drop(listed.insert(name)),
+                Err(why) => strays.push(picture::stray(Root::Nodes, name, why)),
+            }
+        }
+        let known = &self.picture.view().nodes;
+        let gone: Vec<NodeName> = known.keys().filter(|name| !listed.contains(name)).cloned().collect();
+        for name in listed {
+            if all || !known.contains_key(&name) {
+                dirty.nodes.insert(name);
+            }
+        }
+        for name in gone {
+            self.picture.set_node(&name, None);
+        }
+        self.picture.set_strays(Root::Nodes, strays);
+    }
+
+    async fn read_roots(&mut self) -> Result<(), StoreError> {
+        let paths = [Root::Primary.path().to_owned(), Root::Networks.path().to_owned()];
+        let values = self.store.get_many(&paths).await?;
+        let networks = values.get(1).and_then(Option::as_ref).map_or(0, |v| v.children);
+        self.picture.set_networks_count(networks.into());
+        match root::decode_primary(values.first().and_then(Option::as_ref)) {
+            Ok(node) => self.picture.set_primary(node, None),
+            Err(problem) => self.picture.set_primary(None, Some::<Problem>(problem)),
+        }
+        Ok(())
+    }
+
+    async fn read_objects(&mut self, nodes: &[NodeName], vms: &[(VmId, VmParts)]) -> Result<(), StoreError> {
+        let node_paths = nodes.iter().flat_map(node::paths);
+        let paths: Vec<String> = node_paths.chain(vms.iter().flat_map(|(id, _)| vm::paths(*id))).collect();
+        // The version of a definition is kept from the last reading unless it may have changed.
+        let kept = |id: VmId| self.picture.view().vm(id).map(|vm| vm.xml_version);
+        let looked_at: Vec<VmId> =
+            vms.iter().filter(|(id, parts)| parts.xml || kept(*id).is_none()).map(|(id, _)| *id).collect();
+        let xml_paths: Vec<String> = looked_at.iter().map(|id| vm::xml_path(*id)).collect();
+        let (values, stats) = tokio::try_join!(self.store.get_many(&paths), self.stats(&xml_paths))?;
+
+        let mut values = values.as_slice();
+        for name in nodes {
+            let (own, rest) = values.split_at(node::READ_KEYS.min(values.len()));
+            values = rest;
+            self.picture.set_node(name, node::decode(name, own));
+        }
+        for (id, _) in vms {
+            let (own, rest) = values.split_at(vm::READ_KEYS.min(values.len()));
+            values = rest;
+            let xml_version = match looked_at.binary_search(id) {
+                Ok(i) => stats.get(i).copied().flatten().map(|stat| stat.version),
+                Err(_) => self.picture.view().vm(*id).and_then(|vm: &Vm| vm.xml_version),
+            };
+            let entry: Option<Entry<Vm>> = vm::decode(*id, own, xml_version);
+            self.picture.set_vm(*id, entry);
+        }
+        Ok(())
+    }
+
+    async fn stats(&self, paths: &[String]) -> Result<Vec<Option<crate::Stat>>, StoreError> {
+        if paths.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.store.stat_many(paths).await
+    }
+}
+
+/// The next event of any watch; `None` if the store is closed.
+async fn next_event(watches: &mut [(Root, Watch); 4]) -> Option<(Root, WatchEvent)> {
+    poll_fn(|cx: &mut Context<'_>| {
+        for (root, watch) in watches.iter_mut() {
+            if let Poll::Ready(event) = watch.poll_recv(cx) {
+                return Poll::Ready(event.map(|event| (*root, event)));
+            }
+        }
+        Poll::Pending
+    })
+    .await
+}
