@@ -87,7 +87,7 @@ async fn guests_outlive_a_killed_libvirtd_and_are_seen_by_the_next_one() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_start_cut_short_by_a_killed_libvirtd_is_reported_as_unknown() {
+async fn a_start_cut_short_by_a_killed_libvirtd_ends_with_unavailable() {
     let libvirtd = LibvirtdProcess::start().unwrap();
     let hypervisor = connect(&libvirtd.uri(), Deadlines::default()).await;
     // Frozen first, so that the kill surely falls between question and answer.
@@ -128,13 +128,15 @@ async fn calls_to_a_frozen_libvirtd_end_by_their_deadline_and_give_their_threads
             assert!(!matches!(error, HypervisorError::Refused(_)), "{error}");
         }
         assert!(began.elapsed() < SHORT * 3, "round {round} took {:?}", began.elapsed());
-        assert!(hypervisor.calls_under_way() <= 5, "{} calls hang", hypervisor.calls_under_way());
+        assert!(hypervisor.calls_under_way() <= 3, "{} calls hang", hypervisor.calls_under_way());
     }
-    until("keepalives ended the frozen connection", async || hypervisor.calls_under_way() == 0).await;
+    // Whoever opens a connection is held until libvirtd goes on; that is one at most.
+    until("keepalives ended the calls", async || hypervisor.calls_under_way() <= 1).await;
     libvirtd.thaw().unwrap();
     event(&mut events, |event| *event == Event::Disconnected).await;
     event(&mut events, |event| *event == Event::Connected).await;
-    hypervisor.active().await.unwrap();
+    assert_eq!(hypervisor.active().await.unwrap(), Vec::new(), "what came too late was not done");
+    until("every call has ended", async || hypervisor.calls_under_way() == 0).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,113 +1,62 @@
-//! Calls with deadlines on a connection whose calls may block for ever.
+//! Calls with deadlines, to a libvirt whose calls may block for ever.
 //!
-//! libvirtd handles four requests of a client at once; with a fifth it stops reading from it, and so answers no
-//! keepalives. Four slots, then, in three lanes, so that what is urgent never waits behind what may hang: a guest whose
-//! process hangs holds a shutdown request until it is powered off, and powering off is what frees it.
+//! A connection carries one call at a time. libvirt's client ends only one of several waiting calls when keepalives go
+//! unanswered (seen in 9.0: the call that inherits the socket polls it for ever), and libvirtd stops reading from a
+//! client with five requests under way. So questions take turns on the standing connection, and each change opens its
+//! own: a few milliseconds, and nothing that hangs can delay anything else.
 //!
-//! A call that misses its deadline keeps its thread and its slot until libvirt answers or the connection dies. The
-//! supervisor replaces a connection whose lane is full of such calls, up to `MAX_LINKS`; that bounds the threads.
+//! A call that misses its deadline keeps its thread and its slot until libvirt answers or keepalives end it; the slots
+//! of a lane bound how many. Lanes keep what is urgent from waiting behind what may hang: a guest whose process hangs
+//! holds a shutdown request until it is powered off, and powering off is what ends it.
 
-use std::{sync::Arc, time::Duration};
+use std::{ffi::CString, io, sync::Arc, time::Duration};
 
 use tokio::{
-    sync::{Semaphore, oneshot},
+    sync::{OwnedSemaphorePermit, Semaphore, oneshot},
     time::{Instant, timeout_at},
 };
 
 use super::{
     super::HypervisorError,
-    connection::{Connection, Fault},
+    connection::{Connection, Fault, Libvirt},
     workers::Workers,
 };
 
-/// Connections that may exist at once: the one in use and those that still have calls to finish.
-pub(super) const MAX_LINKS: usize = 4;
-
-/// Which calls share slots.
+/// Changes that share slots.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Lane {
-    /// Answered from libvirtd's memory, fast unless libvirtd itself hangs.
-    Read,
-    /// Starts and shutdown requests.
-    Change,
-    /// Powering off.
+    Start,
+    Shutdown,
     PowerOff,
 }
 
-/// A connection with its slots.
-pub(super) struct Link {
-    /// Taken when dropped only.
-    connection: Option<Connection>,
-    workers: Arc<Workers>,
-    slots: [Arc<Semaphore>; 3],
-    /// Tells the supervisor's connections apart.
-    pub(super) generation: u64,
+/// How many calls of each lane may be under way.
+const SLOTS: [usize; 3] = [4, 8, 4];
+
+/// How libvirt is reached.
+#[derive(Clone)]
+pub(super) struct Target {
+    pub(super) libvirt: Libvirt,
+    pub(super) uri: CString,
+    /// See `Deadlines::probe`.
+    pub(super) probe: Duration,
+}
+
+impl Target {
+    pub(super) fn open(&self) -> Result<Connection, Fault> {
+        Connection::open(self.libvirt, &self.uri, self.probe)
+    }
 }
 
 /// Why a call has no answer.
 pub(super) enum Failure {
     Fault(Fault),
-    /// Other calls held the lane until the deadline: nothing was asked.
+    /// Other calls held the slots until the deadline: nothing was asked.
     NotAsked,
-    /// Asked, but not answered in time.
+    /// Asked, perhaps, but not answered in time.
     Late,
     /// No thread could be started: nothing was asked.
-    NoThread(std::io::Error),
-}
-
-impl Link {
-    pub(super) fn new(connection: Connection, workers: Arc<Workers>, generation: u64) -> Self {
-        let slots = [1, 2, 1].map(|slots| Arc::new(Semaphore::new(slots)));
-        Self { connection: Some(connection), workers, slots, generation }
-    }
-
-    /// Whether every slot of a lane is taken: after a missed deadline, whether later calls are in danger too.
-    pub(super) fn is_full(&self, lane: Lane) -> bool {
-        self.slots[lane as usize].available_permits() == 0
-    }
-
-    /// Whether the transport still stands.
-    pub(super) fn is_alive(&self) -> bool {
-        self.connection.as_ref().is_some_and(Connection::is_alive)
-    }
-
-    /// Runs `ask` on a thread of its own and waits for it until the deadline.
-    pub(super) async fn call<T: Send + 'static>(
-        self: Arc<Self>,
-        lane: Lane,
-        within: Duration,
-        ask: impl FnOnce(&Connection) -> Result<T, Fault> + Send + 'static,
-    ) -> Result<T, Failure> {
-        let deadline = Instant::now() + within;
-        let slots = self.slots[lane as usize].clone();
-        let Ok(Ok(slot)) = timeout_at(deadline, slots.acquire_owned()).await else {
-            return Err(Failure::NotAsked);
-        };
-        let (answer, answered) = oneshot::channel();
-        let link = self.clone();
-        let job = move || {
-            let result = link.connection.as_ref().map(ask);
-            drop((slot, link));
-            // Nobody listens after the deadline.
-            let _ = result.map(|result| answer.send(result));
-        };
-        self.workers.run(Box::new(job)).map_err(Failure::NoThread)?;
-        match timeout_at(deadline, answered).await {
-            Ok(Ok(result)) => result.map_err(Failure::Fault),
-            // The thread panicked, or the deadline passed: either way nothing is known of the outcome.
-            Ok(Err(_)) | Err(_) => Err(Failure::Late),
-        }
-    }
-}
-
-impl Drop for Link {
-    /// Closing blocks too, and the last user may be a task of the runtime.
-    fn drop(&mut self) {
-        let connection = self.connection.take();
-        if let Err(error) = self.workers.run(Box::new(move || drop(connection))) {
-            tracing::warn!(%error, "a libvirt connection was closed late: no thread for it");
-        }
-    }
+    NoThread(io::Error),
 }
 
 impl Failure {
@@ -124,5 +73,115 @@ impl Failure {
             }
             Self::Late => HypervisorError::Deadline { after: within, doing },
         }
+    }
+}
+
+/// Makes changes, each on a connection of its own.
+pub(super) struct Changes {
+    target: Target,
+    workers: Arc<Workers>,
+    lanes: [Arc<Semaphore>; 3],
+    /// One connection is opened at a time: a frozen libvirtd holds who opens one, and keepalives do not end that.
+    opening: Arc<Semaphore>,
+}
+
+impl Changes {
+    pub(super) fn new(target: Target, workers: Arc<Workers>) -> Self {
+        let lanes = SLOTS.map(|slots| Arc::new(Semaphore::new(slots)));
+        Self { target, workers, lanes, opening: Arc::new(Semaphore::new(1)) }
+    }
+
+    pub(super) async fn call<T: Send + 'static>(
+        &self,
+        lane: Lane,
+        within: Duration,
+        ask: impl FnOnce(&Connection) -> Result<T, Fault> + Send + 'static,
+    ) -> Result<T, Failure> {
+        let (target, deadline) = (self.target.clone(), Instant::now() + within);
+        let slot = slot(&self.lanes[lane as usize], deadline).await?;
+        let opening = self::slot(&self.opening, deadline).await?;
+        run(&self.workers, deadline, move || {
+            let _slot = slot;
+            let connection = target.open()?;
+            drop(opening);
+            // A libvirtd that was frozen may open after minutes, when this change has long become wrong.
+            if Instant::now() >= deadline {
+                return Err(Fault::ours("libvirt accepted the connection too late".into()));
+            }
+            ask(&connection)
+        })
+        .await
+    }
+}
+
+/// The standing connection: events come through it, questions take turns on it.
+pub(super) struct Link {
+    /// Taken when dropped only.
+    connection: Option<Connection>,
+    workers: Arc<Workers>,
+    turn: Arc<Semaphore>,
+    /// Tells the supervisor's connections apart.
+    pub(super) generation: u64,
+}
+
+impl Link {
+    pub(super) fn new(connection: Connection, workers: Arc<Workers>, generation: u64) -> Self {
+        Self { connection: Some(connection), workers, turn: Arc::new(Semaphore::new(1)), generation }
+    }
+
+    /// Whether the transport still stands.
+    pub(super) fn is_alive(&self) -> bool {
+        self.connection.as_ref().is_some_and(Connection::is_alive)
+    }
+
+    pub(super) async fn call<T: Send + 'static>(
+        self: Arc<Self>,
+        within: Duration,
+        ask: impl FnOnce(&Connection) -> Result<T, Fault> + Send + 'static,
+    ) -> Result<T, Failure> {
+        let (workers, deadline) = (self.workers.clone(), Instant::now() + within);
+        let turn = slot(&self.turn, deadline).await?;
+        run(&workers, deadline, move || {
+            let _turn = turn;
+            match &self.connection {
+                Some(connection) => ask(connection),
+                None => Err(Fault::ours("the connection is closed".into())),
+            }
+        })
+        .await
+    }
+}
+
+impl Drop for Link {
+    /// Closing blocks too, and the last user may be a task of the runtime.
+    fn drop(&mut self) {
+        let connection = self.connection.take();
+        if let Err(error) = self.workers.run(Box::new(move || drop(connection))) {
+            tracing::warn!(%error, "no thread to close a libvirt connection; it was closed in the caller's");
+        }
+    }
+}
+
+/// A slot, as soon as there is one.
+async fn slot(slots: &Arc<Semaphore>, deadline: Instant) -> Result<OwnedSemaphorePermit, Failure> {
+    let slot = timeout_at(deadline, slots.clone().acquire_owned()).await;
+    // Nobody closes the semaphore: the only failure is the deadline.
+    slot.ok().and_then(Result::ok).ok_or(Failure::NotAsked)
+}
+
+/// Runs `job` on a worker and waits for it until the deadline. The job holds its slots until it ends.
+async fn run<T: Send + 'static>(
+    workers: &Arc<Workers>,
+    deadline: Instant,
+    job: impl FnOnce() -> Result<T, Fault> + Send + 'static,
+) -> Result<T, Failure> {
+    let (answer, answered) = oneshot::channel();
+    // Nobody listens after the deadline.
+    let job = move || drop(answer.send(job()));
+    workers.run(Box::new(job)).map_err(Failure::NoThread)?;
+    match timeout_at(deadline, answered).await {
+        Ok(Ok(result)) => result.map_err(Failure::Fault),
+        // The deadline passed, or the thread panicked: either way nothing is known of the outcome.
+        Ok(Err(_)) | Err(_) => Err(Failure::Late),
     }
 }

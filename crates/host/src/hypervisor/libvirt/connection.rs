@@ -117,6 +117,7 @@ unsafe extern "C" fn say_nothing(_: *mut c_void, _: *mut VirError) {}
 pub(super) struct Connection {
     libvirt: Libvirt,
     raw: NonNull<VirConnect>,
+    watched: bool,
     lifecycle: Option<c_int>,
 }
 
@@ -126,35 +127,34 @@ unsafe impl Send for Connection {}
 unsafe impl Sync for Connection {}
 
 impl Connection {
-    /// Opens `uri`, has the other side probed every `probe` (dead after three unanswered), and subscribes `observer`.
-    pub(super) fn open(
-        libvirt: Libvirt,
-        uri: &CStr,
-        probe: Duration,
-        observer: Arc<dyn Observer>,
-    ) -> Result<Self, Fault> {
+    /// Opens `uri` and has the other side probed every `probe`: after three unanswered probes it counts as dead.
+    pub(super) fn open(libvirt: Libvirt, uri: &CStr, probe: Duration) -> Result<Self, Fault> {
         let api = libvirt.0;
         // SAFETY: `uri` is C text; the answer is null or a connection that is ours to close.
         let raw =
             NonNull::new(unsafe { (api.virConnectOpen)(uri.as_ptr()) }).ok_or_else(|| libvirt.fault())?;
-        let mut this = Self { libvirt, raw, lifecycle: None };
         let interval = c_int::try_from(probe.as_secs()).unwrap_or(c_int::MAX).max(1);
         // The drivers without a daemon behind them (test:///) refuse keepalives and need none.
         // SAFETY: `raw` is open.
         unsafe { (api.virConnectSetKeepAlive)(raw.as_ptr(), interval, 3) };
+        Ok(Self { libvirt, raw, watched: false, lifecycle: None })
+    }
 
+    /// Subscribes `observer` to the fate of domains and of the connection.
+    pub(super) fn watch(&mut self, observer: Arc<dyn Observer>) -> Result<(), Fault> {
+        let (libvirt, api, raw) = (self.libvirt, self.libvirt.0, self.raw.as_ptr());
         let opaque = Watch::into_opaque(libvirt, observer.clone());
         // SAFETY: `opaque` stays valid until libvirt calls `free_watch` on it, once.
-        let answer = unsafe {
-            (api.virConnectRegisterCloseCallback)(raw.as_ptr(), on_close, opaque, Some(free_watch))
-        };
+        let answer =
+            unsafe { (api.virConnectRegisterCloseCallback)(raw, on_close, opaque, Some(free_watch)) };
         keep(libvirt, answer, opaque)?;
+        self.watched = true;
 
         let opaque = Watch::into_opaque(libvirt, observer);
         // SAFETY: as above; no domain means all of them; `on_lifecycle` has the signature of this event.
         let answer = unsafe {
             (api.virConnectDomainEventRegisterAny)(
-                raw.as_ptr(),
+                raw,
                 ptr::null_mut(),
                 ffi::VIR_DOMAIN_EVENT_ID_LIFECYCLE,
                 on_lifecycle,
@@ -162,11 +162,11 @@ impl Connection {
                 Some(free_watch),
             )
         };
-        this.lifecycle = Some(keep(libvirt, answer, opaque)?);
-        if !this.is_alive() {
+        self.lifecycle = Some(keep(libvirt, answer, opaque)?);
+        if !self.is_alive() {
             return Err(Fault::ours("the connection was lost while it was being set up".into()));
         }
-        Ok(this)
+        Ok(())
     }
 
     /// Whether the transport still stands, without asking the other side.
@@ -232,7 +232,9 @@ impl Drop for Connection {
             if let Some(callback) = self.lifecycle {
                 (api.virConnectDomainEventDeregisterAny)(self.raw.as_ptr(), callback);
             }
-            (api.virConnectUnregisterCloseCallback)(self.raw.as_ptr(), on_close);
+            if self.watched {
+                (api.virConnectUnregisterCloseCallback)(self.raw.as_ptr(), on_close);
+            }
             (api.virConnectClose)(self.raw.as_ptr());
         }
     }

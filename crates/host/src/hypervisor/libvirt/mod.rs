@@ -16,8 +16,8 @@ use pvc_core::model::{DomainSpec, VmId};
 use tokio::sync::mpsc;
 
 use self::{
-    calls::{Failure, Lane},
-    connection::{Connection, Fault, Libvirt},
+    calls::{Changes, Failure, Lane, Link, Target},
+    connection::{Connection, Domain, Fault, Libvirt},
     supervisor::{Shared, Signal},
 };
 use super::{Event, Hypervisor, HypervisorError, Seen};
@@ -65,6 +65,7 @@ pub enum StartError {
 /// A libvirt that is connected to in the background, and again whenever the connection is lost.
 pub struct LibvirtHypervisor {
     shared: Arc<Shared>,
+    changes: Changes,
     deadlines: Deadlines,
 }
 
@@ -77,10 +78,12 @@ impl LibvirtHypervisor {
 
     /// As [`start`](Self::start), with another library file or other deadlines.
     pub fn start_with(uri: &str, library: &str, deadlines: Deadlines) -> Result<Arc<Self>, StartError> {
-        let c_uri = CString::new(uri).map_err(|_| StartError::Uri(uri.to_owned()))?;
+        let uri = CString::new(uri).map_err(|_| StartError::Uri(uri.to_owned()))?;
         let libvirt = Libvirt::load(library)?;
-        let shared = supervisor::start(libvirt, c_uri, deadlines.probe).map_err(StartError::Thread)?;
-        Ok(Arc::new(Self { shared, deadlines }))
+        let target = Target { libvirt, uri, probe: deadlines.probe };
+        let shared = supervisor::start(target.clone()).map_err(StartError::Thread)?;
+        let changes = Changes::new(target, shared.workers.clone());
+        Ok(Arc::new(Self { shared, changes, deadlines }))
     }
 
     /// Calls that libvirt has not answered yet, overdue ones included; each occupies a thread.
@@ -88,30 +91,42 @@ impl LibvirtHypervisor {
         self.shared.workers.busy()
     }
 
-    async fn call<T: Send + 'static>(
+    /// A question, on the standing connection.
+    async fn ask<T: Send + 'static>(
         &self,
-        lane: Lane,
-        within: Duration,
         doing: impl FnOnce() -> String + Send,
         ask: impl FnOnce(&Connection) -> Result<T, Fault> + Send + 'static,
     ) -> Result<T, HypervisorError> {
-        let link = self.shared.link().map_err(HypervisorError::Unavailable)?;
+        let (link, within) = (self.link()?, self.deadlines.ask);
         let generation = link.generation;
-        match link.clone().call(lane, within, ask).await {
+        match link.clone().call(within, ask).await {
             Ok(answer) => Ok(answer),
             Err(failure) => {
                 match &failure {
                     Failure::Fault(fault) if fault.is_connection() && !link.is_alive() => {
                         self.shared.signal(Signal::Lost { generation, reason: fault.message.clone() });
                     }
-                    Failure::NotAsked | Failure::Late if link.is_full(lane) => {
-                        self.shared.signal(Signal::Stuck { generation });
-                    }
+                    Failure::NotAsked | Failure::Late => self.shared.signal(Signal::Stuck { generation }),
                     _ => {}
                 }
                 Err(failure.into_error(within, doing()))
             }
         }
+    }
+
+    /// A change, on a connection of its own; not tried while the standing connection is down.
+    async fn change(
+        &self,
+        (lane, within): (Lane, Duration),
+        doing: impl FnOnce() -> String + Send,
+        ask: impl FnOnce(&Connection) -> Result<(), Fault> + Send + 'static,
+    ) -> Result<(), HypervisorError> {
+        self.link()?;
+        self.changes.call(lane, within, ask).await.map_err(|failure| failure.into_error(within, doing()))
+    }
+
+    fn link(&self) -> Result<Arc<Link>, HypervisorError> {
+        self.shared.link().map_err(HypervisorError::Unavailable)
     }
 }
 
@@ -124,80 +139,65 @@ impl Drop for LibvirtHypervisor {
 #[async_trait]
 impl Hypervisor for LibvirtHypervisor {
     async fn active(&self) -> Result<Vec<Seen>, HypervisorError> {
-        self.call(Lane::Read, self.deadlines.ask, || "listing VMs".into(), Connection::active).await
+        self.ask(|| "listing VMs".into(), Connection::active).await
     }
 
     async fn seen(&self, id: VmId) -> Result<Option<Seen>, HypervisorError> {
-        self.call(
-            Lane::Read,
-            self.deadlines.ask,
-            || format!("looking at VM {id}"),
-            move |connection| connection.lookup(id)?.map_or(Ok(None), |domain| domain.seen()),
-        )
-        .await
+        let look =
+            move |connection: &Connection| connection.lookup(id)?.map_or(Ok(None), |domain| domain.seen());
+        self.ask(|| format!("looking at VM {id}"), look).await
     }
 
     async fn start(&self, spec: &DomainSpec) -> Result<(), HypervisorError> {
         let (id, xml) = (spec.id, spec.xml.clone());
-        self.call(
-            Lane::Change,
-            self.deadlines.start,
-            || format!("starting VM {id}"),
-            move |connection| {
-                match connection.create(&xml) {
-                    // libvirt has several refusals for what exists, and one text for another VM's name: the fact decides.
-                    Err(fault) if !fault.is_connection() && is_active(connection, id)? => Ok(()),
-                    result => result,
-                }
-            },
-        )
-        .await
+        let limits = (Lane::Start, self.deadlines.start);
+        self.change(limits, || format!("starting VM {id}"), move |connection| start(connection, id, &xml))
+            .await
     }
 
     async fn ask_to_shut_down(&self, id: VmId) -> Result<(), HypervisorError> {
-        self.call(
-            Lane::Change,
-            self.deadlines.ask,
-            || format!("asking VM {id} to shut down"),
-            move |connection| {
-                match connection.lookup(id)? {
-                    Some(domain) if domain.was_active() => match domain.press_power_button() {
-                        // It ended by itself meanwhile.
-                        Err(fault) if !fault.is_connection() && !is_active(connection, id)? => Ok(()),
-                        result => result,
-                    },
-                    _ => Ok(()),
-                }
-            },
-        )
-        .await
+        let limits = (Lane::Shutdown, self.deadlines.ask);
+        let doing = || format!("asking VM {id} to shut down");
+        self.change(limits, doing, move |connection| ask_to_shut_down(connection, id)).await
     }
 
     async fn power_off(&self, id: VmId) -> Result<(), HypervisorError> {
-        self.call(
-            Lane::PowerOff,
-            self.deadlines.power_off,
-            || format!("powering off VM {id}"),
-            move |connection| {
-                let Some(domain) = connection.lookup(id)? else {
-                    return Ok(());
-                };
-                let result = domain.destroy();
-                // Neither a success nor a failure is believed: the answer is whether it is gone.
-                match result {
-                    Err(fault) if fault.is_connection() => Err(fault),
-                    result if is_active(connection, id)? => {
-                        result.and(Err(Fault::ours(format!("VM {id} is still active after it was ended"))))
-                    }
-                    _ => Ok(()),
-                }
-            },
-        )
-        .await
+        let limits = (Lane::PowerOff, self.deadlines.power_off);
+        self.change(limits, || format!("powering off VM {id}"), move |connection| power_off(connection, id))
+            .await
     }
 
     fn events(&self) -> mpsc::UnboundedReceiver<Event> {
         self.shared.subscribe()
+    }
+}
+
+fn start(connection: &Connection, id: VmId, xml: &str) -> Result<(), Fault> {
+    match connection.create(xml) {
+        // libvirt refuses what exists in several ways, and another VM's name in the same words: the fact decides.
+        Err(fault) if !fault.is_connection() && is_active(connection, id)? => Ok(()),
+        result => result,
+    }
+}
+
+fn ask_to_shut_down(connection: &Connection, id: VmId) -> Result<(), Fault> {
+    let Some(domain) = connection.lookup(id)?.filter(Domain::was_active) else { return Ok(()) };
+    match domain.press_power_button() {
+        // It ended by itself meanwhile.
+        Err(fault) if !fault.is_connection() && !is_active(connection, id)? => Ok(()),
+        result => result,
+    }
+}
+
+fn power_off(connection: &Connection, id: VmId) -> Result<(), Fault> {
+    let Some(domain) = connection.lookup(id)?.filter(Domain::was_active) else { return Ok(()) };
+    match domain.destroy() {
+        Err(fault) if fault.is_connection() => Err(fault),
+        // Neither a success nor a failure is believed: the answer is whether it is gone.
+        result if is_active(connection, id)? => {
+            result.and(Err(Fault::ours(format!("VM {id} is still active after it was ended"))))
+        }
+        _ => Ok(()),
     }
 }
 

@@ -8,7 +8,6 @@
 //! goes on or ends. Losing a connection never harms a guest. Never decides anything about guests.
 
 use std::{
-    ffi::CString,
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak, mpsc},
     time::Duration,
 };
@@ -18,18 +17,22 @@ use tokio::sync::mpsc as events;
 
 use super::{
     super::Event,
-    calls::{Link, MAX_LINKS},
-    connection::{Connection, Libvirt, Observer},
+    calls::{Link, Target},
+    connection::{Connection, Fault, Observer},
     workers::Workers,
 };
 
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_millis(3200));
 
+/// Connections that may exist at once: the one in use and those whose last question is still unanswered. A libvirtd that
+/// accepts connections but answers no questions gets no more than these.
+const MAX_LINKS: usize = 4;
+
 /// What the supervisor is told. Generations keep late news of an old connection from ending a new one.
 pub(super) enum Signal {
     /// The connection is gone.
     Lost { generation: u64, reason: String },
-    /// The connection stands but its calls are not answered.
+    /// The connection stands but its questions are not answered.
     Stuck { generation: u64 },
     /// Nobody needs connections any more.
     Stop,
@@ -93,7 +96,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// Starts the thread.
-pub(super) fn start(libvirt: Libvirt, uri: CString, probe: Duration) -> std::io::Result<Arc<Shared>> {
+pub(super) fn start(target: Target) -> std::io::Result<Arc<Shared>> {
     let (sender, signals) = mpsc::channel();
     let shared = Arc::new(Shared {
         status: Mutex::new(Status::Connecting { why: "the first connection is not made yet".into() }),
@@ -101,7 +104,7 @@ pub(super) fn start(libvirt: Libvirt, uri: CString, probe: Duration) -> std::io:
         signals: sender,
         workers: Arc::default(),
     });
-    let supervisor = Supervisor { libvirt, uri, probe, shared: shared.clone(), signals, links: Vec::new() };
+    let supervisor = Supervisor { target, shared: shared.clone(), signals, links: Vec::new() };
     std::thread::Builder::new()
         .name("libvirt-link".into())
         .stack_size(super::connection::STACK)
@@ -110,9 +113,7 @@ pub(super) fn start(libvirt: Libvirt, uri: CString, probe: Duration) -> std::io:
 }
 
 struct Supervisor {
-    libvirt: Libvirt,
-    uri: CString,
-    probe: Duration,
+    target: Target,
     shared: Arc<Shared>,
     signals: mpsc::Receiver<Signal>,
     links: Vec<Weak<Link>>,
@@ -128,7 +129,7 @@ impl Supervisor {
             self.links.retain(|link| link.strong_count() > 0);
             self.links.push(Arc::downgrade(&link));
             self.shared.become_status(Status::Connected(link), &Event::Connected);
-            tracing::info!(uri = %self.uri.to_string_lossy(), "connected to libvirt");
+            tracing::info!(uri = %self.target.uri.to_string_lossy(), "connected to libvirt");
             let lost = self.wait_for_loss(generation);
             let why = lost.as_ref().map_or_else(|_| "the daemon is stopping".to_owned(), Clone::clone);
             self.shared.become_status(Status::Connecting { why: why.clone() }, &Event::Disconnected);
@@ -144,8 +145,7 @@ impl Supervisor {
     fn connect(&self, generation: u64) -> Result<Arc<Link>, Stopped> {
         let (mut wait, mut said) = (BACK_OFF.0, String::new());
         loop {
-            let observer = Arc::new(Relay { shared: Arc::downgrade(&self.shared), generation });
-            match Connection::open(self.libvirt, &self.uri, self.probe, observer) {
+            match self.open(generation) {
                 Ok(connection) => {
                     return Ok(Arc::new(Link::new(connection, self.shared.workers.clone(), generation)));
                 }
@@ -154,7 +154,7 @@ impl Supervisor {
                 }
                 Err(fault) => {
                     said.clone_from(&fault.message);
-                    let uri = self.uri.to_string_lossy();
+                    let uri = self.target.uri.to_string_lossy();
                     tracing::warn!(%uri, %fault, "could not connect to libvirt; trying until it works");
                     *lock(&self.shared.status) = Status::Connecting { why: fault.message };
                 }
@@ -167,6 +167,12 @@ impl Supervisor {
         }
     }
 
+    fn open(&self, generation: u64) -> Result<Connection, Fault> {
+        let mut connection = self.target.open()?;
+        connection.watch(Arc::new(Relay { shared: Arc::downgrade(&self.shared), generation }))?;
+        Ok(connection)
+    }
+
     fn wait_for_loss(&mut self, current: u64) -> Result<String, Stopped> {
         loop {
             match self.signals.recv() {
@@ -174,7 +180,7 @@ impl Supervisor {
                 Ok(Signal::Stuck { generation }) if generation == current => {
                     self.links.retain(|link| link.strong_count() > 0);
                     if self.links.len() < MAX_LINKS {
-                        return Ok("its requests are not answered".into());
+                        return Ok("its questions are not answered".into());
                     }
                 }
                 Ok(Signal::Stop) | Err(_) => return Err(Stopped),
