@@ -1,5 +1,6 @@
 //! The promise to clients of the 0.5 generation: they work unchanged. `old_client.py` is such a client; it reads and writes
 //! exactly the keys of docs/state-schema.md and ends with an error at anything unexpected.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::{path::PathBuf, time::Duration};
 
