@@ -48,8 +48,8 @@ pub(crate) fn addresses(given: Option<&str>) -> Result<Addresses, Failure> {
     let shown = file.display().to_string();
     let text = std::fs::read_to_string(&file)
         .map_err(|e| Failure::NoAddress(format!("{shown} cannot be read: {e}")))?;
-    let coordinators =
-        pvc_config::coordinators_of(&text, &shown).map_err(|e| Failure::NoAddress(format!("\n{}", e.render(false).trim_end())))?;
+    let coordinators = pvc_config::coordinators_of(&text, &shown)
+        .map_err(|e| Failure::NoAddress(format!("\n{}", e.render(false).trim_end())))?;
     Ok(Addresses { connect: pvc_config::connect_string(&coordinators), source_of: shown })
 }
 

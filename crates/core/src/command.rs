@@ -36,21 +36,11 @@ pub struct Refusal {
 
 impl Refusal {
     fn refused(what: impl Into<String>, why: impl Into<String>, todo: impl Into<String>) -> Self {
-        Self {
-            kind: RefusalKind::Refused,
-            what: what.into(),
-            why: why.into(),
-            todo: todo.into(),
-        }
+        Self { kind: RefusalKind::Refused, what: what.into(), why: why.into(), todo: todo.into() }
     }
 
     fn not_found(what: impl Into<String>, why: impl Into<String>, todo: impl Into<String>) -> Self {
-        Self {
-            kind: RefusalKind::NotFound,
-            what: what.into(),
-            why: why.into(),
-            todo: todo.into(),
-        }
+        Self { kind: RefusalKind::NotFound, what: what.into(), why: why.into(), todo: todo.into() }
     }
 }
 
@@ -73,9 +63,6 @@ pub struct Accepted {
 
 impl Accepted {
     fn already(note: impl Into<String>) -> Self {
-        Self {
-            change: None,
-            notes: vec![note.into()],
-        }
+        Self { change: None, notes: vec![note.into()] }
     }
 }

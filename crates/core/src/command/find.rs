@@ -20,10 +20,7 @@ impl Roster {
     /// The names in a view. An unreadable VM can only be referred to by its UUID.
     pub fn of(view: &ClusterView) -> Self {
         let name = |entry: &Entry<_>| {
-            entry
-                .good()
-                .map(|vm: &crate::model::Vm| vm.name.to_string())
-                .unwrap_or_default()
+            entry.good().map(|vm: &crate::model::Vm| vm.name.to_string()).unwrap_or_default()
         };
         view.vms.iter().map(|(&id, entry)| (id, name(entry))).collect()
     }
@@ -44,11 +41,7 @@ impl Roster {
         if let Some(id) = as_id.filter(|id| self.0.contains_key(id)) {
             return Ok(id);
         }
-        let named: Vec<VmId> = self
-            .iter()
-            .filter(|(_, name)| *name == reference)
-            .map(|(id, _)| id)
-            .collect();
+        let named: Vec<VmId> = self.iter().filter(|(_, name)| *name == reference).map(|(id, _)| id).collect();
         match named[..] {
             [id] => Ok(id),
             [] => Err(self.unknown(reference, as_id.is_some())),
@@ -65,44 +58,26 @@ impl Roster {
     }
 
     fn unknown(&self, reference: &str, is_uuid: bool) -> Refusal {
-        let near = if is_uuid {
-            Vec::new()
-        } else {
-            nearest(reference, self.iter().map(|(_, name)| name))
-        };
+        let near = if is_uuid { Vec::new() } else { nearest(reference, self.iter().map(|(_, name)| name)) };
         let kind = if is_uuid { "UUID" } else { "name" };
         let todo = suggestion(&near, "`pvc vm list` shows all VMs");
-        Refusal::not_found(
-            format!("there is no VM {reference:?}"),
-            format!("no VM has this {kind}"),
-            todo,
-        )
+        Refusal::not_found(format!("there is no VM {reference:?}"), format!("no VM has this {kind}"), todo)
     }
 }
 
 /// The node that `reference` means.
 pub fn node<'a>(nodes: impl Iterator<Item = &'a Node> + Clone, reference: &str) -> Result<&'a Node, Refusal> {
     let wanted = reference.parse::<NodeName>();
-    let found = wanted
-        .ok()
-        .and_then(|name| nodes.clone().find(|node| node.name == name));
+    let found = wanted.ok().and_then(|name| nodes.clone().find(|node| node.name == name));
     found.ok_or_else(|| {
         let near = nearest(reference, nodes.map(|node| node.name.as_str()));
         let todo = suggestion(&near, "`pvc node list` shows all nodes");
-        Refusal::not_found(
-            format!("there is no node {reference:?}"),
-            "no node has this name",
-            todo,
-        )
+        Refusal::not_found(format!("there is no node {reference:?}"), "no node has this name", todo)
     })
 }
 
 fn suggestion(near: &[&str], otherwise: &str) -> String {
-    if near.is_empty() {
-        otherwise.to_owned()
-    } else {
-        format!("did you mean {}?", near.join(" or "))
-    }
+    if near.is_empty() { otherwise.to_owned() } else { format!("did you mean {}?", near.join(" or ")) }
 }
 
 /// At most three names that one might have meant, the nearest first.
@@ -145,26 +120,16 @@ mod tests {
     use crate::command::{RefusalKind, testing};
 
     fn roster() -> Roster {
-        [
-            (1, "web1"),
-            (2, "web2"),
-            (3, "mail"),
-            (4, "twin"),
-            (5, "twin"),
-            (6, "not a name!"),
-        ]
-        .into_iter()
-        .map(|(n, name)| (testing::id(n), name.to_owned()))
-        .collect()
+        [(1, "web1"), (2, "web2"), (3, "mail"), (4, "twin"), (5, "twin"), (6, "not a name!")]
+            .into_iter()
+            .map(|(n, name)| (testing::id(n), name.to_owned()))
+            .collect()
     }
 
     #[test]
     fn a_vm_is_found_by_name_and_by_uuid_also_if_its_name_is_broken() {
         assert_eq!(roster().find("mail"), Ok(testing::id(3)));
-        assert_eq!(
-            roster().find(&testing::id(3).to_string().to_uppercase()),
-            Ok(testing::id(3))
-        );
+        assert_eq!(roster().find(&testing::id(3).to_string().to_uppercase()), Ok(testing::id(3)));
         assert_eq!(roster().find(&testing::id(6).to_string()), Ok(testing::id(6)));
     }
 
@@ -177,10 +142,7 @@ mod tests {
         );
         let refusal = roster().find("something-else").unwrap_err();
         assert_eq!(refusal.todo, "`pvc vm list` shows all VMs");
-        assert_eq!(
-            roster().find(&testing::id(9).to_string()).unwrap_err().why,
-            "no VM has this UUID"
-        );
+        assert_eq!(roster().find(&testing::id(9).to_string()).unwrap_err().why, "no VM has this UUID");
         assert_eq!(roster().find("").unwrap_err().kind, RefusalKind::NotFound);
     }
 
@@ -196,25 +158,15 @@ mod tests {
     fn an_unknown_node_is_answered_with_the_nearest_names() {
         let nodes = [testing::node("hv1"), testing::node("hv2")];
         assert_eq!(node(nodes.iter(), "hv2").unwrap().name.as_str(), "hv2");
-        assert_eq!(
-            node(nodes.iter(), "hv3").unwrap_err().todo,
-            "did you mean hv1 or hv2?"
-        );
-        assert_eq!(
-            node(nodes.iter(), "../x").unwrap_err().kind,
-            RefusalKind::NotFound
-        );
+        assert_eq!(node(nodes.iter(), "hv3").unwrap_err().todo, "did you mean hv1 or hv2?");
+        assert_eq!(node(nodes.iter(), "../x").unwrap_err().kind, RefusalKind::NotFound);
     }
 
     #[test]
     fn distances_are_those_of_levenshtein() {
-        for (a, b, d) in [
-            ("", "", 0),
-            ("a", "", 1),
-            ("kitten", "sitting", 3),
-            ("web1", "wbe1", 2),
-            ("é", "e", 1),
-        ] {
+        for (a, b, d) in
+            [("", "", 0), ("a", "", 1), ("kitten", "sitting", 3), ("web1", "wbe1", 2), ("é", "e", 1)]
+        {
             assert_eq!((distance(a, b), distance(b, a)), (d, d), "{a} {b}");
         }
     }

@@ -6,11 +6,7 @@ use crate::model::{
 };
 
 pub(crate) fn field<T>(value: T) -> Field<T> {
-    Field {
-        value,
-        version: Some(7),
-        zxid: 1,
-    }
+    Field { value, version: Some(7), zxid: 1 }
 }
 
 pub(crate) fn name(name: &str) -> NodeName {
@@ -18,9 +14,7 @@ pub(crate) fn name(name: &str) -> NodeName {
 }
 
 pub(crate) fn id(number: u8) -> VmId {
-    format!("11111111-0000-4000-8000-0000000000{number:02x}")
-        .parse()
-        .unwrap()
+    format!("11111111-0000-4000-8000-0000000000{number:02x}").parse().unwrap()
 }
 
 /// A node that runs and takes VMs.

@@ -48,33 +48,15 @@ pub fn define<'a>(
     }
     if let Some((other, _)) = roster.iter().find(|(_, name)| *name == spec.name.as_str()) {
         let why = format!("VM {other} has this name");
-        return Err(Refusal::refused(
-            what(),
-            why,
-            "choose another name, or undefine the other VM",
-        ));
+        return Err(Refusal::refused(what(), why, "choose another name, or undefine the other VM"));
     }
-    let (chosen, notes) = match request.target {
-        Some(target) => {
-            let node = find::node(nodes, target).map_err(|r| Refusal {
-                what: what(),
-                why: r.what,
-                ..r
-            })?;
-            let note = not_running(node).map(|note| format!("{note}; the VM cannot start before"));
-            (node.name.clone(), note.into_iter().collect())
-        }
-        None => {
-            let node = placement::choose(nodes, request.selector).ok_or_else(|| {
-                Refusal::refused(
-                    what(),
-                    "no node's daemon runs",
-                    "start pvcd on a node, or name one with --target",
-                )
-            })?;
-            (node.name.clone(), Vec::new())
-        }
-    };
+    let target = request.target.map(|target| find::node(nodes.clone(), target)).transpose();
+    let target = target.map_err(|r| Refusal { what: what(), why: r.what, ..r })?;
+    let chosen = target.or_else(|| placement::choose(nodes, request.selector)).ok_or_else(|| {
+        Refusal::refused(what(), "no node's daemon runs", "start pvcd on a node, or name one with --target")
+    })?;
+    let warning = not_running(chosen).map(|trouble| format!("{trouble}; the VM cannot start before"));
+    let chosen = chosen.name.clone();
     let change = VmChange::Define {
         id: spec.id,
         name: spec.name.clone(),
@@ -82,13 +64,7 @@ pub fn define<'a>(
         xml: spec.xml.clone(),
         rbd_images: spec.rbd_images.clone(),
     };
-    Ok((
-        chosen,
-        Accepted {
-            change: Some(change),
-            notes,
-        },
-    ))
+    Ok((chosen, Accepted { change: Some(change), notes: warning.into_iter().collect() }))
 }
 
 /// What to say of a node whose daemon does not work now.

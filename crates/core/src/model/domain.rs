@@ -55,10 +55,7 @@ impl DomainSpec {
             return Err(root.error("<domain> has no type", todo));
         }
         let devices = root.child("devices").ok_or_else(|| {
-            root.error(
-                "<devices> is missing",
-                "add a <devices> section, if need be an empty one",
-            )
+            root.error("<devices> is missing", "add a <devices> section, if need be an empty one")
         })?;
         Ok(Self {
             id: uuid(root)?,
@@ -83,9 +80,7 @@ impl DomainSpec {
         }
         if spec.name != *name {
             let what = format!("<name> is {}, but this VM is called {name}", spec.name);
-            return Err(root
-                .at("name")
-                .error(what, "use one name in the definition and in the cluster"));
+            return Err(root.at("name").error(what, "use one name in the definition and in the cluster"));
         }
         Ok(spec)
     }
@@ -118,15 +113,9 @@ fn name(root: Element<'_>) -> Result<VmName, DomainError> {
 fn rbd_images(devices: Element<'_>) -> Result<Vec<String>, DomainError> {
     let mut images: Vec<String> = Vec::new();
     for disk in devices.children("disk") {
-        for source in disk
-            .children("source")
-            .filter(|s| s.attribute("protocol") == Some("rbd"))
-        {
+        for source in disk.children("source").filter(|s| s.attribute("protocol") == Some("rbd")) {
             let image = source.attribute("name").ok_or_else(|| {
-                source.error(
-                    "an RBD disk has no image",
-                    "write <source protocol='rbd' name='pool/image'>",
-                )
+                source.error("an RBD disk has no image", "write <source protocol='rbd' name='pool/image'>")
             })?;
             // A comma separates images in the state tree, and old clients split at the slash.
             let well_formed = image.split('/').count() >= 2

@@ -54,14 +54,11 @@ impl FromStr for Selector {
     type Err = NameError;
 
     fn from_str(text: &str) -> Result<Self, NameError> {
-        Self::ALL
-            .into_iter()
-            .find(|s| s.as_str() == text)
-            .ok_or_else(|| NameError {
-                what: "target selector",
-                found: text.to_owned(),
-                allowed: "mem, vcpus, load or vms",
-            })
+        Self::ALL.into_iter().find(|s| s.as_str() == text).ok_or_else(|| NameError {
+            what: "target selector",
+            found: text.to_owned(),
+            allowed: "mem, vcpus, load or vms",
+        })
     }
 }
 
@@ -124,11 +121,7 @@ mod tests {
         nodes[2].report.mem_alloc_mib = 1000;
         assert_eq!(chosen(&nodes, Selector::Mem), Some("c"));
         nodes[2].daemon_state.value = DaemonState::Stop;
-        assert_eq!(
-            chosen(&nodes, Selector::Mem),
-            Some("a"),
-            "a new cluster's nodes are all flushed"
-        );
+        assert_eq!(chosen(&nodes, Selector::Mem), Some("a"), "a new cluster's nodes are all flushed");
         nodes[0].daemon_state.value = DaemonState::Init;
         assert_eq!(chosen(&nodes, Selector::Mem), None);
     }

@@ -22,15 +22,7 @@ fn define_with(
     nodes: &[Node],
 ) -> Result<(NodeName, Accepted), Refusal> {
     let spec = DomainSpec::parse(XML).unwrap();
-    define(
-        Define {
-            spec: &spec,
-            target,
-            selector: Selector::Mem,
-        },
-        roster,
-        nodes.iter(),
-    )
+    define(Define { spec: &spec, target, selector: Selector::Mem }, roster, nodes.iter())
 }
 
 /// The state that a change wishes, having checked that it was decided from the state it was read with.
@@ -39,9 +31,7 @@ fn wished(accepted: &Accepted) -> Option<VmState> {
         return None;
     };
     assert_eq!(expect, &[(VmKey::State, Some(7))]);
-    let [VmSet::State(state)] = set[..] else {
-        panic!("only the state: {set:?}")
-    };
+    let [VmSet::State(state)] = set[..] else { panic!("only the state: {set:?}") };
     Some(state)
 }
 
@@ -52,24 +42,11 @@ fn a_vm_is_defined_on_the_best_node_or_on_the_one_that_is_named() {
     let (chosen, accepted) = define_with(None, &roster(&[]), &nodes).unwrap();
     assert_eq!(chosen, name("hv2"));
     assert!(accepted.notes.is_empty());
-    let Some(VmChange::Define {
-        id: defined,
-        name: called,
-        node,
-        xml,
-        ..
-    }) = accepted.change
-    else {
+    let Some(VmChange::Define { id: defined, name: called, node, xml, .. }) = accepted.change else {
         panic!()
     };
-    assert_eq!(
-        (defined, called.as_str(), node, xml.as_str()),
-        (id(1), "web1", name("hv2"), XML)
-    );
-    assert_eq!(
-        define_with(Some("hv1"), &roster(&[]), &nodes).unwrap().0,
-        name("hv1")
-    );
+    assert_eq!((defined, called.as_str(), node, xml.as_str()), (id(1), "web1", name("hv2"), XML));
+    assert_eq!(define_with(Some("hv1"), &roster(&[]), &nodes).unwrap().0, name("hv1"));
 }
 
 #[test]
@@ -77,10 +54,7 @@ fn a_node_that_does_not_run_may_be_named_and_that_is_said() {
     let mut nodes = [node("hv1"), node("hv2")];
     nodes[1].daemon_state.value = DaemonState::Dead;
     let (_, accepted) = define_with(Some("hv2"), &roster(&[]), &nodes).unwrap();
-    assert_eq!(
-        accepted.notes,
-        ["hv2 is dead: bring it back; the VM cannot start before"]
-    );
+    assert_eq!(accepted.notes, ["hv2 is dead: bring it back; the VM cannot start before"]);
 }
 
 #[test]
@@ -92,26 +66,16 @@ fn a_definition_that_would_hurt_another_vm_is_refused() {
     assert!(again.todo.contains("undefine it first"), "{again}");
     let other = define_with(None, &roster(&[(1, "mail")]), &nodes).unwrap_err();
     assert!(other.todo.contains("UUID of its own"), "{other}");
-    assert!(
-        [taken, again, other]
-            .iter()
-            .all(|r| r.kind == RefusalKind::Refused)
-    );
+    assert!([taken, again, other].iter().all(|r| r.kind == RefusalKind::Refused));
 }
 
 #[test]
 fn a_definition_needs_a_node() {
     let unknown = define_with(Some("hv3"), &roster(&[]), &[node("hv1")]).unwrap_err();
-    assert_eq!(
-        (unknown.kind, unknown.todo.as_str()),
-        (RefusalKind::NotFound, "did you mean hv1?")
-    );
+    assert_eq!((unknown.kind, unknown.todo.as_str()), (RefusalKind::NotFound, "did you mean hv1?"));
     let mut stopped = node("hv1");
     stopped.daemon_state.value = DaemonState::Stop;
-    assert_eq!(
-        define_with(None, &roster(&[]), &[stopped]).unwrap_err().why,
-        "no node's daemon runs"
-    );
+    assert_eq!(define_with(None, &roster(&[]), &[stopped]).unwrap_err().why, "no node's daemon runs");
     assert!(define_with(None, &roster(&[]), &[]).is_err());
 }
 
@@ -123,16 +87,9 @@ fn table(wish: VmState, command: impl Fn(&Vm) -> Answer, written: &[VmState], al
             assert_eq!(wished(&answer.unwrap()), Some(wish), "{wish} in {state}");
         } else if already.contains(&state) {
             let accepted = answer.unwrap();
-            assert!(
-                accepted.change.is_none() && !accepted.notes.is_empty(),
-                "{wish} in {state}"
-            );
+            assert!(accepted.change.is_none() && !accepted.notes.is_empty(), "{wish} in {state}");
         } else {
-            assert_eq!(
-                answer.unwrap_err().kind,
-                RefusalKind::Refused,
-                "{wish} in {state}"
-            );
+            assert_eq!(answer.unwrap_err().kind, RefusalKind::Refused, "{wish} in {state}");
         }
     }
 }
@@ -141,12 +98,7 @@ fn table(wish: VmState, command: impl Fn(&Vm) -> Answer, written: &[VmState], al
 fn every_wish_in_every_state_is_written_or_already_so_or_refused() {
     use VmState::{Failed, Migrate, Restart, Shutdown, Start, Stop};
     let nodes = [node("hv1")];
-    table(
-        Start,
-        |vm| start(vm, nodes.iter()),
-        &[Stop, Shutdown, Restart, Failed],
-        &[Start],
-    );
+    table(Start, |vm| start(vm, nodes.iter()), &[Stop, Shutdown, Restart, Failed], &[Start]);
     table(Stop, stop, &[Start, Shutdown, Restart, Migrate, Failed], &[Stop]);
     table(Shutdown, shutdown, &[Start, Restart], &[Shutdown, Stop]);
     table(Restart, restart, &[Start], &[Restart]);
@@ -154,10 +106,7 @@ fn every_wish_in_every_state_is_written_or_already_so_or_refused() {
 
 #[test]
 fn a_failed_vm_that_still_runs_can_be_shut_down() {
-    assert_eq!(
-        wished(&shutdown(&vm(VmState::Failed, "hv1")).unwrap()),
-        Some(VmState::Shutdown)
-    );
+    assert_eq!(wished(&shutdown(&vm(VmState::Failed, "hv1")).unwrap()), Some(VmState::Shutdown));
 }
 
 #[test]
@@ -173,10 +122,7 @@ fn a_start_that_must_wait_for_its_node_says_so() {
 fn a_start_that_nobody_could_do_is_refused() {
     let mut nodes = [node("hv1")];
     nodes[0].daemon_state.value = DaemonState::Stop;
-    assert_eq!(
-        start(&vm(VmState::Stop, ""), nodes.iter()).unwrap_err().why,
-        "no node's daemon runs"
-    );
+    assert_eq!(start(&vm(VmState::Stop, ""), nodes.iter()).unwrap_err().why, "no node's daemon runs");
     let refusal = start(&vm(VmState::Stop, ""), [node("hv2")].iter()).unwrap_err();
     assert_eq!(refusal.why, "its node hv1 does not exist");
 }
@@ -194,16 +140,10 @@ fn undefine_stops_then_marks_then_removes() {
     };
     for state in VmState::ALL {
         match state {
-            VmState::Stop => assert_eq!(
-                step(state, ""),
-                set(VmState::Delete, &[VmKey::State, VmKey::Claim])
-            ),
+            VmState::Stop => assert_eq!(step(state, ""), set(VmState::Delete, &[VmKey::State, VmKey::Claim])),
             VmState::Delete => {
                 let expect = vec![(VmKey::State, Some(7)), (VmKey::Claim, Some(7))];
-                assert_eq!(
-                    step(state, ""),
-                    Undefine::Last(VmChange::Remove { id: id(1), expect })
-                );
+                assert_eq!(step(state, ""), Undefine::Last(VmChange::Remove { id: id(1), expect }));
             }
             _ => assert_eq!(step(state, "hv1"), set(VmState::Stop, &[VmKey::State]), "{state}"),
         }
@@ -216,22 +156,11 @@ fn undefine_never_removes_what_somebody_may_be_executing() {
     old.report.running = vec![id(1)];
     for state in [VmState::Stop, VmState::Delete] {
         let claimed = undefine(&vm(state, "hv1 hv3"), [node("hv1")].iter());
-        assert_eq!(
-            claimed,
-            Undefine::WaitFor(vec![name("hv1"), name("hv3")]),
-            "{state}"
-        );
+        assert_eq!(claimed, Undefine::WaitFor(vec![name("hv1"), name("hv3")]), "{state}");
         let reported = undefine(&vm(state, ""), [old.clone()].iter());
-        assert_eq!(
-            reported,
-            Undefine::WaitFor(vec![name("hv2")]),
-            "a node of the old generation, {state}"
-        );
+        assert_eq!(reported, Undefine::WaitFor(vec![name("hv2")]), "a node of the old generation, {state}");
     }
     old.daemon_state.value = DaemonState::Dead;
     let step = undefine(&vm(VmState::Stop, ""), [old].iter());
-    assert!(
-        matches!(step, Undefine::Change(_)),
-        "a dead node's last report proves nothing"
-    );
+    assert!(matches!(step, Undefine::Change(_)), "a dead node's last report proves nothing");
 }

@@ -9,35 +9,25 @@ use crate::{
 /// Wishes that the VM runs.
 pub fn start<'a>(vm: &Vm, mut nodes: impl Iterator<Item = &'a Node> + Clone) -> Result<Accepted, Refusal> {
     let what = || format!("VM {} was not started", vm.name);
-    let node = nodes
-        .clone()
-        .find(|node| node.name == vm.node.value)
-        .ok_or_else(|| {
-            let why = format!("its node {} does not exist", vm.node.value);
-            Refusal::refused(
-                what(),
-                why,
-                "undefine it (its disks stay) and define it on a node that `pvc node list` shows",
-            )
-        })?;
-    if !nodes.any(placement::works) {
-        return Err(Refusal::refused(
+    let node = nodes.clone().find(|node| node.name == vm.node.value).ok_or_else(|| {
+        let why = format!("its node {} does not exist", vm.node.value);
+        Refusal::refused(
             what(),
-            "no node's daemon runs",
-            "start pvcd on the nodes",
-        ));
+            why,
+            "undefine it (its disks stay) and define it on a node that `pvc node list` shows",
+        )
+    })?;
+    if !nodes.any(placement::works) {
+        return Err(Refusal::refused(what(), "no node's daemon runs", "start pvcd on the nodes"));
     }
     match vm.state.value {
         VmState::Start => {
             let runs = vm.claim.value.names(&node.name);
-            let note = if runs {
-                "it is to run already"
-            } else {
-                "it is to run already, but does not yet"
-            };
+            let already =
+                if runs { "it is to run already" } else { "it is to run already, but does not yet" };
             Ok(Accepted {
                 change: None,
-                notes: [note.to_owned()].into_iter().chain(not_running(node)).collect(),
+                notes: [already.to_owned()].into_iter().chain(not_running(node)).collect(),
             })
         }
         VmState::Migrate => Err(busy_migrating(what(), vm)),
@@ -92,10 +82,7 @@ pub fn restart(vm: &Vm) -> Result<Accepted, Refusal> {
 /// Decided from the state alone: nothing else that may change meanwhile would make the wish wrong.
 fn wish(vm: &Vm, state: VmState, note: Option<String>) -> Accepted {
     let change = VmChange::update(vm, &[VmKey::State], vec![VmSet::State(state)]);
-    Accepted {
-        change: Some(change),
-        notes: note.into_iter().collect(),
-    }
+    Accepted { change: Some(change), notes: note.into_iter().collect() }
 }
 
 fn busy_migrating(what: String, vm: &Vm) -> Refusal {

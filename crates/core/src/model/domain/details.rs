@@ -88,12 +88,7 @@ impl DomainDetails {
         let list = |name: &'static str| devices.into_iter().flat_map(move |d| d.children(name));
         let os_type = root.child("os").and_then(|os| os.child("type"));
         Ok(Self {
-            description: root
-                .child("description")
-                .map(Element::text)
-                .unwrap_or_default()
-                .trim()
-                .to_owned(),
+            description: root.child("description").map(Element::text).unwrap_or_default().trim().to_owned(),
             memory_mib: super::size::memory_mib(root).ok(),
             vcpus: super::size::vcpus(root).ok(),
             vcpu_topology: topology(root),
@@ -103,12 +98,7 @@ impl DomainDetails {
             machine: owned(os_type, "machine"),
             console: owned(list("console").next(), "type"),
             console_log: list("serial").chain(list("console")).find_map(log_file),
-            emulator: list("emulator")
-                .next()
-                .map(Element::text)
-                .unwrap_or_default()
-                .trim()
-                .to_owned(),
+            emulator: list("emulator").next().map(Element::text).unwrap_or_default().trim().to_owned(),
             features: root
                 .child("features")
                 .into_iter()
@@ -122,10 +112,7 @@ impl DomainDetails {
 }
 
 fn owned(element: Option<Element<'_>>, attribute: &str) -> String {
-    element
-        .and_then(|e| e.attribute(attribute))
-        .unwrap_or_default()
-        .to_owned()
+    element.and_then(|e| e.attribute(attribute)).unwrap_or_default().to_owned()
 }
 
 fn topology(root: Element<'_>) -> String {
@@ -140,11 +127,7 @@ fn interface(element: Element<'_>) -> Interface {
     let kind = owned(Some(element), "type");
     let source = element.child("source");
     // `<interface type='bridge'><source bridge='br0'/>`: the source is called as the type, save for a few types.
-    let named = source.and_then(|s| {
-        [kind.as_str(), "dev", "path"]
-            .iter()
-            .find_map(|name| s.attribute(name))
-    });
+    let named = source.and_then(|s| [kind.as_str(), "dev", "path"].iter().find_map(|name| s.attribute(name)));
     Interface {
         mac: owned(element.child("mac"), "address"),
         source: named.unwrap_or_default().to_owned(),
@@ -156,12 +139,8 @@ fn interface(element: Element<'_>) -> Interface {
 fn disk(element: Element<'_>) -> Disk {
     let kind = owned(Some(element), "type");
     let source = element.child("source");
-    let name = ["name", "file", "dev", "dir", "volume"]
-        .iter()
-        .find_map(|attr| source?.attribute(attr));
-    let protocol = source
-        .and_then(|s| s.attribute("protocol"))
-        .filter(|_| kind == "network");
+    let name = ["name", "file", "dev", "dir", "volume"].iter().find_map(|attr| source?.attribute(attr));
+    let protocol = source.and_then(|s| s.attribute("protocol")).filter(|_| kind == "network");
     Disk {
         kind: protocol.map_or(kind.clone(), str::to_owned),
         name: name.unwrap_or_default().to_owned(),
@@ -171,19 +150,12 @@ fn disk(element: Element<'_>) -> Disk {
 }
 
 fn controller(element: Element<'_>) -> Controller {
-    Controller {
-        kind: owned(Some(element), "type"),
-        model: owned(Some(element), "model"),
-    }
+    Controller { kind: owned(Some(element), "type"), model: owned(Some(element), "model") }
 }
 
 fn log_file(console: Element<'_>) -> Option<String> {
     let log = console.child("log").and_then(|log| log.attribute("file"));
-    let written = || {
-        console
-            .child("source")
-            .filter(|_| console.attribute("type") == Some("file"))?
-            .attribute("path")
-    };
+    let written =
+        || console.child("source").filter(|_| console.attribute("type") == Some("file"))?.attribute("path");
     log.or_else(written).map(str::to_owned)
 }

@@ -22,10 +22,7 @@ impl<'x> Definition<'x> {
     pub(super) fn parse(xml: &'x str) -> Result<Self, DomainError> {
         check_size(xml)?;
         check_encoding(xml)?;
-        let options = ParsingOptions {
-            allow_dtd: false,
-            ..ParsingOptions::default()
-        };
+        let options = ParsingOptions { allow_dtd: false, ..ParsingOptions::default() };
         let document = Document::parse_with_options(xml, options).map_err(|e| syntax_error(xml, &e))?;
         for node in document.root().children() {
             check_depth(node)?;
@@ -75,9 +72,8 @@ impl<'d> Element<'d> {
     /// The only child of that name; none or several are refused.
     pub(super) fn only(self, name: &str, todo_if_missing: &str) -> Result<Self, DomainError> {
         let mut children = self.children(name);
-        let first = children
-            .next()
-            .ok_or_else(|| self.error(format!("<{name}> is missing"), todo_if_missing))?;
+        let first =
+            children.next().ok_or_else(|| self.error(format!("<{name}> is missing"), todo_if_missing))?;
         match children.next() {
             None => Ok(first),
             Some(second) => Err(second.error(format!("there is a second <{name}>"), "leave one")),
@@ -102,21 +98,13 @@ impl<'d> Element<'d> {
     /// The text of this element and all below it, as XPath's `string()` (which libvirt uses) sees it: a comment in the
     /// middle does not end it.
     pub(super) fn text(self) -> String {
-        self.0
-            .descendants()
-            .filter(Node::is_text)
-            .filter_map(|n| n.text())
-            .collect()
+        self.0.descendants().filter(Node::is_text).filter_map(|n| n.text()).collect()
     }
 
     /// An error at this element's line.
     pub(super) fn error(self, what: impl Into<String>, todo: impl Into<String>) -> DomainError {
         let line = self.0.document().text_pos_at(self.0.range().start).row;
-        DomainError {
-            what: what.into(),
-            line,
-            todo: todo.into(),
-        }
+        DomainError { what: what.into(), line, todo: todo.into() }
     }
 }
 
@@ -130,13 +118,7 @@ pub(super) fn excerpt(text: &str) -> String {
 }
 
 fn check_size(xml: &str) -> Result<(), DomainError> {
-    let refuse = |what: String, todo: &str| {
-        Err(DomainError {
-            what,
-            line: 1,
-            todo: todo.to_owned(),
-        })
-    };
+    let refuse = |what: String, todo: &str| Err(DomainError { what, line: 1, todo: todo.to_owned() });
     if xml.len() > MAX_BYTES {
         let what = format!("the definition has {} bytes, more than {MAX_BYTES}", xml.len());
         return refuse(what, "shorten it; real definitions have a few thousand");
@@ -147,14 +129,8 @@ fn check_size(xml: &str) -> Result<(), DomainError> {
             "leave those that libvirt knows",
         );
     }
-    if xml
-        .split('<')
-        .any(|part| part.matches(['"', '\'']).count() > MAX_QUOTES_BETWEEN_TAGS)
-    {
-        return refuse(
-            "an element has too many attributes".to_owned(),
-            "leave those that libvirt knows",
-        );
+    if xml.split('<').any(|part| part.matches(['"', '\'']).count() > MAX_QUOTES_BETWEEN_TAGS) {
+        return refuse("an element has too many attributes".to_owned(), "leave those that libvirt knows");
     }
     Ok(())
 }
@@ -162,23 +138,15 @@ fn check_size(xml: &str) -> Result<(), DomainError> {
 /// libvirt would decode the text by its declared encoding and might so read something else than was checked here.
 fn check_encoding(xml: &str) -> Result<(), DomainError> {
     let text = xml.trim_start_matches('\u{feff}');
-    let Some(declaration) = text
-        .strip_prefix("<?xml")
-        .and_then(|rest| rest.split("?>").next())
-    else {
+    let Some(declaration) = text.strip_prefix("<?xml").and_then(|rest| rest.split("?>").next()) else {
         return Ok(());
     };
     let Some((_, value)) = declaration.split_once("encoding") else {
         return Ok(());
     };
-    let name: String = value
-        .chars()
-        .filter(|c| !matches!(c, '=' | '"' | '\'') && !c.is_whitespace())
-        .collect();
-    if ["utf-8", "us-ascii", "ascii"]
-        .iter()
-        .any(|known| name.to_ascii_lowercase().starts_with(known))
-    {
+    let name: String =
+        value.chars().filter(|c| !matches!(c, '=' | '"' | '\'') && !c.is_whitespace()).collect();
+    if ["utf-8", "us-ascii", "ascii"].iter().any(|known| name.to_ascii_lowercase().starts_with(known)) {
         return Ok(());
     }
     Err(DomainError {
@@ -234,41 +202,21 @@ fn syntax_error(xml: &str, error: &Error) -> DomainError {
     let last_line = || u32::try_from(xml.lines().count()).unwrap_or(u32::MAX).max(1);
     let (what, line, todo) = match error {
         Error::DtdDetected => {
-            let before = xml
-                .find("<!DOCTYPE")
-                .map_or(0, |at| xml[..at].matches('\n').count());
+            let before = xml.find("<!DOCTYPE").map_or(0, |at| xml[..at].matches('\n').count());
             let line = u32::try_from(before).unwrap_or(u32::MAX).saturating_add(1);
-            (
-                "a document type declaration".to_owned(),
-                line,
-                "remove <!DOCTYPE …>; entities are not allowed",
-            )
+            ("a document type declaration".to_owned(), line, "remove <!DOCTYPE …>; entities are not allowed")
         }
-        Error::NoRootNode => (
-            "there is no XML element".to_owned(),
-            1,
-            "give a libvirt <domain>…</domain>",
-        ),
-        Error::UnclosedRootNode | Error::UnexpectedEndOfStream => (
-            "the XML ends too early".to_owned(),
-            last_line(),
-            "close every element",
-        ),
+        Error::NoRootNode => ("there is no XML element".to_owned(), 1, "give a libvirt <domain>…</domain>"),
+        Error::UnclosedRootNode | Error::UnexpectedEndOfStream => {
+            ("the XML ends too early".to_owned(), last_line(), "close every element")
+        }
         _ => {
             let text = error.to_string();
             // The library appends the position, which is given by itself here.
             let text = text.rsplit_once(" at ").map_or(text.as_str(), |(what, _)| what);
             let line = if has_position { error.pos().row } else { 1 };
-            (
-                format!("no well-formed XML: {text}"),
-                line,
-                "correct it; xmllint shows the place",
-            )
+            (format!("no well-formed XML: {text}"), line, "correct it; xmllint shows the place")
         }
     };
-    DomainError {
-        what,
-        line,
-        todo: todo.to_owned(),
-    }
+    DomainError { what, line, todo: todo.to_owned() }
 }

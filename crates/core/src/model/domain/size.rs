@@ -43,11 +43,7 @@ fn numa_bytes(root: Element<'_>) -> Result<u128, DomainError> {
         return Ok(0);
     };
     numa.children("cell").try_fold(0, |sum: u128, cell| {
-        let bytes = scaled(
-            cell,
-            cell.attribute("memory").unwrap_or_default(),
-            cell.attribute("unit"),
-        )?;
+        let bytes = scaled(cell, cell.attribute("memory").unwrap_or_default(), cell.attribute("unit"))?;
         Ok(sum.saturating_add(bytes))
     })
 }
@@ -70,11 +66,7 @@ fn scaled(element: Element<'_>, text: &str, unit: Option<&str>) -> Result<u128, 
             .ok_or_else(|| element.error(format!("the memory unit {} is unknown", excerpt(unit)), UNITS))?,
     };
     let bytes = u128::from(number).saturating_mul(scale);
-    if bytes > u128::from(u64::MAX) {
-        Err(too_large(element))
-    } else {
-        Ok(bytes)
-    }
+    if bytes > u128::from(u64::MAX) { Err(too_large(element)) } else { Ok(bytes) }
 }
 
 /// Bytes in one unit: `virScaleInteger` of libvirt, upper and lower case alike.
@@ -93,8 +85,5 @@ fn scale_of(unit: &str) -> Option<u128> {
 }
 
 fn too_large(element: Element<'_>) -> DomainError {
-    element.error(
-        "the memory size is too large",
-        "no machine has this much; correct number and unit",
-    )
+    element.error("the memory size is too large", "no machine has this much; correct number and unit")
 }

@@ -54,31 +54,15 @@ fn a_definition_yields_what_the_cluster_needs_and_is_passed_on_unchanged() {
 #[test]
 fn details_describe_a_definition() {
     let details = DomainDetails::parse(FULL).unwrap();
-    assert_eq!(
-        (details.description.as_str(), details.vcpu_topology.as_str()),
-        ("Web & mail", "1/2/2")
-    );
-    assert_eq!(
-        (details.os_type.as_str(), details.arch.as_str()),
-        ("hvm", "x86_64")
-    );
-    assert_eq!(
-        (details.machine.as_str(), details.console.as_str()),
-        ("pc-q35-7.2", "pty")
-    );
+    assert_eq!((details.description.as_str(), details.vcpu_topology.as_str()), ("Web & mail", "1/2/2"));
+    assert_eq!((details.os_type.as_str(), details.arch.as_str()), ("hvm", "x86_64"));
+    assert_eq!((details.machine.as_str(), details.console.as_str()), ("pc-q35-7.2", "pty"));
     assert_eq!(details.console_log.as_deref(), Some("/var/log/libvirt/web1.log"));
     assert_eq!(details.features, ["acpi", "apic"]);
     let controllers: Vec<_> = details.controllers.iter().map(|c| c.model.as_str()).collect();
-    assert_eq!(
-        controllers,
-        ["ich9-ehci1", "virtio-scsi"],
-        "also when other devices stand between them"
-    );
-    let disks: Vec<_> = details
-        .disks
-        .iter()
-        .map(|d| [&d.kind, &d.name, &d.dev, &d.bus].map(String::as_str))
-        .collect();
+    assert_eq!(controllers, ["ich9-ehci1", "virtio-scsi"], "also when other devices stand between them");
+    let disks: Vec<_> =
+        details.disks.iter().map(|d| [&d.kind, &d.name, &d.dev, &d.bus].map(String::as_str)).collect();
     assert_eq!(disks[0], ["rbd", "vms/web1_root", "sda", "scsi"]);
     assert_eq!(disks[2], ["file", "", "hda", "ide"]);
     let card = &details.networks[0];
@@ -93,10 +77,7 @@ fn a_definition_without_a_console_is_accepted_and_says_so() {
     let xml = domain("<memory>1024</memory>", "");
     assert!(DomainSpec::parse(&xml).is_ok());
     let details = DomainDetails::parse(&xml).unwrap();
-    assert_eq!(
-        (details.console_log, details.vcpu_topology.as_str()),
-        (None, "N/A")
-    );
+    assert_eq!((details.console_log, details.vcpu_topology.as_str()), (None, "N/A"));
 }
 
 #[test]
@@ -116,10 +97,7 @@ fn memory_has_libvirts_units_and_rounds_up_to_a_mib() {
         ("<memory unit='TiB'>1</memory>", 1_048_576),
         ("<memory unit='TB'>1</memory>", 953_675),
         ("<memory unit=''> +4096</memory>", 4),
-        (
-            "<cpu><numa><cell memory='1' unit='GiB'/><cell memory='1048576'/></numa></cpu>",
-            2048,
-        ),
+        ("<cpu><numa><cell memory='1' unit='GiB'/><cell memory='1048576'/></numa></cpu>", 2048),
         ("<memory unit='MiB'>1<!-- not 1 but -->6</memory>", 16),
     ] {
         assert_eq!(sized(element).unwrap().memory_mib, mib, "{element}");
@@ -154,10 +132,7 @@ fn what_would_break_other_operators_lists_is_refused() {
         (ok.replace(ID, "not-a-uuid"), "no UUID"),
         (ok.replace(ID, &ID.replace('-', "")), "no UUID"),
         (ok.replace(&format!("<uuid>{ID}</uuid>"), ""), "<uuid> is missing"),
-        (
-            ok.replace("<name>", &format!("<uuid>{ID}</uuid><name>")),
-            "second <uuid>",
-        ),
+        (ok.replace("<name>", &format!("<uuid>{ID}</uuid><name>")), "second <uuid>"),
         (ok.replace("web1", "../../etc/passwd"), "no VM name"),
         (ok.replace("web1", " web1"), "no VM name"),
         (ok.replace("<name>web1</name>", ""), "<name> is missing"),
@@ -165,17 +140,11 @@ fn what_would_break_other_operators_lists_is_refused() {
         (ok.replace("devices>", "things>"), "<devices> is missing"),
         (ok.replace(" type='kvm'", ""), "no type"),
         (ok.replace("domain", "network"), "root element is \"network\""),
-        (
-            ok.replace("<domain", "<domain xmlns='urn:x'"),
-            "in the namespace \"urn:x\"",
-        ),
+        (ok.replace("<domain", "<domain xmlns='urn:x'"), "in the namespace \"urn:x\""),
         ("rubbish".into(), "no well-formed XML"),
         (String::new(), "there is no XML element"),
         (ok.replace("</domain>", ""), "ends too early"),
-        (
-            ok.replace("<devices>", "<devices>&undefined;"),
-            "no well-formed XML",
-        ),
+        (ok.replace("<devices>", "<devices>&undefined;"), "no well-formed XML"),
     ];
     for (xml, what) in cases {
         let error = DomainSpec::parse(&xml).unwrap_err();
@@ -192,15 +161,9 @@ fn document_types_and_foreign_encodings_are_refused() {
         ok.replace("web1", "&a;")
     );
     let error = DomainSpec::parse(&laughs).unwrap_err();
-    assert_eq!(
-        (error.what.as_str(), error.line),
-        ("a document type declaration", 2)
-    );
+    assert_eq!((error.what.as_str(), error.line), ("a document type declaration", 2));
     let external = format!("<!DOCTYPE domain SYSTEM 'file:///etc/passwd'>{ok}");
-    assert_eq!(
-        DomainSpec::parse(&external).unwrap_err().what,
-        "a document type declaration"
-    );
+    assert_eq!(DomainSpec::parse(&external).unwrap_err().what, "a document type declaration");
     for encoding in ["UTF-7", "ISO-8859-1", "utf-16"] {
         let error =
             DomainSpec::parse(&format!("<?xml version=\"1.0\" encoding = \"{encoding}\"?>{ok}")).unwrap_err();
@@ -219,33 +182,14 @@ fn a_uuid_hidden_behind_a_comment_is_read_as_libvirt_reads_it() {
 fn rbd_images_are_pool_and_image_and_never_confuse_the_list_of_them() {
     let disk =
         |source: &str| DomainSpec::parse(&domain("<memory>1</memory>", &format!("<disk>{source}</disk>")));
-    assert_eq!(
-        disk("<source protocol='rbd' name='p/i'/>").unwrap().rbd_images,
-        ["p/i"]
-    );
-    assert!(
-        disk("<source protocol='nbd' name='x'/>")
-            .unwrap()
-            .rbd_images
-            .is_empty()
-    );
+    assert_eq!(disk("<source protocol='rbd' name='p/i'/>").unwrap().rbd_images, ["p/i"]);
+    assert!(disk("<source protocol='nbd' name='x'/>").unwrap().rbd_images.is_empty());
     let mirror = "<mirror><source protocol='rbd' name='other/one'/></mirror><source file='/x'/>";
-    assert!(
-        disk(mirror).unwrap().rbd_images.is_empty(),
-        "only the disk's own source"
-    );
+    assert!(disk(mirror).unwrap().rbd_images.is_empty(), "only the disk's own source");
     for bad in ["", "x", "/x", "p/", "p/a,q/b", "p/a b"] {
-        assert!(
-            disk(&format!("<source protocol='rbd' name='{bad}'/>")).is_err(),
-            "{bad}"
-        );
+        assert!(disk(&format!("<source protocol='rbd' name='{bad}'/>")).is_err(), "{bad}");
     }
-    assert!(
-        disk("<source protocol='rbd'/>")
-            .unwrap_err()
-            .what
-            .contains("no image")
-    );
+    assert!(disk("<source protocol='rbd'/>").unwrap_err().what.contains("no image"));
 }
 
 #[test]
@@ -270,34 +214,18 @@ fn hostile_sizes_are_refused_quickly() {
         write!(attributes, " a{i}=''").unwrap();
     }
     assert!(
-        DomainSpec::parse(&domain(&format!("<x{attributes}/>"), ""))
-            .unwrap_err()
-            .what
-            .contains("attributes")
+        DomainSpec::parse(&domain(&format!("<x{attributes}/>"), "")).unwrap_err().what.contains("attributes")
     );
     let namespaces = "<a xmlns:b='c'>".repeat(30_000);
-    assert!(
-        DomainSpec::parse(&domain(&namespaces, ""))
-            .unwrap_err()
-            .what
-            .contains("namespaces")
-    );
-    assert!(
-        DomainSpec::parse(&domain(&" ".repeat(1_000_001), ""))
-            .unwrap_err()
-            .what
-            .contains("bytes")
-    );
+    assert!(DomainSpec::parse(&domain(&namespaces, "")).unwrap_err().what.contains("namespaces"));
+    assert!(DomainSpec::parse(&domain(&" ".repeat(1_000_001), "")).unwrap_err().what.contains("bytes"));
 }
 
 #[test]
 fn two_hundred_and_fifty_six_levels_are_the_last_that_is_read() {
     let nested = |levels: usize| {
         let inner = levels - 2; // <domain> and <devices>
-        domain(
-            "<memory>1</memory>",
-            &format!("{}{}", "<a>".repeat(inner), "</a>".repeat(inner)),
-        )
+        domain("<memory>1</memory>", &format!("{}{}", "<a>".repeat(inner), "</a>".repeat(inner)))
     };
     assert!(DomainSpec::parse(&nested(256)).is_ok());
     assert!(DomainSpec::parse(&nested(257)).is_err());
