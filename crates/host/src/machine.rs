@@ -31,6 +31,13 @@ pub trait Machine: Send + Sync + 'static {
 #[derive(Debug, Clone, Copy, Default)]
 pub struct ThisMachine;
 
+impl ThisMachine {
+    /// What the machine calls itself.
+    pub fn host_name(self) -> String {
+        rustix::system::uname().nodename().to_string_lossy().into_owned()
+    }
+}
+
 impl Machine for ThisMachine {
     fn describe(&self) -> io::Result<StaticData> {
         let system = rustix::system::uname();

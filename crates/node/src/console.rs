@@ -101,3 +101,6 @@ impl Console {
             .then(|| self.tail().text())
     }
 }
+
+#[cfg(test)]
+mod tests;

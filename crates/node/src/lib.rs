@@ -1,6 +1,22 @@
-//! The node daemon.
+//! The node daemon: makes one machine agree with what its cluster wishes.
+//!
+//! [`run`] is the whole of it, over whatever store, hypervisor and machine it is given. What it consists of:
+//! [`keepalive`] says that the node lives, [`reconcile`] does what is wished, [`console`] shows what guests print, [`ownership`] sees to it
+//! that there is one daemon a node. None of them waits for another.
+//!
+//! Never holds state of its own: what it must remember is in the state tree or in libvirt, so that it can be killed at any time.
 
+pub mod args;
 pub mod console;
+pub mod daemon;
+pub mod keepalive;
 pub mod log;
+pub mod notify;
+pub mod ownership;
 pub mod queue;
 pub mod reconcile;
+pub mod signals;
+pub mod stop;
+
+pub use daemon::{DaemonError, Parts, run};
+pub use stop::{Stop, Stopper};

@@ -1,1 +1,143 @@
-fn main(){}
+//! The program `pvcd`: reads its configuration, chooses the real parts, and runs the daemon over them.
+
+use std::{
+    io::{self, IsTerminal as _, Write as _},
+    panic,
+    path::Path,
+    process::ExitCode,
+    sync::Arc,
+    time::Duration,
+};
+
+use anyhow::Context as _;
+use clap::Parser as _;
+use pvc_config::Config;
+use pvc_host::{
+    hypervisor::{Hypervisor, libvirt::LibvirtHypervisor},
+    machine::ThisMachine,
+};
+use pvc_store::zookeeper::{Options, ZooKeeperStore};
+use pvcd::{
+    Parts, Stop,
+    args::Args,
+    log::{FILE_NAME, Log, Settings, chain},
+    notify::Notify,
+    ownership::this_process,
+    signals,
+};
+
+/// The hypervisor of a node is the machine's own.
+const LIBVIRT: &str = "qemu:///system";
+
+/// How long the end of the process waits for the last lines of its log.
+const LAST_LINES: Duration = Duration::from_secs(1);
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    if let Some(file) = args.check_config {
+        return check(&file.unwrap_or(args.config));
+    }
+    match start(&args.config) {
+        Ok(code) => code,
+        Err(error) => {
+            let _ = writeln!(io::stderr(), "pvcd: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// `--check-config`.
+fn check(file: &Path) -> ExitCode {
+    let mut out = io::stdout().lock();
+    match pvc_config::check_file(file, &mut out, io::stdout().is_terminal()) {
+        Ok(Some(_)) => ExitCode::SUCCESS,
+        Ok(None) | Err(_) => ExitCode::FAILURE,
+    }
+}
+
+fn start(file: &Path) -> anyhow::Result<ExitCode> {
+    let report = pvc_config::load(file);
+    let Some(config) = report.config else {
+        for diagnostic in &report.diagnostics {
+            writeln!(io::stderr(), "{}", diagnostic.render(io::stderr().is_terminal()))?;
+        }
+        anyhow::bail!("the configuration file {} cannot be used", file.display());
+    };
+    let log = Log::install(&log_settings(&config)).context("cannot start the log")?;
+    exit_on_panic(log.clone());
+    for warning in &report.diagnostics {
+        tracing::warn!("{}", warning.headline());
+    }
+    // Two threads are enough for what waits for others most of the time; small stacks keep the daemon small.
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .max_blocking_threads(8)
+        .thread_stack_size(512 * 1024)
+        .thread_name("pvcd")
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    let outcome = runtime.block_on(serve(&config, log.clone()));
+    // Whatever is stuck somewhere (a disk, libvirt) does not hold up the end.
+    runtime.shutdown_timeout(Duration::from_millis(500));
+    let code = match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            ExitCode::FAILURE
+        }
+    };
+    log.finish(LAST_LINES);
+    Ok(code)
+}
+
+async fn serve(config: &Config, log: Log) -> anyhow::Result<()> {
+    let (stopper, stop) = Stop::new();
+    signals::listen(log, stopper).context("cannot listen to signals")?;
+    let host = ThisMachine.host_name();
+    if host.split('.').next() != Some(config.node.as_str()) {
+        tracing::warn!(
+            "this machine calls itself {host}, the configuration (setting pvc.node) calls it {}: is this its file?",
+            config.node
+        );
+    }
+    let hypervisor = if config.functions.hypervisor {
+        let libvirt = LibvirtHypervisor::start(LIBVIRT).context(
+            "this node has functions.enable_hypervisor: True, but libvirt cannot be used (is libvirt0 installed?)",
+        )?;
+        Some(libvirt as Arc<dyn Hypervisor>)
+    } else {
+        None
+    };
+    let parts = Parts {
+        store: ZooKeeperStore::start(Options::new(config.zookeeper_connect_string())),
+        hypervisor,
+        machine: Arc::new(ThisMachine),
+        process: this_process(host).context("cannot tell this process from others")?,
+        notify: Notify::systemd(),
+    };
+    pvcd::run(config, parts, stop).await.map_err(|error| anyhow::anyhow!("{}", chain(&error)))
+}
+
+fn log_settings(config: &Config) -> Settings {
+    Settings {
+        node: config.node.clone(),
+        file: config.logging.file.then(|| config.directories.log.join(FILE_NAME)),
+        stdout: config.logging.stdout,
+        colours: config.logging.colours,
+        dates: config.logging.dates,
+        debug: config.debug,
+    }
+}
+
+/// A part that panicked is gone, and a daemon without it would say for ever that all is well. The service manager starts it anew,
+/// which disturbs no guest.
+fn exit_on_panic(log: Log) {
+    let before = panic::take_hook();
+    panic::set_hook(Box::new(move |info| {
+        before(info);
+        tracing::error!("a bug, the daemon exits and will be started anew: {info}");
+        log.finish(LAST_LINES);
+        std::process::exit(101);
+    }));
+}

@@ -1,0 +1,264 @@
+//! The life of a daemon from its start to its stop, over whatever store and hypervisor it is given: real ones, or fakes in tests
+//! and simulations.
+//!
+//! ```text
+//! connect ─► own the name ─► read the tree ─► register (init) ─► read libvirt, adopt ─► run ─► … ─► shutdown ─► stop
+//! ```
+//!
+//! Guests outlive it: neither a stop nor a crash of the daemon touches what runs.
+
+use std::{io, sync::Arc, time::Duration};
+
+use pvc_config::Config;
+use pvc_core::model::{DaemonMode, DaemonState};
+use pvc_host::{hypervisor::Hypervisor, machine::Machine};
+use pvc_store::{
+    Store,
+    mirror::Mirror,
+    schema::{
+        SchemaError,
+        node::{Ipmi, Registration, register},
+        owner::Owner,
+        root,
+    },
+};
+use tokio::time::{Instant, timeout, timeout_at};
+use tracing::{debug, info, warn};
+
+use crate::{
+    console::ConsoleLogs,
+    keepalive::{Facts, Keepalive, Shown},
+    notify::Notify,
+    ownership::{Ownership, OwnershipError},
+    reconcile::Reconcilers,
+    stop::Stop,
+};
+
+/// The longest a stop takes, whatever is away.
+const STOP_WITHIN: Duration = Duration::from_secs(5);
+/// … and the parts of it.
+const SAY_WITHIN: Duration = Duration::from_secs(1);
+const FINISH_WITHIN: Duration = Duration::from_secs(2);
+
+/// How long start-up waits for libvirt before it goes on without: a node must say that it lives even so.
+const LIBVIRT_WITHIN: Duration = Duration::from_secs(5);
+
+/// How long something may take before it is said that it is waited for.
+const SAY_AFTER: Duration = Duration::from_secs(1);
+
+/// What a daemon stands on.
+pub struct Parts {
+    /// The state tree.
+    pub store: Arc<dyn Store>,
+    /// The hypervisor, on a node that has one.
+    pub hypervisor: Option<Arc<dyn Hypervisor>>,
+    /// The machine.
+    pub machine: Arc<dyn Machine>,
+    /// This process: no two daemons of one node may be the same.
+    pub process: Owner,
+    /// The service manager.
+    pub notify: Notify,
+}
+
+/// Why a daemon ended although nobody asked it to.
+#[derive(Debug, thiserror::Error)]
+pub enum DaemonError {
+    /// Another daemon has its name.
+    #[error(transparent)]
+    Ownership(#[from] OwnershipError),
+    /// The state tree cannot be used.
+    #[error("cannot {doing}")]
+    Tree {
+        /// What was being done.
+        doing: &'static str,
+        /// Why not.
+        #[source]
+        cause: SchemaError,
+    },
+    /// This machine cannot be used.
+    #[error("cannot {doing}")]
+    Machine {
+        /// What was being done.
+        doing: &'static str,
+        /// Why not.
+        #[source]
+        cause: io::Error,
+    },
+    /// A part of the daemon ended by itself.
+    #[error("the {0} ended unexpectedly: this is a bug")]
+    Ended(&'static str),
+}
+
+/// Runs a daemon until it is asked to stop. Returns at the latest some seconds after that.
+///
+/// # Errors
+/// If it cannot be the daemon of its node, or not any longer. Guests are not affected.
+pub async fn run(config: &Config, parts: Parts, mut stop: Stop) -> Result<(), DaemonError> {
+    let ownership = Ownership::new(Arc::clone(&parts.store), config.node.clone(), parts.process.clone());
+    let started = tokio::select! {
+        started = start(config, &parts, &ownership) => Some(started),
+        () = stop.requested() => None,
+    };
+    let Some(started) = started else {
+        info!("asked to stop before the start was complete");
+        parts.notify.stopping();
+        // A node that was registered already would stay in `init` for ever.
+        let stopped = pvc_store::schema::node::set_daemon_state(&config.node, DaemonState::Stop);
+        if parts.store.session().borrow().is_healthy() {
+            let _ = timeout(SAY_WITHIN, parts.store.commit(stopped)).await;
+        }
+        close(&parts).await;
+        return Ok(());
+    };
+    let mut daemon = match started {
+        Ok(daemon) => daemon,
+        Err(error) => {
+            close(&parts).await;
+            return Err(error);
+        }
+    };
+    let outcome = tokio::select! {
+        () = stop.requested() => Ok(()),
+        error = ownership.keep() => Err(error.into()),
+        () = daemon.keepalive.ended() => Err(DaemonError::Ended("keepalive")),
+    };
+    parts.notify.stopping();
+    match &outcome {
+        Ok(()) => daemon.stop(&parts).await,
+        // Whoever has our name now writes these keys: not a word more from us.
+        Err(_) => {
+            drop(daemon.keepalive);
+            if let Some(reconcilers) = daemon.reconcilers {
+                reconcilers.stop(FINISH_WITHIN).await;
+            }
+            close(&parts).await;
+        }
+    }
+    outcome
+}
+
+/// What runs after the start.
+struct Daemon {
+    keepalive: Keepalive,
+    reconcilers: Option<Reconcilers>,
+}
+
+async fn start(config: &Config, parts: &Parts, ownership: &Ownership) -> Result<Daemon, DaemonError> {
+    let began = Instant::now();
+    let mode = if config.is_coordinator() { DaemonMode::Coordinator } else { DaemonMode::Hypervisor };
+    let machine = |doing| move |cause| DaemonError::Machine { doing, cause };
+    let static_data = parts.machine.describe().map_err(machine("find out what this machine is"))?;
+    info!("pvcd {} starts as {mode} {} on {static_data}", env!("CARGO_PKG_VERSION"), config.node);
+    connect(config, parts).await;
+
+    let tree = |doing| move |cause| DaemonError::Tree { doing, cause };
+    let created = root::init(&*parts.store).await.map_err(tree("prepare the state tree"))?;
+    if !created.is_empty() {
+        info!("the state tree was prepared: {} keys created", created.len());
+    }
+    ownership.take().await?;
+    let mirror = Mirror::start(Arc::clone(&parts.store));
+    let registration = Registration {
+        name: config.node.clone(),
+        mode,
+        static_data,
+        ipmi: Ipmi {
+            hostname: config.ipmi.host.clone(),
+            username: config.ipmi.user.clone(),
+            password: config.ipmi.pass.reveal().to_owned(),
+        },
+    };
+    register(&*parts.store, &registration).await.map_err(tree("register this node"))?;
+    mirror.ready().await;
+    debug!("registered and read the tree in {:.2} s", began.elapsed().as_secs_f32());
+
+    let reconcilers = match &parts.hypervisor {
+        Some(hypervisor) => {
+            let lines = usize::try_from(config.logging.console_log_lines).unwrap_or(usize::MAX);
+            let directory = config.directories.console_log.clone();
+            let consoles = ConsoleLogs::start(Arc::clone(&parts.store), directory, lines)
+                .map_err(machine("follow console logs"))?;
+            let reconcilers = Reconcilers::start(
+                config.node.clone(),
+                Arc::clone(&parts.store),
+                mirror.clone(),
+                Arc::clone(hypervisor),
+                consoles,
+            );
+            wait_for_libvirt(&reconcilers).await;
+            Some(reconcilers)
+        }
+        None => None,
+    };
+    let keepalive = Keepalive::start(
+        Arc::clone(&parts.store),
+        registration,
+        config.intervals.keepalive(),
+        Facts {
+            machine: Arc::clone(&parts.machine),
+            active: reconcilers.as_ref().map(Reconcilers::active),
+            mirror,
+        },
+        config
+            .logging
+            .keepalives
+            .then_some(Shown { cluster_details: config.logging.keepalive_cluster_details }),
+        parts.notify.clone(),
+    );
+    keepalive.declare(DaemonState::Run).await;
+    info!("runs, {:.2} s after its start", began.elapsed().as_secs_f32());
+    parts.notify.status("runs");
+    parts.notify.ready();
+    Ok(Daemon { keepalive, reconcilers })
+}
+
+/// Waits for a session, as long as it takes, and says once what is waited for.
+async fn connect(config: &Config, parts: &Parts) {
+    let mut session = parts.store.session();
+    let mut healthy = std::pin::pin!(session.wait_for(|s| s.is_healthy()));
+    if timeout(SAY_AFTER, &mut healthy).await.is_ok() {
+        return;
+    }
+    let began = Instant::now();
+    let servers = config.zookeeper_connect_string();
+    warn!("waiting for ZooKeeper ({servers}); guests are not affected");
+    parts.notify.status(&format!("waits for ZooKeeper ({servers})"));
+    let _ = healthy.await;
+    info!("ZooKeeper answers, after {} s", (SAY_AFTER + began.elapsed()).as_secs());
+}
+
+async fn wait_for_libvirt(reconcilers: &Reconcilers) {
+    let mut active = reconcilers.active();
+    let mut known = std::pin::pin!(active.wait_for(Option::is_some));
+    if timeout(LIBVIRT_WITHIN, &mut known).await.is_err() {
+        warn!("libvirt does not answer: the node says that it lives, and its VMs are left alone until libvirt does");
+    }
+}
+
+impl Daemon {
+    async fn stop(self, parts: &Parts) {
+        let end = Instant::now() + STOP_WITHIN;
+        info!("stops; what runs here keeps running");
+        let said = self.say(parts, DaemonState::Shutdown).await;
+        if let Some(reconcilers) = self.reconcilers {
+            let _ = timeout_at(end - 2 * SAY_WITHIN, reconcilers.stop(FINISH_WITHIN)).await;
+        }
+        let said = said && timeout(SAY_WITHIN, self.keepalive.declare(DaemonState::Stop)).await.is_ok();
+        if !said {
+            warn!("ZooKeeper does not answer: the node's keys do not say that it has stopped");
+        }
+        drop(self.keepalive);
+        close(parts).await;
+        info!("stopped");
+    }
+
+    async fn say(&self, parts: &Parts, state: DaemonState) -> bool {
+        let healthy = parts.store.session().borrow().is_healthy();
+        healthy && timeout(SAY_WITHIN, self.keepalive.declare(state)).await.is_ok()
+    }
+}
+
+/// Ends the session, so that what hangs on it is free at once.
+async fn close(parts: &Parts) {
+    let _ = timeout(SAY_WITHIN, parts.store.close()).await;
+}

@@ -1,0 +1,341 @@
+//! Says every few seconds that this node lives, and how it is. The other nodes fence a node that does not.
+//!
+//! A task of its own that waits for nothing but the store: not for libvirt, not for a disk, not for an operation on a VM. What it
+//! reports of those is what was last known. The node's `daemonstate` goes the same way, so that a wish about it and a
+//! keepalive never cross: the next keepalive is early, and carries it.
+
+mod line;
+
+use std::{future::Future, pin::Pin, sync::Arc, time::{Duration, SystemTime, UNIX_EPOCH}};
+
+use pvc_core::model::{DaemonState, NodeName, NodeReport};
+use pvc_host::machine::Machine;
+use pvc_store::{
+    CommitError, Store,
+    mirror::Mirror,
+    schema::node::{self, Registration},
+};
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    task::JoinHandle,
+    time::{Instant, MissedTickBehavior, interval, sleep_until, timeout},
+};
+use tracing::{error, info, warn};
+
+use crate::{log, notify::Notify, reconcile::Active};
+
+/// The pause after a failure, and between two early keepalives.
+const AT_LEAST_BETWEEN: Duration = Duration::from_secs(1);
+
+/// Every so many keepalives all figures are written, also those that did not change: somebody may have spoilt a key.
+const WHOLE_EVERY: u32 = 12;
+
+/// Where a keepalive's figures come from. All of it is at hand: nothing is waited for.
+pub struct Facts {
+    /// Memory and load.
+    pub machine: Arc<dyn Machine>,
+    /// What runs here; `None` on a node without a hypervisor.
+    pub active: Option<watch::Receiver<Active>>,
+    /// The cluster, for what is counted in it.
+    pub mirror: Mirror,
+}
+
+/// What is logged of each keepalive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shown {
+    /// The status of the cluster, too.
+    pub cluster_details: bool,
+}
+
+/// The running keepalive. It ends when this is dropped.
+pub struct Keepalive {
+    declarations: mpsc::UnboundedSender<Declaration>,
+    task: JoinHandle<()>,
+}
+
+struct Declaration {
+    state: DaemonState,
+    done: oneshot::Sender<()>,
+}
+
+impl Keepalive {
+    /// Starts the task. It writes nothing before the first [`Self::declare`], but tells the service manager that it lives.
+    pub fn start(
+        store: Arc<dyn Store>,
+        registration: Registration,
+        every: Duration,
+        facts: Facts,
+        shown: Option<Shown>,
+        notify: Notify,
+    ) -> Self {
+        let (declarations, orders) = mpsc::unbounded_channel();
+        let beats = Beats {
+            writer: Arc::new(Writer { store, registration }),
+            every,
+            last: NodeReport::default(),
+            facts,
+            shown,
+            notify,
+            state: None,
+            declared: Vec::new(),
+            acknowledged: None,
+            since_whole: 0,
+            acknowledged_at: Instant::now(),
+            missed: 0,
+        };
+        Self { declarations, task: tokio::spawn(beats.run(orders)) }
+    }
+
+    /// Makes this the node's `daemonstate`, with a keepalive at once; returns when the store has it. While the store is away that
+    /// takes as long as it is: bound it if it matters.
+    pub async fn declare(&self, state: DaemonState) {
+        let (done, wait) = oneshot::channel();
+        // The task ends only with this value or by a bug, which whoever awaits `ended` learns of.
+        let _ = self.declarations.send(Declaration { state, done });
+        let _ = wait.await;
+    }
+
+    /// Returns when the task has ended, which it does not while this exists, unless there is a bug.
+    pub async fn ended(&mut self) {
+        let _ = (&mut self.task).await;
+    }
+}
+
+impl Drop for Keepalive {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// The task's state.
+struct Beats {
+    writer: Arc<Writer>,
+    every: Duration,
+    facts: Facts,
+    shown: Option<Shown>,
+    notify: Notify,
+    /// What the node's state shall be; nothing is written before it is known.
+    state: Option<DaemonState>,
+    declared: Vec<Declaration>,
+    last: NodeReport,
+    /// What the store is known to hold.
+    acknowledged: Option<NodeReport>,
+    since_whole: u32,
+    acknowledged_at: Instant,
+    /// Keepalives that failed since the last that did not.
+    missed: u64,
+}
+
+/// One keepalive under way.
+struct Beat {
+    write: Pin<Box<dyn Future<Output = Result<(), String>> + Send>>,
+    regular: bool,
+    declared: Vec<Declaration>,
+    report: NodeReport,
+}
+
+impl Beats {
+    async fn run(mut self, mut orders: mpsc::UnboundedReceiver<Declaration>) {
+        let mut life = self.notify.sign_of_life_every().map(|every| {
+            let mut ticks = interval(every);
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            ticks
+        });
+        let mut active = self.facts.active.clone();
+        let mut regular_at = Instant::now();
+        let mut early_at: Option<Instant> = None;
+        let mut beat: Option<Beat> = None;
+        loop {
+            let next = early_at.map_or(regular_at, |early| early.min(regular_at));
+            tokio::select! {
+                biased;
+                order = orders.recv() => match order {
+                    Some(declaration) => {
+                        self.state = Some(declaration.state);
+                        self.declared.push(declaration);
+                        early_at = Some(Instant::now());
+                    }
+                    None => return,
+                },
+                () = tick(&mut life) => self.notify.alive(),
+                outcome = written(&mut beat) => {
+                    let Some(done) = beat.take() else { continue };
+                    if !self.settle(done, outcome) {
+                        early_at = Some(Instant::now() + AT_LEAST_BETWEEN);
+                    }
+                }
+                () = changed(&mut active) => {
+                    let soon = (self.acknowledged_at + AT_LEAST_BETWEEN).max(Instant::now());
+                    early_at = Some(early_at.map_or(soon, |early| early.min(soon)));
+                }
+                () = sleep_until(next), if beat.is_none() && self.state.is_some() => {
+                    let now = Instant::now();
+                    let regular = now >= regular_at;
+                    if regular {
+                        regular_at = now + self.every;
+                    }
+                    early_at = None;
+                    beat = self.begin(regular);
+                }
+            }
+        }
+    }
+
+    /// Collects the figures and starts to write them.
+    fn begin(&mut self, regular: bool) -> Option<Beat> {
+        let state = self.state?;
+        let declared = std::mem::take(&mut self.declared);
+        let report = self.report();
+        self.since_whole += 1;
+        let whole = self.since_whole >= WHOLE_EVERY;
+        let known = self.acknowledged.take().filter(|_| !whole);
+        if whole {
+            self.since_whole = 0;
+        }
+        let name = &self.writer.registration.name;
+        let seen = self.facts.mirror.view().node(name).map(|n| n.daemon_state.value);
+        // Somebody declared us dead, or another daemon wrote before it was refused: we live, so we say it again.
+        let say_state = !declared.is_empty() || seen != Some(state);
+        let write = Arc::clone(&self.writer).write(report.clone(), known, say_state.then_some(state), state);
+        let within = self.every.max(AT_LEAST_BETWEEN);
+        let write = Box::pin(async move {
+            timeout(within, write).await.unwrap_or_else(|_| Err(format!("no answer within {} s", within.as_secs())))
+        });
+        Some(Beat { write, regular, declared, report })
+    }
+
+    /// Takes note of how it went; answers whether it went well.
+    fn settle(&mut self, beat: Beat, outcome: Result<(), String>) -> bool {
+        match outcome {
+            Ok(()) => {
+                if self.missed > 0 {
+                    let gap = self.acknowledged_at.elapsed().as_secs();
+                    info!("keepalives are written again, after {gap} s without");
+                    self.missed = 0;
+                }
+                self.acknowledged_at = Instant::now();
+                for declaration in beat.declared {
+                    let _ = declaration.done.send(());
+                }
+                if let Some(shown) = self.shown
+                    && beat.regular
+                {
+                    self.show(&beat.report, shown);
+                }
+                self.acknowledged = Some(beat.report);
+                true
+            }
+            Err(why) => {
+                if self.missed == 0 {
+                    warn!(
+                        error = why,
+                        "the keepalive could not be written; guests are not affected, it is tried again until it can"
+                    );
+                }
+                self.missed += 1;
+                self.declared.extend(beat.declared);
+                false
+            }
+        }
+    }
+
+    fn report(&mut self) -> NodeReport {
+        let report = &mut self.last;
+        match self.facts.machine.figures() {
+            Ok(figures) => {
+                report.mem_total_mib = figures.mem_total_mib;
+                report.mem_used_mib = figures.mem_used_mib;
+                report.mem_free_mib = figures.mem_free_mib;
+                report.cpu_load = figures.load;
+            }
+            Err(why) => error!(error = &why as &dyn std::error::Error, "cannot tell memory and load"),
+        }
+        let active = self.facts.active.as_ref().map(|a| a.borrow().clone());
+        // While libvirt does not answer, guests still run: the last that was known is reported.
+        if let Some(Some(active)) = active {
+            report.running = active.keys().copied().collect();
+            report.domains_count = active.len() as u64;
+            report.mem_alloc_mib = active.values().map(|vm| vm.memory_mib).sum();
+            report.vcpu_alloc = active.values().map(|vm| u64::from(vm.vcpus)).sum();
+        }
+        report.networks_count = self.facts.mirror.view().networks_count;
+        report.keepalive_unix_s = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
+        report.clone()
+    }
+
+    fn show(&self, report: &NodeReport, shown: Shown) {
+        let mut text = line::node(report);
+        if shown.cluster_details {
+            text.push_str("; ");
+            text.push_str(&line::cluster(&self.facts.mirror.view()));
+        }
+        info!(target: log::KEEPALIVE, "{text}");
+    }
+}
+
+/// Writes keepalives, and the node's other keys when somebody deleted them.
+struct Writer {
+    store: Arc<dyn Store>,
+    registration: Registration,
+}
+
+impl Writer {
+    async fn write(
+        self: Arc<Self>,
+        report: NodeReport,
+        known: Option<NodeReport>,
+        say: Option<DaemonState>,
+        state: DaemonState,
+    ) -> Result<(), String> {
+        let name = &self.registration.name;
+        match self.commit(name, &report, known.as_ref(), say).await {
+            Err(CommitError::Conflict { .. }) => {}
+            outcome => return outcome.map_err(|e| e.to_string()),
+        }
+        // Keys are missing: somebody removed the node from the cluster while it lives.
+        node::register(&*self.store, &self.registration).await.map_err(|e| log::chain(&e))?;
+        self.commit(name, &report, None, Some(state)).await.map_err(|e| e.to_string())
+    }
+
+    async fn commit(
+        &self,
+        name: &NodeName,
+        report: &NodeReport,
+        known: Option<&NodeReport>,
+        say: Option<DaemonState>,
+    ) -> Result<(), CommitError> {
+        let mut txn = node::report(name, report, known);
+        if let Some(state) = say {
+            txn.ops.extend(node::set_daemon_state(name, state).ops);
+        }
+        self.store.commit(txn).await.map(|_| ())
+    }
+}
+
+async fn tick(ticks: &mut Option<tokio::time::Interval>) {
+    match ticks {
+        Some(ticks) => {
+            ticks.tick().await;
+        }
+        None => std::future::pending().await,
+    }
+}
+
+async fn written(beat: &mut Option<Beat>) -> Result<(), String> {
+    match beat {
+        Some(beat) => beat.write.as_mut().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Returns when what runs here changed; never if nobody will say so any more.
+async fn changed(active: &mut Option<watch::Receiver<Active>>) {
+    match active {
+        Some(receiver) => {
+            if receiver.changed().await.is_err() {
+                *active = None;
+            }
+        }
+        None => std::future::pending().await,
+    }
+}

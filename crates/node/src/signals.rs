@@ -1,0 +1,44 @@
+//! Signals: stop in order, stop at once, open the log anew.
+
+use std::{io, time::Duration};
+
+use tokio::signal::unix::{SignalKind, signal};
+use tracing::{info, warn};
+
+use crate::{log::Log, stop::Stopper};
+
+/// Exit status after a second signal: the stop was cut short.
+const CUT_SHORT: i32 = 1;
+
+/// Listens from now on: SIGTERM, SIGINT and SIGQUIT stop the daemon in order, another one of them at once; SIGHUP opens the log
+/// file anew. To be called in a tokio runtime.
+///
+/// # Errors
+/// If the kernel refuses to deliver signals.
+pub fn listen(log: Log, stopper: Stopper) -> io::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut quit = signal(SignalKind::quit())?;
+    let mut hang_up = signal(SignalKind::hangup())?;
+    tokio::spawn(async move {
+        loop {
+            let name = tokio::select! {
+                _ = terminate.recv() => "SIGTERM",
+                _ = interrupt.recv() => "SIGINT",
+                _ = quit.recv() => "SIGQUIT",
+                _ = hang_up.recv() => {
+                    log.reopen();
+                    info!("SIGHUP: the log file was opened anew");
+                    continue;
+                }
+            };
+            if stopper.stop() {
+                warn!("{name} again: exiting at once");
+                log.finish(Duration::from_millis(200));
+                std::process::exit(CUT_SHORT);
+            }
+            info!("{name}: stopping");
+        }
+    });
+    Ok(())
+}
