@@ -1,1 +1,338 @@
-//! fake
+//! A hypervisor in memory, for tests and simulations: it does what it is told to, including going wrong.
+//!
+//! Keeps the contract of the real one (`tests/hypervisor/contract.rs` runs on both). As with the real one, a change that
+//! was begun goes on when its caller gives up. Time is tokio's, so a paused clock makes it deterministic.
+
+use std::{
+    collections::BTreeMap,
+    future::pending,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use pvc_core::model::{DomainSpec, VmId};
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    time::sleep,
+};
+
+use super::{Activity, Event, Hypervisor, HypervisorError, Seen, libvirt::Deadlines};
+
+/// How a VM's starts, power button and power-offs go from now on. The default does everything at once.
+#[derive(Debug, Clone, Default)]
+pub struct Behaviour {
+    /// Starting.
+    pub start: Answer,
+    /// Powering off.
+    pub power_off: Answer,
+    /// Its power button.
+    pub power_button: PowerButton,
+}
+
+/// How one kind of change goes.
+#[derive(Debug, Clone, Default)]
+pub struct Answer {
+    /// How long it takes. Longer than the caller's deadline means done, but after the caller was told `Deadline`.
+    pub after: Duration,
+    /// What comes of it then.
+    pub outcome: Outcome,
+}
+
+/// What comes of a change.
+#[derive(Debug, Clone, Default)]
+pub enum Outcome {
+    /// Done and said so.
+    #[default]
+    Done,
+    /// Done, but the answer never arrives.
+    Lost,
+    /// Not done, and no answer arrives.
+    Hangs,
+    /// Not done, for this reason.
+    Refused(String),
+}
+
+/// What a guest does when its power button is pressed.
+#[derive(Debug, Clone, Copy, Default)]
+pub enum PowerButton {
+    /// Nothing.
+    #[default]
+    Ignored,
+    /// It is off after this time.
+    Obeyed(Duration),
+}
+
+/// Whether calls arrive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reach {
+    /// They do.
+    Up,
+    /// They fail at once.
+    Down,
+    /// They wait for their deadline, or for better times.
+    Frozen,
+}
+
+/// How often each method was called.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[allow(missing_docs, reason = "the methods of the trait")]
+pub struct Counts {
+    pub active: u64,
+    pub seen: u64,
+    pub start: u64,
+    pub ask_to_shut_down: u64,
+    pub power_off: u64,
+}
+
+/// The fake.
+pub struct FakeHypervisor {
+    state: Arc<Mutex<State>>,
+    reach: watch::Sender<Reach>,
+}
+
+#[derive(Default)]
+struct State {
+    active: BTreeMap<VmId, Domain>,
+    behaviours: BTreeMap<VmId, Behaviour>,
+    counts: Counts,
+    starts: u64,
+    subscribers: Vec<mpsc::UnboundedSender<Event>>,
+}
+
+struct Domain {
+    seen: Seen,
+    /// Tells one run of a VM from the next, so that a late power-off ends only the run that it was meant for.
+    run: u64,
+}
+
+impl Default for FakeHypervisor {
+    fn default() -> Self {
+        Self { state: Arc::default(), reach: watch::Sender::new(Reach::Up) }
+    }
+}
+
+impl FakeHypervisor {
+    /// One that can be reached and has no VM.
+    pub fn new() -> Arc<Self> {
+        Arc::default()
+    }
+
+    /// How this VM behaves from now on.
+    pub fn behave(&self, id: VmId, behaviour: Behaviour) {
+        self.state().behaviours.insert(id, behaviour);
+    }
+
+    /// Whether calls arrive from now on. Changes under way fail if they no longer do; guests go on.
+    pub fn set_reach(&self, reach: Reach) {
+        let before = self.reach.send_replace(reach);
+        match (before, reach) {
+            (Reach::Down | Reach::Frozen, Reach::Up) => self.state().tell(&Event::Connected),
+            (Reach::Up | Reach::Frozen, Reach::Down) => self.state().tell(&Event::Disconnected),
+            _ => {}
+        }
+    }
+
+    /// A VM that runs without our having started it.
+    pub fn put(&self, seen: Seen) {
+        self.state().insert(seen);
+    }
+
+    /// The VM ends behind everybody's back: a crash, `virsh destroy`, the guest's own wish.
+    pub fn vanish(&self, id: VmId) {
+        self.state().remove(id);
+    }
+
+    /// The VM turns to another activity.
+    pub fn turn(&self, id: VmId, activity: Activity) {
+        let mut state = self.state();
+        if let Some(domain) = state.active.get_mut(&id) {
+            domain.seen.activity = activity;
+            state.tell(&Event::Domain(id));
+        }
+    }
+
+    /// What runs, without counting as a call and whether or not calls arrive.
+    pub fn running(&self) -> Vec<VmId> {
+        self.state().active.keys().copied().collect()
+    }
+
+    /// How often each method was called.
+    pub fn counts(&self) -> Counts {
+        self.state().counts
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        lock(&self.state)
+    }
+
+    /// Waits until calls arrive, then for `work`; as the real one, gives up after `within` and when reach is lost.
+    async fn reached<T>(
+        &self,
+        within: Duration,
+        doing: impl FnOnce() -> String,
+        work: impl Future<Output = Result<T, HypervisorError>>,
+    ) -> Result<T, HypervisorError> {
+        let (mut thaw, mut loss) = (self.reach.subscribe(), self.reach.subscribe());
+        let work = async {
+            // The sender lives as long as `self`.
+            let _ = thaw.wait_for(|reach| *reach == Reach::Up).await;
+            work.await
+        };
+        tokio::select! {
+            biased;
+            _ = loss.wait_for(|reach| *reach == Reach::Down) => {
+                Err(HypervisorError::Unavailable("the fake is told to be down".into()))
+            }
+            result = work => result,
+            () = sleep(within) => Err(HypervisorError::Deadline { after: within, doing: doing() }),
+        }
+    }
+
+    /// A change that goes on when nobody waits for it any more.
+    async fn change(
+        &self,
+        within: Duration,
+        doing: String,
+        answer: Answer,
+        apply: impl FnOnce(&mut State) -> Result<(), HypervisorError> + Send + 'static,
+    ) -> Result<(), HypervisorError> {
+        let state = self.state.clone();
+        let work = async move {
+            let (sender, receiver) = oneshot::channel();
+            tokio::spawn(async move {
+                let _ = sender.send(perform(answer, || apply(&mut lock(&state))).await);
+            });
+            match receiver.await {
+                Ok(result) => result,
+                Err(_) => pending().await,
+            }
+        };
+        self.reached(within, || doing, work).await
+    }
+
+    fn behaviour(&self, id: VmId) -> Behaviour {
+        self.state().behaviours.get(&id).cloned().unwrap_or_default()
+    }
+}
+
+async fn perform(
+    answer: Answer,
+    apply: impl FnOnce() -> Result<(), HypervisorError>,
+) -> Result<(), HypervisorError> {
+    if !answer.after.is_zero() {
+        sleep(answer.after).await;
+    }
+    match answer.outcome {
+        Outcome::Done => apply(),
+        Outcome::Refused(why) => Err(HypervisorError::Refused(why)),
+        Outcome::Hangs => pending().await,
+        Outcome::Lost => {
+            let _ = apply();
+            pending().await
+        }
+    }
+}
+
+#[async_trait]
+impl Hypervisor for FakeHypervisor {
+    async fn active(&self) -> Result<Vec<Seen>, HypervisorError> {
+        self.state().counts.active += 1;
+        let look = async { Ok(self.state().active.values().map(|domain| domain.seen.clone()).collect()) };
+        self.reached(Deadlines::default().ask, || "listing VMs".into(), look).await
+    }
+
+    async fn seen(&self, id: VmId) -> Result<Option<Seen>, HypervisorError> {
+        self.state().counts.seen += 1;
+        let look = async { Ok(self.state().active.get(&id).map(|domain| domain.seen.clone())) };
+        self.reached(Deadlines::default().ask, || format!("looking at VM {id}"), look).await
+    }
+
+    async fn start(&self, spec: &DomainSpec) -> Result<(), HypervisorError> {
+        self.state().counts.start += 1;
+        let (spec, answer) = (spec.clone(), self.behaviour(spec.id).start);
+        let doing = format!("starting VM {}", spec.id);
+        self.change(Deadlines::default().start, doing, answer, move |state| state.start(&spec)).await
+    }
+
+    async fn ask_to_shut_down(&self, id: VmId) -> Result<(), HypervisorError> {
+        self.state().counts.ask_to_shut_down += 1;
+        let (state, button) = (self.state.clone(), self.behaviour(id).power_button);
+        let press = async {
+            if let PowerButton::Obeyed(after) = button {
+                let run = lock(&state).active.get(&id).map(|domain| domain.run);
+                tokio::spawn(async move {
+                    sleep(after).await;
+                    let mut state = lock(&state);
+                    if state.active.get(&id).map(|domain| domain.run) == run {
+                        state.remove(id);
+                    }
+                });
+            }
+            Ok(())
+        };
+        self.reached(Deadlines::default().ask, || format!("asking VM {id} to shut down"), press).await
+    }
+
+    async fn power_off(&self, id: VmId) -> Result<(), HypervisorError> {
+        self.state().counts.power_off += 1;
+        let (answer, doing) = (self.behaviour(id).power_off, format!("powering off VM {id}"));
+        let end = move |state: &mut State| {
+            state.remove(id);
+            Ok(())
+        };
+        self.change(Deadlines::default().power_off, doing, answer, end).await
+    }
+
+    fn events(&self) -> mpsc::UnboundedReceiver<Event> {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        let mut state = self.state();
+        if *self.reach.borrow() == Reach::Up {
+            // The receiver is in our hands: this cannot fail.
+            let _ = sender.send(Event::Connected);
+        }
+        state.subscribers.push(sender);
+        receiver
+    }
+}
+
+impl State {
+    fn start(&mut self, spec: &DomainSpec) -> Result<(), HypervisorError> {
+        if self.active.contains_key(&spec.id) {
+            return Ok(());
+        }
+        if let Some(other) = self.active.values().find(|domain| domain.seen.name == spec.name.as_str()) {
+            let (name, id) = (&other.seen.name, other.seen.id);
+            return Err(HypervisorError::Refused(format!("domain '{name}' already exists with uuid {id}")));
+        }
+        let xml = spec.xml.trim();
+        if !(xml.starts_with("<domain") && (xml.ends_with("</domain>") || xml.ends_with("/>"))) {
+            return Err(HypervisorError::Refused("XML error: this is no domain definition".into()));
+        }
+        let name = spec.name.as_str().to_owned();
+        let (memory_mib, vcpus) = (spec.memory_mib, spec.vcpus);
+        self.insert(Seen { id: spec.id, name, activity: Activity::Running, memory_mib, vcpus });
+        Ok(())
+    }
+
+    fn insert(&mut self, seen: Seen) {
+        self.starts += 1;
+        let (id, run) = (seen.id, self.starts);
+        self.active.insert(id, Domain { seen, run });
+        self.tell(&Event::Domain(id));
+    }
+
+    fn remove(&mut self, id: VmId) {
+        if self.active.remove(&id).is_some() {
+            self.tell(&Event::Domain(id));
+        }
+    }
+
+    fn tell(&mut self, event: &Event) {
+        self.subscribers.retain(|subscriber| subscriber.send(event.clone()).is_ok());
+    }
+}
+
+fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
+    state.lock().unwrap_or_else(PoisonError::into_inner)
+}
