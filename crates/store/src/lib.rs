@@ -13,5 +13,6 @@ pub mod testing;
 pub mod zookeeper;
 
 pub use store::{
-    Check, Children, CommitError, Committed, CreateMode, Op, Session, Stat, Store, StoreError, Transaction, Value, Watch, WatchEvent,
+    Check, Children, CommitError, Committed, CreateMode, Op, Session, Stat, Store, StoreError, Transaction,
+    Value, Watch, WatchEvent,
 };

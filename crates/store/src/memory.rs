@@ -24,8 +24,8 @@ use self::{
     tree::{Applied, Tree, Znode},
 };
 use crate::store::{
-    Children, CommitError, Committed, NoSession, Session, Stat, Store, StoreError, Transaction, Value, Watch, WatchEvent,
-    healthy_by,
+    Children, CommitError, Committed, NoSession, Session, Stat, Store, StoreError, Transaction, Value, Watch,
+    WatchEvent, healthy_by,
 };
 
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
@@ -249,10 +249,12 @@ impl Store for MemoryStore {
     }
 
     async fn stat_many(&self, paths: &[String]) -> Result<Vec<Option<Stat>>, StoreError> {
-        self.read(|tree| paths.iter().map(|path| tree.get(path).map(|node| node.value().stat())).collect()).await
+        self.read(|tree| paths.iter().map(|path| tree.get(path).map(|node| node.value().stat())).collect())
+            .await
     }
 
     async fn commit(&self, txn: Transaction) -> Result<Committed, CommitError> {
+        txn.check_size().map_err(CommitError::Failed)?;
         let id = self.id;
         let outcome = self.call(|world| {
             let Some(client) = world.clients.get_mut(&id) else {

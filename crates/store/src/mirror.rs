@@ -8,7 +8,7 @@
 mod dirty;
 mod picture;
 mod task;
-#[cfg(any())]
+#[cfg(test)]
 mod tests;
 
 use std::{

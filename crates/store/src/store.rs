@@ -86,6 +86,13 @@ impl Op {
             | Self::Delete { path, .. } => path,
         }
     }
+
+    fn size(&self) -> usize {
+        match self {
+            Self::Create { path, data, .. } | Self::Set { path, data, .. } => path.len() + data.len(),
+            Self::Check { path, .. } | Self::Delete { path, .. } => path.len(),
+        }
+    }
 }
 
 /// Writes that are applied together or not at all.
@@ -93,6 +100,26 @@ impl Op {
 pub struct Transaction {
     /// In order.
     pub ops: Vec<Op>,
+}
+
+impl Transaction {
+    /// ZooKeeper drops the connection, without an answer, when a request exceeds `jute.maxbuffer` (1 MiB): such a write would
+    /// be "unknown" for ever, and take everybody else's requests with it.
+    const LARGEST: usize = 1_000_000;
+
+    /// Refuses what would never fit into one request.
+    pub(crate) fn check_size(&self) -> Result<(), StoreError> {
+        // Besides its path and data, an operation takes some 40 bytes.
+        let bytes: usize = self.ops.iter().map(|op| op.size() + 64).sum();
+        if bytes <= Self::LARGEST {
+            return Ok(());
+        }
+        let largest = self.ops.iter().max_by_key(|op| op.size()).map_or("", Op::path);
+        Err(StoreError::Refused {
+            what: format!("a write of {bytes} bytes, most of them to {largest}"),
+            why: format!("at most {} bytes fit into one transaction", Self::LARGEST),
+        })
+    }
 }
 
 /// Proof of a commit.

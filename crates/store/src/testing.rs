@@ -2,7 +2,10 @@
 //!
 //! Never touches a server that it did not start. Panics instead of returning errors: a test without its service has failed.
 
-#![allow(clippy::disallowed_methods, reason = "the one place outside pvc-host that starts a program: tests' ZooKeeper")]
+#![allow(
+    clippy::disallowed_methods,
+    reason = "the one place outside pvc-host that starts a program: tests' ZooKeeper"
+)]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test whose service is missing must fail")]
 
 mod proxy;
@@ -37,7 +40,8 @@ pub struct ZooKeeperProcess {
 impl ZooKeeperProcess {
     /// Starts a server and returns when it serves. Needs Debian's packages `zookeeper` (its library only) and a Java runtime.
     pub fn start() -> Self {
-        let directory = tempfile::Builder::new().prefix("pvc-zookeeper-").tempdir().expect("a temporary directory");
+        let directory =
+            tempfile::Builder::new().prefix("pvc-zookeeper-").tempdir().expect("a temporary directory");
         // Between finding the port free and the server's binding it, somebody else may take it: then try another.
         let mut server = Self { directory, port: 0, child: None };
         for _ in 0..5 {
@@ -117,12 +121,20 @@ impl ZooKeeperProcess {
     fn spawn(&mut self) -> bool {
         const JARS: [&str; 2] = ["/usr/share/java/zookeeper.jar", "/usr/share/java/slf4j-simple.jar"];
         for jar in JARS {
-            assert!(Path::new(jar).exists(), "{jar} is missing: apt-get install zookeeper default-jre-headless");
+            assert!(
+                Path::new(jar).exists(),
+                "{jar} is missing: apt-get install zookeeper default-jre-headless"
+            );
         }
         let log = fs::File::create(self.directory.path().join("log")).expect("the log file");
         let errors = log.try_clone().expect("the log file");
         let child = Command::new("/usr/bin/java")
-            .args(["-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Djava.net.preferIPv4Stack=true"])
+            .args([
+                "-Xmx256m",
+                "-XX:+UseSerialGC",
+                "-XX:TieredStopAtLevel=1",
+                "-Djava.net.preferIPv4Stack=true",
+            ])
             // Tests do not survive a power cut of the machine; their data need not either.
             .args(["-Dzookeeper.forceSync=no", "-cp", &JARS.join(":")])
             .arg("org.apache.zookeeper.server.ZooKeeperServerMain")

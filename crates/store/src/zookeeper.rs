@@ -35,7 +35,8 @@ use zookeeper_client::{Client, Error};
 
 use self::watches::Forwarders;
 use crate::store::{
-    Children, CommitError, Committed, NoSession, Session, Stat, Store, StoreError, Transaction, Value, Watch, healthy_by,
+    Children, CommitError, Committed, NoSession, Session, Stat, Store, StoreError, Transaction, Value, Watch,
+    healthy_by,
 };
 
 /// How to reach ZooKeeper.
@@ -211,7 +212,7 @@ impl Store for ZooKeeperStore {
     }
 
     async fn commit(&self, txn: Transaction) -> Result<Committed, CommitError> {
-        write::check_size(&txn).map_err(CommitError::Failed)?;
+        txn.check_size().map_err(CommitError::Failed)?;
         let deadline = self.deadline();
         let client = self.connected(deadline).await.map_err(CommitError::Failed)?;
         let sent = Instant::now();

@@ -172,7 +172,8 @@ impl Task {
         let Some((view, changed)) = self.picture.take_changes() else { return };
         let mut subscribers = self.subscribers.lock().unwrap_or_else(PoisonError::into_inner);
         self.view.send_replace(Arc::new(view));
-        subscribers.retain(|s| changed.iter().all(|subject| s.send(subject.clone()).is_ok()) && !s.is_closed());
+        subscribers
+            .retain(|s| changed.iter().all(|subject| s.send(subject.clone()).is_ok()) && !s.is_closed());
     }
 
     /// Answers the questions that can be answered now.

@@ -1,6 +1,6 @@
 //! `/nodes/<name>`: what a node says of itself, and what is wished of it.
 
-#[cfg(any())]
+#[cfg(test)]
 mod tests;
 
 use std::fmt;

@@ -88,7 +88,10 @@ fn check_version(found: &[u8]) -> Result<(), SchemaError> {
         Ok(version) => {
             format!("layout {version} is newer than this program's ({SCHEMA_VERSION}): upgrade this program")
         }
-        Err(_) => format!("{:?} is not a layout version: expected {SCHEMA_VERSION}", text.get(..80).unwrap_or(&text)),
+        Err(_) => format!(
+            "{:?} is not a layout version: expected {SCHEMA_VERSION}",
+            text.get(..80).unwrap_or(&text)
+        ),
     };
     Err(SchemaError::Tree(Problem { key: SCHEMA.into(), what }))
 }

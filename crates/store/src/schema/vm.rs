@@ -3,10 +3,12 @@
 //! Never writes a result without checking the versions it was decided from: a newer command is never overwritten.
 
 mod change;
-#[cfg(any())]
+#[cfg(test)]
 mod tests;
 
-use pvc_core::model::{Claim, Entry, Explanation, NameError, NodeName, Problem, Vm, VmId, VmKey, VmName, VmState};
+use pvc_core::model::{
+    Claim, Entry, Explanation, NameError, NodeName, Problem, Vm, VmId, VmKey, VmName, VmState,
+};
 
 pub use self::change::{apply, transaction};
 use super::text::{Decoder, field, present};
@@ -161,6 +163,7 @@ pub async fn read_explanation(
 ) -> Result<Option<Result<Explanation, Problem>>, StoreError> {
     let key = explain_path(id);
     Ok(store.get(&key).await?.map(|value| {
-        serde_json::from_slice(&value.data).map_err(|e| Problem { key, what: format!("not an explanation: {e}") })
+        serde_json::from_slice(&value.data)
+            .map_err(|e| Problem { key, what: format!("not an explanation: {e}") })
     }))
 }

@@ -70,7 +70,10 @@ impl Task {
             if state == SessionState::SyncConnected {
                 if let Some(at) = lost_at.take() {
                     let gap: Duration = Instant::now() - at;
-                    info!("connected to ZooKeeper again after {:.1} s, the session has survived", gap.as_secs_f32());
+                    info!(
+                        "connected to ZooKeeper again after {:.1} s, the session has survived",
+                        gap.as_secs_f32()
+                    );
                 }
                 self.session.send_replace(Session::Healthy { epoch });
             } else {
@@ -116,7 +119,9 @@ impl Task {
         let within = self.options.session_timeout * 3;
         match timeout(within, connector.connect(connect)).await {
             Ok(Ok(client)) => Ok(client),
-            Ok(Err(Error::NoHosts)) => Err(format!("cannot connect to ZooKeeper: no server of {connect} answers")),
+            Ok(Err(Error::NoHosts)) => {
+                Err(format!("cannot connect to ZooKeeper: no server of {connect} answers"))
+            }
             Ok(Err(error)) => Err(format!("cannot connect to ZooKeeper at {connect}: {error}")),
             Err(_) => Err(format!("cannot connect to ZooKeeper at {connect}: no answer within {within:?}")),
         }

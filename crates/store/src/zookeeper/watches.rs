@@ -99,7 +99,8 @@ impl Forwarder {
     async fn forward(&mut self, clients: &mut watch::Receiver<Option<Client>>) {
         let alive = |c: &Option<Client>| c.as_ref().is_some_and(|c| !c.state().is_terminated());
         loop {
-            let Ok(client) = self.meanwhile(async { clients.wait_for(alive).await.map(|c| c.clone()) }).await else {
+            let Ok(client) = self.meanwhile(async { clients.wait_for(alive).await.map(|c| c.clone()) }).await
+            else {
                 return;
             };
             let Some(client) = client else { continue };

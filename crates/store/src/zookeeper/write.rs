@@ -3,33 +3,7 @@
 use zookeeper_client::{Acls, Client, CreateMode as Mode, Error, MultiWriteError, MultiWriteResult};
 
 use super::errors;
-use crate::store::{Check, CommitError, Committed, CreateMode, Op, StoreError, Transaction};
-
-/// The server drops the connection, without an answer, when a request exceeds `jute.maxbuffer` (1 MiB): such a write would
-/// be "unknown" for ever, and take everybody else's requests with it.
-const LARGEST: usize = 1_000_000;
-/// Bytes of an operation besides its path and data, generously.
-const OVERHEAD: usize = 64;
-
-pub(super) fn check_size(txn: &Transaction) -> Result<(), StoreError> {
-    let bytes: usize = txn.ops.iter().map(|op| OVERHEAD + size(op)).sum();
-    if bytes <= LARGEST {
-        return Ok(());
-    }
-    let largest = txn.ops.iter().max_by_key(|op| size(op)).map_or("", |op| op.path());
-    Err(StoreError::Refused {
-        what: format!("a write of {bytes} bytes, most of them to {largest}"),
-        why: format!("at most {LARGEST} bytes fit into one transaction"),
-    })
-}
-
-fn size(op: &Op) -> usize {
-    op.path().len()
-        + match op {
-            Op::Create { data, .. } | Op::Set { data, .. } => data.len(),
-            Op::Check { .. } | Op::Delete { .. } => 0,
-        }
-}
+use crate::store::{Check, CommitError, Committed, CreateMode, Op, Transaction};
 
 pub(super) async fn commit(client: &Client, txn: &Transaction) -> Result<Committed, CommitError> {
     if txn.ops.is_empty() {

@@ -1,0 +1,390 @@
+//! The mirror on the fake store, faults included.
+
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+
+use proptest::prelude::*;
+use pvc_core::model::{
+    ClusterView, DaemonMode, Entry, NodeName, NodeReport, StaticData, Subject, VmChange, VmId, VmKey, VmSet,
+    VmState,
+};
+use tokio::{sync::mpsc::UnboundedReceiver, time::timeout};
+
+use super::Mirror;
+use crate::{
+    Op, Store, Transaction,
+    memory::{MemoryStore, MemoryTree},
+    schema::{node, root, vm},
+};
+
+const SOON: Duration = Duration::from_secs(30);
+
+fn id(n: u8) -> VmId {
+    format!("11111111-0000-4000-8000-0000000000{n:02x}").parse().unwrap()
+}
+
+fn name(n: u8) -> NodeName {
+    format!("node{n}").parse().unwrap()
+}
+
+fn define(n: u8) -> VmChange {
+    let name = format!("vm{n}").parse().unwrap();
+    VmChange::Define { id: id(n), name, node: self::name(1), xml: "<domain/>".into(), rbd_images: vec![] }
+}
+
+fn registration(n: u8) -> node::Registration {
+    node::Registration {
+        name: name(n),
+        mode: DaemonMode::Coordinator,
+        static_data: "8 6.1.0 GNU/Linux x86_64".parse::<StaticData>().unwrap(),
+        ipmi: node::Ipmi::default(),
+    }
+}
+
+/// A tree with one node and two VMs, a client for the mirror and one for others.
+async fn world() -> (Arc<MemoryStore>, Arc<MemoryStore>, MemoryTree) {
+    let tree = MemoryTree::new();
+    let (own, other) = (tree.client(), tree.client());
+    root::init(&*other).await.unwrap();
+    node::register(&*other, &registration(1)).await.unwrap();
+    for n in [1, 2] {
+        vm::apply(&*other, &define(n)).await.unwrap();
+    }
+    (own, other, tree)
+}
+
+async fn set(store: &dyn Store, path: &str, data: &str) {
+    let op = Op::Set { path: path.into(), data: data.into(), version: None };
+    store.commit(Transaction { ops: vec![op] }).await.unwrap();
+}
+
+async fn subjects(changes: &mut UnboundedReceiver<Subject>) -> BTreeSet<Subject> {
+    let first = timeout(SOON, changes.recv()).await.expect("a change in time").expect("the mirror runs");
+    let mut all = BTreeSet::from([first]);
+    while let Ok(subject) = changes.try_recv() {
+        all.insert(subject);
+    }
+    all
+}
+
+async fn shows(mirror: &Mirror, what: &str, condition: impl Fn(&ClusterView) -> bool) {
+    let mut views = mirror.views();
+    let seen = timeout(SOON, views.wait_for(|view| condition(view))).await;
+    assert!(
+        seen.is_ok_and(|s| s.is_ok()),
+        "gave up waiting until the view shows {what}: {:?}",
+        mirror.view()
+    );
+}
+
+fn state(view: &ClusterView, n: u8) -> Option<VmState> {
+    view.vm(id(n)).map(|vm| vm.state.value)
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_first_listing_shows_everything_and_names_every_subject() {
+    let (own, other, _) = world().await;
+    set(&*other, "/primary_node", "node1").await;
+    let mirror = Mirror::start(own);
+    assert!(!mirror.synced());
+    let mut changes = mirror.changes();
+    mirror.ready().await;
+    assert!(mirror.synced());
+    let view = mirror.view();
+    assert_eq!((view.nodes.len(), view.vms.len(), view.networks_count), (1, 2, 0));
+    assert_eq!(view.primary_node, Some(name(1)));
+    assert_eq!(view.vm(id(1)).unwrap().xml_version, Some(0));
+    let all =
+        BTreeSet::from([Subject::Node(name(1)), Subject::Vm(id(1)), Subject::Vm(id(2)), Subject::Primary]);
+    assert_eq!(subjects(&mut changes).await, all);
+    assert_eq!(subjects(&mut mirror.changes()).await, all, "who subscribes later learns of everything, too");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_is_shown_and_names_only_its_subject() {
+    let (own, other, _) = world().await;
+    let mirror = Mirror::start(own);
+    mirror.ready().await;
+    let mut changes = mirror.changes();
+    subjects(&mut changes).await;
+    let before = mirror.view();
+
+    set(&*other, &vm::key_path(id(1), VmKey::State), "start").await;
+    assert_eq!(subjects(&mut changes).await, BTreeSet::from([Subject::Vm(id(1))]));
+    let after = mirror.view();
+    assert_eq!(state(&after, 1), Some(VmState::Start));
+    assert!(Arc::ptr_eq(&before.vms[&id(2)], &after.vms[&id(2)]), "what did not change is shared");
+    assert!(Arc::ptr_eq(&before.nodes, &after.nodes));
+
+    set(&*other, &vm::xml_path(id(2)), "<domain><new/></domain>").await;
+    assert_eq!(subjects(&mut changes).await, BTreeSet::from([Subject::Vm(id(2))]));
+    assert_eq!(mirror.view().vm(id(2)).unwrap().xml_version, Some(1));
+
+    vm::apply(&*other, &VmChange::Remove { id: id(2), expect: vec![] }).await.unwrap();
+    assert_eq!(subjects(&mut changes).await, BTreeSet::from([Subject::Vm(id(2))]));
+    assert!(!mirror.view().vms.contains_key(&id(2)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_console_log_and_a_rewritten_value_change_nothing_but_versions() {
+    let (own, other, _) = world().await;
+    let mirror = Mirror::start(own);
+    mirror.ready().await;
+    let before = mirror.view();
+    other.commit(vm::console_log(id(1), "login: ")).await.unwrap();
+    set(&*other, "/primary_node", "none").await;
+    set(&*other, "/nodes/node1/ipmipassword", "secret").await;
+    // Something visible last: what came before it has been looked at.
+    set(&*other, &vm::key_path(id(2), VmKey::State), "start").await;
+    shows(&mirror, "the start", |view| state(view, 2) == Some(VmState::Start)).await;
+    assert!(Arc::ptr_eq(&before.vms[&id(1)], &mirror.view().vms[&id(1)]));
+    assert!(Arc::ptr_eq(&before.nodes, &mirror.view().nodes));
+}
+
+#[tokio::test(start_paused = true)]
+async fn unreadable_objects_and_foreign_names_are_shown_with_their_problems() {
+    let (own, other, _) = world().await;
+    let mirror = Mirror::start(own);
+    mirror.ready().await;
+    set(&*other, &vm::key_path(id(1), VmKey::Node), "").await;
+    set(&*other, "/primary_node", "two words").await;
+    let create =
+        |path: &str| Op::Create { path: path.into(), data: vec![], mode: crate::CreateMode::Persistent };
+    let ops = vec![create("/domains/not-a-uuid"), create("/nodes/a.b"), create("/networks/100")];
+    other.commit(Transaction { ops }).await.unwrap();
+    shows(&mirror, "the network", |view| view.networks_count == 1).await;
+    shows(&mirror, "the strays", |view| view.strays.len() == 3).await;
+    let view = mirror.view();
+    let keys: Vec<&str> = view.strays.iter().map(|p| p.key.as_str()).collect();
+    assert_eq!(keys, ["/nodes/a.b", "/domains/not-a-uuid", "/primary_node"]);
+    let Entry::Bad(problems) = view.vms[&id(1)].as_ref() else { panic!("an empty node is a problem") };
+    assert_eq!(problems[0].key, vm::key_path(id(1), VmKey::Node));
+
+    set(&*other, &vm::key_path(id(1), VmKey::Node), "node1").await;
+    set(&*other, "/primary_node", "none").await;
+    let ops = vec![Op::Delete { path: "/domains/not-a-uuid".into(), version: None }];
+    other.commit(Transaction { ops }).await.unwrap();
+    shows(&mirror, "the repair", |view| view.vm(id(1)).is_some() && view.strays.len() == 1).await;
+    assert_eq!(mirror.view().vm(id(1)).unwrap().xml_version, Some(0), "the definition is known again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_missed_during_a_cut_is_found_and_the_mirror_says_when_it_is_not_current() {
+    let (own, other, _) = world().await;
+    let mirror = Mirror::start(own.clone());
+    mirror.ready().await;
+    let mut changes = mirror.changes();
+    subjects(&mut changes).await;
+
+    own.suspend();
+    assert!(!mirror.synced());
+    assert!(mirror.caught_up(SOON).await.is_err());
+    vm::apply(&*other, &define(3)).await.unwrap();
+    vm::apply(&*other, &VmChange::Remove { id: id(1), expect: vec![] }).await.unwrap();
+    set(&*other, &vm::key_path(id(2), VmKey::State), "start").await;
+    own.expire();
+    own.resume();
+    mirror.caught_up(SOON).await.unwrap();
+    assert!(mirror.synced());
+    let missed: BTreeSet<Subject> = [1, 2, 3].map(id).map(Subject::Vm).into();
+    assert_eq!(subjects(&mut changes).await, missed, "also what is gone, and nothing else");
+    assert!(mirror.view().vm(id(3)).is_some() && !mirror.view().vms.contains_key(&id(1)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_committed_is_seen_by_its_writer() {
+    let (own, _, _) = world().await;
+    let mirror = Mirror::start(own.clone());
+    for n in 10..30 {
+        vm::apply(&*own, &define(n)).await.unwrap();
+        mirror.caught_up(SOON).await.unwrap();
+        assert!(mirror.view().vm(id(n)).is_some(), "definition {n}");
+        let change = VmChange::Update { id: id(n), expect: vec![], set: vec![VmSet::State(VmState::Start)] };
+        vm::apply(&*own, &change).await.unwrap();
+        mirror.caught_up(SOON).await.unwrap();
+        assert_eq!(state(&mirror.view(), n), Some(VmState::Start));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failed_read_is_repeated() {
+    let (own, other, _) = world().await;
+    let mirror = Mirror::start(own.clone());
+    mirror.ready().await;
+    own.refuse(5);
+    set(&*other, &vm::key_path(id(1), VmKey::State), "start").await;
+    shows(&mirror, "the start", |view| state(view, 1) == Some(VmState::Start)).await;
+    mirror.caught_up(SOON).await.unwrap();
+    assert!(mirror.synced());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_closed_store_ends_the_mirror() {
+    let (own, _, _) = world().await;
+    let mirror = Mirror::start(own.clone());
+    mirror.ready().await;
+    own.close().await;
+    assert!(mirror.caught_up(SOON).await.is_err());
+    assert!(!mirror.synced());
+    assert_eq!(mirror.view().vms.len(), 2, "the last view is kept");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_mirrors_task_ends_with_its_last_handle() {
+    let (own, _, _) = world().await;
+    let weak = Arc::downgrade(&own);
+    let mirror = Mirror::start(own);
+    mirror.ready().await;
+    drop(mirror);
+    let gone = async {
+        while weak.upgrade().is_some() {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(SOON, gone).await.expect("the task lets go of the store");
+}
+
+/// What may happen to a tree and to the mirror's client.
+#[derive(Debug, Clone)]
+enum Step {
+    Define(u8),
+    Remove(u8),
+    Set(u8, &'static str, String),
+    Delete(u8, &'static str),
+    Stray(u8),
+    Register(u8),
+    Report(u8, u64),
+    Primary(String),
+    Suspend,
+    Resume,
+    Expire,
+    FallBehind,
+    CatchUp,
+    Refuse(u32),
+    Delay(u64),
+    Wait(u64),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let n = 0..5_u8;
+    let key =
+        prop::sample::select(vec!["state", "node", "lastnode", "failedreason", "claim", "xml", "rbdlist"]);
+    let text = prop_oneof![
+        Just("start".to_owned()),
+        Just("stop".to_owned()),
+        Just("node1".to_owned()),
+        Just(String::new()),
+        "\\PC{0,8}",
+    ];
+    prop_oneof![
+        3 => n.clone().prop_map(Step::Define),
+        1 => n.clone().prop_map(Step::Remove),
+        6 => (n.clone(), key.clone(), text).prop_map(|(n, k, t)| Step::Set(n, k, t)),
+        1 => (n.clone(), key).prop_map(|(n, k)| Step::Delete(n, k)),
+        1 => n.clone().prop_map(Step::Stray),
+        1 => n.clone().prop_map(Step::Register),
+        2 => (n, any::<u64>()).prop_map(|(n, m)| Step::Report(n, m)),
+        1 => "none|node1|two words".prop_map(Step::Primary),
+        1 => Just(Step::Suspend),
+        2 => Just(Step::Resume),
+        1 => Just(Step::Expire),
+        1 => Just(Step::FallBehind),
+        1 => Just(Step::CatchUp),
+        1 => (0..3_u32).prop_map(Step::Refuse),
+        1 => (0..20_u64).prop_map(Step::Delay),
+        4 => (0..10_u64).prop_map(Step::Wait),
+    ]
+}
+
+async fn take(step: Step, own: &MemoryStore, other: &dyn Store) {
+    let one = |op: Op| Transaction { ops: vec![op] };
+    // Conflicts (a key is absent, or exists) are part of the walk.
+    match step {
+        Step::Define(n) => drop(vm::apply(other, &define(n)).await),
+        Step::Remove(n) => drop(vm::apply(other, &VmChange::Remove { id: id(n), expect: vec![] }).await),
+        Step::Set(n, key, text) => {
+            let path = format!("{}/{key}", vm::path(id(n)));
+            drop(other.commit(one(Op::Set { path, data: text.into(), version: None })).await);
+        }
+        Step::Delete(n, key) => {
+            let path = format!("{}/{key}", vm::path(id(n)));
+            drop(other.commit(one(Op::Delete { path, version: None })).await);
+        }
+        Step::Stray(n) => {
+            let path = format!("/domains/stray{n}");
+            let create = Op::Create { path: path.clone(), data: vec![], mode: crate::CreateMode::Persistent };
+            if other.commit(one(create)).await.is_err() {
+                other.commit(one(Op::Delete { path, version: None })).await.unwrap();
+            }
+        }
+        Step::Register(n) => drop(node::register(other, &registration(n)).await),
+        Step::Report(n, mem) => {
+            let report = NodeReport { mem_free_mib: mem, keepalive_unix_s: mem, ..NodeReport::default() };
+            drop(other.commit(node::report(&name(n), &report, None)).await);
+        }
+        Step::Primary(text) => set(other, "/primary_node", &text).await,
+        Step::Suspend => own.suspend(),
+        Step::Resume => own.resume(),
+        Step::Expire => own.expire(),
+        Step::FallBehind => own.fall_behind(),
+        Step::CatchUp => own.catch_up(),
+        Step::Refuse(n) => own.refuse(n),
+        Step::Delay(ms) => own.delay(Duration::from_millis(ms)),
+        Step::Wait(ms) => tokio::time::sleep(Duration::from_millis(ms)).await,
+    }
+}
+
+fn same(a: &ClusterView, b: &ClusterView) -> Result<(), TestCaseError> {
+    prop_assert_eq!(&a.nodes, &b.nodes);
+    prop_assert_eq!(&a.vms, &b.vms);
+    prop_assert_eq!(&a.primary_node, &b.primary_node);
+    prop_assert_eq!(&a.strays, &b.strays);
+    prop_assert_eq!(a.networks_count, b.networks_count);
+    Ok(())
+}
+
+/// What a subscriber that repeats every change on its own copy ends up with.
+fn follow(copy: &mut BTreeSet<Subject>, changes: &mut UnboundedReceiver<Subject>, view: &ClusterView) {
+    while let Ok(subject) = changes.try_recv() {
+        let exists = match &subject {
+            Subject::Vm(id) => view.vms.contains_key(id),
+            Subject::Node(name) => view.nodes.contains_key(name),
+            Subject::Primary => view.primary_node.is_some(),
+        };
+        if exists {
+            copy.insert(subject);
+        } else {
+            copy.remove(&subject);
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
+
+    #[test]
+    fn after_any_changes_and_faults_the_view_is_what_a_fresh_listing_gives(
+        steps in prop::collection::vec(step(), 1..60),
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+        runtime.block_on(async {
+            let (own, other, tree) = world().await;
+            let mirror = Mirror::start(own.clone());
+            let (mut changes, mut copy) = (mirror.changes(), BTreeSet::new());
+            for step in steps {
+                take(step, &own, &*other).await;
+            }
+            own.resume();
+            own.catch_up();
+            own.refuse(0);
+            let caught_up = mirror.caught_up(SOON).await;
+            prop_assert!(caught_up.is_ok() && mirror.synced(), "{:?}", caught_up);
+            let fresh = Mirror::start(tree.client());
+            fresh.ready().await;
+            same(&mirror.view(), &fresh.view())?;
+            follow(&mut copy, &mut changes, &mirror.view());
+            let all: BTreeSet<Subject> = super::picture::subjects(&mirror.view()).collect();
+            prop_assert_eq!(copy, all);
+            Ok(())
+        })?;
+    }
+}

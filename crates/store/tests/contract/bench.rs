@@ -1,0 +1,146 @@
+//! Two worlds in which the same case is run.
+
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use pvc_store::{
+    Store,
+    memory::{MemoryStore, MemoryTree},
+    testing::{Proxy, ZooKeeperProcess},
+    zookeeper::{Options, ZooKeeperStore},
+};
+
+/// A client and its faults.
+#[async_trait]
+pub trait Client: Send + Sync {
+    fn store(&self) -> Arc<dyn Store>;
+    /// Cuts this client's connection, others' are untouched.
+    async fn cut(&self);
+    /// Heals the connection; the session survives if it was cut for less than the session time-out.
+    async fn heal(&self);
+    /// Cuts the connection until the servers have ended the session. The client does not know.
+    async fn expire(&self, bench: &dyn Bench);
+    /// How long a call may take at most.
+    fn request_timeout(&self) -> Duration;
+}
+
+#[async_trait]
+pub trait Bench: Send + Sync {
+    /// A new client with a healthy session.
+    async fn client(&self) -> Box<dyn Client>;
+}
+
+#[derive(Default)]
+pub struct Memory {
+    tree: MemoryTree,
+}
+
+#[async_trait]
+impl Bench for Memory {
+    async fn client(&self) -> Box<dyn Client> {
+        Box::new(self.tree.client())
+    }
+}
+
+#[async_trait]
+impl Client for Arc<MemoryStore> {
+    fn store(&self) -> Arc<dyn Store> {
+        Arc::clone(self) as Arc<dyn Store>
+    }
+
+    async fn cut(&self) {
+        self.suspend();
+    }
+
+    async fn heal(&self) {
+        self.resume();
+    }
+
+    async fn expire(&self, _: &dyn Bench) {
+        self.suspend();
+        MemoryStore::expire(self);
+    }
+
+    fn request_timeout(&self) -> Duration {
+        Duration::from_secs(10)
+    }
+}
+
+const SESSION_TIMEOUT: Duration = Duration::from_secs(2);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(8);
+
+pub struct Real {
+    server: ZooKeeperProcess,
+}
+
+impl Real {
+    pub async fn start() -> Self {
+        let server = tokio::task::spawn_blocking(ZooKeeperProcess::start).await.unwrap();
+        Self { server }
+    }
+}
+
+#[async_trait]
+impl Bench for Real {
+    async fn client(&self) -> Box<dyn Client> {
+        let proxy = Proxy::start(self.server.port()).await;
+        let options = Options {
+            session_timeout: SESSION_TIMEOUT,
+            request_timeout: REQUEST_TIMEOUT,
+            ..Options::new(proxy.connect_string())
+        };
+        let store = ZooKeeperStore::start(options);
+        let waited = store.session().wait_for(|s| s.is_healthy()).await.map(drop);
+        waited.expect("the store is open");
+        Box::new(RealClient { store, proxy, marks: Mutex::new(0) })
+    }
+}
+
+struct RealClient {
+    store: Arc<ZooKeeperStore>,
+    proxy: Proxy,
+    marks: Mutex<u32>,
+}
+
+#[async_trait]
+impl Client for RealClient {
+    fn store(&self) -> Arc<dyn Store> {
+        Arc::clone(&self.store) as Arc<dyn Store>
+    }
+
+    async fn cut(&self) {
+        let mut session = self.store.session();
+        self.proxy.cut();
+        let waited = session.wait_for(|s| !s.is_healthy()).await.map(drop);
+        waited.expect("the store is open");
+    }
+
+    async fn heal(&self) {
+        self.proxy.heal();
+    }
+
+    async fn expire(&self, bench: &dyn Bench) {
+        let number = {
+            let mut marks = self.marks.lock().unwrap();
+            *marks += 1;
+            *marks
+        };
+        // The servers tell nobody of an expiry but by the disappearance of what the session owned.
+        let mark = format!("/expiry-mark-{number}");
+        super::cases::create_ephemeral(&*self.store, &mark).await;
+        self.cut().await;
+        let observer = bench.client().await;
+        super::cases::until("the session expires", || async {
+            observer.store().get(&mark).await.is_ok_and(|found| found.is_none())
+        })
+        .await;
+        observer.store().close().await;
+    }
+
+    fn request_timeout(&self) -> Duration {
+        REQUEST_TIMEOUT
+    }
+}
