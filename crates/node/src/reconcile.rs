@@ -10,6 +10,8 @@
 
 mod explain;
 mod inventory;
+#[cfg(test)]
+mod tests;
 mod vm;
 
 use std::{sync::Arc, time::Duration};
@@ -106,23 +108,16 @@ async fn work(vms: Arc<VmReconciler>, queue: Arc<Queue>) {
     }
 }
 
-/// Reads libvirt and the state tree, and adopts what runs here before anything else is looked at.
-async fn begin(vms: &Arc<VmReconciler>, queue: &Arc<Queue>) {
+/// Waits for what libvirt and the state tree say, then looks at what runs here first: it is adopted before others start.
+async fn begin(vms: &VmReconciler, queue: &Queue) {
     let begin = Instant::now();
     vms.mirror.ready().await;
-    let mut active = vms.inventory.subscribe();
-    if active.borrow_and_update().is_none() {
-        debug!("waiting for libvirt's list of what runs here");
-    }
     // Ends only with the daemon: the inventory lives as long as `vms`.
-    let _ = active.wait_for(Option::is_some).await;
+    let _ = vms.inventory.subscribe().wait_for(Option::is_some).await;
     vms.explanations().take_over().await;
     let running = vms.inventory.ids();
-    for &id in &running {
-        let again = vms.reconcile(id).await;
-        queue.book(&Subject::Vm(id), again);
-    }
-    info!("{} VM(s) run here; took {:.2} s to look", running.len(), begin.elapsed().as_secs_f32());
+    info!("{} VM(s) run here; known after {:.2} s", running.len(), begin.elapsed().as_secs_f32());
+    running.into_iter().for_each(|id| queue.poke(Subject::Vm(id)));
     poke_all(vms, queue);
 }
 

@@ -1,0 +1,377 @@
+//! VMs through whole reconcilers, over the fake store and fake hypervisors, on a paused clock.
+
+use pvc_core::model::{Claim, Vm, VmChange, VmId, VmName, VmSet, VmState};
+use pvc_host::hypervisor::fake::{Answer, Behaviour, FakeHypervisor, Outcome, PowerButton, Reach};
+use pvc_store::{
+    memory::{MemoryStore, MemoryTree},
+    schema,
+};
+use tempfile::TempDir;
+
+use super::*;
+
+/// A cluster of nodes `a` and `b`, and an operator.
+struct World {
+    operator: Arc<MemoryStore>,
+    nodes: Vec<TestNode>,
+    _logs: TempDir,
+}
+
+struct TestNode {
+    name: NodeName,
+    store: Arc<MemoryStore>,
+    hypervisor: Arc<FakeHypervisor>,
+    reconcilers: Option<Reconcilers>,
+    consoles: std::path::PathBuf,
+}
+
+impl TestNode {
+    fn start(&mut self) {
+        let store = Arc::clone(&self.store) as Arc<dyn Store>;
+        let consoles = ConsoleLogs::start(Arc::clone(&store), self.consoles.clone(), 10).unwrap();
+        let mirror = Mirror::start(Arc::clone(&store));
+        let hypervisor = Arc::clone(&self.hypervisor) as Arc<dyn Hypervisor>;
+        self.reconcilers = Some(Reconcilers::start(self.name.clone(), store, mirror, hypervisor, consoles));
+    }
+
+    /// As kill -9.
+    fn kill(&mut self) {
+        self.reconcilers = None;
+    }
+}
+
+fn id(n: u8) -> VmId {
+    format!("11111111-0000-4000-8000-0000000000{n:02x}").parse().unwrap()
+}
+
+fn name(n: u8) -> VmName {
+    format!("vm{n}").parse().unwrap()
+}
+
+fn xml(n: u8) -> String {
+    format!(
+        "<domain type='qemu'><name>vm{n}</name><uuid>{}</uuid><memory unit='MiB'>64</memory><vcpu>1</vcpu>\
+         <os><type>hvm</type></os><devices/></domain>",
+        id(n)
+    )
+}
+
+impl World {
+    async fn new() -> Self {
+        let tree = MemoryTree::new();
+        let operator = tree.client();
+        schema::root::init(&*operator).await.unwrap();
+        let logs = TempDir::new().unwrap();
+        let nodes = ["a", "b"].map(|node| TestNode {
+            name: node.parse().unwrap(),
+            store: tree.client(),
+            hypervisor: FakeHypervisor::new(),
+            reconcilers: None,
+            consoles: logs.path().to_owned(),
+        });
+        let mut world = Self { operator, nodes: nodes.into(), _logs: logs };
+        world.nodes.iter_mut().for_each(TestNode::start);
+        world
+    }
+
+    async fn define(&self, n: u8, xml: String) {
+        let node = "a".parse().unwrap();
+        let define = VmChange::Define { id: id(n), name: name(n), node, xml, rbd_images: vec![] };
+        schema::vm::apply(&*self.operator, &define).await.unwrap();
+    }
+
+    async fn vm(&self, n: u8) -> Vm {
+        schema::vm::read(&*self.operator, id(n)).await.unwrap().unwrap().good().unwrap().clone()
+    }
+
+    async fn set(&self, n: u8, set: Vec<VmSet>) {
+        schema::vm::apply(&*self.operator, &VmChange::Update { id: id(n), expect: vec![], set })
+            .await
+            .unwrap();
+    }
+
+    async fn wish(&self, n: u8, state: VmState) {
+        self.set(n, vec![VmSet::State(state)]).await;
+    }
+
+    fn runs(&self, node: usize, n: u8) -> bool {
+        self.nodes[node].hypervisor.running().contains(&id(n))
+    }
+
+    /// Waits, and all the while no VM runs twice.
+    async fn until(&self, what: &str, within_s: u64, mut done: impl AsyncFnMut(&Self) -> bool) {
+        let deadline = Instant::now() + Duration::from_secs(within_s);
+        while !done(self).await {
+            assert!(Instant::now() < deadline, "not within {within_s} s: {what}");
+            sleep(Duration::from_millis(20)).await;
+            for vm in self.nodes[0].hypervisor.running() {
+                assert!(!self.nodes[1].hypervisor.running().contains(&vm), "{vm} runs twice");
+            }
+        }
+    }
+
+    async fn until_state(&self, n: u8, state: VmState, within_s: u64) {
+        let what = format!("vm{n} is answered {state}");
+        self.until(&what, within_s, async |w| w.vm(n).await.state.value == state).await;
+    }
+
+    /// Defines a VM and has it running on `a`.
+    async fn running(&self, n: u8) {
+        self.define(n, xml(n)).await;
+        self.wish(n, VmState::Start).await;
+        self.until("it runs", 5, async |w| w.runs(0, n)).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wish_to_start_is_claimed_and_done_and_needs_no_explanation() {
+    let w = World::new().await;
+    w.running(1).await;
+    assert!(w.vm(1).await.claim.value.is_only(&w.nodes[0].name));
+    assert!(schema::vm::read_explanation(&*w.operator, id(1)).await.unwrap().is_none());
+    w.wish(1, VmState::Start).await;
+    w.wish(1, VmState::Stop).await;
+    w.until("it is off and free", 5, async |w| !w.runs(0, 1) && w.vm(1).await.claim.value.is_empty()).await;
+    assert_eq!(w.nodes[0].hypervisor.counts().start, 1, "a repeated wish repeats nothing");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_start_right_after_a_stop_is_not_lost() {
+    let w = World::new().await;
+    w.running(1).await;
+    for round in 2..6 {
+        w.wish(1, VmState::Stop).await;
+        sleep(Duration::from_millis(120)).await;
+        w.wish(1, VmState::Start).await;
+        w.until("it runs again", 5, async |w| w.runs(0, 1)).await;
+        w.until("it was started anew", 5, async |w| w.nodes[0].hypervisor.counts().start == round).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_guest_that_ignores_a_shutdown_holds_up_nobody_else_and_is_off_after_90_s() {
+    let w = World::new().await;
+    w.running(1).await;
+    w.define(2, xml(2)).await;
+    let asked = Instant::now();
+    w.wish(1, VmState::Shutdown).await;
+    w.wish(2, VmState::Start).await;
+    w.until("the other one runs", 2, async |w| w.runs(0, 2)).await;
+    let explained = schema::vm::read_explanation(&*w.operator, id(1)).await.unwrap().unwrap().unwrap();
+    assert!(explained.because.contains("the guest was asked 1 time(s)"), "{explained:?}");
+    w.until_state(1, VmState::Stop, 100).await;
+    assert_eq!(asked.elapsed().as_secs(), 90);
+    assert!(!w.runs(0, 1), "stop is answered only once it is off");
+    assert_eq!(w.nodes[0].hypervisor.counts().ask_to_shut_down, 6);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_restart_is_answered_when_the_new_instance_runs() {
+    let w = World::new().await;
+    w.running(1).await;
+    let power_button = PowerButton::Obeyed(Duration::from_secs(3));
+    w.nodes[0].hypervisor.behave(id(1), Behaviour { power_button, ..Behaviour::default() });
+    w.wish(1, VmState::Restart).await;
+    w.until_state(1, VmState::Start, 10).await;
+    assert!(w.runs(0, 1));
+    let counts = w.nodes[0].hypervisor.counts();
+    assert_eq!((counts.start, counts.ask_to_shut_down, counts.power_off), (2, 1, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_restarted_daemon_adopts_what_runs_and_repeats_nothing() {
+    let mut w = World::new().await;
+    w.running(1).await;
+    w.nodes[0].kill();
+    // As a client of the 0.5 generation would leave it: no claim at all.
+    w.set(1, vec![VmSet::Claim(Claim::none())]).await;
+    w.nodes[0].start();
+    w.until("it is adopted", 5, async |w| !w.vm(1).await.claim.value.is_empty()).await;
+    let counts = w.nodes[0].hypervisor.counts();
+    assert_eq!((counts.start, counts.power_off), (1, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_daemon_killed_after_a_restarts_start_answers_and_does_not_restart_again() {
+    let mut w = World::new().await;
+    w.running(1).await;
+    w.nodes[0].hypervisor.behave(
+        id(1),
+        Behaviour {
+            power_button: PowerButton::Obeyed(Duration::ZERO),
+            start: Answer { outcome: Outcome::Lost, ..Answer::default() },
+            ..Behaviour::default()
+        },
+    );
+    w.wish(1, VmState::Restart).await;
+    w.until("the new instance runs", 5, async |w| w.nodes[0].hypervisor.counts().start == 2).await;
+    w.nodes[0].kill();
+    w.nodes[0].start();
+    w.until_state(1, VmState::Start, 5).await;
+    assert_eq!(w.nodes[0].hypervisor.counts().start, 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_vm_that_vanishes_is_started_again_after_a_second_and_gives_up_in_the_end() {
+    let w = World::new().await;
+    w.running(1).await;
+    for starts in 2..=10 {
+        w.nodes[0].hypervisor.vanish(id(1));
+        w.until("it is started again", 70, async |w| w.nodes[0].hypervisor.counts().start == starts).await;
+        w.until("it runs", 5, async |w| w.runs(0, 1)).await;
+    }
+    w.nodes[0].hypervisor.vanish(id(1));
+    w.until_state(1, VmState::Failed, 5).await;
+    let vm = w.vm(1).await;
+    assert!(vm.failed_reason.value.contains("10 times"), "{}", vm.failed_reason.value);
+    assert!(vm.claim.value.is_empty());
+    w.wish(1, VmState::Start).await;
+    w.until("a new wish is tried at once", 1, async |w| w.runs(0, 1)).await;
+    w.until("the reason is void", 1, async |w| w.vm(1).await.failed_reason.value.is_empty()).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_start_ends_in_failed_with_libvirts_reason() {
+    let w = World::new().await;
+    w.define(1, xml(1)).await;
+    let outcome = Outcome::Refused("no such bridge: br7".into());
+    let start = Answer { outcome, ..Answer::default() };
+    w.nodes[0].hypervisor.behave(id(1), Behaviour { start, ..Behaviour::default() });
+    w.wish(1, VmState::Start).await;
+    w.until_state(1, VmState::Failed, 5).await;
+    let vm = w.vm(1).await;
+    assert!(vm.failed_reason.value.contains("no such bridge: br7"));
+    assert!(vm.claim.value.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rubbish_definition_fails_its_vm_and_no_other() {
+    let w = World::new().await;
+    w.define(1, "<domain><name>vm1".into()).await;
+    w.define(2, xml(3)).await;
+    w.define(3, xml(3)).await;
+    for n in 1..=3 {
+        w.wish(n, VmState::Start).await;
+    }
+    w.until_state(1, VmState::Failed, 5).await;
+    w.until_state(2, VmState::Failed, 5).await;
+    w.until("the good one runs", 5, async |w| w.runs(0, 3)).await;
+    assert_eq!(w.nodes[0].hypervisor.counts().start, 1, "libvirt never saw the bad ones");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_answer_of_a_start_is_looked_into_and_not_repeated() {
+    let w = World::new().await;
+    w.define(1, xml(1)).await;
+    let start = Answer { outcome: Outcome::Lost, ..Answer::default() };
+    w.nodes[0].hypervisor.behave(id(1), Behaviour { start, ..Behaviour::default() });
+    w.wish(1, VmState::Start).await;
+    w.until("it runs", 5, async |w| w.runs(0, 1)).await;
+    sleep(Duration::from_mins(5)).await;
+    assert_eq!(w.nodes[0].hypervisor.counts().start, 1);
+    assert_eq!(w.vm(1).await.state.value, VmState::Start);
+    assert!(w.vm(1).await.claim.value.is_only(&w.nodes[0].name));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_answer_of_a_claim_is_looked_into() {
+    let w = World::new().await;
+    w.define(1, xml(1)).await;
+    w.nodes[0].store.lose_answers(1);
+    w.wish(1, VmState::Start).await;
+    w.until("it runs", 30, async |w| w.runs(0, 1)).await;
+    assert_eq!(w.nodes[0].hypervisor.counts().start, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn while_libvirt_is_away_nothing_is_concluded_and_then_the_wish_is_done() {
+    let w = World::new().await;
+    w.running(1).await;
+    w.define(2, xml(2)).await;
+    w.nodes[0].hypervisor.set_reach(Reach::Down);
+    w.wish(2, VmState::Start).await;
+    sleep(Duration::from_mins(2)).await;
+    assert_eq!(w.vm(1).await.state.value, VmState::Start, "it is not taken for gone");
+    let explained = schema::vm::read_explanation(&*w.operator, id(2)).await.unwrap().unwrap().unwrap();
+    assert!(explained.because.contains("libvirt does not answer"), "{explained:?}");
+    w.nodes[0].hypervisor.set_reach(Reach::Up);
+    w.until("the wish is done", 5, async |w| w.runs(0, 2)).await;
+    assert_eq!(w.nodes[0].hypervisor.counts().start, 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn while_the_store_is_away_guests_run_on_and_then_the_wish_is_done() {
+    let w = World::new().await;
+    w.running(1).await;
+    w.define(2, xml(2)).await;
+    w.nodes[0].store.suspend();
+    w.wish(2, VmState::Start).await;
+    w.wish(1, VmState::Stop).await;
+    sleep(Duration::from_mins(1)).await;
+    assert!(w.runs(0, 1) && !w.runs(0, 2));
+    w.nodes[0].store.resume();
+    w.until("both wishes are done", 5, async |w| !w.runs(0, 1) && w.runs(0, 2)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_session_loses_no_guest_and_no_wish() {
+    let w = World::new().await;
+    w.running(1).await;
+    w.nodes[0].store.suspend();
+    w.nodes[0].store.expire();
+    sleep(Duration::from_secs(30)).await;
+    w.wish(1, VmState::Stop).await;
+    w.nodes[0].store.resume();
+    w.until("the wish is done", 5, async |w| !w.runs(0, 1)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_vm_moved_without_migration_is_off_here_before_it_starts_there() {
+    let w = World::new().await;
+    w.running(1).await;
+    let power_off = Answer { after: Duration::from_secs(4), ..Answer::default() };
+    w.nodes[0].hypervisor.behave(id(1), Behaviour { power_off, ..Behaviour::default() });
+    w.set(1, vec![VmSet::Node("b".parse().unwrap())]).await;
+    w.until("it runs there", 10, async |w| w.runs(1, 1)).await;
+    assert!(w.vm(1).await.claim.value.is_only(&w.nodes[1].name));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_instance_that_survived_a_fence_is_destroyed_at_once() {
+    let mut w = World::new().await;
+    w.running(1).await;
+    w.nodes[0].kill();
+    let there = "b".parse().unwrap();
+    // What recovery writes after this node was proven dead, though it was not.
+    w.nodes[1].kill();
+    w.set(1, vec![VmSet::Node(there), VmSet::Claim(Claim::only(&w.nodes[1].name))]).await;
+    w.nodes[0].start();
+    w.until("the survivor is gone", 5, async |w| !w.runs(0, 1)).await;
+    assert!(w.vm(1).await.claim.value.is_only(&w.nodes[1].name), "the other's claim is not ours to touch");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_in_no_state_tree_is_left_alone() {
+    let w = World::new().await;
+    w.running(1).await;
+    schema::vm::apply(&*w.operator, &VmChange::Remove { id: id(1), expect: vec![] }).await.unwrap();
+    sleep(Duration::from_mins(3)).await;
+    assert!(w.runs(0, 1), "the tree may have been lost: that must not end every guest");
+}
+
+#[tokio::test(start_paused = true)]
+async fn stopping_the_daemon_finishes_what_has_begun_and_touches_nothing_else() {
+    let mut w = World::new().await;
+    w.running(1).await;
+    w.define(2, xml(2)).await;
+    let start = Answer { after: Duration::from_secs(1), ..Answer::default() };
+    w.nodes[0].hypervisor.behave(id(2), Behaviour { start, ..Behaviour::default() });
+    w.wish(2, VmState::Start).await;
+    w.until("the start has begun", 5, async |w| w.nodes[0].hypervisor.counts().start == 2).await;
+    let reconcilers = w.nodes[0].reconcilers.take().unwrap();
+    reconcilers.stop(Duration::from_secs(5)).await;
+    assert!(w.runs(0, 1) && w.runs(0, 2));
+    w.wish(1, VmState::Stop).await;
+    sleep(Duration::from_secs(5)).await;
+    assert!(w.runs(0, 1), "a stopped daemon does nothing");
+}
