@@ -12,10 +12,10 @@ use crate::model::{Moment, Vm};
 pub const START_LIMIT: usize = 10;
 
 /// The time in which starts are counted.
-pub const START_WINDOW: Duration = Duration::from_secs(600);
+pub const START_WINDOW: Duration = Duration::from_mins(10);
 
 const FIRST_BACK_OFF: Duration = Duration::from_secs(1);
-const LONGEST_BACK_OFF: Duration = Duration::from_secs(60);
+const LONGEST_BACK_OFF: Duration = Duration::from_mins(1);
 
 /// Memory of one VM.
 #[derive(Debug, Clone, Default)]
