@@ -71,7 +71,7 @@ pub fn coordinators_of(text: &str, file: &str) -> Result<Vec<Coordinator>, Box<D
         walk.list(&cluster, "coordinators", "coordinator hosts")
     });
     let mut found: Vec<Coordinator> = Vec::new();
-    for at in listed.unwrap_or_default() {
+    for at in listed.unwrap_or_default().into_iter().take(read::MOST_COORDINATORS) {
         if let Ok(Some(coordinator)) = walk.value(at, &kind::coordinator())
             && !found.iter().any(|c| c.is_same_host(&coordinator.value))
         {
@@ -81,8 +81,10 @@ pub fn coordinators_of(text: &str, file: &str) -> Result<Vec<Coordinator>, Box<D
     if !found.is_empty() {
         return Ok(found);
     }
-    for fault in &tree.faults {
-        walk.tell_fault(fault);
+    // Where the text is not YAML, that is the reason, not what it made of the rest.
+    if tree.is_cut_off() {
+        walk = Walk::new(text, &tree, file);
+        tree.faults.iter().for_each(|fault| walk.tell_fault(fault));
     }
     let none = walk.whole_file(Severity::Error, "the file names no coordinators".to_owned());
     let first = walk.into_diagnostics().into_iter().find(|d| d.severity == Severity::Error);

@@ -64,6 +64,7 @@ impl Config {
 
 /// `functions`: what this node does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(clippy::struct_excessive_bools, reason = "the manual's switches, each on its own")]
 pub struct Functions {
     /// `enable_hypervisor`: runs VMs.
     pub hypervisor: bool,

@@ -84,7 +84,7 @@ fn read(path: &Path) -> Result<(String, u32), Refused> {
         Ok(text) => Ok((text, mode)),
         Err(error) => {
             let valid = &error.as_bytes()[..error.utf8_error().valid_up_to()];
-            let line = valid.iter().filter(|b| **b == b'\n').count() + 1;
+            let line = valid.split(|b| *b == b'\n').count();
             Err((format!("is not UTF-8 text in line {line}"), "save it in UTF-8"))
         }
     }

@@ -51,7 +51,7 @@ impl Ipv4Net {
     pub fn host(self, number: u32) -> Option<Ipv4Addr> {
         let skipped = u32::from(self.prefix > 30);
         (number >= 1 && u64::from(number) <= self.hosts())
-            .then(|| Ipv4Addr::from_bits(self.address.to_bits() + number - skipped))
+            .then(|| Ipv4Addr::from_bits(self.address.to_bits() + (number - skipped)))
     }
 }
 

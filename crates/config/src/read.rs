@@ -13,11 +13,14 @@ use crate::{
     diagnostic::{Diagnostic, Severity},
     kind, settings,
     tree::Content,
-    walk::{Found, Section, Told, Walk},
+    walk::{Found, Section, Setting, Told, Walk},
 };
 
 pub(crate) use network::{DraftInterface, DraftNetwork, DraftPerNetwork};
 pub(crate) use system::{DraftIntervals, DraftSystem};
+
+/// ZooKeeper's ensembles are far smaller.
+pub(crate) const MOST_COORDINATORS: usize = 99;
 
 /// What was read. A part that was wrong or is missing is `Err`: it has been told.
 pub(crate) struct Draft {
@@ -81,6 +84,15 @@ fn functions(walk: &mut Walk<'_>, root: &Section) -> (Result<Functions, Told>, O
 /// `cluster.coordinators`: those that could be read, or `Err` if one could not.
 fn coordinators(walk: &mut Walk<'_>, cluster: &Section) -> Result<Vec<Found<Coordinator>>, Told> {
     let items = walk.list(cluster, "coordinators", "coordinator hosts")?;
+    if items.len() > MOST_COORDINATORS {
+        let whole = Setting { path: "cluster.coordinators".to_owned(), item: items[MOST_COORDINATORS].item };
+        let problem = format!("has {} entries", items.len());
+        let diagnostic = Diagnostic {
+            allowed: Some(format!("at most {MOST_COORDINATORS}; 3 or 5 are usual")),
+            ..walk.about(Severity::Error, &whole, problem)
+        };
+        return Err(walk.tell(diagnostic));
+    }
     let mut all = Ok(Vec::new());
     let mut seen: Vec<Found<Coordinator>> = Vec::new();
     for at in items {

@@ -2,6 +2,7 @@
 //!
 //! A rule whose settings were themselves wrong says nothing: one mistake is told once.
 
+mod interface;
 mod network;
 
 use crate::{
@@ -14,7 +15,7 @@ use crate::{
 /// Checks the draft and makes the configuration of it, if nothing is wrong.
 pub(crate) fn settle(walk: &mut Walk<'_>, draft: Draft) -> Result<Config, Told> {
     let networks = network::networks(walk, &draft);
-    let interfaces = network::interfaces(walk, &draft);
+    let interfaces = interface::interfaces(walk, &draft);
     warn_of_an_unreachable_api(walk, &draft);
     let Draft { debug, node, functions, coordinators, dns_database, system, .. } = draft;
     let system = system?;

@@ -67,7 +67,12 @@ impl<'t> Source<'t> {
                 text = text.replace(secret.as_str(), MASK);
             }
         }
-        let mut shown: String = text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
+        let visible = |c: char| match c {
+            '\n' => ' ',
+            c if c.is_control() => '\u{fffd}',
+            c => c,
+        };
+        let mut shown: String = text.chars().map(visible).collect();
         if let Some((end, _)) = shown.char_indices().nth(LONGEST_SHOWN) {
             shown.truncate(end);
             shown.push('…');
@@ -92,16 +97,15 @@ impl<'t> Source<'t> {
         let before = cut(1, from);
         let indent: String = before.chars().take_while(|c| c.is_whitespace()).collect();
         let only_dashes = before.chars().all(|c| c.is_whitespace() || c == '-');
-        let mut text =
-            if only_dashes { self.safe_indent(&before) } else { self.safe_indent(&indent) + "… " };
+        let mut text = if only_dashes { indent_of(&before) } else { indent_of(&indent) + "… " };
         if show != Show::Key {
             text.push_str(&self.safe(&cut(from, under.start.column)));
         }
         let start = text.chars().count();
-        let mut end = end_on_line(under);
+        let mut end = under.start.column + length_of_value(&cut(under.start.column, end_on_line(under)));
         let shown = match show {
             Show::Secret => MASK.to_owned(),
-            Show::Key | Show::Value => self.safe(cut(under.start.column, end).trim_end()),
+            Show::Key | Show::Value => self.safe(&cut(under.start.column, end)),
         };
         let width = shown.chars().count().max(1);
         text.push_str(&shown);
@@ -123,27 +127,41 @@ impl<'t> Source<'t> {
         let index = at.start.line - 1;
         let line = *self.lines.get(index)?;
         let before = self.lines[..index].iter().rev().find(|l| !l.trim().is_empty());
-        let harmless =
-            looks_like_a_setting(line) && ![Some(&line), before].into_iter().flatten().any(|l| is_secret(l));
+        let speaks_of_one = [Some(&line), before].into_iter().flatten().any(|l| is_secret(l));
+        // An anchor's value may be some password's, further down.
+        let harmless = looks_like_a_setting(line) && !line.contains('&') && !speaks_of_one;
         let line = line.split(" #").next().unwrap_or_default().trim_end();
         let indent: String = line.chars().take_while(|c| c.is_whitespace()).collect();
         let text = if harmless {
-            self.safe_indent(&indent) + &self.safe(line.trim_start())
+            indent_of(&indent) + &self.safe(line.trim_start())
         } else {
             let key =
                 line.trim_start().split_once(':').map(|(key, _)| format!("{key}: ")).unwrap_or_default();
-            self.safe_indent(&indent) + &self.safe(&key) + "…"
+            indent_of(&indent) + &self.safe(&key) + "…"
         };
         let start = (at.start.column - 1).min(text.chars().count());
         Some(Excerpt { text, start, width: 1 })
     }
+}
 
-    /// White space as it is, tabs as one column.
-    fn safe_indent(&self, text: &str) -> String {
-        let shown: String =
-            text.chars().take(LONGEST_SHOWN).map(|c| if c == '-' { '-' } else { ' ' }).collect();
-        shown
-    }
+/// Characters up to where a value ends on its line: what the parser calls its end may include a comment.
+fn length_of_value(text: &str) -> usize {
+    let quote = text.chars().next().filter(|c| ['"', '\''].contains(c));
+    let Some(quote) = quote else {
+        return text.split(" #").next().unwrap_or_default().trim_end().chars().count();
+    };
+    let mut escaped = false;
+    let inner = text.chars().skip(1).take_while(|&c| {
+        let ends = c == quote && !escaped;
+        escaped = c == '\\' && quote == '"' && !escaped;
+        !ends
+    });
+    (inner.count() + 2).min(text.chars().count())
+}
+
+/// What stands before the part shown: dashes and white space, a tab as one column.
+fn indent_of(text: &str) -> String {
+    text.chars().take(LONGEST_SHOWN).map(|c| if c == '-' { '-' } else { ' ' }).collect()
 }
 
 /// Whether a key (or a line) speaks of a password, also if it is misspelt.
@@ -160,7 +178,7 @@ fn secrets_by_look(lines: &[&str]) -> Vec<String> {
     for (index, line) in lines.iter().enumerate() {
         let Some(rest) = after_secret_word(line) else { continue };
         let next = lines[index + 1..].iter().find(|l| !l.trim().is_empty());
-        let candidate = if rest.is_empty() || "|>&!".contains(&rest[..1.min(rest.len())]) {
+        let candidate = if rest.is_empty() || rest.starts_with(['|', '>', '&', '!']) {
             found.push(rest.to_owned());
             next.map_or("", |l| l.trim())
         } else {

@@ -345,7 +345,7 @@ impl Builder {
         let Some(tag) = tag else { return };
         let non_specific =
             tag.handle.is_empty() && tag.suffix == "!" || tag.handle == "!" && tag.suffix.is_empty();
-        if !non_specific && !(tag.is_yaml_core_schema() && KNOWN.contains(&tag.suffix.as_str())) {
+        if !(non_specific || tag.is_yaml_core_schema() && KNOWN.contains(&tag.suffix.as_str())) {
             self.fault(span, FaultKind::UnknownTag);
         }
     }

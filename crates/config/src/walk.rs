@@ -102,7 +102,7 @@ impl<'t> Walk<'t> {
     pub(crate) fn about(&self, severity: Severity, at: &Setting, problem: impl Into<String>) -> Diagnostic {
         let found = match self.tree.content(at.item) {
             Content::Scalar(scalar) if scalar.text.is_empty() => "nothing".to_owned(),
-            Content::Scalar(scalar) => self.source.safe(&scalar.text),
+            Content::Scalar(scalar) => self.source.safe(scalar.text.trim()),
             Content::List(_) => "a list".to_owned(),
             Content::Map(_) => "a section".to_owned(),
         };
@@ -146,7 +146,11 @@ impl<'t> Walk<'t> {
         let (problem, help) = match &fault.what {
             FaultKind::Syntax(reason) => (
                 format!("this is not YAML: {reason}"),
-                "nothing after this point was read; look at indentation, quotes and brackets here and just above",
+                if reason.contains("tab") {
+                    "nothing after this point was read; YAML is indented with spaces, never with tabs"
+                } else {
+                    "nothing after this point was read; look at indentation, quotes and brackets here and just above"
+                },
             ),
             FaultKind::DuplicateKey { first } => (
                 format!("is set twice, first in line {}", first.start.line),

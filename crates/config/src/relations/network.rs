@@ -1,21 +1,14 @@
-//! Addresses: inside their networks, nobody's twice; `by-id` resolved to the address that it means on this node.
+//! `cluster.networks`: addresses inside their networks, nobody's twice; networks apart from each other.
 
 use std::net::Ipv4Addr;
 
-use pvc_core::model::name::NodeName;
-
 use crate::{
-    config::{Interface, Network, PerNetwork},
-    coordinators::Coordinator,
+    config::{Network, PerNetwork},
     diagnostic::{Diagnostic, Severity},
-    kind::AddressChoice,
     net::{Ipv4Interface, Ipv4Net},
-    read::{Draft, DraftInterface, DraftNetwork, DraftPerNetwork},
+    read::{Draft, DraftNetwork, DraftPerNetwork},
     walk::{Found, Setting, Told, Walk},
 };
-
-/// Below this, client networks (VXLAN: 50 bytes less) are below IPv6's minimum of 1280 (RFC 8200).
-const MTU_FOR_VXLAN: u16 = 1330;
 
 /// Checks `cluster.networks`.
 pub(super) fn networks(walk: &mut Walk<'_>, draft: &Draft) -> Result<Option<PerNetwork<Network>>, Told> {
@@ -86,7 +79,7 @@ fn refuse_overlaps(walk: &mut Walk<'_>, networks: &DraftPerNetwork<DraftNetwork>
 }
 
 /// Refuses an address that no machine can have in the network.
-fn inside<'n>(
+pub(super) fn inside<'n>(
     walk: &mut Walk<'_>,
     network: Option<&'n Found<Ipv4Net>>,
     at: &Setting,
@@ -122,7 +115,12 @@ fn inside<'n>(
     Err(walk.tell(diagnostic))
 }
 
-fn warn_of_another_prefix(walk: &mut Walk<'_>, network: &Found<Ipv4Net>, at: &Setting, value: Ipv4Interface) {
+pub(super) fn warn_of_another_prefix(
+    walk: &mut Walk<'_>,
+    network: &Found<Ipv4Net>,
+    at: &Setting,
+    value: Ipv4Interface,
+) {
     if value.prefix == network.value.prefix() {
         return;
     }
@@ -143,238 +141,4 @@ fn taken(walk: &mut Walk<'_>, at: &Setting, whose: &str, other: &Setting) -> Tol
     let problem = format!("is the address of {whose}");
     let diagnostic = Diagnostic { help: vec![help], ..walk.about(Severity::Error, at, problem) };
     walk.tell(diagnostic)
-}
-
-/// Checks `system.configuration.networking` and resolves its addresses.
-pub(super) fn interfaces(walk: &mut Walk<'_>, draft: &Draft) -> Result<Option<PerNetwork<Interface>>, Told> {
-    let system = draft.system.as_ref().map_err(|told| *told)?;
-    let Some(interfaces) = system.interfaces.as_ref().map_err(|told| *told)? else { return Ok(None) };
-    let mut checked = Vec::new();
-    for (name, interface) in interfaces.iter() {
-        let interface = match interface {
-            Ok(interface) => interface,
-            Err(told) => {
-                checked.push(Err(*told));
-                continue;
-            }
-        };
-        let network = match &draft.networks {
-            Ok(Some(networks)) => networks
-                .iter()
-                .find(|(n, _)| *n == name)
-                .map_or(Err(Told), |(_, n)| n.as_ref().map(Some).map_err(|told| *told)),
-            Ok(None) => Ok(None),
-            Err(_) => Err(Told),
-        };
-        let address = match (&interface.address, network) {
-            (Ok(choice), Ok(network)) => address(walk, draft, network, choice),
-            _ => Err(Told),
-        };
-        checked.push(match (&interface.device, &interface.mtu, address) {
-            (Ok(device), Ok(mtu), Ok(address)) => {
-                Ok(Interface { device: device.value.clone(), mtu: mtu.value, address })
-            }
-            _ => Err(Told),
-        });
-    }
-    let devices = refuse_two_mtus(walk, interfaces);
-    let ids = refuse_equal_numbers(walk, draft, interfaces);
-    if let Ok(DraftInterface { mtu: Ok(mtu), .. }) = &interfaces.cluster
-        && mtu.value < MTU_FOR_VXLAN
-    {
-        let problem = "leaves client networks less than IPv6 needs";
-        let help =
-            format!("client networks have 50 bytes less than the cluster's; use {MTU_FOR_VXLAN} or more");
-        let diagnostic = Diagnostic { help: vec![help], ..walk.about(Severity::Warning, &mtu.at, problem) };
-        walk.tell(diagnostic);
-    }
-    let mut checked = checked.into_iter();
-    let mut next = || checked.next().unwrap_or(Err(Told));
-    let (upstream, cluster, storage) = (next(), next(), next());
-    devices.and(ids)?;
-    Ok(Some(PerNetwork { upstream: upstream?, cluster: cluster?, storage: storage? }))
-}
-
-/// The address that a choice means on this node.
-fn address(
-    walk: &mut Walk<'_>,
-    draft: &Draft,
-    network: Option<&DraftNetwork>,
-    choice: &Found<AddressChoice>,
-) -> Result<Option<Ipv4Interface>, Told> {
-    let net = match network.map(|n| &n.network) {
-        Some(Ok(net)) => net.as_ref(),
-        Some(Err(told)) => return Err(*told),
-        None => None,
-    };
-    let own = match choice.value {
-        AddressChoice::None => return Ok(None),
-        AddressChoice::Static(own) => {
-            // Without networks (a node that PVC does not network) there is nothing to compare a static address with.
-            if let Some(net) = net {
-                inside(walk, Some(net), &choice.at, own.address)?;
-                warn_of_another_prefix(walk, net, &choice.at, own);
-            }
-            own
-        }
-        AddressChoice::ById => by_id(walk, draft, net, choice)?,
-    };
-    let mut result = Ok(Some(own));
-    if let Some(network) = network {
-        if let Ok(Some(floating)) = &network.floating_ip
-            && floating.value.address == own.address
-        {
-            result = Err(taken_by_node(walk, draft, &choice.at, own, &floating.at));
-        }
-        if let Ok(Some(gateway)) = &network.gateway
-            && gateway.value == own.address
-        {
-            result = Err(taken_by_node(walk, draft, &choice.at, own, &gateway.at));
-        }
-        if choice.value == AddressChoice::ById && result.is_ok() {
-            refuse_coordinators_addresses(walk, draft, network)?;
-        }
-    }
-    result
-}
-
-fn taken_by_node(
-    walk: &mut Walk<'_>,
-    draft: &Draft,
-    at: &Setting,
-    own: Ipv4Interface,
-    other: &Setting,
-) -> Told {
-    let node = draft.node.as_ref().map(|n| n.value.to_string()).unwrap_or_default();
-    let problem = format!("gives this node the address of {}", other.path);
-    let help = format!(
-        "{} in line {} is {} too, node {node}'s own; each address has one holder",
-        other.path,
-        other.line(),
-        own.address
-    );
-    let diagnostic = Diagnostic { help: vec![help], ..walk.about(Severity::Error, at, problem) };
-    walk.tell(diagnostic)
-}
-
-fn by_id(
-    walk: &mut Walk<'_>,
-    draft: &Draft,
-    net: Option<&Found<Ipv4Net>>,
-    choice: &Found<AddressChoice>,
-) -> Result<Ipv4Interface, Told> {
-    let node = draft.node.as_ref().map_err(|told| *told)?;
-    let refuse = |walk: &mut Walk<'_>, problem: &str, help: String| {
-        let diagnostic = Diagnostic { help: vec![help], ..walk.about(Severity::Error, &choice.at, problem) };
-        Err(walk.tell(diagnostic))
-    };
-    let Some(net) = net else {
-        let help =
-            "set the network's 'network' in cluster.networks, or an address in CIDR notation here".to_owned();
-        return refuse(walk, "has no network to take an address from", help);
-    };
-    let name = &node.value;
-    let Some(number) = name.number() else {
-        let help = format!(
-            "by-id takes the last number in the node's name, and '{name}' has none that could be an address; give an address in CIDR notation"
-        );
-        return refuse(walk, "needs a number in the node's name", help);
-    };
-    match net.value.host(number) {
-        Some(address) => Ok(Ipv4Interface { address, prefix: net.value.prefix() }),
-        None => {
-            let help = format!(
-                "node '{name}' is number {number}; {} ({}, line {}) has addresses for numbers 1 to {}",
-                net.at.path,
-                net.value,
-                net.at.line(),
-                net.value.hosts()
-            );
-            refuse(walk, "gives this node no address", help)
-        }
-    }
-}
-
-/// Where this node takes its address by its number, the coordinators do too: none of theirs may be a shared address.
-fn refuse_coordinators_addresses(
-    walk: &mut Walk<'_>,
-    draft: &Draft,
-    network: &DraftNetwork,
-) -> Result<(), Told> {
-    let (Ok(coordinators), Ok(Some(net))) = (&draft.coordinators, &network.network) else { return Ok(()) };
-    let mut shared: Vec<(&Setting, Ipv4Addr)> = Vec::new();
-    if let Ok(Some(floating)) = &network.floating_ip {
-        shared.push((&floating.at, floating.value.address));
-    }
-    if let Ok(Some(gateway)) = &network.gateway {
-        shared.push((&gateway.at, gateway.value));
-    }
-    let mut result = Ok(());
-    for coordinator in coordinators {
-        let Some(address) = number(&coordinator.value).and_then(|number| net.value.host(number)) else {
-            continue;
-        };
-        for (at, _) in shared.iter().filter(|(_, other)| *other == address) {
-            let problem = format!("is the by-id address of coordinator {}", coordinator.value.host);
-            let help = format!("that one is in line {}; each address has one holder", coordinator.at.line());
-            let diagnostic = Diagnostic { help: vec![help], ..walk.about(Severity::Error, at, problem) };
-            result = Err(walk.tell(diagnostic));
-        }
-    }
-    result
-}
-
-/// Two coordinators of one number would have one address.
-fn refuse_equal_numbers(
-    walk: &mut Walk<'_>,
-    draft: &Draft,
-    interfaces: &DraftPerNetwork<DraftInterface>,
-) -> Result<(), Told> {
-    let by_id = interfaces.iter().any(|(_, interface)| {
-        let address = interface.as_ref().ok().and_then(|i| i.address.as_ref().ok());
-        address.is_some_and(|a| a.value == AddressChoice::ById)
-    });
-    let (true, Ok(coordinators)) = (by_id, &draft.coordinators) else { return Ok(()) };
-    let mut result = Ok(());
-    for (index, later) in coordinators.iter().enumerate() {
-        let Some(mine) = number(&later.value) else { continue };
-        if let Some(earlier) = coordinators[..index].iter().find(|c| number(&c.value) == Some(mine)) {
-            let problem =
-                format!("has the same number as {} in line {}", earlier.value.host, earlier.at.line());
-            let help = format!("both would have address number {mine} where address is by-id; rename one");
-            let diagnostic =
-                Diagnostic { help: vec![help], ..walk.about(Severity::Error, &later.at, problem) };
-            result = Err(walk.tell(diagnostic));
-        }
-    }
-    result
-}
-
-fn number(coordinator: &Coordinator) -> Option<u32> {
-    coordinator.short_name()?.parse::<NodeName>().ok()?.number()
-}
-
-/// A device has one MTU, however many networks are on it.
-fn refuse_two_mtus(walk: &mut Walk<'_>, interfaces: &DraftPerNetwork<DraftInterface>) -> Result<(), Told> {
-    let known: Vec<(&Found<String>, &Found<u16>)> = interfaces
-        .iter()
-        .filter_map(|(_, i)| {
-            let interface = i.as_ref().ok()?;
-            Some((interface.device.as_ref().ok()?, interface.mtu.as_ref().ok()?))
-        })
-        .collect();
-    let mut result = Ok(());
-    for (index, (device, mtu)) in known.iter().enumerate() {
-        let other = known[..index].iter().find(|(d, m)| d.value == device.value && m.value != mtu.value);
-        if let Some((_, other)) = other {
-            let problem = format!("contradicts {} in line {}", other.at.path, other.at.line());
-            let help = format!(
-                "that one says {}; both are on device {}, which has one MTU",
-                other.value, device.value
-            );
-            let diagnostic = Diagnostic { help: vec![help], ..walk.about(Severity::Error, &mtu.at, problem) };
-            result = Err(walk.tell(diagnostic));
-        }
-    }
-    result
 }
