@@ -101,7 +101,7 @@ impl Cgroup {
     /// Refuses a cgroup of this name that `lab` did not make.
     pub fn check_mark(&self, lab: &str) -> Result<()> {
         for folder in self.folders().filter(|folder| folder.exists()) {
-            let mut value = vec![0; 64];
+            let mut value = [0; 64];
             match getxattr(folder, MARK, &mut value[..]) {
                 Ok(length) if &value[..length] == lab.as_bytes() => {}
                 Ok(_) | Err(Errno::NODATA) => bail!(

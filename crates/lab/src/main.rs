@@ -1,75 +1,24 @@
-//! The command line of the lab; `./lab` builds and runs it.
+//! The lab's command line; `./lab` builds and runs it. Reads arguments and prints; what is done is in the library.
 
-use std::process::ExitCode;
+mod arguments;
+mod status;
+mod up;
 
-use anyhow::Result;
-use clap::{Parser, Subcommand};
-use pvc_lab::{
-    Lab, LabOptions, Lifetime, bmc, boot, capsule,
-    layout::{Layout, NodeNumber},
-    switch,
-};
+use std::{fs, os::unix::process::CommandExt, process::ExitCode, time::Duration};
 
-/// A cluster of real daemons on this machine.
-#[derive(Parser)]
-#[command(name = "lab")]
-struct Arguments {
-    #[command(subcommand)]
-    command: Command,
-}
+use anyhow::{Context, Result, bail};
+use clap::Parser;
+use pvc_lab::{Lab, bmc, boot, capsule, claim, layout::Layout, program::command, switch};
 
-#[derive(Subcommand)]
-enum Command {
-    /// Brings the lab up.
-    Up,
-    /// Takes it down.
-    Down,
-    /// Used by the lab itself.
-    #[command(hide = true, subcommand)]
-    Internal(Internal),
-}
+use crate::arguments::{Arguments, Bmc, Command, Internal, Zookeeper};
 
-#[derive(Subcommand)]
-enum Internal {
-    Capsule {
-        lab: String,
-        #[arg(long)]
-        bound: bool,
-    },
-    Init {
-        lab: String,
-        #[arg(long)]
-        bound: bool,
-    },
-    Switch {
-        lab: String,
-        #[arg(long)]
-        bound: bool,
-    },
-    PowerUp {
-        lab: String,
-        node: NodeNumber,
-    },
-    Boot {
-        lab: String,
-        node: NodeNumber,
-    },
-    Chassis {
-        lab: String,
-        node: NodeNumber,
-        arguments: Vec<String>,
-    },
-    Enter {
-        lab: String,
-        place: String,
-        #[arg(last = true)]
-        program: Vec<String>,
-    },
-}
+/// For programs run on nodes that ought to answer at once.
+const DEADLINE: Duration = Duration::from_mins(1);
 
 fn main() -> ExitCode {
-    match run(Arguments::parse().command) {
-        Ok(()) => ExitCode::SUCCESS,
+    let arguments = Arguments::parse();
+    match run(&arguments.name, arguments.command) {
+        Ok(code) => code,
         Err(e) => {
             eprintln!("lab: {e:#}");
             ExitCode::FAILURE
@@ -77,22 +26,94 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(command: Command) -> Result<()> {
+fn run(name: &str, command: Command) -> Result<ExitCode> {
+    let attach = || Lab::attach(name);
+    let node = |name: &str| attach()?.find_node(name);
     match command {
-        Command::Up => {
-            let began = std::time::Instant::now();
-            let options = LabOptions::new("lab", std::env::current_exe()?).without_daemon();
-            Lab::start(options, Lifetime::UntilDown, &mut |what| {
-                println!("{:6.2} s  {what}", began.elapsed().as_secs_f32())
-            })?;
-            Ok(())
-        }
+        Command::Internal(internal) => run_internal(internal)?,
+        Command::Up(options) => up::up(name, &options)?,
+        Command::Update => up::update(&attach()?)?,
         Command::Down => {
-            pvc_lab::claim::release(&Layout::new("lab".parse()?))?;
-            Ok(())
+            let existed = claim::release(&Layout::new(name.parse()?))?;
+            println!("{}", if existed { "everything is gone" } else { "there was nothing to take down" });
         }
-        Command::Internal(internal) => run_internal(internal),
+        Command::Status => print!("{}", status::status(&attach()?)?),
+        Command::Logs => println!("{}", attach()?.collect_logs().display()),
+        Command::Exec { node: place, program } => exec(&attach()?, &place, &program)?,
+        Command::Console { vm } => console(&attach()?, &vm)?,
+        Command::Log { node, follow, lines, unit } => log(&attach()?, &node, follow, lines, unit.as_deref())?,
+        Command::Kill { node: name } => node(&name)?.kill()?,
+        Command::Start { node: name } => node(&name)?.start()?,
+        Command::Reset { node: name } => node(&name)?.reset()?,
+        Command::Shutdown { node: name } => node(&name)?.shut_down()?,
+        Command::Pause { node: name } => node(&name)?.pause()?,
+        Command::Resume { node: name } => node(&name)?.resume()?,
+        Command::Cut { node: name } => node(&name)?.cut()?,
+        Command::Heal { node: name } => node(&name)?.heal()?,
+        Command::Drop { a, b } => {
+            let lab = attach()?;
+            let b = b.map(|b| lab.find_node(&b)).transpose()?;
+            lab.drop_frames(&lab.find_node(&a)?, b.as_ref())?;
+        }
+        Command::Undrop => attach()?.undrop()?,
+        Command::Ipmi { node: name, arguments } => {
+            let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
+            let seen = node(&name)?.ipmi(&arguments, DEADLINE)?;
+            print!("{}", seen.stdout);
+            eprint!("{}", seen.stderr);
+            if !seen.success() {
+                return Ok(ExitCode::FAILURE);
+            }
+        }
+        Command::Bmc(Bmc::Cut { node: name }) => node(&name)?.cut_bmc()?,
+        Command::Bmc(Bmc::Heal { node: name }) => node(&name)?.heal_bmc()?,
+        Command::Zk(change) => {
+            let (verb, name) = match change {
+                Zookeeper::Stop { node } => ("stop", node),
+                Zookeeper::Start { node } => ("start", node),
+            };
+            node(&name)?.run(&["/bin/systemctl", verb, "zookeeper.service"], DEADLINE)?;
+        }
     }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Becomes a program on a node or on the switch, with this terminal. Returns only on failure.
+fn exec(lab: &Lab, place: &str, program: &[String]) -> Result<()> {
+    if place == "switch" {
+        return boot::enter_switch(lab.layout(), program);
+    }
+    boot::enter_node(lab.layout(), lab.find_node(place)?.number(), program)
+}
+
+fn console(lab: &Lab, vm: &str) -> Result<()> {
+    for node in lab.nodes() {
+        let Ok(state) = node.exec(&["/usr/bin/virsh", "-q", "domstate", vm], Duration::from_secs(10)) else {
+            continue;
+        };
+        if state.success() && state.stdout.trim() != "shut off" {
+            println!("{vm} runs on {}", node.name());
+            let program = ["/usr/bin/virsh", "console", "--force", vm].map(str::to_owned);
+            return boot::enter_node(lab.layout(), node.number(), &program);
+        }
+    }
+    bail!("the VM {vm} runs on no node that answers: see pvc vm list")
+}
+
+/// Reads the journal from the node's disk: it can be read while the node is off, and goes on when it is back.
+fn log(lab: &Lab, node: &str, follow: bool, lines: u32, unit: Option<&str>) -> Result<()> {
+    let number = lab.find_node(node)?.number();
+    let folder = lab.layout().node_disk(number).join("var/log/journal");
+    fs::metadata(&folder).with_context(|| format!("{number} has written no journal yet"))?;
+    let mut journalctl = command("/usr/bin/journalctl");
+    journalctl.arg("-D").arg(folder).args(["--no-pager", "--quiet", "-n", &lines.to_string()]);
+    if follow {
+        journalctl.arg("--follow");
+    }
+    if let Some(unit) = unit {
+        journalctl.args(["--unit", unit]);
+    }
+    Err(anyhow::anyhow!(journalctl.exec()).context("could not start journalctl"))
 }
 
 fn run_internal(internal: Internal) -> Result<()> {

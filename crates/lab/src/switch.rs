@@ -129,7 +129,7 @@ impl Switch {
             Request::PowerOff(n) => self.with(n, |node, slot| self.power_off(node, slot)),
             Request::Reset(n) => self.with(n, |node, slot| self.reset(node, slot)),
             Request::ResetByBmc(n) => self.with(n, |node, slot| {
-                if slot.last_reset.is_some_and(|at| at.elapsed() < REPEATED_RESET) {
+                if slot.last_reset.is_some_and(|at| at.elapsed() < REPEATED_RESET) || !self.is_on(node) {
                     return Ok(());
                 }
                 self.reset(node, slot)?;

@@ -1,0 +1,160 @@
+//! What can be typed after `./lab`. The help texts are the operator's first manual.
+
+use clap::{Args, Parser, Subcommand};
+use pvc_lab::layout::NodeNumber;
+
+/// A cluster of real daemons on this machine.
+#[derive(Parser)]
+#[command(name = "lab")]
+pub(crate) struct Arguments {
+    /// Which lab: several run side by side.
+    #[arg(long, global = true, default_value = "main", env = "PVC_LAB")]
+    pub(crate) name: String,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Command {
+    /// Brings a lab up, with a VM running on it.
+    Up(Up),
+    /// Takes it down and removes everything, also what a crashed lab left.
+    Down,
+    /// Shows the nodes, their services and VMs.
+    Status,
+    /// Gives the nodes the pvcd and pvc built last, and restarts pvcd. Guests go on running.
+    Update,
+    /// Runs a program on a node; `switch` is the place beside the nodes that reaches all their addresses.
+    Exec {
+        node: String,
+        #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+        program: Vec<String>,
+    },
+    /// Connects this terminal with a VM's serial console; Ctrl-] leaves.
+    Console { vm: String },
+    /// Prints a node's journal, also when it is off.
+    Log {
+        node: String,
+        /// Go on with what is written from now on.
+        #[arg(short, long)]
+        follow: bool,
+        /// How many lines.
+        #[arg(short = 'n', long, default_value_t = 100)]
+        lines: u32,
+        /// Only this unit, for example pvcd.
+        #[arg(short, long)]
+        unit: Option<String>,
+    },
+    /// Copies all logs and the ZooKeeper tree to target/lab-logs and prints where.
+    Logs,
+    /// Cuts a node's power.
+    Kill { node: String },
+    /// Switches a node on.
+    Start { node: String },
+    /// Cuts a node's power and switches it on again.
+    Reset { node: String },
+    /// Presses a node's power button: its system shuts down.
+    Shutdown { node: String },
+    /// Freezes every process of a node. Its kernel still answers pings; `drop` it too for a silent machine.
+    Pause { node: String },
+    /// Thaws it.
+    Resume { node: String },
+    /// Pulls a node's network cables.
+    Cut { node: String },
+    /// Plugs them in again.
+    Heal { node: String },
+    /// Drops all frames of a node, or those between two, without the nodes noticing.
+    Drop { a: String, b: Option<String> },
+    /// Stops dropping frames.
+    Undrop,
+    /// Asks a node's BMC, for example: ipmi node1 chassis power status.
+    Ipmi {
+        node: String,
+        #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+    /// The cable of a node's BMC.
+    #[command(subcommand)]
+    Bmc(Bmc),
+    /// A node's ZooKeeper.
+    #[command(subcommand)]
+    Zk(Zookeeper),
+    /// Used by the lab itself.
+    #[command(hide = true, subcommand)]
+    Internal(Internal),
+}
+
+/// What the lab is to be like.
+#[derive(Args)]
+pub(crate) struct Up {
+    /// How many nodes.
+    #[arg(long, default_value_t = 3)]
+    pub(crate) nodes: u8,
+    /// Define and start no VM.
+    #[arg(long)]
+    pub(crate) no_demo: bool,
+    /// Seconds between keepalives.
+    #[arg(long, default_value_t = 2)]
+    pub(crate) keepalive_interval: u32,
+    /// Missed keepalives until a node is fenced; 0 never fences.
+    #[arg(long, default_value_t = 5)]
+    pub(crate) fence_intervals: u32,
+    /// Missed keepalives until a node resets itself; 0 never does.
+    #[arg(long, default_value_t = 0)]
+    pub(crate) suicide_intervals: u32,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Bmc {
+    /// Pulls it.
+    Cut { node: String },
+    /// Plugs it in again.
+    Heal { node: String },
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Zookeeper {
+    /// Stops it.
+    Stop { node: String },
+    /// Starts it.
+    Start { node: String },
+}
+
+/// The stages of the capsule and of a node; see capsule.rs and boot.rs.
+#[derive(Subcommand)]
+pub(crate) enum Internal {
+    Capsule {
+        lab: String,
+        #[arg(long)]
+        bound: bool,
+    },
+    Init {
+        lab: String,
+        #[arg(long)]
+        bound: bool,
+    },
+    Switch {
+        lab: String,
+        #[arg(long)]
+        bound: bool,
+    },
+    PowerUp {
+        lab: String,
+        node: NodeNumber,
+    },
+    Boot {
+        lab: String,
+        node: NodeNumber,
+    },
+    Chassis {
+        lab: String,
+        node: NodeNumber,
+        arguments: Vec<String>,
+    },
+    Enter {
+        lab: String,
+        place: String,
+        #[arg(last = true)]
+        program: Vec<String>,
+    },
+}

@@ -1,0 +1,126 @@
+//! `lab up`: from nothing to a VM that prints on its console, with a line for everything done on the way.
+//! Ends with an error and the logs that tell why as soon as something is not up in time.
+
+use std::{
+    fmt::Write,
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result};
+use pvc_lab::{Lab, LabOptions, Lifetime, Node, Timings, guest, program::wait_until};
+
+use crate::arguments;
+
+const DEADLINE: Duration = Duration::from_mins(1);
+/// A guest without hardware virtualisation boots in three seconds on an idle machine.
+const GUEST_DEADLINE: Duration = Duration::from_mins(2);
+
+/// Lines with the time since the start.
+struct Progress(Instant);
+
+impl Progress {
+    fn say(&self, what: &str) {
+        println!("{:6.1} s  {what}", self.0.elapsed().as_secs_f32());
+    }
+}
+
+/// Brings the lab called `name` up and starts the guest.
+pub(crate) fn up(name: &str, wanted: &arguments::Up) -> Result<()> {
+    let progress = Progress(Instant::now());
+    let mut options = LabOptions::new(name, std::env::current_exe()?).nodes(wanted.nodes);
+    options.timings = Timings {
+        keepalive_interval_s: wanted.keepalive_interval,
+        fence_intervals: wanted.fence_intervals,
+        suicide_intervals: wanted.suicide_intervals,
+        ..Timings::default()
+    };
+    let lab = Lab::start(options, Lifetime::UntilDown, &mut |what| progress.say(what))?;
+    let cluster =
+        cluster(&lab, &progress).and_then(|()| if wanted.no_demo { Ok(()) } else { demo(&lab, &progress) });
+    cluster.map_err(|e| {
+        let logs = lab.collect_logs();
+        for node in lab.nodes() {
+            eprintln!("--- {}: the last of pvcd\n{}", node.name(), daemon_log(&node));
+        }
+        e.context(format!("the lab is left as it is; all its logs: {}", logs.display()))
+    })?;
+    println!("\n{}", hints(name, !wanted.no_demo));
+    Ok(())
+}
+
+fn cluster(lab: &Lab, progress: &Progress) -> Result<()> {
+    lab.node("node1").run(&["/usr/bin/pvc", "init"], DEADLINE)?;
+    progress.say("state tree prepared");
+    for node in lab.nodes() {
+        node.wait_active("pvcd.service", DEADLINE)?;
+    }
+    progress.say("pvcd runs on every node");
+    Ok(())
+}
+
+fn demo(lab: &Lab, progress: &Progress) -> Result<()> {
+    let node = lab.node("node1");
+    let definition = Path::new(pvc_lab::layout::GUEST_IN_NODE).join("demo.xml");
+    node.run(&["/usr/bin/pvc", "vm", "define", &definition.to_string_lossy()], DEADLINE)?;
+    node.run(&["/usr/bin/pvc", "vm", "start", guest::DEMO], DEADLINE)?;
+    progress.say("VM demo started");
+    // Read as any operator would, so that this shows the whole way from the guest through the state tree.
+    let mut seen = String::new();
+    wait_until("the guest's console", GUEST_DEADLINE, || {
+        seen = node
+            .run(&["/usr/bin/pvc", "vm", "log", guest::DEMO], DEADLINE)
+            .unwrap_or_else(|e| format!("{e:#}"));
+        seen.contains(guest::READY_LINE)
+    })
+    .with_context(|| format!("its console so far:\n{seen}"))?;
+    progress.say("its system runs");
+    println!("\n{}", node.run(&["/usr/bin/pvc", "vm", "list"], DEADLINE)?.trim_end());
+    Ok(())
+}
+
+/// Gives the nodes the binaries built last.
+pub(crate) fn update(lab: &Lab) -> Result<()> {
+    let progress = Progress(Instant::now());
+    lab.copy_binaries()?;
+    for node in lab.nodes() {
+        if !node.machine()?.on {
+            continue;
+        }
+        node.run(&["/bin/systemctl", "restart", "--no-block", "pvcd.service"], DEADLINE)?;
+        node.wait_active("pvcd.service", DEADLINE)?;
+        progress.say(&format!("pvcd restarted on {}", node.name()));
+    }
+    Ok(())
+}
+
+fn daemon_log(node: &Node) -> String {
+    node.exec(&["/bin/journalctl", "--no-pager", "--quiet", "--unit=pvcd", "--lines=20"], DEADLINE)
+        .map_or_else(|e| format!("{e:#}"), |seen| seen.stdout)
+}
+
+fn hints(name: &str, demo: bool) -> String {
+    let lab = if name == "main" { "sudo ./lab".to_owned() } else { format!("sudo ./lab --name {name}") };
+    let mut hints = vec![
+        ("status", "nodes, services, VMs"),
+        ("exec node1 pvc vm list", "the VMs, as the cluster sees them"),
+    ];
+    if demo {
+        hints.extend([
+            ("exec node1 pvc vm log -f demo", "what the guest prints"),
+            ("exec node1 pvc vm explain demo", "why it is in the state it is in"),
+            ("console demo", "its serial console; Ctrl-] leaves"),
+        ]);
+    }
+    hints.extend([
+        ("log -f -u pvcd node1", "what the daemon says"),
+        ("exec node1 bash", "a shell on a node"),
+        ("kill node1", "cut a node's power (then: start node1)"),
+        ("down", "remove everything"),
+    ]);
+    let mut text = String::from("Up. Try:\n");
+    for (command, what) in hints {
+        let _ = writeln!(text, "  {:<44}  {what}", format!("{lab} {command}"));
+    }
+    text.trim_end().to_owned()
+}
