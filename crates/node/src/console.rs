@@ -54,10 +54,7 @@ impl ConsoleLogs {
     /// If no thread can be started.
     pub fn start(store: Arc<dyn Store>, directory: PathBuf, lines: usize) -> io::Result<Self> {
         let publisher = publish::start(store);
-        Ok(Self {
-            followed: Mutex::default(),
-            reader: watch::start(directory, lines, publisher)?,
-        })
+        Ok(Self { followed: Mutex::default(), reader: watch::start(directory, lines, publisher)? })
     }
 
     /// This VM runs here: its console is published from now on. Cheap to repeat.
@@ -82,12 +79,7 @@ impl ConsoleLogs {
 
 impl Console {
     fn new(id: VmId, name: VmName, lines: usize) -> Self {
-        Self {
-            id,
-            name,
-            tail: Mutex::new(Tail::new(lines)),
-            news: AtomicBool::new(false),
-        }
+        Self { id, name, tail: Mutex::new(Tail::new(lines)), news: AtomicBool::new(false) }
     }
 
     fn tail(&self) -> MutexGuard<'_, Tail> {
@@ -96,9 +88,7 @@ impl Console {
 
     /// The text to publish, if there is news; there is none after this until more is printed.
     fn take_news(&self) -> Option<String> {
-        self.news
-            .swap(false, Ordering::AcqRel)
-            .then(|| self.tail().text())
+        self.news.swap(false, Ordering::AcqRel).then(|| self.tail().text())
     }
 }
 

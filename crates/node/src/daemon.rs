@@ -123,16 +123,15 @@ pub async fn run(config: &Config, parts: Parts, mut stop: Stop) -> Result<(), Da
         () = daemon.keepalive.ended() => Err(DaemonError::Ended("keepalive")),
     };
     parts.notify.stopping();
-    match &outcome {
-        Ok(()) => daemon.stop(&parts).await,
+    if outcome.is_ok() {
+        daemon.stop(&parts).await;
+    } else {
         // Whoever has our name now writes these keys: not a word more from us.
-        Err(_) => {
-            drop(daemon.keepalive);
-            if let Some(reconcilers) = daemon.reconcilers {
-                reconcilers.stop(FINISH_WITHIN).await;
-            }
-            close(&parts).await;
+        drop(daemon.keepalive);
+        if let Some(reconcilers) = daemon.reconcilers {
+            reconcilers.stop(FINISH_WITHIN).await;
         }
+        close(&parts).await;
     }
     outcome
 }
@@ -219,19 +218,20 @@ async fn connect(config: &Config, parts: &Parts) {
     if timeout(SAY_AFTER, &mut healthy).await.is_ok() {
         return;
     }
-    let began = Instant::now();
     let servers = config.zookeeper_connect_string();
     warn!("waiting for ZooKeeper ({servers}); guests are not affected");
     parts.notify.status(&format!("waits for ZooKeeper ({servers})"));
+    // The store says when it is there.
     let _ = healthy.await;
-    info!("ZooKeeper answers, after {} s", (SAY_AFTER + began.elapsed()).as_secs());
 }
 
 async fn wait_for_libvirt(reconcilers: &Reconcilers) {
     let mut active = reconcilers.active();
     let mut known = std::pin::pin!(active.wait_for(Option::is_some));
     if timeout(LIBVIRT_WITHIN, &mut known).await.is_err() {
-        warn!("libvirt does not answer: the node says that it lives, and its VMs are left alone until libvirt does");
+        warn!(
+            "libvirt does not answer: the node says that it lives, and its VMs are left alone until libvirt does"
+        );
     }
 }
 

@@ -6,7 +6,12 @@
 
 mod line;
 
-use std::{future::Future, pin::Pin, sync::Arc, time::{Duration, SystemTime, UNIX_EPOCH}};
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use pvc_core::model::{DaemonState, NodeName, NodeReport};
 use pvc_host::machine::Machine;
@@ -199,7 +204,9 @@ impl Beats {
         let write = Arc::clone(&self.writer).write(report.clone(), known, say_state.then_some(state), state);
         let within = self.every.max(AT_LEAST_BETWEEN);
         let write = Box::pin(async move {
-            timeout(within, write).await.unwrap_or_else(|_| Err(format!("no answer within {} s", within.as_secs())))
+            timeout(within, write)
+                .await
+                .unwrap_or_else(|_| Err(format!("no answer within {} s", within.as_secs())))
         });
         Some(Beat { write, regular, declared, report })
     }
@@ -208,6 +215,8 @@ impl Beats {
     fn settle(&mut self, beat: Beat, outcome: Result<(), String>) -> bool {
         match outcome {
             Ok(()) => {
+                // What was declared just now is not in the view yet.
+                let worth_showing = beat.regular && beat.declared.is_empty();
                 if self.missed > 0 {
                     let gap = self.acknowledged_at.elapsed().as_secs();
                     info!("keepalives are written again, after {gap} s without");
@@ -218,7 +227,7 @@ impl Beats {
                     let _ = declaration.done.send(());
                 }
                 if let Some(shown) = self.shown
-                    && beat.regular
+                    && worth_showing
                 {
                     self.show(&beat.report, shown);
                 }

@@ -101,7 +101,9 @@ impl Ownership {
             match self.store.commit(owner::take(&self.node, &self.me, held.as_ref())).await {
                 Ok(_) => return Ok(()),
                 Err(CommitError::Conflict { .. }) => sleep(LOOK_AGAIN).await,
-                Err(CommitError::Unknown(error) | CommitError::Failed(error)) => self.pause_after(error).await?,
+                Err(CommitError::Unknown(error) | CommitError::Failed(error)) => {
+                    self.pause_after(error).await?;
+                }
             }
         }
     }
@@ -142,7 +144,10 @@ impl Ownership {
         let Some(since) = *since else {
             *since = Some(Instant::now());
             let seconds = longest.as_secs();
-            info!("another pvcd is registered as {} {place}: waiting up to {seconds} s for its session to end", self.node);
+            info!(
+                "another pvcd is registered as {} {place}: waiting up to {seconds} s for its session to end",
+                self.node
+            );
             return Ok(());
         };
         if since.elapsed() > longest {
@@ -215,11 +220,15 @@ fn started(pid: u32) -> io::Result<Option<u64>> {
         Err(e) => return Err(e),
     };
     // The program's name, in parentheses, may hold anything: fields are counted from its end (proc(5): state is the 3rd, starttime the 22nd).
-    let fields: Vec<&str> = stat.rsplit_once(')').map(|(_, rest)| rest.split_whitespace().collect()).unwrap_or_default();
+    let fields: Vec<&str> =
+        stat.rsplit_once(')').map(|(_, rest)| rest.split_whitespace().collect()).unwrap_or_default();
     match (fields.first(), fields.get(19).and_then(|f| f.parse().ok())) {
         (Some(&("Z" | "X")), _) => Ok(None),
         (Some(_), Some(started)) => Ok(Some(started)),
-        _ => Err(io::Error::new(io::ErrorKind::InvalidData, format!("/proc/{pid}/stat does not look as expected"))),
+        _ => Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!("/proc/{pid}/stat does not look as expected"),
+        )),
     }
 }
 

@@ -21,6 +21,7 @@ pub fn listen(log: Log, stopper: Stopper) -> io::Result<()> {
     let mut quit = signal(SignalKind::quit())?;
     let mut hang_up = signal(SignalKind::hangup())?;
     tokio::spawn(async move {
+        let mut stopping = false;
         loop {
             let name = tokio::select! {
                 _ = terminate.recv() => "SIGTERM",
@@ -32,12 +33,14 @@ pub fn listen(log: Log, stopper: Stopper) -> io::Result<()> {
                     continue;
                 }
             };
-            if stopper.stop() {
+            if stopping {
                 warn!("{name} again: exiting at once");
                 log.finish(Duration::from_millis(200));
                 std::process::exit(CUT_SHORT);
             }
             info!("{name}: stopping");
+            stopping = true;
+            stopper.stop();
         }
     });
     Ok(())

@@ -24,8 +24,8 @@ impl Stop {
 }
 
 impl Stopper {
-    /// Asks the daemon to stop in order. Returns whether it was asked before.
-    pub fn stop(&self) -> bool {
-        self.0.send_replace(true)
+    /// Asks the daemon to stop in order.
+    pub fn stop(&self) {
+        self.0.send_replace(true);
     }
 }

@@ -33,11 +33,7 @@ struct Open {
 
 impl Follower {
     pub(super) fn new(path: PathBuf) -> Self {
-        Self {
-            path,
-            current: None,
-            previous: None,
-        }
+        Self { path, current: None, previous: None }
     }
 
     /// Hands on what was printed since the last time. Returns whether that was anything.
@@ -61,11 +57,7 @@ impl Follower {
             && let Some(mut next) = open(&self.path)?
         {
             let first = self.current.is_none() && self.previous.is_none();
-            news |= if first {
-                next.read_end(hand_on)?
-            } else {
-                next.read(hand_on)?
-            };
+            news |= if first { next.read_end(hand_on)? } else { next.read(hand_on)? };
             self.previous = self.current.replace(next);
         }
         Ok(news)
@@ -145,11 +137,7 @@ fn identity(path: &Path) -> io::Result<Option<(u64, u64)>> {
 
 fn open(path: &Path) -> io::Result<Option<Open>> {
     let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
-    let file = match OpenOptions::new()
-        .read(true)
-        .custom_flags(flags.bits().cast_signed())
-        .open(path)
-    {
+    let file = match OpenOptions::new().read(true).custom_flags(flags.bits().cast_signed()).open(path) {
         Ok(file) => file,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(e) => return Err(e),
@@ -162,13 +150,7 @@ fn open(path: &Path) -> io::Result<Option<Open>> {
     if m.mode() & 0o7777 != 0o600 {
         file.set_permissions(Permissions::from_mode(0o600))?;
     }
-    Ok(Some(Open {
-        device: m.dev(),
-        inode: m.ino(),
-        file,
-        position: 0,
-        seam: Vec::new(),
-    }))
+    Ok(Some(Open { device: m.dev(), inode: m.ino(), file, position: 0, seam: Vec::new() }))
 }
 
 #[cfg(test)]
@@ -187,11 +169,7 @@ mod tests {
         fn new() -> Self {
             let dir = tempfile::tempdir().unwrap();
             let follower = Follower::new(dir.path().join("web1.log"));
-            Self {
-                dir,
-                tail: Tail::new(100),
-                follower,
-            }
+            Self { dir, tail: Tail::new(100), follower }
         }
 
         fn path(&self, name: &str) -> PathBuf {
@@ -199,11 +177,7 @@ mod tests {
         }
 
         fn printer(&self, name: &str) -> File {
-            OpenOptions::new()
-                .append(true)
-                .create(true)
-                .open(self.path(name))
-                .unwrap()
+            OpenOptions::new().append(true).create(true).open(self.path(name)).unwrap()
         }
 
         fn print(&self, name: &str, text: &str) {
@@ -211,9 +185,7 @@ mod tests {
         }
 
         fn text(&mut self) -> String {
-            self.follower
-                .catch_up(&mut |printed| self.tail.take(printed))
-                .unwrap();
+            self.follower.catch_up(&mut |printed| self.tail.take(printed)).unwrap();
             self.tail.text()
         }
     }
@@ -225,16 +197,8 @@ mod tests {
         guest.print("web1.log", "one\n");
         fs::set_permissions(guest.path("web1.log"), Permissions::from_mode(0o644)).unwrap();
         assert_eq!(guest.text(), "one\n");
-        assert_eq!(
-            fs::metadata(guest.path("web1.log")).unwrap().mode() & 0o7777,
-            0o600
-        );
-        assert!(
-            !guest
-                .follower
-                .catch_up(&mut |_| panic!("nothing is new"))
-                .unwrap()
-        );
+        assert_eq!(fs::metadata(guest.path("web1.log")).unwrap().mode() & 0o7777, 0o600);
+        assert!(!guest.follower.catch_up(&mut |_| panic!("nothing is new")).unwrap());
         guest.print("web1.log", "two");
         assert_eq!(guest.text(), "one\ntwo");
     }
@@ -251,11 +215,7 @@ mod tests {
         guest.print("web1.log", "four\n");
         assert_eq!(guest.text(), "one\ntwo\nthree\nfour\n");
         guest.print("web1.log.0", "five\n");
-        assert_eq!(
-            guest.text(),
-            "one\ntwo\nthree\nfour\nfive\n",
-            "its writer never noticed"
-        );
+        assert_eq!(guest.text(), "one\ntwo\nthree\nfour\nfive\n", "its writer never noticed");
     }
 
     #[test]
@@ -270,10 +230,7 @@ mod tests {
         guest.print("web1.log", "three\n");
         assert_eq!(guest.text(), "one\ntwo\nthree\n");
         assert_eq!(guest.text(), "one\ntwo\nthree\n");
-        assert!(
-            guest.follower.previous.is_none(),
-            "the deleted file's space is given back"
-        );
+        assert!(guest.follower.previous.is_none(), "the deleted file's space is given back");
     }
 
     #[test]
@@ -283,11 +240,7 @@ mod tests {
         assert_eq!(guest.text(), "one\n");
         fs::write(guest.path("web1.log"), "2\n").unwrap();
         assert_eq!(guest.text(), "one\n2\n", "shorter than before");
-        fs::write(
-            guest.path("web1.log"),
-            "three, and much more than there was before\n",
-        )
-        .unwrap();
+        fs::write(guest.path("web1.log"), "three, and much more than there was before\n").unwrap();
         assert_eq!(
             guest.text(),
             "one\n2\nthree, and much more than there was before\n",
@@ -314,10 +267,7 @@ mod tests {
         guest.print("secret", "not for the state tree\n");
         std::os::unix::fs::symlink(guest.path("secret"), guest.path("web1.log")).unwrap();
         assert_eq!(guest.text(), "");
-        assert!(
-            open(&guest.path("web1.log")).is_err(),
-            "also when it was exchanged after the look"
-        );
+        assert!(open(&guest.path("web1.log")).is_err(), "also when it was exchanged after the look");
         fs::remove_file(guest.path("web1.log")).unwrap();
         rustix::fs::mkfifoat(rustix::fs::CWD, guest.path("web1.log"), rustix::fs::Mode::RUSR).unwrap();
         assert_eq!(guest.text(), "");

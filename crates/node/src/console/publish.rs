@@ -55,12 +55,7 @@ pub(super) fn start(store: Arc<dyn Store>) -> Publisher {
     let (sender, messages) = mpsc::unbounded_channel();
     let session = store.session();
     tokio::spawn(
-        Publishing {
-            store,
-            consoles: HashMap::new(),
-            writes: JoinSet::new(),
-        }
-        .run(messages, session),
+        Publishing { store, consoles: HashMap::new(), writes: JoinSet::new() }.run(messages, session),
     );
     Publisher(sender)
 }
@@ -71,6 +66,7 @@ struct Publishing {
     writes: JoinSet<(VmId, Outcome)>,
 }
 
+#[allow(clippy::struct_excessive_bools, reason = "independent facts; their combinations are no states")]
 struct Published {
     console: Arc<Console>,
     /// Nothing was written yet in this following: what is stored may be the same already.
@@ -161,11 +157,7 @@ impl Publishing {
                 published.due = false;
                 published.writing = true;
                 published.not_before = Some(now + BETWEEN);
-                let write = write(
-                    Arc::clone(&self.store),
-                    Arc::clone(&published.console),
-                    published.first,
-                );
+                let write = write(Arc::clone(&self.store), Arc::clone(&published.console), published.first);
                 self.writes.spawn(async move { (id, write.await) });
             }
         }
@@ -198,11 +190,7 @@ impl Publishing {
     }
 
     fn drop_if_done(&mut self, id: VmId) {
-        if self
-            .consoles
-            .get(&id)
-            .is_some_and(|p| p.last && !p.due && !p.writing)
-        {
+        if self.consoles.get(&id).is_some_and(|p| p.last && !p.due && !p.writing) {
             self.consoles.remove(&id);
         }
     }

@@ -38,25 +38,14 @@ pub(super) struct Tail {
 impl Tail {
     /// Keeps `limit` lines.
     pub(super) fn new(limit: usize) -> Self {
-        Self {
-            limit,
-            lines: VecDeque::new(),
-            count: 0,
-            last: Vec::new(),
-            cut: false,
-        }
+        Self { limit, lines: VecDeque::new(), count: 0, last: Vec::new(), cut: false }
     }
 
     /// Takes what was printed.
     pub(super) fn take(&mut self, printed: Printed<'_>) {
         match printed {
             Printed::Bytes(bytes) => self.push(bytes),
-            Printed::Gap => {
-                *self = Self {
-                    cut: true,
-                    ..Self::new(self.limit)
-                }
-            }
+            Printed::Gap => *self = Self { cut: true, ..Self::new(self.limit) },
         }
     }
 
@@ -129,11 +118,7 @@ fn push_line(to: &mut Vec<u8>, cut: bool, line: &[u8]) {
     if cut {
         to.extend_from_slice(CUT.as_bytes());
         // A character of which only the end is left.
-        let broken = line
-            .iter()
-            .take(3)
-            .take_while(|&&b| b & 0b1100_0000 == 0b1000_0000)
-            .count();
+        let broken = line.iter().take(3).take_while(|&&b| b & 0b1100_0000 == 0b1000_0000).count();
         line = &line[broken..];
     }
     to.extend_from_slice(line);
@@ -192,10 +177,7 @@ mod tests {
 
     #[test]
     fn bytes_that_are_not_text_survive_as_replacement_characters_and_controls_as_they_are() {
-        assert_eq!(
-            tail_of(9, &[b"a\xffb\xc3\nc\x1b[1m\td\r\n"]),
-            "a\u{fffd}b\u{fffd}\nc\x1b[1m\td\r\n"
-        );
+        assert_eq!(tail_of(9, &[b"a\xffb\xc3\nc\x1b[1m\td\r\n"]), "a\u{fffd}b\u{fffd}\nc\x1b[1m\td\r\n");
         assert_eq!(tail_of(9, &[b"\0\0a\0b\n\0"]), "ab\n");
     }
 
@@ -210,17 +192,10 @@ mod tests {
         let text = tail.text();
         let last = text.strip_prefix("before\n").unwrap();
         assert!(last.starts_with(CUT) && last.ends_with("xend"), "{}", last.len());
-        assert!(
-            (LONGEST_LINE..=2 * LONGEST_LINE + CUT.len()).contains(&last.len()),
-            "{}",
-            last.len()
-        );
+        assert!((LONGEST_LINE..=2 * LONGEST_LINE + CUT.len()).contains(&last.len()), "{}", last.len());
         tail.push(b"\nafter\n");
         let text = tail.text();
-        assert_eq!(
-            text.len(),
-            "before\n".len() + CUT.len() + LONGEST_LINE + "\nafter\n".len()
-        );
+        assert_eq!(text.len(), "before\n".len() + CUT.len() + LONGEST_LINE + "\nafter\n".len());
     }
 
     #[test]
@@ -231,19 +206,9 @@ mod tests {
             tail.push(b"\n");
         }
         let text = tail.text();
-        assert!(
-            text.len() <= LONGEST_TEXT && text.len() > LONGEST_TEXT - 300,
-            "{}",
-            text.len()
-        );
-        assert!(
-            text.lines().all(|l| l.chars().count() == 99),
-            "lines are cut whole"
-        );
-        assert!(
-            tail.lines.len() <= LONGEST_TEXT && tail.count < 10_000,
-            "and memory is bounded too"
-        );
+        assert!(text.len() <= LONGEST_TEXT && text.len() > LONGEST_TEXT - 300, "{}", text.len());
+        assert!(text.lines().all(|l| l.chars().count() == 99), "lines are cut whole");
+        assert!(tail.lines.len() <= LONGEST_TEXT && tail.count < 10_000, "and memory is bounded too");
     }
 
     #[test]

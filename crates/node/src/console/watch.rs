@@ -84,10 +84,7 @@ pub(super) fn start(directory: PathBuf, lines: usize, publisher: Publisher) -> i
         .name("console".into())
         .stack_size(256 * 1024)
         .spawn(move || files.run(&orders))?;
-    Ok(Reader {
-        commands: Some(commands),
-        bell,
-    })
+    Ok(Reader { commands: Some(commands), bell })
 }
 
 struct Files {
@@ -122,20 +119,13 @@ impl Files {
                     Err(mpsc::TryRecvError::Disconnected) => return,
                 }
             }
-            let sweep_at = swept
-                + if self.inotify.is_some() {
-                    SWEEP
-                } else {
-                    SWEEP_BLIND
-                };
+            let sweep_at = swept + if self.inotify.is_some() { SWEEP } else { SWEEP_BLIND };
             self.wait(sweep_at);
             let blind = self.read_events();
             if blind || Instant::now() >= sweep_at {
                 swept = Instant::now();
                 self.watch_directory();
-                self.followed
-                    .values_mut()
-                    .for_each(|f| f.catch_up(&self.publisher));
+                self.followed.values_mut().for_each(|f| f.catch_up(&self.publisher));
             }
         }
     }
@@ -151,11 +141,7 @@ impl Files {
         let file = Follower::new(self.directory.join(format!("{name}.log")));
         self.ids.insert(name.clone(), id);
         let console = Arc::new(Console::new(id, name, self.lines));
-        let mut followed = Followed {
-            console: Arc::clone(&console),
-            file,
-            failing: false,
-        };
+        let mut followed = Followed { console: Arc::clone(&console), file, failing: false };
         self.publisher.follow(console);
         followed.catch_up(&self.publisher);
         self.followed.insert(id, followed);
@@ -257,9 +243,7 @@ impl Files {
 impl Followed {
     fn catch_up(&mut self, publisher: &Publisher) {
         // The tail is locked for copying only, never while the disk is waited for.
-        let outcome = self
-            .file
-            .catch_up(&mut |printed| self.console.tail().take(printed));
+        let outcome = self.file.catch_up(&mut |printed| self.console.tail().take(printed));
         match outcome {
             Ok(false) => self.failing = false,
             Ok(true) => {
@@ -280,6 +264,5 @@ impl Followed {
 /// The followed VMs whose log this file may be: `web1.log`, and `web1.log.0` or `web1.log-20261123` after a rotation.
 fn vms_of<'a>(file: &'a OsStr, ids: &'a HashMap<VmName, VmId>) -> impl Iterator<Item = VmId> + 'a {
     let file = file.to_str().unwrap_or_default();
-    file.match_indices(".log")
-        .filter_map(move |(i, _)| Some(*ids.get(&file[..i].parse().ok()?)?))
+    file.match_indices(".log").filter_map(move |(i, _)| Some(*ids.get(&file[..i].parse().ok()?)?))
 }

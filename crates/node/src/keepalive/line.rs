@@ -69,7 +69,10 @@ mod tests {
             domains_count: 3,
             ..NodeReport::default()
         };
-        assert_eq!(node(&report), "3 VMs here with 6144 MiB and 4 vCPUs; memory 9000 of 64000 MiB used; load 0.50");
+        assert_eq!(
+            node(&report),
+            "3 VMs here with 6144 MiB and 4 vCPUs; memory 9000 of 64000 MiB used; load 0.50"
+        );
     }
 
     #[test]

@@ -93,29 +93,18 @@ impl Line {
         let mut words = Words::default();
         event.record(&mut words);
         let meta = event.metadata();
-        Self {
-            at: SystemTime::now(),
-            kind: Kind::of(meta.target(), *meta.level()),
-            text: words.sentence(),
-        }
+        Self { at: SystemTime::now(), kind: Kind::of(meta.target(), *meta.level()), text: words.sentence() }
     }
 
     /// A line of the log's own.
     pub(super) fn own(kind: Kind, text: String) -> Self {
-        Self {
-            at: SystemTime::now(),
-            kind,
-            text,
-        }
+        Self { at: SystemTime::now(), kind, text }
     }
 
     /// Writes the line with its line feed. `journal` adds the priority that journald strips.
     pub(super) fn dress(&self, dress: &Dress, journal: bool, out: &mut String) {
-        let (dim, colour, plain) = if dress.colours {
-            ("\x1b[2m", self.kind.colour(), "\x1b[0m")
-        } else {
-            ("", "", "")
-        };
+        let (dim, colour, plain) =
+            if dress.colours { ("\x1b[2m", self.kind.colour(), "\x1b[0m") } else { ("", "", "") };
         if journal {
             let _ = write!(out, "<{}>", self.kind.priority());
         }
@@ -161,12 +150,7 @@ struct Words {
 
 impl Words {
     fn sentence(self) -> String {
-        let Self {
-            subject,
-            message,
-            error,
-            rest,
-        } = self;
+        let Self { subject, message, error, rest } = self;
         let mut text = subject;
         if !text.is_empty() {
             text.push_str(": ");

@@ -38,19 +38,10 @@ struct LogFile {
 
 impl Sink {
     pub(super) fn new(settings: &Settings) -> Self {
-        let dress = Dress {
-            node: settings.node.to_string(),
-            colours: settings.colours,
-            dates: settings.dates,
-        };
+        let dress =
+            Dress { node: settings.node.to_string(), colours: settings.colours, dates: settings.dates };
         let file = settings.file.clone().map(LogFile::new);
-        Self {
-            dress,
-            stdout: settings.stdout,
-            journal: stdout_is_the_journal(),
-            file,
-            text: String::new(),
-        }
+        Self { dress, stdout: settings.stdout, journal: stdout_is_the_journal(), file, text: String::new() }
     }
 
     pub(super) fn write(&mut self, line: &Line) {
@@ -60,10 +51,8 @@ impl Sink {
         if let Err(error) = file.write(line, &self.dress, &mut self.text)
             && was_whole
         {
-            let text = format!(
-                "cannot write the log file {}, going on without it: {error}",
-                file.path.display()
-            );
+            let text =
+                format!("cannot write the log file {}, going on without it: {error}", file.path.display());
             self.complain(&Line::own(Kind::Error, text));
         }
     }
@@ -98,13 +87,7 @@ impl Sink {
 
 impl LogFile {
     fn new(path: PathBuf) -> Self {
-        Self {
-            path,
-            open: None,
-            retry_at: None,
-            missed: 0,
-            torn: false,
-        }
+        Self { path, open: None, retry_at: None, missed: 0, torn: false }
     }
 
     fn write(&mut self, line: &Line, dress: &Dress, text: &mut String) -> io::Result<()> {
@@ -113,16 +96,11 @@ impl LogFile {
             text.push('\n');
         }
         if self.missed > 0 {
-            let missed = format!(
-                "{} log lines are missing here: the file could not be written",
-                self.missed
-            );
+            let missed = format!("{} log lines are missing here: the file could not be written", self.missed);
             Line::own(Kind::Warning, missed).dress(dress, false, text);
         }
         line.dress(dress, false, text);
-        let written = self
-            .opened()
-            .and_then(|file| write_counting(file, text.as_bytes()));
+        let written = self.opened().and_then(|file| write_counting(file, text.as_bytes()));
         match written {
             Ok(()) => {
                 self.missed = 0;
@@ -146,9 +124,7 @@ impl LogFile {
             self.retry_at = Some(now + RETRY);
             self.open = Some(open(&self.path).map_err(|e| (false, e))?);
         }
-        self.open
-            .as_mut()
-            .ok_or_else(|| (false, io::ErrorKind::NotFound.into()))
+        self.open.as_mut().ok_or_else(|| (false, io::ErrorKind::NotFound.into()))
     }
 }
 
@@ -156,11 +132,7 @@ fn open(path: &Path) -> io::Result<File> {
     if let Some(directory) = path.parent() {
         fs::create_dir_all(directory)?;
     }
-    OpenOptions::new()
-        .append(true)
-        .create(true)
-        .mode(0o640)
-        .open(path)
+    OpenOptions::new().append(true).create(true).mode(0o640).open(path)
 }
 
 /// Writes everything, or says whether a part was written.
@@ -183,8 +155,7 @@ fn write_counting(file: &mut File, mut bytes: &[u8]) -> Result<(), (bool, io::Er
 /// Whether standard output goes to journald, which then reads priorities (`JOURNAL_STREAM` in systemd.exec(5)).
 fn stdout_is_the_journal() -> bool {
     let Some((device, inode)) = std::env::var("JOURNAL_STREAM").ok().and_then(|v| {
-        v.split_once(':')
-            .and_then(|(d, i)| Some((d.parse::<u64>().ok()?, i.parse::<u64>().ok()?)))
+        v.split_once(':').and_then(|(d, i)| Some((d.parse::<u64>().ok()?, i.parse::<u64>().ok()?)))
     }) else {
         return false;
     };

@@ -26,11 +26,7 @@ fn logged(settings: &Settings, say: impl FnOnce(&Log)) -> Vec<String> {
 }
 
 fn lines(file: &Path) -> Vec<String> {
-    fs::read_to_string(file)
-        .unwrap()
-        .lines()
-        .map(ToOwned::to_owned)
-        .collect()
+    fs::read_to_string(file).unwrap().lines().map(ToOwned::to_owned).collect()
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -63,46 +59,26 @@ fn a_line_says_node_letter_subject_and_what_happened() {
 #[test]
 fn debug_adds_our_details_but_not_a_librarys() {
     let dir = tempfile::tempdir().unwrap();
-    let lines = logged(
-        &Settings {
-            debug: true,
-            ..settings(&dir.path().join("l"))
-        },
-        |_| {
-            tracing::debug!("a detail");
-            tracing::debug!(target: "zookeeper_client", "chatter");
-            tracing::warn!(target: "zookeeper_client", "worth knowing");
-        },
-    );
+    let lines = logged(&Settings { debug: true, ..settings(&dir.path().join("l")) }, |_| {
+        tracing::debug!("a detail");
+        tracing::debug!(target: "zookeeper_client", "chatter");
+        tracing::warn!(target: "zookeeper_client", "worth knowing");
+    });
     assert_eq!(lines, ["node1 D a detail", "node1 W worth knowing"]);
 }
 
 #[test]
 fn dates_and_colours_follow_their_switches() {
     let dir = tempfile::tempdir().unwrap();
-    let lines = logged(
-        &Settings {
-            dates: true,
-            colours: true,
-            ..settings(&dir.path().join("l"))
-        },
-        |_| {
-            tracing::info!("one");
-            tracing::error!("two");
-        },
-    );
+    let lines = logged(&Settings { dates: true, colours: true, ..settings(&dir.path().join("l")) }, |_| {
+        tracing::info!("one");
+        tracing::error!("two");
+    });
     let dated = lines[0].strip_prefix("\x1b[2m").unwrap();
     let (at, rest) = dated.split_once("\x1b[0m ").unwrap();
-    assert!(
-        chrono::NaiveDateTime::parse_from_str(at, "%Y-%m-%d %H:%M:%S%.3f").is_ok(),
-        "{at}"
-    );
+    assert!(chrono::NaiveDateTime::parse_from_str(at, "%Y-%m-%d %H:%M:%S%.3f").is_ok(), "{at}");
     assert_eq!(rest, "node1 \x1b[32mI\x1b[0m one");
-    assert!(
-        lines[1].ends_with("node1 \x1b[1;31mE two\x1b[0m"),
-        "{:?}",
-        lines[1]
-    );
+    assert!(lines[1].ends_with("node1 \x1b[1;31mE two\x1b[0m"), "{:?}", lines[1]);
 }
 
 #[test]
@@ -113,15 +89,8 @@ fn what_a_guest_or_client_wrote_cannot_forge_a_line() {
         tracing::warn!("{}", "ä".repeat(10_000));
     });
     assert_eq!(lines.len(), 2);
-    assert_eq!(
-        lines[0],
-        "node1 W libvirt refused: bad\\nnode1 E everything burns\\u{1b}[2J"
-    );
-    assert!(
-        lines[1].ends_with("ä … (11808 more bytes)"),
-        "{}",
-        &lines[1][8000..]
-    );
+    assert_eq!(lines[0], "node1 W libvirt refused: bad\\nnode1 E everything burns\\u{1b}[2J");
+    assert!(lines[1].ends_with("ä … (11808 more bytes)"), "{}", &lines[1][8000..]);
 }
 
 #[test]
@@ -138,10 +107,7 @@ fn the_file_is_opened_anew_for_logrotate() {
         tracing::info!("after");
     });
     assert_eq!(after, ["node1 I after"]);
-    assert_eq!(
-        lines(&dir.path().join("pvcd.log.1")),
-        ["node1 I before", "node1 I still the old one"]
-    );
+    assert_eq!(lines(&dir.path().join("pvcd.log.1")), ["node1 I before", "node1 I still the old one"]);
     assert_eq!(
         fs::metadata(&file).unwrap().permissions().mode() & 0o777 & !0o640,
         0,
@@ -165,10 +131,7 @@ fn a_file_that_cannot_be_written_is_taken_up_again_and_says_what_it_missed() {
     });
     assert_eq!(
         lines,
-        [
-            "node1 W 2 log lines are missing here: the file could not be written",
-            "node1 I three"
-        ]
+        ["node1 W 2 log lines are missing here: the file could not be written", "node1 I three"]
     );
 }
 
@@ -186,10 +149,7 @@ fn a_full_disk_is_survived() {
     });
     assert_eq!(
         lines,
-        [
-            "node1 W 1 log lines are missing here: the file could not be written",
-            "node1 I fits"
-        ]
+        ["node1 W 1 log lines are missing here: the file could not be written", "node1 I fits"]
     );
 }
 
@@ -207,10 +167,7 @@ fn a_stuck_disk_makes_nobody_wait_and_the_lost_lines_are_counted() {
             tracing::info!("line {i}");
         }
     });
-    assert!(
-        began.elapsed() < Duration::from_secs(5),
-        "logging waited for the disk"
-    );
+    assert!(began.elapsed() < Duration::from_secs(5), "logging waited for the disk");
     drop(log);
     let text = fs::read_to_string(&pipe).unwrap();
     let written = text.lines().filter(|l| l.starts_with("node1 I line ")).count();
@@ -222,10 +179,6 @@ fn a_stuck_disk_makes_nobody_wait_and_the_lost_lines_are_counted() {
         })
         .map(|n| n.parse::<usize>().unwrap())
         .sum();
-    assert!(
-        lost > 0,
-        "{} lines were written through a queue of {QUEUE}",
-        written
-    );
+    assert!(lost > 0, "{written} lines were written through a queue of {QUEUE}");
     assert_eq!(written + lost, said);
 }

@@ -21,9 +21,11 @@ fn ownership(store: &Arc<MemoryStore>, me: &Owner) -> Ownership {
 #[tokio::test(start_paused = true)]
 async fn a_second_daemon_on_the_same_machine_is_refused_at_once() {
     let tree = MemoryTree::new();
-    ownership(&client(&tree).await, &process()).take().await.unwrap();
+    let first = client(&tree).await;
+    ownership(&first, &process()).take().await.unwrap();
     let error = ownership(&client(&tree).await, &process()).take().await.unwrap_err();
-    let expected = format!("another pvcd (process {}) runs as node1 on this machine: stop it first", std::process::id());
+    let expected =
+        format!("another pvcd (process {}) runs as node1 on this machine: stop it first", std::process::id());
     assert_eq!(error.to_string(), expected);
 }
 
@@ -31,7 +33,10 @@ async fn a_second_daemon_on_the_same_machine_is_refused_at_once() {
 async fn a_copied_configuration_on_another_machine_is_refused_when_the_first_does_not_go_away() {
     let tree = MemoryTree::new();
     let first = client(&tree).await;
-    ownership(&first, &Owner { host: "host2".into(), boot: "another".into(), ..process() }).take().await.unwrap();
+    ownership(&first, &Owner { host: "host2".into(), boot: "another".into(), ..process() })
+        .take()
+        .await
+        .unwrap();
     let began = Instant::now();
     let error = ownership(&client(&tree).await, &process()).take().await.unwrap_err();
     assert!(error.to_string().contains("on the machine host2"), "{error}");
@@ -41,7 +46,10 @@ async fn a_copied_configuration_on_another_machine_is_refused_when_the_first_doe
 #[tokio::test(start_paused = true)]
 async fn a_daemon_that_was_killed_does_not_hold_up_its_successor() {
     let tree = MemoryTree::new();
-    let child = { #[allow(clippy::disallowed_methods, reason = "a process that dies, for the test")] std::process::Command::new("/bin/true").spawn() };
+    let child = {
+        #[allow(clippy::disallowed_methods, reason = "a process that dies, for the test")]
+        std::process::Command::new("/bin/true").spawn()
+    };
     let mut child = child.unwrap();
     child.wait().unwrap();
     let killed = client(&tree).await;
@@ -80,7 +88,7 @@ async fn the_key_is_taken_anew_in_a_new_session_and_given_up_to_a_stranger() {
     for _ in 0..3 {
         store.expire();
         store.resume();
-        let until = Instant::now() + Duration::from_secs(60);
+        let until = Instant::now() + Duration::from_mins(1);
         while owner::read(&*other, &node).await.unwrap().is_none_or(|held| held.by != Some(me.clone())) {
             assert!(Instant::now() < until, "the key was not taken anew");
             sleep(Duration::from_millis(50)).await;
@@ -89,7 +97,7 @@ async fn the_key_is_taken_anew_in_a_new_session_and_given_up_to_a_stranger() {
     let held = owner::read(&*other, &node).await.unwrap();
     let stranger = Owner { boot: "elsewhere".into(), instance: "another".into(), ..me };
     other.commit(owner::take(&node, &stranger, held.as_ref())).await.unwrap();
-    let error = tokio::time::timeout(Duration::from_secs(120), keeping).await.unwrap().unwrap();
+    let error = tokio::time::timeout(Duration::from_mins(2), keeping).await.unwrap().unwrap();
     assert!(matches!(error, OwnershipError::Elsewhere { .. }), "{error}");
 }
 
@@ -98,7 +106,11 @@ fn only_a_process_of_this_boot_and_namespace_can_be_proven_dead() {
     let me = process();
     let held = |owner: Owner| Held { by: Some(Owner { instance: "another".into(), ..owner }), version: 0 };
     assert_eq!(judge(&held(me.clone()), &me), Holder::Alive(me.pid));
-    assert_eq!(judge(&held(Owner { started: me.started + 1, ..me.clone() }), &me), Holder::Dead, "the id was used again");
+    assert_eq!(
+        judge(&held(Owner { started: me.started + 1, ..me.clone() }), &me),
+        Holder::Dead,
+        "the id was used again"
+    );
     for unknown in [
         Owner { boot: "another".into(), pid: u32::MAX, ..me.clone() },
         Owner { pid_namespace: "pid:[1]".into(), pid: u32::MAX, ..me.clone() },

@@ -1,0 +1,6 @@
+//! The whole daemon: over fakes with a clock that the test winds (`life`), and the program itself on a real ZooKeeper (`program`).
+
+#![allow(clippy::disallowed_methods, reason = "the program under test is started as an operator would")]
+
+mod life;
+mod support;
