@@ -1,5 +1,7 @@
 //! The manual's example and small edits of it: most tests are "the example, with this line changed".
 
+use pvc_config::{Severity, check};
+
 /// The manual's example, byte for byte.
 pub(crate) const EXAMPLE: &str = include_str!("manual-example.yaml");
 
@@ -20,4 +22,26 @@ pub(crate) fn interface(network: &str, from: &str, to: &str) -> String {
     let section = networking + EXAMPLE[networking..].find(&format!("        {network}:\n")).expect("network");
     let line = section + EXAMPLE[section..].find(from).expect("line");
     format!("{}{to}{}", &EXAMPLE[..line], &EXAMPLE[line + from.len()..])
+}
+
+/// `line:column severity headline` of all that is told.
+pub(crate) fn told(text: &str) -> Vec<String> {
+    let report = check(text, "pvcd.yaml");
+    let errors = report.count(Severity::Error);
+    assert_eq!(report.config.is_none(), errors > 0, "a configuration exactly if there is no error");
+    report
+        .diagnostics
+        .iter()
+        .map(|d| match (d.line, d.column) {
+            (Some(line), Some(column)) => format!("{line}:{column} {} {}", d.severity, d.headline()),
+            _ => format!("{} {}", d.severity, d.headline()),
+        })
+        .collect()
+}
+
+/// Each change of the example and what is told about it.
+pub(crate) fn expect(cases: &[(&str, &str, &[&str])]) {
+    for (from, to, expected) in cases {
+        assert_eq!(told(&edited(from, to)), *expected, "{from} -> {to}");
+    }
 }

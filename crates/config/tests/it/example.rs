@@ -209,3 +209,10 @@ fn debug_is_honoured() {
     assert!(accepted(&edited("pvc:\n", "pvc:\n  debug: True\n")).debug);
     assert!(!accepted(&edited("pvc:\n", "pvc:\n  debug: False\n")).debug);
 }
+
+#[test]
+fn the_packaged_sample_is_the_manuals_example_with_other_passwords() {
+    let sample = accepted(include_str!("../../../../packaging/pvcd.yaml"));
+    let example = edit(&edited("pass: pvcdns", "pass: change-me"), "pass: Passw0rd", "pass: change-me");
+    assert_eq!(sample, accepted(&example));
+}
