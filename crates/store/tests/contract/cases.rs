@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::bench::{Bench, Client};
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Polls a condition, generously.
 pub async fn until<F: Future<Output = bool>>(what: &str, mut condition: impl FnMut() -> F) {

@@ -2,6 +2,8 @@
 //!
 //! Cases are in `cases.rs`, written once against [`Bench`]; here they are run on both.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 mod bench;
 mod cases;
 mod walk;

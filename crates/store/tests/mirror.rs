@@ -1,0 +1,164 @@
+//! The mirror on a real ZooKeeper: complete with a thousand VMs, frugal at a keepalive.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use pvc_core::model::{DaemonMode, NodeName, NodeReport, StaticData, VmChange, VmId};
+use pvc_store::{
+    Op, Store, Transaction,
+    mirror::Mirror,
+    schema::{node, root, vm},
+    testing::ZooKeeperProcess,
+    zookeeper::{Options, ZooKeeperStore},
+};
+use uuid::Uuid;
+
+const SOON: Duration = Duration::from_secs(30);
+
+fn name(n: u32) -> NodeName {
+    format!("node{n}").parse().unwrap()
+}
+
+fn define(n: u32) -> VmChange {
+    VmChange::Define {
+        id: VmId::from(Uuid::from_u128(0x1111_1111_0000_4000_8000_0000_0000_0000 + u128::from(n))),
+        name: format!("vm{n}").parse().unwrap(),
+        node: name(1),
+        xml: format!("<domain>{}</domain>", "x".repeat(7500)),
+        rbd_images: vec![format!("vms/vm{n}_sda")],
+    }
+}
+
+async fn server() -> ZooKeeperProcess {
+    tokio::task::spawn_blocking(ZooKeeperProcess::start).await.unwrap()
+}
+
+fn connect(server: &ZooKeeperProcess) -> Arc<ZooKeeperStore> {
+    ZooKeeperStore::start(Options::new(server.connect_string()))
+}
+
+async fn register(store: &dyn Store) {
+    root::init(store).await.unwrap();
+    let registration = node::Registration {
+        name: name(1),
+        mode: DaemonMode::Coordinator,
+        static_data: "8 6.1.0 GNU/Linux x86_64".parse::<StaticData>().unwrap(),
+        ipmi: node::Ipmi::default(),
+    };
+    node::register(store, &registration).await.unwrap();
+}
+
+/// Requests that the server has received so far; asking is one of them.
+fn requests(server: &ZooKeeperProcess) -> u64 {
+    let answer = server.ask("mntr").unwrap();
+    let line = answer.lines().find_map(|l| l.strip_prefix("zk_packets_received")).unwrap();
+    line.trim().parse().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_thousand_vms_are_listed_with_few_requests() {
+    let server = server().await;
+    let writer = connect(&server);
+    register(&*writer).await;
+    for n in 0..1000 {
+        vm::apply(&*writer, &define(n)).await.unwrap();
+    }
+    let reader = connect(&server);
+    reader.session().wait_for(|s| s.is_healthy()).await.map(drop).unwrap();
+    let before = requests(&server);
+    let start = Instant::now();
+    let mirror = Mirror::start(reader);
+    mirror.ready().await;
+    let took = start.elapsed();
+    let spent = requests(&server) - before;
+    println!("1000 VMs listed in {took:?} with {spent} requests");
+    let view = mirror.view();
+    assert_eq!((view.good_vms().count(), view.good_nodes().count()), (1000, 1));
+    assert!(view.good_vms().all(|vm| vm.xml_version == Some(0) && vm.claim.version == Some(0)));
+    // One look at each definition's version, the rest in bulk.
+    assert!(spent < 1100, "{spent} requests");
+    assert!(took < Duration::from_secs(4), "{took:?}: this is a matter of tenths of a second");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_keepalive_costs_one_write_and_one_read() {
+    const KEEPALIVES: u64 = 200;
+    let server = server().await;
+    let store = connect(&server);
+    register(&*store).await;
+    let mirror = Mirror::start(store.clone());
+    mirror.ready().await;
+    let before = requests(&server);
+    let mut acknowledged = None;
+    for n in 1..=KEEPALIVES {
+        let report = NodeReport {
+            mem_total_mib: 1000,
+            mem_used_mib: n,
+            mem_free_mib: 1000 - n,
+            mem_alloc_mib: n,
+            keepalive_unix_s: n,
+            ..NodeReport::default()
+        };
+        store.commit(node::report(&name(1), &report, acknowledged.as_ref())).await.unwrap();
+        mirror.caught_up(SOON).await.unwrap();
+        assert_eq!(mirror.view().node(&name(1)).unwrap().report, report);
+        acknowledged = Some(report);
+    }
+    let spent = requests(&server) - before;
+    println!("{KEEPALIVES} keepalives with {spent} requests");
+    // The client's own pings come on top, and on a busy machine a second read where a transaction's events came apart.
+    assert!(spent <= 2 * KEEPALIVES + KEEPALIVES / 2, "{spent} requests for {KEEPALIVES} keepalives");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_mirror_outlives_its_servers_restart_and_pause() {
+    let mut server = server().await;
+    let options =
+        Options { session_timeout: Duration::from_secs(2), ..Options::new(server.connect_string()) };
+    let store = ZooKeeperStore::start(options);
+    register(&*store).await;
+    let mirror = Mirror::start(store.clone());
+    mirror.ready().await;
+    let mut views = mirror.views();
+
+    // Longer than the session lives: the servers' clock stops as well, so it may or may not survive; both must do.
+    server.pause();
+    store.session().wait_for(|s| !s.is_healthy()).await.map(drop).unwrap();
+    assert!(!mirror.synced());
+    server.resume();
+    vm::apply(&*store, &define(1)).await.unwrap();
+    tokio::time::timeout(SOON, views.wait_for(|v| v.vms.len() == 1)).await.unwrap().map(drop).unwrap();
+
+    server.stop();
+    store.session().wait_for(|s| !s.is_healthy()).await.map(drop).unwrap();
+    tokio::task::block_in_place(|| server.restart());
+    let other = connect(&server);
+    vm::apply(&*other, &define(2)).await.unwrap();
+    tokio::time::timeout(SOON, views.wait_for(|v| v.vms.len() == 2)).await.unwrap().map(drop).unwrap();
+    tokio::time::timeout(SOON, async {
+        while !mirror.synced() {
+            let op = Op::Set { path: root::PRIMARY_NODE.into(), data: b"none".into(), version: None };
+            let _ = other.commit(Transaction { ops: vec![op] }).await;
+            let _ = mirror.caught_up(SOON).await;
+        }
+    })
+    .await
+    .expect("the mirror is current again");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_comes_later_is_found() {
+    let mut server = server().await;
+    server.stop();
+    let store = connect(&server);
+    let mirror = Mirror::start(store.clone());
+    let early = tokio::time::timeout(Duration::from_millis(300), mirror.ready()).await;
+    assert!(early.is_err(), "nothing to be ready with");
+    tokio::task::block_in_place(|| server.restart());
+    tokio::time::timeout(SOON, mirror.ready()).await.expect("the server is found");
+    assert!(mirror.view().vms.is_empty());
+}
