@@ -7,7 +7,7 @@
 pub mod node;
 pub mod owner;
 pub mod root;
-mod text;
+pub(crate) mod text;
 pub mod vm;
 
 use pvc_core::model::Problem;

@@ -13,6 +13,10 @@ pub enum Subject {
     Vm(VmId),
     /// The primary coordinator.
     Primary,
+    /// The fence of a node.
+    Fence(NodeName),
+    /// Cluster-wide switches: maintenance mode.
+    Cluster,
 }
 
 impl fmt::Display for Subject {
@@ -20,6 +24,8 @@ impl fmt::Display for Subject {
         match self {
             Self::Node(name) => write!(f, "node {name}"),
             Self::Vm(id) => write!(f, "VM {id}"),
+            Self::Fence(name) => write!(f, "fence of {name}"),
+            Self::Cluster => f.write_str("cluster"),
             Self::Primary => f.write_str("primary coordinator"),
         }
     }

@@ -3,9 +3,10 @@
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use super::{
+    fence::Fence,
     name::{NodeName, VmId, VmName},
     node::Node,
-    vm::Vm,
+    vm::{Field, Vm},
 };
 
 /// Why a key's content cannot be used. Shown to operators; never stops the other objects from being used.
@@ -50,7 +51,15 @@ pub struct ClusterView {
     /// By UUID.
     pub vms: Arc<BTreeMap<VmId, Arc<Entry<Vm>>>>,
     /// `/primary_node`: wish and fact; `None` = `none`.
-    pub primary_node: Option<NodeName>,
+    pub primary_node: Field<Option<NodeName>>,
+    /// `/pvc/primary`: who holds the floating addresses and what goes with them; ephemeral.
+    pub primary_holder: Option<NodeName>,
+    /// `/pvc/fence`: by the node that is fenced.
+    pub fences: Arc<BTreeMap<NodeName, Entry<Fence>>>,
+    /// `/pvc/maintenance`: `on` suspends fencing and disarms watchdogs.
+    pub maintenance: bool,
+    /// Version of `/pvc/placement`, which every placement moves: two placements never count the same free memory.
+    pub placement_version: Option<i32>,
     /// Keys whose names are no object's (a non-UUID below `/domains` …).
     pub strays: Arc<Vec<Problem>>,
     /// How many client networks there are.

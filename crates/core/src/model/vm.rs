@@ -66,8 +66,48 @@ impl FromStr for VmState {
     }
 }
 
+/// `/domains/<uuid>/migration_method` **(ours)**: what a migration may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MigrationMethod {
+    /// Live, and if that is impossible shut down and start at the target: what old clients expect.
+    #[default]
+    None,
+    /// Live or not at all.
+    Live,
+    /// Shut down here, start there.
+    Shutdown,
+}
+
+impl FromStr for MigrationMethod {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        match text {
+            "" | "none" => Ok(Self::None),
+            "live" => Ok(Self::Live),
+            "shutdown" => Ok(Self::Shutdown),
+            _ => Err(NameError {
+                what: "migration method",
+                found: text.to_owned(),
+                allowed: "live, shutdown or none",
+            }),
+        }
+    }
+}
+
+impl fmt::Display for MigrationMethod {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::None => "none",
+            Self::Live => "live",
+            Self::Shutdown => "shutdown",
+        })
+    }
+}
+
 /// A value with the version of the key it was read from; `None` if the key does not exist (then the value is its default).
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Field<T> {
     /// The typed value.
     pub value: T,
@@ -94,6 +134,8 @@ pub struct Vm {
     pub failed_reason: Field<String>,
     /// `claim`: who may be executing it. An absent key means an empty claim.
     pub claim: Field<Claim>,
+    /// `migration_method`; an absent key means `none`.
+    pub migration_method: MigrationMethod,
     /// `rbdlist`: RBD images it uses, `pool/image`.
     pub rbd_images: Vec<String>,
     /// Data version of `xml`; changes when the definition does. `None` if it has none.

@@ -41,7 +41,7 @@ pub(super) fn cluster(view: &ClusterView) -> String {
     for (i, (state, n)) in states.into_iter().enumerate() {
         let _ = write!(text, "{} {n} {state}", if i == 0 { ":" } else { "," });
     }
-    let primary = view.primary_node.as_ref().map_or("none", |name| name.as_str());
+    let primary = view.primary_node.value.as_ref().map_or("none", |name| name.as_str());
     let _ = write!(text, "; primary {primary}");
     text
 }
@@ -83,7 +83,7 @@ mod tests {
         let view = ClusterView {
             nodes: Arc::new([("node1".parse().unwrap(), Arc::new(Entry::Bad(vec![bad()])))].into()),
             vms: Arc::new([(id, Arc::new(Entry::Bad(vec![bad()])))].into()),
-            primary_node: Some("node1".parse().unwrap()),
+            primary_node: pvc_core::model::Field { value: Some("node1".parse().unwrap()), ..Default::default() },
             ..ClusterView::default()
         };
         assert_eq!(cluster(&view), "0 of 1 node run (node1 unreadable); 1 VM: 1 unreadable; primary node1");

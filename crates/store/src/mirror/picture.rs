@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use pvc_core::model::{ClusterView, Entry, Node, NodeName, Problem, Subject, Vm, VmId};
+use pvc_core::model::{ClusterView, Entry, Field, Node, NodeName, Problem, Subject, Vm, VmId};
 
 use super::dirty::Root;
 
@@ -14,7 +14,7 @@ use super::dirty::Root;
 pub(super) fn subjects(view: &ClusterView) -> impl Iterator<Item = Subject> {
     let nodes = view.nodes.keys().cloned().map(Subject::Node);
     let vms = view.vms.keys().copied().map(Subject::Vm);
-    nodes.chain(vms).chain(view.primary_node.is_some().then_some(Subject::Primary))
+    nodes.chain(vms).chain(view.primary_node.value.is_some().then_some(Subject::Primary))
 }
 
 /// The writer's copy of the view; its parts are shared with the published one until they change.
@@ -51,7 +51,7 @@ impl Picture {
         }
     }
 
-    pub(super) fn set_primary(&mut self, node: Option<NodeName>, problem: Option<Problem>) {
+    pub(super) fn set_primary(&mut self, node: Field<Option<NodeName>>, problem: Option<Problem>) {
         if self.view.primary_node != node {
             self.view.primary_node = node;
             self.changed.insert(Subject::Primary);

@@ -28,7 +28,7 @@ use super::{
 };
 use crate::{
     Session, Store, StoreError, Watch, WatchEvent,
-    schema::{node, root, vm},
+    schema::{node, root, text::field, vm},
 };
 
 /// The events of one transaction come within this time, so that they are read together.
@@ -278,9 +278,10 @@ impl Task {
         let values = self.store.get_many(&paths).await?;
         let networks = values.get(1).and_then(Option::as_ref).map_or(0, |v| v.children);
         self.picture.set_networks_count(networks.into());
-        match root::decode_primary(values.first().and_then(Option::as_ref)) {
-            Ok(node) => self.picture.set_primary(node, None),
-            Err(problem) => self.picture.set_primary(None, Some::<Problem>(problem)),
+        let primary = values.first().and_then(Option::as_ref);
+        match root::decode_primary(primary) {
+            Ok(node) => self.picture.set_primary(field(node, primary), None),
+            Err(problem) => self.picture.set_primary(field(None, primary), Some::<Problem>(problem)),
         }
         Ok(())
     }

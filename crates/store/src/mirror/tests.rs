@@ -91,7 +91,7 @@ async fn the_first_listing_shows_everything_and_names_every_subject() {
     assert!(mirror.synced());
     let view = mirror.view();
     assert_eq!((view.nodes.len(), view.vms.len(), view.networks_count), (1, 2, 0));
-    assert_eq!(view.primary_node, Some(name(1)));
+    assert_eq!(view.primary_node.value, Some(name(1)));
     assert_eq!(view.vm(id(1)).unwrap().xml_version, Some(0));
     let all =
         BTreeSet::from([Subject::Node(name(1)), Subject::Vm(id(1)), Subject::Vm(id(2)), Subject::Primary]);
@@ -348,7 +348,7 @@ fn follow(copy: &mut BTreeSet<Subject>, changes: &mut UnboundedReceiver<Subject>
         let exists = match &subject {
             Subject::Vm(id) => view.vms.contains_key(id),
             Subject::Node(name) => view.nodes.contains_key(name),
-            Subject::Primary => view.primary_node.is_some(),
+            Subject::Primary => view.primary_node.value.is_some(),
         };
         if exists {
             copy.insert(subject);

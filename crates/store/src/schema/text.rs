@@ -85,7 +85,7 @@ impl Decoder {
 }
 
 /// A value with the version of the key that it was read from.
-pub(super) fn field<T>(value: T, from: Option<&Value>) -> Field<T> {
+pub(crate) fn field<T>(value: T, from: Option<&Value>) -> Field<T> {
     Field { value, version: from.map(|v| v.version), zxid: from.map_or(0, |v| v.mzxid) }
 }
 

@@ -7,7 +7,7 @@ mod change;
 mod tests;
 
 use pvc_core::model::{
-    Claim, Entry, Explanation, NameError, NodeName, Problem, Vm, VmId, VmKey, VmName, VmState,
+    Claim, Entry, Explanation, MigrationMethod, NameError, NodeName, Problem, Vm, VmId, VmKey, VmName, VmState,
 };
 
 pub use self::change::{apply, transaction};
@@ -61,13 +61,18 @@ pub(crate) fn id_of_key(name: &str) -> Result<VmId, NameError> {
     Err(NameError { what: "VM UUID", found: name.to_owned(), allowed: "a UUID in lower case" })
 }
 
+/// What a migration of a VM may do **(ours)**.
+pub fn migration_method_path(id: VmId) -> String {
+    format!("{ROOT}/{id}/migration_method")
+}
+
 /// Whether a key below a VM is among those that [`paths`] names.
 pub(crate) fn is_read(key: &str) -> bool {
-    matches!(key, "state" | "node" | "lastnode" | "failedreason" | "rbdlist" | "claim")
+    matches!(key, "state" | "node" | "lastnode" | "failedreason" | "rbdlist" | "claim" | "migration_method")
 }
 
 /// The number of keys that [`paths`] names.
-pub(crate) const READ_KEYS: usize = 7;
+pub(crate) const READ_KEYS: usize = 8;
 
 /// The keys whose contents make a [`Vm`], in the order that [`decode`] takes them. `xml` is not among them.
 pub fn paths(id: VmId) -> [String; READ_KEYS] {
@@ -79,6 +84,7 @@ pub fn paths(id: VmId) -> [String; READ_KEYS] {
         key_path(id, VmKey::FailedReason),
         format!("{ROOT}/{id}/rbdlist"),
         key_path(id, VmKey::Claim),
+        migration_method_path(id),
     ]
 }
 
@@ -98,6 +104,8 @@ pub fn decode(id: VmId, values: &[Option<Value>], xml_version: Option<i32>) -> O
     let rbd_images = images.split(',').map(str::trim).filter(|i| !i.is_empty()).map(str::to_owned).collect();
     let claim = d.text(&keys[6], value(6)).and_then(|text| d.parse::<Claim>(&keys[6], text));
     let claim = field(claim.unwrap_or_default(), value(6));
+    let method = d.text(&keys[7], value(7)).and_then(|text| d.parse::<MigrationMethod>(&keys[7], text));
+    let migration_method = method.unwrap_or_default();
     if let (Some(name), Some(state), Some(node), true) = (name, state, node, d.problems.is_empty()) {
         let name = name.value;
         return Some(Entry::Good(Vm {
@@ -108,6 +116,7 @@ pub fn decode(id: VmId, values: &[Option<Value>], xml_version: Option<i32>) -> O
             last_node,
             failed_reason,
             claim,
+            migration_method,
             rbd_images,
             xml_version,
         }));

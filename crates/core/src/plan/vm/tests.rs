@@ -1,7 +1,7 @@
 //! The tables of protocols: claims and a VM's life, one row a case; and walks over random worlds.
 
 use super::*;
-use crate::model::{Field, VmId};
+use crate::model::{Field, MigrationMethod, VmId};
 
 fn name(text: &str) -> NodeName {
     text.parse().unwrap()
@@ -25,6 +25,7 @@ fn vm(state: VmState, node: &str, claim: &str) -> Vm {
         last_node: field(None, 5),
         failed_reason: field(String::new(), 5),
         claim: field(claim.parse().unwrap(), 10),
+        migration_method: MigrationMethod::default(),
         rbd_images: vec![],
         xml_version: Some(0),
     }

@@ -155,6 +155,7 @@ mod tests {
             last_node: field(None),
             failed_reason: field(String::new()),
             claim: field(claim),
+            migration_method: pvc_core::model::MigrationMethod::default(),
             rbd_images: Vec::new(),
             xml_version: Some(0),
         };

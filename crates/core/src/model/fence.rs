@@ -1,0 +1,103 @@
+//! A fence in progress: what is known about a node that is being put out of its misery. Recorded step by step at
+//! `/pvc/fence/<node>`, so that another coordinator goes on where a dead fencer stopped.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::name::NodeName;
+
+/// Why a node is certain (or, by the operator's decision, taken) to execute nothing any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Proof {
+    /// Its BMC reported power off after it was told to power off, or before.
+    PowerOff,
+    /// Its BMC accepted a reset: what the manual calls a success, and weaker than power off.
+    ResetAccepted,
+    /// It was given the time in which it must have reset itself (`failed_fence: migrate`).
+    SelfFence,
+    /// An operator confirmed it.
+    Operator,
+}
+
+impl fmt::Display for Proof {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::PowerOff => "its BMC reports power off",
+            Self::ResetAccepted => "its BMC accepted a reset",
+            Self::SelfFence => "it has had the time to reset itself",
+            Self::Operator => "an operator confirmed it",
+        })
+    }
+}
+
+/// How far a fence has come. Only ever goes forward, except from `Failed` back to `Shooting`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "step", rename_all = "kebab-case")]
+pub enum FenceStep {
+    /// Declared dead; its power is being cut. A keepalive seen before this step was recorded cancels the fence.
+    Shooting,
+    /// Its power could not be cut: nothing of it is touched, the attempt is repeated.
+    Failed {
+        /// Why, without secrets.
+        reason: String,
+        /// Attempts so far.
+        attempts: u32,
+    },
+    /// It executes nothing.
+    Proven {
+        /// How that is known.
+        proof: Proof,
+    },
+    /// Its storage clients are shut out, too: its VMs may be started elsewhere.
+    StorageFenced {
+        /// As in `Proven`.
+        proof: Proof,
+    },
+    /// Its VMs have new homes; the job is over when they were seen running.
+    Recovered {
+        /// As in `Proven`.
+        proof: Proof,
+    },
+}
+
+impl FenceStep {
+    /// The proof of death, once there is one.
+    pub fn proof(&self) -> Option<Proof> {
+        match self {
+            Self::Shooting | Self::Failed { .. } => None,
+            Self::Proven { proof } | Self::StorageFenced { proof } | Self::Recovered { proof } => Some(*proof),
+        }
+    }
+}
+
+/// The record of one fence.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FenceJob {
+    /// How far it has come.
+    #[serde(flatten)]
+    pub step: FenceStep,
+    /// The daemon instance that is fenced (`/pvc/daemon/<node>`'s last `instance`), if it was known: proofs are of one life.
+    pub instance: Option<String>,
+    /// Who recorded the last step.
+    pub by: String,
+    /// When, by that node's wall clock, seconds since 1970: for people.
+    pub at_unix_s: u64,
+    /// An operator has confirmed that the node is dead.
+    #[serde(default)]
+    pub confirmed_dead: bool,
+}
+
+/// A fence as the state tree has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fence {
+    /// The node that is fenced.
+    pub node: NodeName,
+    /// The record.
+    pub job: FenceJob,
+    /// The record's version, for compare-and-set.
+    pub version: i32,
+    /// Who works on it now: the holder of the ephemeral `/pvc/fence/<node>/fencer`; `None`: its fencer died.
+    pub fencer: Option<NodeName>,
+}
