@@ -46,6 +46,7 @@ pub(crate) fn vm(state: VmState, claim: &str) -> Vm {
         last_node: field(None),
         failed_reason: field(String::new()),
         claim: field(claim.parse::<Claim>().unwrap()),
+        migration_method: crate::model::MigrationMethod::default(),
         rbd_images: Vec::new(),
         xml_version: Some(0),
     }
