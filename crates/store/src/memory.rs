@@ -279,6 +279,10 @@ impl Store for MemoryStore {
         Ok(Committed { zxid: if wrote { applied.zxid } else { 0 }, created: applied.created })
     }
 
+    async fn show_events(&self) {
+        // They are in the watches before anybody can read what they are about.
+    }
+
     fn watch(&self, path: &str) -> Watch {
         let (events, watch) = mpsc::unbounded_channel();
         let mut world = lock(&self.world);

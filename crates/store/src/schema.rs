@@ -4,8 +4,14 @@
 //! or with every [`Problem`] that was found, each naming the key, what it holds and what is allowed; it never panics.
 //! The contract in words is `docs/state-schema.md`.
 
+mod explain;
+pub mod fence;
+pub mod flush;
+pub mod maintenance;
 pub mod node;
 pub mod owner;
+pub mod placement;
+pub mod primary;
 pub mod root;
 pub(crate) mod text;
 pub mod vm;

@@ -251,6 +251,10 @@ pub trait Store: Send + Sync + 'static {
     /// this store.
     async fn commit(&self, txn: Transaction) -> Result<Committed, CommitError>;
 
+    /// Returns when the events of everything that an answer has shown so far are in the watches of this store. For who must not
+    /// take one key's new value for news without the changes that came with it.
+    async fn show_events(&self);
+
     /// Watches a path and everything below it, across reconnections and sessions. The path need not exist yet.
     fn watch(&self, path: &str) -> Watch;
 

@@ -225,6 +225,10 @@ impl Store for ZooKeeperStore {
         outcome
     }
 
+    async fn show_events(&self) {
+        self.forwarders.flush().await;
+    }
+
     fn watch(&self, path: &str) -> Watch {
         self.forwarders.start(path, self.client.clone(), self.options.request_timeout)
     }

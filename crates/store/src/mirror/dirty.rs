@@ -13,10 +13,30 @@ pub(super) enum Root {
     Vms,
     Primary,
     Networks,
+    Holder,
+    Fences,
+    Maintenance,
+    Placement,
 }
 
+/// How many there are.
+pub(super) const ROOTS: usize = 8;
+
 impl Root {
-    pub(super) const ALL: [Self; 4] = [Self::Nodes, Self::Vms, Self::Primary, Self::Networks];
+    pub(super) const ALL: [Self; ROOTS] = [
+        Self::Nodes,
+        Self::Vms,
+        Self::Primary,
+        Self::Networks,
+        Self::Holder,
+        Self::Fences,
+        Self::Maintenance,
+        Self::Placement,
+    ];
+
+    /// Those that are a single key each, or whose children are only counted: read together, in this order.
+    pub(super) const SINGLE: [Self; 5] =
+        [Self::Primary, Self::Networks, Self::Holder, Self::Maintenance, Self::Placement];
 
     pub(super) fn path(self) -> &'static str {
         match self {
@@ -24,6 +44,10 @@ impl Root {
             Self::Vms => schema::vm::ROOT,
             Self::Primary => schema::root::PRIMARY_NODE,
             Self::Networks => schema::root::NETWORKS,
+            Self::Holder => schema::primary::HOLDER,
+            Self::Fences => schema::fence::ROOT,
+            Self::Maintenance => schema::maintenance::MAINTENANCE,
+            Self::Placement => schema::placement::PLACEMENT,
         }
     }
 }
@@ -43,8 +67,10 @@ pub(super) struct Dirty {
     pub(super) names_in: BTreeSet<Root>,
     pub(super) nodes: BTreeSet<NodeName>,
     pub(super) vms: BTreeMap<VmId, VmParts>,
-    pub(super) primary: bool,
-    pub(super) networks: bool,
+    /// One of the single keys.
+    pub(super) single: bool,
+    /// Fences: they are few, so all of them.
+    pub(super) fences: bool,
 }
 
 impl Dirty {
@@ -55,9 +81,23 @@ impl Dirty {
     pub(super) fn everything(&mut self, root: Root) {
         match root {
             Root::Nodes | Root::Vms => drop(self.everything_in.insert(root)),
-            Root::Primary => self.primary = true,
-            Root::Networks => self.networks = true,
+            Root::Fences => self.fences = true,
+            Root::Primary | Root::Networks | Root::Holder | Root::Maintenance | Root::Placement => {}
         }
+        // The placement counts again when nothing can have been missed any more.
+        self.single = true;
+    }
+
+    /// Adds what else has become dirty.
+    pub(super) fn merge(&mut self, other: Self) {
+        self.everything_in.extend(other.everything_in);
+        self.names_in.extend(other.names_in);
+        self.nodes.extend(other.nodes);
+        for (id, parts) in other.vms {
+            self.vm(id, parts);
+        }
+        self.single |= other.single;
+        self.fences |= other.fences;
     }
 
     /// A key was reported to have changed, appeared or vanished.
@@ -66,9 +106,13 @@ impl Dirty {
         let mut parts = below.split('/').skip(1);
         let (name, key, deeper) = (parts.next(), parts.next(), parts.next());
         match (root, name, key, deeper) {
-            (Root::Primary, None, ..) => self.primary = true,
+            (Root::Primary | Root::Holder | Root::Maintenance | Root::Placement, None, ..) => {
+                self.single = true
+            }
             // Only the number of networks is mirrored.
-            (Root::Networks, _, None, _) => self.networks = true,
+            (Root::Networks, _, None, _) => self.single = true,
+            (Root::Fences, _, None, _) => self.fences = true,
+            (Root::Fences, _, Some(key), None) if schema::fence::is_read(key) => self.fences = true,
             (Root::Nodes | Root::Vms, None, ..) => drop(self.names_in.insert(root)),
             (Root::Nodes, Some(name), key, None) => self.node_key(name, key),
             (Root::Vms, Some(name), key, None) => self.vm_key(name, key),
@@ -115,7 +159,7 @@ mod tests {
 
     #[test]
     fn console_logs_locks_and_unknown_keys_cause_no_read() {
-        for key in ["consolelog", "migration_method", "abc__lock__0000000001", "state/x", "xml/y/z"] {
+        for key in ["consolelog", "abc__lock__0000000001", "state/x", "xml/y/z"] {
             assert!(after(Root::Vms, &format!("/domains/{VM}/{key}")).is_empty(), "{key}");
         }
         for key in ["ipmipassword", "nonsense", "keepalive/x"] {

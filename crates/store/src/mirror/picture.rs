@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use pvc_core::model::{ClusterView, Entry, Field, Node, NodeName, Problem, Subject, Vm, VmId};
+use pvc_core::model::{ClusterView, Entry, Fence, Field, Node, NodeName, Problem, Subject, Vm, VmId};
 
 use super::dirty::Root;
 
@@ -14,7 +14,10 @@ use super::dirty::Root;
 pub(super) fn subjects(view: &ClusterView) -> impl Iterator<Item = Subject> {
     let nodes = view.nodes.keys().cloned().map(Subject::Node);
     let vms = view.vms.keys().copied().map(Subject::Vm);
-    nodes.chain(vms).chain(view.primary_node.value.is_some().then_some(Subject::Primary))
+    let fences = view.fences.keys().cloned().map(Subject::Fence);
+    let primary = view.primary_node.value.is_some() || view.primary_holder.is_some();
+    let cluster = view.maintenance.then_some(Subject::Cluster);
+    nodes.chain(vms).chain(fences).chain(primary.then_some(Subject::Primary)).chain(cluster)
 }
 
 /// The writer's copy of the view; its parts are shared with the published one until they change.
@@ -57,6 +60,37 @@ impl Picture {
             self.changed.insert(Subject::Primary);
         }
         self.set_strays(Root::Primary, problem.into_iter().collect());
+    }
+
+    pub(super) fn set_holder(&mut self, holder: Option<NodeName>) {
+        if self.view.primary_holder != holder {
+            self.view.primary_holder = holder;
+            self.changed.insert(Subject::Primary);
+        }
+    }
+
+    pub(super) fn set_maintenance(&mut self, on: bool, problem: Option<Problem>) {
+        if self.view.maintenance != on {
+            self.view.maintenance = on;
+            self.changed.insert(Subject::Cluster);
+        }
+        self.set_strays(Root::Maintenance, problem.into_iter().collect());
+    }
+
+    pub(super) fn set_placement(&mut self, version: Option<i32>) {
+        self.otherwise |= self.view.placement_version != version;
+        self.view.placement_version = version;
+    }
+
+    pub(super) fn set_fences(&mut self, fences: BTreeMap<NodeName, Entry<Fence>>) {
+        let names: BTreeSet<&NodeName> = self.view.fences.keys().chain(fences.keys()).collect();
+        let differ = |name: &&&NodeName| self.view.fences.get(**name) != fences.get(**name);
+        let changed: Vec<Subject> =
+            names.iter().filter(differ).map(|name| Subject::Fence((*name).clone())).collect();
+        if !changed.is_empty() {
+            self.changed.extend(changed);
+            self.view.fences = Arc::new(fences);
+        }
     }
 
     pub(super) fn set_networks_count(&mut self, count: u64) {

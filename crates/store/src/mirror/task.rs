@@ -7,7 +7,7 @@
 //! ```
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     future::poll_fn,
     sync::{Arc, PoisonError},
     task::{Context, Poll},
@@ -23,12 +23,12 @@ use tracing::warn;
 
 use super::{
     NotCaughtUp, Question, Status, Subscribers,
-    dirty::{Dirty, Root, VmParts},
+    dirty::{Dirty, ROOTS, Root, VmParts},
     picture::{self, Picture},
 };
 use crate::{
     Session, Store, StoreError, Watch, WatchEvent,
-    schema::{node, root, text::field, vm},
+    schema::{fence, maintenance, node, primary, root, text::field, vm},
 };
 
 /// The events of one transaction come within this time, so that they are read together.
@@ -42,7 +42,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 pub(super) struct Task {
     store: Arc<dyn Store>,
     session: watch::Receiver<Session>,
-    watches: [(Root, Watch); 4],
+    watches: [(Root, Watch); ROOTS],
     /// Roots whose last word was `Resync`. The others may have changed without a word.
     reported: BTreeSet<Root>,
     dirty: Dirty,
@@ -144,23 +144,23 @@ impl Task {
 
     /// Reads what is dirty and publishes what differs. On failure it stays dirty.
     async fn refresh(&mut self) {
-        if !self.dirty.is_empty() {
-            let dirty = std::mem::take(&mut self.dirty);
-            match self.read(dirty.clone()).await {
-                Ok(()) => self.retry = None,
-                Err(error) => {
-                    self.dirty = dirty;
-                    let pause = self.retry.map_or(FIRST_PAUSE, |(_, pause)| (pause * 2).min(LONGEST_PAUSE));
-                    if self.retry.is_none() {
-                        warn!("the view of the cluster is not up to date: {error}: trying again");
-                    }
-                    self.retry = Some((Instant::now() + pause, pause));
-                    self.status.send_modify(|status| status.current = false);
-                }
-            }
+        while !self.dirty.is_empty() {
+            let mut dirty = std::mem::take(&mut self.dirty);
+            let outcome = self.read(&mut dirty).await;
             self.publish();
+            if let Err(error) = outcome {
+                self.dirty.merge(dirty);
+                let pause = self.retry.map_or(FIRST_PAUSE, |(_, pause)| (pause * 2).min(LONGEST_PAUSE));
+                if self.retry.is_none() {
+                    warn!("the view of the cluster is not up to date: {error}: trying again");
+                }
+                self.retry = Some((Instant::now() + pause, pause));
+                self.status.send_modify(|status| status.current = false);
+                break;
+            }
+            self.retry = None;
         }
-        if self.dirty.is_empty() && self.reported.len() == Root::ALL.len() {
+        if self.dirty.is_empty() && self.reported.len() == ROOTS {
             self.status.send_if_modified(|status| {
                 let now = Status { ready: true, current: true };
                 std::mem::replace(status, now) != now
@@ -192,10 +192,41 @@ impl Task {
         }
     }
 
-    async fn read(&mut self, mut dirty: Dirty) -> Result<(), StoreError> {
+    /// Reads what is dirty, and what becomes so meanwhile, which is added.
+    async fn read(&mut self, dirty: &mut Dirty) -> Result<(), StoreError> {
+        let mut placement = None;
+        if std::mem::take(&mut dirty.single) {
+            placement = match self.read_single().await {
+                Ok(version) => Some(version),
+                Err(error) => {
+                    dirty.single = true;
+                    return Err(error);
+                }
+            };
+            // The view must not show a placement without the VMs that were placed: their events are here by now.
+            self.store.show_events().await;
+            self.note_all();
+            let mut meanwhile = std::mem::take(&mut self.dirty);
+            // Read in the next round: a writer that is faster than a round must not keep the view from being published.
+            self.dirty.single = std::mem::take(&mut meanwhile.single);
+            dirty.merge(meanwhile);
+        }
+        if let Err(error) = self.read_all(dirty.clone()).await {
+            dirty.single |= placement.is_some();
+            return Err(error);
+        }
+        if let Some(version) = placement
+            && self.reported.len() == ROOTS
+        {
+            self.picture.set_placement(version);
+        }
+        Ok(())
+    }
+
+    async fn read_all(&mut self, mut dirty: Dirty) -> Result<(), StoreError> {
         self.read_names(&mut dirty).await?;
-        if dirty.primary || dirty.networks {
-            self.read_roots().await?;
+        if dirty.fences {
+            self.read_fences().await?;
         }
         let nodes: Vec<NodeName> = std::mem::take(&mut dirty.nodes).into_iter().collect();
         let vms: Vec<(VmId, VmParts)> = std::mem::take(&mut dirty.vms).into_iter().collect();
@@ -273,16 +304,47 @@ impl Task {
         self.picture.set_strays(Root::Nodes, strays);
     }
 
-    async fn read_roots(&mut self) -> Result<(), StoreError> {
-        let paths = [Root::Primary.path().to_owned(), Root::Networks.path().to_owned()];
+    /// Reads the keys that stand for themselves; answers with the version of the placement, which is not shown yet.
+    async fn read_single(&mut self) -> Result<Option<i32>, StoreError> {
+        let paths = Root::SINGLE.map(|root| root.path().to_owned());
         let values = self.store.get_many(&paths).await?;
-        let networks = values.get(1).and_then(Option::as_ref).map_or(0, |v| v.children);
-        self.picture.set_networks_count(networks.into());
-        let primary = values.first().and_then(Option::as_ref);
-        match root::decode_primary(primary) {
-            Ok(node) => self.picture.set_primary(field(node, primary), None),
-            Err(problem) => self.picture.set_primary(field(None, primary), Some::<Problem>(problem)),
+        let value = |root: Root| {
+            let i = Root::SINGLE.iter().position(|r| *r == root)?;
+            values.get(i).and_then(Option::as_ref)
+        };
+        self.picture.set_networks_count(value(Root::Networks).map_or(0, |v| v.children).into());
+        let wished = value(Root::Primary);
+        match root::decode_primary(wished) {
+            Ok(node) => self.picture.set_primary(field(node, wished), None),
+            Err(problem) => self.picture.set_primary(field(None, wished), Some::<Problem>(problem)),
         }
+        self.picture.set_holder(primary::decode_holder(value(Root::Holder)));
+        let (on, problem) = maintenance::decode(value(Root::Maintenance));
+        self.picture.set_maintenance(on, problem);
+        Ok(value(Root::Placement).map(|v| v.version))
+    }
+
+    async fn read_fences(&mut self) -> Result<(), StoreError> {
+        let names = self.store.children(fence::ROOT).await?.unwrap_or_default();
+        let (mut strays, mut nodes) = (Vec::new(), Vec::new());
+        for name in names {
+            match name.parse::<NodeName>() {
+                Ok(name) => nodes.push(name),
+                Err(why) => strays.push(picture::stray(Root::Fences, &name, why)),
+            }
+        }
+        let paths: Vec<String> = nodes.iter().flat_map(fence::paths).collect();
+        let values = if paths.is_empty() { Vec::new() } else { self.store.get_many(&paths).await? };
+        let mut fences = BTreeMap::new();
+        for (name, value) in nodes.into_iter().zip(values.chunks(2)) {
+            let (record, fencer) = (value.first(), value.get(1));
+            let read = fence::decode(&name, record.and_then(Option::as_ref), fencer.and_then(Option::as_ref));
+            if let Some(entry) = read {
+                fences.insert(name, entry);
+            }
+        }
+        self.picture.set_fences(fences);
+        self.picture.set_strays(Root::Fences, strays);
         Ok(())
     }
 
@@ -324,7 +386,7 @@ impl Task {
 }
 
 /// The next event of any watch; `None` if the store is closed.
-async fn next_event(watches: &mut [(Root, Watch); 4]) -> Option<(Root, WatchEvent)> {
+async fn next_event(watches: &mut [(Root, Watch); ROOTS]) -> Option<(Root, WatchEvent)> {
     poll_fn(|cx: &mut Context<'_>| {
         for (root, watch) in watches.iter_mut() {
             if let Poll::Ready(event) = watch.poll_recv(cx) {

@@ -4,8 +4,8 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use proptest::prelude::*;
 use pvc_core::model::{
-    ClusterView, DaemonMode, Entry, NodeName, NodeReport, StaticData, Subject, VmChange, VmId, VmKey, VmSet,
-    VmState,
+    ClusterView, DaemonMode, Entry, FenceJob, FenceStep, NodeName, NodeReport, Proof, StaticData, Subject,
+    VmChange, VmId, VmKey, VmSet, VmState,
 };
 use tokio::{sync::mpsc::UnboundedReceiver, time::timeout};
 
@@ -13,7 +13,7 @@ use super::Mirror;
 use crate::{
     Op, Store, Transaction,
     memory::{MemoryStore, MemoryTree},
-    schema::{node, root, vm},
+    schema::{fence, maintenance, node, placement, primary, root, vm},
 };
 
 const SOON: Duration = Duration::from_secs(30);
@@ -38,6 +38,10 @@ fn registration(n: u8) -> node::Registration {
         static_data: "8 6.1.0 GNU/Linux x86_64".parse::<StaticData>().unwrap(),
         ipmi: node::Ipmi::default(),
     }
+}
+
+fn job(step: FenceStep) -> FenceJob {
+    FenceJob { step, instance: None, by: "node1".into(), at_unix_s: 1, confirmed_dead: false }
 }
 
 /// A tree with one node and two VMs, a client for the mirror and one for others.
@@ -243,6 +247,77 @@ async fn the_mirrors_task_ends_with_its_last_handle() {
     timeout(SOON, gone).await.expect("the task lets go of the store");
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_fence_the_primarys_holder_and_maintenance_are_shown_with_their_subjects() {
+    let (own, other, _) = world().await;
+    let mirror = Mirror::start(own);
+    mirror.ready().await;
+    let mut changes = mirror.changes();
+    subjects(&mut changes).await;
+
+    let seen = mirror.view().node(&name(1)).unwrap().clone();
+    other.commit(fence::begin(&seen, &name(2), &job(FenceStep::Shooting))).await.unwrap();
+    assert_eq!(
+        subjects(&mut changes).await,
+        [Subject::Node(name(1)), Subject::Fence(name(1))].into(),
+        "the fence and the node that is dead"
+    );
+    let shown = mirror.view().fences[&name(1)].good().unwrap().clone();
+    assert_eq!((shown.fencer.clone(), shown.job.step.clone()), (Some(name(2)), FenceStep::Shooting));
+
+    other.commit(primary::take(&name(2), false)).await.unwrap();
+    assert_eq!(subjects(&mut changes).await, [Subject::Primary].into());
+    assert_eq!(mirror.view().primary_holder, Some(name(2)));
+
+    maintenance::set(&*other, true).await.unwrap();
+    assert_eq!(subjects(&mut changes).await, [Subject::Cluster].into());
+    assert!(mirror.view().maintenance);
+    set(&*other, maintenance::MAINTENANCE, "perhaps").await;
+    shows(&mirror, "the problem", |view| view.maintenance && view.strays.len() == 1).await;
+
+    // What hangs on the fencer's session goes with it, the record stays.
+    other.expire();
+    shows(&mirror, "the vacancy", |view| view.primary_holder.is_none()).await;
+    shows(&mirror, "the orphaned fence", |view| {
+        view.fences[&name(1)].good().is_some_and(|fence| fence.fencer.is_none())
+    })
+    .await;
+    let orphan = mirror.view().fences[&name(1)].good().unwrap().clone();
+    other.commit(fence::finish(&orphan)).await.unwrap();
+    shows(&mirror, "no fence", |view| view.fences.is_empty()).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_view_never_shows_a_placement_without_the_vm_that_was_placed() {
+    let (own, other, _) = world().await;
+    own.delay(Duration::from_millis(3));
+    let mirror = Mirror::start(own);
+    mirror.ready().await;
+    let first = mirror.view().placement_version.expect("the key exists");
+    let mut views = mirror.views();
+    let placing = tokio::spawn(async move {
+        for n in 0..300_i32 {
+            // Makes the mirror read the single keys, the placement's among them, when no VM has changed yet.
+            set(&*other, "/primary_node", "none").await;
+            tokio::time::sleep(Duration::from_millis(u64::from(n.unsigned_abs() % 5))).await;
+            let reason = VmSet::FailedReason(format!("{}", first + n + 1));
+            let change = VmChange::Update { id: id(1), expect: vec![], set: vec![reason] };
+            placement::apply_placed(&*other, &change, Some(first + n)).await.unwrap();
+        }
+    });
+    let mut seen = 0;
+    while views.borrow_and_update().placement_version < Some(first + 300) {
+        let view = views.borrow().clone();
+        let placed: i32 = view.vm(id(1)).unwrap().failed_reason.value.parse().unwrap_or(first);
+        let shown = view.placement_version.unwrap();
+        assert!(placed >= shown, "the view shows placement {shown} and the VM as of {placed}");
+        seen += 1;
+        timeout(SOON, views.changed()).await.unwrap().unwrap();
+    }
+    placing.await.unwrap();
+    assert!(seen > 50, "{seen} views are too few to have met a bad moment");
+}
+
 /// What may happen to a tree and to the mirror's client.
 #[derive(Debug, Clone)]
 enum Step {
@@ -254,6 +329,15 @@ enum Step {
     Register(u8),
     Report(u8, u64),
     Primary(String),
+    Hold(u8),
+    Release(u8),
+    Fence(u8),
+    Record(u8),
+    Finish(u8),
+    SpoilFence(u8),
+    Maintenance(String),
+    Place(u8),
+    OtherExpires,
     Suspend,
     Resume,
     Expire,
@@ -266,6 +350,7 @@ enum Step {
 
 fn step() -> impl Strategy<Value = Step> {
     let n = 0..5_u8;
+    let some = || 0..5_u8;
     let key =
         prop::sample::select(vec!["state", "node", "lastnode", "failedreason", "claim", "xml", "rbdlist"]);
     let text = prop_oneof![
@@ -284,6 +369,15 @@ fn step() -> impl Strategy<Value = Step> {
         1 => n.clone().prop_map(Step::Register),
         2 => (n, any::<u64>()).prop_map(|(n, m)| Step::Report(n, m)),
         1 => "none|node1|two words".prop_map(Step::Primary),
+        1 => some().prop_map(Step::Hold),
+        1 => some().prop_map(Step::Release),
+        2 => some().prop_map(Step::Fence),
+        1 => some().prop_map(Step::Record),
+        1 => some().prop_map(Step::Finish),
+        1 => some().prop_map(Step::SpoilFence),
+        1 => "on|off|perhaps".prop_map(Step::Maintenance),
+        2 => some().prop_map(Step::Place),
+        1 => Just(Step::OtherExpires),
         1 => Just(Step::Suspend),
         2 => Just(Step::Resume),
         1 => Just(Step::Expire),
@@ -295,7 +389,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-async fn take(step: Step, own: &MemoryStore, other: &dyn Store) {
+async fn take(step: Step, own: &MemoryStore, other: &MemoryStore) {
     let one = |op: Op| Transaction { ops: vec![op] };
     // Conflicts (a key is absent, or exists) are part of the walk.
     match step {
@@ -322,6 +416,43 @@ async fn take(step: Step, own: &MemoryStore, other: &dyn Store) {
             drop(other.commit(node::report(&name(n), &report, None)).await);
         }
         Step::Primary(text) => set(other, "/primary_node", &text).await,
+        Step::Hold(n) => drop(other.commit(primary::take(&name(n), false)).await),
+        Step::Release(n) => drop(other.commit(primary::release(&name(n))).await),
+        Step::Fence(n) => {
+            if let Ok(Some(Entry::Good(node))) = node::read(other, &name(n)).await {
+                drop(other.commit(fence::begin(&node, &name(1), &job(FenceStep::Shooting))).await);
+            }
+        }
+        Step::Record(n) => {
+            if let Ok(Some(Entry::Good(fence))) = fence::read(other, &name(n)).await {
+                let proven = job(FenceStep::Proven { proof: Proof::PowerOff });
+                drop(other.commit(fence::record(&fence, &proven)).await);
+            }
+        }
+        Step::Finish(n) => {
+            if let Ok(Some(Entry::Good(fence))) = fence::read(other, &name(n)).await {
+                drop(other.commit(fence::finish(&fence)).await);
+            }
+        }
+        Step::SpoilFence(n) => {
+            let path = fence::path(&name(n));
+            drop(other.commit(one(Op::Set { path, data: "{".into(), version: None })).await);
+        }
+        Step::Maintenance(text) => {
+            let path = maintenance::MAINTENANCE.to_owned();
+            let mode = crate::CreateMode::Persistent;
+            let set = Op::Set { path: path.clone(), data: text.clone().into(), version: None };
+            if other.commit(one(set)).await.is_err() {
+                other.commit(one(Op::Create { path, data: text.into(), mode })).await.unwrap();
+            }
+        }
+        Step::Place(n) => {
+            let seen = other.stat_many(&[placement::PLACEMENT.to_owned()]).await.unwrap()[0].unwrap().version;
+            let change =
+                VmChange::Update { id: id(n), expect: vec![], set: vec![VmSet::LastNode(Some(name(2)))] };
+            drop(placement::apply_placed(other, &change, Some(seen)).await);
+        }
+        Step::OtherExpires => other.expire(),
         Step::Suspend => own.suspend(),
         Step::Resume => own.resume(),
         Step::Expire => own.expire(),
@@ -339,6 +470,10 @@ fn same(a: &ClusterView, b: &ClusterView) -> Result<(), TestCaseError> {
     prop_assert_eq!(&a.primary_node, &b.primary_node);
     prop_assert_eq!(&a.strays, &b.strays);
     prop_assert_eq!(a.networks_count, b.networks_count);
+    prop_assert_eq!(&a.primary_holder, &b.primary_holder);
+    prop_assert_eq!(&a.fences, &b.fences);
+    prop_assert_eq!(a.maintenance, b.maintenance);
+    prop_assert_eq!(a.placement_version, b.placement_version);
     Ok(())
 }
 
@@ -348,7 +483,9 @@ fn follow(copy: &mut BTreeSet<Subject>, changes: &mut UnboundedReceiver<Subject>
         let exists = match &subject {
             Subject::Vm(id) => view.vms.contains_key(id),
             Subject::Node(name) => view.nodes.contains_key(name),
-            Subject::Primary => view.primary_node.value.is_some(),
+            Subject::Primary => view.primary_node.value.is_some() || view.primary_holder.is_some(),
+            Subject::Fence(name) => view.fences.contains_key(name),
+            Subject::Cluster => view.maintenance,
         };
         if exists {
             copy.insert(subject);

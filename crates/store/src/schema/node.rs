@@ -6,17 +6,20 @@ mod tests;
 use std::fmt;
 
 use pvc_core::model::{
-    DaemonMode, DaemonState, DomainState, Entry, Node, NodeName, NodeReport, RouterState, StaticData, VmId,
+    DaemonMode, DaemonState, DomainState, Entry, Explanation, Node, NodeName, NodeReport, Problem,
+    RouterState, StaticData, VmId,
 };
 
 use super::{
-    SchemaError,
+    SchemaError, explain,
     text::{Decoder, field, present},
 };
-use crate::store::{CommitError, Committed, Store, StoreError, Transaction, Value};
+use crate::store::{Check, CommitError, Committed, Store, StoreError, Transaction, Value};
 
 /// The parent of all nodes.
 pub const ROOT: &str = "/nodes";
+/// The parent of all nodes' explanations **(ours)**.
+pub const EXPLAIN_ROOT: &str = "/pvc/explain/node";
 
 const MODE: &str = "daemonmode";
 const DAEMON_STATE: &str = "daemonstate";
@@ -176,6 +179,68 @@ fn figures(report: &NodeReport) -> [String; 10] {
         running,
         report.keepalive_unix_s.to_string(),
     ]
+}
+
+/// Says who is primary, in the words of old clients.
+pub fn set_router_state(name: &NodeName, state: RouterState) -> Transaction {
+    let mut txn = Transaction::default();
+    txn.set(key(name, ROUTER_STATE), state.as_str(), None);
+    txn
+}
+
+/// Part of another transaction: it is done only if the node has not written a keepalive since it was seen.
+pub(super) fn expect_silence(seen: &Node) -> Transaction {
+    let mut txn = Transaction::default();
+    let path = key(&seen.name, KEEPALIVE);
+    match seen.keepalive_version {
+        Some(version) => txn.check(path, Check::Version(version)),
+        // ZooKeeper has no check for absence; a key that can be created was absent.
+        None => {
+            txn.create(path.as_str(), "");
+            txn.delete(path, None);
+        }
+    }
+    txn
+}
+
+/// Part of a fence: `daemonstate` = `dead`, unless the node's state moved since it was seen.
+pub(super) fn declare_dead(seen: &Node) -> Transaction {
+    let mut txn = Transaction::default();
+    txn.set(key(&seen.name, DAEMON_STATE), DaemonState::Dead.as_str(), seen.daemon_state.version);
+    txn
+}
+
+/// How to power a node off, read when it is needed and never kept: passwords are in no view.
+pub async fn read_ipmi(store: &dyn Store, name: &NodeName) -> Result<Ipmi, StoreError> {
+    let paths = ["ipmihostname", "ipmiusername", "ipmipassword"].map(|k| key(name, k));
+    let mut values = store.get_many(&paths).await?.into_iter().map(|value| {
+        let text = value.map(|v| String::from_utf8_lossy(&v.data).into_owned()).unwrap_or_default();
+        present(&text).map(str::to_owned).unwrap_or_default()
+    });
+    let mut next = || values.next().unwrap_or_default();
+    Ok(Ipmi { hostname: next(), username: next(), password: next() })
+}
+
+/// Why a node is not (yet) as wished **(ours)**.
+pub fn explain_path(name: &NodeName) -> String {
+    format!("{EXPLAIN_ROOT}/{name}")
+}
+
+/// Publishes why a node is not as wished, or that there is nothing to explain.
+pub async fn explain(
+    store: &dyn Store,
+    name: &NodeName,
+    explanation: Option<&Explanation>,
+) -> Result<(), CommitError> {
+    explain::write(store, &explain_path(name), explanation).await
+}
+
+/// Reads what is said about a node: `Ok(None)` if there is nothing to explain.
+pub async fn read_explanation(
+    store: &dyn Store,
+    name: &NodeName,
+) -> Result<Option<Result<Explanation, Problem>>, StoreError> {
+    explain::read(store, explain_path(name)).await
 }
 
 const OWN_KEYS: [&str; 5] = [MODE, DAEMON_STATE, ROUTER_STATE, DOMAIN_STATE, STATIC_DATA];

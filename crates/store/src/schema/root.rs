@@ -18,7 +18,7 @@ pub const SCHEMA: &str = "/pvc/schema";
 pub const SCHEMA_VERSION: u32 = 1;
 
 /// Every root key with its first value, parents before children.
-const KEYS: [(&str, &str); 17] = [
+const KEYS: [(&str, &str); 22] = [
     (super::node::ROOT, ""),
     (PRIMARY_NODE, "none"),
     (super::vm::ROOT, ""),
@@ -34,8 +34,13 @@ const KEYS: [(&str, &str); 17] = [
     ("/pvc", ""),
     (SCHEMA, "1"),
     (super::owner::ROOT, ""),
-    ("/pvc/explain", ""),
+    (super::explain::ROOT, ""),
     (super::vm::EXPLAIN_ROOT, ""),
+    (super::node::EXPLAIN_ROOT, ""),
+    (super::fence::ROOT, ""),
+    (super::flush::ROOT, ""),
+    (super::primary::HELD, ""),
+    (super::placement::PLACEMENT, ""),
 ];
 
 /// How often two initialisations may cross before it is reported.

@@ -7,10 +7,12 @@ mod change;
 mod tests;
 
 use pvc_core::model::{
-    Claim, Entry, Explanation, MigrationMethod, NameError, NodeName, Problem, Vm, VmId, VmKey, VmName, VmState,
+    Claim, Entry, Explanation, MigrationMethod, NameError, NodeName, Problem, Vm, VmId, VmKey, VmName,
+    VmState,
 };
 
-pub use self::change::{apply, transaction};
+pub use self::change::{apply, apply_with, transaction};
+use super::explain as published;
 use super::text::{Decoder, field, present};
 use crate::store::{Store, StoreError, Transaction, Value};
 
@@ -156,13 +158,7 @@ pub async fn explain(
     id: VmId,
     explanation: Option<&Explanation>,
 ) -> Result<(), crate::CommitError> {
-    let path = explain_path(id);
-    let Some(explanation) = explanation else {
-        return crate::put::remove_if_present(store, &path).await;
-    };
-    // A struct of text and numbers always has a JSON form.
-    let json = serde_json::to_vec(explanation).unwrap_or_default();
-    crate::put::put(store, &path, json).await
+    published::write(store, &explain_path(id), explanation).await
 }
 
 /// Reads what is said about a VM: `Ok(None)` if there is nothing to explain.
@@ -170,9 +166,5 @@ pub async fn read_explanation(
     store: &dyn Store,
     id: VmId,
 ) -> Result<Option<Result<Explanation, Problem>>, StoreError> {
-    let key = explain_path(id);
-    Ok(store.get(&key).await?.map(|value| {
-        serde_json::from_slice(&value.data)
-            .map_err(|e| Problem { key, what: format!("not an explanation: {e}") })
-    }))
+    published::read(store, explain_path(id)).await
 }

@@ -17,7 +17,17 @@ pub async fn apply(store: &dyn Store, change: &VmChange) -> Result<Committed, Co
     if let VmChange::Remove { id, expect } = change {
         return remove(store, *id, expect).await;
     }
+    apply_with(store, change, Transaction::default()).await
+}
+
+/// Does a definition or an update together with other writes, all or nothing: those come last.
+pub async fn apply_with(
+    store: &dyn Store,
+    change: &VmChange,
+    others: Transaction,
+) -> Result<Committed, CommitError> {
     let mut txn = transaction(change);
+    txn.ops.extend(others.ops);
     for _ in 1..ATTEMPTS {
         match store.commit(txn.clone()).await {
             // Keys that older clients leave out are created when they are first written.

@@ -1,0 +1,142 @@
+//! `/pvc/fence/<node>` **(ours)**: the record of a node's fence, and who works on it.
+//!
+//! ```text
+//! /pvc/fence/<node>           persistent: how far it has come, as JSON
+//! /pvc/fence/<node>/fencer    ephemeral: the node whose daemon works on it; gone with that daemon's session
+//! ```
+//!
+//! Every write names the record's version it was decided from, so that of two fencers only one goes on. Never decides.
+
+#[cfg(test)]
+mod tests;
+
+use pvc_core::model::{Entry, Fence, FenceJob, Node, NodeName, Problem};
+
+use super::node;
+use crate::{Check, CreateMode, Op, Store, StoreError, Transaction, Value};
+
+/// The parent of all fences.
+pub const ROOT: &str = "/pvc/fence";
+
+const FENCER: &str = "fencer";
+
+/// The record of a node's fence.
+pub fn path(node: &NodeName) -> String {
+    format!("{ROOT}/{node}")
+}
+
+/// Who works on it.
+pub fn fencer_path(node: &NodeName) -> String {
+    format!("{ROOT}/{node}/{FENCER}")
+}
+
+/// Whether a key below a fence is read by [`decode`].
+pub(crate) fn is_read(key: &str) -> bool {
+    key == FENCER
+}
+
+/// The keys that make a [`Fence`], in the order that [`decode`] takes them.
+pub(crate) fn paths(node: &NodeName) -> [String; 2] {
+    [path(node), fencer_path(node)]
+}
+
+/// A fence from the values of its record and its fencer; `None` if there is none.
+pub fn decode(node: &NodeName, record: Option<&Value>, fencer: Option<&Value>) -> Option<Entry<Fence>> {
+    let record = record?;
+    let job = serde_json::from_slice::<FenceJob>(&record.data)
+        .map_err(|e| Problem { key: path(node), what: format!("not the record of a fence: {e}") });
+    let fencer = fencer.map(|value| fencer_name(node, value)).transpose();
+    Some(match (job, fencer) {
+        (Ok(job), Ok(fencer)) => {
+            Entry::Good(Fence { node: node.clone(), job, version: record.version, fencer })
+        }
+        (job, fencer) => Entry::Bad(job.err().into_iter().chain(fencer.err()).collect()),
+    })
+}
+
+fn fencer_name(node: &NodeName, value: &Value) -> Result<NodeName, Problem> {
+    let text = String::from_utf8_lossy(&value.data);
+    text.trim().parse().map_err(|e| Problem { key: fencer_path(node), what: format!("{e}") })
+}
+
+/// Reads the fence of a node as it is now.
+pub async fn read(store: &dyn Store, node: &NodeName) -> Result<Option<Entry<Fence>>, StoreError> {
+    let values = store.get_many(&paths(node)).await?;
+    let value = |i: usize| values.get(i).and_then(Option::as_ref);
+    Ok(decode(node, value(0), value(1)))
+}
+
+/// Declares a node dead and takes the job: its record, its fencer and `daemonstate` = `dead`, all or nothing. Conflicts if
+/// the node's state or its keepalive moved since `seen`, or if there is a fence of it already.
+pub fn begin(seen: &Node, me: &NodeName, job: &FenceJob) -> Transaction {
+    let mut txn = Transaction::default();
+    txn.create(path(&seen.name), json(job));
+    create_fencer(&mut txn, &seen.name, me);
+    txn.ops.extend(node::expect_silence(seen).ops);
+    txn.ops.extend(node::declare_dead(seen).ops);
+    txn
+}
+
+/// Takes over a job whose fencer is gone, or is this node in an earlier life. `job` is recorded in the same transaction (with
+/// another `by`), so that whatever the earlier fencer still tries conflicts.
+pub fn take_over(fence: &Fence, me: &NodeName, job: &FenceJob) -> Transaction {
+    let mut txn = Transaction::default();
+    txn.set(path(&fence.node), json(job), Some(fence.version));
+    if fence.fencer.as_ref() == Some(me) {
+        txn.delete(fencer_path(&fence.node), None);
+    }
+    create_fencer(&mut txn, &fence.node, me);
+    txn
+}
+
+/// Records a step. Conflicts if the record has moved since, or nobody holds the job any more: then look who does.
+pub fn record(fence: &Fence, job: &FenceJob) -> Transaction {
+    let mut txn = Transaction::default();
+    txn.check(fencer_path(&fence.node), Check::Exists);
+    txn.set(path(&fence.node), json(job), Some(fence.version));
+    txn
+}
+
+/// Part of another transaction: it is done only while the fence's record is as it was seen, and its job is held.
+pub fn expect(fence: &Fence) -> Transaction {
+    let mut txn = Transaction::default();
+    txn.check(fencer_path(&fence.node), Check::Exists);
+    txn.check(path(&fence.node), Check::Version(fence.version));
+    txn
+}
+
+/// Ends a job, done or cancelled: record and fencer are removed.
+pub fn finish(fence: &Fence) -> Transaction {
+    let mut txn = Transaction::default();
+    if fence.fencer.is_some() {
+        txn.delete(fencer_path(&fence.node), None);
+    }
+    txn.delete(path(&fence.node), Some(fence.version));
+    txn
+}
+
+/// An operator's word that a node is dead: set in the record of its fence, or in a new one that waits for a fencer; then the
+/// node is declared dead in the same transaction, unless its keepalive or state moved since `seen`.
+pub fn confirm_dead(seen: &Node, fence: Option<&Fence>, job: &FenceJob) -> Transaction {
+    let mut txn = Transaction::default();
+    let job = FenceJob { confirmed_dead: true, ..job.clone() };
+    match fence {
+        Some(fence) => txn.set(path(&fence.node), json(&job), Some(fence.version)),
+        None => {
+            txn.create(path(&seen.name), json(&job));
+            txn.ops.extend(node::expect_silence(seen).ops);
+            txn.ops.extend(node::declare_dead(seen).ops);
+        }
+    }
+    txn
+}
+
+fn create_fencer(txn: &mut Transaction, node: &NodeName, me: &NodeName) {
+    let data = me.as_str().into();
+    txn.ops.push(Op::Create { path: fencer_path(node), data, mode: CreateMode::Ephemeral });
+}
+
+fn json(job: &FenceJob) -> Vec<u8> {
+    // A struct of text and numbers always has a JSON form.
+    serde_json::to_vec(job).unwrap_or_default()
+}

@@ -1,0 +1,188 @@
+use std::sync::Arc;
+
+use pvc_core::model::{DaemonMode, DaemonState, FenceStep, NodeReport, Proof, StaticData};
+
+use super::*;
+use crate::{
+    CommitError,
+    memory::{MemoryStore, MemoryTree},
+    schema::{primary, root},
+};
+
+fn name(text: &str) -> NodeName {
+    text.parse().unwrap()
+}
+
+fn job(step: FenceStep, by: &str) -> FenceJob {
+    FenceJob { step, instance: Some("i1".into()), by: by.into(), at_unix_s: 7, confirmed_dead: false }
+}
+
+fn proven() -> FenceStep {
+    FenceStep::Proven { proof: Proof::PowerOff }
+}
+
+/// Node `x`, to be fenced, and two clients.
+async fn world() -> (Arc<MemoryStore>, Arc<MemoryStore>) {
+    let tree = MemoryTree::new();
+    let (a, b) = (tree.client(), tree.client());
+    root::init(&*a).await.unwrap();
+    let registration = node::Registration {
+        name: name("x"),
+        mode: DaemonMode::Coordinator,
+        static_data: "8 6.1.0 GNU/Linux x86_64".parse::<StaticData>().unwrap(),
+        ipmi: node::Ipmi { hostname: "bmc-x".into(), username: "admin".into(), password: "secret".into() },
+    };
+    node::register(&*a, &registration).await.unwrap();
+    (a, b)
+}
+
+async fn seen(store: &dyn Store) -> Node {
+    node::read(store, &name("x")).await.unwrap().unwrap().good().unwrap().clone()
+}
+
+async fn fence(store: &dyn Store) -> Option<Fence> {
+    read(store, &name("x")).await.unwrap().map(|entry| entry.good().expect("readable").clone())
+}
+
+fn conflicts<T>(outcome: &Result<T, CommitError>) -> bool {
+    matches!(outcome, Err(CommitError::Conflict { .. }))
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_two_fencers_one_begins_and_the_node_is_dead() {
+    let (a, b) = world().await;
+    let node = seen(&*a).await;
+    a.commit(begin(&node, &name("a"), &job(FenceStep::Shooting, "a"))).await.unwrap();
+    assert!(conflicts(&b.commit(begin(&node, &name("b"), &job(FenceStep::Shooting, "b"))).await));
+    assert_eq!(seen(&*a).await.daemon_state.value, DaemonState::Dead);
+    let held = fence(&*b).await.unwrap();
+    assert_eq!((held.fencer, held.job), (Some(name("a")), job(FenceStep::Shooting, "a")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_keepalive_or_a_new_state_since_the_silence_was_seen_prevents_the_fence() {
+    for state_moved in [false, true] {
+        let (a, b) = world().await;
+        let node = seen(&*a).await;
+        if state_moved {
+            b.commit(node::set_daemon_state(&name("x"), DaemonState::Stop)).await.unwrap();
+        } else {
+            b.commit(node::report(&name("x"), &NodeReport::default(), None)).await.unwrap();
+        }
+        let outcome = a.commit(begin(&node, &name("a"), &job(FenceStep::Shooting, "a"))).await;
+        assert!(conflicts(&outcome), "{outcome:?}");
+        assert!(fence(&*a).await.is_none());
+        assert_ne!(seen(&*a).await.daemon_state.value, DaemonState::Dead);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dead_fencers_job_is_taken_over_and_what_it_still_tries_conflicts() {
+    let (a, b) = world().await;
+    a.commit(begin(&seen(&*a).await, &name("a"), &job(FenceStep::Shooting, "a"))).await.unwrap();
+    let as_a_saw_it = fence(&*a).await.unwrap();
+    assert!(conflicts(&b.commit(take_over(&as_a_saw_it, &name("b"), &as_a_saw_it.job)).await), "a has it");
+    a.expire();
+    assert!(conflicts(&a.commit(record(&as_a_saw_it, &job(proven(), "a"))).await), "nobody has it");
+    let orphan = fence(&*b).await.unwrap();
+    assert_eq!(orphan.fencer, None);
+    b.commit(take_over(&orphan, &name("b"), &job(FenceStep::Shooting, "b"))).await.unwrap();
+    assert!(conflicts(&a.commit(record(&as_a_saw_it, &job(proven(), "a"))).await), "b has it");
+    let held = fence(&*b).await.unwrap();
+    b.commit(record(&held, &job(proven(), "b"))).await.unwrap();
+    assert!(conflicts(&b.commit(finish(&held)).await), "the record has moved");
+    let done = fence(&*b).await.unwrap();
+    assert_eq!(done.job.step, proven());
+    b.commit(finish(&done)).await.unwrap();
+    assert!(fence(&*b).await.is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fencer_that_starts_again_replaces_its_own_earlier_session() {
+    let (a, again) = world().await;
+    a.commit(begin(&seen(&*a).await, &name("a"), &job(FenceStep::Shooting, "a"))).await.unwrap();
+    let found = fence(&*again).await.unwrap();
+    again.commit(take_over(&found, &name("a"), &found.job)).await.unwrap();
+    a.expire();
+    let held = fence(&*again).await.unwrap();
+    assert_eq!(held.fencer, Some(name("a")), "the old session's end does not end the new life's hold");
+    again.commit(record(&held, &job(proven(), "a"))).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_operators_word_is_kept_in_the_record_or_makes_one() {
+    let (a, b) = world().await;
+    let node = seen(&*a).await;
+    b.commit(confirm_dead(&node, None, &job(FenceStep::Shooting, "operator"))).await.unwrap();
+    let waiting = fence(&*a).await.unwrap();
+    assert!(waiting.job.confirmed_dead && waiting.fencer.is_none());
+    assert_eq!(seen(&*a).await.daemon_state.value, DaemonState::Dead);
+
+    a.commit(take_over(&waiting, &name("a"), &waiting.job)).await.unwrap();
+    let failed = FenceStep::Failed { reason: "no answer".into(), attempts: 2 };
+    let held = fence(&*a).await.unwrap();
+    a.commit(record(&held, &job(failed, "a"))).await.unwrap();
+    let failed = fence(&*b).await.unwrap();
+    b.commit(confirm_dead(&seen(&*b).await, Some(&failed), &failed.job)).await.unwrap();
+    assert!(fence(&*a).await.unwrap().job.confirmed_dead);
+    assert!(
+        conflicts(&b.commit(confirm_dead(&node, Some(&failed), &failed.job)).await),
+        "decided from an old record"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unreadable_record_is_a_problem_that_names_its_key() {
+    let (a, _) = world().await;
+    a.commit(begin(&seen(&*a).await, &name("a"), &job(FenceStep::Shooting, "a"))).await.unwrap();
+    let mut txn = Transaction::default();
+    txn.set("/pvc/fence/x", "rubbish", None);
+    a.commit(txn).await.unwrap();
+    let Some(Entry::Bad(problems)) = read(&*a, &name("x")).await.unwrap() else {
+        panic!("rubbish is no record")
+    };
+    assert_eq!(problems[0].key, "/pvc/fence/x");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fencer_reads_how_to_power_a_node_off_and_no_output_shows_the_password() {
+    let (a, _) = world().await;
+    let ipmi = node::read_ipmi(&*a, &name("x")).await.unwrap();
+    assert_eq!(
+        (ipmi.hostname.as_str(), ipmi.username.as_str(), ipmi.password.as_str()),
+        ("bmc-x", "admin", "secret")
+    );
+    assert!(!format!("{ipmi:?} {:?}", seen(&*a).await).contains("secret"));
+    let absent = node::read_ipmi(&*a, &name("y")).await.unwrap();
+    assert_eq!(absent, node::Ipmi::default());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_tenure_of_the_primary_is_ended_only_by_itself_or_its_session() {
+    let (a, b) = world().await;
+    for (client, node) in [(&a, "a"), (&b, "b")] {
+        let registration = node::Registration {
+            name: name(node),
+            mode: DaemonMode::Coordinator,
+            static_data: "8 6.1.0 GNU/Linux x86_64".parse::<StaticData>().unwrap(),
+            ipmi: node::Ipmi::default(),
+        };
+        node::register(&**client, &registration).await.unwrap();
+    }
+    a.commit(primary::take(&name("a"), false)).await.unwrap();
+    assert!(conflicts(&b.commit(primary::take(&name("b"), false)).await));
+    assert!(conflicts(&b.commit(primary::take(&name("b"), true)).await), "b never had it");
+    a.expire();
+    b.commit(primary::take(&name("b"), false)).await.unwrap();
+    assert!(conflicts(&a.commit(primary::release(&name("a"))).await), "it is b's now");
+    let holder = b.get(primary::HOLDER).await.unwrap();
+    assert_eq!(primary::decode_holder(holder.as_ref()), Some(name("b")));
+    b.commit(primary::release(&name("b"))).await.unwrap();
+    assert!(a.get(primary::HOLDER).await.unwrap().is_none());
+
+    // Killed and started again: the key of the earlier session is its own.
+    a.commit(primary::take(&name("a"), false)).await.unwrap();
+    b.commit(primary::take(&name("a"), true)).await.unwrap();
+    a.expire();
+    assert!(b.get(primary::HOLDER).await.unwrap().is_some());
+}

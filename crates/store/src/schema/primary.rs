@@ -1,0 +1,60 @@
+//! Who is primary coordinator: `/pvc/primary` **(ours)** says who holds the addresses, `/primary_node` who shall (and, to old
+//! clients, who does).
+//!
+//! `/pvc/primary` is ephemeral, and so is a guard of the holder's name beside it, `/pvc/primary_held/<node>`: both appear
+//! and vanish together, so a release can be checked to remove this node's own tenure and never that of a successor who
+//! took over when a session had ended unnoticed.
+
+use pvc_core::model::{Field, NodeName, RouterState};
+
+use super::{node, root};
+use crate::{CreateMode, Op, Transaction, Value};
+
+/// Who holds the floating addresses and what goes with them; absent: nobody.
+pub const HOLDER: &str = "/pvc/primary";
+/// The parent of the holder's guard.
+pub const HELD: &str = "/pvc/primary_held";
+
+fn guard(me: &NodeName) -> String {
+    format!("{HELD}/{me}")
+}
+
+/// Who holds it. A key that says nothing understood is held by nobody known, and still cannot be taken.
+pub fn decode_holder(value: Option<&Value>) -> Option<NodeName> {
+    std::str::from_utf8(&value?.data).ok()?.trim().parse().ok()
+}
+
+/// Takes the key with this session; conflicts if somebody holds it. With `again`, which is for a holder that was this node in
+/// an earlier life of its daemon, replaces that tenure, and conflicts if it is not this node's.
+pub fn take(me: &NodeName, again: bool) -> Transaction {
+    let mut txn = Transaction::default();
+    if again {
+        txn.delete(guard(me), None);
+        txn.delete(HOLDER, None);
+    }
+    for path in [HOLDER.to_owned(), guard(me)] {
+        txn.ops.push(Op::Create { path, data: me.as_str().into(), mode: CreateMode::Ephemeral });
+    }
+    txn
+}
+
+/// Ends a node's tenure and says `routerstate` = `secondary`: this node's own, or that of a node that is proven dead. Conflicts
+/// if that node does not hold it (any more).
+pub fn release(holder: &NodeName) -> Transaction {
+    let mut txn = Transaction::default();
+    txn.delete(guard(holder), None);
+    txn.delete(HOLDER, None);
+    txn.ops.extend(node::set_router_state(holder, RouterState::Secondary).ops);
+    txn
+}
+
+/// Writes who shall be primary; `None` = `none`. Conflicts if somebody wished otherwise since `seen`.
+pub fn wish(seen: &Field<Option<NodeName>>, node: Option<&NodeName>) -> Transaction {
+    let data = node.map_or("none", NodeName::as_str);
+    let mut txn = Transaction::default();
+    match seen.version {
+        Some(version) => txn.set(root::PRIMARY_NODE, data, Some(version)),
+        None => txn.create(root::PRIMARY_NODE, data),
+    }
+    txn
+}
