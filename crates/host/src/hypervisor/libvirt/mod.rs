@@ -1,15 +1,22 @@
 //! The real hypervisor: QEMU machines through libvirt.
 //!
-//! The connection is made and kept by `supervisor`, calls get their deadlines from `calls`, `connection` speaks libvirt,
-//! `ffi` knows its C interface. Here is only what each word of the trait means in libvirt's.
+//! `supervisor` makes and keeps the connection, `calls` gives each call its deadline, `connection` speaks to libvirt and
+//! `watch` hears it, `library` and `ffi` know its C interface. Here is only what each word of the trait means in libvirt's.
 
 mod calls;
 mod connection;
 mod ffi;
+mod footprint;
+mod library;
 mod supervisor;
+mod watch;
 mod workers;
 
-use std::{ffi::CString, sync::Arc, time::Duration};
+use std::{
+    ffi::CString,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use async_trait::async_trait;
 use pvc_core::model::{DomainSpec, VmId};
@@ -17,7 +24,8 @@ use tokio::sync::mpsc;
 
 use self::{
     calls::{Changes, Failure, Lane, Link, Target},
-    connection::{Connection, Domain, Fault, Libvirt},
+    connection::{Connection, Domain},
+    library::{Fault, Libvirt},
     supervisor::{Shared, Signal},
 };
 use super::{Event, Hypervisor, HypervisorError, Seen};
@@ -151,8 +159,13 @@ impl Hypervisor for LibvirtHypervisor {
     async fn start(&self, spec: &DomainSpec) -> Result<(), HypervisorError> {
         let (id, xml) = (spec.id, spec.xml.clone());
         let limits = (Lane::Start, self.deadlines.start);
-        self.change(limits, || format!("starting VM {id}"), move |connection| start(connection, id, &xml))
-            .await
+        let give_up = Instant::now() + self.deadlines.ask;
+        self.change(
+            limits,
+            || format!("starting VM {id}"),
+            move |connection| start(connection, id, &xml, give_up),
+        )
+        .await
     }
 
     async fn ask_to_shut_down(&self, id: VmId) -> Result<(), HypervisorError> {
@@ -172,11 +185,18 @@ impl Hypervisor for LibvirtHypervisor {
     }
 }
 
-fn start(connection: &Connection, id: VmId, xml: &str) -> Result<(), Fault> {
-    match connection.create(xml) {
-        // libvirt refuses what exists in several ways, and another VM's name in the same words: the fact decides.
-        Err(fault) if !fault.is_connection() && is_active(connection, id)? => Ok(()),
-        result => result,
+/// How long libvirtd gets before it is asked again for a start that its tidying up was in the way of.
+const TIDYING: Duration = Duration::from_millis(20);
+
+fn start(connection: &Connection, id: VmId, xml: &str, give_up: Instant) -> Result<(), Fault> {
+    loop {
+        match connection.create(xml) {
+            // A moment's matter, and no reason to call a VM failed that is started again after a crash.
+            Err(fault) if fault.is_being_removed() && Instant::now() < give_up => std::thread::sleep(TIDYING),
+            // libvirt refuses what exists in several ways, and another VM's name in the same words: the fact decides.
+            Err(fault) if !fault.is_connection() && is_active(connection, id)? => return Ok(()),
+            result => return result,
+        }
     }
 }
 
