@@ -297,6 +297,8 @@ async fn a_view_never_shows_a_placement_without_the_vm_that_was_placed() {
     let mut views = mirror.views();
     let placing = tokio::spawn(async move {
         for n in 0..300_i32 {
+            // Until all that was before has been read.
+            tokio::time::sleep(Duration::from_millis(20)).await;
             // Makes the mirror read the single keys, the placement's among them, when no VM has changed yet.
             set(&*other, "/primary_node", "none").await;
             tokio::time::sleep(Duration::from_millis(u64::from(n.unsigned_abs() % 5))).await;
