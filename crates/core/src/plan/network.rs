@@ -1,0 +1,286 @@
+//! What this node does next about its own networks: devices, MTUs, the cluster bridge, addresses, the way out, kernel settings.
+//!
+//! ```text
+//!   device up ─► brcluster, with the device's Ethernet address ─► the device's addresses also on the bridge ─► device into
+//!   the bridge ─► its routes to the bridge ─► its addresses off the device ─► other addresses ─► settings ─► default route
+//! ```
+//!
+//! In that order an address that the device already has answers all the time, so that a ZooKeeper connection over it
+//! survives. A network on the cluster network's device lives on the bridge with it: a port of a bridge has no addresses.
+//!
+//! Only ever adds, except what this program made itself: addresses are moved with their device, not removed; a default
+//! route that exists is not doubled; of the kernel's settings only those are changed that routing cannot do without.
+
+#[cfg(test)]
+mod tests;
+
+use std::net::IpAddr;
+
+use crate::model::link::{CLUSTER_BRIDGE, Cidr, HostNetwork, Link, LinkChange};
+
+/// This node's side of one network.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wanted {
+    /// The raw device.
+    pub device: String,
+    /// Its MTU, bytes.
+    pub mtu: u32,
+    /// This node's own address there.
+    pub address: Option<Cidr>,
+}
+
+/// What the configuration wants of this node's networks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wish {
+    /// Towards the world.
+    pub upstream: Wanted,
+    /// Between the nodes.
+    pub cluster: Wanted,
+    /// Between the nodes, for Ceph.
+    pub storage: Wanted,
+    /// The way out, through the upstream network.
+    pub gateway: Option<IpAddr>,
+    /// Whether this node may become the gateway of client networks: a coordinator.
+    pub routes: bool,
+}
+
+impl Wish {
+    /// Where the addresses of a network on `device` belong.
+    pub fn home<'a>(&self, device: &'a str) -> &'a str {
+        if device == self.cluster.device { CLUSTER_BRIDGE } else { device }
+    }
+
+    fn networks(&self) -> [(&'static str, &Wanted); 3] {
+        [("upstream", &self.upstream), ("cluster", &self.cluster), ("storage", &self.storage)]
+    }
+
+    /// The kernel settings that [`plan`] looks at, by path below `/proc/sys`.
+    pub fn sysctls(&self) -> Vec<String> {
+        let mut paths = vec![RP_FILTER_ALL.to_owned()];
+        paths.extend(FORWARDING.map(|(path, _)| path.to_owned()));
+        for device in self.homes() {
+            paths.extend([promote(device), rp_filter(device), accept_ra(device)]);
+        }
+        paths
+    }
+
+    fn homes(&self) -> Vec<&str> {
+        let mut homes: Vec<&str> = self.networks().map(|(_, w)| self.home(&w.device)).into();
+        homes.sort_unstable();
+        homes.dedup();
+        homes
+    }
+}
+
+const RP_FILTER_ALL: &str = "net/ipv4/conf/all/rp_filter";
+
+/// What a router needs; the last lets servers listen on addresses that are elsewhere now.
+const FORWARDING: [(&str, &str); 4] = [
+    ("net/ipv4/ip_forward", "1"),
+    ("net/ipv6/conf/all/forwarding", "1"),
+    ("net/ipv4/ip_nonlocal_bind", "1"),
+    ("net/ipv6/ip_nonlocal_bind", "1"),
+];
+
+fn promote(device: &str) -> String {
+    format!("net/ipv4/conf/{device}/promote_secondaries")
+}
+
+fn rp_filter(device: &str) -> String {
+    format!("net/ipv4/conf/{device}/rp_filter")
+}
+
+fn accept_ra(device: &str) -> String {
+    format!("net/ipv6/conf/{device}/accept_ra")
+}
+
+/// What to do next.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Next {
+    /// As wished.
+    Settled,
+    /// Do this, then look again.
+    Do(LinkChange, &'static str),
+    /// It cannot be as wished until somebody changes the machine or the configuration.
+    Refused(String),
+}
+
+/// Decides the next step.
+pub fn plan(wish: &Wish, seen: &HostNetwork) -> Next {
+    if let Some(reason) = refusal(wish, seen) {
+        return Next::Refused(reason);
+    }
+    let change = devices(wish, seen)
+        .or_else(|| bridge(wish, seen))
+        .or_else(|| addresses(wish, seen))
+        .or_else(|| settings(wish, seen))
+        .or_else(|| way_out(wish, seen));
+    change.map_or(Next::Settled, |(change, why)| Next::Do(change, why))
+}
+
+type Change = Option<(LinkChange, &'static str)>;
+
+fn refusal(wish: &Wish, seen: &HostNetwork) -> Option<String> {
+    let there = || {
+        let names: Vec<&str> = seen.links.iter().map(|l| l.name.as_str()).filter(|n| *n != "lo").collect();
+        if names.is_empty() { "none but lo".to_owned() } else { names.join(", ") }
+    };
+    for (network, wanted) in wish.networks() {
+        if seen.link(&wanted.device).is_none() {
+            return Some(format!(
+                "the {network} network's device {} does not exist (setting \
+                 system.configuration.networking.{network}.device); devices there are: {}",
+                wanted.device,
+                there()
+            ));
+        }
+    }
+    let device = seen.link(&wish.cluster.device)?;
+    match (&device.master, device.is_bridge) {
+        _ if device.name == CLUSTER_BRIDGE => Some(format!(
+            "the cluster network's device must be the one below {CLUSTER_BRIDGE}, which this program makes itself"
+        )),
+        (_, true) => Some(format!(
+            "the cluster network's device {} is a bridge and cannot be a port of {CLUSTER_BRIDGE}; name the device below it",
+            device.name
+        )),
+        (Some(master), _) if master != CLUSTER_BRIDGE => Some(format!(
+            "the cluster network's device {} is a port of {master}; take it out of it, or name {master} if that is a bond",
+            device.name
+        )),
+        _ => match seen.link(CLUSTER_BRIDGE) {
+            Some(other) if !other.is_bridge => {
+                Some(format!("a device called {CLUSTER_BRIDGE} exists, and it is not a bridge"))
+            }
+            _ => None,
+        },
+    }
+}
+
+fn devices(wish: &Wish, seen: &HostNetwork) -> Change {
+    wish.networks().into_iter().find_map(|(_, wanted)| {
+        let link = seen.link(&wanted.device)?;
+        let device = link.name.clone();
+        if link.mtu != wanted.mtu {
+            return Some((LinkChange::SetMtu { device, mtu: wanted.mtu }, "as configured"));
+        }
+        (!link.up).then_some((LinkChange::SetUp { device }, "a network is on it"))
+    })
+}
+
+fn bridge(wish: &Wish, seen: &HostNetwork) -> Change {
+    let device = seen.link(&wish.cluster.device)?;
+    let Some(bridge) = seen.link(CLUSTER_BRIDGE) else {
+        let change = LinkChange::AddBridge { name: CLUSTER_BRIDGE.into(), mac: device.mac };
+        return Some((
+            change,
+            "the cluster network is on it; neighbours keep the Ethernet address they know",
+        ));
+    };
+    let enslaved = device.master.is_some();
+    if enslaved && bridge.mtu != wish.cluster.mtu {
+        let change = LinkChange::SetMtu { device: bridge.name.clone(), mtu: wish.cluster.mtu };
+        return Some((change, "as configured for the cluster network"));
+    }
+    if !bridge.up {
+        return Some((LinkChange::SetUp { device: bridge.name.clone() }, "the cluster network is on it"));
+    }
+    let promote = promote(CLUSTER_BRIDGE);
+    if seen.sysctls.get(&promote).is_some_and(|v| v == "0") {
+        return Some((LinkChange::SetSysctl { path: promote, value: "1".into() }, KEEP_OTHERS));
+    }
+    let mut moving = device.addresses.iter().filter(|a| moves(a));
+    if let Some(missing) = moving.clone().find(|a| !bridge.has(a.cidr)) {
+        let change = LinkChange::SetAddress {
+            device: bridge.name.clone(),
+            cidr: missing.cidr,
+            lifetime_s: missing.lifetime_s,
+        };
+        return Some((
+            change,
+            "its device is becoming a port of the bridge, and it must answer all the time",
+        ));
+    }
+    if !enslaved {
+        let change = LinkChange::Enslave { device: device.name.clone(), bridge: bridge.name.clone() };
+        return Some((change, "the cluster network is on the bridge"));
+    }
+    if seen.routes.iter().any(|r| r.device == device.name) {
+        let change = LinkChange::MoveRoutes { from: device.name.clone(), to: bridge.name.clone() };
+        return Some((change, "a port of a bridge has no routes"));
+    }
+    let moved = moving.next()?;
+    let change = LinkChange::RemoveAddress { device: device.name.clone(), cidr: moved.cidr };
+    Some((change, "it has moved to the bridge"))
+}
+
+const KEEP_OTHERS: &str = "removing one address of a network must not remove its others";
+
+/// An IPv6 address that was learnt from a router is learnt again on the bridge; a link-local one belongs to its device.
+fn moves(assigned: &crate::model::link::Assigned) -> bool {
+    let learnt = assigned.cidr.address.is_ipv6() && assigned.lifetime_s.is_some();
+    assigned.cidr.is_global() && !learnt
+}
+
+fn addresses(wish: &Wish, seen: &HostNetwork) -> Change {
+    wish.networks().into_iter().find_map(|(_, wanted)| {
+        let cidr = wanted.address?;
+        let home = seen.link(wish.home(&wanted.device))?;
+        let permanent = home.addresses.iter().any(|a| a.cidr == cidr && a.lifetime_s.is_none());
+        let change = LinkChange::SetAddress { device: home.name.clone(), cidr, lifetime_s: None };
+        (!permanent).then_some((change, "this node's own address"))
+    })
+}
+
+fn settings(wish: &Wish, seen: &HostNetwork) -> Change {
+    let is = |path: &str, value: &str| seen.sysctls.get(path).is_some_and(|v| v == value);
+    let set =
+        |path: String, value: &str, why| Some((LinkChange::SetSysctl { path, value: value.into() }, why));
+    for device in wish.homes() {
+        if is(&promote(device), "0") {
+            return set(promote(device), "1", KEEP_OTHERS);
+        }
+        if !wish.routes {
+            continue;
+        }
+        // The larger of "all" and the device's own counts: 1 is strict, 2 is loose.
+        let strict = is(&rp_filter(device), "1") || is(&rp_filter(device), "0") && is(RP_FILTER_ALL, "1");
+        if strict && !is(RP_FILTER_ALL, "2") {
+            return set(rp_filter(device), "2", "answers may come in by another way than requests went out");
+        }
+        // 1 means "unless forwarding": an address and a way out learnt from a router would be lost.
+        if is(&accept_ra(device), "1") {
+            return set(accept_ra(device), "2", "what routers announce counts although this node forwards");
+        }
+    }
+    if wish.routes
+        && let Some((path, value)) =
+            FORWARDING.iter().find(|(path, value)| seen.sysctls.contains_key(*path) && !is(path, value))
+    {
+        return set((*path).to_owned(), value, "a coordinator may become the gateway of client networks");
+    }
+    None
+}
+
+fn way_out(wish: &Wish, seen: &HostNetwork) -> Change {
+    let defaults = || seen.routes.iter().filter(|r| r.destination.is_none());
+    let reaches = |link: &Link, via: IpAddr| link.addresses.iter().any(|a| a.cidr.contains(via));
+    let stale = defaults().filter(|r| r.ours).find_map(|r| {
+        let via = r.gateway?;
+        let reachable = seen.link(&r.device).is_some_and(|link| reaches(link, via));
+        (!reachable || wish.gateway != Some(via)).then_some((via, r.device.clone()))
+    });
+    if let Some((via, device)) = stale {
+        let change = LinkChange::RemoveDefaultRoute { via, device };
+        return Some((change, "it was made by this program, and its gateway is out of reach now"));
+    }
+    let via = wish.gateway?;
+    let home = seen.link(wish.home(&wish.upstream.device))?;
+    let other = defaults().any(|r| r.gateway.is_none_or(|g| g.is_ipv4() == via.is_ipv4()));
+    // Without an address there (`address: None`) only the primary reaches the gateway, by the floating address.
+    if other || !reaches(home, via) {
+        return None;
+    }
+    let change = LinkChange::AddDefaultRoute { via, device: home.name.clone() };
+    Some((change, "the upstream network's gateway, and there is no other way out"))
+}

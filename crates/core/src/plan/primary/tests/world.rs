@@ -1,0 +1,371 @@
+//! A cluster of coordinators whose daemons do what [`plan`] says, on a tree with sessions, with a kernel that ends lifetimes late, in
+//! steps of a tenth of a second. Faults come as [`Event`]s; each round checks that at most one node has the addresses.
+
+use super::*;
+use proptest::test_runner::TestCaseError;
+
+/// Tenths of a second.
+type Tick = u64;
+
+const SESSION: Tick = 100;
+/// How late the kernel may remove an address.
+const KERNEL_LATE: Tick = 3;
+/// After so long without answers a client notices.
+const NOTICE: Tick = 40;
+const HEARTBEAT: Tick = 10;
+
+#[derive(Debug, Clone)]
+pub(super) enum Event {
+    /// kill -9 of the daemon.
+    Kill(usize),
+    /// The daemon starts, if it does not run.
+    Restart(usize),
+    /// No way to the store.
+    Cut(usize),
+    Heal(usize),
+    /// All processes; the kernel goes on.
+    Freeze(usize),
+    Thaw(usize),
+    /// The daemon stops in order.
+    Stop(usize),
+    /// Power off, with proof, by somebody else.
+    Fence(usize),
+    Wish(Option<usize>),
+}
+
+#[derive(Debug, Clone)]
+struct Machine {
+    name: NodeName,
+    daemon: Option<Daemon>,
+    frozen: bool,
+    cut: bool,
+    /// When the floating addresses' lifetimes end.
+    addresses: Option<Tick>,
+    daemon_state: DaemonState,
+    router_state: RouterState,
+}
+
+#[derive(Debug, Clone)]
+struct Daemon {
+    session: u64,
+    tenure: Option<i64>,
+    last_answer: Tick,
+    inherited: bool,
+    services: bool,
+    stopping: bool,
+    past: Past,
+    view: ClusterView,
+}
+
+#[derive(Debug)]
+pub(super) struct World {
+    now: Tick,
+    random: u64,
+    zxid: i64,
+    wish: (Option<usize>, i64),
+    holder: Option<(usize, u64)>,
+    sessions: BTreeMap<u64, Tick>,
+    fenced: BTreeMap<NodeName, Entry<Fence>>,
+    machines: Vec<Machine>,
+}
+
+fn moment(tick: Tick) -> Moment {
+    Moment(Duration::from_millis(tick * 100))
+}
+
+impl World {
+    pub(super) fn new(nodes: usize, seed: u64) -> Self {
+        let machine = |n: usize| Machine {
+            name: name(["a", "b", "c"][n]),
+            daemon: None,
+            frozen: false,
+            cut: false,
+            addresses: None,
+            daemon_state: DaemonState::Stop,
+            router_state: RouterState::Secondary,
+        };
+        let mut world = Self {
+            now: 1000,
+            random: seed | 1,
+            zxid: 1,
+            wish: (None, 1),
+            holder: None,
+            sessions: BTreeMap::new(),
+            fenced: BTreeMap::new(),
+            machines: (0..nodes).map(machine).collect(),
+        };
+        (0..nodes).for_each(|n| world.happen(Event::Restart(n)));
+        world
+    }
+
+    fn chance(&mut self, of: u64) -> bool {
+        self.random ^= self.random << 13;
+        self.random ^= self.random >> 7;
+        self.random ^= self.random << 17;
+        self.random.is_multiple_of(of)
+    }
+
+    fn write(&mut self) -> i64 {
+        self.zxid += 1;
+        self.zxid
+    }
+
+    fn open_session(&mut self) -> u64 {
+        let session = self.write().unsigned_abs();
+        self.sessions.insert(session, self.now);
+        session
+    }
+
+    pub(super) fn happen(&mut self, event: Event) {
+        let count = self.machines.len();
+        let there = |n: usize| n % count;
+        match event {
+            Event::Kill(n) => self.machines[there(n)].daemon = None,
+            Event::Cut(n) => self.machines[there(n)].cut = true,
+            Event::Heal(n) => self.machines[there(n)].cut = false,
+            Event::Freeze(n) => self.machines[there(n)].frozen = true,
+            Event::Thaw(n) => self.machines[there(n)].frozen = false,
+            Event::Stop(n) => {
+                if let Some(daemon) = &mut self.machines[there(n)].daemon {
+                    daemon.stopping = true;
+                }
+            }
+            Event::Restart(n) => self.restart(there(n)),
+            Event::Fence(n) => {
+                let machine = &mut self.machines[there(n)];
+                (machine.daemon, machine.addresses, machine.frozen) = (None, None, false);
+                machine.daemon_state = DaemonState::Dead;
+                let node = machine.name.clone();
+                let step = FenceStep::Proven { proof: Proof::PowerOff };
+                let job =
+                    FenceJob { step, instance: None, by: "x".into(), at_unix_s: 0, confirmed_dead: false };
+                self.fenced.insert(node.clone(), Entry::Good(Fence { node, job, version: 0, fencer: None }));
+            }
+            Event::Wish(n) => self.wish = (n.map(there), self.write()),
+        }
+    }
+
+    fn restart(&mut self, n: usize) {
+        let machine = &self.machines[n];
+        if machine.cut || machine.frozen || machine.daemon.as_ref().is_some_and(|d| !d.stopping) {
+            return;
+        }
+        let inherited = machine.addresses.is_some();
+        let session = self.open_session();
+        self.machines[n].daemon_state = DaemonState::Run;
+        self.machines[n].router_state = RouterState::Secondary;
+        self.machines[n].daemon = Some(Daemon {
+            session,
+            tenure: None,
+            last_answer: self.now,
+            inherited,
+            services: false,
+            stopping: false,
+            past: Past::default(),
+            view: self.view(),
+        });
+    }
+
+    /// Lets time pass.
+    pub(super) fn run(&mut self, ticks: u32) -> Result<(), TestCaseError> {
+        for _ in 0..ticks {
+            self.now += 1;
+            for machine in &mut self.machines {
+                machine.addresses = machine.addresses.filter(|end| self.now < end + KERNEL_LATE);
+            }
+            self.end_sessions();
+            let first = usize::from(self.chance(2));
+            for i in 0..self.machines.len() {
+                self.live((i + first) % self.machines.len())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// As early as the servers ever do.
+    fn end_sessions(&mut self) {
+        let now = self.now;
+        self.sessions.retain(|_, touched| now < *touched + SESSION);
+        self.holder = self.holder.filter(|(_, session)| self.sessions.contains_key(session));
+    }
+
+    /// One machine's daemon lives for a tick.
+    fn live(&mut self, n: usize) -> Result<(), TestCaseError> {
+        let machine = &self.machines[n];
+        if machine.frozen {
+            return Ok(());
+        }
+        let cut = machine.cut;
+        let Some(mut daemon) = machine.daemon.clone() else { return Ok(()) };
+        if !cut {
+            if !self.sessions.contains_key(&daemon.session) {
+                daemon.session = self.open_session();
+                daemon.tenure = None;
+                daemon.last_answer = self.now;
+            }
+            if self.now >= daemon.last_answer + HEARTBEAT {
+                self.sessions.insert(daemon.session, self.now);
+                daemon.last_answer = self.now;
+            }
+            // The mirror may lag.
+            if !self.chance(4) {
+                daemon.view = self.view();
+            }
+        }
+        self.machines[n].daemon = Some(daemon);
+        for _ in 0..12 {
+            if !self.step(n) {
+                break;
+            }
+            let holders = self.holders();
+            if holders.len() > 1 {
+                return Err(TestCaseError::fail(format!("{holders:?} have the addresses\n{self:#?}")));
+            }
+        }
+        Ok(())
+    }
+
+    /// One step of a plan; false if there is none to do now.
+    fn step(&mut self, n: usize) -> bool {
+        let now = self.now;
+        let machine = &self.machines[n];
+        let me = machine.name.clone();
+        let Some(mut daemon) = machine.daemon.clone() else { return false };
+        let cut = machine.cut;
+        let current = now < daemon.last_answer + NOTICE;
+        if current {
+            daemon.past.saw(&daemon.view, moment(now));
+            let holds = daemon.view.primary_holder.as_ref() == Some(&me);
+            daemon.tenure = daemon.tenure.filter(|_| holds);
+        }
+        let (session, last_answer) = (Duration::from_millis(SESSION * 100), moment(daemon.last_answer));
+        let lifetime = lifetime_s(last_answer, session, moment(now));
+        let held = match machine.addresses {
+            None => Held::default(),
+            Some(end) => {
+                let fresh = lifetime.is_none_or(|l| now + u64::from(l) * 10 <= end + 20);
+                Held { any: true, all: true, fresh, inherited: daemon.inherited }
+            }
+        };
+        let planned = plan(&Facts {
+            me: &me,
+            runs: !daemon.stopping,
+            view: &daemon.view,
+            view_is_current: current,
+            tenure: daemon.tenure,
+            keep_until: Some(keep_until(last_answer, session)),
+            held,
+            services: daemon.services,
+            past: &daemon.past,
+            now: moment(now),
+        });
+        let Next::Do(step) = planned.next else {
+            let over = daemon.stopping && daemon.tenure.is_none() && !held.any;
+            if over {
+                self.sessions.remove(&daemon.session);
+                self.machines[n].daemon_state = DaemonState::Stop;
+            }
+            self.machines[n].daemon = (!over).then_some(daemon);
+            return false;
+        };
+        let done = match &step {
+            Step::Hold => {
+                daemon.inherited = false;
+                self.machines[n].addresses = lifetime.map(|l| now + u64::from(l) * 10);
+                lifetime.is_some()
+            }
+            Step::Drop => {
+                daemon.inherited = false;
+                self.machines[n].addresses = None;
+                true
+            }
+            Step::StartServices | Step::StopServices => {
+                daemon.services = step == Step::StartServices;
+                true
+            }
+            _ if cut => false,
+            _ => self.commit(n, &mut daemon, &step),
+        };
+        if done && !cut {
+            daemon.last_answer =
+                daemon.last_answer.max(self.sessions.get(&daemon.session).copied().unwrap_or(0));
+        }
+        self.machines[n].daemon = Some(daemon);
+        done
+    }
+
+    /// A transaction, and the mirror that shows it.
+    fn commit(&mut self, n: usize, daemon: &mut Daemon, step: &Step) -> bool {
+        let holder = self.holder.map(|(n, _)| n);
+        let done = match step {
+            Step::Take { again } => {
+                let possible = if *again { holder == Some(n) } else { holder.is_none() };
+                if possible {
+                    self.holder = Some((n, daemon.session));
+                    daemon.tenure = Some(self.write());
+                }
+                possible
+            }
+            Step::Discharge(dead) => {
+                let possible = holder.is_some_and(|h| self.machines[h].name == *dead);
+                if possible {
+                    self.holder = None;
+                    self.zxid += 1;
+                }
+                possible
+            }
+            Step::Release => {
+                let possible = holder == Some(n);
+                if possible {
+                    self.holder = None;
+                    self.machines[n].router_state = RouterState::Secondary;
+                    daemon.past.stepped_down(moment(self.now));
+                    daemon.tenure = None;
+                    self.zxid += 1;
+                }
+                possible
+            }
+            Step::Answer => {
+                let possible = self.wish.1 == daemon.view.primary_node.zxid;
+                if possible {
+                    self.wish = (Some(n), self.write());
+                }
+                possible
+            }
+            Step::Say(state) => {
+                self.machines[n].router_state = *state;
+                self.zxid += 1;
+                true
+            }
+            Step::Hold | Step::Drop | Step::StartServices | Step::StopServices => true,
+        };
+        // A commit is an answer, and the mirror catches up before the next step; a conflict is looked at in the next tick.
+        self.sessions.insert(daemon.session, self.now);
+        daemon.last_answer = self.now;
+        daemon.view = self.view();
+        done
+    }
+
+    fn view(&self) -> ClusterView {
+        let entry = |m: &Machine| (m.name.clone(), node(m.name.as_str(), m.daemon_state, m.router_state));
+        ClusterView {
+            nodes: Arc::new(self.machines.iter().map(entry).collect()),
+            primary_node: field(self.wish.0.map(|n| self.machines[n].name.clone()), self.wish.1),
+            primary_holder: self.holder.map(|(n, _)| self.machines[n].name.clone()),
+            fences: Arc::new(self.fenced.clone()),
+            ..ClusterView::default()
+        }
+    }
+
+    pub(super) fn holders(&self) -> Vec<usize> {
+        (0..self.machines.len()).filter(|n| self.machines[*n].addresses.is_some()).collect()
+    }
+
+    pub(super) fn wish(&self) -> Option<usize> {
+        self.wish.0
+    }
+
+    pub(super) fn router_states(&self, state: RouterState) -> Vec<usize> {
+        (0..self.machines.len()).filter(|n| self.machines[*n].router_state == state).collect()
+    }
+}
