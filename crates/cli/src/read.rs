@@ -1,6 +1,9 @@
 //! Reads what a command needs and no more: a few requests with many keys each, no mirror of the whole tree.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::{SystemTime, UNIX_EPOCH},
+};
 
 use pvc_core::{
     command::{Refusal, RefusalKind, Roster, find},
@@ -20,18 +23,73 @@ pub(crate) struct Nodes {
     pub(crate) good: Vec<Node>,
     /// Those whose keys are not in order.
     pub(crate) bad: Vec<(String, Vec<Problem>)>,
+    /// When they were read, by this machine's clock.
+    now_unix_s: u64,
+}
+
+/// Who reports to be running a VM.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub(crate) struct Runners {
+    /// Nodes whose daemons work.
+    pub(crate) now: Vec<NodeName>,
+    /// Nodes whose daemons said so before they stopped.
+    pub(crate) before: Vec<NodeName>,
+}
+
+impl Runners {
+    /// Names for people: those that are only remembered with a question mark, nobody as `-`.
+    pub(crate) fn words(&self) -> String {
+        let now = self.now.iter().map(NodeName::to_string);
+        let names: Vec<String> = now.chain(self.before.iter().map(|node| format!("{node}?"))).collect();
+        if names.is_empty() { "-".to_owned() } else { names.join(",") }
+    }
+}
+
+/// A silence worth a word. It is a hint for people and by two clocks; nothing is ever decided from it.
+const SUSPICIOUS_S: u64 = 30;
+
+/// What to say of a silent node.
+pub(crate) fn silent(silence_s: u64) -> String {
+    format!("nothing has been heard of its daemon for {silence_s} s (by its clock and this machine's)")
 }
 
 impl Nodes {
-    /// Which nodes report to be running which VMs. Only daemons that work are believed.
-    pub(crate) fn running(&self) -> BTreeMap<VmId, Vec<NodeName>> {
-        let mut running: BTreeMap<VmId, Vec<NodeName>> = BTreeMap::new();
-        for node in self.good.iter().filter(|node| node.daemon_state.value == DaemonState::Run) {
+    /// Who runs what, as far as the nodes report it.
+    pub(crate) fn runners(&self) -> BTreeMap<VmId, Runners> {
+        let mut all: BTreeMap<VmId, Runners> = BTreeMap::new();
+        for node in &self.good {
             for id in node.report.running.iter().collect::<BTreeSet<_>>() {
-                running.entry(*id).or_default().push(node.name.clone());
+                let runners = all.entry(*id).or_default();
+                match node.daemon_state.value {
+                    DaemonState::Run => runners.now.push(node.name.clone()),
+                    // Guests go on without the daemon.
+                    DaemonState::Init | DaemonState::Shutdown | DaemonState::Stop => {
+                        runners.before.push(node.name.clone());
+                    }
+                    // They ended with the node.
+                    DaemonState::Dead => {}
+                }
             }
         }
-        running
+        all
+    }
+
+    /// For how long nothing has been heard of a node whose daemon should be running, in seconds; `None` if all is well.
+    pub(crate) fn silent_s(&self, name: &NodeName) -> Option<u64> {
+        let node = self.get(name)?;
+        let heard = node.report.keepalive_unix_s;
+        let expected = node.daemon_state.value == DaemonState::Run && heard > 0;
+        let silence = self.now_unix_s.saturating_sub(heard);
+        (expected && silence > SUSPICIOUS_S).then_some(silence)
+    }
+
+    /// A line about each node that is silent.
+    pub(crate) fn silences(&self) -> Vec<String> {
+        let line = |node: &Node| {
+            let silence = self.silent_s(&node.name)?;
+            Some(format!("! {}: {}", node.name, silent(silence)))
+        };
+        self.good.iter().filter_map(line).collect()
     }
 
     /// The node of that name.
@@ -78,7 +136,8 @@ impl Connection {
     pub(crate) async fn nodes(&self) -> Result<Nodes, Failure> {
         let mut children = self.children(node::ROOT).await?;
         children.sort_unstable();
-        let mut nodes = Nodes::default();
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let mut nodes = Nodes { now_unix_s: now.as_secs(), ..Nodes::default() };
         let mut names: Vec<NodeName> = Vec::with_capacity(children.len());
         for child in children {
             match child.parse() {

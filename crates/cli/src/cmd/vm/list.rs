@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use pvc_core::model::{DomainDetails, Entry, NodeName, Vm, VmId};
+use pvc_core::model::{DomainDetails, Entry, NodeName, Vm, VmId, VmState};
 use pvc_store::schema::vm;
 use serde::Serialize;
 
@@ -16,7 +16,7 @@ use crate::{
         Out,
         table::{Cell, Look, printable, table},
     },
-    read::{Listed, Listing},
+    read::{Listed, Listing, Runners},
 };
 
 pub(super) async fn list(cluster: &Connection, out: &Out, args: &args::List) -> Result<(), Failure> {
@@ -35,7 +35,7 @@ pub(super) async fn list(cluster: &Connection, out: &Out, args: &args::List) -> 
     if args.limit.is_some() || args.state.is_some() || target.is_some() {
         listing.strays.clear();
     }
-    let running = nodes.running();
+    let running = nodes.runners();
     let details = if args.long { details(cluster, &listing).await? } else { BTreeMap::new() };
     if args.raw {
         return raw(&listing, out);
@@ -43,7 +43,7 @@ pub(super) async fn list(cluster: &Connection, out: &Out, args: &args::List) -> 
     if out.is_json() {
         json(&listing, &running, &details, out)
     } else {
-        people(&listing, &running, &details, args.long, out)
+        people(&listing, &running, &details, args.long, &nodes.silences(), out)
     }
 }
 
@@ -92,27 +92,26 @@ struct VmJson<'a> {
     problems: Vec<String>,
 }
 
-type Running = BTreeMap<VmId, Vec<NodeName>>;
+type Running = BTreeMap<VmId, Runners>;
 type Details = BTreeMap<VmId, Result<DomainDetails, String>>;
 
 fn json(listing: &Listing, running: &Running, details: &Details, out: &Out) -> Result<(), Failure> {
-    let one = |listed: &'_ Listed| -> serde_json::Value {
-        let vm = listed.entry.good();
-        let running_on = running.get(&listed.id).into_iter().flatten().map(NodeName::as_str).collect();
-        let value = VmJson {
-            name: &listed.name,
-            uuid: listed.id,
-            state: vm.map(|vm| vm.state.value.as_str()),
-            node: vm.map(|vm| vm.node.value.as_str()),
-            last_node: vm.and_then(|vm| vm.last_node.value.as_ref()).map(NodeName::as_str),
-            migrated: vm.map(migrated),
-            running_on,
-            details: details.get(&listed.id).and_then(|d| d.as_ref().ok()),
-            problems: problems(listed, details),
-        };
-        serde_json::to_value(value).unwrap_or_default()
-    };
-    out.json(&listing.vms.iter().map(one).collect::<Vec<_>>())
+    out.json(&listing.vms.iter().map(|listed| one(listed, running, details)).collect::<Vec<_>>())
+}
+
+fn one<'a>(listed: &'a Listed, running: &'a Running, details: &'a Details) -> VmJson<'a> {
+    let vm = listed.entry.good();
+    VmJson {
+        name: &listed.name,
+        uuid: listed.id,
+        state: vm.map(|vm| vm.state.value.as_str()),
+        node: vm.map(|vm| vm.node.value.as_str()),
+        last_node: vm.map(|vm| vm.last_node.value.as_ref().map(NodeName::as_str).unwrap_or_default()),
+        migrated: vm.map(migrated),
+        running_on: running.get(&listed.id).into_iter().flat_map(|r| &r.now).map(NodeName::as_str).collect(),
+        details: details.get(&listed.id).and_then(|d| d.as_ref().ok()),
+        problems: problems(listed, details),
+    }
 }
 
 fn people(
@@ -120,6 +119,7 @@ fn people(
     running: &Running,
     details: &Details,
     long: bool,
+    silences: &[String],
     out: &Out,
 ) -> Result<(), Failure> {
     let mut header = vec!["name", "uuid", "asked", "node", "runs on", "migrated"];
@@ -127,7 +127,7 @@ fn people(
         header.extend(["memory", "vcpus", "networks"]);
     }
     let row = |listed: &Listed| {
-        let mut row = vec![Cell::from(&listed.name), listed.id.to_string().into()];
+        let mut row = vec![Cell::from(shown_name(listed)), listed.id.to_string().into()];
         match &listed.entry {
             Entry::Good(vm) => row.extend([
                 Cell::state(vm.state.value.as_str()),
@@ -146,9 +146,13 @@ fn people(
     };
     let rows: Vec<Vec<Cell>> = listing.vms.iter().map(row).collect();
     let mut text = table(&header, &rows, out.colour());
+    for silence in silences {
+        text.push_str(silence);
+        text.push('\n');
+    }
     for listed in &listing.vms {
         for problem in problems(listed, details) {
-            text.push_str(&printable(&format!("? {}: {problem}", listed.name)));
+            text.push_str(&printable(&format!("? {}: {problem}", shown_name(listed))));
             text.push('\n');
         }
     }
@@ -159,6 +163,11 @@ fn people(
     out.write(&text)
 }
 
+/// A VM whose name is lost is still to be seen.
+fn shown_name(listed: &Listed) -> &str {
+    if listed.name.is_empty() { "?" } else { &listed.name }
+}
+
 fn in_definition(details: &DomainDetails) -> [Cell; 3] {
     let number = |n: Option<u64>| n.map_or_else(|| Cell::state("?"), |n| n.to_string().into());
     let sources: Vec<&str> = details.networks.iter().map(|card| card.source.as_str()).collect();
@@ -166,22 +175,21 @@ fn in_definition(details: &DomainDetails) -> [Cell; 3] {
     [number(details.memory_mib), number(details.vcpus.map(u64::from)), sources.into()]
 }
 
-/// The nodes that report to run it. Red: elsewhere than asked; yellow: not where it is asked to.
+/// The nodes that report to run it. Red: elsewhere than asked; yellow: nobody says so now, though it is asked to run.
 fn runs_on(vm: &Vm, running: &Running) -> Cell {
-    use pvc_core::model::VmState::{Delete, Failed, Migrate, Restart, Shutdown, Start, Stop};
-    let nodes = running.get(&vm.id).map(Vec::as_slice).unwrap_or_default();
     let asked_to_run = match vm.state.value {
-        Start | Restart | Migrate => true,
-        Stop | Shutdown | Failed | Delete => false,
+        VmState::Start | VmState::Restart | VmState::Migrate => true,
+        VmState::Stop | VmState::Shutdown | VmState::Failed | VmState::Delete => false,
     };
-    let look = match nodes {
-        [] if asked_to_run => Look::Busy,
+    let nobody = Runners::default();
+    let runners = running.get(&vm.id).unwrap_or(&nobody);
+    let look = match &runners.now[..] {
+        [] if asked_to_run || !runners.before.is_empty() => Look::Busy,
         [] => Look::Plain,
         [node] if *node == vm.node.value => Look::Good,
         _ => Look::Bad,
     };
-    let names: Vec<&str> = nodes.iter().map(NodeName::as_str).collect();
-    Cell::new(if names.is_empty() { "-".to_owned() } else { names.join(",") }, look)
+    Cell::new(runners.words(), look)
 }
 
 /// `no`, or where it came from.
