@@ -17,7 +17,13 @@ use tokio::{
     time::sleep,
 };
 
-use super::{Activity, Event, Hypervisor, HypervisorError, Seen, libvirt::Deadlines};
+mod fabric;
+
+use super::{
+    Activity, Event, Hypervisor, HypervisorError, Migration, Peer, Seen,
+    libvirt::{Deadlines, MIGRATION_BACKSTOP},
+};
+pub use fabric::{FakeFabric, Journey, Switch};
 
 /// How a VM's starts, power button and power-offs go from now on. The default does everything at once.
 #[derive(Debug, Clone, Default)]
@@ -28,6 +34,8 @@ pub struct Behaviour {
     pub power_off: Answer,
     /// Its power button.
     pub power_button: PowerButton,
+    /// Its migrations from here.
+    pub journey: Journey,
 }
 
 /// How one kind of change goes.
@@ -83,12 +91,19 @@ pub struct Counts {
     pub start: u64,
     pub ask_to_shut_down: u64,
     pub power_off: u64,
+    pub migrate: u64,
+    pub migration: u64,
+    pub abort_migration: u64,
+    pub resume: u64,
+    pub seen_at: u64,
 }
 
 /// The fake.
 pub struct FakeHypervisor {
     state: Arc<Mutex<State>>,
     reach: watch::Sender<Reach>,
+    /// The peers, and what they call this one.
+    fabric: Mutex<Option<(Arc<FakeFabric>, String)>>,
 }
 
 #[derive(Default)]
@@ -98,6 +113,9 @@ struct State {
     counts: Counts,
     starts: u64,
     subscribers: Vec<mpsc::UnboundedSender<Event>>,
+    jobs: BTreeMap<VmId, fabric::Job>,
+    /// How long guests were held by the migrations that brought them here.
+    pauses: BTreeMap<VmId, Duration>,
 }
 
 struct Domain {
@@ -108,7 +126,7 @@ struct Domain {
 
 impl Default for FakeHypervisor {
     fn default() -> Self {
-        Self { state: Arc::default(), reach: watch::Sender::new(Reach::Up) }
+        Self { state: Arc::default(), reach: watch::Sender::new(Reach::Up), fabric: Mutex::default() }
     }
 }
 
@@ -123,9 +141,13 @@ impl FakeHypervisor {
         self.state().behaviours.insert(id, behaviour);
     }
 
-    /// Whether calls arrive from now on. Changes under way fail if they no longer do; guests go on.
+    /// Whether calls arrive from now on. Changes under way fail if they no longer do; guests go on. `Down` is the end of its
+    /// libvirt: migrations from and to here fail.
     pub fn set_reach(&self, reach: Reach) {
         let before = self.reach.send_replace(reach);
+        if reach == Reach::Down {
+            self.state().libvirt_is_gone();
+        }
         match (before, reach) {
             (Reach::Down | Reach::Frozen, Reach::Up) => self.state().tell(&Event::Connected),
             (Reach::Up | Reach::Frozen, Reach::Down) => self.state().tell(&Event::Disconnected),
@@ -284,6 +306,56 @@ impl Hypervisor for FakeHypervisor {
         self.change(Deadlines::default().power_off, doing, answer, end).await
     }
 
+    async fn migrate(&self, id: VmId, to: &Peer) -> Result<(), HypervisorError> {
+        self.state().counts.migrate += 1;
+        let work = async { self.begin_migration(id, to)?.await };
+        self.reached(MIGRATION_BACKSTOP, || format!("migrating VM {id} to {to}"), work).await
+    }
+
+    async fn migration(&self, id: VmId) -> Result<Option<Migration>, HypervisorError> {
+        self.state().counts.migration += 1;
+        let look = async { Ok(self.state().migration(id)) };
+        self.reached(Deadlines::default().ask, || format!("asking how VM {id} migrates"), look).await
+    }
+
+    async fn abort_migration(&self, id: VmId) -> Result<(), HypervisorError> {
+        self.state().counts.abort_migration += 1;
+        let abort = async {
+            self.state().abort(id);
+            Ok(())
+        };
+        self.reached(Deadlines::default().ask, || format!("aborting the migration of VM {id}"), abort).await
+    }
+
+    async fn resume(&self, id: VmId) -> Result<(), HypervisorError> {
+        self.state().counts.resume += 1;
+        let resume = async {
+            let mut state = self.state();
+            if state.jobs.contains_key(&id) {
+                return Err(HypervisorError::Refused("a migration is under way".into()));
+            }
+            if let Some(domain) = state.active.get_mut(&id)
+                && domain.seen.activity == Activity::Held
+            {
+                domain.seen.activity = Activity::Running;
+                state.tell(&Event::Domain(id));
+            }
+            Ok(())
+        };
+        self.reached(Deadlines::default().ask, || format!("resuming VM {id}"), resume).await
+    }
+
+    async fn seen_at(&self, peer: &Peer, id: VmId) -> Result<Option<Seen>, HypervisorError> {
+        self.state().counts.seen_at += 1;
+        let look = async { Ok(self.peer(peer)?.state().active.get(&id).map(|domain| domain.seen.clone())) };
+        self.reached(Deadlines::default().ask, || format!("looking for VM {id} at {peer}"), look).await
+    }
+
+    async fn pause_at(&self, peer: &Peer, id: VmId) -> Result<Option<Duration>, HypervisorError> {
+        let look = async { Ok(self.peer(peer)?.state().pauses.get(&id).copied()) };
+        self.reached(Deadlines::default().ask, || format!("asking {peer} how VM {id} arrived"), look).await
+    }
+
     fn events(&self) -> mpsc::UnboundedReceiver<Event> {
         let (sender, receiver) = mpsc::unbounded_channel();
         let mut state = self.state();
@@ -324,6 +396,7 @@ impl State {
 
     fn remove(&mut self, id: VmId) {
         if self.active.remove(&id).is_some() {
+            self.job_is_gone(id);
             self.tell(&Event::Domain(id));
         }
     }
@@ -333,6 +406,6 @@ impl State {
     }
 }
 
-fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
+fn lock<T>(state: &Mutex<T>) -> MutexGuard<'_, T> {
     state.lock().unwrap_or_else(PoisonError::into_inner)
 }

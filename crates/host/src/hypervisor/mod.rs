@@ -9,6 +9,9 @@ use tokio::sync::mpsc;
 #[cfg(any(test, feature = "fake"))]
 pub mod fake;
 pub mod libvirt;
+mod migration;
+
+pub use migration::{Migration, Peer, Progress, Transport};
 
 /// An active domain as the hypervisor sees it. Inactive definitions are nobody's business here.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,8 +33,10 @@ pub struct Seen {
 pub enum Activity {
     /// Executing, or blocked on I/O.
     Running,
-    /// Not executing, but its process and its claim on disks live (paused by hand, by an I/O error, by a migration).
+    /// Not executing, but its process and its claim on disks live (paused by hand, by an I/O error).
     Paused,
+    /// Not executing, held by a migration: on its way to this node, or left behind by one that did not end in order.
+    Held,
     /// On its way down.
     ShuttingDown,
     /// The guest has crashed; its process is still there.
@@ -85,6 +90,26 @@ pub trait Hypervisor: Send + Sync + 'static {
 
     /// Ends the domain at once; returns when it is confirmed not active.
     async fn power_off(&self, id: VmId) -> Result<(), HypervisorError>;
+
+    /// Moves an executing VM to another node while it runs, and returns when it executes there and is not active here; an
+    /// error that is not `Refused` says nothing about where it is. Goes on by itself if nobody waits for it any more, and
+    /// for as long as it makes progress: whoever began it watches [`migration`](Self::migration) and aborts it.
+    async fn migrate(&self, id: VmId, to: &Peer) -> Result<(), HypervisorError>;
+
+    /// The migration of this VM from or to this node that is under way, if one is.
+    async fn migration(&self, id: VmId) -> Result<Option<Migration>, HypervisorError>;
+
+    /// Ends the migration of this VM from this node, which `migrate` then reports; returns when asked, not when done.
+    async fn abort_migration(&self, id: VmId) -> Result<(), HypervisorError>;
+
+    /// Lets a VM go on that is [`Activity::Held`] here; any other is left as it is.
+    async fn resume(&self, id: VmId) -> Result<(), HypervisorError>;
+
+    /// One active domain of another node, as [`seen`](Self::seen) there; soon, or an error.
+    async fn seen_at(&self, peer: &Peer, id: VmId) -> Result<Option<Seen>, HypervisorError>;
+
+    /// For how long the guest's last migration to that node held it, if libvirt there still knows.
+    async fn pause_at(&self, peer: &Peer, id: VmId) -> Result<Option<Duration>, HypervisorError>;
 
     /// A new subscription to events, beginning with `Connected` if the connection is up already. A full safety net re-reads anyway: no event is relied upon.
     fn events(&self) -> mpsc::UnboundedReceiver<Event>;

@@ -29,10 +29,14 @@ pub(super) enum Lane {
     Start,
     Shutdown,
     PowerOff,
+    /// For as long as each takes: more than are wise to have at once.
+    Migrate,
+    /// Words about migrations, which go through the guest's process.
+    Migration,
 }
 
 /// How many calls of each lane may be under way.
-const SLOTS: [usize; 3] = [4, 8, 4];
+const SLOTS: [usize; 5] = [4, 8, 4, 16, 8];
 
 /// How libvirt is reached.
 #[derive(Clone)]
@@ -81,7 +85,7 @@ impl Failure {
 pub(super) struct Changes {
     target: Target,
     workers: Arc<Workers>,
-    lanes: [Arc<Semaphore>; 3],
+    lanes: [Arc<Semaphore>; 5],
     /// One connection is opened at a time: a frozen libvirtd holds who opens one, and keepalives do not end that.
     opening: Arc<Semaphore>,
 }
@@ -164,14 +168,14 @@ impl Drop for Link {
 }
 
 /// A slot, as soon as there is one.
-async fn slot(slots: &Arc<Semaphore>, deadline: Instant) -> Result<OwnedSemaphorePermit, Failure> {
+pub(super) async fn slot(slots: &Arc<Semaphore>, deadline: Instant) -> Result<OwnedSemaphorePermit, Failure> {
     let slot = timeout_at(deadline, slots.clone().acquire_owned()).await;
     // Nobody closes the semaphore: the only failure is the deadline.
     slot.ok().and_then(Result::ok).ok_or(Failure::NotAsked)
 }
 
 /// Runs `job` on a worker and waits for it until the deadline. The job holds its slots until it ends.
-async fn run<T: Send + 'static>(
+pub(super) async fn run<T: Send + 'static>(
     workers: &Arc<Workers>,
     deadline: Instant,
     job: impl FnOnce() -> Result<T, Fault> + Send + 'static,

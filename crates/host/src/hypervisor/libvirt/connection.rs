@@ -3,6 +3,8 @@
 //! Every method blocks, for as long as libvirt likes: deadlines are the caller's business (see `calls`).
 #![allow(unsafe_code, reason = "calls the C interface of libvirt")]
 
+mod migration;
+
 use std::{
     ffi::{CStr, CString, c_int},
     ptr::{self, NonNull},
@@ -150,7 +152,10 @@ impl Domain<'_> {
             Ok(_) => Ok(Some(Seen {
                 id: VmId::from(Uuid::from_bytes(uuid)),
                 name,
-                activity: activity(info.state),
+                activity: match info.state {
+                    ffi::VIR_DOMAIN_PAUSED => self.pause()?,
+                    state => activity(state),
+                },
                 memory_mib: info.max_mem.div_ceil(1024),
                 vcpus: info.nr_virt_cpu.into(),
             })),

@@ -23,6 +23,12 @@ pub(super) struct VirDomain {
     _opaque: [u8; 0],
 }
 
+/// `virTypedParameter`: only ever behind a pointer; libvirt's own functions look into it.
+#[repr(C)]
+pub(super) struct VirTypedParameter {
+    _opaque: [u8; 0],
+}
+
 /// `virError`, up to the last field that we read; libvirt owns it, so its full size does not matter.
 #[repr(C)]
 pub(super) struct VirError {
@@ -45,6 +51,7 @@ pub(super) struct VirDomainInfo {
 pub(super) const VIR_ERR_NO_CONNECT: c_int = 5;
 pub(super) const VIR_ERR_INVALID_CONN: c_int = 6;
 pub(super) const VIR_ERR_NO_DOMAIN: c_int = 42;
+pub(super) const VIR_ERR_OPERATION_INVALID: c_int = 55;
 /// Errors that arise in the transport on our side, as opposed to answers of the daemon.
 pub(super) const VIR_FROM_RPC: c_int = 7;
 pub(super) const VIR_FROM_REMOTE: c_int = 13;
@@ -57,6 +64,19 @@ pub(super) const VIR_DOMAIN_PAUSED: c_uchar = 3;
 pub(super) const VIR_DOMAIN_SHUTDOWN: c_uchar = 4;
 pub(super) const VIR_DOMAIN_CRASHED: c_uchar = 6;
 pub(super) const VIR_DOMAIN_PMSUSPENDED: c_uchar = 7;
+
+/// A reason of `VIR_DOMAIN_PAUSED`: a migration holds it.
+pub(super) const VIR_DOMAIN_PAUSED_MIGRATION: c_int = 2;
+
+pub(super) const VIR_MIGRATE_LIVE: c_ulong = 1;
+pub(super) const VIR_MIGRATE_PEER2PEER: c_ulong = 1 << 1;
+pub(super) const VIR_MIGRATE_ABORT_ON_ERROR: c_ulong = 1 << 12;
+pub(super) const VIR_MIGRATE_AUTO_CONVERGE: c_ulong = 1 << 13;
+
+pub(super) const VIR_DOMAIN_JOB_BOUNDED: c_int = 1;
+pub(super) const VIR_DOMAIN_JOB_UNBOUNDED: c_int = 2;
+pub(super) const VIR_DOMAIN_JOB_OPERATION_MIGRATION_OUT: c_int = 5;
+pub(super) const VIR_DOMAIN_JOB_STATS_COMPLETED: c_uint = 1;
 
 pub(super) const VIR_CONNECT_CLOSE_REASON_EOF: c_int = 1;
 pub(super) const VIR_CONNECT_CLOSE_REASON_KEEPALIVE: c_int = 2;
@@ -157,6 +177,28 @@ functions! {
     fn virDomainDestroy(domain: *mut VirDomain) -> c_int;
     /// Needs neither QEMU's monitor nor the domain's job lock: answers while the guest's process hangs.
     fn virDomainGetInfo(domain: *mut VirDomain, info: *mut VirDomainInfo) -> c_int;
+    /// State and reason, from the daemon's memory.
+    fn virDomainGetState(domain: *mut VirDomain, state: *mut c_int, reason: *mut c_int, flags: c_uint) -> c_int;
+    fn virDomainResume(domain: *mut VirDomain) -> c_int;
+    /// With `VIR_MIGRATE_PEER2PEER`: the libvirtd at `control` is talked to by ours, and memory goes to `memory`.
+    fn virDomainMigrateToURI2(
+        domain: *mut VirDomain, control: *const c_char, memory: *const c_char, definition: *const c_char,
+        flags: c_ulong, name: *const c_char, bandwidth_mib_s: c_ulong,
+    ) -> c_int;
+    fn virDomainAbortJob(domain: *mut VirDomain) -> c_int;
+    /// Goes through QEMU's monitor, except for completed jobs. The parameters are the caller's to `virTypedParamsFree`.
+    fn virDomainGetJobStats(
+        domain: *mut VirDomain, job: *mut c_int, params: *mut *mut VirTypedParameter, count: *mut c_int, flags: c_uint,
+    ) -> c_int;
+    /// 1 = found, 0 = absent, -1 = of another type.
+    fn virTypedParamsGetULLong(
+        params: *mut VirTypedParameter, count: c_int, name: *const c_char, value: *mut c_ulonglong,
+    ) -> c_int;
+    /// As above.
+    fn virTypedParamsGetInt(
+        params: *mut VirTypedParameter, count: c_int, name: *const c_char, value: *mut c_int,
+    ) -> c_int;
+    fn virTypedParamsFree(params: *mut VirTypedParameter, count: c_int);
     /// Without asking the daemon: what it said when it handed out this pointer. `u32::MAX` = was not active.
     fn virDomainGetID(domain: *mut VirDomain) -> c_uint;
     fn virDomainGetUUID(domain: *mut VirDomain, uuid: *mut c_uchar) -> c_int;

@@ -93,6 +93,16 @@ impl Fault {
         Self { code: -1, domain: -1, message }
     }
 
+    /// The other side cannot be reached.
+    pub(super) fn transport(message: String) -> Self {
+        Self { code: ffi::VIR_ERR_NO_CONNECT, domain: ffi::VIR_FROM_RPC, message }
+    }
+
+    /// What was asked for makes no sense for a domain in this state.
+    pub(super) fn is_invalid_operation(&self) -> bool {
+        self.code == ffi::VIR_ERR_OPERATION_INVALID
+    }
+
     /// There is no such domain.
     pub(super) fn is_no_domain(&self) -> bool {
         self.code == ffi::VIR_ERR_NO_DOMAIN

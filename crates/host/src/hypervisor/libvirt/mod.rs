@@ -8,6 +8,7 @@ mod connection;
 mod ffi;
 mod footprint;
 mod library;
+mod peers;
 mod supervisor;
 mod watch;
 mod workers;
@@ -26,17 +27,23 @@ use self::{
     calls::{Changes, Failure, Lane, Link, Target},
     connection::{Connection, Domain},
     library::{Fault, Libvirt},
+    peers::Peers,
     supervisor::{Shared, Signal},
 };
-use super::{Event, Hypervisor, HypervisorError, Seen};
+use super::{Event, Hypervisor, HypervisorError, Migration, Peer, Seen};
 
 pub use self::ffi::LibraryError;
+
+/// The longest migration there can be. Whoever begins one watches it and ends it much earlier if it gets nowhere.
+pub(super) const MIGRATION_BACKSTOP: Duration = Duration::from_hours(24);
 
 /// How long libvirt may take.
 #[derive(Debug, Clone, Copy)]
 pub struct Deadlines {
     /// Questions, and requests that only pass a word on.
     pub ask: Duration,
+    /// Questions to another node's libvirt.
+    pub ask_peer: Duration,
     /// Starting a guest's process.
     pub start: Duration,
     /// Ending one: libvirt itself waits 10 s between SIGTERM and SIGKILL.
@@ -49,6 +56,7 @@ impl Default for Deadlines {
     fn default() -> Self {
         Self {
             ask: Duration::from_secs(10),
+            ask_peer: Duration::from_secs(5),
             start: Duration::from_mins(1),
             power_off: Duration::from_secs(30),
             probe: Duration::from_secs(5),
@@ -74,6 +82,7 @@ pub enum StartError {
 pub struct LibvirtHypervisor {
     shared: Arc<Shared>,
     changes: Changes,
+    peers: Peers,
     deadlines: Deadlines,
 }
 
@@ -91,7 +100,8 @@ impl LibvirtHypervisor {
         let target = Target { libvirt, uri, probe: deadlines.probe };
         let shared = supervisor::start(target.clone()).map_err(StartError::Thread)?;
         let changes = Changes::new(target, shared.workers.clone());
-        Ok(Arc::new(Self { shared, changes, deadlines }))
+        let peers = Peers::new(libvirt, shared.workers.clone(), deadlines.probe);
+        Ok(Arc::new(Self { shared, changes, peers, deadlines }))
     }
 
     /// Calls that libvirt has not answered yet, overdue ones included; each occupies a thread.
@@ -123,12 +133,12 @@ impl LibvirtHypervisor {
     }
 
     /// A change, on a connection of its own; not tried while the standing connection is down.
-    async fn change(
+    async fn change<T: Send + 'static>(
         &self,
         (lane, within): (Lane, Duration),
         doing: impl FnOnce() -> String + Send,
-        ask: impl FnOnce(&Connection) -> Result<(), Fault> + Send + 'static,
-    ) -> Result<(), HypervisorError> {
+        ask: impl FnOnce(&Connection) -> Result<T, Fault> + Send + 'static,
+    ) -> Result<T, HypervisorError> {
         self.link()?;
         self.changes.call(lane, within, ask).await.map_err(|failure| failure.into_error(within, doing()))
     }
@@ -180,6 +190,44 @@ impl Hypervisor for LibvirtHypervisor {
             .await
     }
 
+    async fn migrate(&self, id: VmId, to: &Peer) -> Result<(), HypervisorError> {
+        let limits = (Lane::Migrate, MIGRATION_BACKSTOP);
+        let (doing, to) = (format!("migrating VM {id} to {to}"), to.clone());
+        self.change(limits, || doing, move |connection| migrate(connection, id, &to)).await
+    }
+
+    async fn migration(&self, id: VmId) -> Result<Option<Migration>, HypervisorError> {
+        let limits = (Lane::Migration, self.deadlines.ask);
+        let doing = || format!("asking how VM {id} migrates");
+        self.change(limits, doing, move |connection| migration(connection, id)).await
+    }
+
+    async fn abort_migration(&self, id: VmId) -> Result<(), HypervisorError> {
+        let limits = (Lane::Migration, self.deadlines.ask);
+        let doing = || format!("aborting the migration of VM {id}");
+        self.change(limits, doing, move |connection| abort_migration(connection, id)).await
+    }
+
+    async fn resume(&self, id: VmId) -> Result<(), HypervisorError> {
+        let limits = (Lane::Migration, self.deadlines.ask);
+        self.change(limits, || format!("resuming VM {id}"), move |connection| resume(connection, id)).await
+    }
+
+    async fn seen_at(&self, peer: &Peer, id: VmId) -> Result<Option<Seen>, HypervisorError> {
+        let doing = || format!("looking for VM {id} at {peer}");
+        let look =
+            move |connection: &Connection| connection.lookup(id)?.map_or(Ok(None), |domain| domain.seen());
+        self.peers.ask(peer, self.deadlines.ask_peer, doing, look).await
+    }
+
+    async fn pause_at(&self, peer: &Peer, id: VmId) -> Result<Option<Duration>, HypervisorError> {
+        let doing = || format!("asking {peer} how VM {id} arrived");
+        let look = move |connection: &Connection| {
+            connection.lookup(id)?.map_or(Ok(None), |domain| domain.pause_on_arrival())
+        };
+        self.peers.ask(peer, self.deadlines.ask_peer, doing, look).await
+    }
+
     fn events(&self) -> mpsc::UnboundedReceiver<Event> {
         self.shared.subscribe()
     }
@@ -217,6 +265,45 @@ fn power_off(connection: &Connection, id: VmId) -> Result<(), Fault> {
         result if is_active(connection, id)? => {
             result.and(Err(Fault::ours(format!("VM {id} is still active after it was ended"))))
         }
+        _ => Ok(()),
+    }
+}
+
+fn migrate(connection: &Connection, id: VmId, to: &Peer) -> Result<(), Fault> {
+    let Some(domain) = connection.lookup(id)?.filter(Domain::was_active) else {
+        return Err(Fault::ours(format!("VM {id} is not active here")));
+    };
+    domain.migrate(to)?;
+    if is_active(connection, id)? {
+        return Err(Fault::ours(format!("VM {id} is still active here after its migration to {to}")));
+    }
+    Ok(())
+}
+
+fn migration(connection: &Connection, id: VmId) -> Result<Option<Migration>, Fault> {
+    let Some(domain) = connection.lookup(id)?.filter(Domain::was_active) else { return Ok(None) };
+    match domain.migration() {
+        // It ended, or arrived elsewhere, between the two questions.
+        Err(fault) if !fault.is_connection() && !is_active(connection, id)? => Ok(None),
+        result => result,
+    }
+}
+
+fn abort_migration(connection: &Connection, id: VmId) -> Result<(), Fault> {
+    let Some(domain) = connection.lookup(id)?.filter(Domain::was_active) else { return Ok(()) };
+    if !matches!(domain.migration()?, Some(Migration::Leaving(_))) {
+        return Ok(());
+    }
+    match domain.abort_job() {
+        // It came to its end meanwhile.
+        Err(fault) if !fault.is_connection() && migration(connection, id)?.is_none() => Ok(()),
+        result => result,
+    }
+}
+
+fn resume(connection: &Connection, id: VmId) -> Result<(), Fault> {
+    match connection.lookup(id)? {
+        Some(domain) if domain.is_held()? => domain.resume(),
         _ => Ok(()),
     }
 }

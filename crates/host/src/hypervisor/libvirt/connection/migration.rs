@@ -1,0 +1,172 @@
+//! A domain on its way to another node, in safe words. As everything here it blocks for as long as libvirt likes.
+
+use std::{
+    ffi::{CStr, CString, c_int},
+    ptr::{self, NonNull},
+    time::Duration,
+};
+
+use super::{
+    super::{
+        super::{Activity, Migration, Peer, Progress},
+        ffi::{self, VirTypedParameter},
+        library::{Fault, Libvirt},
+    },
+    Domain,
+};
+
+/// Straight from QEMU to QEMU, arranged by the two libvirtds among themselves; the guest is slowed down as far as it takes.
+/// Not post-copy: from its switch-over on, the death of either node would be the guest's.
+const FLAGS: std::ffi::c_ulong = ffi::VIR_MIGRATE_LIVE
+    | ffi::VIR_MIGRATE_PEER2PEER
+    | ffi::VIR_MIGRATE_ABORT_ON_ERROR
+    | ffi::VIR_MIGRATE_AUTO_CONVERGE;
+
+impl Domain<'_> {
+    /// Migrates it; returns when it executes there and its process here has ended, or goes on here.
+    pub(in super::super) fn migrate(&self, to: &Peer) -> Result<(), Fault> {
+        let text =
+            |text: String| CString::new(text).map_err(|_| Fault::ours("a NUL byte in a peer's name".into()));
+        let (control, memory) = (text(to.uri())?, text(to.memory_uri())?);
+        let libvirt = self.connection.libvirt;
+        // SAFETY: alive until dropped; both URIs are C text; null means "as it is".
+        let answer = unsafe {
+            (libvirt.0.virDomainMigrateToURI2)(
+                self.raw.as_ptr(),
+                control.as_ptr(),
+                memory.as_ptr(),
+                ptr::null(),
+                FLAGS,
+                ptr::null(),
+                0,
+            )
+        };
+        libvirt.check(answer).map(drop)
+    }
+
+    /// The migration that is under way, if one is.
+    pub(in super::super) fn migration(&self) -> Result<Option<Migration>, Fault> {
+        let (job, statistics) = match self.statistics(0) {
+            Ok(answer) => answer,
+            // Only the source of a migration has figures, and this is how libvirt says so.
+            Err(fault) if fault.is_invalid_operation() && self.is_held()? => {
+                return Ok(Some(Migration::Arriving));
+            }
+            Err(fault) => return Err(fault),
+        };
+        let under_way = matches!(job, ffi::VIR_DOMAIN_JOB_BOUNDED | ffi::VIR_DOMAIN_JOB_UNBOUNDED);
+        if !under_way || statistics.int(c"operation") != Some(ffi::VIR_DOMAIN_JOB_OPERATION_MIGRATION_OUT) {
+            return Ok(None);
+        }
+        let figure = |name| statistics.number(name).unwrap_or(0);
+        Ok(Some(Migration::Leaving(Progress {
+            elapsed: Duration::from_millis(figure(c"time_elapsed")),
+            total: figure(c"data_total"),
+            sent: figure(c"data_processed"),
+            remaining: figure(c"data_remaining"),
+        })))
+    }
+
+    /// For how long the migration that brought it here held it.
+    pub(in super::super) fn pause_on_arrival(&self) -> Result<Option<Duration>, Fault> {
+        // Not a question to QEMU: libvirt keeps these figures.
+        let (_, statistics) = self.statistics(ffi::VIR_DOMAIN_JOB_STATS_COMPLETED)?;
+        Ok(statistics.number(c"downtime").map(Duration::from_millis))
+    }
+
+    /// Ends its migration to elsewhere.
+    pub(in super::super) fn abort_job(&self) -> Result<(), Fault> {
+        let libvirt = self.connection.libvirt;
+        // SAFETY: alive until dropped.
+        libvirt.check(unsafe { (libvirt.0.virDomainAbortJob)(self.raw.as_ptr()) }).map(drop)
+    }
+
+    /// Lets it execute.
+    pub(in super::super) fn resume(&self) -> Result<(), Fault> {
+        let libvirt = self.connection.libvirt;
+        // SAFETY: alive until dropped.
+        libvirt.check(unsafe { (libvirt.0.virDomainResume)(self.raw.as_ptr()) }).map(drop)
+    }
+
+    /// Whether a migration holds it.
+    pub(in super::super) fn is_held(&self) -> Result<bool, Fault> {
+        Ok(self.seen()?.is_some_and(|seen| seen.activity == Activity::Held))
+    }
+
+    /// Why a paused domain is paused: by a migration, or otherwise.
+    pub(super) fn pause(&self) -> Result<Activity, Fault> {
+        let (libvirt, mut state, mut reason): (_, c_int, c_int) = (self.connection.libvirt, 0, 0);
+        // SAFETY: alive until dropped; libvirt fills both numbers.
+        libvirt.check(unsafe {
+            (libvirt.0.virDomainGetState)(self.raw.as_ptr(), &raw mut state, &raw mut reason, 0)
+        })?;
+        Ok(match u8::try_from(state) {
+            Ok(ffi::VIR_DOMAIN_PAUSED) if reason == ffi::VIR_DOMAIN_PAUSED_MIGRATION => Activity::Held,
+            Ok(state) => super::activity(state),
+            Err(_) => Activity::Paused,
+        })
+    }
+
+    fn statistics(&self, flags: std::ffi::c_uint) -> Result<(c_int, Statistics), Fault> {
+        let libvirt = self.connection.libvirt;
+        let (mut job, mut raw, mut count) = (0, ptr::null_mut(), 0);
+        // SAFETY: alive until dropped; on success `raw` holds `count` parameters and is ours to free.
+        let statistics = unsafe {
+            libvirt.check((libvirt.0.virDomainGetJobStats)(
+                self.raw.as_ptr(),
+                &raw mut job,
+                &raw mut raw,
+                &raw mut count,
+                flags,
+            ))?;
+            Statistics { libvirt, raw: NonNull::new(raw), count }
+        };
+        Ok((job, statistics))
+    }
+}
+
+/// Figures by name.
+struct Statistics {
+    libvirt: Libvirt,
+    raw: Option<NonNull<VirTypedParameter>>,
+    count: c_int,
+}
+
+impl Statistics {
+    fn number(&self, name: &CStr) -> Option<u64> {
+        let mut value = 0;
+        // SAFETY: `raw` holds `count` parameters until dropped; libvirt checks name and type.
+        let found = unsafe {
+            (self.libvirt.0.virTypedParamsGetULLong)(
+                self.raw?.as_ptr(),
+                self.count,
+                name.as_ptr(),
+                &raw mut value,
+            )
+        };
+        (found == 1).then_some(value)
+    }
+
+    fn int(&self, name: &CStr) -> Option<c_int> {
+        let mut value = 0;
+        // SAFETY: as above.
+        let found = unsafe {
+            (self.libvirt.0.virTypedParamsGetInt)(
+                self.raw?.as_ptr(),
+                self.count,
+                name.as_ptr(),
+                &raw mut value,
+            )
+        };
+        (found == 1).then_some(value)
+    }
+}
+
+impl Drop for Statistics {
+    fn drop(&mut self) {
+        if let Some(raw) = self.raw {
+            // SAFETY: ours, and not used again.
+            unsafe { (self.libvirt.0.virTypedParamsFree)(raw.as_ptr(), self.count) };
+        }
+    }
+}
