@@ -330,6 +330,31 @@ pub async fn events_of_a_commit_are_in_the_watches_when_it_returns(bench: &dyn B
     }
 }
 
+pub async fn events_of_what_was_read_are_in_the_watches_once_shown(bench: &dyn Bench) {
+    let (client, other) = (bench.client().await, bench.client().await);
+    let (store, writer) = (client.store(), other.store());
+    commit(&*writer, vec![create("/w", ""), create("/p", "")]).await.unwrap();
+    let mut watch = store.watch("/w");
+    resync(&mut watch).await;
+    for i in 0..200 {
+        let text = i.to_string();
+        let ops = vec![set("/w", &text, None), set("/p", &text, None)];
+        let (written, read) = tokio::join!(commit(&*writer, ops), async {
+            loop {
+                let p = store.get("/p").await.unwrap().unwrap();
+                if p.data == text.as_bytes() {
+                    break;
+                }
+                tokio::task::yield_now().await;
+            }
+            store.show_events().await;
+            queued(&mut watch)
+        });
+        written.unwrap();
+        assert_eq!(read, paths(["/w"]), "write {i}");
+    }
+}
+
 pub async fn many_watches_resync_after_a_cut_and_work_again(bench: &dyn Bench) {
     let (client, other) = (bench.client().await, bench.client().await);
     let roots: Vec<String> = (0..200).map(|i| format!("/w{i}")).collect();

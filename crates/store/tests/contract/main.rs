@@ -44,6 +44,7 @@ on_both! {
     ephemeral_keys_survive_a_short_loss_of_the_connection,
     a_watch_begins_with_resync_and_reports_what_is_at_and_below_its_path,
     a_watch_on_an_absent_key_reports_its_creation,
+    events_of_what_was_read_are_in_the_watches_once_shown,
     events_of_a_commit_are_in_the_watches_when_it_returns,
     many_watches_resync_after_a_cut_and_work_again,
     watches_survive_the_end_of_the_session,
