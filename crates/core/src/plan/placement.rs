@@ -1,5 +1,11 @@
 //! Chooses a node for a VM. Deterministic: ties break by node name, so two clients with the same view choose alike.
-//! Never writes, and reserves nothing: concurrent placements may choose the same node.
+//! Never writes. [`Rooms`] counts memory, for VMs that shall run; [`choose`] only says where a new VM, which is off, belongs.
+
+mod room;
+#[cfg(test)]
+mod room_tests;
+
+pub use room::{NoRoom, Rooms, Size, Sizes, Unfit, kept_on};
 
 use std::{cmp::Ordering, fmt, str::FromStr};
 
