@@ -6,6 +6,7 @@
 mod calls;
 mod connection;
 mod ffi;
+mod footprint;
 mod supervisor;
 mod workers;
 

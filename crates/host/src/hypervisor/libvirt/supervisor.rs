@@ -19,6 +19,7 @@ use super::{
     super::Event,
     calls::{Link, Target},
     connection::{Connection, Fault, Observer},
+    footprint,
     workers::Workers,
 };
 
@@ -128,37 +129,46 @@ impl Supervisor {
         while let Ok(link) = self.connect(generation) {
             self.links.retain(|link| link.strong_count() > 0);
             self.links.push(Arc::downgrade(&link));
-            self.shared.become_status(Status::Connected(link), &Event::Connected);
             tracing::info!(uri = %self.target.uri.to_string_lossy(), "connected to libvirt");
+            self.shared.become_status(Status::Connected(link), &Event::Connected);
+            if generation == 0
+                && let Err(error) = footprint::give_back()
+            {
+                tracing::debug!(%error, "memory that is not needed any more stays resident");
+            }
             let lost = self.wait_for_loss(generation);
-            let why = lost.as_ref().map_or_else(|_| "the daemon is stopping".to_owned(), Clone::clone);
-            self.shared.become_status(Status::Connecting { why: why.clone() }, &Event::Disconnected);
+            let why = lost.as_ref().map_or("the daemon is stopping", String::as_str);
+            if lost.is_ok() {
+                tracing::warn!(
+                    reason = why,
+                    "lost the connection to libvirt; guests are not affected; reconnecting"
+                );
+            }
+            self.shared.become_status(Status::Connecting { why: why.to_owned() }, &Event::Disconnected);
             if lost.is_err() {
                 return;
             }
-            tracing::warn!(reason = %why, "lost the connection to libvirt; guests are not affected; reconnecting");
             generation += 1;
         }
     }
 
-    /// Tries until there is a connection. Says what is wrong when that changes, not each time.
+    /// Tries until there is a connection. Says what is wrong when that changes, not each time; after a loss, which was
+    /// said already, only if it lasts longer than a restart of libvirtd.
     fn connect(&self, generation: u64) -> Result<Arc<Link>, Stopped> {
         let (mut wait, mut said) = (BACK_OFF.0, String::new());
         loop {
-            match self.open(generation) {
+            let fault = match self.open(generation) {
                 Ok(connection) => {
                     return Ok(Arc::new(Link::new(connection, self.shared.workers.clone(), generation)));
                 }
-                Err(fault) if fault.message == said => {
-                    tracing::debug!(%fault, "libvirt still cannot be reached");
-                }
-                Err(fault) => {
-                    said.clone_from(&fault.message);
-                    let uri = self.target.uri.to_string_lossy();
-                    tracing::warn!(%uri, %fault, "could not connect to libvirt; trying until it works");
-                    *lock(&self.shared.status) = Status::Connecting { why: fault.message };
-                }
+                Err(fault) => fault,
+            };
+            if fault.message != said && (generation == 0 || wait == BACK_OFF.1) {
+                said.clone_from(&fault.message);
+                let uri = self.target.uri.to_string_lossy();
+                tracing::warn!(%uri, %fault, "could not connect to libvirt; trying until it works");
             }
+            *lock(&self.shared.status) = Status::Connecting { why: fault.message };
             match self.signals.recv_timeout(wait) {
                 Ok(Signal::Stop) | Err(mpsc::RecvTimeoutError::Disconnected) => return Err(Stopped),
                 // News of an earlier connection must not shorten the wait to a busy loop: count it as waited.

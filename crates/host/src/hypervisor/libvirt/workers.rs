@@ -84,9 +84,19 @@ impl Workers {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::mpsc;
+    use std::{sync::mpsc, time::Instant};
 
     use super::*;
+
+    const SOON: Duration = Duration::from_secs(10);
+
+    fn until(condition: impl Fn() -> bool) {
+        let deadline = Instant::now() + SOON;
+        while !condition() {
+            assert!(Instant::now() < deadline, "it never became so");
+            thread::yield_now();
+        }
+    }
 
     #[test]
     fn a_job_never_waits_behind_one_that_hangs_and_threads_are_used_again() {
@@ -98,12 +108,13 @@ mod tests {
         for _ in 0..100 {
             let done = done.clone();
             workers.run(Box::new(move || done.send(false).unwrap())).unwrap();
-            assert!(!all.recv_timeout(Duration::from_secs(10)).unwrap());
+            assert!(!all.recv_timeout(SOON).unwrap());
+            until(|| workers.lock().idle == 1);
         }
-        // A finished job's thread may still be on its way back to the queue when the next job comes.
-        let threads = workers.lock().alive;
-        assert!(threads <= 3, "{threads} threads");
+        assert_eq!(workers.lock().alive, 2, "the one that hangs and one for all others");
+        assert_eq!(workers.busy(), 1);
         drop(unblock);
-        assert!(all.recv_timeout(Duration::from_secs(10)).unwrap(), "the hanging job ends when it is let go");
+        assert!(all.recv_timeout(SOON).unwrap(), "the hanging job ends when it is let go");
+        until(|| workers.busy() == 0);
     }
 }
