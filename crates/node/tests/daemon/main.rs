@@ -3,4 +3,5 @@
 #![allow(clippy::disallowed_methods, reason = "the program under test is started as an operator would")]
 
 mod life;
+mod program;
 mod support;
