@@ -29,6 +29,9 @@ use pvcd::{
 /// The hypervisor of a node is the machine's own.
 const LIBVIRT: &str = "qemu:///system";
 
+/// Exit status if the configuration cannot be used (sysexits.h): the service manager need not try again.
+const EX_CONFIG: u8 = 78;
+
 /// How long the end of the process waits for the last lines of its log.
 const LAST_LINES: Duration = Duration::from_secs(1);
 
@@ -61,7 +64,7 @@ fn start(file: &Path) -> anyhow::Result<ExitCode> {
         for diagnostic in &report.diagnostics {
             writeln!(io::stderr(), "{}", diagnostic.render(io::stderr().is_terminal()))?;
         }
-        anyhow::bail!("the configuration file {} cannot be used", file.display());
+        return Ok(ExitCode::from(EX_CONFIG));
     };
     let log = Log::install(&log_settings(&config)).context("cannot start the log")?;
     exit_on_panic(log.clone());

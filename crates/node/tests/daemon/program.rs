@@ -221,6 +221,6 @@ fn check_config_needs_nothing_and_exits_with_0_or_1() {
     let output = check(machine.command().env("PVCD_CONFIG_FILE", Path::new("/nonexistent")));
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     let output = machine.command().env("PVCD_CONFIG_FILE", &broken).output().unwrap();
-    assert_eq!(output.status.code(), Some(1), "it does not start with it either");
+    assert_eq!(output.status.code(), Some(78), "nor does it start with it, and systemd shall not try again");
     assert!(String::from_utf8_lossy(&output.stderr).contains("broken.yaml"), "{output:?}");
 }
