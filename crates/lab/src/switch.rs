@@ -14,7 +14,6 @@ use std::{
     fs::{self, OpenOptions},
     io::{BufRead, BufReader, Read, Write},
     os::unix::net::{UnixListener, UnixStream},
-    path::PathBuf,
     process::{Child, ExitStatus, Stdio},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     thread,
@@ -51,7 +50,6 @@ struct Slot {
 
 struct Switch {
     layout: Layout,
-    executable: PathBuf,
     slots: BTreeMap<NodeNumber, Mutex<Slot>>,
     dropped: Mutex<Vec<(NodeNumber, Option<NodeNumber>)>>,
 }
@@ -79,7 +77,7 @@ pub fn run_switch(layout: &Layout, bound: bool) -> Result<()> {
     layer::build_shared(layout, &options)?;
     for node in options.node_numbers() {
         layer::build_disk(layout, &options, node)?;
-        bmc::start(layout, node, &options.executable)?;
+        bmc::start(layout, node)?;
     }
     command("/usr/sbin/dnsmasq")
         .args(network::dhcp_arguments(&layout.state().join("leases")))
@@ -89,7 +87,6 @@ pub fn run_switch(layout: &Layout, bound: bool) -> Result<()> {
 
     let switch = Arc::new(Switch {
         layout: layout.clone(),
-        executable: options.executable.clone(),
         slots: options.node_numbers().map(|node| (node, Mutex::default())).collect(),
         dropped: Mutex::default(),
     });
@@ -191,13 +188,13 @@ impl Switch {
         slot.life += 1;
         let console = OpenOptions::new().create(true).append(true).open(self.layout.node_console(node))?;
         writeln!(&console, "=== power on, life {}", slot.life)?;
-        let mut child = command(&self.executable)
+        let mut child = command(self.layout.program())
             .args(["internal", "power-up", &self.layout.name().to_string(), &node.to_string()])
             .stdin(Stdio::null())
             .stdout(console.try_clone()?)
             .stderr(console)
             .spawn()
-            .with_context(|| format!("could not start {}", self.executable.display()))?;
+            .with_context(|| format!("could not start {}", self.layout.program().display()))?;
         let mut ended = None;
         wait_until("a node's first process", POWER_DEADLINE, || {
             ended = child.try_wait().ok().flatten();
