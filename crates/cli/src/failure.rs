@@ -63,7 +63,7 @@ impl From<SchemaError> for Failure {
     fn from(error: SchemaError) -> Self {
         match error {
             SchemaError::Commit(e) => Self::Commit(e),
-            other => Self::Tree(other),
+            SchemaError::Tree(_) => Self::Tree(error),
         }
     }
 }
@@ -72,7 +72,10 @@ impl Failure {
     /// As documented in `pvc --help` and the manual.
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
-            Self::Failed(_) | Self::Machine { .. } | Self::Tree(_) => 1,
+            Self::Failed(_)
+            | Self::Machine { .. }
+            | Self::Tree(_)
+            | Self::Commit(CommitError::Conflict { .. }) => 1,
             Self::Usage(_) => 2,
             Self::Refused(refusal) => match refusal.kind {
                 RefusalKind::Refused => 3,
@@ -84,7 +87,6 @@ impl Failure {
                 StoreError::Unavailable(_) | StoreError::SessionLost => 5,
                 StoreError::Refused { .. } => 1,
             },
-            Self::Commit(CommitError::Conflict { .. }) => 1,
             Self::Interrupted(_) => 130,
         }
     }

@@ -15,8 +15,13 @@ pub(crate) struct Out {
     terminal: bool,
     /// Whether a person watches standard error.
     watched: bool,
+    sink: Sink,
+}
+
+enum Sink {
+    Stdout,
     #[cfg(test)]
-    captured: Option<std::sync::Mutex<String>>,
+    Memory(std::sync::Mutex<String>),
 }
 
 impl Out {
@@ -29,8 +34,7 @@ impl Out {
             colour: terminal && !no_colour,
             terminal,
             watched: io::stderr().is_terminal(),
-            #[cfg(test)]
-            captured: None,
+            sink: Sink::Stdout,
         }
     }
 
@@ -42,14 +46,17 @@ impl Out {
             colour: false,
             terminal: false,
             watched: false,
-            captured: Some(std::sync::Mutex::default()),
+            sink: Sink::Memory(std::sync::Mutex::default()),
         }
     }
 
     /// What was written so far.
     #[cfg(test)]
     pub(crate) fn text(&self) -> String {
-        self.captured.as_ref().map(|c| c.lock().unwrap().clone()).unwrap_or_default()
+        match &self.sink {
+            Sink::Stdout => String::new(),
+            Sink::Memory(text) => text.lock().unwrap().clone(),
+        }
     }
 
     /// Whether results are JSON.
@@ -69,13 +76,17 @@ impl Out {
 
     /// Writes text as it is.
     pub(crate) fn write(&self, text: &str) -> Result<(), Failure> {
-        #[cfg(test)]
-        if let Some(captured) = &self.captured {
-            captured.lock().unwrap().push_str(text);
-            return Ok(());
-        }
-        let mut stdout = io::stdout().lock();
-        let written = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
+        let written = match &self.sink {
+            Sink::Stdout => {
+                let mut stdout = io::stdout().lock();
+                stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush())
+            }
+            #[cfg(test)]
+            Sink::Memory(memory) => {
+                memory.lock().unwrap().push_str(text);
+                Ok(())
+            }
+        };
         written.map_err(|cause| Failure::Machine { doing: "write the result".into(), cause })
     }
 

@@ -1,6 +1,9 @@
 //! Reads what a command needs and no more: a few requests with many keys each, no mirror of the whole tree.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::{SystemTime, UNIX_EPOCH},
+};
 
 use pvc_core::{
     command::{Refusal, RefusalKind, Roster, find},
@@ -20,6 +23,16 @@ pub(crate) struct Nodes {
     pub(crate) good: Vec<Node>,
     /// Those whose keys are not in order.
     pub(crate) bad: Vec<(String, Vec<Problem>)>,
+    /// When they were read, by this machine's clock.
+    now_unix_s: u64,
+}
+
+/// A silence worth a word. It is a hint for people and by two clocks; nothing is ever decided from it.
+const SUSPICIOUS_S: u64 = 30;
+
+/// What to say of a silent node.
+pub(crate) fn silent(silence_s: u64) -> String {
+    format!("nothing has been heard of its daemon for {silence_s} s (by its clock and this machine's)")
 }
 
 impl Nodes {
@@ -32,6 +45,24 @@ impl Nodes {
             }
         }
         running
+    }
+
+    /// For how long nothing has been heard of a node whose daemon should be running, in seconds; `None` if all is well.
+    pub(crate) fn silent_s(&self, name: &NodeName) -> Option<u64> {
+        let node = self.get(name)?;
+        let heard = node.report.keepalive_unix_s;
+        let expected = node.daemon_state.value == DaemonState::Run && heard > 0;
+        let silence = self.now_unix_s.saturating_sub(heard);
+        (expected && silence > SUSPICIOUS_S).then_some(silence)
+    }
+
+    /// A line about each node that is silent.
+    pub(crate) fn silences(&self) -> Vec<String> {
+        let line = |node: &Node| {
+            let silence = self.silent_s(&node.name)?;
+            Some(format!("! {}: {}", node.name, silent(silence)))
+        };
+        self.good.iter().filter_map(line).collect()
     }
 
     /// The node of that name.
@@ -78,7 +109,8 @@ impl Connection {
     pub(crate) async fn nodes(&self) -> Result<Nodes, Failure> {
         let mut children = self.children(node::ROOT).await?;
         children.sort_unstable();
-        let mut nodes = Nodes::default();
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let mut nodes = Nodes { now_unix_s: now.as_secs(), ..Nodes::default() };
         let mut names: Vec<NodeName> = Vec::with_capacity(children.len());
         for child in children {
             match child.parse() {

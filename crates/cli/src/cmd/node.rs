@@ -102,6 +102,21 @@ fn json(node: &Node) -> NodeJson<'_> {
     }
 }
 
+const HEADER: [&str; 12] = [
+    "name",
+    "daemon",
+    "coordinator",
+    "domains",
+    "vms",
+    "cpus",
+    "vcpus",
+    "load",
+    "mem total",
+    "used",
+    "free",
+    "allocated",
+];
+
 fn list(nodes: &Nodes, out: &Out) -> Result<(), Failure> {
     if out.is_json() {
         let good = nodes.good.iter().map(|node| AnyJson::Good(json(node)));
@@ -110,26 +125,15 @@ fn list(nodes: &Nodes, out: &Out) -> Result<(), Failure> {
         });
         return out.json(&good.chain(bad).collect::<Vec<_>>());
     }
-    const HEADER: [&str; 12] = [
-        "name",
-        "daemon",
-        "coordinator",
-        "domains",
-        "vms",
-        "cpus",
-        "vcpus",
-        "load",
-        "mem total",
-        "used",
-        "free",
-        "allocated",
-    ];
     let mut rows: Vec<Vec<Cell>> = nodes.good.iter().map(row).collect();
     for (name, _) in &nodes.bad {
         let unknown = std::iter::repeat_n(Cell::state("?"), HEADER.len() - 1);
         rows.push(std::iter::once(Cell::from(name)).chain(unknown).collect());
     }
     out.write(&table(&HEADER, &rows, out.colour()))?;
+    for silence in nodes.silences() {
+        out.write(&format!("{silence}\n"))?;
+    }
     for problem in nodes.bad.iter().flat_map(|(_, problems)| problems) {
         out.write(&format!("? {}\n", crate::print::table::printable(&problem.to_string())))?;
     }

@@ -17,7 +17,7 @@ use crate::{
         Out,
         table::{Cell, Look, pairs, printable},
     },
-    read::Nodes,
+    read::{Nodes, silent},
 };
 
 /// Everything a conclusion is drawn from.
@@ -26,8 +26,8 @@ struct Facts {
     name: String,
     id: VmId,
     entry: Entry<Vm>,
-    /// The nodes that may have a part in it: `node` and the claimants, with the state of their daemons if they exist.
-    nodes: Vec<(NodeName, Option<DaemonState>)>,
+    /// The nodes that may have a part in it: `node` and the claimants.
+    nodes: Vec<Daemon>,
     /// Who reports to run it.
     running: Vec<NodeName>,
     /// What the daemon says about it.
@@ -35,6 +35,16 @@ struct Facts {
     /// What is wrong with its definition.
     definition: Result<(), String>,
     console_log: Option<String>,
+}
+
+/// What is known of a node's daemon.
+#[derive(Debug)]
+struct Daemon {
+    node: NodeName,
+    /// `None`: there is no such node.
+    state: Option<DaemonState>,
+    /// For how long it has been silent, if that is suspicious.
+    silent_s: Option<u64>,
 }
 
 pub(super) async fn explain(cluster: &Connection, out: &Out, reference: &str) -> Result<(), Failure> {
@@ -66,12 +76,16 @@ fn facts(
             Some(xml) => DomainSpec::parse_as(xml, id, &vm.name).map(drop).map_err(|e| e.to_string()),
         };
     }
-    let state = |node: &NodeName| nodes.get(node).map(|n| n.daemon_state.value);
+    let daemon = |node: NodeName| Daemon {
+        state: nodes.get(&node).map(|n| n.daemon_state.value),
+        silent_s: nodes.silent_s(&node),
+        node,
+    };
     Facts {
         name,
         id,
         entry,
-        nodes: concerned.into_iter().map(|node| (node.clone(), state(&node))).collect(),
+        nodes: concerned.into_iter().map(daemon).collect(),
         running: nodes.running().remove(&id).unwrap_or_default(),
         said,
         definition,
@@ -95,14 +109,7 @@ fn people(facts: &Facts, colour: bool) -> String {
             lines.extend(problems.iter().map(|p| ("broken key", Cell::new(p.to_string(), Look::Bad))));
         }
     }
-    for (node, state) in &facts.nodes {
-        let cell = match state {
-            Some(DaemonState::Run) => Cell::new(format!("{node}: run"), Look::Good),
-            Some(state) => Cell::new(format!("{node}: {state}"), Look::Bad),
-            None => Cell::new(format!("{node}: no such node"), Look::Bad),
-        };
-        lines.push(("daemon of", cell));
-    }
+    lines.extend(facts.nodes.iter().map(|daemon| ("daemon of", daemon_cell(daemon))));
     match &facts.said {
         Some(Ok(said)) => {
             lines.push(("daemon says", format!("{}: {}", said.by, said.doing).into()));
@@ -117,6 +124,15 @@ fn people(facts: &Facts, colour: bool) -> String {
     }
     lines.push(("console log", facts.console_log.as_deref().unwrap_or("none in its definition").into()));
     pairs(&lines, colour) + "\n" + &printable(&conclude(facts)) + "\n"
+}
+
+fn daemon_cell(Daemon { node, state, silent_s }: &Daemon) -> Cell {
+    match (state, silent_s) {
+        (_, Some(silence)) => Cell::new(format!("{node}: {}", silent(*silence)), Look::Bad),
+        (Some(DaemonState::Run), None) => Cell::new(format!("{node}: run"), Look::Good),
+        (Some(state), None) => Cell::new(format!("{node}: {state}"), Look::Bad),
+        (None, None) => Cell::new(format!("{node}: no such node"), Look::Bad),
+    }
 }
 
 fn or_nobody<'a>(nodes: impl Iterator<Item = &'a NodeName>) -> String {
@@ -145,6 +161,16 @@ struct ExplainJson<'a> {
 struct DaemonJson<'a> {
     node: &'a str,
     daemon_state: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    silent_s: Option<u64>,
+}
+
+fn daemon_json(daemon: &Daemon) -> DaemonJson<'_> {
+    DaemonJson {
+        node: daemon.node.as_str(),
+        daemon_state: daemon.state.map(DaemonState::as_str),
+        silent_s: daemon.silent_s,
+    }
 }
 
 fn json(facts: &Facts) -> ExplainJson<'_> {
@@ -163,14 +189,7 @@ fn json(facts: &Facts) -> ExplainJson<'_> {
         claim: vm.into_iter().flat_map(|vm| vm.claim.value.iter()).map(NodeName::as_str).collect(),
         running_on: facts.running.iter().map(NodeName::as_str).collect(),
         failed_reason: vm.map(|vm| vm.failed_reason.value.as_str()).unwrap_or_default(),
-        daemons: facts
-            .nodes
-            .iter()
-            .map(|(node, state)| DaemonJson {
-                node: node.as_str(),
-                daemon_state: state.map(DaemonState::as_str),
-            })
-            .collect(),
+        daemons: facts.nodes.iter().map(daemon_json).collect(),
         explanation: facts.said.as_ref().and_then(|said| said.as_ref().ok()),
         console_log: facts.console_log.as_deref(),
         problems,

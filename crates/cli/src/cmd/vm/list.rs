@@ -43,7 +43,7 @@ pub(super) async fn list(cluster: &Connection, out: &Out, args: &args::List) -> 
     if out.is_json() {
         json(&listing, &running, &details, out)
     } else {
-        people(&listing, &running, &details, args.long, out)
+        people(&listing, &running, &details, args.long, &nodes.silences(), out)
     }
 }
 
@@ -96,23 +96,22 @@ type Running = BTreeMap<VmId, Vec<NodeName>>;
 type Details = BTreeMap<VmId, Result<DomainDetails, String>>;
 
 fn json(listing: &Listing, running: &Running, details: &Details, out: &Out) -> Result<(), Failure> {
-    let one = |listed: &'_ Listed| -> serde_json::Value {
-        let vm = listed.entry.good();
-        let running_on = running.get(&listed.id).into_iter().flatten().map(NodeName::as_str).collect();
-        let value = VmJson {
-            name: &listed.name,
-            uuid: listed.id,
-            state: vm.map(|vm| vm.state.value.as_str()),
-            node: vm.map(|vm| vm.node.value.as_str()),
-            last_node: vm.and_then(|vm| vm.last_node.value.as_ref()).map(NodeName::as_str),
-            migrated: vm.map(migrated),
-            running_on,
-            details: details.get(&listed.id).and_then(|d| d.as_ref().ok()),
-            problems: problems(listed, details),
-        };
-        serde_json::to_value(value).unwrap_or_default()
-    };
-    out.json(&listing.vms.iter().map(one).collect::<Vec<_>>())
+    out.json(&listing.vms.iter().map(|listed| one(listed, running, details)).collect::<Vec<_>>())
+}
+
+fn one<'a>(listed: &'a Listed, running: &'a Running, details: &'a Details) -> VmJson<'a> {
+    let vm = listed.entry.good();
+    VmJson {
+        name: &listed.name,
+        uuid: listed.id,
+        state: vm.map(|vm| vm.state.value.as_str()),
+        node: vm.map(|vm| vm.node.value.as_str()),
+        last_node: vm.map(|vm| vm.last_node.value.as_ref().map(NodeName::as_str).unwrap_or_default()),
+        migrated: vm.map(migrated),
+        running_on: running.get(&listed.id).into_iter().flatten().map(NodeName::as_str).collect(),
+        details: details.get(&listed.id).and_then(|d| d.as_ref().ok()),
+        problems: problems(listed, details),
+    }
 }
 
 fn people(
@@ -120,6 +119,7 @@ fn people(
     running: &Running,
     details: &Details,
     long: bool,
+    silences: &[String],
     out: &Out,
 ) -> Result<(), Failure> {
     let mut header = vec!["name", "uuid", "asked", "node", "runs on", "migrated"];
@@ -127,7 +127,7 @@ fn people(
         header.extend(["memory", "vcpus", "networks"]);
     }
     let row = |listed: &Listed| {
-        let mut row = vec![Cell::from(&listed.name), listed.id.to_string().into()];
+        let mut row = vec![Cell::from(shown_name(listed)), listed.id.to_string().into()];
         match &listed.entry {
             Entry::Good(vm) => row.extend([
                 Cell::state(vm.state.value.as_str()),
@@ -146,9 +146,13 @@ fn people(
     };
     let rows: Vec<Vec<Cell>> = listing.vms.iter().map(row).collect();
     let mut text = table(&header, &rows, out.colour());
+    for silence in silences {
+        text.push_str(silence);
+        text.push('\n');
+    }
     for listed in &listing.vms {
         for problem in problems(listed, details) {
-            text.push_str(&printable(&format!("? {}: {problem}", listed.name)));
+            text.push_str(&printable(&format!("? {}: {problem}", shown_name(listed))));
             text.push('\n');
         }
     }
@@ -157,6 +161,11 @@ fn people(
         text.push('\n');
     }
     out.write(&text)
+}
+
+/// A VM whose name is lost is still to be seen.
+fn shown_name(listed: &Listed) -> &str {
+    if listed.name.is_empty() { "?" } else { &listed.name }
 }
 
 fn in_definition(details: &DomainDetails) -> [Cell; 3] {

@@ -176,9 +176,10 @@ mod tests {
         fn a_window_that_slides_over_distinct_lines_is_followed_without_loss(
             size in 1usize..8, steps in prop::collection::vec(0usize..8, 0..30),
         ) {
-            let window = |end: usize| -> String {
-                (end.saturating_sub(size)..end).map(|n| format!("line {n}\n")).collect()
+            let lines = |range: std::ops::Range<usize>| -> String {
+                range.flat_map(|n| ["line ".to_owned(), n.to_string(), "\n".to_owned()]).collect()
             };
+            let window = |end: usize| lines(end.saturating_sub(size)..end);
             let (mut end, mut before, mut followed) = (0, String::new(), String::new());
             for step in steps {
                 end += step.min(size - usize::from(!before.is_empty()));
@@ -187,7 +188,7 @@ mod tests {
                 followed.push_str(rest);
                 before = now;
             }
-            prop_assert_eq!(followed, (0..end).map(|n| format!("line {n}\n")).collect::<String>());
+            prop_assert_eq!(followed, lines(0..end));
         }
     }
 }

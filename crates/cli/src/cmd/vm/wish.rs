@@ -2,6 +2,9 @@
 //!
 //! Success is reported after it was observed, or with `--no-wait` as a wish that was written.
 
+#[cfg(test)]
+mod tests;
+
 use std::{collections::BTreeSet, time::Duration};
 
 use pvc_core::{

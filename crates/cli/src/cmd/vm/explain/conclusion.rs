@@ -3,6 +3,7 @@
 use pvc_core::model::{DaemonState, Entry, NodeName, Vm, VmState};
 
 use super::Facts;
+use crate::read::silent;
 
 /// Why the VM is as it is, and what to do if something is to be done.
 pub(super) fn conclude(facts: &Facts) -> String {
@@ -37,12 +38,12 @@ fn to_run(facts: &Facts, vm: &Vm) -> String {
     let node = &vm.node.value;
     let settled =
         vm.state.value == VmState::Start && facts.running == [node.clone()] && vm.claim.value.is_only(node);
+    if let Some(out_of_order) = daemon_trouble(facts, node) {
+        let running = if facts.running.is_empty() { "is to run" } else { "was last seen running" };
+        return format!("It {running} on {node}, but {out_of_order}.");
+    }
     if settled && facts.said.is_none() {
         return format!("All is well: it runs on {node}, as asked.");
-    }
-    if let Some(out_of_order) = daemon_trouble(facts, node) {
-        let running = if facts.running.is_empty() { "is to run" } else { "runs" };
-        return format!("It {running} on {node}, but {out_of_order}.");
     }
     if let Err(problem) = &facts.definition {
         return format!("It cannot be started: its definition is refused: {problem}.");
@@ -108,8 +109,11 @@ fn said(facts: &Facts) -> Option<String> {
 
 /// Why a node's daemon cannot do anything now.
 fn daemon_trouble(facts: &Facts, node: &NodeName) -> Option<String> {
-    let state = facts.nodes.iter().find(|(name, _)| name == node).map(|(_, state)| *state)?;
-    match state {
+    let daemon = facts.nodes.iter().find(|daemon| daemon.node == *node)?;
+    if let Some(silence) = daemon.silent_s {
+        return Some(silent(silence));
+    }
+    match daemon.state {
         None => Some("there is no such node (or its keys are broken: `pvc node list`)".to_owned()),
         Some(DaemonState::Run) => None,
         Some(DaemonState::Init) => Some("its daemon is starting".to_owned()),
@@ -133,7 +137,7 @@ fn list(nodes: &[NodeName]) -> String {
 mod tests {
     use pvc_core::model::{Claim, Explanation, Field, Problem};
 
-    use super::*;
+    use super::{super::Daemon, *};
 
     fn field<T>(value: T) -> Field<T> {
         Field { value, version: Some(1), zxid: 1 }
@@ -143,10 +147,11 @@ mod tests {
     fn facts(state: VmState, claim: &str, running: &[&str], daemon: Option<DaemonState>) -> Facts {
         let id = "11111111-0000-4000-8000-000000000001".parse().unwrap();
         let claim: Claim = claim.parse().unwrap();
-        let mut nodes = vec![("hv1".parse().unwrap(), daemon)];
-        nodes.extend(
-            claim.iter().filter(|n| n.as_str() != "hv1").map(|n| (n.clone(), Some(DaemonState::Dead))),
-        );
+        let hv = |node: &str, state| Daemon { node: node.parse().unwrap(), state, silent_s: None };
+        let others = claim.iter().map(NodeName::as_str).filter(|n| *n != "hv1");
+        let nodes = std::iter::once(hv("hv1", daemon))
+            .chain(others.map(|n| hv(n, Some(DaemonState::Dead))))
+            .collect();
         let vm = Vm {
             id,
             name: "web1".parse().unwrap(),
@@ -227,6 +232,19 @@ mod tests {
         assert_eq!(
             conclude(&facts),
             "hv1 is waiting for the guest to shut down: asked 2 times; power off in 61 s."
+        );
+    }
+
+    #[test]
+    fn a_silent_node_is_not_believed() {
+        let mut facts = facts(VmState::Start, "hv1", &["hv1"], Some(DaemonState::Run));
+        facts.nodes[0].silent_s = Some(77);
+        assert!(
+            conclude(&facts).starts_with(
+                "It was last seen running on hv1, but nothing has been heard of its daemon for 77 s"
+            ),
+            "{}",
+            conclude(&facts)
         );
     }
 

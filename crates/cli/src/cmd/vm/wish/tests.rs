@@ -1,0 +1,117 @@
+use pvc_core::model::{Claim, Field, VmChange, VmKey, VmSet};
+use pvc_store::{Store, memory::MemoryTree, schema::root};
+
+use super::*;
+use crate::args::{Format, VmRef};
+
+const ID: &str = "11111111-0000-4000-8000-000000000001";
+
+fn vm_in(state: VmState, claim: &str) -> Vm {
+    fn field<T>(value: T) -> Field<T> {
+        Field { value, version: Some(0), zxid: 1 }
+    }
+    Vm {
+        id: ID.parse().unwrap(),
+        name: "web1".parse().unwrap(),
+        state: field(state),
+        node: field("hv1".parse().unwrap()),
+        last_node: field(None),
+        failed_reason: field("no such bridge".into()),
+        claim: field(claim.parse().unwrap()),
+        rbd_images: Vec::new(),
+        xml_version: Some(0),
+    }
+}
+
+/// `yes`: what is said when it is so; `wait`: what is waited for; `no`: why it cannot be so any more.
+fn judged(kind: Kind, state: VmState, claim: &str, running: &[&str]) -> (&'static str, String) {
+    let running = running.iter().map(|node| node.parse().unwrap()).collect();
+    match judge(kind, &vm_in(state, claim), &running, None) {
+        Ok(Look::Done(said)) => ("yes", said),
+        Ok(Look::NotYet(what)) => ("wait", what),
+        Err(failure) => ("no", failure.to_string()),
+    }
+}
+
+#[test]
+fn success_is_what_is_observed_and_nothing_less() {
+    use VmState::{Delete, Failed, Migrate, Restart, Shutdown, Start, Stop};
+    for (kind, state, claim, running, expected) in [
+        (Kind::Start, Start, "hv1", &["hv1"][..], "yes"),
+        (Kind::Start, Start, "hv1", &[], "wait"),
+        (Kind::Start, Start, "", &["hv1"], "wait"),
+        (Kind::Start, Start, "hv2", &["hv2"], "wait"),
+        (Kind::Start, Stop, "", &[], "no"),
+        (Kind::Start, Failed, "", &[], "no"),
+        (Kind::Stop, Stop, "", &[], "yes"),
+        (Kind::Stop, Stop, "hv1", &[], "wait"),
+        (Kind::Stop, Start, "hv1", &["hv1"], "no"),
+        (Kind::Shutdown, Shutdown, "hv1", &["hv1"], "wait"),
+        (Kind::Shutdown, Shutdown, "", &[], "wait"),
+        (Kind::Shutdown, Stop, "", &[], "yes"),
+        (Kind::Shutdown, Restart, "hv1", &["hv1"], "no"),
+        (Kind::Restart, Restart, "hv1", &["hv1"], "wait"),
+        (Kind::Restart, Start, "hv1", &["hv1"], "yes"),
+        (Kind::Restart, Migrate, "hv1", &["hv1"], "no"),
+        (Kind::Restart, Delete, "", &[], "no"),
+    ] {
+        let (verdict, words) = judged(kind, state, claim, running);
+        assert_eq!(verdict, expected, "{kind:?} {state} {claim:?} {running:?}: {words}");
+        assert!(!words.is_empty());
+    }
+    assert_eq!(judged(Kind::Start, Failed, "", &[]).1, "VM web1 failed: no such bridge");
+    assert!(judged(Kind::Start, Stop, "", &[]).1.contains("somebody else has wished stop"));
+}
+
+/// A tree with a stopped VM whose node is in claim, and a client of it.
+async fn cluster() -> (std::sync::Arc<pvc_store::memory::MemoryStore>, Connection) {
+    let client = MemoryTree::new().client();
+    let store: std::sync::Arc<dyn Store> = client.clone();
+    root::init(&*store).await.unwrap();
+    let define = VmChange::Define {
+        id: ID.parse().unwrap(),
+        name: "web1".parse().unwrap(),
+        node: "hv1".parse().unwrap(),
+        xml: String::new(),
+        rbd_images: Vec::new(),
+    };
+    vm::apply(&*store, &define).await.unwrap();
+    let stopped = vm::read(&*store, ID.parse().unwrap()).await.unwrap().unwrap();
+    let set = vec![VmSet::State(VmState::Start), VmSet::Claim(Claim::only(&"hv1".parse().unwrap()))];
+    let started = VmChange::update(stopped.good().unwrap(), &[VmKey::State], set);
+    vm::apply(&*store, &started).await.unwrap();
+    (client, Connection { store, addresses: "memory".into() })
+}
+
+fn args(no_wait: bool) -> args::Wish {
+    args::Wish { wait: Some(Duration::from_millis(50)), no_wait, vm: VmRef { vm: "web1".into() } }
+}
+
+#[tokio::test]
+async fn a_write_whose_answer_is_lost_is_neither_done_nor_failed() {
+    let (client, cluster) = cluster().await;
+    client.lose_answers(1);
+    let out = Out::captured(Format::Table);
+    let failure = wish(&cluster, &out, Kind::Stop, &args(true)).await.unwrap_err();
+    assert_eq!(failure.exit_code(), 5, "{failure:?}");
+    assert!(failure.with_causes().contains("unknown whether"), "{}", failure.with_causes());
+    assert_eq!(out.text(), "", "nothing is claimed");
+}
+
+#[tokio::test]
+async fn a_wish_that_nobody_answers_stands_when_the_waiting_ends() {
+    let (_client, cluster) = cluster().await;
+    let out = Out::captured(Format::Json);
+    let failure = wish(&cluster, &out, Kind::Shutdown, &args(false)).await.unwrap_err();
+    assert!(failure.to_string().contains("waiting for hv1"), "{failure}");
+    assert_eq!((failure.exit_code(), out.text()), (1, String::new()));
+    assert_eq!(cluster.vm(ID.parse().unwrap()).await.unwrap().state.value, VmState::Shutdown);
+}
+
+#[tokio::test]
+async fn a_wish_without_waiting_is_reported_as_a_wish() {
+    let (_client, cluster) = cluster().await;
+    let out = Out::captured(Format::Json);
+    wish(&cluster, &out, Kind::Shutdown, &args(true)).await.unwrap();
+    assert_eq!(out.text(), "{\n  \"message\": \"VM web1 is to shut down\"\n}\n");
+}
