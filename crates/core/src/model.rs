@@ -1,12 +1,15 @@
 //! What a cluster consists of, in typed words. Values are validated once, when they become these types.
 
+pub mod ceph;
 pub mod change;
 pub mod claim;
 pub mod domain;
 pub mod explanation;
 pub mod moment;
 pub mod name;
+pub mod network;
 pub mod node;
+pub mod old_command;
 pub mod subject;
 pub mod view;
 pub mod vm;
@@ -17,7 +20,9 @@ pub use domain::{DomainDetails, DomainError, DomainSpec};
 pub use explanation::Explanation;
 pub use moment::Moment;
 pub use name::{NameError, NodeName, VmId, VmName};
+pub use network::{Network, Vni};
 pub use node::{DaemonMode, DaemonState, DomainState, Node, NodeReport, RouterState, StaticData};
+pub use old_command::{OldCommand, OldCommandError};
 pub use subject::Subject;
 pub use view::{ClusterView, Entry, Problem};
 pub use vm::{Field, Vm, VmState};
