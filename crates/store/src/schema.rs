@@ -4,9 +4,13 @@
 //! or with every [`Problem`] that was found, each naming the key, what it holds and what is allowed; it never panics.
 //! The contract in words is `docs/state-schema.md`.
 
+pub mod ceph;
+pub mod cmd;
+pub mod network;
 pub mod node;
 pub mod owner;
 pub mod root;
+pub mod subtree;
 mod text;
 pub mod vm;
 

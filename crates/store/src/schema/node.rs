@@ -256,3 +256,19 @@ fn running(d: &mut Decoder, key: &str, value: Option<&Value>) -> Vec<VmId> {
 pub async fn read(store: &dyn Store, name: &NodeName) -> Result<Option<Entry<Node>>, StoreError> {
     Ok(decode(name, &store.get_many(&paths(name)).await?))
 }
+
+/// Whether a node reports to run a VM, in a report written after the transaction `since`: an older one may tell of an
+/// instance that has ended.
+pub async fn reports_running(
+    store: &dyn Store,
+    name: &NodeName,
+    id: VmId,
+    since: i64,
+) -> Result<bool, StoreError> {
+    // In this order: should a report come between the two reads, it is counted for less than it says.
+    let paths = [key(name, KEEPALIVE), key(name, "runningdomains")];
+    let values = store.get_many(&paths).await?;
+    let reported = values[0].as_ref().map_or(0, |keepalive| keepalive.mzxid);
+    let ids = running(&mut Decoder::default(), &paths[1], values[1].as_ref());
+    Ok(reported > since && ids.contains(&id))
+}
