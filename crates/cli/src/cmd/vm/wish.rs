@@ -5,11 +5,11 @@
 #[cfg(test)]
 mod tests;
 
-use std::{collections::BTreeSet, time::Duration};
+use std::time::Duration;
 
 use pvc_core::{
     command::{self, Accepted, Refusal},
-    model::{NodeName, Vm, VmId, VmState},
+    model::{Vm, VmId, VmState},
 };
 use pvc_store::{
     CommitError,
@@ -120,20 +120,16 @@ async fn write(cluster: &Connection, id: VmId, kind: Kind) -> Result<(Vm, Vec<St
 
 async fn look(cluster: &Connection, id: VmId, kind: Kind) -> Result<Look<String>, Failure> {
     let vm = cluster.vm(id).await?;
-    let running: BTreeSet<NodeName> =
-        cluster.nodes().await?.running().remove(&id).unwrap_or_default().into_iter().collect();
-    let said = vm::read_explanation(&*cluster.store, id).await?.and_then(Result::ok);
+    let store = &*cluster.store;
+    // A report from before the claim may tell of the instance before this one.
+    let runs = node::reports_running(store, &vm.node.value, id, vm.claim.zxid).await?;
+    let said = vm::read_explanation(store, id).await?.and_then(Result::ok);
     let said = said.map(|e| format!("{} is {}: {}", e.by, e.doing, e.because));
-    judge(kind, &vm, &running, said)
+    judge(kind, &vm, runs, said)
 }
 
-/// Whether it is so, cannot be so any more, or not yet.
-fn judge(
-    kind: Kind,
-    vm: &Vm,
-    running: &BTreeSet<NodeName>,
-    said: Option<String>,
-) -> Result<Look<String>, Failure> {
+/// Whether it is so, cannot be so any more, or not yet. `runs`: the VM's node has reported so since it claimed it.
+fn judge(kind: Kind, vm: &Vm, runs: bool, said: Option<String>) -> Result<Look<String>, Failure> {
     let not_yet = |what: String| Ok(Look::NotYet(said.unwrap_or(what)));
     let node = &vm.node.value;
     let state = vm.state.value;
@@ -151,7 +147,7 @@ fn judge(
         return Err(Failure::Failed(what));
     }
     if kind.ends_running() {
-        let runs = state == VmState::Start && running.contains(node) && vm.claim.value.names(node);
+        let runs = runs && state == VmState::Start && vm.claim.value.names(node);
         return if runs {
             Ok(Look::Done(format!("runs on {node}")))
         } else {

@@ -1,4 +1,4 @@
-use pvc_core::model::{Claim, Field, VmChange, VmKey, VmSet};
+use pvc_core::model::{Claim, DaemonMode, Field, NodeReport, VmChange, VmKey, VmSet};
 use pvc_store::{Store, memory::MemoryTree, schema::root};
 
 use super::*;
@@ -24,9 +24,8 @@ fn vm_in(state: VmState, claim: &str) -> Vm {
 }
 
 /// `yes`: what is said when it is so; `wait`: what is waited for; `no`: why it cannot be so any more.
-fn judged(kind: Kind, state: VmState, claim: &str, running: &[&str]) -> (&'static str, String) {
-    let running = running.iter().map(|node| node.parse().unwrap()).collect();
-    match judge(kind, &vm_in(state, claim), &running, None) {
+fn judged(kind: Kind, state: VmState, claim: &str, runs: bool) -> (&'static str, String) {
+    match judge(kind, &vm_in(state, claim), runs, None) {
         Ok(Look::Done(said)) => ("yes", said),
         Ok(Look::NotYet(what)) => ("wait", what),
         Err(failure) => ("no", failure.to_string()),
@@ -36,31 +35,31 @@ fn judged(kind: Kind, state: VmState, claim: &str, running: &[&str]) -> (&'stati
 #[test]
 fn success_is_what_is_observed_and_nothing_less() {
     use VmState::{Delete, Failed, Migrate, Restart, Shutdown, Start, Stop};
-    for (kind, state, claim, running, expected) in [
-        (Kind::Start, Start, "hv1", &["hv1"][..], "yes"),
-        (Kind::Start, Start, "hv1", &[], "wait"),
-        (Kind::Start, Start, "", &["hv1"], "wait"),
-        (Kind::Start, Start, "hv2", &["hv2"], "wait"),
-        (Kind::Start, Stop, "", &[], "no"),
-        (Kind::Start, Failed, "", &[], "no"),
-        (Kind::Stop, Stop, "", &[], "yes"),
-        (Kind::Stop, Stop, "hv1", &[], "wait"),
-        (Kind::Stop, Start, "hv1", &["hv1"], "no"),
-        (Kind::Shutdown, Shutdown, "hv1", &["hv1"], "wait"),
-        (Kind::Shutdown, Shutdown, "", &[], "wait"),
-        (Kind::Shutdown, Stop, "", &[], "yes"),
-        (Kind::Shutdown, Restart, "hv1", &["hv1"], "no"),
-        (Kind::Restart, Restart, "hv1", &["hv1"], "wait"),
-        (Kind::Restart, Start, "hv1", &["hv1"], "yes"),
-        (Kind::Restart, Migrate, "hv1", &["hv1"], "no"),
-        (Kind::Restart, Delete, "", &[], "no"),
+    for (kind, state, claim, runs, expected) in [
+        (Kind::Start, Start, "hv1", true, "yes"),
+        (Kind::Start, Start, "hv1", false, "wait"),
+        (Kind::Start, Start, "", true, "wait"),
+        (Kind::Start, Start, "hv2", true, "wait"),
+        (Kind::Start, Stop, "", false, "no"),
+        (Kind::Start, Failed, "", false, "no"),
+        (Kind::Stop, Stop, "", false, "yes"),
+        (Kind::Stop, Stop, "hv1", false, "wait"),
+        (Kind::Stop, Start, "hv1", true, "no"),
+        (Kind::Shutdown, Shutdown, "hv1", true, "wait"),
+        (Kind::Shutdown, Shutdown, "", false, "wait"),
+        (Kind::Shutdown, Stop, "", false, "yes"),
+        (Kind::Shutdown, Restart, "hv1", true, "no"),
+        (Kind::Restart, Restart, "hv1", true, "wait"),
+        (Kind::Restart, Start, "hv1", true, "yes"),
+        (Kind::Restart, Migrate, "hv1", true, "no"),
+        (Kind::Restart, Delete, "", false, "no"),
     ] {
-        let (verdict, words) = judged(kind, state, claim, running);
-        assert_eq!(verdict, expected, "{kind:?} {state} {claim:?} {running:?}: {words}");
+        let (verdict, words) = judged(kind, state, claim, runs);
+        assert_eq!(verdict, expected, "{kind:?} {state} {claim:?} {runs}: {words}");
         assert!(!words.is_empty());
     }
-    assert_eq!(judged(Kind::Start, Failed, "", &[]).1, "VM web1 failed: no such bridge");
-    assert!(judged(Kind::Start, Stop, "", &[]).1.contains("somebody else has wished stop"));
+    assert_eq!(judged(Kind::Start, Failed, "", false).1, "VM web1 failed: no such bridge");
+    assert!(judged(Kind::Start, Stop, "", false).1.contains("somebody else has wished stop"));
 }
 
 /// A tree with a stopped VM whose node is in claim, and a client of it.
@@ -114,4 +113,30 @@ async fn a_wish_without_waiting_is_reported_as_a_wish() {
     let out = Out::captured(Format::Json);
     wish(&cluster, &out, Kind::Shutdown, &args(true)).await.unwrap();
     assert_eq!(out.text(), "{\n  \"message\": \"VM web1 is to shut down\"\n}\n");
+}
+
+#[tokio::test]
+async fn a_report_from_before_the_claim_is_about_an_instance_that_has_ended() {
+    let (_client, cluster) = cluster().await;
+    let (store, id, hv1) = (&*cluster.store, ID.parse().unwrap(), "hv1".parse().unwrap());
+    let registration = node::Registration {
+        name: "hv1".parse().unwrap(),
+        mode: DaemonMode::Hypervisor,
+        static_data: "8 6.1 GNU/Linux x86_64".parse().unwrap(),
+        ipmi: node::Ipmi::default(),
+    };
+    node::register(store, &registration).await.unwrap();
+    let report = NodeReport { running: vec![id], ..NodeReport::default() };
+    store.commit(node::report(&hv1, &report, None)).await.unwrap();
+    assert!(matches!(look(&cluster, id, Kind::Start).await, Ok(Look::Done(_))));
+
+    let vm = cluster.vm(id).await.unwrap();
+    let again = VmChange::update(&vm, &[VmKey::Claim], vec![VmSet::Claim(Claim::only(&hv1))]);
+    vm::apply(store, &again).await.unwrap();
+    assert!(
+        matches!(look(&cluster, id, Kind::Start).await, Ok(Look::NotYet(_))),
+        "claimed anew, not reported since"
+    );
+    store.commit(node::report(&hv1, &report, Some(&report))).await.unwrap();
+    assert!(matches!(look(&cluster, id, Kind::Start).await, Ok(Look::Done(_))));
 }
