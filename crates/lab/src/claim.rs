@@ -91,14 +91,23 @@ pub fn take(layout: &Layout, options: &LabOptions) -> Result<Cgroup> {
         }
     }
     remove_all(layout, &cgroup)?;
-    fs::DirBuilder::new()
-        .mode(0o700)
-        .create(layout.state())
+    create_state(layout, &Marker::new(options.clone()))
         .with_context(|| format!("could not create {}", layout.state().display()))?;
-    fs::write(layout.marker(), serde_json::to_vec_pretty(&Marker::new(options.clone()))?)
-        .with_context(|| format!("could not write {}", layout.marker().display()))?;
     cgroup.create_marked(&options.name)?;
     Ok(cgroup)
+}
+
+/// Creates the folder with the marker in it at once: a folder without one would be taken for a stranger's.
+fn create_state(layout: &Layout, marker: &Marker) -> Result<()> {
+    // A lab's name starts with a letter.
+    let beside = Path::new(STATE_ROOT).join(format!(".new-{}", layout.name()));
+    if beside.exists() {
+        fs::remove_dir_all(&beside)?;
+    }
+    fs::DirBuilder::new().mode(0o700).create(&beside)?;
+    let name = layout.marker().file_name().map(PathBuf::from).unwrap_or_default();
+    fs::write(beside.join(name), serde_json::to_vec_pretty(marker)?)?;
+    Ok(fs::rename(&beside, layout.state())?)
 }
 
 /// Kills and removes everything of the lab at `layout`, alive or crashed. Whether there was anything.

@@ -35,8 +35,8 @@ use crate::{
 };
 
 const POWER_DEADLINE: Duration = Duration::from_secs(20);
-/// Copies of a BMC's reset within this time are the same reset.
-const REPEATED_RESET: Duration = Duration::from_secs(2);
+/// A BMC's reset that follows another within this time is a copy that waited in the BMC's socket meanwhile.
+const REPEATED_RESET: Duration = Duration::from_secs(1);
 
 /// A node's power and cables.
 #[derive(Default)]
@@ -45,6 +45,7 @@ struct Slot {
     life: u64,
     cut: bool,
     bmc_cut: bool,
+    /// When the BMC's last command was done, if that was a reset.
     last_reset: Option<Instant>,
 }
 
@@ -186,6 +187,7 @@ impl Switch {
         cgroup.create()?;
         network::plug_node(node, slot.cut)?;
         slot.life += 1;
+        slot.last_reset = None;
         let console = OpenOptions::new().create(true).append(true).open(self.layout.node_console(node))?;
         writeln!(&console, "=== power on, life {}", slot.life)?;
         let mut child = command(self.layout.program())

@@ -120,9 +120,11 @@ fn hints(name: &str, demo: bool) -> String {
         ("kill node1", "cut a node's power (then: start node1)"),
         ("down", "remove everything"),
     ]);
+    let hints: Vec<_> = hints.into_iter().map(|(command, what)| (format!("{lab} {command}"), what)).collect();
+    let width = hints.iter().map(|(command, _)| command.len()).max().unwrap_or(0);
     let mut text = String::from("Up. Try:\n");
     for (command, what) in hints {
-        let _ = writeln!(text, "  {:<44}  {what}", format!("{lab} {command}"));
+        let _ = writeln!(text, "  {command:<width$}  {what}");
     }
     text.trim_end().to_owned()
 }
