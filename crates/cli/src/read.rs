@@ -27,6 +27,24 @@ pub(crate) struct Nodes {
     now_unix_s: u64,
 }
 
+/// Who reports to be running a VM.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub(crate) struct Runners {
+    /// Nodes whose daemons work.
+    pub(crate) now: Vec<NodeName>,
+    /// Nodes whose daemons said so before they stopped.
+    pub(crate) before: Vec<NodeName>,
+}
+
+impl Runners {
+    /// Names for people: those that are only remembered with a question mark, nobody as `-`.
+    pub(crate) fn words(&self) -> String {
+        let now = self.now.iter().map(NodeName::to_string);
+        let names: Vec<String> = now.chain(self.before.iter().map(|node| format!("{node}?"))).collect();
+        if names.is_empty() { "-".to_owned() } else { names.join(",") }
+    }
+}
+
 /// A silence worth a word. It is a hint for people and by two clocks; nothing is ever decided from it.
 const SUSPICIOUS_S: u64 = 30;
 
@@ -36,15 +54,24 @@ pub(crate) fn silent(silence_s: u64) -> String {
 }
 
 impl Nodes {
-    /// Which nodes report to be running which VMs. Only daemons that work are believed.
-    pub(crate) fn running(&self) -> BTreeMap<VmId, Vec<NodeName>> {
-        let mut running: BTreeMap<VmId, Vec<NodeName>> = BTreeMap::new();
-        for node in self.good.iter().filter(|node| node.daemon_state.value == DaemonState::Run) {
+    /// Who runs what, as far as the nodes report it.
+    pub(crate) fn runners(&self) -> BTreeMap<VmId, Runners> {
+        let mut all: BTreeMap<VmId, Runners> = BTreeMap::new();
+        for node in &self.good {
             for id in node.report.running.iter().collect::<BTreeSet<_>>() {
-                running.entry(*id).or_default().push(node.name.clone());
+                let runners = all.entry(*id).or_default();
+                match node.daemon_state.value {
+                    DaemonState::Run => runners.now.push(node.name.clone()),
+                    // Guests go on without the daemon.
+                    DaemonState::Init | DaemonState::Shutdown | DaemonState::Stop => {
+                        runners.before.push(node.name.clone());
+                    }
+                    // They ended with the node.
+                    DaemonState::Dead => {}
+                }
             }
         }
-        running
+        all
     }
 
     /// For how long nothing has been heard of a node whose daemon should be running, in seconds; `None` if all is well.

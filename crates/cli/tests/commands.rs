@@ -187,6 +187,24 @@ fn nothing_is_removed_while_a_dead_node_may_be_executing_it() {
 }
 
 #[test]
+fn a_vm_whose_daemon_has_stopped_is_remembered_with_a_question_mark() {
+    let cluster = Cluster::with_nodes(&["hv1"]);
+    cluster.start_daemons();
+    assert_eq!(cluster.define("web1", 1, &[]).code, 0);
+    assert_eq!(cluster.ok(&["vm", "start", "web1"]), "VM web1 runs on hv1\n");
+    cluster.set("/nodes/hv1/daemonstate", "stop");
+    assert!(
+        cluster.ok(&["vm", "list"]).ends_with("start  hv1   hv1?     no\n"),
+        "{}",
+        cluster.ok(&["vm", "list"])
+    );
+    let explained = cluster.ok(&["vm", "explain", "web1"]);
+    assert!(explained.contains("It was last seen running on hv1, but its daemon is stopped"), "{explained}");
+    cluster.set("/nodes/hv1/daemonstate", "dead");
+    assert!(cluster.ok(&["vm", "list"]).ends_with("start  hv1   -        no\n"));
+}
+
+#[test]
 fn the_console_is_printed_and_followed_line_by_line() {
     let cluster = Cluster::with_nodes(&["hv1"]);
     assert_eq!(cluster.define("web1", 1, &[]).code, 0);

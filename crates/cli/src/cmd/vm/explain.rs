@@ -17,7 +17,7 @@ use crate::{
         Out,
         table::{Cell, Look, pairs, printable},
     },
-    read::{Nodes, silent},
+    read::{Nodes, Runners, silent},
 };
 
 /// Everything a conclusion is drawn from.
@@ -29,7 +29,7 @@ struct Facts {
     /// The nodes that may have a part in it: `node` and the claimants.
     nodes: Vec<Daemon>,
     /// Who reports to run it.
-    running: Vec<NodeName>,
+    running: Runners,
     /// What the daemon says about it.
     said: Option<Result<Explanation, Problem>>,
     /// What is wrong with its definition.
@@ -86,7 +86,7 @@ fn facts(
         id,
         entry,
         nodes: concerned.into_iter().map(daemon).collect(),
-        running: nodes.running().remove(&id).unwrap_or_default(),
+        running: nodes.runners().remove(&id).unwrap_or_default(),
         said,
         definition,
         console_log: xml.and_then(|xml| DomainDetails::parse(xml).ok()?.console_log),
@@ -100,7 +100,7 @@ fn people(facts: &Facts, colour: bool) -> String {
             lines.push(("asked", Cell::state(vm.state.value.as_str())));
             lines.push(("on node", vm.node.value.as_str().into()));
             lines.push(("claimed by", or_nobody(vm.claim.value.iter()).into()));
-            lines.push(("seen running on", or_nobody(facts.running.iter()).into()));
+            lines.push(("seen running on", facts.running.words().into()));
             if !vm.failed_reason.value.is_empty() {
                 lines.push(("failed because", Cell::new(&vm.failed_reason.value, Look::Bad)));
             }
@@ -187,7 +187,7 @@ fn json(facts: &Facts) -> ExplainJson<'_> {
         state: vm.map(|vm| vm.state.value.as_str()),
         node: vm.map(|vm| vm.node.value.as_str()),
         claim: vm.into_iter().flat_map(|vm| vm.claim.value.iter()).map(NodeName::as_str).collect(),
-        running_on: facts.running.iter().map(NodeName::as_str).collect(),
+        running_on: facts.running.now.iter().map(NodeName::as_str).collect(),
         failed_reason: vm.map(|vm| vm.failed_reason.value.as_str()).unwrap_or_default(),
         daemons: facts.nodes.iter().map(daemon_json).collect(),
         explanation: facts.said.as_ref().and_then(|said| said.as_ref().ok()),

@@ -11,6 +11,7 @@ use crate::{
         Out,
         table::{Cell, Look, pairs},
     },
+    read::Runners,
 };
 
 pub(super) async fn dump(cluster: &Connection, out: &Out, reference: &str) -> Result<(), Failure> {
@@ -34,7 +35,7 @@ pub(super) async fn info(
 ) -> Result<(), Failure> {
     let id = cluster.find_vm(reference).await?;
     let vm = cluster.vm(id).await?;
-    let running = cluster.nodes().await?.running().remove(&id).unwrap_or_default();
+    let running = cluster.nodes().await?.runners().remove(&id).unwrap_or_default();
     let xml = cluster.xml(id).await?.unwrap_or_default();
     let details = DomainDetails::parse(&xml).map_err(|e| format!("the definition is unreadable: {e}"));
     if out.is_json() {
@@ -69,7 +70,7 @@ struct InfoJson<'a> {
 
 fn json<'a>(
     vm: &'a Vm,
-    running: &'a [NodeName],
+    running: &'a Runners,
     details: &'a Result<DomainDetails, String>,
     xml: &'a str,
 ) -> InfoJson<'a> {
@@ -81,7 +82,7 @@ fn json<'a>(
         last_node: vm.last_node.value.as_ref().map(NodeName::as_str).unwrap_or_default(),
         migrated: migrated(vm),
         failed_reason: &vm.failed_reason.value,
-        running_on: running.iter().map(NodeName::as_str).collect(),
+        running_on: running.now.iter().map(NodeName::as_str).collect(),
         claim: vm.claim.value.iter().map(NodeName::as_str).collect(),
         details: details.as_ref().ok(),
         problem: details.as_ref().err().map(String::as_str),
@@ -89,15 +90,14 @@ fn json<'a>(
     }
 }
 
-fn state_lines(vm: &Vm, running: &[NodeName]) -> Vec<(&'static str, Cell)> {
-    let names: Vec<&str> = running.iter().map(NodeName::as_str).collect();
+fn state_lines(vm: &Vm, running: &Runners) -> Vec<(&'static str, Cell)> {
     let or_nobody = |text: String| if text.is_empty() { "-".to_owned() } else { text };
     let mut lines = vec![
         ("name", Cell::from(vm.name.as_str())),
         ("uuid", vm.id.to_string().into()),
         ("asked", Cell::state(vm.state.value.as_str())),
         ("node", vm.node.value.as_str().into()),
-        ("runs on", or_nobody(names.join(", ")).into()),
+        ("runs on", running.words().into()),
         ("claimed by", or_nobody(vm.claim.value.to_string()).into()),
         ("migrated", migrated(vm).into()),
     ];

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use pvc_core::model::{DomainDetails, Entry, NodeName, Vm, VmId};
+use pvc_core::model::{DomainDetails, Entry, NodeName, Vm, VmId, VmState};
 use pvc_store::schema::vm;
 use serde::Serialize;
 
@@ -16,7 +16,7 @@ use crate::{
         Out,
         table::{Cell, Look, printable, table},
     },
-    read::{Listed, Listing},
+    read::{Listed, Listing, Runners},
 };
 
 pub(super) async fn list(cluster: &Connection, out: &Out, args: &args::List) -> Result<(), Failure> {
@@ -35,7 +35,7 @@ pub(super) async fn list(cluster: &Connection, out: &Out, args: &args::List) -> 
     if args.limit.is_some() || args.state.is_some() || target.is_some() {
         listing.strays.clear();
     }
-    let running = nodes.running();
+    let running = nodes.runners();
     let details = if args.long { details(cluster, &listing).await? } else { BTreeMap::new() };
     if args.raw {
         return raw(&listing, out);
@@ -92,7 +92,7 @@ struct VmJson<'a> {
     problems: Vec<String>,
 }
 
-type Running = BTreeMap<VmId, Vec<NodeName>>;
+type Running = BTreeMap<VmId, Runners>;
 type Details = BTreeMap<VmId, Result<DomainDetails, String>>;
 
 fn json(listing: &Listing, running: &Running, details: &Details, out: &Out) -> Result<(), Failure> {
@@ -108,7 +108,7 @@ fn one<'a>(listed: &'a Listed, running: &'a Running, details: &'a Details) -> Vm
         node: vm.map(|vm| vm.node.value.as_str()),
         last_node: vm.map(|vm| vm.last_node.value.as_ref().map(NodeName::as_str).unwrap_or_default()),
         migrated: vm.map(migrated),
-        running_on: running.get(&listed.id).into_iter().flatten().map(NodeName::as_str).collect(),
+        running_on: running.get(&listed.id).into_iter().flat_map(|r| &r.now).map(NodeName::as_str).collect(),
         details: details.get(&listed.id).and_then(|d| d.as_ref().ok()),
         problems: problems(listed, details),
     }
@@ -175,22 +175,21 @@ fn in_definition(details: &DomainDetails) -> [Cell; 3] {
     [number(details.memory_mib), number(details.vcpus.map(u64::from)), sources.into()]
 }
 
-/// The nodes that report to run it. Red: elsewhere than asked; yellow: not where it is asked to.
+/// The nodes that report to run it. Red: elsewhere than asked; yellow: nobody says so now, though it is asked to run.
 fn runs_on(vm: &Vm, running: &Running) -> Cell {
-    use pvc_core::model::VmState::{Delete, Failed, Migrate, Restart, Shutdown, Start, Stop};
-    let nodes = running.get(&vm.id).map(Vec::as_slice).unwrap_or_default();
     let asked_to_run = match vm.state.value {
-        Start | Restart | Migrate => true,
-        Stop | Shutdown | Failed | Delete => false,
+        VmState::Start | VmState::Restart | VmState::Migrate => true,
+        VmState::Stop | VmState::Shutdown | VmState::Failed | VmState::Delete => false,
     };
-    let look = match nodes {
-        [] if asked_to_run => Look::Busy,
+    let nobody = Runners::default();
+    let runners = running.get(&vm.id).unwrap_or(&nobody);
+    let look = match &runners.now[..] {
+        [] if asked_to_run || !runners.before.is_empty() => Look::Busy,
         [] => Look::Plain,
         [node] if *node == vm.node.value => Look::Good,
         _ => Look::Bad,
     };
-    let names: Vec<&str> = nodes.iter().map(NodeName::as_str).collect();
-    Cell::new(if names.is_empty() { "-".to_owned() } else { names.join(",") }, look)
+    Cell::new(runners.words(), look)
 }
 
 /// `no`, or where it came from.

@@ -3,7 +3,7 @@
 use pvc_core::model::{DaemonState, Entry, NodeName, Vm, VmState};
 
 use super::Facts;
-use crate::read::silent;
+use crate::read::{Runners, silent};
 
 /// Why the VM is as it is, and what to do if something is to be done.
 pub(super) fn conclude(facts: &Facts) -> String {
@@ -13,10 +13,10 @@ pub(super) fn conclude(facts: &Facts) -> String {
             return "Nothing is done with this VM until the broken keys above are put right.".to_owned();
         }
     };
-    if facts.running.len() > 1 {
+    if facts.running.now.len() > 1 {
         return format!(
             "It is reported by more than one node ({}): look at them at once.",
-            list(&facts.running)
+            list(&facts.running.now)
         );
     }
     match vm.state.value {
@@ -36,10 +36,11 @@ pub(super) fn conclude(facts: &Facts) -> String {
 
 fn to_run(facts: &Facts, vm: &Vm) -> String {
     let node = &vm.node.value;
-    let settled =
-        vm.state.value == VmState::Start && facts.running == [node.clone()] && vm.claim.value.is_only(node);
+    let settled = vm.state.value == VmState::Start
+        && facts.running.now == [node.clone()]
+        && vm.claim.value.is_only(node);
     if let Some(out_of_order) = daemon_trouble(facts, node) {
-        let running = if facts.running.is_empty() { "is to run" } else { "was last seen running" };
+        let running = if facts.running == Runners::default() { "is to run" } else { "was last seen running" };
         return format!("It {running} on {node}, but {out_of_order}.");
     }
     if settled && facts.said.is_none() {
@@ -80,7 +81,7 @@ fn to_be_off(facts: &Facts, vm: &Vm) -> String {
         return said;
     }
     let name = &vm.name;
-    match (vm.state.value, &claimants[..], &facts.running[..]) {
+    match (vm.state.value, &claimants[..], &facts.running.now[..]) {
         (VmState::Stop, [], []) => "All is well: it is off, as asked.".to_owned(),
         (VmState::Delete, [], []) => {
             format!("It is off and about to be removed. If nobody does: `pvc vm undefine {name}`.")
@@ -168,7 +169,10 @@ mod tests {
             id,
             entry: Entry::Good(vm),
             nodes,
-            running: running.iter().map(|n| n.parse().unwrap()).collect(),
+            running: Runners {
+                now: running.iter().map(|n| n.parse().unwrap()).collect(),
+                before: Vec::new(),
+            },
             said: None,
             definition: Ok(()),
             console_log: None,
