@@ -24,8 +24,8 @@ use self::{
     tree::{Applied, Tree, Znode},
 };
 use crate::store::{
-    Children, CommitError, Committed, NoSession, Session, Stat, Store, StoreError, Transaction, Value, Watch,
-    WatchEvent, healthy_by,
+    Children, CommitError, Committed, NoSession, Op, Session, Stat, Store, StoreError, Transaction, Value,
+    Watch, WatchEvent, healthy_by,
 };
 
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
@@ -275,8 +275,8 @@ impl Store for MemoryStore {
             outcome
         });
         let applied = outcome.await.map_err(CommitError::Failed)??;
-        let wrote = !(applied.created.is_empty() && txn.ops.iter().all(deletes));
-        Ok(Committed { zxid: if wrote { applied.zxid } else { 0 }, created: applied.created })
+        let told = txn.ops.iter().any(|op| matches!(op, Op::Set { .. }));
+        Ok(Committed { zxid: if told { applied.zxid } else { 0 }, created: applied.created })
     }
 
     fn watch(&self, path: &str) -> Watch {
@@ -309,11 +309,6 @@ impl Store for MemoryStore {
     async fn close(&self) {
         self.end();
     }
-}
-
-/// Operations after which the real store knows no transaction id.
-fn deletes(op: &crate::Op) -> bool {
-    matches!(op, crate::Op::Check { .. } | crate::Op::Delete { .. })
 }
 
 impl MemoryStore {

@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, fmt::Display, str::FromStr};
 
 use pvc_core::model::{
     Entry, Network, Vni,
-    network::{Dhcp4, Lease, Mac, NetworkKind, Reservation, Rule},
+    network::{Dhcp4, DomainName, Lease, Mac, NetworkKind, Reservation, Rule},
 };
 
 use super::{
@@ -50,7 +50,7 @@ fn encode(n: &Network) -> Vec<(String, String)> {
     let mut keys: Vec<(String, String)> = [
         ("", n.description.clone()),
         ("nettype", n.kind.to_string()),
-        ("domain", text(n.domain.as_ref().map(|d| d.as_str()))),
+        ("domain", text(n.domain.as_ref().map(DomainName::as_str))),
         ("ip4_network", text(n.ip4_network)),
         ("ip4_gateway", text(n.ip4_gateway)),
         ("dhcp4_flag", truth_word(n.dhcp4.enabled).to_owned()),

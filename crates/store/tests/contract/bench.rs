@@ -15,7 +15,7 @@ use pvc_store::{
 
 /// A client and its faults.
 #[async_trait]
-pub trait Client: Send + Sync {
+pub(crate) trait Client: Send + Sync {
     fn store(&self) -> Arc<dyn Store>;
     /// Cuts this client's connection, others' are untouched.
     async fn cut(&self);
@@ -28,13 +28,13 @@ pub trait Client: Send + Sync {
 }
 
 #[async_trait]
-pub trait Bench: Send + Sync {
+pub(crate) trait Bench: Send + Sync {
     /// A new client with a healthy session.
     async fn client(&self) -> Box<dyn Client>;
 }
 
 #[derive(Default)]
-pub struct Memory {
+pub(crate) struct Memory {
     tree: MemoryTree,
 }
 
@@ -72,12 +72,12 @@ impl Client for Arc<MemoryStore> {
 const SESSION_TIMEOUT: Duration = Duration::from_secs(2);
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(8);
 
-pub struct Real {
+pub(crate) struct Real {
     server: ZooKeeperProcess,
 }
 
 impl Real {
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let server = tokio::task::spawn_blocking(ZooKeeperProcess::start).await.unwrap();
         Self { server }
     }

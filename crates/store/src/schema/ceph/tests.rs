@@ -12,8 +12,8 @@ async fn store() -> std::sync::Arc<crate::memory::MemoryStore> {
     store
 }
 
-fn value(text: &str) -> Option<Value> {
-    Some(Value { data: text.into(), version: 0, mzxid: 1, children: 0 })
+fn values<const N: usize>(texts: [&str; N]) -> [Option<Value>; N] {
+    texts.map(|text| Some(Value { data: text.into(), version: 0, mzxid: 1, children: 0 }))
 }
 
 #[tokio::test]
@@ -54,7 +54,7 @@ fn what_rbd_says_of_an_image_is_read_and_its_other_words_are_ignored() {
         "snapshot_count":0,"block_name_prefix":"rbd_data.1a","format":2,"features":["layering","exclusive-lock"],
         "op_features":[],"flags":[],"create_timestamp":"Mon"}"#;
     let (pool, name) = ("vms".parse().unwrap(), "web".parse().unwrap());
-    let Some(Entry::Good(volume)) = decode_volume(&pool, &name, &[value(""), value(text)]) else { panic!() };
+    let Some(Entry::Good(volume)) = decode_volume(&pool, &name, &values(["", text])) else { panic!() };
     let features = vec!["layering".to_owned(), "exclusive-lock".to_owned()];
     assert_eq!(
         volume.stats,
@@ -64,8 +64,7 @@ fn what_rbd_says_of_an_image_is_read_and_its_other_words_are_ignored() {
 
 #[test]
 fn wrong_figures_are_named_with_their_key() {
-    let found =
-        decode_osd(OsdId(0), &[value(""), value("node1"), value("/dev/sdb"), value(r#"{"kb":"many"}"#)]);
+    let found = decode_osd(OsdId(0), &values(["", "node1", "/dev/sdb", r#"{"kb":"many"}"#]));
     let Some(Entry::Bad(problems)) = found else { panic!("{found:?}") };
     assert_eq!(problems[0].key, "/ceph/osds/0/stats");
     let (good, bad) = names::<PoolName>(POOLS, &["vms".into(), "-x".into(), "a b".into()]);
