@@ -1,6 +1,12 @@
 //! What every hypervisor does. Each test gets one that is connected, and guests of its own.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
 
 use pvc_core::model::{DomainSpec, VmId};
 use pvc_host::hypervisor::{Activity, Event, Hypervisor, HypervisorError};
@@ -15,13 +21,27 @@ pub(crate) struct Bench {
     /// Makes definitions that it accepts.
     pub(crate) define: fn(VmId, &str) -> String,
     /// Lives as long as the hypervisor does.
+    /// Its own in this process.
+    pub(crate) number: u32,
     pub(crate) _keep: Option<pvc_host::testing::LibvirtdProcess>,
 }
 
 impl Bench {
-    /// Guest number `n`, called `name`.
+    pub(crate) fn new(
+        hypervisor: Arc<dyn Hypervisor>,
+        define: fn(VmId, &str) -> String,
+        keep: Option<pvc_host::testing::LibvirtdProcess>,
+    ) -> Self {
+        static NUMBER: AtomicU32 = AtomicU32::new(1);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        Self { hypervisor, define, number, _keep: keep }
+    }
+
+    /// Guest number `n`, called `name` and something: libvirt's test driver is one for all tests in a process.
     pub(crate) fn guest(&self, n: u32, name: &str) -> DomainSpec {
-        let id: VmId = format!("22222222-0000-4000-8000-{n:012}").parse().unwrap();
+        let number = self.number;
+        let id: VmId = format!("22222222-0000-4000-8000-{number:06}{n:06}").parse().unwrap();
+        let name = &format!("{name}-{number}");
         let xml = (self.define)(id, name);
         DomainSpec { xml, id, name: name.parse().unwrap(), memory_mib: 16, vcpus: 1, rbd_images: Vec::new() }
     }
@@ -57,7 +77,10 @@ pub(crate) async fn a_vm_is_seen_from_its_start_to_its_power_off(bench: Bench) {
     assert_eq!(hypervisor.seen(guest.id).await.unwrap(), None);
     hypervisor.start(&guest).await.unwrap();
     let seen = hypervisor.seen(guest.id).await.unwrap().expect("active after its start");
-    assert_eq!((seen.id, seen.name.as_str(), seen.activity), (guest.id, "one", Activity::Running));
+    assert_eq!(
+        (seen.id, seen.name.as_str(), seen.activity),
+        (guest.id, guest.name.as_str(), Activity::Running)
+    );
     assert_eq!((seen.memory_mib, seen.vcpus), (16, 1));
     assert!(hypervisor.active().await.unwrap().contains(&seen));
     hypervisor.power_off(guest.id).await.unwrap();

@@ -16,7 +16,7 @@ fn define(id: VmId, name: &str) -> String {
 }
 
 async fn bench() -> Bench {
-    Bench { hypervisor: FakeHypervisor::new(), define, _keep: None }
+    Bench::new(FakeHypervisor::new(), define, None)
 }
 
 contract!(
@@ -33,7 +33,7 @@ contract!(
 /// A fake whose only guest behaves so.
 fn with(behaviour: Behaviour) -> (Arc<FakeHypervisor>, pvc_core::model::DomainSpec) {
     let fake = FakeHypervisor::new();
-    let guest = Bench { hypervisor: fake.clone(), define, _keep: None }.guest(1, "one");
+    let guest = Bench::new(fake.clone(), define, None).guest(1, "one");
     fake.behave(guest.id, behaviour);
     (fake, guest)
 }

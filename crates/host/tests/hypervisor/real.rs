@@ -31,7 +31,7 @@ mod test_driver {
 
     async fn bench() -> Bench {
         let hypervisor = connect("test:///default", Deadlines::default()).await;
-        Bench { hypervisor, define, _keep: None }
+        Bench::new(hypervisor, define, None)
     }
 
     // Its guests obey no power button; the rest of the contract is left to a real libvirtd.
@@ -52,7 +52,7 @@ mod libvirtd {
     async fn bench() -> Bench {
         let libvirtd = LibvirtdProcess::start().unwrap();
         let hypervisor = connect(&libvirtd.uri(), Deadlines::default()).await;
-        Bench { hypervisor, define: tiny_guest, _keep: Some(libvirtd) }
+        Bench::new(hypervisor, tiny_guest, Some(libvirtd))
     }
 
     contract!(

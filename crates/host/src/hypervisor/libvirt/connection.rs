@@ -39,6 +39,12 @@ impl Fault {
         self.code == ffi::VIR_ERR_NO_DOMAIN
     }
 
+    /// The last run of the domain has ended and libvirtd is still tidying up after it. There is no number for this; the
+    /// text is not translated, since we choose no locale.
+    pub(super) fn is_being_removed(&self) -> bool {
+        self.message.ends_with("is already being removed")
+    }
+
     /// The transport failed, as opposed to a daemon that answered "no".
     pub(super) fn is_connection(&self) -> bool {
         matches!(self.domain, ffi::VIR_FROM_RPC | ffi::VIR_FROM_REMOTE)

@@ -10,7 +10,11 @@ mod footprint;
 mod supervisor;
 mod workers;
 
-use std::{ffi::CString, sync::Arc, time::Duration};
+use std::{
+    ffi::CString,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use async_trait::async_trait;
 use pvc_core::model::{DomainSpec, VmId};
@@ -152,8 +156,13 @@ impl Hypervisor for LibvirtHypervisor {
     async fn start(&self, spec: &DomainSpec) -> Result<(), HypervisorError> {
         let (id, xml) = (spec.id, spec.xml.clone());
         let limits = (Lane::Start, self.deadlines.start);
-        self.change(limits, || format!("starting VM {id}"), move |connection| start(connection, id, &xml))
-            .await
+        let give_up = Instant::now() + self.deadlines.ask;
+        self.change(
+            limits,
+            || format!("starting VM {id}"),
+            move |connection| start(connection, id, &xml, give_up),
+        )
+        .await
     }
 
     async fn ask_to_shut_down(&self, id: VmId) -> Result<(), HypervisorError> {
@@ -173,11 +182,18 @@ impl Hypervisor for LibvirtHypervisor {
     }
 }
 
-fn start(connection: &Connection, id: VmId, xml: &str) -> Result<(), Fault> {
-    match connection.create(xml) {
-        // libvirt refuses what exists in several ways, and another VM's name in the same words: the fact decides.
-        Err(fault) if !fault.is_connection() && is_active(connection, id)? => Ok(()),
-        result => result,
+/// How long libvirtd gets before it is asked again for a start that its tidying up was in the way of.
+const TIDYING: Duration = Duration::from_millis(20);
+
+fn start(connection: &Connection, id: VmId, xml: &str, give_up: Instant) -> Result<(), Fault> {
+    loop {
+        match connection.create(xml) {
+            // A moment's matter, and no reason to call a VM failed that is started again after a crash.
+            Err(fault) if fault.is_being_removed() && Instant::now() < give_up => std::thread::sleep(TIDYING),
+            // libvirt refuses what exists in several ways, and another VM's name in the same words: the fact decides.
+            Err(fault) if !fault.is_connection() && is_active(connection, id)? => return Ok(()),
+            result => return result,
+        }
     }
 }
 
