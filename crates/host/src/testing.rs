@@ -3,7 +3,7 @@
 //! It never touches the machine's own libvirt: configuration, state and sockets are a temporary folder, bound over
 //! libvirt's paths in a mount namespace; network and process namespaces are its own too. The first process in there is
 //! a shell that obeys our pipe; when that closes, however this process ended, the kernel ends everything inside. Needs
-//! root, libvirt-daemon-system and qemu-system-x86.
+//! root, libvirt-daemon-system, libvirt-clients and qemu-system-x86.
 
 use std::{
     fs, io,
@@ -128,6 +128,11 @@ impl LibvirtdProcess {
     /// Sends a signal (`KILL`, `STOP`, `CONT`) to the QEMU of the domain called `name`.
     pub fn signal_guest(&self, name: &str, signal: &str) -> io::Result<()> {
         self.tell(&format!("kill -{signal} $(cat /run/libvirt/qemu/{name}.pid)"))
+    }
+
+    /// What an operator does behind our back: `suspend NAME`, `destroy NAME` …
+    pub fn virsh(&self, command: &str) -> io::Result<()> {
+        self.tell(&format!("virsh -q -c qemu:///system {command} >/dev/null"))
     }
 
     fn tell(&self, command: &str) -> io::Result<()> {

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use pvc_core::model::{DomainSpec, VmId};
 use pvc_host::{
     hypervisor::{
-        Event, Hypervisor, HypervisorError,
+        Activity, Event, Hypervisor, HypervisorError,
         libvirt::{Deadlines, LibvirtHypervisor},
     },
     testing::{LibvirtdProcess, tiny_guest},
@@ -169,6 +169,39 @@ async fn a_guest_whose_process_hangs_delays_nobody_and_can_be_powered_off() {
     assert_eq!(hypervisor.seen(hung.id).await.unwrap(), None);
     assert!(hypervisor.seen(other.id).await.unwrap().is_some());
     until("requests to the hung one have ended", async || hypervisor.calls_under_way() == 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_guest_that_is_paused_is_active_and_seen_as_paused() {
+    let libvirtd = LibvirtdProcess::start().unwrap();
+    let hypervisor = connect(&libvirtd.uri(), Deadlines::default()).await;
+    let guest = guest(1, "dozing");
+    hypervisor.start(&guest).await.unwrap();
+    for (command, activity) in [("suspend", Activity::Paused), ("resume", Activity::Running)] {
+        let mut events = hypervisor.events();
+        libvirtd.virsh(&format!("{command} dozing")).unwrap();
+        event(&mut events, |event| *event == Event::Domain(guest.id)).await;
+        let seen = hypervisor.seen(guest.id).await.unwrap().expect("it is active all the time");
+        assert_eq!(seen.activity, activity);
+        assert_eq!(hypervisor.active().await.unwrap(), [seen]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_domain_that_is_only_defined_is_not_active_and_stays_defined() {
+    let libvirtd = LibvirtdProcess::start().unwrap();
+    let hypervisor = connect(&libvirtd.uri(), Deadlines::default()).await;
+    let guest = guest(1, "defined");
+    let definition = libvirtd.folder().join("defined.xml");
+    std::fs::write(&definition, &guest.xml).unwrap();
+    libvirtd.virsh(&format!("define {}", definition.display())).unwrap();
+    assert_eq!(hypervisor.active().await.unwrap(), Vec::new());
+    assert_eq!(hypervisor.seen(guest.id).await.unwrap(), None);
+    hypervisor.start(&guest).await.unwrap();
+    assert!(hypervisor.seen(guest.id).await.unwrap().is_some());
+    hypervisor.power_off(guest.id).await.unwrap();
+    assert_eq!(hypervisor.seen(guest.id).await.unwrap(), None);
+    libvirtd.virsh("dominfo defined").expect("what an operator defined is not ours to remove");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,6 +1,7 @@
 //! One contract for every hypervisor, so that the fake cannot lie; then what only the real one can be put through.
 //!
-//! The tests on a real libvirtd need root, libvirt-daemon-system and qemu-system-x86, and fail without them.
+//! The tests on a real libvirtd need root, libvirt-daemon-system, libvirt-clients and
+//! qemu-system-x86, and fail without them.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod contract;
