@@ -21,6 +21,8 @@ pub(crate) trait Client: Send + Sync {
     async fn cut(&self);
     /// Heals the connection; the session survives if it was cut for less than the session time-out.
     async fn heal(&self);
+    /// From now on this client's connection swallows everything, without a word, until it is healed.
+    async fn silence(&self);
     /// Cuts the connection until the servers have ended the session. The client does not know.
     async fn expire(&self, bench: &dyn Bench);
     /// How long a call may take at most.
@@ -57,6 +59,10 @@ impl Client for Arc<MemoryStore> {
 
     async fn heal(&self) {
         self.resume();
+    }
+
+    async fn silence(&self) {
+        self.lose_requests(1);
     }
 
     async fn expire(&self, _: &dyn Bench) {
@@ -120,6 +126,10 @@ impl Client for RealClient {
 
     async fn heal(&self) {
         self.proxy.heal();
+    }
+
+    async fn silence(&self) {
+        self.proxy.silence();
     }
 
     async fn expire(&self, bench: &dyn Bench) {

@@ -400,6 +400,23 @@ pub(crate) async fn a_read_during_a_short_outage_is_answered_after_it(bench: &dy
     assert_eq!(read.unwrap().unwrap().data, b"there");
 }
 
+pub(crate) async fn a_write_without_an_answer_is_unknown_and_can_be_looked_up_later(bench: &dyn Bench) {
+    let client = bench.client().await;
+    let store = client.store();
+    commit(&*store, vec![create("/a", "before")]).await.unwrap();
+    client.silence().await;
+    let start = Instant::now();
+    let outcome = commit(&*store, vec![set("/a", "after", Some(0))]).await;
+    assert!(matches!(outcome, Err(CommitError::Unknown(_))), "{outcome:?}");
+    assert!(start.elapsed() < client.request_timeout() + Duration::from_secs(5));
+    client.heal().await;
+    let found = text(&*store, "/a").await.unwrap();
+    // Decided from what is there now, it is safe to do again.
+    let again = commit(&*store, vec![set("/a", "after", Some(0))]).await;
+    assert_eq!(again.is_ok(), found == "before", "{again:?} although {found}");
+    assert_eq!(text(&*store, "/a").await.as_deref(), Some("after"));
+}
+
 pub(crate) async fn a_closed_store_says_so_at_once(bench: &dyn Bench) {
     let client = bench.client().await;
     let store = client.store();
