@@ -9,7 +9,10 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use rustix::fs::{FlockOperation, flock};
+use rustix::{
+    fs::{FlockOperation, Mode, OFlags, flock},
+    io::Errno,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -155,22 +158,37 @@ fn lock() -> Result<File> {
     if !rustix::process::geteuid().is_root() {
         bail!("the lab needs root, for namespaces and mounts: use sudo");
     }
-    match fs::DirBuilder::new().mode(0o700).create(STATE_ROOT) {
-        Err(e) if e.kind() != io::ErrorKind::AlreadyExists => {
-            return Err(e).with_context(|| format!("could not create {STATE_ROOT}"));
+    loop {
+        match fs::DirBuilder::new().mode(0o700).create(STATE_ROOT) {
+            Err(e) if e.kind() != io::ErrorKind::AlreadyExists => {
+                return Err(e).with_context(|| format!("could not create {STATE_ROOT}"));
+            }
+            _ => {}
         }
-        _ => {}
+        // Whoever took the last lab down may have removed the folder since, also while we waited for its lock.
+        let folder = match rustix::fs::open(
+            STATE_ROOT,
+            OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC,
+            Mode::empty(),
+        ) {
+            Err(Errno::NOENT) => continue,
+            other => File::from(
+                other.with_context(|| format!("{STATE_ROOT} is not a folder of the lab's; remove it"))?,
+            ),
+        };
+        let about = folder.metadata()?;
+        // Others may write into /var/tmp: somebody could have been here first.
+        if about.uid() != 0 || about.mode() & 0o022 != 0 {
+            bail!(
+                "{STATE_ROOT} is not a folder that only root can write to: it was not made by the lab; remove it"
+            );
+        }
+        flock(&folder, FlockOperation::LockExclusive)
+            .with_context(|| format!("could not lock {STATE_ROOT}"))?;
+        if fs::symlink_metadata(STATE_ROOT).is_ok_and(|now| now.ino() == about.ino()) {
+            return Ok(folder);
+        }
     }
-    let about = fs::symlink_metadata(STATE_ROOT).with_context(|| STATE_ROOT.to_owned())?;
-    // Others may write into /var/tmp: somebody could have been here first.
-    if !about.is_dir() || about.uid() != 0 || about.mode() & 0o022 != 0 {
-        bail!(
-            "{STATE_ROOT} is not a folder that only root can write to: it was not made by the lab; remove it"
-        );
-    }
-    let folder = File::open(STATE_ROOT).with_context(|| STATE_ROOT.to_owned())?;
-    flock(&folder, FlockOperation::LockExclusive).with_context(|| format!("could not lock {STATE_ROOT}"))?;
-    Ok(folder)
 }
 
 #[cfg(test)]

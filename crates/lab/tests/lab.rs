@@ -328,9 +328,26 @@ fn up_named_folder(name: &str) -> PathBuf {
     let layout = Layout::new(name.parse().unwrap());
     // Makes the folder of all labs in passing.
     claim::release(&layout).unwrap();
-    fs::create_dir_all(layout.state()).unwrap();
+    // Another lab's end may remove the common folder in between.
+    wait_until("the folder", SOON, || fs::create_dir_all(layout.state()).is_ok()).unwrap();
     fs::write(layout.state().join("precious"), "mine").unwrap();
     layout.state().to_owned()
+}
+
+#[test]
+fn labs_that_come_and_go_at_the_same_time_do_not_take_the_ground_from_under_each_other() {
+    let come_and_go = |name: &str| {
+        let layout = Layout::new(name.parse().unwrap());
+        for _ in 0..100 {
+            claim::take(&layout, &options(name, 1)).unwrap();
+            assert!(claim::release(&layout).unwrap());
+        }
+    };
+    std::thread::scope(|scope| {
+        for name in ["t-ground-a", "t-ground-b", "t-ground-c"] {
+            scope.spawn(move || come_and_go(name));
+        }
+    });
 }
 
 #[test]
