@@ -18,7 +18,8 @@ use tokio::{
 
 use super::{
     super::HypervisorError,
-    connection::{Connection, Fault, Libvirt},
+    connection::Connection,
+    library::{Fault, Libvirt},
     workers::Workers,
 };
 

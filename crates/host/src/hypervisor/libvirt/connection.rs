@@ -1,13 +1,12 @@
 //! One connection to libvirt, and the domains seen through it, in safe words.
 //!
-//! Every method blocks, for as long as libvirt likes: deadlines are the caller's business (see `calls`). Callbacks run
-//! on libvirt's event thread, so they only pass a word on.
+//! Every method blocks, for as long as libvirt likes: deadlines are the caller's business (see `calls`).
 #![allow(unsafe_code, reason = "calls the C interface of libvirt")]
 
 use std::{
-    ffi::{CStr, CString, c_int, c_void},
+    ffi::{CStr, CString, c_int},
     ptr::{self, NonNull},
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     time::Duration,
 };
 
@@ -16,115 +15,16 @@ use uuid::Uuid;
 
 use super::{
     super::{Activity, Seen},
-    ffi::{self, Api, LibraryError, VirConnect, VirDomain, VirDomainInfo, VirError},
+    ffi::{self, VirConnect, VirDomain, VirDomainInfo},
+    library::{Fault, Libvirt, text},
+    watch::{Callbacks, Observer},
 };
-
-/// What libvirt said when it could not.
-#[derive(Debug, Clone, thiserror::Error)]
-#[error("{message}")]
-pub(super) struct Fault {
-    code: c_int,
-    domain: c_int,
-    pub(super) message: String,
-}
-
-impl Fault {
-    /// An error of our own.
-    pub(super) fn ours(message: String) -> Self {
-        Self { code: -1, domain: -1, message }
-    }
-
-    /// There is no such domain.
-    pub(super) fn is_no_domain(&self) -> bool {
-        self.code == ffi::VIR_ERR_NO_DOMAIN
-    }
-
-    /// The last run of the domain has ended and libvirtd is still tidying up after it. There is no number for this; the
-    /// text is not translated, since we choose no locale.
-    pub(super) fn is_being_removed(&self) -> bool {
-        self.message.ends_with("is already being removed")
-    }
-
-    /// The transport failed, as opposed to a daemon that answered "no".
-    pub(super) fn is_connection(&self) -> bool {
-        matches!(self.domain, ffi::VIR_FROM_RPC | ffi::VIR_FROM_REMOTE)
-            || matches!(self.code, ffi::VIR_ERR_NO_CONNECT | ffi::VIR_ERR_INVALID_CONN)
-    }
-}
-
-/// Who wants to hear of a connection. Called on libvirt's event thread: must not block.
-pub(super) trait Observer: Send + Sync + 'static {
-    /// Something happened to this domain.
-    fn domain_changed(&self, id: VmId);
-    /// The connection is of no more use.
-    fn closed(&self, reason: &'static str);
-}
-
-/// The loaded library, ready for connections.
-#[derive(Clone, Copy)]
-pub(super) struct Libvirt(&'static Api);
-
-impl Libvirt {
-    /// Loads the library and starts its event thread, of which a process has one, for ever.
-    pub(super) fn load(path: &str) -> Result<Self, LibraryError> {
-        static EVENT_THREAD: Mutex<bool> = Mutex::new(false);
-        let api: &'static Api = Box::leak(Box::new(Api::load(path)?));
-        let mut running = EVENT_THREAD.lock().unwrap_or_else(PoisonError::into_inner);
-        if !*running {
-            // SAFETY: no preconditions; the event implementation is registered before the first connection.
-            unsafe {
-                (api.virInitialize)();
-                (api.virSetErrorFunc)(ptr::null_mut(), Some(say_nothing));
-                (api.virEventRegisterDefaultImpl)();
-            }
-            let thread = std::thread::Builder::new().name("libvirt-events".into()).stack_size(STACK);
-            *running = thread.spawn(move || run_events(api)).is_ok();
-        }
-        Ok(Self(api))
-    }
-
-    /// The error of this thread's last call.
-    fn fault(self) -> Fault {
-        // SAFETY: answers null or an error that lives until this thread's next call; its message is null or C text.
-        unsafe {
-            match (self.0.virGetLastError)().as_ref() {
-                Some(VirError { code, domain, message }) => Fault {
-                    code: *code,
-                    domain: *domain,
-                    message: text(*message).unwrap_or_else(|| format!("error {code} without a text")),
-                },
-                None => Fault::ours("failed without giving a reason".into()),
-            }
-        }
-    }
-
-    fn check(self, answer: c_int) -> Result<c_int, Fault> {
-        if answer < 0 { Err(self.fault()) } else { Ok(answer) }
-    }
-}
-
-/// Enough for libvirt's and glib's frames; the default of 2 MiB would only be address space, but per thread.
-pub(super) const STACK: usize = 512 * 1024;
-
-fn run_events(api: &Api) {
-    loop {
-        // SAFETY: the default implementation was registered before this thread started.
-        if unsafe { (api.virEventRunDefaultImpl)() } < 0 {
-            tracing::error!("libvirt's event loop failed once; going on");
-            std::thread::sleep(Duration::from_secs(1));
-        }
-    }
-}
-
-/// libvirt prints errors to stderr unless given something better: each reaches us as a `Fault` anyway.
-unsafe extern "C" fn say_nothing(_: *mut c_void, _: *mut VirError) {}
 
 /// An open connection.
 pub(super) struct Connection {
     libvirt: Libvirt,
     raw: NonNull<VirConnect>,
-    watched: bool,
-    lifecycle: Option<c_int>,
+    callbacks: Callbacks,
 }
 
 // SAFETY: libvirt's connections may be used from any thread, several at once; errors are per thread.
@@ -143,32 +43,13 @@ impl Connection {
         // The drivers without a daemon behind them (test:///) refuse keepalives and need none.
         // SAFETY: `raw` is open.
         unsafe { (api.virConnectSetKeepAlive)(raw.as_ptr(), interval, 3) };
-        Ok(Self { libvirt, raw, watched: false, lifecycle: None })
+        Ok(Self { libvirt, raw, callbacks: Callbacks::default() })
     }
 
     /// Subscribes `observer` to the fate of domains and of the connection.
     pub(super) fn watch(&mut self, observer: Arc<dyn Observer>) -> Result<(), Fault> {
-        let (libvirt, api, raw) = (self.libvirt, self.libvirt.0, self.raw.as_ptr());
-        let opaque = Watch::into_opaque(libvirt, observer.clone());
-        // SAFETY: `opaque` stays valid until libvirt calls `free_watch` on it, once.
-        let answer =
-            unsafe { (api.virConnectRegisterCloseCallback)(raw, on_close, opaque, Some(free_watch)) };
-        keep(libvirt, answer, opaque)?;
-        self.watched = true;
-
-        let opaque = Watch::into_opaque(libvirt, observer);
-        // SAFETY: as above; no domain means all of them; `on_lifecycle` has the signature of this event.
-        let answer = unsafe {
-            (api.virConnectDomainEventRegisterAny)(
-                raw,
-                ptr::null_mut(),
-                ffi::VIR_DOMAIN_EVENT_ID_LIFECYCLE,
-                on_lifecycle,
-                opaque,
-                Some(free_watch),
-            )
-        };
-        self.lifecycle = Some(keep(libvirt, answer, opaque)?);
+        // SAFETY: open until dropped, and `drop` deregisters first.
+        unsafe { self.callbacks.register(self.libvirt, self.raw.as_ptr(), observer) }?;
         if !self.is_alive() {
             return Err(Fault::ours("the connection was lost while it was being set up".into()));
         }
@@ -232,16 +113,10 @@ impl Connection {
 impl Drop for Connection {
     /// Blocks like every other call. Callbacks hold references of their own and have to go first.
     fn drop(&mut self) {
-        let api = self.libvirt.0;
         // SAFETY: open until here, never used again; errors change nothing, the reference is gone in any case.
         unsafe {
-            if let Some(callback) = self.lifecycle {
-                (api.virConnectDomainEventDeregisterAny)(self.raw.as_ptr(), callback);
-            }
-            if self.watched {
-                (api.virConnectUnregisterCloseCallback)(self.raw.as_ptr(), on_close);
-            }
-            (api.virConnectClose)(self.raw.as_ptr());
+            self.callbacks.deregister(self.libvirt, self.raw.as_ptr());
+            (self.libvirt.0.virConnectClose)(self.raw.as_ptr());
         }
     }
 }
@@ -318,71 +193,4 @@ fn activity(state: u8) -> Activity {
         // An active domain in any other state executes, or blocks on I/O.
         _ => Activity::Running,
     }
-}
-
-/// # Safety
-/// `raw` is null or C text.
-unsafe fn text(raw: *const std::ffi::c_char) -> Option<String> {
-    // SAFETY: the caller's promise, and not null here.
-    (!raw.is_null()).then(|| unsafe { CStr::from_ptr(raw) }.to_string_lossy().into_owned())
-}
-
-/// What a callback finds behind its opaque pointer; libvirt frees it through `free_watch`.
-struct Watch {
-    libvirt: Libvirt,
-    observer: Arc<dyn Observer>,
-}
-
-impl Watch {
-    fn into_opaque(libvirt: Libvirt, observer: Arc<dyn Observer>) -> *mut c_void {
-        Box::into_raw(Box::new(Self { libvirt, observer })).cast()
-    }
-}
-
-/// After a registration: on failure libvirt did not take `opaque`.
-fn keep(libvirt: Libvirt, answer: c_int, opaque: *mut c_void) -> Result<c_int, Fault> {
-    libvirt.check(answer).inspect_err(|_| {
-        // SAFETY: made by `Watch::into_opaque`, not taken by libvirt, freed here only.
-        unsafe { free_watch(opaque) };
-    })
-}
-
-/// # Safety
-/// `opaque` was made by `Watch::into_opaque` and is not used again.
-unsafe extern "C" fn free_watch(opaque: *mut c_void) {
-    // SAFETY: the caller's promise.
-    drop(unsafe { Box::from_raw(opaque.cast::<Watch>()) });
-}
-
-/// # Safety
-/// Called by libvirt with an `opaque` of `Watch::into_opaque` that is not freed yet.
-unsafe extern "C" fn on_close(_: *mut VirConnect, reason: c_int, opaque: *mut c_void) {
-    // SAFETY: as promised.
-    let watch = unsafe { &*opaque.cast::<Watch>() };
-    watch.observer.closed(match reason {
-        ffi::VIR_CONNECT_CLOSE_REASON_EOF => "libvirtd closed the connection",
-        ffi::VIR_CONNECT_CLOSE_REASON_KEEPALIVE => "libvirtd answers no keepalives",
-        _ => "the connection failed",
-    });
-}
-
-/// # Safety
-/// Called by libvirt with a live domain and an `opaque` of `Watch::into_opaque` that is not freed yet.
-unsafe extern "C" fn on_lifecycle(
-    _: *mut VirConnect,
-    domain: *mut VirDomain,
-    _: c_int,
-    _: c_int,
-    opaque: *mut c_void,
-) -> c_int {
-    let mut uuid = [0_u8; 16];
-    // SAFETY: as promised; libvirt fills 16 bytes, from memory.
-    let (watch, answer) = unsafe {
-        let watch = &*opaque.cast::<Watch>();
-        (watch, (watch.libvirt.0.virDomainGetUUID)(domain, uuid.as_mut_ptr()))
-    };
-    if answer == 0 {
-        watch.observer.domain_changed(VmId::from(Uuid::from_bytes(uuid)));
-    }
-    0
 }

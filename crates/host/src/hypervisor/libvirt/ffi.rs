@@ -87,6 +87,12 @@ pub enum LibraryError {
         /// Which function is missing.
         cause: libloading::Error,
     },
+    /// It could not be initialised.
+    #[error("libvirt could not be initialised: {0}")]
+    Initialise(String),
+    /// The thread that libvirt's events and keepalives need could not be started.
+    #[error("could not start libvirt's event thread")]
+    EventThread(#[source] std::io::Error),
 }
 
 macro_rules! functions {

@@ -79,7 +79,7 @@ Anonymous:             0 kB
             let line = status.lines().find(|line| line.starts_with("RssFile:")).unwrap();
             line.split_ascii_whitespace().nth(1).unwrap().parse::<u64>().unwrap()
         };
-        super::super::connection::Libvirt::load(super::super::ffi::LIBRARY).unwrap();
+        super::super::library::Libvirt::load(super::super::ffi::LIBRARY).unwrap();
         let before = resident();
         give_back().unwrap();
         let after = resident();

@@ -1,13 +1,15 @@
 //! The real hypervisor: QEMU machines through libvirt.
 //!
-//! The connection is made and kept by `supervisor`, calls get their deadlines from `calls`, `connection` speaks libvirt,
-//! `ffi` knows its C interface. Here is only what each word of the trait means in libvirt's.
+//! `supervisor` makes and keeps the connection, `calls` gives each call its deadline, `connection` speaks to libvirt and
+//! `watch` hears it, `library` and `ffi` know its C interface. Here is only what each word of the trait means in libvirt's.
 
 mod calls;
 mod connection;
 mod ffi;
 mod footprint;
+mod library;
 mod supervisor;
+mod watch;
 mod workers;
 
 use std::{
@@ -22,7 +24,8 @@ use tokio::sync::mpsc;
 
 use self::{
     calls::{Changes, Failure, Lane, Link, Target},
-    connection::{Connection, Domain, Fault, Libvirt},
+    connection::{Connection, Domain},
+    library::{Fault, Libvirt},
     supervisor::{Shared, Signal},
 };
 use super::{Event, Hypervisor, HypervisorError, Seen};

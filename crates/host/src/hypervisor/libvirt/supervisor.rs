@@ -18,8 +18,10 @@ use tokio::sync::mpsc as events;
 use super::{
     super::Event,
     calls::{Link, Target},
-    connection::{Connection, Fault, Observer},
+    connection::Connection,
     footprint,
+    library::Fault,
+    watch::Observer,
     workers::Workers,
 };
 
@@ -108,7 +110,7 @@ pub(super) fn start(target: Target) -> std::io::Result<Arc<Shared>> {
     let supervisor = Supervisor { target, shared: shared.clone(), signals, links: Vec::new() };
     std::thread::Builder::new()
         .name("libvirt-link".into())
-        .stack_size(super::connection::STACK)
+        .stack_size(super::library::STACK)
         .spawn(move || supervisor.run())?;
     Ok(shared)
 }

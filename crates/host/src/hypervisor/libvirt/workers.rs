@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use super::connection::STACK;
+use super::library::STACK;
 
 /// Longer than the daemon's usual rhythm, so that its one busy thread is kept.
 const IDLE: Duration = Duration::from_secs(30);
