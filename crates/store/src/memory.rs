@@ -51,6 +51,8 @@ struct ClientState {
     session: u64,
     epoch: u64,
     connected: bool,
+    /// Whether its watches are set on the server.
+    watching: bool,
     state: watch::Sender<Session>,
     watches: Vec<(String, mpsc::UnboundedSender<WatchEvent>)>,
     /// The server that this client reads from, if it has fallen behind the leader.
@@ -99,6 +101,7 @@ impl MemoryTree {
             session,
             epoch: 1,
             connected: true,
+            watching: true,
             state: tx,
             watches: Vec::new(),
             behind: None,
@@ -168,7 +171,7 @@ impl World {
 impl ClientState {
     /// Reports a transaction to this client's watches.
     fn tell(&mut self, applied: &Applied) {
-        if !self.connected {
+        if !self.watching {
             return;
         }
         for path in &applied.events {
@@ -285,7 +288,7 @@ impl Store for MemoryStore {
         // The real store synchronises with the leader before it says `Resync`.
         world.catch_up(self.id);
         if let Some(client) = world.clients.get_mut(&self.id) {
-            if client.connected {
+            if client.watching {
                 let _receiver_is_here = events.send(WatchEvent::Resync);
             }
             client.watches.retain(|(_, watch)| !watch.is_closed());

@@ -44,15 +44,20 @@ impl MemoryStore {
         let mut world = lock(&self.world);
         let Some(client) = world.clients.get_mut(&self.id).filter(|c| c.connected) else { return };
         client.connected = false;
+        client.watching = false;
         client.tell_watches(&WatchEvent::Interrupted);
         client.state.send_replace(Session::Suspended { epoch: client.epoch });
     }
 
     /// Heals the connection; if the session was expired meanwhile, a new one is opened.
     pub fn resume(&self) {
+        self.resume_without_watches();
+        self.set_watches();
+    }
+
+    /// The first half of [`Self::resume`]: calls are answered, but the watches are not set again yet.
+    pub fn resume_without_watches(&self) {
         let mut world = lock(&self.world);
-        // The real store synchronises with the leader before it says `Resync`.
-        world.catch_up(self.id);
         let new_session = world.new_id();
         let Some(client) = world.clients.get_mut(&self.id).filter(|c| !c.connected) else { return };
         client.connected = true;
@@ -62,6 +67,17 @@ impl MemoryStore {
             client.state.send_replace(Session::Connecting);
         }
         client.state.send_replace(Session::Healthy { epoch: client.epoch });
+    }
+
+    /// The second half of [`Self::resume`].
+    pub fn set_watches(&self) {
+        let mut world = lock(&self.world);
+        // The real store synchronises with the leader before it says `Resync`.
+        world.catch_up(self.id);
+        let Some(client) = world.clients.get_mut(&self.id).filter(|c| c.connected && !c.watching) else {
+            return;
+        };
+        client.watching = true;
         client.tell_watches(&WatchEvent::Resync);
     }
 

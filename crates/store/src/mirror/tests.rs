@@ -191,6 +191,24 @@ async fn what_was_missed_during_a_cut_is_found_and_the_mirror_says_when_it_is_no
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_healthy_session_alone_does_not_make_the_view_current() {
+    let (own, other, _) = world().await;
+    let mirror = Mirror::start(own.clone());
+    mirror.ready().await;
+    own.suspend();
+    vm::apply(&*other, &define(3)).await.unwrap();
+    // The mirror learns of the interruption, then the connection is back before the watches are.
+    assert!(mirror.caught_up(SOON).await.is_err());
+    own.resume_without_watches();
+    assert!(!mirror.synced());
+    assert!(mirror.caught_up(Duration::from_secs(1)).await.is_err(), "what was missed has not been listed");
+    assert!(!mirror.synced());
+    own.set_watches();
+    mirror.caught_up(SOON).await.unwrap();
+    assert!(mirror.synced() && mirror.view().vm(id(3)).is_some());
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_was_committed_is_seen_by_its_writer() {
     let (own, _, _) = world().await;
     let mirror = Mirror::start(own.clone());
@@ -256,6 +274,7 @@ enum Step {
     Primary(String),
     Suspend,
     Resume,
+    ResumeWithoutWatches,
     Expire,
     FallBehind,
     CatchUp,
@@ -286,6 +305,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => "none|node1|two words".prop_map(Step::Primary),
         1 => Just(Step::Suspend),
         2 => Just(Step::Resume),
+        1 => Just(Step::ResumeWithoutWatches),
         1 => Just(Step::Expire),
         1 => Just(Step::FallBehind),
         1 => Just(Step::CatchUp),
@@ -324,6 +344,7 @@ async fn take(step: Step, own: &MemoryStore, other: &dyn Store) {
         Step::Primary(text) => set(other, "/primary_node", &text).await,
         Step::Suspend => own.suspend(),
         Step::Resume => own.resume(),
+        Step::ResumeWithoutWatches => own.resume_without_watches(),
         Step::Expire => own.expire(),
         Step::FallBehind => own.fall_behind(),
         Step::CatchUp => own.catch_up(),
