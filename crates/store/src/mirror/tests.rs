@@ -177,7 +177,9 @@ async fn what_was_missed_during_a_cut_is_found_and_the_mirror_says_when_it_is_no
 
     own.suspend();
     assert!(!mirror.synced());
+    let asked = tokio::time::Instant::now();
     assert!(mirror.caught_up(SOON).await.is_err());
+    assert!(asked.elapsed() < Duration::from_secs(1), "said at once, not at the deadline");
     vm::apply(&*other, &define(3)).await.unwrap();
     vm::apply(&*other, &VmChange::Remove { id: id(1), expect: vec![] }).await.unwrap();
     set(&*other, &vm::key_path(id(2), VmKey::State), "start").await;
