@@ -41,6 +41,15 @@ if [ ${#pvc_missing[@]} -gt 0 ]; then
   # All wanted packages are named, not only the missing ones: a foreign qemu-utils must be replaced with its siblings.
   export DEBIAN_FRONTEND=noninteractive
   apt-get update -qq </dev/null >&2
-  apt-get install -qq -y --no-install-recommends --allow-downgrades \
-    -o Dpkg::Options::=--force-confold -o Dpkg::Use-Pty=0 "${pvc_wanted[@]}" </dev/null >&2
+  (
+    # Installing is not running: no libvirtd shall start on this machine because its program is needed.
+    policy=/usr/sbin/policy-rc.d
+    if [ ! -e "$policy" ] || grep -q 'made by pvc-lab' "$policy"; then
+      trap 'rm -f "$policy"' EXIT
+      printf '#!/bin/sh\n# made by pvc-lab for the time of an installation\nexit 101\n' > "$policy"
+      chmod 755 "$policy"
+    fi
+    apt-get install -qq -y --no-install-recommends --allow-downgrades \
+      -o Dpkg::Options::=--force-confold -o Dpkg::Use-Pty=0 "${pvc_wanted[@]}" </dev/null >&2
+  )
 fi

@@ -4,7 +4,7 @@
 
 use std::{net::Ipv4Addr, path::PathBuf, time::Duration};
 
-use pvc_core::model::name::NodeName;
+use pvc_core::{model::name::NodeName, plan::placement::Selector};
 
 use crate::{
     coordinators::Coordinator,
@@ -34,7 +34,7 @@ pub struct Config {
     /// `system.fencing.ipmi`: how the other nodes fence this one.
     pub ipmi: Ipmi,
     /// `system.migration.target_selector`.
-    pub target_selector: TargetSelector,
+    pub target_selector: Selector,
     /// `system.configuration.directories`, absolute all of them.
     pub directories: Directories,
     /// `system.configuration.logging`.
@@ -193,31 +193,6 @@ pub struct Ipmi {
     pub user: String,
     /// `pass`.
     pub pass: Secret,
-}
-
-/// `system.migration.target_selector`: which node takes a VM that leaves.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TargetSelector {
-    /// `mem`: least allocated VM memory.
-    Mem,
-    /// `vcpus`: least allocated vCPUs.
-    Vcpus,
-    /// `load`: least load average.
-    Load,
-    /// `vms`: fewest VMs.
-    Vms,
-}
-
-impl TargetSelector {
-    /// The word in the file.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Mem => "mem",
-            Self::Vcpus => "vcpus",
-            Self::Load => "load",
-            Self::Vms => "vms",
-        }
-    }
 }
 
 /// `system.configuration.directories`. They need not exist yet.

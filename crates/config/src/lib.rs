@@ -22,7 +22,7 @@ mod walk;
 pub use check::{Report, check, coordinators_of};
 pub use config::{
     Config, Directories, DnsDatabase, FenceAction, FenceActions, Functions, Interface, Intervals, Ipmi,
-    Logging, Network, PerNetwork, TargetSelector,
+    Logging, Network, PerNetwork,
 };
 pub use coordinators::{Coordinator, DEFAULT_PORT, connect_string};
 pub use diagnostic::{Diagnostic, Severity};

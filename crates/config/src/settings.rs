@@ -81,6 +81,26 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_manual_describes_every_setting() {
+        let manual = include_str!("../../../docs/manual/configuration.md");
+        let sections: Vec<&str> = SECTIONS.iter().map(|(path, _)| *path).collect();
+        for (section, names) in SECTIONS {
+            for name in *names {
+                let path = if section.is_empty() { (*name).to_owned() } else { format!("{section}.{name}") };
+                let is_section = sections.iter().any(|s| *s == path || s.starts_with(&format!("{path}.")));
+                let described =
+                    if is_section || section.ends_with("networks") || section.ends_with("networking") {
+                        manual.contains(name)
+                    } else {
+                        manual.contains(&format!("| `{name}` | "))
+                            || manual.contains(&format!("### `{path}`"))
+                    };
+                assert!(described, "{path}");
+            }
+        }
+    }
+
+    #[test]
     fn a_slip_of_the_pen_finds_the_name_it_was_meant_for() {
         for (section, name, known, nearest_name) in [
             ("system.fencing.intervals", "keepalive_intervall", INTERVALS, Some("keepalive_interval")),

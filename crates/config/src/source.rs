@@ -99,7 +99,9 @@ impl<'t> Source<'t> {
         let only_dashes = before.chars().all(|c| c.is_whitespace() || c == '-');
         let mut text = if only_dashes { indent_of(&before) } else { indent_of(&indent) + "… " };
         if show != Show::Key {
-            text.push_str(&self.safe(&cut(from, under.start.column)));
+            // A known setting's name is no secret, and masking it would tell that the password is the same word.
+            let lead = cut(from, under.start.column);
+            text.push_str(&if lead.trim_end().ends_with(':') { lead } else { self.safe(&lead) });
         }
         let start = text.chars().count();
         let mut end = under.start.column + length_of_value(&cut(under.start.column, end_on_line(under)));

@@ -128,7 +128,7 @@ impl<'t> Walk<'t> {
         Diagnostic {
             line: Some(place.line),
             column: Some(place.column),
-            path: self.source.safe(&at.path),
+            path: at.path.clone(),
             excerpt: self.source.setting(key, at.item.span, show),
             ..self.whole_file(severity, problem.into())
         }
@@ -328,7 +328,7 @@ impl<'t> Walk<'t> {
             if known.contains(&name.as_str()) {
                 continue;
             }
-            let at = Setting { path: section.path_of(name), item: *item };
+            let at = Setting { path: section.path_of(&self.source.safe(name)), item: *item };
             let nearest = crate::settings::nearest(&section.path, name, known);
             let help = nearest.map_or_else(
                 || format!("it is ignored; known here: {}", known.join(", ")),

@@ -1,5 +1,6 @@
 //! What a cluster consists of, in typed words. Values are validated once, when they become these types.
 
+pub mod ceph;
 pub mod change;
 pub mod claim;
 pub mod domain;
@@ -9,7 +10,9 @@ pub mod flush;
 pub mod link;
 pub mod moment;
 pub mod name;
+pub mod network;
 pub mod node;
+pub mod old_command;
 pub mod subject;
 pub mod view;
 pub mod vm;
@@ -22,7 +25,9 @@ pub use fence::{Fence, FenceJob, FenceStep, Proof};
 pub use flush::{FlushProgress, Stuck};
 pub use moment::Moment;
 pub use name::{NameError, NodeName, VmId, VmName};
+pub use network::{Network, Vni};
 pub use node::{DaemonMode, DaemonState, DomainState, Node, NodeReport, RouterState, StaticData};
+pub use old_command::{OldCommand, OldCommandError};
 pub use subject::Subject;
 pub use view::{ClusterView, Entry, Problem};
 pub use vm::{Field, MigrationMethod, Vm, VmState};

@@ -1,7 +1,10 @@
 //! What this machine is and how busy it is: processors, memory, load. Read from the kernel's own files, which never block on a disk.
 //! Never asks a program and never changes anything.
 
-use std::{fs, io, path::Path};
+use std::{
+    fs::File,
+    io::{self, Read as _},
+};
 
 use pvc_core::model::StaticData;
 
@@ -65,9 +68,21 @@ impl Machine for ThisMachine {
     }
 }
 
+/// The whole of one of the kernel's small files. Not `fs::read_to_string`: that asks for a size which such files do not have, and
+/// then reads them in many small pieces.
 fn read(path: &str) -> io::Result<String> {
-    fs::read_to_string(Path::new(path))
-        .map_err(|e| io::Error::new(e.kind(), format!("cannot read {path}: {e}")))
+    let attempt = || {
+        let mut file = File::open(path)?;
+        let mut buffer = [0; 8 * 1024];
+        let mut length = 0;
+        loop {
+            match file.read(&mut buffer[length..])? {
+                0 => return Ok(String::from_utf8_lossy(&buffer[..length]).into_owned()),
+                n => length += n,
+            }
+        }
+    };
+    attempt().map_err(|e: io::Error| io::Error::new(e.kind(), format!("cannot read {path}: {e}")))
 }
 
 fn unreadable(path: &str) -> io::Error {

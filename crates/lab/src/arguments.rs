@@ -1,5 +1,7 @@
 //! What can be typed after `./lab`. The help texts are the operator's first manual.
 
+use std::path::PathBuf;
+
 use clap::{Args, Parser, Subcommand};
 use pvc_lab::layout::NodeNumber;
 
@@ -102,6 +104,12 @@ pub(crate) struct Up {
     /// Missed keepalives until a node resets itself; 0 never does.
     #[arg(long, default_value_t = 0)]
     pub(crate) suicide_intervals: u32,
+    /// The folder whose pvcd and pvc the nodes run [default: the one of this program].
+    #[arg(long)]
+    pub(crate) binaries: Option<PathBuf>,
+    /// How many seconds each stage may take before this gives up.
+    #[arg(long, default_value_t = 120)]
+    pub(crate) deadline: u64,
 }
 
 #[derive(Subcommand)]

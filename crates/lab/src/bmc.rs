@@ -1,7 +1,7 @@
 //! The nodes' BMCs: OpenIPMI's simulator on an address of its own, whose power button is the capsule's.
 //! Knows cipher suites 0 to 3 only: clients say `-C 3`.
 
-use std::{fmt::Write, fs, os::unix::fs::PermissionsExt, path::Path, process::Stdio, time::Duration};
+use std::{fmt::Write, fs, os::unix::fs::PermissionsExt, process::Stdio, time::Duration};
 
 use anyhow::{Context, Result, bail};
 
@@ -20,13 +20,13 @@ pub const PASSWORD: &str = "labpass";
 const DEADLINE: Duration = Duration::from_secs(30);
 
 /// Starts the BMC of `node`. Runs in the capsule.
-pub fn start(layout: &Layout, node: NodeNumber, executable: &Path) -> Result<()> {
+pub fn start(layout: &Layout, node: NodeNumber) -> Result<()> {
     let folder = layout.bmc(node);
     fs::create_dir_all(folder.join("state"))?;
     network::plug_bmc(node)?;
     let lan = folder.join("lan.conf");
     let emulator = folder.join("sim.emu");
-    fs::write(&lan, lan_conf(layout, node, executable))?;
+    fs::write(&lan, lan_conf(layout, node))?;
     fs::set_permissions(&lan, fs::Permissions::from_mode(0o600))?;
     fs::write(
         &emulator,
@@ -50,7 +50,7 @@ pub fn start(layout: &Layout, node: NodeNumber, executable: &Path) -> Result<()>
     Ok(())
 }
 
-fn lan_conf(layout: &Layout, node: NodeNumber, executable: &Path) -> String {
+fn lan_conf(layout: &Layout, node: NodeNumber) -> String {
     let mut text = format!(
         "name \"{port}\"\nset_working_mc 0x20\n  startlan 1\n    addr {address} 623\n    priv_limit admin\n",
         port = node.bmc_port(),
@@ -64,7 +64,7 @@ fn lan_conf(layout: &Layout, node: NodeNumber, executable: &Path) -> String {
          user 1 true \"\" \"{PASSWORD}\" user 10 none md2 md5 straight\n  \
          user 2 true \"{USER}\" \"{PASSWORD}\" admin 10 none md2 md5 straight\n",
         guid = node.get(),
-        executable = executable.display(),
+        executable = layout.program().display(),
         lab = layout.name(),
     )
 }

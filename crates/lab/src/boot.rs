@@ -21,7 +21,7 @@ pub fn power_up(layout: &Layout, node: NodeNumber) -> Result<()> {
     node_cgroup(layout, node)?.join()?;
     let error = command("/usr/bin/unshare")
         .args(["--mount", "--propagation", "private", "--"])
-        .arg(std::env::current_exe()?)
+        .arg(layout.program())
         .args(["internal", "boot", &layout.name().to_string(), &node.to_string()])
         .exec();
     Err(anyhow!(error).context("could not start unshare"))
@@ -93,7 +93,7 @@ fn enter(pid: i32, namespaces: &[&str], program: &[String], environment: &[(&str
     nsenter
         .args(["-t", &pid.to_string()])
         .args(namespaces)
-        .args(["--wd=/", "--"])
+        .args(["--wdns=/", "--"])
         .args(program)
         .env_clear()
         .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")

@@ -19,7 +19,6 @@ use crate::{
     cgroup::Cgroup,
     control::{Request, ask},
     layout::Layout,
-    options::LabOptions,
     program::{command, wait_until},
 };
 
@@ -33,9 +32,9 @@ pub enum Lifetime {
 }
 
 /// Starts the capsule and waits until it obeys. The child must be kept as long as a lab `WithOwner` shall live.
-pub fn start(layout: &Layout, options: &LabOptions, lifetime: Lifetime) -> Result<Child> {
+pub fn start(layout: &Layout, lifetime: Lifetime) -> Result<Child> {
     let log = File::create(layout.capsule_log()).context("could not create the capsule's log")?;
-    let mut program = command(&options.executable);
+    let mut program = command(layout.program());
     program.args(["internal", "capsule", &layout.name().to_string()]);
     if lifetime == Lifetime::WithOwner {
         program.arg("--bound");
@@ -46,7 +45,7 @@ pub fn start(layout: &Layout, options: &LabOptions, lifetime: Lifetime) -> Resul
         .stdout(log.try_clone()?)
         .stderr(log)
         .spawn()
-        .with_context(|| format!("could not start {}", options.executable.display()))?;
+        .with_context(|| format!("could not start {}", layout.program().display()))?;
     let mut ended = None;
     let ready = wait_until("the capsule", Duration::from_secs(30), || {
         ended = child.try_wait().ok().flatten();
@@ -70,7 +69,7 @@ pub fn enter(layout: &Layout, bound: bool) -> Result<()> {
     let error = command("/usr/bin/unshare")
         .args(["--mount", "--propagation", "private", "--net", "--uts", "--ipc", "--pid", "--fork"])
         .args(["--kill-child=SIGKILL", "--mount-proc", "--"])
-        .arg(std::env::current_exe()?)
+        .arg(layout.program())
         .args(["internal", "init", &layout.name().to_string()])
         .args(bound.then_some("--bound"))
         .exec();
@@ -79,7 +78,7 @@ pub fn enter(layout: &Layout, bound: bool) -> Result<()> {
 
 /// Process 1: starts the switch, buries orphans, and ends, and everything with it, when the switch ends.
 pub fn init(layout: &Layout, bound: bool) -> Result<()> {
-    let switch = command(std::env::current_exe()?)
+    let switch = command(layout.program())
         .args(["internal", "switch", &layout.name().to_string()])
         .args(bound.then_some("--bound"))
         .spawn()

@@ -9,7 +9,10 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use rustix::fs::{FlockOperation, flock};
+use rustix::{
+    fs::{FlockOperation, Mode, OFlags, flock},
+    io::Errno,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -91,14 +94,23 @@ pub fn take(layout: &Layout, options: &LabOptions) -> Result<Cgroup> {
         }
     }
     remove_all(layout, &cgroup)?;
-    fs::DirBuilder::new()
-        .mode(0o700)
-        .create(layout.state())
+    create_state(layout, &Marker::new(options.clone()))
         .with_context(|| format!("could not create {}", layout.state().display()))?;
-    fs::write(layout.marker(), serde_json::to_vec_pretty(&Marker::new(options.clone()))?)
-        .with_context(|| format!("could not write {}", layout.marker().display()))?;
     cgroup.create_marked(&options.name)?;
     Ok(cgroup)
+}
+
+/// Creates the folder with the marker in it at once: a folder without one would be taken for a stranger's.
+fn create_state(layout: &Layout, marker: &Marker) -> Result<()> {
+    // A lab's name starts with a letter.
+    let beside = Path::new(STATE_ROOT).join(format!(".new-{}", layout.name()));
+    if beside.exists() {
+        fs::remove_dir_all(&beside)?;
+    }
+    fs::DirBuilder::new().mode(0o700).create(&beside)?;
+    let name = layout.marker().file_name().map(PathBuf::from).unwrap_or_default();
+    fs::write(beside.join(name), serde_json::to_vec_pretty(marker)?)?;
+    Ok(fs::rename(&beside, layout.state())?)
 }
 
 /// Kills and removes everything of the lab at `layout`, alive or crashed. Whether there was anything.
@@ -146,22 +158,37 @@ fn lock() -> Result<File> {
     if !rustix::process::geteuid().is_root() {
         bail!("the lab needs root, for namespaces and mounts: use sudo");
     }
-    match fs::DirBuilder::new().mode(0o700).create(STATE_ROOT) {
-        Err(e) if e.kind() != io::ErrorKind::AlreadyExists => {
-            return Err(e).with_context(|| format!("could not create {STATE_ROOT}"));
+    loop {
+        match fs::DirBuilder::new().mode(0o700).create(STATE_ROOT) {
+            Err(e) if e.kind() != io::ErrorKind::AlreadyExists => {
+                return Err(e).with_context(|| format!("could not create {STATE_ROOT}"));
+            }
+            _ => {}
         }
-        _ => {}
+        // Whoever took the last lab down may have removed the folder since, also while we waited for its lock.
+        let folder = match rustix::fs::open(
+            STATE_ROOT,
+            OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC,
+            Mode::empty(),
+        ) {
+            Err(Errno::NOENT) => continue,
+            other => File::from(
+                other.with_context(|| format!("{STATE_ROOT} is not a folder of the lab's; remove it"))?,
+            ),
+        };
+        let about = folder.metadata()?;
+        // Others may write into /var/tmp: somebody could have been here first.
+        if about.uid() != 0 || about.mode() & 0o022 != 0 {
+            bail!(
+                "{STATE_ROOT} is not a folder that only root can write to: it was not made by the lab; remove it"
+            );
+        }
+        flock(&folder, FlockOperation::LockExclusive)
+            .with_context(|| format!("could not lock {STATE_ROOT}"))?;
+        if fs::symlink_metadata(STATE_ROOT).is_ok_and(|now| now.ino() == about.ino()) {
+            return Ok(folder);
+        }
     }
-    let about = fs::symlink_metadata(STATE_ROOT).with_context(|| STATE_ROOT.to_owned())?;
-    // Others may write into /var/tmp: somebody could have been here first.
-    if !about.is_dir() || about.uid() != 0 || about.mode() & 0o022 != 0 {
-        bail!(
-            "{STATE_ROOT} is not a folder that only root can write to: it was not made by the lab; remove it"
-        );
-    }
-    let folder = File::open(STATE_ROOT).with_context(|| STATE_ROOT.to_owned())?;
-    flock(&folder, FlockOperation::LockExclusive).with_context(|| format!("could not lock {STATE_ROOT}"))?;
-    Ok(folder)
 }
 
 #[cfg(test)]

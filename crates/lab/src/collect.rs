@@ -41,11 +41,12 @@ pub(crate) fn collect(lab: &Lab, folder: &Path) {
         save(format!("{number}.console"), &read(&lab.layout().node_console(number)));
         save(format!("{number}.journal"), journal(&disk.join("var/log/journal")).as_bytes());
         save(format!("{number}.libvirtd.log"), &read(&disk.join("var/log/libvirtd.log")));
-        save(format!("{number}.pvcd.log"), &read(&disk.join("var/log/pvc/pvc.log")));
-        for entry in fs::read_dir(disk.join("var/log/libvirt")).into_iter().flatten().flatten() {
-            if entry.path().is_file() {
-                let name = entry.file_name().to_string_lossy().into_owned();
-                save(format!("{number}.guest.{name}"), &read(&entry.path()));
+        for (folder, whose) in [("var/log/pvc", "daemon"), ("var/log/libvirt", "guest")] {
+            for entry in fs::read_dir(disk.join(folder)).into_iter().flatten().flatten() {
+                if entry.path().is_file() {
+                    let name = entry.file_name().to_string_lossy().into_owned();
+                    save(format!("{number}.{whose}.{name}"), &read(&entry.path()));
+                }
             }
         }
         save(format!("bmc{}.log", number.get()), &read(&lab.layout().bmc(number).join("bmc.log")));

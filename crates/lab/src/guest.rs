@@ -13,7 +13,7 @@ use anyhow::{Context, Result, bail};
 use crate::{
     cpio::Archive,
     layout::{CACHE, GUEST_IN_NODE, Layout},
-    program::{command, output, run},
+    program::{Output, command, output, run},
 };
 
 /// Loaded by the guest in this order, which respects what depends on what.
@@ -126,15 +126,37 @@ fn kernel_package() -> Result<PathBuf> {
         return Ok(package);
     }
     let minutes = Duration::from_mins(5);
-    let depends = run("/usr/bin/apt-cache", ["depends", "linux-image-cloud-amd64"], minutes)?;
-    let Some(kernel) = depends.lines().find_map(|line| line.trim().strip_prefix("Depends: linux-image-"))
-    else {
-        bail!("apt knows no linux-image-cloud-amd64: run apt-get update, on a Debian for amd64");
+    let name = match kernel_name(minutes) {
+        Ok(name) => name,
+        // A machine that has never asked for the lists of packages has none.
+        Err(_) => run("/usr/bin/apt-get", ["-q", "update"], minutes).and_then(|_| kernel_name(minutes))?,
     };
+    // Beside, then renamed: an interrupted download must not be taken for a package.
+    let beside = Path::new(CACHE).join(format!(".download-{}", std::process::id()));
+    fs::create_dir_all(&beside)?;
     let mut download = command("/usr/bin/apt-get");
-    download.args(["-q", "download", &format!("linux-image-{kernel}")]).current_dir(CACHE);
-    output(download, b"", minutes)?.ok()?;
+    download.args(["-q", "download", &name]).current_dir(&beside);
+    let done = output(download, b"", minutes).and_then(Output::ok).and_then(|_| {
+        let file = only_entry(&beside)?;
+        Ok(fs::rename(beside.join(&file), Path::new(CACHE).join(&file))?)
+    });
+    // Empty by now, unless something went wrong.
+    let _ = fs::remove_dir_all(&beside);
+    done.with_context(|| format!("could not download {name}"))?;
     cached()?.context("apt-get download left no package")
+}
+
+/// The package that Debian's `linux-image-cloud-amd64` stands for.
+fn kernel_name(deadline: Duration) -> Result<String> {
+    let depends = run("/usr/bin/apt-cache", ["depends", "linux-image-cloud-amd64"], deadline)?;
+    let kernel = depends
+        .lines()
+        .find_map(|line| line.trim().strip_prefix("Depends: "))
+        .filter(|name| name.starts_with("linux-image-"));
+    let Some(kernel) = kernel else {
+        bail!("apt knows no linux-image-cloud-amd64: is this a Debian for amd64?")
+    };
+    Ok(kernel.to_owned())
 }
 
 fn only_entry(folder: &Path) -> Result<String> {

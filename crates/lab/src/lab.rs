@@ -5,7 +5,7 @@ use std::{
     fs,
     io::{Read, Write},
     net::{SocketAddr, TcpStream},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::Child,
     thread,
     time::Duration,
@@ -71,8 +71,10 @@ impl Lab {
     fn bring_up(&mut self, lifetime: Lifetime, progress: &mut dyn FnMut(&str)) -> Result<()> {
         guest::provide(&self.layout)?;
         progress("guest image ready");
+        fs::copy(&self.options.executable, self.layout.program())
+            .with_context(|| format!("could not copy {}", self.options.executable.display()))?;
         self.copy_binaries()?;
-        self.capsule = Some(capsule::start(&self.layout, &self.options, lifetime)?);
+        self.capsule = Some(capsule::start(&self.layout, lifetime)?);
         progress("capsule, network and BMCs up");
         for node in self.nodes() {
             node.start()?;
@@ -150,7 +152,7 @@ impl Lab {
     }
 
     fn handle(&self, number: NodeNumber) -> Node {
-        Node { layout: self.layout.clone(), executable: self.options.executable.clone(), number }
+        Node { layout: self.layout.clone(), number }
     }
 
     /// `address:port,…` of the ZooKeeper servers; reachable on the nodes and in [`Lab::in_switch_network`].
@@ -160,7 +162,7 @@ impl Lab {
 
     /// Runs a program in the capsule, beside the nodes: it reaches all their addresses and those of the BMCs.
     pub fn exec_in_switch(&self, program: &[&str], deadline: Duration) -> Result<Output> {
-        node::exec_in_switch(&self.layout, &self.options.executable, program, deadline)
+        node::exec_in_switch(&self.layout, program, deadline)
     }
 
     /// Runs `act` on a thread of its own that is in the capsule's network: sockets that it opens reach the nodes.
@@ -226,8 +228,9 @@ impl Lab {
 
     /// Copies consoles, journals, BMC logs and the ZooKeeper tree to `target/lab-logs/<name>`, as far as they can be had.
     pub fn collect_logs(&self) -> PathBuf {
-        let target =
-            self.options.binaries.parent().map_or_else(|| claim::checkout().join("target"), PathBuf::from);
+        // The program is in target/debug or target/release, wherever target may be.
+        let target = self.options.executable.parent().and_then(Path::parent);
+        let target = target.map_or_else(|| claim::checkout().join("target"), PathBuf::from);
         let folder = target.join("lab-logs").join(self.layout.name().to_string());
         collect::collect(self, &folder);
         folder

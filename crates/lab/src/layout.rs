@@ -235,6 +235,11 @@ impl Layout {
         self.state.join("layer")
     }
 
+    /// The lab's own copy of `pvc-lab`: a build in the midst of things does not pull it away under a running lab.
+    pub fn program(&self) -> PathBuf {
+        self.state.join("pvc-lab")
+    }
+
     /// The copies of pvcd and pvc that the nodes run.
     pub fn binaries(&self) -> PathBuf {
         self.state.join("bin")

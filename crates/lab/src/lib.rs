@@ -3,10 +3,6 @@
 //!
 //! Every node is a `systemd-nspawn --boot` over this machine's own `/`, with its own network, processes, mounts and host
 //! name, ZooKeeper, libvirtd, pvcd, and a BMC that cuts its power. All of them live in one capsule of namespaces.
-#![allow(
-    clippy::disallowed_methods,
-    reason = "the lab is made of programs; program.rs starts them, with deadlines"
-)]
 
 pub mod bmc;
 pub mod boot;

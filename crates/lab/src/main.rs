@@ -27,6 +27,9 @@ fn main() -> ExitCode {
 }
 
 fn run(name: &str, command: Command) -> Result<ExitCode> {
+    if !rustix::process::geteuid().is_root() {
+        bail!("namespaces, mounts and cgroups need root: use sudo");
+    }
     let attach = || Lab::attach(name);
     let node = |name: &str| attach()?.find_node(name);
     match command {

@@ -1,7 +1,7 @@
 //! A node of a running lab, as tests and people handle it: run something on it, pull its plug, ask its BMC.
 //! Keeps no state: what is true is asked from the capsule and the kernel each time.
 
-use std::{fs, net::Ipv4Addr, path::PathBuf, time::Duration};
+use std::{fs, net::Ipv4Addr, time::Duration};
 
 use anyhow::{Context, Result};
 
@@ -19,7 +19,6 @@ pub(crate) const REQUEST_DEADLINE: Duration = Duration::from_mins(1);
 #[derive(Clone, Debug)]
 pub struct Node {
     pub(crate) layout: Layout,
-    pub(crate) executable: PathBuf,
     pub(crate) number: NodeNumber,
 }
 
@@ -47,7 +46,7 @@ impl Node {
 
     /// The same, with `input` as the program's standard input.
     pub fn exec_with_input(&self, program: &[&str], input: &[u8], deadline: Duration) -> Result<Output> {
-        let mut enter = command(&self.executable);
+        let mut enter = command(self.layout.program());
         enter.args(["internal", "enter", &self.layout.name().to_string(), &self.name(), "--"]).args(program);
         let mut seen = output(enter, input, deadline)?;
         seen.command = format!("{}: {}", self.number, program.join(" "));
@@ -169,7 +168,7 @@ impl Node {
             vec!["/usr/bin/ipmitool", "-I", "lanplus", "-C", "3", "-N", "3", "-R", "1"];
         program.extend(["-H", &address, "-U", bmc::USER, "-P", bmc::PASSWORD]);
         program.extend(arguments);
-        exec_in_switch(&self.layout, &self.executable, &program, deadline)
+        exec_in_switch(&self.layout, &program, deadline)
     }
 
     /// What it wrote on its console, over all its power cycles.
@@ -185,13 +184,8 @@ impl Node {
     }
 }
 
-pub(crate) fn exec_in_switch(
-    layout: &Layout,
-    executable: &std::path::Path,
-    program: &[&str],
-    deadline: Duration,
-) -> Result<Output> {
-    let mut enter = command(executable);
+pub(crate) fn exec_in_switch(layout: &Layout, program: &[&str], deadline: Duration) -> Result<Output> {
+    let mut enter = command(layout.program());
     enter.args(["internal", "enter", &layout.name().to_string(), "switch", "--"]).args(program);
     let mut seen = output(enter, b"", deadline)?;
     seen.command = format!("switch: {}", program.join(" "));

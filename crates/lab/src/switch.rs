@@ -14,7 +14,6 @@ use std::{
     fs::{self, OpenOptions},
     io::{BufRead, BufReader, Read, Write},
     os::unix::net::{UnixListener, UnixStream},
-    path::PathBuf,
     process::{Child, ExitStatus, Stdio},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     thread,
@@ -36,8 +35,8 @@ use crate::{
 };
 
 const POWER_DEADLINE: Duration = Duration::from_secs(20);
-/// Copies of a BMC's reset within this time are the same reset.
-const REPEATED_RESET: Duration = Duration::from_secs(2);
+/// A BMC's reset that follows another within this time is a copy that waited in the BMC's socket meanwhile.
+const REPEATED_RESET: Duration = Duration::from_secs(1);
 
 /// A node's power and cables.
 #[derive(Default)]
@@ -46,12 +45,12 @@ struct Slot {
     life: u64,
     cut: bool,
     bmc_cut: bool,
+    /// When the BMC's last command was done, if that was a reset.
     last_reset: Option<Instant>,
 }
 
 struct Switch {
     layout: Layout,
-    executable: PathBuf,
     slots: BTreeMap<NodeNumber, Mutex<Slot>>,
     dropped: Mutex<Vec<(NodeNumber, Option<NodeNumber>)>>,
 }
@@ -79,7 +78,7 @@ pub fn run_switch(layout: &Layout, bound: bool) -> Result<()> {
     layer::build_shared(layout, &options)?;
     for node in options.node_numbers() {
         layer::build_disk(layout, &options, node)?;
-        bmc::start(layout, node, &options.executable)?;
+        bmc::start(layout, node)?;
     }
     command("/usr/sbin/dnsmasq")
         .args(network::dhcp_arguments(&layout.state().join("leases")))
@@ -89,7 +88,6 @@ pub fn run_switch(layout: &Layout, bound: bool) -> Result<()> {
 
     let switch = Arc::new(Switch {
         layout: layout.clone(),
-        executable: options.executable.clone(),
         slots: options.node_numbers().map(|node| (node, Mutex::default())).collect(),
         dropped: Mutex::default(),
     });
@@ -189,15 +187,16 @@ impl Switch {
         cgroup.create()?;
         network::plug_node(node, slot.cut)?;
         slot.life += 1;
+        slot.last_reset = None;
         let console = OpenOptions::new().create(true).append(true).open(self.layout.node_console(node))?;
         writeln!(&console, "=== power on, life {}", slot.life)?;
-        let mut child = command(&self.executable)
+        let mut child = command(self.layout.program())
             .args(["internal", "power-up", &self.layout.name().to_string(), &node.to_string()])
             .stdin(Stdio::null())
             .stdout(console.try_clone()?)
             .stderr(console)
             .spawn()
-            .with_context(|| format!("could not start {}", self.executable.display()))?;
+            .with_context(|| format!("could not start {}", self.layout.program().display()))?;
         let mut ended = None;
         wait_until("a node's first process", POWER_DEADLINE, || {
             ended = child.try_wait().ok().flatten();

@@ -13,8 +13,6 @@ use pvc_lab::{Lab, LabOptions, Lifetime, Node, Timings, guest, program::wait_unt
 use crate::arguments;
 
 const DEADLINE: Duration = Duration::from_mins(1);
-/// A guest without hardware virtualisation boots in three seconds on an idle machine.
-const GUEST_DEADLINE: Duration = Duration::from_mins(2);
 
 /// Lines with the time since the start.
 struct Progress(Instant);
@@ -35,6 +33,10 @@ pub(crate) fn up(name: &str, wanted: &arguments::Up) -> Result<()> {
         suicide_intervals: wanted.suicide_intervals,
         ..Timings::default()
     };
+    options.boot_deadline = Duration::from_secs(wanted.deadline);
+    if let Some(binaries) = &wanted.binaries {
+        options.binaries.clone_from(binaries);
+    }
     let lab = Lab::start(options, Lifetime::UntilDown, &mut |what| progress.say(what))?;
     let cluster =
         cluster(&lab, &progress).and_then(|()| if wanted.no_demo { Ok(()) } else { demo(&lab, &progress) });
@@ -53,7 +55,7 @@ fn cluster(lab: &Lab, progress: &Progress) -> Result<()> {
     lab.node("node1").run(&["/usr/bin/pvc", "init"], DEADLINE)?;
     progress.say("state tree prepared");
     for node in lab.nodes() {
-        node.wait_active("pvcd.service", DEADLINE)?;
+        node.wait_active("pvcd.service", lab.options().boot_deadline)?;
     }
     progress.say("pvcd runs on every node");
     Ok(())
@@ -67,7 +69,7 @@ fn demo(lab: &Lab, progress: &Progress) -> Result<()> {
     progress.say("VM demo started");
     // Read as any operator would, so that this shows the whole way from the guest through the state tree.
     let mut seen = String::new();
-    wait_until("the guest's console", GUEST_DEADLINE, || {
+    wait_until("the guest's console", lab.options().boot_deadline, || {
         seen = node
             .run(&["/usr/bin/pvc", "vm", "log", guest::DEMO], DEADLINE)
             .unwrap_or_else(|e| format!("{e:#}"));
@@ -118,9 +120,11 @@ fn hints(name: &str, demo: bool) -> String {
         ("kill node1", "cut a node's power (then: start node1)"),
         ("down", "remove everything"),
     ]);
+    let hints: Vec<_> = hints.into_iter().map(|(command, what)| (format!("{lab} {command}"), what)).collect();
+    let width = hints.iter().map(|(command, _)| command.len()).max().unwrap_or(0);
     let mut text = String::from("Up. Try:\n");
     for (command, what) in hints {
-        let _ = writeln!(text, "  {:<44}  {what}", format!("{lab} {command}"));
+        let _ = writeln!(text, "  {command:<width$}  {what}");
     }
     text.trim_end().to_owned()
 }

@@ -248,26 +248,33 @@ fn a_lab_that_is_taken_down_leaves_nothing() {
 }
 
 #[test]
-fn a_lab_whose_capsule_was_killed_leaves_nothing_after_down_or_the_next_up() {
-    let lab = up("t-crash", 1);
-    start_guest(&lab.node("node1"), "guest");
-    let traces = Traces::of(&lab);
-    let cgroup = Cgroup::top(&lab.layout().cgroup()).unwrap();
-    kill_9(cgroup.child("capsule").init().unwrap());
-    wait_until("everything to die with the capsule", SOON, || !cgroup.populated()).unwrap();
-    assert!(lab.node("node1").machine().is_err(), "a dead capsule answered");
-    // As after a crash of the whole harness: nobody takes it down.
-    std::mem::forget(lab);
-
-    let second = up("t-crash", 1);
-    let of_second = Traces::of(&second);
-    let switch = cgroup.child("capsule").processes().into_iter().max().unwrap();
-    kill_9(switch);
-    std::mem::forget(second);
-    assert!(claim::release(&traces.layout).unwrap());
-    traces.assert_gone();
-    of_second.assert_gone();
-    assert!(!claim::release(&traces.layout).unwrap(), "there was something left to take down");
+fn a_lab_whose_capsule_was_killed_leaves_nothing_after_the_next_up_or_down() {
+    let layout = Layout::new("t-crash".parse().unwrap());
+    let cgroup = Cgroup::top(&layout.cgroup()).unwrap();
+    let capsule = cgroup.child("capsule");
+    let init = || capsule.init().unwrap();
+    let named = |name: &str| {
+        let is_it =
+            |pid: &i32| fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|comm| comm.trim() == name);
+        capsule.processes().into_iter().find(|pid| is_it(pid) && *pid != init()).unwrap()
+    };
+    let stages: [&dyn Fn() -> i32; 3] = [&init, &|| named("unshare"), &|| named("pvc-lab")];
+    let mut traces = Vec::new();
+    for stage in stages {
+        let lab = up("t-crash", 1);
+        if traces.is_empty() {
+            start_guest(&lab.node("node1"), "guest");
+        }
+        traces.push(Traces::of(&lab));
+        kill_9(stage());
+        wait_until("everything to die with the capsule", SOON, || !cgroup.populated()).unwrap();
+        assert!(lab.node("node1").machine().is_err(), "a dead capsule answered");
+        // As after a crash of the whole harness: nobody takes it down.
+        std::mem::forget(lab);
+    }
+    assert!(claim::release(&layout).unwrap());
+    traces.iter().for_each(Traces::assert_gone);
+    assert!(!claim::release(&layout).unwrap(), "there was something left to take down");
 }
 
 /// Plays the owner in the next test when this variable is set.
@@ -321,9 +328,26 @@ fn up_named_folder(name: &str) -> PathBuf {
     let layout = Layout::new(name.parse().unwrap());
     // Makes the folder of all labs in passing.
     claim::release(&layout).unwrap();
-    fs::create_dir_all(layout.state()).unwrap();
+    // Another lab's end may remove the common folder in between.
+    wait_until("the folder", SOON, || fs::create_dir_all(layout.state()).is_ok()).unwrap();
     fs::write(layout.state().join("precious"), "mine").unwrap();
     layout.state().to_owned()
+}
+
+#[test]
+fn labs_that_come_and_go_at_the_same_time_do_not_take_the_ground_from_under_each_other() {
+    let come_and_go = |name: &str| {
+        let layout = Layout::new(name.parse().unwrap());
+        for _ in 0..100 {
+            claim::take(&layout, &options(name, 1)).unwrap();
+            assert!(claim::release(&layout).unwrap());
+        }
+    };
+    std::thread::scope(|scope| {
+        for name in ["t-ground-a", "t-ground-b", "t-ground-c"] {
+            scope.spawn(move || come_and_go(name));
+        }
+    });
 }
 
 #[test]

@@ -70,6 +70,10 @@ impl<'a> OldClient<'a> {
 fn a_client_of_the_0_5_generation_defines_starts_lists_logs_shuts_down_restarts_and_undefines_a_vm() {
     let options = LabOptions::new("veteran", PathBuf::from(env!("CARGO_BIN_EXE_pvc-lab")));
     let lab = Lab::up(options).unwrap();
+    // Such clients end with an error where the root keys do not exist yet.
+    for node in lab.nodes() {
+        node.wait_active("pvcd.service", PATIENCE).unwrap();
+    }
     let old = OldClient::new(&lab);
     wait_until("all nodes to be in run", PATIENCE, || {
         let nodes = old.run(&["list"]);

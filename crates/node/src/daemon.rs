@@ -219,7 +219,8 @@ async fn connect(config: &Config, parts: &Parts) {
         return;
     }
     let servers = config.zookeeper_connect_string();
-    warn!("waiting for ZooKeeper ({servers}); guests are not affected");
+    // Why it does not answer, and which server, is said by the store.
+    info!("the start waits for ZooKeeper; guests are not affected");
     parts.notify.status(&format!("waits for ZooKeeper ({servers})"));
     // The store says when it is there.
     let _ = healthy.await;

@@ -29,6 +29,9 @@ use pvcd::{
 /// The hypervisor of a node is the machine's own.
 const LIBVIRT: &str = "qemu:///system";
 
+/// Exit status if the configuration cannot be used (sysexits.h): the service manager need not try again.
+const EX_CONFIG: u8 = 78;
+
 /// How long the end of the process waits for the last lines of its log.
 const LAST_LINES: Duration = Duration::from_secs(1);
 
@@ -61,16 +64,17 @@ fn start(file: &Path) -> anyhow::Result<ExitCode> {
         for diagnostic in &report.diagnostics {
             writeln!(io::stderr(), "{}", diagnostic.render(io::stderr().is_terminal()))?;
         }
-        anyhow::bail!("the configuration file {} cannot be used", file.display());
+        return Ok(ExitCode::from(EX_CONFIG));
     };
     let log = Log::install(&log_settings(&config)).context("cannot start the log")?;
     exit_on_panic(log.clone());
     for warning in &report.diagnostics {
         tracing::warn!("{}", warning.headline());
     }
-    // Two threads are enough for what waits for others most of the time; small stacks keep the daemon small.
+    // What blocks has threads of its own: the log, the consoles' files, libvirt. The rest waits for others nearly all the time, and a
+    // second thread for it would only cost the waking of it: a quarter of a keepalive.
     let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
+        .worker_threads(1)
         .max_blocking_threads(8)
         .thread_stack_size(512 * 1024)
         .thread_name("pvcd")

@@ -117,7 +117,9 @@ async fn begin(vms: &VmReconciler, queue: &Queue) {
     vms.explanations().take_over().await;
     let running = vms.inventory.ids();
     info!("{} VM(s) run here; known after {:.2} s", running.len(), begin.elapsed().as_secs_f32());
-    running.into_iter().for_each(|id| queue.poke(Subject::Vm(id)));
+    for id in running {
+        queue.poke(Subject::Vm(id));
+    }
     poke_all(vms, queue);
 }
 

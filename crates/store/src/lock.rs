@@ -2,7 +2,8 @@
 //!
 //! A contender is an ephemeral sequential child of the locked key itself: `<32 hex digits>__lock__<10 digits>` to write,
 //! `…__rlock__…` to read. A writer waits for every earlier contender, a reader only for earlier writers. Never waits
-//! without a deadline, and never protects by itself: a holder whose session is gone has lost the lock, which [`Lock::held`]
+//! without a deadline: kazoo 2.8's readers wait, against their own documentation, also for *later* writers, so that a reader
+//! of theirs and a later writer can wait for each other until one of them gives up. And it never protects by itself: a holder whose session is gone has lost the lock, which [`Lock::held`]
 //! tells; what must not be overwritten is checked by version.
 
 use std::{sync::Arc, time::Duration};

@@ -24,8 +24,8 @@ use self::{
     tree::{Applied, Tree, Znode},
 };
 use crate::store::{
-    Children, CommitError, Committed, NoSession, Session, Stat, Store, StoreError, Transaction, Value, Watch,
-    WatchEvent, healthy_by,
+    Children, CommitError, Committed, NoSession, Op, Session, Stat, Store, StoreError, Transaction, Value,
+    Watch, WatchEvent, healthy_by,
 };
 
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
@@ -51,6 +51,8 @@ struct ClientState {
     session: u64,
     epoch: u64,
     connected: bool,
+    /// Whether its watches are set on the server.
+    watching: bool,
     state: watch::Sender<Session>,
     watches: Vec<(String, mpsc::UnboundedSender<WatchEvent>)>,
     /// The server that this client reads from, if it has fallen behind the leader.
@@ -99,6 +101,7 @@ impl MemoryTree {
             session,
             epoch: 1,
             connected: true,
+            watching: true,
             state: tx,
             watches: Vec::new(),
             behind: None,
@@ -168,7 +171,7 @@ impl World {
 impl ClientState {
     /// Reports a transaction to this client's watches.
     fn tell(&mut self, applied: &Applied) {
-        if !self.connected {
+        if !self.watching {
             return;
         }
         for path in &applied.events {
@@ -275,8 +278,8 @@ impl Store for MemoryStore {
             outcome
         });
         let applied = outcome.await.map_err(CommitError::Failed)??;
-        let wrote = !(applied.created.is_empty() && txn.ops.iter().all(deletes));
-        Ok(Committed { zxid: if wrote { applied.zxid } else { 0 }, created: applied.created })
+        let told = txn.ops.iter().any(|op| matches!(op, Op::Set { .. }));
+        Ok(Committed { zxid: if told { applied.zxid } else { 0 }, created: applied.created })
     }
 
     async fn show_events(&self) {
@@ -289,7 +292,7 @@ impl Store for MemoryStore {
         // The real store synchronises with the leader before it says `Resync`.
         world.catch_up(self.id);
         if let Some(client) = world.clients.get_mut(&self.id) {
-            if client.connected {
+            if client.watching {
                 let _receiver_is_here = events.send(WatchEvent::Resync);
             }
             client.watches.retain(|(_, watch)| !watch.is_closed());
@@ -313,11 +316,6 @@ impl Store for MemoryStore {
     async fn close(&self) {
         self.end();
     }
-}
-
-/// Operations after which the real store knows no transaction id.
-fn deletes(op: &crate::Op) -> bool {
-    matches!(op, crate::Op::Check { .. } | crate::Op::Delete { .. })
 }
 
 impl MemoryStore {

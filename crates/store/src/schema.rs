@@ -4,15 +4,19 @@
 //! or with every [`Problem`] that was found, each naming the key, what it holds and what is allowed; it never panics.
 //! The contract in words is `docs/state-schema.md`.
 
+pub mod ceph;
+pub mod cmd;
 mod explain;
 pub mod fence;
 pub mod flush;
 pub mod maintenance;
+pub mod network;
 pub mod node;
 pub mod owner;
 pub mod placement;
 pub mod primary;
 pub mod root;
+pub mod subtree;
 pub(crate) mod text;
 pub mod vm;
 

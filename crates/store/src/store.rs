@@ -125,8 +125,8 @@ impl Transaction {
 /// Proof of a commit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Committed {
-    /// The transaction's id as the written keys' `mzxid` will show it. 0 if the store did not tell: a transaction that wrote
-    /// nothing, or only deleted.
+    /// The transaction's id as the written keys' `mzxid` will show it. 0 if the transaction has no `Set`: for other operations
+    /// ZooKeeper does not tell (ZOOKEEPER-4026).
     pub zxid: i64,
     /// The paths of `Create`s as created (sequence numbers filled in), in the order of the operations.
     pub created: Vec<String>,

@@ -4,6 +4,7 @@
 #![allow(clippy::disallowed_methods, reason = "starts the old clients' library, which is the point")]
 
 use std::{
+    io::{BufRead, BufReader},
     process::{Child, Command, Stdio},
     sync::Arc,
     time::Duration,
@@ -11,7 +12,7 @@ use std::{
 
 use pvc_store::{
     CreateMode, Op, Store, Transaction,
-    lock::{Kind, Lock},
+    lock::{Kind, Lock, LockError},
     testing::ZooKeeperProcess,
     zookeeper::{Options, ZooKeeperStore},
 };
@@ -20,37 +21,54 @@ const KEY: &str = "/cmd";
 const SOON: Duration = Duration::from_mins(1);
 const ROUNDS: u32 = 40;
 
-/// Contenders that add to `/one`, then to `/two`, under a lock; readers that see them differ fail.
-const KAZOO: &str = r#"
+/// Adds to `/one`, then to `/two`, under a lock.
+const WRITER: &str = r#"
 import sys
 from kazoo.client import KazooClient
-hosts, kind, rounds = sys.argv[1], sys.argv[2], int(sys.argv[3])
-zk = KazooClient(hosts=hosts)
+zk = KazooClient(hosts=sys.argv[1])
 zk.start()
-for i in range(rounds):
-    if kind == "write":
-        lock = zk.WriteLock("/cmd")
-        lock.acquire()
-        for key in ("/one", "/two"):
-            value, stat = zk.get(key)
-            zk.set(key, str(int(value) + 1).encode())
-        lock.release()
-    else:
-        lock = zk.ReadLock("/cmd")
-        lock.acquire()
-        one, two = zk.get("/one")[0], zk.get("/two")[0]
-        lock.release()
-        assert one == two, (one, two)
+for i in range(int(sys.argv[2])):
+    lock = zk.WriteLock("/cmd")
+    lock.acquire()
+    for key in ("/one", "/two"):
+        value, stat = zk.get(key)
+        zk.set(key, str(int(value) + 1).encode())
+    lock.release()
+zk.stop()
+"#;
+
+/// Reads `/one` under a read lock, says what it was, and holds the lock until its input ends.
+const READER: &str = r#"
+import sys
+from kazoo.client import KazooClient
+zk = KazooClient(hosts=sys.argv[1])
+zk.start()
+lock = zk.ReadLock("/cmd")
+lock.acquire()
+print(zk.get("/one")[0].decode(), flush=True)
+sys.stdin.read()
+lock.release()
 zk.stop()
 "#;
 
 struct Kazoo(Child);
 
 impl Kazoo {
-    fn start(server: &ZooKeeperProcess, kind: &str) -> Self {
+    fn start(server: &ZooKeeperProcess, program: &str) -> Self {
         let mut command = Command::new("/usr/bin/python3");
-        command.args(["-c", KAZOO, &server.connect_string(), kind, &ROUNDS.to_string()]).stdin(Stdio::null());
+        command.args(["-c", program, &server.connect_string(), &ROUNDS.to_string()]);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
         Self(command.spawn().expect("python3 is missing: apt-get install python3-kazoo"))
+    }
+
+    fn says(&mut self) -> String {
+        let mut line = String::new();
+        BufReader::new(self.0.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+        line.trim().to_owned()
+    }
+
+    fn end_input(&mut self) {
+        drop(self.0.stdin.take());
     }
 
     fn succeeds(mut self) {
@@ -93,25 +111,23 @@ async fn read(store: Arc<dyn Store>) {
     }
 }
 
+fn create(path: &str, data: &str) -> Op {
+    Op::Create { path: path.into(), data: data.into(), mode: CreateMode::Persistent }
+}
+
+async fn server() -> ZooKeeperProcess {
+    tokio::task::spawn_blocking(ZooKeeperProcess::start).await.unwrap()
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn three_of_ours_and_three_of_kazoos_exclude_each_other_and_leave_nothing_behind() {
-    let server = tokio::task::spawn_blocking(ZooKeeperProcess::start).await.unwrap();
+    let server = server().await;
     let connect = || ZooKeeperStore::start(Options::new(server.connect_string()));
     let store = connect();
-    let create = |path: &str, data: &str| Op::Create {
-        path: path.into(),
-        data: data.into(),
-        mode: CreateMode::Persistent,
-    };
     let ops = vec![create(KEY, ""), create("/one", "0"), create("/two", "0")];
     store.commit(Transaction { ops }).await.unwrap();
 
-    let theirs = [
-        Kazoo::start(&server, "write"),
-        Kazoo::start(&server, "write"),
-        Kazoo::start(&server, "write"),
-        Kazoo::start(&server, "read"),
-    ];
+    let theirs = [(); 3].map(|()| Kazoo::start(&server, WRITER));
     let ours: Vec<_> = (0..4)
         .map(|i| {
             let store = connect();
@@ -124,5 +140,31 @@ async fn three_of_ours_and_three_of_kazoos_exclude_each_other_and_leave_nothing_
     tokio::task::spawn_blocking(|| theirs.into_iter().for_each(Kazoo::succeeds)).await.unwrap();
     assert_eq!(number(&*store, "/one").await, 6 * ROUNDS);
     assert_eq!(number(&*store, "/two").await, 6 * ROUNDS);
+    assert_eq!(store.children(KEY).await.unwrap(), Some(vec![]));
+}
+
+/// As an old client reads the daemon's answer.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reader_of_kazoos_waits_for_our_writer_and_our_writer_for_it() {
+    let server = server().await;
+    let store: Arc<dyn Store> = ZooKeeperStore::start(Options::new(server.connect_string()));
+    store.commit(Transaction { ops: vec![create(KEY, ""), create("/one", "early")] }).await.unwrap();
+
+    let ours = Lock::acquire(store.clone(), KEY, Kind::Write, SOON).await.unwrap();
+    let mut theirs = Kazoo::start(&server, READER);
+    while store.children(KEY).await.unwrap().unwrap().len() < 2 {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let op = Op::Set { path: "/one".into(), data: b"answer".into(), version: None };
+    store.commit(Transaction { ops: vec![op] }).await.unwrap();
+    ours.release().await;
+    assert_eq!(tokio::task::block_in_place(|| theirs.says()), "answer");
+
+    Lock::acquire(store.clone(), KEY, Kind::Read, SOON).await.unwrap().release().await;
+    let busy = Lock::acquire(store.clone(), KEY, Kind::Write, Duration::from_millis(500)).await;
+    assert!(matches!(busy, Err(LockError::Busy { .. })), "{busy:?}");
+    theirs.end_input();
+    Lock::acquire(store.clone(), KEY, Kind::Write, SOON).await.unwrap().release().await;
+    tokio::task::block_in_place(|| theirs.succeeds());
     assert_eq!(store.children(KEY).await.unwrap(), Some(vec![]));
 }

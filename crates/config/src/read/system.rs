@@ -2,9 +2,11 @@
 
 use std::path::PathBuf;
 
+use pvc_core::plan::placement::Selector;
+
 use super::network::{self, DraftInterface, DraftPerNetwork};
 use crate::{
-    config::{FenceAction, Ipmi, Logging, TargetSelector},
+    config::{FenceAction, Ipmi, Logging},
     diagnostic::{Diagnostic, Severity},
     kind::{self, Kind},
     settings,
@@ -22,12 +24,8 @@ const IPMI_PASSWORD_BYTES: usize = 20;
 
 const FENCE_ACTIONS: &[(&str, FenceAction)] =
     &[("migrate", FenceAction::Migrate), ("None", FenceAction::Nothing)];
-const TARGET_SELECTORS: &[(&str, TargetSelector)] = &[
-    ("mem", TargetSelector::Mem),
-    ("vcpus", TargetSelector::Vcpus),
-    ("load", TargetSelector::Load),
-    ("vms", TargetSelector::Vms),
-];
+const TARGET_SELECTORS: &[(&str, Selector)] =
+    &[("mem", Selector::Mem), ("vcpus", Selector::Vcpus), ("load", Selector::Load), ("vms", Selector::Vms)];
 
 /// Everything below `system`.
 pub(crate) struct DraftSystem {
@@ -35,7 +33,7 @@ pub(crate) struct DraftSystem {
     pub(crate) successful_fence: Read<FenceAction>,
     pub(crate) failed_fence: Read<FenceAction>,
     pub(crate) ipmi: Result<Ipmi, Told>,
-    pub(crate) target_selector: Read<TargetSelector>,
+    pub(crate) target_selector: Read<Selector>,
     /// In the order of the manual: dynamic, log, console log.
     pub(crate) directories: [Read<PathBuf>; 3],
     pub(crate) logging: Result<Logging, Told>,

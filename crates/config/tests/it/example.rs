@@ -3,7 +3,8 @@
 use std::{net::Ipv4Addr, path::Path, time::Duration};
 
 use crate::common::{EXAMPLE, edit, edited, interface};
-use pvc_config::{Config, FenceAction, TargetSelector, check};
+use pvc_config::{Config, FenceAction, check};
+use pvc_core::plan::placement::Selector;
 
 fn accepted(text: &str) -> Config {
     let report = check(text, "pvcd.yaml");
@@ -51,7 +52,7 @@ fn the_manuals_example_is_accepted_without_a_word() {
     );
     assert_eq!((config.ipmi.host.as_str(), config.ipmi.user.as_str()), ("pvc-hv1-lom", "admin"));
     assert_eq!(config.ipmi.pass.reveal(), "Passw0rd");
-    assert_eq!(config.target_selector, TargetSelector::Mem);
+    assert_eq!(config.target_selector, Selector::Mem);
     assert_eq!(config.directories.console_log, Path::new("/var/log/libvirt"));
     assert!(config.logging.file && config.logging.stdout && config.logging.keepalive_storage_details);
     assert_eq!(config.logging.console_log_lines, 1000);

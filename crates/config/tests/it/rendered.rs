@@ -31,6 +31,7 @@ snapshots! {
     a_setting_in_another_section: edited("    fencing:\n", "    keepalive_interval: 5\n    fencing:\n");
     a_setting_twice: edited("        user: admin\n", "        user: admin\n        user: root\n");
     a_password_that_is_too_long: edited("pass: Passw0rd", "pass: \"a password of far too many letters\"");
+    a_password_that_is_a_settings_name: edit(&edited("pass: Passw0rd", "pass: mtu"), "target_selector: mem", "target_selector: mtu");
     a_misspelt_password: edited("pass: Passw0rd", "pas: Passw0rd");
     a_password_twice: edited("        pass: Passw0rd\n", "        pass: Passw0rd\n        pass: hunter22\n");
     a_password_in_braces: edited(

@@ -102,7 +102,7 @@ impl Cluster {
         let began = Instant::now();
         while self.get(path).as_deref() != Some(text) {
             assert!(
-                began.elapsed() < Duration::from_secs(300),
+                began.elapsed() < Duration::from_mins(5),
                 "{path} is {:?} instead of {text:?}",
                 self.get(path)
             );
@@ -189,7 +189,7 @@ async fn a_store_that_is_away_at_the_start_is_waited_for() {
     let store = cluster.tree.client();
     store.suspend();
     let node = cluster.start("node1", "node1", store, FakeHypervisor::new());
-    sleep(Duration::from_secs(3600)).await;
+    sleep(Duration::from_hours(1)).await;
     assert!(!node.daemon.is_finished());
     node.store.resume();
     let took = cluster.until_state("node1", "run").await;
@@ -218,7 +218,7 @@ async fn a_minute_without_the_store_is_survived_with_and_without_the_session() {
         if session_lost {
             node.store.expire();
         }
-        sleep(Duration::from_secs(60)).await;
+        sleep(Duration::from_mins(1)).await;
         let version = cluster.version("/nodes/node1/keepalive").await;
         node.store.resume();
         sleep(INTERVAL).await;
@@ -253,7 +253,7 @@ async fn a_daemon_whose_name_was_taken_during_an_outage_ends_and_writes_nothing_
     first.store.suspend();
     first.store.expire();
     let second = cluster.start("node1", "a copied machine", cluster.tree.client(), FakeHypervisor::new());
-    sleep(Duration::from_secs(60)).await;
+    sleep(Duration::from_mins(1)).await;
     assert!(!second.daemon.is_finished());
     first.store.resume();
     let error = first.daemon.await.unwrap().unwrap_err();

@@ -44,15 +44,20 @@ impl MemoryStore {
         let mut world = lock(&self.world);
         let Some(client) = world.clients.get_mut(&self.id).filter(|c| c.connected) else { return };
         client.connected = false;
+        client.watching = false;
         client.tell_watches(&WatchEvent::Interrupted);
         client.state.send_replace(Session::Suspended { epoch: client.epoch });
     }
 
     /// Heals the connection; if the session was expired meanwhile, a new one is opened.
     pub fn resume(&self) {
+        self.resume_without_watches();
+        self.set_watches();
+    }
+
+    /// The first half of [`Self::resume`]: calls are answered, but the watches are not set again yet.
+    pub fn resume_without_watches(&self) {
         let mut world = lock(&self.world);
-        // The real store synchronises with the leader before it says `Resync`.
-        world.catch_up(self.id);
         let new_session = world.new_id();
         let Some(client) = world.clients.get_mut(&self.id).filter(|c| !c.connected) else { return };
         client.connected = true;
@@ -62,6 +67,17 @@ impl MemoryStore {
             client.state.send_replace(Session::Connecting);
         }
         client.state.send_replace(Session::Healthy { epoch: client.epoch });
+    }
+
+    /// The second half of [`Self::resume`].
+    pub fn set_watches(&self) {
+        let mut world = lock(&self.world);
+        // The real store synchronises with the leader before it says `Resync`.
+        world.catch_up(self.id);
+        let Some(client) = world.clients.get_mut(&self.id).filter(|c| c.connected && !c.watching) else {
+            return;
+        };
+        client.watching = true;
         client.tell_watches(&WatchEvent::Resync);
     }
 
@@ -132,3 +148,40 @@ impl MemoryStore {
 
 /// In place of a session number: the servers have ended the session, the client does not know.
 const EXPIRED: u64 = 0;
+
+#[cfg(test)]
+mod tests {
+    use crate::{Check, CreateMode, Op, Store, Transaction, WatchEvent, memory::MemoryTree};
+
+    fn set(path: &str, data: &str) -> Transaction {
+        Transaction { ops: vec![Op::Set { path: path.into(), data: data.into(), version: None }] }
+    }
+
+    #[tokio::test]
+    async fn a_client_behind_reads_old_values_until_its_own_write_is_answered() {
+        let tree = MemoryTree::new();
+        let (behind, other) = (tree.client(), tree.client());
+        let create =
+            |path: &str| Op::Create { path: path.into(), data: vec![], mode: CreateMode::Persistent };
+        other.commit(Transaction { ops: vec![create("/a"), create("/b")] }).await.unwrap();
+        let mut watch = behind.watch("/");
+        assert_eq!(watch.recv().await, Some(WatchEvent::Resync));
+        behind.fall_behind();
+        other.commit(set("/a", "new")).await.unwrap();
+        assert_eq!(behind.get("/a").await.unwrap().unwrap().data, b"", "a stale read");
+        assert!(watch.try_recv().is_err(), "a late event");
+
+        // Versions are checked where the truth is.
+        let check = Op::Check { path: "/a".into(), check: Check::Version(0) };
+        assert!(behind.commit(Transaction { ops: vec![check] }).await.is_err());
+        behind.commit(set("/b", "own")).await.unwrap();
+        assert_eq!(behind.get("/b").await.unwrap().unwrap().data, b"own");
+        assert_eq!(behind.get("/a").await.unwrap().unwrap().data, b"new", "and everything before it");
+        assert_eq!(watch.try_recv().unwrap(), WatchEvent::Changed("/a".into()));
+        assert_eq!(watch.try_recv().unwrap(), WatchEvent::Changed("/b".into()));
+
+        other.commit(set("/a", "newer")).await.unwrap();
+        behind.catch_up();
+        assert_eq!(behind.get("/a").await.unwrap().unwrap().data, b"newer");
+    }
+}

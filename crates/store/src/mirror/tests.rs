@@ -181,7 +181,9 @@ async fn what_was_missed_during_a_cut_is_found_and_the_mirror_says_when_it_is_no
 
     own.suspend();
     assert!(!mirror.synced());
+    let asked = tokio::time::Instant::now();
     assert!(mirror.caught_up(SOON).await.is_err());
+    assert!(asked.elapsed() < Duration::from_secs(1), "said at once, not at the deadline");
     vm::apply(&*other, &define(3)).await.unwrap();
     vm::apply(&*other, &VmChange::Remove { id: id(1), expect: vec![] }).await.unwrap();
     set(&*other, &vm::key_path(id(2), VmKey::State), "start").await;
@@ -192,6 +194,24 @@ async fn what_was_missed_during_a_cut_is_found_and_the_mirror_says_when_it_is_no
     let missed: BTreeSet<Subject> = [1, 2, 3].map(id).map(Subject::Vm).into();
     assert_eq!(subjects(&mut changes).await, missed, "also what is gone, and nothing else");
     assert!(mirror.view().vm(id(3)).is_some() && !mirror.view().vms.contains_key(&id(1)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_healthy_session_alone_does_not_make_the_view_current() {
+    let (own, other, _) = world().await;
+    let mirror = Mirror::start(own.clone());
+    mirror.ready().await;
+    own.suspend();
+    vm::apply(&*other, &define(3)).await.unwrap();
+    // The mirror learns of the interruption, then the connection is back before the watches are.
+    assert!(mirror.caught_up(SOON).await.is_err());
+    own.resume_without_watches();
+    assert!(!mirror.synced());
+    assert!(mirror.caught_up(Duration::from_secs(1)).await.is_err(), "what was missed has not been listed");
+    assert!(!mirror.synced());
+    own.set_watches();
+    mirror.caught_up(SOON).await.unwrap();
+    assert!(mirror.synced() && mirror.view().vm(id(3)).is_some());
 }
 
 #[tokio::test(start_paused = true)]
@@ -342,6 +362,7 @@ enum Step {
     OtherExpires,
     Suspend,
     Resume,
+    ResumeWithoutWatches,
     Expire,
     FallBehind,
     CatchUp,
@@ -382,6 +403,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::OtherExpires),
         1 => Just(Step::Suspend),
         2 => Just(Step::Resume),
+        1 => Just(Step::ResumeWithoutWatches),
         1 => Just(Step::Expire),
         1 => Just(Step::FallBehind),
         1 => Just(Step::CatchUp),
@@ -457,6 +479,7 @@ async fn take(step: Step, own: &MemoryStore, other: &MemoryStore) {
         Step::OtherExpires => other.expire(),
         Step::Suspend => own.suspend(),
         Step::Resume => own.resume(),
+        Step::ResumeWithoutWatches => own.resume_without_watches(),
         Step::Expire => own.expire(),
         Step::FallBehind => own.fall_behind(),
         Step::CatchUp => own.catch_up(),

@@ -1,5 +1,8 @@
 //! The root keys: what must exist before anything else, and the version of the tree's layout.
 
+#[cfg(test)]
+mod tests;
+
 use pvc_core::model::{NodeName, Problem};
 
 use super::{

@@ -94,3 +94,20 @@ pub(super) fn present(text: &str) -> Option<&str> {
     let text = text.trim();
     (!text.is_empty() && text != "None").then_some(text)
 }
+
+/// How the tree spells a truth value.
+pub(super) fn truth_word(value: bool) -> &'static str {
+    if value { "True" } else { "False" }
+}
+
+/// A truth value; absent, empty and `None` are false.
+pub(super) fn truth(d: &mut Decoder, key: &str, value: Option<&Value>) -> bool {
+    match d.text(key, value).and_then(present) {
+        Some("True") => true,
+        Some("False") | None => false,
+        Some(other) => {
+            d.problem(key, format_args!("{other:?} is not a truth value: True or False"));
+            false
+        }
+    }
+}

@@ -59,11 +59,8 @@ fn committed(results: Vec<MultiWriteResult>) -> Committed {
     for result in results {
         match result {
             MultiWriteResult::SetData { stat } => committed.zxid = committed.zxid.max(stat.mzxid),
-            MultiWriteResult::Create { path, stat } => {
-                // Some servers leave the stat of a create within a multi invalid (-1).
-                committed.zxid = committed.zxid.max(stat.czxid);
-                committed.created.push(path);
-            }
+            // The server leaves the stat of a create within a multi empty, or not, by its version: never told.
+            MultiWriteResult::Create { path, .. } => committed.created.push(path),
             // Checks and deletions tell nothing.
             _ => {}
         }

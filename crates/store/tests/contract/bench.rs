@@ -15,12 +15,14 @@ use pvc_store::{
 
 /// A client and its faults.
 #[async_trait]
-pub trait Client: Send + Sync {
+pub(crate) trait Client: Send + Sync {
     fn store(&self) -> Arc<dyn Store>;
     /// Cuts this client's connection, others' are untouched.
     async fn cut(&self);
     /// Heals the connection; the session survives if it was cut for less than the session time-out.
     async fn heal(&self);
+    /// From now on this client's connection swallows everything, without a word, until it is healed.
+    async fn silence(&self);
     /// Cuts the connection until the servers have ended the session. The client does not know.
     async fn expire(&self, bench: &dyn Bench);
     /// How long a call may take at most.
@@ -28,13 +30,13 @@ pub trait Client: Send + Sync {
 }
 
 #[async_trait]
-pub trait Bench: Send + Sync {
+pub(crate) trait Bench: Send + Sync {
     /// A new client with a healthy session.
     async fn client(&self) -> Box<dyn Client>;
 }
 
 #[derive(Default)]
-pub struct Memory {
+pub(crate) struct Memory {
     tree: MemoryTree,
 }
 
@@ -59,6 +61,10 @@ impl Client for Arc<MemoryStore> {
         self.resume();
     }
 
+    async fn silence(&self) {
+        self.lose_requests(1);
+    }
+
     async fn expire(&self, _: &dyn Bench) {
         self.suspend();
         MemoryStore::expire(self);
@@ -72,12 +78,12 @@ impl Client for Arc<MemoryStore> {
 const SESSION_TIMEOUT: Duration = Duration::from_secs(2);
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(8);
 
-pub struct Real {
+pub(crate) struct Real {
     server: ZooKeeperProcess,
 }
 
 impl Real {
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let server = tokio::task::spawn_blocking(ZooKeeperProcess::start).await.unwrap();
         Self { server }
     }
@@ -120,6 +126,10 @@ impl Client for RealClient {
 
     async fn heal(&self) {
         self.proxy.heal();
+    }
+
+    async fn silence(&self) {
+        self.proxy.silence();
     }
 
     async fn expire(&self, bench: &dyn Bench) {

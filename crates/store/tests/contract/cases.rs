@@ -12,7 +12,7 @@ use super::bench::{Bench, Client};
 const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Polls a condition, generously.
-pub async fn until<F: Future<Output = bool>>(what: &str, mut condition: impl FnMut() -> F) {
+pub(crate) async fn until<F: Future<Output = bool>>(what: &str, mut condition: impl FnMut() -> F) {
     let deadline = Instant::now() + PATIENCE;
     while !condition().await {
         assert!(Instant::now() < deadline, "gave up waiting until {what}");
@@ -20,7 +20,7 @@ pub async fn until<F: Future<Output = bool>>(what: &str, mut condition: impl FnM
     }
 }
 
-pub async fn create_ephemeral(store: &dyn Store, path: &str) {
+pub(crate) async fn create_ephemeral(store: &dyn Store, path: &str) {
     let op = Op::Create { path: path.into(), data: vec![], mode: CreateMode::Ephemeral };
     commit(store, vec![op]).await.unwrap();
 }
@@ -93,7 +93,7 @@ async fn healthy(client: &dyn Client) -> u64 {
     }
 }
 
-pub async fn a_key_is_absent_then_written_then_gone(bench: &dyn Bench) {
+pub(crate) async fn a_key_is_absent_then_written_then_gone(bench: &dyn Bench) {
     let client = bench.client().await;
     let store = client.store();
     assert_eq!(store.get("/a").await.unwrap(), None);
@@ -108,7 +108,7 @@ pub async fn a_key_is_absent_then_written_then_gone(bench: &dyn Bench) {
     assert_eq!(store.get("/a").await.unwrap(), None);
 }
 
-pub async fn many_keys_are_answered_in_the_order_asked(bench: &dyn Bench) {
+pub(crate) async fn many_keys_are_answered_in_the_order_asked(bench: &dyn Bench) {
     let client = bench.client().await;
     let store = client.store();
     commit(&*store, vec![create("/a", "A"), create("/b", "B"), create("/b/c", ""), set("/a", "A2", None)])
@@ -126,7 +126,7 @@ pub async fn many_keys_are_answered_in_the_order_asked(bench: &dyn Bench) {
     assert_eq!(store.get_many(&[]).await.unwrap(), []);
 }
 
-pub async fn more_keys_than_fit_into_one_request_are_all_answered(bench: &dyn Bench) {
+pub(crate) async fn more_keys_than_fit_into_one_request_are_all_answered(bench: &dyn Bench) {
     let client = bench.client().await;
     let store = client.store();
     commit(&*store, vec![create("/d", "")]).await.unwrap();
@@ -145,7 +145,9 @@ pub async fn more_keys_than_fit_into_one_request_are_all_answered(bench: &dyn Be
     assert_eq!(store.children("/d").await.unwrap().unwrap().len(), 3000);
 }
 
-pub async fn a_transaction_is_applied_all_or_nothing_and_names_the_operation_that_failed(bench: &dyn Bench) {
+pub(crate) async fn a_transaction_is_applied_all_or_nothing_and_names_the_operation_that_failed(
+    bench: &dyn Bench,
+) {
     let client = bench.client().await;
     let store = client.store();
     commit(&*store, vec![create("/a", "1"), create("/b", "1")]).await.unwrap();
@@ -172,7 +174,7 @@ async fn root_children(store: &dyn Store) -> u32 {
     u32::try_from(store.children("/").await.unwrap().unwrap().len()).unwrap()
 }
 
-pub async fn checks_hold_within_the_transaction_that_changes_their_key(bench: &dyn Bench) {
+pub(crate) async fn checks_hold_within_the_transaction_that_changes_their_key(bench: &dyn Bench) {
     let client = bench.client().await;
     let store = client.store();
     commit(&*store, vec![create("/a", "1")]).await.unwrap();
@@ -187,7 +189,7 @@ pub async fn checks_hold_within_the_transaction_that_changes_their_key(bench: &d
     assert_eq!(conflict(commit(&*store, present).await).0, 0);
 }
 
-pub async fn a_version_moves_by_one_per_write_and_begins_anew_after_deletion(bench: &dyn Bench) {
+pub(crate) async fn a_version_moves_by_one_per_write_and_begins_anew_after_deletion(bench: &dyn Bench) {
     let client = bench.client().await;
     let store = client.store();
     commit(&*store, vec![create("/a", "1")]).await.unwrap();
@@ -200,7 +202,7 @@ pub async fn a_version_moves_by_one_per_write_and_begins_anew_after_deletion(ben
     assert_eq!(store.get("/a").await.unwrap().unwrap().version, 0);
 }
 
-pub async fn an_impossible_write_is_refused_and_nothing_is_written(bench: &dyn Bench) {
+pub(crate) async fn an_impossible_write_is_refused_and_nothing_is_written(bench: &dyn Bench) {
     let client = bench.client().await;
     let store = client.store();
     create_ephemeral(&*store, "/e").await;
@@ -229,7 +231,7 @@ pub async fn an_impossible_write_is_refused_and_nothing_is_written(bench: &dyn B
     assert_eq!(store.get("/ok").await.unwrap().unwrap().data.len(), 900_000);
 }
 
-pub async fn a_key_with_children_is_not_deleted(bench: &dyn Bench) {
+pub(crate) async fn a_key_with_children_is_not_deleted(bench: &dyn Bench) {
     let client = bench.client().await;
     let store = client.store();
     commit(&*store, vec![create("/a", ""), create("/a/b", "")]).await.unwrap();
@@ -237,7 +239,7 @@ pub async fn a_key_with_children_is_not_deleted(bench: &dyn Bench) {
     commit(&*store, vec![delete("/a/b", None), delete("/a", None)]).await.unwrap();
 }
 
-pub async fn sequence_numbers_count_all_children_ever_created(bench: &dyn Bench) {
+pub(crate) async fn sequence_numbers_count_all_children_ever_created(bench: &dyn Bench) {
     let client = bench.client().await;
     let store = client.store();
     commit(&*store, vec![create("/q", "")]).await.unwrap();
@@ -250,7 +252,7 @@ pub async fn sequence_numbers_count_all_children_ever_created(bench: &dyn Bench)
     assert_eq!(last.created, ["/q/x-0000000003"]);
 }
 
-pub async fn ephemeral_keys_go_when_their_session_is_closed(bench: &dyn Bench) {
+pub(crate) async fn ephemeral_keys_go_when_their_session_is_closed(bench: &dyn Bench) {
     let (client, other) = (bench.client().await, bench.client().await);
     create_ephemeral(&*client.store(), "/e").await;
     commit(&*client.store(), vec![create("/p", "")]).await.unwrap();
@@ -260,7 +262,7 @@ pub async fn ephemeral_keys_go_when_their_session_is_closed(bench: &dyn Bench) {
     assert!(other.store().get("/p").await.unwrap().is_some());
 }
 
-pub async fn ephemeral_keys_go_and_the_epoch_moves_when_the_session_expires(bench: &dyn Bench) {
+pub(crate) async fn ephemeral_keys_go_and_the_epoch_moves_when_the_session_expires(bench: &dyn Bench) {
     let (client, other) = (bench.client().await, bench.client().await);
     create_ephemeral(&*client.store(), "/e").await;
     assert_eq!(healthy(&*client).await, 1);
@@ -275,7 +277,7 @@ pub async fn ephemeral_keys_go_and_the_epoch_moves_when_the_session_expires(benc
     create_ephemeral(&*client.store(), "/e").await;
 }
 
-pub async fn ephemeral_keys_survive_a_short_loss_of_the_connection(bench: &dyn Bench) {
+pub(crate) async fn ephemeral_keys_survive_a_short_loss_of_the_connection(bench: &dyn Bench) {
     let client = bench.client().await;
     create_ephemeral(&*client.store(), "/e").await;
     client.cut().await;
@@ -285,7 +287,7 @@ pub async fn ephemeral_keys_survive_a_short_loss_of_the_connection(bench: &dyn B
     assert!(client.store().get("/e").await.unwrap().is_some());
 }
 
-pub async fn a_watch_begins_with_resync_and_reports_what_is_at_and_below_its_path(bench: &dyn Bench) {
+pub(crate) async fn a_watch_begins_with_resync_and_reports_what_is_at_and_below_its_path(bench: &dyn Bench) {
     let (client, other) = (bench.client().await, bench.client().await);
     commit(&*other.store(), vec![create("/w", ""), create("/wx", ""), create("/w/a", "")]).await.unwrap();
     let mut watch = client.store().watch("/w");
@@ -306,7 +308,7 @@ pub async fn a_watch_begins_with_resync_and_reports_what_is_at_and_below_its_pat
     assert_eq!(queued(&mut everything), paths(["/w", "/w/a", "/w/a/b", "/wx", "/w/last"]));
 }
 
-pub async fn a_watch_on_an_absent_key_reports_its_creation(bench: &dyn Bench) {
+pub(crate) async fn a_watch_on_an_absent_key_reports_its_creation(bench: &dyn Bench) {
     let client = bench.client().await;
     let mut watch = client.store().watch("/later");
     resync(&mut watch).await;
@@ -318,7 +320,7 @@ pub async fn a_watch_on_an_absent_key_reports_its_creation(bench: &dyn Bench) {
     assert_eq!(queued(&mut watch), paths(["/later"]), "a deleted key is still watched");
 }
 
-pub async fn events_of_a_commit_are_in_the_watches_when_it_returns(bench: &dyn Bench) {
+pub(crate) async fn events_of_a_commit_are_in_the_watches_when_it_returns(bench: &dyn Bench) {
     let client = bench.client().await;
     let store = client.store();
     commit(&*store, vec![create("/w", "")]).await.unwrap();
@@ -330,7 +332,7 @@ pub async fn events_of_a_commit_are_in_the_watches_when_it_returns(bench: &dyn B
     }
 }
 
-pub async fn events_of_what_was_read_are_in_the_watches_once_shown(bench: &dyn Bench) {
+pub(crate) async fn events_of_what_was_read_are_in_the_watches_once_shown(bench: &dyn Bench) {
     let (client, other) = (bench.client().await, bench.client().await);
     let (store, writer) = (client.store(), other.store());
     commit(&*writer, vec![create("/w", ""), create("/p", "")]).await.unwrap();
@@ -355,7 +357,7 @@ pub async fn events_of_what_was_read_are_in_the_watches_once_shown(bench: &dyn B
     }
 }
 
-pub async fn many_watches_resync_after_a_cut_and_work_again(bench: &dyn Bench) {
+pub(crate) async fn many_watches_resync_after_a_cut_and_work_again(bench: &dyn Bench) {
     let (client, other) = (bench.client().await, bench.client().await);
     let roots: Vec<String> = (0..200).map(|i| format!("/w{i}")).collect();
     commit(&*other.store(), roots.iter().map(|r| create(r, "")).collect()).await.unwrap();
@@ -381,7 +383,7 @@ pub async fn many_watches_resync_after_a_cut_and_work_again(bench: &dyn Bench) {
     }
 }
 
-pub async fn watches_survive_the_end_of_the_session(bench: &dyn Bench) {
+pub(crate) async fn watches_survive_the_end_of_the_session(bench: &dyn Bench) {
     let (client, other) = (bench.client().await, bench.client().await);
     commit(&*other.store(), vec![create("/w", "")]).await.unwrap();
     let mut watch = client.store().watch("/w");
@@ -395,7 +397,7 @@ pub async fn watches_survive_the_end_of_the_session(bench: &dyn Bench) {
     assert_eq!(next(&mut watch).await, WatchEvent::Changed("/w".into()));
 }
 
-pub async fn calls_during_an_outage_end_at_their_deadline(bench: &dyn Bench) {
+pub(crate) async fn calls_during_an_outage_end_at_their_deadline(bench: &dyn Bench) {
     let client = bench.client().await;
     client.cut().await;
     let (store, start) = (client.store(), Instant::now());
@@ -411,7 +413,7 @@ pub async fn calls_during_an_outage_end_at_their_deadline(bench: &dyn Bench) {
     assert_eq!(store.get("/a").await.unwrap(), None, "the write that was given up was not done later");
 }
 
-pub async fn a_read_during_a_short_outage_is_answered_after_it(bench: &dyn Bench) {
+pub(crate) async fn a_read_during_a_short_outage_is_answered_after_it(bench: &dyn Bench) {
     let client = bench.client().await;
     let store = client.store();
     commit(&*store, vec![create("/a", "there")]).await.unwrap();
@@ -423,7 +425,24 @@ pub async fn a_read_during_a_short_outage_is_answered_after_it(bench: &dyn Bench
     assert_eq!(read.unwrap().unwrap().data, b"there");
 }
 
-pub async fn a_closed_store_says_so_at_once(bench: &dyn Bench) {
+pub(crate) async fn a_write_without_an_answer_is_unknown_and_can_be_looked_up_later(bench: &dyn Bench) {
+    let client = bench.client().await;
+    let store = client.store();
+    commit(&*store, vec![create("/a", "before")]).await.unwrap();
+    client.silence().await;
+    let start = Instant::now();
+    let outcome = commit(&*store, vec![set("/a", "after", Some(0))]).await;
+    assert!(matches!(outcome, Err(CommitError::Unknown(_))), "{outcome:?}");
+    assert!(start.elapsed() < client.request_timeout() + Duration::from_secs(5));
+    client.heal().await;
+    let found = text(&*store, "/a").await.unwrap();
+    // Decided from what is there now, it is safe to do again.
+    let again = commit(&*store, vec![set("/a", "after", Some(0))]).await;
+    assert_eq!(again.is_ok(), found == "before", "{again:?} although {found}");
+    assert_eq!(text(&*store, "/a").await.as_deref(), Some("after"));
+}
+
+pub(crate) async fn a_closed_store_says_so_at_once(bench: &dyn Bench) {
     let client = bench.client().await;
     let store = client.store();
     let mut watch = store.watch("/");
@@ -439,7 +458,7 @@ pub async fn a_closed_store_says_so_at_once(bench: &dyn Bench) {
     store.close().await;
 }
 
-pub async fn transaction_ids_are_those_of_the_written_keys(bench: &dyn Bench) {
+pub(crate) async fn transaction_ids_are_those_of_the_written_keys(bench: &dyn Bench) {
     let client = bench.client().await;
     let store = client.store();
     commit(&*store, vec![create("/a", ""), create("/b", "")]).await.unwrap();
@@ -448,11 +467,11 @@ pub async fn transaction_ids_are_those_of_the_written_keys(bench: &dyn Bench) {
     assert!(0 < first.zxid && first.zxid < second.zxid);
     assert_eq!(store.get("/a").await.unwrap().unwrap().mzxid, first.zxid);
     assert_eq!(store.get("/b").await.unwrap().unwrap().mzxid, second.zxid);
-    let deletion = commit(&*store, vec![delete("/b", None)]).await.unwrap();
-    assert_eq!(deletion.zxid, 0, "not told");
+    let others = commit(&*store, vec![delete("/b", None), create("/c", "")]).await.unwrap();
+    assert_eq!(others.zxid, 0, "not told");
 }
 
-pub async fn the_last_answer_moves_with_answers_only(bench: &dyn Bench) {
+pub(crate) async fn the_last_answer_moves_with_answers_only(bench: &dyn Bench) {
     let client = bench.client().await;
     let store = client.store();
     store.get("/a").await.unwrap();

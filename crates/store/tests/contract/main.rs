@@ -50,6 +50,7 @@ on_both! {
     watches_survive_the_end_of_the_session,
     calls_during_an_outage_end_at_their_deadline,
     a_read_during_a_short_outage_is_answered_after_it,
+    a_write_without_an_answer_is_unknown_and_can_be_looked_up_later,
     a_closed_store_says_so_at_once,
     transaction_ids_are_those_of_the_written_keys,
     the_last_answer_moves_with_answers_only,

@@ -1,1 +1,267 @@
-//! tests
+//! VMs: both directions, what is written under which conditions, rubbish.
+
+use std::sync::Arc;
+
+use proptest::{collection::btree_set, option, prelude::*};
+use pvc_core::model::{VmChange, VmSet};
+
+use super::*;
+use crate::{
+    CommitError, CreateMode, Op,
+    memory::{MemoryStore, MemoryTree},
+};
+
+fn id() -> VmId {
+    "11111111-0000-4000-8000-000000000001".parse().unwrap()
+}
+
+fn node(name: &str) -> NodeName {
+    name.parse().unwrap()
+}
+
+fn define() -> VmChange {
+    VmChange::Define {
+        id: id(),
+        name: "web".parse().unwrap(),
+        node: node("node1"),
+        xml: "<domain/>".into(),
+        rbd_images: vec!["vms/web_sda".into(), "vms/web_sdb".into()],
+    }
+}
+
+async fn defined() -> (Arc<MemoryStore>, MemoryTree) {
+    let tree = MemoryTree::new();
+    let store = tree.client();
+    crate::schema::root::init(&*store).await.unwrap();
+    apply(&*store, &define()).await.unwrap();
+    (store, tree)
+}
+
+async fn good(store: &dyn Store) -> Vm {
+    match read(store, id()).await.unwrap() {
+        Some(Entry::Good(vm)) => vm,
+        other => panic!("{other:?}"),
+    }
+}
+
+async fn write(store: &dyn Store, ops: Vec<Op>) {
+    store.commit(Transaction { ops }).await.unwrap();
+}
+
+fn set(key: &str, data: &str) -> Op {
+    Op::Set { path: format!("{}/{key}", path(id())), data: data.into(), version: None }
+}
+
+fn delete(key: &str) -> Op {
+    Op::Delete { path: format!("{}/{key}", path(id())), version: None }
+}
+
+fn create(key: &str) -> Op {
+    Op::Create { path: format!("{}/{key}", path(id())), data: vec![], mode: CreateMode::Persistent }
+}
+
+#[tokio::test]
+async fn a_definition_creates_every_key_of_the_contract_and_is_read_back() {
+    let (store, _) = defined().await;
+    let mut keys = store.children(&path(id())).await.unwrap().unwrap();
+    keys.sort();
+    assert_eq!(keys, ["claim", "consolelog", "failedreason", "lastnode", "node", "rbdlist", "state", "xml"]);
+    let vm = good(&*store).await;
+    assert_eq!((vm.name.as_str(), vm.state.value, vm.node.value), ("web", VmState::Stop, node("node1")));
+    assert_eq!((vm.last_node.value, vm.failed_reason.value.as_str()), (None, ""));
+    assert_eq!(vm.rbd_images, ["vms/web_sda", "vms/web_sdb"]);
+    assert_eq!((vm.claim.value, vm.xml_version), (Claim::none(), Some(0)));
+    assert_eq!(read_xml(&*store, id()).await.unwrap(), Some(("<domain/>".into(), 0)));
+    let again = apply(&*store, &define()).await;
+    assert!(matches!(again, Err(CommitError::Conflict { op: 0, .. })), "defined once: {again:?}");
+}
+
+#[tokio::test]
+async fn an_update_is_done_only_while_every_key_it_was_decided_from_stands() {
+    let (store, tree) = defined().await;
+    let seen = good(&*store).await;
+    let keys = [VmKey::State, VmKey::Node, VmKey::Claim, VmKey::Xml, VmKey::LastNode, VmKey::FailedReason];
+    for (n, moved) in ["state", "node", "claim", "xml", "lastnode", "failedreason"].into_iter().enumerate() {
+        let seen = good(&*store).await;
+        write(&*store, vec![set(moved, if moved == "state" { "start" } else { "node1" })]).await;
+        let before = tree.dump();
+        let change = VmChange::update(&seen, &keys, vec![VmSet::Claim(Claim::only(&node("node2")))]);
+        let outcome = apply(&*store, &change).await;
+        let Err(CommitError::Conflict { path, .. }) = outcome else { panic!("{n} {moved}: {outcome:?}") };
+        assert!(path.ends_with(moved), "{path} is not {moved}");
+        assert_eq!(tree.dump(), before);
+    }
+    let fresh = good(&*store).await;
+    assert!(fresh.state.zxid > seen.state.zxid);
+    let wished = vec![VmSet::State(VmState::Shutdown), VmSet::Node(node("node3"))];
+    apply(&*store, &VmChange::update(&fresh, &keys, wished)).await.unwrap();
+    let vm = good(&*store).await;
+    assert_eq!((vm.state.value, vm.node.value), (VmState::Shutdown, node("node3")));
+    assert_eq!(vm.state.version, fresh.state.version.map(|v| v + 1), "one write, one version");
+}
+
+#[tokio::test]
+async fn keys_that_older_clients_leave_out_are_empty_and_come_with_their_first_write() {
+    let (store, _) = defined().await;
+    write(&*store, ["claim", "lastnode", "failedreason", "rbdlist", "xml"].map(delete).into()).await;
+    let vm = good(&*store).await;
+    assert_eq!((vm.claim.version, vm.claim.value.is_empty(), vm.xml_version), (None, true, None));
+    // Decided from its absence, and not decided from it at all.
+    let set = vec![VmSet::Claim(Claim::only(&node("node1"))), VmSet::FailedReason("no".into())];
+    let change = VmChange::update(&vm, &[VmKey::Claim, VmKey::Xml], set);
+    apply(&*store, &change).await.unwrap();
+    let vm = good(&*store).await;
+    assert!(vm.claim.value.is_only(&node("node1")));
+    assert_eq!(vm.failed_reason.value, "no");
+    assert_eq!(vm.xml_version, None, "the check of absence leaves nothing behind");
+    let late = apply(&*store, &change).await;
+    assert!(matches!(late, Err(CommitError::Conflict { .. })), "no longer absent: {late:?}");
+}
+
+#[tokio::test]
+async fn a_removal_takes_everything_below_with_it_or_nothing() {
+    let (store, tree) = defined().await;
+    let bare = MemoryTree::new();
+    crate::schema::root::init(&*bare.client()).await.unwrap();
+    let seen = good(&*store).await;
+    write(&*store, vec![create("foreign"), create("foreign/deeper"), create("x__lock__0000000001")]).await;
+    let why = Explanation {
+        by: "node1".into(),
+        at_unix_s: 1,
+        doing: "waiting".into(),
+        because: "wish is start".into(),
+        error: None,
+    };
+    explain(&*store, id(), Some(&why)).await.unwrap();
+    assert_eq!(read_explanation(&*store, id()).await.unwrap(), Some(Ok(why)));
+
+    write(&*store, vec![set("state", "start")]).await;
+    let stale = apply(&*store, &VmChange::remove(&seen, &[VmKey::State])).await;
+    assert!(matches!(stale, Err(CommitError::Conflict { .. })), "{stale:?}");
+    let fresh = good(&*store).await;
+    apply(&*store, &VmChange::remove(&fresh, &[VmKey::State, VmKey::Claim])).await.unwrap();
+    assert_eq!(tree.dump(), bare.dump(), "nothing is left, the explanation neither");
+    apply(&*store, &VmChange::Remove { id: id(), expect: vec![] }).await.unwrap();
+    let gone = apply(&*store, &VmChange::remove(&fresh, &[VmKey::State])).await;
+    assert!(matches!(gone, Err(CommitError::Conflict { .. })), "{gone:?}");
+}
+
+#[tokio::test]
+async fn an_explanation_is_replaced_and_taken_back_any_number_of_times() {
+    let (store, tree) = defined().await;
+    let say = |doing: &str| Explanation {
+        by: "node1".into(),
+        at_unix_s: 1,
+        doing: doing.into(),
+        because: String::new(),
+        error: Some("no".into()),
+    };
+    for doing in ["one", "two"] {
+        explain(&*store, id(), Some(&say(doing))).await.unwrap();
+        assert_eq!(read_explanation(&*store, id()).await.unwrap(), Some(Ok(say(doing))));
+    }
+    for _ in 0..2 {
+        explain(&*store, id(), None).await.unwrap();
+        assert_eq!(read_explanation(&*store, id()).await.unwrap(), None);
+    }
+    let create =
+        Op::Create { path: explain_path(id()), data: b"rubbish".into(), mode: CreateMode::Persistent };
+    write(&*store, vec![create]).await;
+    assert!(matches!(read_explanation(&*store, id()).await.unwrap(), Some(Err(_))));
+    assert!(tree.dump().contains_key(&explain_path(id())));
+}
+
+#[tokio::test]
+async fn a_console_log_is_replaced() {
+    let (store, _) = defined().await;
+    store.commit(console_log(id(), "login: ")).await.unwrap();
+    assert_eq!(read_console_log(&*store, id()).await.unwrap(), "login: ");
+}
+
+#[tokio::test]
+async fn each_unreadable_key_is_named_with_what_it_holds_and_what_is_allowed() {
+    let (store, _) = defined().await;
+    for (key, rubbish, part) in [
+        ("state", "Start", "start, stop, shutdown"),
+        ("node", "", "a short host name"),
+        ("node", "None", "a short host name"),
+        ("lastnode", "a b", "a short host name"),
+        ("claim", "node1 ../x", "a short host name"),
+    ] {
+        let good_value = if key == "state" { "stop" } else { "node1" };
+        write(&*store, vec![set(key, rubbish)]).await;
+        let Some(Entry::Bad(problems)) = read(&*store, id()).await.unwrap() else {
+            panic!("{key} {rubbish:?}")
+        };
+        assert_eq!(problems.len(), 1);
+        assert_eq!(problems[0].key, format!("{}/{key}", path(id())));
+        assert!(problems[0].what.contains(part), "{}", problems[0].what);
+        write(&*store, vec![set(key, good_value)]).await;
+    }
+    write(&*store, vec![delete("state"), set("node", &"x".repeat(10_000))]).await;
+    let Some(Entry::Bad(problems)) = read(&*store, id()).await.unwrap() else { panic!("accepted") };
+    assert_eq!(problems[0].what, "missing");
+    assert!(problems[1].what.len() < 400, "long rubbish is cut");
+}
+
+fn name_text() -> impl Strategy<Value = String> {
+    "[a-z][a-z0-9]{0,8}".prop_filter("reserved", |name| name != "none")
+}
+
+fn vm_set() -> impl Strategy<Value = VmSet> {
+    let node = || name_text().prop_map(|name| self::node(&name));
+    prop_oneof![
+        "[a-z0-9][a-zA-Z0-9._+-]{0,20}".prop_map(|name| VmSet::Name(name.parse().unwrap())),
+        prop::sample::select(VmState::ALL.to_vec()).prop_map(VmSet::State),
+        node().prop_map(VmSet::Node),
+        option::of(node()).prop_map(VmSet::LastNode),
+        "[a-zA-Z ,:äß]{0,30}".prop_map(|reason| VmSet::FailedReason(reason.trim().to_owned())),
+        btree_set(name_text(), 0..3)
+            .prop_map(|names| VmSet::Claim(names.into_iter().collect::<Vec<_>>().join(" ").parse().unwrap())),
+        prop::collection::vec("[a-z]{1,5}/[a-z]{1,5}", 0..3).prop_map(VmSet::RbdImages),
+        "\\PC{0,30}".prop_map(VmSet::Xml),
+    ]
+}
+
+fn value(data: Vec<u8>) -> Value {
+    Value { data, version: 3, mzxid: 7, children: 0 }
+}
+
+proptest! {
+    #[test]
+    fn what_is_written_is_read_back(set in vm_set()) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        runtime.block_on(async {
+            let (store, _) = defined().await;
+            let change = VmChange::Update { id: id(), expect: vec![], set: vec![set.clone()] };
+            apply(&*store, &change).await.unwrap();
+            let vm = good(&*store).await;
+            match set {
+                VmSet::Name(name) => prop_assert_eq!(vm.name, name),
+                VmSet::State(state) => prop_assert_eq!(vm.state.value, state),
+                VmSet::Node(node) => prop_assert_eq!(vm.node.value, node),
+                VmSet::LastNode(node) => prop_assert_eq!(vm.last_node.value, node),
+                VmSet::FailedReason(reason) if reason == "None" => prop_assert_eq!(vm.failed_reason.value, ""),
+                VmSet::FailedReason(reason) => prop_assert_eq!(vm.failed_reason.value, reason),
+                VmSet::Claim(claim) => prop_assert_eq!(vm.claim.value, claim),
+                VmSet::RbdImages(images) => prop_assert_eq!(vm.rbd_images, images),
+                VmSet::Xml(xml) => prop_assert_eq!(read_xml(&*store, id()).await.unwrap(), Some((xml, 1))),
+            }
+            Ok(())
+        })?;
+    }
+
+    #[test]
+    fn rubbish_never_panics_and_never_becomes_a_vm_without_a_word(
+        data in prop::collection::vec(option::of(prop::collection::vec(any::<u8>(), 0..30)), READ_KEYS),
+    ) {
+        let values: Vec<Option<Value>> = data.into_iter().map(|d| d.map(value)).collect();
+        match decode(id(), &values, None) {
+            None => prop_assert!(values[0].is_none()),
+            Some(Entry::Bad(problems)) => prop_assert!(!problems.is_empty()),
+            Some(Entry::Good(vm)) => {
+                prop_assert_eq!(vm.state.value.as_str().as_bytes(), values[1].as_ref().unwrap().data.trim_ascii());
+            }
+        }
+    }
+}

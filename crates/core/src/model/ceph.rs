@@ -1,0 +1,178 @@
+//! Storage as the state tree describes it: OSDs, pools, volumes, snapshots.
+
+use std::{fmt, str::FromStr};
+
+use serde::{Deserialize, Serialize};
+
+use super::name::NameError;
+
+macro_rules! storage_name {
+    ($(#[$doc:meta])* $name:ident, $what:literal) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(String);
+
+        impl $name {
+            /// The name as text.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = NameError;
+
+            fn from_str(text: &str) -> Result<Self, NameError> {
+                // Narrower than Ceph's own rules: `/` and `@` separate parts of an image's name, a comma ends an argument,
+                // a leading `-` would be an option.
+                let first_ok = text.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric() || b == b'_');
+                let rest_ok = text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b));
+                if first_ok && rest_ok && text.len() <= 96 {
+                    return Ok(Self(text.to_owned()));
+                }
+                Err(NameError {
+                    what: $what,
+                    found: text.to_owned(),
+                    allowed: "letters, digits, '.', '_' and '-', beginning with a letter, digit or '_', at most 96 characters",
+                })
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.pad(&self.0)
+            }
+        }
+    };
+}
+
+storage_name! {
+    /// A pool's name.
+    PoolName, "pool name"
+}
+storage_name! {
+    /// A volume's (RBD image's) name.
+    VolumeName, "volume name"
+}
+storage_name! {
+    /// A snapshot's name.
+    SnapshotName, "snapshot name"
+}
+
+/// An OSD's number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct OsdId(pub u32);
+
+impl FromStr for OsdId {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        match text.parse::<u32>() {
+            Ok(id) if id.to_string() == text => Ok(Self(id)),
+            _ => Err(NameError { what: "OSD number", found: text.to_owned(), allowed: "a decimal number" }),
+        }
+    }
+}
+
+impl fmt::Display for OsdId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// `/ceph/osds/<id>`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Osd {
+    /// The key.
+    pub id: OsdId,
+    /// The short name of the host it is on; any text, as Ceph says it.
+    pub node: String,
+    /// Its block device.
+    pub device: String,
+    /// `None` until known.
+    pub stats: Option<OsdStats>,
+}
+
+/// What Ceph says of an OSD, in the JSON form of old clients.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
+#[allow(missing_docs, reason = "the words of old clients' JSON")]
+pub struct OsdStats {
+    pub uuid: String,
+    /// 0 or 1.
+    pub up: u8,
+    /// 0 or 1.
+    pub r#in: u8,
+    pub primary_affinity: f64,
+    pub utilization: f64,
+    pub var: f64,
+    pub pgs: u64,
+    pub kb: u64,
+    pub weight: f64,
+    pub reweight: f64,
+    pub node: String,
+    pub used: String,
+    pub avail: String,
+    pub wr_ops: String,
+    pub wr_data: String,
+    pub rd_ops: String,
+    pub rd_data: String,
+    pub state: String,
+}
+
+/// `/ceph/pools/<pool>`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pool {
+    /// The key.
+    pub name: PoolName,
+    /// Placement groups.
+    pub pgs: u32,
+    /// `None` until known.
+    pub stats: Option<PoolStats>,
+}
+
+/// What Ceph says of a pool, in the JSON form of old clients.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+#[allow(missing_docs, reason = "the words of old clients' JSON")]
+pub struct PoolStats {
+    pub id: u64,
+    pub size_bytes: u64,
+    pub num_objects: u64,
+    pub num_object_clones: u64,
+    pub num_object_copies: u64,
+    pub num_objects_missing_on_primary: u64,
+    pub num_objects_unfound: u64,
+    pub num_objects_degraded: u64,
+    pub read_ops: u64,
+    pub read_bytes: u64,
+    pub write_ops: u64,
+    pub write_bytes: u64,
+}
+
+/// What `rbd info` says of a volume, as far as clients need it; its other words are ignored.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct VolumeStats {
+    /// Bytes.
+    pub size: u64,
+    /// Objects that it may take.
+    pub objects: u64,
+    /// An object has 2^order bytes.
+    pub order: u8,
+    /// Image format.
+    pub format: u8,
+    /// By name.
+    pub features: Vec<String>,
+}
+
+/// `/ceph/volumes/<pool>/<volume>`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Volume {
+    /// The pool that it is in.
+    pub pool: PoolName,
+    /// Its name there.
+    pub name: VolumeName,
+    /// `None` until known.
+    pub stats: Option<VolumeStats>,
+}

@@ -1,0 +1,319 @@
+//! The commands that clients of the 0.5 generation write to `/cmd/domains` and `/cmd/ceph`.
+//!
+//! Every field is validated here, before anything is done with it: nothing of a line that does not parse is ever run.
+
+use std::{fmt, str::FromStr};
+
+use super::{
+    ceph::{OsdId, PoolName, SnapshotName, VolumeName},
+    name::{NameError, NodeName, VmId},
+};
+
+/// Why a command line is answered with a failure.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum OldCommandError {
+    /// No such command.
+    #[error("{0:?} is not a command")]
+    Unknown(String),
+    /// Too many or too few arguments.
+    #[error("{command} takes {wanted} arguments, found {found}")]
+    Arguments {
+        /// The command.
+        command: &'static str,
+        /// How many it takes.
+        wanted: usize,
+        /// How many there were.
+        found: usize,
+    },
+    /// An argument is not what it should be.
+    #[error("{command}: {error}")]
+    Invalid {
+        /// The command.
+        command: &'static str,
+        /// What is wrong.
+        error: NameError,
+    },
+}
+
+/// A block device below `/dev`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Device(String);
+
+impl FromStr for Device {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        let parts_ok = text.strip_prefix("/dev/").is_some_and(|rest| {
+            rest.split('/').all(|part| {
+                !matches!(part, "" | "." | "..")
+                    && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"._:+-".contains(&b))
+            })
+        });
+        if parts_ok && text.len() <= 255 {
+            return Ok(Self(text.to_owned()));
+        }
+        Err(invalid("device", text, "an absolute path below /dev, such as /dev/sdb"))
+    }
+}
+
+/// The weight of an OSD.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Weight(f64);
+
+impl FromStr for Weight {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        let plain = text.bytes().all(|b| b.is_ascii_digit() || b == b'.');
+        match text.parse::<f64>() {
+            Ok(weight) if plain && weight.is_finite() => Ok(Self(weight)),
+            _ => Err(invalid("weight", text, "a decimal number such as 1.0")),
+        }
+    }
+}
+
+/// A cluster-wide flag of OSDs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OsdFlag(&'static str);
+
+impl OsdFlag {
+    const ALL: [&'static str; 12] = [
+        "pause",
+        "noup",
+        "nodown",
+        "noout",
+        "noin",
+        "nobackfill",
+        "norebalance",
+        "norecover",
+        "noscrub",
+        "nodeep-scrub",
+        "notieragent",
+        "nosnaptrim",
+    ];
+}
+
+impl FromStr for OsdFlag {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        let known = Self::ALL.into_iter().find(|flag| *flag == text);
+        known.map(Self).ok_or_else(|| {
+            invalid(
+                "OSD flag",
+                text,
+                "pause, noup, nodown, noout, noin, nobackfill, norebalance, norecover, noscrub, nodeep-scrub, \
+                 notieragent or nosnaptrim",
+            )
+        })
+    }
+}
+
+/// A number of placement groups.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PgCount(pub u32);
+
+impl FromStr for PgCount {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        let plain = text.bytes().all(|b| b.is_ascii_digit());
+        match text.parse() {
+            Ok(count) if plain && (1..=65_536).contains(&count) => Ok(Self(count)),
+            _ => Err(invalid("number of placement groups", text, "a number from 1 to 65536")),
+        }
+    }
+}
+
+/// A volume's size.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bytes(pub u64);
+
+impl FromStr for Bytes {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+        let factor: Option<u64> = match &text[digits.len()..] {
+            "" | "B" => Some(1),
+            "K" => Some(1 << 10),
+            "M" => Some(1 << 20),
+            "G" => Some(1 << 30),
+            "T" => Some(1 << 40),
+            _ => None,
+        };
+        let plain = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit());
+        let bytes = factor.filter(|_| plain).and_then(|f| digits.parse::<u64>().ok()?.checked_mul(f));
+        match bytes {
+            Some(bytes) if bytes > 0 => Ok(Self(bytes)),
+            _ => Err(invalid("size", text, "a number of bytes such as 20971520B, or with K, M, G or T")),
+        }
+    }
+}
+
+macro_rules! displayed {
+    ($($name:ident $suffix:literal),+) => {
+        $(impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, concat!("{}", $suffix), self.0)
+            }
+        })+
+    };
+}
+displayed!(Device "", Weight "", OsdFlag "", PgCount "", Bytes "B");
+
+macro_rules! commands {
+    ($($(#[$doc:meta])* $variant:ident = $word:literal ($($field:ident: $type:ty),+),)+) => {
+        /// One command with its arguments.
+        #[derive(Debug, Clone, PartialEq)]
+        #[allow(missing_docs, reason = "the arguments are the contract's")]
+        pub enum OldCommand {
+            $($(#[$doc])* $variant { $($field: $type),+ },)+
+        }
+
+        impl FromStr for OldCommand {
+            type Err = OldCommandError;
+
+            fn from_str(line: &str) -> Result<Self, OldCommandError> {
+                let (word, arguments) = line.split_once(' ').unwrap_or((line, ""));
+                let arguments: Vec<&str> = arguments.split(',').collect();
+                match word {
+                    $($word => {
+                        let mut given = arguments.iter();
+                        let wanted = [$(stringify!($field)),+].len();
+                        if arguments.len() != wanted {
+                            return Err(OldCommandError::Arguments { command: $word, wanted, found: arguments.len() });
+                        }
+                        Ok(Self::$variant {
+                            $($field: given.next().copied().unwrap_or_default().parse()
+                                .map_err(|error| OldCommandError::Invalid { command: $word, error })?,)+
+                        })
+                    })+
+                    other => Err(OldCommandError::Unknown(other.chars().take(64).collect())),
+                }
+            }
+        }
+
+        impl fmt::Display for OldCommand {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                match self {
+                    $(Self::$variant { $($field),+ } => {
+                        let arguments = [$($field.to_string()),+];
+                        write!(f, concat!($word, " {}"), arguments.join(","))
+                    })+
+                }
+            }
+        }
+    };
+}
+
+commands! {
+    /// Breaks the RBD locks of a VM's volumes. In `/cmd/domains`, all others in `/cmd/ceph`.
+    FlushLocks = "flush_locks" (vm: VmId),
+    /// Makes a device an OSD.
+    OsdAdd = "osd_add" (node: NodeName, device: Device, weight: Weight),
+    /// Destroys an OSD.
+    OsdRemove = "osd_remove" (id: OsdId),
+    /// Takes an OSD into use.
+    OsdIn = "osd_in" (id: OsdId),
+    /// Takes an OSD out of use.
+    OsdOut = "osd_out" (id: OsdId),
+    /// Sets a flag.
+    OsdSet = "osd_set" (flag: OsdFlag),
+    /// Clears a flag.
+    OsdUnset = "osd_unset" (flag: OsdFlag),
+    /// Creates a pool.
+    PoolAdd = "pool_add" (pool: PoolName, pgs: PgCount),
+    /// Destroys a pool.
+    PoolRemove = "pool_remove" (pool: PoolName),
+    /// Creates a volume.
+    VolumeAdd = "volume_add" (pool: PoolName, volume: VolumeName, size: Bytes),
+    /// Changes a volume's size.
+    VolumeResize = "volume_resize" (pool: PoolName, volume: VolumeName, size: Bytes),
+    /// Renames a volume.
+    VolumeRename = "volume_rename" (pool: PoolName, volume: VolumeName, new: VolumeName),
+    /// Destroys a volume.
+    VolumeRemove = "volume_remove" (pool: PoolName, volume: VolumeName),
+    /// Takes a snapshot.
+    SnapshotAdd = "snapshot_add" (pool: PoolName, volume: VolumeName, snapshot: SnapshotName),
+    /// Renames a snapshot.
+    SnapshotRename = "snapshot_rename" (pool: PoolName, volume: VolumeName, snapshot: SnapshotName, new: SnapshotName),
+    /// Destroys a snapshot.
+    SnapshotRemove = "snapshot_remove" (pool: PoolName, volume: VolumeName, snapshot: SnapshotName),
+}
+
+fn invalid(what: &'static str, found: &str, allowed: &'static str) -> NameError {
+    NameError { what, found: found.to_owned(), allowed }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn every_command_of_the_contract_is_read_and_written_back() {
+        for line in [
+            "flush_locks 11111111-0000-4000-8000-000000000001",
+            "osd_add node1,/dev/disk/by-id/scsi-0QEMU_x:1,1.5",
+            "osd_remove 3",
+            "osd_in 0",
+            "osd_out 12",
+            "osd_set noout",
+            "osd_unset nodeep-scrub",
+            "pool_add vms,128",
+            "pool_remove vms",
+            "volume_add vms,web_sda,20971520B",
+            "volume_resize vms,web_sda,20971520B",
+            "volume_rename vms,web_sda,web_sdb",
+            "volume_remove vms,web_sda",
+            "snapshot_add vms,web_sda,before-1.0",
+            "snapshot_rename vms,web_sda,a,b",
+            "snapshot_remove vms,web_sda,a",
+        ] {
+            assert_eq!(line.parse::<OldCommand>().unwrap().to_string(), line);
+        }
+        let short: OldCommand = "volume_add vms,x,2G".parse().unwrap();
+        assert_eq!(short.to_string(), "volume_add vms,x,2147483648B");
+    }
+
+    #[test]
+    fn hostile_and_malformed_lines_are_refused() {
+        for line in [
+            "",
+            "osd_add",
+            "osd_add node1,/dev/sdb",
+            "osd_add node1,/dev/../etc/passwd,1",
+            "osd_add node1,/etc/passwd,1",
+            "osd_add node1,/dev/sdb;reboot,1",
+            "osd_add node1,/dev/sdb,NaN",
+            "osd_add node1,/dev/sdb,-1",
+            "osd_remove -1",
+            "osd_remove 01",
+            "osd_set full",
+            "pool_add $(reboot),1",
+            "pool_add vms,0",
+            "pool_remove -x",
+            "volume_add vms,a/b,1B",
+            "volume_add vms,a@b,1B",
+            "volume_add vms,a,99999999999999999999B",
+            "volume_add vms,a,99999999T",
+            "volume_add vms,a,0B",
+            "volume_remove vms,a,b",
+            "flush_locks x",
+            "reboot now",
+        ] {
+            assert!(line.parse::<OldCommand>().is_err(), "{line:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn rubbish_never_panics_and_what_is_accepted_is_stable(line in "\\PC{0,60}|[a-z_]{3,15} [\\PC,]{0,30}") {
+            if let Ok(command) = line.parse::<OldCommand>() {
+                prop_assert_eq!(command.to_string().parse::<OldCommand>().unwrap(), command);
+            }
+        }
+    }
+}

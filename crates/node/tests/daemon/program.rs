@@ -1,0 +1,226 @@
+//! The program itself, with signals, a service manager's socket and a real ZooKeeper.
+
+use std::{
+    fs,
+    os::unix::net::UnixDatagram,
+    path::Path,
+    process::{Child, Command, ExitStatus, Output, Stdio},
+    sync::mpsc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use pvc_store::{
+    Store as _,
+    testing::ZooKeeperProcess,
+    zookeeper::{Options, ZooKeeperStore},
+};
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::support::{Sample, yaml};
+
+/// Longer than anything takes on the slowest machine.
+const DEADLINE: Duration = Duration::from_mins(1);
+
+struct Machine {
+    dir: tempfile::TempDir,
+}
+
+impl Machine {
+    fn new(coordinator: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let sample = Sample { node: "node1", coordinator, hypervisor: false, keepalive_interval_s: 1 };
+        fs::write(dir.path().join("pvcd.yaml"), yaml(dir.path(), &sample)).unwrap();
+        Self { dir }
+    }
+
+    fn command(&self) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_pvcd"));
+        command.env("PVCD_CONFIG_FILE", self.dir.path().join("pvcd.yaml"));
+        command.env_remove("NOTIFY_SOCKET").stdin(Stdio::null());
+        command
+    }
+
+    /// Starts the daemon, with a service manager that expects a sign of life every second.
+    fn start(&self) -> Daemon {
+        let path = self.dir.path().join("notify");
+        let _ = fs::remove_file(&path);
+        let socket = UnixDatagram::bind(&path).unwrap();
+        let mut command = self.command();
+        command.env("NOTIFY_SOCKET", &path).env("WATCHDOG_USEC", "1000000").stdout(Stdio::null());
+        let child = command.spawn().unwrap();
+        let (sender, notes) = mpsc::channel();
+        thread::spawn(move || {
+            let mut buffer = [0; 4096];
+            while let Ok(n) = socket.recv(&mut buffer) {
+                if sender.send(String::from_utf8_lossy(&buffer[..n]).into_owned()).is_err() {
+                    return;
+                }
+            }
+        });
+        Daemon { child, notes }
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(self.dir.path().join("log/pvcd.log")).unwrap_or_default()
+    }
+
+    fn until_logged(&self, text: &str) {
+        let began = Instant::now();
+        while !self.log().contains(text) {
+            assert!(began.elapsed() < DEADLINE, "{text:?} is not in the log:\n{}", self.log());
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+struct Daemon {
+    child: Child,
+    notes: mpsc::Receiver<String>,
+}
+
+impl Daemon {
+    /// Waits until the service manager is told this.
+    fn until_notified(&self, note: &str) {
+        let until = Instant::now() + DEADLINE;
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            match self.notes.recv_timeout(left) {
+                Ok(told) if told == note => return,
+                Ok(_) => {}
+                Err(error) => panic!("the service manager was not told {note}: {error}"),
+            }
+        }
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
+    /// Waits for the end; returns how it was and how long it took.
+    fn ends(mut self) -> (ExitStatus, Duration) {
+        let began = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return (status, began.elapsed());
+            }
+            assert!(began.elapsed() < DEADLINE, "the daemon does not end");
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        // Already ended is as good.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn key(zookeeper: &ZooKeeperProcess, path: &str) -> Option<String> {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let store = ZooKeeperStore::start(Options::new(zookeeper.connect_string()));
+        let value = store.get(path).await.unwrap();
+        store.close().await;
+        value.map(|v| String::from_utf8(v.data).unwrap())
+    })
+}
+
+#[test]
+fn the_service_manager_hears_of_start_life_and_stop() {
+    let zookeeper = ZooKeeperProcess::start();
+    let machine = Machine::new(&zookeeper.connect_string());
+    let daemon = machine.start();
+    daemon.until_notified("READY=1");
+    assert_eq!(key(&zookeeper, "/nodes/node1/daemonstate").as_deref(), Some("run"), "ready means it runs");
+    daemon.until_notified("WATCHDOG=1");
+    zookeeper.pause();
+    machine.until_logged("the keepalive could not be written");
+    while daemon.notes.try_recv().is_ok() {}
+    for _ in 0..6 {
+        // ZooKeeper's absence is no reason to kill a daemon.
+        daemon.until_notified("WATCHDOG=1");
+    }
+    zookeeper.resume();
+    machine.until_logged("keepalives are written again");
+    daemon.signal(Signal::TERM);
+    daemon.until_notified("STOPPING=1");
+    let (status, took) = daemon.ends();
+    assert!(status.success() && took < Duration::from_secs(5), "{status} after {took:?}");
+    assert_eq!(key(&zookeeper, "/nodes/node1/daemonstate").as_deref(), Some("stop"));
+    let log = machine.log();
+    assert_eq!(log.matches("could not be written").count(), 1, "an outage is said once:\n{log}");
+    assert!(!log.contains("Passw0rd"));
+}
+
+#[test]
+fn a_killed_daemon_starts_again_at_once() {
+    let zookeeper = ZooKeeperProcess::start();
+    let machine = Machine::new(&zookeeper.connect_string());
+    let daemon = machine.start();
+    daemon.until_notified("READY=1");
+    daemon.signal(Signal::KILL);
+    assert!(!daemon.ends().0.success());
+    let began = Instant::now();
+    let daemon = machine.start();
+    daemon.until_notified("READY=1");
+    // The old session lives for ten seconds.
+    assert!(began.elapsed() < Duration::from_secs(8), "the restart took {:?}", began.elapsed());
+    let second = machine.command().output().unwrap();
+    assert_eq!(second.status.code(), Some(1));
+    let text = String::from_utf8_lossy(&second.stdout).into_owned();
+    assert!(text.contains("runs as node1 on this machine: stop it first"), "{text}");
+    daemon.signal(Signal::INT);
+    assert!(daemon.ends().0.success());
+}
+
+#[test]
+fn hang_up_opens_the_log_file_anew() {
+    let zookeeper = ZooKeeperProcess::start();
+    let machine = Machine::new(&zookeeper.connect_string());
+    let daemon = machine.start();
+    daemon.until_notified("READY=1");
+    let log = machine.dir.path().join("log");
+    fs::rename(log.join("pvcd.log"), log.join("pvcd.log.1")).unwrap();
+    daemon.signal(Signal::HUP);
+    machine.until_logged("SIGHUP: the log file was opened anew");
+    let old = fs::read_to_string(log.join("pvcd.log.1")).unwrap();
+    assert!(old.contains(" I runs, ") && !old.contains("SIGHUP"), "{old}");
+    daemon.signal(Signal::QUIT);
+    assert!(daemon.ends().0.success());
+}
+
+#[test]
+fn a_server_that_is_down_is_said_once_and_a_second_signal_ends_the_daemon_at_once() {
+    // Nobody listens on a port that was just free.
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let machine = Machine::new(&format!("127.0.0.1:{port}"));
+    let daemon = machine.start();
+    machine.until_logged("the start waits for ZooKeeper");
+    thread::sleep(Duration::from_secs(3));
+    let log = machine.log();
+    assert_eq!(log.lines().filter(|l| l.contains(&port.to_string())).count(), 1, "{log}");
+    daemon.signal(Signal::TERM);
+    daemon.signal(Signal::INT);
+    let (_, took) = daemon.ends();
+    assert!(took < Duration::from_secs(3), "it took {took:?}");
+}
+
+#[test]
+fn check_config_needs_nothing_and_exits_with_0_or_1() {
+    let machine = Machine::new("node1");
+    let check = |command: &mut Command| -> Output { command.arg("--check-config").output().unwrap() };
+    let output = check(&mut machine.command());
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let broken = machine.dir.path().join("broken.yaml");
+    fs::write(&broken, "pvc:\n  node: [\n").unwrap();
+    let output = machine.command().arg("--check-config").arg(&broken).output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let output = check(machine.command().env("PVCD_CONFIG_FILE", Path::new("/nonexistent")));
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let output = machine.command().env("PVCD_CONFIG_FILE", &broken).output().unwrap();
+    assert_eq!(output.status.code(), Some(78), "nor does it start with it, and systemd shall not try again");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("broken.yaml"), "{output:?}");
+}
