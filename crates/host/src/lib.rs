@@ -2,6 +2,8 @@
 //! Knows nothing of the state tree.
 
 pub mod hypervisor;
+pub mod links;
 pub mod machine;
+pub mod services;
 #[cfg(feature = "testing")]
 pub mod testing;

@@ -1,0 +1,200 @@
+//! What every machine's network does. Each case runs on the fake and in a real network namespace with the devices eth0 and eth1.
+
+use std::{sync::Arc, time::Duration};
+
+use pvc_core::model::link::{Assigned, Cidr, HostNetwork, LinkChange};
+use pvc_host::links::{Links, LinksError, Netlink, fake::FakeLinks};
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::namespace::{alone, ip};
+
+macro_rules! contract {
+    ($($(#[$doc:meta])* async fn $name:ident($links:ident: &dyn Links) $body:block)+) => {
+        $(async fn $name($links: &dyn Links) $body)+
+
+        mod fake {
+            $(#[tokio::test]
+            async fn $name() {
+                super::$name(&*super::FakeLinks::new(&["lo", "eth0", "eth1"])).await;
+            })+
+        }
+
+        mod real {
+            $(#[test]
+            fn $name() {
+                super::alone(async || super::$name(&*super::netlink()).await);
+            })+
+        }
+    };
+}
+
+fn netlink() -> Arc<Netlink> {
+    for n in [0, 1] {
+        ip(&format!("link add eth{n} type veth peer name peer{n}"));
+        ip(&format!("link set eth{n} up"));
+        ip(&format!("link set peer{n} up"));
+    }
+    Netlink::start().unwrap()
+}
+
+pub(crate) fn cidr(text: &str) -> Cidr {
+    let (address, prefix) = text.split_once('/').unwrap();
+    Cidr { address: address.parse().unwrap(), prefix: prefix.parse().unwrap() }
+}
+
+fn set(device: &str, text: &str, lifetime_s: Option<u32>) -> LinkChange {
+    LinkChange::SetAddress { device: device.into(), cidr: cidr(text), lifetime_s }
+}
+
+fn remove(device: &str, text: &str) -> LinkChange {
+    LinkChange::RemoveAddress { device: device.into(), cidr: cidr(text) }
+}
+
+async fn seen(links: &dyn Links) -> HostNetwork {
+    links.observe(&[]).await.unwrap()
+}
+
+async fn address(links: &dyn Links, device: &str, text: &str) -> Option<Assigned> {
+    seen(links).await.link(device).unwrap().addresses.iter().find(|a| a.cidr == cidr(text)).copied()
+}
+
+contract! {
+    async fn an_address_comes_and_goes_and_twice_is_as_good_as_once(links: &dyn Links) {
+        for text in ["10.255.0.1/24", "fd00::1/64"] {
+            for _ in 0..2 {
+                links.apply(&set("eth0", text, None)).await.unwrap();
+                assert_eq!(address(links, "eth0", text).await.unwrap().lifetime_s, None);
+            }
+            for _ in 0..2 {
+                links.apply(&remove("eth0", text)).await.unwrap();
+                assert_eq!(address(links, "eth0", text).await, None);
+            }
+        }
+    }
+
+    async fn an_address_goes_when_its_lifetime_ends_unless_it_is_renewed(links: &dyn Links) {
+        for text in ["10.255.0.254/24", "fd00::fe/64"] {
+            let began = Instant::now();
+            links.apply(&set("eth0", text, Some(1))).await.unwrap();
+            assert_eq!(address(links, "eth0", text).await.unwrap().lifetime_s, Some(1));
+            sleep(Duration::from_millis(500)).await;
+            links.apply(&set("eth0", text, Some(1))).await.unwrap();
+            let renewed = Instant::now();
+            while address(links, "eth0", text).await.is_some() {
+                sleep(Duration::from_millis(5)).await;
+                assert!(renewed.elapsed() < Duration::from_secs(3), "{text} is still there");
+            }
+            assert!(began.elapsed() > Duration::from_millis(1400), "{text}: the renewal did not count");
+            // `plan::primary::lifetime_s` relies on this.
+            assert!(renewed.elapsed() < Duration::from_millis(1400), "{text} went {:?} after it should", renewed.elapsed());
+        }
+    }
+
+    async fn a_lifetime_is_ended_and_given_to_an_address_that_is_there(links: &dyn Links) {
+        links.apply(&set("eth0", "10.255.0.1/24", Some(100))).await.unwrap();
+        links.apply(&set("eth0", "10.255.0.1/24", None)).await.unwrap();
+        assert_eq!(address(links, "eth0", "10.255.0.1/24").await.unwrap().lifetime_s, None);
+        links.apply(&set("eth0", "10.255.0.1/24", Some(100))).await.unwrap();
+        assert!(address(links, "eth0", "10.255.0.1/24").await.unwrap().lifetime_s.is_some_and(|s| s > 90));
+    }
+
+    async fn a_bridge_takes_a_device_and_both_may_be_done_twice(links: &dyn Links) {
+        let mac = seen(links).await.link("eth0").unwrap().mac;
+        for _ in 0..2 {
+            links.apply(&LinkChange::AddBridge { name: "brcluster".into(), mac }).await.unwrap();
+            links.apply(&LinkChange::SetUp { device: "brcluster".into() }).await.unwrap();
+            let enslave = LinkChange::Enslave { device: "eth0".into(), bridge: "brcluster".into() };
+            links.apply(&enslave).await.unwrap();
+        }
+        let network = seen(links).await;
+        let bridge = network.link("brcluster").unwrap();
+        assert!(bridge.is_bridge && bridge.up);
+        assert_eq!(bridge.mac, mac);
+        assert_eq!(network.link("eth0").unwrap().master.as_deref(), Some("brcluster"));
+        assert!(!network.link("eth0").unwrap().is_bridge);
+    }
+
+    async fn an_mtu_is_set(links: &dyn Links) {
+        links.apply(&LinkChange::SetMtu { device: "eth1".into(), mtu: 1400 }).await.unwrap();
+        assert_eq!(seen(links).await.link("eth1").unwrap().mtu, 1400);
+    }
+
+    async fn our_default_route_is_told_from_others_and_only_it_is_removed(links: &dyn Links) {
+        links.apply(&set("eth0", "10.255.0.1/24", None)).await.unwrap();
+        let (via, device) = ("10.255.0.254".parse().unwrap(), "eth0".to_owned());
+        for _ in 0..2 {
+            links.apply(&LinkChange::AddDefaultRoute { via, device: device.clone() }).await.unwrap();
+        }
+        let routes = seen(links).await.routes;
+        assert_eq!(routes.len(), 1, "{routes:?}");
+        assert_eq!((routes[0].destination, routes[0].gateway, routes[0].ours), (None, Some(via), true));
+        for _ in 0..2 {
+            links.apply(&LinkChange::RemoveDefaultRoute { via, device: device.clone() }).await.unwrap();
+        }
+        assert_eq!(seen(links).await.routes, []);
+    }
+
+    async fn a_devices_routes_move_to_another(links: &dyn Links) {
+        for device in ["eth0", "eth1"] {
+            links.apply(&set(device, "10.255.0.1/24", None)).await.unwrap();
+        }
+        let via = "10.255.0.254".parse().unwrap();
+        links.apply(&LinkChange::AddDefaultRoute { via, device: "eth0".into() }).await.unwrap();
+        for _ in 0..2 {
+            links.apply(&LinkChange::MoveRoutes { from: "eth0".into(), to: "eth1".into() }).await.unwrap();
+        }
+        links.apply(&remove("eth0", "10.255.0.1/24")).await.unwrap();
+        let routes = seen(links).await.routes;
+        assert_eq!(routes.len(), 1, "{routes:?}");
+        assert_eq!((routes[0].device.as_str(), routes[0].gateway), ("eth1", Some(via)));
+    }
+
+    async fn a_missing_device_is_named(links: &dyn Links) {
+        for change in [
+            set("eth7", "10.0.0.1/8", None),
+            LinkChange::SetMtu { device: "eth7".into(), mtu: 1400 },
+            LinkChange::Enslave { device: "eth0".into(), bridge: "eth7".into() },
+        ] {
+            let error = links.apply(&change).await.unwrap_err();
+            assert!(matches!(&error, LinksError::NoDevice { device, .. } if device == "eth7"), "{error}");
+        }
+        links.apply(&remove("eth7", "10.0.0.1/8")).await.unwrap();
+        let error = links.announce("eth7", &["10.0.0.1".parse().unwrap()]).await.unwrap_err();
+        assert!(matches!(error, LinksError::NoDevice { .. }), "{error}");
+    }
+
+    async fn changes_are_signalled(links: &dyn Links) {
+        let mut changes = links.changes();
+        // What happened before the listener's socket was open is not reported: until it is, try again.
+        let signalled = async {
+            let mut lifetime_s = 100;
+            loop {
+                changes.mark_unchanged();
+                links.apply(&set("eth0", "10.255.0.1/24", Some(lifetime_s))).await.unwrap();
+                lifetime_s += 1;
+                if timeout(Duration::from_millis(200), changes.changed()).await.is_ok() {
+                    return;
+                }
+            }
+        };
+        timeout(Duration::from_secs(10), signalled).await.unwrap();
+    }
+
+    async fn an_announcement_is_sent(links: &dyn Links) {
+        links.apply(&set("eth0", "10.255.0.254/24", None)).await.unwrap();
+        links.announce("eth0", &["10.255.0.254".parse().unwrap(), "fd00::fe".parse().unwrap()]).await.unwrap();
+    }
+}
+
+#[test]
+fn kernel_settings_are_read_and_set_in_this_namespace() {
+    alone(async || {
+        let links = netlink();
+        let path = "net/ipv4/conf/eth0/promote_secondaries".to_owned();
+        let asked = [path.clone(), "net/ipv4/conf/eth9/rp_filter".into()];
+        let change = LinkChange::SetSysctl { path: path.clone(), value: "1".into() };
+        links.apply(&change).await.unwrap();
+        let seen = links.observe(&asked).await.unwrap().sysctls;
+        assert_eq!(seen, [(path, "1".to_owned())].into(), "those that there are");
+    });
+}

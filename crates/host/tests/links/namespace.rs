@@ -1,0 +1,71 @@
+//! Network namespaces that live as long as their thread.
+
+use std::{process::Command, sync::mpsc, thread};
+
+use nix::sched::{CloneFlags, unshare};
+
+/// Runs a test in a network namespace of its own, on a runtime whose every task is on that thread.
+pub(crate) fn alone(test: impl AsyncFnOnce() + Send) {
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            unshare(CloneFlags::CLONE_NEWNET).expect("a network namespace needs root");
+            ip("link set lo up");
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(test());
+        });
+    });
+}
+
+/// A namespace beside, kept by a thread; commands are run in it.
+pub(crate) struct Beside {
+    commands: Option<mpsc::Sender<String>>,
+    answers: mpsc::Receiver<String>,
+    keeper: Option<thread::JoinHandle<()>>,
+    /// To name the namespace to `ip link set … netns`.
+    pub(crate) thread_id: i32,
+}
+
+impl Beside {
+    pub(crate) fn new() -> Self {
+        let (commands, orders) = mpsc::channel::<String>();
+        let (reply, answers) = mpsc::channel();
+        let (ready, thread_id) = mpsc::channel();
+        let keeper = thread::spawn(move || {
+            unshare(CloneFlags::CLONE_NEWNET).unwrap();
+            ready.send(nix::unistd::gettid().as_raw()).unwrap();
+            for order in orders {
+                reply.send(run(&order)).unwrap();
+            }
+        });
+        let thread_id = thread_id.recv().unwrap();
+        Self { commands: Some(commands), answers, keeper: Some(keeper), thread_id }
+    }
+
+    /// Runs `ip …` there; its output.
+    pub(crate) fn ip(&self, arguments: &str) -> String {
+        self.commands.as_ref().unwrap().send(arguments.to_owned()).unwrap();
+        self.answers.recv().unwrap()
+    }
+}
+
+impl Drop for Beside {
+    fn drop(&mut self) {
+        drop(self.commands.take());
+        if let Some(keeper) = self.keeper.take() {
+            let _ = keeper.join();
+        }
+    }
+}
+
+/// Runs `ip …` in this thread's namespace; its output.
+pub(crate) fn ip(arguments: &str) -> String {
+    run(arguments)
+}
+
+fn run(arguments: &str) -> String {
+    #[allow(clippy::disallowed_methods, reason = "tests set up what the daemon never would")]
+    let output = Command::new("ip").args(arguments.split(' ')).output().expect("these tests need iproute2");
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "ip {arguments}: {error}");
+    String::from_utf8(output.stdout).unwrap()
+}
