@@ -16,6 +16,7 @@ pub mod ownership;
 pub mod queue;
 pub mod reconcile;
 pub mod signals;
+pub mod sizes;
 pub mod stop;
 
 pub use daemon::{DaemonError, Parts, run};

@@ -185,7 +185,7 @@ impl Rooms {
     }
 
     /// The node for a VM: one that takes VMs, has room and is not excluded; of these the one with least of what the
-    /// selector compares, then the first by name.
+    /// selector compares, then the first by name. What is lasting is told before what passes, such as [`Unfit::Busy`].
     ///
     /// # Errors
     /// Each node's reason, if there is none.
@@ -199,8 +199,11 @@ impl Rooms {
         let mut best: Option<(&NodeName, &Room)> = None;
         let mut refused = Vec::new();
         for (name, room) in &self.rooms {
-            let unfit =
-                room.unfit.clone().or_else(|| excluded(name)).map_or_else(|| room.admits(vm, size), Err);
+            let unfit = match (excluded(name), &room.unfit) {
+                (Some(Unfit::Excluded), _) => Err(Unfit::Excluded),
+                (_, Some(unfit)) => Err(unfit.clone()),
+                (excluded, None) => room.admits(vm, size).and_then(|()| excluded.map_or(Ok(()), Err)),
+            };
             match unfit {
                 Err(unfit) => refused.push((name.clone(), unfit)),
                 Ok(()) if best.is_none_or(|(_, other)| selector.orders(room, other)) => {

@@ -1,0 +1,86 @@
+//! The unflush: VMs whose `lastnode` is this node return.
+
+use super::{
+    DomainState, Facts, Held, NotNow, Plan, Rooms, Step, Vm, VmState, Work, incoming, is_moving,
+    largest_first, may_try, outgoing, size_of,
+};
+
+pub(super) fn plan(facts: &Facts<'_>) -> Plan {
+    let mut work = survey(facts);
+    largest_first(facts, &mut work.waiting);
+    let rooms = Rooms::count(facts.view, facts.sizes, facts.silent);
+    let mut held = Held::default();
+    for vm in &work.waiting {
+        match how(facts, &rooms, vm) {
+            Ok((step, why)) => return work.step(facts, step, format!("{}: {why}: wish is unflush", vm.name)),
+            Err(not_now) => held.note(facts, vm.id, not_now),
+        }
+    }
+    for (id, reason) in std::mem::take(&mut held.cannot) {
+        work.waiting.retain(|vm| vm.id != id);
+        work.stuck.insert(id, format!("it stays where it is: {reason}"));
+    }
+    if !work.is_over() {
+        return work.wait(facts, "returned", held);
+    }
+    let why = format!("wish is unflush, and {} VM(s) cannot return", work.stuck.len());
+    work.step(facts, Step::Answer(DomainState::Ready), why)
+}
+
+fn survey<'a>(facts: &Facts<'a>) -> Work<'a> {
+    let mut work = Work::default();
+    for vm in facts.view.good_vms() {
+        let here = vm.node.value == *facts.me;
+        // A return that failed has lost its `lastnode` by the wish, as an old client's `unmigrate` writes it.
+        let failed_return = facts.past.was_sent(vm.id) && !here;
+        if vm.last_node.value.as_ref() == Some(facts.me) || failed_return {
+            sort(facts, vm, here, &mut work);
+        } else if here && is_moving(vm) {
+            work.moving.insert(vm.id);
+        }
+    }
+    work
+}
+
+fn sort<'a>(facts: &Facts<'_>, vm: &'a Vm, here: bool, work: &mut Work<'a>) {
+    let off = vm.claim.value.is_empty();
+    match vm.state.value {
+        // This node as both `node` and `lastnode` is what the flush writes when it shuts a VM down.
+        VmState::Stop | VmState::Shutdown | VmState::Failed if here => work.waiting.push(vm),
+        VmState::Start | VmState::Restart | VmState::Migrate | VmState::Delete if here => {}
+        VmState::Start | VmState::Failed => work.waiting.push(vm),
+        // Leaving just now: it is wished back.
+        VmState::Migrate if vm.claim.value.names(facts.me) => work.waiting.push(vm),
+        VmState::Stop if off => work.waiting.push(vm),
+        VmState::Stop | VmState::Shutdown | VmState::Restart | VmState::Migrate => {
+            work.ending.insert(vm.id);
+        }
+        VmState::Delete => {}
+    }
+}
+
+fn how(facts: &Facts<'_>, rooms: &Rooms, vm: &Vm) -> Result<(Step, &'static str), NotNow> {
+    let here = vm.node.value == *facts.me;
+    if vm.state.value == VmState::Stop && !here {
+        return Ok((Step::TakeBack(vm.id), "it was stopped meanwhile, belongs here and stays off"));
+    }
+    may_try(facts, vm)?;
+    if let Err(unfit) = rooms.has_memory(facts.me, vm.id, size_of(facts, vm)) {
+        return Err(NotNow::NoRoom(format!("{} {unfit}", facts.me)));
+    }
+    if here {
+        return Ok((Step::StartHere(vm.id), "it was shut down by the flush and starts again"));
+    }
+    if vm.state.value == VmState::Failed && vm.claim.value.is_empty() {
+        return Ok((Step::StartHere(vm.id), "it failed elsewhere and starts at home"));
+    }
+    // One that is just leaving runs here: calling it back takes nobody's turn.
+    if !vm.claim.value.names(facts.me) {
+        let source_is_busy = vm.claim.value.iter().any(|n| outgoing(facts.view, n) >= facts.limits.outgoing);
+        if source_is_busy || incoming(facts.view, facts.me) >= facts.limits.incoming {
+            return Err(NotNow::Later(None, "waits for its turn".to_owned()));
+        }
+    }
+    let to = facts.me.clone();
+    Ok((Step::Send { vm: vm.id, to, home: None }, "it returns"))
+}

@@ -1,0 +1,110 @@
+//! The flush: VMs leave this node.
+
+use super::{
+    DomainState, Entry, Facts, Held, NodeName, NotNow, Plan, Rooms, Step, Unfit, Vm, VmState, Work, incoming,
+    largest_first, may_try, name_of, outgoing, size_of,
+};
+use crate::model::MigrationMethod;
+
+pub(super) fn plan(facts: &Facts<'_>) -> Plan {
+    let mut work = survey(facts);
+    largest_first(facts, &mut work.waiting);
+    let rooms = Rooms::count(facts.view, facts.sizes, facts.silent);
+    let mut held = Held::default();
+    for vm in &work.waiting {
+        match target(facts, &rooms, vm) {
+            Ok(to) => {
+                let home = vm.last_node.value.as_ref().unwrap_or(facts.me);
+                // One whose home is where it goes has come home.
+                let home = (*home != to).then(|| home.clone());
+                let why = format!("{} leaves for {to}: wish is flush", vm.name);
+                return work.step(facts, Step::Send { vm: vm.id, to, home }, why);
+            }
+            Err(not_now) => held.note(facts, vm.id, not_now),
+        }
+    }
+    for (id, reason) in std::mem::take(&mut held.cannot) {
+        let name = name_of(facts.view, id);
+        if facts.view.vm(id).is_none_or(|vm| vm.migration_method != MigrationMethod::Live) {
+            let why = format!("{name} cannot go and is shut down: {reason}");
+            let reason = format!("shut down by the flush of {}: {reason}", facts.me);
+            return work.step(facts, Step::ShutDown { vm: id, reason }, why);
+        }
+        work.waiting.retain(|vm| vm.id != id);
+        work.stuck.insert(id, format!("{name} keeps running: its migration method is live, and {reason}"));
+    }
+    if !work.is_over() {
+        return work.wait(facts, "left", held);
+    }
+    let mut why = format!("wish is flush, and {} VM(s) are left", work.stuck.len());
+    for reason in work.stuck.values() {
+        why.push_str("; ");
+        why.push_str(reason);
+    }
+    work.step(facts, Step::Answer(DomainState::Flushed), why)
+}
+
+/// What is still here, or shall be.
+fn survey<'a>(facts: &Facts<'a>) -> Work<'a> {
+    let mut work = Work::default();
+    for (id, entry) in facts.view.vms.iter() {
+        let runs_here = facts.running.is_some_and(|running| running.contains(id));
+        match &**entry {
+            Entry::Good(vm) => sort(facts, vm, &mut work),
+            Entry::Bad(_) if runs_here => {
+                work.stuck.insert(*id, format!("{id} runs here, and its keys cannot be read"));
+            }
+            Entry::Bad(_) => {}
+        }
+    }
+    for id in facts.running.into_iter().flatten().filter(|id| !facts.view.vms.contains_key(id)) {
+        work.stuck.insert(*id, format!("{id} runs here, and is not in the state tree"));
+    }
+    work
+}
+
+fn sort<'a>(facts: &Facts<'_>, vm: &'a Vm, work: &mut Work<'a>) {
+    let claimed = vm.claim.value.names(facts.me);
+    let wished_here = vm.node.value == *facts.me;
+    match vm.state.value {
+        VmState::Start | VmState::Migrate if wished_here => work.waiting.push(vm),
+        // It runs, though something about it has failed.
+        VmState::Failed if wished_here && claimed => work.waiting.push(vm),
+        VmState::Restart | VmState::Shutdown if wished_here => drop(work.ending.insert(vm.id)),
+        VmState::Migrate if claimed => drop(work.moving.insert(vm.id)),
+        // About to be ended here, or just being so.
+        _ if claimed => drop(work.ending.insert(vm.id)),
+        // Off: it stays assigned to this node, as a client's `flush` has always left it.
+        _ => {}
+    }
+}
+
+fn target(facts: &Facts<'_>, rooms: &Rooms, vm: &Vm) -> Result<NodeName, NotNow> {
+    may_try(facts, vm)?;
+    let size = size_of(facts, vm);
+    // On its way here: it goes back to where it runs, which costs no memory there, nor a turn.
+    let comes_from = vm.claim.value.without(facts.me);
+    if let Some(back) = comes_from.iter().find(|node| rooms.admits(node, vm.id, size).is_ok()) {
+        return Ok(back.clone());
+    }
+    let turn = || NotNow::Later(None, "waits for its turn".to_owned());
+    if outgoing(facts.view, facts.me) >= facts.limits.outgoing {
+        return Err(turn());
+    }
+    let excluded = |node: &NodeName| {
+        if node == facts.me {
+            return Some(Unfit::Excluded);
+        }
+        (incoming(facts.view, node) >= facts.limits.incoming).then_some(Unfit::Busy)
+    };
+    let tried = |node: &NodeName| {
+        excluded(node).or_else(|| facts.past.was_sent_to(vm.id, node).then_some(Unfit::Excluded))
+    };
+    let choose =
+        |excluded: &dyn Fn(&NodeName) -> Option<Unfit>| rooms.choose(vm.id, size, facts.selector, excluded);
+    match choose(&tried).or_else(|_| choose(&excluded)) {
+        Ok(node) => Ok(node),
+        Err(refused) if refused.is_busy() => Err(turn()),
+        Err(refused) => Err(NotNow::NoRoom(refused.to_string())),
+    }
+}

@@ -1,0 +1,237 @@
+//! A small cluster that carries wishes out in its own time, fails now and then, and has operators who change their minds.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::model::{Claim, Node};
+
+const VMS: u8 = 8;
+/// Longer than three attempts of each VM, one after another.
+const ENDS_WITHIN_S: u64 = 1000;
+
+/// What an operator, or bad luck, does; each some seconds after the one before.
+#[derive(Debug, Clone)]
+enum Event {
+    Wish(DomainState),
+    Vm(u8, VmState),
+    MigrateHere(u8),
+    NodeState(&'static str, DomainState),
+    DaemonRestarts,
+    /// The next so many migrations fail.
+    Fail(u32),
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    let wish = prop::sample::select(vec![Flush, Unflush]);
+    let wish_of_vm = prop::sample::select(vec![Start, Stop, Shutdown, Restart]);
+    let other = prop::sample::select(vec!["b", "c"]);
+    let state = prop::sample::select(vec![Ready, Flushed]);
+    prop_oneof![
+        3 => wish.prop_map(Event::Wish),
+        3 => (0..VMS, wish_of_vm).prop_map(|(n, s)| Event::Vm(n, s)),
+        1 => (0..VMS).prop_map(Event::MigrateHere),
+        1 => (other, state).prop_map(|(n, s)| Event::NodeState(n, s)),
+        1 => Just(Event::DaemonRestarts),
+        2 => (1..6_u32).prop_map(Event::Fail),
+    ]
+}
+
+struct World {
+    nodes: Vec<Node>,
+    vms: Vec<Vm>,
+    sizes: Sizes,
+    past: Past,
+    now: u64,
+    failures: u32,
+}
+
+impl World {
+    fn new(homes: &[usize], methods: &[MigrationMethod], memory: u64) -> Self {
+        let nodes = ["a", "b", "c"].map(|n| {
+            let mut node = node(n);
+            node.report.mem_total_mib = memory;
+            node
+        });
+        let vms = homes.iter().zip(methods).zip(0..).map(|((home, method), n)| {
+            let on = ["a", "b"][*home];
+            let mut vm = machine(n, Start, on, None, on);
+            vm.migration_method = *method;
+            vm
+        });
+        let sizes = (0..VMS).map(|n| (id(n), Size { memory_mib: 100, vcpus: 1 })).collect();
+        Self { nodes: nodes.into(), vms: vms.collect(), sizes, past: Past::default(), now: 0, failures: 0 }
+    }
+
+    fn view(&self) -> ClusterView {
+        let nodes = self.nodes.iter().map(|n| (n.name.clone(), Arc::new(Entry::Good(n.clone()))));
+        let vms = self.vms.iter().map(|v| (v.id, Arc::new(Entry::Good(v.clone()))));
+        ClusterView {
+            nodes: Arc::new(nodes.collect()),
+            vms: Arc::new(vms.collect()),
+            ..ClusterView::default()
+        }
+    }
+
+    fn happens(&mut self, event: Event) {
+        match event {
+            Event::Wish(wish) => self.nodes[0].domain_state.value = wish,
+            Event::Vm(n, state) => self.vms[usize::from(n)].state.value = state,
+            Event::MigrateHere(n) => {
+                let vm = &mut self.vms[usize::from(n)];
+                vm.last_node.value = Some(vm.node.value.clone());
+                (vm.state.value, vm.node.value) = (Migrate, name("a"));
+            }
+            Event::NodeState(node, state) => {
+                let node = self.nodes.iter_mut().find(|n| n.name.as_str() == node).unwrap();
+                node.domain_state.value = state;
+            }
+            Event::DaemonRestarts => self.past = Past::default(),
+            Event::Fail(times) => self.failures = times,
+        }
+    }
+
+    /// The daemon of `a` does what there is to do now.
+    fn flush(&mut self) -> Result<(), TestCaseError> {
+        for _ in 0..100 {
+            let view = self.view();
+            let wish = view.node(&name("a")).unwrap().domain_state.value;
+            self.past.wish_is(wish);
+            let now = Moment::secs(self.now);
+            let plan = plan(&Facts {
+                me: &name("a"),
+                view: &view,
+                view_is_current: true,
+                running: None,
+                sizes: &self.sizes,
+                silent: &BTreeSet::new(),
+                selector: Selector::Vms,
+                limits: Limits::default(),
+                past: &self.past,
+                now,
+            });
+            self.past.noticed(&plan.left);
+            let step = match plan.next {
+                Next::Settled => return Ok(()),
+                Next::Wait(until) => {
+                    prop_assert!(until.is_none_or(|until| until > now), "a wait for the past: {}", plan.why);
+                    self.past.no_room(&plan.no_room, now);
+                    return Ok(());
+                }
+                Next::Do(step) => step,
+            };
+            match &step {
+                Step::Answer(state) => self.nodes[0].domain_state.value = *state,
+                Step::Send { vm, to, .. } => self.past.sent(*vm, to, now),
+                Step::ShutDown { vm, reason } => {
+                    let live = view.vm(*vm).unwrap().migration_method == MigrationMethod::Live;
+                    prop_assert!(!live, "a guest that may only live was shut down: {reason}");
+                    self.past.gave_up(*vm, reason);
+                }
+                _ => {}
+            }
+            if let Some(VmChange::Update { id, set, .. }) = change(&step, &view, &name("a")) {
+                let vm = self.vms.iter_mut().find(|vm| vm.id == id).unwrap();
+                for value in set {
+                    match value {
+                        VmSet::State(state) => vm.state.value = state,
+                        VmSet::Node(node) => vm.node.value = node,
+                        VmSet::LastNode(node) => vm.last_node.value = node,
+                        VmSet::FailedReason(reason) => vm.failed_reason.value = reason,
+                        other => prop_assert!(false, "not a flush's to write: {other:?}"),
+                    }
+                }
+                self.bounds(&step)?;
+            }
+        }
+        prop_assert!(false, "the daemon does not come to rest");
+        Ok(())
+    }
+
+    fn bounds(&self, step: &Step) -> Result<(), TestCaseError> {
+        let Step::Send { vm, to, home } = step else { return Ok(()) };
+        let view = self.view();
+        // What goes back to where it runs, or is called back, is on no way.
+        if is_moving(view.vm(*vm).unwrap()) && home.is_some() {
+            prop_assert!(incoming(&view, to) <= 2, "{} arrive at {to}", incoming(&view, to));
+            let leaving = outgoing(&view, &name("a"));
+            prop_assert!(leaving <= 2, "{leaving} leave");
+        }
+        Ok(())
+    }
+
+    /// A second passes; what is wished of VMs is carried out.
+    fn second(&mut self) {
+        self.now += 1;
+        for vm in &mut self.vms {
+            let runs_on = vm.claim.value.iter().next().cloned();
+            match (vm.state.value, runs_on) {
+                // A migration takes three seconds.
+                (Migrate, Some(from)) if from != vm.node.value => {
+                    if !(self.now + u64::from(vm.id.to_string().as_bytes()[35])).is_multiple_of(3) {
+                        continue;
+                    }
+                    if self.failures > 0 {
+                        self.failures -= 1;
+                        vm.failed_reason.value = "bad luck".into();
+                        (vm.state.value, vm.node.value) = (Start, from);
+                    } else {
+                        vm.claim.value = Claim::only(&vm.node.value);
+                        vm.state.value = Start;
+                    }
+                }
+                (Migrate | Start | Restart, Some(from)) if from == vm.node.value => vm.state.value = Start,
+                // Moved without migration: off there first.
+                (Start | Restart, Some(_)) => vm.claim.value = Claim::none(),
+                (Migrate | Start | Restart, None) => {
+                    vm.claim.value = Claim::only(&vm.node.value);
+                    vm.state.value = Start;
+                }
+                (Shutdown | Stop, _) => {
+                    vm.claim.value = Claim::none();
+                    vm.state.value = Stop;
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+
+    #[test]
+    fn whatever_happens_the_last_wish_is_answered_and_true(
+        homes in prop::collection::vec(0..2_usize, usize::from(VMS)),
+        methods in prop::collection::vec(
+            prop::sample::select(vec![MigrationMethod::None, MigrationMethod::Live, MigrationMethod::Shutdown]),
+            usize::from(VMS),
+        ),
+        memory in 100..1200_u64,
+        events in prop::collection::vec((event(), 0..12_u64), 0..12),
+        last in prop::sample::select(vec![Flush, Unflush]),
+    ) {
+        let mut w = World::new(&homes, &methods, memory);
+        for (event, then) in events {
+            w.happens(event);
+            for _ in 0..then {
+                w.flush()?;
+                w.second();
+            }
+        }
+        w.happens(Event::Wish(last));
+        let asked = w.now;
+        while w.nodes[0].domain_state.value == last {
+            w.flush()?;
+            w.second();
+            prop_assert!(w.now < asked + ENDS_WITHIN_S, "no end: {:#?}", w.vms);
+        }
+        let answer = w.nodes[0].domain_state.value;
+        prop_assert_eq!(answer, if last == Flush { Flushed } else { Ready });
+        if answer == Flushed {
+            let left = w.vms.iter().filter(|vm| vm.claim.value.names(&name("a")));
+            for vm in left {
+                prop_assert_eq!(vm.migration_method, MigrationMethod::Live, "{:?} is still here", vm);
+            }
+        }
+    }
+}

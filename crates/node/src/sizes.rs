@@ -1,0 +1,129 @@
+//! How large VMs are, for placements: read from their definitions when it is needed, and kept until a definition changes.
+//!
+//! The mirror holds no definitions, only their versions; this keeps two numbers of each. Never more VMs than the cluster has.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use pvc_core::{
+    model::{ClusterView, DomainSpec, VmId},
+    plan::placement::{Size, Sizes, kept_on},
+};
+use pvc_store::{Store, StoreError, schema::vm::xml_path};
+use tracing::debug;
+
+/// Definitions per request: some 8 KiB each.
+const AT_ONCE: usize = 64;
+
+/// See the module's documentation.
+pub struct VmSizes {
+    store: Arc<dyn Store>,
+    /// By the version of the definition it was read from; `None`: that one cannot be read.
+    known: Mutex<HashMap<VmId, (i32, Option<Size>)>>,
+}
+
+impl VmSizes {
+    /// Knows nothing yet.
+    pub fn new(store: Arc<dyn Store>) -> Self {
+        Self { store, known: Mutex::default() }
+    }
+
+    /// The sizes of all VMs that some node's memory is kept for, and of those that are asked for besides.
+    ///
+    /// # Errors
+    /// If the store does not answer. What is not readable is no error: it is left out.
+    pub async fn of(&self, view: &ClusterView, besides: &[VmId]) -> Result<Sizes, StoreError> {
+        let counted = view.good_vms().filter(|vm| besides.contains(&vm.id) || !kept_on(vm).is_empty());
+        let wanted: Vec<(VmId, i32)> = counted.filter_map(|vm| Some((vm.id, vm.xml_version?))).collect();
+        let missing: Vec<VmId> = {
+            let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+            known.retain(|id, _| view.vms.contains_key(id));
+            let at = |id: &VmId| known.get(id).map(|(version, _)| *version);
+            wanted.iter().filter(|(id, version)| at(id) != Some(*version)).map(|(id, _)| *id).collect()
+        };
+        for some in missing.chunks(AT_ONCE) {
+            let paths: Vec<String> = some.iter().map(|id| xml_path(*id)).collect();
+            let values = self.store.get_many(&paths).await?;
+            let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+            for (id, value) in some.iter().zip(values) {
+                match value {
+                    Some(value) => known.insert(*id, (value.version, size(*id, &value.data))),
+                    None => known.remove(id),
+                };
+            }
+        }
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(wanted.iter().filter_map(|(id, _)| Some((*id, known.get(id)?.1?))).collect())
+    }
+}
+
+fn size(id: VmId, xml: &[u8]) -> Option<Size> {
+    match DomainSpec::parse(&String::from_utf8_lossy(xml)) {
+        Ok(spec) => Some(Size { memory_mib: spec.memory_mib, vcpus: spec.vcpus }),
+        Err(error) => {
+            debug!(vm = %id, %error, "its size cannot be read from its definition");
+            None
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use pvc_core::model::{NodeName, VmChange, VmSet, VmState};
+    use pvc_store::{
+        memory::MemoryTree,
+        mirror::Mirror,
+        schema::{root, vm},
+    };
+
+    use super::*;
+
+    fn id(n: u8) -> VmId {
+        format!("11111111-0000-4000-8000-0000000000{n:02x}").parse().unwrap()
+    }
+
+    fn xml(n: u8, mib: u32) -> String {
+        format!(
+            "<domain type='kvm'><name>vm{n}</name><uuid>{}</uuid><memory unit='MiB'>{mib}</memory><vcpu>2</vcpu><devices/></domain>",
+            id(n)
+        )
+    }
+
+    async fn set(store: &dyn Store, n: u8, set: VmSet) {
+        vm::apply(store, &VmChange::Update { id: id(n), expect: vec![], set: vec![set] }).await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn sizes_are_read_once_a_definition_and_only_of_vms_that_count() {
+        let tree = MemoryTree::new();
+        let store = tree.client();
+        root::init(&*store).await.unwrap();
+        let node: NodeName = "a".parse().unwrap();
+        for (n, xml) in [(1, xml(1, 64)), (2, xml(2, 128)), (3, "rubbish".into()), (4, xml(4, 256))] {
+            let name = format!("vm{n}").parse().unwrap();
+            let define = VmChange::Define { id: id(n), name, node: node.clone(), xml, rbd_images: vec![] };
+            vm::apply(&*store, &define).await.unwrap();
+        }
+        for n in [1, 3] {
+            set(&*store, n, VmSet::State(VmState::Start)).await;
+        }
+        let mirror = Mirror::start(store.clone());
+        mirror.ready().await;
+        let sizes = VmSizes::new(store.clone());
+        let of = |memory_mib| Size { memory_mib, vcpus: 2 };
+        let first = sizes.of(&mirror.view(), &[id(4)]).await.unwrap();
+        assert_eq!(first, [(id(1), of(64)), (id(4), of(256))].into(), "2 is off, 3 is no definition");
+
+        store.refuse(1);
+        assert_eq!(sizes.of(&mirror.view(), &[id(4)]).await.unwrap(), first, "nothing is read again");
+        assert!(store.get("/nodes").await.is_err(), "the refusal was not used up");
+
+        set(&*store, 1, VmSet::Xml(xml(1, 96))).await;
+        vm::apply(&*store, &VmChange::Remove { id: id(3), expect: vec![] }).await.unwrap();
+        mirror.caught_up(std::time::Duration::from_secs(5)).await.unwrap();
+        assert_eq!(sizes.of(&mirror.view(), &[]).await.unwrap(), [(id(1), of(96))].into());
+        assert!(!sizes.known.lock().unwrap().contains_key(&id(3)), "what is gone is forgotten");
+    }
+}
