@@ -2,7 +2,10 @@
 //! ordinary starting point. One public `plan` function a subject.
 
 pub mod flush;
+pub mod fence;
+pub mod liveness;
 pub mod network;
 pub mod placement;
 pub mod primary;
+pub mod recover;
 pub mod vm;

@@ -67,7 +67,9 @@ impl FenceStep {
     pub fn proof(&self) -> Option<Proof> {
         match self {
             Self::Shooting | Self::Failed { .. } => None,
-            Self::Proven { proof } | Self::StorageFenced { proof } | Self::Recovered { proof } => Some(*proof),
+            Self::Proven { proof } | Self::StorageFenced { proof } | Self::Recovered { proof } => {
+                Some(*proof)
+            }
         }
     }
 }
@@ -87,6 +89,12 @@ pub struct FenceJob {
     /// An operator has confirmed that the node is dead.
     #[serde(default)]
     pub confirmed_dead: bool,
+    /// An operator asked for it (`pvc node fence`): a sign of life does not cancel it.
+    #[serde(default)]
+    pub asked: bool,
+    /// The version of the node's `keepalive` with which it was declared or proven dead: another one is a sign of life.
+    #[serde(default)]
+    pub keepalive_version: Option<i32>,
 }
 
 /// A fence as the state tree has it.

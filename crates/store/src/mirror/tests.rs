@@ -41,7 +41,15 @@ fn registration(n: u8) -> node::Registration {
 }
 
 fn job(step: FenceStep) -> FenceJob {
-    FenceJob { step, instance: None, by: "node1".into(), at_unix_s: 1, confirmed_dead: false }
+    FenceJob {
+        step,
+        instance: None,
+        by: "node1".into(),
+        at_unix_s: 1,
+        confirmed_dead: false,
+        asked: false,
+        keepalive_version: None,
+    }
 }
 
 /// A tree with one node and two VMs, a client for the mirror and one for others.

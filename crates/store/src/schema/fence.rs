@@ -10,7 +10,7 @@
 #[cfg(test)]
 mod tests;
 
-use pvc_core::model::{Entry, Fence, FenceJob, Node, NodeName, Problem};
+use pvc_core::model::{DomainState, Entry, Fence, FenceJob, Node, NodeName, Problem};
 
 use super::node;
 use crate::{Check, CreateMode, Op, Store, StoreError, Transaction, Value};
@@ -70,7 +70,7 @@ pub async fn read(store: &dyn Store, node: &NodeName) -> Result<Option<Entry<Fen
 /// the node's state or its keepalive moved since `seen`, or if there is a fence of it already.
 pub fn begin(seen: &Node, me: &NodeName, job: &FenceJob) -> Transaction {
     let mut txn = Transaction::default();
-    txn.create(path(&seen.name), json(job));
+    txn.create(path(&seen.name), json(&declared(job, seen)));
     create_fencer(&mut txn, &seen.name, me);
     txn.ops.extend(node::expect_silence(seen).ops);
     txn.ops.extend(node::declare_dead(seen).ops);
@@ -105,6 +105,37 @@ pub fn expect(fence: &Fence) -> Transaction {
     txn
 }
 
+/// Records that a node executes nothing any more. Conflicts, besides as [`record`] does, if the node has said anything since it
+/// was `seen`, which must have been before the proof was found: what it says from now on is another life of it.
+pub fn record_proof(fence: &Fence, job: &FenceJob, seen: &Node) -> Transaction {
+    let mut txn = record(fence, &declared(job, seen));
+    txn.ops.extend(node::expect_silence(seen).ops);
+    txn.ops.extend(node::declare_dead(seen).ops);
+    txn
+}
+
+/// Records that a node's VMs have new homes: it is flushed. Conflicts as [`record_proof`] does.
+pub fn record_recovered(fence: &Fence, job: &FenceJob, seen: &Node) -> Transaction {
+    let mut txn = record(fence, job);
+    txn.ops.extend(node::expect_silence(seen).ops);
+    txn.ops.extend(node::expect_daemon_state(seen).ops);
+    txn.ops.extend(node::set_domain_state(&seen.name, DomainState::Flushed, seen.domain_state.version).ops);
+    txn
+}
+
+/// Part of another transaction: it is done only while the fence is as it was seen, its job is held, and the dead node has said
+/// nothing since it was `seen`.
+pub fn expect_dead(fence: &Fence, seen: &Node) -> Transaction {
+    let mut txn = expect(fence);
+    txn.ops.extend(node::expect_silence(seen).ops);
+    txn.ops.extend(node::expect_daemon_state(seen).ops);
+    txn
+}
+
+fn declared(job: &FenceJob, seen: &Node) -> FenceJob {
+    FenceJob { keepalive_version: seen.keepalive_version, ..job.clone() }
+}
+
 /// Ends a job, done or cancelled: record and fencer are removed.
 pub fn finish(fence: &Fence) -> Transaction {
     let mut txn = Transaction::default();
@@ -112,6 +143,15 @@ pub fn finish(fence: &Fence) -> Transaction {
         txn.delete(fencer_path(&fence.node), None);
     }
     txn.delete(path(&fence.node), Some(fence.version));
+    txn
+}
+
+/// An operator asks for a fence now, be the node heard of or not: its record, which waits for a fencer, and `daemonstate` =
+/// `dead`. Conflicts if the node's state moved since `seen`, or if there is a fence of it already.
+pub fn ask(seen: &Node, job: &FenceJob) -> Transaction {
+    let mut txn = Transaction::default();
+    txn.create(path(&seen.name), json(&FenceJob { asked: true, ..declared(job, seen) }));
+    txn.ops.extend(node::declare_dead(seen).ops);
     txn
 }
 
@@ -123,7 +163,7 @@ pub fn confirm_dead(seen: &Node, fence: Option<&Fence>, job: &FenceJob) -> Trans
     match fence {
         Some(fence) => txn.set(path(&fence.node), json(&job), Some(fence.version)),
         None => {
-            txn.create(path(&seen.name), json(&job));
+            txn.create(path(&seen.name), json(&declared(&job, seen)));
             txn.ops.extend(node::expect_silence(seen).ops);
             txn.ops.extend(node::declare_dead(seen).ops);
         }

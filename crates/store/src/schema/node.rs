@@ -210,6 +210,15 @@ pub(super) fn declare_dead(seen: &Node) -> Transaction {
     txn
 }
 
+/// Part of another transaction: it is done only if the node's daemon has not said another state since it was seen.
+pub(super) fn expect_daemon_state(seen: &Node) -> Transaction {
+    let mut txn = Transaction::default();
+    if let Some(version) = seen.daemon_state.version {
+        txn.check(key(&seen.name, DAEMON_STATE), Check::Version(version));
+    }
+    txn
+}
+
 /// How to power a node off, read when it is needed and never kept: passwords are in no view.
 pub async fn read_ipmi(store: &dyn Store, name: &NodeName) -> Result<Ipmi, StoreError> {
     let paths = ["ipmihostname", "ipmiusername", "ipmipassword"].map(|k| key(name, k));

@@ -281,7 +281,15 @@ fn a_proven_dead_holder_is_discharged_without_waiting_for_its_session() {
     let mut case =
         Case::new(Some("b"), Some("b")).with(|c| c.set("b", DaemonState::Dead, RouterState::Primary));
     let step = FenceStep::Proven { proof: Proof::PowerOff };
-    let job = FenceJob { step, instance: None, by: "c".into(), at_unix_s: 0, confirmed_dead: false };
+    let job = FenceJob {
+        step,
+        instance: None,
+        by: "c".into(),
+        at_unix_s: 0,
+        confirmed_dead: false,
+        asked: false,
+        keepalive_version: None,
+    };
     let fence = Fence { node: name("b"), job, version: 0, fencer: None };
     case.view.fences = Arc::new(BTreeMap::from([(name("b"), Entry::Good(fence))]));
     assert_eq!(case.next(), Next::Do(Step::Discharge(name("b"))));

@@ -14,7 +14,15 @@ fn name(text: &str) -> NodeName {
 }
 
 fn job(step: FenceStep, by: &str) -> FenceJob {
-    FenceJob { step, instance: Some("i1".into()), by: by.into(), at_unix_s: 7, confirmed_dead: false }
+    FenceJob {
+        step,
+        instance: Some("i1".into()),
+        by: by.into(),
+        at_unix_s: 7,
+        confirmed_dead: false,
+        asked: false,
+        keepalive_version: None,
+    }
 }
 
 fn proven() -> FenceStep {
@@ -56,7 +64,8 @@ async fn of_two_fencers_one_begins_and_the_node_is_dead() {
     assert!(conflicts(&b.commit(begin(&node, &name("b"), &job(FenceStep::Shooting, "b"))).await));
     assert_eq!(seen(&*a).await.daemon_state.value, DaemonState::Dead);
     let held = fence(&*b).await.unwrap();
-    assert_eq!((held.fencer, held.job), (Some(name("a")), job(FenceStep::Shooting, "a")));
+    let recorded = FenceJob { keepalive_version: node.keepalive_version, ..job(FenceStep::Shooting, "a") };
+    assert_eq!((held.fencer, held.job), (Some(name("a")), recorded));
 }
 
 #[tokio::test(start_paused = true)]
@@ -129,6 +138,28 @@ async fn an_operators_word_is_kept_in_the_record_or_makes_one() {
         conflicts(&b.commit(confirm_dead(&node, Some(&failed), &failed.job)).await),
         "decided from an old record"
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_recorded_or_recovered_once_the_node_has_spoken() {
+    let (a, x) = world().await;
+    a.commit(begin(&seen(&*a).await, &name("a"), &job(FenceStep::Shooting, "a"))).await.unwrap();
+    let before = seen(&*a).await;
+    let held = fence(&*a).await.unwrap();
+    x.commit(node::report(&name("x"), &NodeReport::default(), None)).await.unwrap();
+    assert!(conflicts(&a.commit(record_proof(&held, &job(proven(), "a"), &before)).await), "a keepalive");
+    let before = seen(&*a).await;
+    a.commit(record_proof(&held, &job(proven(), "a"), &before)).await.unwrap();
+    let proven = fence(&*a).await.unwrap();
+    assert_eq!(proven.job.keepalive_version, before.keepalive_version);
+
+    let dead = seen(&*a).await;
+    a.commit(expect_dead(&proven, &dead)).await.unwrap();
+    x.commit(node::set_daemon_state(&name("x"), DaemonState::Init)).await.unwrap();
+    assert!(conflicts(&a.commit(expect_dead(&proven, &dead)).await), "another life");
+    assert!(conflicts(&a.commit(record_recovered(&proven, &proven.job, &dead)).await), "another life");
+    a.commit(record_recovered(&proven, &proven.job, &seen(&*a).await)).await.unwrap();
+    assert_eq!(seen(&*a).await.domain_state.value, DomainState::Flushed);
 }
 
 #[tokio::test(start_paused = true)]

@@ -137,8 +137,15 @@ impl World {
                 machine.daemon_state = DaemonState::Dead;
                 let node = machine.name.clone();
                 let step = FenceStep::Proven { proof: Proof::PowerOff };
-                let job =
-                    FenceJob { step, instance: None, by: "x".into(), at_unix_s: 0, confirmed_dead: false };
+                let job = FenceJob {
+                    step,
+                    instance: None,
+                    by: "x".into(),
+                    at_unix_s: 0,
+                    confirmed_dead: false,
+                    asked: false,
+                    keepalive_version: None,
+                };
                 self.fenced.insert(node.clone(), Entry::Good(Fence { node, job, version: 0, fencer: None }));
             }
             Event::Wish(n) => self.wish = (n.map(there), self.write()),

@@ -1,0 +1,322 @@
+//! What a coordinator does next about a node that is silent: declare it dead, cut its power, have its VMs run elsewhere.
+//!
+//! ```text
+//!   silent ──Declare──► shooting ──Shoot──► proven ──ShutOutStorage──► storage fenced ──Recover──► recovered ──► Finish(Done)
+//!                          │  ▲                └────────(no RBD image of its VMs)──────────┘
+//!                          ▼  │ every fence_intervals
+//!                         failed ──(it must have reset itself, or an operator confirms it)──► proven
+//! ```
+//!
+//! Silence is not proof of death: nothing of a node is touched before the proof, and only one at a time is shot. A sign of life
+//! ends the job at any step: before the proof it cancels it, after the proof it is another life of the node, which takes care of
+//! its VMs itself. Every step is recorded before the next begins, so that another coordinator goes on where a fencer died.
+//! Never talks to a BMC, never chooses targets; see [`super::recover`].
+
+mod past;
+mod suspect;
+#[cfg(test)]
+mod tests;
+
+use std::time::Duration;
+
+use super::{
+    liveness::Liveness,
+    recover::{self, What},
+};
+use crate::model::{
+    ClusterView, DaemonMode, DaemonState, Entry, Fence, FenceStep, Moment, Node, NodeName, Proof,
+};
+
+pub use past::Past;
+
+/// How often VMs that found no new home are tried again, and a storage fence that failed.
+pub const TRY_AGAIN: Duration = Duration::from_secs(5);
+
+/// How long a node must be silent before an operator's word that it is dead is acted on, and how often a fence that an operator
+/// asked for is repeated, where `fence_intervals` is 0.
+const WITHOUT_FENCE_INTERVALS: Duration = Duration::from_secs(30);
+
+/// What to do with a fenced node's VMs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    /// Start them on other nodes.
+    Migrate,
+    /// They stay assigned to their node.
+    Nothing,
+}
+
+/// The cluster's configuration, as far as fencing goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Settings {
+    /// Time between two keepalives.
+    pub keepalive: Duration,
+    /// Silence after which a node is suspected; `None`: nobody is.
+    pub fence_after: Option<Duration>,
+    /// Time after which a node without keepalives resets itself; `None`: it never does.
+    pub suicide_after: Option<Duration>,
+    /// When its power was cut, or an operator confirmed that it is dead.
+    pub successful: Action,
+    /// When it could not be cut.
+    pub failed: Action,
+}
+
+impl Settings {
+    fn action(&self, proof: Proof) -> Action {
+        match proof {
+            Proof::PowerOff | Proof::ResetAccepted | Proof::Operator => self.successful,
+            Proof::SelfFence => self.failed,
+        }
+    }
+
+    /// Silence after which a node has reset itself for certain.
+    fn gone_after(&self) -> Option<Duration> {
+        self.suicide_after.map(|after| after * 3 / 2 + Duration::from_secs(10))
+    }
+
+    fn patience(&self) -> Duration {
+        self.fence_after.unwrap_or(WITHOUT_FENCE_INTERVALS)
+    }
+}
+
+/// Everything a plan is made from.
+#[derive(Debug, Clone, Copy)]
+pub struct Facts<'a> {
+    /// This node.
+    pub me: &'a NodeName,
+    /// The cluster.
+    pub view: &'a ClusterView,
+    /// Whether the view is current: a healthy session, listed since the last reconnection.
+    pub view_is_current: bool,
+    /// Who has been silent for how long.
+    pub liveness: &'a Liveness,
+    /// The configuration.
+    pub settings: &'a Settings,
+    /// Whether this node can shut a node out of the storage.
+    pub storage: bool,
+    /// What this daemon did about the job so far.
+    pub past: &'a Past,
+    /// Now, on this node's monotonic clock.
+    pub now: Moment,
+}
+
+/// One step.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// `daemonstate` = `dead`, and take the job.
+    Declare,
+    /// Take a job that nobody works on.
+    TakeOver,
+    /// Cut its power; record how it went.
+    Shoot,
+    /// Record a proof that needs no shot, or that recovery is complete.
+    Record(FenceStep),
+    /// Power it on again, without waiting for it.
+    PowerOn,
+    /// Shut its storage clients out; record it.
+    ShutOutStorage,
+    /// Give its VMs new homes.
+    Recover,
+    /// The job is over.
+    Finish(End),
+}
+
+/// How a job ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// It lives: nothing was done to it.
+    Cancelled,
+    /// It lives again, and its VMs that were not moved are its own.
+    Back,
+    /// Its VMs were seen running elsewhere.
+    Done,
+    /// Somebody removed it from the cluster.
+    Removed,
+}
+
+/// What to do next.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Next {
+    /// Nothing to do.
+    Settled,
+    /// Do this, then look again.
+    Do(Step),
+    /// Look again at this moment at the latest; `None`: when something changes.
+    Wait(Option<Moment>),
+}
+
+/// The next step and its reason, in words for an operator; empty: nothing to explain.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan {
+    /// What to do.
+    pub next: Next,
+    /// Why.
+    pub why: String,
+}
+
+fn settled() -> Plan {
+    Plan { next: Next::Settled, why: String::new() }
+}
+
+fn act(step: Step, why: impl Into<String>) -> Plan {
+    Plan { next: Next::Do(step), why: why.into() }
+}
+
+fn wait(until: Option<Moment>, why: impl Into<String>) -> Plan {
+    Plan { next: Next::Wait(until), why: why.into() }
+}
+
+/// Decides the next step about one node.
+pub fn plan(node: &NodeName, f: &Facts<'_>) -> Plan {
+    let coordinator = f.view.node(f.me).is_some_and(|me| me.mode == DaemonMode::Coordinator);
+    if !coordinator || node == f.me {
+        return settled();
+    }
+    if !f.view_is_current {
+        return wait(None, "");
+    }
+    match f.view.fences.get(node) {
+        Some(Entry::Good(fence)) => job(fence, f),
+        Some(Entry::Bad(problems)) => {
+            let what: Vec<String> = problems.iter().map(ToString::to_string).collect();
+            wait(None, format!("the record of its fence cannot be read: {}", what.join("; ")))
+        }
+        None => suspect::suspect(node, f),
+    }
+}
+
+fn job(fence: &Fence, f: &Facts<'_>) -> Plan {
+    match &fence.fencer {
+        Some(fencer) if fencer != f.me => return wait(None, ""),
+        Some(_) if f.past.holds() => {}
+        Some(_) => return act(Step::TakeOver, "an earlier run of this daemon worked on it"),
+        None => return act(Step::TakeOver, "nobody works on it"),
+    }
+    let node = match f.view.nodes.get(&fence.node).map(|entry| &**entry) {
+        Some(Entry::Good(node)) => node,
+        Some(Entry::Bad(_)) => return wait(None, "its keys cannot be read"),
+        None => return act(Step::Finish(End::Removed), "it was removed from the cluster"),
+    };
+    let proof = fence.job.step.proof();
+    if let Some(sign) = sign_of_life(fence, node) {
+        match proof {
+            Some(proof) => {
+                return act(Step::Finish(End::Back), format!("{sign}; it had been dead: {proof}"));
+            }
+            None if !fence.job.asked => return act(Step::Finish(End::Cancelled), sign),
+            None => {}
+        }
+    }
+    match (&fence.job.step, proof) {
+        (FenceStep::Recovered { .. }, _) => seen_running(fence, f),
+        (_, Some(proof)) => recover(fence, proof, f),
+        (_, None) => unproven(fence, f),
+    }
+}
+
+fn sign_of_life(fence: &Fence, node: &Node) -> Option<String> {
+    let state = node.daemon_state.value;
+    if state != DaemonState::Dead {
+        return Some(format!("its daemon says {state}"));
+    }
+    let declared = fence.job.keepalive_version;
+    (declared.is_some() && declared != node.keepalive_version).then(|| "it wrote a keepalive".to_owned())
+}
+
+fn unproven(fence: &Fence, f: &Facts<'_>) -> Plan {
+    let (node, job) = (&fence.node, &fence.job);
+    let patience = f.settings.patience();
+    let silence = f.liveness.silence(node, f.now);
+    if silence < patience && (job.confirmed_dead || !job.asked) {
+        let until = f.liveness.silent_for(node, patience);
+        return wait(
+            until,
+            format!(
+                "it must be silent for {} s as this node sees it; it is for {} s",
+                patience.as_secs(),
+                silence.as_secs()
+            ),
+        );
+    }
+    if job.confirmed_dead {
+        let proof = Proof::Operator;
+        return act(Step::Record(FenceStep::Proven { proof }), "an operator confirmed that it is dead");
+    }
+    let mut look_at = None;
+    if let FenceStep::Failed { .. } = job.step
+        && f.settings.failed == Action::Migrate
+        && let Some(gone_after) = f.settings.gone_after()
+    {
+        if silence >= gone_after {
+            let why = format!("silent for {} s: it must have reset itself by now", silence.as_secs());
+            return act(Step::Record(FenceStep::Proven { proof: Proof::SelfFence }), why);
+        }
+        look_at = f.liveness.silent_for(node, gone_after);
+    }
+    if f.view.maintenance {
+        return wait(look_at, "it is not shot: maintenance is on");
+    }
+    if let Some(why) = suspect::not_now(node, f) {
+        return wait(look_at, format!("it is not shot now: {why}"));
+    }
+    if let (FenceStep::Failed { reason, attempts }, Some(at)) = (&job.step, f.past.shot_at()) {
+        let again = at + patience;
+        if f.now < again {
+            let left = again.since(f.now).as_secs();
+            let why = format!(
+                "its power could not be cut ({attempts} attempts): {reason}; next attempt in {left} s; if it is dead, say so with pvc node confirm-dead {node}"
+            );
+            return wait(Some(look_at.map_or(again, |at| at.min(again))), why);
+        }
+    }
+    let why = if job.asked { "an operator asked for it".to_owned() } else { silent(silence) };
+    act(Step::Shoot, why)
+}
+
+fn silent(silence: Duration) -> String {
+    format!("silent for {:.1} s", silence.as_secs_f32())
+}
+
+fn recover(fence: &Fence, proof: Proof, f: &Facts<'_>) -> Plan {
+    let node = &fence.node;
+    if proof == Proof::PowerOff && !f.past.powered_on() {
+        return act(Step::PowerOn, "its power was cut");
+    }
+    let storage_is_fenced = matches!(fence.job.step, FenceStep::StorageFenced { .. });
+    let action = f.settings.action(proof);
+    let orders = recover::orders(node, f.view, action, storage_is_fenced);
+    let locked = orders.iter().filter(|o| o.what == What::NeedsStorageFence).count();
+    if locked > 0 && f.storage && !storage_is_fenced && f.past.storage_due(f.now) {
+        return act(Step::ShutOutStorage, format!("{locked} VM(s) of it use RBD images"));
+    }
+    let to_do = orders.iter().filter(|o| o.what.is_to_do()).count();
+    if to_do > 0 {
+        if f.past.recovery_due(f.now) {
+            return act(Step::Recover, format!("{proof}; {to_do} VM(s)"));
+        }
+        return wait(
+            f.past.recovery_again_at(),
+            format!("{proof}; {to_do} VM(s) wait for a new home: {}", f.past.stuck()),
+        );
+    }
+    if locked > 0 && f.storage {
+        let why =
+            format!("{proof}; {locked} VM(s) wait until it is shut out of the storage: {}", f.past.stuck());
+        return wait(f.past.storage_again_at(), why);
+    }
+    let left = match (action, locked) {
+        (Action::Nothing, _) => "; its VMs stay assigned to it, as the configuration says".to_owned(),
+        (Action::Migrate, 0) => String::new(),
+        (Action::Migrate, n) => {
+            format!("; {n} VM(s) with RBD images stay: this node cannot shut it out of the storage")
+        }
+    };
+    act(Step::Record(FenceStep::Recovered { proof }), format!("{proof}{left}"))
+}
+
+fn seen_running(fence: &Fence, f: &Facts<'_>) -> Plan {
+    let waiting = recover::not_seen_running(&fence.node, f.view);
+    match waiting.first() {
+        None => act(Step::Finish(End::Done), "all its VMs that were moved were seen running"),
+        Some(first) => wait(None, format!("{} VM(s) not seen running yet: {first}", waiting.len())),
+    }
+}

@@ -1,0 +1,77 @@
+//! What this daemon did about one fence: the memory that repetitions need. Everything else is in the record.
+
+use crate::model::Moment;
+
+use super::TRY_AGAIN;
+
+/// Memory of one fence.
+#[derive(Debug, Clone, Default)]
+pub struct Past {
+    holds: bool,
+    shot: Option<Moment>,
+    powered_on: bool,
+    storage: Option<Moment>,
+    recovery: Option<Moment>,
+    stuck: String,
+}
+
+impl Past {
+    /// The job was taken by this daemon's present session.
+    pub fn taken(&mut self) {
+        self.holds = true;
+    }
+
+    /// Its power could not be cut.
+    pub fn shot_in_vain(&mut self, now: Moment) {
+        self.shot = Some(now);
+    }
+
+    /// It was told to power on; that is done once, however it goes.
+    pub fn told_to_power_on(&mut self) {
+        self.powered_on = true;
+    }
+
+    /// It could not be shut out of the storage.
+    pub fn storage_failed(&mut self, why: String, now: Moment) {
+        self.storage = Some(now);
+        self.stuck = why;
+    }
+
+    /// Some of its VMs found no new home.
+    pub fn recovery_failed(&mut self, why: String, now: Moment) {
+        self.recovery = Some(now);
+        self.stuck = why;
+    }
+
+    pub(super) fn holds(&self) -> bool {
+        self.holds
+    }
+
+    pub(super) fn shot_at(&self) -> Option<Moment> {
+        self.shot
+    }
+
+    pub(super) fn powered_on(&self) -> bool {
+        self.powered_on
+    }
+
+    pub(super) fn storage_again_at(&self) -> Option<Moment> {
+        self.storage.map(|at| at + TRY_AGAIN)
+    }
+
+    pub(super) fn storage_due(&self, now: Moment) -> bool {
+        self.storage_again_at().is_none_or(|at| now >= at)
+    }
+
+    pub(super) fn recovery_again_at(&self) -> Option<Moment> {
+        self.recovery.map(|at| at + TRY_AGAIN)
+    }
+
+    pub(super) fn recovery_due(&self, now: Moment) -> bool {
+        self.recovery_again_at().is_none_or(|at| now >= at)
+    }
+
+    pub(super) fn stuck(&self) -> &str {
+        &self.stuck
+    }
+}

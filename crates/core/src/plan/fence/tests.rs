@@ -1,0 +1,378 @@
+//! The rules of protocols.md section 6, one case each.
+
+use std::sync::Arc;
+
+use super::*;
+use crate::{
+    command::testing::{field, id, name, node, vm},
+    model::{FenceJob, NodeReport, Vm, VmState},
+};
+
+const SETTINGS: Settings = Settings {
+    keepalive: Duration::from_secs(5),
+    fence_after: Some(Duration::from_secs(30)),
+    suicide_after: None,
+    successful: Action::Migrate,
+    failed: Action::Nothing,
+};
+
+/// A cluster as coordinator `a` sees it at second 1000, which it has watched for ten minutes.
+struct Case {
+    nodes: Vec<(Node, u64)>,
+    vms: Vec<Vm>,
+    fences: Vec<Fence>,
+    maintenance: bool,
+    settings: Settings,
+    storage: bool,
+    past: Past,
+    now: u64,
+}
+
+/// Coordinators of the given names, each silent for so many seconds.
+fn case(nodes: &[(&str, u64)]) -> Case {
+    Case {
+        nodes: nodes.iter().map(|(n, silence)| (node(n), *silence)).collect(),
+        vms: Vec::new(),
+        fences: Vec::new(),
+        maintenance: false,
+        settings: SETTINGS,
+        storage: false,
+        past: Past::default(),
+        now: 1000,
+    }
+}
+
+impl Case {
+    fn node(&mut self, name: &str) -> &mut Node {
+        &mut self.nodes.iter_mut().find(|(n, _)| n.name.as_str() == name).unwrap().0
+    }
+
+    fn view(&self) -> ClusterView {
+        let nodes = self.nodes.iter().map(|(n, _)| (n.name.clone(), Arc::new(Entry::Good(n.clone()))));
+        let vms = self.vms.iter().map(|vm| (vm.id, Arc::new(Entry::Good(vm.clone()))));
+        let fences = self.fences.iter().map(|f| (f.node.clone(), Entry::Good(f.clone())));
+        ClusterView {
+            nodes: Arc::new(nodes.collect()),
+            vms: Arc::new(vms.collect()),
+            fences: Arc::new(fences.collect()),
+            maintenance: self.maintenance,
+            ..ClusterView::default()
+        }
+    }
+
+    /// What `a` measured: every second, with a change of version where a silence began.
+    fn liveness(&self) -> Liveness {
+        let mut liveness = Liveness::default();
+        let view = self.view();
+        for second in self.now - 600..=self.now {
+            let mut seen = view.clone();
+            let nodes = Arc::make_mut(&mut seen.nodes);
+            for (node, silence) in &self.nodes {
+                if second + silence < self.now {
+                    let earlier = Node { keepalive_version: Some(-1), ..node.clone() };
+                    nodes.insert(node.name.clone(), Arc::new(Entry::Good(earlier)));
+                }
+            }
+            liveness.observe(&seen, true, Moment::secs(second));
+        }
+        liveness
+    }
+
+    fn plan(&self, about: &str) -> Plan {
+        plan(
+            &name(about),
+            &Facts {
+                me: &name("a"),
+                view: &self.view(),
+                view_is_current: true,
+                liveness: &self.liveness(),
+                settings: &self.settings,
+                storage: self.storage,
+                past: &self.past,
+                now: Moment::secs(self.now),
+            },
+        )
+    }
+
+    fn next(&self, about: &str) -> Next {
+        self.plan(about).next
+    }
+
+    /// `x` is declared dead, and `a` works on it.
+    fn with_job(mut self, step: FenceStep) -> Self {
+        self.node("x").daemon_state = field(DaemonState::Dead);
+        self.fences.push(fence("x", step));
+        self.past.taken();
+        self
+    }
+}
+
+fn fence(node: &str, step: FenceStep) -> Fence {
+    Fence {
+        node: name(node),
+        job: FenceJob {
+            step,
+            instance: None,
+            by: "a".into(),
+            at_unix_s: 0,
+            confirmed_dead: false,
+            asked: false,
+            keepalive_version: Some(3),
+        },
+        version: 2,
+        fencer: Some(name("a")),
+    }
+}
+
+fn failed() -> FenceStep {
+    FenceStep::Failed { reason: "no answer".into(), attempts: 1 }
+}
+
+fn proven() -> FenceStep {
+    FenceStep::Proven { proof: Proof::PowerOff }
+}
+
+fn waits(plan: &Plan, word: &str) -> bool {
+    matches!(plan.next, Next::Wait(_)) && plan.why.contains(word)
+}
+
+const DECLARE: Next = Next::Do(Step::Declare);
+
+#[test]
+fn a_node_that_works_is_declared_dead_after_the_configured_silence_and_not_before() {
+    assert_eq!(case(&[("a", 0), ("b", 1), ("x", 30)]).next("x"), DECLARE);
+    let earlier = case(&[("a", 0), ("b", 1), ("x", 29)]).next("x");
+    assert_eq!(earlier, Next::Wait(Some(Moment::secs(1001))), "looked at exactly then");
+}
+
+#[test]
+fn only_a_node_in_run_is_missed() {
+    for state in [DaemonState::Init, DaemonState::Shutdown, DaemonState::Stop, DaemonState::Dead] {
+        let mut c = case(&[("a", 0), ("b", 1), ("x", 500)]);
+        c.node("x").daemon_state = field(state);
+        assert_eq!(c.next("x"), Next::Settled, "{state}");
+    }
+}
+
+#[test]
+fn nobody_is_fenced_where_fencing_is_disabled_or_maintenance_is_on_or_the_view_is_old() {
+    let mut c = case(&[("a", 0), ("b", 1), ("x", 500)]);
+    c.maintenance = true;
+    assert!(waits(&c.plan("x"), "maintenance"));
+    c.maintenance = false;
+    c.settings.fence_after = None;
+    assert_eq!(c.next("x"), Next::Settled);
+    c.settings = SETTINGS;
+    let old = Facts {
+        me: &name("a"),
+        view: &c.view(),
+        view_is_current: false,
+        liveness: &c.liveness(),
+        settings: &SETTINGS,
+        storage: false,
+        past: &Past::default(),
+        now: Moment::secs(1000),
+    };
+    assert_eq!(plan(&name("x"), &old).next, Next::Wait(None));
+}
+
+#[test]
+fn a_node_never_fences_itself_and_a_hypervisor_nobody() {
+    assert_eq!(case(&[("a", 500), ("b", 0)]).next("a"), Next::Settled);
+    let mut c = case(&[("a", 0), ("b", 0), ("x", 500)]);
+    c.node("a").mode = DaemonMode::Hypervisor;
+    assert_eq!(c.next("x"), Next::Settled);
+}
+
+#[test]
+fn if_more_than_half_of_the_others_are_silent_nobody_is_fenced() {
+    let c = case(&[("a", 0), ("b", 1), ("c", 31), ("d", 33), ("x", 30)]);
+    assert!(waits(&c.plan("x"), "3 of 4 other nodes are silent"));
+    assert_eq!(case(&[("a", 0), ("b", 1), ("c", 1), ("d", 33), ("x", 30)]).next("x"), DECLARE);
+}
+
+#[test]
+fn those_who_would_be_suspected_within_the_same_interval_count_already() {
+    let c = case(&[("a", 0), ("b", 26), ("x", 30)]);
+    assert!(waits(&c.plan("x"), "2 of 2"), "b's last keepalive is of the same interval");
+    assert_eq!(case(&[("a", 0), ("b", 20), ("x", 30)]).next("x"), DECLARE);
+}
+
+#[test]
+fn a_single_silent_node_is_fenced_in_a_cluster_of_three_and_one_that_is_no_coordinator_of_two() {
+    assert_eq!(case(&[("a", 0), ("b", 1), ("x", 30)]).next("x"), DECLARE);
+    let mut two = case(&[("a", 0), ("x", 30)]);
+    two.node("x").mode = DaemonMode::Hypervisor;
+    assert_eq!(two.next("x"), DECLARE);
+}
+
+#[test]
+fn a_fence_never_costs_the_quorum_of_the_coordinators() {
+    assert!(waits(&case(&[("a", 0), ("x", 30)]).plan("x"), "no quorum"), "1 of 2 is none");
+    for gone in [DaemonState::Dead, DaemonState::Stop] {
+        let mut c = case(&[("a", 0), ("b", 500), ("x", 30)]);
+        c.node("b").daemon_state = field(gone);
+        assert!(waits(&c.plan("x"), "no quorum"), "{gone}");
+        c.node("x").mode = DaemonMode::Hypervisor;
+        assert_eq!(
+            c.next("x"),
+            Next::Do(Step::Declare),
+            "a hypervisor is no part of it; 1 of 2 is left ({gone})"
+        );
+    }
+}
+
+#[test]
+fn while_one_node_is_shot_no_other_is() {
+    let mut c = case(&[("a", 0), ("b", 1), ("c", 1), ("d", 1), ("x", 30), ("y", 500)]);
+    c.node("y").daemon_state = field(DaemonState::Dead);
+    c.fences.push(fence("y", FenceStep::Shooting));
+    assert!(waits(&c.plan("x"), "y is being fenced"));
+    for over in [failed(), proven(), FenceStep::Recovered { proof: Proof::PowerOff }] {
+        c.fences = vec![fence("y", over.clone())];
+        assert_eq!(c.next("x"), DECLARE, "{over:?}");
+    }
+}
+
+#[test]
+fn a_job_is_worked_on_by_its_fencer_only_and_taken_over_when_that_is_gone() {
+    let mut c = case(&[("a", 0), ("b", 1), ("x", 40)]).with_job(FenceStep::Shooting);
+    assert_eq!(c.next("x"), Next::Do(Step::Shoot));
+    c.fences[0].fencer = Some(name("b"));
+    assert_eq!(c.next("x"), Next::Wait(None));
+    c.fences[0].fencer = None;
+    assert_eq!(c.next("x"), Next::Do(Step::TakeOver));
+    c.fences[0].fencer = Some(name("a"));
+    c.past = Past::default();
+    assert_eq!(c.next("x"), Next::Do(Step::TakeOver), "an earlier session's key is not this one's");
+}
+
+#[test]
+fn a_sign_of_life_before_the_shot_cancels_everything() {
+    for step in [FenceStep::Shooting, failed()] {
+        let mut c = case(&[("a", 0), ("b", 1), ("x", 40)]).with_job(step);
+        c.fences[0].job.keepalive_version = Some(2);
+        assert_eq!(c.next("x"), Next::Do(Step::Finish(End::Cancelled)));
+        c.fences[0].job.keepalive_version = Some(3);
+        c.node("x").daemon_state = field(DaemonState::Run);
+        assert_eq!(c.next("x"), Next::Do(Step::Finish(End::Cancelled)));
+        c.fences[0].job.asked = true;
+        assert_eq!(c.next("x"), Next::Do(Step::Shoot), "an operator wants it although it lives");
+    }
+}
+
+#[test]
+fn a_new_fencer_shoots_only_what_it_saw_silent_itself() {
+    let c = case(&[("a", 0), ("b", 1), ("x", 12)]).with_job(FenceStep::Shooting);
+    assert_eq!(c.next("x"), Next::Wait(Some(Moment::secs(1018))));
+}
+
+#[test]
+fn a_failed_fence_touches_nothing_and_is_repeated() {
+    let mut c = case(&[("a", 0), ("b", 1), ("x", 40)]).with_job(failed());
+    c.vms.push(Vm { node: field(name("x")), ..vm(VmState::Start, "x") });
+    c.past.shot_in_vain(Moment::secs(995));
+    let plan = c.plan("x");
+    assert_eq!(plan.next, Next::Wait(Some(Moment::secs(1025))), "{}", plan.why);
+    assert!(plan.why.contains("no answer") && plan.why.contains("confirm-dead"), "{}", plan.why);
+    c.past.shot_in_vain(Moment::secs(970));
+    assert_eq!(c.next("x"), Next::Do(Step::Shoot));
+}
+
+#[test]
+fn a_failed_fence_is_proven_when_the_node_must_have_reset_itself_if_the_configuration_says_so() {
+    let proof = Next::Do(Step::Record(FenceStep::Proven { proof: Proof::SelfFence }));
+    let failed_for = |silence| {
+        let mut c = case(&[("a", 0), ("b", 1), ("x", silence)]).with_job(failed());
+        c.settings.suicide_after = Some(Duration::from_mins(1));
+        c.settings.failed = Action::Migrate;
+        c.past.shot_in_vain(Moment::secs(999));
+        c
+    };
+    assert_eq!(failed_for(100).next("x"), proof, "60 s, half of it more, and 10 s");
+    assert_eq!(failed_for(99).next("x"), Next::Wait(Some(Moment::secs(1001))));
+    let mut no_action = failed_for(400);
+    no_action.settings.failed = Action::Nothing;
+    assert!(matches!(no_action.next("x"), Next::Wait(_)));
+}
+
+#[test]
+fn an_operators_word_is_a_proof_once_the_node_is_silent() {
+    let mut c = case(&[("a", 0), ("b", 1), ("x", 30)]).with_job(failed());
+    c.fences[0].job.confirmed_dead = true;
+    let proof = FenceStep::Proven { proof: Proof::Operator };
+    assert_eq!(c.next("x"), Next::Do(Step::Record(proof)));
+    let mut c = case(&[("a", 0), ("b", 1), ("x", 3)]).with_job(failed());
+    c.fences[0].job.confirmed_dead = true;
+    assert_eq!(c.next("x"), Next::Wait(Some(Moment::secs(1027))));
+}
+
+#[test]
+fn after_the_proof_it_is_powered_on_and_its_vms_get_new_homes_and_the_job_ends_when_they_run() {
+    let mut c = case(&[("a", 0), ("b", 1), ("x", 40)]).with_job(proven());
+    c.vms.push(Vm { node: field(name("x")), ..vm(VmState::Start, "x") });
+    assert_eq!(c.next("x"), Next::Do(Step::PowerOn));
+    c.past.told_to_power_on();
+    assert_eq!(c.next("x"), Next::Do(Step::Recover));
+    c.past.recovery_failed("no room".into(), Moment::secs(999));
+    assert_eq!(c.next("x"), Next::Wait(Some(Moment::secs(1004))));
+    assert!(waits(&c.plan("x"), "no room"));
+
+    c.vms[0] = Vm { node: field(name("b")), last_node: field(Some(name("x"))), ..vm(VmState::Start, "") };
+    let recovered = FenceStep::Recovered { proof: Proof::PowerOff };
+    assert_eq!(c.next("x"), Next::Do(Step::Record(recovered.clone())));
+    c.fences[0].job.step = recovered;
+    assert!(waits(&c.plan("x"), "web1 on b"));
+    c.vms[0].claim = field("b".parse().unwrap());
+    c.node("b").report = NodeReport { running: vec![id(1)], ..NodeReport::default() };
+    assert_eq!(c.next("x"), Next::Do(Step::Finish(End::Done)));
+}
+
+#[test]
+fn a_node_that_is_back_after_the_proof_is_left_alone() {
+    for step in [proven(), FenceStep::Recovered { proof: Proof::PowerOff }] {
+        let mut c = case(&[("a", 0), ("b", 1), ("x", 2)]).with_job(step);
+        c.vms.push(Vm { node: field(name("x")), ..vm(VmState::Start, "x") });
+        c.fences[0].job.asked = true;
+        for state in [DaemonState::Init, DaemonState::Run] {
+            c.node("x").daemon_state = field(state);
+            assert_eq!(c.next("x"), Next::Do(Step::Finish(End::Back)), "{state}");
+        }
+    }
+}
+
+#[test]
+fn vms_with_rbd_images_wait_for_the_storage_fence_and_the_others_do_not() {
+    let mut c = case(&[("a", 0), ("b", 1), ("x", 40)]).with_job(proven());
+    c.past.told_to_power_on();
+    let rbd = Vm { rbd_images: vec!["vms/web1".into()], node: field(name("x")), ..vm(VmState::Start, "x") };
+    c.vms.push(rbd.clone());
+    c.storage = true;
+    assert_eq!(c.next("x"), Next::Do(Step::ShutOutStorage));
+    c.past.storage_failed("ceph does not answer".into(), Moment::secs(999));
+    assert!(waits(&c.plan("x"), "ceph does not answer"));
+    c.vms.push(Vm { id: id(2), rbd_images: vec![], ..rbd });
+    assert_eq!(c.next("x"), Next::Do(Step::Recover), "the one without");
+    c.fences[0].job.step = FenceStep::StorageFenced { proof: Proof::PowerOff };
+    assert_eq!(c.next("x"), Next::Do(Step::Recover));
+
+    c.fences[0].job.step = proven();
+    c.vms.pop();
+    c.storage = false;
+    let plan = c.plan("x");
+    assert_eq!(plan.next, Next::Do(Step::Record(FenceStep::Recovered { proof: Proof::PowerOff })));
+    assert!(plan.why.contains("1 VM(s) with RBD images stay"), "{}", plan.why);
+}
+
+#[test]
+fn of_a_node_that_is_dead_and_not_to_be_recovered_only_the_claims_are_released() {
+    let mut c = case(&[("a", 0), ("b", 1), ("x", 40)]).with_job(proven());
+    c.settings.successful = Action::Nothing;
+    c.past.told_to_power_on();
+    c.vms.push(Vm { node: field(name("x")), ..vm(VmState::Start, "x") });
+    let orders = recover::orders(&name("x"), &c.view(), Action::Nothing, false);
+    assert_eq!(orders.iter().map(|o| &o.what).collect::<Vec<_>>(), [&What::Release]);
+    assert_eq!(c.next("x"), Next::Do(Step::Recover));
+    c.vms[0].claim = field("".parse().unwrap());
+    assert!(c.plan("x").why.contains("stay assigned"), "{}", c.plan("x").why);
+}

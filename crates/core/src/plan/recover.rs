@@ -1,0 +1,157 @@
+//! What becomes of each VM of a node that is proven dead.
+//!
+//! Every VM that the node may have been executing, or that shall run there, gets exactly one order; an order that was carried out
+//! leaves nothing of the node in the VM's claim and wish, so a repetition finds nothing to do. Never chooses a node: who carries
+//! out an order that needs one asks `plan::placement`, and the write is checked against everything it was decided from.
+
+#[cfg(test)]
+mod tests;
+
+use super::fence::Action;
+use crate::model::{Claim, ClusterView, DaemonState, NodeName, Vm, VmChange, VmId, VmKey, VmSet, VmState};
+
+/// What to do with one VM.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Order {
+    /// Which.
+    pub id: VmId,
+    /// What.
+    pub what: What,
+    /// Why, in words for an operator.
+    pub why: String,
+}
+
+/// See [`Order`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum What {
+    /// It shall run: find it a node and assign it there.
+    Place,
+    /// It shall run on this node, which needs no placement: it may be running there already, or the operator chose it.
+    Assign(NodeName),
+    /// It shall not run, or not here: the node leaves the claim, and a wish that is thereby fulfilled is answered.
+    Release,
+    /// It shall run, and may hold locks on its images: the node must be shut out of the storage before.
+    NeedsStorageFence,
+}
+
+impl What {
+    /// Whether it can be carried out now.
+    pub fn is_to_do(&self) -> bool {
+        *self != Self::NeedsStorageFence
+    }
+}
+
+/// The orders about all VMs of a dead node.
+pub fn orders(dead: &NodeName, view: &ClusterView, action: Action, storage_is_fenced: bool) -> Vec<Order> {
+    view.good_vms().filter_map(|vm| order(dead, vm, view, action, storage_is_fenced)).collect()
+}
+
+fn order(
+    dead: &NodeName,
+    vm: &Vm,
+    view: &ClusterView,
+    action: Action,
+    storage_is_fenced: bool,
+) -> Option<Order> {
+    let claimed = vm.claim.value.names(dead);
+    let (what, why) = if claimed {
+        claimed_by(dead, vm, view)
+    } else if vm.node.value == *dead && matches!(vm.state.value, VmState::Start | VmState::Restart) {
+        (at_a_claimant(vm, view).unwrap_or(What::Place), "it is to run there")
+    } else {
+        return None;
+    };
+    // What the node never claimed it never had open.
+    let locked = claimed && !vm.rbd_images.is_empty() && !storage_is_fenced;
+    if locked {
+        let why =
+            "it has RBD images, and a node that is not shut out of the storage may still be writing to them";
+        return Some(Order { id: vm.id, what: What::NeedsStorageFence, why: why.to_owned() });
+    }
+    if action == Action::Nothing && what == What::Place {
+        let why = "it stays assigned to its node, as the configuration says, and may be moved".to_owned();
+        return claimed.then_some(Order { id: vm.id, what: What::Release, why });
+    }
+    Some(Order { id: vm.id, what, why: why.to_owned() })
+}
+
+fn claimed_by(dead: &NodeName, vm: &Vm, view: &ClusterView) -> (What, &'static str) {
+    let wished_there = vm.node.value == *dead;
+    let others = vm.claim.value.without(dead);
+    match vm.state.value {
+        VmState::Stop | VmState::Shutdown | VmState::Failed | VmState::Delete => {
+            (What::Release, "it is not to run")
+        }
+        // Its migration was under way, or over: whoever else is in the claim has it, or may start it.
+        _ if !others.is_empty() => match single(&others) {
+            Some(other) => {
+                (What::Assign(other), "it was migrating, and the other side has it or may start it")
+            }
+            None => (What::Release, "others may be running it"),
+        },
+        VmState::Start | VmState::Restart if wished_there => (What::Place, "it was running there"),
+        VmState::Migrate if wished_there => (What::Place, "it was running there"),
+        VmState::Migrate if view.node(&vm.node.value).is_some_and(super::placement::works) => {
+            (What::Assign(vm.node.value.clone()), "it was to migrate from there")
+        }
+        VmState::Migrate => (What::Place, "it was to migrate from there to a node that does not work"),
+        VmState::Start | VmState::Restart => {
+            (What::Release, "it is to run on another node, which waits for it")
+        }
+    }
+}
+
+/// A working node that claims a VM of which nothing else is to be feared has it already.
+fn at_a_claimant(vm: &Vm, view: &ClusterView) -> Option<What> {
+    let claimant = single(&vm.claim.value)?;
+    view.node(&claimant).is_some_and(super::placement::works).then_some(What::Assign(claimant))
+}
+
+fn single(claim: &Claim) -> Option<NodeName> {
+    let mut nodes = claim.iter();
+    let first = nodes.next()?;
+    nodes.next().is_none().then(|| first.clone())
+}
+
+/// The transaction of an order; `target` is where [`What::Place`] goes. `None`: there is nothing to write.
+pub fn change(order: &What, dead: &NodeName, vm: &Vm, target: Option<&NodeName>) -> Option<VmChange> {
+    let decided_from = [VmKey::State, VmKey::Node, VmKey::Claim];
+    let claim = vm.claim.value.without(dead);
+    let run_on = |node: &NodeName| vec![VmSet::Node(node.clone()), VmSet::State(VmState::Start)];
+    let from_there = || VmSet::LastNode(Some(dead.clone()));
+    let mut set = match order {
+        What::Place => [run_on(target?), vec![from_there()]].concat(),
+        // One that was to migrate there never lived there.
+        What::Assign(node) if vm.node.value == *dead && vm.state.value != VmState::Migrate => {
+            [run_on(node), vec![from_there()]].concat()
+        }
+        What::Assign(node) => run_on(node),
+        What::Release if claim.is_empty() && vm.state.value == VmState::Shutdown => {
+            vec![VmSet::State(VmState::Stop)]
+        }
+        What::Release => Vec::new(),
+        What::NeedsStorageFence => return None,
+    };
+    if claim != vm.claim.value {
+        set.push(VmSet::Claim(claim));
+    }
+    (!set.is_empty()).then(|| VmChange::update(vm, &decided_from, set))
+}
+
+/// The VMs that were moved from a dead node and are not known to run yet, each with what is known.
+pub fn not_seen_running(dead: &NodeName, view: &ClusterView) -> Vec<String> {
+    let moved = view.good_vms().filter(|vm| {
+        vm.state.value == VmState::Start
+            && vm.last_node.value.as_ref() == Some(dead)
+            && vm.node.value != *dead
+    });
+    moved
+        .filter_map(|vm| {
+            let node = view.node(&vm.node.value)?;
+            // One that does not work any more is a case of its own.
+            let expected = node.daemon_state.value == DaemonState::Run;
+            let seen = vm.claim.value.names(&node.name) && node.report.running.contains(&vm.id);
+            (expected && !seen).then(|| format!("{} on {}", vm.name, node.name))
+        })
+        .collect()
+}

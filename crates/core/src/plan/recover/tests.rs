@@ -1,0 +1,150 @@
+//! What becomes of a VM of dead node `x`, one row a case.
+
+use std::sync::Arc;
+
+use super::*;
+use crate::{
+    command::testing::{field, name, node, vm},
+    model::{Entry, Node},
+};
+
+fn view(vms: Vec<Vm>) -> ClusterView {
+    let x = Node { daemon_state: field(DaemonState::Dead), ..node("x") };
+    let nodes = [x, node("s"), node("t"), Node { daemon_state: field(DaemonState::Stop), ..node("off") }];
+    ClusterView {
+        nodes: Arc::new(nodes.map(|n| (n.name.clone(), Arc::new(Entry::Good(n)))).into()),
+        vms: Arc::new(vms.into_iter().map(|vm| (vm.id, Arc::new(Entry::Good(vm)))).collect()),
+        ..ClusterView::default()
+    }
+}
+
+fn on(node: &str, state: VmState, claim: &str) -> Vm {
+    Vm { node: field(name(node)), ..vm(state, claim) }
+}
+
+fn what(vm: Vm, action: Action) -> Option<What> {
+    let mut orders = orders(&name("x"), &view(vec![vm]), action, false);
+    assert!(orders.len() <= 1);
+    orders.pop().map(|o| o.what)
+}
+
+#[test]
+fn the_table_of_a_dead_nodes_vms_holds() {
+    use VmState::{Delete, Failed, Migrate, Restart, Shutdown, Start, Stop};
+    let assign = |node| Some(What::Assign(name(node)));
+    let table = [
+        // node, wish, claim → order
+        ("x", Start, "x", Some(What::Place)),
+        ("x", Restart, "x", Some(What::Place)),
+        ("x", Start, "", Some(What::Place)),
+        ("x", Restart, "", Some(What::Place)),
+        ("x", Stop, "x", Some(What::Release)),
+        ("x", Shutdown, "x", Some(What::Release)),
+        ("x", Delete, "x", Some(What::Release)),
+        ("x", Failed, "x", Some(What::Release)),
+        ("x", Stop, "", None),
+        ("x", Shutdown, "", None),
+        ("x", Failed, "", None),
+        // It was migrating from x to t …
+        ("t", Migrate, "x t", assign("t")),
+        ("t", Migrate, "x", assign("t")),
+        ("off", Migrate, "x", Some(What::Place)),
+        ("t", Migrate, "t", None),
+        ("x", Start, "t x", assign("t")),
+        // … or from s to x.
+        ("x", Migrate, "s x", assign("s")),
+        ("x", Migrate, "x", Some(What::Place)),
+        ("x", Migrate, "s", None),
+        // It was moved without migration.
+        ("t", Start, "x", Some(What::Release)),
+        ("t", Restart, "x", Some(What::Release)),
+        ("x", Start, "s", assign("s")),
+        ("x", Start, "off", Some(What::Place)),
+        ("t", Start, "t", None),
+    ];
+    for (node, wish, claim, expected) in table {
+        assert_eq!(
+            what(on(node, wish, claim), Action::Migrate),
+            expected,
+            "{wish} on {node}, claim {claim:?}"
+        );
+    }
+}
+
+#[test]
+fn an_order_that_was_carried_out_leaves_nothing_to_do() {
+    for wish in VmState::ALL {
+        for node in ["x", "t", "off"] {
+            for claim in ["", "x", "t x", "s x"] {
+                let mut vm = on(node, wish, claim);
+                let Some(order) = what(vm.clone(), Action::Migrate) else { continue };
+                let change = change(&order, &name("x"), &vm, Some(&name("t")));
+                let Some(VmChange::Update { set, expect, .. }) = change else {
+                    panic!("{wish} {node} {claim}")
+                };
+                assert_eq!(expect.len(), 3, "state, node and claim are checked");
+                for value in set {
+                    match value {
+                        VmSet::State(state) => vm.state = field(state),
+                        VmSet::Node(node) => vm.node = field(node),
+                        VmSet::LastNode(node) => vm.last_node = field(node),
+                        VmSet::Claim(claim) => vm.claim = field(claim),
+                        other => panic!("{other:?}"),
+                    }
+                }
+                assert!(!vm.claim.value.names(&name("x")));
+                assert_eq!(what(vm, Action::Migrate), None, "{wish} on {node}, claim {claim:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_recovered_vm_is_started_elsewhere_and_remembers_where_it_was() {
+    let vm = on("x", VmState::Restart, "x");
+    let Some(VmChange::Update { set, .. }) = change(&What::Place, &name("x"), &vm, Some(&name("t"))) else {
+        panic!("nothing to write")
+    };
+    let expected = [
+        VmSet::Node(name("t")),
+        VmSet::State(VmState::Start),
+        VmSet::LastNode(Some(name("x"))),
+        VmSet::Claim(Claim::none()),
+    ];
+    assert_eq!(set, expected);
+    assert_eq!(change(&What::Place, &name("x"), &vm, None), None, "never written without a node");
+}
+
+#[test]
+fn a_wish_that_is_fulfilled_by_the_death_is_answered_unless_another_node_has_it_too() {
+    let sets = |vm: &Vm| match change(&What::Release, &name("x"), vm, None) {
+        Some(VmChange::Update { set, .. }) => set,
+        other => panic!("{other:?}"),
+    };
+    let both = vec![VmSet::State(VmState::Stop), VmSet::Claim(Claim::none())];
+    assert_eq!(sets(&on("x", VmState::Shutdown, "x")), both);
+    assert_eq!(sets(&on("x", VmState::Stop, "x")), [VmSet::Claim(Claim::none())]);
+    assert_eq!(sets(&on("x", VmState::Shutdown, "t x")), [VmSet::Claim(Claim::only(&name("t")))]);
+}
+
+#[test]
+fn what_the_node_never_claimed_needs_no_storage_fence() {
+    let rbd = |claim| Vm { rbd_images: vec!["vms/web1".into()], ..on("x", VmState::Start, claim) };
+    assert_eq!(what(rbd("x"), Action::Migrate), Some(What::NeedsStorageFence));
+    assert_eq!(what(rbd(""), Action::Migrate), Some(What::Place));
+    assert_eq!(
+        what(rbd("x"), Action::Nothing),
+        Some(What::NeedsStorageFence),
+        "its claim protects the image"
+    );
+    let fenced = orders(&name("x"), &view(vec![rbd("x")]), Action::Migrate, true);
+    assert_eq!(fenced[0].what, What::Place);
+}
+
+#[test]
+fn a_node_that_is_not_to_be_recovered_keeps_its_vms() {
+    assert_eq!(what(on("x", VmState::Start, "x"), Action::Nothing), Some(What::Release));
+    assert_eq!(what(on("x", VmState::Start, ""), Action::Nothing), None);
+    let migrating = what(on("t", VmState::Migrate, "x t"), Action::Nothing);
+    assert_eq!(migrating, Some(What::Assign(name("t"))), "it may run there already");
+}
