@@ -1,7 +1,10 @@
 //! What an operator asks for: request + view → the write to make, or a refusal that says what to do instead.
 //! The CLI, the API and tests all come through here. Never writes by itself, never looks at a clock.
 
+pub mod cluster;
 pub mod find;
+pub mod node;
+pub mod status;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod vm;
@@ -52,16 +55,20 @@ impl fmt::Display for Refusal {
 
 impl std::error::Error for Refusal {}
 
-/// A command that is all right.
+/// A command that is all right; `C` is what it writes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Accepted {
+pub struct Accepted<C = VmChange> {
     /// What to write; `None`: it is already so.
-    pub change: Option<VmChange>,
+    pub change: Option<C>,
     /// What the operator should know besides: `node2 is dead: the VM starts when it is back`.
     pub notes: Vec<String>,
 }
 
-impl Accepted {
+impl<C> Accepted<C> {
+    fn write(change: C, notes: impl IntoIterator<Item = String>) -> Self {
+        Self { change: Some(change), notes: notes.into_iter().collect() }
+    }
+
     fn already(note: impl Into<String>) -> Self {
         Self { change: None, notes: vec![note.into()] }
     }

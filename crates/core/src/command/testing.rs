@@ -1,8 +1,10 @@
 //! Nodes and VMs for tables.
 
+use std::sync::Arc;
+
 use crate::model::{
-    Claim, DaemonMode, DaemonState, DomainState, Field, Node, NodeName, NodeReport, RouterState, StaticData,
-    Vm, VmId, VmState,
+    Claim, ClusterView, DaemonMode, DaemonState, DomainState, Entry, Field, Node, NodeName, NodeReport,
+    RouterState, StaticData, Vm, VmId, VmState,
 };
 
 pub(crate) fn field<T>(value: T) -> Field<T> {
@@ -17,7 +19,7 @@ pub(crate) fn id(number: u8) -> VmId {
     format!("11111111-0000-4000-8000-0000000000{number:02x}").parse().unwrap()
 }
 
-/// A node that runs and takes VMs.
+/// A node that runs, takes VMs and has 1000 MiB.
 pub(crate) fn node(node: &str) -> Node {
     Node {
         name: name(node),
@@ -31,7 +33,7 @@ pub(crate) fn node(node: &str) -> Node {
             os: "GNU/Linux".into(),
             arch: "x86_64".into(),
         }),
-        report: NodeReport::default(),
+        report: NodeReport { mem_total_mib: 1000, ..NodeReport::default() },
         keepalive_version: Some(3),
     }
 }
@@ -49,5 +51,15 @@ pub(crate) fn vm(state: VmState, claim: &str) -> Vm {
         migration_method: crate::model::MigrationMethod::default(),
         rbd_images: Vec::new(),
         xml_version: Some(0),
+    }
+}
+
+/// A cluster of these.
+pub(crate) fn view(nodes: &[Node], vms: &[Vm]) -> ClusterView {
+    ClusterView {
+        nodes: Arc::new(nodes.iter().map(|n| (n.name.clone(), Arc::new(Entry::Good(n.clone())))).collect()),
+        vms: Arc::new(vms.iter().map(|v| (v.id, Arc::new(Entry::Good(v.clone())))).collect()),
+        placement_version: Some(4),
+        ..ClusterView::default()
     }
 }

@@ -1,20 +1,22 @@
-//! Commands on VMs: define, start, stop, shutdown, restart, undefine.
+//! Commands on VMs: define, start, stop, shutdown, restart, migrate, unmigrate, move, undefine.
 //!
 //! Each answers a wish with one change that is decided from the keys it was read with; a newer wish of somebody else is
 //! never overwritten. None of them waits for the outcome: the daemon of the VM's node brings it about.
 
+mod migrate;
 #[cfg(test)]
 mod tests;
 mod undefine;
 mod wish;
 
+pub use migrate::{Migrate, Moved, Target, migrate, move_to, unmigrate};
 pub use undefine::{Undefine, undefine};
 pub use wish::{restart, shutdown, start, stop};
 
 use super::{Accepted, Refusal, Roster, find};
 use crate::{
     model::{DaemonState, DomainSpec, Node, NodeName, VmChange},
-    plan::placement::{self, Selector},
+    plan::placement::{self, Rooms, Selector, Size},
 };
 
 /// A request to define a VM.
@@ -28,11 +30,13 @@ pub struct Define<'a> {
     pub selector: Selector,
 }
 
-/// Defines a new VM; it is off afterwards. Answers also with the node that was chosen.
+/// Defines a new VM; it is off afterwards. Answers also with the node that was chosen: one that could take it now, else, since
+/// a new cluster's nodes all start flushed, the one that comes nearest to it.
 pub fn define<'a>(
     request: Define<'_>,
     roster: &Roster,
     nodes: impl Iterator<Item = &'a Node> + Clone,
+    rooms: &Rooms,
 ) -> Result<(NodeName, Accepted), Refusal> {
     let spec = request.spec;
     let what = || format!("VM {} was not defined", spec.name);
@@ -52,10 +56,16 @@ pub fn define<'a>(
     }
     let target = request.target.map(|target| find::node(nodes.clone(), target)).transpose();
     let target = target.map_err(|r| Refusal { what: what(), why: r.what, ..r })?;
-    let chosen = target.or_else(|| placement::choose(nodes, request.selector)).ok_or_else(|| {
+    let size = Size { memory_mib: spec.memory_mib, vcpus: spec.vcpus };
+    let room = || rooms.choose(spec.id, size, request.selector, |_| None).ok();
+    let fit = || room().and_then(|name| nodes.clone().find(|node| node.name == name));
+    let nearest = || placement::choose(nodes.clone(), request.selector);
+    let chosen = target.or_else(fit).or_else(nearest).ok_or_else(|| {
         Refusal::refused(what(), "no node's daemon runs", "start pvcd on a node, or name one with --target")
     })?;
     let warning = not_running(chosen).map(|trouble| format!("{trouble}; the VM cannot start before"));
+    let memory = rooms.has_memory(&chosen.name, spec.id, size).err();
+    let warning = warning.or_else(|| memory.map(|unfit| format!("{} {unfit}", chosen.name)));
     let chosen = chosen.name.clone();
     let change = VmChange::Define {
         id: spec.id,

@@ -66,6 +66,9 @@ impl fmt::Display for NodeName {
 pub struct VmId(Uuid);
 
 impl VmId {
+    /// The nil UUID, for questions about no VM in particular.
+    pub const NIL: Self = Self(Uuid::nil());
+
     /// The UUID itself.
     pub fn uuid(self) -> Uuid {
         self.0

@@ -88,7 +88,7 @@ impl ClusterView {
     }
 
     /// All readable nodes, by name.
-    pub fn good_nodes(&self) -> impl Iterator<Item = &Node> {
+    pub fn good_nodes(&self) -> impl Iterator<Item = &Node> + Clone {
         self.nodes.values().filter_map(|e| e.good())
     }
 }

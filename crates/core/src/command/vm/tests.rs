@@ -2,9 +2,10 @@ use super::*;
 use crate::{
     command::{
         RefusalKind,
-        testing::{id, name, node, vm},
+        testing::{id, name, node, view, vm},
     },
     model::{Vm, VmKey, VmSet, VmState},
+    plan::placement::Sizes,
 };
 
 const XML: &str = "<domain type='kvm'><name>web1</name><uuid>11111111-0000-4000-8000-000000000001</uuid>\
@@ -22,7 +23,8 @@ fn define_with(
     nodes: &[Node],
 ) -> Result<(NodeName, Accepted), Refusal> {
     let spec = DomainSpec::parse(XML).unwrap();
-    define(Define { spec: &spec, target, selector: Selector::Mem }, roster, nodes.iter())
+    let rooms = Rooms::count(&view(nodes, &[]), &Sizes::new(), &[].into());
+    define(Define { spec: &spec, target, selector: Selector::Mem }, roster, nodes.iter(), &rooms)
 }
 
 /// The state that a change wishes, having checked that it was decided from the state it was read with.
@@ -47,6 +49,24 @@ fn a_vm_is_defined_on_the_best_node_or_on_the_one_that_is_named() {
     };
     assert_eq!((defined, called.as_str(), node, xml.as_str()), (id(1), "web1", name("hv2"), XML));
     assert_eq!(define_with(Some("hv1"), &roster(&[]), &nodes).unwrap().0, name("hv1"));
+}
+
+#[test]
+fn a_new_vm_goes_to_a_node_that_could_take_it_and_else_to_the_nearest_which_is_said() {
+    let mut nodes = [node("hv1"), node("hv2")];
+    nodes[0].report.mem_total_mib = 63;
+    nodes[1].report.mem_alloc_mib = 10;
+    assert_eq!(
+        define_with(None, &roster(&[]), &nodes).unwrap().0,
+        name("hv2"),
+        "hv1 has less allocated, but no room"
+    );
+    nodes[1].report.mem_total_mib = 70;
+    let (chosen, accepted) = define_with(None, &roster(&[]), &nodes).unwrap();
+    assert_eq!(
+        (chosen, accepted.notes),
+        (name("hv1"), vec!["hv1 has 63 MiB of memory left, 64 MiB are needed".to_owned()])
+    );
 }
 
 #[test]

@@ -90,6 +90,6 @@ fn busy_migrating(what: String, vm: &Vm) -> Refusal {
     Refusal::refused(what, why, "wait until it has arrived, or `stop` it")
 }
 
-fn being_deleted(what: String) -> Refusal {
+pub(super) fn being_deleted(what: String) -> Refusal {
     Refusal::refused(what, "it is being deleted", "finish with `undefine`")
 }

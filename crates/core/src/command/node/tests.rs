@@ -1,0 +1,196 @@
+use std::sync::Arc;
+
+use super::*;
+use crate::{
+    command::{
+        RefusalKind,
+        testing::{field, id, name, node, view, vm},
+    },
+    model::{Problem, Proof, VmState},
+};
+
+fn three() -> [Node; 3] {
+    [node("hv1"), node("hv2"), node("hv3")]
+}
+
+fn signed() -> Signature {
+    Signature { by: "an operator on desk".into(), at_unix_s: 7 }
+}
+
+fn bmc() -> Life {
+    Life { has_bmc: true, ..Life::default() }
+}
+
+fn job(step: FenceStep) -> FenceJob {
+    FenceJob {
+        step,
+        instance: None,
+        by: "hv2".into(),
+        at_unix_s: 1,
+        confirmed_dead: false,
+        asked: false,
+        keepalive_version: None,
+    }
+}
+
+fn with_fence(mut view: ClusterView, node: &str, job: FenceJob) -> ClusterView {
+    let fence = Fence { node: name(node), job, version: 3, fencer: None };
+    view.fences = Arc::new([(name(node), Entry::Good(fence))].into());
+    view
+}
+
+#[test]
+fn wishes_about_a_nodes_vms_are_written_or_already_so() {
+    use DomainState::{Flush, Flushed, Ready, Unflush};
+    for (state, flushes, readies) in
+        [(Ready, true, false), (Unflush, true, false), (Flush, false, true), (Flushed, false, true)]
+    {
+        let mut all = three();
+        all[0].domain_state = field(state);
+        let view = view(&all, &[]);
+        let change = |state| NodeChange::DomainState { node: name("hv1"), state, version: Some(7) };
+        assert_eq!(flush(&view, "hv1").unwrap().change, flushes.then(|| change(Flush)), "{state}");
+        assert_eq!(ready(&view, "hv1").unwrap().change, readies.then(|| change(Unflush)), "{state}");
+    }
+    assert_eq!(flush(&view(&three(), &[]), "hv4").unwrap_err().todo, "did you mean hv1 or hv2 or hv3?");
+}
+
+#[test]
+fn a_flush_says_what_it_cannot_do() {
+    let mut all = three();
+    assert!(flush(&view(&all, &[vm(VmState::Start, "hv1")]), "hv1").unwrap().notes.is_empty());
+    all[1].domain_state = field(DomainState::Flushed);
+    all[2].daemon_state = field(DaemonState::Stop);
+    assert!(flush(&view(&all, &[]), "hv1").unwrap().notes.is_empty(), "it has no VMs");
+    let notes = flush(&view(&all, &[vm(VmState::Start, "hv1")]), "hv1").unwrap().notes;
+    assert!(notes[0].starts_with("no other node takes VMs now"), "{notes:?}");
+    let notes = flush(&view(&all, &[]), "hv3").unwrap().notes;
+    assert!(notes[0].contains("in state stop: nothing is done until it runs"), "{notes:?}");
+}
+
+#[test]
+fn dead_and_fenced_nodes_take_and_send_nothing() {
+    let mut all = three();
+    all[0].daemon_state = field(DaemonState::Dead);
+    let view = view(&all, &[]);
+    assert!(flush(&view, "hv1").unwrap_err().why.starts_with("it is dead"));
+    assert!(ready(&view, "hv1").unwrap_err().todo.starts_with("bring it back"));
+    assert_eq!(
+        ready(&with_fence(view, "hv2", job(FenceStep::Shooting)), "hv2").unwrap_err().why,
+        "it is being fenced"
+    );
+}
+
+#[test]
+fn the_primary_is_a_coordinator_that_works() {
+    let mut all = three();
+    all[1].mode = DaemonMode::Hypervisor;
+    all[2].daemon_state = field(DaemonState::Stop);
+    let mut view = view(&all, &[]);
+    let wish = |node: Option<&str>| NodeChange::Primary { seen: Field::default(), node: node.map(name) };
+    assert_eq!(primary(&view, "hv1").unwrap().change, Some(wish(Some("hv1"))));
+    assert_eq!(primary(&view, "hv2").unwrap_err().why, "it is a hypervisor only");
+    assert_eq!(primary(&view, "hv3").unwrap_err().why, "its daemon is in state stop");
+    view.primary_node.value = Some(name("hv1"));
+    assert_eq!(primary(&view, "hv1").unwrap().notes, ["it is to be primary already, but is not yet"]);
+    view.primary_holder = Some(name("hv1"));
+    assert_eq!(primary(&view, "hv1").unwrap().notes, ["it is primary already"]);
+    assert!(primary(&with_fence(view, "hv1", job(FenceStep::Shooting)), "hv1").is_err());
+}
+
+#[test]
+fn the_primary_steps_down_if_there_is_another() {
+    let mut all = three();
+    let mut one = view(&all, &[]);
+    assert_eq!(secondary(&one, "hv1").unwrap().notes, ["it is not primary"]);
+    one.primary_holder = Some(name("hv1"));
+    assert_eq!(secondary(&one, "hv1").unwrap().notes, ["it is to step down already"]);
+    one.primary_node = field(Some(name("hv1")));
+    let stepping = NodeChange::Primary { seen: one.primary_node.clone(), node: None };
+    assert_eq!(secondary(&one, "hv1").unwrap().change, Some(stepping));
+    for other in &mut all[1..] {
+        other.daemon_state = field(DaemonState::Stop);
+    }
+    one.nodes = view(&all, &[]).nodes;
+    assert_eq!(secondary(&one, "hv1").unwrap_err().why, "no other coordinator's daemon runs");
+}
+
+#[test]
+fn a_fence_that_is_asked_for_waits_for_a_coordinator() {
+    let view = view(&three(), &[]);
+    let life = Life { instance: Some("i7".into()), ..bmc() };
+    let Some(NodeChange::Fence { seen, job }) = fence(&view, "hv1", &life, signed()).unwrap().change else {
+        panic!()
+    };
+    assert_eq!((seen.name.clone(), job.step, job.asked), (name("hv1"), FenceStep::Shooting, true));
+    assert_eq!((job.instance.as_deref(), job.by.as_str()), (Some("i7"), "an operator on desk"));
+    assert!(!job.confirmed_dead);
+}
+
+#[test]
+fn a_fence_that_could_not_be_done_or_would_do_harm_is_refused() {
+    let mut all = three();
+    let mut calm = view(&all, &[]);
+    let why = |view: &ClusterView, life: &Life| fence(view, "hv1", life, signed()).unwrap_err().why;
+    assert!(why(&calm, &Life::default()).contains("IPMI"));
+    calm.maintenance = true;
+    assert!(why(&calm, &bmc()).starts_with("maintenance is on"));
+    all[1].daemon_state = field(DaemonState::Stop);
+    assert_eq!(why(&view(&all, &[]), &bmc()), "1 coordinators would be left, 2 are needed for a quorum");
+    all[2].daemon_state = field(DaemonState::Stop);
+    assert!(why(&view(&all, &[]), &bmc()).starts_with("no other coordinator"));
+    assert!(fence(&view(&all[..2], &[]), "hv2", &bmc(), signed()).is_ok(), "of two, one may fence the other");
+    let going = with_fence(view(&three(), &[]), "hv1", job(FenceStep::Shooting));
+    assert!(fence(&going, "hv1", &bmc(), signed()).unwrap().change.is_none());
+    let mut broken = view(&three(), &[]);
+    let problem = Problem { key: "/pvc/fence/hv1".into(), what: "rubbish".into() };
+    broken.fences = Arc::new([(name("hv1"), Entry::Bad(vec![problem]))].into());
+    assert_eq!(why(&broken, &bmc()), "/pvc/fence/hv1: rubbish");
+}
+
+#[test]
+fn nobody_who_is_heard_of_is_taken_for_dead() {
+    let view = view(&three(), &[]);
+    let connected = Life { instance: Some("i7".into()), ..Life::default() };
+    let heard = Life { heard: true, ..Life::default() };
+    for life in [&connected, &heard] {
+        assert_eq!(confirm_dead(&view, "hv1", life, signed()).unwrap_err().kind, RefusalKind::Refused);
+    }
+    let accepted = confirm_dead(&view, "hv1", &Life::default(), signed()).unwrap();
+    let Some(NodeChange::ConfirmDead { fence: None, job, .. }) = accepted.change else {
+        panic!("{accepted:?}")
+    };
+    assert!(
+        job.confirmed_dead && job.step.proof().is_none(),
+        "the proof is a coordinator's to record: {job:?}"
+    );
+}
+
+#[test]
+fn an_operators_word_joins_the_fence_that_goes_on() {
+    let failed = job(FenceStep::Failed { reason: "no route".into(), attempts: 3 });
+    let going = with_fence(view(&three(), &[]), "hv1", failed.clone());
+    let accepted = confirm_dead(&going, "hv1", &Life::default(), signed()).unwrap();
+    let Some(NodeChange::ConfirmDead { fence: Some(fence), job: written, .. }) = accepted.change else {
+        panic!()
+    };
+    assert_eq!(written, FenceJob { confirmed_dead: true, ..failed.clone() });
+    assert_eq!(fence.version, 3);
+    for settled in
+        [FenceJob { confirmed_dead: true, ..failed }, job(FenceStep::Proven { proof: Proof::PowerOff })]
+    {
+        let going = with_fence(view(&three(), &[]), "hv1", settled);
+        assert!(confirm_dead(&going, "hv1", &Life::default(), signed()).unwrap().change.is_none());
+    }
+}
+
+#[test]
+fn a_broken_node_is_answered_with_its_problems() {
+    let mut broken = view(&three(), &[vm(VmState::Start, "hv1")]);
+    let problem = Problem { key: "/nodes/hv1/daemonstate".into(), what: "missing".into() };
+    Arc::make_mut(&mut broken.nodes).insert(name("hv1"), Arc::new(Entry::Bad(vec![problem])));
+    for answer in [flush(&broken, "hv1"), primary(&broken, "hv1"), fence(&broken, "hv1", &bmc(), signed())] {
+        assert_eq!(answer.unwrap_err().why, "/nodes/hv1/daemonstate: missing");
+    }
+    assert_eq!(broken.vm(id(1)).unwrap().name.as_str(), "web1");
+}

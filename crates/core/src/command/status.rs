@@ -1,0 +1,395 @@
+//! The cluster on one screen: what is wrong first, then what goes on, then totals. Pure, and never decides anything: what it
+//! says is for people.
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::Serialize;
+
+use super::{cluster, node::step_words};
+use crate::model::{
+    ClusterView, DaemonMode, DaemonState, DomainState, Entry, FenceStep, FlushProgress, Node, NodeName,
+    Problem, Vm, VmState,
+};
+
+/// Everything there is to look at.
+#[derive(Debug, Clone, Copy)]
+pub struct Facts<'a> {
+    /// The cluster.
+    pub view: &'a ClusterView,
+    /// What nodes say of their flushes.
+    pub flushes: &'a BTreeMap<NodeName, FlushProgress>,
+    /// Nodes that should be heard of and are not, and for how many seconds.
+    pub silent_s: &'a BTreeMap<NodeName, u64>,
+}
+
+/// How bad it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Level {
+    /// Something does not work.
+    Wrong,
+    /// Something goes on, or is not as usual by somebody's wish.
+    Notice,
+}
+
+/// One thing an operator should know.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// How bad it is.
+    pub level: Level,
+    /// What is the case: `hv2 is dead`.
+    pub what: String,
+    /// The command that says more, or does something about it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub todo: Option<String>,
+}
+
+/// So many of so many.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+pub struct Count {
+    /// So many are well.
+    pub well: usize,
+    /// Of so many.
+    pub of: usize,
+}
+
+/// The sums.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+pub struct Totals {
+    /// Nodes whose daemons run and are heard of.
+    pub nodes: Count,
+    /// Of these, nodes that take VMs.
+    pub nodes_ready: usize,
+    /// Coordinators whose daemons run and are heard of.
+    pub coordinators: Count,
+    /// VMs that are asked to run and seen running, of those that are asked to.
+    pub vms: Count,
+    /// VMs that are off as asked.
+    pub vms_off: usize,
+    /// Memory of the nodes that work, MiB.
+    pub memory_mib: u64,
+    /// Of it, allocated to VMs, MiB.
+    pub memory_allocated_mib: u64,
+    /// Client networks.
+    pub networks: u64,
+}
+
+/// The screen.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Status {
+    /// Who holds the floating addresses.
+    pub primary: Option<NodeName>,
+    /// Whether maintenance is on.
+    pub maintenance: bool,
+    /// What is wrong, then what goes on.
+    pub findings: Vec<Finding>,
+    /// The sums.
+    pub totals: Totals,
+}
+
+/// Names in a sentence before they become a number.
+const NAMED: usize = 5;
+
+/// Looks at everything.
+pub fn survey(facts: Facts<'_>) -> Status {
+    let mut survey = Survey { facts, findings: Vec::new() };
+    survey.quorum();
+    survey.nodes();
+    survey.fences();
+    survey.vms();
+    survey.primary();
+    survey.switches();
+    survey.broken_keys();
+    let mut findings = survey.findings;
+    // Stable: within a level the order is that of looking.
+    findings.sort_by_key(|finding| finding.level);
+    Status {
+        primary: facts.view.primary_holder.clone(),
+        maintenance: facts.view.maintenance,
+        findings,
+        totals: totals(facts),
+    }
+}
+
+impl Facts<'_> {
+    fn works(&self, node: &Node) -> bool {
+        node.daemon_state.value == DaemonState::Run && !self.silent_s.contains_key(&node.name)
+    }
+
+    fn coordinators(&self) -> Count {
+        let all = || self.view.good_nodes().filter(|node| node.mode == DaemonMode::Coordinator);
+        Count { well: all().filter(|node| self.works(node)).count(), of: all().count() }
+    }
+
+    /// Where a VM is reported to run by a daemon that works.
+    fn seen(&self, vm: &Vm) -> BTreeSet<&NodeName> {
+        let reports = |node: &&Node| {
+            node.daemon_state.value == DaemonState::Run && node.report.running.contains(&vm.id)
+        };
+        self.view.good_nodes().filter(reports).map(|node| &node.name).collect()
+    }
+}
+
+struct Survey<'a> {
+    facts: Facts<'a>,
+    findings: Vec<Finding>,
+}
+
+impl Survey<'_> {
+    fn wrong(&mut self, what: impl Into<String>, todo: impl Into<Option<String>>) {
+        self.findings.push(Finding { level: Level::Wrong, what: what.into(), todo: todo.into() });
+    }
+
+    fn notice(&mut self, what: impl Into<String>, todo: impl Into<Option<String>>) {
+        self.findings.push(Finding { level: Level::Notice, what: what.into(), todo: todo.into() });
+    }
+
+    fn quorum(&mut self) {
+        let Count { well, of } = self.facts.coordinators();
+        if of == 0 {
+            self.wrong("there is no coordinator", Some("start pvcd on the coordinators".to_owned()));
+        } else if well == 0 {
+            self.wrong(
+                "no coordinator works: nobody is fenced, nobody is primary",
+                Some("start pvcd on the coordinators".to_owned()),
+            );
+        } else if well < of / 2 + 1 {
+            let what =
+                format!("only {well} of {of} coordinators work: one more failure may end the state store");
+            self.wrong(what, Some("bring the others back".to_owned()));
+        }
+    }
+
+    fn nodes(&mut self) {
+        let view = self.facts.view;
+        for (name, entry) in view.nodes.iter() {
+            let Entry::Good(node) = entry.as_ref() else {
+                self.wrong(format!("{name} has keys that cannot be read"), Some("pvc node list".to_owned()));
+                continue;
+            };
+            match node.daemon_state.value {
+                DaemonState::Dead => self.wrong(format!("{name} is dead"), explain(name)),
+                DaemonState::Run => {
+                    if let Some(silence) = self.facts.silent_s.get(name) {
+                        self.wrong(format!("{name} has been silent for {silence} s"), explain(name));
+                    }
+                }
+                DaemonState::Stop => self.wrong(format!("the daemon of {name} is stopped"), explain(name)),
+                DaemonState::Init => self.notice(format!("the daemon of {name} is starting"), None),
+                DaemonState::Shutdown => self.notice(format!("the daemon of {name} is stopping"), None),
+            }
+            self.domain_state(node);
+        }
+    }
+
+    fn domain_state(&mut self, node: &Node) {
+        let name = &node.name;
+        let progress = self.facts.flushes.get(name);
+        let gone = |what: &str| match progress {
+            Some(p) => format!("{name} {what}: {} of {} VMs left, {} moving", p.left, p.total, p.moving),
+            None => format!("{name} {what}"),
+        };
+        match node.domain_state.value {
+            DomainState::Flush => {
+                self.notice(gone("is sending its VMs away"), explain(name));
+            }
+            DomainState::Unflush => {
+                self.notice(gone("is taking its VMs back"), explain(name));
+            }
+            DomainState::Flushed if node.daemon_state.value == DaemonState::Run => {
+                self.notice(
+                    format!("{name} takes no VMs: it is flushed"),
+                    Some(format!("pvc node ready {name}")),
+                );
+            }
+            DomainState::Ready | DomainState::Flushed => {}
+        }
+    }
+
+    fn fences(&mut self) {
+        let view = self.facts.view;
+        for (name, entry) in view.fences.iter() {
+            let Entry::Good(fence) = entry else {
+                self.wrong(format!("the record of the fence of {name} cannot be read"), None);
+                continue;
+            };
+            let who = fence
+                .fencer
+                .as_ref()
+                .map_or_else(|| ", nobody works on it".to_owned(), |f| format!(" by {f}"));
+            let what = format!("{name} is being fenced{who}: {}", step_words(&fence.job.step));
+            match fence.job.step {
+                FenceStep::Failed { .. } if !fence.job.confirmed_dead => {
+                    self.wrong(what, Some(format!("if it is off for certain: pvc node confirm-dead {name}")));
+                }
+                _ => self.notice(what, Some(format!("pvc node explain {name}"))),
+            }
+        }
+    }
+
+    fn vms(&mut self) {
+        let view = self.facts.view;
+        let mut groups: BTreeMap<Group, Vec<String>> = BTreeMap::new();
+        for (id, entry) in view.vms.iter() {
+            let (group, name) = match entry.good() {
+                None => (Some(Group::Broken), id.to_string()),
+                Some(vm) => (self.group(vm), vm.name.to_string()),
+            };
+            if let Some(group) = group {
+                groups.entry(group).or_default().push(name);
+            }
+        }
+        for (group, mut names) in groups {
+            names.sort_unstable();
+            let what = format!("{} {}", listed(&names), group.words(names.len() > 1));
+            let todo = names.first().map(|name| format!("pvc vm explain {name}"));
+            match group {
+                Group::Twice | Group::Failed | Group::Broken | Group::Elsewhere | Group::NotRunning => {
+                    self.wrong(what, todo);
+                }
+                Group::Busy | Group::StillRunning => self.notice(what, todo),
+            }
+        }
+    }
+
+    fn group(&self, vm: &Vm) -> Option<Group> {
+        let seen = self.facts.seen(vm);
+        let on_its_node = seen.contains(&vm.node.value);
+        match vm.state.value {
+            // While it migrates both ends may report it for the moment between two keepalives.
+            VmState::Migrate | VmState::Restart | VmState::Shutdown | VmState::Delete => Some(Group::Busy),
+            VmState::Failed => Some(Group::Failed),
+            _ if seen.len() > 1 => Some(Group::Twice),
+            VmState::Start if on_its_node => None,
+            VmState::Start if seen.is_empty() => Some(Group::NotRunning),
+            VmState::Start => Some(Group::Elsewhere),
+            VmState::Stop if seen.is_empty() => None,
+            VmState::Stop => Some(Group::StillRunning),
+        }
+    }
+
+    fn primary(&mut self) {
+        let view = self.facts.view;
+        let holds = |node: &NodeName| format!("{node} holds the floating addresses");
+        match (&view.primary_node.value, &view.primary_holder) {
+            (Some(wished), Some(holder)) if wished == holder => {}
+            (Some(wished), Some(holder)) => {
+                self.notice(format!("{wished} is to become primary, {}", holds(holder)), explain(wished));
+            }
+            (Some(wished), None) => {
+                self.wrong(format!("nobody is primary: {wished} is to be"), explain(wished));
+            }
+            (None, Some(holder)) => {
+                self.notice(format!("{holder} is stepping down as primary"), explain(holder));
+            }
+            (None, None) if self.facts.coordinators().well > 0 => self.wrong("nobody is primary", None),
+            // The missing coordinators are told above.
+            (None, None) => {}
+        }
+    }
+
+    fn switches(&mut self) {
+        if self.facts.view.maintenance {
+            self.notice(cluster::MAINTENANCE, Some("pvc maintenance off".to_owned()));
+        }
+    }
+
+    fn broken_keys(&mut self) {
+        let view = self.facts.view;
+        let broken = view.nodes.values().filter_map(|entry| match entry.as_ref() {
+            Entry::Bad(problems) => Some(problems),
+            Entry::Good(_) => None,
+        });
+        let vms = view.vms.values().filter_map(|entry| match entry.as_ref() {
+            Entry::Bad(problems) => Some(problems),
+            Entry::Good(_) => None,
+        });
+        let all: Vec<&Problem> = broken.chain(vms).flatten().chain(view.strays.iter()).collect();
+        for problem in all.iter().take(NAMED) {
+            self.wrong(format!("broken key {problem}"), None);
+        }
+        if all.len() > NAMED {
+            self.wrong(
+                format!("and {} more broken keys", all.len() - NAMED),
+                Some("pvc vm list; pvc node list".to_owned()),
+            );
+        }
+    }
+}
+
+fn explain(node: &NodeName) -> String {
+    format!("pvc node explain {node}")
+}
+
+/// What is the case with VMs, the worst first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Group {
+    Twice,
+    Failed,
+    Elsewhere,
+    NotRunning,
+    Broken,
+    Busy,
+    StillRunning,
+}
+
+impl Group {
+    fn words(self, many: bool) -> &'static str {
+        match (self, many) {
+            (Self::Twice, false) => "is reported by more than one node",
+            (Self::Twice, true) => "are reported by more than one node each",
+            (Self::Failed, false) => "has failed",
+            (Self::Failed, true) => "have failed",
+            (Self::Elsewhere, false) => "runs elsewhere than asked",
+            (Self::Elsewhere, true) => "run elsewhere than asked",
+            (Self::NotRunning, false) => "is to run and is not seen running",
+            (Self::NotRunning, true) => "are to run and are not seen running",
+            (Self::Broken, false) => "has broken keys",
+            (Self::Broken, true) => "have broken keys",
+            (Self::Busy, false) => "is migrating, restarting or shutting down",
+            (Self::Busy, true) => "are migrating, restarting or shutting down",
+            (Self::StillRunning, false) => "is to be off and still runs",
+            (Self::StillRunning, true) => "are to be off and still run",
+        }
+    }
+}
+
+/// `VM a`, `VMs a and b`, `VMs a, b, c, d, e and 7 more`.
+fn listed(names: &[String]) -> String {
+    match names {
+        [] => "no VM".to_owned(),
+        [name] => format!("VM {name}"),
+        [first @ .., last] if names.len() <= NAMED => format!("VMs {} and {last}", first.join(", ")),
+        _ => format!("VMs {} and {} more", names[..NAMED].join(", "), names.len() - NAMED),
+    }
+}
+
+fn totals(facts: Facts<'_>) -> Totals {
+    let view = facts.view;
+    let mut totals = Totals {
+        nodes: Count { well: 0, of: view.nodes.len() },
+        coordinators: facts.coordinators(),
+        networks: view.networks_count,
+        ..Totals::default()
+    };
+    for node in view.good_nodes().filter(|node| facts.works(node)) {
+        totals.nodes.well += 1;
+        totals.nodes_ready += usize::from(node.domain_state.value == DomainState::Ready);
+        totals.memory_mib += node.report.mem_total_mib;
+        totals.memory_allocated_mib += node.report.mem_alloc_mib;
+    }
+    for vm in view.good_vms() {
+        match vm.state.value {
+            VmState::Start | VmState::Restart | VmState::Migrate => {
+                totals.vms.of += 1;
+                totals.vms.well += usize::from(!facts.seen(vm).is_empty());
+            }
+            _ if facts.seen(vm).is_empty() => totals.vms_off += 1,
+            _ => {}
+        }
+    }
+    totals
+}

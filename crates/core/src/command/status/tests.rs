@@ -1,0 +1,200 @@
+use std::sync::Arc;
+
+use super::*;
+use crate::{
+    command::testing::{field, id, name, node, view, vm},
+    model::{Fence, FenceJob, Proof, VmId},
+};
+
+/// Everything well: three coordinators, hv1 primary, web1 on hv1.
+fn well() -> ClusterView {
+    let mut nodes = [node("hv1"), node("hv2"), node("hv3")];
+    nodes[0].report.running = vec![id(1)];
+    nodes[0].report.mem_alloc_mib = 100;
+    let mut view = view(&nodes, &[vm(VmState::Start, "hv1")]);
+    view.primary_node = field(Some(name("hv1")));
+    view.primary_holder = Some(name("hv1"));
+    view
+}
+
+fn change(view: &mut ClusterView, node: &str, how: impl Fn(&mut Node)) {
+    let mut changed = view.node(&name(node)).unwrap().clone();
+    how(&mut changed);
+    Arc::make_mut(&mut view.nodes).insert(name(node), Arc::new(Entry::Good(changed)));
+}
+
+fn add(view: &mut ClusterView, number: u8, called: &str, state: VmState) -> VmId {
+    let mut added = vm(state, "");
+    (added.id, added.name) = (id(number), called.parse().unwrap());
+    Arc::make_mut(&mut view.vms).insert(added.id, Arc::new(Entry::Good(added)));
+    id(number)
+}
+
+fn status(view: &ClusterView) -> Status {
+    survey(Facts { view, flushes: &BTreeMap::new(), silent_s: &BTreeMap::new() })
+}
+
+/// What is found, the level as `!` or `-`.
+fn found(status: &Status) -> Vec<String> {
+    let mark = |level| if level == Level::Wrong { "!" } else { "-" };
+    status.findings.iter().map(|f| format!("{} {}", mark(f.level), f.what)).collect()
+}
+
+#[test]
+fn a_cluster_that_is_well_is_only_counted() {
+    let status = status(&well());
+    assert_eq!(found(&status), Vec::<String>::new());
+    assert_eq!(status.primary, Some(name("hv1")));
+    let expected = Totals {
+        nodes: Count { well: 3, of: 3 },
+        nodes_ready: 3,
+        coordinators: Count { well: 3, of: 3 },
+        vms: Count { well: 1, of: 1 },
+        memory_mib: 3000,
+        memory_allocated_mib: 100,
+        ..Totals::default()
+    };
+    assert_eq!(status.totals, expected);
+}
+
+#[test]
+fn what_is_wrong_stands_before_what_goes_on() {
+    let mut view = well();
+    view.maintenance = true;
+    change(&mut view, "hv1", |n| n.domain_state = field(DomainState::Flush));
+    change(&mut view, "hv3", |n| n.daemon_state = field(DaemonState::Dead));
+    add(&mut view, 2, "broke", VmState::Failed);
+    add(&mut view, 3, "late", VmState::Start);
+    let flushes =
+        [(name("hv1"), FlushProgress { total: 5, left: 3, moving: 2, ..FlushProgress::default() })].into();
+    let status = survey(Facts { view: &view, flushes: &flushes, silent_s: &BTreeMap::new() });
+    assert_eq!(
+        found(&status),
+        [
+            "! hv3 is dead",
+            "! VM broke has failed",
+            "! VM late is to run and is not seen running",
+            "- hv1 is sending its VMs away: 3 of 5 VMs left, 2 moving",
+            "- maintenance is on: nobody is fenced, no watchdog is armed",
+        ]
+    );
+    assert_eq!(status.findings[1].todo.as_deref(), Some("pvc vm explain broke"));
+    assert_eq!((status.totals.nodes.well, status.totals.vms), (2, Count { well: 1, of: 2 }));
+}
+
+#[test]
+fn each_trouble_has_its_words() {
+    type Trouble = (fn(&mut ClusterView), &'static str);
+    let troubles: [Trouble; 11] = [
+        (
+            |v| change(v, "hv2", |n| n.daemon_state = field(DaemonState::Stop)),
+            "! the daemon of hv2 is stopped",
+        ),
+        (
+            |v| change(v, "hv2", |n| n.daemon_state = field(DaemonState::Init)),
+            "- the daemon of hv2 is starting",
+        ),
+        (
+            |v| change(v, "hv2", |n| n.domain_state = field(DomainState::Flushed)),
+            "- hv2 takes no VMs: it is flushed",
+        ),
+        (
+            |v| change(v, "hv2", |n| n.report.running = vec![id(1)]),
+            "! VM web1 is reported by more than one node",
+        ),
+        (
+            |v| {
+                change(v, "hv1", |n| n.report.running.clear());
+                change(v, "hv2", |n| n.report.running = vec![id(1)]);
+            },
+            "! VM web1 runs elsewhere than asked",
+        ),
+        (
+            |v| {
+                let stopped = add(v, 2, "off", VmState::Stop);
+                change(v, "hv1", |n| n.report.running.push(stopped));
+            },
+            "- VM off is to be off and still runs",
+        ),
+        (
+            |v| {
+                add(v, 2, "moving", VmState::Migrate);
+            },
+            "- VM moving is migrating, restarting or shutting down",
+        ),
+        (|v| v.primary_holder = None, "! nobody is primary: hv1 is to be"),
+        (|v| v.primary_node = field(None), "- hv1 is stepping down as primary"),
+        (
+            |v| v.primary_node = field(Some(name("hv2"))),
+            "- hv2 is to become primary, hv1 holds the floating addresses",
+        ),
+        (
+            |v| v.strays = Arc::new(vec![Problem { key: "/domains/x".into(), what: "no UUID".into() }]),
+            "! broken key /domains/x: no UUID",
+        ),
+    ];
+    for (trouble, words) in troubles {
+        let mut view = well();
+        trouble(&mut view);
+        assert_eq!(found(&status(&view)), [words]);
+    }
+}
+
+#[test]
+fn a_fence_is_told_with_its_step_and_who_works_on_it() {
+    let words = |step: FenceStep, confirmed_dead: bool| {
+        let job = FenceJob {
+            step,
+            instance: None,
+            by: "hv2".into(),
+            at_unix_s: 1,
+            confirmed_dead,
+            asked: false,
+            keepalive_version: None,
+        };
+        let mut view = well();
+        let fence = Fence { node: name("hv3"), job, version: 1, fencer: Some(name("hv2")) };
+        view.fences = Arc::new([(name("hv3"), Entry::Good(fence))].into());
+        found(&status(&view)).remove(0)
+    };
+    let failed = || FenceStep::Failed { reason: "no route".into(), attempts: 2 };
+    assert_eq!(words(FenceStep::Shooting, false), "- hv3 is being fenced by hv2: its power is being cut");
+    assert_eq!(
+        words(failed(), false),
+        "! hv3 is being fenced by hv2: its power could not be cut in 2 attempt(s): no route"
+    );
+    assert!(words(failed(), true).starts_with("- "), "somebody has answered that");
+    let proven = words(FenceStep::Proven { proof: Proof::PowerOff }, false);
+    assert_eq!(
+        proven,
+        "- hv3 is being fenced by hv2: its BMC reports power off; its storage clients are being shut out"
+    );
+}
+
+#[test]
+fn a_missing_quorum_is_the_first_thing_said() {
+    let mut view = well();
+    for hv in ["hv2", "hv3"] {
+        change(&mut view, hv, |n| n.daemon_state = field(DaemonState::Dead));
+    }
+    assert_eq!(
+        found(&status(&view))[0],
+        "! only 1 of 3 coordinators work: one more failure may end the state store"
+    );
+    let silent = [(name("hv1"), 40)].into();
+    let quiet = survey(Facts { view: &view, flushes: &BTreeMap::new(), silent_s: &silent });
+    assert_eq!(found(&quiet)[0], "! no coordinator works: nobody is fenced, nobody is primary");
+    assert!(found(&quiet).contains(&"! hv1 has been silent for 40 s".to_owned()));
+    assert_eq!(found(&status(&ClusterView::default()))[0], "! there is no coordinator");
+}
+
+#[test]
+fn many_vms_in_one_trouble_are_one_line() {
+    let mut view = well();
+    for number in 2..=9 {
+        add(&mut view, number, &format!("vm{number}"), VmState::Failed);
+    }
+    assert_eq!(found(&status(&view)), ["! VMs vm2, vm3, vm4, vm5, vm6 and 3 more have failed"]);
+    let names = |n: usize| (1..=n).map(|i| format!("v{i}")).collect::<Vec<_>>();
+    assert_eq!((listed(&names(1)), listed(&names(3))), ("VM v1".into(), "VMs v1, v2 and v3".into()));
+}
