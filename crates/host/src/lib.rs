@@ -4,6 +4,10 @@
 pub mod hypervisor;
 pub mod links;
 pub mod machine;
+pub mod power;
+pub mod run;
 pub mod services;
+pub mod storage_fence;
 #[cfg(feature = "testing")]
 pub mod testing;
+pub mod watchdog;
