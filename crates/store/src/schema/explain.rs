@@ -5,7 +5,7 @@ use pvc_core::model::{Explanation, Problem};
 use crate::{CommitError, Store, StoreError};
 
 /// The parent of the parents.
-pub const ROOT: &str = "/pvc/explain";
+pub(super) const ROOT: &str = "/pvc/explain";
 
 /// Writes an explanation, or removes it.
 pub(super) async fn write(

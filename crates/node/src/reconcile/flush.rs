@@ -1,0 +1,316 @@
+//! Carries out a flush or an unflush of this node: observe → plan → write one wish, until the answer is written.
+//!
+//! Decides nothing itself (see `pvc_core::plan::flush`) and moves nothing itself: it writes wishes about VMs, which the VMs' own
+//! reconcilers carry out, here and elsewhere. A task of its own, so that a stuck VM does not hold it up, nor it a VM.
+
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::BTreeSet,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use pvc_core::{
+    model::{ClusterView, DomainState, Explanation, FlushProgress, Moment, NodeName, Vm, VmId},
+    plan::{
+        flush::{Facts, Limits, Next, Past, Plan, Step, change, plan},
+        placement::Selector,
+    },
+};
+use pvc_store::{CommitError, Store, mirror::Mirror, schema};
+use tokio::{
+    sync::watch,
+    task::JoinHandle,
+    time::{Instant, sleep_until},
+};
+use tracing::{debug, info, warn};
+
+use super::Active;
+use crate::sizes::VmSizes;
+
+/// How often a flush is looked at though nothing seems to have changed.
+const SAFETY_NET: Duration = Duration::from_secs(5);
+
+/// The pause after a failure.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// More steps than there is usually to do at once; then the others get a turn.
+const STEPS_A_ROUND: usize = 64;
+
+/// How long the mirror may take to show what this node wrote.
+const CATCH_UP_WITHIN: Duration = Duration::from_secs(10);
+
+/// Which nodes are silent now, as this node measures it.
+pub type Silent = Arc<dyn Fn() -> BTreeSet<NodeName> + Send + Sync>;
+
+/// What it stands on.
+pub struct Parts {
+    /// This node.
+    pub me: NodeName,
+    /// The state tree.
+    pub store: Arc<dyn Store>,
+    /// The view of it.
+    pub mirror: Mirror,
+    /// What runs here; `None` on a node without a hypervisor.
+    pub active: Option<watch::Receiver<Active>>,
+    /// The configured `target_selector`.
+    pub selector: Selector,
+    /// Which nodes get no VMs because nothing is heard of them.
+    pub silent: Silent,
+}
+
+/// The running reconciler. It ends when this is dropped; what it has wished goes on.
+pub struct Flush {
+    task: JoinHandle<()>,
+}
+
+impl Flush {
+    /// Starts it; returns at once.
+    pub fn start(parts: Parts) -> Self {
+        let sizes = VmSizes::new(Arc::clone(&parts.store));
+        let state = State {
+            parts,
+            sizes,
+            past: Past::default(),
+            began: None,
+            progress: None,
+            explained: None,
+            origin: Instant::now(),
+        };
+        Self { task: tokio::spawn(state.run()) }
+    }
+}
+
+impl Drop for Flush {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+struct State {
+    parts: Parts,
+    sizes: VmSizes,
+    past: Past,
+    /// The wish that is being carried out, and since when.
+    began: Option<(DomainState, Instant)>,
+    progress: Option<FlushProgress>,
+    explained: Option<Said>,
+    origin: Instant,
+}
+
+/// What is published, without when.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Said {
+    doing: String,
+    because: String,
+    error: Option<String>,
+}
+
+impl State {
+    async fn run(mut self) {
+        let mut views = self.parts.mirror.views();
+        self.parts.mirror.ready().await;
+        self.take_over().await;
+        loop {
+            views.borrow_and_update();
+            let again = self.look().await;
+            let changed = views.changed();
+            match again {
+                None => {
+                    if changed.await.is_err() {
+                        return;
+                    }
+                }
+                Some(at) => tokio::select! {
+                    changed = changed => if changed.is_err() { return },
+                    () = sleep_until(at.min(Instant::now() + SAFETY_NET)) => {}
+                },
+            }
+        }
+    }
+
+    /// Goes on where an earlier life of this daemon stopped.
+    async fn take_over(&mut self) {
+        let Parts { me, store, mirror, .. } = &self.parts;
+        if let Ok(Some(Ok(left))) = schema::node::read_explanation(&**store, me).await
+            && left.by == me.as_str()
+        {
+            self.explained = Some(Said { doing: left.doing, because: left.because, error: left.error });
+        }
+        let Some(wish) = mirror.view().node(me).map(|node| node.domain_state.value) else { return };
+        if let Ok(Some(Ok(progress))) = schema::flush::read(&**store, me).await
+            && progress.left > 0
+        {
+            self.past.wish_is(wish);
+            self.past.resume(progress.total);
+        }
+    }
+
+    /// Does what there is to do now; answers when to look again at the latest, if anything is wished.
+    async fn look(&mut self) -> Option<Instant> {
+        for _ in 0..STEPS_A_ROUND {
+            let view = self.parts.mirror.view();
+            let wish = view.node(&self.parts.me).map(|node| node.domain_state.value);
+            let Some(wish @ (DomainState::Flush | DomainState::Unflush)) = wish else {
+                self.began = None;
+                self.explain(None).await;
+                return None;
+            };
+            self.begin(wish);
+            let plan = match self.plan(&view).await {
+                Ok(plan) => plan,
+                Err(error) => return Some(self.failed("cannot read how large the VMs are", &error).await),
+            };
+            self.past.noticed(&plan.left);
+            self.publish(&plan).await;
+            match plan.next {
+                Next::Settled => return None,
+                Next::Wait(until) => {
+                    self.past.no_room(&plan.no_room, self.now());
+                    let doing = format!("waiting to complete the {wish}");
+                    self.explain(Some(Said { doing, because: plan.why, error: None })).await;
+                    let until = until.map(|moment| self.origin + moment.0);
+                    return Some(until.unwrap_or_else(|| Instant::now() + SAFETY_NET));
+                }
+                Next::Do(step) => match self.apply(&step, &view, &plan.why).await {
+                    Ok(()) => {}
+                    Err(CommitError::Conflict { path, .. }) => {
+                        debug!(key = path, "somebody was faster: looking again");
+                        self.catch_up().await;
+                    }
+                    Err(error) => return Some(self.failed(&plan.why, &error).await),
+                },
+            }
+        }
+        Some(Instant::now() + RETRY)
+    }
+
+    fn begin(&mut self, wish: DomainState) {
+        self.past.wish_is(wish);
+        if self.began.is_none_or(|(before, _)| before != wish) {
+            self.began = Some((wish, Instant::now()));
+            info!("{wish} of this node begins");
+        }
+    }
+
+    async fn plan(&self, view: &ClusterView) -> Result<Plan, pvc_store::StoreError> {
+        let me = &self.parts.me;
+        let concerned = |vm: &&Vm| vm.node.value == *me || vm.last_node.value.as_ref() == Some(me);
+        let concerned: Vec<VmId> = view.good_vms().filter(concerned).map(|vm| vm.id).collect();
+        let sizes = self.sizes.of(view, &concerned).await?;
+        let active = self.parts.active.as_ref().and_then(|active| active.borrow().clone());
+        let running: Option<BTreeSet<VmId>> = active.map(|active| active.keys().copied().collect());
+        let silent = (self.parts.silent)();
+        Ok(plan(&Facts {
+            me,
+            view,
+            view_is_current: self.parts.mirror.synced(),
+            running: running.as_ref(),
+            sizes: &sizes,
+            silent: &silent,
+            selector: self.parts.selector,
+            limits: Limits::default(),
+            past: &self.past,
+            now: self.now(),
+        }))
+    }
+
+    async fn apply(&mut self, step: &Step, view: &ClusterView, why: &str) -> Result<(), CommitError> {
+        let Parts { me, store, .. } = &self.parts;
+        match (step, change(step, view, me)) {
+            (Step::Answer(state), _) => {
+                let version = view.node(me).and_then(|node| node.domain_state.version);
+                store.commit(schema::node::set_domain_state(me, *state, version)).await?;
+            }
+            (Step::Send { .. } | Step::StartHere(_), Some(change)) => {
+                schema::placement::apply_placed(&**store, &change, view.placement_version).await?;
+            }
+            (_, Some(change)) => drop(schema::vm::apply(&**store, &change).await?),
+            (_, None) => {}
+        }
+        let now = self.now();
+        match step {
+            Step::Send { vm, to, .. } => {
+                self.past.sent(*vm, to, now);
+                info!("{why}");
+            }
+            Step::StartHere(vm) => {
+                let me = self.parts.me.clone();
+                self.past.sent(*vm, &me, now);
+                info!("{why}");
+            }
+            Step::ShutDown { vm, reason } => {
+                self.past.gave_up(*vm, reason);
+                warn!("{why}");
+            }
+            Step::TakeBack(_) => info!("{why}"),
+            Step::Answer(state) => {
+                let took = self.began.map_or(0.0, |(_, since)| since.elapsed().as_secs_f32());
+                info!("this node is {state} after {took:.1} s: {why}");
+            }
+        }
+        self.catch_up().await;
+        Ok(())
+    }
+
+    /// Waits until the view shows what was written; if it does not, the next write conflicts, and nothing is lost.
+    async fn catch_up(&self) {
+        if let Err(error) = self.parts.mirror.caught_up(CATCH_UP_WITHIN).await {
+            debug!(%error, "the view lags behind");
+        }
+    }
+
+    async fn failed(
+        &mut self,
+        what: &str,
+        error: &(dyn std::error::Error + Send + Sync + 'static),
+    ) -> Instant {
+        warn!(error = crate::log::chain(error), "{what}; trying again");
+        let said = Said {
+            doing: "trying again".to_owned(),
+            because: what.to_owned(),
+            error: Some(crate::log::chain(error)),
+        };
+        self.explain(Some(said)).await;
+        Instant::now() + RETRY
+    }
+
+    async fn publish(&mut self, plan: &Plan) {
+        if self.progress.as_ref() == Some(&plan.progress) || !self.parts.mirror.synced() {
+            return;
+        }
+        let progress = FlushProgress { at_unix_s: unix_now(), ..plan.progress.clone() };
+        match schema::flush::publish(&*self.parts.store, &self.parts.me, &progress).await {
+            Ok(()) => self.progress = Some(plan.progress.clone()),
+            Err(error) => debug!(%error, "could not publish the progress"),
+        }
+    }
+
+    async fn explain(&mut self, said: Option<Said>) {
+        if self.explained == said || !self.parts.mirror.synced() {
+            return;
+        }
+        let explanation = said.as_ref().map(|said| Explanation {
+            by: self.parts.me.to_string(),
+            at_unix_s: unix_now(),
+            doing: said.doing.clone(),
+            because: said.because.clone(),
+            error: said.error.clone(),
+        });
+        let store = &*self.parts.store;
+        match schema::node::explain(store, &self.parts.me, explanation.as_ref()).await {
+            Ok(()) => self.explained = said,
+            Err(error) => debug!(%error, "could not publish why the node is not as wished"),
+        }
+    }
+
+    fn now(&self) -> Moment {
+        Moment(self.origin.elapsed())
+    }
+}
+
+fn unix_now() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_secs())
+}
