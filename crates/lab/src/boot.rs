@@ -57,6 +57,7 @@ pub fn boot(layout: &Layout, node: NodeNumber) -> Result<()> {
         .arg(bind("bind-ro", &layout.binaries(), BINARIES_IN_NODE))
         .arg(bind("bind-ro", &layout.guest(), GUEST_IN_NODE))
         .arg(bind("bind", &layout.shared(), SHARED_IN_NODE))
+        .arg(bind("bind", &layout.watchdog(node), "/dev/watchdog"))
         .args(["systemd.unit=multi-user.target", "systemd.show_status=yes", "systemd.log_target=console"])
         .arg("systemd.log_level=notice")
         // The nodes see cgroup2 only, like a Debian 12 server; as hybrid, guests fail to start.

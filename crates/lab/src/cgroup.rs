@@ -168,11 +168,16 @@ impl Cgroup {
 
     /// Kills every process in it at once, also a frozen one, and returns when the last is gone.
     pub fn kill(&self) -> Result<()> {
-        match fs::write(self.unified.join("cgroup.kill"), "1") {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
-            other => other.with_context(|| format!("could not kill {}", self.unified.display()))?,
-        }
-        wait_until("the processes of a cgroup to die", DEATH, || !self.populated())
+        let mut outcome = Ok(());
+        // Again and again: a program that was just being started in it joins after the blow, and stays there if it is frozen.
+        let waited = wait_until("the processes of a cgroup to die", DEATH, || {
+            outcome = match fs::write(self.unified.join("cgroup.kill"), "1") {
+                Err(e) if e.kind() == io::ErrorKind::NotFound => return true,
+                other => other.with_context(|| format!("could not kill {}", self.unified.display())),
+            };
+            outcome.is_err() || !self.populated()
+        });
+        outcome.and(waited)
     }
 
     /// Kills what is in it and removes it with everything below.

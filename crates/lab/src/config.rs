@@ -90,10 +90,11 @@ fn network(net: Net) -> String {
     let mut text = format!(
         "
       {name}:
-        domain: \"{name}.lab\"
+        domain: \"{domain}\"
         network: \"{network}/24\"
         floating_ip: \"{floating}/24\"",
         name = net.name(),
+        domain = net.domain(),
         network = net.address(0),
         floating = net.floating(),
     );
@@ -129,7 +130,8 @@ mod tests {
             "coordinators:\n      - node1\n      - node2\n      - node3\n    networks:\n      upstream:\n"
         ));
         assert!(!text.contains("- node4"), "only three nodes run ZooKeeper");
-        assert!(text.contains("enable_networking: False"));
+        assert!(text.contains("enable_networking: True"));
+        assert!(text.contains("domain: \"cluster.lab\""));
         assert!(text.ends_with("device: eth1\n          mtu: 1500\n          address: by-id\n"));
     }
 }

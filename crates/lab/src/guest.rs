@@ -189,6 +189,37 @@ fn checksum(text: &str) -> u32 {
 /// The libvirt definition of a lab guest, with its console in `/var/log/libvirt/<name>.log`.
 /// It boots in seconds without hardware virtualisation, asks for an address on `br0` and prints a line every ten seconds.
 pub fn guest_xml(name: &str, uuid: &str, memory_mib: u32) -> String {
+    definition(name, uuid, memory_mib, "tick=10")
+}
+
+/// The same for observers: it counts aloud ten times a second, see [`Beat`].
+pub fn beating_guest_xml(name: &str, uuid: &str, memory_mib: u32) -> String {
+    definition(name, uuid, memory_mib, "beat=0.1")
+}
+
+/// A beating guest's line on its console. A migration changes nothing of it; a reboot gives another `life`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Beat {
+    /// The guest kernel's boot id.
+    pub life: String,
+    /// Counted from 1 in every life.
+    pub count: u64,
+}
+
+impl Beat {
+    /// All beats of a console, in the order in which they were printed; what was cut off in the middle is none.
+    pub fn all(console: &str) -> Vec<Self> {
+        console.split_inclusive('\n').filter_map(Self::read).collect()
+    }
+
+    fn read(printed: &str) -> Option<Self> {
+        let beat = printed.split_once("LABGUEST beat ")?.1.strip_suffix('\n')?;
+        let (life, count) = beat.trim_end().split_once(' ')?;
+        Some(Self { life: life.to_owned(), count: count.parse().ok()? })
+    }
+}
+
+fn definition(name: &str, uuid: &str, memory_mib: u32, parameters: &str) -> String {
     let [.., a, b] = checksum(uuid).to_be_bytes();
     format!(
         "<domain type='qemu'>
@@ -200,7 +231,7 @@ pub fn guest_xml(name: &str, uuid: &str, memory_mib: u32) -> String {
     <type arch='x86_64' machine='pc-i440fx-7.2'>hvm</type>
     <kernel>{GUEST_IN_NODE}/vmlinuz</kernel>
     <initrd>{GUEST_IN_NODE}/initrd</initrd>
-    <cmdline>console=ttyS0 quiet host={name} tick=10</cmdline>
+    <cmdline>console=ttyS0 quiet host={name} {parameters}</cmdline>
   </os>
   <features><acpi/><apic/><tcg><tb-cache unit='MiB'>32</tb-cache></tcg></features>
   <cpu mode='custom' match='exact' check='none'><model fallback='forbid'>qemu64</model></cpu>
@@ -232,6 +263,13 @@ pub fn guest_xml(name: &str, uuid: &str, memory_mib: u32) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn beats_are_found_among_other_lines_and_unfinished_ones_are_not() {
+        let console = "LABGUEST ready 1.2\r\nLABGUEST beat a-b 1\r\nx\r\n~ # LABGUEST beat a-b 2\r\nLABGUEST beat a-b 3";
+        let counts: Vec<_> = Beat::all(console).into_iter().map(|beat| (beat.life, beat.count)).collect();
+        assert_eq!(counts, [("a-b".to_owned(), 1), ("a-b".to_owned(), 2)]);
+    }
 
     #[test]
     fn guests_differ_in_name_uuid_and_mac() {

@@ -18,6 +18,7 @@ use crate::{
     config::pvcd_yaml,
     layout::{BINARIES_IN_NODE, Layout, Net, NodeNumber, ZOOKEEPER_PORT},
     options::LabOptions,
+    watchdog,
 };
 
 /// Folders whose contents on this machine the nodes must not see: its enabled units, logs, homes and service state.
@@ -149,6 +150,7 @@ pub fn build_disk(layout: &Layout, options: &LabOptions, node: NodeNumber) -> Re
     for folder in ["disk", "work", "root"] {
         fs::create_dir_all(layout.node(node).join(folder))?;
     }
+    watchdog::make(layout, node)?;
     let uuid = node.host_uuid();
     let own = [
         ("etc/machine-id", uuid.replace('-', "") + "\n"),
@@ -195,8 +197,12 @@ fn network(node: NodeNumber) -> String {
 fn hosts(options: &LabOptions) -> String {
     let mut text = format!("127.0.0.1 localhost\n{} switch\n", Net::Cluster.switch());
     for node in options.node_numbers() {
-        let _ =
-            writeln!(text, "{} {node}\n{} bmc{}", node.address(Net::Cluster), node.bmc_address(), node.get());
+        let (address, name) = (node.address(Net::Cluster), Net::Cluster.domain());
+        let _ = writeln!(text, "{address} {node} {node}.{name}");
+        for net in [Net::Storage, Net::Upstream] {
+            let _ = writeln!(text, "{} {node}.{}", node.address(net), net.domain());
+        }
+        let _ = writeln!(text, "{} bmc{}", node.bmc_address(), node.get());
     }
     text
 }
@@ -247,6 +253,10 @@ mod tests {
     #[test]
     fn every_node_and_bmc_has_a_name() {
         let text = hosts(&LabOptions::new("x", "/x").nodes(4));
-        assert!(text.contains("10.255.0.4 node4\n10.255.0.104 bmc4\n"), "{text}");
+        for line in
+            ["10.255.0.4 node4 node4.cluster.lab", "10.254.0.4 node4.storage.lab", "10.255.0.104 bmc4"]
+        {
+            assert!(text.lines().any(|l| l == line), "no {line:?} in\n{text}");
+        }
     }
 }

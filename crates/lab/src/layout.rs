@@ -104,6 +104,11 @@ impl Net {
         self.address(254)
     }
 
+    /// Its domain; `node1.cluster.lab` is node1's name on it, as migrations use it.
+    pub fn domain(self) -> String {
+        format!("{}.lab", self.name())
+    }
+
     /// An address for the primary coordinator.
     pub fn floating(self) -> Ipv4Addr {
         self.address(250)
@@ -263,6 +268,11 @@ impl Layout {
     /// What the node writes on its console, over all its power cycles.
     pub fn node_console(&self, node: NodeNumber) -> PathBuf {
         self.node(node).join("console.log")
+    }
+
+    /// The pipe that is the node's `/dev/watchdog`.
+    pub fn watchdog(&self, node: NodeNumber) -> PathBuf {
+        self.node(node).join("watchdog")
     }
 
     /// The node's disk: the overlay's upper folder.

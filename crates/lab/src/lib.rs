@@ -20,12 +20,17 @@ pub mod layout;
 pub mod network;
 pub mod node;
 pub mod options;
+pub mod probe;
+pub mod processes;
 pub mod program;
 pub mod switch;
+pub mod watchdog;
 
 pub use capsule::Lifetime;
-pub use guest::guest_xml;
+pub use guest::{Beat, beating_guest_xml, guest_xml};
 pub use lab::Lab;
 pub use node::Node;
 pub use options::{LabOptions, Timings};
+pub use probe::{Gap, Probe, Reach};
+pub use processes::{Processes, Run};
 pub use program::{Output, wait_until};

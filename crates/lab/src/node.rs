@@ -178,6 +178,13 @@ impl Node {
             .unwrap_or_default()
     }
 
+    /// What the guest called `vm` wrote on its serial console while it ran on this node; also when the node is off. Read from
+    /// outside: it disturbs nobody, however often it is asked.
+    pub fn guest_console(&self, vm: &str) -> String {
+        let file = self.layout.node_disk(self.number).join("var/log/libvirt").join(format!("{vm}.log"));
+        fs::read(file).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
+    }
+
     fn ask(&self, request: Request) -> Result<()> {
         ask(&self.layout.control(), request, REQUEST_DEADLINE)?;
         Ok(())

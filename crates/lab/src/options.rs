@@ -49,6 +49,15 @@ pub struct Timings {
     pub failed_fence: String,
 }
 
+impl Timings {
+    /// How long a node's watchdog waits for the next byte once it is armed: as long as a node may go without a keepalive,
+    /// and never less than a daemon that is merely busy needs.
+    pub fn watchdog(&self) -> Duration {
+        let silence_s = u64::from(self.keepalive_interval_s) * u64::from(self.suicide_intervals);
+        Duration::from_secs(silence_s.max(5))
+    }
+}
+
 impl Default for Timings {
     fn default() -> Self {
         Self {
@@ -72,7 +81,7 @@ impl LabOptions {
             executable,
             daemon: true,
             timings: Timings::default(),
-            enable_networking: false,
+            enable_networking: true,
             console_log_lines: 1000,
             boot_deadline: Duration::from_mins(2),
         }
@@ -82,6 +91,13 @@ impl LabOptions {
     #[must_use]
     pub fn nodes(mut self, nodes: u8) -> Self {
         self.nodes = nodes;
+        self
+    }
+
+    /// The same with these intervals and fence actions.
+    #[must_use]
+    pub fn timings(mut self, timings: Timings) -> Self {
+        self.timings = timings;
         self
     }
 

@@ -32,6 +32,7 @@ use crate::{
     layout::{Layout, NodeNumber},
     network,
     program::{command, run, wait_until},
+    watchdog::{self, Watchdog},
 };
 
 const POWER_DEADLINE: Duration = Duration::from_secs(20);
@@ -91,6 +92,9 @@ pub fn run_switch(layout: &Layout, bound: bool) -> Result<()> {
         slots: options.node_numbers().map(|node| (node, Mutex::default())).collect(),
         dropped: Mutex::default(),
     });
+    for node in options.node_numbers() {
+        switch.watch_over(node, options.timings.watchdog())?;
+    }
     let listener = UnixListener::bind(layout.control()).context("could not listen on the control socket")?;
     for stream in listener.incoming() {
         let (switch, stream) = (Arc::clone(&switch), stream?);
@@ -242,6 +246,32 @@ impl Switch {
         }
         self.power_off(node, slot)?;
         self.power_on(node, slot)
+    }
+
+    /// Resets a node whose watchdog was armed and then not fed for `time`, as the hardware would.
+    fn watch_over(self: &Arc<Self>, node: NodeNumber, time: Duration) -> Result<()> {
+        let mut watchdog = Watchdog::open(&self.layout, node, time)?;
+        let switch = Arc::clone(self);
+        thread::spawn(move || {
+            loop {
+                let life = || locked(&switch.slots[&node]).life;
+                let seen = watchdog.wait_until_hungry(life).and_then(|armed_in| {
+                    let slot = &mut *locked(&switch.slots[&node]);
+                    if slot.life != armed_in || !switch.is_on(node) {
+                        return Ok(());
+                    }
+                    let console = OpenOptions::new().append(true).open(switch.layout.node_console(node))?;
+                    writeln!(&console, "{}", watchdog::EXPIRED_LINE)?;
+                    eprintln!("{node}: its watchdog was not fed");
+                    switch.reset(node, slot)
+                });
+                if let Err(e) = seen {
+                    eprintln!("the watchdog of {node}: {e:#}");
+                    thread::sleep(Duration::from_secs(1));
+                }
+            }
+        });
+        Ok(())
     }
 
     fn soft_off(&self, node: NodeNumber) -> Result<()> {

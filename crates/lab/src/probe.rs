@@ -1,0 +1,232 @@
+//! Probes an address with ICMP echo requests at a steady pace and tells how long it did not answer.
+//! Never counts a late answer as a lost one: what is asked is whether somebody was there when the request arrived.
+
+use std::{
+    io::Read,
+    net::{IpAddr, SocketAddr},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU16, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+
+use crate::lab::Lab;
+
+/// How long answers are waited for after the last request.
+const LATEST: Duration = Duration::from_millis(500);
+const LENGTH: usize = 16;
+/// Tells probes of one process apart.
+static NEXT_ID: AtomicU16 = AtomicU16::new(1);
+
+/// A time without an answer: from the last request that was answered to the next one that was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Gap {
+    /// When the last answered request was sent; of the first of all if none was answered before.
+    pub began: Instant,
+    /// How long until the next answered request was sent, or the last of all.
+    pub length: Duration,
+}
+
+/// What a probe saw.
+#[derive(Clone, Debug)]
+pub struct Reach {
+    /// How many requests were sent, or would have been, had there been a way to the address.
+    pub sent: usize,
+    /// How many were answered.
+    pub answered: usize,
+    /// The times without an answer, in order.
+    pub gaps: Vec<Gap>,
+}
+
+impl Reach {
+    /// The longest time without an answer; zero if all were answered.
+    pub fn longest_gap(&self) -> Duration {
+        self.gaps.iter().map(|gap| gap.length).max().unwrap_or_default()
+    }
+
+    fn of(requests: &[Request]) -> Self {
+        let mut gaps = Vec::new();
+        let mut heard = requests.first().map(|request| request.sent);
+        let mut silent = false;
+        for (index, request) in requests.iter().enumerate() {
+            let unheard_to_the_end = !request.answered && index + 1 == requests.len();
+            if silent && request.answered || unheard_to_the_end {
+                let began = heard.unwrap_or(request.sent);
+                gaps.push(Gap { began, length: request.sent - began });
+            }
+            silent = !request.answered;
+            if request.answered {
+                heard = Some(request.sent);
+            }
+        }
+        let answered = requests.iter().filter(|request| request.answered).count();
+        Self { sent: requests.len(), answered, gaps }
+    }
+}
+
+struct Request {
+    sent: Instant,
+    answered: bool,
+}
+
+/// A probe at work, on a thread of its own.
+pub struct Probe {
+    stop: Arc<AtomicBool>,
+    thread: JoinHandle<Result<Reach>>,
+}
+
+impl Probe {
+    /// Probes `address` from the lab's switch, once every `interval`.
+    pub fn start(lab: &Lab, address: IpAddr, interval: Duration) -> Result<Self> {
+        // A socket stays in the network that it was opened in.
+        let socket = lab.in_switch_network(|| open(address))??;
+        Self::over(socket, address, interval)
+    }
+
+    fn over(socket: Socket, address: IpAddr, interval: Duration) -> Result<Self> {
+        let (stop, id) = (Arc::<AtomicBool>::default(), NEXT_ID.fetch_add(1, Ordering::Relaxed));
+        let ended = Arc::clone(&stop);
+        let thread = thread::Builder::new()
+            .name(format!("probe {address}"))
+            .spawn(move || probe(&socket, address, interval, id, &ended))?;
+        Ok(Self { stop, thread })
+    }
+
+    /// Ends it; what it saw.
+    pub fn finish(self) -> Result<Reach> {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    }
+}
+
+fn open(address: IpAddr) -> Result<Socket> {
+    let socket = match address {
+        IpAddr::V4(_) => Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::ICMPV4)),
+        IpAddr::V6(_) => Socket::new(Domain::IPV6, Type::RAW, Some(Protocol::ICMPV6)),
+    };
+    let socket = socket.context("could not open a raw socket")?;
+    socket.set_nonblocking(true)?;
+    Ok(socket)
+}
+
+fn probe(socket: &Socket, address: IpAddr, interval: Duration, id: u16, stop: &AtomicBool) -> Result<Reach> {
+    let to = SockAddr::from(SocketAddr::new(address, 0));
+    let mut requests: Vec<Request> = Vec::new();
+    let mut next = Instant::now();
+    let mut end = None;
+    loop {
+        let now = Instant::now();
+        if end.is_none() && stop.load(Ordering::Relaxed) {
+            end = Some(now + LATEST);
+        }
+        match end {
+            Some(end) if now >= end || requests.iter().all(|request| request.answered) => break,
+            None if now >= next => {
+                // No route or no neighbour is an address that does not answer.
+                let _ = socket.send_to(&echo_request(address, id, requests.len()), &to);
+                requests.push(Request { sent: now, answered: false });
+                // A probe that was late itself does not make up for it with a burst.
+                next = (next + interval).max(now);
+                continue;
+            }
+            _ => {}
+        }
+        let until = end.unwrap_or(next).saturating_duration_since(Instant::now());
+        match poll(&mut [PollFd::new(socket, PollFlags::IN)], Some(&Timespec::try_from(until)?)) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(e) => return Err(e).context("poll"),
+        }
+        let mut packet = [0; 512];
+        while let Ok(length) = (&*socket).read(&mut packet) {
+            if let Some(index) = answered(address, id, &packet[..length])
+                && let Some(request) = requests.get_mut(index)
+            {
+                request.answered = true;
+            }
+        }
+    }
+    if requests.is_empty() {
+        bail!("the probe of {address} was stopped before it began");
+    }
+    Ok(Reach::of(&requests))
+}
+
+/// Type, code, checksum, identifier, sequence number, then the request's whole number: the sequence number starts over.
+fn echo_request(address: IpAddr, id: u16, index: usize) -> [u8; LENGTH] {
+    let mut packet = [0; LENGTH];
+    packet[0] = if address.is_ipv4() { 8 } else { 128 };
+    packet[4..6].copy_from_slice(&id.to_be_bytes());
+    packet[6..8].copy_from_slice(&(index as u64).to_be_bytes()[6..]);
+    packet[8..].copy_from_slice(&(index as u64).to_be_bytes());
+    if address.is_ipv4() {
+        // For IPv6 the kernel does it.
+        let sum = checksum(&packet);
+        packet[2..4].copy_from_slice(&sum.to_be_bytes());
+    }
+    packet
+}
+
+/// RFC 1071.
+fn checksum(packet: &[u8]) -> u16 {
+    let mut sum: u32 =
+        packet.chunks_exact(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]]))).sum();
+    while sum > 0xffff {
+        sum = (sum >> 16) + (sum & 0xffff);
+    }
+    !u16::try_from(sum).unwrap_or(u16::MAX)
+}
+
+/// The number of the request that `packet` answers, if it is an answer to this probe.
+fn answered(address: IpAddr, id: u16, packet: &[u8]) -> Option<usize> {
+    let (reply, message) = match address {
+        // With IPv4, a raw socket delivers the header too.
+        IpAddr::V4(_) => (0, packet.get(usize::from(packet.first()? & 15) * 4..)?),
+        IpAddr::V6(_) => (129, packet),
+    };
+    let ours = message.first() == Some(&reply) && message.get(4..6) == Some(&id.to_be_bytes()[..]);
+    let index: [u8; 8] = message.get(8..LENGTH)?.try_into().ok()?;
+    ours.then(|| usize::try_from(u64::from_be_bytes(index)).ok())?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn requests(answered: &str) -> Vec<Request> {
+        let zero = Instant::now();
+        let at = |n: usize| zero + Duration::from_millis(n.try_into().unwrap());
+        answered.chars().enumerate().map(|(n, c)| Request { sent: at(n), answered: c == '+' }).collect()
+    }
+
+    #[test]
+    fn gaps_last_from_answer_to_answer() {
+        let gaps = |answered: &str| -> Vec<u128> {
+            Reach::of(&requests(answered)).gaps.iter().map(|gap| gap.length.as_millis()).collect()
+        };
+        assert_eq!(gaps("+++++"), Vec::<u128>::new());
+        assert_eq!(gaps("++--+"), [3]);
+        assert_eq!(gaps("-+-++--"), [1, 2, 2]);
+        assert_eq!(gaps("----"), [3]);
+        assert_eq!(gaps("++-"), [1]);
+        assert_eq!(Reach::of(&requests("++--+-+")).longest_gap().as_millis(), 3);
+    }
+
+    #[test]
+    fn an_address_of_this_machine_answers_and_an_unused_one_does_not() {
+        for (address, answers) in [("127.0.0.1", true), ("240.0.0.1", false)] {
+            let address: IpAddr = address.parse().unwrap();
+            let probe = Probe::over(open(address).unwrap(), address, Duration::from_millis(1)).unwrap();
+            thread::sleep(Duration::from_millis(200));
+            let reach = probe.finish().unwrap();
+            assert!(reach.sent > 10, "{reach:?}");
+            assert_eq!(reach.answered, if answers { reach.sent } else { 0 }, "{address}: {reach:?}");
+            assert_eq!(reach.gaps.is_empty(), answers, "{address}: {reach:?}");
+        }
+    }
+}

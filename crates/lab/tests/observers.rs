@@ -1,0 +1,82 @@
+//! The lab's observers and its watchdogs, without pvcd: what the tests of high availability rest on must itself be true.
+#![allow(clippy::unwrap_used, reason = "a test's helpers fail like the test")]
+
+use std::{
+    net::IpAddr,
+    time::{Duration, Instant},
+};
+
+use pvc_lab::{Beat, Lab, LabOptions, Node, Probe, Processes, beating_guest_xml, wait_until, watchdog};
+
+const SOON: Duration = Duration::from_mins(2);
+const UUID: &str = "0b5e0000-0000-4000-8000-000000000001";
+const MILLISECOND: Duration = Duration::from_millis(1);
+
+fn up(name: &str, nodes: u8) -> Lab {
+    let options = LabOptions::new(name, env!("CARGO_BIN_EXE_pvc-lab")).nodes(nodes).without_daemon();
+    Lab::up(options).unwrap_or_else(|e| panic!("{e:?}"))
+}
+
+fn beats(node: &Node) -> Vec<Beat> {
+    Beat::all(&node.guest_console("guest"))
+}
+
+#[test]
+fn a_live_migration_is_one_life_of_the_guest_on_two_nodes_in_turn() {
+    let lab = up("t-observers", 2);
+    let (one, two) = (lab.node("node1"), lab.node("node2"));
+    let processes = Processes::record(&lab).unwrap();
+    one.write_file("/root/guest.xml", beating_guest_xml("guest", UUID, 96).as_bytes()).unwrap();
+    one.run(&["/usr/bin/virsh", "-q", "create", "/root/guest.xml"], SOON).unwrap();
+    let address = || {
+        let console = one.guest_console("guest");
+        let (_, rest) = console.split_once("LABGUEST address ")?;
+        rest.split(['/', ' ']).next()?.parse::<IpAddr>().ok()
+    };
+    wait_until("the guest's address", SOON, || address().is_some() && beats(&one).len() > 5).unwrap();
+    assert_eq!(processes.where_is(UUID), ["node1"]);
+
+    let probe = Probe::start(&lab, address().unwrap(), MILLISECOND).unwrap();
+    let to = "qemu+tcp://node2.cluster.lab/system";
+    one.run(&["/usr/bin/virsh", "-q", "migrate", "--live", "--p2p", "guest", to], SOON).unwrap();
+    wait_until("the guest to go on", SOON, || beats(&two).len() > 5).unwrap();
+    let reach = probe.finish().unwrap();
+    let pause = reach.longest_gap();
+    assert!(pause > 5 * MILLISECOND && pause < Duration::from_secs(10), "{reach:?}");
+
+    wait_until("the source's process to be gone", SOON, || processes.where_is(UUID) == ["node2"]).unwrap();
+    let runs = processes.of(UUID);
+    assert_eq!(runs.iter().map(|run| run.node.as_str()).collect::<Vec<_>>(), ["node1", "node2"]);
+    let (before, after) = (beats(&one), beats(&two));
+    let (last, first) = (before.last().unwrap(), after.first().unwrap());
+    assert_eq!(last.life, first.life, "the guest started over");
+    assert!(first.count > last.count, "{first:?} came after {last:?}");
+}
+
+#[test]
+fn a_node_that_armed_its_watchdog_is_reset_when_it_stops_feeding_it_and_not_when_it_disarmed_it() {
+    let lab = up("t-watchdog", 1);
+    let node = lab.node("node1");
+    let boot = node.boot_id().unwrap();
+    let write = |bytes: &str| {
+        node.run(&["/bin/sh", "-c", &format!("printf {bytes} > /dev/watchdog")], SOON).unwrap();
+    };
+    write("x");
+    write("V");
+    let disarmed = Instant::now();
+    wait_until("the time of the watchdog", SOON, || disarmed.elapsed() > Duration::from_secs(7)).unwrap();
+    assert_eq!(node.boot_id().unwrap(), boot, "a disarmed watchdog reset its node");
+
+    write("x");
+    let armed = Instant::now();
+    // A frozen node cannot feed it, which is what it is for.
+    node.pause().unwrap();
+    wait_until("a new boot", SOON, || node.boot_id().is_ok_and(|now| now != boot)).unwrap();
+    assert!(armed.elapsed() > Duration::from_secs(5), "reset after {:?}", armed.elapsed());
+    assert!(node.console().contains(watchdog::EXPIRED_LINE));
+    // Power off disarms it.
+    let boot = node.boot_id().unwrap();
+    let up_again = Instant::now();
+    wait_until("the time of the watchdog", SOON, || up_again.elapsed() > Duration::from_secs(7)).unwrap();
+    assert_eq!(node.boot_id().unwrap(), boot, "it expired twice");
+}
