@@ -193,6 +193,8 @@ pub struct Ipmi {
     pub user: String,
     /// `pass`.
     pub pass: Secret,
+    /// `cipher_suite`: the only one that this node uses with the other nodes' BMCs. Optional; 3, then 17, if absent.
+    pub cipher_suite: Option<u8>,
 }
 
 /// `system.configuration.directories`. They need not exist yet.

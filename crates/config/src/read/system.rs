@@ -19,6 +19,8 @@ const KEEPALIVE_S: std::ops::RangeInclusive<u32> = 1..=3600;
 const INTERVALS: std::ops::RangeInclusive<u32> = 0..=10_000;
 /// No console log of more lines fits in a ZooKeeper key.
 const CONSOLE_LOG_LINES: std::ops::RangeInclusive<u32> = 0..=1_000_000;
+/// The numbers that IPMI 2.0 gives to cipher suites (table 22-20), without 0, which is no protection at all.
+const CIPHER_SUITES: std::ops::RangeInclusive<u32> = 1..=17;
 /// IPMI 2.0's longest password.
 const IPMI_PASSWORD_BYTES: usize = 20;
 
@@ -160,7 +162,10 @@ fn ipmi(walk: &mut Walk<'_>, fencing: &Section) -> Result<Ipmi, Told> {
         let diagnostic = Diagnostic { help: vec![help], ..walk.about(Severity::Warning, &pass.at, problem) };
         walk.tell(diagnostic);
     }
-    Ok(Ipmi { host: host?.value, user: user?.value, pass: pass?.value })
+    let cipher_suite =
+        walk.optional(&ipmi, "cipher_suite", &kind::whole(CIPHER_SUITES, " (IPMI cipher suite)"));
+    let cipher_suite = cipher_suite.map(|found| found.and_then(|found| u8::try_from(found.value).ok()));
+    Ok(Ipmi { host: host?.value, user: user?.value, pass: pass?.value, cipher_suite: cipher_suite? })
 }
 
 fn directories(walk: &mut Walk<'_>, configuration: &Section) -> [Read<PathBuf>; 3] {

@@ -51,7 +51,7 @@ fn the_manuals_example_is_accepted_without_a_word() {
         (FenceAction::Migrate, FenceAction::Nothing)
     );
     assert_eq!((config.ipmi.host.as_str(), config.ipmi.user.as_str()), ("pvc-hv1-lom", "admin"));
-    assert_eq!(config.ipmi.pass.reveal(), "Passw0rd");
+    assert_eq!((config.ipmi.pass.reveal(), config.ipmi.cipher_suite), ("Passw0rd", None));
     assert_eq!(config.target_selector, Selector::Mem);
     assert_eq!(config.directories.console_log, Path::new("/var/log/libvirt"));
     assert!(config.logging.file && config.logging.stdout && config.logging.keepalive_storage_details);
@@ -131,6 +131,12 @@ fn passwords_are_taken_as_they_are_written() {
         let config = accepted(&edited("pass: Passw0rd", &format!("pass: {written}")));
         assert_eq!(config.ipmi.pass.reveal(), meant, "{written}");
     }
+}
+
+#[test]
+fn a_cipher_suite_may_be_named() {
+    let config = accepted(&edited("pass: Passw0rd", "pass: Passw0rd\n        cipher_suite: 17"));
+    assert_eq!(config.ipmi.cipher_suite, Some(17));
 }
 
 #[test]

@@ -103,6 +103,16 @@ fn each_kind_of_value_below_system_and_networks_refuses_what_it_cannot_be() {
             &["47:9 error system.fencing.ipmi.pass must be a single value"],
         ),
         (
+            "pass: Passw0rd",
+            "pass: Passw0rd\n        cipher_suite: 0",
+            &["48:23 error system.fencing.ipmi.cipher_suite cannot be 0"],
+        ),
+        (
+            "pass: Passw0rd",
+            "pass: Passw0rd\n        cipher_suite: 18",
+            &["48:23 error system.fencing.ipmi.cipher_suite is too large"],
+        ),
+        (
             "target_selector: mem",
             "target_selector: cpus",
             &["49:24 error system.migration.target_selector is not one of the words allowed"],
