@@ -16,6 +16,7 @@ use pvc_core::{
     model::{ClusterView, DomainState, Explanation, FlushProgress, Moment, NodeName, Vm, VmId},
     plan::{
         flush::{Facts, Limits, Next, Past, Plan, Step, change, plan},
+        liveness::Liveness,
         placement::Selector,
     },
 };
@@ -30,8 +31,11 @@ use tracing::{debug, info, warn};
 use super::Active;
 use crate::sizes::VmSizes;
 
-/// How often a flush is looked at though nothing seems to have changed.
-const SAFETY_NET: Duration = Duration::from_secs(5);
+/// How often it is looked at though nothing seems to have changed; silence is the absence of signals.
+const TICK: Duration = Duration::from_secs(1);
+
+/// Keepalives that a node may miss before it is given no VMs.
+const MISSED: u32 = 3;
 
 /// The pause after a failure.
 const RETRY: Duration = Duration::from_secs(1);
@@ -41,9 +45,6 @@ const STEPS_A_ROUND: usize = 64;
 
 /// How long the mirror may take to show what this node wrote.
 const CATCH_UP_WITHIN: Duration = Duration::from_secs(10);
-
-/// Which nodes are silent now, as this node measures it.
-pub type Silent = Arc<dyn Fn() -> BTreeSet<NodeName> + Send + Sync>;
 
 /// What it stands on.
 pub struct Parts {
@@ -57,8 +58,8 @@ pub struct Parts {
     pub active: Option<watch::Receiver<Active>>,
     /// The configured `target_selector`.
     pub selector: Selector,
-    /// Which nodes get no VMs because nothing is heard of them.
-    pub silent: Silent,
+    /// How often each node says that it lives.
+    pub keepalive: Duration,
 }
 
 /// The running reconciler. It ends when this is dropped; what it has wished goes on.
@@ -73,6 +74,7 @@ impl Flush {
         let state = State {
             parts,
             sizes,
+            liveness: Liveness::default(),
             past: Past::default(),
             began: None,
             progress: None,
@@ -92,6 +94,7 @@ impl Drop for Flush {
 struct State {
     parts: Parts,
     sizes: VmSizes,
+    liveness: Liveness,
     past: Past,
     /// The wish that is being carried out, and since when.
     began: Option<(DomainState, Instant)>,
@@ -115,18 +118,12 @@ impl State {
         self.take_over().await;
         loop {
             views.borrow_and_update();
-            let again = self.look().await;
-            let changed = views.changed();
-            match again {
-                None => {
-                    if changed.await.is_err() {
-                        return;
-                    }
-                }
-                Some(at) => tokio::select! {
-                    changed = changed => if changed.is_err() { return },
-                    () = sleep_until(at.min(Instant::now() + SAFETY_NET)) => {}
-                },
+            self.liveness.observe(&self.parts.mirror.view(), self.parts.mirror.synced(), self.now());
+            let tick = Instant::now() + TICK;
+            let again = self.look().await.map_or(tick, |at| at.min(tick));
+            tokio::select! {
+                changed = views.changed() => if changed.is_err() { return },
+                () = sleep_until(again) => {}
             }
         }
     }
@@ -148,7 +145,7 @@ impl State {
         }
     }
 
-    /// Does what there is to do now; answers when to look again at the latest, if anything is wished.
+    /// Does what there is to do now; answers when to look again at the latest, if that is known.
     async fn look(&mut self) -> Option<Instant> {
         for _ in 0..STEPS_A_ROUND {
             let view = self.parts.mirror.view();
@@ -172,7 +169,7 @@ impl State {
                     let doing = format!("waiting to complete the {wish}");
                     self.explain(Some(Said { doing, because: plan.why, error: None })).await;
                     let until = until.map(|moment| self.origin + moment.0);
-                    return Some(until.unwrap_or_else(|| Instant::now() + SAFETY_NET));
+                    return until;
                 }
                 Next::Do(step) => match self.apply(&step, &view, &plan.why).await {
                     Ok(()) => {}
@@ -202,7 +199,9 @@ impl State {
         let sizes = self.sizes.of(view, &concerned).await?;
         let active = self.parts.active.as_ref().and_then(|active| active.borrow().clone());
         let running: Option<BTreeSet<VmId>> = active.map(|active| active.keys().copied().collect());
-        let silent = (self.parts.silent)();
+        let limit = self.parts.keepalive * MISSED;
+        let is_silent = |node: &&NodeName| self.liveness.silence(node, self.now()) > limit;
+        let silent: BTreeSet<NodeName> = view.nodes.keys().filter(is_silent).cloned().collect();
         Ok(plan(&Facts {
             me,
             view,
