@@ -42,7 +42,15 @@ pub(crate) enum Command {
         #[arg(short, long)]
         yes: bool,
     },
-    /// Look at nodes.
+    /// The cluster on one screen: what is wrong first.
+    Status,
+    /// Maintenance mode: while it is on, nobody is fenced and no watchdog is armed. Without a word, show it.
+    Maintenance {
+        /// Turn it on or off.
+        #[arg(value_enum)]
+        switch: Option<Switch>,
+    },
+    /// Work with nodes.
     #[command(subcommand)]
     Node(Node),
     /// Work with virtual machines.
@@ -53,6 +61,13 @@ pub(crate) enum Command {
         /// The shell.
         shell: Shell,
     },
+}
+
+/// On or off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Switch {
+    On,
+    Off,
 }
 
 #[derive(Debug, Subcommand)]
@@ -71,6 +86,66 @@ pub(crate) enum Node {
         /// The node.
         node: String,
     },
+    /// Send a node's VMs away; it takes none afterwards.
+    Flush(Follow),
+    /// Let a node take VMs, first those that were sent away from it.
+    #[command(visible_alias = "unflush")]
+    Ready(Follow),
+    /// Make a coordinator primary.
+    Primary(Handover),
+    /// Have a coordinator stop being primary; another one is elected.
+    Secondary(Handover),
+    /// Have a node fenced now, heard of or not: its power is cut, its VMs are started elsewhere.
+    Fence(Death),
+    /// Say that a node is dead, where its power cannot be cut: its VMs are started elsewhere.
+    ConfirmDead {
+        #[command(flatten)]
+        death: Death,
+        /// How long to listen whether it lives.
+        #[arg(long, default_value = "6", value_parser = seconds, value_name = "SECONDS", hide = true)]
+        listen: Duration,
+    },
+    /// Say why a node is in the state it is in.
+    Explain {
+        /// The node.
+        node: String,
+    },
+}
+
+/// A wish about a node that takes its time.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Follow {
+    /// Wait until it is done, and show how it goes.
+    #[arg(short, long)]
+    pub(crate) wait: bool,
+    /// How long to wait at most.
+    #[arg(long, default_value = "3600", requires = "wait", value_parser = seconds, value_name = "SECONDS")]
+    pub(crate) within: Duration,
+    /// The node.
+    pub(crate) node: String,
+}
+
+/// A wish about who is primary.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Handover {
+    /// How long to wait until it is so.
+    #[arg(long, default_value = "30", value_parser = seconds, value_name = "SECONDS")]
+    pub(crate) wait: Duration,
+    /// Return when the wish is written.
+    #[arg(long, conflicts_with = "wait")]
+    pub(crate) no_wait: bool,
+    /// The coordinator.
+    pub(crate) node: String,
+}
+
+/// A node that is or is to be dead.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Death {
+    /// Do not ask.
+    #[arg(short, long)]
+    pub(crate) yes: bool,
+    #[command(flatten)]
+    pub(crate) follow: Follow,
 }
 
 #[derive(Debug, Subcommand)]
@@ -80,9 +155,10 @@ pub(crate) enum Vm {
         /// The node that shall run it; without it, the selector chooses.
         #[arg(short, long, value_name = "NODE")]
         target: Option<String>,
-        /// How a node is chosen: least memory or vCPUs allocated, least load, fewest VMs.
-        #[arg(short, long, default_value_t, value_parser = selector)]
-        selector: Selector,
+        /// How a node is chosen: least memory or vCPUs allocated, least load, fewest VMs [default: as pvcd.yaml says, else
+        /// mem].
+        #[arg(short, long, value_parser = selector)]
+        selector: Option<Selector>,
         /// The definition; `-` reads standard input.
         file: PathBuf,
     },
@@ -106,6 +182,18 @@ pub(crate) enum Vm {
     Shutdown(Wish),
     /// Shut a VM down and start it again.
     Restart(Wish),
+    /// Move a running VM to another node and remember where it came from.
+    Migrate(Migrate),
+    /// Return a migrated VM to the node it came from.
+    Unmigrate {
+        /// Also to a node that takes no VMs.
+        #[arg(short, long)]
+        force: bool,
+        #[command(flatten)]
+        wish: Wish,
+    },
+    /// Move a VM to another node for good, running or not.
+    Move(Migrate),
     /// List VMs.
     List(List),
     /// Show one VM.
@@ -151,6 +239,22 @@ pub(crate) struct Wish {
     pub(crate) no_wait: bool,
     #[command(flatten)]
     pub(crate) vm: VmRef,
+}
+
+/// Where a VM shall go.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Migrate {
+    /// The node that shall run it; without it, the selector chooses.
+    #[arg(short, long, value_name = "NODE")]
+    pub(crate) target: Option<String>,
+    /// How a node is chosen: least memory or vCPUs allocated, least load, fewest VMs [default: as pvcd.yaml says, else mem].
+    #[arg(short, long, value_parser = selector, conflicts_with = "target")]
+    pub(crate) selector: Option<Selector>,
+    /// Also if it was migrated before, and to a node that takes no VMs.
+    #[arg(short, long)]
+    pub(crate) force: bool,
+    #[command(flatten)]
+    pub(crate) wish: Wish,
 }
 
 #[derive(Debug, ClapArgs)]
@@ -215,6 +319,11 @@ mod tests {
             "pvc vm define -s memory x.xml",
             "pvc --format xml vm list",
             "pvc vm list web[",
+            "pvc vm migrate -t hv2 -s mem web1",
+            "pvc vm migrate --wait 5 --no-wait web1",
+            "pvc node flush --within 5 hv1",
+            "pvc node primary --wait 5 --no-wait hv1",
+            "pvc maintenance maybe",
         ] {
             assert!(Args::try_parse_from(line.split(' ')).is_err(), "{line}");
         }

@@ -1,7 +1,12 @@
 //! The commands, one module a subject.
 
+mod confirm;
 mod init;
+mod maintenance;
 mod node;
+mod status;
+#[cfg(test)]
+mod testing;
 mod vm;
 
 use std::io::Write as _;
@@ -34,6 +39,8 @@ pub(crate) async fn run(args: Args, out: &Out) -> Result<(), Failure> {
 async fn dispatch(command: Command, cluster: &Connection, out: &Out) -> Result<(), Failure> {
     match command {
         Command::Init { yes: _ } => init::init(cluster, out).await,
+        Command::Status => status::status(cluster, out).await,
+        Command::Maintenance { switch } => maintenance::maintenance(cluster, out, switch).await,
         Command::Node(command) => node::run(command, cluster, out).await,
         Command::Vm(command) => vm::run(command, cluster, out).await,
         Command::Completions { .. } => Ok(()),

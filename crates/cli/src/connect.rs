@@ -2,6 +2,7 @@
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
+use pvc_core::plan::placement::Selector;
 use pvc_store::{
     Store,
     zookeeper::{Options, ZooKeeperStore},
@@ -38,13 +39,23 @@ impl Connection {
     }
 }
 
+fn config_file() -> PathBuf {
+    std::env::var_os("PVCD_CONFIG_FILE").map_or_else(|| PathBuf::from(DEFAULT_CONFIG), PathBuf::from)
+}
+
+/// How a node is chosen: as given on the command line, else as this machine's configuration says (if there is one, and it is
+/// in order), else by memory.
+pub(crate) fn selector(given: Option<Selector>) -> Selector {
+    let configured = || Some(pvc_config::load(&config_file()).config?.target_selector);
+    given.or_else(configured).unwrap_or_default()
+}
+
 /// The servers given on the command line or in the environment, else those of the node's configuration.
 pub(crate) fn addresses(given: Option<&str>) -> Result<Addresses, Failure> {
     if let Some(connect) = given.map(str::trim).filter(|text| !text.is_empty()) {
         return Ok(Addresses { connect: connect.to_owned(), source_of: "-z or PVC_ZOOKEEPER".into() });
     }
-    let file =
-        std::env::var_os("PVCD_CONFIG_FILE").map_or_else(|| PathBuf::from(DEFAULT_CONFIG), PathBuf::from);
+    let file = config_file();
     let shown = file.display().to_string();
     let text = std::fs::read_to_string(&file)
         .map_err(|e| Failure::NoAddress(format!("{shown} cannot be read: {e}")))?;

@@ -6,13 +6,15 @@ use std::{
 };
 
 use pvc_core::{
-    command::{Refusal, RefusalKind, Roster, find},
+    command::{self, Refusal, RefusalKind, Roster, find},
     model::{DaemonState, Entry, Node, NodeName, Problem, Vm, VmId},
 };
 use pvc_store::{
     Children, Store,
-    schema::{node, vm},
+    schema::{maintenance, node, vm},
 };
+
+mod view;
 
 use crate::{connect::Connection, failure::Failure};
 
@@ -25,6 +27,8 @@ pub(crate) struct Nodes {
     pub(crate) bad: Vec<(String, Vec<Problem>)>,
     /// When they were read, by this machine's clock.
     now_unix_s: u64,
+    /// Whether maintenance is on.
+    pub(crate) maintenance: bool,
 }
 
 /// Who reports to be running a VM.
@@ -83,6 +87,11 @@ impl Nodes {
         (expected && silence > SUSPICIOUS_S).then_some(silence)
     }
 
+    /// A line above everything, if something about the whole cluster is out of the ordinary.
+    pub(crate) fn banner(&self) -> String {
+        if self.maintenance { format!("! {}\n", command::cluster::MAINTENANCE) } else { String::new() }
+    }
+
     /// A line about each node that is silent.
     pub(crate) fn silences(&self) -> Vec<String> {
         let line = |node: &Node| {
@@ -136,8 +145,9 @@ impl Connection {
     pub(crate) async fn nodes(&self) -> Result<Nodes, Failure> {
         let mut children = self.children(node::ROOT).await?;
         children.sort_unstable();
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let mut nodes = Nodes { now_unix_s: now.as_secs(), ..Nodes::default() };
+        let mut nodes = Nodes { now_unix_s: now_unix_s(), ..Nodes::default() };
+        let switch = self.store.get(maintenance::MAINTENANCE).await?;
+        nodes.maintenance = maintenance::decode(switch.as_ref()).0;
         let mut names: Vec<NodeName> = Vec::with_capacity(children.len());
         for child in children {
             match child.parse() {
@@ -214,6 +224,11 @@ impl Connection {
     pub(crate) async fn xml(&self, id: VmId) -> Result<Option<String>, Failure> {
         Ok(vm::read_xml(self.store(), id).await?.map(|(xml, _)| xml))
     }
+}
+
+/// This machine's clock.
+pub(crate) fn now_unix_s() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
 /// A VM that was there a moment ago.

@@ -1,6 +1,12 @@
-//! `pvc node …`: what the nodes' daemons say of themselves.
+//! `pvc node …`: what the nodes' daemons say of themselves, and what is asked of them.
 
-use pvc_core::model::{Node, Problem};
+mod dead;
+mod explain;
+#[cfg(test)]
+mod tests;
+mod wish;
+
+use pvc_core::model::Problem;
 use serde::Serialize;
 
 use crate::{
@@ -15,15 +21,23 @@ use crate::{
 };
 
 pub(super) async fn run(command: args::Node, cluster: &Connection, out: &Out) -> Result<(), Failure> {
-    let mut nodes = cluster.nodes().await?;
+    use args::Node;
     match command {
-        args::Node::List { limit } => {
+        Node::List { limit } => {
+            let mut nodes = cluster.nodes().await?;
             let shown = |name: &str| limit.as_ref().is_none_or(|l| l.is_match(name));
             nodes.good.retain(|node| shown(node.name.as_str()));
             nodes.bad.retain(|(name, _)| shown(name));
             list(&nodes, out)
         }
-        args::Node::Info { long, node } => info(nodes.find(&node)?, long, out),
+        Node::Info { long, node } => info(cluster.nodes().await?.find(&node)?, long, out),
+        Node::Flush(follow) => wish::domain_state(cluster, out, wish::Kind::Flush, &follow).await,
+        Node::Ready(follow) => wish::domain_state(cluster, out, wish::Kind::Ready, &follow).await,
+        Node::Primary(handover) => wish::primary(cluster, out, &handover).await,
+        Node::Secondary(handover) => wish::secondary(cluster, out, &handover).await,
+        Node::Fence(death) => dead::fence(cluster, out, &death).await,
+        Node::ConfirmDead { death, listen } => dead::confirm(cluster, out, &death, listen).await,
+        Node::Explain { node } => explain::explain(cluster, out, &node).await,
     }
 }
 
@@ -76,7 +90,7 @@ enum AnyJson<'a> {
     Bad(BadJson<'a>),
 }
 
-fn json(node: &Node) -> NodeJson<'_> {
+fn json(node: &pvc_core::model::Node) -> NodeJson<'_> {
     let (machine, report) = (node.static_data.as_ref(), &node.report);
     NodeJson {
         name: node.name.as_str(),
@@ -130,6 +144,7 @@ fn list(nodes: &Nodes, out: &Out) -> Result<(), Failure> {
         let unknown = std::iter::repeat_n(Cell::state("?"), HEADER.len() - 1);
         rows.push(std::iter::once(Cell::from(name)).chain(unknown).collect());
     }
+    out.write(&nodes.banner())?;
     out.write(&table(&HEADER, &rows, out.colour()))?;
     for silence in nodes.silences() {
         out.write(&format!("{silence}\n"))?;
@@ -140,7 +155,7 @@ fn list(nodes: &Nodes, out: &Out) -> Result<(), Failure> {
     Ok(())
 }
 
-fn row(node: &Node) -> Vec<Cell> {
+fn row(node: &pvc_core::model::Node) -> Vec<Cell> {
     let report = &node.report;
     let cpus = node.static_data.as_ref().map_or_else(|| "?".to_owned(), |m| m.cpu_count.to_string());
     vec![
@@ -159,7 +174,7 @@ fn row(node: &Node) -> Vec<Cell> {
     ]
 }
 
-fn info(node: &Node, long: bool, out: &Out) -> Result<(), Failure> {
+fn info(node: &pvc_core::model::Node, long: bool, out: &Out) -> Result<(), Failure> {
     if out.is_json() {
         return out.json(&json(node));
     }

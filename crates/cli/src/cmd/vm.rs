@@ -5,6 +5,7 @@ mod explain;
 mod info;
 mod list;
 mod log;
+mod migrate;
 mod undefine;
 mod wish;
 
@@ -22,6 +23,12 @@ pub(super) async fn run(command: args::Vm, cluster: &Connection, out: &Out) -> R
         Vm::Stop(args) => wish::wish(cluster, out, Kind::Stop, &args).await,
         Vm::Shutdown(args) => wish::wish(cluster, out, Kind::Shutdown, &args).await,
         Vm::Restart(args) => wish::wish(cluster, out, Kind::Restart, &args).await,
+        Vm::Migrate(args) => migrate::migrate(cluster, out, migrate::Kind::Migrate, &args).await,
+        Vm::Unmigrate { force, wish } => {
+            let args = args::Migrate { target: None, selector: None, force, wish };
+            migrate::migrate(cluster, out, migrate::Kind::Unmigrate, &args).await
+        }
+        Vm::Move(args) => migrate::migrate(cluster, out, migrate::Kind::Move, &args).await,
         Vm::List(args) => list::list(cluster, out, &args).await,
         Vm::Info { long, vm } => info::info(cluster, out, &vm.vm, long).await,
         Vm::Dump(vm) => info::dump(cluster, out, &vm.vm).await,

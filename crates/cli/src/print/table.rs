@@ -82,6 +82,12 @@ pub(crate) fn pairs(pairs: &[(&str, Cell)], colour: bool) -> String {
     text
 }
 
+/// A cell by itself.
+pub(crate) fn words(cell: &Cell, colour: bool) -> String {
+    let (on, off) = codes(cell.look, colour);
+    format!("{on}{}{off}", cell.text)
+}
+
 fn codes(look: Look, colour: bool) -> (&'static str, &'static str) {
     match look {
         _ if !colour => ("", ""),

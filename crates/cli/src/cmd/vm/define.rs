@@ -12,7 +12,11 @@ use pvc_core::{
 };
 use pvc_store::{CommitError, schema::vm};
 
-use crate::{connect::Connection, failure::Failure, print::Out};
+use crate::{
+    connect::{self, Connection},
+    failure::Failure,
+    print::Out,
+};
 
 /// More than any definition may have; a larger file is not read to its end.
 const MOST: u64 = 2 * 1024 * 1024;
@@ -22,20 +26,23 @@ pub(super) async fn define(
     out: &Out,
     file: &Path,
     target: Option<&str>,
-    selector: Selector,
+    selector: Option<Selector>,
 ) -> Result<(), Failure> {
     let xml = text_of(file)
         .map_err(|cause| Failure::Machine { doing: format!("read {}", file.display()), cause })?;
     let spec =
         DomainSpec::parse(&xml).map_err(|cause| Failure::Definition { file: file.to_owned(), cause })?;
-    let (roster, nodes) = (cluster.roster().await?, cluster.nodes().await?);
-    let (node, accepted) = decide(Define { spec: &spec, target, selector }, &roster, nodes.good.iter())?;
+    let selector = connect::selector(selector);
+    let request = Define { spec: &spec, target, selector };
+    let (roster, view) = (cluster.roster().await?, cluster.view().await?);
+    let rooms = cluster.rooms(&view).await?;
+    let (node, accepted) = decide(request, &roster, view.good_nodes(), &rooms.rooms)?;
     if let Some(change) = &accepted.change {
         match vm::apply(&*cluster.store, change).await {
             // Somebody defined it between our look and our write: say so in the words of the refusal.
             Err(CommitError::Conflict { .. }) => {
                 let roster = cluster.roster().await?;
-                decide(Define { spec: &spec, target, selector }, &roster, nodes.good.iter())?;
+                decide(request, &roster, view.good_nodes(), &rooms.rooms)?;
                 return Err(Failure::Failed(format!(
                     "VM {} was not defined: the state tree changed; try again",
                     spec.name

@@ -43,6 +43,7 @@ pub(super) async fn list(cluster: &Connection, out: &Out, args: &args::List) -> 
     if out.is_json() {
         json(&listing, &running, &details, out)
     } else {
+        out.write(&nodes.banner())?;
         people(&listing, &running, &details, args.long, &nodes.silences(), out)
     }
 }

@@ -1,9 +1,6 @@
 //! `pvc vm undefine`: steps of `pvc_core::command::vm::undefine`, with a bounded wait for whoever executes the VM.
 
-use std::{
-    io::{self, BufRead, IsTerminal, Write},
-    time::Duration,
-};
+use std::time::Duration;
 
 use pvc_core::{
     command::vm::{Undefine, undefine as next},
@@ -15,6 +12,7 @@ use pvc_store::{
 };
 
 use crate::{
+    cmd::confirm::{self, Otherwise},
     connect::Connection,
     failure::Failure,
     print::Out,
@@ -35,7 +33,10 @@ pub(super) async fn undefine(
     let id = cluster.find_vm(reference).await?;
     let vm = cluster.vm(id).await?;
     let (name, is_off) = (vm.name.to_string(), vm.state.value == VmState::Stop && vm.claim.value.is_empty());
-    if !yes && !is_off && !confirmed(&name)? {
+    if !yes
+        && !is_off
+        && !confirm::ask(&format!("VM {name} is not off. Power it off and undefine it?"), Otherwise::Go)?
+    {
         return Err(Failure::Failed(format!("VM {name} was not undefined: not confirmed")));
     }
     let paths = [vm::path(id), node::path(&vm.node.value)];
@@ -111,19 +112,4 @@ fn describe(nodes: &Nodes, holders: &[NodeName]) -> String {
     };
     let words: Vec<String> = holders.iter().map(say).collect();
     if words.is_empty() { String::new() } else { format!(" ({})", words.join(", ")) }
-}
-
-/// Asks a person; a program that runs this command has decided already.
-fn confirmed(name: &str) -> Result<bool, Failure> {
-    if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
-        return Ok(true);
-    }
-    let ask = || -> io::Result<bool> {
-        eprint!("VM {name} is not off. Power it off and undefine it? [y/N] ");
-        io::stderr().flush()?;
-        let mut answer = String::new();
-        io::stdin().lock().read_line(&mut answer)?;
-        Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
-    };
-    ask().map_err(|cause| Failure::Machine { doing: "ask for confirmation".into(), cause })
 }

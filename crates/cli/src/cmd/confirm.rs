@@ -1,0 +1,34 @@
+//! Asks a person before something is done that cannot be taken back.
+
+use std::io::{self, BufRead, IsTerminal, Write};
+
+use crate::failure::Failure;
+
+/// What no answer means, where nobody can be asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Otherwise {
+    /// A program that runs this command has decided already.
+    Go,
+    /// Whoever means it says so on the command line.
+    Refuse,
+}
+
+/// Whether a person says yes.
+pub(super) fn ask(question: &str, otherwise: Otherwise) -> Result<bool, Failure> {
+    if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
+        return match otherwise {
+            Otherwise::Go => Ok(true),
+            Otherwise::Refuse => {
+                Err(Failure::Usage(format!("{question} There is nobody to ask: add --yes if you mean it")))
+            }
+        };
+    }
+    let ask = || -> io::Result<bool> {
+        eprint!("{question} [y/N] ");
+        io::stderr().flush()?;
+        let mut answer = String::new();
+        io::stdin().lock().read_line(&mut answer)?;
+        Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+    };
+    ask().map_err(|cause| Failure::Machine { doing: "ask for confirmation".into(), cause })
+}

@@ -1,0 +1,112 @@
+//! The one sentence about a node that an operator came for. Pure; the first cause that suffices is the answer.
+
+#[cfg(test)]
+mod tests;
+
+use pvc_core::{
+    command::node::step_words,
+    model::{DaemonState, DomainState, Entry, Fence, FenceStep, Node},
+};
+
+use super::Facts;
+use crate::read::silent;
+
+/// Why the node is as it is, and what to do if something is to be done.
+pub(super) fn conclude(facts: &Facts) -> String {
+    let node = match &facts.entry {
+        Entry::Good(node) => node,
+        Entry::Bad(_) => {
+            return "Nothing is done with this node until the broken keys above are put right.".to_owned();
+        }
+    };
+    match &facts.fence {
+        Some(Entry::Good(fence)) => return fenced(facts, fence),
+        Some(Entry::Bad(_)) => {
+            return "The record of its fence cannot be read: put it right, or delete it.".to_owned();
+        }
+        None => {}
+    }
+    let state = node.daemon_state.value;
+    match (state, facts.silent_s) {
+        (DaemonState::Dead, _) => dead(facts),
+        (DaemonState::Run, Some(silence)) => quiet(facts, silence),
+        (DaemonState::Init, _) => "Its daemon is starting.".to_owned(),
+        (DaemonState::Shutdown, _) => "Its daemon is stopping in order; its VMs go on without it.".to_owned(),
+        (DaemonState::Stop, _) => format!(
+            "Its daemon is stopped: start pvcd there. {}",
+            match facts.vms.claimed.len() {
+                0 => "It claims no VMs.".to_owned(),
+                n => format!("Its {n} VM(s) go on without it, and nobody else may start them."),
+            }
+        ),
+        (DaemonState::Run, None) => working(facts, node),
+    }
+}
+
+fn fenced(facts: &Facts, fence: &Fence) -> String {
+    let (name, words) = (&facts.name, step_words(&fence.job.step));
+    let nobody = if fence.fencer.is_none() { " No coordinator works on it: see that one runs." } else { "" };
+    if facts.maintenance && fence.job.step.proof().is_none() {
+        return format!(
+            "It is to be fenced, but maintenance is on, which suspends that: `pvc maintenance off`.{nobody}"
+        );
+    }
+    match &fence.job.step {
+        FenceStep::Failed { .. } if fence.job.confirmed_dead => {
+            format!(
+                "An operator says that it is dead: its VMs are recovered once it has been silent long enough.{nobody}"
+            )
+        }
+        FenceStep::Failed { .. } => format!(
+            "It is silent and {words}. Nothing of it is touched and the attempt is repeated. If its power is off for certain: \
+             `pvc node confirm-dead {name}`.{nobody}"
+        ),
+        _ => format!("It is being fenced: {words}.{nobody}"),
+    }
+}
+
+fn dead(facts: &Facts) -> String {
+    let left = facts.vms.claimed.len();
+    let name = &facts.name;
+    if left > 0 {
+        return format!(
+            "It is dead, and {left} VM(s) are still claimed by it: they were not recovered. `pvc vm explain` says why of each; \
+             they start there when it is back."
+        );
+    }
+    format!(
+        "It was fenced, and its VMs were taken care of. Bring it back; then `pvc node ready {name}` lets it take VMs."
+    )
+}
+
+fn quiet(facts: &Facts, silence_s: u64) -> String {
+    let silent = silent(silence_s);
+    let name = &facts.name;
+    if facts.maintenance {
+        return format!("Probably {silent}; it is not fenced, for maintenance is on.");
+    }
+    let session = if facts.connected { ", though it is connected to the state store" } else { "" };
+    format!(
+        "Look at it: {silent}{session}. Coordinators fence it when they miss it long enough, unless fence_intervals is 0; if \
+         none does, see their logs, or `pvc node fence {name}`."
+    )
+}
+
+fn working(facts: &Facts, node: &Node) -> String {
+    let name = &facts.name;
+    if let Some(Ok(said)) = &facts.said {
+        let error =
+            said.error.as_ref().map(|e| format!(" The last attempt failed: {e}.")).unwrap_or_default();
+        return format!("{} is {}: {}.{error}", said.by, said.doing, said.because.trim_end_matches('.'));
+    }
+    let progress = facts.flush.as_ref().and_then(|flush| flush.as_ref().ok());
+    let left = progress.map(|p| format!(" {} of {} are left.", p.left, p.total)).unwrap_or_default();
+    match node.domain_state.value {
+        DomainState::Ready => "All is well: it works and takes VMs.".to_owned(),
+        DomainState::Flush => format!("It is sending its VMs away.{left}"),
+        DomainState::Unflush => format!("It is taking its VMs back.{left}"),
+        DomainState::Flushed => {
+            format!("It works and takes no VMs, as asked: `pvc node ready {name}` changes that.")
+        }
+    }
+}

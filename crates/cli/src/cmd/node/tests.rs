@@ -1,0 +1,191 @@
+use pvc_core::model::{DaemonState, FlushProgress, Stuck, VmSet};
+use pvc_store::schema::{fence as record, flush, maintenance, node as keys, owner};
+
+use super::*;
+use crate::{
+    args::{Death, Follow, Format, Handover},
+    cmd::testing::{Cluster, id, name},
+};
+
+async fn node(cluster: &Cluster, command: args::Node) -> Result<String, Failure> {
+    let out = Out::captured(Format::Table);
+    run(command, &cluster.connection, &out).await.map(|()| out.text())
+}
+
+fn follow(node: &str, wait: bool) -> Follow {
+    Follow { wait, within: std::time::Duration::from_secs(20), node: node.into() }
+}
+
+fn death(node: &str) -> Death {
+    Death { yes: true, follow: follow(node, false) }
+}
+
+fn confirm(node: &str) -> args::Node {
+    args::Node::ConfirmDead { death: death(node), listen: std::time::Duration::from_millis(50) }
+}
+
+async fn owned(cluster: &Cluster, node: &str) {
+    let owner = owner::Owner {
+        host: node.into(),
+        boot: "b".into(),
+        pid_namespace: "p".into(),
+        pid: 1,
+        started: 1,
+        instance: "i7".into(),
+    };
+    cluster.connection.store.commit(owner::take(&name(node), &owner, None)).await.unwrap();
+}
+
+async fn has_bmc(cluster: &Cluster, node: &str) {
+    let mut txn = pvc_store::Transaction::default();
+    let path = format!("/nodes/{node}/ipmihostname");
+    txn.ops.push(pvc_store::Op::Set { path, data: b"bmc".into(), version: None });
+    cluster.connection.store.commit(txn).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_flush_is_a_wish_and_its_end_is_told_with_what_stayed() {
+    let cluster = Cluster::with(&["hv1", "hv2"]).await;
+    cluster.define(1, "web1", "hv1").await;
+    assert_eq!(
+        node(&cluster, args::Node::Flush(follow("hv1", false))).await.unwrap(),
+        "hv1 is to be flushed\n"
+    );
+    assert_eq!(cluster.get("/nodes/hv1/domainstate").await.unwrap(), "flush");
+    let stuck = vec![Stuck { vm: id(1).to_string(), reason: "shut down: no node has room".into() }];
+    let progress = FlushProgress { total: 1, left: 0, moving: 0, stuck, at_unix_s: 1 };
+    flush::publish(&*cluster.connection.store, &name("hv1"), &progress).await.unwrap();
+    let done = keys::set_domain_state(&name("hv1"), pvc_core::model::DomainState::Flushed, None);
+    cluster.connection.store.commit(done).await.unwrap();
+    let said = node(&cluster, args::Node::Flush(follow("hv1", true))).await.unwrap();
+    assert_eq!(said, "hv1 is flushed\nnote: VM web1: shut down: no node has room\n");
+    assert_eq!(
+        node(&cluster, args::Node::Ready(follow("hv1", false))).await.unwrap(),
+        "hv1 is to take VMs\n"
+    );
+    assert_eq!(cluster.get("/nodes/hv1/domainstate").await.unwrap(), "unflush");
+}
+
+#[tokio::test]
+async fn a_newer_wish_ends_the_waiting() {
+    let cluster = Cluster::with(&["hv1"]).await;
+    let waiting = node(&cluster, args::Node::Flush(follow("hv1", true)));
+    let other = async {
+        let mut watch = pvc_store::Store::watch(&*cluster.client, "/nodes/hv1/domainstate");
+        while cluster.get("/nodes/hv1/domainstate").await.as_deref() != Some("flush") {
+            watch.recv().await;
+        }
+        let unflush = keys::set_domain_state(&name("hv1"), pvc_core::model::DomainState::Unflush, None);
+        cluster.connection.store.commit(unflush).await.unwrap();
+    };
+    let (said, ()) = tokio::join!(waiting, other);
+    assert!(said.unwrap_err().to_string().contains("somebody else has wished unflush meanwhile"));
+}
+
+#[tokio::test]
+async fn the_primary_is_wished_for_and_stepping_down_is_none() {
+    let cluster = Cluster::with(&["hv1", "hv2"]).await;
+    let handover =
+        |node: &str| Handover { wait: std::time::Duration::from_secs(1), no_wait: true, node: node.into() };
+    let said = node(&cluster, args::Node::Primary(handover("hv2"))).await.unwrap();
+    assert_eq!(said, "hv2 is to become primary\n");
+    assert_eq!(cluster.get("/primary_node").await.unwrap(), "hv2");
+    node(&cluster, args::Node::Secondary(handover("hv2"))).await.unwrap();
+    assert_eq!(cluster.get("/primary_node").await.unwrap(), "none");
+}
+
+#[tokio::test]
+async fn a_fence_that_is_asked_for_is_a_record_without_a_fencer() {
+    let cluster = Cluster::with(&["hv1", "hv2"]).await;
+    let refused = node(&cluster, args::Node::Fence(death("hv2"))).await.unwrap_err();
+    assert_eq!(refused.exit_code(), 3, "{refused}");
+    has_bmc(&cluster, "hv2").await;
+    owned(&cluster, "hv2").await;
+    assert!(
+        node(&cluster, args::Node::Fence(death("hv2"))).await.unwrap().starts_with("hv2 is to be fenced\n")
+    );
+    let fence = record::read(&*cluster.connection.store, &name("hv2")).await.unwrap().unwrap();
+    let fence = fence.good().unwrap();
+    assert!(fence.job.asked && fence.fencer.is_none(), "{fence:?}");
+    assert_eq!(fence.job.instance.as_deref(), Some("i7"));
+    assert_eq!(cluster.get("/nodes/hv2/daemonstate").await.unwrap(), "dead");
+    let again = node(&cluster, args::Node::Fence(death("hv2"))).await.unwrap();
+    assert!(again.contains("it is being fenced already: its power is being cut"), "{again}");
+}
+
+#[tokio::test]
+async fn without_a_yes_and_somebody_to_ask_nothing_is_done() {
+    let cluster = Cluster::with(&["hv1", "hv2"]).await;
+    has_bmc(&cluster, "hv2").await;
+    let mut unsure = death("hv2");
+    unsure.yes = false;
+    let failure = node(&cluster, args::Node::Fence(unsure)).await.unwrap_err();
+    assert_eq!(failure.exit_code(), 2, "{failure}");
+    assert!(failure.to_string().contains("--yes"), "{failure}");
+    assert_eq!(cluster.get("/nodes/hv2/daemonstate").await.unwrap(), "run");
+}
+
+#[tokio::test]
+async fn a_node_that_is_connected_or_heard_is_not_taken_for_dead() {
+    let cluster = Cluster::with(&["hv1", "hv2"]).await;
+    owned(&cluster, "hv2").await;
+    let refused = node(&cluster, confirm("hv2")).await.unwrap_err();
+    assert!(refused.to_string().contains("connected to the state store"), "{refused}");
+
+    let listening =
+        args::Node::ConfirmDead { death: death("hv1"), listen: std::time::Duration::from_secs(20) };
+    let living = async {
+        loop {
+            cluster.report(&name("hv1"), &[]).await;
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+    };
+    let refused = tokio::select! {
+        said = node(&cluster, listening) => said.unwrap_err(),
+        () = living => unreachable!(),
+    };
+    assert!(refused.to_string().contains("its keepalives arrive"), "{refused}");
+    assert_eq!(cluster.get("/pvc/fence/hv1").await, None);
+}
+
+#[tokio::test]
+async fn a_silent_node_is_taken_for_dead_on_an_operators_word() {
+    let cluster = Cluster::with(&["hv1", "hv2"]).await;
+    let said = node(&cluster, confirm("hv2")).await.unwrap();
+    assert!(said.starts_with("hv2 is taken for dead\n"), "{said}");
+    let fence = record::read(&*cluster.connection.store, &name("hv2")).await.unwrap().unwrap();
+    assert!(fence.good().unwrap().job.confirmed_dead);
+    assert_eq!(cluster.get("/nodes/hv2/daemonstate").await.unwrap(), DaemonState::Dead.as_str());
+}
+
+#[tokio::test]
+async fn maintenance_is_shown_above_lists() {
+    let cluster = Cluster::with(&["hv1"]).await;
+    let list = || args::Node::List { limit: None };
+    assert!(node(&cluster, list()).await.unwrap().starts_with("NAME"));
+    maintenance::set(&*cluster.connection.store, true).await.unwrap();
+    let text = node(&cluster, list()).await.unwrap();
+    assert!(text.starts_with("! maintenance is on: nobody is fenced, no watchdog is armed\nNAME"), "{text}");
+}
+
+#[tokio::test]
+async fn explain_tells_of_the_fence_the_flush_and_the_vms() {
+    let cluster = Cluster::with(&["hv1", "hv2"]).await;
+    cluster.define(1, "web1", "hv2").await;
+    cluster.change(1, vec![VmSet::Claim("hv2".parse().unwrap())]).await;
+    node(&cluster, confirm("hv2")).await.unwrap();
+    let text = node(&cluster, args::Node::Explain { node: "hv2".into() }).await.unwrap();
+    let flat = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    for words in [
+        "daemon: dead",
+        "not attempted: an operator says that it is dead",
+        "fencer: nobody works on it",
+        "takes VMs: no: it is being fenced",
+        "claims VMs: web1",
+        "No coordinator works on it",
+    ] {
+        assert!(flat.contains(words), "{words}: {text}");
+    }
+    let unknown = node(&cluster, args::Node::Explain { node: "hv9".into() }).await.unwrap_err();
+    assert_eq!(unknown.exit_code(), 4);
+}

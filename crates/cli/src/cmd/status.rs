@@ -1,0 +1,66 @@
+//! `pvc status`: the cluster on one screen. What it says is `pvc_core::command::status`'s business.
+
+use pvc_core::command::status::{Count, Facts, Finding, Level, Status, survey};
+
+use crate::{
+    connect::Connection,
+    failure::Failure,
+    print::{
+        Out,
+        table::{Cell, Look, pairs, printable, words},
+    },
+    read::Nodes,
+};
+
+pub(super) async fn status(cluster: &Connection, out: &Out) -> Result<(), Failure> {
+    let view = cluster.view().await?;
+    let flushes = cluster.flushes(&view).await?;
+    let silent_s = Nodes::of(&view).silent();
+    let status = survey(Facts { view: &view, flushes: &flushes, silent_s: &silent_s });
+    if out.is_json() { out.json(&status) } else { out.write(&people(&status, out.colour())) }
+}
+
+fn people(status: &Status, colour: bool) -> String {
+    let wrong = status.findings.iter().filter(|f| f.level == Level::Wrong).count();
+    let headline = match wrong {
+        0 => Cell::new("All is well.", Look::Good),
+        1 => Cell::new("One thing is wrong:", Look::Bad),
+        n => Cell::new(format!("{n} things are wrong:"), Look::Bad),
+    };
+    let mut text = words(&headline, colour) + "\n";
+    for finding in &status.findings {
+        text += &line(finding, colour);
+    }
+    text.push('\n');
+    let totals = &status.totals;
+    let maintenance =
+        if status.maintenance { Cell::new("on", Look::Busy) } else { Cell::new("off", Look::Plain) };
+    let primary =
+        status.primary.as_ref().map_or_else(|| Cell::new("nobody", Look::Bad), |n| n.as_str().into());
+    let memory = format!("{} of {} MiB allocated", totals.memory_allocated_mib, totals.memory_mib);
+    text + &pairs(
+        &[
+            ("nodes", count(totals.nodes, &format!("work, {} take VMs", totals.nodes_ready))),
+            ("coordinators", count(totals.coordinators, "work")),
+            ("primary", primary),
+            ("maintenance", maintenance),
+            ("VMs", count(totals.vms, &format!("run that are to run, {} are off", totals.vms_off))),
+            ("memory", memory.into()),
+            ("networks", totals.networks.to_string().into()),
+        ],
+        colour,
+    )
+}
+
+fn count(Count { well, of }: Count, words: &str) -> Cell {
+    Cell::new(format!("{well} of {of} {words}"), if well < of { Look::Bad } else { Look::Plain })
+}
+
+fn line(finding: &Finding, colour: bool) -> String {
+    let (mark, look) = match finding.level {
+        Level::Wrong => ("!", Look::Bad),
+        Level::Notice => ("-", Look::Busy),
+    };
+    let todo = finding.todo.as_ref().map(|todo| format!("  ({todo})")).unwrap_or_default();
+    format!("  {} {}{}\n", words(&Cell::new(mark, look), colour), printable(&finding.what), printable(&todo))
+}

@@ -1,0 +1,113 @@
+//! The whole cluster at once, for what is decided from more than one of its objects.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use pvc_core::{
+    model::{ClusterView, DomainSpec, Entry, FlushProgress, NodeName, VmId},
+    plan::placement::{Rooms, Size, Sizes, kept_on},
+};
+use pvc_store::{
+    StoreError,
+    mirror::Mirror,
+    schema::{flush, node, vm},
+};
+
+use super::{Nodes, now_unix_s};
+use crate::{connect::Connection, failure::Failure};
+
+/// How long a listing may take.
+const WITHIN: Duration = Duration::from_secs(15);
+
+/// What a target is chosen from.
+pub(crate) struct Ground {
+    /// What is spoken for.
+    pub(crate) rooms: Rooms,
+    sizes: Sizes,
+}
+
+impl Connection {
+    /// Reads the cluster.
+    pub(crate) async fn view(&self) -> Result<ClusterView, Failure> {
+        self.children(node::ROOT).await?;
+        let mirror = Mirror::start(self.store.clone());
+        let late = |_| StoreError::Unavailable(format!("no complete answer within {} s", WITHIN.as_secs()));
+        tokio::time::timeout(WITHIN, mirror.ready()).await.map_err(late)?;
+        Ok((*mirror.view()).clone())
+    }
+
+    /// Counts what is spoken for in a view, from the definitions of the VMs that are kept somewhere.
+    pub(crate) async fn rooms(&self, view: &ClusterView) -> Result<Ground, Failure> {
+        let kept: Vec<VmId> = view.good_vms().filter(|vm| !kept_on(vm).is_empty()).map(|vm| vm.id).collect();
+        let mut sizes = Sizes::new();
+        self.read_sizes(&kept, &mut sizes).await?;
+        let silent: BTreeSet<NodeName> = Nodes::of(view).silent().into_keys().collect();
+        Ok(Ground { rooms: Rooms::count(view, &sizes, &silent), sizes })
+    }
+
+    /// The size of a VM, by its definition.
+    pub(crate) async fn size(&self, ground: &Ground, id: VmId) -> Result<Size, Failure> {
+        if let Some(size) = ground.sizes.get(&id) {
+            return Ok(*size);
+        }
+        let mut sizes = Sizes::new();
+        self.read_sizes(&[id], &mut sizes).await?;
+        sizes.remove(&id).ok_or_else(|| {
+            Failure::Failed(format!(
+                "VM {id} has no readable definition: nobody knows how much memory it needs; `pvc vm explain {id}`"
+            ))
+        })
+    }
+
+    async fn read_sizes(&self, ids: &[VmId], sizes: &mut Sizes) -> Result<(), Failure> {
+        /// Definitions are some KiB each: so many fit into an answer.
+        const AT_ONCE: usize = 100;
+        for ids in ids.chunks(AT_ONCE) {
+            let paths: Vec<String> = ids.iter().map(|&id| vm::xml_path(id)).collect();
+            for (&id, value) in ids.iter().zip(self.store.get_many(&paths).await?) {
+                let spec = value.and_then(|v| DomainSpec::parse(std::str::from_utf8(&v.data).ok()?).ok());
+                if let Some(spec) = spec {
+                    sizes.insert(id, Size { memory_mib: spec.memory_mib, vcpus: spec.vcpus });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// What nodes say of the flushes and unflushes that go on.
+    pub(crate) async fn flushes(
+        &self,
+        view: &ClusterView,
+    ) -> Result<BTreeMap<NodeName, FlushProgress>, Failure> {
+        let mut flushes = BTreeMap::new();
+        for name in view.nodes.keys() {
+            if let Some(Ok(progress)) = flush::read(&*self.store, name).await? {
+                flushes.insert(name.clone(), progress);
+            }
+        }
+        Ok(flushes)
+    }
+}
+
+impl Nodes {
+    /// The nodes of a view.
+    pub(crate) fn of(view: &ClusterView) -> Self {
+        let bad = |(name, entry): (&NodeName, &std::sync::Arc<Entry<_>>)| match entry.as_ref() {
+            Entry::Bad(problems) => Some((name.to_string(), problems.clone())),
+            Entry::Good(_) => None,
+        };
+        Self {
+            good: view.good_nodes().cloned().collect(),
+            bad: view.nodes.iter().filter_map(bad).collect(),
+            now_unix_s: now_unix_s(),
+            maintenance: view.maintenance,
+        }
+    }
+
+    /// The nodes that should be heard of and are not, and for how many seconds.
+    pub(crate) fn silent(&self) -> BTreeMap<NodeName, u64> {
+        self.good.iter().filter_map(|node| Some((node.name.clone(), self.silent_s(&node.name)?))).collect()
+    }
+}
