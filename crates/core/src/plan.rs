@@ -8,4 +8,5 @@ pub mod network;
 pub mod placement;
 pub mod primary;
 pub mod recover;
+pub mod selffence;
 pub mod vm;

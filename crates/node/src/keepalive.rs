@@ -55,6 +55,7 @@ pub struct Shown {
 /// The running keepalive. It ends when this is dropped.
 pub struct Keepalive {
     declarations: mpsc::UnboundedSender<Declaration>,
+    acknowledged: watch::Receiver<Option<Instant>>,
     task: JoinHandle<()>,
 }
 
@@ -74,6 +75,7 @@ impl Keepalive {
         notify: Notify,
     ) -> Self {
         let (declarations, orders) = mpsc::unbounded_channel();
+        let (sent, acknowledged) = watch::channel(None);
         let beats = Beats {
             writer: Arc::new(Writer { store, registration }),
             every,
@@ -87,8 +89,9 @@ impl Keepalive {
             since_whole: 0,
             acknowledged_at: Instant::now(),
             missed: 0,
+            sent,
         };
-        Self { declarations, task: tokio::spawn(beats.run(orders)) }
+        Self { declarations, acknowledged, task: tokio::spawn(beats.run(orders)) }
     }
 
     /// Makes this the node's `daemonstate`, with a keepalive at once; returns when the store has it. While the store is away that
@@ -98,6 +101,11 @@ impl Keepalive {
         // The task ends only with this value or by a bug, which whoever awaits `ended` learns of.
         let _ = self.declarations.send(Declaration { state, done });
         let _ = wait.await;
+    }
+
+    /// When the last keepalive that ZooKeeper has acknowledged was sent; signalled at each.
+    pub fn acknowledged(&self) -> watch::Receiver<Option<Instant>> {
+        self.acknowledged.clone()
     }
 
     /// Returns when the task has ended, which it does not while this exists, unless there is a bug.
@@ -129,6 +137,8 @@ struct Beats {
     acknowledged_at: Instant,
     /// Keepalives that failed since the last that did not.
     missed: u64,
+    /// Tells whoever wants to know when the last acknowledged one was sent.
+    sent: watch::Sender<Option<Instant>>,
 }
 
 /// One keepalive under way.
@@ -137,6 +147,7 @@ struct Beat {
     regular: bool,
     declared: Vec<Declaration>,
     report: NodeReport,
+    sent: Instant,
 }
 
 impl Beats {
@@ -208,7 +219,7 @@ impl Beats {
                 .await
                 .unwrap_or_else(|_| Err(format!("no answer within {} s", within.as_secs())))
         });
-        Some(Beat { write, regular, declared, report })
+        Some(Beat { write, regular, declared, report, sent: Instant::now() })
     }
 
     /// Takes note of how it went; answers whether it went well.
@@ -223,6 +234,7 @@ impl Beats {
                     self.missed = 0;
                 }
                 self.acknowledged_at = Instant::now();
+                self.sent.send_replace(Some(beat.sent));
                 for declaration in beat.declared {
                     let _ = declaration.done.send(());
                 }
@@ -274,9 +286,13 @@ impl Beats {
 
     fn show(&self, report: &NodeReport, shown: Shown) {
         let mut text = line::node(report);
+        let view = self.facts.mirror.view();
         if shown.cluster_details {
             text.push_str("; ");
-            text.push_str(&line::cluster(&self.facts.mirror.view()));
+            text.push_str(&line::cluster(&view));
+        }
+        if view.maintenance {
+            text.push_str("; maintenance is on: nobody is fenced");
         }
         info!(target: log::KEEPALIVE, "{text}");
     }

@@ -15,6 +15,7 @@ pub mod notify;
 pub mod ownership;
 pub mod queue;
 pub mod reconcile;
+pub mod selffence;
 pub mod signals;
 pub mod sizes;
 pub mod stop;

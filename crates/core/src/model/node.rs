@@ -172,4 +172,7 @@ pub struct Node {
     pub report: NodeReport,
     /// Version of the `keepalive` key: liveness is seen from its change, by the observer's own clock.
     pub keepalive_version: Option<i32>,
+    /// `selffence`: the seconds without an acknowledged keepalive after which this node has certainly been reset; `None`: silence
+    /// of whatever length proves nothing.
+    pub self_fence_s: Option<u32>,
 }

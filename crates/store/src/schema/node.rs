@@ -27,6 +27,8 @@ const ROUTER_STATE: &str = "routerstate";
 const DOMAIN_STATE: &str = "domainstate";
 const STATIC_DATA: &str = "staticdata";
 const KEEPALIVE: &str = "keepalive";
+/// **(ours)**
+const SELF_FENCE: &str = "selffence";
 /// The keys of a keepalive's figures, in the order of [`figures`].
 const FIGURES: [&str; 10] = [
     "memtotal",
@@ -103,6 +105,8 @@ pub async fn register(store: &dyn Store, node: &Registration) -> Result<Committe
         (key(name, DAEMON_STATE), DaemonState::Init.as_str()),
         (key(name, ROUTER_STATE), router.as_str()),
         (key(name, STATIC_DATA), &static_data),
+        // A daemon that has just begun guards nothing yet.
+        (key(name, SELF_FENCE), ""),
         (key(name, "ipmihostname"), &node.ipmi.hostname),
         (key(name, "ipmiusername"), &node.ipmi.username),
         (key(name, "ipmipassword"), &node.ipmi.password),
@@ -188,6 +192,13 @@ pub fn set_router_state(name: &NodeName, state: RouterState) -> Transaction {
     txn
 }
 
+/// Says after how many seconds of silence the node has certainly been reset; `None`: nobody may count on that.
+pub fn set_self_fence(name: &NodeName, seconds: Option<u32>) -> Transaction {
+    let mut txn = Transaction::default();
+    txn.set(key(name, SELF_FENCE), seconds.map(|s| s.to_string()).unwrap_or_default(), None);
+    txn
+}
+
 /// Part of another transaction: it is done only if the node has not written a keepalive since it was seen.
 pub(super) fn expect_silence(seen: &Node) -> Transaction {
     let mut txn = Transaction::default();
@@ -255,16 +266,17 @@ pub async fn read_explanation(
 const OWN_KEYS: [&str; 5] = [MODE, DAEMON_STATE, ROUTER_STATE, DOMAIN_STATE, STATIC_DATA];
 
 /// The number of keys that [`paths`] names.
-pub(crate) const READ_KEYS: usize = 1 + OWN_KEYS.len() + FIGURES.len();
+pub(crate) const READ_KEYS: usize = 1 + OWN_KEYS.len() + FIGURES.len() + 1;
 
 /// Whether a key below a node is among those that [`paths`] names.
 pub(crate) fn is_read(key: &str) -> bool {
-    OWN_KEYS.contains(&key) || FIGURES.contains(&key)
+    OWN_KEYS.contains(&key) || FIGURES.contains(&key) || key == SELF_FENCE
 }
 
 /// The keys that make a [`Node`], in the order that [`decode`] takes them. Passwords are not among them.
 pub fn paths(name: &NodeName) -> Vec<String> {
-    std::iter::once(path(name)).chain(OWN_KEYS.iter().chain(&FIGURES).map(|k| key(name, k))).collect()
+    let keys = OWN_KEYS.iter().chain(&FIGURES).chain(&[SELF_FENCE]).map(|k| key(name, k));
+    std::iter::once(path(name)).chain(keys).collect()
 }
 
 /// A node from the values of its [`paths`]; `None` if there is no such node.
@@ -292,6 +304,7 @@ pub fn decode(name: &NodeName, values: &[Option<Value>]) -> Option<Entry<Node>> 
         keepalive_unix_s: d.number(&keys[15], value(15)),
     };
     let keepalive_version = field((), value(15)).version;
+    let self_fence_s = Some(d.number(&keys[16], value(16))).filter(|seconds| *seconds > 0);
     let complete = (mode, daemon_state, router_state, domain_state, d.problems.is_empty());
     let (Some(mode), Some(daemon_state), Some(router_state), Some(domain_state), true) = complete else {
         return Some(Entry::Bad(d.problems));
@@ -305,6 +318,7 @@ pub fn decode(name: &NodeName, values: &[Option<Value>]) -> Option<Entry<Node>> 
         static_data,
         report,
         keepalive_version,
+        self_fence_s,
     }))
 }
 

@@ -26,6 +26,7 @@ fn node(text: &str, state: DaemonState, router: RouterState) -> Arc<Entry<Node>>
         static_data: None,
         report: NodeReport::default(),
         keepalive_version: Some(1),
+        self_fence_s: None,
     }))
 }
 

@@ -68,6 +68,7 @@ async fn a_new_node_has_every_key_of_the_contract_and_starts_flushed() {
             "networkscount",
             "routerstate",
             "runningdomains",
+            "selffence",
             "staticdata",
             "vcpualloc"
         ]
@@ -79,6 +80,7 @@ async fn a_new_node_has_every_key_of_the_contract_and_starts_flushed() {
         (RouterState::Secondary, DomainState::Flushed)
     );
     assert_eq!((node.report, node.keepalive_version), (NodeReport::default(), Some(0)));
+    assert_eq!(node.self_fence_s, None, "nobody may count on what was not promised");
     assert_eq!(tree.dump()["/nodes/node1"], b"coordinator");
     assert_eq!(tree.dump()["/nodes/node1/staticdata"], b"8 6.1.0-18-amd64 GNU/Linux x86_64");
 }
@@ -102,6 +104,12 @@ async fn a_known_node_keeps_what_was_wished_of_it_and_gets_what_it_lacks() {
     assert_eq!(tree.dump()["/nodes/node1/ipmipassword"], b"secret");
     store.commit(set_daemon_state(&name(), DaemonState::Run)).await.unwrap();
     assert_eq!(good(&*store).await.daemon_state.value, DaemonState::Run);
+    for told in [Some(30), None, Some(6)] {
+        store.commit(set_self_fence(&name(), told)).await.unwrap();
+        assert_eq!(good(&*store).await.self_fence_s, told);
+    }
+    register(&*store, &registration(DaemonMode::Coordinator)).await.unwrap();
+    assert_eq!(good(&*store).await.self_fence_s, None, "a new daemon guards nothing yet");
 }
 
 #[tokio::test]
@@ -147,6 +155,7 @@ async fn each_unreadable_key_is_named() {
         ("cpuload", "-0.5", "1"),
         ("runningdomains", "web", ""),
         ("keepalive", "now", "1"),
+        ("selffence", "soon", ""),
     ] {
         set(&*store, format!("/nodes/node1/{key}"), rubbish).await;
         let Some(Entry::Bad(problems)) = read(&*store, &name()).await.unwrap() else {

@@ -1,0 +1,248 @@
+//! Has this machine reset itself when it has lost the cluster: arms the watchdog with the first acknowledged keepalive, feeds it with
+//! the others, disarms it for maintenance and for a stop in order. Says when maintenance begins and ends.
+//!
+//! Decides nothing (see `pvc_core::plan::selffence`) and watches nothing itself: the guard does, which has nothing in common with this
+//! runtime. If this task hangs, nothing is fed, as it should be.
+
+#[cfg(test)]
+mod tests;
+
+use std::{sync::Arc, time::Duration};
+
+use pvc_core::{
+    model::{ClusterView, NodeName},
+    plan::selffence::{Facts, Promise, Step, plan},
+};
+use pvc_host::watchdog::Watchdog;
+use pvc_store::{Store, mirror::Mirror, schema::node::set_self_fence};
+use tokio::{
+    sync::watch,
+    task::JoinHandle,
+    time::{Instant, sleep_until, timeout},
+};
+use tracing::{debug, error, info, warn};
+
+/// How long a write may take: meanwhile nothing is fed.
+const TELL_WITHIN: Duration = Duration::from_secs(1);
+
+/// The pause after a step that failed.
+const TRY_AGAIN: Duration = Duration::from_secs(1);
+
+/// What it stands on.
+pub struct Parts {
+    /// This node.
+    pub me: NodeName,
+    /// The state tree.
+    pub store: Arc<dyn Store>,
+    /// The cluster, for its maintenance mode.
+    pub mirror: Mirror,
+    /// What resets this machine; `None`: nothing does.
+    pub watchdog: Option<Arc<dyn Watchdog>>,
+    /// `suicide_intervals` × `keepalive_interval`; `None`: this node never resets itself.
+    pub within: Option<Duration>,
+    /// When the last keepalive that was acknowledged was sent.
+    pub acknowledged: watch::Receiver<Option<Instant>>,
+}
+
+/// The running task. Dropping it disarms nothing.
+pub struct SelfFence {
+    stopping: watch::Sender<bool>,
+    task: JoinHandle<()>,
+}
+
+impl SelfFence {
+    /// Starts the task, to be called once the mirror is ready.
+    pub fn start(parts: Parts) -> Self {
+        let (stopping, asked) = watch::channel(false);
+        let task = Task {
+            views: parts.mirror.views(),
+            within: parts.within.filter(|_| parts.watchdog.is_some()),
+            me: parts.me,
+            store: parts.store,
+            watchdog: parts.watchdog,
+            acknowledged: parts.acknowledged,
+            stopping: asked,
+            armed: None,
+            told: None,
+            maintenance: false,
+            said_why_not: false,
+        };
+        Self { stopping, task: tokio::spawn(task.run()) }
+    }
+
+    /// Disarms for a stop in order, once the state tree does not promise a reset any more. Without ZooKeeper, the machine stays
+    /// armed: the others may take its silence for its death, and the guests run on.
+    pub async fn disarm(mut self, within: Duration) {
+        self.stopping.send_replace(true);
+        if timeout(within, &mut self.task).await.is_err() {
+            warn!(
+                "ZooKeeper does not know that this node stops in order: its watchdog stays armed and may reset this machine, unless pvcd is started again"
+            );
+            self.task.abort();
+        }
+    }
+}
+
+impl Drop for SelfFence {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+struct Task {
+    me: NodeName,
+    store: Arc<dyn Store>,
+    views: watch::Receiver<Arc<ClusterView>>,
+    watchdog: Option<Arc<dyn Watchdog>>,
+    within: Option<Duration>,
+    acknowledged: watch::Receiver<Option<Instant>>,
+    stopping: watch::Receiver<bool>,
+    armed: Option<Promise>,
+    told: Option<Promise>,
+    maintenance: bool,
+    /// That it cannot be armed was said.
+    said_why_not: bool,
+}
+
+impl Task {
+    async fn run(mut self) {
+        // A keepalive that was acknowledged before counts, too.
+        self.acknowledged.mark_changed();
+        loop {
+            let mut try_again = None;
+            let facts = self.facts();
+            if let Some(step) = plan(&facts) {
+                if matches!(step, Step::Arm(_) | Step::Feed) {
+                    self.acknowledged.mark_unchanged();
+                }
+                if self.apply(step, &facts).await {
+                    continue;
+                }
+                try_again = Some(Instant::now() + TRY_AGAIN);
+            } else {
+                // Nothing wants it: the next one is news again.
+                self.acknowledged.mark_unchanged();
+            }
+            if facts.stopping && self.armed.is_none() && self.told.is_none() {
+                return;
+            }
+            let gone = tokio::select! {
+                acknowledged = self.acknowledged.changed() => {
+                    self.acknowledged.mark_changed();
+                    acknowledged.is_err()
+                }
+                view = self.views.changed() => view.is_err(),
+                stopping = self.stopping.changed() => stopping.is_err(),
+                () = until(try_again) => false,
+            };
+            if gone {
+                return;
+            }
+        }
+    }
+
+    fn facts(&mut self) -> Facts {
+        let maintenance = self.views.borrow_and_update().maintenance;
+        if maintenance != self.maintenance {
+            self.maintenance = maintenance;
+            if maintenance {
+                info!(
+                    "maintenance is on (pvc maintenance off ends it): no node is fenced, and none resets itself"
+                );
+            } else {
+                info!("maintenance is off: silent nodes are fenced again");
+            }
+        }
+        let acknowledged = self.acknowledged.has_changed().unwrap_or(false);
+        Facts {
+            within: self.within,
+            maintenance,
+            stopping: *self.stopping.borrow_and_update(),
+            acknowledged: acknowledged && self.acknowledged.borrow().is_some(),
+            armed: self.armed,
+            told: self.told,
+        }
+    }
+
+    /// Does it; answers whether it is done.
+    async fn apply(&mut self, step: Step, facts: &Facts) -> bool {
+        let Some(watchdog) = self.watchdog.clone() else { return false };
+        match step {
+            Step::Arm(within) => match watchdog.arm(within, self.age()).await {
+                Ok(armed) => {
+                    let (seconds, by) = (within.as_secs(), &armed.by);
+                    info!(
+                        "this machine resets itself after {seconds} s without an acknowledged keepalive: armed is {by}"
+                    );
+                    if armed.promise.0.is_none() && !self.said_why_not {
+                        self.said_why_not = true;
+                        warn!(
+                            "a reset that does not outlive the daemon is no proof of death for others: with failed_fence: migrate they wait for pvc node confirm-dead; load softdog or a driver of this machine's watchdog"
+                        );
+                    }
+                    self.armed = Some(armed.promise);
+                    true
+                }
+                Err(error) => {
+                    if !self.said_why_not {
+                        self.said_why_not = true;
+                        error!(
+                            error = &error as &dyn std::error::Error,
+                            "this machine does not guard itself"
+                        );
+                    }
+                    false
+                }
+            },
+            Step::Feed => {
+                watchdog.feed(self.age());
+                true
+            }
+            Step::Tell(promise) => self.tell(promise).await,
+            Step::Disarm => match watchdog.disarm().await {
+                Ok(()) => {
+                    let why = if facts.stopping { "the daemon stops in order" } else { "maintenance is on" };
+                    info!("the watchdog is disarmed: {why}");
+                    self.armed = None;
+                    true
+                }
+                Err(error) => {
+                    error!(
+                        error = &error as &dyn std::error::Error,
+                        "the watchdog could not be disarmed, this machine may be reset; trying again"
+                    );
+                    false
+                }
+            },
+        }
+    }
+
+    async fn tell(&mut self, promise: Option<Promise>) -> bool {
+        let seconds = |promise: Option<Promise>| promise.and_then(|Promise(seconds)| seconds);
+        if seconds(self.told) != seconds(promise) {
+            let write = self.store.commit(set_self_fence(&self.me, seconds(promise)));
+            match timeout(TELL_WITHIN, write).await {
+                Ok(Ok(_)) => {}
+                Ok(Err(error)) => {
+                    debug!(error = &error as &dyn std::error::Error, "cannot say what guards this node");
+                    return false;
+                }
+                Err(_) => return false,
+            }
+        }
+        self.told = promise;
+        true
+    }
+
+    /// How long ago the last acknowledged keepalive was sent.
+    fn age(&self) -> Duration {
+        self.acknowledged.borrow().map_or(Duration::ZERO, |sent| sent.elapsed())
+    }
+}
+
+async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) => sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
