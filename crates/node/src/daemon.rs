@@ -30,7 +30,10 @@ use crate::{
     keepalive::{Facts, Keepalive, Shown},
     notify::Notify,
     ownership::{Ownership, OwnershipError},
-    reconcile::Reconcilers,
+    reconcile::{
+        Reconcilers,
+        flush::{self, Flush},
+    },
     stop::Stop,
 };
 
@@ -128,6 +131,7 @@ pub async fn run(config: &Config, parts: Parts, mut stop: Stop) -> Result<(), Da
     } else {
         // Whoever has our name now writes these keys: not a word more from us.
         drop(daemon.keepalive);
+        drop(daemon.flush);
         if let Some(reconcilers) = daemon.reconcilers {
             reconcilers.stop(FINISH_WITHIN).await;
         }
@@ -139,6 +143,7 @@ pub async fn run(config: &Config, parts: Parts, mut stop: Stop) -> Result<(), Da
 /// What runs after the start.
 struct Daemon {
     keepalive: Keepalive,
+    flush: Flush,
     reconcilers: Option<Reconcilers>,
 }
 
@@ -196,7 +201,7 @@ async fn start(config: &Config, parts: &Parts, ownership: &Ownership) -> Result<
         Facts {
             machine: Arc::clone(&parts.machine),
             active: reconcilers.as_ref().map(Reconcilers::active),
-            mirror,
+            mirror: mirror.clone(),
         },
         config
             .logging
@@ -205,10 +210,24 @@ async fn start(config: &Config, parts: &Parts, ownership: &Ownership) -> Result<
         parts.notify.clone(),
     );
     keepalive.declare(DaemonState::Run).await;
+    let flush = start_flush(config, parts, mirror, reconcilers.as_ref());
     info!("runs, {:.2} s after its start", began.elapsed().as_secs_f32());
     parts.notify.status("runs");
     parts.notify.ready();
-    Ok(Daemon { keepalive, reconcilers })
+    Ok(Daemon { keepalive, flush, reconcilers })
+}
+
+/// Every node flushes itself, also one without a hypervisor, which has nothing to send away.
+fn start_flush(config: &Config, parts: &Parts, mirror: Mirror, reconcilers: Option<&Reconcilers>) -> Flush {
+    Flush::start(flush::Parts {
+        me: config.node.clone(),
+        store: Arc::clone(&parts.store),
+        mirror,
+        active: reconcilers.map(Reconcilers::active),
+        // The words are the same; the configuration has checked them.
+        selector: config.target_selector.as_str().parse().unwrap_or_default(),
+        keepalive: config.intervals.keepalive(),
+    })
 }
 
 /// Waits for a session, as long as it takes, and says once what is waited for.
@@ -241,6 +260,7 @@ impl Daemon {
         let end = Instant::now() + STOP_WITHIN;
         info!("stops; what runs here keeps running");
         let said = self.say(parts, DaemonState::Shutdown).await;
+        drop(self.flush);
         if let Some(reconcilers) = self.reconcilers {
             let _ = timeout_at(end - 2 * SAY_WITHIN, reconcilers.stop(FINISH_WITHIN)).await;
         }

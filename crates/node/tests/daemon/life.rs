@@ -357,3 +357,16 @@ async fn a_lost_answer_costs_no_keepalive() {
     assert_eq!(cluster.version("/nodes/node1/keepalive").await - version, 10);
     node.stop().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_daemon_answers_the_wishes_to_be_emptied_and_filled() {
+    let cluster = Cluster::new();
+    let node = cluster.start_node("node1");
+    cluster.until_state("node1", "run").await;
+    for (wish, answer) in [("unflush", "ready"), ("flush", "flushed"), ("unflush", "ready")] {
+        cluster.write("/nodes/node1/domainstate", wish).await;
+        let took = cluster.until("/nodes/node1/domainstate", answer).await;
+        assert!(took < Duration::from_secs(1), "{answer} after {took:?}");
+    }
+    node.stop().await;
+}
