@@ -2,7 +2,11 @@
 //!
 //! A `Config` exists only if the file had no error. It is built by [`crate::check`] and never read from text elsewhere.
 
-use std::{net::Ipv4Addr, path::PathBuf, time::Duration};
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
 
 use pvc_core::{model::name::NodeName, plan::placement::Selector};
 
@@ -39,6 +43,8 @@ pub struct Config {
     pub directories: Directories,
     /// `system.configuration.logging`.
     pub logging: Logging,
+    /// `system.configuration.metrics.listen`: a loopback address that Prometheus may ask; `None`: nobody may.
+    pub metrics: Option<SocketAddr>,
     /// `system.configuration.networking`: this node's side of the networks. Present if `functions.networking` is.
     pub interfaces: Option<PerNetwork<Interface>>,
 }

@@ -1,6 +1,10 @@
 //! The kinds of value a setting can have: how each is read, and the words for what is allowed.
 
-use std::{net::Ipv4Addr, ops::RangeInclusive, path::PathBuf};
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    ops::RangeInclusive,
+    path::PathBuf,
+};
 
 use pvc_core::model::name::NodeName;
 
@@ -270,6 +274,27 @@ pub(crate) fn address() -> Kind<Ipv4Addr> {
             }
             Err(_) => "is not an IPv4 address".into(),
         }),
+    })
+}
+
+/// An address and port of this machine's own that no other machine reaches.
+pub(crate) fn loopback() -> Kind<SocketAddr> {
+    Kind::new("a loopback address with port, such as 127.0.0.1:9470 or [::1]:9470", |s| {
+        let address: SocketAddr = s.text.parse().map_err(|_| match s.text.parse::<std::net::IpAddr>() {
+            Ok(_) => Refusal::help(
+                "has no port",
+                format!("write {}", SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 9470)),
+            ),
+            Err(_) => "is not an IP address with port".into(),
+        })?;
+        match address {
+            _ if !address.ip().is_loopback() => Err(Refusal::help(
+                "is not a loopback address",
+                "figures are told without a password; have a proxy or agent on this node ask for them",
+            )),
+            _ if address.port() == 0 => Err("has port 0".into()),
+            address => Ok(address),
+        }
     })
 }
 

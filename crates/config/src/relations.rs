@@ -37,6 +37,7 @@ pub(crate) fn settle(walk: &mut Walk<'_>, draft: Draft) -> Result<Config, Told> 
         target_selector: system.target_selector?.value,
         directories: directories()?,
         logging: system.logging?,
+        metrics: system.metrics?,
         interfaces: interfaces?,
     })
 }

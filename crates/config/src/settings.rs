@@ -15,7 +15,7 @@ pub(crate) const FENCING: &[&str] = &["intervals", "actions", "ipmi"];
 pub(crate) const ACTIONS: &[&str] = &["successful_fence", "failed_fence"];
 pub(crate) const IPMI: &[&str] = &["host", "user", "pass", "cipher_suite"];
 pub(crate) const MIGRATION: &[&str] = &["target_selector"];
-pub(crate) const CONFIGURATION: &[&str] = &["directories", "logging", "networking"];
+pub(crate) const CONFIGURATION: &[&str] = &["directories", "logging", "metrics", "networking"];
 pub(crate) const DIRECTORIES: &[&str] = &["dynamic_directory", "log_directory", "console_log_directory"];
 pub(crate) const LOGGING: &[&str] = &[
     "file_logging",
@@ -27,6 +27,7 @@ pub(crate) const LOGGING: &[&str] = &[
     "log_keepalive_storage_details",
     "console_log_lines",
 ];
+pub(crate) const METRICS: &[&str] = &["listen"];
 pub(crate) const INTERFACE: &[&str] = &["device", "mtu", "address"];
 
 /// Every section with its settings; `*` stands for the name of a network.
@@ -49,6 +50,7 @@ pub(crate) const SECTIONS: &[(&str, &[&str])] = &[
     ("system.configuration", CONFIGURATION),
     ("system.configuration.directories", DIRECTORIES),
     ("system.configuration.logging", LOGGING),
+    ("system.configuration.metrics", METRICS),
     ("system.configuration.networking", NETWORKS),
     ("system.configuration.networking.*", INTERFACE),
 ];

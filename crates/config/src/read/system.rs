@@ -1,6 +1,6 @@
 //! `system`: intervals, fencing, migration, directories, logging and this node's networks.
 
-use std::path::PathBuf;
+use std::{net::SocketAddr, path::PathBuf};
 
 use pvc_core::plan::placement::Selector;
 
@@ -39,6 +39,7 @@ pub(crate) struct DraftSystem {
     /// In the order of the manual: dynamic, log, console log.
     pub(crate) directories: [Read<PathBuf>; 3],
     pub(crate) logging: Result<Logging, Told>,
+    pub(crate) metrics: Result<Option<SocketAddr>, Told>,
     pub(crate) interfaces: Result<Option<DraftPerNetwork<DraftInterface>>, Told>,
 }
 
@@ -67,14 +68,15 @@ pub(super) fn system(
     let target_selector = walk
         .section(&system, "migration", settings::MIGRATION)
         .and_then(|migration| walk.required(&migration, "target_selector", &kind::word(TARGET_SELECTORS)));
-    let (directories, logging, interfaces) =
+    let (directories, logging, metrics, interfaces) =
         match walk.section(&system, "configuration", settings::CONFIGURATION) {
             Ok(configuration) => (
                 directories(walk, &configuration),
                 logging(walk, &configuration),
+                metrics(walk, &configuration),
                 network::interfaces(walk, &configuration, networking),
             ),
-            Err(told) => ([Err(told), Err(told), Err(told)], Err(told), Err(told)),
+            Err(told) => ([Err(told), Err(told), Err(told)], Err(told), Err(told), Err(told)),
         };
     Ok(DraftSystem {
         intervals,
@@ -84,6 +86,7 @@ pub(super) fn system(
         target_selector,
         directories,
         logging,
+        metrics,
         interfaces,
     })
 }
@@ -174,6 +177,13 @@ fn directories(walk: &mut Walk<'_>, configuration: &Section) -> [Read<PathBuf>; 
             .map(|name| walk.required(&section, name, &kind::directory())),
         Err(told) => [Err(told), Err(told), Err(told)],
     }
+}
+
+fn metrics(walk: &mut Walk<'_>, configuration: &Section) -> Result<Option<SocketAddr>, Told> {
+    let Some(section) = walk.optional_section(configuration, "metrics", settings::METRICS)? else {
+        return Ok(None);
+    };
+    Ok(walk.optional(&section, "listen", &kind::loopback())?.map(|found| found.value))
 }
 
 fn logging(walk: &mut Walk<'_>, configuration: &Section) -> Result<Logging, Told> {

@@ -67,6 +67,23 @@ fn printing_a_configuration_shows_no_password() {
 }
 
 #[test]
+fn metrics_are_told_on_a_loopback_address_if_one_is_given() {
+    assert_eq!(accepted(EXAMPLE).metrics, None);
+    for (listen, address) in [
+        ("127.0.0.1:9470", Some("127.0.0.1:9470")),
+        ("'[::1]:9470'", Some("[::1]:9470")),
+        ("None", None),
+        ("", None),
+    ] {
+        let with = edited(
+            "      logging:\n",
+            &format!("      metrics:\n        listen: {listen}\n      logging:\n"),
+        );
+        assert_eq!(accepted(&with).metrics, address.map(|a| a.parse().expect("an address")), "{listen:?}");
+    }
+}
+
+#[test]
 fn intervals_may_stand_where_the_manuals_reference_has_them() {
     let block = "    intervals:
         keepalive_interval: 5

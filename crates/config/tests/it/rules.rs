@@ -4,6 +4,9 @@ use pvc_config::check;
 
 use crate::common::{edit, edited, expect, told};
 
+/// The example has no `metrics`, which are ours.
+const METRICS_GO_HERE: &str = "      networking:\n        upstream:\n          device";
+
 #[test]
 fn required_settings_that_are_missing_are_named() {
     expect(&[
@@ -136,6 +139,26 @@ fn each_kind_of_value_below_system_and_networks_refuses_what_it_cannot_be() {
             "console_log_lines: 1000",
             "console_log_lines: many",
             &["63:28 error system.configuration.logging.console_log_lines is not a whole number"],
+        ),
+        (
+            METRICS_GO_HERE,
+            "      metrics:\n        listen: 127.0.0.1\n      networking:\n        upstream:\n          device",
+            &["65:17 error system.configuration.metrics.listen has no port"],
+        ),
+        (
+            METRICS_GO_HERE,
+            "      metrics:\n        listen: 10.255.0.11:9470\n      networking:\n        upstream:\n          device",
+            &["65:17 error system.configuration.metrics.listen is not a loopback address"],
+        ),
+        (
+            METRICS_GO_HERE,
+            "      metrics:\n        listen: localhost:9470\n      networking:\n        upstream:\n          device",
+            &["65:17 error system.configuration.metrics.listen is not an IP address with port"],
+        ),
+        (
+            METRICS_GO_HERE,
+            "      metrics:\n        listen: '[::1]:0'\n      networking:\n        upstream:\n          device",
+            &["65:17 error system.configuration.metrics.listen has port 0"],
         ),
         (
             "domain: \"pvc.local\"",
