@@ -277,15 +277,33 @@ fn is_moving(vm: &Vm) -> bool {
         && !vm.claim.value.is_only(&vm.node.value)
 }
 
-/// How many VMs are on their way to a node.
-fn incoming(view: &ClusterView, node: &NodeName) -> usize {
-    view.good_vms().filter(|vm| is_moving(vm) && vm.node.value == *node).count()
+/// How many VMs are on their way, by node.
+#[derive(Debug, Default)]
+struct Traffic<'a> {
+    incoming: BTreeMap<&'a NodeName, usize>,
+    outgoing: BTreeMap<&'a NodeName, usize>,
 }
 
-/// How many VMs are on their way from a node.
-fn outgoing(view: &ClusterView, node: &NodeName) -> usize {
-    let leaves = |vm: &&Vm| is_moving(vm) && vm.node.value != *node && vm.claim.value.names(node);
-    view.good_vms().filter(leaves).count()
+impl<'a> Traffic<'a> {
+    fn count(view: &'a ClusterView) -> Self {
+        let mut traffic = Self::default();
+        for vm in view.good_vms().filter(|vm| is_moving(vm)) {
+            let to = &vm.node.value;
+            *traffic.incoming.entry(to).or_default() += 1;
+            for from in vm.claim.value.iter().filter(|from| *from != to) {
+                *traffic.outgoing.entry(from).or_default() += 1;
+            }
+        }
+        traffic
+    }
+
+    fn to(&self, node: &NodeName) -> usize {
+        self.incoming.get(node).copied().unwrap_or_default()
+    }
+
+    fn from(&self, node: &NodeName) -> usize {
+        self.outgoing.get(node).copied().unwrap_or_default()
+    }
 }
 
 fn size_of(facts: &Facts<'_>, vm: &Vm) -> Size {

@@ -1,17 +1,18 @@
 //! The unflush: VMs whose `lastnode` is this node return.
 
 use super::{
-    DomainState, Facts, Held, NotNow, Plan, Rooms, Step, Vm, VmState, Work, incoming, is_moving,
-    largest_first, may_try, outgoing, size_of,
+    DomainState, Facts, Held, NotNow, Plan, Rooms, Step, Traffic, Vm, VmState, Work, is_moving,
+    largest_first, may_try, size_of,
 };
 
 pub(super) fn plan(facts: &Facts<'_>) -> Plan {
     let mut work = survey(facts);
     largest_first(facts, &mut work.waiting);
     let rooms = Rooms::count(facts.view, facts.sizes, facts.silent);
+    let traffic = Traffic::count(facts.view);
     let mut held = Held::default();
     for vm in &work.waiting {
-        match how(facts, &rooms, vm) {
+        match how(facts, &rooms, &traffic, vm) {
             Ok((step, why)) => return work.step(facts, step, format!("{}: {why}: wish is unflush", vm.name)),
             Err(not_now) => held.note(facts, vm.id, not_now),
         }
@@ -59,7 +60,12 @@ fn sort<'a>(facts: &Facts<'_>, vm: &'a Vm, here: bool, work: &mut Work<'a>) {
     }
 }
 
-fn how(facts: &Facts<'_>, rooms: &Rooms, vm: &Vm) -> Result<(Step, &'static str), NotNow> {
+fn how(
+    facts: &Facts<'_>,
+    rooms: &Rooms,
+    traffic: &Traffic<'_>,
+    vm: &Vm,
+) -> Result<(Step, &'static str), NotNow> {
     let here = vm.node.value == *facts.me;
     if vm.state.value == VmState::Stop && !here {
         return Ok((Step::TakeBack(vm.id), "it was stopped meanwhile, belongs here and stays off"));
@@ -76,8 +82,8 @@ fn how(facts: &Facts<'_>, rooms: &Rooms, vm: &Vm) -> Result<(Step, &'static str)
     }
     // One that is just leaving runs here: calling it back takes nobody's turn.
     if !vm.claim.value.names(facts.me) {
-        let source_is_busy = vm.claim.value.iter().any(|n| outgoing(facts.view, n) >= facts.limits.outgoing);
-        if source_is_busy || incoming(facts.view, facts.me) >= facts.limits.incoming {
+        let source_is_busy = vm.claim.value.iter().any(|n| traffic.from(n) >= facts.limits.outgoing);
+        if source_is_busy || traffic.to(facts.me) >= facts.limits.incoming {
             return Err(NotNow::Later(None, "waits for its turn".to_owned()));
         }
     }

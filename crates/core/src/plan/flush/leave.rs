@@ -1,8 +1,8 @@
 //! The flush: VMs leave this node.
 
 use super::{
-    DomainState, Entry, Facts, Held, NodeName, NotNow, Plan, Rooms, Step, Unfit, Vm, VmState, Work, incoming,
-    largest_first, may_try, name_of, outgoing, size_of,
+    DomainState, Entry, Facts, Held, NodeName, NotNow, Plan, Rooms, Step, Traffic, Unfit, Vm, VmState, Work,
+    largest_first, may_try, name_of, size_of,
 };
 use crate::model::MigrationMethod;
 
@@ -10,9 +10,10 @@ pub(super) fn plan(facts: &Facts<'_>) -> Plan {
     let mut work = survey(facts);
     largest_first(facts, &mut work.waiting);
     let rooms = Rooms::count(facts.view, facts.sizes, facts.silent);
+    let traffic = Traffic::count(facts.view);
     let mut held = Held::default();
     for vm in &work.waiting {
-        match target(facts, &rooms, vm) {
+        match target(facts, &rooms, &traffic, vm) {
             Ok(to) => {
                 let home = vm.last_node.value.as_ref().unwrap_or(facts.me);
                 // One whose home is where it goes has come home.
@@ -79,7 +80,7 @@ fn sort<'a>(facts: &Facts<'_>, vm: &'a Vm, work: &mut Work<'a>) {
     }
 }
 
-fn target(facts: &Facts<'_>, rooms: &Rooms, vm: &Vm) -> Result<NodeName, NotNow> {
+fn target(facts: &Facts<'_>, rooms: &Rooms, traffic: &Traffic<'_>, vm: &Vm) -> Result<NodeName, NotNow> {
     may_try(facts, vm)?;
     let size = size_of(facts, vm);
     // On its way here: it goes back to where it runs, which costs no memory there, nor a turn.
@@ -88,14 +89,14 @@ fn target(facts: &Facts<'_>, rooms: &Rooms, vm: &Vm) -> Result<NodeName, NotNow>
         return Ok(back.clone());
     }
     let turn = || NotNow::Later(None, "waits for its turn".to_owned());
-    if outgoing(facts.view, facts.me) >= facts.limits.outgoing {
+    if traffic.from(facts.me) >= facts.limits.outgoing {
         return Err(turn());
     }
     let excluded = |node: &NodeName| {
         if node == facts.me {
             return Some(Unfit::Excluded);
         }
-        (incoming(facts.view, node) >= facts.limits.incoming).then_some(Unfit::Busy)
+        (traffic.to(node) >= facts.limits.incoming).then_some(Unfit::Busy)
     };
     let tried = |node: &NodeName| {
         excluded(node).or_else(|| facts.past.was_sent_to(vm.id, node).then_some(Unfit::Excluded))

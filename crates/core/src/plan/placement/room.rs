@@ -11,7 +11,7 @@ use std::{
 };
 
 use super::Selector;
-use crate::model::{ClusterView, DaemonState, DomainState, Entry, NodeName, Vm, VmId, VmState};
+use crate::model::{ClusterView, DaemonState, DomainState, Entry, FenceStep, NodeName, Vm, VmId, VmState};
 
 /// What a VM takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -137,6 +137,14 @@ impl Room {
     }
 }
 
+/// From the moment it was declared dead until its VMs have new homes.
+fn is_being_fenced(view: &ClusterView, node: &NodeName) -> bool {
+    view.fences.get(node).is_some_and(|entry| match entry {
+        Entry::Good(fence) => !matches!(fence.job.step, FenceStep::Recovered { .. }),
+        Entry::Bad(_) => true,
+    })
+}
+
 /// Every node's room, as one view has it, and what was reserved on top.
 #[derive(Debug, Clone)]
 pub struct Rooms {
@@ -150,7 +158,7 @@ impl Rooms {
             let node = entry.good();
             let unfit = match node {
                 None => Some(Unfit::Unreadable),
-                Some(_) if view.fences.contains_key(name) => Some(Unfit::Fenced),
+                Some(_) if is_being_fenced(view, name) => Some(Unfit::Fenced),
                 Some(node) if node.daemon_state.value != DaemonState::Run => {
                     Some(Unfit::Daemon(node.daemon_state.value))
                 }

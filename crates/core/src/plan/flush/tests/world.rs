@@ -152,9 +152,9 @@ impl World {
         let view = self.view();
         // What goes back to where it runs, or is called back, is on no way.
         if is_moving(view.vm(*vm).unwrap()) && home.is_some() {
-            prop_assert!(incoming(&view, to) <= 2, "{} arrive at {to}", incoming(&view, to));
-            let leaving = outgoing(&view, &name("a"));
-            prop_assert!(leaving <= 2, "{leaving} leave");
+            let traffic = Traffic::count(&view);
+            prop_assert!(traffic.to(to) <= 2, "{} arrive at {to}", traffic.to(to));
+            prop_assert!(traffic.from(&name("a")) <= 2, "{} leave", traffic.from(&name("a")));
         }
         Ok(())
     }
