@@ -31,7 +31,7 @@ use crate::{
     notify::Notify,
     ownership::{Ownership, OwnershipError},
     reconcile::{
-        Reconcilers,
+        Peers, Reconcilers,
         flush::{self, Flush},
     },
     stop::Stop,
@@ -184,6 +184,7 @@ async fn start(config: &Config, parts: &Parts, ownership: &Ownership) -> Result<
                 .map_err(machine("follow console logs"))?;
             let reconcilers = Reconcilers::start(
                 config.node.clone(),
+                Peers::new(config),
                 Arc::clone(&parts.store),
                 mirror.clone(),
                 Arc::clone(hypervisor),

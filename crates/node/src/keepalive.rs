@@ -14,7 +14,10 @@ use std::{
 };
 
 use pvc_core::model::{DaemonState, NodeName, NodeReport};
-use pvc_host::machine::Machine;
+use pvc_host::{
+    hypervisor::{Activity, Seen},
+    machine::Machine,
+};
 use pvc_store::{
     CommitError, Store,
     mirror::Mirror,
@@ -274,8 +277,10 @@ impl Beats {
         let active = self.facts.active.as_ref().map(|a| a.borrow().clone());
         // While libvirt does not answer, guests still run: the last that was known is reported.
         if let Some(Some(active)) = active {
-            report.running = active.keys().copied().collect();
-            report.domains_count = active.len() as u64;
+            // What is on its way here takes memory already, but does not run.
+            let runs = |vm: &&Seen| vm.activity != Activity::Held;
+            report.running = active.values().filter(runs).map(|vm| vm.id).collect();
+            report.domains_count = report.running.len() as u64;
             report.mem_alloc_mib = active.values().map(|vm| vm.memory_mib).sum();
             report.vcpu_alloc = active.values().map(|vm| u64::from(vm.vcpus)).sum();
         }

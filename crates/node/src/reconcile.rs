@@ -11,6 +11,7 @@
 mod explain;
 pub mod flush;
 mod inventory;
+mod migration;
 #[cfg(test)]
 mod tests;
 mod vm;
@@ -32,6 +33,7 @@ use tracing::{debug, info, warn};
 
 use crate::{console::ConsoleLogs, queue::Queue};
 pub use inventory::{Active, Inventory};
+pub use migration::Peers;
 use vm::VmReconciler;
 
 /// How often everything is read again, in case an event was lost.
@@ -54,6 +56,7 @@ impl Reconcilers {
     /// Starts them; returns at once.
     pub fn start(
         me: NodeName,
+        peers: Peers,
         store: Arc<dyn Store>,
         mirror: Mirror,
         hypervisor: Arc<dyn Hypervisor>,
@@ -63,7 +66,7 @@ impl Reconcilers {
         let inventory = Arc::new(Inventory::new(Arc::clone(&hypervisor)));
         let active = inventory.subscribe();
         let changes = mirror.changes();
-        let vms = Arc::new(VmReconciler::new(me, store, mirror, inventory, consoles));
+        let vms = Arc::new(VmReconciler::new(me, peers, store, mirror, inventory, consoles));
         let mut tasks = JoinSet::new();
         tasks.spawn(listen_to_libvirt(Arc::clone(&vms), Arc::clone(&queue), hypervisor.events()));
         tasks.spawn(listen_to_the_mirror(Arc::clone(&queue), changes));

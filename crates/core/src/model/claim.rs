@@ -1,12 +1,15 @@
 //! The nodes that may be executing a VM. See protocols.md section 2: this set is what keeps a VM from running twice.
 
-use std::{collections::BTreeSet, fmt, str::FromStr};
+use std::{fmt, str::FromStr};
 
 use super::name::{NameError, NodeName};
 
-/// A set of node names; in the state tree space-separated, empty = none.
+/// Node names, no two the same; in the state tree space-separated, empty = none.
+///
+/// More than one only while a live migration is under way, and then the first is the one that it comes from: that node
+/// decides where the VM is in the end, the others leave it alone until then.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Claim(BTreeSet<NodeName>);
+pub struct Claim(Vec<NodeName>);
 
 impl Claim {
     /// Nobody may be executing the VM.
@@ -16,7 +19,7 @@ impl Claim {
 
     /// Exactly one node may be executing the VM.
     pub fn only(node: &NodeName) -> Self {
-        Self(BTreeSet::from([node.clone()]))
+        Self(vec![node.clone()])
     }
 
     /// Whether nobody claims the VM.
@@ -34,25 +37,33 @@ impl Claim {
         self.0.len() == 1 && self.names(node)
     }
 
-    /// The claimants, in order of name.
+    /// The first claimant and the others, if there are several: where a migration comes from, and where it goes.
+    pub fn between(&self) -> Option<(&NodeName, &[NodeName])> {
+        match &self.0[..] {
+            [] | [_] => None,
+            [from, to @ ..] => Some((from, to)),
+        }
+    }
+
+    /// The claimants, in their order.
     pub fn iter(&self) -> impl Iterator<Item = &NodeName> {
         self.0.iter()
     }
 
-    /// The claim with `node` added.
+    /// The claim with `node` added at the end.
     #[must_use]
     pub fn with(&self, node: &NodeName) -> Self {
-        let mut set = self.0.clone();
-        set.insert(node.clone());
-        Self(set)
+        let mut claim = self.clone();
+        if !claim.names(node) {
+            claim.0.push(node.clone());
+        }
+        claim
     }
 
     /// The claim with `node` removed.
     #[must_use]
     pub fn without(&self, node: &NodeName) -> Self {
-        let mut set = self.0.clone();
-        set.remove(node);
-        Self(set)
+        Self(self.0.iter().filter(|n| *n != node).cloned().collect())
     }
 }
 
@@ -60,7 +71,11 @@ impl FromStr for Claim {
     type Err = NameError;
 
     fn from_str(text: &str) -> Result<Self, NameError> {
-        text.split_ascii_whitespace().map(str::parse).collect::<Result<_, _>>().map(Self)
+        let mut claim = Self::none();
+        for name in text.split_ascii_whitespace() {
+            claim = claim.with(&name.parse()?);
+        }
+        Ok(claim)
     }
 }
 
@@ -73,5 +88,22 @@ impl fmt::Display for Claim {
             f.write_str(node.as_str())?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_claim_keeps_its_order_and_says_nobody_twice() {
+        let claim: Claim = " b a  b ".parse().unwrap();
+        assert_eq!(claim.to_string(), "b a");
+        let a: NodeName = "a".parse().unwrap();
+        let (from, to) = claim.between().unwrap();
+        assert_eq!((from.as_str(), to), ("b", &[a.clone()][..]));
+        assert_eq!(claim.without(from), Claim::only(&a));
+        assert_eq!(Claim::only(&a).between(), None);
+        assert!("a _".parse::<Claim>().is_err());
     }
 }

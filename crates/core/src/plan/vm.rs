@@ -5,6 +5,7 @@
 //!   wish: stop, delete     running ──PowerOff──► off ──Release──► free
 //!   wish: shutdown         running ──AskGuestToShutDown … PowerOff──► off ──Answer(Stopped)──► free
 //!   wish: restart          as shutdown, then as start, then Answer(Running)
+//!   wish: migrate          see `migration`; or as shutdown here, then as start there
 //! ```
 //!
 //! Never starts a VM that somebody else may be executing: the claim (see [`Claim`]) changes from nobody, or from this node
@@ -12,14 +13,20 @@
 //! the state store is out of reach or libvirt's answer is unknown. Each plan is one step, so the next one is decided from
 //! a fresh view.
 
+mod change;
+mod migration;
 mod past;
 #[cfg(test)]
 mod tests;
 
 use std::time::Duration;
 
-use crate::model::{Claim, Moment, NodeName, Vm, VmChange, VmKey, VmSet, VmState};
+use crate::model::{Migration, Moment, NodeName, Vm, VmState};
 
+pub use change::change;
+pub use migration::{
+    COPIES, LIVE_AGAIN, LIVE_ATTEMPTS, STALLED, TARGET_PATIENCE, There, admits, needs_migration, never_ends,
+};
 pub use past::{Past, START_LIMIT, START_WINDOW};
 
 /// How long a guest may take to shut down before it is powered off.
@@ -31,8 +38,10 @@ pub const SHUTDOWN_ASK_AGAIN: Duration = Duration::from_secs(15);
 /// What libvirt on this node says about the VM.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Here {
-    /// A process of it lives here, executing or not.
+    /// A process of it lives here; for all that is known it executes.
     Active,
+    /// A process of it lives here, but executes nothing: a migration holds it, that brings it or that took it away.
+    Held,
     /// Confirmed: there is none.
     Off,
     /// libvirt did not answer: nothing may be concluded.
@@ -48,6 +57,10 @@ pub struct Facts<'a> {
     pub vm: Option<&'a Vm>,
     /// What runs on this node.
     pub here: Here,
+    /// The migration from or to here that is under way; only looked for where [`needs_migration`] says so.
+    pub migration: Option<Migration>,
+    /// Whether the node that it is wished on takes VMs now; if not, why (see [`admits`]).
+    pub target: Result<(), &'a str>,
     /// Whether the view is current: a healthy session, listed since the last reconnection.
     pub view_is_current: bool,
     /// What this daemon did about the VM so far.
@@ -71,6 +84,18 @@ pub enum Step {
     PowerOff,
     /// It is confirmed off: take this node out of the claim.
     Release,
+    /// Ask that node's libvirt whether the VM is there.
+    LookAt(NodeName),
+    /// Put that node in the claim after this one, to migrate the VM there next.
+    Share(NodeName),
+    /// Migrate it there, live.
+    Migrate(NodeName),
+    /// End the migration that is under way.
+    AbortMigration,
+    /// It stays here: let it go on if the migration holds it, and make the claim this node's alone.
+    TakeBack,
+    /// Let it go on.
+    Resume,
     /// Tell the clients an outcome.
     Answer(Answer),
 }
@@ -84,6 +109,8 @@ pub enum Answer {
     Stopped,
     /// It could not be done: `state` = `failed` with the reason, claim released.
     Failed(String),
+    /// It does not migrate but stays here: `state` = `start`, `node` = this one, and why.
+    Stays(String),
     /// It runs: an old failure's reason is void.
     ReasonVoid,
 }
@@ -109,24 +136,15 @@ pub struct Plan {
 }
 
 fn settled() -> Plan {
-    Plan {
-        next: Next::Settled,
-        why: String::new(),
-    }
+    Plan { next: Next::Settled, why: String::new() }
 }
 
 fn act(step: Step, why: impl Into<String>) -> Plan {
-    Plan {
-        next: Next::Do(step),
-        why: why.into(),
-    }
+    Plan { next: Next::Do(step), why: why.into() }
 }
 
 fn wait(until: Option<Moment>, why: impl Into<String>) -> Plan {
-    Plan {
-        next: Next::Wait(until),
-        why: why.into(),
-    }
+    Plan { next: Next::Wait(until), why: why.into() }
 }
 
 /// Decides the next step about one VM on this node.
@@ -134,22 +152,19 @@ pub fn plan(facts: &Facts<'_>) -> Plan {
     let Some(vm) = facts.vm else {
         return match facts.here {
             // Not ours to end: it may be the operator's own, or the state tree may have been lost.
-            Here::Active => wait(None, "it runs here but is not in the state tree: left alone"),
+            Here::Active | Here::Held => wait(None, "it runs here but is not in the state tree: left alone"),
             Here::Off | Here::Unknown => settled(),
         };
     };
     if !facts.view_is_current {
-        return wait(
-            None,
-            "the state store is out of reach: nothing is changed until it answers",
-        );
+        return wait(None, "the state store is out of reach: nothing is changed until it answers");
     }
     match facts.here {
         Here::Unknown if concerns(facts.me, vm) => {
             wait(None, "libvirt does not answer: nothing is known about this node")
         }
         Here::Unknown => settled(),
-        Here::Active => while_active(facts, vm),
+        Here::Active | Here::Held => while_here(facts, vm),
         Here::Off => while_off(facts, vm),
     }
 }
@@ -159,10 +174,14 @@ pub fn concerns(me: &NodeName, vm: &Vm) -> bool {
     vm.node.value == *me || vm.claim.value.names(me)
 }
 
-fn while_active(facts: &Facts<'_>, vm: &Vm) -> Plan {
+fn while_here(facts: &Facts<'_>, vm: &Vm) -> Plan {
     let claim = &vm.claim.value;
     if claim.is_empty() {
-        return act(Step::Adopt, "it runs here and nobody claims it");
+        return match facts.here {
+            // From a node of the 0.5 generation, which makes no claims.
+            Here::Held => wait(None, "a migration that nobody claims brings it here"),
+            _ => act(Step::Adopt, "it runs here and nobody claims it"),
+        };
     }
     if !claim.names(facts.me) {
         return act(
@@ -170,36 +189,44 @@ fn while_active(facts: &Facts<'_>, vm: &Vm) -> Plan {
             format!("the claim names only {claim}: this node was fenced and survived"),
         );
     }
+    match claim.between() {
+        Some((from, to)) if from == facts.me => match to {
+            [to] => return migration::between(facts, vm, to),
+            _ => {
+                return wait(
+                    None,
+                    format!("{claim} claim it: one of them has to be fenced or confirmed dead"),
+                );
+            }
+        },
+        Some((from, _)) => return migration::arriving(facts, from),
+        None if facts.here == Here::Held => return migration::held(facts, vm),
+        None => {}
+    }
     let wished_here = vm.node.value == *facts.me;
     match vm.state.value {
         VmState::Stop => act(Step::PowerOff, "wish is stop"),
         VmState::Delete => act(Step::PowerOff, "wish is delete"),
         VmState::Shutdown => shut_down(facts, vm),
-        VmState::Migrate if !wished_here => wait(
-            None,
-            format!(
-                "wish is migrate to {}: live migration is not available in this version",
-                vm.node.value
-            ),
-        ),
-        VmState::Migrate => act(
-            Step::Answer(Answer::Running),
-            "it runs here, where it was to migrate to",
-        ),
-        _ if !wished_here => act(
-            Step::PowerOff,
-            format!("it was moved to {} without migration", vm.node.value),
-        ),
+        VmState::Migrate if !wished_here => migration::leave(facts, vm),
+        VmState::Migrate => act(Step::Answer(Answer::Running), "it runs here, where it was to migrate to"),
+        _ if !wished_here => {
+            act(Step::PowerOff, format!("it was moved to {} without migration", vm.node.value))
+        }
         VmState::Restart if claimed_after_wish(vm) => {
             act(Step::Answer(Answer::Running), "it was started after the wish")
         }
         VmState::Restart => shut_down(facts, vm),
-        VmState::Start if !vm.failed_reason.value.is_empty() => act(
-            Step::Answer(Answer::ReasonVoid),
-            "it runs: the old failure is over",
-        ),
+        VmState::Start if reason_is_old(vm) => {
+            act(Step::Answer(Answer::ReasonVoid), "it runs: the old failure is over")
+        }
         VmState::Start | VmState::Failed => settled(),
     }
+}
+
+/// A reason that was written together with the last answer or wish, or after it, is still what an operator has to know.
+fn reason_is_old(vm: &Vm) -> bool {
+    !vm.failed_reason.value.is_empty() && vm.failed_reason.zxid < vm.state.zxid
 }
 
 /// A claim written after the wish was taken for a start that followed the wish: what runs is the new instance. (Adopting
@@ -217,35 +244,29 @@ fn shut_down(facts: &Facts<'_>, vm: &Vm) -> Plan {
     let ask_again_at = asking.last + SHUTDOWN_ASK_AGAIN;
     if facts.now >= power_off_at {
         let grace = SHUTDOWN_GRACE.as_secs();
-        return act(
-            Step::PowerOff,
-            format!("wish is {wish}; the guest has not gone in {grace} s"),
-        );
+        return act(Step::PowerOff, format!("wish is {wish}; the guest has not gone in {grace} s"));
     }
     if facts.now >= ask_again_at {
-        return act(
-            Step::AskGuestToShutDown,
-            format!("wish is {wish}; the guest has not gone yet"),
-        );
+        return act(Step::AskGuestToShutDown, format!("wish is {wish}; the guest has not gone yet"));
     }
     let left = power_off_at.since(facts.now).as_secs();
-    let why = format!(
-        "wish is {wish}; the guest was asked {} time(s), power off in {left} s",
-        asking.times
-    );
+    let why = format!("wish is {wish}; the guest was asked {} time(s), power off in {left} s", asking.times);
     wait(Some(power_off_at.min(ask_again_at)), why)
 }
 
 fn while_off(facts: &Facts<'_>, vm: &Vm) -> Plan {
     let claim = &vm.claim.value;
+    match claim.between() {
+        Some((from, _)) if from == facts.me => return act(Step::Release, "it is off here"),
+        Some((from, _)) if claim.names(facts.me) => return migration::arriving(facts, from),
+        _ => {}
+    }
     let wished_here = vm.node.value == *facts.me;
-    let shall_run = matches!(
-        vm.state.value,
-        VmState::Start | VmState::Restart | VmState::Migrate
-    );
+    let shall_run = matches!(vm.state.value, VmState::Start | VmState::Restart | VmState::Migrate);
     if claim.names(facts.me) && !(wished_here && shall_run) {
         return match vm.state.value {
             VmState::Shutdown if claim.is_only(facts.me) => act(Step::Answer(Answer::Stopped), "it is off"),
+            VmState::Migrate if let Some(plan) = migration::not_taken(facts, vm) => plan,
             _ => act(Step::Release, "it is off here"),
         };
     }
@@ -255,15 +276,11 @@ fn while_off(facts: &Facts<'_>, vm: &Vm) -> Plan {
     let others = claim.without(facts.me);
     match vm.state.value {
         VmState::Stop | VmState::Failed | VmState::Delete => settled(),
-        _ if !others.is_empty() => wait(
-            None,
-            format!("{others} may still be running it: the claim names it"),
-        ),
+        _ if !others.is_empty() => {
+            wait(None, format!("{others} may still be running it: the claim names it"))
+        }
         VmState::Shutdown => act(Step::Answer(Answer::Stopped), "it is off"),
-        VmState::Migrate => act(
-            Step::Answer(Answer::Running),
-            "nothing to migrate: nobody runs it",
-        ),
+        VmState::Migrate => act(Step::Answer(Answer::Running), "nothing to migrate: nobody runs it"),
         VmState::Start | VmState::Restart => start(facts, vm),
     }
 }
@@ -287,42 +304,5 @@ fn start(facts: &Facts<'_>, vm: &Vm) -> Plan {
     if facts.past.may_start(vm) {
         return act(Step::Start, format!("wish is {}", vm.state.value));
     }
-    act(
-        Step::Claim,
-        format!("wish is {}, nobody else claims it", vm.state.value),
-    )
-}
-
-/// The transaction of a step, or `None` for a step that is not one. It is checked against every field that the step was
-/// decided from, so a newer command of a client is never overwritten.
-pub fn change(step: &Step, vm: &Vm, me: &NodeName) -> Option<VmChange> {
-    let decided_from = [VmKey::State, VmKey::Node, VmKey::Claim];
-    let update = |keys: &[VmKey], set| Some(VmChange::update(vm, keys, set));
-    match step {
-        Step::Adopt if vm.state.value == VmState::Restart => update(
-            &decided_from,
-            vec![VmSet::Claim(Claim::only(me)), VmSet::State(VmState::Restart)],
-        ),
-        Step::Adopt => update(&[VmKey::Claim], vec![VmSet::Claim(Claim::only(me))]),
-        Step::Claim => update(&decided_from, vec![VmSet::Claim(Claim::only(me))]),
-        Step::Release => update(&[VmKey::Claim], vec![VmSet::Claim(vm.claim.value.without(me))]),
-        Step::Answer(answer) => {
-            let released = || VmSet::Claim(vm.claim.value.without(me));
-            let set = match answer {
-                Answer::Running => vec![VmSet::State(VmState::Start)],
-                Answer::Stopped if vm.claim.value.is_empty() => vec![VmSet::State(VmState::Stop)],
-                Answer::Stopped => vec![VmSet::State(VmState::Stop), released()],
-                Answer::Failed(reason) => {
-                    vec![
-                        VmSet::State(VmState::Failed),
-                        VmSet::FailedReason(reason.clone()),
-                        released(),
-                    ]
-                }
-                Answer::ReasonVoid => vec![VmSet::FailedReason(String::new())],
-            };
-            update(&decided_from, set)
-        }
-        Step::Start | Step::AskGuestToShutDown | Step::PowerOff => None,
-    }
+    act(Step::Claim, format!("wish is {}, nobody else claims it", vm.state.value))
 }

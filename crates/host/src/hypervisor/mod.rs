@@ -9,9 +9,10 @@ use tokio::sync::mpsc;
 #[cfg(any(test, feature = "fake"))]
 pub mod fake;
 pub mod libvirt;
-mod migration;
+mod peer;
 
-pub use migration::{Migration, Peer, Progress, Transport};
+pub use peer::{Peer, Transport};
+pub use pvc_core::model::{Migration, Progress};
 
 /// An active domain as the hypervisor sees it. Inactive definitions are nobody's business here.
 #[derive(Debug, Clone, PartialEq, Eq)]

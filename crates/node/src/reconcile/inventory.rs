@@ -9,7 +9,7 @@ use std::{
 };
 
 use pvc_core::{model::VmId, plan::vm::Here};
-use pvc_host::hypervisor::{Hypervisor, HypervisorError, Seen};
+use pvc_host::hypervisor::{Activity, Hypervisor, HypervisorError, Seen};
 use tokio::sync::watch;
 
 /// The active domains of this node, by id; `None` while libvirt does not answer.
@@ -49,8 +49,7 @@ impl Inventory {
     pub fn here(&self, id: VmId) -> Here {
         match &*self.lock() {
             None => Here::Unknown,
-            Some(active) if active.contains_key(&id) => Here::Active,
-            Some(_) => Here::Off,
+            Some(active) => here(active.get(&id)),
         }
     }
 
@@ -83,7 +82,7 @@ impl Inventory {
         let _one_at_a_time = self.reading.lock().await;
         let seen = self.hypervisor.seen(id).await?;
         let Some(before) = self.lock().clone() else { return Ok(Here::Unknown) };
-        let here = if seen.is_some() { Here::Active } else { Here::Off };
+        let here = here(seen.as_ref());
         if before.get(&id) != seen.as_ref() {
             let mut now = (*before).clone();
             match seen {
@@ -109,5 +108,13 @@ impl Inventory {
 
     fn lock(&self) -> MutexGuard<'_, Active> {
         self.active.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn here(seen: Option<&Seen>) -> Here {
+    match seen {
+        None => Here::Off,
+        Some(seen) if seen.activity == Activity::Held => Here::Held,
+        Some(_) => Here::Active,
     }
 }

@@ -1,7 +1,9 @@
 //! VMs through whole reconcilers, over the fake store and fake hypervisors, on a paused clock.
 
 use pvc_core::model::{Claim, Vm, VmChange, VmId, VmName, VmSet, VmState};
-use pvc_host::hypervisor::fake::{Answer, Behaviour, FakeHypervisor, Outcome, PowerButton, Reach};
+use pvc_host::hypervisor::fake::{
+    Answer, Behaviour, FakeFabric, FakeHypervisor, Outcome, PowerButton, Reach,
+};
 use pvc_store::{
     memory::{MemoryStore, MemoryTree},
     schema,
@@ -10,9 +12,12 @@ use tempfile::TempDir;
 
 use super::*;
 
+mod migration;
+
 /// A cluster of nodes `a` and `b`, and an operator.
 struct World {
     operator: Arc<MemoryStore>,
+    fabric: Arc<FakeFabric>,
     nodes: Vec<TestNode>,
     _logs: TempDir,
 }
@@ -31,7 +36,9 @@ impl TestNode {
         let consoles = ConsoleLogs::start(Arc::clone(&store), self.consoles.clone(), 10).unwrap();
         let mirror = Mirror::start(Arc::clone(&store));
         let hypervisor = Arc::clone(&self.hypervisor) as Arc<dyn Hypervisor>;
-        self.reconcilers = Some(Reconcilers::start(self.name.clone(), store, mirror, hypervisor, consoles));
+        let peers = Peers { domain: Some("cluster".into()) };
+        let reconcilers = Reconcilers::start(self.name.clone(), peers, store, mirror, hypervisor, consoles);
+        self.reconcilers = Some(reconcilers);
     }
 
     /// As kill -9.
@@ -56,6 +63,21 @@ fn xml(n: u8) -> String {
     )
 }
 
+/// A node that takes VMs, as far as its keys say.
+async fn register(store: &MemoryStore, name: &NodeName) {
+    use pvc_core::model::{DaemonMode, DaemonState, DomainState};
+    use schema::node::{Ipmi, Registration, set_daemon_state, set_domain_state};
+    let registration = Registration {
+        name: name.clone(),
+        mode: DaemonMode::Coordinator,
+        static_data: "4 6.1 Linux x86_64".parse().unwrap(),
+        ipmi: Ipmi { hostname: String::new(), username: String::new(), password: String::new() },
+    };
+    schema::node::register(store, &registration).await.unwrap();
+    store.commit(set_daemon_state(name, DaemonState::Run)).await.unwrap();
+    store.commit(set_domain_state(name, DomainState::Ready, None)).await.unwrap();
+}
+
 impl World {
     async fn new() -> Self {
         let tree = MemoryTree::new();
@@ -69,7 +91,12 @@ impl World {
             reconcilers: None,
             consoles: logs.path().to_owned(),
         });
-        let mut world = Self { operator, nodes: nodes.into(), _logs: logs };
+        let fabric = FakeFabric::new();
+        for node in &nodes {
+            fabric.join(&format!("{}.cluster", node.name), &node.hypervisor);
+            register(&*operator, &node.name).await;
+        }
+        let mut world = Self { operator, fabric, nodes: nodes.into(), _logs: logs };
         world.nodes.iter_mut().for_each(TestNode::start);
         world
     }
@@ -95,7 +122,7 @@ impl World {
     }
 
     fn runs(&self, node: usize, n: u8) -> bool {
-        self.nodes[node].hypervisor.running().contains(&id(n))
+        self.nodes[node].hypervisor.executing().contains(&id(n))
     }
 
     /// Waits, and all the while no VM runs twice.
@@ -104,8 +131,8 @@ impl World {
         while !done(self).await {
             assert!(Instant::now() < deadline, "not within {within_s} s: {what}");
             sleep(Duration::from_millis(20)).await;
-            for vm in self.nodes[0].hypervisor.running() {
-                assert!(!self.nodes[1].hypervisor.running().contains(&vm), "{vm} runs twice");
+            for vm in self.nodes[0].hypervisor.executing() {
+                assert!(!self.nodes[1].hypervisor.executing().contains(&vm), "{vm} executes twice");
             }
         }
     }

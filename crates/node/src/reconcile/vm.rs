@@ -10,8 +10,8 @@ use std::{
 };
 
 use pvc_core::{
-    model::{ClusterView, DomainSpec, Entry, Moment, NodeName, Vm, VmId},
-    plan::vm::{Answer, Facts, Here, Next, Past, Plan, Step, change, concerns, plan},
+    model::{ClusterView, DomainSpec, Entry, Migration, Moment, NodeName, Vm, VmId, VmState},
+    plan::vm::{Answer, Facts, Here, Next, Past, Plan, Step, admits, change, concerns, plan},
 };
 use pvc_host::hypervisor::HypervisorError;
 use pvc_store::{CommitError, Store, mirror::Mirror, schema};
@@ -21,6 +21,7 @@ use tracing::{debug, info, warn};
 use super::{
     explain::{Explanations, Said},
     inventory::Inventory,
+    migration::Peers,
 };
 use crate::console::ConsoleLogs;
 
@@ -43,6 +44,7 @@ pub(super) struct VmReconciler {
     pub(super) mirror: Mirror,
     pub(super) inventory: Arc<Inventory>,
     pub(super) consoles: ConsoleLogs,
+    pub(super) peers: Peers,
     explanations: Explanations,
     memory: Mutex<HashMap<VmId, Memory>>,
     starts: Semaphore,
@@ -51,8 +53,8 @@ pub(super) struct VmReconciler {
 
 /// What is remembered of one VM.
 #[derive(Default, Clone)]
-struct Memory {
-    past: Past,
+pub(super) struct Memory {
+    pub(super) past: Past,
     /// Failures in a row, for the retry's back-off.
     failures: u32,
     /// The last failure, for `explain`.
@@ -60,7 +62,7 @@ struct Memory {
 }
 
 /// Why a step did not succeed.
-enum StepError {
+pub(super) enum StepError {
     /// Somebody was faster: look again, nothing is wrong.
     Conflict,
     /// Try again later.
@@ -85,6 +87,7 @@ impl From<HypervisorError> for StepError {
 impl VmReconciler {
     pub(super) fn new(
         me: NodeName,
+        peers: Peers,
         store: Arc<dyn Store>,
         mirror: Mirror,
         inventory: Arc<Inventory>,
@@ -97,6 +100,7 @@ impl VmReconciler {
             mirror,
             inventory,
             consoles,
+            peers,
             memory: Mutex::default(),
             starts: Semaphore::new(STARTS_AT_ONCE),
             origin: Instant::now(),
@@ -114,20 +118,18 @@ impl VmReconciler {
             Some(Entry::Good(vm)) => concerns(&self.me, vm),
             Some(Entry::Bad(_)) | None => false,
         };
-        !concerned && self.inventory.here(id) != Here::Active && !self.memory().contains_key(&id)
+        !concerned
+            && !matches!(self.inventory.here(id), Here::Active | Here::Held)
+            && !self.memory().contains_key(&id)
     }
 
     /// Brings one VM as far as it goes now; answers when to look again at the latest.
     pub(super) async fn reconcile(&self, id: VmId) -> Option<Instant> {
         for _ in 0..STEPS_A_ROUND {
-            let view = self.mirror.view();
-            let mut next = self.plan(id, &view, self.inventory.here(id));
-            if let Next::Do(_) = next.next {
-                match self.inventory.read(id).await {
-                    Ok(here) => next = self.plan(id, &view, here),
-                    Err(error) => return self.failed(id, &next.why, error.into()).await,
-                }
-            }
+            let (view, next) = match self.observe(id).await {
+                Ok(observed) => observed,
+                Err((why, error)) => return self.failed(id, &why, error).await,
+            };
             match next.next {
                 Next::Settled => {
                     self.settle(id, &view).await;
@@ -151,7 +153,49 @@ impl VmReconciler {
         Some(Instant::now() + FIRST_RETRY)
     }
 
-    fn plan(&self, id: VmId, view: &ClusterView, here: Here) -> Plan {
+    /// A view and the plan that follows from it. What is done next is decided from a fresh reading of libvirt.
+    async fn observe(&self, id: VmId) -> Result<(Arc<ClusterView>, Plan), (String, StepError)> {
+        let view = self.mirror.view();
+        let first = self.look(id, &view, self.inventory.here(id)).await;
+        let first = first.map_err(|error| ("how does it migrate".to_owned(), error))?;
+        let Next::Do(step) = &first.next else { return Ok((view, first)) };
+        let unclaimed = view.vm(id).is_some_and(|vm| !vm.claim.value.names(&self.me));
+        let view = if *step == Step::PowerOff && unclaimed {
+            // The claim that names this node may be on its way here, with the guest that it is about.
+            let caught_up = self.mirror.caught_up(CATCH_UP_WITHIN).await;
+            caught_up.map_err(|e| (first.why.clone(), StepError::Failed(e.to_string())))?;
+            self.mirror.view()
+        } else {
+            view
+        };
+        let again = async {
+            let here = self.inventory.read(id).await?;
+            self.look(id, &view, here).await
+        };
+        let plan = again.await.map_err(|error: StepError| (first.why, error))?;
+        Ok((view, plan))
+    }
+
+    async fn look(&self, id: VmId, view: &ClusterView, here: Here) -> Result<Plan, StepError> {
+        let migration = match view.vm(id) {
+            Some(vm) if self.mirror.synced() => {
+                if vm.state.value == VmState::Migrate && vm.claim.value.is_only(&self.me) {
+                    self.remember(id, |m| m.past.notice(vm, self.now()));
+                }
+                self.migration(vm, here).await?
+            }
+            _ => None,
+        };
+        Ok(self.plan(id, view, here, migration))
+    }
+
+    pub(super) fn plan(
+        &self,
+        id: VmId,
+        view: &ClusterView,
+        here: Here,
+        migration: Option<Migration>,
+    ) -> Plan {
         if let Some(Entry::Bad(problems)) = view.vms.get(&id).map(|e| &**e) {
             let what: Vec<String> = problems.iter().map(ToString::to_string).collect();
             return Plan {
@@ -160,33 +204,44 @@ impl VmReconciler {
             };
         }
         let past = self.memory().get(&id).map(|m| m.past.clone()).unwrap_or_default();
+        let vm = view.vm(id);
+        let target = vm.map_or(Ok(()), |vm| admits(view, &vm.node.value));
         plan(&Facts {
             me: &self.me,
-            vm: view.vm(id),
+            vm,
             here,
+            migration,
+            target: target.as_ref().map(|()| ()).map_err(String::as_str),
             view_is_current: self.mirror.synced(),
             past: &past,
             now: self.now(),
         })
     }
 
-    async fn apply(&self, step: &Step, vm: &Vm, why: &str) -> Result<(), StepError> {
+    pub(super) async fn apply(&self, step: &Step, vm: &Vm, why: &str) -> Result<(), StepError> {
         let name = &vm.name;
         let hypervisor = self.inventory.hypervisor();
         match step {
             Step::Start => return self.start(vm, why).await,
+            Step::LookAt(node) => self.look_at(vm, node).await,
+            Step::Migrate(to) => return self.migrate(vm, to, why).await,
+            Step::AbortMigration => return self.abort_migration(vm, why).await,
+            Step::Resume => {
+                info!(vm = %name, "lets it go on: {why}");
+                hypervisor.resume(vm.id).await?;
+                self.inventory.read(vm.id).await?;
+            }
             Step::AskGuestToShutDown => {
                 self.remember(vm.id, |m| m.past.asked_to_shut_down(vm, self.now()));
                 info!(vm = %name, "asking the guest to shut down: {why}");
                 hypervisor.ask_to_shut_down(vm.id).await?;
             }
-            Step::PowerOff => {
-                info!(vm = %name, "powering off: {why}");
-                hypervisor.power_off(vm.id).await?;
-                self.inventory.read(vm.id).await?;
-                info!(vm = %name, "powered off");
-            }
-            Step::Adopt | Step::Claim | Step::Release | Step::Answer(_) => {
+            Step::PowerOff => self.power_off(vm, why).await?,
+            Step::Adopt | Step::Claim | Step::Share(_) | Step::TakeBack | Step::Release | Step::Answer(_) => {
+                if *step == Step::TakeBack {
+                    hypervisor.resume(vm.id).await?;
+                    self.inventory.read(vm.id).await?;
+                }
                 self.commit(step, vm).await?;
                 match step {
                     Step::Adopt => info!(vm = %name, "adopted: {why}"),
@@ -194,14 +249,28 @@ impl VmReconciler {
                         self.remember(vm.id, |m| m.past.claimed(vm));
                         debug!(vm = %name, "claimed: {why}");
                     }
+                    Step::Share(to) => {
+                        self.remember(vm.id, |m| m.past.shared(vm));
+                        debug!(vm = %name, "claimed for {to}, too: {why}");
+                    }
+                    Step::TakeBack => info!(vm = %name, "it stays here: {why}"),
                     Step::Release => debug!(vm = %name, "released: {why}"),
                     Step::Answer(Answer::Failed(reason)) => warn!(vm = %name, "failed: {reason}"),
+                    Step::Answer(Answer::Stays(reason)) => warn!(vm = %name, "answered start here: {reason}"),
                     Step::Answer(Answer::Running) => info!(vm = %name, "answered start: {why}"),
                     Step::Answer(Answer::Stopped) => info!(vm = %name, "answered stop: {why}"),
                     _ => debug!(vm = %name, "{why}"),
                 }
             }
         }
+        Ok(())
+    }
+
+    pub(super) async fn power_off(&self, vm: &Vm, why: &str) -> Result<(), StepError> {
+        info!(vm = %vm.name, "powering off: {why}");
+        self.inventory.hypervisor().power_off(vm.id).await?;
+        self.inventory.read(vm.id).await?;
+        info!(vm = %vm.name, "powered off");
         Ok(())
     }
 
@@ -286,10 +355,12 @@ impl VmReconciler {
     }
 
     /// Only the node that the VM is tied to by claim, or by wish where nobody claims it, explains: others only wait for it.
-    async fn explain(&self, id: VmId, view: &ClusterView, doing: &'static str, because: String) {
+    pub(super) async fn explain(&self, id: VmId, view: &ClusterView, doing: &'static str, because: String) {
         let ours = match view.vms.get(&id).map(|e| &**e) {
             Some(Entry::Good(vm)) => {
-                vm.claim.value.names(&self.me) || vm.claim.value.is_empty() && vm.node.value == self.me
+                // Of several claimants the first decides, so it also explains.
+                let first = vm.claim.value.iter().next();
+                first.map_or(vm.node.value == self.me, |first| *first == self.me)
             }
             Some(Entry::Bad(_)) | None => self.inventory.here(id) == Here::Active,
         };
@@ -299,11 +370,11 @@ impl VmReconciler {
         }
     }
 
-    fn now(&self) -> Moment {
+    pub(super) fn now(&self) -> Moment {
         Moment(self.origin.elapsed())
     }
 
-    fn remember<T>(&self, id: VmId, change: impl FnOnce(&mut Memory) -> T) -> T {
+    pub(super) fn remember<T>(&self, id: VmId, change: impl FnOnce(&mut Memory) -> T) -> T {
         change(self.memory().entry(id).or_default())
     }
 

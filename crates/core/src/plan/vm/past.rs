@@ -6,13 +6,17 @@
 
 use std::{collections::VecDeque, time::Duration};
 
-use crate::model::{Moment, Vm};
+use super::{LIVE_AGAIN, There, never_ends};
+use crate::model::{Moment, NodeName, Progress, Vm};
 
 /// So many starts within [`START_WINDOW`], and the VM is declared failed.
 pub const START_LIMIT: usize = 10;
 
 /// The time in which starts are counted.
 pub const START_WINDOW: Duration = Duration::from_mins(10);
+
+/// How long the word of another node's libvirt counts. The one step that follows from it is done at once.
+const LOOK_IS_FRESH: Duration = Duration::from_millis(500);
 
 const FIRST_BACK_OFF: Duration = Duration::from_secs(1);
 const LONGEST_BACK_OFF: Duration = Duration::from_mins(1);
@@ -24,6 +28,25 @@ pub struct Past {
     starts: VecDeque<Moment>,
     permit: Option<i32>,
     asking: Option<Asking>,
+    noticed: Option<Moment>,
+    looked: Option<(NodeName, There, Moment)>,
+    migration_permit: Option<i32>,
+    sent: Option<(u64, Moment)>,
+    aborted: Option<Moment>,
+    tries: Tries,
+}
+
+/// What became of live migrations.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Tries {
+    /// How often one failed.
+    pub(super) failures: u32,
+    /// It is no use to try again.
+    pub(super) impossible: bool,
+    /// Why the last one failed.
+    pub(super) reason: Option<String>,
+    /// When to try again.
+    pub(super) again_at: Option<Moment>,
 }
 
 /// A guest that was asked to shut down.
@@ -38,14 +61,67 @@ pub(super) struct Asking {
 }
 
 impl Past {
+    /// The wish is seen; the first time counts.
+    pub fn notice(&mut self, vm: &Vm, now: Moment) {
+        self.begin(vm);
+        self.noticed.get_or_insert(now);
+    }
+
+    /// Another node's libvirt was asked about the VM.
+    pub fn looked(&mut self, vm: &Vm, node: &NodeName, there: There, now: Moment) {
+        self.begin(vm);
+        self.looked = Some((node.clone(), there, now));
+    }
+
+    /// The claim was shared: one migration is permitted, under exactly that claim.
+    pub fn shared(&mut self, vm: &Vm) {
+        self.begin(vm);
+        self.looked = None;
+        self.migration_permit = Some(vm.claim.version.map_or(0, |v| v.wrapping_add(1)));
+    }
+
+    /// A migration is begun: the permit is spent, and what was known of the target is old.
+    pub fn migrates(&mut self, vm: &Vm, now: Moment) {
+        self.begin(vm);
+        (self.migration_permit, self.looked, self.aborted) = (None, None, None);
+        self.sent = Some((0, now));
+    }
+
+    /// A migration that is under way has come so far.
+    pub fn progressed(&mut self, vm: &Vm, progress: Progress, now: Moment) {
+        self.begin(vm);
+        self.looked = None;
+        if self.sent.is_none_or(|(sent, _)| sent != progress.sent) {
+            self.sent = Some((progress.sent, now));
+        }
+        if let Some(reason) = never_ends(progress) {
+            self.tries.impossible = true;
+            self.tries.reason = Some(reason);
+        }
+    }
+
+    /// The migration was told to end.
+    pub fn aborts(&mut self, vm: &Vm, now: Moment) {
+        self.begin(vm);
+        self.aborted = Some(now);
+    }
+
+    /// A migration did not take place, as far as this node was told.
+    pub fn migration_failed(&mut self, vm: &Vm, reason: String, now: Moment) {
+        self.begin(vm);
+        self.looked = None;
+        self.tries.failures = self.tries.failures.saturating_add(1);
+        self.tries.again_at = Some(now + LIVE_AGAIN);
+        // What is known of an endless one says more than that it was aborted.
+        if !self.tries.impossible {
+            self.tries.reason = Some(reason);
+        }
+    }
+
     /// The guest was asked to shut down.
     pub fn asked_to_shut_down(&mut self, vm: &Vm, now: Moment) {
         self.begin(vm);
-        let asking = self.asking.get_or_insert(Asking {
-            since: now,
-            last: now,
-            times: 0,
-        });
+        let asking = self.asking.get_or_insert(Asking { since: now, last: now, times: 0 });
         asking.last = now;
         asking.times += 1;
     }
@@ -66,6 +142,34 @@ impl Past {
         }
     }
 
+    /// Since when this wish is known.
+    pub(super) fn noticed(&self, vm: &Vm, now: Moment) -> Moment {
+        self.noticed.filter(|_| self.is_of(vm)).unwrap_or(now)
+    }
+
+    /// What that node's libvirt has just said. Old words are none: the plan asks again.
+    pub(super) fn there(&self, vm: &Vm, node: &NodeName, now: Moment) -> Option<There> {
+        let (looked_at, there, at) = self.looked.as_ref().filter(|_| self.is_of(vm))?;
+        (looked_at == node && now.since(*at) < LOOK_IS_FRESH).then(|| there.clone())
+    }
+
+    pub(super) fn may_migrate(&self, vm: &Vm) -> bool {
+        self.is_of(vm) && self.migration_permit.is_some() && self.migration_permit == vm.claim.version
+    }
+
+    /// For how long a migration has sent nothing.
+    pub(super) fn quiet_for(&self, vm: &Vm, now: Moment) -> Duration {
+        self.sent.filter(|_| self.is_of(vm)).map_or(Duration::ZERO, |(_, at)| now.since(at))
+    }
+
+    pub(super) fn aborted(&self, vm: &Vm) -> Option<Moment> {
+        self.aborted.filter(|_| self.is_of(vm))
+    }
+
+    pub(super) fn tries(&self, vm: &Vm) -> Tries {
+        if self.is_of(vm) { self.tries.clone() } else { Tries::default() }
+    }
+
     pub(super) fn asking(&self, vm: &Vm) -> Option<Asking> {
         self.asking.filter(|_| self.is_of(vm))
     }
@@ -78,10 +182,7 @@ impl Past {
         if !self.is_of(vm) {
             return 0;
         }
-        self.starts
-            .iter()
-            .filter(|&&at| now.since(at) < START_WINDOW)
-            .count()
+        self.starts.iter().filter(|&&at| now.since(at) < START_WINDOW).count()
     }
 
     /// The end of the back-off, if it is not over: 1 s after the first start, doubling to 60 s.
@@ -92,9 +193,7 @@ impl Past {
             return None;
         }
         let doublings = u32::try_from(times - 1).unwrap_or(u32::MAX);
-        let pause = FIRST_BACK_OFF
-            .saturating_mul(2u32.saturating_pow(doublings))
-            .min(LONGEST_BACK_OFF);
+        let pause = FIRST_BACK_OFF.saturating_mul(2u32.saturating_pow(doublings)).min(LONGEST_BACK_OFF);
         let until = *self.starts.back()? + pause;
         (until > now).then_some(until)
     }
@@ -105,10 +204,7 @@ impl Past {
 
     fn begin(&mut self, vm: &Vm) {
         if !self.is_of(vm) {
-            *self = Self {
-                wish: vm.state.version,
-                ..Self::default()
-            };
+            *self = Self { wish: vm.state.version, ..Self::default() };
         }
     }
 }

@@ -1,6 +1,6 @@
-//! Live migration: where to, how far it has come.
+//! Where a live migration goes: another node's hypervisor.
 
-use std::{fmt, path::Path, time::Duration};
+use std::{fmt, path::Path};
 
 /// The port on which the 0.5 generation's nodes reach each other's libvirt.
 const TCP_PORT: u16 = 16509;
@@ -75,36 +75,6 @@ impl fmt::Display for Peer {
     }
 }
 
-/// A migration that is under way.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Migration {
-    /// From here to elsewhere.
-    Leaving(Progress),
-    /// From elsewhere to here: how far, only its source knows.
-    Arriving,
-}
-
-/// How far a migration has come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Progress {
-    /// Since its beginning.
-    pub elapsed: Duration,
-    /// Bytes there are to copy at all: the guest's memory.
-    pub total: u64,
-    /// Bytes sent so far. Memory that the guest changes meanwhile is sent again, so this may pass `total`.
-    pub sent: u64,
-    /// Bytes that have still to be sent as of now.
-    pub remaining: u64,
-}
-
-impl Progress {
-    /// How much of it is there, in percent.
-    pub fn percent(&self) -> u64 {
-        let done = self.total.saturating_sub(self.remaining);
-        done.saturating_mul(100).checked_div(self.total).unwrap_or(0)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::fs;
@@ -125,12 +95,5 @@ mod tests {
         assert_eq!(Transport::of_this_machine(root.path()), Transport::Tls);
         let peer = Peer { host: "hv2.pvc.local".into(), transport: Transport::Tls };
         assert_eq!(peer.uri(), "qemu+tls://hv2.pvc.local/system");
-    }
-
-    #[test]
-    fn progress_of_nothing_is_no_division_by_zero() {
-        assert_eq!(Progress::default().percent(), 0);
-        let half = Progress { total: 200, remaining: 100, sent: 900, ..Progress::default() };
-        assert_eq!(half.percent(), 50);
     }
 }

@@ -1,0 +1,54 @@
+//! The transactions of a plan's steps.
+
+use super::{Answer, Step};
+use crate::model::{Claim, NodeName, Vm, VmChange, VmKey, VmSet, VmState};
+
+/// The transaction of a step, or `None` for a step that is not one. It is checked against every field that the step was
+/// decided from, so a newer command of a client is never overwritten.
+pub fn change(step: &Step, vm: &Vm, me: &NodeName) -> Option<VmChange> {
+    let decided_from = [VmKey::State, VmKey::Node, VmKey::Claim];
+    let update = |keys: &[VmKey], set| Some(VmChange::update(vm, keys, set));
+    match step {
+        Step::Adopt if vm.state.value == VmState::Restart => {
+            update(&decided_from, vec![VmSet::Claim(Claim::only(me)), VmSet::State(VmState::Restart)])
+        }
+        Step::Adopt => update(&[VmKey::Claim], vec![VmSet::Claim(Claim::only(me))]),
+        Step::Claim => update(&decided_from, vec![VmSet::Claim(Claim::only(me))]),
+        Step::Share(to) => update(&decided_from, vec![VmSet::Claim(Claim::only(me).with(to))]),
+        Step::TakeBack => update(&[VmKey::Claim], vec![VmSet::Claim(Claim::only(me))]),
+        Step::Release => update(&[VmKey::Claim], vec![VmSet::Claim(vm.claim.value.without(me))]),
+        Step::Answer(answer) => {
+            let released = || VmSet::Claim(vm.claim.value.without(me));
+            let set = match answer {
+                Answer::Running => vec![VmSet::State(VmState::Start)],
+                Answer::Stopped if vm.claim.value.is_empty() => vec![VmSet::State(VmState::Stop)],
+                Answer::Stopped => vec![VmSet::State(VmState::Stop), released()],
+                Answer::Failed(reason) => {
+                    vec![VmSet::State(VmState::Failed), VmSet::FailedReason(reason.clone()), released()]
+                }
+                Answer::Stays(reason) => return Some(stay(vm, me, reason)),
+                Answer::ReasonVoid => vec![VmSet::FailedReason(String::new())],
+            };
+            update(&decided_from, set)
+        }
+        Step::Start
+        | Step::AskGuestToShutDown
+        | Step::PowerOff
+        | Step::LookAt(_)
+        | Step::Migrate(_)
+        | Step::AbortMigration
+        | Step::Resume => None,
+    }
+}
+
+/// It is where it was before the wish. A VM whose way home would lead from here to here is at home.
+fn stay(vm: &Vm, me: &NodeName, reason: &str) -> VmChange {
+    let mut decided_from = vec![VmKey::State, VmKey::Node, VmKey::Claim];
+    let mut set =
+        vec![VmSet::State(VmState::Start), VmSet::Node(me.clone()), VmSet::FailedReason(reason.to_owned())];
+    if vm.last_node.value.as_ref() == Some(me) {
+        decided_from.push(VmKey::LastNode);
+        set.push(VmSet::LastNode(None));
+    }
+    VmChange::update(vm, &decided_from, set)
+}

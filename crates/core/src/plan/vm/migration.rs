@@ -1,0 +1,256 @@
+//! Live migration: from the wish at its source to the end of the shared claim.
+//!
+//! ```text
+//!   claim S ──look at T: not there──► Share(T) ──► claim S T ──Migrate──► off here ──Release──► claim T
+//!      ▲                                               │
+//!      └─────TakeBack── T says: not there ◄── no migration is under way, and it is still here
+//! ```
+//!
+//! The source alone decides while two claim the VM; the target leaves it alone, whatever runs there and whatever the wish
+//! is by now. Nothing is concluded from how the migration call ended, nor from having made it: only from what the two
+//! libvirts say afterwards. So it makes no difference whether this daemon began the migration or an earlier run of it did.
+
+use std::time::Duration;
+
+use super::{Answer, Facts, Here, Plan, Step, act, shut_down, wait};
+use crate::model::{
+    ClusterView, DaemonState, DomainState, Entry, FenceStep, Migration, MigrationMethod, NodeName, Progress,
+    Vm, VmState,
+};
+
+/// How long a VM waits for a target that cannot take it now.
+pub const TARGET_PATIENCE: Duration = Duration::from_secs(30);
+
+/// How often live migration is tried before it counts as impossible.
+pub const LIVE_ATTEMPTS: u32 = 2;
+
+/// The pause before it is tried again.
+pub const LIVE_AGAIN: Duration = Duration::from_secs(5);
+
+/// A migration that sends nothing for so long is aborted.
+pub const STALLED: Duration = Duration::from_secs(30);
+
+/// A guest whose memory was sent so many times over changes it faster than it can be sent: auto-converge has slowed it down
+/// to a hundredth by then.
+pub const COPIES: u64 = 12;
+
+/// How long an abort may take to show.
+const ABORT_AGAIN: Duration = Duration::from_secs(5);
+
+/// How often the keys of a target that takes no VMs are looked at again.
+const TARGET_AGAIN: Duration = Duration::from_secs(1);
+
+/// How often a target that does not answer is asked again, and how often one that tidies up.
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
+const TIDYING: Duration = Duration::from_millis(500);
+
+/// How often progress is looked at.
+const ATTEND: Duration = Duration::from_secs(1);
+
+/// What another node's libvirt says about the VM.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum There {
+    /// It executes there.
+    Active,
+    /// Its process is there, held by a migration.
+    Held,
+    /// Confirmed: it is not there.
+    Off,
+    /// It did not answer, for this reason: nothing may be concluded.
+    Unknown(String),
+}
+
+/// Whether a node takes VMs now; if not, why.
+pub fn admits(view: &ClusterView, node: &NodeName) -> Result<(), String> {
+    let found = match view.nodes.get(node).map(|entry| &**entry) {
+        Some(Entry::Good(found)) => found,
+        Some(Entry::Bad(_)) => return Err("its keys cannot be read".into()),
+        None => return Err("there is no such node".into()),
+    };
+    let is_over = |step: &FenceStep| matches!(step, FenceStep::Recovered { .. });
+    if view.fences.get(node).and_then(Entry::good).is_some_and(|fence| !is_over(&fence.job.step)) {
+        return Err("it is being fenced".into());
+    }
+    match (found.daemon_state.value, found.domain_state.value) {
+        (DaemonState::Run, DomainState::Ready | DomainState::Unflush) => Ok(()),
+        (DaemonState::Run, state) => Err(format!("it takes no VMs, its domain state is {state}")),
+        (state, _) => Err(format!("its daemon is in state {state}")),
+    }
+}
+
+/// Whether a plan needs to know of migrations under way here.
+pub fn needs_migration(me: &NodeName, vm: &Vm, here: Here) -> bool {
+    let source = vm.claim.value.between().is_some_and(|(from, _)| from == me);
+    here == Here::Held || here == Here::Active && source
+}
+
+/// The wish is to migrate what executes here, claimed by this node alone.
+pub(super) fn leave(facts: &Facts<'_>, vm: &Vm) -> Plan {
+    let to = &vm.node.value;
+    if facts.past.asking(vm).is_some() {
+        // A guest that was asked to shut down for its move cannot be asked to stay.
+        return shut_down(facts, vm);
+    }
+    if let Err(why) = facts.target {
+        return stay_in_the_end(facts, vm, TARGET_AGAIN, format!("{to} cannot take it: {why}"));
+    }
+    match facts.past.there(vm, to, facts.now) {
+        None => return act(Step::LookAt(to.clone()), format!("wish is migrate to {to}")),
+        Some(There::Unknown(why)) => {
+            let why = format!("the libvirt of {to} does not answer: {why}");
+            return stay_in_the_end(facts, vm, LOOK_AGAIN, why);
+        }
+        Some(There::Active | There::Held) => {
+            let why = format!("{to} has an instance that nobody claims, which it has to end first");
+            return stay_in_the_end(facts, vm, TIDYING, why);
+        }
+        Some(There::Off) => {}
+    }
+    let tries = facts.past.tries(vm);
+    let impossible = tries.impossible || tries.failures >= LIVE_ATTEMPTS;
+    match (vm.migration_method, &tries.reason) {
+        (MigrationMethod::Shutdown, _) => shut_down(facts, vm),
+        (MigrationMethod::Live, Some(reason)) if impossible => {
+            act(Step::Answer(Answer::Stays(not_migrated(to, reason))), "it is to migrate live or not at all")
+        }
+        (MigrationMethod::None, Some(_)) if impossible => shut_down(facts, vm),
+        (_, reason) => match tries.again_at.filter(|at| *at > facts.now) {
+            Some(at) => {
+                let reason = reason.as_deref().unwrap_or_default();
+                wait(Some(at), format!("live migration to {to} failed and is tried again soon: {reason}"))
+            }
+            None => act(Step::Share(to.clone()), format!("wish is migrate to {to}")),
+        },
+    }
+}
+
+/// Waits for a target that cannot take the VM now, but not for ever.
+fn stay_in_the_end(facts: &Facts<'_>, vm: &Vm, again: Duration, why: String) -> Plan {
+    let until = facts.past.noticed(vm, facts.now) + TARGET_PATIENCE;
+    if facts.now >= until {
+        return act(Step::Answer(Answer::Stays(not_migrated(&vm.node.value, &why))), why);
+    }
+    wait(Some(until.min(facts.now + again)), why)
+}
+
+fn not_migrated(to: &NodeName, why: &str) -> String {
+    format!("not migrated to {to}: {why}")
+}
+
+/// It was to be moved by a shutdown, is off here, and its target cannot take it after all.
+pub(super) fn not_taken(facts: &Facts<'_>, vm: &Vm) -> Option<Plan> {
+    let to = &vm.node.value;
+    let why = facts.target.err()?;
+    let why = format!("{to} cannot take it: {why}");
+    Some(act(Step::Answer(Answer::Stays(not_migrated(to, &why))), why))
+}
+
+/// This node and `to` claim it, this node first; its process is here.
+pub(super) fn between(facts: &Facts<'_>, vm: &Vm, to: &NodeName) -> Plan {
+    let wanted_there = vm.state.value == VmState::Migrate && vm.node.value == *to;
+    if matches!(vm.state.value, VmState::Stop | VmState::Delete) {
+        return act(Step::PowerOff, format!("wish is {}", vm.state.value));
+    }
+    match facts.migration {
+        Some(Migration::Leaving(progress)) if wanted_there => attend(facts, vm, to, progress),
+        Some(Migration::Leaving(_)) => {
+            abort(facts, vm, format!("wish is now {} on {}", vm.state.value, vm.node.value))
+        }
+        Some(Migration::Arriving) => wait(Some(facts.now + ATTEND), "it arrives here from elsewhere"),
+        None => decide(facts, vm, to, wanted_there),
+    }
+}
+
+/// A migration is under way, as wished.
+fn attend(facts: &Facts<'_>, vm: &Vm, to: &NodeName, progress: Progress) -> Plan {
+    let quiet = facts.past.quiet_for(vm, facts.now);
+    if quiet >= STALLED {
+        return abort(facts, vm, format!("nothing was sent to {to} for {} s", quiet.as_secs()));
+    }
+    if let Some(reason) = never_ends(progress) {
+        return abort(facts, vm, reason);
+    }
+    let elapsed = progress.elapsed.as_secs();
+    let why = format!("migrating to {to}: {} % copied in {elapsed} s", progress.percent());
+    wait(Some(facts.now + ATTEND), why)
+}
+
+/// Why this migration has no end, if it has none.
+pub fn never_ends(progress: Progress) -> Option<String> {
+    let over = progress.total > 0 && progress.sent / progress.total >= COPIES;
+    over.then(|| {
+        format!("the guest changes its memory faster than it can be sent: {COPIES} times over by now")
+    })
+}
+
+fn abort(facts: &Facts<'_>, vm: &Vm, why: String) -> Plan {
+    match facts.past.aborted(vm).map(|at| at + ABORT_AGAIN).filter(|until| *until > facts.now) {
+        Some(until) => {
+            wait(Some(until.min(facts.now + TIDYING)), format!("the migration is being aborted: {why}"))
+        }
+        None => act(Step::AbortMigration, why),
+    }
+}
+
+/// No migration is under way: it has not begun, or it has failed, or it has come to its end without an end here.
+fn decide(facts: &Facts<'_>, vm: &Vm, to: &NodeName, wanted_there: bool) -> Plan {
+    let wish = vm.state.value;
+    if facts.here == Here::Active {
+        if wish == VmState::Shutdown {
+            return shut_down(facts, vm);
+        }
+        if wish != VmState::Migrate && vm.node.value != *facts.me {
+            return act(Step::PowerOff, format!("it was moved to {} without migration", vm.node.value));
+        }
+        if wanted_there && facts.past.may_migrate(vm) {
+            return act(Step::Migrate(to.clone()), format!("wish is migrate to {to}"));
+        }
+    }
+    match facts.past.there(vm, to, facts.now) {
+        None => act(Step::LookAt(to.clone()), format!("{to} claims it, too, and no migration is under way")),
+        Some(There::Active) => {
+            act(Step::PowerOff, format!("it executes on {to}: this is what was left here"))
+        }
+        Some(There::Held) => {
+            wait(Some(facts.now + TIDYING), format!("{to} has not ended yet what arrived there in part"))
+        }
+        Some(There::Unknown(why)) => {
+            let why = format!("{to} may have it: its libvirt does not answer: {why}");
+            wait(Some(facts.now + LOOK_AGAIN), why)
+        }
+        Some(There::Off) => act(Step::TakeBack, format!("it is not on {to}")),
+    }
+}
+
+/// This node and others claim it, another one first: what is here is that node's business.
+pub(super) fn arriving(facts: &Facts<'_>, from: &NodeName) -> Plan {
+    wait(
+        None,
+        match facts.here {
+            Here::Active => format!("it has arrived from {from}, which has to let go of its claim"),
+            Here::Held => format!("it is arriving from {from}"),
+            Here::Off | Here::Unknown => format!("it may be migrating here from {from}"),
+        },
+    )
+}
+
+/// A migration holds it here, and this node alone claims it: who had it before is off or dead.
+pub(super) fn held(facts: &Facts<'_>, vm: &Vm) -> Plan {
+    let wished_here = vm.node.value == *facts.me;
+    let shall_run = match vm.state.value {
+        VmState::Stop | VmState::Delete => false,
+        VmState::Shutdown | VmState::Migrate => true,
+        VmState::Start | VmState::Restart | VmState::Failed => wished_here,
+    };
+    if !shall_run {
+        return act(Step::PowerOff, format!("wish is {} on {}", vm.state.value, vm.node.value));
+    }
+    match facts.migration {
+        Some(Migration::Arriving) => {
+            // libvirt ends it when its source is gone, and without its source it is nothing.
+            wait(Some(facts.now + ATTEND), "the rest of it has not arrived")
+        }
+        Some(Migration::Leaving(_)) => abort(facts, vm, "it migrates without a claim of its target".into()),
+        None => act(Step::Resume, "a migration that is over holds it"),
+    }
+}

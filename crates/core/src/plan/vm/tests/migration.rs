@@ -1,0 +1,296 @@
+//! The tables of live migration: what each side does, whatever it finds.
+
+use super::*;
+
+const LEAVING: Option<Migration> = Some(Migration::Leaving(Progress {
+    elapsed: Duration::from_secs(3),
+    total: 1000,
+    sent: 500,
+    remaining: 500,
+}));
+const ARRIVING: Option<Migration> = Some(Migration::Arriving);
+
+use crate::model::Progress;
+
+fn b() -> NodeName {
+    name("b")
+}
+
+/// After the libvirt of `b` has said this, just now.
+fn after_look(mut c: Case, there: There) -> Case {
+    c.past.looked(&c.vm, &b(), there, c.now);
+    c
+}
+
+fn wishing(method: MigrationMethod) -> Case {
+    let mut c = case(Migrate, "b", "a", Active);
+    c.vm.migration_method = method;
+    c
+}
+
+#[test]
+fn while_two_claim_it_the_source_decides_by_what_is_under_way_and_what_the_wish_is() {
+    let soon = |ms| Next::Wait(Some(Moment::secs(1000) + Duration::from_millis(ms)));
+    let look = || Next::Do(Step::LookAt(b()));
+    let table = [
+        // wish, node, fact here, migration → next
+        (Migrate, "b", Active, LEAVING, soon(1000)),
+        (Migrate, "b", Held, LEAVING, soon(1000)),
+        (Migrate, "a", Active, LEAVING, Next::Do(Step::AbortMigration)),
+        (Migrate, "c", Active, LEAVING, Next::Do(Step::AbortMigration)),
+        (Start, "a", Active, LEAVING, Next::Do(Step::AbortMigration)),
+        (Start, "b", Active, LEAVING, Next::Do(Step::AbortMigration)),
+        (Shutdown, "a", Active, LEAVING, Next::Do(Step::AbortMigration)),
+        (Restart, "a", Active, LEAVING, Next::Do(Step::AbortMigration)),
+        (Stop, "a", Active, LEAVING, Next::Do(Step::PowerOff)),
+        (Delete, "a", Held, LEAVING, Next::Do(Step::PowerOff)),
+        (Migrate, "b", Active, None, look()),
+        (Migrate, "b", Held, None, look()),
+        (Migrate, "c", Active, None, look()),
+        (Start, "a", Held, None, look()),
+        (Start, "a", Active, None, look()),
+        (Restart, "a", Active, None, look()),
+        (Failed, "a", Active, None, look()),
+        (Start, "b", Active, None, Next::Do(Step::PowerOff)),
+        (Start, "b", Held, None, look()),
+        (Shutdown, "a", Active, None, Next::Do(Step::AskGuestToShutDown)),
+        (Shutdown, "a", Held, None, look()),
+        (Stop, "a", Held, None, Next::Do(Step::PowerOff)),
+        (Migrate, "b", Off, None, Next::Do(Step::Release)),
+        (Start, "a", Off, None, Next::Do(Step::Release)),
+        (Stop, "a", Off, None, Next::Do(Step::Release)),
+        (Shutdown, "a", Off, None, Next::Do(Step::Release)),
+    ];
+    for (state, node, here, migration, next) in table {
+        let mut c = case(state, node, "a b", here);
+        c.migration = migration;
+        assert_eq!(c.next(), next, "wish {state} on {node}, {here:?}, {migration:?}: {}", c.plan().why);
+    }
+}
+
+#[test]
+fn after_a_migration_the_source_believes_only_what_the_other_side_says() {
+    let table = [
+        (There::Off, Next::Do(Step::TakeBack)),
+        (There::Active, Next::Do(Step::PowerOff)),
+        (There::Held, Next::Wait(Some(Moment(Duration::from_millis(1_000_500))))),
+        (There::Unknown("no route".into()), Next::Wait(Some(Moment::secs(1005)))),
+    ];
+    for (there, next) in table {
+        for here in [Active, Held] {
+            for (state, node) in [(Migrate, "b"), (Migrate, "a"), (Start, "a"), (Restart, "a")] {
+                let c = after_look(case(state, node, "a b", here), there.clone());
+                assert_eq!(c.next(), next, "wish {state} on {node}, {here:?}, {there:?}");
+            }
+        }
+    }
+    let mut c = after_look(case(Migrate, "b", "a b", Active), There::Off);
+    c.now = c.now + Duration::from_secs(1);
+    assert_eq!(c.next(), Next::Do(Step::LookAt(b())), "an old word is none");
+}
+
+#[test]
+fn the_target_touches_nothing_while_the_source_claims_it_too() {
+    for state in VmState::ALL {
+        for node in ["a", "b", "c"] {
+            for (here, migration) in [(Active, None), (Held, ARRIVING), (Held, None), (Off, None)] {
+                let mut c = case(state, node, "b a", here);
+                c.migration = migration;
+                assert_eq!(c.next(), Next::Wait(None), "wish {state} on {node}, {here:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_target_answers_once_it_executes_there_and_nobody_else_claims_it() {
+    let c = case(Migrate, "a", "a", Active);
+    assert_eq!(c.next(), Next::Do(Step::Answer(Answer::Running)));
+    let mut c = case(Migrate, "a", "a", Held);
+    c.migration = ARRIVING;
+    assert!(matches!(c.next(), Next::Wait(Some(_))), "a guest of which a part has not arrived does not run");
+    let c = case(Start, "a", "", Held);
+    assert_eq!(c.next(), Next::Wait(None), "what an unclaiming node sends is adopted once it executes");
+}
+
+#[test]
+fn what_a_fenced_or_failed_other_side_left_held_goes_on_or_ends() {
+    for (state, node, next) in [
+        (Start, "a", Next::Do(Step::Resume)),
+        (Restart, "a", Next::Do(Step::Resume)),
+        (Migrate, "b", Next::Do(Step::Resume)),
+        (Shutdown, "a", Next::Do(Step::Resume)),
+        (Stop, "a", Next::Do(Step::PowerOff)),
+        (Delete, "a", Next::Do(Step::PowerOff)),
+        (Start, "b", Next::Do(Step::PowerOff)),
+    ] {
+        assert_eq!(case(state, node, "a", Held).next(), next, "wish {state} on {node}");
+    }
+    assert_eq!(case(Migrate, "b", "b", Held).next(), Next::Do(Step::PowerOff), "the claim names only others");
+}
+
+#[test]
+fn a_migration_looks_shares_migrates_and_lets_go() {
+    let mut c = wishing(MigrationMethod::None);
+    assert_eq!(c.next(), Next::Do(Step::LookAt(b())));
+    c = after_look(c, There::Off);
+    assert_eq!(c.next(), Next::Do(Step::Share(b())));
+    c.past.shared(&c.vm);
+    c.vm.claim = Field { value: "a b".parse().unwrap(), version: Some(4), zxid: 30 };
+    assert_eq!(c.next(), Next::Do(Step::Migrate(b())));
+    c.past.migrates(&c.vm, c.now);
+    assert_eq!(c.next(), Next::Do(Step::LookAt(b())), "a spent permit migrates nothing");
+    c.here = Off;
+    assert_eq!(c.next(), Next::Do(Step::Release));
+    let Some(VmChange::Update { set, .. }) = change(&Step::Release, &c.vm, &name("a")) else { panic!() };
+    assert_eq!(set, [VmSet::Claim(Claim::only(&b()))]);
+}
+
+#[test]
+fn a_claim_is_shared_only_if_wish_node_and_claim_are_as_they_were() {
+    let c = wishing(MigrationMethod::None);
+    let Some(VmChange::Update { expect, set, .. }) = change(&Step::Share(b()), &c.vm, &name("a")) else {
+        panic!()
+    };
+    assert_eq!(set, [VmSet::Claim("a b".parse().unwrap())]);
+    for key in [VmKey::State, VmKey::Node, VmKey::Claim] {
+        assert!(expect.contains(&(key, Some(3))), "{key:?}");
+    }
+}
+
+/// What is answered or done after live migration failed so often.
+fn after_failures(method: MigrationMethod, failures: u32) -> Case {
+    let mut c = wishing(method);
+    for _ in 0..failures {
+        c.past.migration_failed(&c.vm, "cpu differs".into(), c.now);
+    }
+    c.now = c.now + LIVE_AGAIN;
+    after_look(c, There::Off)
+}
+
+#[test]
+fn a_failed_migration_is_tried_again_and_then_answered_as_the_policy_says() {
+    use MigrationMethod::{Live, Shutdown};
+    for method in [Live, MigrationMethod::None] {
+        let mut c = after_failures(method, 1);
+        assert_eq!(c.next(), Next::Do(Step::Share(b())));
+        c.now = c.now - Duration::from_millis(100);
+        assert_eq!(after_look(c, There::Off).next(), Next::Wait(Some(Moment::secs(1005))), "not at once");
+    }
+    let answer = Answer::Stays("not migrated to b: cpu differs".into());
+    assert_eq!(after_failures(Live, 2).next(), Next::Do(Step::Answer(answer)));
+    assert_eq!(after_failures(MigrationMethod::None, 2).next(), Next::Do(Step::AskGuestToShutDown));
+    assert_eq!(after_failures(Shutdown, 0).next(), Next::Do(Step::AskGuestToShutDown));
+}
+
+#[test]
+fn a_guest_that_was_shut_down_for_its_move_is_started_at_the_target_or_here_again() {
+    let mut c = case(Migrate, "b", "a", Off);
+    assert_eq!(c.next(), Next::Do(Step::Release));
+    c.target = Err("its daemon is in state dead");
+    assert!(matches!(c.next(), Next::Do(Step::Answer(Answer::Stays(_)))));
+    assert_eq!(case(Migrate, "a", "", Off).next(), Next::Do(Step::Answer(Answer::Running)), "b's side of it");
+}
+
+#[test]
+fn a_target_that_cannot_take_it_is_waited_for_but_not_for_ever_and_never_with_a_guest_shut_down() {
+    for method in [MigrationMethod::None, MigrationMethod::Live, MigrationMethod::Shutdown] {
+        for there in [None, Some(There::Unknown("no route".into())), Some(There::Active)] {
+            let mut c = wishing(method);
+            c.past.notice(&c.vm, c.now);
+            if there.is_none() {
+                c.target = Err("its daemon is in state stop");
+            }
+            let begin = c.now;
+            let reason = loop {
+                if let Some(there) = &there {
+                    c = after_look(c, there.clone());
+                }
+                match c.next() {
+                    Next::Wait(Some(until)) => c.now = until,
+                    Next::Do(Step::Answer(Answer::Stays(reason))) => break reason,
+                    other => panic!("{method}: {other:?}"),
+                }
+                assert!(c.now.since(begin) <= TARGET_PATIENCE);
+            };
+            assert_eq!(c.now.since(begin), TARGET_PATIENCE, "{reason}");
+        }
+    }
+}
+
+#[test]
+fn a_vm_that_stays_is_at_home_unless_its_home_is_elsewhere() {
+    let stays = Step::Answer(Answer::Stays("because".into()));
+    for (last, kept) in [(Some("a"), false), (Some("c"), true), (None, true)] {
+        let mut c = wishing(MigrationMethod::None);
+        c.vm.last_node.value = last.map(name);
+        let Some(VmChange::Update { set, expect, .. }) = change(&stays, &c.vm, &name("a")) else { panic!() };
+        assert_eq!(
+            set[..3],
+            [VmSet::State(Start), VmSet::Node(name("a")), VmSet::FailedReason("because".into())]
+        );
+        assert_eq!(set.contains(&VmSet::LastNode(None)), !kept);
+        assert_eq!(expect.iter().any(|(key, _)| *key == VmKey::LastNode), !kept);
+    }
+}
+
+#[test]
+fn a_migration_that_sends_nothing_or_all_of_it_too_often_is_aborted() {
+    let mut c = case(Migrate, "b", "a b", Active);
+    c.migration = LEAVING;
+    c.past.migrates(&c.vm, c.now);
+    let Some(Migration::Leaving(progress)) = LEAVING else { panic!() };
+    c.past.progressed(&c.vm, progress, c.now);
+    c.now = c.now + (STALLED - Duration::from_secs(1));
+    assert!(matches!(c.next(), Next::Wait(_)));
+    c.now = c.now + Duration::from_secs(1);
+    assert_eq!(c.next(), Next::Do(Step::AbortMigration), "{}", c.plan().why);
+    c.past.aborts(&c.vm, c.now);
+    assert!(matches!(c.next(), Next::Wait(Some(_))), "once is enough");
+
+    let mut c = case(Migrate, "b", "a b", Active);
+    let endless = Progress { sent: 12_000, ..progress };
+    c.migration = Some(Migration::Leaving(endless));
+    c.past.migrates(&c.vm, c.now);
+    c.past.progressed(&c.vm, endless, c.now);
+    assert_eq!(c.next(), Next::Do(Step::AbortMigration));
+    c.past.migration_failed(&c.vm, "canceled by client".into(), c.now);
+    c.vm.claim.value = Claim::only(&name("a"));
+    c.migration = None;
+    c.now = c.now + LIVE_AGAIN;
+    c.vm.migration_method = MigrationMethod::Live;
+    let Next::Do(Step::Answer(Answer::Stays(reason))) = after_look(c, There::Off).next() else { panic!() };
+    assert!(reason.contains("changes its memory faster"), "once is enough, and the reason is kept: {reason}");
+}
+
+#[test]
+fn progress_is_told_in_words() {
+    let mut c = case(Migrate, "b", "a b", Active);
+    c.migration = LEAVING;
+    assert_eq!(c.plan().why, "migrating to b: 50 % copied in 3 s");
+}
+
+#[test]
+fn a_node_takes_vms_while_its_daemon_runs_and_it_is_not_flushed() {
+    use crate::{
+        command::testing::node,
+        model::{ClusterView, DaemonState, DomainState, Entry},
+    };
+    for (daemon, domain, takes) in [
+        (DaemonState::Run, DomainState::Ready, true),
+        (DaemonState::Run, DomainState::Unflush, true),
+        (DaemonState::Run, DomainState::Flush, false),
+        (DaemonState::Run, DomainState::Flushed, false),
+        (DaemonState::Stop, DomainState::Ready, false),
+        (DaemonState::Dead, DomainState::Ready, false),
+        (DaemonState::Init, DomainState::Ready, false),
+    ] {
+        let mut found = node("b");
+        (found.daemon_state.value, found.domain_state.value) = (daemon, domain);
+        let nodes = [(b(), std::sync::Arc::new(Entry::Good(found)))].into();
+        let view = ClusterView { nodes: std::sync::Arc::new(nodes), ..ClusterView::default() };
+        let answer = admits(&view, &b());
+        assert_eq!(answer.is_ok(), takes, "{daemon} {domain}: {answer:?}");
+    }
+    assert_eq!(admits(&ClusterView::default(), &b()), Err("there is no such node".into()));
+}

@@ -1,0 +1,507 @@
+//! Random histories of three nodes that crash and are fenced, of their daemons and libvirts, of a network that comes and
+//! goes, and of a capricious operator: a VM never executes twice, and in the end it is where it shall be.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::model::Progress;
+
+const NODES: [&str; 3] = ["a", "b", "c"];
+
+/// The truth: the tree, and what lives where.
+struct World {
+    vm: Vm,
+    zxid: i64,
+    lives: BTreeMap<NodeName, Here>,
+    migration: Option<Journey>,
+    dead: BTreeSet<NodeName>,
+    cut: bool,
+    past: BTreeMap<NodeName, Past>,
+    /// What each node believes the tree to be: may be old.
+    view: BTreeMap<NodeName, Vm>,
+    now: Moment,
+}
+
+/// A migration as the libvirts of both sides do it among themselves.
+#[derive(Debug, Clone)]
+struct Journey {
+    from: NodeName,
+    to: NodeName,
+    phase: Phase,
+    endless: bool,
+    began: Moment,
+    /// The daemon that began it waits for its end.
+    awaited: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Phase {
+    Copying,
+    /// Held on both sides.
+    Switching,
+    /// Executes at the target; its process at the source is held and about to end.
+    Arrived,
+}
+
+#[derive(Debug, Clone)]
+enum Event {
+    Wish(VmState, usize),
+    Look(usize),
+    Step(usize),
+    /// All nodes look and step.
+    Round,
+    /// The daemon.
+    Crash(usize),
+    /// The guest.
+    Vanish(usize),
+    Advance,
+    Fail,
+    /// libvirt; in the middle of a switch, the flag says whether the guest arrives.
+    Restart(usize, bool),
+    /// The machine; as above.
+    Die(usize, bool),
+    Fence(usize),
+    Cut(bool),
+    /// The guest begins to change its memory faster than it can be sent.
+    Hurry,
+    Pass(u16),
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    let state = prop_oneof![
+        1 => proptest::sample::select(VmState::ALL.to_vec()),
+        2 => Just(Migrate),
+        2 => Just(Start),
+    ];
+    let n = || 0..NODES.len();
+    prop_oneof![
+        2 => (state, n()).prop_map(|(s, n)| Event::Wish(s, n)),
+        2 => n().prop_map(Event::Look),
+        4 => n().prop_map(Event::Step),
+        6 => Just(Event::Round),
+        1 => n().prop_map(Event::Crash),
+        1 => n().prop_map(Event::Vanish),
+        2 => Just(Event::Advance),
+        1 => Just(Event::Fail),
+        2 => (n(), any::<bool>()).prop_map(|(n, b)| Event::Restart(n, b)),
+        1 => (n(), any::<bool>()).prop_map(|(n, b)| Event::Die(n, b)),
+        2 => n().prop_map(Event::Fence),
+        1 => any::<bool>().prop_map(Event::Cut),
+        1 => Just(Event::Hurry),
+        1 => (0u16..40).prop_map(Event::Pass),
+    ]
+}
+
+/// A migration with its way cleared, and some events in the middle of it: left to chance, few would come so far.
+fn journey() -> impl Strategy<Value = Vec<Event>> {
+    let before = (0..NODES.len(), 3_usize..8, 0_usize..4);
+    (before, proptest::collection::vec(event(), 0..6)).prop_map(|((to, rounds, advances), events)| {
+        let mut all: Vec<Event> = (0..NODES.len()).map(Event::Fence).collect();
+        all.extend([Event::Cut(false), Event::Round, Event::Wish(Migrate, to)]);
+        all.extend(std::iter::repeat_n(Event::Round, rounds));
+        all.extend(std::iter::repeat_n(Event::Advance, advances));
+        all.extend(events);
+        all
+    })
+}
+
+fn events() -> impl Strategy<Value = Vec<Event>> {
+    let part = prop_oneof![3 => journey(), 1 => proptest::collection::vec(event(), 1..20)];
+    proptest::collection::vec(part, 1..8).prop_map(|parts| parts.concat())
+}
+
+fn node(n: usize) -> NodeName {
+    name(NODES[n])
+}
+
+impl World {
+    /// It is off, or runs on `a`.
+    fn new(method: MigrationMethod, runs: bool) -> Self {
+        let mut vm = if runs { vm(Start, "a", "a") } else { vm(Stop, "a", "") };
+        vm.migration_method = method;
+        if !runs {
+            vm.claim.version = None;
+            vm.claim.zxid = 0;
+        }
+        let nodes = [0, 1, 2].map(node);
+        Self {
+            zxid: 100,
+            lives: nodes
+                .iter()
+                .map(|n| (n.clone(), if runs && n.as_str() == "a" { Active } else { Off }))
+                .collect(),
+            migration: None,
+            dead: BTreeSet::new(),
+            cut: false,
+            past: nodes.iter().map(|n| (n.clone(), Past::default())).collect(),
+            view: nodes.iter().map(|n| (n.clone(), vm.clone())).collect(),
+            vm,
+            now: Moment::secs(1),
+        }
+    }
+
+    fn current(&self, key: VmKey) -> Option<i32> {
+        match key {
+            VmKey::State => self.vm.state.version,
+            VmKey::Node => self.vm.node.version,
+            VmKey::Claim => self.vm.claim.version,
+            _ => Some(3),
+        }
+    }
+
+    fn commit(&mut self, change: VmChange) -> bool {
+        let VmChange::Update { expect, set, .. } = change else { panic!("plans only update") };
+        if expect.iter().any(|&(key, version)| self.current(key) != version) {
+            return false;
+        }
+        self.zxid += 1;
+        for value in set {
+            match value {
+                VmSet::State(s) => write(&mut self.vm.state, s, self.zxid),
+                VmSet::Node(n) => write(&mut self.vm.node, n, self.zxid),
+                VmSet::Claim(c) => write(&mut self.vm.claim, c, self.zxid),
+                VmSet::FailedReason(r) => {
+                    (self.vm.failed_reason.value, self.vm.failed_reason.zxid) = (r, self.zxid);
+                }
+                VmSet::LastNode(n) => self.vm.last_node.value = n,
+                other => panic!("{other:?}"),
+            }
+        }
+        true
+    }
+
+    fn migration_seen_by(&self, me: &NodeName) -> Option<Migration> {
+        let journey = self.migration.as_ref()?;
+        let elapsed = self.now.since(journey.began);
+        let progress = Progress { elapsed, total: 1, sent: elapsed.as_secs(), remaining: 1 };
+        if journey.from == *me {
+            Some(Migration::Leaving(progress))
+        } else {
+            (journey.to == *me && journey.phase != Phase::Arrived).then_some(Migration::Arriving)
+        }
+    }
+
+    fn plan(&mut self, me: &NodeName) -> (Vm, Next) {
+        let vm = self.view[me].clone();
+        let migration = self.migration_seen_by(me).filter(|_| needs_migration(me, &vm, self.lives[me]));
+        let past = self.past.get_mut(me).unwrap();
+        past.notice(&vm, self.now);
+        if let Some(Migration::Leaving(progress)) = migration {
+            past.progressed(&vm, progress, self.now);
+        }
+        let facts = Facts {
+            me,
+            vm: Some(&vm),
+            here: self.lives[me],
+            migration,
+            target: if self.dead.contains(&vm.node.value) { Err("it is dead") } else { Ok(()) },
+            view_is_current: true,
+            past: &self.past[me],
+            now: self.now,
+        };
+        let next = plan(&facts).next;
+        (vm, next)
+    }
+
+    fn step(&mut self, me: &NodeName) {
+        if self.dead.contains(me) {
+            return;
+        }
+        let (mut vm, mut next) = self.plan(me);
+        if next == Next::Do(Step::PowerOff) && !vm.claim.value.names(me) {
+            // As the reconciler: nothing is ended for want of a claim before the view has caught up.
+            self.view.insert(me.clone(), self.vm.clone());
+            (vm, next) = self.plan(me);
+        }
+        let Next::Do(step) = next else { return };
+        let now = self.now;
+        match &step {
+            Step::Start => {
+                self.past.get_mut(me).unwrap().start_attempted(&vm, now);
+                self.lives.insert(me.clone(), Active);
+            }
+            Step::PowerOff => self.end(me),
+            Step::AskGuestToShutDown => self.past.get_mut(me).unwrap().asked_to_shut_down(&vm, now),
+            Step::LookAt(to) => {
+                let there = match self.lives[to] {
+                    _ if self.cut || self.dead.contains(to) => There::Unknown("no route".into()),
+                    Active => There::Active,
+                    Held => There::Held,
+                    _ => There::Off,
+                };
+                self.past.get_mut(me).unwrap().looked(&vm, to, there, now);
+            }
+            Step::Migrate(to) => self.migrate(me, to, &vm),
+            Step::AbortMigration => {
+                self.past.get_mut(me).unwrap().aborts(&vm, now);
+                if self.migration.as_ref().is_some_and(|j| j.from == *me && j.phase == Phase::Copying) {
+                    self.fail();
+                }
+            }
+            Step::Resume => self.resume(me),
+            step => {
+                if *step == Step::TakeBack {
+                    self.resume(me);
+                }
+                if self.commit(change(step, &vm, me).unwrap()) {
+                    let past = self.past.get_mut(me).unwrap();
+                    match step {
+                        Step::Claim => past.claimed(&vm),
+                        Step::Share(_) => past.shared(&vm),
+                        _ => {}
+                    }
+                }
+            }
+        }
+    }
+
+    fn migrate(&mut self, me: &NodeName, to: &NodeName, vm: &Vm) {
+        let past = self.past.get_mut(me).unwrap();
+        past.migrates(vm, self.now);
+        let can = self.lives[me] == Active
+            && self.lives[to] == Off
+            && self.migration.is_none()
+            && !self.cut
+            && !self.dead.contains(to);
+        if !can {
+            return past.migration_failed(vm, "it cannot".into(), self.now);
+        }
+        self.lives.insert(to.clone(), Held);
+        self.migration = Some(Journey {
+            from: me.clone(),
+            to: to.clone(),
+            phase: Phase::Copying,
+            endless: false,
+            began: self.now,
+            awaited: true,
+        });
+    }
+
+    fn resume(&mut self, me: &NodeName) {
+        if self.lives[me] == Held && self.migration_seen_by(me).is_none() {
+            self.lives.insert(me.clone(), Active);
+        }
+    }
+
+    fn advance(&mut self) {
+        let Some(journey) = &mut self.migration else { return };
+        let (from, to) = (journey.from.clone(), journey.to.clone());
+        match journey.phase {
+            Phase::Copying if journey.endless => {}
+            Phase::Copying => {
+                journey.phase = Phase::Switching;
+                self.lives.insert(from, Held);
+            }
+            Phase::Switching => {
+                journey.phase = Phase::Arrived;
+                self.lives.insert(to, Active);
+            }
+            Phase::Arrived => {
+                self.lives.insert(from, Off);
+                self.migration = None;
+            }
+        }
+    }
+
+    /// It goes on at its source; unless it has arrived, then there is no way back.
+    fn fail(&mut self) {
+        let Some(journey) = self.migration.take() else { return };
+        if journey.phase == Phase::Arrived {
+            self.lives.insert(journey.from, Off);
+            return;
+        }
+        self.lives.insert(journey.to, Off);
+        if self.lives[&journey.from] == Held {
+            self.lives.insert(journey.from.clone(), Active);
+        }
+        if journey.awaited {
+            let vm = self.view[&journey.from].clone();
+            self.past.get_mut(&journey.from).unwrap().migration_failed(&vm, "it failed".into(), self.now);
+        }
+    }
+
+    /// The source's libvirt is gone: before the switch nothing has happened; after that nobody there knows the outcome.
+    fn lose_source(&mut self, arrives: bool) {
+        let Some(journey) = &self.migration else { return };
+        match journey.phase {
+            Phase::Copying => self.fail(),
+            Phase::Switching => {
+                let here = if arrives { Active } else { Off };
+                self.lives.insert(journey.to.clone(), here);
+                self.migration = None;
+            }
+            Phase::Arrived => self.migration = None,
+        }
+    }
+
+    /// What lives there ends.
+    fn end(&mut self, n: &NodeName) {
+        match &self.migration {
+            Some(journey) if journey.from == *n => {
+                self.lives.insert(n.clone(), Off);
+                self.fail();
+            }
+            Some(journey) if journey.to == *n => self.fail(),
+            _ => {}
+        }
+        self.lives.insert(n.clone(), Off);
+    }
+
+    fn happen(&mut self, event: Event) {
+        match event {
+            Event::Wish(state, n) => {
+                self.zxid += 1;
+                write(&mut self.vm.state, state, self.zxid);
+                write(&mut self.vm.node, node(n), self.zxid);
+            }
+            Event::Look(n) if self.dead.contains(&node(n)) => {}
+            Event::Look(n) => drop(self.view.insert(node(n), self.vm.clone())),
+            Event::Step(n) => self.step(&node(n)),
+            Event::Round => {
+                for n in 0..NODES.len() {
+                    self.happen(Event::Look(n));
+                    self.step(&node(n));
+                }
+            }
+            Event::Crash(n) => {
+                self.past.insert(node(n), Past::default());
+                if let Some(journey) = self.migration.as_mut().filter(|j| j.from == node(n)) {
+                    journey.awaited = false;
+                }
+            }
+            Event::Vanish(n) => self.end(&node(n)),
+            Event::Advance => self.advance(),
+            Event::Fail => self.fail(),
+            Event::Restart(n, arrives) => match &self.migration {
+                Some(journey) if journey.from == node(n) => self.lose_source(arrives),
+                Some(journey) if journey.to == node(n) => self.fail(),
+                _ => {}
+            },
+            Event::Die(n, arrives) => {
+                let n = node(n);
+                if self.migration.as_ref().is_some_and(|j| j.from == n) {
+                    self.lose_source(arrives);
+                }
+                self.end(&n);
+                self.past.insert(n.clone(), Past::default());
+                self.dead.insert(n);
+            }
+            Event::Fence(n) => self.fence(&node(n)),
+            Event::Cut(cut) => {
+                self.cut = cut;
+                if cut && self.migration.as_ref().is_some_and(|j| j.phase == Phase::Copying) {
+                    self.fail();
+                }
+            }
+            Event::Hurry => {
+                if let Some(journey) = &mut self.migration {
+                    journey.endless = true;
+                }
+            }
+            Event::Pass(s) => self.now = self.now + Duration::from_secs(s.into()),
+        }
+    }
+
+    /// What recovery does once a node is proven dead; then the node is there again, with nothing on it.
+    fn fence(&mut self, n: &NodeName) {
+        if !self.dead.contains(n) {
+            return;
+        }
+        self.zxid += 1;
+        let claim = self.vm.claim.value.without(n);
+        if claim != self.vm.claim.value {
+            write(&mut self.vm.claim, claim, self.zxid);
+        }
+        let shall_run = matches!(self.vm.state.value, Start | Restart | Migrate);
+        if self.vm.node.value == *n && self.vm.claim.value.is_empty() && shall_run {
+            let home = [0, 1, 2].map(node).into_iter().find(|other| !self.dead.contains(other));
+            if let Some(home) = home {
+                write(&mut self.vm.node, home, self.zxid);
+                write(&mut self.vm.state, Start, self.zxid);
+            }
+        }
+        self.dead.remove(n);
+        self.view.insert(n.clone(), self.vm.clone());
+    }
+
+    fn executing(&self) -> Vec<&NodeName> {
+        self.lives.iter().filter(|(_, here)| **here == Active).map(|(n, _)| n).collect()
+    }
+}
+
+fn write<T>(field: &mut Field<T>, value: T, zxid: i64) {
+    *field = Field { value, version: Some(field.version.map_or(0, |v| v + 1)), zxid };
+}
+
+fn methods() -> impl Strategy<Value = MigrationMethod> {
+    use MigrationMethod::{Live, None, Shutdown};
+    prop_oneof![3 => Just(None), 2 => Just(Live), 1 => Just(Shutdown)]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(3000))]
+
+    #[test]
+    fn a_vm_never_executes_twice_whatever_the_order_of_events(events in events(), method in methods(), runs in any::<bool>()) {
+        let mut world = World::new(method, runs);
+        for event in events {
+            world.happen(event.clone());
+            let running = world.executing();
+            prop_assert!(running.len() <= 1, "{event:?} made it run on {running:?}");
+            for n in running {
+                let claim = &world.vm.claim.value;
+                prop_assert!(claim.names(n), "{event:?}: runs on {n}, claim {claim}");
+            }
+        }
+    }
+
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    #[test]
+    fn when_events_stop_the_wish_is_reached(
+        events in events(),
+        method in methods(),
+        state in proptest::sample::select(vec![Start, Stop, Shutdown, Restart, Migrate]),
+        target in 0..NODES.len(),
+        hurry in any::<bool>(),
+    ) {
+        let mut world = World::new(method, true);
+        for event in events {
+            world.happen(event);
+        }
+        (0..NODES.len()).for_each(|n| world.happen(Event::Fence(n)));
+        world.happen(Event::Cut(false));
+        world.happen(Event::Wish(state, target));
+        for round in 0..500 {
+            world.happen(Event::Round);
+            if hurry {
+                world.happen(Event::Hurry);
+            }
+            if round % 2 == 0 {
+                world.happen(Event::Advance);
+            }
+            if round % 4 == 0 {
+                world.happen(Event::Pass(1));
+            }
+            prop_assert!(world.executing().len() <= 1);
+        }
+        let shall_run = matches!(state, Start | Restart | Migrate);
+        prop_assert_eq!(world.vm.state.value, if shall_run { Start } else { Stop });
+        let claim = &world.vm.claim.value;
+        if shall_run {
+            let home = &world.vm.node.value;
+            prop_assert_eq!(world.executing(), vec![home]);
+            prop_assert!(claim.is_only(home), "claim {}", claim);
+            let may_stay = state == Migrate && method == MigrationMethod::Live && hurry;
+            prop_assert!(*home == node(target) || may_stay, "on {}: {}", home, world.vm.failed_reason.value);
+        } else {
+            prop_assert_eq!(world.lives.values().collect::<Vec<_>>(), vec![&Off; 3]);
+            prop_assert!(claim.is_empty(), "claim {}", claim);
+        }
+    }
+}

@@ -1,0 +1,367 @@
+//! Live migrations of two nodes' reconcilers, with every failure that the fakes can play.
+
+use pvc_core::model::{DaemonState, DomainState};
+use pvc_host::hypervisor::fake::{Journey, Switch};
+
+use super::*;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+impl World {
+    /// As old clients write it.
+    async fn migrate(&self, n: u8, to: &str) {
+        let from = self.vm(n).await.node.value;
+        self.set(
+            n,
+            vec![
+                VmSet::State(VmState::Migrate),
+                VmSet::Node(to.parse().unwrap()),
+                VmSet::LastNode(Some(from)),
+            ],
+        )
+        .await;
+    }
+
+    fn journey(&self, node: usize, journey: Journey) {
+        self.nodes[node].hypervisor.behave(id(1), Behaviour { journey, ..Behaviour::default() });
+    }
+
+    async fn method(&self, method: &str) {
+        let path = schema::vm::migration_method_path(id(1));
+        let mut txn = pvc_store::Transaction::default();
+        txn.ops.push(pvc_store::Op::Create {
+            path,
+            data: method.into(),
+            mode: pvc_store::CreateMode::Persistent,
+        });
+        self.operator.commit(txn).await.unwrap();
+    }
+
+    /// It is answered, executes there, and the claim says so.
+    async fn until_at_home(&self, node: usize, within_s: u64) {
+        let name = self.nodes[node].name.clone();
+        self.until(&format!("it is at home on {name}"), within_s, async |w| {
+            let vm = w.vm(1).await;
+            vm.state.value == VmState::Start
+                && vm.node.value == name
+                && vm.claim.value.is_only(&name)
+                && w.runs(node, 1)
+                && !w.nodes[1 - node].hypervisor.running().contains(&id(1))
+        })
+        .await;
+    }
+
+    async fn explained(&self) -> String {
+        match schema::vm::read_explanation(&*self.operator, id(1)).await.unwrap() {
+            Some(explanation) => explanation.unwrap().because,
+            None => String::new(),
+        }
+    }
+}
+
+/// One that takes four seconds and holds the guest for two of them.
+fn slow() -> Journey {
+    Journey { copying: Some(2 * SECOND), pause: 2 * SECOND, ..Journey::default() }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_migration_moves_guest_claim_and_answer_and_nothing_is_started_or_ended() {
+    let w = World::new().await;
+    w.running(1).await;
+    w.migrate(1, "b").await;
+    w.until_at_home(1, 2).await;
+    w.migrate(1, "a").await;
+    w.until_at_home(0, 2).await;
+    let (a, b) = (w.nodes[0].hypervisor.counts(), w.nodes[1].hypervisor.counts());
+    assert_eq!((a.migrate, b.migrate, a.start, b.start), (1, 1, 1, 0));
+    assert_eq!((a.power_off, b.power_off, a.ask_to_shut_down, b.ask_to_shut_down), (0, 0, 0, 0));
+    w.until("nothing is left to explain", 2, async |w| w.explained().await.is_empty()).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn progress_is_explained_while_it_lasts() {
+    let w = World::new().await;
+    w.running(1).await;
+    w.journey(0, Journey { copying: Some(10 * SECOND), ..Journey::default() });
+    w.migrate(1, "b").await;
+    w.until("half of it is copied", 10, async |w| {
+        w.explained().await.contains("migrating to b: 50 % copied in 5 s")
+    })
+    .await;
+    assert!(w.vm(1).await.claim.value.to_string() == "a b");
+    w.until_at_home(1, 10).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_wish_ends_a_migration_at_any_time_and_is_done_on_the_right_side() {
+    for after_ms in (0..4500).step_by(250) {
+        for (state, node) in
+            [(VmState::Start, "a"), (VmState::Migrate, "a"), (VmState::Stop, "a"), (VmState::Start, "b")]
+        {
+            let w = World::new().await;
+            w.running(1).await;
+            w.journey(0, slow());
+            w.migrate(1, "b").await;
+            sleep(Duration::from_millis(after_ms)).await;
+            w.set(1, vec![VmSet::State(state), VmSet::Node(node.parse().unwrap())]).await;
+            if state == VmState::Stop {
+                w.until("it is off", 20, async |w| {
+                    w.nodes.iter().all(|n| n.hypervisor.running().is_empty())
+                        && w.vm(1).await.claim.value.is_empty()
+                })
+                .await;
+            } else {
+                w.until_at_home(usize::from(node == "b"), 20).await;
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_daemon_that_is_killed_during_a_migration_leaves_it_to_libvirt_and_answers_later() {
+    for after_ms in (0..4500).step_by(250) {
+        for node in [0, 1] {
+            let mut w = World::new().await;
+            w.running(1).await;
+            w.journey(0, slow());
+            w.migrate(1, "b").await;
+            sleep(Duration::from_millis(after_ms)).await;
+            w.nodes[node].kill();
+            sleep(Duration::from_millis(300)).await;
+            w.nodes[node].start();
+            w.until_at_home(1, 20).await;
+            let (a, b) = (w.nodes[0].hypervisor.counts(), w.nodes[1].hypervisor.counts());
+            assert_eq!((a.start + b.start, a.power_off + b.power_off), (1, 0), "after {after_ms} ms");
+            assert!(a.migrate <= 1, "what goes on is not begun again");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_libvirt_that_ends_during_a_migration_costs_no_guest_and_the_wish_is_done() {
+    for after_ms in (0..4500).step_by(250) {
+        for (node, cut_at_switch) in [(0, Switch::Arrived), (0, Switch::Lost), (1, Switch::Arrived)] {
+            let w = World::new().await;
+            w.running(1).await;
+            w.journey(0, Journey { cut_at_switch, ..slow() });
+            w.migrate(1, "b").await;
+            sleep(Duration::from_millis(after_ms)).await;
+            w.nodes[node].hypervisor.set_reach(Reach::Down);
+            sleep(Duration::from_millis(1500)).await;
+            w.nodes[node].hypervisor.set_reach(Reach::Up);
+            w.until_at_home(1, 60).await;
+            let (a, b) = (w.nodes[0].hypervisor.counts(), w.nodes[1].hypervisor.counts());
+            assert_eq!(
+                a.start + b.start,
+                1,
+                "after {after_ms} ms, {node} {cut_at_switch:?}: the guest went on"
+            );
+            assert_eq!(a.ask_to_shut_down, 0);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_target_that_dies_leaves_the_guest_where_it_was_and_the_wish_is_answered_there() {
+    for after_ms in (0..3750).step_by(250) {
+        let mut w = World::new().await;
+        w.running(1).await;
+        w.journey(0, slow());
+        w.migrate(1, "b").await;
+        sleep(Duration::from_millis(after_ms)).await;
+        w.nodes[1].kill();
+        w.nodes[1].hypervisor.die();
+        sleep(40 * SECOND).await;
+        let claim = w.vm(1).await.claim.value;
+        assert!(claim.names(&w.nodes[0].name), "{claim}");
+        assert!(w.runs(0, 1), "after {after_ms} ms: it goes on at its source");
+        // What the fence of b leaves: its proof takes b out of claims.
+        let dead = &w.nodes[1].name;
+        w.operator.commit(schema::node::set_daemon_state(dead, DaemonState::Dead)).await.unwrap();
+        if claim.names(dead) {
+            w.set(1, vec![VmSet::Claim(claim.without(dead))]).await;
+        }
+        w.until_at_home(0, 60).await;
+        let vm = w.vm(1).await;
+        assert!(vm.failed_reason.value.contains("not migrated to b"), "{}", vm.failed_reason.value);
+        assert_eq!(vm.last_node.value, None, "it is at home");
+        assert_eq!(w.nodes[0].hypervisor.counts().start, 1);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_source_that_dies_leaves_the_guest_to_the_target_once_it_is_fenced() {
+    for after_ms in (0..4500).step_by(250) {
+        for cut_at_switch in [Switch::Arrived, Switch::Lost] {
+            let mut w = World::new().await;
+            w.running(1).await;
+            w.journey(0, Journey { cut_at_switch, ..slow() });
+            w.migrate(1, "b").await;
+            sleep(Duration::from_millis(after_ms)).await;
+            w.nodes[0].kill();
+            w.nodes[0].hypervisor.die();
+            let answered = w.vm(1).await.state.value == VmState::Start;
+            let arrived = w.runs(1, 1);
+            sleep(30 * SECOND).await;
+            let vm = w.vm(1).await;
+            if !answered {
+                assert_eq!(w.nodes[1].hypervisor.counts().start, 0, "nothing starts before the proof");
+            }
+            let claim = vm.claim.value.without(&w.nodes[0].name);
+            w.set(1, vec![VmSet::Claim(claim)]).await;
+            w.until_at_home(1, 20).await;
+            let started = w.nodes[1].hypervisor.counts().start;
+            assert!(!arrived || started == 0, "what has arrived is not started again");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_network_that_fails_in_the_middle_is_waited_for_and_the_migration_done_again() {
+    for after_ms in (0..4500).step_by(500) {
+        let w = World::new().await;
+        w.running(1).await;
+        w.journey(0, slow());
+        w.migrate(1, "b").await;
+        sleep(Duration::from_millis(after_ms)).await;
+        w.fabric.cut("a.cluster", "b.cluster");
+        sleep(10 * SECOND).await;
+        w.fabric.mend("a.cluster", "b.cluster");
+        w.until_at_home(1, 60).await;
+        let (a, b) = (w.nodes[0].hypervisor.counts(), w.nodes[1].hypervisor.counts());
+        assert_eq!((a.start + b.start, a.ask_to_shut_down), (1, 0), "after {after_ms} ms");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_migration_is_answered_as_the_policy_says() {
+    for (method, home, asked) in [("live", 0, 0), ("none", 1, 1), ("shutdown", 1, 1)] {
+        let w = World::new().await;
+        w.running(1).await;
+        w.method(method).await;
+        let outcome = Outcome::Refused("the CPU of the target lacks avx512".into());
+        let journey = Journey { outcome, ..Journey::default() };
+        let power_button = PowerButton::Obeyed(3 * SECOND);
+        w.nodes[0].hypervisor.behave(id(1), Behaviour { journey, power_button, ..Behaviour::default() });
+        w.migrate(1, "b").await;
+        w.until_at_home(home, 30).await;
+        let (vm, counts) = (w.vm(1).await, w.nodes[0].hypervisor.counts());
+        assert_eq!(counts.ask_to_shut_down, asked, "{method}");
+        assert_eq!(counts.migrate, if method == "shutdown" { 0 } else { 2 }, "{method}");
+        let reason = vm.failed_reason.value;
+        assert_eq!(reason.contains("lacks avx512"), method == "live", "{reason}");
+        if method == "live" {
+            sleep(10 * SECOND).await;
+            assert_eq!(w.vm(1).await.failed_reason.value, reason, "it is kept until the next wish");
+            w.wish(1, VmState::Start).await;
+            w.until("then it is void", 5, async |w| w.vm(1).await.failed_reason.value.is_empty()).await;
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failure_at_the_switch_leaves_the_guest_where_it_was() {
+    let w = World::new().await;
+    w.running(1).await;
+    w.method("live").await;
+    w.journey(0, Journey { fails_at_switch: true, ..slow() });
+    w.migrate(1, "b").await;
+    w.until_at_home(0, 30).await;
+    assert_eq!(w.nodes[0].hypervisor.counts().start, 1);
+    assert!(w.vm(1).await.failed_reason.value.contains("could not be resumed"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_answer_is_not_waited_for_longer_than_the_migration() {
+    let w = World::new().await;
+    w.running(1).await;
+    w.journey(0, Journey { outcome: Outcome::Lost, ..slow() });
+    w.migrate(1, "b").await;
+    w.until("it executes there", 10, async |w| w.runs(1, 1)).await;
+    w.until_at_home(1, 5).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_migration_without_an_end_is_aborted() {
+    for (outcome, copying, why) in [
+        (Outcome::Done, None, "changes its memory faster"),
+        (Outcome::Hangs, Some(Duration::ZERO), "canceled by client"),
+    ] {
+        let w = World::new().await;
+        w.running(1).await;
+        w.method("live").await;
+        w.journey(0, Journey { outcome, copying, ..Journey::default() });
+        w.migrate(1, "b").await;
+        w.until_at_home(0, 120).await;
+        let reason = w.vm(1).await.failed_reason.value;
+        assert!(reason.contains(why), "{reason}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_target_that_takes_no_vms_is_waited_for_but_not_for_ever() {
+    let w = World::new().await;
+    w.running(1).await;
+    let flushed = schema::node::set_domain_state(&w.nodes[1].name, DomainState::Flushed, None);
+    w.operator.commit(flushed).await.unwrap();
+    w.migrate(1, "b").await;
+    sleep(20 * SECOND).await;
+    assert!(w.explained().await.contains("its domain state is flushed"), "{}", w.explained().await);
+    assert_eq!(w.vm(1).await.claim.value.to_string(), "a");
+    w.until_at_home(0, 20).await;
+
+    w.migrate(1, "b").await;
+    sleep(10 * SECOND).await;
+    let ready = schema::node::set_domain_state(&w.nodes[1].name, DomainState::Ready, None);
+    w.operator.commit(ready).await.unwrap();
+    w.until_at_home(1, 5).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_target_whose_libvirt_is_silent_is_not_migrated_to() {
+    for reach in [Reach::Down, Reach::Frozen] {
+        let w = World::new().await;
+        w.running(1).await;
+        w.nodes[1].hypervisor.set_reach(reach);
+        w.migrate(1, "b").await;
+        w.until_at_home(0, 60).await;
+        assert_eq!(w.nodes[0].hypervisor.counts().migrate, 0);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_is_away_during_a_migration_changes_nothing_about_it() {
+    for node in [0, 1] {
+        let w = World::new().await;
+        w.running(1).await;
+        w.journey(0, slow());
+        w.migrate(1, "b").await;
+        w.until("it is under way", 2, async |w| w.nodes[0].hypervisor.counts().migrate == 1).await;
+        w.nodes[node].store.suspend();
+        sleep(20 * SECOND).await;
+        assert!(w.runs(1, 1));
+        w.nodes[node].store.resume();
+        w.until_at_home(1, 10).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_migrate_at_once() {
+    let w = World::new().await;
+    for n in 1..=6 {
+        w.running(n).await;
+    }
+    for n in 1..=6 {
+        w.nodes[0].hypervisor.behave(id(n), Behaviour { journey: slow(), ..Behaviour::default() });
+        w.migrate(n, "b").await;
+    }
+    w.until("all have arrived", 10, async |w| {
+        let mut all = true;
+        for n in 1..=6 {
+            let vm = w.vm(n).await;
+            all &= w.runs(1, n) && vm.state.value == VmState::Start && vm.claim.value.to_string() == "b";
+        }
+        all
+    })
+    .await;
+}
