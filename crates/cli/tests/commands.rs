@@ -6,11 +6,11 @@ mod support;
 
 use std::{
     io::{BufRead, BufReader},
-    process::{Child, Stdio},
+    process::Stdio,
     time::{Duration, Instant},
 };
 
-use support::{Answer, Cluster, definition, eventually, id};
+use support::{Answer, Cluster, definition, eventually, handles_interrupt, id, interrupt};
 
 #[test]
 fn init_prepares_a_store_once_and_never_touches_what_exists() {
@@ -271,19 +271,4 @@ fn completions_need_no_cluster() {
         let answer = Answer::from(command.env("PVC_ZOOKEEPER", "127.0.0.1:1").output().unwrap());
         assert!(answer.code == 0 && answer.stdout.contains("undefine"), "{shell}: {answer:?}");
     }
-}
-
-fn pid(child: &Child) -> rustix::process::Pid {
-    rustix::process::Pid::from_child(child)
-}
-
-fn interrupt(child: &Child) {
-    rustix::process::kill_process(pid(child), rustix::process::Signal::INT).unwrap();
-}
-
-/// Whether the kernel would hand the program a SIGINT instead of ending it.
-fn handles_interrupt(child: &Child) -> bool {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
-    let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap().trim();
-    u64::from_str_radix(caught, 16).unwrap() & 0b10 != 0
 }

@@ -44,7 +44,7 @@ fn people(status: &Status, colour: bool) -> String {
             ("coordinators", count(totals.coordinators, "work")),
             ("primary", primary),
             ("maintenance", maintenance),
-            ("VMs", count(totals.vms, &format!("run that are to run, {} are off", totals.vms_off))),
+            ("VMs", count(totals.vms, &format!("run as asked, {} are off as asked", totals.vms_off))),
             ("memory", memory.into()),
             ("networks", totals.networks.to_string().into()),
         ],

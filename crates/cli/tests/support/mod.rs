@@ -4,7 +4,7 @@
 #![allow(dead_code, reason = "each test binary uses its part")]
 
 use std::{
-    process::{Command, Output, Stdio},
+    process::{Child, Command, Output, Stdio},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -82,12 +82,7 @@ impl Cluster {
             },
             ipmi: node::Ipmi::default(),
         };
-        let report = NodeReport {
-            mem_total_mib: 16_000,
-            mem_free_mib: 12_000,
-            mem_used_mib: 4000,
-            ..NodeReport::default()
-        };
+        let report = figures();
         self.runtime.block_on(async {
             node::register(&*self.store, &registration).await.unwrap();
             self.store.commit(node::set_daemon_state(&name, DaemonState::Run)).await.unwrap();
@@ -138,6 +133,13 @@ impl Cluster {
         value.map(|v| String::from_utf8(v.data).unwrap())
     }
 
+    /// Has nodes take VMs: new ones are flushed.
+    pub(crate) fn ready(&self, names: &[&str]) {
+        for name in names {
+            self.set(&format!("/nodes/{name}/domainstate"), "ready");
+        }
+    }
+
     /// Answers the wishes for VMs of these nodes from now on, as daemons do.
     pub(crate) fn start_daemons(&self) {
         let store = self.store.clone();
@@ -169,6 +171,13 @@ async fn answer(store: &dyn Store, vm: &Vm) {
             set.push(VmSet::State(VmState::Start));
             true
         }
+        VmState::Migrate => {
+            for node in vm.claim.value.iter() {
+                store.commit(node::report(node, &reports(Vec::new()), None)).await.unwrap();
+            }
+            set.extend([VmSet::State(VmState::Start), VmSet::Claim(Claim::only(&vm.node.value))]);
+            true
+        }
         VmState::Shutdown => {
             set.extend([VmSet::State(VmState::Stop), VmSet::Claim(Claim::none())]);
             false
@@ -182,9 +191,18 @@ async fn answer(store: &dyn Store, vm: &Vm) {
     let change = VmChange::update(vm, &[VmKey::State, VmKey::Claim], set);
     if vm::apply(store, &change).await.is_ok() {
         let running = if runs { vec![vm.id] } else { Vec::new() };
-        let report = NodeReport { running, domains_count: u64::from(runs), ..NodeReport::default() };
-        store.commit(node::report(&vm.node.value, &report, None)).await.unwrap();
+        store.commit(node::report(&vm.node.value, &reports(running), None)).await.unwrap();
     }
+}
+
+/// A keepalive's figures.
+fn reports(running: Vec<VmId>) -> NodeReport {
+    NodeReport { domains_count: running.len() as u64, running, ..figures() }
+}
+
+/// What every node of these tests has.
+fn figures() -> NodeReport {
+    NodeReport { mem_total_mib: 16_000, mem_free_mib: 12_000, mem_used_mib: 4000, ..NodeReport::default() }
 }
 
 /// UUID number `number`.
@@ -222,4 +240,19 @@ pub(crate) fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
         assert!(began.elapsed() < Duration::from_secs(30), "not within 30 s: {what}");
         std::thread::sleep(Duration::from_millis(10));
     }
+}
+
+fn pid(child: &Child) -> rustix::process::Pid {
+    rustix::process::Pid::from_child(child)
+}
+
+pub(crate) fn interrupt(child: &Child) {
+    rustix::process::kill_process(pid(child), rustix::process::Signal::INT).unwrap();
+}
+
+/// Whether the kernel would hand the program a SIGINT instead of ending it.
+pub(crate) fn handles_interrupt(child: &Child) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
+    let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap().trim();
+    u64::from_str_radix(caught, 16).unwrap() & 0b10 != 0
 }

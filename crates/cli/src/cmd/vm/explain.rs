@@ -3,15 +3,20 @@
 
 mod conclusion;
 
-use pvc_core::model::{
-    DaemonState, DomainDetails, DomainSpec, Entry, Explanation, NodeName, Problem, Vm, VmId,
+use pvc_core::{
+    command::node::step_words,
+    model::{
+        ClusterView, DaemonState, DomainDetails, DomainSpec, DomainState, Entry, Explanation, Fence,
+        FlushProgress, MigrationMethod, NodeName, Problem, Vm, VmId, VmState,
+    },
+    plan::placement::Unfit,
 };
 use pvc_store::schema::vm;
 use serde::Serialize;
 
 use self::conclusion::conclude;
 use crate::{
-    connect::Connection,
+    connect::{self, Connection},
     failure::Failure,
     print::{
         Out,
@@ -35,6 +40,9 @@ struct Facts {
     /// What is wrong with its definition.
     definition: Result<(), String>,
     console_log: Option<String>,
+    maintenance: bool,
+    /// Which node would take it now if it had to go, or why none does; `None`: it is not to run.
+    could_go_to: Option<Result<NodeName, String>>,
 }
 
 /// What is known of a node's daemon.
@@ -45,6 +53,10 @@ struct Daemon {
     state: Option<DaemonState>,
     /// For how long it has been silent, if that is suspicious.
     silent_s: Option<u64>,
+    /// How far its fence has come, in words, if it is being fenced.
+    fence: Option<String>,
+    /// How far its flush or unflush has come, in words, if there is one.
+    flush: Option<String>,
 }
 
 pub(super) async fn explain(cluster: &Connection, out: &Out, reference: &str) -> Result<(), Failure> {
@@ -54,8 +66,54 @@ pub(super) async fn explain(cluster: &Connection, out: &Out, reference: &str) ->
     let entry = cluster.entry(id).await?;
     let xml = cluster.xml(id).await?;
     let said = vm::read_explanation(&*cluster.store, id).await?;
-    let facts = facts(name, id, entry, xml.as_deref(), &cluster.nodes().await?, said);
+    let view = cluster.view().await?;
+    let flushes = cluster.flushes(&view).await?;
+    let mut facts = facts(name, id, entry, xml.as_deref(), &Nodes::of(&view), said);
+    for daemon in &mut facts.nodes {
+        daemon.fence = view.fences.get(&daemon.node).map(fence_words);
+        daemon.flush = flush_words(&view, &daemon.node, flushes.get(&daemon.node));
+    }
+    facts.could_go_to = could_go_to(cluster, &view, &facts.entry).await?;
     if out.is_json() { out.json(&json(&facts)) } else { out.write(&people(&facts, out.colour())) }
+}
+
+/// Which node would take a VM that is to run, if it had to leave its own.
+async fn could_go_to(
+    cluster: &Connection,
+    view: &ClusterView,
+    entry: &Entry<Vm>,
+) -> Result<Option<Result<NodeName, String>>, Failure> {
+    let Some(vm) = entry.good().filter(|vm| !matches!(vm.state.value, VmState::Stop | VmState::Delete))
+    else {
+        return Ok(None);
+    };
+    let ground = cluster.rooms(view).await?;
+    // Without a readable definition there is a better reason than this one.
+    let Ok(size) = cluster.size(&ground, vm.id).await else { return Ok(None) };
+    let own =
+        |node: &NodeName| (*node == vm.node.value || vm.claim.value.names(node)).then_some(Unfit::Excluded);
+    let chosen = ground.rooms.choose(vm.id, size, connect::selector(None), own);
+    Ok(Some(chosen.map_err(|none| none.to_string())))
+}
+
+fn fence_words(fence: &Entry<Fence>) -> String {
+    match fence {
+        Entry::Good(fence) => {
+            let nobody = if fence.fencer.is_none() { "; no coordinator works on it" } else { "" };
+            format!("{}{nobody}", step_words(&fence.job.step))
+        }
+        Entry::Bad(_) => "the record of its fence cannot be read".to_owned(),
+    }
+}
+
+fn flush_words(view: &ClusterView, node: &NodeName, progress: Option<&FlushProgress>) -> Option<String> {
+    let doing = match view.node(node)?.domain_state.value {
+        DomainState::Flush => "sends its VMs away",
+        DomainState::Unflush => "takes its VMs back",
+        DomainState::Ready | DomainState::Flushed => return None,
+    };
+    let left = progress.map(|p| format!(": {} of {} left, {} moving", p.left, p.total, p.moving));
+    Some(format!("{doing}{}", left.unwrap_or_default()))
 }
 
 fn facts(
@@ -79,6 +137,8 @@ fn facts(
     let daemon = |node: NodeName| Daemon {
         state: nodes.get(&node).map(|n| n.daemon_state.value),
         silent_s: nodes.silent_s(&node),
+        fence: None,
+        flush: None,
         node,
     };
     Facts {
@@ -90,6 +150,8 @@ fn facts(
         said,
         definition,
         console_log: xml.and_then(|xml| DomainDetails::parse(xml).ok()?.console_log),
+        maintenance: nodes.maintenance,
+        could_go_to: None,
     }
 }
 
@@ -101,6 +163,12 @@ fn people(facts: &Facts, colour: bool) -> String {
             lines.push(("on node", vm.node.value.as_str().into()));
             lines.push(("claimed by", or_nobody(vm.claim.value.iter()).into()));
             lines.push(("seen running on", facts.running.words().into()));
+            if let Some(last) = &vm.last_node.value {
+                lines.push(("migrated from", last.as_str().into()));
+            }
+            if vm.migration_method != MigrationMethod::None {
+                lines.push(("migration", vm.migration_method.to_string().into()));
+            }
             if !vm.failed_reason.value.is_empty() {
                 lines.push(("failed because", Cell::new(&vm.failed_reason.value, Look::Bad)));
             }
@@ -109,7 +177,20 @@ fn people(facts: &Facts, colour: bool) -> String {
             lines.extend(problems.iter().map(|p| ("broken key", Cell::new(p.to_string(), Look::Bad))));
         }
     }
-    lines.extend(facts.nodes.iter().map(|daemon| ("daemon of", daemon_cell(daemon))));
+    for daemon in &facts.nodes {
+        lines.push(("daemon of", daemon_cell(daemon)));
+        let of = |words: &String| Cell::new(format!("{}: {words}", daemon.node), Look::Busy);
+        lines.extend(daemon.fence.iter().map(|words| ("fence of", of(words))));
+        lines.extend(daemon.flush.iter().map(|words| ("flush of", of(words))));
+    }
+    if facts.maintenance {
+        lines.push(("maintenance", Cell::new("on: nobody is fenced", Look::Busy)));
+    }
+    match &facts.could_go_to {
+        Some(Ok(node)) => lines.push(("could go to", node.as_str().into())),
+        Some(Err(why)) => lines.push(("could go to", Cell::new(why, Look::Busy))),
+        None => {}
+    }
     match &facts.said {
         Some(Ok(said)) => {
             lines.push(("daemon says", format!("{}: {}", said.by, said.doing).into()));
@@ -126,7 +207,7 @@ fn people(facts: &Facts, colour: bool) -> String {
     pairs(&lines, colour) + "\n" + &printable(&conclude(facts)) + "\n"
 }
 
-fn daemon_cell(Daemon { node, state, silent_s }: &Daemon) -> Cell {
+fn daemon_cell(Daemon { node, state, silent_s, .. }: &Daemon) -> Cell {
     match (state, silent_s) {
         (_, Some(silence)) => Cell::new(format!("{node}: {}", silent(*silence)), Look::Bad),
         (Some(DaemonState::Run), None) => Cell::new(format!("{node}: run"), Look::Good),
@@ -150,6 +231,12 @@ struct ExplainJson<'a> {
     claim: Vec<&'a str>,
     running_on: Vec<&'a str>,
     failed_reason: &'a str,
+    last_node: Option<&'a NodeName>,
+    migration_method: Option<MigrationMethod>,
+    maintenance: bool,
+    could_go_to: Option<&'a NodeName>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cannot_go_because: Option<&'a str>,
     daemons: Vec<DaemonJson<'a>>,
     explanation: Option<&'a Explanation>,
     console_log: Option<&'a str>,
@@ -163,6 +250,10 @@ struct DaemonJson<'a> {
     daemon_state: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     silent_s: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fence: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    flush: Option<&'a str>,
 }
 
 fn daemon_json(daemon: &Daemon) -> DaemonJson<'_> {
@@ -170,6 +261,8 @@ fn daemon_json(daemon: &Daemon) -> DaemonJson<'_> {
         node: daemon.node.as_str(),
         daemon_state: daemon.state.map(DaemonState::as_str),
         silent_s: daemon.silent_s,
+        fence: daemon.fence.as_deref(),
+        flush: daemon.flush.as_deref(),
     }
 }
 
@@ -189,6 +282,11 @@ fn json(facts: &Facts) -> ExplainJson<'_> {
         claim: vm.into_iter().flat_map(|vm| vm.claim.value.iter()).map(NodeName::as_str).collect(),
         running_on: facts.running.now.iter().map(NodeName::as_str).collect(),
         failed_reason: vm.map(|vm| vm.failed_reason.value.as_str()).unwrap_or_default(),
+        last_node: vm.and_then(|vm| vm.last_node.value.as_ref()),
+        migration_method: vm.map(|vm| vm.migration_method),
+        maintenance: facts.maintenance,
+        could_go_to: facts.could_go_to.as_ref().and_then(|to| to.as_ref().ok()),
+        cannot_go_because: facts.could_go_to.as_ref().and_then(|to| to.as_ref().err()).map(String::as_str),
         daemons: facts.nodes.iter().map(daemon_json).collect(),
         explanation: facts.said.as_ref().and_then(|said| said.as_ref().ok()),
         console_log: facts.console_log.as_deref(),

@@ -1,5 +1,8 @@
 //! The one sentence an operator came for. Pure; the first cause that suffices is the answer.
 
+#[cfg(test)]
+mod tests;
+
 use pvc_core::model::{DaemonState, Entry, NodeName, Vm, VmState};
 
 use super::Facts;
@@ -41,7 +44,7 @@ fn to_run(facts: &Facts, vm: &Vm) -> String {
         && vm.claim.value.is_only(node);
     if let Some(out_of_order) = daemon_trouble(facts, node) {
         let running = if facts.running == Runners::default() { "is to run" } else { "was last seen running" };
-        return format!("It {running} on {node}, but {out_of_order}.");
+        return format!("It {running} on {node}, but {out_of_order}.{}", storage(facts, vm));
     }
     if settled && facts.said.is_none() {
         return format!("All is well: it runs on {node}, as asked.");
@@ -53,11 +56,15 @@ fn to_run(facts: &Facts, vm: &Vm) -> String {
         return said;
     }
     let others: Vec<NodeName> = vm.claim.value.iter().filter(|claimant| *claimant != node).cloned().collect();
+    if vm.state.value == VmState::Migrate && !others.is_empty() && absent(facts, &others).is_empty() {
+        return format!("It is migrating from {} to {node}.", list(&others));
+    }
     if !others.is_empty() {
         return format!(
-            "{node} waits until {} no longer may be executing it.{}",
+            "{node} waits until {} no longer may be executing it.{}{}",
             list(&others),
-            absent(facts, &others)
+            absent(facts, &others),
+            storage(facts, vm)
         );
     }
     if settled {
@@ -121,7 +128,25 @@ fn daemon_trouble(facts: &Facts, node: &NodeName) -> Option<String> {
         Some(DaemonState::Shutdown | DaemonState::Stop) => {
             Some("its daemon is stopped: start pvcd there".to_owned())
         }
-        Some(DaemonState::Dead) => Some("the node is dead: bring it back".to_owned()),
+        Some(DaemonState::Dead) => Some(match &daemon.fence {
+            Some(words) => format!("the node is dead and being fenced: {words}"),
+            None => "the node is dead: bring it back".to_owned(),
+        }),
+    }
+}
+
+/// Why a VM of a dead node is not started elsewhere, if its disks are the reason.
+fn storage(facts: &Facts, vm: &Vm) -> String {
+    let dead = |name: &&NodeName| {
+        facts.nodes.iter().any(|daemon| daemon.node == **name && daemon.state == Some(DaemonState::Dead))
+    };
+    match vm.claim.value.iter().find(dead) {
+        Some(node) if !vm.rbd_images.is_empty() => {
+            format!(
+                " It has RBD disks: it is not started elsewhere before {node} is shut out of the storage."
+            )
+        }
+        _ => String::new(),
     }
 }
 
@@ -132,133 +157,4 @@ fn absent(facts: &Facts, nodes: &[NodeName]) -> String {
 
 fn list(nodes: &[NodeName]) -> String {
     nodes.iter().map(NodeName::as_str).collect::<Vec<_>>().join(", ")
-}
-
-#[cfg(test)]
-mod tests {
-    use pvc_core::model::{Claim, Explanation, Field, Problem};
-
-    use super::{super::Daemon, *};
-
-    fn field<T>(value: T) -> Field<T> {
-        Field { value, version: Some(1), zxid: 1 }
-    }
-
-    /// A VM on hv1 in a state, with claimants, runners and the state of hv1's daemon.
-    fn facts(state: VmState, claim: &str, running: &[&str], daemon: Option<DaemonState>) -> Facts {
-        let id = "11111111-0000-4000-8000-000000000001".parse().unwrap();
-        let claim: Claim = claim.parse().unwrap();
-        let hv = |node: &str, state| Daemon { node: node.parse().unwrap(), state, silent_s: None };
-        let others = claim.iter().map(NodeName::as_str).filter(|n| *n != "hv1");
-        let nodes = std::iter::once(hv("hv1", daemon))
-            .chain(others.map(|n| hv(n, Some(DaemonState::Dead))))
-            .collect();
-        let vm = Vm {
-            id,
-            name: "web1".parse().unwrap(),
-            state: field(state),
-            node: field("hv1".parse().unwrap()),
-            last_node: field(None),
-            failed_reason: field(String::new()),
-            claim: field(claim),
-            migration_method: pvc_core::model::MigrationMethod::default(),
-            rbd_images: Vec::new(),
-            xml_version: Some(0),
-        };
-        Facts {
-            name: "web1".into(),
-            id,
-            entry: Entry::Good(vm),
-            nodes,
-            running: Runners {
-                now: running.iter().map(|n| n.parse().unwrap()).collect(),
-                before: Vec::new(),
-            },
-            said: None,
-            definition: Ok(()),
-            console_log: None,
-        }
-    }
-
-    #[test]
-    fn each_situation_has_its_sentence() {
-        use VmState::{Delete, Failed, Restart, Shutdown, Start, Stop};
-        let run = Some(DaemonState::Run);
-        for (facts, expected) in [
-            (facts(Start, "hv1", &["hv1"], run), "All is well: it runs on hv1, as asked."),
-            (facts(Start, "", &[], run), "hv1 has not taken it up yet."),
-            (facts(Start, "hv1", &[], run), "hv1 has claimed it and is about to start it."),
-            (
-                facts(Start, "", &[], Some(DaemonState::Stop)),
-                "It is to run on hv1, but its daemon is stopped",
-            ),
-            (facts(Start, "hv1", &[], Some(DaemonState::Dead)), "It is to run on hv1, but the node is dead"),
-            (facts(Start, "", &[], None), "It is to run on hv1, but there is no such node"),
-            (
-                facts(Start, "hv2", &[], run),
-                "hv1 waits until hv2 no longer may be executing it. As for hv2, the node is dead",
-            ),
-            (
-                facts(Start, "hv1 hv2", &["hv1", "hv2"], run),
-                "It is reported by more than one node (hv1, hv2)",
-            ),
-            (facts(Restart, "hv1", &["hv1"], run), "hv1 has claimed it and is about to restart it."),
-            (facts(Stop, "", &[], run), "All is well: it is off, as asked."),
-            (facts(Stop, "hv1", &["hv1"], run), "hv1 is about to power it off."),
-            (
-                facts(Stop, "hv1", &[], Some(DaemonState::Dead)),
-                "hv1 may still be executing it, but the node is dead",
-            ),
-            (facts(Shutdown, "hv1", &["hv1"], run), "hv1 waits for the guest to shut down."),
-            (facts(Shutdown, "", &[], run), "It is off, and hv1 is about to say so."),
-            (
-                facts(Shutdown, "", &[], Some(DaemonState::Stop)),
-                "It is off; hv1 would say so, but its daemon is stopped",
-            ),
-            (facts(Delete, "", &[], run), "It is off and about to be removed."),
-            (facts(Failed, "", &[], run), "It failed: no reason is given."),
-        ] {
-            let sentence = conclude(&facts);
-            assert!(sentence.starts_with(expected), "{facts:?}: {sentence}");
-            assert!(sentence.ends_with('.'), "{sentence}");
-        }
-    }
-
-    #[test]
-    fn what_the_daemon_says_goes_before_what_can_be_guessed() {
-        let mut facts = facts(VmState::Shutdown, "hv1", &["hv1"], Some(DaemonState::Run));
-        facts.said = Some(Ok(Explanation {
-            by: "hv1".into(),
-            at_unix_s: 1,
-            doing: "waiting for the guest to shut down".into(),
-            because: "asked 2 times; power off in 61 s".into(),
-            error: None,
-        }));
-        assert_eq!(
-            conclude(&facts),
-            "hv1 is waiting for the guest to shut down: asked 2 times; power off in 61 s."
-        );
-    }
-
-    #[test]
-    fn a_silent_node_is_not_believed() {
-        let mut facts = facts(VmState::Start, "hv1", &["hv1"], Some(DaemonState::Run));
-        facts.nodes[0].silent_s = Some(77);
-        assert!(
-            conclude(&facts).starts_with(
-                "It was last seen running on hv1, but nothing has been heard of its daemon for 77 s"
-            ),
-            "{}",
-            conclude(&facts)
-        );
-    }
-
-    #[test]
-    fn broken_keys_and_definitions_are_the_cause_that_is_named() {
-        let mut broken = facts(VmState::Start, "", &[], Some(DaemonState::Run));
-        broken.definition = Err("<uuid> is missing (line 1): add it".into());
-        assert!(conclude(&broken).contains("<uuid> is missing"));
-        broken.entry = Entry::Bad(vec![Problem { key: "/domains/x/state".into(), what: "rubbish".into() }]);
-        assert!(conclude(&broken).starts_with("Nothing is done with this VM"));
-    }
 }
