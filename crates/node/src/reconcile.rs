@@ -9,6 +9,7 @@
 //! Begins with what runs here: libvirt is read and running VMs are adopted before anything else is done.
 
 mod explain;
+pub mod fence;
 pub mod flush;
 mod inventory;
 mod migration;
