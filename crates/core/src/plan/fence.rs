@@ -52,8 +52,6 @@ pub struct Settings {
     pub keepalive: Duration,
     /// Silence after which a node is suspected; `None`: nobody is.
     pub fence_after: Option<Duration>,
-    /// Time after which a node without keepalives resets itself; `None`: it never does.
-    pub suicide_after: Option<Duration>,
     /// When its power was cut, or an operator confirmed that it is dead.
     pub successful: Action,
     /// When it could not be cut.
@@ -61,16 +59,12 @@ pub struct Settings {
 }
 
 impl Settings {
-    fn action(&self, proof: Proof) -> Action {
+    /// What happens to the VMs of a node that is dead by this proof.
+    pub fn action(&self, proof: Proof) -> Action {
         match proof {
             Proof::PowerOff | Proof::ResetAccepted | Proof::Operator => self.successful,
             Proof::SelfFence => self.failed,
         }
-    }
-
-    /// Silence after which a node has reset itself for certain.
-    fn gone_after(&self) -> Option<Duration> {
-        self.suicide_after.map(|after| after * 3 / 2 + Duration::from_secs(10))
     }
 
     fn patience(&self) -> Duration {
@@ -244,7 +238,7 @@ fn unproven(fence: &Fence, f: &Facts<'_>) -> Plan {
     let mut look_at = None;
     if let FenceStep::Failed { .. } = job.step
         && f.settings.failed == Action::Migrate
-        && let Some(gone_after) = f.settings.gone_after()
+        && let Some(gone_after) = gone_after(node, f)
     {
         if silence >= gone_after {
             let why = format!("silent for {} s: it must have reset itself by now", silence.as_secs());
@@ -270,6 +264,13 @@ fn unproven(fence: &Fence, f: &Facts<'_>) -> Plan {
     }
     let why = if job.asked { "an operator asked for it".to_owned() } else { silent(silence) };
     act(Step::Shoot, why)
+}
+
+/// Silence after which a node has reset itself for certain: what it promised, half of it more, and 10 s. One that promised nothing
+/// may live on in silence for ever.
+fn gone_after(node: &NodeName, f: &Facts<'_>) -> Option<Duration> {
+    let promised = f.view.node(node)?.self_fence_s?;
+    Some(Duration::from_secs(promised.into()) * 3 / 2 + Duration::from_secs(10))
 }
 
 fn silent(silence: Duration) -> String {

@@ -11,7 +11,6 @@ use crate::{
 const SETTINGS: Settings = Settings {
     keepalive: Duration::from_secs(5),
     fence_after: Some(Duration::from_secs(30)),
-    suicide_after: None,
     successful: Action::Migrate,
     failed: Action::Nothing,
 };
@@ -284,7 +283,7 @@ fn a_failed_fence_is_proven_when_the_node_must_have_reset_itself_if_the_configur
     let proof = Next::Do(Step::Record(FenceStep::Proven { proof: Proof::SelfFence }));
     let failed_for = |silence| {
         let mut c = case(&[("a", 0), ("b", 1), ("x", silence)]).with_job(failed());
-        c.settings.suicide_after = Some(Duration::from_mins(1));
+        c.node("x").self_fence_s = Some(60);
         c.settings.failed = Action::Migrate;
         c.past.shot_in_vain(Moment::secs(999));
         c
@@ -294,6 +293,9 @@ fn a_failed_fence_is_proven_when_the_node_must_have_reset_itself_if_the_configur
     let mut no_action = failed_for(400);
     no_action.settings.failed = Action::Nothing;
     assert!(matches!(no_action.next("x"), Next::Wait(_)));
+    let mut no_promise = failed_for(400);
+    no_promise.node("x").self_fence_s = None;
+    assert!(matches!(no_promise.next("x"), Next::Wait(_)), "nobody resets it");
 }
 
 #[test]

@@ -1,0 +1,274 @@
+//! Fences silent nodes and has their VMs run elsewhere: observe → plan → apply, on every coordinator.
+//!
+//! Decides nothing itself (see `pvc_core::plan::fence`). One node is one line of work, several go on side by side; a BMC that
+//! does not answer holds up nothing but its own node's fence. Every step is recorded before the next, and every write is checked
+//! against the record and against the node having said nothing: whoever is late finds a conflict, and looks again.
+
+mod apply;
+mod recover;
+mod shoot;
+mod tell;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use pvc_config::{Config, FenceAction};
+use pvc_core::{
+    model::{ClusterView, Moment, NodeName},
+    plan::{
+        fence::{Action, Facts, Next, Past, Settings, plan},
+        liveness::Liveness,
+        placement::Selector,
+    },
+};
+use pvc_host::{power::Power, storage_fence::StorageFence};
+use pvc_store::{Session, Store, mirror::Mirror};
+use tokio::{
+    task::{JoinHandle, JoinSet},
+    time::{Instant, sleep_until},
+};
+use tracing::{debug, warn};
+
+use crate::sizes::VmSizes;
+use apply::{Apply, Effect, StepError};
+use tell::Tell;
+
+/// How often everything is looked at, whatever is signalled: silence is the absence of signals.
+const TICK: Duration = Duration::from_secs(1);
+
+const FIRST_RETRY: Duration = Duration::from_millis(250);
+const LONGEST_RETRY: Duration = Duration::from_secs(10);
+
+/// Keepalives that a node may miss before it is given no VMs.
+const MISSED: u32 = 3;
+
+/// What fencing stands on.
+pub struct Parts {
+    /// This node.
+    pub me: NodeName,
+    /// The state tree.
+    pub store: Arc<dyn Store>,
+    /// Its mirror.
+    pub mirror: Mirror,
+    /// The other machines' power.
+    pub power: Arc<dyn Power>,
+    /// The storage's side of a fence.
+    pub storage: Arc<dyn StorageFence>,
+    /// The configuration.
+    pub settings: Settings,
+    /// Where VMs go.
+    pub selector: Selector,
+}
+
+/// The configuration, as fencing understands it.
+pub fn settings(config: &Config) -> Settings {
+    let action = |action| match action {
+        FenceAction::Migrate => Action::Migrate,
+        FenceAction::Nothing => Action::Nothing,
+    };
+    Settings {
+        keepalive: config.intervals.keepalive(),
+        fence_after: config.intervals.fence_after(),
+        successful: action(config.fencing.successful),
+        failed: action(config.fencing.failed),
+    }
+}
+
+/// The running work. It ends when this is dropped, at whatever step: another coordinator goes on from there.
+pub struct Fencing {
+    task: JoinHandle<()>,
+}
+
+impl Fencing {
+    /// Starts it; returns at once.
+    pub fn start(parts: Parts) -> Self {
+        Self { task: tokio::spawn(Fencer::new(parts).run()) }
+    }
+}
+
+impl Drop for Fencing {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+struct Fencer {
+    apply: Arc<Apply>,
+    mirror: Mirror,
+    liveness: Liveness,
+    tell: Tell,
+    memory: BTreeMap<NodeName, Memory>,
+    working: JoinSet<Done>,
+    /// The session whose ephemeral keys are this daemon's.
+    epoch: Option<u64>,
+    origin: Instant,
+}
+
+/// What is remembered of one node's fence.
+#[derive(Default)]
+struct Memory {
+    past: Past,
+    busy: bool,
+    /// Failures in a row.
+    failures: u32,
+    not_before: Option<Instant>,
+}
+
+/// A step that has ended.
+struct Done {
+    node: NodeName,
+    epoch: Option<u64>,
+    outcome: Result<Effect, StepError>,
+}
+
+impl Fencer {
+    fn new(parts: Parts) -> Self {
+        Self {
+            mirror: parts.mirror.clone(),
+            liveness: Liveness::default(),
+            tell: Tell::new(Arc::clone(&parts.store), parts.me.clone()),
+            memory: BTreeMap::new(),
+            working: JoinSet::new(),
+            epoch: None,
+            origin: Instant::now(),
+            apply: Arc::new(Apply {
+                sizes: VmSizes::new(Arc::clone(&parts.store)),
+                parts,
+                background: Mutex::default(),
+            }),
+        }
+    }
+
+    async fn run(mut self) {
+        let mut views = self.mirror.views();
+        let mut session = self.apply.parts.store.session();
+        loop {
+            let state = *session.borrow_and_update();
+            if let Session::Healthy { epoch } = state
+                && self.epoch != Some(epoch)
+            {
+                self.epoch = Some(epoch);
+                // The jobs that were this daemon's are nobody's now.
+                self.memory.retain(|_, memory| memory.busy);
+            }
+            let view = views.borrow_and_update().clone();
+            let next = self.look(&view).await;
+            tokio::select! {
+                changed = views.changed() => if changed.is_err() { return },
+                changed = session.changed() => if changed.is_err() { return },
+                Some(done) = self.working.join_next() => match done {
+                    Ok(done) => self.settle(done),
+                    Err(error) => warn!(%error, "a step of a fence ended unexpectedly"),
+                },
+                () = sleep_until(next) => {}
+            }
+        }
+    }
+
+    /// Looks at every node; returns when to look again at the latest.
+    async fn look(&mut self, view: &Arc<ClusterView>) -> Instant {
+        let current = self.mirror.synced();
+        let now = Moment(self.origin.elapsed());
+        self.liveness.observe(view, current, now);
+        let mut next = Instant::now() + TICK;
+        let nodes: BTreeSet<&NodeName> = view.nodes.keys().chain(view.fences.keys()).collect();
+        for node in nodes {
+            let memory = self.memory.entry(node.clone()).or_default();
+            if memory.busy {
+                continue;
+            }
+            if let Some(at) = memory.not_before.filter(|at| *at > Instant::now()) {
+                next = next.min(at);
+                continue;
+            }
+            let planned = plan(
+                node,
+                &Facts {
+                    me: &self.apply.parts.me,
+                    view,
+                    view_is_current: current,
+                    liveness: &self.liveness,
+                    settings: &self.apply.parts.settings,
+                    storage: self.apply.parts.storage.is_available(),
+                    past: &memory.past,
+                    now,
+                },
+            );
+            match planned.next {
+                Next::Do(step) => {
+                    memory.busy = true;
+                    let silent = self.silent(view, now);
+                    let (apply, view) = (Arc::clone(&self.apply), Arc::clone(view));
+                    let (node, epoch) = (node.clone(), self.epoch);
+                    self.working.spawn(async move {
+                        let outcome = apply.step(&node, step, &planned.why, &view, &silent).await;
+                        Done { node, epoch, outcome }
+                    });
+                }
+                Next::Wait(until) => {
+                    if let Some(Moment(at)) = until {
+                        next = next.min(self.origin + at);
+                    }
+                    self.tell.waits(node, &planned.why, view).await;
+                }
+                Next::Settled => self.tell.waits(node, "", view).await,
+            }
+        }
+        self.memory.retain(|node, memory| memory.busy || view.nodes.contains_key(node));
+        next
+    }
+
+    /// Nodes that are given no VMs because their keepalives are missed.
+    fn silent(&self, view: &ClusterView, now: Moment) -> BTreeSet<NodeName> {
+        let limit = self.apply.parts.settings.keepalive * MISSED;
+        let silent = view.nodes.keys().filter(|node| self.liveness.silence(node, now) > limit);
+        silent.cloned().collect()
+    }
+
+    fn settle(&mut self, done: Done) {
+        let now = Moment(self.origin.elapsed());
+        let memory = self.memory.entry(done.node.clone()).or_default();
+        memory.busy = false;
+        memory.not_before = None;
+        if done.epoch != self.epoch {
+            // What it took was taken by a session that is over.
+            memory.past = Past::default();
+            return;
+        }
+        match done.outcome {
+            Ok(effect) => {
+                memory.failures = 0;
+                match effect {
+                    Effect::Taken => {
+                        memory.past = Past::default();
+                        memory.past.taken();
+                    }
+                    Effect::Recorded => {}
+                    Effect::ShotInVain => memory.past.shot_in_vain(now),
+                    Effect::ToldToPowerOn => memory.past.told_to_power_on(),
+                    Effect::StorageFailed(why) => memory.past.storage_failed(why, now),
+                    Effect::RecoveryFailed(why) => memory.past.recovery_failed(why, now),
+                    Effect::Finished => memory.past = Past::default(),
+                }
+            }
+            Err(error) => {
+                memory.failures = memory.failures.saturating_add(1);
+                let doubled = FIRST_RETRY.saturating_mul(2u32.saturating_pow(memory.failures - 1));
+                let pause = doubled.min(LONGEST_RETRY);
+                memory.not_before = Some(Instant::now() + pause);
+                let node = &done.node;
+                match error {
+                    StepError::Conflict(what) => debug!(%node, what, "somebody was faster: looking again"),
+                    StepError::Failed(why) => {
+                        warn!(%node, error = why, "a step of its fence failed; trying again in {:.1} s", pause.as_secs_f32());
+                    }
+                }
+            }
+        }
+    }
+}

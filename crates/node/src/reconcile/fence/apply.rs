@@ -1,0 +1,301 @@
+//! Carries out one step of a fence, and records it.
+
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use pvc_core::{
+    model::{ClusterView, Fence, FenceJob, FenceStep, Node, NodeName, Proof},
+    plan::fence::{Action, End, Step},
+};
+use pvc_host::power::{Bmc, IPMI_PORT, Power};
+use pvc_store::{CommitError, StoreError, Transaction, schema};
+use tokio::{
+    task::JoinSet,
+    time::{sleep, timeout},
+};
+use tracing::{error, info, warn};
+
+use super::{
+    Parts,
+    recover::Dead,
+    shoot::{Outcome, Shot},
+    tell,
+};
+use crate::sizes::VmSizes;
+
+/// How long the mirror may take to show what this node wrote.
+const CATCH_UP_WITHIN: Duration = Duration::from_secs(10);
+/// How long the storage may take to shut a node out.
+const STORAGE_WITHIN: Duration = Duration::from_mins(1);
+/// How often, and at what intervals, a node is told to power on.
+const POWER_ON_ATTEMPTS: u32 = 3;
+const POWER_ON_EVERY: Duration = Duration::from_secs(3);
+
+/// Carries out steps.
+pub(super) struct Apply {
+    pub(super) parts: Parts,
+    pub(super) sizes: VmSizes,
+    /// What nobody waits for; it ends with this.
+    pub(super) background: Mutex<JoinSet<()>>,
+}
+
+/// What a step did, for the memory.
+pub(super) enum Effect {
+    Taken,
+    Recorded,
+    ShotInVain,
+    ToldToPowerOn,
+    StorageFailed(String),
+    RecoveryFailed(String),
+    Finished,
+}
+
+/// Why a step was not carried out.
+pub(super) enum StepError {
+    /// Somebody was faster: look again, nothing is wrong.
+    Conflict(String),
+    /// Try again later.
+    Failed(String),
+}
+
+impl From<CommitError> for StepError {
+    fn from(error: CommitError) -> Self {
+        match error {
+            CommitError::Conflict { path, .. } => Self::Conflict(path),
+            CommitError::Unknown(_) | CommitError::Failed(_) => Self::Failed(error.to_string()),
+        }
+    }
+}
+
+impl From<StoreError> for StepError {
+    fn from(error: StoreError) -> Self {
+        Self::Failed(error.to_string())
+    }
+}
+
+impl Apply {
+    /// Carries out a step about a node, as it was decided from a view.
+    pub(super) async fn step(
+        &self,
+        node: &NodeName,
+        step: Step,
+        why: &str,
+        view: &ClusterView,
+        silent: &BTreeSet<NodeName>,
+    ) -> Result<Effect, StepError> {
+        let seen = view.node(node);
+        let fence = view.fences.get(node).and_then(|entry| entry.good());
+        match (step, seen, fence) {
+            (Step::Declare, Some(seen), None) => self.declare(seen, why).await,
+            (Step::TakeOver, _, Some(fence)) => self.take_over(fence, why).await,
+            (Step::Shoot, _, Some(fence)) => self.shoot(fence, why).await,
+            (Step::Record(step), Some(seen), Some(fence)) => self.record(fence, seen, step, why).await,
+            (Step::PowerOn, _, Some(fence)) => self.power_on(&fence.node).await,
+            (Step::ShutOutStorage, _, Some(fence)) => self.shut_out(fence, view, why).await,
+            (Step::Recover, Some(seen), Some(fence)) => {
+                let Some(dead) = self.dead(fence, seen) else { return Ok(Effect::Recorded) };
+                self.recover(&dead, view, silent).await
+            }
+            (Step::Finish(end), _, Some(fence)) => self.finish(fence, end, why).await,
+            // Plans name no step without what it is about.
+            _ => Err(StepError::Conflict("what the step was about".to_owned())),
+        }
+    }
+
+    async fn declare(&self, seen: &Node, why: &str) -> Result<Effect, StepError> {
+        let node = &seen.name;
+        let owner = schema::owner::read(&*self.parts.store, node).await?;
+        let job = FenceJob {
+            step: FenceStep::Shooting,
+            instance: owner.and_then(|held| held.by).map(|owner| owner.instance),
+            by: self.parts.me.to_string(),
+            at_unix_s: unix_s(),
+            confirmed_dead: false,
+            asked: false,
+            keepalive_version: seen.keepalive_version,
+        };
+        self.commit(schema::fence::begin(seen, &self.parts.me, &job)).await?;
+        warn!(%node, "declared dead: {why}; this node fences it");
+        Ok(Effect::Taken)
+    }
+
+    async fn take_over(&self, fence: &Fence, why: &str) -> Result<Effect, StepError> {
+        let job = self.signed(fence, fence.job.step.clone());
+        self.commit(schema::fence::take_over(fence, &self.parts.me, &job)).await?;
+        warn!(node = %fence.node, "this node goes on with its fence ({}, last by {}): {why}", words(&job.step), fence.job.by);
+        Ok(Effect::Taken)
+    }
+
+    async fn shoot(&self, fence: &Fence, why: &str) -> Result<Effect, StepError> {
+        let (node, store) = (&fence.node, &*self.parts.store);
+        info!(%node, "cutting its power: {why}");
+        let outcome = match self.bmc(node).await? {
+            Some(bmc) => {
+                let (me, power) = (&self.parts.me, &*self.parts.power);
+                Shot { me, store, power, bmc: &bmc, fence }.fire().await?
+            }
+            None => Outcome::Alive("no BMC of it is known (system.fencing.ipmi in its pvcd.yaml)".to_owned()),
+        };
+        match outcome {
+            Outcome::NotOurs(why) => {
+                self.catch_up().await?;
+                Err(StepError::Conflict(why.to_owned()))
+            }
+            Outcome::Dead { proof, seen } => {
+                let job = self.signed(fence, FenceStep::Proven { proof });
+                self.commit(schema::fence::record_proof(fence, &job, &seen)).await?;
+                warn!(%node, "is dead: {proof}");
+                Ok(Effect::Recorded)
+            }
+            Outcome::Alive(reason) => {
+                let attempts = match &fence.job.step {
+                    FenceStep::Failed { attempts, .. } => attempts.saturating_add(1),
+                    _ => 1,
+                };
+                error!(
+                    %node, alert = true,
+                    "COULD NOT BE FENCED (attempt {attempts}): {reason}; its VMs stay where they are until it is proven dead"
+                );
+                let job = self.signed(fence, FenceStep::Failed { reason, attempts });
+                self.commit(schema::fence::record(fence, &job)).await?;
+                Ok(Effect::ShotInVain)
+            }
+        }
+    }
+
+    async fn record(
+        &self,
+        fence: &Fence,
+        seen: &Node,
+        step: FenceStep,
+        why: &str,
+    ) -> Result<Effect, StepError> {
+        let node = &fence.node;
+        let job = self.signed(fence, step);
+        match &job.step {
+            FenceStep::Proven { .. } => {
+                self.commit(schema::fence::record_proof(fence, &job, seen)).await?;
+                warn!(%node, "is taken for dead: {why}");
+            }
+            FenceStep::Recovered { proof } if self.parts.settings.action(*proof) == Action::Migrate => {
+                self.commit(schema::fence::record_recovered(fence, &job, seen)).await?;
+                info!(%node, "its VMs have new homes, it is flushed: {why}");
+            }
+            _ => {
+                self.commit(schema::fence::record(fence, &job)).await?;
+                info!(%node, "{}: {why}", words(&job.step));
+            }
+        }
+        Ok(Effect::Recorded)
+    }
+
+    /// Tells it to power on, in the background: nobody waits for its boot.
+    async fn power_on(&self, node: &NodeName) -> Result<Effect, StepError> {
+        if let Some(bmc) = self.bmc(node).await? {
+            let (power, node) = (Arc::clone(&self.parts.power), node.clone());
+            let mut background = self.background.lock().unwrap_or_else(PoisonError::into_inner);
+            while background.try_join_next().is_some() {}
+            background.spawn(async move { power_on(&*power, &bmc, &node).await });
+        }
+        Ok(Effect::ToldToPowerOn)
+    }
+
+    async fn shut_out(&self, fence: &Fence, view: &ClusterView, why: &str) -> Result<Effect, StepError> {
+        let node = &fence.node;
+        let claimed = view.good_vms().filter(|vm| vm.claim.value.names(node));
+        let images: Vec<String> = claimed.flat_map(|vm| vm.rbd_images.iter().cloned()).collect();
+        let shut_out = self.parts.storage.shut_out(node, &images);
+        let failed = match timeout(STORAGE_WITHIN, shut_out).await {
+            Ok(Ok(())) => None,
+            Ok(Err(error)) => Some(error.to_string()),
+            Err(_) => Some(format!("the storage did not answer within {} s", STORAGE_WITHIN.as_secs())),
+        };
+        if let Some(failed) = failed {
+            error!(%node, alert = true, "{failed}; {why}, which wait for it");
+            return Ok(Effect::StorageFailed(failed));
+        }
+        let Some(proof) = fence.job.step.proof() else { return Ok(Effect::Recorded) };
+        let job = self.signed(fence, FenceStep::StorageFenced { proof });
+        self.commit(schema::fence::record(fence, &job)).await?;
+        warn!(%node, "is shut out of the storage: {why}");
+        Ok(Effect::Recorded)
+    }
+
+    async fn finish(&self, fence: &Fence, end: End, why: &str) -> Result<Effect, StepError> {
+        let node = &fence.node;
+        self.commit(schema::fence::finish(fence)).await?;
+        tell::settled(&*self.parts.store, node).await;
+        match end {
+            End::Cancelled => warn!(%node, "its fence is cancelled: {why}"),
+            End::Back => info!(%node, "its fence is over, it is back: {why}"),
+            End::Done => info!(%node, "its fence is over: {why}"),
+            End::Removed => warn!(%node, "its fence is over: {why}"),
+        }
+        Ok(Effect::Finished)
+    }
+
+    fn dead<'a>(&self, fence: &'a Fence, node: &'a Node) -> Option<Dead<'a>> {
+        let proof: Proof = fence.job.step.proof()?;
+        Some(Dead {
+            fence,
+            node,
+            proof: proof.to_string(),
+            action: self.parts.settings.action(proof),
+            storage_is_fenced: matches!(fence.job.step, FenceStep::StorageFenced { .. }),
+        })
+    }
+
+    fn signed(&self, fence: &Fence, step: FenceStep) -> FenceJob {
+        FenceJob { step, by: self.parts.me.to_string(), at_unix_s: unix_s(), ..fence.job.clone() }
+    }
+
+    async fn bmc(&self, node: &NodeName) -> Result<Option<Bmc>, StoreError> {
+        let ipmi = schema::node::read_ipmi(&*self.parts.store, node).await?;
+        Ok((!ipmi.hostname.is_empty()).then_some(Bmc {
+            host: ipmi.hostname,
+            port: IPMI_PORT,
+            user: ipmi.username,
+            password: ipmi.password,
+        }))
+    }
+
+    /// Writes, and waits until the mirror shows it, so that the next plan sees what was done.
+    async fn commit(&self, txn: Transaction) -> Result<(), StepError> {
+        self.parts.store.commit(txn).await?;
+        self.catch_up().await
+    }
+
+    pub(super) async fn catch_up(&self) -> Result<(), StepError> {
+        let caught_up = self.parts.mirror.caught_up(CATCH_UP_WITHIN).await;
+        caught_up.map_err(|error| StepError::Failed(error.to_string()))
+    }
+}
+
+async fn power_on(power: &dyn Power, bmc: &Bmc, node: &NodeName) {
+    for attempt in 1..=POWER_ON_ATTEMPTS {
+        match power.on(bmc).await {
+            Ok(()) => return info!(%node, "told to power on again"),
+            Err(error) if attempt == POWER_ON_ATTEMPTS => {
+                warn!(%node, %error, "could not be powered on again: somebody has to");
+            }
+            Err(_) => sleep(POWER_ON_EVERY).await,
+        }
+    }
+}
+
+fn words(step: &FenceStep) -> &'static str {
+    match step {
+        FenceStep::Shooting => "its power is to be cut",
+        FenceStep::Failed { .. } => "its power could not be cut",
+        FenceStep::Proven { .. } => "it is proven dead",
+        FenceStep::StorageFenced { .. } => "it is shut out of the storage",
+        FenceStep::Recovered { .. } => "its VMs have new homes",
+    }
+}
+
+fn unix_s() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs())
+}

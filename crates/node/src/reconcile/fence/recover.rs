@@ -1,0 +1,108 @@
+//! Carries out the orders about a dead node's VMs, one transaction each.
+
+use std::collections::BTreeSet;
+
+use pvc_core::{
+    model::{ClusterView, Fence, Node, NodeName, Vm, VmId},
+    plan::{
+        fence::Action,
+        placement::{NoRoom, Rooms, Unfit},
+        recover::{Order, What, change, orders},
+    },
+};
+use pvc_store::schema::{self, placement::bump};
+use tracing::{info, warn};
+
+use super::apply::{Apply, Effect, StepError};
+use crate::reconcile::fence::tell;
+
+/// The dead node, as it was seen.
+pub(super) struct Dead<'a> {
+    pub(super) fence: &'a Fence,
+    pub(super) node: &'a Node,
+    pub(super) proof: String,
+    pub(super) action: Action,
+    pub(super) storage_is_fenced: bool,
+}
+
+impl Apply {
+    pub(super) async fn recover(
+        &self,
+        dead: &Dead<'_>,
+        view: &ClusterView,
+        silent: &BTreeSet<NodeName>,
+    ) -> Result<Effect, StepError> {
+        let name = &dead.fence.node;
+        let orders = orders(name, view, dead.action, dead.storage_is_fenced);
+        let ids: Vec<VmId> = orders.iter().map(|order| order.id).collect();
+        let sizes = self.sizes.of(view, &ids).await.map_err(|error| StepError::Failed(error.to_string()))?;
+        let mut rooms = Rooms::count(view, &sizes, silent);
+        let mut placed = view.placement_version;
+        let mut stuck = Vec::new();
+        for order in &orders {
+            let Some(vm) = view.vm(order.id) else { continue };
+            let size = sizes.get(&order.id).copied().unwrap_or_default();
+            let target = match &order.what {
+                What::NeedsStorageFence => {
+                    tell::vm(&self.parts, vm, &order.why).await;
+                    continue;
+                }
+                What::Place => {
+                    let excluded = |node: &NodeName| (node == name).then_some(Unfit::Excluded);
+                    match rooms.choose(order.id, size, self.parts.selector, excluded) {
+                        Ok(target) => Some(target),
+                        Err(no_room) => {
+                            stuck.push(self.no_room(dead, vm, &no_room).await);
+                            continue;
+                        }
+                    }
+                }
+                What::Assign(_) | What::Release => None,
+            };
+            self.carry_out(dead, vm, order, target.as_ref(), &mut placed).await?;
+            if let Some(target) = target {
+                rooms.reserve(&target, order.id, size);
+            }
+        }
+        self.catch_up().await?;
+        Ok(if stuck.is_empty() { Effect::Recorded } else { Effect::RecoveryFailed(stuck.join("; ")) })
+    }
+
+    async fn no_room(&self, dead: &Dead<'_>, vm: &Vm, why: &NoRoom) -> String {
+        let because = format!("{} is dead ({}), and {why}", dead.fence.node, dead.proof);
+        if tell::vm(&self.parts, vm, &because).await {
+            warn!(vm = %vm.name, "not recovered yet: {because}");
+        }
+        format!("{}: {why}", vm.name)
+    }
+
+    async fn carry_out(
+        &self,
+        dead: &Dead<'_>,
+        vm: &Vm,
+        order: &Order,
+        target: Option<&NodeName>,
+        placed: &mut Option<i32>,
+    ) -> Result<(), StepError> {
+        let name = &dead.fence.node;
+        let Some(change) = change(&order.what, name, vm, target) else { return Ok(()) };
+        let mut others = schema::fence::expect_dead(dead.fence, dead.node);
+        if target.is_some() {
+            others.ops.extend(bump(*placed, &vm.id.to_string()).ops);
+        }
+        schema::vm::apply_with(&*self.parts.store, &change, others).await?;
+        if target.is_some() {
+            // This was the next placement, or it would have been a conflict.
+            *placed = Some(placed.map_or(0, |version| version.wrapping_add(1)));
+        }
+        let (why, proof) = (&order.why, &dead.proof);
+        match (&order.what, target) {
+            (_, Some(to)) | (What::Assign(to), _) => {
+                info!(vm = %vm.name, from = %name, %to, "recovered: {why}; {name} is dead: {proof}");
+            }
+            _ => info!(vm = %vm.name, from = %name, "released: {why}; {name} is dead: {proof}"),
+        }
+        tell::vm_settled(&self.parts, vm).await;
+        Ok(())
+    }
+}

@@ -1,0 +1,108 @@
+//! Says what a fence waits for: in the log when it is news, and for `pvc node explain` and `pvc vm explain`. Best effort: it
+//! never holds up or fails a fence.
+
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use pvc_core::{
+    model::{ClusterView, DaemonMode, Explanation, NodeName, Vm},
+    plan::placement,
+};
+use pvc_store::{Store, schema};
+use tracing::{debug, warn};
+
+use super::Parts;
+
+/// What this daemon has said of nodes.
+pub(super) struct Tell {
+    store: Arc<dyn Store>,
+    me: NodeName,
+    said: BTreeMap<NodeName, String>,
+}
+
+impl Tell {
+    pub(super) fn new(store: Arc<dyn Store>, me: NodeName) -> Self {
+        Self { store, me, said: BTreeMap::new() }
+    }
+
+    /// A node's fence waits for this, or there is nothing to say any more.
+    pub(super) async fn waits(&mut self, node: &NodeName, why: &str, view: &ClusterView) {
+        if why.is_empty() {
+            if self.said.remove(node).is_some() {
+                settled(&*self.store, node).await;
+            }
+            return;
+        }
+        // Figures that move are no news.
+        let gist: String = why.chars().filter(|c| !c.is_ascii_digit()).collect();
+        if self.said.get(node) == Some(&gist) {
+            return;
+        }
+        self.said.insert(node.clone(), gist);
+        if !self.speaks(node, view) {
+            return debug!(%node, "{why}");
+        }
+        warn!(%node, "{why}");
+        let explanation = explanation(&self.me, "fencing", why);
+        if let Err(error) = schema::node::explain(&*self.store, node, Some(&explanation)).await {
+            debug!(%node, %error, "could not publish what its fence waits for");
+        }
+    }
+
+    /// The fencer speaks, and where there is none the first of the coordinators that work.
+    fn speaks(&self, node: &NodeName, view: &ClusterView) -> bool {
+        if let Some(fence) = view.fences.get(node).and_then(|entry| entry.good()) {
+            return fence.fencer.as_ref() == Some(&self.me);
+        }
+        let mut coordinators =
+            view.good_nodes().filter(|n| n.mode == DaemonMode::Coordinator && placement::works(n));
+        coordinators.find(|n| n.name != *node).is_none_or(|first| first.name == self.me)
+    }
+}
+
+/// There is nothing to explain about a node any more, unless its own daemon says so.
+pub(super) async fn settled(store: &dyn Store, node: &NodeName) {
+    let left = schema::node::read_explanation(store, node).await;
+    let Ok(Some(Ok(left))) = left else { return };
+    if left.by == node.as_str() {
+        return;
+    }
+    if let Err(error) = schema::node::explain(store, node, None).await {
+        debug!(%node, %error, "could not withdraw an explanation");
+    }
+}
+
+/// Publishes why a dead node's VM does not run; answers whether that is news.
+pub(super) async fn vm(parts: &Parts, vm: &Vm, because: &str) -> bool {
+    let known = schema::vm::read_explanation(&*parts.store, vm.id).await;
+    if let Ok(Some(Ok(known))) = known
+        && known.because == because
+    {
+        return false;
+    }
+    let explanation = explanation(&parts.me, "waiting", because);
+    if let Err(error) = schema::vm::explain(&*parts.store, vm.id, Some(&explanation)).await {
+        debug!(vm = %vm.name, %error, "could not publish why it is not recovered");
+    }
+    true
+}
+
+/// A dead node's VM has a home again: what was said of it before is void.
+pub(super) async fn vm_settled(parts: &Parts, vm: &Vm) {
+    if let Err(error) = schema::vm::explain(&*parts.store, vm.id, None).await {
+        debug!(vm = %vm.name, %error, "could not withdraw an explanation");
+    }
+}
+
+fn explanation(by: &NodeName, doing: &str, because: &str) -> Explanation {
+    Explanation {
+        by: by.to_string(),
+        at_unix_s: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs()),
+        doing: doing.to_owned(),
+        because: because.to_owned(),
+        error: None,
+    }
+}

@@ -1,0 +1,258 @@
+//! Fences from the silence to the VMs that run elsewhere, on a paused clock, with fencers and BMCs that fail.
+
+mod world;
+
+use pvc_core::model::{DomainState, FenceJob, FenceStep, Proof, VmSet};
+use pvc_host::power::fake::{Call, Off, Reach};
+use pvc_store::schema;
+use tokio::time::sleep;
+
+use super::*;
+use world::{BOOT, SETTINGS, World, id, name};
+
+const NODES: [&str; 3] = ["a", "b", "x"];
+
+/// `x`, whose VMs 1 to 3 run, in a cluster of three.
+async fn world(settings: Settings) -> World {
+    let w = World::new(&NODES, settings).await;
+    w.running("x", 1..4).await;
+    w
+}
+
+fn elsewhere(w: &World) -> bool {
+    (1..4).all(|n| w.runs_on(n).iter().any(|node| node.as_str() != "x"))
+}
+
+async fn recovered(w: &World, within_s: u64) {
+    w.until("its VMs run elsewhere", within_s, async |w| elsewhere(w)).await;
+}
+
+async fn is_over(w: &World) {
+    w.until("the fence is over", 10, async |w| w.fence("x").await.is_none()).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_vms_of_a_node_that_lost_its_power_run_elsewhere_within_31_s_and_it_comes_back_flushed() {
+    let w = world(SETTINGS).await;
+    w.power.plug("x-lom", false);
+    let killed = Instant::now();
+    recovered(&w, 33).await;
+    assert!(killed.elapsed() < Duration::from_millis(31_500), "took {:?}", killed.elapsed());
+    is_over(&w).await;
+    assert_eq!(w.node(&name("x")).await.domain_state.value, DomainState::Flushed);
+    let counts: Vec<u32> = (1..4).map(|n| w.starts(n)).collect();
+    assert_eq!(counts, [2, 2, 2], "each started once more, and once only");
+    assert_eq!(w.vm(1).await.last_node.value, Some(name("x")));
+    assert!(!w.power.calls("x-lom").contains(&Call::Off), "it was off already");
+
+    sleep(BOOT + Duration::from_mins(5)).await;
+    assert!(w.power.is_on("x-lom"), "it was powered on again");
+    assert_eq!(w.node(&name("x")).await.daemon_state.value.as_str(), "run");
+    assert!(elsewhere(&w) && w.fence("x").await.is_none(), "and nothing else happens to it");
+    assert_eq!(w.starts(1), 2);
+    assert!(schema::node::read_explanation(&*w.eye, &name("x")).await.unwrap().is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_hangs_with_its_guests_is_off_before_they_start_elsewhere() {
+    let w = world(SETTINGS).await;
+    w.power.set_off("x-lom", Off::TakesAWhile(Duration::from_secs(7)));
+    w.machine("x").hang();
+    recovered(&w, 45).await;
+    assert_eq!(w.power.calls("x-lom").iter().filter(|call| **call == Call::Off).count(), 1);
+    is_over(&w).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_wakes_up_before_the_shot_is_not_shot() {
+    let w = world(SETTINGS).await;
+    w.power.set_reach("x-lom", Reach::Slow(Duration::from_secs(3)));
+    w.machine("x").hang();
+    w.until("it is declared dead", 40, async |w| w.fence("x").await.is_some()).await;
+    w.machine("x").wake();
+    is_over(&w).await;
+    sleep(Duration::from_mins(2)).await;
+    assert!(!w.power.calls("x-lom").contains(&Call::Off), "{:?}", w.power.calls("x-lom"));
+    assert_eq!(w.node(&name("x")).await.daemon_state.value.as_str(), "run");
+    assert_eq!(w.runs_on(1), [name("x")]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failed_fence_touches_nothing_and_is_repeated_until_an_operator_confirms_the_death() {
+    let w = world(SETTINGS).await;
+    w.power.set_reach("x-lom", Reach::Silent);
+    w.machine("x").hang();
+    sleep(Duration::from_mins(10)).await;
+    assert!(!elsewhere(&w), "nothing is touched");
+    let fence = w.fence("x").await.unwrap();
+    let FenceStep::Failed { attempts, reason } = &fence.job.step else { panic!("{fence:?}") };
+    assert!((14..=20).contains(attempts) && reason.contains("no reply"), "{attempts} {reason}");
+    let explained = schema::node::read_explanation(&*w.eye, &name("x")).await.unwrap().unwrap().unwrap();
+    assert!(explained.because.contains("confirm-dead"), "{explained:?}");
+
+    // It is off for certain now.
+    w.power.plug("x-lom", false);
+    let seen = w.node(&name("x")).await;
+    let word = schema::fence::confirm_dead(&seen, Some(&fence), &fence.job);
+    pvc_store::Store::commit(&*w.eye, word).await.unwrap();
+    recovered(&w, 5).await;
+    is_over(&w).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_operators_word_about_a_node_that_lives_moves_nothing() {
+    let w = world(SETTINGS).await;
+    let seen = w.node(&name("x")).await;
+    let job = job(false);
+    pvc_store::Store::commit(&*w.eye, schema::fence::confirm_dead(&seen, None, &job)).await.unwrap();
+    is_over(&w).await;
+    sleep(Duration::from_mins(1)).await;
+    assert_eq!((w.runs_on(1), w.starts(1)), (vec![name("x")], 1));
+}
+
+fn job(asked: bool) -> FenceJob {
+    FenceJob {
+        step: FenceStep::Shooting,
+        instance: None,
+        by: "an operator".into(),
+        at_unix_s: 0,
+        confirmed_dead: false,
+        asked,
+        keepalive_version: None,
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_the_configuration_says_so_a_node_that_cannot_be_shot_is_given_its_time_to_reset_itself() {
+    let w = world(Settings { failed: Action::Migrate, ..SETTINGS }).await;
+    let promise = schema::node::set_self_fence(&name("x"), Some(40));
+    pvc_store::Store::commit(&*w.eye, promise).await.unwrap();
+    w.power.set_reach("x-lom", Reach::Silent);
+    w.machine("x").hang();
+    let hung = Instant::now();
+    sleep(Duration::from_secs(40)).await;
+    w.power.plug("x-lom", false);
+    recovered(&w, 60).await;
+    assert!(
+        hung.elapsed() >= Duration::from_secs(65),
+        "40 s, half of it more, and 10 s: {:?}",
+        hung.elapsed()
+    );
+    assert!(hung.elapsed() < Duration::from_secs(73), "{:?}", hung.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_bmc_that_cannot_power_off_resets() {
+    let w = world(SETTINGS).await;
+    w.power.set_off("x-lom", Off::Refused);
+    w.machine("x").hang();
+    recovered(&w, 40).await;
+    assert!(w.power.calls("x-lom").contains(&Call::Reset));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_command_whose_answer_is_lost_is_looked_into() {
+    let w = world(SETTINGS).await;
+    w.machine("x").hang();
+    w.power.set_reach("x-lom", Reach::Slow(Duration::from_secs(1)));
+    w.until("its status is asked for", 40, async |w| !w.power.calls("x-lom").is_empty()).await;
+    w.power.set_reach("x-lom", Reach::AnswersAreLost);
+    w.until("the BMC was told", 10, async |w| !w.power.is_on("x-lom")).await;
+    sleep(Duration::from_secs(3)).await;
+    w.power.set_reach("x-lom", Reach::Answers);
+    recovered(&w, 40).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn vms_that_find_no_room_stay_with_a_reason_and_go_when_there_is_some() {
+    let w = world(SETTINGS).await;
+    for node in ["a", "b"] {
+        let seen = w.node(&name(node)).await;
+        let full =
+            schema::node::set_domain_state(&name(node), DomainState::Flushed, seen.domain_state.version);
+        pvc_store::Store::commit(&*w.eye, full).await.unwrap();
+    }
+    w.power.set_off("x-lom", Off::Works);
+    w.power.plug("x-lom", false);
+    // It does not come back by itself.
+    w.until("it is proven dead", 40, async |w| {
+        w.fence("x").await.is_some_and(|fence| fence.job.step.proof() == Some(Proof::PowerOff))
+    })
+    .await;
+    w.power.plug("x-lom", false);
+    w.until("why is said", 5, async |w| {
+        let said = schema::vm::read_explanation(&*w.eye, id(1)).await.unwrap();
+        said.is_some_and(|said| said.unwrap().because.contains("no node can take it"))
+    })
+    .await;
+    assert_eq!(w.vm(1).await.node.value, name("x"));
+    let seen = w.node(&name("a")).await;
+    let ready = schema::node::set_domain_state(&name("a"), DomainState::Ready, seen.domain_state.version);
+    pvc_store::Store::commit(&*w.eye, ready).await.unwrap();
+    recovered(&w, 10).await;
+    assert!(schema::vm::read_explanation(&*w.eye, id(1)).await.unwrap().is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn vms_with_rbd_images_stay_and_the_others_do_not() {
+    let w = world(SETTINGS).await;
+    w.set(1, vec![VmSet::RbdImages(vec!["vms/one".into()])]).await;
+    w.machine("x").hang();
+    w.until("the others run elsewhere", 40, async |w| {
+        (2..4).all(|n| w.runs_on(n).iter().any(|node| node.as_str() != "x"))
+    })
+    .await;
+    is_over(&w).await;
+    assert!(w.vm(1).await.claim.value.is_only(&name("x")), "its claim protects the image");
+    w.until("it runs where it was", 60, async |w| w.runs_on(1) == [name("x")]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn ten_minutes_without_the_store_fence_nobody() {
+    let w = world(SETTINGS).await;
+    w.machines.iter().for_each(|machine| machine.store.suspend());
+    sleep(Duration::from_mins(10)).await;
+    for machine in &w.machines {
+        machine.store.expire();
+        machine.store.resume();
+        sleep(Duration::from_secs(3)).await;
+    }
+    sleep(Duration::from_mins(3)).await;
+    assert!(w.fence("x").await.is_none());
+    assert_eq!((w.runs_on(1), w.starts(1)), (vec![name("x")], 1));
+    for node in NODES {
+        assert!(w.power.calls(&w.bmc(node)).is_empty(), "{node} was touched");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fencer_that_dies_at_any_moment_is_succeeded_and_every_vm_is_recovered_exactly_once() {
+    for late_ms in (0..3000).step_by(60) {
+        let w = world(SETTINGS).await;
+        w.machines.iter().for_each(|machine| machine.store.delay(Duration::from_millis(23)));
+        w.power.set_reach("x-lom", Reach::Slow(Duration::from_millis(180)));
+        w.power.set_off("x-lom", Off::TakesAWhile(Duration::from_millis(700)));
+        w.machine("x").hang();
+        w.until("it is declared dead", 40, async |w| w.fence("x").await.is_some()).await;
+        let fencer = w.fence("x").await.unwrap().fencer.unwrap();
+        sleep(Duration::from_millis(late_ms)).await;
+        w.machine(fencer.as_str()).restart_fencing();
+        recovered(&w, 90).await;
+        is_over(&w).await;
+        for n in 1..4 {
+            assert_eq!(w.starts(n), 2, "vm{n}, with the fencer killed {late_ms} ms after the declaration");
+        }
+        for node in ["a", "b"] {
+            assert!(w.power.calls(&w.bmc(node)).is_empty(), "{node} was touched");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_an_operator_wants_fenced_is_shot_although_it_lives() {
+    let w = world(SETTINGS).await;
+    let seen = w.node(&name("x")).await;
+    pvc_store::Store::commit(&*w.eye, schema::fence::ask(&seen, &job(true))).await.unwrap();
+    recovered(&w, 20).await;
+    is_over(&w).await;
+}
