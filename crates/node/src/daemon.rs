@@ -2,7 +2,7 @@
 //! and simulations.
 //!
 //! ```text
-//! connect ─► own the name ─► read the tree ─► register (init) ─► read libvirt, adopt ─► run ─► … ─► shutdown ─► stop
+//! networks, units ─► connect ─► own the name ─► read the tree ─► register (init) ─► read libvirt, adopt ─► run ─► … ─► shutdown ─► stop
 //! ```
 //!
 //! Guests outlive it: neither a stop nor a crash of the daemon touches what runs.
@@ -11,7 +11,7 @@ use std::{io, sync::Arc, time::Duration};
 
 use pvc_config::Config;
 use pvc_core::model::{DaemonMode, DaemonState};
-use pvc_host::{hypervisor::Hypervisor, machine::Machine};
+use pvc_host::{hypervisor::Hypervisor, links::Links, machine::Machine, services::Services};
 use pvc_store::{
     Store,
     mirror::Mirror,
@@ -22,7 +22,10 @@ use pvc_store::{
         root,
     },
 };
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::{
+    task::JoinSet,
+    time::{Instant, timeout, timeout_at},
+};
 use tracing::{debug, info, warn};
 
 use crate::{
@@ -33,15 +36,19 @@ use crate::{
     reconcile::{
         Peers, Reconcilers,
         flush::{self, Flush},
+        network::{self, NetworkError},
+        primary::{self, Primary},
     },
     stop::Stop,
+    units,
 };
 
 /// The longest a stop takes, whatever is away.
-const STOP_WITHIN: Duration = Duration::from_secs(5);
+const STOP_WITHIN: Duration = Duration::from_secs(6);
 /// … and the parts of it.
 const SAY_WITHIN: Duration = Duration::from_secs(1);
 const FINISH_WITHIN: Duration = Duration::from_secs(2);
+const STEP_DOWN_WITHIN: Duration = Duration::from_secs(3);
 
 /// How long start-up waits for libvirt before it goes on without: a node must say that it lives even so.
 const LIBVIRT_WITHIN: Duration = Duration::from_secs(5);
@@ -55,6 +62,10 @@ pub struct Parts {
     pub store: Arc<dyn Store>,
     /// The hypervisor, on a node that has one.
     pub hypervisor: Option<Arc<dyn Hypervisor>>,
+    /// The machine's network; `None`: it is not managed, and there are no floating addresses.
+    pub links: Option<Arc<dyn Links>>,
+    /// The machine's service units; `None`: they are not managed.
+    pub services: Option<Arc<dyn Services>>,
     /// The machine.
     pub machine: Arc<dyn Machine>,
     /// This process: no two daemons of one node may be the same.
@@ -87,6 +98,9 @@ pub enum DaemonError {
         #[source]
         cause: io::Error,
     },
+    /// This machine's networks cannot be as configured.
+    #[error(transparent)]
+    Network(#[from] NetworkError),
     /// A part of the daemon ended by itself.
     #[error("the {0} ended unexpectedly: this is a bug")]
     Ended(&'static str),
@@ -131,6 +145,9 @@ pub async fn run(config: &Config, parts: Parts, mut stop: Stop) -> Result<(), Da
     } else {
         // Whoever has our name now writes these keys: not a word more from us.
         drop(daemon.keepalive);
+        if let Some(primary) = daemon.primary {
+            primary.abandon().await;
+        }
         drop(daemon.flush);
         if let Some(reconcilers) = daemon.reconcilers {
             reconcilers.stop(FINISH_WITHIN).await;
@@ -145,6 +162,10 @@ struct Daemon {
     keepalive: Keepalive,
     flush: Flush,
     reconcilers: Option<Reconcilers>,
+    /// On a coordinator.
+    primary: Option<Primary>,
+    /// What ends with the daemon, whatever it is doing then.
+    _background: JoinSet<()>,
 }
 
 async fn start(config: &Config, parts: &Parts, ownership: &Ownership) -> Result<Daemon, DaemonError> {
@@ -153,6 +174,7 @@ async fn start(config: &Config, parts: &Parts, ownership: &Ownership) -> Result<
     let machine = |doing| move |cause| DaemonError::Machine { doing, cause };
     let static_data = parts.machine.describe().map_err(machine("find out what this machine is"))?;
     info!("pvcd {} starts as {mode} {} on {static_data}", env!("CARGO_PKG_VERSION"), config.node);
+    let background = prepare_machine(config, parts).await?;
     connect(config, parts).await;
 
     let tree = |doing| move |cause| DaemonError::Tree { doing, cause };
@@ -211,11 +233,37 @@ async fn start(config: &Config, parts: &Parts, ownership: &Ownership) -> Result<
         parts.notify.clone(),
     );
     keepalive.declare(DaemonState::Run).await;
-    let flush = start_flush(config, parts, mirror, reconcilers.as_ref());
+    let flush = start_flush(config, parts, mirror.clone(), reconcilers.as_ref());
+    let primary = config.is_coordinator().then(|| start_primary(config, parts, mirror));
     info!("runs, {:.2} s after its start", began.elapsed().as_secs_f32());
     parts.notify.status("runs");
     parts.notify.ready();
-    Ok(Daemon { keepalive, flush, reconcilers })
+    Ok(Daemon { keepalive, flush, reconcilers, primary, _background: background })
+}
+
+/// Networks first: without them neither ZooKeeper nor anybody else is reached. Then what this node's functions need.
+async fn prepare_machine(config: &Config, parts: &Parts) -> Result<JoinSet<()>, NetworkError> {
+    let mut background = JoinSet::new();
+    if let (Some(links), Some(wish)) = (&parts.links, network::wish(config)) {
+        network::bring_up(&**links, &wish).await?;
+        background.spawn(network::keep_up(Arc::clone(links), wish));
+    }
+    if let Some(services) = &parts.services {
+        background.spawn(units::start(Arc::clone(services), units::needed(config)));
+    }
+    Ok(background)
+}
+
+fn start_primary(config: &Config, parts: &Parts, mirror: Mirror) -> Primary {
+    let api = parts.services.as_ref().filter(|_| config.functions.api);
+    Primary::start(primary::Parts {
+        me: config.node.clone(),
+        store: Arc::clone(&parts.store),
+        mirror,
+        links: parts.links.clone(),
+        floating: primary::floating(config),
+        services: api.into_iter().map(|services| primary::Unit::api(Arc::clone(services))).collect(),
+    })
 }
 
 /// Every node flushes itself, also one without a hypervisor, which has nothing to send away.
@@ -261,6 +309,10 @@ impl Daemon {
         let end = Instant::now() + STOP_WITHIN;
         info!("stops; what runs here keeps running");
         let said = self.say(parts, DaemonState::Shutdown).await;
+        // The others take over while the rest is still being finished here.
+        if let Some(primary) = self.primary {
+            let _ = timeout_at(end - 2 * SAY_WITHIN, primary.stop(STEP_DOWN_WITHIN)).await;
+        }
         drop(self.flush);
         if let Some(reconcilers) = self.reconcilers {
             let _ = timeout_at(end - 2 * SAY_WITHIN, reconcilers.stop(FINISH_WITHIN)).await;

@@ -19,6 +19,7 @@ pub mod selffence;
 pub mod signals;
 pub mod sizes;
 pub mod stop;
+pub mod units;
 
 pub use daemon::{DaemonError, Parts, run};
 pub use stop::{Stop, Stopper};

@@ -14,7 +14,9 @@ use clap::Parser as _;
 use pvc_config::Config;
 use pvc_host::{
     hypervisor::{Hypervisor, libvirt::LibvirtHypervisor},
+    links::{Links, Netlink},
     machine::ThisMachine,
+    services::{Services, Systemd},
 };
 use pvc_store::zookeeper::{Options, ZooKeeperStore};
 use pvcd::{
@@ -113,9 +115,17 @@ async fn serve(config: &Config, log: Log) -> anyhow::Result<()> {
     } else {
         None
     };
+    let links = if config.functions.networking {
+        let netlink = Netlink::start().context("cannot talk to the kernel about networks (netlink)")?;
+        Some(netlink as Arc<dyn Links>)
+    } else {
+        None
+    };
     let parts = Parts {
         store: ZooKeeperStore::start(Options::new(config.zookeeper_connect_string())),
         hypervisor,
+        links,
+        services: Some(Systemd::system() as Arc<dyn Services>),
         machine: Arc::new(ThisMachine),
         process: this_process(host).context("cannot tell this process from others")?,
         notify: Notify::systemd(),

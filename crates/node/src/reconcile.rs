@@ -12,6 +12,8 @@ mod explain;
 pub mod fence;
 pub mod flush;
 mod inventory;
+pub mod network;
+pub mod primary;
 mod migration;
 #[cfg(test)]
 mod tests;

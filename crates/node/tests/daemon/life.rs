@@ -63,6 +63,8 @@ impl Cluster {
         let parts = Parts {
             store: store.clone(),
             hypervisor: Some(hypervisor.clone() as Arc<dyn Hypervisor>),
+            links: None,
+            services: None,
             machine: Arc::new(FakeMachine::default()),
             process,
             notify: Notify::default(),
@@ -126,10 +128,10 @@ async fn a_node_registers_runs_says_so_and_stops_in_order() {
     let cluster = Cluster::new();
     let node = cluster.start_node("node1");
     cluster.until_state("node1", "run").await;
+    cluster.until("/nodes/node1/routerstate", "primary").await;
     for (key, value) in [
         ("", "coordinator"),
         ("/daemonmode", "coordinator"),
-        ("/routerstate", "secondary"),
         ("/domainstate", "flushed"),
         ("/staticdata", "8 6.1.0-18-amd64 GNU/Linux x86_64"),
         ("/memtotal", "16384"),
@@ -147,10 +149,11 @@ async fn a_node_registers_runs_says_so_and_stops_in_order() {
     ] {
         assert_eq!(cluster.get(&format!("/nodes/node1{key}")).as_deref(), Some(value), "/nodes/node1{key}");
     }
-    assert_eq!(cluster.get("/primary_node").as_deref(), Some("none"), "the first daemon prepares the tree");
+    assert_eq!(cluster.get("/primary_node").as_deref(), Some("node1"), "the only coordinator is primary");
     assert!(cluster.get("/pvc/daemon/node1").is_some());
     node.stop().await;
     assert_eq!(cluster.node_key("node1", "daemonstate"), "stop");
+    assert_eq!(cluster.node_key("node1", "routerstate"), "secondary");
     assert_eq!(cluster.get("/pvc/daemon/node1"), None, "its session has ended");
 }
 

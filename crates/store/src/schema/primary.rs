@@ -5,15 +5,18 @@
 //! and vanish together, so a release can be checked to remove this node's own tenure and never that of a successor who
 //! took over when a session had ended unnoticed.
 
-use pvc_core::model::{Field, NodeName, RouterState};
+use pvc_core::model::{Explanation, Field, NodeName, Problem, RouterState};
 
 use super::{node, root};
-use crate::{CreateMode, Op, Transaction, Value};
+use crate::{CommitError, CreateMode, Op, Store, StoreError, Transaction, Value};
 
 /// Who holds the floating addresses and what goes with them; absent: nobody.
 pub const HOLDER: &str = "/pvc/primary";
 /// The parent of the holder's guard.
 pub const HELD: &str = "/pvc/primary_held";
+
+/// What is not as it should be about the primary, as the node that it concerns last said **(ours)**.
+pub const EXPLAIN: &str = "/pvc/explain/primary";
 
 fn guard(me: &NodeName) -> String {
     format!("{HELD}/{me}")
@@ -35,6 +38,8 @@ pub fn take(me: &NodeName, again: bool) -> Transaction {
     for path in [HOLDER.to_owned(), guard(me)] {
         txn.ops.push(Op::Create { path, data: me.as_str().into(), mode: CreateMode::Ephemeral });
     }
+    // Only a set tells its transaction, which says whether a wish came before or after.
+    txn.set(HOLDER, me.as_str(), None);
     txn
 }
 
@@ -57,4 +62,14 @@ pub fn wish(seen: &Field<Option<NodeName>>, node: Option<&NodeName>) -> Transact
         None => txn.create(root::PRIMARY_NODE, data),
     }
     txn
+}
+
+/// Publishes what is the matter with the primary, or that nothing is.
+pub async fn explain(store: &dyn Store, explanation: Option<&Explanation>) -> Result<(), CommitError> {
+    super::explain::write(store, EXPLAIN, explanation).await
+}
+
+/// Reads what is the matter with the primary: `Ok(None)` if nothing is.
+pub async fn read_explanation(store: &dyn Store) -> Result<Option<Result<Explanation, Problem>>, StoreError> {
+    super::explain::read(store, EXPLAIN.to_owned()).await
 }

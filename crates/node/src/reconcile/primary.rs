@@ -1,0 +1,451 @@
+//! Makes this coordinator agree with who shall be primary: observe → plan → apply, until there is nothing to do.
+//!
+//! ```text
+//!   mirror, session, clock ──► one look at a time ──► store (key, wish, routerstate)
+//!                                    │  └───────────► addresses ◄── guard (drops them in time, whatever the look waits for)
+//!                                    └──────────────► services' runner (nobody waits for it but a moment)
+//!   heartbeat ──► store: answers, from which lifetimes and deadlines count
+//! ```
+//!
+//! Decides nothing itself (see `pvc_core::plan::primary`).
+
+mod addresses;
+mod services;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, SystemTime},
+};
+
+use pvc_config::Config;
+use pvc_core::{
+    model::{ClusterView, Explanation, NodeName, RouterState, Subject},
+    plan::primary::{Facts, Next, Past, Plan, Step, plan},
+};
+use pvc_host::links::Links;
+use pvc_store::{
+    CommitError, Session, Store, Transaction,
+    mirror::Mirror,
+    schema::{node, primary},
+};
+use tokio::{
+    sync::watch,
+    task::JoinSet,
+    time::{Instant, sleep, timeout},
+};
+use tracing::{debug, info, warn};
+
+use self::{addresses::Addresses, services::Runner};
+pub use self::{
+    addresses::Floating,
+    services::{PrimaryService, Unit},
+};
+
+/// More steps than any plan needs.
+const STEPS_A_ROUND: usize = 16;
+
+/// How long the mirror may take to show what this node wrote.
+const CATCH_UP_WITHIN: Duration = Duration::from_secs(10);
+
+/// How long services may take before a hand-over goes on without them.
+const SERVICES_WITHIN: Duration = Duration::from_secs(2);
+
+const RETRY: Duration = Duration::from_secs(1);
+
+/// The longest pause between two looks, and between two questions to the store.
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// The floating addresses that the configuration gives to the primary, each where its network's addresses are.
+pub fn floating(config: &Config) -> Vec<Floating> {
+    let (Some(networks), Some(wish)) = (&config.networks, super::network::wish(config)) else {
+        return Vec::new();
+    };
+    let devices = [&wish.upstream.device, &wish.cluster.device, &wish.storage.device];
+    let all = networks.iter().zip(devices).filter_map(|((_, network), device)| {
+        let cidr = super::network::cidr(network.floating_ip?);
+        Some(Floating { device: wish.home(device).to_owned(), cidr })
+    });
+    all.collect()
+}
+
+/// What it stands on.
+pub struct Parts {
+    /// This node: a coordinator.
+    pub me: NodeName,
+    /// The state tree.
+    pub store: Arc<dyn Store>,
+    /// The cluster.
+    pub mirror: Mirror,
+    /// The machine's network; `None`: it is not managed, and there are no floating addresses.
+    pub links: Option<Arc<dyn Links>>,
+    /// The addresses that the primary has.
+    pub floating: Vec<Floating>,
+    /// What runs on the primary, in the order in which it starts.
+    pub services: Vec<Arc<dyn PrimaryService>>,
+}
+
+/// The running reconciler. Dropped, it ends as if it were killed: what is there stays until its lifetime ends.
+pub struct Primary {
+    reconciler: Arc<Reconciler>,
+    stopping: watch::Sender<bool>,
+    main: JoinSet<()>,
+    _others: JoinSet<()>,
+}
+
+impl Primary {
+    /// Starts it; returns at once. The node's `daemonstate` should be `run`.
+    pub fn start(parts: Parts) -> Self {
+        let addresses = Arc::new(Addresses::new(parts.links, parts.floating, Arc::clone(&parts.store)));
+        let runner = Runner::new(parts.services);
+        let reconciler = Arc::new(Reconciler {
+            me: parts.me,
+            store: parts.store,
+            mirror: parts.mirror,
+            addresses: Arc::clone(&addresses),
+            services: Arc::clone(&runner),
+            memory: Mutex::default(),
+            stopping: AtomicBool::new(false),
+            tenured: watch::Sender::new(false),
+        });
+        let (stopping, stop) = watch::channel(false);
+        let mut others = JoinSet::new();
+        others.spawn(addresses.guard());
+        others.spawn(runner.run());
+        others.spawn(Arc::clone(&reconciler).ask_for_signs_of_life());
+        let mut main = JoinSet::new();
+        main.spawn(Arc::clone(&reconciler).run(stop));
+        Self { reconciler, stopping, main, _others: others }
+    }
+
+    /// Steps down in order, within so long: services, addresses, key. What is stuck is left behind, except the addresses: they are
+    /// removed in any case.
+    pub async fn stop(mut self, within: Duration) {
+        self.stopping.send_replace(true);
+        if timeout(within, self.main.join_next()).await.is_err() {
+            warn!("primary: could not step down in order within {} s", within.as_secs_f32());
+        }
+        self.abandon().await;
+    }
+
+    /// Removes the addresses, says nothing to anybody.
+    pub async fn abandon(mut self) {
+        self.main.shutdown().await;
+        if let Err(error) = self.reconciler.addresses.drop_all().await {
+            warn!("{error}; the kernel removes the floating addresses when their lifetime ends");
+        }
+    }
+}
+
+struct Reconciler {
+    me: NodeName,
+    store: Arc<dyn Store>,
+    mirror: Mirror,
+    addresses: Arc<Addresses>,
+    services: Arc<Runner>,
+    memory: Mutex<Memory>,
+    stopping: AtomicBool,
+    /// Whether the store's answers are needed.
+    tenured: watch::Sender<bool>,
+}
+
+#[derive(Default)]
+struct Memory {
+    past: Past,
+    tenure: Option<Tenure>,
+    /// The last error, so that it is logged once.
+    error: Option<String>,
+    /// What was published last.
+    explained: Option<(String, Option<String>)>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Tenure {
+    epoch: u64,
+    zxid: i64,
+    /// The mirror has shown it: from then on it counts only while the mirror does.
+    shown: bool,
+}
+
+enum StepError {
+    /// Somebody was faster: look again, nothing is wrong.
+    Conflict,
+    Failed(String),
+}
+
+impl From<CommitError> for StepError {
+    fn from(error: CommitError) -> Self {
+        match error {
+            CommitError::Conflict { .. } => Self::Conflict,
+            CommitError::Unknown(_) | CommitError::Failed(_) => Self::Failed(error.to_string()),
+        }
+    }
+}
+
+fn epoch(session: Session) -> Option<u64> {
+    match session {
+        Session::Connecting => None,
+        Session::Healthy { epoch } | Session::Suspended { epoch } => Some(epoch),
+    }
+}
+
+impl Reconciler {
+    async fn run(self: Arc<Self>, mut stop: watch::Receiver<bool>) {
+        let mut changes = self.mirror.changes();
+        let mut session = self.store.session();
+        self.mirror.ready().await;
+        loop {
+            let stopping = *stop.borrow_and_update();
+            self.stopping.store(stopping, Ordering::Relaxed);
+            let at = self.round().await;
+            if stopping && self.is_out() {
+                return;
+            }
+            let at =
+                at.map_or_else(|| Instant::now() + self.pause(), |at| at.min(Instant::now() + self.pause()));
+            let quiet = async {
+                while let Some(subject) = changes.recv().await {
+                    if self.concerns(&subject) {
+                        return;
+                    }
+                }
+                std::future::pending::<()>().await;
+            };
+            // If a sender has gone, the daemon is being dropped.
+            tokio::select! {
+                () = quiet => {}
+                _ = session.changed() => {}
+                _ = stop.changed(), if !stopping => {}
+                () = tokio::time::sleep_until(at) => {}
+            }
+        }
+    }
+
+    fn is_out(&self) -> bool {
+        self.memory().tenure.is_none() && !self.services.wanted()
+    }
+
+    /// A tenth of the session time-out: it is also how often the store is asked for a sign of life.
+    fn pause(&self) -> Duration {
+        (self.store.session_timeout() / 10).min(LONGEST_PAUSE)
+    }
+
+    /// Keepalives of others are no news here.
+    fn concerns(&self, subject: &Subject) -> bool {
+        match subject {
+            Subject::Primary | Subject::Fence(_) => true,
+            Subject::Node(name) => {
+                *name == self.me || self.mirror.view().primary_node.value.as_ref() == Some(name)
+            }
+            Subject::Vm(_) | Subject::Cluster => false,
+        }
+    }
+
+    /// While this node is primary the store's answers are what its addresses live from.
+    async fn ask_for_signs_of_life(self: Arc<Self>) {
+        let mut tenured = self.tenured.subscribe();
+        loop {
+            // The sender lives as long as `self`.
+            let _ = tenured.wait_for(|tenured| *tenured).await;
+            if let Err(error) = self.store.get(primary::HOLDER).await {
+                debug!(%error, "no sign of life from the state store");
+            }
+            sleep(self.pause()).await;
+        }
+    }
+
+    /// Goes as far as it goes now; answers when to look again at the latest.
+    async fn round(&self) -> Option<Instant> {
+        for _ in 0..STEPS_A_ROUND {
+            let (next, view) = match self.plan().await {
+                Ok(planned) => planned,
+                Err(error) => return self.failed(error).await,
+            };
+            match next.next {
+                Next::Settled => {
+                    let trouble = self.services.trouble().or_else(|| self.memory().error.clone());
+                    self.explain(trouble.map(|t| ("primary with trouble".to_owned(), Some(t)))).await;
+                    return None;
+                }
+                Next::Wait(until) => {
+                    self.explain(Some((next.why, None))).await;
+                    return until.map(|moment| self.addresses.instant(moment));
+                }
+                Next::Do(step) => match self.apply(&step, &view, &next.why).await {
+                    Ok(()) if step == Step::Hold => self.memory().error = None,
+                    Ok(()) => {}
+                    Err(StepError::Conflict) => {
+                        debug!("primary: {step:?}: somebody was faster");
+                        // The mirror pokes when it sees the other's change.
+                        let _ = self.mirror.caught_up(CATCH_UP_WITHIN).await;
+                    }
+                    // What could be done is done; the plan does not wait for what could not.
+                    Err(StepError::Failed(error)) if step == Step::Hold => self.note(&error),
+                    Err(StepError::Failed(error)) => return self.failed(error).await,
+                },
+            }
+        }
+        Some(Instant::now() + RETRY)
+    }
+
+    async fn plan(&self) -> Result<(Plan, Arc<ClusterView>), String> {
+        if self.memory().tenure.is_some_and(|t| !t.shown) && self.mirror.synced() {
+            self.shown().await;
+        }
+        let held = self.addresses.held().await?;
+        let view = self.mirror.view();
+        let view_is_current = self.mirror.synced();
+        let now = self.addresses.now();
+        let session = epoch(*self.store.session().borrow());
+        let mut memory = self.memory();
+        if view_is_current {
+            memory.past.saw(&view, now);
+        }
+        let shows_me = view.primary_holder.as_ref() == Some(&self.me);
+        let lost = |t: Tenure| Some(t.epoch) != session || t.shown && view_is_current && !shows_me;
+        if memory.tenure.is_some_and(lost) {
+            memory.tenure = None;
+            self.tenured.send_replace(false);
+            warn!("primary: this node is not primary any more: its session with the state store has ended");
+        }
+        let planned = plan(&Facts {
+            me: &self.me,
+            runs: !self.stopping.load(Ordering::Relaxed),
+            view: &view,
+            view_is_current,
+            tenure: memory.tenure.map(|t| t.zxid),
+            keep_until: self.addresses.keep_until(),
+            held,
+            services: self.services.wanted(),
+            past: &memory.past,
+            now,
+        });
+        Ok((planned, Arc::clone(&view)))
+    }
+
+    /// Waits until the mirror shows the tenure.
+    async fn shown(&self) {
+        if self.mirror.caught_up(CATCH_UP_WITHIN).await.is_ok()
+            && let Some(tenure) = &mut self.memory().tenure
+        {
+            tenure.shown = true;
+        }
+    }
+
+    async fn apply(&self, step: &Step, view: &ClusterView, why: &str) -> Result<(), StepError> {
+        match step {
+            Step::Hold => self.addresses.hold().await.map_err(StepError::Failed)?,
+            Step::Drop => {
+                info!("primary: dropping the floating addresses: {why}");
+                self.addresses.drop_all().await.map_err(StepError::Failed)?;
+            }
+            Step::StartServices => {
+                info!("primary: starting what runs on the primary: {why}");
+                self.services.start();
+            }
+            Step::StopServices => {
+                info!("primary: stopping what runs on the primary: {why}");
+                self.services.stop(SERVICES_WITHIN).await;
+            }
+            Step::Take { again } => return self.take(*again, why).await,
+            Step::Release => {
+                self.commit(primary::release(&self.me)).await?;
+                let now = self.addresses.now();
+                let mut memory = self.memory();
+                memory.tenure = None;
+                memory.past.stepped_down(now);
+                self.tenured.send_replace(false);
+                info!("primary: this node has stepped down: {why}");
+            }
+            Step::Discharge(node) => {
+                self.commit(primary::release(node)).await?;
+                info!("primary: {node} is discharged: {why}");
+            }
+            Step::Answer => {
+                self.commit(primary::wish(&view.primary_node, Some(&self.me))).await?;
+                info!("primary: answered {}: {why}", self.me);
+            }
+            Step::Say(state) => {
+                self.commit(node::set_router_state(&self.me, *state)).await?;
+                if *state == RouterState::Primary {
+                    info!("primary: this node is primary coordinator");
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes the key and, before anything else, the addresses: the cluster is without them now.
+    async fn take(&self, again: bool, why: &str) -> Result<(), StepError> {
+        let began = Instant::now();
+        let session = self.store.session();
+        let Some(epoch) = epoch(*session.borrow()) else { return Err(StepError::Conflict) };
+        let committed = self.store.commit(primary::take(&self.me, again)).await?;
+        self.memory().tenure = Some(Tenure { epoch, zxid: committed.zxid, shown: false });
+        self.tenured.send_replace(true);
+        let held = self.addresses.hold().await;
+        info!("primary: this node takes over after {} ms: {why}", began.elapsed().as_millis());
+        self.shown().await;
+        // The plan sees what is missing, and goes on.
+        if let Err(error) = held {
+            self.note(&error);
+        }
+        Ok(())
+    }
+
+    /// Writes, and waits until the mirror shows it.
+    async fn commit(&self, txn: Transaction) -> Result<(), StepError> {
+        self.store.commit(txn).await?;
+        self.mirror.caught_up(CATCH_UP_WITHIN).await.map_err(|e| StepError::Failed(e.to_string()))
+    }
+
+    async fn failed(&self, error: String) -> Option<Instant> {
+        self.note(&error);
+        self.explain(Some(("trying again".into(), Some(error)))).await;
+        Some(Instant::now() + RETRY.min(self.pause()))
+    }
+
+    /// Logs an error if it is news.
+    fn note(&self, error: &str) {
+        let mut memory = self.memory();
+        if memory.error.as_deref() != Some(error) {
+            warn!("primary: {error}; trying again");
+            memory.error = Some(error.to_owned());
+        }
+    }
+
+    /// Publishes what is not as it should be, if it is this node's to say; `None`: all is well.
+    async fn explain(&self, said: Option<(String, Option<String>)>) {
+        let (ours, changed) = {
+            let mut memory = self.memory();
+            if said.as_ref().is_none_or(|(_, error)| error.is_none()) {
+                memory.error = None;
+            }
+            let wished = self.mirror.view().primary_node.value.as_ref() == Some(&self.me);
+            (memory.tenure.is_some() || wished, memory.explained != said)
+        };
+        if !changed || !self.mirror.synced() || !ours && said.is_some() {
+            return;
+        }
+        let at_unix_s = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_secs());
+        let explanation = said.clone().map(|(because, error)| Explanation {
+            by: self.me.to_string(),
+            at_unix_s,
+            doing: "primary coordinator".into(),
+            because,
+            error,
+        });
+        match primary::explain(&*self.store, explanation.as_ref()).await {
+            Ok(()) => self.memory().explained = said,
+            Err(error) => debug!(%error, "could not publish what is the matter with the primary"),
+        }
+    }
+
+    fn memory(&self) -> MutexGuard<'_, Memory> {
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

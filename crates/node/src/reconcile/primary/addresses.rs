@@ -1,0 +1,248 @@
+//! The floating addresses on this machine: added with a lifetime that the kernel enforces, renewed, announced, dropped.
+//!
+//! A guard of its own drops them when the store has been silent for too long, whatever the reconciler is waiting for then.
+//! One change at a time, and each addition computes its lifetime at the last moment.
+
+use std::{net::IpAddr, sync::Arc, time::Duration};
+
+use pvc_core::{
+    model::{
+        Moment,
+        link::{Assigned, Cidr, HostNetwork, LinkChange},
+    },
+    plan::primary::{Held, keep_until, lifetime_s},
+};
+use pvc_host::links::{ANNOUNCE_AFTER, Links};
+use pvc_store::Store;
+use tokio::{
+    sync::{Mutex, watch},
+    task::JoinSet,
+    time::{Instant, sleep, sleep_until},
+};
+use tracing::{debug, info, warn};
+
+/// The pause before a removal that failed is tried again.
+const TRY_AGAIN: Duration = Duration::from_millis(100);
+
+/// How long an address that cannot be added is not tried again: the others, and the services, do not wait for it.
+const TRY_LATER: Duration = Duration::from_secs(5);
+
+/// An address that the primary has, and where.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Floating {
+    /// The device.
+    pub device: String,
+    /// The address.
+    pub cidr: Cidr,
+}
+
+/// See the module's documentation.
+pub(super) struct Addresses {
+    links: Option<Arc<dyn Links>>,
+    floating: Vec<Floating>,
+    store: Arc<dyn Store>,
+    origin: Instant,
+    effects: Mutex<Effects>,
+    /// This daemon has added them and not dropped them since.
+    holding: watch::Sender<bool>,
+}
+
+#[derive(Default)]
+struct Effects {
+    /// What is there is this daemon's doing.
+    touched: bool,
+    /// Those that could not be added, and when to try again.
+    failed: Vec<(Cidr, Instant)>,
+    announcing: JoinSet<()>,
+}
+
+impl Addresses {
+    pub(super) fn new(links: Option<Arc<dyn Links>>, floating: Vec<Floating>, store: Arc<dyn Store>) -> Self {
+        let floating = if links.is_some() { floating } else { Vec::new() };
+        Self {
+            links,
+            floating,
+            store,
+            origin: Instant::now(),
+            effects: Mutex::default(),
+            holding: watch::Sender::new(false),
+        }
+    }
+
+    /// Now, on this daemon's clock.
+    pub(super) fn now(&self) -> Moment {
+        Moment(self.origin.elapsed())
+    }
+
+    /// The instant of a moment on that clock.
+    pub(super) fn instant(&self, moment: Moment) -> Instant {
+        self.origin + moment.0
+    }
+
+    /// When the addresses must go unless the store answers; `None`: it never has since the start.
+    pub(super) fn keep_until(&self) -> Option<Moment> {
+        Some(keep_until(self.last_answer()?, self.store.session_timeout()))
+    }
+
+    fn lifetime_s(&self) -> Option<u32> {
+        lifetime_s(self.last_answer()?, self.store.session_timeout(), self.now())
+    }
+
+    fn last_answer(&self) -> Option<Moment> {
+        let at = Instant::from_std(self.store.last_answer()?);
+        at.checked_duration_since(self.origin).map(Moment)
+    }
+
+    /// What there is of them.
+    pub(super) async fn held(&self) -> Result<Held, String> {
+        let Some(seen) = self.observe().await? else {
+            return Ok(Held { any: false, all: true, fresh: true, inherited: false });
+        };
+        let effects = self.effects.lock().await;
+        let now = Instant::now();
+        let given_up = |cidr: Cidr| effects.failed.iter().any(|(c, until)| *c == cidr && now < *until);
+        let new = self.lifetime_s().unwrap_or(0);
+        let all = self.floating.iter().all(|f| assigned(&seen, f).is_some() || given_up(f.cidr));
+        let there = self.floating.iter().filter_map(|f| assigned(&seen, f));
+        let fresh = there.map(|a| a.lifetime_s).all(|lifetime| lifetime.is_some_and(|l| l * 2 > new));
+        let strays = self.strays(&seen);
+        let bounded = seen
+            .links
+            .iter()
+            .flat_map(|l| &l.addresses)
+            .all(|a| a.lifetime_s.is_some() || !self.is_floating(a.cidr.address));
+        Ok(Held { any: !strays.is_empty(), all, fresh, inherited: !effects.touched && bounded })
+    }
+
+    /// Adds those that are missing, renews the others, announces what is new.
+    pub(super) async fn hold(&self) -> Result<(), String> {
+        let Some(links) = &self.links else { return Ok(()) };
+        let mut effects = self.effects.lock().await;
+        let Some(seen) = self.observe().await? else { return Ok(()) };
+        effects.failed.clear();
+        let mut arrived = Vec::new();
+        let mut failures = Vec::new();
+        for floating in &self.floating {
+            let Some(lifetime_s) = self.lifetime_s() else {
+                return Err("the state store has not answered lately: no address is added".into());
+            };
+            let (device, cidr) = (floating.device.clone(), floating.cidr);
+            effects.touched = true;
+            self.holding.send_replace(true);
+            match links.apply(&LinkChange::SetAddress { device, cidr, lifetime_s: Some(lifetime_s) }).await {
+                Ok(()) if assigned(&seen, floating).is_none() => arrived.push(floating.clone()),
+                Ok(()) => {}
+                Err(error) => {
+                    effects.failed.push((cidr, Instant::now() + TRY_LATER));
+                    failures.push(crate::log::chain(&error));
+                }
+            }
+        }
+        // The calls may have taken longer than was left.
+        if self.keep_until().is_none_or(|until| self.now() >= until) {
+            self.remove(&mut effects).await?;
+            return Err("the state store stopped answering while addresses were added: dropped again".into());
+        }
+        if !arrived.is_empty() {
+            let list: Vec<String> = arrived.iter().map(|f| format!("{} on {}", f.cidr, f.device)).collect();
+            announce(&**links, &arrived).await;
+            info!("primary: has the floating addresses {}", list.join(", "));
+            effects.announcing.spawn(announce_again(Arc::clone(links), arrived, Instant::now()));
+        }
+        if failures.is_empty() { Ok(()) } else { Err(failures.join("; ")) }
+    }
+
+    /// Removes them all, wherever they are.
+    pub(super) async fn drop_all(&self) -> Result<(), String> {
+        let mut effects = self.effects.lock().await;
+        self.remove(&mut effects).await
+    }
+
+    async fn remove(&self, effects: &mut Effects) -> Result<(), String> {
+        effects.announcing.abort_all();
+        effects.touched = true;
+        let (Some(links), Some(seen)) = (&self.links, self.observe().await?) else { return Ok(()) };
+        let strays = self.strays(&seen);
+        let mut failures = Vec::new();
+        for (device, cidr) in &strays {
+            let change = LinkChange::RemoveAddress { device: device.clone(), cidr: *cidr };
+            if let Err(error) = links.apply(&change).await {
+                failures.push(crate::log::chain(&error));
+            }
+        }
+        if !failures.is_empty() {
+            return Err(failures.join("; "));
+        }
+        self.holding.send_replace(false);
+        if !strays.is_empty() {
+            let list: Vec<String> =
+                strays.iter().map(|(device, cidr)| format!("{cidr} on {device}")).collect();
+            info!("primary: dropped the floating addresses {}", list.join(", "));
+        }
+        Ok(())
+    }
+
+    /// Drops the addresses when their time is over, for ever.
+    pub(super) async fn guard(self: Arc<Self>) {
+        let mut holding = self.holding.subscribe();
+        loop {
+            // The sender lives as long as `self`.
+            let _ = holding.wait_for(|holding| *holding).await;
+            match self.keep_until() {
+                Some(until) if self.now() < until => {
+                    tokio::select! {
+                        () = sleep_until(self.instant(until)) => {}
+                        _ = holding.changed() => {}
+                    }
+                }
+                _ => {
+                    warn!(
+                        "the state store has not answered for two thirds of the session time-out: dropping the floating addresses, \
+                         since another node may become primary"
+                    );
+                    if let Err(error) = self.drop_all().await {
+                        warn!("{error}; the kernel removes them when their lifetime ends");
+                        sleep(TRY_AGAIN).await;
+                    }
+                }
+            }
+        }
+    }
+
+    async fn observe(&self) -> Result<Option<HostNetwork>, String> {
+        match &self.links {
+            None => Ok(None),
+            Some(links) => links.observe(&[]).await.map(Some).map_err(|error| crate::log::chain(&error)),
+        }
+    }
+
+    fn is_floating(&self, address: IpAddr) -> bool {
+        self.floating.iter().any(|f| f.cidr.address == address)
+    }
+
+    /// All that this machine has of them, with whatever prefix and on whatever device.
+    fn strays(&self, seen: &HostNetwork) -> Vec<(String, Cidr)> {
+        let all = seen.links.iter().flat_map(|l| l.addresses.iter().map(|a| (l.name.clone(), a.cidr)));
+        all.filter(|(_, cidr)| self.is_floating(cidr.address)).collect()
+    }
+}
+
+/// An address that is where it belongs.
+fn assigned<'a>(seen: &'a HostNetwork, floating: &Floating) -> Option<&'a Assigned> {
+    seen.link(&floating.device)?.addresses.iter().find(|a| a.cidr == floating.cidr)
+}
+
+async fn announce(links: &dyn Links, floating: &[Floating]) {
+    for f in floating {
+        if let Err(error) = links.announce(&f.device, &[f.cidr.address]).await {
+            debug!("{}", crate::log::chain(&error));
+        }
+    }
+}
+
+async fn announce_again(links: Arc<dyn Links>, floating: Vec<Floating>, arrived: Instant) {
+    for after in ANNOUNCE_AFTER.into_iter().skip(1) {
+        sleep_until(arrived + after).await;
+        announce(&*links, &floating).await;
+    }
+}

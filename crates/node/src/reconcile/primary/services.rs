@@ -1,0 +1,214 @@
+//! What runs on the primary coordinator besides its addresses: an ordered list, started first to last, stopped last to first.
+//!
+//! Never in the way of a hand-over: whatever is stuck is given a moment, named, and tried again later.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use pvc_host::services::{Services, ServicesError, UnitState};
+use tokio::{
+    sync::watch,
+    time::{sleep, timeout},
+};
+use tracing::{info, warn};
+
+/// How long one service may take to start or stop before the next one is turned to.
+const EACH_WITHIN: Duration = Duration::from_secs(10);
+
+/// The pause before what failed is tried again.
+const TRY_AGAIN: Duration = Duration::from_secs(5);
+
+/// One of them. All three may be called at any time and as often as wanted: already so is success.
+#[async_trait]
+pub trait PrimaryService: Send + Sync + 'static {
+    /// For logs and `explain`.
+    fn name(&self) -> &'static str;
+
+    /// Makes ready, on every coordinator, what can be made ready before this node is primary.
+    async fn prepare(&self) -> Result<(), String>;
+
+    /// Starts it: the addresses are here.
+    async fn start(&self) -> Result<(), String>;
+
+    /// Stops it: the addresses are about to go, or have gone.
+    async fn stop(&self) -> Result<(), String>;
+}
+
+/// Runs them as told.
+pub(super) struct Runner {
+    services: Vec<Arc<dyn PrimaryService>>,
+    wanted: watch::Sender<bool>,
+    /// What has been achieved of what was wanted last.
+    done: watch::Sender<Option<bool>>,
+    trouble: Mutex<BTreeMap<&'static str, String>>,
+}
+
+impl Runner {
+    pub(super) fn new(services: Vec<Arc<dyn PrimaryService>>) -> Arc<Self> {
+        let runner = Self {
+            services,
+            wanted: watch::Sender::new(false),
+            done: watch::Sender::new(None),
+            trouble: Mutex::default(),
+        };
+        Arc::new(runner)
+    }
+
+    /// What they were last told.
+    pub(super) fn wanted(&self) -> bool {
+        *self.wanted.borrow()
+    }
+
+    /// Tells them to run.
+    pub(super) fn start(&self) {
+        self.tell(true);
+    }
+
+    /// Tells them to stop, and gives them so long.
+    pub(super) async fn stop(&self, within: Duration) {
+        self.tell(false);
+        let mut done = self.done.subscribe();
+        if timeout(within, done.wait_for(|done| *done == Some(false))).await.is_err() {
+            warn!("primary: services are still stopping after {} s: going on without", within.as_secs_f32());
+        }
+    }
+
+    fn tell(&self, run: bool) {
+        if self.wanted() != run {
+            self.done.send_replace(None);
+            self.wanted.send_replace(run);
+        }
+    }
+
+    /// What does not work, for `explain`.
+    pub(super) fn trouble(&self) -> Option<String> {
+        let trouble = self.trouble_now();
+        let lines: Vec<String> = trouble.iter().map(|(name, why)| format!("{name}: {why}")).collect();
+        (!lines.is_empty()).then(|| lines.join("; "))
+    }
+
+    /// Does what is wanted, for ever.
+    pub(super) async fn run(self: Arc<Self>) {
+        let mut wanted = self.wanted.subscribe();
+        loop {
+            let run = *wanted.borrow_and_update();
+            let work = async {
+                let complete = self.once(run).await;
+                self.done.send_replace(Some(run));
+                if complete { std::future::pending().await } else { sleep(TRY_AGAIN).await }
+            };
+            tokio::select! {
+                () = work => {}
+                // What is being started or stopped is dropped in the middle: each of them starts from whatever there is.
+                told = wanted.changed() => if told.is_err() { return },
+            }
+        }
+    }
+
+    /// One pass; false if something failed.
+    async fn once(&self, run: bool) -> bool {
+        let mut complete = true;
+        let all: Vec<_> =
+            if run { self.services.iter().collect() } else { self.services.iter().rev().collect() };
+        for service in all {
+            let work = async {
+                if run {
+                    service.prepare().await?;
+                    service.start().await
+                } else {
+                    service.stop().await?;
+                    service.prepare().await
+                }
+            };
+            let verb = if run { "start" } else { "stop" };
+            let outcome = match timeout(EACH_WITHIN, work).await {
+                Ok(outcome) => outcome,
+                Err(_) => Err(format!("did not {verb} within {} s", EACH_WITHIN.as_secs())),
+            };
+            complete &= outcome.is_ok();
+            self.note(service.name(), outcome.err());
+        }
+        complete
+    }
+
+    fn note(&self, name: &'static str, error: Option<String>) {
+        let mut trouble = self.trouble_now();
+        match error {
+            Some(error) if trouble.get(name) == Some(&error) => {}
+            Some(error) => {
+                warn!("primary: {name}: {error}; trying again every {} s", TRY_AGAIN.as_secs());
+                trouble.insert(name, error);
+            }
+            None if trouble.remove(name).is_some() => info!("primary: {name} is as wanted again"),
+            None => {}
+        }
+    }
+
+    fn trouble_now(&self) -> MutexGuard<'_, BTreeMap<&'static str, String>> {
+        self.trouble.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A unit of the service manager that runs on the primary only: the API.
+pub struct Unit {
+    name: &'static str,
+    file: &'static str,
+    services: Arc<dyn Services>,
+    said_absent: Mutex<bool>,
+}
+
+impl Unit {
+    /// `pvc-api.service`.
+    pub fn api(services: Arc<dyn Services>) -> Arc<dyn PrimaryService> {
+        Arc::new(Self { name: "API", file: "pvc-api.service", services, said_absent: Mutex::default() })
+    }
+
+    /// A machine without the unit, or without a service manager, is a way to run: said once.
+    fn absent(&self, why: &str) {
+        let mut said = self.said_absent.lock().unwrap_or_else(PoisonError::into_inner);
+        if !*said {
+            info!("primary: {} is not run here: {why}", self.file);
+            *said = true;
+        }
+    }
+
+    fn forgive(&self, outcome: Result<(), ServicesError>) -> Result<(), String> {
+        match outcome {
+            Err(ServicesError::Unavailable(why)) => {
+                self.absent(&why);
+                Ok(())
+            }
+            other => other.map_err(|error| error.to_string()),
+        }
+    }
+}
+
+#[async_trait]
+impl PrimaryService for Unit {
+    fn name(&self) -> &'static str {
+        self.name
+    }
+
+    async fn prepare(&self) -> Result<(), String> {
+        Ok(())
+    }
+
+    async fn start(&self) -> Result<(), String> {
+        let start = async {
+            if self.services.state(self.file).await? == UnitState::Absent {
+                self.absent("it is not installed");
+                return Ok(());
+            }
+            self.services.start(self.file).await
+        };
+        self.forgive(start.await)
+    }
+
+    async fn stop(&self) -> Result<(), String> {
+        self.forgive(self.services.stop(self.file).await)
+    }
+}

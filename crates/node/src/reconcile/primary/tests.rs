@@ -1,0 +1,451 @@
+//! Coordinators' reconcilers over one fake tree, each with a fake machine, on a paused clock. In every step of every test it is
+//! checked that at most one machine has the floating addresses.
+
+use std::net::IpAddr;
+
+use pvc_core::model::{
+    DaemonMode, DaemonState, StaticData,
+    link::{Assigned, Cidr},
+};
+use pvc_host::{
+    links::fake::FakeLinks,
+    services::{Services, UnitState, fake::FakeServices},
+};
+use pvc_store::{
+    memory::{MemoryStore, MemoryTree},
+    schema::{
+        self,
+        node::{Ipmi, Registration, register, set_daemon_state},
+    },
+};
+
+use super::*;
+
+const STEP: Duration = Duration::from_millis(5);
+const API: &str = "pvc-api.service";
+
+fn cidr(address: &str) -> Cidr {
+    Cidr { address: address.parse().unwrap(), prefix: 24 }
+}
+
+fn cluster_ip() -> IpAddr {
+    "10.255.0.254".parse().unwrap()
+}
+
+struct Machine {
+    name: NodeName,
+    store: Arc<MemoryStore>,
+    links: Arc<FakeLinks>,
+    services: Arc<FakeServices>,
+    primary: Option<Primary>,
+}
+
+struct World {
+    tree: MemoryTree,
+    operator: Arc<MemoryStore>,
+    machines: Vec<Machine>,
+}
+
+fn floating_ips() -> Vec<Floating> {
+    vec![
+        Floating { device: "brcluster".into(), cidr: cidr("10.255.0.254") },
+        Floating { device: "ens3".into(), cidr: cidr("1.1.1.10") },
+    ]
+}
+
+impl World {
+    /// So many coordinators in `run`, none of them with a reconciler yet.
+    async fn new(count: usize) -> Self {
+        let tree = MemoryTree::new();
+        let operator = tree.client();
+        schema::root::init(&*operator).await.unwrap();
+        let mut machines = Vec::new();
+        for name in ["a", "b", "c"].into_iter().take(count) {
+            let machine = Machine {
+                name: name.parse().unwrap(),
+                store: tree.client(),
+                links: FakeLinks::new(&["lo", "ens3", "brcluster"]),
+                services: FakeServices::new(&[API]),
+                primary: None,
+            };
+            machines.push(machine);
+        }
+        let world = Self { tree, operator, machines };
+        for n in 0..count {
+            world.register(n).await;
+        }
+        world
+    }
+
+    /// Coordinators that run, the first of them primary.
+    async fn running(count: usize) -> Self {
+        let mut world = Self::new(count).await;
+        world.start(0);
+        world.until("a is primary", |w| w.is_primary(0)).await;
+        for n in 1..count {
+            world.start(n);
+        }
+        world.pass(Duration::from_secs(2)).await;
+        assert!(world.is_primary(0));
+        world
+    }
+
+    async fn register(&self, n: usize) {
+        let registration = Registration {
+            name: self.machines[n].name.clone(),
+            mode: DaemonMode::Coordinator,
+            static_data: StaticData {
+                cpu_count: 1,
+                kernel: "6.1".into(),
+                os: "GNU/Linux".into(),
+                arch: "x86_64".into(),
+            },
+            ipmi: Ipmi::default(),
+        };
+        register(&*self.operator, &registration).await.unwrap();
+        self.declare(n, DaemonState::Run).await;
+    }
+
+    async fn declare(&self, n: usize, state: DaemonState) {
+        self.operator.commit(set_daemon_state(&self.machines[n].name, state)).await.unwrap();
+    }
+
+    fn start(&mut self, n: usize) {
+        let machine = &mut self.machines[n];
+        let store = Arc::clone(&machine.store) as Arc<dyn Store>;
+        machine.primary = Some(Primary::start(Parts {
+            me: machine.name.clone(),
+            mirror: Mirror::start(Arc::clone(&store)),
+            store,
+            links: Some(Arc::clone(&machine.links) as Arc<dyn Links>),
+            floating: floating_ips(),
+            services: vec![Unit::api(Arc::clone(&machine.services) as Arc<dyn Services>)],
+        }));
+    }
+
+    /// kill -9: the session lives on until it is told to expire.
+    fn kill(&mut self, n: usize) {
+        self.machines[n].primary = None;
+    }
+
+    /// A new run of a killed daemon: a new session; the old one is returned, to live until it is dropped.
+    async fn restart(&mut self, n: usize) -> Arc<MemoryStore> {
+        let old = std::mem::replace(&mut self.machines[n].store, self.tree.client());
+        self.register(n).await;
+        self.start(n);
+        old
+    }
+
+    async fn wish(&self, text: &str) {
+        let op = pvc_store::Op::Set { path: "/primary_node".into(), data: text.into(), version: None };
+        self.operator.commit(Transaction { ops: vec![op] }).await.unwrap();
+    }
+
+    fn get(&self, path: &str) -> Option<String> {
+        self.tree.dump().get(path).map(|data| String::from_utf8(data.clone()).unwrap())
+    }
+
+    fn router_state(&self, n: usize) -> String {
+        self.get(&format!("/nodes/{}/routerstate", self.machines[n].name)).unwrap()
+    }
+
+    fn holds(&self, n: usize) -> bool {
+        floating_ips().iter().any(|f| self.machines[n].links.has(f.cidr.address))
+    }
+
+    /// In every respect that somebody can see.
+    fn is_primary(&self, n: usize) -> bool {
+        let machine = &self.machines[n];
+        let name = Some(machine.name.to_string());
+        floating_ips().iter().all(|f| {
+            machine.links.network().link(&f.device).unwrap().addresses.iter().any(|a| a.cidr == f.cidr)
+        }) && self.get("/pvc/primary") == name
+            && self.get("/primary_node") == name
+            && self.router_state(n) == "primary"
+            && machine.services.unit(API) == UnitState::Active
+    }
+
+    /// Lets time pass.
+    async fn pass(&self, time: Duration) {
+        let end = Instant::now() + time;
+        while Instant::now() < end {
+            sleep(STEP).await;
+            let holders: Vec<usize> = (0..self.machines.len()).filter(|n| self.holds(*n)).collect();
+            assert!(holders.len() < 2, "{holders:?} have the addresses");
+        }
+    }
+
+    async fn until(&self, what: &str, condition: impl Fn(&Self) -> bool) -> Duration {
+        let began = Instant::now();
+        while !condition(self) {
+            assert!(
+                began.elapsed() < Duration::from_mins(2),
+                "not within two minutes: {what}\n{:#?}",
+                self.tree.dump()
+            );
+            self.pass(STEP).await;
+        }
+        began.elapsed()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_first_coordinator_becomes_primary_and_the_wish_says_so() {
+    let world = World::running(3).await;
+    let announced = world.machines[0].links.announced();
+    let first = announced[0].0;
+    let times: Vec<u128> = announced
+        .iter()
+        .filter(|(_, _, a)| *a == cluster_ip())
+        .map(|(at, ..)| (*at - first).as_millis())
+        .collect();
+    world.pass(Duration::from_secs(5)).await;
+    assert!(times.starts_with(&[0, 100, 1000]), "{times:?}");
+    for n in [1, 2] {
+        assert_eq!(world.router_state(n), "secondary");
+        assert!(world.machines[n].links.announced().is_empty());
+        assert_eq!(world.machines[n].services.unit(API), UnitState::Inactive);
+    }
+    assert_eq!(world.get("/pvc/explain/primary"), None, "nothing to explain");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_hands_over_by_writing_a_name() {
+    let world = World::running(3).await;
+    world.wish("c").await;
+    world.until("a has dropped them", |w| !w.holds(0)).await;
+    let gap = world.until("c has them", |w| w.holds(2)).await;
+    assert!(gap < Duration::from_millis(50), "{gap:?}");
+    world.until("c is primary", |w| w.is_primary(2)).await;
+    assert_eq!(world.router_state(0), "secondary");
+    assert_eq!(world.machines[0].services.unit(API), UnitState::Inactive);
+    world.wish("a").await;
+    world.until("a is primary again", |w| w.is_primary(0)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_lets_the_primary_step_down_by_writing_none() {
+    let world = World::running(2).await;
+    world.wish("none").await;
+    let took = world.until("b is primary", |w| w.is_primary(1)).await;
+    assert!(took < Duration::from_secs(1), "{took:?}");
+    world.pass(Duration::from_secs(30)).await;
+    assert!(world.is_primary(1), "and stays it");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wish_for_nobody_else_is_answered_by_who_is_primary() {
+    for wish in ["none", "x", "b"] {
+        let world = World::running(2).await;
+        world.declare(1, DaemonState::Stop).await;
+        world.wish(wish).await;
+        world.pass(Duration::from_millis(500)).await;
+        assert!(world.holds(0), "{wish}: nothing is given up for nobody");
+        world.until("a is primary by wish, too", |w| w.is_primary(0)).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wish_for_a_coordinator_that_does_not_react_does_not_leave_the_cluster_without() {
+    let mut world = World::running(3).await;
+    world.kill(1);
+    world.wish("b").await;
+    world.until("a hands over", |w| !w.holds(0)).await;
+    let gap = world.until("somebody is primary", |w| w.is_primary(0) || w.is_primary(2)).await;
+    assert!(gap < Duration::from_secs(7), "{gap:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_primary_that_is_cut_off_drops_its_addresses_before_another_can_have_them() {
+    let world = World::running(2).await;
+    let cut = Instant::now();
+    world.machines[0].store.suspend();
+    world.until("a drops", |w| !w.holds(0)).await;
+    let dropped = cut.elapsed();
+    assert!(dropped <= Duration::from_millis(6700) && dropped > Duration::from_secs(5), "{dropped:?}");
+    world.pass(Duration::from_secs(10).saturating_sub(dropped)).await;
+    world.machines[0].store.expire();
+    let took = world.until("b is primary", |w| w.is_primary(1)).await;
+    assert!(took < Duration::from_secs(1), "{took:?}");
+    world.machines[0].store.resume();
+    world.until("a knows", |w| w.router_state(0) == "secondary").await;
+    world.pass(Duration::from_secs(20)).await;
+    assert!(world.is_primary(1));
+    assert_eq!(world.machines[0].services.unit(API), UnitState::Inactive);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_short_loss_of_connection_moves_nothing() {
+    let world = World::running(2).await;
+    world.machines[0].store.suspend();
+    world.pass(Duration::from_secs(5)).await;
+    assert!(world.holds(0));
+    world.machines[0].store.resume();
+    world.pass(Duration::from_secs(20)).await;
+    assert!(world.is_primary(0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn addresses_dropped_for_silence_come_back_with_the_same_session() {
+    let world = World::running(2).await;
+    world.machines[0].store.suspend();
+    world.pass(Duration::from_secs(8)).await;
+    assert!(!world.holds(0));
+    world.machines[0].store.resume();
+    let took = world.until("a is back", |w| w.is_primary(0)).await;
+    assert!(took < Duration::from_secs(2), "{took:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_killed_primarys_addresses_are_gone_before_its_session_ends() {
+    let mut world = World::running(2).await;
+    world.kill(0);
+    world.pass(Duration::from_secs(9)).await;
+    assert!(!world.holds(0), "the kernel has ended them");
+    world.pass(Duration::from_secs(1)).await;
+    world.machines[0].store.expire();
+    let took = world.until("b is primary", |w| w.is_primary(1)).await;
+    assert!(took < Duration::from_secs(1), "{took:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_killed_primary_that_is_restarted_at_once_keeps_everything() {
+    let mut world = World::running(2).await;
+    world.kill(0);
+    world.pass(Duration::from_secs(1)).await;
+    let old = world.restart(0).await;
+    for _ in 0..1000 {
+        world.pass(STEP).await;
+        assert!(world.holds(0), "not for a moment");
+    }
+    drop(old);
+    world.pass(Duration::from_secs(20)).await;
+    assert!(world.is_primary(0), "the end of the old session ends nothing");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_restarted_primary_that_is_not_wished_any_more_gives_way() {
+    let mut world = World::running(2).await;
+    world.kill(0);
+    world.wish("b").await;
+    let _old = world.restart(0).await;
+    let took = world.until("b is primary", |w| w.is_primary(1)).await;
+    assert!(took < Duration::from_secs(2), "{took:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_daemon_that_stops_hands_over_first() {
+    let mut world = World::running(2).await;
+    let primary = world.machines[0].primary.take().unwrap();
+    let stopping = tokio::spawn(primary.stop(Duration::from_secs(3)));
+    world.declare(0, DaemonState::Shutdown).await;
+    let took = world.until("b is primary", |w| w.is_primary(1)).await;
+    assert!(took < Duration::from_millis(500), "{took:?}");
+    stopping.await.unwrap();
+    assert_eq!(world.router_state(0), "secondary");
+}
+
+#[tokio::test(start_paused = true)]
+async fn stale_addresses_are_found_and_dropped() {
+    let world = World::running(2).await;
+    let stale = Assigned { cidr: cidr("10.255.0.254"), lifetime_s: None };
+    world.machines[1].links.by_hand(|network| {
+        network.links.iter_mut().find(|l| l.name == "ens3").unwrap().addresses.push(stale);
+    });
+    let began = Instant::now();
+    while world.holds(1) {
+        sleep(STEP).await;
+        assert!(
+            began.elapsed() < Duration::from_secs(3),
+            "on the wrong device, for ever, and on the wrong node"
+        );
+    }
+    world.pass(Duration::from_secs(5)).await;
+    assert!(world.is_primary(0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_address_that_somebody_removes_comes_back_and_is_announced() {
+    let world = World::running(2).await;
+    world.pass(Duration::from_secs(5)).await;
+    let before = world.machines[0].links.announced().len();
+    world.machines[0].links.by_hand(|network| network.links.iter_mut().for_each(|l| l.addresses.clear()));
+    let took = world.until("they are back", |w| w.is_primary(0)).await;
+    assert!(took < Duration::from_secs(2), "{took:?}");
+    assert!(world.machines[0].links.announced().len() > before);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_service_that_hangs_holds_up_no_hand_over() {
+    let world = World::running(2).await;
+    world.machines[0].services.hang(API, true);
+    world.machines[1].services.hang(API, true);
+    world.wish("b").await;
+    let took = world.until("b has the addresses", |w| w.holds(1)).await;
+    assert!(took < Duration::from_millis(2500), "{took:?}");
+    world.until("it is shown", |w| w.get("/pvc/explain/primary").is_some_and(|e| e.contains("API"))).await;
+    assert_eq!(world.router_state(1), "primary");
+    world.machines[1].services.hang(API, false);
+    world.until("b is primary in full", |w| w.is_primary(1)).await;
+    world.until("nothing to explain", |w| w.get("/pvc/explain/primary").is_none()).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn addresses_that_cannot_be_removed_are_waited_for_until_the_kernel_ends_them() {
+    let world = World::running(2).await;
+    world.machines[0].links.refuse("remove-address", true);
+    world.wish("b").await;
+    let took = world.until("b has the addresses", |w| w.holds(1)).await;
+    assert!(took > Duration::from_secs(3) && took < Duration::from_secs(10), "{took:?}");
+    world.until("b is primary", |w| w.is_primary(1)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_address_that_cannot_be_added_keeps_nothing_else_from_being_primary() {
+    let world = World::running(2).await;
+    world.machines[1].links.by_hand(|network| network.links.retain(|l| l.name != "ens3"));
+    world.wish("b").await;
+    world
+        .until("b is primary with what it can have", |w| {
+            w.machines[1].links.has(cluster_ip())
+                && w.get("/primary_node").as_deref() == Some("b")
+                && w.router_state(1) == "primary"
+                && w.machines[1].services.unit(API) == UnitState::Active
+        })
+        .await;
+    world.until("it is shown", |w| w.get("/pvc/explain/primary").is_some_and(|e| e.contains("ens3"))).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn lost_answers_and_conflicts_end_with_one_primary() {
+    let world = World::running(3).await;
+    for (round, wish) in ["b", "none", "c", "a", "none", "b"].into_iter().enumerate() {
+        for machine in &world.machines {
+            machine.store.lose_answers(u32::try_from(round % 3).unwrap());
+        }
+        world.wish(wish).await;
+        world.until("somebody is primary", |w| (0..3).any(|n| w.is_primary(n))).await;
+        world.pass(Duration::from_secs(12)).await;
+        assert!((0..3).any(|n| world.is_primary(n)), "after {wish}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_managed_networks_there_is_a_primary_without_addresses() {
+    let mut world = World::new(1).await;
+    let machine = &mut world.machines[0];
+    let store = Arc::clone(&machine.store) as Arc<dyn Store>;
+    machine.primary = Some(Primary::start(Parts {
+        me: machine.name.clone(),
+        mirror: Mirror::start(Arc::clone(&store)),
+        store,
+        links: None,
+        floating: floating_ips(),
+        services: vec![],
+    }));
+    world
+        .until("it is primary", |w| {
+            w.router_state(0) == "primary" && w.get("/primary_node").as_deref() == Some("a")
+        })
+        .await;
+}
