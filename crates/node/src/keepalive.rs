@@ -30,7 +30,7 @@ use tokio::{
 };
 use tracing::{error, info, warn};
 
-use crate::{log, notify::Notify, reconcile::Active};
+use crate::{log, metrics, notify::Notify, reconcile::Active};
 
 /// The pause after a failure, and between two early keepalives.
 const AT_LEAST_BETWEEN: Duration = Duration::from_secs(1);
@@ -237,6 +237,7 @@ impl Beats {
                     self.missed = 0;
                 }
                 self.acknowledged_at = Instant::now();
+                metrics::keepalive(beat.sent.elapsed());
                 self.sent.send_replace(Some(beat.sent));
                 for declaration in beat.declared {
                     let _ = declaration.done.send(());
@@ -256,6 +257,7 @@ impl Beats {
                         "the keepalive could not be written; guests are not affected, it is tried again until it can"
                     );
                 }
+                metrics::keepalive_failed();
                 self.missed += 1;
                 self.declared.extend(beat.declared);
                 false

@@ -11,6 +11,7 @@ pub mod console;
 pub mod daemon;
 pub mod keepalive;
 pub mod log;
+pub mod metrics;
 pub mod notify;
 pub mod ownership;
 pub mod queue;

@@ -21,7 +21,7 @@ use pvc_config::{Config, FenceAction};
 use pvc_core::{
     model::{ClusterView, Moment, NodeName},
     plan::{
-        fence::{Action, Facts, Next, Past, Settings, plan},
+        fence::{Action, Facts, Next, Past, Settings, Step, plan},
         liveness::Liveness,
         placement::Selector,
     },
@@ -34,7 +34,7 @@ use tokio::{
 };
 use tracing::{debug, warn};
 
-use crate::sizes::VmSizes;
+use crate::{metrics, sizes::VmSizes};
 use apply::{Apply, Effect, StepError};
 use tell::Tell;
 
@@ -186,6 +186,7 @@ impl Fencer {
                 next = next.min(at);
                 continue;
             }
+            let begin = Instant::now();
             let planned = plan(
                 node,
                 &Facts {
@@ -199,14 +200,17 @@ impl Fencer {
                     now,
                 },
             );
+            metrics::planned("fence", begin.elapsed());
             match planned.next {
                 Next::Do(step) => {
                     memory.busy = true;
+                    let kind = kind(&step);
                     let silent = self.silent(view, now);
                     let (apply, view) = (Arc::clone(&self.apply), Arc::clone(view));
                     let (node, epoch) = (node.clone(), self.epoch);
                     self.working.spawn(async move {
                         let outcome = apply.step(&node, step, &planned.why, &view, &silent).await;
+                        count(kind, &outcome);
                         Done { node, epoch, outcome }
                     });
                 }
@@ -270,5 +274,29 @@ impl Fencer {
                 }
             }
         }
+    }
+}
+
+/// A step's name among the figures.
+fn kind(step: &Step) -> &'static str {
+    match step {
+        Step::Declare => "declare",
+        Step::TakeOver => "take-over",
+        Step::Shoot => "shoot",
+        Step::Record(_) => "record",
+        Step::PowerOn => "power-on",
+        Step::ShutOutStorage => "shut-out-storage",
+        Step::Recover => "recover",
+        Step::Finish(_) => "finish",
+    }
+}
+
+fn count(kind: &'static str, outcome: &Result<Effect, StepError>) {
+    match outcome {
+        Ok(Effect::ShotInVain | Effect::StorageFailed(_) | Effect::RecoveryFailed(_))
+        | Err(StepError::Failed(_)) => metrics::fence_step(kind, false),
+        Ok(_) => metrics::fence_step(kind, true),
+        // Nothing was done.
+        Err(StepError::Conflict(_)) => {}
     }
 }

@@ -15,6 +15,7 @@ use tokio::time::{Instant, interval};
 use tracing::{debug, info, warn};
 
 use super::vm::{StepError, VmReconciler};
+use crate::metrics;
 
 /// How often a migration that is waited for is looked at …
 const WATCH: Duration = Duration::from_secs(1);
@@ -86,6 +87,7 @@ impl VmReconciler {
             }
         };
         drop(call);
+        metrics::vm_migrated(outcome.is_ok(), began.elapsed());
         match outcome {
             Ok(()) => self.tell_tempo(vm, to, began.elapsed()),
             Err(error) => {

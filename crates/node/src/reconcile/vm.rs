@@ -23,7 +23,7 @@ use super::{
     inventory::Inventory,
     migration::Peers,
 };
-use crate::console::ConsoleLogs;
+use crate::{console::ConsoleLogs, metrics};
 
 /// So many guests are started at once; more only makes each slower.
 const STARTS_AT_ONCE: usize = 4;
@@ -205,8 +205,9 @@ impl VmReconciler {
         }
         let past = self.memory().get(&id).map(|m| m.past.clone()).unwrap_or_default();
         let vm = view.vm(id);
+        let begin = Instant::now();
         let target = vm.map_or(Ok(()), |vm| admits(view, &vm.node.value));
-        plan(&Facts {
+        let plan = plan(&Facts {
             me: &self.me,
             vm,
             here,
@@ -215,7 +216,9 @@ impl VmReconciler {
             view_is_current: self.mirror.synced(),
             past: &past,
             now: self.now(),
-        })
+        });
+        metrics::planned("vm", begin.elapsed());
+        plan
     }
 
     pub(super) async fn apply(&self, step: &Step, vm: &Vm, why: &str) -> Result<(), StepError> {
@@ -297,7 +300,10 @@ impl VmReconciler {
         let begin = Instant::now();
         self.remember(vm.id, |m| m.past.start_attempted(vm, self.now()));
         match self.inventory.hypervisor().start(&spec).await {
-            Ok(()) => info!(vm = %vm.name, "started in {:.2} s: {why}", begin.elapsed().as_secs_f32()),
+            Ok(()) => {
+                metrics::vm_started(begin.elapsed());
+                info!(vm = %vm.name, "started in {:.2} s: {why}", begin.elapsed().as_secs_f32());
+            }
             Err(HypervisorError::Refused(reason)) => return self.give_up(vm, reason).await,
             Err(unknown) => return Err(unknown.into()),
         }
@@ -306,6 +312,7 @@ impl VmReconciler {
     }
 
     async fn give_up(&self, vm: &Vm, reason: String) -> Result<(), StepError> {
+        metrics::vm_start_failed();
         warn!(vm = %vm.name, "could not be started: {reason}");
         self.commit(&Step::Answer(Answer::Failed(reason)), vm).await
     }
@@ -339,6 +346,7 @@ impl VmReconciler {
 
     async fn failed(&self, id: VmId, why: &str, error: StepError) -> Option<Instant> {
         let StepError::Failed(error) = error else {
+            metrics::claim_conflict();
             // The mirror pokes when it sees the other's change; this is for the case that it already had.
             return Some(Instant::now() + FIRST_RETRY);
         };

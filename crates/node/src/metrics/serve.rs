@@ -1,0 +1,122 @@
+//! Answers `GET /metrics`, on loopback, for a few askers at once and each for a short time.
+
+use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
+
+use http_body_util::Full;
+use hyper::{
+    Method, Request, Response, StatusCode,
+    body::{Bytes, Incoming},
+    header::{ALLOW, CONTENT_TYPE, HeaderValue},
+    server::conn::http1,
+    service::service_fn,
+};
+use hyper_util::rt::TokioIo;
+use metrics_exporter_prometheus::PrometheusHandle;
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::Semaphore,
+    time::{MissedTickBehavior, interval, sleep, timeout},
+};
+use tracing::{debug, info, warn};
+
+use super::{Sources, gauges};
+
+/// The version of the text format that is spoken.
+const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// So many are answered at once; others wait.
+const AT_ONCE: usize = 4;
+
+/// How long a connection lives, whatever is asked over it.
+const LIFE: Duration = Duration::from_secs(30);
+
+/// The pause before an address that is in use is tried again.
+const TRY_AGAIN: Duration = Duration::from_secs(10);
+
+/// How often samples are put into their buckets if nobody asks.
+const UPKEEP: Duration = Duration::from_mins(1);
+
+pub(super) async fn serve(address: SocketAddr, handle: &PrometheusHandle, sources: &Arc<Sources>) {
+    let listener = listen(address).await;
+    info!("figures for Prometheus are told on http://{address}/metrics");
+    let places = Arc::new(Semaphore::new(AT_ONCE));
+    let mut upkeep = interval(UPKEEP);
+    upkeep.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        let connection = tokio::select! {
+            connection = listener.accept() => connection,
+            _ = upkeep.tick() => {
+                handle.run_upkeep();
+                continue;
+            }
+        };
+        let stream = match connection {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                // Out of descriptors, for example: it passes or it does not, but not at once.
+                debug!(error = &error as &dyn std::error::Error, "cannot accept who asks for figures");
+                sleep(Duration::from_secs(1)).await;
+                continue;
+            }
+        };
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+        let (handle, sources) = (handle.clone(), Arc::clone(sources));
+        tokio::spawn(async move {
+            let _place = place;
+            answer(stream, &handle, &sources).await;
+        });
+    }
+}
+
+async fn listen(address: SocketAddr) -> TcpListener {
+    let mut said = false;
+    loop {
+        match TcpListener::bind(address).await {
+            Ok(listener) => return listener,
+            Err(error) => {
+                if !said {
+                    warn!(
+                        error = &error as &dyn std::error::Error,
+                        "cannot listen on {address} (system.configuration.metrics.listen): no figures for Prometheus until that is possible"
+                    );
+                    said = true;
+                }
+                sleep(TRY_AGAIN).await;
+            }
+        }
+    }
+}
+
+async fn answer(stream: TcpStream, handle: &PrometheusHandle, sources: &Sources) {
+    let service = service_fn(|request| {
+        let response = respond(&request, handle, sources);
+        async move { Ok::<_, Infallible>(response) }
+    });
+    let connection = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
+    if let Ok(Err(error)) = timeout(LIFE, connection).await {
+        debug!(error = &error as &dyn std::error::Error, "who asked for figures went away");
+    }
+}
+
+fn respond(
+    request: &Request<Incoming>,
+    handle: &PrometheusHandle,
+    sources: &Sources,
+) -> Response<Full<Bytes>> {
+    let plain = |status, text: String| {
+        let mut response = Response::new(Full::new(Bytes::from(text)));
+        *response.status_mut() = status;
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(TEXT));
+        response
+    };
+    if request.uri().path() != "/metrics" {
+        return plain(StatusCode::NOT_FOUND, "figures are at /metrics\n".to_owned());
+    }
+    if ![Method::GET, Method::HEAD].contains(request.method()) {
+        let mut refused = plain(StatusCode::METHOD_NOT_ALLOWED, "only GET\n".to_owned());
+        refused.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+        return refused;
+    }
+    gauges::look_up(sources);
+    plain(StatusCode::OK, handle.render())
+}
