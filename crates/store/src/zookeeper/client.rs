@@ -97,7 +97,9 @@ impl Client {
         let first = usize::try_from(RandomState::new().hash_one(connect) % 256).unwrap_or(0) % servers.len();
         servers.rotate_left(first);
         let mut ticket = Ticket::new(session_timeout);
-        let within = (session_timeout * 2 / 5).max(ANSWER_WITHIN);
+        // One round over all servers fits into a session: silent ones must not cost it while another would answer.
+        let turns = u32::try_from(servers.len()).unwrap_or(u32::MAX).max(3);
+        let within = (session_timeout / turns).max(ANSWER_WITHIN);
         let link = Link::open(&servers, &mut ticket, within).await?;
         let (commands, orders) = mpsc::unbounded_channel();
         let (states_tx, states) = watch::channel(State::Connected);
