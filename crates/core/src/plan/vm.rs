@@ -109,24 +109,15 @@ pub struct Plan {
 }
 
 fn settled() -> Plan {
-    Plan {
-        next: Next::Settled,
-        why: String::new(),
-    }
+    Plan { next: Next::Settled, why: String::new() }
 }
 
 fn act(step: Step, why: impl Into<String>) -> Plan {
-    Plan {
-        next: Next::Do(step),
-        why: why.into(),
-    }
+    Plan { next: Next::Do(step), why: why.into() }
 }
 
 fn wait(until: Option<Moment>, why: impl Into<String>) -> Plan {
-    Plan {
-        next: Next::Wait(until),
-        why: why.into(),
-    }
+    Plan { next: Next::Wait(until), why: why.into() }
 }
 
 /// Decides the next step about one VM on this node.
@@ -139,10 +130,7 @@ pub fn plan(facts: &Facts<'_>) -> Plan {
         };
     };
     if !facts.view_is_current {
-        return wait(
-            None,
-            "the state store is out of reach: nothing is changed until it answers",
-        );
+        return wait(None, "the state store is out of reach: nothing is changed until it answers");
     }
     match facts.here {
         Here::Unknown if concerns(facts.me, vm) => {
@@ -177,27 +165,19 @@ fn while_active(facts: &Facts<'_>, vm: &Vm) -> Plan {
         VmState::Shutdown => shut_down(facts, vm),
         VmState::Migrate if !wished_here => wait(
             None,
-            format!(
-                "wish is migrate to {}: live migration is not available in this version",
-                vm.node.value
-            ),
+            format!("wish is migrate to {}: live migration is not available in this version", vm.node.value),
         ),
-        VmState::Migrate => act(
-            Step::Answer(Answer::Running),
-            "it runs here, where it was to migrate to",
-        ),
-        _ if !wished_here => act(
-            Step::PowerOff,
-            format!("it was moved to {} without migration", vm.node.value),
-        ),
+        VmState::Migrate => act(Step::Answer(Answer::Running), "it runs here, where it was to migrate to"),
+        _ if !wished_here => {
+            act(Step::PowerOff, format!("it was moved to {} without migration", vm.node.value))
+        }
         VmState::Restart if claimed_after_wish(vm) => {
             act(Step::Answer(Answer::Running), "it was started after the wish")
         }
         VmState::Restart => shut_down(facts, vm),
-        VmState::Start if !vm.failed_reason.value.is_empty() => act(
-            Step::Answer(Answer::ReasonVoid),
-            "it runs: the old failure is over",
-        ),
+        VmState::Start if !vm.failed_reason.value.is_empty() => {
+            act(Step::Answer(Answer::ReasonVoid), "it runs: the old failure is over")
+        }
         VmState::Start | VmState::Failed => settled(),
     }
 }
@@ -217,32 +197,20 @@ fn shut_down(facts: &Facts<'_>, vm: &Vm) -> Plan {
     let ask_again_at = asking.last + SHUTDOWN_ASK_AGAIN;
     if facts.now >= power_off_at {
         let grace = SHUTDOWN_GRACE.as_secs();
-        return act(
-            Step::PowerOff,
-            format!("wish is {wish}; the guest has not gone in {grace} s"),
-        );
+        return act(Step::PowerOff, format!("wish is {wish}; the guest has not gone in {grace} s"));
     }
     if facts.now >= ask_again_at {
-        return act(
-            Step::AskGuestToShutDown,
-            format!("wish is {wish}; the guest has not gone yet"),
-        );
+        return act(Step::AskGuestToShutDown, format!("wish is {wish}; the guest has not gone yet"));
     }
     let left = power_off_at.since(facts.now).as_secs();
-    let why = format!(
-        "wish is {wish}; the guest was asked {} time(s), power off in {left} s",
-        asking.times
-    );
+    let why = format!("wish is {wish}; the guest was asked {} time(s), power off in {left} s", asking.times);
     wait(Some(power_off_at.min(ask_again_at)), why)
 }
 
 fn while_off(facts: &Facts<'_>, vm: &Vm) -> Plan {
     let claim = &vm.claim.value;
     let wished_here = vm.node.value == *facts.me;
-    let shall_run = matches!(
-        vm.state.value,
-        VmState::Start | VmState::Restart | VmState::Migrate
-    );
+    let shall_run = matches!(vm.state.value, VmState::Start | VmState::Restart | VmState::Migrate);
     if claim.names(facts.me) && !(wished_here && shall_run) {
         return match vm.state.value {
             VmState::Shutdown if claim.is_only(facts.me) => act(Step::Answer(Answer::Stopped), "it is off"),
@@ -255,15 +223,11 @@ fn while_off(facts: &Facts<'_>, vm: &Vm) -> Plan {
     let others = claim.without(facts.me);
     match vm.state.value {
         VmState::Stop | VmState::Failed | VmState::Delete => settled(),
-        _ if !others.is_empty() => wait(
-            None,
-            format!("{others} may still be running it: the claim names it"),
-        ),
+        _ if !others.is_empty() => {
+            wait(None, format!("{others} may still be running it: the claim names it"))
+        }
         VmState::Shutdown => act(Step::Answer(Answer::Stopped), "it is off"),
-        VmState::Migrate => act(
-            Step::Answer(Answer::Running),
-            "nothing to migrate: nobody runs it",
-        ),
+        VmState::Migrate => act(Step::Answer(Answer::Running), "nothing to migrate: nobody runs it"),
         VmState::Start | VmState::Restart => start(facts, vm),
     }
 }
@@ -287,10 +251,7 @@ fn start(facts: &Facts<'_>, vm: &Vm) -> Plan {
     if facts.past.may_start(vm) {
         return act(Step::Start, format!("wish is {}", vm.state.value));
     }
-    act(
-        Step::Claim,
-        format!("wish is {}, nobody else claims it", vm.state.value),
-    )
+    act(Step::Claim, format!("wish is {}, nobody else claims it", vm.state.value))
 }
 
 /// The transaction of a step, or `None` for a step that is not one. It is checked against every field that the step was
@@ -299,10 +260,9 @@ pub fn change(step: &Step, vm: &Vm, me: &NodeName) -> Option<VmChange> {
     let decided_from = [VmKey::State, VmKey::Node, VmKey::Claim];
     let update = |keys: &[VmKey], set| Some(VmChange::update(vm, keys, set));
     match step {
-        Step::Adopt if vm.state.value == VmState::Restart => update(
-            &decided_from,
-            vec![VmSet::Claim(Claim::only(me)), VmSet::State(VmState::Restart)],
-        ),
+        Step::Adopt if vm.state.value == VmState::Restart => {
+            update(&decided_from, vec![VmSet::Claim(Claim::only(me)), VmSet::State(VmState::Restart)])
+        }
         Step::Adopt => update(&[VmKey::Claim], vec![VmSet::Claim(Claim::only(me))]),
         Step::Claim => update(&decided_from, vec![VmSet::Claim(Claim::only(me))]),
         Step::Release => update(&[VmKey::Claim], vec![VmSet::Claim(vm.claim.value.without(me))]),
@@ -313,11 +273,7 @@ pub fn change(step: &Step, vm: &Vm, me: &NodeName) -> Option<VmChange> {
                 Answer::Stopped if vm.claim.value.is_empty() => vec![VmSet::State(VmState::Stop)],
                 Answer::Stopped => vec![VmSet::State(VmState::Stop), released()],
                 Answer::Failed(reason) => {
-                    vec![
-                        VmSet::State(VmState::Failed),
-                        VmSet::FailedReason(reason.clone()),
-                        released(),
-                    ]
+                    vec![VmSet::State(VmState::Failed), VmSet::FailedReason(reason.clone()), released()]
                 }
                 Answer::ReasonVoid => vec![VmSet::FailedReason(String::new())],
             };

@@ -41,11 +41,7 @@ impl Past {
     /// The guest was asked to shut down.
     pub fn asked_to_shut_down(&mut self, vm: &Vm, now: Moment) {
         self.begin(vm);
-        let asking = self.asking.get_or_insert(Asking {
-            since: now,
-            last: now,
-            times: 0,
-        });
+        let asking = self.asking.get_or_insert(Asking { since: now, last: now, times: 0 });
         asking.last = now;
         asking.times += 1;
     }
@@ -78,10 +74,7 @@ impl Past {
         if !self.is_of(vm) {
             return 0;
         }
-        self.starts
-            .iter()
-            .filter(|&&at| now.since(at) < START_WINDOW)
-            .count()
+        self.starts.iter().filter(|&&at| now.since(at) < START_WINDOW).count()
     }
 
     /// The end of the back-off, if it is not over: 1 s after the first start, doubling to 60 s.
@@ -92,9 +85,7 @@ impl Past {
             return None;
         }
         let doublings = u32::try_from(times - 1).unwrap_or(u32::MAX);
-        let pause = FIRST_BACK_OFF
-            .saturating_mul(2u32.saturating_pow(doublings))
-            .min(LONGEST_BACK_OFF);
+        let pause = FIRST_BACK_OFF.saturating_mul(2u32.saturating_pow(doublings)).min(LONGEST_BACK_OFF);
         let until = *self.starts.back()? + pause;
         (until > now).then_some(until)
     }
@@ -105,10 +96,7 @@ impl Past {
 
     fn begin(&mut self, vm: &Vm) {
         if !self.is_of(vm) {
-            *self = Self {
-                wish: vm.state.version,
-                ..Self::default()
-            };
+            *self = Self { wish: vm.state.version, ..Self::default() };
         }
     }
 }

@@ -8,11 +8,7 @@ fn name(text: &str) -> NodeName {
 }
 
 fn field<T>(value: T, zxid: i64) -> Field<T> {
-    Field {
-        value,
-        version: Some(3),
-        zxid,
-    }
+    Field { value, version: Some(3), zxid }
 }
 
 /// A VM wished `state` on `node`, claimed by `claim`; the wish is younger than the claim.
@@ -38,26 +34,14 @@ struct Case {
 }
 
 fn case(state: VmState, node: &str, claim: &str, here: Here) -> Case {
-    Case {
-        vm: vm(state, node, claim),
-        here,
-        past: Past::default(),
-        now: Moment::secs(1000),
-    }
+    Case { vm: vm(state, node, claim), here, past: Past::default(), now: Moment::secs(1000) }
 }
 
 impl Case {
     fn plan(&self) -> Plan {
         let me = name("a");
         let Case { vm, here, past, now } = self;
-        plan(&Facts {
-            me: &me,
-            vm: Some(vm),
-            here: *here,
-            view_is_current: true,
-            past,
-            now: *now,
-        })
+        plan(&Facts { me: &me, vm: Some(vm), here: *here, view_is_current: true, past, now: *now })
     }
 
     fn next(&self) -> Next {
@@ -129,11 +113,7 @@ fn a_vm_is_started_only_under_a_claim_made_for_this_start() {
     let mut c = case(Start, "a", "", Off);
     c.past.claimed(&c.vm);
     assert_eq!(c.next(), Next::Do(Step::Claim), "the claim is not yet seen");
-    c.vm.claim = Field {
-        value: Claim::only(&name("a")),
-        version: Some(4),
-        zxid: 30,
-    };
+    c.vm.claim = Field { value: Claim::only(&name("a")), version: Some(4), zxid: 30 };
     assert_eq!(c.next(), Next::Do(Step::Start));
     c.past.start_attempted(&c.vm, c.now);
     c.now = c.now + Duration::from_secs(5);
@@ -144,11 +124,7 @@ fn a_vm_is_started_only_under_a_claim_made_for_this_start() {
 fn a_permit_dies_with_the_wish_it_was_made_for() {
     let mut c = case(Start, "a", "", Off);
     c.past.claimed(&c.vm);
-    c.vm.claim = Field {
-        value: Claim::only(&name("a")),
-        version: Some(4),
-        zxid: 30,
-    };
+    c.vm.claim = Field { value: Claim::only(&name("a")), version: Some(4), zxid: 30 };
     c.vm.state.version = Some(9);
     assert_eq!(c.next(), Next::Do(Step::Claim));
 }
@@ -212,15 +188,7 @@ fn a_guest_that_ignores_the_button_is_asked_every_15_s_and_powered_off_after_90(
     }
     assert_eq!(
         seen,
-        [
-            (0, "ask"),
-            (15, "ask"),
-            (30, "ask"),
-            (45, "ask"),
-            (60, "ask"),
-            (75, "ask"),
-            (90, "off")
-        ]
+        [(0, "ask"), (15, "ask"), (30, "ask"), (45, "ask"), (60, "ask"), (75, "ask"), (90, "off")]
     );
 }
 
@@ -228,37 +196,23 @@ fn a_guest_that_ignores_the_button_is_asked_every_15_s_and_powered_off_after_90(
 fn a_wish_changed_during_the_grace_wins() {
     let mut c = case(Shutdown, "a", "a", Active);
     c.past.asked_to_shut_down(&c.vm, c.now);
-    c.vm.state = Field {
-        value: Start,
-        version: Some(4),
-        zxid: 40,
-    };
+    c.vm.state = Field { value: Start, version: Some(4), zxid: 40 };
     assert_eq!(c.next(), Next::Settled);
 }
 
 #[test]
 fn a_restarted_instance_is_told_from_the_old_one_across_a_crash_of_the_daemon() {
     let mut c = case(Restart, "a", "a", Active);
-    assert_eq!(
-        c.next(),
-        Next::Do(Step::AskGuestToShutDown),
-        "claimed before the wish: the old instance"
-    );
+    assert_eq!(c.next(), Next::Do(Step::AskGuestToShutDown), "claimed before the wish: the old instance");
     c.vm.claim.zxid = 21;
-    assert_eq!(
-        c.next(),
-        Next::Do(Step::Answer(Answer::Running)),
-        "claimed after the wish: the new instance"
-    );
+    assert_eq!(c.next(), Next::Do(Step::Answer(Answer::Running)), "claimed after the wish: the new instance");
 }
 
 #[test]
 fn adopting_under_restart_keeps_the_old_instance_recognisable() {
     let c = case(Restart, "a", "", Active);
     assert_eq!(c.next(), Next::Do(Step::Adopt));
-    let Some(VmChange::Update { set, .. }) = change(&Step::Adopt, &c.vm, &name("a")) else {
-        panic!()
-    };
+    let Some(VmChange::Update { set, .. }) = change(&Step::Adopt, &c.vm, &name("a")) else { panic!() };
     assert!(
         set.contains(&VmSet::State(Restart)),
         "written together, so the claim is not younger than the wish"
@@ -312,12 +266,7 @@ fn a_vm_that_ran_for_long_is_restarted_after_one_second() {
 #[test]
 fn every_answer_is_checked_against_wish_node_and_claim() {
     let c = case(Shutdown, "a", "a", Off);
-    for answer in [
-        Answer::Running,
-        Answer::Stopped,
-        Answer::Failed("x".into()),
-        Answer::ReasonVoid,
-    ] {
+    for answer in [Answer::Running, Answer::Stopped, Answer::Failed("x".into()), Answer::ReasonVoid] {
         let Some(VmChange::Update { expect, .. }) = change(&Step::Answer(answer), &c.vm, &name("a")) else {
             panic!()
         };
@@ -407,9 +356,7 @@ mod worlds {
         }
 
         fn commit(&mut self, change: VmChange) -> bool {
-            let VmChange::Update { expect, set, .. } = change else {
-                panic!("plans only update")
-            };
+            let VmChange::Update { expect, set, .. } = change else { panic!("plans only update") };
             if expect.iter().any(|&(key, version)| self.current(key) != version) {
                 return false;
             }
@@ -429,14 +376,8 @@ mod worlds {
         fn step(&mut self, me: &NodeName) {
             let vm = self.view[me].clone();
             let here = if self.active[me] { Active } else { Off };
-            let facts = Facts {
-                me,
-                vm: Some(&vm),
-                here,
-                view_is_current: true,
-                past: &self.past[me],
-                now: self.now,
-            };
+            let facts =
+                Facts { me, vm: Some(&vm), here, view_is_current: true, past: &self.past[me], now: self.now };
             let Next::Do(step) = plan(&facts).next else { return };
             let past = self.past.get_mut(me).unwrap();
             match &step {
@@ -471,11 +412,7 @@ mod worlds {
     }
 
     fn write<T>(field: &mut Field<T>, value: T, zxid: i64) {
-        *field = Field {
-            value,
-            version: Some(field.version.map_or(0, |v| v + 1)),
-            zxid,
-        };
+        *field = Field { value, version: Some(field.version.map_or(0, |v| v + 1)), zxid };
     }
 
     proptest! {
