@@ -1,6 +1,6 @@
 //! The configuration as the rest of the house uses it: typed, complete, already checked.
 //!
-//! A `Config` exists only if the file had no error. It is built by [`crate::check`] and never read from text elsewhere.
+//! A `Config` exists only if the file had no error. It is built by [`crate::check()`] and never read from text elsewhere.
 
 use std::{
     net::{Ipv4Addr, SocketAddr},

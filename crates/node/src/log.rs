@@ -99,13 +99,8 @@ impl Log {
             .spawn(move || writer::run(&queue, sink, &for_writer))?;
         let log = Self { lines, shared };
         let level = if settings.debug { Level::DEBUG } else { Level::INFO };
-        // Ours are all called pvc…; of libraries only what an operator must know. Our store says itself, once, what ZooKeeper's
-        // client says at every attempt.
-        let client = if settings.debug { Level::WARN } else { Level::ERROR };
-        let filter = Targets::new()
-            .with_target("pvc", level)
-            .with_target("zookeeper_client", client)
-            .with_default(Level::WARN);
+        // Ours are all called pvc…; of libraries only what an operator must know.
+        let filter = Targets::new().with_target("pvc", level).with_default(Level::WARN);
         let layer = Feed { log: log.clone() }.with_filter(filter);
         Ok((log, tracing_subscriber::registry().with(layer)))
     }

@@ -1,8 +1,7 @@
-//! The real store: ZooKeeper through the `zookeeper-client` crate.
+//! The real store: ZooKeeper.
 //!
 //! Never blocks for ever: each call has one deadline that covers waiting for a connection too. Never sends a write while the
-//! connection is known to be lost: the client library would keep it and send it after the reconnection, long after its
-//! caller gave up. A write whose answer is missing is reported as [`CommitError::Unknown`], whatever the reason.
+//! connection is known to be lost: it could be done long after its caller gave up. A write whose answer is missing is reported as [`CommitError::Unknown`], whatever the reason.
 //!
 //! ```text
 //! Connecting ──connected──▶ Healthy{n} ──connection lost──▶ Suspended{n} ──reconnected──▶ Healthy{n}
@@ -10,8 +9,9 @@
 //!     └────────────── session expired: epoch n+1 ◀───────────────┘
 //! ```
 //!
-//! The library (target `zookeeper_client`) logs every connection attempt; what an operator needs to know is logged here.
+//! `client` speaks the protocol and knows one session; here it becomes a store that outlives sessions.
 
+mod client;
 mod errors;
 mod read;
 mod session;
@@ -31,9 +31,11 @@ use tokio::{
     sync::watch,
     time::{self, timeout_at},
 };
-use zookeeper_client::{Client, Error};
 
-use self::watches::Forwarders;
+use self::{
+    client::{Client, Error},
+    watches::Forwarders,
+};
 use crate::store::{
     Children, CommitError, Committed, NoSession, Session, Stat, Store, StoreError, Transaction, Value, Watch,
     healthy_by,
@@ -160,7 +162,7 @@ impl ZooKeeperStore {
                     return Ok(found);
                 }
                 Err(error) if errors::is_lost(&error) => {
-                    // The library has learnt of the loss, perhaps before the session's task: let that one run.
+                    // The client has learnt of the loss, perhaps before the session's task: let that one run.
                     time::sleep_until((time::Instant::now() + Duration::from_millis(10)).min(deadline)).await;
                     if time::Instant::now() >= deadline {
                         return Err(StoreError::Unavailable(error.to_string()));
@@ -190,7 +192,7 @@ impl Store for ZooKeeperStore {
 
     async fn children(&self, path: &str) -> Result<Option<Children>, StoreError> {
         self.read(path, |client| async move {
-            match client.list_children(path).await {
+            match client.get_children(path).await {
                 Ok(children) => Ok(Some(children)),
                 Err(Error::NoNode) => Ok(None),
                 Err(e) => Err(e),

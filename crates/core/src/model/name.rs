@@ -146,9 +146,13 @@ mod tests {
 
     #[test]
     fn a_nodes_number_is_the_last_number_in_its_name() {
-        for (name, number) in
-            [("node1", Some(1)), ("pvc-hv12", Some(12)), ("rack2-hv03", Some(3)), ("hv7a", Some(7)), ("alpha", None)]
-        {
+        for (name, number) in [
+            ("node1", Some(1)),
+            ("pvc-hv12", Some(12)),
+            ("rack2-hv03", Some(3)),
+            ("hv7a", Some(7)),
+            ("alpha", None),
+        ] {
             assert_eq!(name.parse::<NodeName>().unwrap().number(), number, "{name}");
         }
         assert_eq!("n99999999999".parse::<NodeName>().unwrap().number(), None, "too large for an address");

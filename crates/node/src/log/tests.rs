@@ -61,8 +61,8 @@ fn debug_adds_our_details_but_not_a_librarys() {
     let dir = tempfile::tempdir().unwrap();
     let lines = logged(&Settings { debug: true, ..settings(&dir.path().join("l")) }, |_| {
         tracing::debug!("a detail");
-        tracing::debug!(target: "zookeeper_client", "chatter");
-        tracing::warn!(target: "zookeeper_client", "worth knowing");
+        tracing::debug!(target: "a_library", "chatter");
+        tracing::warn!(target: "a_library", "worth knowing");
     });
     assert_eq!(lines, ["node1 D a detail", "node1 W worth knowing"]);
 }

@@ -1,10 +1,9 @@
 //! Many keys in few requests.
 //!
 //! Several requests are on their way at once, so that a listing costs the server's time and not as many round trips. The
-//! library sends a request when its future is made, in that order.
+//! client sends a request when its future is made, in that order.
 
-use zookeeper_client::{Client, Error, MultiReadResult};
-
+use super::client::{self, Client, Error};
 use crate::store::{Children, Stat, Value};
 
 /// Keys per multi-read.
@@ -17,43 +16,30 @@ const CHUNKS_AT_ONCE: usize = 4;
 /// Single requests on their way at once.
 const STATS_AT_ONCE: usize = 128;
 
-pub(super) fn value(data: Vec<u8>, stat: &zookeeper_client::Stat) -> Value {
+pub(super) fn value(data: Vec<u8>, stat: &client::Stat) -> Value {
     let Stat { version, mzxid, children } = self::stat(stat);
     Value { data, version, mzxid, children }
 }
 
-fn stat(stat: &zookeeper_client::Stat) -> Stat {
+fn stat(stat: &client::Stat) -> Stat {
     let children = u32::try_from(stat.num_children).unwrap_or(0);
     Stat { version: stat.version, mzxid: stat.mzxid, children }
 }
 
 pub(super) async fn values(client: &Client, paths: &[String]) -> Result<Vec<Option<Value>>, Error> {
-    let answers = multi_read(client, paths, Kind::Data).await?;
-    answers
-        .into_iter()
-        .map(|answer| match answer {
-            MultiReadResult::Data { data, stat } => Ok(Some(value(data, &stat))),
-            other => absent(other),
-        })
-        .collect()
+    let found = in_chunks(paths, |chunk| client.get_data_of(chunk)).await?;
+    Ok(found.into_iter().map(|found| found.map(|(data, stat)| value(data, &stat))).collect())
 }
 
 pub(super) async fn children(client: &Client, paths: &[String]) -> Result<Vec<Option<Children>>, Error> {
-    let answers = multi_read(client, paths, Kind::Children).await?;
-    answers
-        .into_iter()
-        .map(|answer| match answer {
-            MultiReadResult::Children { children } => Ok(Some(children)),
-            other => absent(other),
-        })
-        .collect()
+    in_chunks(paths, |chunk| client.get_children_of(chunk)).await
 }
 
 /// ZooKeeper's multi-read has no `exists`, so this is one request a key.
 pub(super) async fn stats(client: &Client, paths: &[String]) -> Result<Vec<Option<Stat>>, Error> {
     let mut found = Vec::with_capacity(paths.len());
     for some in paths.chunks(STATS_AT_ONCE) {
-        let requests: Vec<_> = some.iter().map(|path| client.check_stat(path)).collect();
+        let requests: Vec<_> = some.iter().map(|path| client.exists(path)).collect();
         for request in requests {
             found.push(request.await?.as_ref().map(stat));
         }
@@ -61,34 +47,17 @@ pub(super) async fn stats(client: &Client, paths: &[String]) -> Result<Vec<Optio
     Ok(found)
 }
 
-#[derive(Clone, Copy)]
-enum Kind {
-    Data,
-    Children,
-}
-
-async fn multi_read(client: &Client, paths: &[String], kind: Kind) -> Result<Vec<MultiReadResult>, Error> {
+/// Reads chunk by chunk, a few at once.
+async fn in_chunks<T, F>(paths: &[String], read: impl Fn(&[String]) -> F) -> Result<Vec<T>, Error>
+where
+    F: Future<Output = Result<Vec<T>, Error>>,
+{
     let chunks: Vec<&[String]> = chunks(paths).collect();
     let mut found = Vec::with_capacity(paths.len());
     for some in chunks.chunks(CHUNKS_AT_ONCE) {
-        let mut requests = Vec::with_capacity(some.len());
-        for chunk in some {
-            let mut reader = client.new_multi_reader();
-            for path in *chunk {
-                match kind {
-                    Kind::Data => reader.add_get_data(path)?,
-                    Kind::Children => reader.add_get_children(path)?,
-                }
-            }
-            requests.push((chunk.len(), reader.commit()));
-        }
-        for (asked, request) in requests {
-            let answers = request.await?;
-            if answers.len() != asked {
-                let what = format!("{asked} keys were asked for, {} were answered", answers.len());
-                return Err(Error::UnexpectedError(what));
-            }
-            found.extend(answers);
+        let requests: Vec<F> = some.iter().map(|chunk| read(chunk)).collect();
+        for request in requests {
+            found.extend(request.await?);
         }
     }
     Ok(found)
@@ -109,14 +78,6 @@ fn chunks(paths: &[String]) -> impl Iterator<Item = &[String]> {
         rest = others;
         (!chunk.is_empty()).then_some(chunk)
     })
-}
-
-fn absent<T>(answer: MultiReadResult) -> Result<Option<T>, Error> {
-    match answer {
-        MultiReadResult::Error { err: Error::NoNode } => Ok(None),
-        MultiReadResult::Error { err } => Err(err),
-        other => Err(Error::UnexpectedError(format!("an answer of another kind than asked for: {other:?}"))),
-    }
 }
 
 #[cfg(test)]

@@ -10,9 +10,11 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 use tracing::{info, warn};
-use zookeeper_client::{Client, Error, SessionState};
 
-use super::{Options, Shared};
+use super::{
+    Options, Shared,
+    client::{Client, Error, State},
+};
 use crate::store::Session;
 
 /// First pause between attempts to connect; doubles up to [`LONGEST_PAUSE`].
@@ -62,12 +64,12 @@ impl Task {
 
     /// Publishes a session's state until it ends.
     async fn follow(&self, client: Client, epoch: u64) {
-        let mut states = client.state_watcher();
-        let mut state = client.state();
+        let mut states = client.states();
+        let mut state = *states.borrow_and_update();
         self.client.send_replace(Some(client));
         let mut lost_at = None;
         while !state.is_terminated() {
-            if state == SessionState::SyncConnected {
+            if state == State::Connected {
                 if let Some(at) = lost_at.take() {
                     let gap: Duration = Instant::now() - at;
                     info!(
@@ -84,9 +86,9 @@ impl Task {
                 self.shared.set_trouble(format!("the connection to {} is lost", self.options.connect));
                 self.session.send_replace(Session::Suspended { epoch });
             }
-            state = states.changed().await;
+            state = next(&mut states).await;
         }
-        warn!("the ZooKeeper session has ended ({state}): opening a new one");
+        warn!("the ZooKeeper session has ended: opening a new one");
         self.shared.set_trouble(format!("the session with {} has ended", self.options.connect));
     }
 
@@ -113,33 +115,37 @@ impl Task {
 
     async fn attempt(&self) -> Result<Client, String> {
         let connect = &self.options.connect;
-        let connector =
-            Client::connector().with_session_timeout(self.options.session_timeout).with_fail_eagerly();
-        // The library bounds each server's attempt by two fifths of the session time-out; this is the safety net.
-        let within = self.options.session_timeout * 3;
-        match timeout(within, connector.connect(connect)).await {
-            Ok(Ok(client)) => Ok(client),
-            Ok(Err(Error::NoHosts)) => {
+        match Client::connect(connect, self.options.session_timeout).await {
+            Ok(client) => Ok(client),
+            Err(Error::NoHosts) => {
                 Err(format!("cannot connect to ZooKeeper: no server of {connect} answers"))
             }
-            Ok(Err(error)) => Err(format!("cannot connect to ZooKeeper at {connect}: {error}")),
-            Err(_) => Err(format!("cannot connect to ZooKeeper at {connect}: no answer within {within:?}")),
+            Err(error) => Err(format!("cannot connect to ZooKeeper at {connect}: {error}")),
         }
     }
 }
 
 /// Ends a session so that its ephemeral keys go at once.
 async fn end(client: Client) {
-    let mut states = client.state_watcher();
-    let mut state = client.state();
-    // The library closes the session when its last handle is gone; calls on their way have clones of it.
+    let mut states = client.states();
+    let mut state = *states.borrow_and_update();
+    // The session is closed when its last handle is gone; calls on their way have clones of it.
     drop(client);
     let closed = async {
         while !state.is_terminated() {
-            state = states.changed().await;
+            state = next(&mut states).await;
         }
     };
     if timeout(CLOSE_WITHIN, closed).await.is_err() {
         warn!("ZooKeeper did not confirm the end of the session: its ephemeral keys stay until it expires");
+    }
+}
+
+/// The session's next state.
+async fn next(states: &mut watch::Receiver<State>) -> State {
+    match states.changed().await {
+        Ok(()) => *states.borrow_and_update(),
+        // Its task has ended, and with it the session.
+        Err(_) => State::Closed,
     }
 }

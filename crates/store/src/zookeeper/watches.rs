@@ -1,8 +1,7 @@
 //! Watches that survive reconnections and sessions.
 //!
-//! Two reasons to set every watch anew after a reconnection and to report a `Resync` then: ZooKeeper does not report to
-//! recursive watches what happened meanwhile (ZOOKEEPER-4698), and `zookeeper-client` 0.11.2 does not restore them
-//! (`session/watch.rs`: `index.max(index)`). The watch is set first, then the store synchronised with the leader, then
+//! Every watch is set anew after a reconnection, and a `Resync` reported then: ZooKeeper does not report to recursive watches
+//! what happened meanwhile (ZOOKEEPER-4698). The watch is set first, then the store synchronised with the leader, then
 //! `Resync` sent: a listing made after it misses nothing.
 //!
 //! ```text
@@ -20,8 +19,8 @@ use tokio::{
     sync::{mpsc, oneshot, watch},
     time::{sleep, timeout},
 };
-use zookeeper_client::{AddWatchMode, Client, EventType, PersistentWatcher, SessionState};
 
+use super::client::{Client, Event, State};
 use crate::store::{Watch, WatchEvent};
 
 /// Pause before a watch that could not be set is tried again.
@@ -29,10 +28,12 @@ const RETRY: Duration = Duration::from_millis(200);
 /// How long a commit waits for forwarders. They only move messages; this is the safety net.
 const FLUSH_WITHIN: Duration = Duration::from_secs(1);
 
+/// What the client tells of a watch.
+type Events = mpsc::UnboundedReceiver<Event>;
 /// A request to forward all events that have arrived; answered by its drop.
 type Flush = oneshot::Sender<()>;
 
-/// The tasks that carry events from the library's watchers to ours.
+/// The tasks that carry events from the client's watches to ours.
 #[derive(Debug, Default)]
 pub(super) struct Forwarders {
     flush: Arc<Mutex<Vec<mpsc::UnboundedSender<Flush>>>>,
@@ -55,7 +56,7 @@ impl Forwarders {
         watch
     }
 
-    /// Returns when every event that the library has received is in its [`Watch`]. The library receives a transaction's
+    /// Returns when every event that the client has received is in its [`Watch`]. It receives a transaction's
     /// events before its answer, so after an answer this makes them visible.
     pub(super) async fn flush(&self) {
         let asked: Vec<oneshot::Receiver<()>> = {
@@ -118,41 +119,43 @@ impl Forwarder {
     }
 
     /// Sets the watch and synchronises; `None` if that did not succeed now.
-    async fn set(&mut self, client: &Client) -> Option<PersistentWatcher> {
+    async fn set(&mut self, client: &Client) -> Option<Events> {
         let path = self.path.clone();
         let within = self.within;
         self.meanwhile(async {
-            let set = client.watch(&path, AddWatchMode::PersistentRecursive);
-            let watcher = timeout(within, set).await.ok()?.ok()?;
+            let events = timeout(within, client.watch(&path)).await.ok()?.ok()?;
             timeout(within, client.sync("/")).await.ok()?.ok()?;
-            Some(watcher)
+            Some(events)
         })
         .await
     }
 
     /// Passes events on until the connection has come back or the session is over: then the watch must be set anew.
-    async fn pass_on(&mut self, mut watcher: PersistentWatcher) {
+    async fn pass_on(&mut self, mut events: Events) {
         let mut interrupted = false;
         loop {
             let event = tokio::select! {
                 // Events first: a flush is answered only when none is left.
                 biased;
-                event = watcher.changed() => event,
+                event = events.recv() => event,
                 Some(flush) = self.flush.recv() => {
                     drop(flush);
                     continue;
                 }
             };
-            if event.event_type != EventType::Session {
-                self.report(WatchEvent::Changed(event.path));
-                continue;
-            }
+            let state = match event {
+                Some(Event::Changed(path)) => {
+                    self.report(WatchEvent::Changed(path));
+                    continue;
+                }
+                Some(Event::Session(state)) => state,
+                None => State::Closed,
+            };
             if !interrupted {
                 self.report(WatchEvent::Interrupted);
                 interrupted = true;
             }
-            // A watcher must not be asked again after a terminal event.
-            if event.session_state.is_terminated() || event.session_state == SessionState::SyncConnected {
+            if state != State::Disconnected {
                 return;
             }
         }
