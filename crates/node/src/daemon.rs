@@ -11,7 +11,9 @@ use std::{io, sync::Arc, time::Duration};
 
 use pvc_config::Config;
 use pvc_core::model::{DaemonMode, DaemonState};
-use pvc_host::{hypervisor::Hypervisor, links::Links, machine::Machine, services::Services};
+use pvc_host::{
+    hypervisor::Hypervisor, links::Links, machine::Machine, services::Services, watchdog::Watchdog,
+};
 use pvc_store::{
     Store,
     mirror::Mirror,
@@ -31,6 +33,7 @@ use tracing::{debug, info, warn};
 use crate::{
     console::ConsoleLogs,
     keepalive::{Facts, Keepalive, Shown},
+    metrics::{Metrics, Sources},
     notify::Notify,
     ownership::{Ownership, OwnershipError},
     reconcile::{
@@ -39,6 +42,7 @@ use crate::{
         network::{self, NetworkError},
         primary::{self, Primary},
     },
+    selffence::{self, SelfFence},
     stop::Stop,
     units,
 };
@@ -48,6 +52,7 @@ const STOP_WITHIN: Duration = Duration::from_secs(6);
 /// … and the parts of it.
 const SAY_WITHIN: Duration = Duration::from_secs(1);
 const FINISH_WITHIN: Duration = Duration::from_secs(2);
+const DISARM_WITHIN: Duration = Duration::from_secs(1);
 const STEP_DOWN_WITHIN: Duration = Duration::from_secs(3);
 
 /// How long start-up waits for libvirt before it goes on without: a node must say that it lives even so.
@@ -66,10 +71,14 @@ pub struct Parts {
     pub links: Option<Arc<dyn Links>>,
     /// The machine's service units; `None`: they are not managed.
     pub services: Option<Arc<dyn Services>>,
+    /// What resets this machine if it loses the cluster; `None`: nothing does.
+    pub watchdog: Option<Arc<dyn Watchdog>>,
     /// The machine.
     pub machine: Arc<dyn Machine>,
     /// This process: no two daemons of one node may be the same.
     pub process: Owner,
+    /// Whom figures are told; `None`: nobody.
+    pub metrics: Option<Metrics>,
     /// The service manager.
     pub notify: Notify,
 }
@@ -143,8 +152,9 @@ pub async fn run(config: &Config, parts: Parts, mut stop: Stop) -> Result<(), Da
     if outcome.is_ok() {
         daemon.stop(&parts).await;
     } else {
-        // Whoever has our name now writes these keys: not a word more from us.
+        // Whoever has our name now writes these keys: not a word more from us. What guards this machine stays armed.
         drop(daemon.keepalive);
+        drop(daemon.self_fence);
         if let Some(primary) = daemon.primary {
             primary.abandon().await;
         }
@@ -161,6 +171,7 @@ pub async fn run(config: &Config, parts: Parts, mut stop: Stop) -> Result<(), Da
 struct Daemon {
     keepalive: Keepalive,
     flush: Flush,
+    self_fence: SelfFence,
     reconcilers: Option<Reconcilers>,
     /// On a coordinator.
     primary: Option<Primary>,
@@ -174,7 +185,7 @@ async fn start(config: &Config, parts: &Parts, ownership: &Ownership) -> Result<
     let machine = |doing| move |cause| DaemonError::Machine { doing, cause };
     let static_data = parts.machine.describe().map_err(machine("find out what this machine is"))?;
     info!("pvcd {} starts as {mode} {} on {static_data}", env!("CARGO_PKG_VERSION"), config.node);
-    let background = prepare_machine(config, parts).await?;
+    let mut background = prepare_machine(config, parts).await?;
     connect(config, parts).await;
 
     let tree = |doing| move |cause| DaemonError::Tree { doing, cause };
@@ -232,13 +243,26 @@ async fn start(config: &Config, parts: &Parts, ownership: &Ownership) -> Result<
             .then_some(Shown { cluster_details: config.logging.keepalive_cluster_details }),
         parts.notify.clone(),
     );
+    if let Some(metrics) = parts.metrics.clone() {
+        let sources =
+            Sources { me: config.node.clone(), store: Arc::clone(&parts.store), mirror: mirror.clone() };
+        background.spawn(async move { metrics.serve(sources).await });
+    }
+    let self_fence = SelfFence::start(selffence::Parts {
+        me: config.node.clone(),
+        store: Arc::clone(&parts.store),
+        mirror: mirror.clone(),
+        watchdog: parts.watchdog.clone(),
+        within: config.intervals.suicide_after(),
+        acknowledged: keepalive.acknowledged(),
+    });
     keepalive.declare(DaemonState::Run).await;
     let flush = start_flush(config, parts, mirror.clone(), reconcilers.as_ref());
     let primary = config.is_coordinator().then(|| start_primary(config, parts, mirror));
     info!("runs, {:.2} s after its start", began.elapsed().as_secs_f32());
     parts.notify.status("runs");
     parts.notify.ready();
-    Ok(Daemon { keepalive, flush, reconcilers, primary, _background: background })
+    Ok(Daemon { keepalive, flush, self_fence, reconcilers, primary, _background: background })
 }
 
 /// Networks first: without them neither ZooKeeper nor anybody else is reached. Then what this node's functions need.
@@ -309,6 +333,7 @@ impl Daemon {
         let end = Instant::now() + STOP_WITHIN;
         info!("stops; what runs here keeps running");
         let said = self.say(parts, DaemonState::Shutdown).await;
+        self.self_fence.disarm(DISARM_WITHIN).await;
         // The others take over while the rest is still being finished here.
         if let Some(primary) = self.primary {
             let _ = timeout_at(end - 2 * SAY_WITHIN, primary.stop(STEP_DOWN_WITHIN)).await;

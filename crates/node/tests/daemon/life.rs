@@ -65,6 +65,8 @@ impl Cluster {
             hypervisor: Some(hypervisor.clone() as Arc<dyn Hypervisor>),
             links: None,
             services: None,
+            watchdog: None,
+            metrics: None,
             machine: Arc::new(FakeMachine::default()),
             process,
             notify: Notify::default(),
