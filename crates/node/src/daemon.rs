@@ -12,7 +12,8 @@ use std::{io, sync::Arc, time::Duration};
 use pvc_config::Config;
 use pvc_core::model::{DaemonMode, DaemonState};
 use pvc_host::{
-    hypervisor::Hypervisor, links::Links, machine::Machine, services::Services, watchdog::Watchdog,
+    hypervisor::Hypervisor, links::Links, machine::Machine, power::Power, services::Services,
+    storage_fence::StorageFence, watchdog::Watchdog,
 };
 use pvc_store::{
     Store,
@@ -38,6 +39,7 @@ use crate::{
     ownership::{Ownership, OwnershipError},
     reconcile::{
         Peers, Reconcilers,
+        fence::{self, Fencing},
         flush::{self, Flush},
         network::{self, NetworkError},
         primary::{self, Primary},
@@ -71,6 +73,10 @@ pub struct Parts {
     pub links: Option<Arc<dyn Links>>,
     /// The machine's service units; `None`: they are not managed.
     pub services: Option<Arc<dyn Services>>,
+    /// The other machines' power.
+    pub power: Arc<dyn Power>,
+    /// The storage's side of a fence.
+    pub storage: Arc<dyn StorageFence>,
     /// What resets this machine if it loses the cluster; `None`: nothing does.
     pub watchdog: Option<Arc<dyn Watchdog>>,
     /// The machine.
@@ -154,11 +160,12 @@ pub async fn run(config: &Config, parts: Parts, mut stop: Stop) -> Result<(), Da
     } else {
         // Whoever has our name now writes these keys: not a word more from us. What guards this machine stays armed.
         drop(daemon.keepalive);
+        drop(daemon.fencing);
+        drop(daemon.flush);
         drop(daemon.self_fence);
         if let Some(primary) = daemon.primary {
             primary.abandon().await;
         }
-        drop(daemon.flush);
         if let Some(reconcilers) = daemon.reconcilers {
             reconcilers.stop(FINISH_WITHIN).await;
         }
@@ -175,6 +182,8 @@ struct Daemon {
     reconcilers: Option<Reconcilers>,
     /// On a coordinator.
     primary: Option<Primary>,
+    /// On a coordinator.
+    fencing: Option<Fencing>,
     /// What ends with the daemon, whatever it is doing then.
     _background: JoinSet<()>,
 }
@@ -258,11 +267,12 @@ async fn start(config: &Config, parts: &Parts, ownership: &Ownership) -> Result<
     });
     keepalive.declare(DaemonState::Run).await;
     let flush = start_flush(config, parts, mirror.clone(), reconcilers.as_ref());
+    let fencing = config.is_coordinator().then(|| start_fencing(config, parts, mirror.clone()));
     let primary = config.is_coordinator().then(|| start_primary(config, parts, mirror));
     info!("runs, {:.2} s after its start", began.elapsed().as_secs_f32());
     parts.notify.status("runs");
     parts.notify.ready();
-    Ok(Daemon { keepalive, flush, self_fence, reconcilers, primary, _background: background })
+    Ok(Daemon { keepalive, flush, self_fence, reconcilers, primary, fencing, _background: background })
 }
 
 /// Networks first: without them neither ZooKeeper nor anybody else is reached. Then what this node's functions need.
@@ -287,6 +297,19 @@ fn start_primary(config: &Config, parts: &Parts, mirror: Mirror) -> Primary {
         links: parts.links.clone(),
         floating: primary::floating(config),
         services: api.into_iter().map(|services| primary::Unit::api(Arc::clone(services))).collect(),
+    })
+}
+
+fn start_fencing(config: &Config, parts: &Parts, mirror: Mirror) -> Fencing {
+    Fencing::start(fence::Parts {
+        me: config.node.clone(),
+        store: Arc::clone(&parts.store),
+        mirror,
+        power: Arc::clone(&parts.power),
+        storage: Arc::clone(&parts.storage),
+        settings: fence::settings(config),
+        // The words are the same; the configuration has checked them.
+        selector: config.target_selector.as_str().parse().unwrap_or_default(),
     })
 }
 
@@ -333,12 +356,13 @@ impl Daemon {
         let end = Instant::now() + STOP_WITHIN;
         info!("stops; what runs here keeps running");
         let said = self.say(parts, DaemonState::Shutdown).await;
+        drop(self.fencing);
+        drop(self.flush);
         self.self_fence.disarm(DISARM_WITHIN).await;
         // The others take over while the rest is still being finished here.
         if let Some(primary) = self.primary {
             let _ = timeout_at(end - 2 * SAY_WITHIN, primary.stop(STEP_DOWN_WITHIN)).await;
         }
-        drop(self.flush);
         if let Some(reconcilers) = self.reconcilers {
             let _ = timeout_at(end - 2 * SAY_WITHIN, reconcilers.stop(FINISH_WITHIN)).await;
         }

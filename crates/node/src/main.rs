@@ -16,7 +16,9 @@ use pvc_host::{
     hypervisor::{Hypervisor, libvirt::LibvirtHypervisor},
     links::{Links, Netlink},
     machine::ThisMachine,
+    power::Ipmitool,
     services::{Services, Systemd},
+    storage_fence::NoStorage,
     watchdog::{Guard, MachineHardware, Watchdog},
 };
 use pvc_store::zookeeper::{Options, ZooKeeperStore};
@@ -137,6 +139,8 @@ async fn serve(config: &Config, log: Log) -> anyhow::Result<()> {
         hypervisor,
         links,
         services: Some(Systemd::system() as Arc<dyn Services>),
+        power: Arc::new(Ipmitool::new(config.ipmi.cipher_suite)),
+        storage: Arc::new(NoStorage),
         watchdog,
         machine: Arc::new(ThisMachine),
         process: this_process(host).context("cannot tell this process from others")?,
