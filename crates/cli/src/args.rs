@@ -186,7 +186,7 @@ pub(crate) enum Vm {
     Migrate(Migrate),
     /// Return a migrated VM to the node it came from.
     Unmigrate {
-        /// Also to a node that takes no VMs.
+        /// Also to a node that is still taking its own VMs back.
         #[arg(short, long)]
         force: bool,
         #[command(flatten)]
@@ -250,7 +250,7 @@ pub(crate) struct Migrate {
     /// How a node is chosen: least memory or vCPUs allocated, least load, fewest VMs [default: as pvcd.yaml says, else mem].
     #[arg(short, long, value_parser = selector, conflicts_with = "target")]
     pub(crate) selector: Option<Selector>,
-    /// Also if it was migrated before, and to a node that takes no VMs.
+    /// Also if it was migrated before, and to a node that is still taking its own VMs back.
     #[arg(short, long)]
     pub(crate) force: bool,
     #[command(flatten)]

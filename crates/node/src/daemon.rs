@@ -11,7 +11,10 @@ use std::{io, sync::Arc, time::Duration};
 
 use pvc_config::Config;
 use pvc_core::model::{DaemonMode, DaemonState};
-use pvc_host::{hypervisor::Hypervisor, links::Links, machine::Machine, services::Services};
+use pvc_host::{
+    hypervisor::Hypervisor, links::Links, machine::Machine, power::Power, services::Services,
+    storage_fence::StorageFence, watchdog::Watchdog,
+};
 use pvc_store::{
     Store,
     mirror::Mirror,
@@ -31,14 +34,17 @@ use tracing::{debug, info, warn};
 use crate::{
     console::ConsoleLogs,
     keepalive::{Facts, Keepalive, Shown},
+    metrics::{Metrics, Sources},
     notify::Notify,
     ownership::{Ownership, OwnershipError},
     reconcile::{
         Peers, Reconcilers,
+        fence::{self, Fencing},
         flush::{self, Flush},
         network::{self, NetworkError},
         primary::{self, Primary},
     },
+    selffence::{self, SelfFence},
     stop::Stop,
     units,
 };
@@ -48,6 +54,7 @@ const STOP_WITHIN: Duration = Duration::from_secs(6);
 /// … and the parts of it.
 const SAY_WITHIN: Duration = Duration::from_secs(1);
 const FINISH_WITHIN: Duration = Duration::from_secs(2);
+const DISARM_WITHIN: Duration = Duration::from_secs(1);
 const STEP_DOWN_WITHIN: Duration = Duration::from_secs(3);
 
 /// How long start-up waits for libvirt before it goes on without: a node must say that it lives even so.
@@ -66,10 +73,18 @@ pub struct Parts {
     pub links: Option<Arc<dyn Links>>,
     /// The machine's service units; `None`: they are not managed.
     pub services: Option<Arc<dyn Services>>,
+    /// The other machines' power.
+    pub power: Arc<dyn Power>,
+    /// The storage's side of a fence.
+    pub storage: Arc<dyn StorageFence>,
+    /// What resets this machine if it loses the cluster; `None`: nothing does.
+    pub watchdog: Option<Arc<dyn Watchdog>>,
     /// The machine.
     pub machine: Arc<dyn Machine>,
     /// This process: no two daemons of one node may be the same.
     pub process: Owner,
+    /// Whom figures are told; `None`: nobody.
+    pub metrics: Option<Metrics>,
     /// The service manager.
     pub notify: Notify,
 }
@@ -143,12 +158,14 @@ pub async fn run(config: &Config, parts: Parts, mut stop: Stop) -> Result<(), Da
     if outcome.is_ok() {
         daemon.stop(&parts).await;
     } else {
-        // Whoever has our name now writes these keys: not a word more from us.
+        // Whoever has our name now writes these keys: not a word more from us. What guards this machine stays armed.
         drop(daemon.keepalive);
+        drop(daemon.fencing);
+        drop(daemon.flush);
+        drop(daemon.self_fence);
         if let Some(primary) = daemon.primary {
             primary.abandon().await;
         }
-        drop(daemon.flush);
         if let Some(reconcilers) = daemon.reconcilers {
             reconcilers.stop(FINISH_WITHIN).await;
         }
@@ -161,9 +178,12 @@ pub async fn run(config: &Config, parts: Parts, mut stop: Stop) -> Result<(), Da
 struct Daemon {
     keepalive: Keepalive,
     flush: Flush,
+    self_fence: SelfFence,
     reconcilers: Option<Reconcilers>,
     /// On a coordinator.
     primary: Option<Primary>,
+    /// On a coordinator.
+    fencing: Option<Fencing>,
     /// What ends with the daemon, whatever it is doing then.
     _background: JoinSet<()>,
 }
@@ -174,7 +194,7 @@ async fn start(config: &Config, parts: &Parts, ownership: &Ownership) -> Result<
     let machine = |doing| move |cause| DaemonError::Machine { doing, cause };
     let static_data = parts.machine.describe().map_err(machine("find out what this machine is"))?;
     info!("pvcd {} starts as {mode} {} on {static_data}", env!("CARGO_PKG_VERSION"), config.node);
-    let background = prepare_machine(config, parts).await?;
+    let mut background = prepare_machine(config, parts).await?;
     connect(config, parts).await;
 
     let tree = |doing| move |cause| DaemonError::Tree { doing, cause };
@@ -232,13 +252,27 @@ async fn start(config: &Config, parts: &Parts, ownership: &Ownership) -> Result<
             .then_some(Shown { cluster_details: config.logging.keepalive_cluster_details }),
         parts.notify.clone(),
     );
+    if let Some(metrics) = parts.metrics.clone() {
+        let sources =
+            Sources { me: config.node.clone(), store: Arc::clone(&parts.store), mirror: mirror.clone() };
+        background.spawn(async move { metrics.serve(sources).await });
+    }
+    let self_fence = SelfFence::start(selffence::Parts {
+        me: config.node.clone(),
+        store: Arc::clone(&parts.store),
+        mirror: mirror.clone(),
+        watchdog: parts.watchdog.clone(),
+        within: config.intervals.suicide_after(),
+        acknowledged: keepalive.acknowledged(),
+    });
     keepalive.declare(DaemonState::Run).await;
     let flush = start_flush(config, parts, mirror.clone(), reconcilers.as_ref());
+    let fencing = config.is_coordinator().then(|| start_fencing(config, parts, mirror.clone()));
     let primary = config.is_coordinator().then(|| start_primary(config, parts, mirror));
     info!("runs, {:.2} s after its start", began.elapsed().as_secs_f32());
     parts.notify.status("runs");
     parts.notify.ready();
-    Ok(Daemon { keepalive, flush, reconcilers, primary, _background: background })
+    Ok(Daemon { keepalive, flush, self_fence, reconcilers, primary, fencing, _background: background })
 }
 
 /// Networks first: without them neither ZooKeeper nor anybody else is reached. Then what this node's functions need.
@@ -263,6 +297,19 @@ fn start_primary(config: &Config, parts: &Parts, mirror: Mirror) -> Primary {
         links: parts.links.clone(),
         floating: primary::floating(config),
         services: api.into_iter().map(|services| primary::Unit::api(Arc::clone(services))).collect(),
+    })
+}
+
+fn start_fencing(config: &Config, parts: &Parts, mirror: Mirror) -> Fencing {
+    Fencing::start(fence::Parts {
+        me: config.node.clone(),
+        store: Arc::clone(&parts.store),
+        mirror,
+        power: Arc::clone(&parts.power),
+        storage: Arc::clone(&parts.storage),
+        settings: fence::settings(config),
+        // The words are the same; the configuration has checked them.
+        selector: config.target_selector.as_str().parse().unwrap_or_default(),
     })
 }
 
@@ -309,11 +356,13 @@ impl Daemon {
         let end = Instant::now() + STOP_WITHIN;
         info!("stops; what runs here keeps running");
         let said = self.say(parts, DaemonState::Shutdown).await;
+        drop(self.fencing);
+        drop(self.flush);
+        self.self_fence.disarm(DISARM_WITHIN).await;
         // The others take over while the rest is still being finished here.
         if let Some(primary) = self.primary {
             let _ = timeout_at(end - 2 * SAY_WITHIN, primary.stop(STEP_DOWN_WITHIN)).await;
         }
-        drop(self.flush);
         if let Some(reconcilers) = self.reconcilers {
             let _ = timeout_at(end - 2 * SAY_WITHIN, reconcilers.stop(FINISH_WITHIN)).await;
         }

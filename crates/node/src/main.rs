@@ -16,13 +16,17 @@ use pvc_host::{
     hypervisor::{Hypervisor, libvirt::LibvirtHypervisor},
     links::{Links, Netlink},
     machine::ThisMachine,
+    power::Ipmitool,
     services::{Services, Systemd},
+    storage_fence::NoStorage,
+    watchdog::{Guard, MachineHardware, Watchdog},
 };
 use pvc_store::zookeeper::{Options, ZooKeeperStore};
 use pvcd::{
     Parts, Stop,
     args::Args,
     log::{FILE_NAME, Log, Settings, chain},
+    metrics::Metrics,
     notify::Notify,
     ownership::this_process,
     signals,
@@ -121,13 +125,26 @@ async fn serve(config: &Config, log: Log) -> anyhow::Result<()> {
     } else {
         None
     };
+    let watchdog = match config.intervals.suicide_after() {
+        Some(_) => {
+            let guard = Guard::start(MachineHardware::this())
+                .context("cannot start the thread that guards this machine")?;
+            Some(Arc::new(guard) as Arc<dyn Watchdog>)
+        }
+        None => None,
+    };
+    let metrics = config.metrics.map(Metrics::install).transpose().context("cannot record figures")?;
     let parts = Parts {
         store: ZooKeeperStore::start(store_options(config)),
         hypervisor,
         links,
         services: Some(Systemd::system() as Arc<dyn Services>),
+        power: Arc::new(Ipmitool::new(config.ipmi.cipher_suite)),
+        storage: Arc::new(NoStorage),
+        watchdog,
         machine: Arc::new(ThisMachine),
         process: this_process(host).context("cannot tell this process from others")?,
+        metrics,
         notify: Notify::systemd(),
     };
     pvcd::run(config, parts, stop).await.map_err(|error| anyhow::anyhow!("{}", chain(&error)))

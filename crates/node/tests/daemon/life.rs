@@ -9,6 +9,8 @@ use pvc_host::{
         fake::{FakeHypervisor, Reach},
     },
     machine::FakeMachine,
+    power::fake::FakePower,
+    storage_fence::NoStorage,
 };
 use pvc_store::{
     Op, Store as _, Transaction,
@@ -65,6 +67,10 @@ impl Cluster {
             hypervisor: Some(hypervisor.clone() as Arc<dyn Hypervisor>),
             links: None,
             services: None,
+            power: FakePower::new(),
+            storage: Arc::new(NoStorage),
+            watchdog: None,
+            metrics: None,
             machine: Arc::new(FakeMachine::default()),
             process,
             notify: Notify::default(),

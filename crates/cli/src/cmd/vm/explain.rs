@@ -170,7 +170,8 @@ fn people(facts: &Facts, colour: bool) -> String {
                 lines.push(("migration", vm.migration_method.to_string().into()));
             }
             if !vm.failed_reason.value.is_empty() {
-                lines.push(("failed because", Cell::new(&vm.failed_reason.value, Look::Bad)));
+                let word = if vm.state.value == VmState::Failed { "failed because" } else { "last trouble" };
+                lines.push((word, Cell::new(&vm.failed_reason.value, Look::Bad)));
             }
         }
         Entry::Bad(problems) => {

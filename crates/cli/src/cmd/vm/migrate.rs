@@ -147,7 +147,9 @@ fn judge(
     said: Option<String>,
 ) -> Result<Look<()>, Failure> {
     let failed = |what: String| Err(Failure::Failed(what));
-    let (node, reason) = (&vm.node.value, vm.failed_reason.value.trim_end_matches('.'));
+    let node = &vm.node.value;
+    let reason = vm.failed_reason.value.trim_end_matches('.');
+    let reason = reason.strip_prefix(&format!("not migrated to {to}: ")).unwrap_or(reason);
     match vm.state.value {
         VmState::Failed => failed(format!("VM {} failed: {reason}", vm.name)),
         VmState::Start | VmState::Migrate if node != to => {

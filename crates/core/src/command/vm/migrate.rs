@@ -8,7 +8,7 @@ mod tests;
 
 use super::{Accepted, Refusal, find, not_running, wish::being_deleted};
 use crate::{
-    model::{ClusterView, DaemonState, NodeName, Vm, VmChange, VmKey, VmSet, VmState},
+    model::{ClusterView, DaemonState, DomainState, NodeName, Vm, VmChange, VmKey, VmSet, VmState},
     plan::placement::{self, Rooms, Selector, Size, Unfit},
 };
 
@@ -26,7 +26,8 @@ pub enum Target<'a> {
 pub struct Migrate<'a> {
     /// Where to.
     pub target: Target<'a>,
-    /// Also if it was migrated before, and to a node that takes no VMs. Never without memory for it.
+    /// Also if it was migrated before, and to a node that is still taking its own VMs back. Never without memory for it, nor to a
+    /// flushed node: its source would not send it there.
     pub force: bool,
 }
 
@@ -212,17 +213,22 @@ impl Choice<'_> {
         };
         let unfit = match rooms.admits(&name, vm.id, self.size) {
             Ok(()) => return Ok((name, Vec::new())),
-            Err(Unfit::Domains(state)) if request.force => match rooms.has_memory(&name, vm.id, self.size) {
-                Ok(()) => {
-                    let note = format!("{name} takes no VMs by itself: it is in state {state}");
-                    return Ok((name, vec![note]));
+            Err(Unfit::Domains(DomainState::Unflush)) if request.force => {
+                match rooms.has_memory(&name, vm.id, self.size) {
+                    Ok(()) => {
+                        let note = format!("{name} is still taking its own VMs back");
+                        return Ok((name, vec![note]));
+                    }
+                    Err(unfit) => unfit,
                 }
-                Err(unfit) => unfit,
-            },
+            }
             Err(unfit) => unfit,
         };
         let todo = match unfit {
-            Unfit::Domains(_) => format!("`pvc node ready {name}` first, or use --force"),
+            Unfit::Domains(DomainState::Unflush) => {
+                "wait until it has its own VMs back, or use --force".to_owned()
+            }
+            Unfit::Domains(_) => format!("`pvc node ready {name}` first"),
             Unfit::Daemon(_) | Unfit::Silent => {
                 format!("`pvc node explain {name}` says what is wrong with it")
             }

@@ -21,6 +21,8 @@ use tokio::time::sleep;
 
 use super::*;
 
+mod whole;
+
 const MIGRATION: Duration = Duration::from_secs(2);
 const VM_MIB: u64 = 100;
 
@@ -47,6 +49,29 @@ fn xml(n: u8) -> String {
          <devices/></domain>",
         id(n)
     )
+}
+
+/// A node that works, takes VMs and has so much memory, as far as its keys say.
+async fn register(store: &MemoryStore, node: &NodeName, mem_total_mib: u64) {
+    let registration = Registration {
+        name: node.clone(),
+        mode: DaemonMode::Coordinator,
+        static_data: "8 6.1.0 GNU/Linux x86_64".parse::<StaticData>().unwrap(),
+        ipmi: Ipmi::default(),
+    };
+    schema::node::register(store, &registration).await.unwrap();
+    let report = NodeReport { mem_total_mib, ..NodeReport::default() };
+    let mut ready = schema::node::report(node, &report, None);
+    ready.ops.extend(schema::node::set_daemon_state(node, DaemonState::Run).ops);
+    ready.ops.extend(schema::node::set_domain_state(node, DomainState::Ready, None).ops);
+    store.commit(ready).await.unwrap();
+}
+
+/// Defines a VM on `a`.
+async fn define(store: &MemoryStore, n: u8) {
+    let name = format!("vm{n}").parse().unwrap();
+    let define = VmChange::Define { id: id(n), name, node: self::name("a"), xml: xml(n), rbd_images: vec![] };
+    schema::vm::apply(store, &define).await.unwrap();
 }
 
 /// Carries out what is wished of VMs.
@@ -127,24 +152,10 @@ impl World {
         let operator = tree.client();
         schema::root::init(&*operator).await.unwrap();
         for node in ["a", "b", "c"].map(name) {
-            let registration = Registration {
-                name: node.clone(),
-                mode: DaemonMode::Coordinator,
-                static_data: "8 6.1.0 GNU/Linux x86_64".parse::<StaticData>().unwrap(),
-                ipmi: Ipmi::default(),
-            };
-            schema::node::register(&*operator, &registration).await.unwrap();
-            let report = NodeReport { mem_total_mib: memory, ..NodeReport::default() };
-            let mut ready = schema::node::report(&node, &report, None);
-            ready.ops.extend(schema::node::set_daemon_state(&node, DaemonState::Run).ops);
-            ready.ops.extend(schema::node::set_domain_state(&node, DomainState::Ready, None).ops);
-            operator.commit(ready).await.unwrap();
+            register(&operator, &node, memory).await;
         }
         for n in 0..vms {
-            let name = format!("vm{n}").parse().unwrap();
-            let define =
-                VmChange::Define { id: id(n), name, node: self::name("a"), xml: xml(n), rbd_images: vec![] };
-            schema::vm::apply(&*operator, &define).await.unwrap();
+            define(&operator, n).await;
             let set = vec![VmSet::State(VmState::Start), VmSet::Claim(Claim::only(&self::name("a")))];
             schema::vm::apply(&*operator, &VmChange::Update { id: id(n), expect: vec![], set })
                 .await

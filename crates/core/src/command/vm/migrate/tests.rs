@@ -151,14 +151,18 @@ fn targets_that_would_not_do_are_refused() {
         assert_eq!(refused(kind, to("hv4")).kind, RefusalKind::NotFound);
         let flushed = refused(kind, to("hv2"));
         assert_eq!(flushed.why, "hv2 takes no VMs: it is in state flushed");
-        assert!(flushed.todo.contains("--force"), "{flushed}");
+        assert_eq!(flushed.todo, "`pvc node ready hv2` first");
+        assert_eq!(refused(kind, forced(to("hv2"))).why, flushed.why, "its source would not send it there");
         let full = "hv3 has 50 MiB of memory left, 100 MiB are needed";
         assert_eq!(refused(kind, to("hv3")).why, full);
         assert_eq!(refused(kind, forced(to("hv3"))).why, full, "never without memory");
         let none = refused(kind, anywhere());
         assert!(none.why.contains("hv2 takes no VMs") && none.why.contains(full), "{none}");
-        let pressed = ask(kind, &running(), forced(to("hv2")), &all).unwrap();
-        assert_eq!(pressed.accepted.notes, ["hv2 takes no VMs by itself: it is in state flushed"]);
+        let mut returning = all.clone();
+        returning[1].domain_state = field(DomainState::Unflush);
+        assert!(ask(kind, &running(), to("hv2"), &returning).unwrap_err().todo.contains("--force"));
+        let pressed = ask(kind, &running(), forced(to("hv2")), &returning).unwrap();
+        assert_eq!(pressed.accepted.notes, ["hv2 is still taking its own VMs back"]);
     }
     all[1].daemon_state = field(DaemonState::Stop);
     let stopped = ask(M, &running(), forced(to("hv2")), &all).unwrap_err();
