@@ -1,5 +1,5 @@
-use pvc_core::model::{DaemonState, FlushProgress, Stuck, VmSet};
-use pvc_store::schema::{fence as record, flush, maintenance, node as keys, owner};
+use pvc_core::model::{DaemonState, Entry, FlushProgress, RouterState, Stuck, VmSet};
+use pvc_store::schema::{fence as record, flush, maintenance, node as keys, owner, primary as holder};
 
 use super::*;
 use crate::{
@@ -92,6 +92,55 @@ async fn the_primary_is_wished_for_and_stepping_down_is_none() {
     assert_eq!(cluster.get("/primary_node").await.unwrap(), "hv2");
     node(&cluster, args::Node::Secondary(handover("hv2"))).await.unwrap();
     assert_eq!(cluster.get("/primary_node").await.unwrap(), "none");
+}
+
+#[tokio::test]
+async fn a_hand_over_is_done_when_the_new_primary_holds_the_addresses_and_says_so() {
+    let cluster = Cluster::with(&["hv1", "hv2"]).await;
+    let wait = std::time::Duration::from_secs(20);
+    let handover = |node: &str| Handover { wait, no_wait: false, node: node.into() };
+    let store = &*cluster.connection.store;
+    let taking = async {
+        let mut watch = pvc_store::Store::watch(&*cluster.client, "/primary_node");
+        while cluster.get("/primary_node").await.as_deref() != Some("hv2") {
+            watch.recv().await;
+        }
+        store.commit(holder::take(&name("hv2"), false)).await.unwrap();
+        store.commit(keys::set_router_state(&name("hv2"), RouterState::Primary)).await.unwrap();
+    };
+    let (said, ()) = tokio::join!(node(&cluster, args::Node::Primary(handover("hv2"))), taking);
+    assert_eq!(said.unwrap(), "hv2 is primary\n");
+
+    let electing = async {
+        let mut watch = pvc_store::Store::watch(&*cluster.client, "/primary_node");
+        while cluster.get("/primary_node").await.as_deref() != Some("none") {
+            watch.recv().await;
+        }
+        store.commit(holder::release(&name("hv2"))).await.unwrap();
+        store.commit(holder::take(&name("hv1"), false)).await.unwrap();
+    };
+    let (said, ()) = tokio::join!(node(&cluster, args::Node::Secondary(handover("hv2"))), electing);
+    assert_eq!(said.unwrap(), "hv2 is not primary\nnote: hv1 is primary now\n");
+}
+
+#[tokio::test]
+async fn a_fence_that_is_followed_ends_with_what_became_of_the_node() {
+    let cluster = Cluster::with(&["hv1", "hv2"]).await;
+    has_bmc(&cluster, "hv2").await;
+    let store = &*cluster.connection.store;
+    let followed = Death { yes: true, follow: follow("hv2", true) };
+    let fencing = async {
+        let mut watch = pvc_store::Store::watch(&*cluster.client, "/pvc/fence");
+        let fence = loop {
+            if let Some(Entry::Good(fence)) = record::read(store, &name("hv2")).await.unwrap() {
+                break fence;
+            }
+            watch.recv().await;
+        };
+        store.commit(record::finish(&fence)).await.unwrap();
+    };
+    let (said, ()) = tokio::join!(node(&cluster, args::Node::Fence(followed)), fencing);
+    assert_eq!(said.unwrap(), "hv2 is out of the cluster, its VMs were seen running elsewhere\n");
 }
 
 #[tokio::test]
