@@ -6,4 +6,5 @@
 mod announce;
 mod bridge;
 mod contract;
+mod moving;
 mod namespace;

@@ -16,41 +16,47 @@ pub(crate) fn alone(test: impl AsyncFnOnce() + Send) {
     });
 }
 
-/// A namespace beside, kept by a thread; commands are run in it.
+/// A namespace beside, kept by a thread that does what it is told.
 pub(crate) struct Beside {
-    commands: Option<mpsc::Sender<String>>,
-    answers: mpsc::Receiver<String>,
+    orders: Option<mpsc::Sender<Order>>,
     keeper: Option<thread::JoinHandle<()>>,
     /// To name the namespace to `ip link set … netns`.
     pub(crate) thread_id: i32,
 }
 
+type Order = Box<dyn FnOnce() + Send>;
+
 impl Beside {
     pub(crate) fn new() -> Self {
-        let (commands, orders) = mpsc::channel::<String>();
-        let (reply, answers) = mpsc::channel();
+        let (orders, todo) = mpsc::channel::<Order>();
         let (ready, thread_id) = mpsc::channel();
         let keeper = thread::spawn(move || {
             unshare(CloneFlags::CLONE_NEWNET).unwrap();
             ready.send(nix::unistd::gettid().as_raw()).unwrap();
-            for order in orders {
-                reply.send(run(&order)).unwrap();
-            }
+            todo.into_iter().for_each(|order| order());
         });
         let thread_id = thread_id.recv().unwrap();
-        Self { commands: Some(commands), answers, keeper: Some(keeper), thread_id }
+        Self { orders: Some(orders), keeper: Some(keeper), thread_id }
+    }
+
+    /// Runs something there. Threads that it starts stay there.
+    pub(crate) fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
+        let (reply, answer) = mpsc::channel();
+        let order: Order = Box::new(move || drop(reply.send(work())));
+        self.orders.as_ref().unwrap().send(order).unwrap();
+        answer.recv().expect("it panicked there")
     }
 
     /// Runs `ip …` there; its output.
     pub(crate) fn ip(&self, arguments: &str) -> String {
-        self.commands.as_ref().unwrap().send(arguments.to_owned()).unwrap();
-        self.answers.recv().unwrap()
+        let arguments = arguments.to_owned();
+        self.run(move || ip(&arguments))
     }
 }
 
 impl Drop for Beside {
     fn drop(&mut self) {
-        drop(self.commands.take());
+        drop(self.orders.take());
         if let Some(keeper) = self.keeper.take() {
             let _ = keeper.join();
         }
@@ -59,10 +65,6 @@ impl Drop for Beside {
 
 /// Runs `ip …` in this thread's namespace; its output.
 pub(crate) fn ip(arguments: &str) -> String {
-    run(arguments)
-}
-
-fn run(arguments: &str) -> String {
     #[allow(clippy::disallowed_methods, reason = "tests set up what the daemon never would")]
     let output = Command::new("ip").args(arguments.split(' ')).output().expect("these tests need iproute2");
     let error = String::from_utf8_lossy(&output.stderr);
