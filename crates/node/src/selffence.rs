@@ -56,6 +56,7 @@ impl SelfFence {
         let (stopping, asked) = watch::channel(false);
         let task = Task {
             views: parts.mirror.views(),
+            _mirror: parts.mirror,
             within: parts.within.filter(|_| parts.watchdog.is_some()),
             me: parts.me,
             store: parts.store,
@@ -93,6 +94,8 @@ struct Task {
     me: NodeName,
     store: Arc<dyn Store>,
     views: watch::Receiver<Arc<ClusterView>>,
+    /// It ends with its last clone.
+    _mirror: Mirror,
     watchdog: Option<Arc<dyn Watchdog>>,
     within: Option<Duration>,
     acknowledged: watch::Receiver<Option<Instant>>,

@@ -31,7 +31,7 @@ const AT_ONCE: usize = 4;
 const LIFE: Duration = Duration::from_secs(30);
 
 /// The pause before an address that is in use is tried again.
-const TRY_AGAIN: Duration = Duration::from_secs(10);
+const TRY_AGAIN: Duration = Duration::from_secs(2);
 
 /// How often samples are put into their buckets if nobody asks.
 const UPKEEP: Duration = Duration::from_mins(1);

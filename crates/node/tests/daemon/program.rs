@@ -2,6 +2,8 @@
 
 use std::{
     fs,
+    io::{Read as _, Write as _},
+    net::{SocketAddr, TcpListener, TcpStream},
     os::unix::net::UnixDatagram,
     path::Path,
     process::{Child, Command, ExitStatus, Output, Stdio},
@@ -39,6 +41,13 @@ impl Machine {
         command.env("PVCD_CONFIG_FILE", self.dir.path().join("pvcd.yaml"));
         command.env_remove("NOTIFY_SOCKET").stdin(Stdio::null());
         command
+    }
+
+    /// Has the daemon tell figures on that address.
+    fn tells_figures_on(&self, address: SocketAddr) {
+        let path = self.dir.path().join("pvcd.yaml");
+        let with = format!("      metrics:\n        listen: \"{address}\"\n      logging:\n");
+        fs::write(&path, fs::read_to_string(&path).unwrap().replace("      logging:\n", &with)).unwrap();
     }
 
     /// Starts the daemon, with a service manager that expects a sign of life every second.
@@ -153,6 +162,60 @@ fn the_service_manager_hears_of_start_life_and_stop() {
     let log = machine.log();
     assert_eq!(log.matches("could not be written").count(), 1, "an outage is said once:\n{log}");
     assert!(!log.contains("Passw0rd"));
+}
+
+/// The answer to one request, head and all.
+fn asked(address: SocketAddr, request: &str) -> String {
+    let mut stream = TcpStream::connect_timeout(&address, DEADLINE).unwrap();
+    stream.set_read_timeout(Some(DEADLINE)).unwrap();
+    write!(stream, "{request} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+#[test]
+fn figures_are_told_to_whoever_asks_on_loopback() {
+    let zookeeper = ZooKeeperProcess::start();
+    let machine = Machine::new(&zookeeper.connect_string());
+    // Somebody else has the address at first: the daemon runs without figures until it is free.
+    let other = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = other.local_addr().unwrap();
+    machine.tells_figures_on(address);
+    let daemon = machine.start();
+    daemon.until_notified("READY=1");
+    machine.until_logged("no figures for Prometheus until that is possible");
+    drop(other);
+    machine.until_logged("figures for Prometheus are told on");
+
+    let began = Instant::now();
+    let answer = loop {
+        let answer = asked(address, "GET /metrics");
+        // What was written a moment ago may not be in the mirror yet.
+        if answer.contains("\npvcd_cluster_nodes{state=\"run\"} 1\n") {
+            break answer;
+        }
+        assert!(began.elapsed() < DEADLINE, "{answer}");
+        thread::sleep(Duration::from_millis(20));
+    };
+    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+    assert!(answer.contains("content-type: text/plain; version=0.0.4"), "{answer}");
+    assert!(answer.contains("\npvcd_store_session{state=\"healthy\"} 1\n"), "{answer}");
+    assert!(answer.contains("# TYPE pvcd_keepalive_seconds histogram"), "{answer}");
+    let count = |answer: &str| -> u64 {
+        let line = answer.lines().find_map(|line| line.strip_prefix("pvcd_keepalive_seconds_count "));
+        line.unwrap_or_else(|| panic!("{answer}")).parse().unwrap()
+    };
+    let first = count(&answer);
+    while count(&asked(address, "GET /metrics")) <= first {
+        assert!(began.elapsed() < DEADLINE, "keepalives are not counted");
+        thread::sleep(Duration::from_millis(50));
+    }
+    assert!(asked(address, "GET /").starts_with("HTTP/1.1 404 "));
+    assert!(asked(address, "POST /metrics").starts_with("HTTP/1.1 405 "));
+    assert!(!answer.contains("Passw0rd"));
+    daemon.signal(Signal::TERM);
+    assert!(daemon.ends().0.success());
 }
 
 #[test]
