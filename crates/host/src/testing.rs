@@ -32,6 +32,11 @@ while read -r line; do eval "$line"; echo "done $?"; done
 const LIBVIRTD_CONF: &str = r#"
 unix_sock_dir = "/run/libvirt"
 auth_unix_rw = "none"
+listen_tls = 0
+listen_tcp = 1
+auth_tcp = "none"
+keepalive_interval = 2
+keepalive_count = 3
 log_outputs = "2:file:/var/log/libvirt/libvirtd.log"
 "#;
 
@@ -45,7 +50,12 @@ security_driver = "none"
 stdio_handler = "file"
 namespaces = []
 cgroup_controllers = []
+keepalive_interval = 2
+keepalive_count = 3
 "#;
+
+/// The addresses of two that are connected, of a network for examples.
+const ADDRESSES: [&str; 2] = ["192.0.2.1", "192.0.2.2"];
 
 /// A private libvirtd. Dropping it ends it and its guests, and removes its folder.
 pub struct LibvirtdProcess {
@@ -71,7 +81,7 @@ impl LibvirtdProcess {
             reason = "tests need a libvirtd; the daemon starts no programs here"
         )]
         let mut child = Command::new("/usr/bin/unshare")
-            .args(["--mount", "--net", "--pid", "--fork", "--kill-child=SIGKILL", "--mount-proc"])
+            .args(["--mount", "--net", "--uts", "--pid", "--fork", "--kill-child=SIGKILL", "--mount-proc"])
             .args(["/bin/bash", "-c", SUPERVISE, "libvirtd-supervisor"])
             .arg(&folder)
             .stdin(Stdio::piped())
@@ -81,13 +91,15 @@ impl LibvirtdProcess {
             return Err(io::Error::other("the supervisor has no pipes"));
         };
         let this = Self { folder, child, pipe: Mutex::new((stdin, BufReader::new(stdout))) };
+        // Two of the same name count as one host, between which nothing migrates.
+        this.tell(&format!("hostname node{number}"))?;
         this.launch()?;
         Ok(this)
     }
 
     /// What to give to `LibvirtHypervisor::start`, or `virsh -c`.
     pub fn uri(&self) -> String {
-        format!("qemu+unix:///system?socket={}", self.folder.join("run/libvirt-sock").display())
+        format!("qemu+unix:///system?socket={}", self.socket())
     }
 
     /// Where it keeps everything: `log/libvirtd.log`, `log/qemu/NAME.log` …
@@ -97,7 +109,9 @@ impl LibvirtdProcess {
 
     /// Starts libvirtd (again) and waits until its socket accepts.
     pub fn launch(&self) -> io::Result<()> {
-        self.tell("libvirtd --pid-file /run/libvirt/libvirtd.pid 0<&- >/dev/null 2>&1 & libvirtd=$!")?;
+        self.tell(
+            "libvirtd --listen --pid-file /run/libvirt/libvirtd.pid 0<&- >/dev/null 2>&1 & libvirtd=$!",
+        )?;
         let socket = self.folder.join("run/libvirt-sock");
         let deadline = Instant::now() + Duration::from_mins(1);
         while std::os::unix::net::UnixStream::connect(&socket).is_err() {
@@ -135,6 +149,35 @@ impl LibvirtdProcess {
         self.tell(&format!("virsh -q -c qemu:///system {command} >/dev/null"))
     }
 
+    /// Starts two that reach each other, and nobody else, by TCP; answers each with its address.
+    pub fn start_two() -> io::Result<[(Self, &'static str); 2]> {
+        let two = [Self::start()?, Self::start()?];
+        let [first, second] = two.each_ref().map(|one| one.child.id().to_string());
+        #[allow(clippy::disallowed_methods, reason = "tests need namespaces")]
+        let status = Command::new("/usr/bin/nsenter")
+            .args([&format!("--net=/proc/{first}/ns/net"), "ip", "link", "add", "pvc0", "type", "veth"])
+            .args(["peer", "name", "pvc0", "netns", &second])
+            .status()?;
+        if !status.success() {
+            return Err(io::Error::other("the private libvirtds could not be connected"));
+        }
+        for (one, address) in two.iter().zip(ADDRESSES) {
+            one.tell(&format!("ip address add {address}/24 dev pvc0 && ip link set pvc0 up"))?;
+        }
+        let [first, second] = two;
+        Ok([(first, ADDRESSES[0]), (second, ADDRESSES[1])])
+    }
+
+    /// Its socket, for peers on this machine.
+    pub fn socket(&self) -> String {
+        self.folder.join("run/libvirt-sock").display().to_string()
+    }
+
+    /// Limits how fast the domain called `name` migrates from here.
+    pub fn limit_migration(&self, name: &str, mib_s: u32) -> io::Result<()> {
+        self.tell(&format!("virsh -q migrate-setspeed {name} {mib_s} >/dev/null"))
+    }
+
     fn tell(&self, command: &str) -> io::Result<()> {
         let mut pipe = self.pipe.lock().unwrap_or_else(PoisonError::into_inner);
         writeln!(pipe.0, "{command}")?;
@@ -169,4 +212,16 @@ pub fn tiny_guest(id: pvc_core::model::VmId, name: &str) -> String {
 <os><type arch='x86_64' machine='pc'>hvm</type></os><features><acpi/></features>
 <devices><emulator>/usr/bin/qemu-system-x86_64</emulator><memballoon model='none'/></devices></domain>"
     )
+}
+
+/// As [`tiny_guest`], with `contents` in its memory, so that there is something to migrate.
+pub fn full_guest(id: pvc_core::model::VmId, name: &str, contents: &Path) -> String {
+    let load = format!("loader,file={},addr=0x100000,force-raw=on", contents.display());
+    tiny_guest(id, name)
+        .replace("<domain type='qemu'>", "<domain type='qemu' xmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0'>")
+        .replace("<memory unit='MiB'>16", "<memory unit='MiB'>48")
+        .replace(
+            "</domain>",
+            &format!("<qemu:commandline><qemu:arg value='-device'/><qemu:arg value='{load}'/></qemu:commandline></domain>"),
+        )
 }

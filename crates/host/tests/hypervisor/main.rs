@@ -7,4 +7,5 @@
 mod contract;
 mod fake;
 mod faults;
+mod migration;
 mod real;

@@ -114,12 +114,11 @@ impl VmReconciler {
             match self.attend(vm, &view).await {
                 Ok(true) => seen = watched,
                 Ok(false) if seen.elapsed() >= UNREPORTED => return,
-                Ok(false) => {}
                 Err(StepError::Failed(error)) => {
                     debug!(vm = %vm.name, %error, "could not look after its migration");
                     seen = watched;
                 }
-                Err(StepError::Conflict) => {}
+                Ok(false) | Err(StepError::Conflict) => {}
             }
         }
     }

@@ -94,7 +94,7 @@ impl World {
         let fabric = FakeFabric::new();
         for node in &nodes {
             fabric.join(&format!("{}.cluster", node.name), &node.hypervisor);
-            register(&*operator, &node.name).await;
+            register(&operator, &node.name).await;
         }
         let mut world = Self { operator, fabric, nodes: nodes.into(), _logs: logs };
         world.nodes.iter_mut().for_each(TestNode::start);

@@ -212,7 +212,7 @@ impl VmReconciler {
             vm,
             here,
             migration,
-            target: target.as_ref().map(|()| ()).map_err(String::as_str),
+            target: target.as_ref().copied().map_err(String::as_str),
             view_is_current: self.mirror.synced(),
             past: &past,
             now: self.now(),

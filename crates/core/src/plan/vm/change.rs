@@ -12,10 +12,9 @@ pub fn change(step: &Step, vm: &Vm, me: &NodeName) -> Option<VmChange> {
         Step::Adopt if vm.state.value == VmState::Restart => {
             update(&decided_from, vec![VmSet::Claim(Claim::only(me)), VmSet::State(VmState::Restart)])
         }
-        Step::Adopt => update(&[VmKey::Claim], vec![VmSet::Claim(Claim::only(me))]),
+        Step::Adopt | Step::TakeBack => update(&[VmKey::Claim], vec![VmSet::Claim(Claim::only(me))]),
         Step::Claim => update(&decided_from, vec![VmSet::Claim(Claim::only(me))]),
         Step::Share(to) => update(&decided_from, vec![VmSet::Claim(Claim::only(me).with(to))]),
-        Step::TakeBack => update(&[VmKey::Claim], vec![VmSet::Claim(Claim::only(me))]),
         Step::Release => update(&[VmKey::Claim], vec![VmSet::Claim(vm.claim.value.without(me))]),
         Step::Answer(answer) => {
             let released = || VmSet::Claim(vm.claim.value.without(me));

@@ -244,7 +244,7 @@ impl FakeHypervisor {
         }
         self.state().jobs.insert(id, job.clone());
         let run = Run { id, job, journey, source: self.state.clone(), target: other.state.clone() };
-        Ok(run.to_its_end())
+        Ok(run.finish())
     }
 
     fn journey(&self, id: VmId) -> Journey {
@@ -277,7 +277,7 @@ struct Run {
 }
 
 impl Run {
-    async fn to_its_end(self) -> Result<(), HypervisorError> {
+    async fn finish(self) -> Result<(), HypervisorError> {
         let lost = matches!(self.journey.outcome, Outcome::Lost);
         let (answer, answered) = tokio::sync::oneshot::channel();
         tokio::spawn(async move {

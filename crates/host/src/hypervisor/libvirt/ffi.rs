@@ -52,6 +52,7 @@ pub(super) const VIR_ERR_NO_CONNECT: c_int = 5;
 pub(super) const VIR_ERR_INVALID_CONN: c_int = 6;
 pub(super) const VIR_ERR_NO_DOMAIN: c_int = 42;
 pub(super) const VIR_ERR_OPERATION_INVALID: c_int = 55;
+pub(super) const VIR_ERR_OPERATION_UNSUPPORTED: c_int = 84;
 /// Errors that arise in the transport on our side, as opposed to answers of the daemon.
 pub(super) const VIR_FROM_RPC: c_int = 7;
 pub(super) const VIR_FROM_REMOTE: c_int = 13;

@@ -98,9 +98,9 @@ impl Fault {
         Self { code: ffi::VIR_ERR_NO_CONNECT, domain: ffi::VIR_FROM_RPC, message }
     }
 
-    /// What was asked for makes no sense for a domain in this state.
-    pub(super) fn is_invalid_operation(&self) -> bool {
-        self.code == ffi::VIR_ERR_OPERATION_INVALID
+    /// What was asked for makes no sense for a domain in this state: libvirt has said so in two ways over the years.
+    pub(super) fn is_out_of_place(&self) -> bool {
+        matches!(self.code, ffi::VIR_ERR_OPERATION_INVALID | ffi::VIR_ERR_OPERATION_UNSUPPORTED)
     }
 
     /// There is no such domain.

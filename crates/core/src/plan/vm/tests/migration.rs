@@ -241,7 +241,7 @@ fn a_migration_that_sends_nothing_or_all_of_it_too_often_is_aborted() {
     c.past.migrates(&c.vm, c.now);
     let Some(Migration::Leaving(progress)) = LEAVING else { panic!() };
     c.past.progressed(&c.vm, progress, c.now);
-    c.now = c.now + (STALLED - Duration::from_secs(1));
+    c.now = Moment(c.now.0 + STALLED) - Duration::from_secs(1);
     assert!(matches!(c.next(), Next::Wait(_)));
     c.now = c.now + Duration::from_secs(1);
     assert_eq!(c.next(), Next::Do(Step::AbortMigration), "{}", c.plan().why);

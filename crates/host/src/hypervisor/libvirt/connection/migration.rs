@@ -49,7 +49,7 @@ impl Domain<'_> {
         let (job, statistics) = match self.statistics(0) {
             Ok(answer) => answer,
             // Only the source of a migration has figures, and this is how libvirt says so.
-            Err(fault) if fault.is_invalid_operation() && self.is_held()? => {
+            Err(fault) if fault.is_out_of_place() && self.is_held()? => {
                 return Ok(Some(Migration::Arriving));
             }
             Err(fault) => return Err(fault),
