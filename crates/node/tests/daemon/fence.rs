@@ -1,0 +1,191 @@
+//! Whole daemons with whole VMs: a node dies, and the others notice, fence it, and run its VMs.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use pvc_core::model::{VmChange, VmId, VmSet, VmState};
+use pvc_host::{
+    hypervisor::{Hypervisor, fake::FakeHypervisor},
+    machine::FakeMachine,
+    power::fake::{Call, FakePower},
+    storage_fence::NoStorage,
+};
+use pvc_store::{
+    Op, Store as _, Transaction,
+    memory::{MemoryStore, MemoryTree},
+    schema::{self, owner::Owner},
+};
+use pvcd::{DaemonError, Parts, Stop, Stopper, notify::Notify, ownership};
+use tokio::{
+    task::JoinHandle,
+    time::{Instant, sleep},
+};
+
+use crate::support::{Sample, config};
+
+const NODES: [&str; 3] = ["node1", "node2", "node3"];
+const VMS: u8 = 6;
+
+struct Cluster {
+    tree: MemoryTree,
+    eye: Arc<MemoryStore>,
+    power: Arc<FakePower>,
+    nodes: BTreeMap<&'static str, Node>,
+    dir: tempfile::TempDir,
+}
+
+struct Node {
+    store: Arc<MemoryStore>,
+    hypervisor: Arc<FakeHypervisor>,
+    daemon: JoinHandle<Result<(), DaemonError>>,
+    stopper: Stopper,
+}
+
+fn id(n: u8) -> VmId {
+    format!("11111111-0000-4000-8000-0000000000{n:02x}").parse().unwrap()
+}
+
+fn bmc(node: &str) -> String {
+    format!("{node}-lom")
+}
+
+impl Cluster {
+    /// Three coordinators that take VMs.
+    async fn new() -> Self {
+        let tree = MemoryTree::new();
+        let mut cluster = Self {
+            eye: tree.client(),
+            tree,
+            power: FakePower::new(),
+            nodes: BTreeMap::new(),
+            dir: tempfile::tempdir().unwrap(),
+        };
+        for name in NODES {
+            let _life = cluster.power.add(&bmc(name), "admin", "Passw0rd");
+            let node = cluster.start(name);
+            cluster.nodes.insert(name, node);
+            cluster.until("it runs", 30, |c| c.get(&format!("/nodes/{name}/daemonstate")) == "run").await;
+            cluster.write(&format!("/nodes/{name}/domainstate"), "ready").await;
+        }
+        cluster
+    }
+
+    fn start(&self, name: &'static str) -> Node {
+        let sample = Sample { node: name, coordinator: name, hypervisor: true, keepalive_interval_s: 5 };
+        let config = config(self.dir.path(), &sample);
+        let (store, hypervisor) = (self.tree.client(), FakeHypervisor::new());
+        let parts = Parts {
+            store: store.clone(),
+            hypervisor: Some(hypervisor.clone() as Arc<dyn Hypervisor>),
+            links: None,
+            services: None,
+            power: self.power.clone(),
+            storage: Arc::new(NoStorage),
+            watchdog: None,
+            metrics: None,
+            machine: Arc::new(FakeMachine::default()),
+            process: Owner { boot: name.into(), ..ownership::this_process(name.into()).unwrap() },
+            notify: Notify::default(),
+        };
+        let (stopper, stop) = Stop::new();
+        let daemon = tokio::spawn(async move { pvcd::run(&config, parts, stop).await });
+        Node { store, hypervisor, daemon, stopper }
+    }
+
+    fn get(&self, path: &str) -> String {
+        let data = self.tree.dump().get(path).cloned().unwrap_or_default();
+        String::from_utf8(data).unwrap()
+    }
+
+    async fn write(&self, path: &str, text: &str) {
+        let op = Op::Set { path: path.into(), data: text.into(), version: None };
+        self.eye.commit(Transaction { ops: vec![op] }).await.unwrap();
+    }
+
+    async fn until(&self, what: &str, within_s: u64, done: impl Fn(&Self) -> bool) {
+        let deadline = Instant::now() + Duration::from_secs(within_s);
+        while !done(self) {
+            assert!(Instant::now() < deadline, "not within {within_s} s: {what}");
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    async fn run_vms_on(&self, node: &str) {
+        for n in 1..=VMS {
+            let xml = format!(
+                "<domain type='qemu'><name>vm{n}</name><uuid>{}</uuid><memory unit='GiB'>1</memory><vcpu>1</vcpu>\
+                 <os><type>hvm</type></os><devices/></domain>",
+                id(n)
+            );
+            let (name, node) = (format!("vm{n}").parse().unwrap(), node.parse().unwrap());
+            let define = VmChange::Define { id: id(n), name, node, xml, rbd_images: vec![] };
+            schema::vm::apply(&*self.eye, &define).await.unwrap();
+            let set = vec![VmSet::State(VmState::Start)];
+            let start = VmChange::Update { id: id(n), expect: vec![], set };
+            schema::vm::apply(&*self.eye, &start).await.unwrap();
+        }
+        self.until("its VMs run", 30, |c| (1..=VMS).all(|n| c.runs(node, n))).await;
+    }
+
+    fn runs(&self, node: &str, n: u8) -> bool {
+        self.nodes[node].hypervisor.running().contains(&id(n))
+    }
+
+    /// As if its plug were pulled.
+    fn kill(&self, node: &str) {
+        let killed = &self.nodes[node];
+        killed.daemon.abort();
+        killed.store.suspend();
+        killed.store.expire();
+        self.power.plug(&bmc(node), false);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_vms_of_a_killed_node_run_on_the_others_within_31_s_by_the_default_timing() {
+    let cluster = Cluster::new().await;
+    cluster.run_vms_on("node3").await;
+    // Between two keepalives, wherever that is.
+    sleep(Duration::from_millis(12_345)).await;
+    cluster.kill("node3");
+    let killed = Instant::now();
+    let elsewhere = |c: &Cluster, n| usize::from(c.runs("node1", n)) + usize::from(c.runs("node2", n));
+    cluster.until("they run elsewhere", 60, |c| (1..=VMS).all(|n| elsewhere(c, n) == 1)).await;
+    let took = killed.elapsed();
+    assert!(took < Duration::from_secs(31), "took {took:?}");
+    assert!(took > Duration::from_secs(24), "a node is given its six keepalives: {took:?}");
+    cluster.until("the fence is over", 60, |c| !c.tree.dump().contains_key("/pvc/fence/node3")).await;
+    assert_eq!(cluster.get("/nodes/node3/daemonstate"), "dead");
+    assert_eq!(cluster.get("/nodes/node3/domainstate"), "flushed");
+    assert!(!cluster.power.calls(&bmc("node3")).contains(&Call::Off), "it was off already");
+    let shared = (1..=VMS).filter(|n| cluster.runs("node1", *n)).count();
+    assert_eq!(shared, usize::from(VMS) / 2, "the others share them");
+    for other in ["node1", "node2"] {
+        assert!(cluster.power.calls(&bmc(other)).is_empty(), "{other} was touched");
+        assert_eq!(cluster.get(&format!("/nodes/{other}/daemonstate")), "run");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_daemon_that_stops_in_order_is_not_fenced_and_its_guests_stay() {
+    let cluster = Cluster::new().await;
+    cluster.run_vms_on("node3").await;
+    cluster.nodes["node3"].stopper.stop();
+    sleep(Duration::from_mins(10)).await;
+    assert_eq!(cluster.get("/nodes/node3/daemonstate"), "stop");
+    assert!(cluster.power.calls(&bmc("node3")).is_empty());
+    assert!((1..=VMS).all(|n| cluster.runs("node3", n)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn in_maintenance_nobody_is_fenced_and_afterwards_who_is_still_silent_is() {
+    let cluster = Cluster::new().await;
+    cluster.run_vms_on("node3").await;
+    schema::maintenance::set(&*cluster.eye, true).await.unwrap();
+    cluster.kill("node3");
+    sleep(Duration::from_mins(10)).await;
+    assert!(cluster.power.calls(&bmc("node3")).is_empty());
+    schema::maintenance::set(&*cluster.eye, false).await.unwrap();
+    cluster
+        .until("they run elsewhere", 10, |c| (1..=VMS).all(|n| c.runs("node1", n) || c.runs("node2", n)))
+        .await;
+}
