@@ -8,7 +8,10 @@ use std::{
     time::Duration,
 };
 
-use pvc_core::{model::name::NodeName, plan::placement::Selector};
+use pvc_core::{
+    model::name::NodeName,
+    plan::{flush::Limits, placement::Selector},
+};
 
 use crate::{
     coordinators::Coordinator,
@@ -39,6 +42,8 @@ pub struct Config {
     pub ipmi: Ipmi,
     /// `system.migration.target_selector`.
     pub target_selector: Selector,
+    /// `system.migration.outgoing_limit` and `incoming_limit`: migrations at once when a node is emptied or filled.
+    pub limits: Limits,
     /// `system.configuration.directories`, absolute all of them.
     pub directories: Directories,
     /// `system.configuration.logging`.

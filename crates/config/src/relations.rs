@@ -35,6 +35,7 @@ pub(crate) fn settle(walk: &mut Walk<'_>, draft: Draft) -> Result<Config, Told> 
         fencing: fencing?,
         ipmi: system.ipmi?,
         target_selector: system.target_selector?.value,
+        limits: system.limits?,
         directories: directories()?,
         logging: system.logging?,
         metrics: system.metrics?,

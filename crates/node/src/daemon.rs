@@ -320,8 +320,8 @@ fn start_flush(config: &Config, parts: &Parts, mirror: Mirror, reconcilers: Opti
         store: Arc::clone(&parts.store),
         mirror,
         active: reconcilers.map(Reconcilers::active),
-        // The words are the same; the configuration has checked them.
-        selector: config.target_selector.as_str().parse().unwrap_or_default(),
+        selector: config.target_selector,
+        limits: config.limits,
         keepalive: config.intervals.keepalive(),
     })
 }

@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, path::PathBuf};
 
-use pvc_core::plan::placement::Selector;
+use pvc_core::plan::{flush::Limits, placement::Selector};
 
 use super::network::{self, DraftInterface, DraftPerNetwork};
 use crate::{
@@ -17,6 +17,8 @@ use crate::{
 const KEEPALIVE_S: std::ops::RangeInclusive<u32> = 1..=3600;
 /// Bounds of the counts of intervals.
 const INTERVALS: std::ops::RangeInclusive<u32> = 0..=10_000;
+/// More at once only makes each slower, and each guest's memory is sent over more often.
+const MIGRATIONS: std::ops::RangeInclusive<u32> = 1..=32;
 /// No console log of more lines fits in a ZooKeeper key.
 const CONSOLE_LOG_LINES: std::ops::RangeInclusive<u32> = 0..=1_000_000;
 /// The numbers that IPMI 2.0 gives to cipher suites (table 22-20), without 0, which is no protection at all.
@@ -36,6 +38,7 @@ pub(crate) struct DraftSystem {
     pub(crate) failed_fence: Read<FenceAction>,
     pub(crate) ipmi: Result<Ipmi, Told>,
     pub(crate) target_selector: Read<Selector>,
+    pub(crate) limits: Result<Limits, Told>,
     /// In the order of the manual: dynamic, log, console log.
     pub(crate) directories: [Read<PathBuf>; 3],
     pub(crate) logging: Result<Logging, Told>,
@@ -65,9 +68,13 @@ pub(super) fn system(
         }
         Err(told) => (Err(told), Err(told), Err(told)),
     };
-    let target_selector = walk
-        .section(&system, "migration", settings::MIGRATION)
-        .and_then(|migration| walk.required(&migration, "target_selector", &kind::word(TARGET_SELECTORS)));
+    let (target_selector, limits) = match walk.section(&system, "migration", settings::MIGRATION) {
+        Ok(migration) => (
+            walk.required(&migration, "target_selector", &kind::word(TARGET_SELECTORS)),
+            limits(walk, &migration),
+        ),
+        Err(told) => (Err(told), Err(told)),
+    };
     let (directories, logging, metrics, interfaces) =
         match walk.section(&system, "configuration", settings::CONFIGURATION) {
             Ok(configuration) => (
@@ -84,6 +91,7 @@ pub(super) fn system(
         failed_fence,
         ipmi,
         target_selector,
+        limits,
         directories,
         logging,
         metrics,
@@ -177,6 +185,17 @@ fn directories(walk: &mut Walk<'_>, configuration: &Section) -> [Read<PathBuf>; 
             .map(|name| walk.required(&section, name, &kind::directory())),
         Err(told) => [Err(told), Err(told), Err(told)],
     }
+}
+
+fn limits(walk: &mut Walk<'_>, migration: &Section) -> Result<Limits, Told> {
+    let mut limit = |name, default: usize| -> Result<usize, Told> {
+        let found = walk.optional(migration, name, &kind::whole(MIGRATIONS, " of migrations at once"))?;
+        Ok(found.map_or(default, |found| usize::try_from(found.value).unwrap_or(default)))
+    };
+    let usual = Limits::default();
+    let outgoing = limit("outgoing_limit", usual.outgoing);
+    let incoming = limit("incoming_limit", usual.incoming);
+    Ok(Limits { outgoing: outgoing?, incoming: incoming? })
 }
 
 fn metrics(walk: &mut Walk<'_>, configuration: &Section) -> Result<Option<SocketAddr>, Told> {

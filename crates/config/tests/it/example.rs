@@ -4,7 +4,7 @@ use std::{net::Ipv4Addr, path::Path, time::Duration};
 
 use crate::common::{EXAMPLE, edit, edited, interface};
 use pvc_config::{Config, FenceAction, check};
-use pvc_core::plan::placement::Selector;
+use pvc_core::plan::{flush::Limits, placement::Selector};
 
 fn accepted(text: &str) -> Config {
     let report = check(text, "pvcd.yaml");
@@ -80,6 +80,20 @@ fn metrics_are_told_on_a_loopback_address_if_one_is_given() {
             &format!("      metrics:\n        listen: {listen}\n      logging:\n"),
         );
         assert_eq!(accepted(&with).metrics, address.map(|a| a.parse().expect("an address")), "{listen:?}");
+    }
+}
+
+#[test]
+fn migrations_at_once_are_two_each_way_unless_the_file_says_otherwise() {
+    let with = |limits: &str| {
+        edited("      target_selector: mem\n", &format!("      target_selector: mem\n{limits}"))
+    };
+    assert_eq!(accepted(EXAMPLE).limits, Limits { outgoing: 2, incoming: 2 });
+    let both = with("      outgoing_limit: 8\n      incoming_limit: 4\n");
+    assert_eq!(accepted(&both).limits, Limits { outgoing: 8, incoming: 4 });
+    for wrong in ["0", "33", "many"] {
+        let report = check(&with(&format!("      incoming_limit: {wrong}\n")), "pvcd.yaml");
+        assert!(report.config.is_none(), "{wrong}");
     }
 }
 

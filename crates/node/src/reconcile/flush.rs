@@ -58,6 +58,8 @@ pub struct Parts {
     pub active: Option<watch::Receiver<Active>>,
     /// The configured `target_selector`.
     pub selector: Selector,
+    /// How many migrations go on at once.
+    pub limits: Limits,
     /// How often each node says that it lives.
     pub keepalive: Duration,
 }
@@ -210,7 +212,7 @@ impl State {
             sizes: &sizes,
             silent: &silent,
             selector: self.parts.selector,
-            limits: Limits::default(),
+            limits: self.parts.limits,
             past: &self.past,
             now: self.now(),
         }))

@@ -180,6 +180,7 @@ impl World {
             mirror: Mirror::start(store.clone()),
             active: None,
             selector: Selector::Mem,
+            limits: Limits::default(),
             keepalive: self.keepalive,
         }));
     }

@@ -84,6 +84,7 @@ impl Whole {
             mirror,
             active: Some(reconcilers.active()),
             selector: Selector::Vms,
+            limits: Limits::default(),
             keepalive: Duration::from_hours(1),
         });
         node.daemon = Some((reconcilers, flush));
