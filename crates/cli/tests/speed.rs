@@ -1,17 +1,17 @@
-//! How long `pvc vm list` takes with many VMs. The figure that counts is of a release build; see docs/benchmarks.md.
+//! How long lists, the status and a placement take with many VMs. The figure that counts is of a release build; see docs/benchmarks.md.
 
 mod support;
 
 use std::{fmt::Write as _, time::Instant};
 
-use pvc_core::model::VmChange;
-use pvc_store::schema::vm;
+use pvc_core::model::{Entry, NodeReport, VmChange, VmKey, VmSet, VmState};
+use pvc_store::schema::{node, vm};
 use support::{Cluster, definition, id};
 
 const VMS: u16 = 1000;
 
-#[test]
-fn a_thousand_vms_are_listed_fast() {
+/// A thousand VMs that are off.
+fn cluster() -> Cluster {
     let cluster = Cluster::with_nodes(&["hv1", "hv2", "hv3"]);
     for number in 0..VMS {
         let name = format!("vm{number:04}");
@@ -29,6 +29,17 @@ fn a_thousand_vms_are_listed_fast() {
         };
         cluster.runtime.block_on(vm::apply(&*cluster.store, &change)).unwrap();
     }
+    cluster
+}
+
+#[test]
+fn a_thousand_vms_are_listed_surveyed_and_placed_fast() {
+    let cluster = cluster();
+    lists(&cluster);
+    status_and_placement(&cluster);
+}
+
+fn lists(cluster: &Cluster) {
     for args in [&["vm", "list"][..], &["vm", "list", "--long"], &["vm", "list", "--format", "json"]] {
         let mut times: Vec<_> = (0..5)
             .map(|_| {
@@ -46,4 +57,38 @@ fn a_thousand_vms_are_listed_fast() {
             times[2]
         );
     }
+}
+
+/// With all of them running.
+fn status_and_placement(cluster: &Cluster) {
+    let room = NodeReport { mem_total_mib: 1_000_000, ..NodeReport::default() };
+    cluster.ready(&["hv1", "hv2", "hv3"]);
+    cluster.runtime.block_on(async {
+        let store = &*cluster.store;
+        for number in 0..VMS {
+            let Some(Entry::Good(vm)) = vm::read(store, id(number)).await.unwrap() else { panic!() };
+            let claim = VmSet::Claim("hv1".parse().unwrap());
+            let start = VmChange::update(&vm, &[VmKey::State], vec![VmSet::State(VmState::Start), claim]);
+            vm::apply(store, &start).await.unwrap();
+        }
+        let running = NodeReport { running: (0..VMS).map(id).collect(), ..room.clone() };
+        for (name, report) in [("hv1", &running), ("hv2", &room), ("hv3", &room)] {
+            store.commit(node::report(&name.parse().unwrap(), report, None)).await.unwrap();
+        }
+    });
+    let began = Instant::now();
+    let text = cluster.ok(&["status"]);
+    eprintln!("status: {:?}", began.elapsed());
+    assert!(text.contains("1000 of 1000 run as asked"), "{text}");
+    // Placing counts what is spoken for: it reads a thousand definitions.
+    let mut times: Vec<_> = (0..3)
+        .map(|number| {
+            let began = Instant::now();
+            cluster.ok(&["vm", "migrate", "--no-wait", &format!("vm000{number}")]);
+            began.elapsed()
+        })
+        .collect();
+    times.sort();
+    eprintln!("vm migrate: median {:?}, best {:?}, worst {:?}", times[1], times[0], times[2]);
+    assert!(times[1].as_secs() < 30, "slow even for an unoptimised build: {:?}", times[1]);
 }
