@@ -33,7 +33,9 @@ impl Beside {
         let keeper = thread::spawn(move || {
             unshare(CloneFlags::CLONE_NEWNET).unwrap();
             ready.send(nix::unistd::gettid().as_raw()).unwrap();
-            todo.into_iter().for_each(|order| order());
+            for order in todo {
+                order();
+            }
         });
         let thread_id = thread_id.recv().unwrap();
         Self { orders: Some(orders), keeper: Some(keeper), thread_id }

@@ -362,7 +362,8 @@ impl Reconciler {
                 info!("primary: this node has stepped down: {why}");
             }
             Step::Discharge(node) => {
-                self.commit(primary::release(node)).await?;
+                let Some(dead) = view.node(node) else { return Err(StepError::Conflict) };
+                self.commit(primary::discharge(dead)).await?;
                 info!("primary: {node} is discharged: {why}");
             }
             Step::Answer => {

@@ -5,10 +5,10 @@
 //! and vanish together, so a release can be checked to remove this node's own tenure and never that of a successor who
 //! took over when a session had ended unnoticed.
 
-use pvc_core::model::{Explanation, Field, NodeName, Problem, RouterState};
+use pvc_core::model::{Explanation, Field, Node, NodeName, Problem, RouterState};
 
 use super::{node, root};
-use crate::{CommitError, CreateMode, Op, Store, StoreError, Transaction, Value};
+use crate::{Check, CommitError, CreateMode, Op, Store, StoreError, Transaction, Value};
 
 /// Who holds the floating addresses and what goes with them; absent: nobody.
 pub const HOLDER: &str = "/pvc/primary";
@@ -50,6 +50,16 @@ pub fn release(holder: &NodeName) -> Transaction {
     txn.delete(guard(holder), None);
     txn.delete(HOLDER, None);
     txn.ops.extend(node::set_router_state(holder, RouterState::Secondary).ops);
+    txn
+}
+
+/// Ends the tenure of a node that is proven dead. Conflicts, too, if its `daemonstate` has been written since it was read: it has
+/// come back, and what it holds now is another life's.
+pub fn discharge(dead: &Node) -> Transaction {
+    let mut txn = Transaction::default();
+    let seen = dead.daemon_state.version.map_or(Check::Exists, Check::Version);
+    txn.check(format!("{}/daemonstate", node::path(&dead.name)), seen);
+    txn.ops.extend(release(&dead.name).ops);
     txn
 }
 

@@ -314,7 +314,10 @@ impl World {
                 possible
             }
             Step::Discharge(dead) => {
-                let possible = holder.is_some_and(|h| self.machines[h].name == *dead);
+                let possible = holder.is_some_and(|h| {
+                    // The transaction checks that it has not come back.
+                    self.machines[h].name == *dead && self.machines[h].daemon_state == DaemonState::Dead
+                });
                 if possible {
                     self.holder = None;
                     self.zxid += 1;
