@@ -28,6 +28,9 @@ use crate::{console::ConsoleLogs, metrics};
 /// So many guests are started at once; more only makes each slower.
 const STARTS_AT_ONCE: usize = 4;
 
+/// So many guests leave at once; more only makes each change more memory before it has gone.
+const MIGRATIONS_AT_ONCE: usize = 4;
+
 /// More steps than any plan needs: if one round takes more, something disagrees with itself and is left for a second.
 const STEPS_A_ROUND: usize = 16;
 
@@ -48,6 +51,7 @@ pub(super) struct VmReconciler {
     explanations: Explanations,
     memory: Mutex<HashMap<VmId, Memory>>,
     starts: Semaphore,
+    migrations: Arc<Semaphore>,
     origin: Instant,
 }
 
@@ -103,6 +107,7 @@ impl VmReconciler {
             peers,
             memory: Mutex::default(),
             starts: Semaphore::new(STARTS_AT_ONCE),
+            migrations: Arc::new(Semaphore::new(MIGRATIONS_AT_ONCE)),
             origin: Instant::now(),
         }
     }
@@ -125,6 +130,8 @@ impl VmReconciler {
 
     /// Brings one VM as far as it goes now; answers when to look again at the latest.
     pub(super) async fn reconcile(&self, id: VmId) -> Option<Instant> {
+        // A migration's turn lasts from before the claim is shared until it is over.
+        let mut turn = None;
         for _ in 0..STEPS_A_ROUND {
             let (view, next) = match self.observe(id).await {
                 Ok(observed) => observed,
@@ -142,6 +149,16 @@ impl VmReconciler {
                 }
                 Next::Do(step) => {
                     let vm = view.vm(id)?;
+                    if matches!(step, Step::Share(_)) && turn.is_none() {
+                        turn = Arc::clone(&self.migrations).try_acquire_owned().ok();
+                        if turn.is_none() {
+                            let why = format!(
+                                "{MIGRATIONS_AT_ONCE} others migrate from here; it is not its turn yet"
+                            );
+                            self.explain(id, &view, "waiting", why).await;
+                            return Some(Instant::now() + FIRST_RETRY);
+                        }
+                    }
                     match self.apply(&step, vm, &next.why).await {
                         Ok(()) => self.succeeded(id),
                         Err(error) => return self.failed(id, &next.why, error).await,

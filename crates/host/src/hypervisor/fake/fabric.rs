@@ -256,7 +256,9 @@ impl FakeHypervisor {
         self.set_reach(Reach::Down);
         let mut state = self.state();
         let ids: Vec<VmId> = state.active.keys().copied().collect();
-        ids.into_iter().for_each(|id| state.remove(id));
+        for id in ids {
+            state.remove(id);
+        }
     }
 
     /// What executes here: not what is held by a migration. Not a call.
