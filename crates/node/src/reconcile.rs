@@ -12,9 +12,9 @@ mod explain;
 pub mod fence;
 pub mod flush;
 mod inventory;
+mod migration;
 pub mod network;
 pub mod primary;
-mod migration;
 #[cfg(test)]
 mod tests;
 mod vm;
