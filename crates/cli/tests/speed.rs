@@ -1,4 +1,7 @@
-//! How long lists, the status and a placement take with many VMs. The figure that counts is of a release build; see docs/benchmarks.md.
+//! What lists, the status and a placement cost with many VMs: requests are counted, times only printed (docs/benchmarks.md has a
+//! release build's).
+
+#![allow(clippy::unwrap_used, reason = "tests")]
 
 mod support;
 
@@ -33,7 +36,7 @@ fn cluster() -> Cluster {
 }
 
 #[test]
-fn a_thousand_vms_are_listed_surveyed_and_placed_fast() {
+fn a_thousand_vms_are_listed_surveyed_and_placed_in_a_few_requests() {
     let cluster = cluster();
     lists(&cluster);
     status_and_placement(&cluster);
@@ -41,6 +44,7 @@ fn a_thousand_vms_are_listed_surveyed_and_placed_fast() {
 
 fn lists(cluster: &Cluster) {
     for args in [&["vm", "list"][..], &["vm", "list", "--long"], &["vm", "list", "--format", "json"]] {
+        let before = cluster.packets();
         let mut times: Vec<_> = (0..5)
             .map(|_| {
                 let began = Instant::now();
@@ -51,11 +55,8 @@ fn lists(cluster: &Cluster) {
             .collect();
         times.sort();
         eprintln!("{args:?}: median {:?}, best {:?}, worst {:?}", times[2], times[0], times[4]);
-        assert!(
-            times[2].as_secs_f32() < 4.4 / 2.0,
-            "slower than half of what 0.5 took, even unoptimised: {:?}",
-            times[2]
-        );
+        let requests = (cluster.packets() - before) / 5;
+        assert!(requests <= 40, "{args:?} took {requests} requests for {VMS} VMs");
     }
 }
 
@@ -81,6 +82,7 @@ fn status_and_placement(cluster: &Cluster) {
     eprintln!("status: {:?}", began.elapsed());
     assert!(text.contains("1000 of 1000 run as asked"), "{text}");
     // Placing counts what is spoken for: it reads a thousand definitions.
+    let before = cluster.packets();
     let mut times: Vec<_> = (0..3)
         .map(|number| {
             let began = Instant::now();
@@ -90,5 +92,6 @@ fn status_and_placement(cluster: &Cluster) {
         .collect();
     times.sort();
     eprintln!("vm migrate: median {:?}, best {:?}, worst {:?}", times[1], times[0], times[2]);
-    assert!(times[1].as_secs() < 30, "slow even for an unoptimised build: {:?}", times[1]);
+    let requests = (cluster.packets() - before) / 3;
+    assert!(requests <= 100, "a placement took {requests} requests for {VMS} VMs");
 }
