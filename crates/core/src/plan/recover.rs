@@ -89,8 +89,9 @@ fn claimed_by(dead: &NodeName, vm: &Vm, view: &ClusterView) -> (What, &'static s
             }
             None => (What::Release, "others may be running it"),
         },
-        VmState::Start | VmState::Restart if wished_there => (What::Place, "it was running there"),
-        VmState::Migrate if wished_there => (What::Place, "it was running there"),
+        VmState::Start | VmState::Restart | VmState::Migrate if wished_there => {
+            (What::Place, "it was running there")
+        }
         VmState::Migrate if view.node(&vm.node.value).is_some_and(super::placement::works) => {
             (What::Assign(vm.node.value.clone()), "it was to migrate from there")
         }

@@ -1,6 +1,7 @@
 //! A real BMC: OpenIPMI's simulator on loopback, whose machine is a file.
 
 use std::{
+    fmt::Write as _,
     fs,
     net::UdpSocket,
     os::unix::fs::PermissionsExt,
@@ -48,9 +49,10 @@ impl Simulator {
             "name \"b\"\nset_working_mc 0x20\n startlan 1\n addr 127.0.0.1 {port}\n priv_limit admin\n"
         );
         for level in ["callback", "user", "operator", "admin"] {
-            lan += &format!(" allowed_auths_{level} {auth}\n");
+            let _ = writeln!(lan, " allowed_auths_{level} {auth}");
         }
-        lan += &format!(
+        let _ = write!(
+            lan,
             " guid 00000000000000000000000000000001\n endlan\n chassis_control \"{}\"\n\
              user 1 true \"\" \"x\" user 10 {auth}\n user 2 true \"admin\" \"labpass\" admin 10 {auth}\n",
             at("chassis").display()
@@ -94,7 +96,7 @@ impl Simulator {
 
     /// It listens when its port is taken.
     fn wait(&self) {
-        let deadline = Instant::now() + Duration::from_secs(60);
+        let deadline = Instant::now() + Duration::from_mins(1);
         while UdpSocket::bind(("127.0.0.1", self.port)).is_ok() {
             assert!(
                 Instant::now() < deadline,

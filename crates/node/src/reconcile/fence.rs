@@ -176,6 +176,9 @@ impl Fencer {
         let now = Moment(self.origin.elapsed());
         self.liveness.observe(view, current, now);
         let mut next = Instant::now() + TICK;
+        if !current {
+            return next;
+        }
         let nodes: BTreeSet<&NodeName> = view.nodes.keys().chain(view.fences.keys()).collect();
         for node in nodes {
             let memory = self.memory.entry(node.clone()).or_default();

@@ -33,7 +33,7 @@ fn runs(node: &Node) -> bool {
 /// If more than half of the others fell silent within one interval, the fault is rather this node's. A single one is no majority.
 fn too_many(fence_after: Duration, f: &Facts<'_>) -> Option<String> {
     // Whose last keepalive was due in the same interval as that of the first one to be silent for so long.
-    let silent_for = fence_after - f.settings.keepalive.min(fence_after / 2);
+    let silent_for = fence_after.saturating_sub(f.settings.keepalive.min(fence_after / 2));
     let others = || f.view.good_nodes().filter(|n| n.name != *f.me && runs(n));
     let silent = others().filter(|n| f.liveness.silence(&n.name, f.now) >= silent_for).count();
     let others = others().count();

@@ -4,7 +4,7 @@
 use std::{
     collections::BTreeMap,
     sync::Arc,
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use pvc_core::{
@@ -12,9 +12,12 @@ use pvc_core::{
     plan::placement,
 };
 use pvc_store::{Store, schema};
+use tokio::time::timeout;
 use tracing::{debug, warn};
 
 use super::Parts;
+
+const SAY_WITHIN: Duration = Duration::from_secs(1);
 
 /// What this daemon has said of nodes.
 pub(super) struct Tell {
@@ -28,8 +31,15 @@ impl Tell {
         Self { store, me, said: BTreeMap::new() }
     }
 
-    /// A node's fence waits for this, or there is nothing to say any more.
+    /// A node's fence waits for this, or there is nothing to say any more. Takes a second at most: who waits for it is the one who
+    /// measures silence.
     pub(super) async fn waits(&mut self, node: &NodeName, why: &str, view: &ClusterView) {
+        if timeout(SAY_WITHIN, self.say(node, why, view)).await.is_err() {
+            debug!(%node, "the state store is slow: what its fence waits for is not published");
+        }
+    }
+
+    async fn say(&mut self, node: &NodeName, why: &str, view: &ClusterView) {
         if why.is_empty() {
             if self.said.remove(node).is_some() {
                 settled(&*self.store, node).await;

@@ -8,7 +8,7 @@ use pvc_store::schema;
 use tokio::time::sleep;
 
 use super::*;
-use world::{BOOT, SETTINGS, World, id, name};
+use world::{BOOT, SETTINGS, World, bmc, id, name};
 
 const NODES: [&str; 3] = ["a", "b", "x"];
 
@@ -221,7 +221,7 @@ async fn ten_minutes_without_the_store_fence_nobody() {
     assert!(w.fence("x").await.is_none());
     assert_eq!((w.runs_on(1), w.starts(1)), (vec![name("x")], 1));
     for node in NODES {
-        assert!(w.power.calls(&w.bmc(node)).is_empty(), "{node} was touched");
+        assert!(w.power.calls(&bmc(&name(node))).is_empty(), "{node} was touched");
     }
 }
 
@@ -243,7 +243,7 @@ async fn a_fencer_that_dies_at_any_moment_is_succeeded_and_every_vm_is_recovered
             assert_eq!(w.starts(n), 2, "vm{n}, with the fencer killed {late_ms} ms after the declaration");
         }
         for node in ["a", "b"] {
-            assert!(w.power.calls(&w.bmc(node)).is_empty(), "{node} was touched");
+            assert!(w.power.calls(&bmc(&name(node))).is_empty(), "{node} was touched");
         }
     }
 }
@@ -255,4 +255,67 @@ async fn a_node_that_an_operator_wants_fenced_is_shot_although_it_lives() {
     pvc_store::Store::commit(&*w.eye, schema::fence::ask(&seen, &job(true))).await.unwrap();
     recovered(&w, 20).await;
     is_over(&w).await;
+}
+
+/// What goes wrong at one moment of a random world.
+async fn goes_wrong(w: &World, random: &mut impl FnMut(u64) -> u64) {
+    let ms = |n: u64| Duration::from_millis(n);
+    let other = if random(2) == 0 { "a" } else { "b" };
+    match random(8) {
+        0 | 1 => w.machine(other).restart_fencing(),
+        // Shorter than a fence, longer than a session.
+        2 => {
+            let store = &w.machine(other).store;
+            store.suspend();
+            store.expire();
+            sleep(ms(random(15_000))).await;
+            store.resume();
+        }
+        3 => w.machine("x").hang(),
+        4 => w.machine("x").wake(),
+        5 => w.power.set_reach(
+            "x-lom",
+            [Reach::Silent, Reach::AnswersAreLost, Reach::Answers][usize::try_from(random(3)).unwrap()]
+                .clone(),
+        ),
+        6 => w.power.set_reach("x-lom", Reach::Slow(ms(random(3000)))),
+        _ => {
+            let off = [Off::Works, Off::Ignored, Off::Refused, Off::TakesAWhile(ms(random(30_000)))];
+            w.power.set_off("x-lom", off[usize::try_from(random(4)).unwrap()].clone());
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn whatever_goes_wrong_no_vm_runs_twice_and_in_the_end_each_runs() {
+    for seed in 1..=40_u64 {
+        let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let mut random = move |below: u64| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state % below
+        };
+        let w = world(SETTINGS).await;
+        for machine in &w.machines {
+            machine.store.delay(Duration::from_millis(random(40)));
+        }
+        w.machine("x").hang();
+        sleep(Duration::from_millis(24_000 + random(8000))).await;
+        for _ in 0..12 {
+            sleep(Duration::from_millis(random(6000))).await;
+            goes_wrong(&w, &mut random).await;
+        }
+        w.power.set_reach("x-lom", Reach::Answers);
+        w.power.set_off("x-lom", Off::Works);
+        w.machine("x").wake();
+        let what = format!("every VM runs once and no fence is left (seed {seed})");
+        w.until(&what, 300, async |w| {
+            (1..4).all(|n| w.runs_on(n).len() == 1) && w.fence("x").await.is_none()
+        })
+        .await;
+        for node in ["a", "b"] {
+            assert!(w.power.calls(&bmc(&name(node))).is_empty(), "{node} was touched (seed {seed})");
+        }
+    }
 }
