@@ -1,0 +1,29 @@
+//! High availability on whole clusters of real daemons: migration, flush, fencing and recovery, the primary coordinator.
+
+mod fence;
+mod flush;
+mod migrate;
+mod primary;
+mod zookeeper;
+
+use anyhow::Result;
+use pvc_lab::{Cluster, LabOptions, Timings};
+
+/// The manual's usual intervals: silence of 30 s is death.
+fn default_timings() -> Timings {
+    Timings { keepalive_interval_s: 5, fence_intervals: 6, ..Timings::default() }
+}
+
+/// Three seconds of silence are death.
+fn fast_timings() -> Timings {
+    Timings { keepalive_interval_s: 1, fence_intervals: 3, ..Timings::default() }
+}
+
+/// Runs a test on a cluster of its own. Fails while that still is up, so that its logs are kept.
+fn on(name: &str, nodes: u8, timings: Timings, test: impl FnOnce(&Cluster) -> Result<()>) {
+    let options = LabOptions::new(name, env!("CARGO_BIN_EXE_pvc-lab")).nodes(nodes).timings(timings);
+    let cluster = Cluster::up(options).unwrap_or_else(|e| panic!("{e:?}"));
+    if let Err(e) = test(&cluster) {
+        panic!("{e:?}");
+    }
+}
