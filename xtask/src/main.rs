@@ -51,6 +51,6 @@ fn main() -> ExitCode {
 }
 
 fn bench(arguments: &[String]) -> Result<()> {
-    run::cargo(["build", "--release", "-p", "pvcd", "-p", "pvc-cli", "-p", "pvc-bench"])?;
+    run::cargo(["build", "--release", "-p", "pvcd", "-p", "pvc-cli", "-p", "pvc-lab", "-p", "pvc-bench"])?;
     run::program("target/release/pvc-bench", arguments)
 }

@@ -1,12 +1,13 @@
 //! Measures the release builds of `pvcd` and `pvc` against a real ZooKeeper and a real libvirt, as docs/benchmarks.md says.
 //!
 //! It knows the daemon by its contract only: the configuration file, the keys of the state tree, the command line. So it
-//! imports none of our crates, and the same program could measure another implementation.
+//! imports none of our crates but the lab, and the same program could measure another implementation.
 
 mod bench;
 mod capsule;
 mod daemon;
 mod events;
+mod ha;
 mod measure;
 mod probe;
 mod program;
@@ -34,7 +35,13 @@ struct Arguments {
     /// Numbers of defined VMs, ascending.
     #[arg(long, value_delimiter = ',', default_value = "0,100,1000")]
     vms: Vec<usize>,
-    /// Measure only these: idle, start, list, wish, console.
+    /// Measure high availability, in labs of several nodes.
+    #[arg(long)]
+    ha: bool,
+    /// How many VMs a node has that is flushed, with --ha.
+    #[arg(long, default_value_t = 8)]
+    flush_vms: u8,
+    /// Measure only these: idle, start, list, wish, console; with --ha: failover, fast, migration, flush, primary.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     /// Replace the table in this file, between its marks.
@@ -56,6 +63,9 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> Result<()> {
+    if arguments.ha {
+        return told(arguments, &ha::run(arguments)?, &report::HIGH_AVAILABILITY);
+    }
     if !arguments.inside {
         return capsule::enter();
     }
@@ -65,10 +75,14 @@ fn run(arguments: &Arguments) -> Result<()> {
         .enable_all()
         .build()?
         .block_on(bench::run(arguments))?;
-    let table = report::table(&rows);
+    told(arguments, &rows, &report::DAEMON)
+}
+
+fn told(arguments: &Arguments, rows: &[report::Row], place: &report::Marks) -> Result<()> {
+    let table = report::table(rows);
     println!("\n{table}");
-    if let Some(file) = &arguments.write {
-        report::replace(file, &table)?;
+    match &arguments.write {
+        Some(file) => report::replace(file, &table, place),
+        None => Ok(()),
     }
-    Ok(())
 }

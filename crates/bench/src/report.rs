@@ -4,14 +4,25 @@ use std::{fmt::Write as _, fs, path::Path};
 
 use anyhow::{Context, Result};
 
-/// Marks in docs/benchmarks.md between which the table stands.
-const MARKS: [&str; 2] = ["<!-- figures: written by cargo xtask bench -->\n", "<!-- end of figures -->\n"];
+/// Lines of docs/benchmarks.md between which a table stands.
+pub(crate) type Marks = [&'static str; 2];
+
+/// The daemon's table.
+pub(crate) const DAEMON: Marks =
+    ["<!-- figures: written by cargo xtask bench -->\n", "<!-- end of figures -->\n"];
+/// The cluster's table.
+pub(crate) const HIGH_AVAILABILITY: Marks = [
+    "<!-- high availability: written by cargo xtask bench -- --ha -->\n",
+    "<!-- end of high availability -->\n",
+];
 
 /// What a figure must reach.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Target {
     /// In the figure's own unit.
     AtMost(f64),
+    /// In the figure's own unit.
+    AtLeast(f64),
     /// So many times below the 0.5 daemon.
     TimesBelow(f64),
 }
@@ -48,6 +59,7 @@ impl Row {
         let ours = median(&self.samples)?;
         Some(match self.target? {
             Target::AtMost(limit) => ours <= limit,
+            Target::AtLeast(limit) => ours >= limit,
             Target::TimesBelow(times) => ours * times <= self.old?,
         })
     }
@@ -76,6 +88,7 @@ impl Row {
         let target = match self.target {
             None => String::new(),
             Some(Target::AtMost(limit)) => format!("≤ {}", short(limit)),
+            Some(Target::AtLeast(limit)) => format!("≥ {}", short(limit)),
             Some(Target::TimesBelow(times)) => format!("≥ {}×", short(times)),
         };
         let verdict = self.met().map_or("", |met| if met { ", met" } else { ", **missed**" });
@@ -104,17 +117,17 @@ pub(crate) fn table(rows: &[Row]) -> String {
 }
 
 /// Puts the table between the marks of `file`.
-pub(crate) fn replace(file: &Path, table: &str) -> Result<()> {
+pub(crate) fn replace(file: &Path, table: &str, marks: &Marks) -> Result<()> {
     let text = fs::read_to_string(file).with_context(|| format!("could not read {}", file.display()))?;
-    let replaced =
-        between(&text, table).with_context(|| format!("{} lacks the marks of the table", file.display()))?;
+    let replaced = between(&text, table, marks)
+        .with_context(|| format!("{} lacks the marks of the table", file.display()))?;
     fs::write(file, replaced).with_context(|| format!("could not write {}", file.display()))
 }
 
-fn between(text: &str, table: &str) -> Option<String> {
-    let (before, rest) = text.split_once(MARKS[0])?;
-    let (_, after) = rest.split_once(MARKS[1])?;
-    Some(format!("{before}{}{table}{}{after}", MARKS[0], MARKS[1]))
+fn between(text: &str, table: &str, marks: &Marks) -> Option<String> {
+    let (before, rest) = text.split_once(marks[0])?;
+    let (_, after) = rest.split_once(marks[1])?;
+    Some(format!("{before}{}{table}{}{after}", marks[0], marks[1]))
 }
 
 /// The middle sample.
@@ -166,9 +179,9 @@ mod tests {
 
     #[test]
     fn only_what_is_between_the_marks_is_replaced() {
-        let page = format!("before\n{}old\n{}after\n", MARKS[0], MARKS[1]);
-        let expected = format!("before\n{}new\n{}after\n", MARKS[0], MARKS[1]);
-        assert_eq!(between(&page, "new\n"), Some(expected));
-        assert_eq!(between("no marks", "new"), None);
+        let page = format!("before\n{}old\n{}after\n", DAEMON[0], DAEMON[1]);
+        let expected = format!("before\n{}new\n{}after\n", DAEMON[0], DAEMON[1]);
+        assert_eq!(between(&page, "new\n", &DAEMON), Some(expected));
+        assert_eq!(between(&page, "new", &HIGH_AVAILABILITY), None);
     }
 }

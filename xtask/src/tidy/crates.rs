@@ -17,7 +17,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("pvcd", &["pvc-core", "pvc-config", "pvc-store", "pvc-host"]),
     ("pvc-cli", &["pvc-core", "pvc-config", "pvc-store"]),
     ("pvc-lab", &["pvc-core", "pvc-config", "pvc-store", "pvc-host"]),
-    ("pvc-bench", &[]),
+    ("pvc-bench", &["pvc-lab"]),
     ("xtask", &[]),
 ];
 

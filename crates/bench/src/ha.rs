@@ -1,0 +1,53 @@
+//! High availability, measured in labs: real ZooKeeper, libvirt, QEMU and BMCs on every node, seen by observers from outside.
+
+mod failover;
+mod flush;
+mod migration;
+mod primary;
+
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use pvc_lab::{Cluster, LabOptions, Timings};
+
+use crate::{Arguments, report::Row};
+
+type Measure = fn(&Arguments) -> Result<Vec<Row>>;
+
+/// Runs what was asked for, each in a lab of its own.
+pub(crate) fn run(arguments: &Arguments) -> Result<Vec<Row>> {
+    let sections: [(&str, Measure); 5] = [
+        ("failover", |arguments| failover::measure(arguments, &intervals(5, 6))),
+        ("fast", |arguments| failover::measure(arguments, &intervals(1, 3))),
+        ("migration", migration::measure),
+        ("flush", flush::measure),
+        ("primary", primary::measure),
+    ];
+    let mut rows = Vec::new();
+    for (name, measure) in sections {
+        if arguments.only.is_empty() || arguments.only.iter().any(|only| only == name) {
+            eprintln!("{name}");
+            rows.extend(measure(arguments).with_context(|| format!("could not measure {name}"))?);
+        }
+    }
+    Ok(rows)
+}
+
+fn intervals(keepalive_interval_s: u32, fence_intervals: u32) -> Timings {
+    Timings { keepalive_interval_s, fence_intervals, ..Timings::default() }
+}
+
+/// A lab of the binaries that are to be measured.
+fn cluster(arguments: &Arguments, name: &str, nodes: u8, timings: Timings) -> Result<Cluster> {
+    let mut options = LabOptions::new(name, arguments.binaries.join("pvc-lab")).nodes(nodes).timings(timings);
+    options.binaries.clone_from(&arguments.binaries);
+    Cluster::up(options)
+}
+
+fn seconds(times: &[Duration]) -> Vec<f64> {
+    times.iter().map(Duration::as_secs_f64).collect()
+}
+
+fn milliseconds(times: &[Duration]) -> Vec<f64> {
+    times.iter().map(|time| time.as_secs_f64() * 1e3).collect()
+}
