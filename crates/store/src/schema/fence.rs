@@ -160,13 +160,12 @@ pub fn ask(seen: &Node, job: &FenceJob) -> Transaction {
 pub fn confirm_dead(seen: &Node, fence: Option<&Fence>, job: &FenceJob) -> Transaction {
     let mut txn = Transaction::default();
     let job = FenceJob { confirmed_dead: true, ..job.clone() };
-    match fence {
-        Some(fence) => txn.set(path(&fence.node), json(&job), Some(fence.version)),
-        None => {
-            txn.create(path(&seen.name), json(&declared(&job, seen)));
-            txn.ops.extend(node::expect_silence(seen).ops);
-            txn.ops.extend(node::declare_dead(seen).ops);
-        }
+    if let Some(fence) = fence {
+        txn.set(path(&fence.node), json(&job), Some(fence.version));
+    } else {
+        txn.create(path(&seen.name), json(&declared(&job, seen)));
+        txn.ops.extend(node::expect_silence(seen).ops);
+        txn.ops.extend(node::declare_dead(seen).ops);
     }
     txn
 }
