@@ -1,4 +1,4 @@
-//! How long `pvc vm list` takes with many VMs. The figure that counts is of a release build; see docs/benchmarks.md.
+//! What `pvc vm list` costs with many VMs: requests are counted, times only printed (docs/benchmarks.md has a release build's).
 
 mod support;
 
@@ -11,7 +11,7 @@ use support::{Cluster, definition, id};
 const VMS: u16 = 1000;
 
 #[test]
-fn a_thousand_vms_are_listed_fast() {
+fn a_thousand_vms_are_listed_in_a_few_requests() {
     let cluster = Cluster::with_nodes(&["hv1", "hv2", "hv3"]);
     for number in 0..VMS {
         let name = format!("vm{number:04}");
@@ -30,6 +30,7 @@ fn a_thousand_vms_are_listed_fast() {
         cluster.runtime.block_on(vm::apply(&*cluster.store, &change)).unwrap();
     }
     for args in [&["vm", "list"][..], &["vm", "list", "--long"], &["vm", "list", "--format", "json"]] {
+        let before = cluster.packets();
         let mut times: Vec<_> = (0..5)
             .map(|_| {
                 let began = Instant::now();
@@ -40,10 +41,7 @@ fn a_thousand_vms_are_listed_fast() {
             .collect();
         times.sort();
         eprintln!("{args:?}: median {:?}, best {:?}, worst {:?}", times[2], times[0], times[4]);
-        assert!(
-            times[2].as_secs_f32() < 4.4 / 2.0,
-            "slower than half of what 0.5 took, even unoptimised: {:?}",
-            times[2]
-        );
+        let requests = (cluster.packets() - before) / 5;
+        assert!(requests <= 40, "{args:?} took {requests} requests for {VMS} VMs");
     }
 }

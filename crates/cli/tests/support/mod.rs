@@ -46,6 +46,14 @@ impl From<Output> for Answer {
 }
 
 impl Cluster {
+    /// How many packets the server has received, from all clients.
+    #[allow(dead_code, reason = "not every test program counts")]
+    pub(crate) fn packets(&self) -> u64 {
+        let said = self.zookeeper.ask("mntr").unwrap();
+        let count = said.lines().find_map(|line| line.strip_prefix("zk_packets_received")).unwrap();
+        count.trim().parse().unwrap()
+    }
+
     /// An empty state store.
     pub(crate) fn empty() -> Self {
         let zookeeper = ZooKeeperProcess::start();
