@@ -74,7 +74,7 @@ async fn idle_rows(arguments: &Arguments, vms: usize) -> Result<Vec<Row>> {
     let cpu = past(&[(0, 15.4), (100, 15.4), (1000, 15.4)], vms);
     let memory = past(&[(0, 48.6), (1000, 52.9)], vms);
     Ok(vec![
-        Row::new(format!("CPU a keepalive, {vms} VMs"), "ms", vec![seen.cpu_ms])
+        Row::new(format!("CPU a keepalive, {vms} VMs"), "ms", seen.cpu_ms)
             .old(cpu)
             .target((vms == 100).then_some(Target::TimesBelow(20.0))),
         Row::new(format!("ZooKeeper packets a keepalive, pings included, {vms} VMs"), "", vec![seen.packets])

@@ -16,9 +16,11 @@ const SETTLE: Duration = Duration::from_secs(8);
 /// Time for a client's farewell to be over; the window then begins and ends well between two keepalives.
 const FAREWELL: Duration = Duration::from_secs(1);
 
-/// The averages over the time watched.
+/// What was seen over the time watched.
 pub(crate) struct Idle {
-    pub(crate) cpu_ms: f64,
+    /// One sample a keepalive.
+    pub(crate) cpu_ms: Vec<f64>,
+    /// Averages.
     pub(crate) packets: f64,
     pub(crate) bytes: f64,
     pub(crate) size: probe::Size,
@@ -37,9 +39,16 @@ pub(crate) async fn measure(binaries: &Path, keepalives: u32) -> Result<Idle> {
     // ZooKeeper's answer travels over the loopback interface too: it stays outside the count of bytes.
     let packets = probe::zookeeper()?.packets;
     let bytes = probe::loopback_bytes()?;
-    let cpu = probe::cpu(daemon.pid())?;
-    tokio::time::sleep(Duration::from_secs(KEEPALIVE_S) * keepalives).await;
-    let cpu = probe::cpu(daemon.pid())?.saturating_sub(cpu);
+    let mut cpu_ms = Vec::new();
+    let mut used = probe::cpu(daemon.pid())?;
+    let mut tick = tokio::time::interval(Duration::from_secs(KEEPALIVE_S));
+    tick.tick().await;
+    for _ in 0..keepalives {
+        tick.tick().await;
+        let now = probe::cpu(daemon.pid())?;
+        cpu_ms.push(now.saturating_sub(used).as_secs_f64() * 1e3);
+        used = now;
+    }
     let bytes = probe::loopback_bytes()? - bytes;
     let packets = probe::zookeeper()?.packets - packets;
 
@@ -48,5 +57,5 @@ pub(crate) async fn measure(binaries: &Path, keepalives: u32) -> Result<Idle> {
     daemon.stop().await?;
     ensure!(written > 0, "no keepalive was written in {keepalives} intervals");
     let each = f64::from(written);
-    Ok(Idle { cpu_ms: cpu.as_secs_f64() * 1e3 / each, packets: packets / each, bytes: bytes / each, size })
+    Ok(Idle { cpu_ms, packets: packets / each, bytes: bytes / each, size })
 }
