@@ -1,8 +1,8 @@
 //! Decisions: facts in, one step out. Pure, level-triggered: an event only says *look again*, and every crash point is an
 //! ordinary starting point. One public `plan` function a subject.
 
-pub mod flush;
 pub mod fence;
+pub mod flush;
 pub mod liveness;
 pub mod network;
 pub mod placement;

@@ -172,8 +172,14 @@ impl Cluster {
 
     /// An error if two processes of a VM ever were at one time. Not for migrations, of which one of the two is paused.
     pub fn check_never_twice(&self, vms: &[Vm]) -> Result<()> {
+        self.check_never_twice_since(vms, None)
+    }
+
+    /// The same for processes that lived at `since` or later.
+    pub fn check_never_twice_since(&self, vms: &[Vm], since: Option<Instant>) -> Result<()> {
         for vm in vms {
-            let runs = self.processes.of(&vm.uuid);
+            let mut runs = self.processes.of(&vm.uuid);
+            runs.retain(|run| run.ended.is_none() || run.ended > since);
             for (index, run) in runs.iter().enumerate() {
                 let twice = runs[index + 1..].iter().any(|other| run.overlap(other) > Duration::ZERO);
                 ensure!(!twice, "{} ran twice at one time: {runs:#?}", vm.name);

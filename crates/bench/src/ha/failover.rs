@@ -83,7 +83,7 @@ fn one(cluster: &Cluster, vms: &[Vm], steps: &mut Steps) -> Result<()> {
         steps.counting.push(counting?);
         steps.declared.push(declared?);
         steps.switched_on.push(switched_on?);
-        cluster.check_never_twice(vms)
+        cluster.check_never_twice_since(vms, Some(died))
     })
 }
 

@@ -83,7 +83,10 @@ mod tests {
         let view = ClusterView {
             nodes: Arc::new([("node1".parse().unwrap(), Arc::new(Entry::Bad(vec![bad()])))].into()),
             vms: Arc::new([(id, Arc::new(Entry::Bad(vec![bad()])))].into()),
-            primary_node: pvc_core::model::Field { value: Some("node1".parse().unwrap()), ..Default::default() },
+            primary_node: pvc_core::model::Field {
+                value: Some("node1".parse().unwrap()),
+                ..Default::default()
+            },
             ..ClusterView::default()
         };
         assert_eq!(cluster(&view), "0 of 1 node run (node1 unreadable); 1 VM: 1 unreadable; primary node1");
