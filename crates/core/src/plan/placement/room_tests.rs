@@ -1,3 +1,5 @@
+//! Rooms under stale views: whatever the order, what is reserved on a node never exceeds its memory.
+
 use std::sync::Arc;
 
 use proptest::prelude::*;
