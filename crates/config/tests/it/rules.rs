@@ -87,6 +87,7 @@ fn each_setting_refuses_what_it_cannot_be() {
 }
 
 #[test]
+#[allow(clippy::too_many_lines, reason = "one row a case")]
 fn each_kind_of_value_below_system_and_networks_refuses_what_it_cannot_be() {
     expect(&[
         ("pass: Passw0rd", "pass: \"\"", &["47:15 error system.fencing.ipmi.pass is empty"]),

@@ -107,7 +107,7 @@ impl Dirty {
         let (name, key, deeper) = (parts.next(), parts.next(), parts.next());
         match (root, name, key, deeper) {
             (Root::Primary | Root::Holder | Root::Maintenance | Root::Placement, None, ..) => {
-                self.single = true
+                self.single = true;
             }
             // Only the number of networks is mirrored.
             (Root::Networks, _, None, _) => self.single = true,

@@ -541,7 +541,7 @@ proptest! {
             let mirror = Mirror::start(own.clone());
             let (mut changes, mut copy) = (mirror.changes(), BTreeSet::new());
             for step in steps {
-                take(step, &own, &*other).await;
+                take(step, &own, &other).await;
             }
             own.resume();
             own.catch_up();

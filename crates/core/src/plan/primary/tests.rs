@@ -102,6 +102,7 @@ impl Case {
 }
 
 #[test]
+#[allow(clippy::too_many_lines, reason = "one row a case")]
 fn every_situation_has_its_step() {
     use DaemonState::{Dead, Run, Stop};
     use RouterState::{Primary, Secondary};
