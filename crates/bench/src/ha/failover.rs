@@ -22,7 +22,6 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// Since the death.
 #[derive(Default)]
 struct Steps {
-    declared: Vec<Duration>,
     switched_on: Vec<Duration>,
     recovered: Vec<Duration>,
     counting: Vec<Duration>,
@@ -52,7 +51,6 @@ pub(super) fn measure(arguments: &Arguments, timings: &Timings) -> Result<Vec<Ro
         Row::new(name("node dead → its VMs run elsewhere"), "s", seconds(&steps.recovered))
             .old(default.then_some(53.5))
             .target(Some(limit)),
-        Row::new(name("… → declared dead"), "s", seconds(&steps.declared)),
         Row::new(name("… → proven dead and switched on again"), "s", seconds(&steps.switched_on)),
         Row::new(name("… → the guests' systems run"), "s", seconds(&steps.counting)),
     ])
@@ -65,8 +63,7 @@ fn one(cluster: &Cluster, vms: &[Vm], steps: &mut Steps) -> Result<()> {
     let died = Instant::now();
     node.kill()?;
     thread::scope(|scope| {
-        // Watched beside each other: none of them waits for another.
-        let declared = scope.spawn(|| first(&over, || cluster.node_info(VICTIM)["daemon_state"] == "dead"));
+        // Watched beside each other: neither waits for the other.
         let switched_on = scope.spawn(|| first(&over, || node.machine().is_ok_and(|seen| seen.on)));
         let recovered = cluster.wait_elsewhere(vms, VICTIM).map(|at| at - died);
         let counting = wait_until("the guests' systems", PATIENCE, || {
@@ -74,15 +71,11 @@ fn one(cluster: &Cluster, vms: &[Vm], steps: &mut Steps) -> Result<()> {
         })
         .map(|()| died.elapsed());
         over.store(true, Ordering::Relaxed);
-        let seen = |thread: thread::ScopedJoinHandle<'_, Option<Instant>>, what: &str| {
-            let at = thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-            at.map(|at| at - died).with_context(|| format!("it was never seen {what}"))
-        };
-        let (declared, switched_on) = (seen(declared, "dead"), seen(switched_on, "switched on again"));
+        let switched_on = switched_on.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         steps.recovered.push(recovered?);
         steps.counting.push(counting?);
-        steps.declared.push(declared?);
-        steps.switched_on.push(switched_on?);
+        let switched_on = switched_on.context("it was never switched on again")?;
+        steps.switched_on.push(switched_on - died);
         cluster.check_never_twice_since(vms, Some(died))
     })
 }
