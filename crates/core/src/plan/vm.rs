@@ -8,7 +8,7 @@
 //!   wish: migrate          see `migration`; or as shutdown here, then as start there
 //! ```
 //!
-//! Never starts a VM that somebody else may be executing: the claim (see [`Claim`]) changes from nobody, or from this node
+//! Never starts a VM that somebody else may be executing: the claim (see [`crate::model::Claim`]) changes from nobody, or from this node
 //! alone, to this node in a transaction that checks wish, node and claim, immediately before each start. Never acts while
 //! the state store is out of reach or libvirt's answer is unknown. Each plan is one step, so the next one is decided from
 //! a fresh view.
