@@ -35,6 +35,8 @@ const REOPEN_AFTER: Duration = Duration::from_secs(1);
 /// This machine's network, or rather that of the network namespace it was started in.
 pub struct Netlink {
     handle: Mutex<Option<Handle>>,
+    /// Requests take turns: the kernel answers a second list on the same socket with "busy".
+    turn: tokio::sync::Mutex<()>,
     changes: watch::Receiver<()>,
     listener: JoinHandle<()>,
 }
@@ -45,7 +47,7 @@ impl Netlink {
         let (signal, changes) = watch::channel(());
         let handle = Mutex::new(Some(open()?));
         let listener = tokio::spawn(listen(signal));
-        Ok(Arc::new(Self { handle, changes, listener }))
+        Ok(Arc::new(Self { handle, turn: tokio::sync::Mutex::default(), changes, listener }))
     }
 
     fn handle(&self) -> io::Result<Handle> {
@@ -65,7 +67,11 @@ impl Netlink {
     ) -> Result<T, LinksError> {
         let kernel = |cause| LinksError::Kernel { doing: doing.to_owned(), cause };
         let handle = self.handle().map_err(kernel)?;
-        match timeout(DEADLINE, work(handle)).await {
+        let in_turn = async {
+            let _turn = self.turn.lock().await;
+            work(handle).await
+        };
+        match timeout(DEADLINE, in_turn).await {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(error)) => {
                 let cause = self.cause(error);

@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use futures_util::future::join_all;
 use pvc_core::model::link::{Assigned, Cidr, HostNetwork, LinkChange};
 use pvc_host::links::{Links, LinksError, Netlink, fake::FakeLinks};
 use tokio::time::{Instant, sleep, timeout};
@@ -161,6 +162,14 @@ contract! {
         links.apply(&remove("eth7", "10.0.0.1/8")).await.unwrap();
         let error = links.announce("eth7", &["10.0.0.1".parse().unwrap()]).await.unwrap_err();
         assert!(matches!(error, LinksError::NoDevice { .. }), "{error}");
+    }
+
+    async fn many_who_look_at_once_all_see(links: &dyn Links) {
+        for _ in 0..20 {
+            for seen in join_all((0..16).map(|_| links.observe(&[]))).await {
+                seen.unwrap();
+            }
+        }
     }
 
     async fn changes_are_signalled(links: &dyn Links) {
