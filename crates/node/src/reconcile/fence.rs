@@ -40,6 +40,7 @@ use tell::Tell;
 
 /// How often everything is looked at, whatever is signalled: silence is the absence of signals.
 const TICK: Duration = Duration::from_secs(1);
+const TICK_ALONE: Duration = Duration::from_secs(30);
 
 const FIRST_RETRY: Duration = Duration::from_millis(250);
 const LONGEST_RETRY: Duration = Duration::from_secs(10);
@@ -175,7 +176,9 @@ impl Fencer {
         let current = self.mirror.synced();
         let now = Moment(self.origin.elapsed());
         self.liveness.observe(view, current, now);
-        let mut next = Instant::now() + TICK;
+        // A node that is alone has nobody's silence to measure: a new view says when that changes.
+        let alone = view.nodes.len() <= 1 && view.fences.is_empty();
+        let mut next = Instant::now() + if alone { TICK_ALONE } else { TICK };
         if !current {
             return next;
         }

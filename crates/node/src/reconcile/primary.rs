@@ -57,7 +57,7 @@ const SERVICES_WITHIN: Duration = Duration::from_secs(2);
 
 const RETRY: Duration = Duration::from_secs(1);
 
-/// The longest pause between two looks, and between two questions to the store.
+/// The longest pause between two looks at the addresses.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// The floating addresses that the configuration gives to the primary, each where its network's addresses are.
@@ -116,7 +116,9 @@ impl Primary {
         let mut others = JoinSet::new();
         others.spawn(addresses.guard());
         others.spawn(runner.run());
-        others.spawn(Arc::clone(&reconciler).ask_for_signs_of_life());
+        if reconciler.addresses.any() {
+            others.spawn(Arc::clone(&reconciler).ask_for_signs_of_life());
+        }
         let mut main = JoinSet::new();
         main.spawn(Arc::clone(&reconciler).run(stop));
         Self { reconciler, stopping, main, _others: others }
@@ -229,9 +231,10 @@ impl Reconciler {
         self.memory().tenure.is_none() && !self.services.wanted()
     }
 
-    /// A tenth of the session time-out: it is also how often the store is asked for a sign of life.
+    /// How long at most until the addresses are looked at again; without any, what changes says so.
     fn pause(&self) -> Duration {
-        (self.store.session_timeout() / 10).min(LONGEST_PAUSE)
+        let timeout = self.store.session_timeout();
+        if self.addresses.any() { (timeout / 10).min(LONGEST_PAUSE) } else { timeout / 3 }
     }
 
     /// Keepalives of others are no news here.
@@ -254,7 +257,8 @@ impl Reconciler {
             if let Err(error) = self.store.get(primary::HOLDER).await {
                 debug!(%error, "no sign of life from the state store");
             }
-            sleep(self.pause()).await;
+            // Three questions may go unanswered before the addresses do.
+            sleep(self.store.session_timeout() / 5).await;
         }
     }
 

@@ -69,6 +69,11 @@ impl Addresses {
         }
     }
 
+    /// Whether there are any to hold.
+    pub(super) fn any(&self) -> bool {
+        !self.floating.is_empty()
+    }
+
     /// Now, on this daemon's clock.
     pub(super) fn now(&self) -> Moment {
         Moment(self.origin.elapsed())
