@@ -10,3 +10,37 @@ pub mod primary;
 pub mod recover;
 pub mod selffence;
 pub mod vm;
+
+use crate::model::Moment;
+
+/// What to do next about a subject whose steps are `S`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Next<S> {
+    /// Wish and facts agree, as far as this node is concerned.
+    Settled,
+    /// Do this, then look again.
+    Do(S),
+    /// Look again at this moment at the latest; `None`: when something changes.
+    Wait(Option<Moment>),
+}
+
+/// The next step and its reason, in words for an operator; empty: nothing to explain.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan<S> {
+    /// What to do.
+    pub next: Next<S>,
+    /// Why.
+    pub why: String,
+}
+
+fn settled<S>() -> Plan<S> {
+    Plan { next: Next::Settled, why: String::new() }
+}
+
+fn act<S>(step: S, why: impl Into<String>) -> Plan<S> {
+    Plan { next: Next::Do(step), why: why.into() }
+}
+
+fn wait<S>(until: Option<Moment>, why: impl Into<String>) -> Plan<S> {
+    Plan { next: Next::Wait(until), why: why.into() }
+}

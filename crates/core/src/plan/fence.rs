@@ -19,6 +19,7 @@ mod tests;
 
 use std::time::Duration;
 
+use super::{act, settled, wait};
 use super::{
     liveness::Liveness,
     recover::{self, What},
@@ -128,36 +129,10 @@ pub enum End {
 }
 
 /// What to do next.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Next {
-    /// Nothing to do.
-    Settled,
-    /// Do this, then look again.
-    Do(Step),
-    /// Look again at this moment at the latest; `None`: when something changes.
-    Wait(Option<Moment>),
-}
+pub type Next = super::Next<Step>;
 
-/// The next step and its reason, in words for an operator; empty: nothing to explain.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Plan {
-    /// What to do.
-    pub next: Next,
-    /// Why.
-    pub why: String,
-}
-
-fn settled() -> Plan {
-    Plan { next: Next::Settled, why: String::new() }
-}
-
-fn act(step: Step, why: impl Into<String>) -> Plan {
-    Plan { next: Next::Do(step), why: why.into() }
-}
-
-fn wait(until: Option<Moment>, why: impl Into<String>) -> Plan {
-    Plan { next: Next::Wait(until), why: why.into() }
-}
+/// The next step and its reason.
+pub type Plan = super::Plan<Step>;
 
 /// Decides the next step about one node.
 pub fn plan(node: &NodeName, f: &Facts<'_>) -> Plan {

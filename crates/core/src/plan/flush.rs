@@ -106,15 +106,7 @@ pub enum Step {
 }
 
 /// What to do next.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Next {
-    /// Nothing is wished.
-    Settled,
-    /// Do this, then look again.
-    Do(Step),
-    /// Look again at this moment at the latest; `None`: when something changes.
-    Wait(Option<Moment>),
-}
+pub type Next = super::Next<Step>;
 
 /// The next step, its reason in words for an operator, and how far it has come.
 #[derive(Debug, Clone, PartialEq, Eq)]

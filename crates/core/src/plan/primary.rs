@@ -21,6 +21,7 @@ mod tests;
 
 use std::time::Duration;
 
+use super::{act, settled, wait};
 use crate::model::{ClusterView, DaemonMode, DaemonState, Moment, NodeName, RouterState};
 
 pub use past::Past;
@@ -112,36 +113,10 @@ pub enum Step {
 }
 
 /// What to do next.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Next {
-    /// Wish and facts agree, as far as this node is concerned.
-    Settled,
-    /// Do this, then look again.
-    Do(Step),
-    /// Look again at this moment at the latest; `None`: when something changes.
-    Wait(Option<Moment>),
-}
+pub type Next = super::Next<Step>;
 
-/// The next step and its reason, in words for an operator.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Plan {
-    /// What to do.
-    pub next: Next,
-    /// Why.
-    pub why: String,
-}
-
-fn settled() -> Plan {
-    Plan { next: Next::Settled, why: String::new() }
-}
-
-fn act(step: Step, why: impl Into<String>) -> Plan {
-    Plan { next: Next::Do(step), why: why.into() }
-}
-
-fn wait(until: Option<Moment>, why: impl Into<String>) -> Plan {
-    Plan { next: Next::Wait(until), why: why.into() }
-}
+/// The next step and its reason.
+pub type Plan = super::Plan<Step>;
 
 /// Decides the next step.
 pub fn plan(f: &Facts<'_>) -> Plan {
