@@ -15,6 +15,7 @@ use pvc_host::{
     hypervisor::Hypervisor, links::Links, machine::Machine, power::Power, services::Services,
     storage_fence::StorageFence, watchdog::Watchdog,
 };
+use pvc_process::JoinSet;
 use pvc_store::{
     Store,
     mirror::Mirror,
@@ -25,10 +26,7 @@ use pvc_store::{
         root,
     },
 };
-use tokio::{
-    task::JoinSet,
-    time::{Instant, timeout, timeout_at},
-};
+use tokio::time::{Instant, timeout, timeout_at};
 use tracing::{debug, info, warn};
 
 use crate::{

@@ -68,7 +68,7 @@ impl SelfFence {
             maintenance: false,
             said_why_not: false,
         };
-        Self { stopping, task: tokio::spawn(task.run()) }
+        Self { stopping, task: pvc_process::spawn(task.run()) }
     }
 
     /// Disarms for a stop in order, once the state tree does not promise a reset any more. Without ZooKeeper, the machine stays

@@ -8,10 +8,10 @@ use std::{
 };
 
 use pvc_core::model::VmId;
+use pvc_process::JoinSet;
 use pvc_store::{CommitError, Session, Store, StoreError, schema};
 use tokio::{
     sync::{mpsc, watch},
-    task::JoinSet,
     time::{Instant, sleep_until},
 };
 use tracing::{debug, warn};
@@ -54,7 +54,7 @@ impl Publisher {
 pub(super) fn start(store: Arc<dyn Store>) -> Publisher {
     let (sender, messages) = mpsc::unbounded_channel();
     let session = store.session();
-    tokio::spawn(
+    pvc_process::spawn(
         Publishing { store, consoles: HashMap::new(), writes: JoinSet::new() }.run(messages, session),
     );
     Publisher(sender)

@@ -61,7 +61,7 @@ pub(super) async fn serve(address: SocketAddr, handle: &PrometheusHandle, source
         };
         let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
         let (handle, sources) = (handle.clone(), Arc::clone(sources));
-        tokio::spawn(async move {
+        pvc_process::spawn(async move {
             let _place = place;
             answer(stream, &handle, &sources).await;
         });

@@ -27,9 +27,10 @@ use pvc_core::{
     },
 };
 use pvc_host::{power::Power, storage_fence::StorageFence};
+use pvc_process::JoinSet;
 use pvc_store::{Session, Store, mirror::Mirror};
 use tokio::{
-    task::{JoinHandle, JoinSet},
+    task::JoinHandle,
     time::{Instant, sleep_until},
 };
 use tracing::{debug, warn};
@@ -88,7 +89,7 @@ pub struct Fencing {
 impl Fencing {
     /// Starts it; returns at once.
     pub fn start(parts: Parts) -> Self {
-        Self { task: tokio::spawn(Fencer::new(parts).run()) }
+        Self { task: pvc_process::spawn(Fencer::new(parts).run()) }
     }
 }
 

@@ -83,7 +83,7 @@ impl Flush {
             explained: None,
             origin: Instant::now(),
         };
-        Self { task: tokio::spawn(state.run()) }
+        Self { task: pvc_process::spawn(state.run()) }
     }
 }
 

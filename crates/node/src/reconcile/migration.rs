@@ -150,7 +150,7 @@ impl VmReconciler {
     fn tell_tempo(&self, vm: &Vm, to: &NodeName, took: Duration) {
         let (hypervisor, peer) = (Arc::clone(self.inventory.hypervisor()), self.peers.of(to));
         let (id, name, to, took) = (vm.id, vm.name.clone(), to.clone(), took.as_secs_f32());
-        tokio::spawn(async move {
+        pvc_process::spawn(async move {
             match hypervisor.pause_at(&peer, id).await {
                 Ok(Some(pause)) => {
                     info!(vm = %name, "migrated to {to} in {took:.2} s, paused {} ms", pause.as_millis());

@@ -196,7 +196,7 @@ impl Machine {
             Arc::clone(&software),
             restarts,
         );
-        Self { name, store, software, fencing, life: tokio::spawn(life) }
+        Self { name, store, software, fencing, life: pvc_process::spawn(life) }
     }
 
     /// Everything hangs but its guests.
