@@ -126,8 +126,9 @@ pub enum DaemonError {
 pub async fn run(config: &Config, parts: Parts, mut stop: Stop) -> Result<(), DaemonError> {
     let ownership = Ownership::new(Arc::clone(&parts.store), config.node.clone(), parts.process.clone());
     let started = tokio::select! {
-        started = start(config, &parts, &ownership) => Some(started),
+        biased;
         () = stop.requested() => None,
+        started = start(config, &parts, &ownership) => Some(started),
     };
     let Some(started) = started else {
         info!("asked to stop before the start was complete");
@@ -148,6 +149,7 @@ pub async fn run(config: &Config, parts: Parts, mut stop: Stop) -> Result<(), Da
         }
     };
     let outcome = tokio::select! {
+        biased;
         () = stop.requested() => Ok(()),
         error = ownership.keep() => Err(error.into()),
         () = daemon.keepalive.ended() => Err(DaemonError::Ended("keepalive")),

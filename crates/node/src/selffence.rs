@@ -130,12 +130,13 @@ impl Task {
                 return;
             }
             let gone = tokio::select! {
+                biased;
+                stopping = self.stopping.changed() => stopping.is_err(),
                 acknowledged = self.acknowledged.changed() => {
                     self.acknowledged.mark_changed();
                     acknowledged.is_err()
                 }
                 view = self.views.changed() => view.is_err(),
-                stopping = self.stopping.changed() => stopping.is_err(),
                 () = until(try_again) => false,
             };
             if gone {

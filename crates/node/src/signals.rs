@@ -24,6 +24,7 @@ pub fn listen(log: Log, stopper: Stopper) -> io::Result<()> {
         let mut stopping = false;
         loop {
             let name = tokio::select! {
+                biased;
                 _ = terminate.recv() => "SIGTERM",
                 _ = interrupt.recv() => "SIGINT",
                 _ = quit.recv() => "SIGQUIT",

@@ -44,11 +44,12 @@ pub(super) async fn serve(address: SocketAddr, handle: &PrometheusHandle, source
     upkeep.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         let connection = tokio::select! {
-            connection = listener.accept() => connection,
+            biased;
             _ = upkeep.tick() => {
                 handle.run_upkeep();
                 continue;
             }
+            connection = listener.accept() => connection,
         };
         let stream = match connection {
             Ok((stream, _)) => stream,

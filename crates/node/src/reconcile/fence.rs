@@ -161,12 +161,13 @@ impl Fencer {
             let view = views.borrow_and_update().clone();
             let next = self.look(&view).await;
             tokio::select! {
-                changed = views.changed() => if changed.is_err() { return },
+                biased;
                 changed = session.changed() => if changed.is_err() { return },
                 Some(done) = self.working.join_next() => match done {
                     Ok(done) => self.settle(done),
                     Err(error) => warn!(%error, "a step of a fence ended unexpectedly"),
                 },
+                changed = views.changed() => if changed.is_err() { return },
                 () = sleep_until(next) => {}
             }
         }

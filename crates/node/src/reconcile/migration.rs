@@ -81,6 +81,7 @@ impl VmReconciler {
         let hypervisor = Arc::clone(self.inventory.hypervisor());
         let mut call = hypervisor.migrate(vm.id, &peer);
         let outcome = tokio::select! {
+            biased;
             outcome = &mut call => outcome,
             () = self.watch_over(vm.id) => {
                 Err(HypervisorError::Unavailable("it has ended, but libvirt does not say how".into()))

@@ -219,9 +219,10 @@ impl Reconciler {
             };
             // If a sender has gone, the daemon is being dropped.
             tokio::select! {
-                () = quiet => {}
-                _ = session.changed() => {}
+                biased;
                 _ = stop.changed(), if !stopping => {}
+                _ = session.changed() => {}
+                () = quiet => {}
                 () = tokio::time::sleep_until(at) => {}
             }
         }

@@ -196,6 +196,7 @@ impl Addresses {
             match self.keep_until() {
                 Some(until) if self.now() < until => {
                     tokio::select! {
+                        biased;
                         () = sleep_until(self.instant(until)) => {}
                         _ = holding.changed() => {}
                     }
