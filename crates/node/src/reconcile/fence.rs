@@ -26,7 +26,7 @@ use pvc_core::{
         placement::Selector,
     },
 };
-use pvc_host::{power::Power, storage_fence::StorageFence};
+use pvc_host::{machine::Machine, power::Power, storage_fence::StorageFence};
 use pvc_process::JoinSet;
 use pvc_store::{Session, Store, mirror::Mirror};
 use tokio::{
@@ -57,6 +57,8 @@ pub struct Parts {
     pub store: Arc<dyn Store>,
     /// Its mirror.
     pub mirror: Mirror,
+    /// This machine, for its clock.
+    pub machine: Arc<dyn Machine>,
     /// The other machines' power.
     pub power: Arc<dyn Power>,
     /// The storage's side of a fence.
@@ -133,7 +135,7 @@ impl Fencer {
         Self {
             mirror: parts.mirror.clone(),
             liveness: Liveness::default(),
-            tell: Tell::new(Arc::clone(&parts.store), parts.me.clone()),
+            tell: Tell::new(Arc::clone(&parts.store), Arc::clone(&parts.machine), parts.me.clone()),
             memory: BTreeMap::new(),
             working: JoinSet::new(),
             epoch: None,
