@@ -6,7 +6,7 @@ use std::{fs, net::Ipv4Addr, time::Duration};
 use anyhow::{Context, Result};
 
 use crate::{
-    bmc,
+    bmc::{self, Mood},
     control::{Machine, Request, ask},
     layout::{Layout, Net, NodeNumber},
     program::{Output, command, output, wait_until},
@@ -149,6 +149,11 @@ impl Node {
     /// Plugs it in again.
     pub fn heal_bmc(&self) -> Result<()> {
         self.ask(Request::HealBmc(self.number.get()))
+    }
+
+    /// Makes its BMC behave so from now on.
+    pub fn set_bmc(&self, mood: Mood) -> Result<()> {
+        self.ask(Request::SetBmc(self.number.get(), mood))
     }
 
     /// How it looks from outside.
