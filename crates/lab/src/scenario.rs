@@ -192,14 +192,22 @@ impl Scenario {
             self.cluster.wait_counting(&home, vm)?;
         }
         self.cluster.primary()?;
-        let mut open = Vec::new();
-        wait_until("the fences to be over", PATIENCE, || {
-            open = History::of(lab).map(|history| open_fences(&history)).unwrap_or_default();
-            open.is_empty()
-        })
-        .with_context(|| format!("{open:?}"))?;
+        self.wait_fences_over()?;
         self.note("all is well");
         Ok(())
+    }
+
+    /// Waits until no node is being fenced.
+    pub fn wait_fences_over(&self) -> Result<()> {
+        let mut open = Vec::new();
+        wait_until("the fences to be over", PATIENCE, || match History::of(&self.cluster.lab) {
+            Ok(history) => {
+                open = open_fences(&history);
+                open.is_empty()
+            }
+            Err(_) => false,
+        })
+        .with_context(|| format!("{open:?}"))
     }
 
     fn heal(&self) -> Result<()> {
