@@ -8,6 +8,7 @@ use std::{
 };
 
 use super::evidence::{Evidence, Happening};
+use crate::tree::Change;
 
 /// Keys that change all the time, or are nobody's business.
 const NOISE: &[&str] = &[
@@ -75,18 +76,18 @@ fn tree<'a>(
         }
         path
     };
-    evidence.history.changes().filter(|(_, change)| !NOISE.iter().any(|key| change.path.ends_with(key))).map(
-        move |(transaction, change)| {
-            let by = daemons.get(&transaction.session).map_or("client", String::as_str);
-            let value = match &change.after {
-                Some(value) => {
-                    format!("= {}", value.chars().take(LONGEST).collect::<String>().replace('\n', " "))
-                }
-                None => "is gone".to_owned(),
-            };
-            (transaction.at, "tree", format!("{by}: {} {}", shown(&change.path), shown(&value)))
-        },
-    )
+    let noise =
+        |change: &Change| change.before == change.after || NOISE.iter().any(|key| change.path.ends_with(key));
+    evidence.history.changes().filter(move |(_, change)| !noise(change)).map(move |(transaction, change)| {
+        let by = daemons.get(&transaction.session).map_or("client", String::as_str);
+        let value = match &change.after {
+            Some(value) => {
+                format!("= {}", value.chars().take(LONGEST).collect::<String>().replace('\n', " "))
+            }
+            None => "is gone".to_owned(),
+        };
+        (transaction.at, "tree", format!("{by}: {} {}", shown(&change.path), shown(&value)))
+    })
 }
 
 fn seconds(at: SystemTime, zero: SystemTime) -> f64 {
@@ -99,7 +100,7 @@ fn seconds(at: SystemTime, zero: SystemTime) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tree::{Change, History, Transaction};
+    use crate::tree::{History, Transaction};
 
     #[test]
     fn the_list_is_in_order_names_vms_and_writers_and_leaves_out_signs_of_life() {
