@@ -58,14 +58,19 @@ pub struct History {
 }
 
 impl History {
-    /// What the lab's servers agreed to. While one of them is away, what only that one has noted may be in it too: it may yet be
-    /// agreed to, or not.
+    /// What the lab's servers agreed to so far.
     pub fn of(lab: &Lab) -> Result<Self> {
-        let mut records = BTreeMap::new();
-        for mut log in logs(lab)? {
-            records.extend(log.read_on()?.into_iter().map(|record| (record.zxid, record)));
-        }
-        Ok(Self::replay(records.into_values()))
+        let read = |folder: &PathBuf| -> Result<Noted> {
+            let mut noted = Noted::new();
+            for path in logs_in(folder) {
+                noted
+                    .extend(Log { path, read: 0 }.read_on()?.into_iter().map(|record| (record.zxid, record)));
+            }
+            Ok(noted)
+        };
+        let servers = folders(lab).iter().map(read).collect::<Result<Vec<_>>>()?;
+        ensure!(servers.iter().any(|noted| !noted.is_empty()), "no ZooKeeper server of the lab has a log");
+        Ok(Self::replay(agreed(servers).into_values()))
     }
 
     fn replay(records: impl Iterator<Item = Record>) -> Self {
@@ -141,6 +146,25 @@ impl History {
     }
 }
 
+/// What a server noted, by zxid.
+type Noted = BTreeMap<i64, Record>;
+
+/// What a quorum of the servers noted, and all before it. A leader that was cut off has notes of its own, which nobody agreed to; they
+/// stay in its log when it has long learned better.
+fn agreed(servers: Vec<Noted>) -> Noted {
+    let quorum = servers.len() / 2 + 1;
+    let mut by_how_many: BTreeMap<i64, usize> = BTreeMap::new();
+    servers.iter().flat_map(Noted::keys).for_each(|zxid| *by_how_many.entry(*zxid).or_default() += 1);
+    // The upper half of a zxid is the number of the leader's reign; within it all are in order.
+    let mut last_of_reign: BTreeMap<i64, i64> = BTreeMap::new();
+    for (zxid, _) in by_how_many.into_iter().filter(|(_, servers)| *servers >= quorum) {
+        last_of_reign.insert(zxid >> 32, zxid);
+    }
+    let mut all: Noted = servers.into_iter().flatten().collect();
+    all.retain(|zxid, _| last_of_reign.get(&(*zxid >> 32)).is_some_and(|last| zxid <= last));
+    all
+}
+
 /// Follows what is written from now on, within a millisecond: for who has to strike at one moment.
 pub struct Follower {
     lab: Vec<PathBuf>,
@@ -198,12 +222,6 @@ fn folders(lab: &Lab) -> Vec<PathBuf> {
     lab.options().coordinators().map(|node| lab.layout().node_disk(node).join(LOGS)).collect()
 }
 
-fn logs(lab: &Lab) -> Result<Vec<Log>> {
-    let found: Vec<_> = folders(lab).iter().flat_map(|folder| logs_in(folder)).collect();
-    ensure!(!found.is_empty(), "no ZooKeeper server of the lab has a log");
-    Ok(found.into_iter().map(|path| Log { path, read: 0 }).collect())
-}
-
 fn logs_in(folder: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
     let is_log = |path: &PathBuf| path.file_name().is_some_and(|n| n.to_string_lossy().starts_with("log."));
@@ -249,6 +267,18 @@ mod tests {
 
     fn create(path: &str, value: &str, ephemeral: bool) -> Operation {
         Operation::Create { path: path.into(), value: value.into(), ephemeral }
+    }
+
+    #[test]
+    fn what_a_cut_off_leader_noted_alone_was_never_agreed_to() {
+        let noted = |zxids: &[i64]| -> Noted { zxids.iter().map(|z| (*z, record(*z, 7, vec![]))).collect() };
+        let (first, second) = (1 << 32, 2 << 32);
+        let cut_off = noted(&[first + 1, first + 2, first + 3, second + 2]);
+        // It got a snapshot instead of what it had missed.
+        let quorum =
+            [noted(&[first + 1, first + 2, second + 1, second + 2]), noted(&[first + 2, second + 1])];
+        let all: Vec<_> = agreed([vec![cut_off], quorum.to_vec()].concat()).into_keys().collect();
+        assert_eq!(all, [first + 1, first + 2, second + 1, second + 2]);
     }
 
     #[test]
