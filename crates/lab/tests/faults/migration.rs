@@ -141,7 +141,7 @@ fn guests_that_migrate_one_after_the_other_while_daemons_die_are_never_lost() {
             [("node1", "node2"), ("node2", "node3"), ("node3", "node1")].into_iter().enumerate()
         {
             for vm in &vms {
-                s.pvc(&["vm", "migrate", "--no-wait", "-t", to, &vm.name])?;
+                s.pvc(&["vm", "move", "--no-wait", "-t", to, &vm.name])?;
             }
             let began = Instant::now();
             wait_until("the migrations", PATIENCE, || {

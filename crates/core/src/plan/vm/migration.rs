@@ -50,9 +50,9 @@ const ATTEND: Duration = Duration::from_secs(1);
 /// What another node's libvirt says about the VM.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum There {
-    /// It executes there.
+    /// It executes there, or has.
     Active,
-    /// Its process is there, held by a migration.
+    /// Its process is there and does not execute: held by a migration, or being made ready for one.
     Held,
     /// Confirmed: it is not there.
     Off,
