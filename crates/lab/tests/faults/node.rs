@@ -25,6 +25,7 @@ fn the_vms_of_a_killed_node_run_elsewhere_within_40_s_of_default_timing() {
 }
 
 #[test]
+#[ignore = "the whole menu: cargo xtask faults"]
 fn a_killed_nodes_vms_run_elsewhere_within_seconds_where_three_seconds_of_silence_are_death() {
     play(fast("f-killed-fast", 3), |s| {
         let vms = s.start_vms([1, 2], "node2")?;
