@@ -5,7 +5,10 @@
 
 use std::time::Duration;
 
-use pvc_core::model::{DaemonState, Entry, Fence, Node, NodeName, Proof};
+use pvc_core::{
+    model::{DaemonState, Entry, Fence, Node, NodeName, Proof},
+    sabotage::{self, Bug},
+};
 use pvc_host::power::{Bmc, Power, PowerError, PowerState};
 use pvc_store::{Store, StoreError, schema};
 use tokio::time::{Instant, sleep};
@@ -75,6 +78,9 @@ impl Shot<'_> {
     async fn try_to(&self) -> Result<(Proof, Node), Halt> {
         let node = &self.fence.node;
         let seen = self.still_ours().await?;
+        if sabotage::commits(Bug::ResetAsProof) {
+            return self.reset("nobody asked it to").await;
+        }
         if self.first_status().await? == PowerState::Off {
             info!(%node, "its BMC says that it is off already");
             return Ok((Proof::PowerOff, seen));
