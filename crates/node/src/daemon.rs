@@ -15,6 +15,7 @@ use pvc_host::{
     hypervisor::Hypervisor, links::Links, machine::Machine, power::Power, services::Services,
     storage_fence::StorageFence, watchdog::Watchdog,
 };
+use pvc_process::JoinSet;
 use pvc_store::{
     Store,
     mirror::Mirror,
@@ -25,10 +26,7 @@ use pvc_store::{
         root,
     },
 };
-use tokio::{
-    task::JoinSet,
-    time::{Instant, timeout, timeout_at},
-};
+use tokio::time::{Instant, timeout, timeout_at};
 use tracing::{debug, info, warn};
 
 use crate::{
@@ -128,8 +126,9 @@ pub enum DaemonError {
 pub async fn run(config: &Config, parts: Parts, mut stop: Stop) -> Result<(), DaemonError> {
     let ownership = Ownership::new(Arc::clone(&parts.store), config.node.clone(), parts.process.clone());
     let started = tokio::select! {
-        started = start(config, &parts, &ownership) => Some(started),
+        biased;
         () = stop.requested() => None,
+        started = start(config, &parts, &ownership) => Some(started),
     };
     let Some(started) = started else {
         info!("asked to stop before the start was complete");
@@ -150,6 +149,7 @@ pub async fn run(config: &Config, parts: Parts, mut stop: Stop) -> Result<(), Da
         }
     };
     let outcome = tokio::select! {
+        biased;
         () = stop.requested() => Ok(()),
         error = ownership.keep() => Err(error.into()),
         () = daemon.keepalive.ended() => Err(DaemonError::Ended("keepalive")),

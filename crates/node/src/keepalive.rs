@@ -94,7 +94,7 @@ impl Keepalive {
             missed: 0,
             sent,
         };
-        Self { declarations, acknowledged, task: tokio::spawn(beats.run(orders)) }
+        Self { declarations, acknowledged, task: pvc_process::spawn(beats.run(orders)) }
     }
 
     /// Makes this the node's `daemonstate`, with a keepalive at once; returns when the store has it. While the store is away that

@@ -115,6 +115,7 @@ impl Ownership {
         let mut taken_in = epoch(*session.borrow_and_update());
         loop {
             let watch_ended = tokio::select! {
+                biased;
                 _ = session.changed() => false,
                 event = watch.recv() => event.is_none(),
             };

@@ -26,10 +26,10 @@ use pvc_core::{
     plan::vm::concerns,
 };
 use pvc_host::hypervisor::{Event, Hypervisor};
+use pvc_process::JoinSet;
 use pvc_store::{Store, mirror::Mirror};
 use tokio::{
     sync::{mpsc, watch},
-    task::JoinSet,
     time::{Instant, MissedTickBehavior, interval, sleep},
 };
 use tracing::{debug, info, warn};
@@ -108,7 +108,7 @@ async fn work(vms: Arc<VmReconciler>, queue: Arc<Queue>) {
         }
         let vms = Arc::clone(&vms);
         // Detached on purpose: a step that has begun is not cut in the middle by the daemon's stop; see `stop`.
-        tokio::spawn(async move {
+        pvc_process::spawn(async move {
             let again = vms.reconcile(id).await;
             look.again_at(again);
         });

@@ -69,7 +69,7 @@ async fn a_holder_of_another_boot_is_waited_for_until_its_session_ends() {
     let first = client(&tree).await;
     ownership(&first, &Owner { boot: "before the reboot".into(), ..process() }).take().await.unwrap();
     let second = client(&tree).await;
-    let waiting = tokio::spawn(async move { ownership(&second, &process()).take().await });
+    let waiting = pvc_process::spawn(async move { ownership(&second, &process()).take().await });
     sleep(Duration::from_secs(3)).await;
     assert!(!waiting.is_finished());
     first.expire();
@@ -82,7 +82,7 @@ async fn the_key_is_taken_anew_in_a_new_session_and_given_up_to_a_stranger() {
     let (store, me) = (client(&tree).await, process());
     let owned = ownership(&store, &me);
     owned.take().await.unwrap();
-    let keeping = tokio::spawn(async move { owned.keep().await });
+    let keeping = pvc_process::spawn(async move { owned.keep().await });
     let node = "node1".parse().unwrap();
     let other = client(&tree).await;
     for _ in 0..3 {

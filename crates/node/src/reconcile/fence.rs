@@ -28,9 +28,10 @@ use pvc_core::{
     sabotage::{self, Bug},
 };
 use pvc_host::{power::Power, storage_fence::StorageFence};
+use pvc_process::JoinSet;
 use pvc_store::{Session, Store, mirror::Mirror};
 use tokio::{
-    task::{JoinHandle, JoinSet},
+    task::JoinHandle,
     time::{Instant, sleep_until},
 };
 use tracing::{debug, warn};
@@ -89,7 +90,7 @@ pub struct Fencing {
 impl Fencing {
     /// Starts it; returns at once.
     pub fn start(parts: Parts) -> Self {
-        Self { task: tokio::spawn(Fencer::new(parts).run()) }
+        Self { task: pvc_process::spawn(Fencer::new(parts).run()) }
     }
 }
 
@@ -161,12 +162,13 @@ impl Fencer {
             let view = views.borrow_and_update().clone();
             let next = self.look(&view).await;
             tokio::select! {
-                changed = views.changed() => if changed.is_err() { return },
+                biased;
                 changed = session.changed() => if changed.is_err() { return },
                 Some(done) = self.working.join_next() => match done {
                     Ok(done) => self.settle(done),
                     Err(error) => warn!(%error, "a step of a fence ended unexpectedly"),
                 },
+                changed = views.changed() => if changed.is_err() { return },
                 () = sleep_until(next) => {}
             }
         }

@@ -83,7 +83,7 @@ impl Flush {
             explained: None,
             origin: Instant::now(),
         };
-        Self { task: tokio::spawn(state.run()) }
+        Self { task: pvc_process::spawn(state.run()) }
     }
 }
 
@@ -124,6 +124,7 @@ impl State {
             let tick = Instant::now() + TICK;
             let again = self.look().await.map_or(tick, |at| at.min(tick));
             tokio::select! {
+                biased;
                 changed = views.changed() => if changed.is_err() { return },
                 () = sleep_until(again) => {}
             }

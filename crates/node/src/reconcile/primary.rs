@@ -28,6 +28,7 @@ use pvc_core::{
     plan::primary::{Facts, Next, Past, Plan, Step, plan},
 };
 use pvc_host::links::Links;
+use pvc_process::JoinSet;
 use pvc_store::{
     CommitError, Session, Store, Transaction,
     mirror::Mirror,
@@ -35,7 +36,6 @@ use pvc_store::{
 };
 use tokio::{
     sync::watch,
-    task::JoinSet,
     time::{Instant, sleep, timeout},
 };
 use tracing::{debug, info, warn};
@@ -219,9 +219,10 @@ impl Reconciler {
             };
             // If a sender has gone, the daemon is being dropped.
             tokio::select! {
-                () = quiet => {}
-                _ = session.changed() => {}
+                biased;
                 _ = stop.changed(), if !stopping => {}
+                _ = session.changed() => {}
+                () = quiet => {}
                 () = tokio::time::sleep_until(at) => {}
             }
         }

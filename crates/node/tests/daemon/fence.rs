@@ -87,7 +87,7 @@ impl Cluster {
             notify: Notify::default(),
         };
         let (stopper, stop) = Stop::new();
-        let daemon = tokio::spawn(async move { pvcd::run(&config, parts, stop).await });
+        let daemon = pvc_process::spawn(async move { pvcd::run(&config, parts, stop).await });
         Node { store, hypervisor, daemon, stopper }
     }
 

@@ -12,11 +12,9 @@ use pvc_core::{
     sabotage::{self, Bug},
 };
 use pvc_host::power::{Bmc, IPMI_PORT, Power};
+use pvc_process::JoinSet;
 use pvc_store::{CommitError, StoreError, Transaction, schema};
-use tokio::{
-    task::JoinSet,
-    time::{sleep, timeout},
-};
+use tokio::time::{sleep, timeout};
 use tracing::{error, info, warn};
 
 use super::{

@@ -14,10 +14,10 @@ use pvc_core::{
     sabotage::{self, Bug},
 };
 use pvc_host::links::{ANNOUNCE_AFTER, Links};
+use pvc_process::JoinSet;
 use pvc_store::Store;
 use tokio::{
     sync::{Mutex, watch},
-    task::JoinSet,
     time::{Instant, sleep, sleep_until},
 };
 use tracing::{debug, info, warn};
@@ -205,6 +205,7 @@ impl Addresses {
             match self.keep_until() {
                 Some(until) if self.now() < until => {
                     tokio::select! {
+                        biased;
                         () = sleep_until(self.instant(until)) => {}
                         _ = holding.changed() => {}
                     }

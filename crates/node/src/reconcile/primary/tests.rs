@@ -337,7 +337,7 @@ async fn a_restarted_primary_that_is_not_wished_any_more_gives_way() {
 async fn a_daemon_that_stops_hands_over_first() {
     let mut world = World::running(2).await;
     let primary = world.machines[0].primary.take().unwrap();
-    let stopping = tokio::spawn(primary.stop(Duration::from_secs(3)));
+    let stopping = pvc_process::spawn(primary.stop(Duration::from_secs(3)));
     world.declare(0, DaemonState::Shutdown).await;
     let took = world.until("b is primary", |w| w.is_primary(1)).await;
     assert!(took < Duration::from_millis(500), "{took:?}");

@@ -196,7 +196,7 @@ impl Machine {
             Arc::clone(&software),
             restarts,
         );
-        Self { name, store, software, fencing, life: tokio::spawn(life) }
+        Self { name, store, software, fencing, life: pvc_process::spawn(life) }
     }
 
     /// Everything hangs but its guests.
@@ -232,6 +232,7 @@ async fn live(
         powered.wait_for(Option::is_some).await.unwrap();
         let life = *powered.borrow_and_update();
         tokio::select! {
+            biased;
             () = async { sleep(boot).await; daemon(&name, &store, &shared, software.subscribe(), &restarts).await } => {}
             _ = powered.wait_for(|now| *now != life) => {}
         }
@@ -265,6 +266,7 @@ async fn daemon(
     mirror.ready().await;
     loop {
         tokio::select! {
+            biased;
             () = work(name, store, shared, &mirror, restarts.clone()) => {}
             _ = software.wait_for(|now| *now == Software::Hangs) => {}
         }
@@ -296,6 +298,7 @@ async fn work(
     let mut said: Option<(Instant, BTreeSet<VmId>)> = None;
     loop {
         tokio::select! {
+            biased;
             _ = ticks.tick() => {}
             _ = restarts.changed() => {
                 drop(running);
