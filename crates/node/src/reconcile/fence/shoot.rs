@@ -23,6 +23,9 @@ const FIRST_QUESTIONS: u32 = 2;
 /// Between two questions.
 const ASK_EVERY: Duration = Duration::from_millis(250);
 
+/// A reset is acknowledged before it happens: for so long the machine may go on.
+const RESET_WITHIN: Duration = Duration::from_secs(10);
+
 /// One attempt on one node.
 pub(super) struct Shot<'a> {
     pub(super) me: &'a NodeName,
@@ -79,7 +82,8 @@ impl Shot<'_> {
         let node = &self.fence.node;
         let seen = self.still_ours().await?;
         if sabotage::commits(Bug::ResetAsProof) {
-            return self.reset("nobody asked it to").await;
+            self.power.reset(self.bmc).await?;
+            return Ok((Proof::ResetAccepted, seen));
         }
         if self.first_status().await? == PowerState::Off {
             info!(%node, "its BMC says that it is off already");
@@ -146,6 +150,7 @@ impl Shot<'_> {
         }
         info!(%node, bmc = self.bmc.host, "reset, since its BMC refuses to power off: {refusal}");
         self.power.reset(self.bmc).await?;
+        sleep(RESET_WITHIN).await;
         Ok((Proof::ResetAccepted, seen))
     }
 
