@@ -1,7 +1,8 @@
 //! Cuts a machine's power and makes sure that it is off.
 //!
 //! Never takes a command that was accepted for a machine that is off, and no answer for either: the status is read until it says
-//! so. The job is looked at afresh immediately before each command, so that a fencer that was frozen shoots nobody who lives.
+//! so. The job is looked at afresh immediately before each command, and a look that took long is none: so a fencer that was frozen
+//! shoots nobody who lives.
 
 use std::time::Duration;
 
@@ -25,6 +26,9 @@ const ASK_EVERY: Duration = Duration::from_millis(250);
 
 /// A reset is acknowledged before it happens: for so long the machine may go on.
 const RESET_WITHIN: Duration = Duration::from_secs(10);
+
+/// How long a look may take that a command follows from. What it saw is at most so old.
+const LOOK_WITHIN: Duration = Duration::from_secs(3);
 
 /// One attempt on one node.
 pub(super) struct Shot<'a> {
@@ -157,6 +161,7 @@ impl Shot<'_> {
     /// The node as it is now, if it is still to be shot by this daemon.
     async fn still_ours(&self) -> Result<Node, Halt> {
         let node = &self.fence.node;
+        let began = Instant::now();
         let now = schema::fence::read(self.store, node).await?;
         let same = matches!(&now, Some(Entry::Good(now))
             if now.version == self.fence.version && now.fencer.as_ref() == Some(self.me));
@@ -171,6 +176,9 @@ impl Shot<'_> {
             || declared.is_some() && declared != seen.keepalive_version;
         if spoke && !self.fence.job.asked {
             return Err(Halt::NotOurs("it gave a sign of life"));
+        }
+        if began.elapsed() > LOOK_WITHIN {
+            return Err(Halt::NotOurs("looking at it took too long"));
         }
         Ok(seen)
     }

@@ -78,6 +78,23 @@ async fn a_node_that_wakes_up_before_the_shot_is_not_shot() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_fencer_whose_look_at_the_node_took_long_shoots_on_a_fresh_one_only() {
+    let w = world(SETTINGS).await;
+    w.power.set_reach("x-lom", Reach::Slow(Duration::from_secs(1)));
+    w.machine("x").hang();
+    w.until("its status is asked for", 40, async |w| !w.power.calls("x-lom").is_empty()).await;
+    for fencer in ["a", "b"] {
+        w.machine(fencer).store.delay(Duration::from_secs(4));
+    }
+    sleep(Duration::from_mins(2)).await;
+    assert!(!w.power.calls("x-lom").contains(&Call::Off), "what it saw may be over");
+    for fencer in ["a", "b"] {
+        w.machine(fencer).store.delay(Duration::ZERO);
+    }
+    recovered(&w, 60).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_failed_fence_touches_nothing_and_is_repeated_until_an_operator_confirms_the_death() {
     let w = world(SETTINGS).await;
     w.power.set_reach("x-lom", Reach::Silent);
