@@ -27,7 +27,7 @@ use pvc_core::{
     },
     sabotage::{self, Bug},
 };
-use pvc_host::{power::Power, storage_fence::StorageFence};
+use pvc_host::{machine::Machine, power::Power, storage_fence::StorageFence};
 use pvc_process::JoinSet;
 use pvc_store::{Session, Store, mirror::Mirror};
 use tokio::{
@@ -58,6 +58,8 @@ pub struct Parts {
     pub store: Arc<dyn Store>,
     /// Its mirror.
     pub mirror: Mirror,
+    /// This machine, for its clock.
+    pub machine: Arc<dyn Machine>,
     /// The other machines' power.
     pub power: Arc<dyn Power>,
     /// The storage's side of a fence.
@@ -134,7 +136,7 @@ impl Fencer {
         Self {
             mirror: parts.mirror.clone(),
             liveness: Liveness::default(),
-            tell: Tell::new(Arc::clone(&parts.store), parts.me.clone()),
+            tell: Tell::new(Arc::clone(&parts.store), Arc::clone(&parts.machine), parts.me.clone()),
             memory: BTreeMap::new(),
             working: JoinSet::new(),
             epoch: None,
@@ -180,7 +182,7 @@ impl Fencer {
         let now = Moment(self.origin.elapsed());
         self.liveness.observe(view, current, now);
         if sabotage::commits(Bug::TrustWallClock) {
-            self.liveness.trust_wall_clocks(view, apply::unix_s(), now);
+            self.liveness.trust_wall_clocks(view, self.apply.parts.machine.unix_s(), now);
         }
         // A node that is alone has nobody's silence to measure: a new view says when that changes.
         let alone = view.nodes.len() <= 1 && view.fences.is_empty();

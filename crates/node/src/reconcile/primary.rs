@@ -19,7 +19,7 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
 use pvc_config::Config;
@@ -27,7 +27,7 @@ use pvc_core::{
     model::{ClusterView, Explanation, NodeName, RouterState, Subject},
     plan::primary::{Facts, Next, Past, Plan, Step, plan},
 };
-use pvc_host::links::Links;
+use pvc_host::{links::Links, machine::Machine};
 use pvc_process::JoinSet;
 use pvc_store::{
     CommitError, Session, Store, Transaction,
@@ -81,6 +81,8 @@ pub struct Parts {
     pub store: Arc<dyn Store>,
     /// The cluster.
     pub mirror: Mirror,
+    /// The machine, for its clock.
+    pub machine: Arc<dyn Machine>,
     /// The machine's network; `None`: it is not managed, and there are no floating addresses.
     pub links: Option<Arc<dyn Links>>,
     /// The addresses that the primary has.
@@ -106,6 +108,7 @@ impl Primary {
             me: parts.me,
             store: parts.store,
             mirror: parts.mirror,
+            machine: parts.machine,
             addresses: Arc::clone(&addresses),
             services: Arc::clone(&runner),
             memory: Mutex::default(),
@@ -147,6 +150,7 @@ struct Reconciler {
     me: NodeName,
     store: Arc<dyn Store>,
     mirror: Mirror,
+    machine: Arc<dyn Machine>,
     addresses: Arc<Addresses>,
     services: Arc<Runner>,
     memory: Mutex<Memory>,
@@ -437,7 +441,7 @@ impl Reconciler {
         if !changed || !self.mirror.synced() || !ours && said.is_some() {
             return;
         }
-        let at_unix_s = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_secs());
+        let at_unix_s = self.machine.unix_s();
         let explanation = said.clone().map(|(because, error)| Explanation {
             by: self.me.to_string(),
             at_unix_s,

@@ -20,6 +20,7 @@ use tokio::{sync::Semaphore, time::Instant};
 use tracing::{debug, info, warn};
 
 use super::{
+    Parts,
     explain::{Explanations, Said},
     inventory::Inventory,
     migration::Peers,
@@ -47,7 +48,7 @@ pub(super) struct VmReconciler {
     pub(super) store: Arc<dyn Store>,
     pub(super) mirror: Mirror,
     pub(super) inventory: Arc<Inventory>,
-    pub(super) consoles: ConsoleLogs,
+    consoles: Option<Arc<ConsoleLogs>>,
     pub(super) peers: Peers,
     explanations: Explanations,
     memory: Mutex<HashMap<VmId, Memory>>,
@@ -90,20 +91,14 @@ impl From<HypervisorError> for StepError {
 }
 
 impl VmReconciler {
-    pub(super) fn new(
-        me: NodeName,
-        peers: Peers,
-        store: Arc<dyn Store>,
-        mirror: Mirror,
-        inventory: Arc<Inventory>,
-        consoles: ConsoleLogs,
-    ) -> Self {
+    pub(super) fn new(parts: Parts) -> Self {
+        let Parts { me, peers, store, mirror, machine, hypervisor, consoles } = parts;
         Self {
-            explanations: Explanations::new(Arc::clone(&store), me.clone()),
+            explanations: Explanations::new(Arc::clone(&store), machine, me.clone()),
             me,
             store,
             mirror,
-            inventory,
+            inventory: Arc::new(Inventory::new(hypervisor)),
             consoles,
             peers,
             memory: Mutex::default(),
@@ -350,10 +345,11 @@ impl VmReconciler {
 
     /// The console is followed by the node that runs the VM and claims it.
     fn follow_console(&self, id: VmId, view: &ClusterView) {
+        let Some(consoles) = &self.consoles else { return };
         let runs_here = self.inventory.here(id) == Here::Active;
         match view.vm(id) {
-            Some(vm) if runs_here && vm.claim.value.names(&self.me) => self.consoles.follow(id, &vm.name),
-            _ if !runs_here => self.consoles.forget(id),
+            Some(vm) if runs_here && vm.claim.value.names(&self.me) => consoles.follow(id, &vm.name),
+            _ if !runs_here => consoles.forget(id),
             _ => (),
         }
     }

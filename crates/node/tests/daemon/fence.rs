@@ -76,6 +76,7 @@ impl Cluster {
         let parts = Parts {
             store: store.clone(),
             hypervisor: Some(hypervisor.clone() as Arc<dyn Hypervisor>),
+            consoles: None,
             links: None,
             services: None,
             power: self.power.clone(),

@@ -65,6 +65,7 @@ impl Cluster {
         let parts = Parts {
             store: store.clone(),
             hypervisor: Some(hypervisor.clone() as Arc<dyn Hypervisor>),
+            consoles: None,
             links: None,
             services: None,
             power: FakePower::new(),

@@ -45,6 +45,7 @@ impl Node {
         let parts = Parts {
             store: store.clone(),
             hypervisor: None,
+            consoles: None,
             links: None,
             services: None,
             power: FakePower::new(),

@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeSet,
     sync::{Arc, Mutex, PoisonError},
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::Duration,
 };
 
 use pvc_core::{
@@ -116,7 +116,7 @@ impl Apply {
             step: FenceStep::Shooting,
             instance: owner.and_then(|held| held.by).map(|owner| owner.instance),
             by: self.parts.me.to_string(),
-            at_unix_s: unix_s(),
+            at_unix_s: self.parts.machine.unix_s(),
             confirmed_dead: false,
             asked: false,
             keepalive_version: seen.keepalive_version,
@@ -253,7 +253,12 @@ impl Apply {
     }
 
     fn signed(&self, fence: &Fence, step: FenceStep) -> FenceJob {
-        FenceJob { step, by: self.parts.me.to_string(), at_unix_s: unix_s(), ..fence.job.clone() }
+        FenceJob {
+            step,
+            by: self.parts.me.to_string(),
+            at_unix_s: self.parts.machine.unix_s(),
+            ..fence.job.clone()
+        }
     }
 
     async fn bmc(&self, node: &NodeName) -> Result<Option<Bmc>, StoreError> {
@@ -298,8 +303,4 @@ fn words(step: &FenceStep) -> &'static str {
         FenceStep::StorageFenced { .. } => "it is shut out of the storage",
         FenceStep::Recovered { .. } => "its VMs have new homes",
     }
-}
-
-pub(super) fn unix_s() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs())
 }

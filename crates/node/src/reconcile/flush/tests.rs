@@ -13,6 +13,7 @@ use pvc_core::{
     },
     plan::placement::{Rooms, Size, Sizes},
 };
+use pvc_host::machine::FakeMachine;
 use pvc_store::{
     memory::{MemoryStore, MemoryTree},
     schema::node::{Ipmi, Registration},
@@ -178,6 +179,7 @@ impl World {
             me: me.clone(),
             store: store.clone(),
             mirror: Mirror::start(store.clone()),
+            machine: Arc::new(FakeMachine::default()),
             active: None,
             selector: Selector::Mem,
             limits: Limits::default(),

@@ -9,6 +9,7 @@ use pvc_core::model::{
 };
 use pvc_host::{
     links::fake::FakeLinks,
+    machine::FakeMachine,
     services::{Services, UnitState, fake::FakeServices},
 };
 use pvc_store::{
@@ -117,6 +118,7 @@ impl World {
             me: machine.name.clone(),
             mirror: Mirror::start(Arc::clone(&store)),
             store,
+            machine: Arc::new(FakeMachine::default()),
             links: Some(Arc::clone(&machine.links) as Arc<dyn Links>),
             floating: floating_ips(),
             services: vec![Unit::api(Arc::clone(&machine.services) as Arc<dyn Services>)],
@@ -439,6 +441,7 @@ async fn without_managed_networks_there_is_a_primary_without_addresses() {
         me: machine.name.clone(),
         mirror: Mirror::start(Arc::clone(&store)),
         store,
+        machine: Arc::new(FakeMachine::default()),
         links: None,
         floating: floating_ips(),
         services: vec![],

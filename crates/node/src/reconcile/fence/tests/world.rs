@@ -13,6 +13,7 @@ use pvc_core::model::{
     VmSet, VmState,
 };
 use pvc_host::{
+    machine::FakeMachine,
     power::fake::FakePower,
     storage_fence::{NoStorage, StorageFence},
 };
@@ -286,6 +287,7 @@ async fn work(
             me: name.clone(),
             store: Arc::clone(store) as Arc<dyn Store>,
             mirror: mirror.clone(),
+            machine: Arc::new(FakeMachine::default()),
             power: Arc::clone(&shared.power) as Arc<dyn Power>,
             storage: Arc::new(NoStorage) as Arc<dyn StorageFence>,
             settings: shared.settings,
