@@ -24,8 +24,9 @@ use super::{
     liveness::Liveness,
     recover::{self, What},
 };
-use crate::model::{
-    ClusterView, DaemonMode, DaemonState, Entry, Fence, FenceStep, Moment, Node, NodeName, Proof,
+use crate::{
+    model::{ClusterView, DaemonMode, DaemonState, Entry, Fence, FenceStep, Moment, Node, NodeName, Proof},
+    sabotage::{self, Bug},
 };
 
 pub use past::Past;
@@ -158,6 +159,7 @@ fn job(fence: &Fence, f: &Facts<'_>) -> Plan {
         Some(fencer) if fencer != f.me => return wait(None, ""),
         Some(_) if f.past.holds() => {}
         Some(_) => return act(Step::TakeOver, "an earlier run of this daemon worked on it"),
+        None if sabotage::commits(Bug::ForgetDeadFencer) => return settled(),
         None => return act(Step::TakeOver, "nobody works on it"),
     }
     let node = match f.view.nodes.get(&fence.node).map(|entry| &**entry) {

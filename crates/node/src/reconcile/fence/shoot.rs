@@ -1,11 +1,15 @@
 //! Cuts a machine's power and makes sure that it is off.
 //!
 //! Never takes a command that was accepted for a machine that is off, and no answer for either: the status is read until it says
-//! so. The job is looked at afresh immediately before each command, so that a fencer that was frozen shoots nobody who lives.
+//! so. The job is looked at afresh immediately before each command, and a look that took long is none: so a fencer that was frozen
+//! shoots nobody who lives.
 
 use std::time::Duration;
 
-use pvc_core::model::{DaemonState, Entry, Fence, Node, NodeName, Proof};
+use pvc_core::{
+    model::{DaemonState, Entry, Fence, Node, NodeName, Proof},
+    sabotage::{self, Bug},
+};
 use pvc_host::power::{Bmc, Power, PowerError, PowerState};
 use pvc_store::{Store, StoreError, schema};
 use tokio::time::{Instant, sleep};
@@ -19,6 +23,12 @@ const COMMANDS: u32 = 2;
 const FIRST_QUESTIONS: u32 = 2;
 /// Between two questions.
 const ASK_EVERY: Duration = Duration::from_millis(250);
+
+/// A reset is acknowledged before it happens: for so long the machine may go on.
+const RESET_WITHIN: Duration = Duration::from_secs(10);
+
+/// How long a look may take that a command follows from. What it saw is at most so old.
+const LOOK_WITHIN: Duration = Duration::from_secs(3);
 
 /// One attempt on one node.
 pub(super) struct Shot<'a> {
@@ -75,6 +85,10 @@ impl Shot<'_> {
     async fn try_to(&self) -> Result<(Proof, Node), Halt> {
         let node = &self.fence.node;
         let seen = self.still_ours().await?;
+        if sabotage::commits(Bug::ResetAsProof) {
+            self.power.reset(self.bmc).await?;
+            return Ok((Proof::ResetAccepted, seen));
+        }
         if self.first_status().await? == PowerState::Off {
             info!(%node, "its BMC says that it is off already");
             return Ok((Proof::PowerOff, seen));
@@ -140,12 +154,14 @@ impl Shot<'_> {
         }
         info!(%node, bmc = self.bmc.host, "reset, since its BMC refuses to power off: {refusal}");
         self.power.reset(self.bmc).await?;
+        sleep(RESET_WITHIN).await;
         Ok((Proof::ResetAccepted, seen))
     }
 
     /// The node as it is now, if it is still to be shot by this daemon.
     async fn still_ours(&self) -> Result<Node, Halt> {
         let node = &self.fence.node;
+        let began = Instant::now();
         let now = schema::fence::read(self.store, node).await?;
         let same = matches!(&now, Some(Entry::Good(now))
             if now.version == self.fence.version && now.fencer.as_ref() == Some(self.me));
@@ -160,6 +176,9 @@ impl Shot<'_> {
             || declared.is_some() && declared != seen.keepalive_version;
         if spoke && !self.fence.job.asked {
             return Err(Halt::NotOurs("it gave a sign of life"));
+        }
+        if began.elapsed() > LOOK_WITHIN {
+            return Err(Halt::NotOurs("looking at it took too long"));
         }
         Ok(seen)
     }
