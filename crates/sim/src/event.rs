@@ -99,6 +99,15 @@ pub enum Event {
         /// What it said; `None`: nothing that arrived.
         said: Option<Said>,
     },
+    /// A node was shut out of the storage, and its locks on these images are broken; when that was asked for.
+    ShutOut {
+        /// By whose daemon.
+        by: NodeName,
+        /// Who.
+        of: NodeName,
+        /// `pool/image` each.
+        images: Vec<String>,
+    },
     /// The state tree has changed.
     Commit(Commit),
     /// An operator's command, and what came of it at once.
@@ -350,6 +359,7 @@ impl fmt::Display for Event {
             Self::Leader(None) => f.write_str("ZooKeeper: no quorum"),
             Self::Session { node, what } => write!(f, "{node}: {what:?}"),
             Self::Bmc { by, of, call, said } => write!(f, "{by}: BMC of {of}: {call:?} -> {said:?}"),
+            Self::ShutOut { by, of, images } => write!(f, "{by}: shuts {of} out of {}", images.join(", ")),
             Self::Commit(commit) => commit.fmt(f),
             Self::Command { client, text, outcome } => write!(f, "client {client}: {text}: {outcome}"),
             Self::Fault { text, begins } => {

@@ -158,6 +158,7 @@ impl Truth {
             }
             Event::Asked { .. }
             | Event::Bmc { .. }
+            | Event::ShutOut { .. }
             | Event::Commit(_)
             | Event::Command { .. }
             | Event::Fault { .. }
@@ -209,6 +210,11 @@ impl Truth {
         };
         let run = runs.entry(node.clone()).or_insert(Run { executes, boot, began: now });
         run.executes = executes;
+    }
+
+    /// How long ago that was.
+    pub fn since(&self, at: Duration) -> Duration {
+        self.now.saturating_sub(at)
     }
 
     /// A machine; one that was never heard of is off.

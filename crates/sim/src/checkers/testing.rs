@@ -3,17 +3,30 @@
 use std::time::Duration;
 
 use pvc_core::model::{NodeName, VmId};
+use pvc_store::{Check, Op};
 
-use super::Checker;
+use super::{Checker, Timing};
 use crate::{
     event::{Author, Change, Commit, Event, Key, Machine, Stamped},
     tree::Tree,
     truth::Truth,
 };
 
+/// The default timing.
+pub(crate) const TIMING: Timing = Timing {
+    keepalive: Duration::from_secs(5),
+    fence_after: Duration::from_secs(30),
+    session: Duration::from_secs(15),
+};
+
 /// A node of that name.
 pub(crate) fn node(name: &str) -> NodeName {
     name.parse().unwrap()
+}
+
+/// The daemon of a node.
+pub(crate) fn daemon(name: &str) -> Author {
+    Author::Daemon { node: node(name), run: 1 }
 }
 
 /// The VM of that number.
@@ -86,5 +99,27 @@ impl History {
         };
         let changes = keys.iter().map(change).collect();
         Event::Commit(Commit { by, zxid: self.zxid, ops: vec![], changes })
+    }
+
+    /// A commit that sets these keys and checks another one.
+    pub(crate) fn commit_about(&mut self, by: Author, keys: &[(&str, &str)], checked: &str) -> Event {
+        let mut event = self.commit(by, keys);
+        if let Event::Commit(commit) = &mut event {
+            commit.ops.push(Op::Check { path: checked.to_owned(), check: Check::Exists });
+        }
+        event
+    }
+
+    /// A commit that deletes a key.
+    pub(crate) fn deletion(&mut self, by: Author, path: &str) -> Event {
+        self.zxid += 1;
+        let change = Change { path: path.to_owned(), before: self.tree.key(path).cloned(), after: None };
+        Event::Commit(Commit { by, zxid: self.zxid, ops: vec![], changes: vec![change] })
+    }
+
+    /// A commit by a node's daemon that sets these keys, with which nothing is wrong.
+    pub(crate) fn daemon_writes(&mut self, name: &str, keys: &[(&str, &str)]) -> &mut Self {
+        let commit = self.commit(daemon(name), keys);
+        self.happens(commit)
     }
 }
