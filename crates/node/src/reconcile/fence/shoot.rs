@@ -11,7 +11,7 @@ use pvc_core::{
     sabotage::{self, Bug},
 };
 use pvc_host::power::{Bmc, Power, PowerError, PowerState};
-use pvc_store::{Store, StoreError, schema};
+use pvc_store::{CommitError, Store, StoreError, schema};
 use tokio::time::{Instant, sleep};
 use tracing::{debug, info};
 
@@ -59,6 +59,17 @@ enum Halt {
 impl From<StoreError> for Halt {
     fn from(error: StoreError) -> Self {
         Self::Store(error)
+    }
+}
+
+impl From<CommitError> for Halt {
+    fn from(error: CommitError) -> Self {
+        match error {
+            CommitError::Conflict { .. } => {
+                Self::NotOurs("it gave a sign of life, or its fence has moved on")
+            }
+            CommitError::Unknown(cause) | CommitError::Failed(cause) => Self::Store(cause),
+        }
     }
 }
 
@@ -174,9 +185,17 @@ impl Shot<'_> {
         let declared = self.fence.job.keepalive_version;
         let spoke = seen.daemon_state.value != DaemonState::Dead
             || declared.is_some() && declared != seen.keepalive_version;
-        if spoke && !self.fence.job.asked {
+        let asked = self.fence.job.asked;
+        if spoke && !asked {
             return Err(Halt::NotOurs("it gave a sign of life"));
         }
+        // What was read may come from a server that lags behind. A transaction is judged by the leader.
+        let as_seen = if asked {
+            schema::fence::expect(self.fence)
+        } else {
+            schema::fence::expect_dead(self.fence, &seen)
+        };
+        self.store.commit(as_seen).await?;
         if began.elapsed() > LOOK_WITHIN {
             return Err(Halt::NotOurs("looking at it took too long"));
         }

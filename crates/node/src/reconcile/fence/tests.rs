@@ -78,6 +78,22 @@ async fn a_node_that_wakes_up_before_the_shot_is_not_shot() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_node_that_wakes_up_unseen_by_the_fencers_lagging_server_is_not_shot() {
+    let w = world(SETTINGS).await;
+    w.power.set_reach("x-lom", Reach::Slow(Duration::from_secs(3)));
+    w.machine("x").hang();
+    w.until("its status is asked for", 40, async |w| !w.power.calls("x-lom").is_empty()).await;
+    let fencer = w.fence("x").await.unwrap().fencer.unwrap();
+    w.machine(fencer.as_str()).store.fall_behind();
+    w.machine("x").wake();
+    sleep(Duration::from_secs(20)).await;
+    assert!(!w.power.calls("x-lom").contains(&Call::Off), "{:?}", w.power.calls("x-lom"));
+    w.machine(fencer.as_str()).store.catch_up();
+    is_over(&w).await;
+    assert_eq!((w.runs_on(1), w.starts(1)), (vec![name("x")], 1));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_fencer_whose_look_at_the_node_took_long_shoots_on_a_fresh_one_only() {
     let w = world(SETTINGS).await;
     w.power.set_reach("x-lom", Reach::Slow(Duration::from_secs(1)));
