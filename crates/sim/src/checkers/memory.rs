@@ -1,9 +1,13 @@
 //! 8. Reserved memory never exceeds a node's memory, however many placements run at once.
 //!
 //! A VM's memory is reserved where its wish keeps it and where it is claimed. Judged are placements, that is transactions which move
-//! `/pvc/placement`: an old client may write any node it likes.
+//! `/pvc/placement`: an old client may write any node it likes, and whoever starts a VM where it is asks nobody for room. A placement
+//! counts on what other placements have reserved, and on such a start once it can be known.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use pvc_core::model::{DomainSpec, NodeName, VmId};
 
@@ -16,13 +20,22 @@ use crate::{
 
 use super::keys;
 
+/// How long it may take until everybody knows of what was written.
+const KNOWN_WITHIN: Duration = Duration::from_secs(20);
+
 /// See the module's documentation.
 #[derive(Debug, Default)]
 pub(super) struct Memory {
     /// Of each VM, MiB.
     sizes: BTreeMap<VmId, u64>,
-    /// Where each VM's memory was reserved after the last commit that concerned it.
-    kept: BTreeMap<VmId, BTreeSet<String>>,
+    /// Where each VM's memory is reserved.
+    kept: BTreeMap<VmId, BTreeMap<String, Kept>>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Kept {
+    since: Duration,
+    placed: bool,
 }
 
 impl Checker for Memory {
@@ -30,18 +43,21 @@ impl Checker for Memory {
         8
     }
 
-    fn step(&mut self, _truth: &Truth, tree: &Tree, event: &Stamped) -> Result<(), String> {
+    fn step(&mut self, truth: &Truth, tree: &Tree, event: &Stamped) -> Result<(), String> {
         let Event::Commit(commit) = &event.event else { return Ok(()) };
+        let placed = commit.changes.iter().any(|change| change.path == "/pvc/placement");
         let mut gained = BTreeSet::new();
         for vm in self.concerned(commit) {
+            let before = self.kept.remove(&vm).unwrap_or_default();
             let now = kept_on(tree, vm);
-            let before = self.kept.insert(vm, now.clone()).unwrap_or_default();
-            gained.extend(now.difference(&before).cloned());
+            gained.extend(now.iter().filter(|node| !before.contains_key(*node)).cloned());
+            let kept = |node: String| {
+                let kept = before.get(&node).copied().unwrap_or(Kept { since: truth.now, placed });
+                (node, kept)
+            };
+            self.kept.insert(vm, now.into_iter().map(kept).collect());
         }
-        if !commit.changes.iter().any(|change| change.path == "/pvc/placement") {
-            return Ok(());
-        }
-        gained.iter().try_for_each(|node| self.fits(tree, node))
+        if placed { gained.iter().try_for_each(|node| self.fits(truth, tree, node)) } else { Ok(()) }
     }
 }
 
@@ -63,10 +79,11 @@ impl Memory {
         concerned
     }
 
-    fn fits(&self, tree: &Tree, node: &str) -> Result<(), String> {
+    fn fits(&self, truth: &Truth, tree: &Tree, node: &str) -> Result<(), String> {
         let Ok(name) = node.parse::<NodeName>() else { return Ok(()) };
         let Ok(total) = tree.node(&name, "memtotal").parse::<u64>() else { return Ok(()) };
-        let here = self.kept.iter().filter(|(_, nodes)| nodes.contains(node));
+        let known = |kept: &Kept| kept.placed || truth.since(kept.since) > KNOWN_WITHIN;
+        let here = self.kept.iter().filter(|(_, nodes)| nodes.get(node).is_some_and(known));
         let reserved: u64 = here.filter_map(|(vm, _)| self.sizes.get(vm)).sum();
         if reserved <= total {
             return Ok(());
@@ -134,10 +151,12 @@ mod tests {
     #[test]
     fn a_claim_keeps_memory_too_and_who_writes_no_placement_is_not_judged() {
         let mut history = history();
-        history.writes(&[(&path(1, "claim"), "a")]);
+        history.at_s(100).writes(&[(&path(1, "claim"), "a")]);
         history.writes(&[(&path(2, "node"), "a"), (&path(2, "state"), "start")]);
         history.writes(&[(&path(2, "node"), "b")]);
         let second = place(&mut history, 2);
-        history.violated_by(second, "reserves 1200 MiB of a");
+        history.at_s(110).happens(second).writes(&[(&path(2, "node"), "b")]);
+        let second = place(&mut history, 2);
+        history.at_s(121).violated_by(second, "reserves 1200 MiB of a");
     }
 }
