@@ -262,10 +262,7 @@ impl Fencer {
             Ok(effect) => {
                 memory.failures = 0;
                 match effect {
-                    Effect::Taken => {
-                        memory.past = Past::default();
-                        memory.past.taken();
-                    }
+                    Effect::Taken => memory.past.taken(),
                     Effect::Recorded => {}
                     Effect::ShotInVain => memory.past.shot_in_vain(now),
                     Effect::ToldToPowerOn => memory.past.told_to_power_on(),

@@ -104,6 +104,12 @@ impl Case {
         self.past.taken();
         self
     }
+
+    /// Nobody holds the job.
+    fn left_to_others(mut self) -> Self {
+        self.fences[0].fencer = None;
+        self
+    }
 }
 
 fn fence(node: &str, step: FenceStep) -> Fence {
@@ -287,14 +293,32 @@ fn a_new_fencer_shoots_only_what_it_saw_silent_itself() {
 
 #[test]
 fn a_failed_fence_touches_nothing_and_is_repeated() {
-    let mut c = case(&[("a", 0), ("b", 1), ("x", 40)]).with_job(failed());
+    let mut c = case(&[("a", 0), ("b", 1), ("x", 40)]).with_job(failed()).left_to_others();
     c.vms.push(Vm { node: field(name("x")), ..vm(VmState::Start, "x") });
     c.past.shot_in_vain(Moment::secs(995));
     let plan = c.plan("x");
     assert_eq!(plan.next, Next::Wait(Some(Moment::secs(1025))), "{}", plan.why);
     assert!(plan.why.contains("no answer") && plan.why.contains("confirm-dead"), "{}", plan.why);
     c.past.shot_in_vain(Moment::secs(970));
+    assert_eq!(c.next("x"), Next::Do(Step::TakeOver));
+    c.fences[0].fencer = Some(name("a"));
+    c.past.taken();
     assert_eq!(c.next("x"), Next::Do(Step::Shoot));
+}
+
+#[test]
+fn whoever_has_not_shot_in_vain_yet_takes_a_failed_fence_over_and_shoots_at_once() {
+    let mut c = case(&[("a", 0), ("b", 1), ("x", 40)]).with_job(failed()).left_to_others();
+    c.fences[0].job.by = "b".into();
+    c.past = Past::default();
+    assert_eq!(c.next("x"), Next::Do(Step::TakeOver));
+    c.fences[0].fencer = Some(name("a"));
+    c.past.taken();
+    assert_eq!(c.next("x"), Next::Do(Step::Shoot));
+    // In vain, too: now all have tried.
+    c.fences[0].fencer = None;
+    c.past.shot_in_vain(Moment::secs(1000));
+    assert_eq!(c.next("x"), Next::Wait(Some(Moment::secs(1030))));
 }
 
 #[test]
@@ -305,9 +329,11 @@ fn a_failed_fence_is_proven_when_the_node_must_have_reset_itself_if_the_configur
         c.node("x").self_fence_s = Some(60);
         c.settings.failed = Action::Migrate;
         c.past.shot_in_vain(Moment::secs(999));
+        c.past.taken();
         c
     };
     assert_eq!(failed_for(100).next("x"), proof, "60 s, half of it more, and 10 s");
+    assert_eq!(failed_for(100).left_to_others().next("x"), Next::Do(Step::TakeOver));
     assert_eq!(failed_for(99).next("x"), Next::Wait(Some(Moment::secs(1001))));
     let mut no_action = failed_for(400);
     no_action.settings.failed = Action::Nothing;

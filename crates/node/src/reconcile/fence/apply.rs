@@ -164,7 +164,7 @@ impl Apply {
                     "COULD NOT BE FENCED (attempt {attempts}): {reason}; its VMs stay where they are until it is proven dead"
                 );
                 let job = self.signed(fence, FenceStep::Failed { reason, attempts });
-                self.commit(schema::fence::record(fence, &job)).await?;
+                self.commit(schema::fence::record_failure(fence, &job)).await?;
                 Ok(Effect::ShotInVain)
             }
         }

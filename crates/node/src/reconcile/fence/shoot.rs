@@ -19,8 +19,6 @@ use tracing::{debug, info};
 const OFF_WITHIN: Duration = Duration::from_secs(20);
 /// How often it is told to.
 const COMMANDS: u32 = 2;
-/// How often its status is asked for before anything is known of the BMC: a packet may be lost.
-const FIRST_QUESTIONS: u32 = 2;
 /// Between two questions.
 const ASK_EVERY: Duration = Duration::from_millis(250);
 
@@ -100,7 +98,7 @@ impl Shot<'_> {
             self.power.reset(self.bmc).await?;
             return Ok((Proof::ResetAccepted, seen));
         }
-        if self.first_status().await? == PowerState::Off {
+        if self.power.status(self.bmc).await? == PowerState::Off {
             info!(%node, "its BMC says that it is off already");
             return Ok((Proof::PowerOff, seen));
         }
@@ -125,20 +123,6 @@ impl Shot<'_> {
             self.bmc.host,
             OFF_WITHIN.as_secs()
         )))
-    }
-
-    async fn first_status(&self) -> Result<PowerState, PowerError> {
-        let mut question = 1;
-        loop {
-            match self.power.status(self.bmc).await {
-                Err(PowerError::Unreachable { .. } | PowerError::TimedOut { .. })
-                    if question < FIRST_QUESTIONS =>
-                {
-                    question += 1;
-                }
-                outcome => return outcome,
-            }
-        }
     }
 
     async fn is_off_in_time(&self) -> bool {
