@@ -22,11 +22,14 @@ fn connections_do_not_come_from_an_address_that_will_go() {
             let change = LinkChange::SetAddress { device: "eth0".into(), cidr: cidr(text), lifetime_s };
             links.apply(&change).await.unwrap();
         };
-        // By its longer common prefix with the destination the floating one would be chosen.
-        let source = || ip("-6 route get fd00::fd").split("src ").nth(1).unwrap_or("").to_owned();
+        let source = || ip("-6 route get fd00::9").split("src ").nth(1).unwrap_or("").to_owned();
         set("fd00::fe/64", Some(100)).await;
         assert!(source().starts_with("fd00::fe "), "the only one serves: {}", source());
         set("fd00::1/64", None).await;
+        let remove = LinkChange::RemoveAddress { device: "eth0".into(), cidr: cidr("fd00::fe/64") };
+        links.apply(&remove).await.unwrap();
+        // Of equals, Linux chooses the latest.
+        set("fd00::fe/64", Some(100)).await;
         assert!(source().starts_with("fd00::1 "), "{}", source());
     });
 }
