@@ -281,9 +281,14 @@ impl Layout {
         self.node(node).join("console.log")
     }
 
-    /// The pipe that is the node's `/dev/watchdog`.
+    /// The folder of the watchdogs, which are files in the capsule only.
+    pub fn watchdogs(&self) -> PathBuf {
+        self.state.join("watchdogs")
+    }
+
+    /// The file that is the node's `/dev/watchdog`.
     pub fn watchdog(&self, node: NodeNumber) -> PathBuf {
-        self.node(node).join("watchdog")
+        self.watchdogs().join(node.to_string())
     }
 
     /// The node's disk: the overlay's upper folder.
