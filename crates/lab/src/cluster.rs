@@ -150,8 +150,8 @@ impl Cluster {
     /// Waits until the guest counts further on `node`.
     pub fn wait_counting(&self, node: &str, vm: &Vm) -> Result<()> {
         let on = self.node(node);
-        let before = vm.beats(&on).pop();
-        wait_until(&format!("{} to count on {node}", vm.name), PATIENCE, || vm.beats(&on).pop() > before)
+        let before = vm.beats(&on).len();
+        wait_until(&format!("{} to count on {node}", vm.name), PATIENCE, || vm.beats(&on).len() > before)
             .with_context(|| self.told(&["vm", "explain", &vm.name]))
     }
 
