@@ -18,7 +18,6 @@ use crate::{
     config::pvcd_yaml,
     layout::{BINARIES_IN_NODE, Layout, Net, NodeNumber, ZOOKEEPER_PEER_PORTS, ZOOKEEPER_PORT},
     options::LabOptions,
-    watchdog,
 };
 
 /// Folders whose contents on this machine the nodes must not see: its enabled units, logs, homes and service state.
@@ -150,7 +149,6 @@ pub fn build_disk(layout: &Layout, options: &LabOptions, node: NodeNumber) -> Re
     for folder in ["disk", "work", "root"] {
         fs::create_dir_all(layout.node(node).join(folder))?;
     }
-    watchdog::make(layout, node)?;
     let uuid = node.host_uuid();
     let own = [
         ("etc/machine-id", uuid.replace('-', "") + "\n"),

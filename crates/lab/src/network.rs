@@ -34,6 +34,7 @@ pub fn make_bridges() -> Result<()> {
         ));
         lines.push(format!("link set {name} up"));
         lines.push(format!("addr add {address}/24 dev {name}"));
+        lines.push(format!("addr add {}/64 dev {name} nodad", net.switch6()));
     }
     ip_batch(None, &lines)
 }

@@ -49,15 +49,6 @@ pub struct Timings {
     pub failed_fence: String,
 }
 
-impl Timings {
-    /// How long a node's watchdog waits for the next byte once it is armed: as long as a node may go without a keepalive,
-    /// and never less than a daemon that is merely busy needs.
-    pub fn watchdog(&self) -> Duration {
-        let silence_s = u64::from(self.keepalive_interval_s) * u64::from(self.suicide_intervals);
-        Duration::from_secs(silence_s.max(5))
-    }
-}
-
 impl Default for Timings {
     fn default() -> Self {
         Self {

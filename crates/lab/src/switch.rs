@@ -58,6 +58,7 @@ struct Slot {
 struct Switch {
     layout: Layout,
     slots: BTreeMap<NodeNumber, Mutex<Slot>>,
+    watchdogs: BTreeMap<NodeNumber, Arc<Watchdog>>,
     dropped: Mutex<Vec<Dropped>>,
 }
 
@@ -98,13 +99,18 @@ pub fn run_switch(layout: &Layout, bound: bool) -> Result<()> {
         .spawn()
         .context("could not start dnsmasq")?;
 
+    let watchdogs: BTreeMap<NodeNumber, Arc<Watchdog>> =
+        options.node_numbers().map(|node| (node, Arc::default())).collect();
+    fs::create_dir_all(layout.watchdogs())?;
+    let _mounted = watchdog::Mounted::on(&layout.watchdogs(), watchdogs.clone().into_iter().collect())?;
     let switch = Arc::new(Switch {
         layout: layout.clone(),
         slots: options.node_numbers().map(|node| (node, Mutex::default())).collect(),
+        watchdogs,
         dropped: Mutex::default(),
     });
     for node in options.node_numbers() {
-        switch.watch_over(node, options.timings.watchdog())?;
+        switch.watch_over(node);
     }
     let listener = UnixListener::bind(layout.control()).context("could not listen on the control socket")?;
     for stream in listener.incoming() {
@@ -249,6 +255,7 @@ impl Switch {
     fn power_off(&self, node: NodeNumber, slot: &mut Slot) -> Result<()> {
         slot.life += 1;
         node_cgroup(&self.layout, node)?.remove().with_context(|| format!("{node} would not die"))?;
+        self.watchdogs[&node].power_off();
         network::unplug_node(node);
         self.unwatch(node, slot)
     }
@@ -282,30 +289,30 @@ impl Switch {
         self.power_on(node, slot)
     }
 
-    /// Resets a node whose watchdog was armed and then not fed for `time`, as the hardware would.
-    fn watch_over(self: &Arc<Self>, node: NodeNumber, time: Duration) -> Result<()> {
-        let mut watchdog = Watchdog::open(&self.layout, node, time)?;
-        let switch = Arc::clone(self);
+    /// Resets a node whose watchdog is hungry, as the hardware would.
+    fn watch_over(self: &Arc<Self>, node: NodeNumber) {
+        let (switch, watchdog) = (Arc::clone(self), Arc::clone(&self.watchdogs[&node]));
         thread::spawn(move || {
             loop {
-                let life = || locked(&switch.slots[&node]).life;
-                let seen = watchdog.wait_until_hungry(life).and_then(|armed_in| {
-                    let slot = &mut *locked(&switch.slots[&node]);
-                    if slot.life != armed_in || !switch.is_on(node) {
-                        return Ok(());
-                    }
-                    let console = OpenOptions::new().append(true).open(switch.layout.node_console(node))?;
-                    writeln!(&console, "{}", watchdog::EXPIRED_LINE)?;
-                    note(&format!("{node}: its watchdog was not fed"));
-                    switch.reset(node, slot)
-                });
-                if let Err(e) = seen {
+                watchdog.wait_until_hungry();
+                let slot = &mut *locked(&switch.slots[&node]);
+                // The power may have gone meanwhile.
+                if watchdog.is_hungry()
+                    && let Err(e) = switch.reset_hungry(node, slot)
+                {
                     note(&format!("the watchdog of {node}: {e:#}"));
                     thread::sleep(Duration::from_secs(1));
                 }
             }
         });
-        Ok(())
+    }
+
+    fn reset_hungry(self: &Arc<Self>, node: NodeNumber, slot: &mut Slot) -> Result<()> {
+        let console = OpenOptions::new().append(true).open(self.layout.node_console(node))?;
+        writeln!(&console, "{}", watchdog::EXPIRED_LINE)?;
+        note(&format!("{node}: its watchdog was not fed"));
+        self.power_off(node, slot)?;
+        self.power_on(node, slot)
     }
 
     fn soft_off(&self, node: NodeNumber) -> Result<()> {

@@ -62,8 +62,18 @@ fn a_node_that_armed_its_watchdog_is_reset_when_it_stops_feeding_it_and_not_when
     let lab = up("t-watchdog", 1);
     let node = lab.node("node1");
     let boot = node.boot_id().unwrap();
+    // What the daemon does with it: WDIOC_SETTIMEOUT, then bytes.
     let write = |bytes: &str| {
-        node.run(&["/bin/sh", "-c", &format!("printf {bytes} > /dev/watchdog")], SOON).unwrap();
+        let program = format!(
+            "import fcntl, struct; dog = open('/dev/watchdog', 'wb', 0)\n\
+             assert struct.unpack('i', fcntl.ioctl(dog, 0xC0045706, struct.pack('i', 5))) == (5,)\n\
+             dog.write(b'{bytes}')"
+        );
+        // Closing is told with a delay, and it is open once at a time.
+        wait_until("the watchdog to be free", SOON, || {
+            node.exec(&["/usr/bin/python3", "-c", &program], SOON).is_ok_and(|done| done.success())
+        })
+        .unwrap();
     };
     write("x");
     write("V");

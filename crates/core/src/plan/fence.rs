@@ -24,8 +24,9 @@ use super::{
     liveness::Liveness,
     recover::{self, What},
 };
-use crate::model::{
-    ClusterView, DaemonMode, DaemonState, Entry, Fence, FenceStep, Moment, Node, NodeName, Proof,
+use crate::{
+    model::{ClusterView, DaemonMode, DaemonState, Entry, Fence, FenceStep, Moment, Node, NodeName, Proof},
+    sabotage::{self, Bug},
 };
 
 pub use past::Past;
@@ -158,6 +159,7 @@ fn job(fence: &Fence, f: &Facts<'_>) -> Plan {
         Some(fencer) if fencer != f.me => wait(None, ""),
         Some(_) if f.past.holds() => work(fence, f),
         Some(_) => act(Step::TakeOver, "an earlier run of this daemon worked on it"),
+        None if sabotage::commits(Bug::ForgetDeadFencer) => settled(),
         // Whoever shot in vain has left it to the others, who may reach the BMC, and waits before it tries again.
         None => match work(fence, f) {
             Plan { next: Next::Do(_), .. } => act(Step::TakeOver, "nobody works on it"),

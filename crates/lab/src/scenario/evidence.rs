@@ -4,7 +4,6 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
-    net::IpAddr,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
@@ -87,13 +86,13 @@ impl Evidence {
             vm: run.vm,
             incoming: run.incoming,
         });
-        let floating = [Net::Cluster, Net::Upstream].map(|net| IpAddr::from(net.floating()));
+        let floating = [Net::Cluster, Net::Upstream].into_iter().flat_map(Net::floating);
         let nodes = cluster.lab.nodes();
         let beats = |vm: &Vm| nodes.iter().flat_map(|node| vm.beats(node)).collect();
         Ok(Self {
             history: History::of(&cluster.lab)?,
             lives: lives.collect(),
-            tenures: floating.map(|ip| (ip.to_string(), tenures(&cluster.lab, ip))).into(),
+            tenures: floating.map(|ip| (ip.to_string(), tenures(&cluster.lab, ip))).collect(),
             machines: machines(cluster.lab.layout()),
             beats: vms.iter().map(|vm| (vm.name.clone(), beats(vm))).collect(),
             ..Self::default()

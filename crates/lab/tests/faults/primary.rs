@@ -11,7 +11,8 @@ const FLOATING: [Net; 2] = [Net::Cluster, Net::Upstream];
 
 fn probes(s: &Scenario) -> Result<Vec<Probe>> {
     let interval = Duration::from_millis(5);
-    FLOATING.iter().map(|net| Probe::start(&s.cluster.lab, net.floating().into(), interval)).collect()
+    let start = |address| Probe::start(&s.cluster.lab, address, interval);
+    FLOATING.into_iter().flat_map(Net::floating).map(start).collect()
 }
 
 /// The longest time that any of the addresses did not answer.

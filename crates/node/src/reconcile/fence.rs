@@ -25,6 +25,7 @@ use pvc_core::{
         liveness::Liveness,
         placement::Selector,
     },
+    sabotage::{self, Bug},
 };
 use pvc_host::{machine::Machine, power::Power, storage_fence::StorageFence};
 use pvc_process::JoinSet;
@@ -180,6 +181,9 @@ impl Fencer {
         let current = self.mirror.synced();
         let now = Moment(self.origin.elapsed());
         self.liveness.observe(view, current, now);
+        if sabotage::commits(Bug::TrustWallClock) {
+            self.liveness.trust_wall_clocks(view, self.apply.parts.machine.unix_s(), now);
+        }
         // A node that is alone has nobody's silence to measure: a new view says when that changes.
         let alone = view.nodes.len() <= 1 && view.fences.is_empty();
         let mut next = Instant::now() + if alone { TICK_ALONE } else { TICK };
