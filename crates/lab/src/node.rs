@@ -101,8 +101,8 @@ impl Node {
         Ok(self.read_file("/proc/sys/kernel/random/boot_id")?.trim().to_owned())
     }
 
-    /// kill -9 of all processes of a service, at this moment: no program has to be started for it.
-    pub fn kill_service(&self, unit: &str) -> Result<()> {
+    /// kill -9 of all processes of a service, at this moment: no program has to be started for it. Whether it had any.
+    pub fn kill_service(&self, unit: &str) -> Result<bool> {
         find_init(&self.layout, self.number)?.1.child("system.slice").child(unit).strike()
     }
 

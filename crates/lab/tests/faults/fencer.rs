@@ -9,7 +9,7 @@ use pvc_lab::{
 };
 use serde_json::Value;
 
-use crate::{default, fast};
+use crate::{default, fast, kill_daemon};
 
 /// A dead daemon's jobs are nobody's until its session has ended.
 const IN_THE_END: Duration = Duration::from_mins(1);
@@ -41,7 +41,7 @@ fn somebody_went_on(s: &Scenario) -> Result<()> {
 
 fn daemon_dies_at(name: &str, step: &str) {
     play(fast(name, 4), |s| {
-        strike(s, step, |fencer| fencer.kill_service("pvcd.service"))?;
+        strike(s, step, kill_daemon)?;
         // The record is removed when it is over.
         s.wait_fences_over()?;
         somebody_went_on(s)
@@ -73,7 +73,7 @@ fn a_fencers_daemon_that_dies_after_it_shot_in_vain_is_succeeded() {
         let node = s.node(VICTIM);
         node.cut_bmc()?;
         strike(s, "failed", |fencer| {
-            fencer.kill_service("pvcd.service")?;
+            kill_daemon(fencer)?;
             node.heal_bmc()
         })?;
         s.wait_fences_over()?;

@@ -15,8 +15,8 @@ mod zookeeper;
 
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
-use pvc_lab::{LabOptions, PATIENCE, Timings, wait_until};
+use anyhow::{Result, ensure};
+use pvc_lab::{LabOptions, Node, PATIENCE, Timings, wait_until};
 
 /// A silence of 3 s is death; then the shot, the start, and what a busy machine adds.
 const SOON: Duration = Duration::from_secs(30);
@@ -37,4 +37,10 @@ fn default(name: &str, nodes: u8) -> LabOptions {
 fn pass(time: Duration) -> Result<()> {
     let began = Instant::now();
     wait_until("time to pass", time + PATIENCE, || began.elapsed() >= time)
+}
+
+/// kill -9 of a node's pvcd, which must be there.
+fn kill_daemon(node: &Node) -> Result<()> {
+    ensure!(node.kill_service("pvcd.service")?, "{} had no pvcd", node.name());
+    Ok(())
 }

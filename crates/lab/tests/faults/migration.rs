@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 use pvc_lab::{LabOptions, Node, PATIENCE, Scenario, Vm, play, wait_until};
 use serde_json::json;
 
-use crate::{default, fast};
+use crate::{default, fast, kill_daemon};
 
 /// A busy machine may be slow to boot a guest anew.
 const IN_THE_END: Duration = Duration::from_mins(2);
@@ -104,7 +104,7 @@ fn the_death_of_the_targets_libvirtd_in_a_migration_does_not_end_the_guest() {
 #[test]
 #[ignore = "the whole menu: cargo xtask faults"]
 fn the_death_of_the_sources_daemon_in_a_migration_does_not_end_the_guest() {
-    let dies = |s: &Scenario| s.node("node1").kill_service("pvcd.service");
+    let dies = |s: &Scenario| kill_daemon(&s.node("node1"));
     migrate(default("f-source-daemon", 3), "the source's pvcd is killed", dies, |end| {
         ensure!(end.same, "the guest started over on {}", end.at);
         Ok(())
@@ -114,7 +114,7 @@ fn the_death_of_the_sources_daemon_in_a_migration_does_not_end_the_guest() {
 #[test]
 #[ignore = "the whole menu: cargo xtask faults"]
 fn the_death_of_the_targets_daemon_in_a_migration_does_not_end_the_guest() {
-    let dies = |s: &Scenario| s.node("node3").kill_service("pvcd.service");
+    let dies = |s: &Scenario| kill_daemon(&s.node("node3"));
     migrate(default("f-target-daemon", 3), "the target's pvcd is killed", dies, |end| {
         ensure!(end.same, "the guest started over on {}", end.at);
         Ok(())
@@ -148,7 +148,7 @@ fn guests_that_migrate_one_after_the_other_while_daemons_die_are_never_lost() {
                 vms.iter().any(|vm| s.cluster.processes.of(&vm.uuid).len() > round + 1)
             })?;
             s.fault(&format!("pvcd is killed on {from} and {to}"), || {
-                [from, to].into_iter().try_for_each(|name| s.node(name).kill_service("pvcd.service"))
+                [from, to].into_iter().try_for_each(|name| kill_daemon(&s.node(name)))
             })?;
             for vm in &vms {
                 s.cluster.wait_settled(vm, to)?;

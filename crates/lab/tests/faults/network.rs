@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use pvc_lab::{Node, PATIENCE, Peer, Scenario, Traffic, play, wait_until};
+use pvc_lab::{Node, PATIENCE, Peer, Scenario, Traffic, play, tree::Follower, wait_until};
+use serde_json::Value;
 
 use crate::{SOON, fast, pass};
 
@@ -111,11 +112,19 @@ fn a_fencer_that_does_not_reach_the_bmc_leaves_the_shot_to_one_that_does() {
         let vms = s.start_vms([1, 2], "node4")?;
         let node = s.victim("node4");
         let lab = &s.cluster.lab;
-        let died = s.fault("only node3 reaches the BMCs, and node4 loses its power", || {
-            for name in ["node1", "node2"] {
-                lab.drop_some(&lab.node(name), Peer::Bmcs, Traffic::All)?;
-            }
+        let reaches_no_bmc = |name: &str| lab.drop_some(&lab.node(name), Peer::Bmcs, Traffic::All);
+        let mut follower = Follower::start(lab)?;
+        let died = s.fault("nobody reaches the BMCs, and node4 loses its power", || {
+            ["node1", "node2", "node3"].into_iter().try_for_each(reaches_no_bmc)?;
             node.kill()
+        })?;
+        let first = follower.wait_for("a shot in vain", PATIENCE, |path, record| {
+            let record: Value = serde_json::from_str(record.filter(|_| path == "/pvc/fence/node4")?).ok()?;
+            (record["step"] == "failed").then(|| record["by"].as_str().map(str::to_owned))?
+        })?;
+        s.fault(&format!("all but {first}, which shot in vain, reach the BMCs again"), || {
+            lab.undrop()?;
+            reaches_no_bmc(&first)
         })?;
         s.recover_elsewhere(&vms, "node4", died, Duration::from_mins(1))
     });
