@@ -15,8 +15,11 @@ mod tests;
 /// Clocks tick in steps of up to 10 ms.
 const TICK: Duration = Duration::from_millis(20);
 
+/// What is wrong, in words.
+type Question = fn(&Evidence) -> Vec<String>;
+
 /// All questions, with their names.
-pub(super) const QUESTIONS: &[(&str, fn(&Evidence) -> Vec<String>)] = &[
+pub(super) const QUESTIONS: &[(&str, Question)] = &[
     ("a VM executes on one node", runs_once),
     ("no count of a guest is printed twice", counts_once),
     ("a VM executes only where it is claimed", runs_where_claimed),
@@ -134,7 +137,9 @@ fn claims_end_lawfully(evidence: &Evidence) -> Vec<String> {
                 }
             }
         }
-        changes.iter().for_each(|change| dead.learn(change));
+        for change in changes {
+            dead.learn(change);
+        }
     }
     wrong
 }

@@ -17,7 +17,6 @@ mod kind {
     pub(super) const CREATE: i32 = 1;
     pub(super) const DELETE: i32 = 2;
     pub(super) const SET: i32 = 5;
-    pub(super) const CHECK: i32 = 13;
     pub(super) const MULTI: i32 = 14;
     pub(super) const CREATE_2: i32 = 15;
     pub(super) const CREATE_CONTAINER: i32 = 19;
@@ -121,8 +120,7 @@ fn operation(kind: i32, bytes: &mut Bytes<'_>) -> Result<Option<Operation>> {
         kind::SET => Operation::Set { path: bytes.text()?, value: bytes.value()? },
         kind::DELETE | kind::DELETE_CONTAINER => Operation::Delete { path: bytes.text()? },
         kind::END_SESSION => Operation::EndSession,
-        kind::CHECK => return Ok(None),
-        // New sessions, failed requests, access rights.
+        // Checks of versions, new sessions, failed requests, access rights.
         _ => return Ok(None),
     }))
 }
@@ -186,7 +184,7 @@ mod tests {
     }
 
     fn log(records: &[Vec<u8>]) -> Vec<u8> {
-        [&MAGIC[..], &[0; 12], &records.concat(), &[0; 64]].concat()
+        [MAGIC, &[0; 12], &records.concat(), &[0; 64]].concat()
     }
 
     #[test]
@@ -223,8 +221,7 @@ mod tests {
         };
         let check = [&text("/c")[..], &7i32.to_be_bytes()].concat();
         let create = create("/a", "", false);
-        let done =
-            [&2i32.to_be_bytes()[..], &part(kind::CHECK, &check), &part(kind::CREATE, &create)].concat();
+        let done = [&2i32.to_be_bytes()[..], &part(13, &check), &part(kind::CREATE, &create)].concat();
         let failed =
             [&2i32.to_be_bytes()[..], &part(kind::ERROR, &[0; 4]), &part(kind::ERROR, &[0; 4])].concat();
         let log = log(&[whole(1, kind::MULTI, &done), whole(2, kind::MULTI, &failed)]);

@@ -39,7 +39,9 @@ fn only_a_v_in_the_last_write_before_closing_stops_it() {
         [(&["V"][..], false), (&["1", "V"], false), (&["1"], true), (&["V", "1"], true), (&[], true)]
     {
         let (watchdog, opening) = started();
-        writes.iter().for_each(|bytes| watchdog.write(bytes.as_bytes()));
+        for bytes in writes {
+            watchdog.write(bytes.as_bytes());
+        }
         watchdog.close(opening);
         assert_eq!(watchdog.timer().fed.is_some(), runs, "{writes:?}");
     }
