@@ -77,3 +77,24 @@ fn a_primary_that_is_fenced_although_it_lives_on_in_the_dark_drops_its_addresses
         s.recovered("the addresses", longest_silence(watching)?, SOON)
     });
 }
+
+#[test]
+fn a_primary_that_is_cut_off_from_zookeeper_drops_its_addresses_before_the_next_one_takes_them() {
+    let mut never_fence = fast("f-primary-lives", 3);
+    never_fence.timings.fence_intervals = 0;
+    play(never_fence, |s| {
+        let first = s.cluster.primary()?;
+        let node = s.node(&first);
+        let watching = probes(s)?;
+        s.fault(&format!("{first}, the primary, is cut off from the other nodes"), || {
+            let others = s.cluster.lab.nodes().into_iter().filter(|other| other.name() != first);
+            others.into_iter().try_for_each(|other| s.cluster.lab.drop_frames(&node, Some(&other)))
+        })?;
+        let next = s.cluster.primary_other_than(&first)?;
+        s.recovered("the addresses", longest_silence(watching)?, SOON)?;
+        s.cluster.lab.undrop()?;
+        s.cluster.wait_node(&first, "coordinator_state", "secondary")?;
+        ensure!(s.cluster.primary()? == next);
+        Ok(())
+    });
+}
