@@ -4,6 +4,7 @@ mod fence;
 mod flush;
 mod migrate;
 mod primary;
+mod selffence;
 mod zookeeper;
 
 use anyhow::Result;
