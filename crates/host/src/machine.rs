@@ -1,9 +1,11 @@
-//! What this machine is and how busy it is: processors, memory, load. Read from the kernel's own files, which never block on a disk.
+//! What this machine is and how busy it is: processors, memory, load, its clock, its processes. Read from the kernel's own files, which
+//! never block on a disk.
 //! Never asks a program and never changes anything.
 
 use std::{
-    fs::File,
+    fs::{self, File},
     io::{self, Read as _},
+    time::{SystemTime, UNIX_EPOCH},
 };
 
 use pvc_core::model::StaticData;
@@ -28,6 +30,12 @@ pub trait Machine: Send + Sync + 'static {
 
     /// How busy it is now. Cheap: some ten microseconds.
     fn figures(&self) -> io::Result<Figures>;
+
+    /// Seconds since 1970 by the wall clock, for people to read: it may jump, and no two machines agree.
+    fn unix_s(&self) -> u64;
+
+    /// When a process started, in clock ticks since boot; `None` if there is none, or only what its parent did not bury yet.
+    fn process_started(&self, pid: u32) -> io::Result<Option<u64>>;
 }
 
 /// The machine that this process runs on.
@@ -65,6 +73,29 @@ impl Machine for ThisMachine {
             mem_free_mib,
             load: load.ok_or_else(|| unreadable("/proc/loadavg"))?,
         })
+    }
+
+    fn unix_s(&self) -> u64 {
+        SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs())
+    }
+
+    fn process_started(&self, pid: u32) -> io::Result<Option<u64>> {
+        let file = format!("/proc/{pid}/stat");
+        let stat = match fs::read_to_string(&file) {
+            Ok(stat) => stat,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            // The process ended while it was read.
+            Err(e) if e.raw_os_error() == Some(rustix::io::Errno::SRCH.raw_os_error()) => return Ok(None),
+            Err(e) => return Err(e),
+        };
+        // The program's name, in parentheses, may hold anything: fields are counted from its end (proc(5): state is the 3rd, starttime the 22nd).
+        let fields: Vec<&str> =
+            stat.rsplit_once(')').map(|(_, rest)| rest.split_whitespace().collect()).unwrap_or_default();
+        match (fields.first(), fields.get(19).and_then(|f| f.parse().ok())) {
+            (Some(&("Z" | "X")), _) => Ok(None),
+            (Some(_), Some(started)) => Ok(Some(started)),
+            _ => Err(unreadable(&file)),
+        }
     }
 }
 
@@ -107,7 +138,7 @@ fn memory_mib(meminfo: &str) -> Option<(u64, u64)> {
     Some((mib("MemTotal")?, mib("MemAvailable")?))
 }
 
-/// A machine for tests and simulations that says what it is told to.
+/// A machine for tests that says what it is told to; its clock and its processes are the real machine's.
 #[cfg(any(test, feature = "fake"))]
 #[derive(Debug, Clone)]
 pub struct FakeMachine {
@@ -140,6 +171,14 @@ impl Machine for FakeMachine {
 
     fn figures(&self) -> io::Result<Figures> {
         Ok(self.figures)
+    }
+
+    fn unix_s(&self) -> u64 {
+        ThisMachine.unix_s()
+    }
+
+    fn process_started(&self, pid: u32) -> io::Result<Option<u64>> {
+        ThisMachine.process_started(pid)
     }
 }
 

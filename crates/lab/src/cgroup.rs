@@ -180,6 +180,12 @@ impl Cgroup {
         outcome.and(waited)
     }
 
+    /// Kills every process in it at once and does not look what becomes of it.
+    pub fn strike(&self) -> Result<()> {
+        fs::write(self.unified.join("cgroup.kill"), "1")
+            .with_context(|| format!("could not kill {}", self.unified.display()))
+    }
+
     /// Kills what is in it and removes it with everything below.
     pub fn remove(&self) -> Result<()> {
         self.kill()?;

@@ -210,10 +210,16 @@ impl Cluster {
 
     /// The primary coordinator, once there is one and it holds the addresses.
     pub fn primary(&self) -> Result<String> {
+        self.primary_other_than("")
+    }
+
+    /// The same, once it is another one than `before`.
+    pub fn primary_other_than(&self, before: &str) -> Result<String> {
         let mut holders = Vec::new();
         wait_until("a primary coordinator with the addresses", PATIENCE, || {
             holders = self.holders(Net::Cluster);
-            holders.len() == 1 && self.node_info(&holders[0])["coordinator_state"] == "primary"
+            let one = holders.len() == 1 && holders[0] != before;
+            one && self.node_info(&holders[0])["coordinator_state"] == "primary"
         })
         .with_context(|| format!("held by {holders:?}\n{}", self.told(&["status"])))?;
         holders.pop().context("nobody holds the addresses")

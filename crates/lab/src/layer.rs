@@ -16,7 +16,7 @@ use rustix::{
 
 use crate::{
     config::pvcd_yaml,
-    layout::{BINARIES_IN_NODE, Layout, Net, NodeNumber, ZOOKEEPER_PORT},
+    layout::{BINARIES_IN_NODE, Layout, Net, NodeNumber, ZOOKEEPER_PEER_PORTS, ZOOKEEPER_PORT},
     options::LabOptions,
 };
 
@@ -212,7 +212,8 @@ fn zoo_cfg(options: &LabOptions) -> String {
     );
     if options.coordinators().count() > 1 {
         for node in options.coordinators() {
-            let _ = writeln!(text, "server.{}={node}:2888:3888", node.get());
+            let [peers, elections] = ZOOKEEPER_PEER_PORTS;
+            let _ = writeln!(text, "server.{}={node}:{peers}:{elections}", node.get());
         }
     }
     text

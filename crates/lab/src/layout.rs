@@ -22,6 +22,8 @@ pub const GUEST_IN_NODE: &str = "/srv/guest";
 pub const SHARED_IN_NODE: &str = "/srv/shared";
 /// Where ZooKeeper listens.
 pub const ZOOKEEPER_PORT: u16 = 2181;
+/// Where its servers speak to each other, and where they elect.
+pub const ZOOKEEPER_PEER_PORTS: [u16; 2] = [2888, 3888];
 /// More would not fit the addresses of nodes and BMCs into one another's gaps.
 pub const MAX_NODES: u8 = 20;
 
@@ -279,6 +281,11 @@ impl Layout {
     /// What the node writes on its console, over all its power cycles.
     pub fn node_console(&self, node: NodeNumber) -> PathBuf {
         self.node(node).join("console.log")
+    }
+
+    /// Which addresses came to the node and went, over all its power cycles.
+    pub fn addresses(&self, node: NodeNumber) -> PathBuf {
+        self.node(node).join("addresses.log")
     }
 
     /// The folder of the watchdogs, which are files in the capsule only.

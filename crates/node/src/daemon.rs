@@ -15,6 +15,7 @@ use pvc_host::{
     hypervisor::Hypervisor, links::Links, machine::Machine, power::Power, services::Services,
     storage_fence::StorageFence, watchdog::Watchdog,
 };
+use pvc_process::JoinSet;
 use pvc_store::{
     Store,
     mirror::Mirror,
@@ -25,10 +26,7 @@ use pvc_store::{
         root,
     },
 };
-use tokio::{
-    task::JoinSet,
-    time::{Instant, timeout, timeout_at},
-};
+use tokio::time::{Instant, timeout, timeout_at};
 use tracing::{debug, info, warn};
 
 use crate::{
@@ -38,7 +36,7 @@ use crate::{
     notify::Notify,
     ownership::{Ownership, OwnershipError},
     reconcile::{
-        Peers, Reconcilers,
+        self, Peers, Reconcilers,
         fence::{self, Fencing},
         flush::{self, Flush},
         network::{self, NetworkError},
@@ -69,6 +67,8 @@ pub struct Parts {
     pub store: Arc<dyn Store>,
     /// The hypervisor, on a node that has one.
     pub hypervisor: Option<Arc<dyn Hypervisor>>,
+    /// What shows the guests' consoles in the state tree; `None`: nothing does.
+    pub consoles: Option<Arc<ConsoleLogs>>,
     /// The machine's network; `None`: it is not managed, and there are no floating addresses.
     pub links: Option<Arc<dyn Links>>,
     /// The machine's service units; `None`: they are not managed.
@@ -126,10 +126,16 @@ pub enum DaemonError {
 /// # Errors
 /// If it cannot be the daemon of its node, or not any longer. Guests are not affected.
 pub async fn run(config: &Config, parts: Parts, mut stop: Stop) -> Result<(), DaemonError> {
-    let ownership = Ownership::new(Arc::clone(&parts.store), config.node.clone(), parts.process.clone());
+    let ownership = Ownership::new(
+        Arc::clone(&parts.store),
+        Arc::clone(&parts.machine),
+        config.node.clone(),
+        parts.process.clone(),
+    );
     let started = tokio::select! {
-        started = start(config, &parts, &ownership) => Some(started),
+        biased;
         () = stop.requested() => None,
+        started = start(config, &parts, &ownership) => Some(started),
     };
     let Some(started) = started else {
         info!("asked to stop before the start was complete");
@@ -150,6 +156,7 @@ pub async fn run(config: &Config, parts: Parts, mut stop: Stop) -> Result<(), Da
         }
     };
     let outcome = tokio::select! {
+        biased;
         () = stop.requested() => Ok(()),
         error = ownership.keep() => Err(error.into()),
         () = daemon.keepalive.ended() => Err(DaemonError::Ended("keepalive")),
@@ -220,18 +227,15 @@ async fn start(config: &Config, parts: &Parts, ownership: &Ownership) -> Result<
 
     let reconcilers = match &parts.hypervisor {
         Some(hypervisor) => {
-            let lines = usize::try_from(config.logging.console_log_lines).unwrap_or(usize::MAX);
-            let directory = config.directories.console_log.clone();
-            let consoles = ConsoleLogs::start(Arc::clone(&parts.store), directory, lines)
-                .map_err(machine("follow console logs"))?;
-            let reconcilers = Reconcilers::start(
-                config.node.clone(),
-                Peers::new(config),
-                Arc::clone(&parts.store),
-                mirror.clone(),
-                Arc::clone(hypervisor),
-                consoles,
-            );
+            let reconcilers = Reconcilers::start(reconcile::Parts {
+                me: config.node.clone(),
+                peers: Peers::new(config),
+                store: Arc::clone(&parts.store),
+                mirror: mirror.clone(),
+                machine: Arc::clone(&parts.machine),
+                hypervisor: Arc::clone(hypervisor),
+                consoles: parts.consoles.clone(),
+            });
             wait_for_libvirt(&reconcilers).await;
             Some(reconcilers)
         }
@@ -294,6 +298,7 @@ fn start_primary(config: &Config, parts: &Parts, mirror: Mirror) -> Primary {
         me: config.node.clone(),
         store: Arc::clone(&parts.store),
         mirror,
+        machine: Arc::clone(&parts.machine),
         links: parts.links.clone(),
         floating: primary::floating(config),
         services: api.into_iter().map(|services| primary::Unit::api(Arc::clone(services))).collect(),
@@ -305,6 +310,7 @@ fn start_fencing(config: &Config, parts: &Parts, mirror: Mirror) -> Fencing {
         me: config.node.clone(),
         store: Arc::clone(&parts.store),
         mirror,
+        machine: Arc::clone(&parts.machine),
         power: Arc::clone(&parts.power),
         storage: Arc::clone(&parts.storage),
         settings: fence::settings(config),
@@ -319,6 +325,7 @@ fn start_flush(config: &Config, parts: &Parts, mirror: Mirror, reconcilers: Opti
         me: config.node.clone(),
         store: Arc::clone(&parts.store),
         mirror,
+        machine: Arc::clone(&parts.machine),
         active: reconcilers.map(Reconcilers::active),
         selector: config.target_selector,
         limits: config.limits,

@@ -6,12 +6,7 @@
 
 mod line;
 
-use std::{
-    future::Future,
-    pin::Pin,
-    sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 
 use pvc_core::model::{DaemonState, NodeName, NodeReport};
 use pvc_host::{
@@ -40,7 +35,7 @@ const WHOLE_EVERY: u32 = 12;
 
 /// Where a keepalive's figures come from. All of it is at hand: nothing is waited for.
 pub struct Facts {
-    /// Memory and load.
+    /// Memory, load and the time.
     pub machine: Arc<dyn Machine>,
     /// What runs here; `None` on a node without a hypervisor.
     pub active: Option<watch::Receiver<Active>>,
@@ -94,7 +89,7 @@ impl Keepalive {
             missed: 0,
             sent,
         };
-        Self { declarations, acknowledged, task: tokio::spawn(beats.run(orders)) }
+        Self { declarations, acknowledged, task: pvc_process::spawn(beats.run(orders)) }
     }
 
     /// Makes this the node's `daemonstate`, with a keepalive at once; returns when the store has it. While the store is away that
@@ -287,7 +282,7 @@ impl Beats {
             report.vcpu_alloc = active.values().map(|vm| u64::from(vm.vcpus)).sum();
         }
         report.networks_count = self.facts.mirror.view().networks_count;
-        report.keepalive_unix_s = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
+        report.keepalive_unix_s = self.facts.machine.unix_s();
         report.clone()
     }
 

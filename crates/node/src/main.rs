@@ -21,10 +21,14 @@ use pvc_host::{
     storage_fence::NoStorage,
     watchdog::{Guard, MachineHardware, Watchdog},
 };
-use pvc_store::zookeeper::{Options, ZooKeeperStore};
+use pvc_store::{
+    Store,
+    zookeeper::{Options, ZooKeeperStore},
+};
 use pvcd::{
     Parts, Stop,
     args::Args,
+    console::ConsoleLogs,
     log::{FILE_NAME, Log, Settings, chain},
     metrics::Metrics,
     notify::Notify,
@@ -43,6 +47,10 @@ const LAST_LINES: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
     let args = Args::parse();
+    if pvc_core::sabotage::POSSIBLE {
+        let _ = writeln!(io::stderr(), "pvcd: built with the simulator's deliberate bugs: not to be run");
+        return ExitCode::FAILURE;
+    }
     if let Some(file) = args.check_config {
         return check(&file.unwrap_or(args.config));
     }
@@ -134,9 +142,20 @@ async fn serve(config: &Config, log: Log) -> anyhow::Result<()> {
         None => None,
     };
     let metrics = config.metrics.map(Metrics::install).transpose().context("cannot record figures")?;
+    let store: Arc<dyn Store> = ZooKeeperStore::start(store_options(config));
+    let consoles = match hypervisor {
+        Some(_) => {
+            let lines = usize::try_from(config.logging.console_log_lines).unwrap_or(usize::MAX);
+            let directory = config.directories.console_log.clone();
+            let consoles = ConsoleLogs::start(Arc::clone(&store), directory, lines);
+            Some(Arc::new(consoles.context("cannot follow console logs")?))
+        }
+        None => None,
+    };
     let parts = Parts {
-        store: ZooKeeperStore::start(store_options(config)),
+        store,
         hypervisor,
+        consoles,
         links,
         services: Some(Systemd::system() as Arc<dyn Services>),
         power: Arc::new(Ipmitool::new(config.ipmi.cipher_suite)),

@@ -7,6 +7,7 @@
 use std::{fs, io, sync::Arc, time::Duration};
 
 use pvc_core::model::NodeName;
+use pvc_host::machine::{Machine, ThisMachine};
 use pvc_store::{
     CommitError, Session, Store, StoreError,
     schema::owner::{self, Held, Owner},
@@ -53,6 +54,7 @@ pub enum OwnershipError {
 /// This process as a node's daemon, or the wish to be it.
 pub struct Ownership {
     store: Arc<dyn Store>,
+    machine: Arc<dyn Machine>,
     node: NodeName,
     me: Owner,
 }
@@ -72,8 +74,8 @@ enum Holder {
 
 impl Ownership {
     /// Does nothing yet.
-    pub fn new(store: Arc<dyn Store>, node: NodeName, me: Owner) -> Self {
-        Self { store, node, me }
+    pub fn new(store: Arc<dyn Store>, machine: Arc<dyn Machine>, node: NodeName, me: Owner) -> Self {
+        Self { store, machine, node, me }
     }
 
     /// Takes the key. Waits for a holder of whom nothing is known until its session must have expired.
@@ -88,7 +90,7 @@ impl Ownership {
                 }
             };
             if let Some(held) = &held {
-                match judge(held, &self.me) {
+                match self.judge(held) {
                     Holder::Myself | Holder::Dead => {}
                     Holder::Alive(pid) => return Err(OwnershipError::Here { node: self.node.clone(), pid }),
                     Holder::Unknown(place) => {
@@ -115,6 +117,7 @@ impl Ownership {
         let mut taken_in = epoch(*session.borrow_and_update());
         loop {
             let watch_ended = tokio::select! {
+                biased;
                 _ = session.changed() => false,
                 event = watch.recv() => event.is_none(),
             };
@@ -128,7 +131,7 @@ impl Ownership {
             }
             let same_session = epoch(now) == taken_in;
             match owner::read(&*self.store, &self.node).await {
-                Ok(Some(held)) if same_session && judge(&held, &self.me) == Holder::Myself => {}
+                Ok(Some(held)) if same_session && self.judge(&held) == Holder::Myself => {}
                 Ok(_) => match self.take().await {
                     Ok(()) => taken_in = epoch(now),
                     Err(error) => return error,
@@ -156,6 +159,20 @@ impl Ownership {
         Ok(())
     }
 
+    fn judge(&self, held: &Held) -> Holder {
+        let Some(by) = &held.by else { return Holder::Unknown("by a key that is not understood".into()) };
+        if by.instance == self.me.instance {
+            return Holder::Myself;
+        }
+        if by.boot != self.me.boot || by.pid_namespace != self.me.pid_namespace {
+            return Holder::Unknown(format!("on the machine {} (process {})", by.host, by.pid));
+        }
+        if self.machine.process_started(by.pid).is_ok_and(|started| started == Some(by.started)) {
+            return Holder::Alive(by.pid);
+        }
+        Holder::Dead
+    }
+
     /// A store that is away comes back; one that refuses does not change its mind.
     async fn pause_after(&self, error: StoreError) -> Result<(), OwnershipError> {
         match error {
@@ -180,20 +197,6 @@ fn epoch(session: Session) -> Option<u64> {
     }
 }
 
-fn judge(held: &Held, me: &Owner) -> Holder {
-    let Some(by) = &held.by else { return Holder::Unknown("by a key that is not understood".into()) };
-    if by.instance == me.instance {
-        return Holder::Myself;
-    }
-    if by.boot != me.boot || by.pid_namespace != me.pid_namespace {
-        return Holder::Unknown(format!("on the machine {} (process {})", by.host, by.pid));
-    }
-    if started(by.pid).is_ok_and(|started| started == Some(by.started)) {
-        return Holder::Alive(by.pid);
-    }
-    Holder::Dead
-}
-
 /// This process, as others see it.
 ///
 /// # Errors
@@ -205,31 +208,11 @@ pub fn this_process(host: String) -> io::Result<Owner> {
         boot: fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned(),
         pid_namespace: fs::read_link("/proc/self/ns/pid")?.to_string_lossy().into_owned(),
         pid,
-        started: started(pid)?.ok_or_else(|| io::Error::other("this process is not in /proc"))?,
+        started: ThisMachine
+            .process_started(pid)?
+            .ok_or_else(|| io::Error::other("this process is not in /proc"))?,
         instance: Uuid::new_v4().to_string(),
     })
-}
-
-/// When a process started, in clock ticks since boot; `None` if there is none, or only what its parent did not bury yet.
-fn started(pid: u32) -> io::Result<Option<u64>> {
-    let stat = match fs::read_to_string(format!("/proc/{pid}/stat")) {
-        Ok(stat) => stat,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-        // The process ended while it was read.
-        Err(e) if e.raw_os_error() == Some(rustix::io::Errno::SRCH.raw_os_error()) => return Ok(None),
-        Err(e) => return Err(e),
-    };
-    // The program's name, in parentheses, may hold anything: fields are counted from its end (proc(5): state is the 3rd, starttime the 22nd).
-    let fields: Vec<&str> =
-        stat.rsplit_once(')').map(|(_, rest)| rest.split_whitespace().collect()).unwrap_or_default();
-    match (fields.first(), fields.get(19).and_then(|f| f.parse().ok())) {
-        (Some(&("Z" | "X")), _) => Ok(None),
-        (Some(_), Some(started)) => Ok(Some(started)),
-        _ => Err(io::Error::new(
-            io::ErrorKind::InvalidData,
-            format!("/proc/{pid}/stat does not look as expected"),
-        )),
-    }
 }
 
 #[cfg(test)]

@@ -83,7 +83,11 @@ impl Queue {
                 state.booked.first().map(|(at, _)| *at)
             };
             match booked {
-                Some(at) => tokio::select! { () = notified => (), () = sleep_until(at) => () },
+                Some(at) => tokio::select! {
+                    biased;
+                    () = notified => {}
+                    () = sleep_until(at) => {}
+                },
                 None => notified.await,
             }
         }
@@ -92,7 +96,11 @@ impl Queue {
     /// Waits until no subject is being looked at, or until the deadline. For a queue that nobody takes from any more.
     pub async fn idle(&self, deadline: Instant) {
         while self.busy() > 0 {
-            tokio::select! { () = self.wake.notified() => (), () = sleep_until(deadline) => return }
+            tokio::select! {
+                biased;
+                () = self.wake.notified() => {}
+                () = sleep_until(deadline) => return,
+            }
         }
     }
 

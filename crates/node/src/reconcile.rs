@@ -25,11 +25,14 @@ use pvc_core::{
     model::{NodeName, Subject},
     plan::vm::concerns,
 };
-use pvc_host::hypervisor::{Event, Hypervisor};
+use pvc_host::{
+    hypervisor::{Event, Hypervisor},
+    machine::Machine,
+};
+use pvc_process::JoinSet;
 use pvc_store::{Store, mirror::Mirror};
 use tokio::{
     sync::{mpsc, watch},
-    task::JoinSet,
     time::{Instant, MissedTickBehavior, interval, sleep},
 };
 use tracing::{debug, info, warn};
@@ -48,6 +51,24 @@ const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// How long one wait for the mirror's new listing may take before it is looked at again.
 const CAUGHT_UP_WITHIN: Duration = Duration::from_secs(10);
 
+/// What they stand on.
+pub struct Parts {
+    /// This node.
+    pub me: NodeName,
+    /// How the other nodes' hypervisors are reached.
+    pub peers: Peers,
+    /// The state tree.
+    pub store: Arc<dyn Store>,
+    /// The view of it.
+    pub mirror: Mirror,
+    /// This machine, for its clock.
+    pub machine: Arc<dyn Machine>,
+    /// Its hypervisor.
+    pub hypervisor: Arc<dyn Hypervisor>,
+    /// What publishes consoles; `None`: nobody.
+    pub consoles: Option<Arc<ConsoleLogs>>,
+}
+
 /// The running reconcilers of a node.
 pub struct Reconcilers {
     active: watch::Receiver<Active>,
@@ -57,21 +78,14 @@ pub struct Reconcilers {
 
 impl Reconcilers {
     /// Starts them; returns at once.
-    pub fn start(
-        me: NodeName,
-        peers: Peers,
-        store: Arc<dyn Store>,
-        mirror: Mirror,
-        hypervisor: Arc<dyn Hypervisor>,
-        consoles: ConsoleLogs,
-    ) -> Self {
+    pub fn start(parts: Parts) -> Self {
         let queue = Arc::new(Queue::default());
-        let inventory = Arc::new(Inventory::new(Arc::clone(&hypervisor)));
-        let active = inventory.subscribe();
-        let changes = mirror.changes();
-        let vms = Arc::new(VmReconciler::new(me, peers, store, mirror, inventory, consoles));
+        let events = parts.hypervisor.events();
+        let changes = parts.mirror.changes();
+        let vms = Arc::new(VmReconciler::new(parts));
+        let active = vms.inventory.subscribe();
         let mut tasks = JoinSet::new();
-        tasks.spawn(listen_to_libvirt(Arc::clone(&vms), Arc::clone(&queue), hypervisor.events()));
+        tasks.spawn(listen_to_libvirt(Arc::clone(&vms), Arc::clone(&queue), events));
         tasks.spawn(listen_to_the_mirror(Arc::clone(&queue), changes));
         tasks.spawn(listen_to_the_session(Arc::clone(&vms), Arc::clone(&queue)));
         tasks.spawn(keep_a_safety_net(Arc::clone(&vms), Arc::clone(&queue)));
@@ -108,7 +122,7 @@ async fn work(vms: Arc<VmReconciler>, queue: Arc<Queue>) {
         }
         let vms = Arc::clone(&vms);
         // Detached on purpose: a step that has begun is not cut in the middle by the daemon's stop; see `stop`.
-        tokio::spawn(async move {
+        pvc_process::spawn(async move {
             let again = vms.reconcile(id).await;
             look.again_at(again);
         });

@@ -68,7 +68,7 @@ impl SelfFence {
             maintenance: false,
             said_why_not: false,
         };
-        Self { stopping, task: tokio::spawn(task.run()) }
+        Self { stopping, task: pvc_process::spawn(task.run()) }
     }
 
     /// Disarms for a stop in order, once the state tree does not promise a reset any more. Without ZooKeeper, the machine stays
@@ -130,12 +130,13 @@ impl Task {
                 return;
             }
             let gone = tokio::select! {
+                biased;
+                stopping = self.stopping.changed() => stopping.is_err(),
                 acknowledged = self.acknowledged.changed() => {
                     self.acknowledged.mark_changed();
                     acknowledged.is_err()
                 }
                 view = self.views.changed() => view.is_err(),
-                stopping = self.stopping.changed() => stopping.is_err(),
                 () = until(try_again) => false,
             };
             if gone {

@@ -20,10 +20,11 @@ pub fn listen(log: Log, stopper: Stopper) -> io::Result<()> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut quit = signal(SignalKind::quit())?;
     let mut hang_up = signal(SignalKind::hangup())?;
-    tokio::spawn(async move {
+    pvc_process::spawn(async move {
         let mut stopping = false;
         loop {
             let name = tokio::select! {
+                biased;
                 _ = terminate.recv() => "SIGTERM",
                 _ = interrupt.recv() => "SIGINT",
                 _ = quit.recv() => "SIGQUIT",

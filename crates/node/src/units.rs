@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use pvc_config::Config;
 use pvc_host::services::{Services, ServicesError, UnitState};
-use tokio::task::JoinSet;
+use pvc_process::JoinSet;
 use tracing::{debug, info, warn};
 
 /// The units that this node's functions need, in the order in which they matter.

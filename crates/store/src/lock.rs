@@ -240,9 +240,9 @@ impl Drop for Place {
             return;
         }
         // Without a runtime the end of the session does it.
-        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+        if tokio::runtime::Handle::try_current().is_ok() {
             let (store, key, prefix) = (Arc::clone(&self.store), self.key.clone(), self.prefix.clone());
-            runtime.spawn(async move { leave(&*store, &key, &prefix).await });
+            pvc_process::spawn(async move { leave(&*store, &key, &prefix).await });
         }
     }
 }

@@ -62,7 +62,7 @@ impl Mirror {
         let subscribers = Arc::new(Subscribers::default());
         let session = store.session();
         let task = task::Task::new(store, view_tx, status_tx, Arc::clone(&subscribers));
-        tokio::spawn(task.run(asked));
+        pvc_process::spawn(task.run(asked));
         Self { view, status, session, subscribers, questions }
     }
 

@@ -118,7 +118,7 @@ impl ZooKeeperStore {
             session: session_tx,
             shared: Arc::clone(&shared),
         };
-        tokio::spawn(task.run(closed));
+        pvc_process::spawn(task.run(closed));
         Arc::new(Self { options, client, session, shared, closing, forwarders: Forwarders::default() })
     }
 

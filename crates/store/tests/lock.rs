@@ -131,7 +131,7 @@ async fn three_of_ours_and_three_of_kazoos_exclude_each_other_and_leave_nothing_
     let ours: Vec<_> = (0..4)
         .map(|i| {
             let store = connect();
-            if i < 3 { tokio::spawn(write(store)) } else { tokio::spawn(read(store)) }
+            if i < 3 { pvc_process::spawn(write(store)) } else { pvc_process::spawn(read(store)) }
         })
         .collect();
     for task in ours {

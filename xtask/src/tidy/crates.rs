@@ -12,12 +12,14 @@ use crate::run;
 const IMPORTS: &[(&str, &[&str])] = &[
     ("pvc-core", &[]),
     ("pvc-config", &["pvc-core"]),
-    ("pvc-store", &["pvc-core"]),
+    ("pvc-process", &[]),
+    ("pvc-store", &["pvc-core", "pvc-process"]),
     ("pvc-host", &["pvc-core"]),
-    ("pvcd", &["pvc-core", "pvc-config", "pvc-store", "pvc-host"]),
+    ("pvcd", &["pvc-core", "pvc-process", "pvc-config", "pvc-store", "pvc-host"]),
     ("pvc-cli", &["pvc-core", "pvc-config", "pvc-store"]),
     ("pvc-lab", &["pvc-core", "pvc-config", "pvc-store", "pvc-host"]),
     ("pvc-bench", &["pvc-lab"]),
+    ("pvc-sim", &["pvc-core", "pvc-process", "pvc-config", "pvc-store", "pvc-host", "pvcd"]),
     ("xtask", &[]),
 ];
 

@@ -1,4 +1,4 @@
-//! Every source file says first why it exists; a long one says why it is long; every decision is listed.
+//! Every source file says first why it exists; a long one says why it is long; what is simulated is not random; every decision is listed.
 
 use std::{
     fs,
@@ -16,6 +16,10 @@ const EXCUSE: &str = "Long because";
 /// What clippy does not see in comments; put together so that this file does not find itself.
 const UNFINISHED: &[&str] = &[concat!("TO", "DO"), concat!("FIX", "ME"), concat!("unimplemented", "!(")];
 
+/// What the simulator runs: the same seed must give the same run.
+const SIMULATED: &[&str] =
+    &["crates/node/src", "crates/store/src/mirror", "crates/store/src/lock", "crates/sim/src"];
+
 /// Checks every source file and the list of decisions below `root`.
 pub(super) fn check(root: &Path) -> Result<Vec<Finding>> {
     let mut paths = Vec::new();
@@ -27,14 +31,19 @@ pub(super) fn check(root: &Path) -> Result<Vec<Finding>> {
     for path in paths {
         let place = path.strip_prefix(root).unwrap_or(&path).display().to_string();
         let is_tests = path.file_name().is_some_and(|name| name == "tests.rs");
-        let faults = faults(&read(&path)?, is_tests);
+        let text = read(&path)?;
+        let mut faults = faults(&text, is_tests);
+        if SIMULATED.iter().any(|folder| place.starts_with(folder)) {
+            faults.extend(random_selects(&text));
+        }
         findings.extend(faults.into_iter().map(|fault| Finding { place: place.clone(), fault }));
     }
     findings.extend(unlisted_decisions(&root.join("docs/decisions"))?);
     Ok(findings)
 }
 
-fn sources(folder: &Path, found: &mut Vec<PathBuf>) -> Result<()> {
+/// All Rust files below a folder.
+pub(super) fn sources(folder: &Path, found: &mut Vec<PathBuf>) -> Result<()> {
     for entry in fs::read_dir(folder).with_context(|| format!("could not list {}", folder.display()))? {
         let path = entry?.path();
         if path.is_dir() {
@@ -60,6 +69,21 @@ fn faults(text: &str, is_tests: bool) -> Vec<String> {
     for word in UNFINISHED {
         if let Some(line) = text.lines().position(|line| line.contains(word)) {
             faults.push(format!("line {}: {word} is unfinished work: finish it or open an issue", line + 1));
+        }
+    }
+    faults
+}
+
+/// `select!` that begins with a branch of its own choice.
+fn random_selects(text: &str) -> Vec<String> {
+    let mut lines = text.lines().zip(1..).peekable();
+    let mut faults = Vec::new();
+    while let Some((line, number)) = lines.next() {
+        let opens = line.trim_end().ends_with(concat!("select", "! {"));
+        if opens && lines.peek().is_none_or(|(next, _)| next.trim() != "biased;") {
+            faults.push(format!(
+                "line {number}: the branches need an order (biased;): what stops first, then what is rare"
+            ));
         }
     }
     faults
@@ -104,6 +128,18 @@ mod tests {
     #[test]
     fn unfinished_work_is_found_with_its_line() {
         let found = faults(&format!("//! Why.\n// {}: later\n", UNFINISHED[0]), false);
+        assert_eq!(found.len(), 1);
+        assert!(found[0].starts_with("line 2: "), "{found:?}");
+    }
+
+    #[test]
+    fn branches_have_an_order() {
+        let select = concat!("    tokio::select", "! {\n");
+        assert_eq!(
+            random_selects(&format!("{select}        biased;\n        () = a => {{}}\n    }}\n")),
+            [""; 0]
+        );
+        let found = random_selects(&format!("fn f() {{\n{select}        () = a => {{}}\n    }}\n}}\n"));
         assert_eq!(found.len(), 1);
         assert!(found[0].starts_with("line 2: "), "{found:?}");
     }

@@ -22,7 +22,10 @@ mod tests;
 use std::time::Duration;
 
 use super::{act, settled, wait};
-use crate::model::{Migration, Moment, NodeName, Vm, VmState};
+use crate::{
+    model::{Migration, Moment, NodeName, Vm, VmState},
+    sabotage::{self, Bug},
+};
 
 pub use change::change;
 pub use migration::{
@@ -276,7 +279,7 @@ fn start(facts: &Facts<'_>, vm: &Vm) -> Plan {
         );
         return act(Step::Answer(Answer::Failed(reason)), "it does not stay up");
     }
-    if facts.past.may_start(vm) {
+    if facts.past.may_start(vm) || sabotage::commits(Bug::StartWithoutClaim) {
         return act(Step::Start, format!("wish is {}", vm.state.value));
     }
     act(Step::Claim, format!("wish is {}, nobody else claims it", vm.state.value))

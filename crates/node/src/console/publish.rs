@@ -2,16 +2,16 @@
 //! time. While the store is away nothing is written and nothing is lost: what is written next is the tail as it is then.
 
 use std::{
-    collections::HashMap,
+    collections::BTreeMap,
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
 use pvc_core::model::VmId;
+use pvc_process::JoinSet;
 use pvc_store::{CommitError, Session, Store, StoreError, schema};
 use tokio::{
     sync::{mpsc, watch},
-    task::JoinSet,
     time::{Instant, sleep_until},
 };
 use tracing::{debug, warn};
@@ -54,15 +54,15 @@ impl Publisher {
 pub(super) fn start(store: Arc<dyn Store>) -> Publisher {
     let (sender, messages) = mpsc::unbounded_channel();
     let session = store.session();
-    tokio::spawn(
-        Publishing { store, consoles: HashMap::new(), writes: JoinSet::new() }.run(messages, session),
+    pvc_process::spawn(
+        Publishing { store, consoles: BTreeMap::new(), writes: JoinSet::new() }.run(messages, session),
     );
     Publisher(sender)
 }
 
 struct Publishing {
     store: Arc<dyn Store>,
-    consoles: HashMap<VmId, Published>,
+    consoles: BTreeMap<VmId, Published>,
     writes: JoinSet<(VmId, Outcome)>,
 }
 
@@ -98,16 +98,17 @@ impl Publishing {
             let healthy = session.borrow_and_update().is_healthy();
             let next = if healthy { self.write_what_is_due() } else { None };
             tokio::select! {
-                message = messages.recv() => match message {
-                    Some(message) => self.hear(message),
-                    None => return,
-                },
+                biased;
+                changed = session.changed() => if changed.is_err() { return },
                 Some(done) = self.writes.join_next() => {
                     if let Ok((id, outcome)) = done {
                         self.written(id, outcome);
                     }
                 }
-                changed = session.changed() => if changed.is_err() { return },
+                message = messages.recv() => match message {
+                    Some(message) => self.hear(message),
+                    None => return,
+                },
                 () = sleep_until(next.unwrap_or_else(Instant::now)), if next.is_some() => {}
             }
         }

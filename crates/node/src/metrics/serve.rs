@@ -44,11 +44,12 @@ pub(super) async fn serve(address: SocketAddr, handle: &PrometheusHandle, source
     upkeep.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         let connection = tokio::select! {
-            connection = listener.accept() => connection,
+            biased;
             _ = upkeep.tick() => {
                 handle.run_upkeep();
                 continue;
             }
+            connection = listener.accept() => connection,
         };
         let stream = match connection {
             Ok((stream, _)) => stream,
@@ -61,7 +62,7 @@ pub(super) async fn serve(address: SocketAddr, handle: &PrometheusHandle, source
         };
         let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
         let (handle, sources) = (handle.clone(), Arc::clone(sources));
-        tokio::spawn(async move {
+        pvc_process::spawn(async move {
             let _place = place;
             answer(stream, &handle, &sources).await;
         });

@@ -15,7 +15,7 @@ fn process() -> Owner {
 }
 
 fn ownership(store: &Arc<MemoryStore>, me: &Owner) -> Ownership {
-    Ownership::new(store.clone(), "node1".parse().unwrap(), me.clone())
+    Ownership::new(store.clone(), Arc::new(ThisMachine), "node1".parse().unwrap(), me.clone())
 }
 
 #[tokio::test(start_paused = true)]
@@ -69,7 +69,7 @@ async fn a_holder_of_another_boot_is_waited_for_until_its_session_ends() {
     let first = client(&tree).await;
     ownership(&first, &Owner { boot: "before the reboot".into(), ..process() }).take().await.unwrap();
     let second = client(&tree).await;
-    let waiting = tokio::spawn(async move { ownership(&second, &process()).take().await });
+    let waiting = pvc_process::spawn(async move { ownership(&second, &process()).take().await });
     sleep(Duration::from_secs(3)).await;
     assert!(!waiting.is_finished());
     first.expire();
@@ -82,7 +82,7 @@ async fn the_key_is_taken_anew_in_a_new_session_and_given_up_to_a_stranger() {
     let (store, me) = (client(&tree).await, process());
     let owned = ownership(&store, &me);
     owned.take().await.unwrap();
-    let keeping = tokio::spawn(async move { owned.keep().await });
+    let keeping = pvc_process::spawn(async move { owned.keep().await });
     let node = "node1".parse().unwrap();
     let other = client(&tree).await;
     for _ in 0..3 {
@@ -104,10 +104,11 @@ async fn the_key_is_taken_anew_in_a_new_session_and_given_up_to_a_stranger() {
 #[test]
 fn only_a_process_of_this_boot_and_namespace_can_be_proven_dead() {
     let me = process();
+    let owned = ownership(&MemoryTree::new().client(), &me);
     let held = |owner: Owner| Held { by: Some(Owner { instance: "another".into(), ..owner }), version: 0 };
-    assert_eq!(judge(&held(me.clone()), &me), Holder::Alive(me.pid));
+    assert_eq!(owned.judge(&held(me.clone())), Holder::Alive(me.pid));
     assert_eq!(
-        judge(&held(Owner { started: me.started + 1, ..me.clone() }), &me),
+        owned.judge(&held(Owner { started: me.started + 1, ..me.clone() })),
         Holder::Dead,
         "the id was used again"
     );
@@ -115,7 +116,7 @@ fn only_a_process_of_this_boot_and_namespace_can_be_proven_dead() {
         Owner { boot: "another".into(), pid: u32::MAX, ..me.clone() },
         Owner { pid_namespace: "pid:[1]".into(), pid: u32::MAX, ..me.clone() },
     ] {
-        assert!(matches!(judge(&held(unknown), &me), Holder::Unknown(_)));
+        assert!(matches!(owned.judge(&held(unknown)), Holder::Unknown(_)));
     }
-    assert!(matches!(judge(&Held { by: None, version: 0 }, &me), Holder::Unknown(_)));
+    assert!(matches!(owned.judge(&Held { by: None, version: 0 }), Holder::Unknown(_)));
 }

@@ -75,7 +75,7 @@ async fn a_booking_that_comes_due_during_a_look_is_kept() {
 #[tokio::test(start_paused = true)]
 async fn a_waiting_reader_is_woken_by_a_poke_from_elsewhere() {
     let queue = Arc::new(Queue::default());
-    let reader = tokio::spawn({
+    let reader = pvc_process::spawn({
         let queue = Arc::clone(&queue);
         async move { queue.next().await.subject().clone() }
     });

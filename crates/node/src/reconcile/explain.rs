@@ -3,16 +3,17 @@
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::SystemTime,
 };
 
 use pvc_core::model::{Explanation, NodeName, VmId};
+use pvc_host::machine::Machine;
 use pvc_store::{Store, schema};
 use tracing::debug;
 
 /// The explanations this node has published.
 pub(super) struct Explanations {
     store: Arc<dyn Store>,
+    machine: Arc<dyn Machine>,
     me: NodeName,
     published: Mutex<HashMap<VmId, Said>>,
 }
@@ -30,8 +31,8 @@ pub(super) struct Said {
 
 impl Explanations {
     /// Nothing published yet.
-    pub(super) fn new(store: Arc<dyn Store>, me: NodeName) -> Self {
-        Self { store, me, published: Mutex::default() }
+    pub(super) fn new(store: Arc<dyn Store>, machine: Arc<dyn Machine>, me: NodeName) -> Self {
+        Self { store, machine, me, published: Mutex::default() }
     }
 
     /// Takes over what an earlier run of this daemon left behind, so that it is removed when its VM is settled.
@@ -57,7 +58,7 @@ impl Explanations {
         }
         let explanation = Explanation {
             by: self.me.to_string(),
-            at_unix_s: SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_secs()),
+            at_unix_s: self.machine.unix_s(),
             doing: said.doing.to_owned(),
             because: said.because.clone(),
             error: said.error.clone(),

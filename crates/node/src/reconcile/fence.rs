@@ -25,11 +25,13 @@ use pvc_core::{
         liveness::Liveness,
         placement::Selector,
     },
+    sabotage::{self, Bug},
 };
-use pvc_host::{power::Power, storage_fence::StorageFence};
+use pvc_host::{machine::Machine, power::Power, storage_fence::StorageFence};
+use pvc_process::JoinSet;
 use pvc_store::{Session, Store, mirror::Mirror};
 use tokio::{
-    task::{JoinHandle, JoinSet},
+    task::JoinHandle,
     time::{Instant, sleep_until},
 };
 use tracing::{debug, warn};
@@ -56,6 +58,8 @@ pub struct Parts {
     pub store: Arc<dyn Store>,
     /// Its mirror.
     pub mirror: Mirror,
+    /// This machine, for its clock.
+    pub machine: Arc<dyn Machine>,
     /// The other machines' power.
     pub power: Arc<dyn Power>,
     /// The storage's side of a fence.
@@ -88,7 +92,7 @@ pub struct Fencing {
 impl Fencing {
     /// Starts it; returns at once.
     pub fn start(parts: Parts) -> Self {
-        Self { task: tokio::spawn(Fencer::new(parts).run()) }
+        Self { task: pvc_process::spawn(Fencer::new(parts).run()) }
     }
 }
 
@@ -132,7 +136,7 @@ impl Fencer {
         Self {
             mirror: parts.mirror.clone(),
             liveness: Liveness::default(),
-            tell: Tell::new(Arc::clone(&parts.store), parts.me.clone()),
+            tell: Tell::new(Arc::clone(&parts.store), Arc::clone(&parts.machine), parts.me.clone()),
             memory: BTreeMap::new(),
             working: JoinSet::new(),
             epoch: None,
@@ -160,12 +164,13 @@ impl Fencer {
             let view = views.borrow_and_update().clone();
             let next = self.look(&view).await;
             tokio::select! {
-                changed = views.changed() => if changed.is_err() { return },
+                biased;
                 changed = session.changed() => if changed.is_err() { return },
                 Some(done) = self.working.join_next() => match done {
                     Ok(done) => self.settle(done),
                     Err(error) => warn!(%error, "a step of a fence ended unexpectedly"),
                 },
+                changed = views.changed() => if changed.is_err() { return },
                 () = sleep_until(next) => {}
             }
         }
@@ -176,6 +181,9 @@ impl Fencer {
         let current = self.mirror.synced();
         let now = Moment(self.origin.elapsed());
         self.liveness.observe(view, current, now);
+        if sabotage::commits(Bug::TrustWallClock) {
+            self.liveness.trust_wall_clocks(view, self.apply.parts.machine.unix_s(), now);
+        }
         // A node that is alone has nobody's silence to measure: a new view says when that changes.
         let alone = view.nodes.len() <= 1 && view.fences.is_empty();
         let mut next = Instant::now() + if alone { TICK_ALONE } else { TICK };
@@ -254,10 +262,7 @@ impl Fencer {
             Ok(effect) => {
                 memory.failures = 0;
                 match effect {
-                    Effect::Taken => {
-                        memory.past = Past::default();
-                        memory.past.taken();
-                    }
+                    Effect::Taken => memory.past.taken(),
                     Effect::Recorded => {}
                     Effect::ShotInVain => memory.past.shot_in_vain(now),
                     Effect::ToldToPowerOn => memory.past.told_to_power_on(),

@@ -6,11 +6,7 @@
 #[cfg(test)]
 mod tests;
 
-use std::{
-    collections::BTreeSet,
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use pvc_core::{
     model::{ClusterView, DomainState, Explanation, FlushProgress, Moment, NodeName, Vm, VmId},
@@ -20,6 +16,7 @@ use pvc_core::{
         placement::Selector,
     },
 };
+use pvc_host::machine::Machine;
 use pvc_store::{CommitError, Store, mirror::Mirror, schema};
 use tokio::{
     sync::watch,
@@ -54,6 +51,8 @@ pub struct Parts {
     pub store: Arc<dyn Store>,
     /// The view of it.
     pub mirror: Mirror,
+    /// The machine, for its clock.
+    pub machine: Arc<dyn Machine>,
     /// What runs here; `None` on a node without a hypervisor.
     pub active: Option<watch::Receiver<Active>>,
     /// The configured `target_selector`.
@@ -83,7 +82,7 @@ impl Flush {
             explained: None,
             origin: Instant::now(),
         };
-        Self { task: tokio::spawn(state.run()) }
+        Self { task: pvc_process::spawn(state.run()) }
     }
 }
 
@@ -124,6 +123,7 @@ impl State {
             let tick = Instant::now() + TICK;
             let again = self.look().await.map_or(tick, |at| at.min(tick));
             tokio::select! {
+                biased;
                 changed = views.changed() => if changed.is_err() { return },
                 () = sleep_until(again) => {}
             }
@@ -282,7 +282,7 @@ impl State {
         if self.progress.as_ref() == Some(&plan.progress) || !self.parts.mirror.synced() {
             return;
         }
-        let progress = FlushProgress { at_unix_s: unix_now(), ..plan.progress.clone() };
+        let progress = FlushProgress { at_unix_s: self.parts.machine.unix_s(), ..plan.progress.clone() };
         match schema::flush::publish(&*self.parts.store, &self.parts.me, &progress).await {
             Ok(()) => self.progress = Some(plan.progress.clone()),
             Err(error) => debug!(%error, "could not publish the progress"),
@@ -295,7 +295,7 @@ impl State {
         }
         let explanation = said.as_ref().map(|said| Explanation {
             by: self.parts.me.to_string(),
-            at_unix_s: unix_now(),
+            at_unix_s: self.parts.machine.unix_s(),
             doing: said.doing.clone(),
             because: said.because.clone(),
             error: said.error.clone(),
@@ -310,8 +310,4 @@ impl State {
     fn now(&self) -> Moment {
         Moment(self.origin.elapsed())
     }
-}
-
-fn unix_now() -> u64 {
-    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_secs())
 }

@@ -81,6 +81,7 @@ impl VmReconciler {
         let hypervisor = Arc::clone(self.inventory.hypervisor());
         let mut call = hypervisor.migrate(vm.id, &peer);
         let outcome = tokio::select! {
+            biased;
             outcome = &mut call => outcome,
             () = self.watch_over(vm.id) => {
                 Err(HypervisorError::Unavailable("it has ended, but libvirt does not say how".into()))
@@ -150,7 +151,7 @@ impl VmReconciler {
     fn tell_tempo(&self, vm: &Vm, to: &NodeName, took: Duration) {
         let (hypervisor, peer) = (Arc::clone(self.inventory.hypervisor()), self.peers.of(to));
         let (id, name, to, took) = (vm.id, vm.name.clone(), to.clone(), took.as_secs_f32());
-        tokio::spawn(async move {
+        pvc_process::spawn(async move {
             match hypervisor.pause_at(&peer, id).await {
                 Ok(Some(pause)) => {
                     info!(vm = %name, "migrated to {to} in {took:.2} s, paused {} ms", pause.as_millis());

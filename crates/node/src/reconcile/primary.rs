@@ -19,7 +19,7 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
 use pvc_config::Config;
@@ -27,7 +27,8 @@ use pvc_core::{
     model::{ClusterView, Explanation, NodeName, RouterState, Subject},
     plan::primary::{Facts, Next, Past, Plan, Step, plan},
 };
-use pvc_host::links::Links;
+use pvc_host::{links::Links, machine::Machine};
+use pvc_process::JoinSet;
 use pvc_store::{
     CommitError, Session, Store, Transaction,
     mirror::Mirror,
@@ -35,7 +36,6 @@ use pvc_store::{
 };
 use tokio::{
     sync::watch,
-    task::JoinSet,
     time::{Instant, sleep, timeout},
 };
 use tracing::{debug, info, warn};
@@ -83,6 +83,8 @@ pub struct Parts {
     pub store: Arc<dyn Store>,
     /// The cluster.
     pub mirror: Mirror,
+    /// The machine, for its clock.
+    pub machine: Arc<dyn Machine>,
     /// The machine's network; `None`: it is not managed, and there are no floating addresses.
     pub links: Option<Arc<dyn Links>>,
     /// The addresses that the primary has.
@@ -108,6 +110,7 @@ impl Primary {
             me: parts.me,
             store: parts.store,
             mirror: parts.mirror,
+            machine: parts.machine,
             addresses: Arc::clone(&addresses),
             services: Arc::clone(&runner),
             memory: Mutex::default(),
@@ -149,6 +152,7 @@ struct Reconciler {
     me: NodeName,
     store: Arc<dyn Store>,
     mirror: Mirror,
+    machine: Arc<dyn Machine>,
     addresses: Arc<Addresses>,
     services: Arc<Runner>,
     memory: Mutex<Memory>,
@@ -221,9 +225,10 @@ impl Reconciler {
             };
             // If a sender has gone, the daemon is being dropped.
             tokio::select! {
-                () = quiet => {}
-                _ = session.changed() => {}
+                biased;
                 _ = stop.changed(), if !stopping => {}
+                _ = session.changed() => {}
+                () = quiet => {}
                 () = tokio::time::sleep_until(at) => {}
             }
         }
@@ -438,7 +443,7 @@ impl Reconciler {
         if !changed || !self.mirror.synced() || !ours && said.is_some() {
             return;
         }
-        let at_unix_s = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_secs());
+        let at_unix_s = self.machine.unix_s();
         let explanation = said.clone().map(|(because, error)| Explanation {
             by: self.me.to_string(),
             at_unix_s,

@@ -1,8 +1,9 @@
 //! VMs through whole reconcilers, over the fake store and fake hypervisors, on a paused clock.
 
 use pvc_core::model::{Claim, Vm, VmChange, VmId, VmName, VmSet, VmState};
-use pvc_host::hypervisor::fake::{
-    Answer, Behaviour, FakeFabric, FakeHypervisor, Outcome, PowerButton, Reach,
+use pvc_host::{
+    hypervisor::fake::{Answer, Behaviour, FakeFabric, FakeHypervisor, Outcome, PowerButton, Reach},
+    machine::FakeMachine,
 };
 use pvc_store::{
     memory::{MemoryStore, MemoryTree},
@@ -34,11 +35,15 @@ impl TestNode {
     fn start(&mut self) {
         let store = Arc::clone(&self.store) as Arc<dyn Store>;
         let consoles = ConsoleLogs::start(Arc::clone(&store), self.consoles.clone(), 10).unwrap();
-        let mirror = Mirror::start(Arc::clone(&store));
-        let hypervisor = Arc::clone(&self.hypervisor) as Arc<dyn Hypervisor>;
-        let peers = Peers { domain: Some("cluster".into()) };
-        let reconcilers = Reconcilers::start(self.name.clone(), peers, store, mirror, hypervisor, consoles);
-        self.reconcilers = Some(reconcilers);
+        self.reconcilers = Some(Reconcilers::start(Parts {
+            me: self.name.clone(),
+            peers: Peers { domain: Some("cluster".into()) },
+            mirror: Mirror::start(Arc::clone(&store)),
+            store,
+            machine: Arc::new(FakeMachine::default()),
+            hypervisor: Arc::clone(&self.hypervisor) as Arc<dyn Hypervisor>,
+            consoles: Some(Arc::new(consoles)),
+        }));
     }
 
     /// As kill -9.

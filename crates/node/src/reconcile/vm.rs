@@ -12,6 +12,7 @@ use std::{
 use pvc_core::{
     model::{ClusterView, DomainSpec, Entry, Migration, Moment, NodeName, Vm, VmId, VmState},
     plan::vm::{Answer, Facts, Here, Next, Past, Plan, Step, admits, change, concerns, plan},
+    sabotage::{self, Bug},
 };
 use pvc_host::hypervisor::HypervisorError;
 use pvc_store::{CommitError, Store, mirror::Mirror, schema};
@@ -19,6 +20,7 @@ use tokio::{sync::Semaphore, time::Instant};
 use tracing::{debug, info, warn};
 
 use super::{
+    Parts,
     explain::{Explanations, Said},
     inventory::Inventory,
     migration::Peers,
@@ -46,7 +48,7 @@ pub(super) struct VmReconciler {
     pub(super) store: Arc<dyn Store>,
     pub(super) mirror: Mirror,
     pub(super) inventory: Arc<Inventory>,
-    pub(super) consoles: ConsoleLogs,
+    consoles: Option<Arc<ConsoleLogs>>,
     pub(super) peers: Peers,
     explanations: Explanations,
     memory: Mutex<HashMap<VmId, Memory>>,
@@ -89,20 +91,14 @@ impl From<HypervisorError> for StepError {
 }
 
 impl VmReconciler {
-    pub(super) fn new(
-        me: NodeName,
-        peers: Peers,
-        store: Arc<dyn Store>,
-        mirror: Mirror,
-        inventory: Arc<Inventory>,
-        consoles: ConsoleLogs,
-    ) -> Self {
+    pub(super) fn new(parts: Parts) -> Self {
+        let Parts { me, peers, store, mirror, machine, hypervisor, consoles } = parts;
         Self {
-            explanations: Explanations::new(Arc::clone(&store), me.clone()),
+            explanations: Explanations::new(Arc::clone(&store), machine, me.clone()),
             me,
             store,
             mirror,
-            inventory,
+            inventory: Arc::new(Inventory::new(hypervisor)),
             consoles,
             peers,
             memory: Mutex::default(),
@@ -288,6 +284,9 @@ impl VmReconciler {
 
     pub(super) async fn power_off(&self, vm: &Vm, why: &str) -> Result<(), StepError> {
         info!(vm = %vm.name, "powering off: {why}");
+        if sabotage::commits(Bug::ReleaseFirst) {
+            self.commit(&Step::Release, vm).await?;
+        }
         self.inventory.hypervisor().power_off(vm.id).await?;
         self.inventory.read(vm.id).await?;
         info!(vm = %vm.name, "powered off");
@@ -346,10 +345,11 @@ impl VmReconciler {
 
     /// The console is followed by the node that runs the VM and claims it.
     fn follow_console(&self, id: VmId, view: &ClusterView) {
+        let Some(consoles) = &self.consoles else { return };
         let runs_here = self.inventory.here(id) == Here::Active;
         match view.vm(id) {
-            Some(vm) if runs_here && vm.claim.value.names(&self.me) => self.consoles.follow(id, &vm.name),
-            _ if !runs_here => self.consoles.forget(id),
+            Some(vm) if runs_here && vm.claim.value.names(&self.me) => consoles.follow(id, &vm.name),
+            _ if !runs_here => consoles.forget(id),
             _ => (),
         }
     }

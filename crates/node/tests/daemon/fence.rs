@@ -76,6 +76,7 @@ impl Cluster {
         let parts = Parts {
             store: store.clone(),
             hypervisor: Some(hypervisor.clone() as Arc<dyn Hypervisor>),
+            consoles: None,
             links: None,
             services: None,
             power: self.power.clone(),
@@ -87,7 +88,7 @@ impl Cluster {
             notify: Notify::default(),
         };
         let (stopper, stop) = Stop::new();
-        let daemon = tokio::spawn(async move { pvcd::run(&config, parts, stop).await });
+        let daemon = pvc_process::spawn(async move { pvcd::run(&config, parts, stop).await });
         Node { store, hypervisor, daemon, stopper }
     }
 

@@ -65,6 +65,7 @@ impl Cluster {
         let parts = Parts {
             store: store.clone(),
             hypervisor: Some(hypervisor.clone() as Arc<dyn Hypervisor>),
+            consoles: None,
             links: None,
             services: None,
             power: FakePower::new(),
@@ -76,7 +77,7 @@ impl Cluster {
             notify: Notify::default(),
         };
         let (stopper, stop) = Stop::new();
-        let daemon = tokio::spawn(async move { pvcd::run(&config, parts, stop).await });
+        let daemon = pvc_process::spawn(async move { pvcd::run(&config, parts, stop).await });
         Node { store, hypervisor, stopper, daemon }
     }
 

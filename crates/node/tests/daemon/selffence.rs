@@ -45,6 +45,7 @@ impl Node {
         let parts = Parts {
             store: store.clone(),
             hypervisor: None,
+            consoles: None,
             links: None,
             services: None,
             power: FakePower::new(),
@@ -56,7 +57,7 @@ impl Node {
             notify: Notify::default(),
         };
         let (stopper, stop) = Stop::new();
-        let daemon = tokio::spawn(async move { pvcd::run(&config, parts, stop).await });
+        let daemon = pvc_process::spawn(async move { pvcd::run(&config, parts, stop).await });
         let node = Self { tree, store, watchdog, stopper, daemon, _dir: dir };
         node.until_told("15").await;
         assert!(node.watchdog.is_armed());

@@ -45,7 +45,7 @@ async fn a_writer_waits_for_all_and_a_reader_for_writers_only() {
     assert!(matches!(busy, Err(LockError::Busy { .. })), "{busy:?}");
     assert_eq!(contenders(&tree), 2, "who gave up left nothing behind");
 
-    let writer = tokio::spawn(async move { lock(&c, Kind::Write, SOON).await });
+    let writer = pvc_process::spawn(async move { lock(&c, Kind::Write, SOON).await });
     while contenders(&tree) < 3 {
         tokio::task::yield_now().await;
     }
@@ -110,7 +110,7 @@ async fn a_waiter_whose_session_expires_is_told_and_an_absent_key_is_named() {
     let held = lock(&a, Kind::Write, SOON).await.unwrap();
     let waiting = {
         let b = b.clone();
-        tokio::spawn(async move { lock(&b, Kind::Write, SOON).await })
+        pvc_process::spawn(async move { lock(&b, Kind::Write, SOON).await })
     };
     while contenders(&tree) < 2 {
         tokio::task::yield_now().await;

@@ -81,13 +81,7 @@ impl Task {
         loop {
             let retry = self.retry;
             let hurry = tokio::select! {
-                event = next_event(&mut self.watches) => match event {
-                    Some((root, event)) => {
-                        self.note(root, event);
-                        false
-                    }
-                    None => break,
-                },
+                biased;
                 question = asked.recv() => match question {
                     Some(question) => {
                         self.questions.push(question);
@@ -95,12 +89,20 @@ impl Task {
                     }
                     None => break,
                 },
+                event = next_event(&mut self.watches) => match event {
+                    Some((root, event)) => {
+                        self.note(root, event);
+                        false
+                    }
+                    None => break,
+                },
                 () = sleep_until(retry.map_or_else(Instant::now, |(at, _)| at)), if retry.is_some() => true,
             };
             if !hurry {
                 tokio::select! {
-                    () = sleep(GATHER) => {}
+                    biased;
                     Some(question) = asked.recv() => self.questions.push(question),
+                    () = sleep(GATHER) => {}
                 }
             }
             if !self.note_all() {

@@ -323,7 +323,7 @@ async fn a_view_never_shows_a_placement_without_the_vm_that_was_placed() {
     mirror.ready().await;
     let first = mirror.view().placement_version.expect("the key exists");
     let mut views = mirror.views();
-    let placing = tokio::spawn(async move {
+    let placing = pvc_process::spawn(async move {
         for n in 0..300_i32 {
             // Until all that was before has been read.
             tokio::time::sleep(Duration::from_millis(20)).await;

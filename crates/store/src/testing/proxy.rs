@@ -33,7 +33,7 @@ impl Proxy {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port");
         let address = listener.local_addr().expect("its address");
         let (cable, watched) = watch::channel(Cable::Whole);
-        let task = tokio::spawn(serve(listener, port, watched));
+        let task = pvc_process::spawn(serve(listener, port, watched));
         Self { address, cable, task }
     }
 
@@ -66,7 +66,7 @@ impl Drop for Proxy {
 
 async fn serve(listener: TcpListener, port: u16, cable: watch::Receiver<Cable>) {
     while let Ok((client, _)) = listener.accept().await {
-        tokio::spawn(forward(client, port, cable.clone()));
+        pvc_process::spawn(forward(client, port, cable.clone()));
     }
 }
 

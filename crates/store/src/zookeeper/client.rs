@@ -106,7 +106,7 @@ impl Client {
         let session_timeout = ticket.timeout;
         let chroot: Arc<str> = chroot.into();
         let task = Task::new(servers, Arc::clone(&chroot), ticket, within, orders, states_tx);
-        tokio::spawn(task.run(link));
+        pvc_process::spawn(task.run(link));
         Ok(Self { commands, states, session_timeout, chroot })
     }
 

@@ -52,7 +52,7 @@ impl Forwarders {
         registered.retain(|f| !f.is_closed());
         registered.push(flush_tx);
         let forwarder = Forwarder { path: path.to_owned(), events, flush, within };
-        tokio::spawn(forwarder.run(clients));
+        pvc_process::spawn(forwarder.run(clients));
         watch
     }
 

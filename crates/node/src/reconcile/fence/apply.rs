@@ -3,19 +3,18 @@
 use std::{
     collections::BTreeSet,
     sync::{Arc, Mutex, PoisonError},
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::Duration,
 };
 
 use pvc_core::{
     model::{ClusterView, Fence, FenceJob, FenceStep, Node, NodeName, Proof},
     plan::fence::{Action, End, Step},
+    sabotage::{self, Bug},
 };
 use pvc_host::power::{Bmc, IPMI_PORT, Power};
+use pvc_process::JoinSet;
 use pvc_store::{CommitError, StoreError, Transaction, schema};
-use tokio::{
-    task::JoinSet,
-    time::{sleep, timeout},
-};
+use tokio::time::{sleep, timeout};
 use tracing::{error, info, warn};
 
 use super::{
@@ -91,7 +90,12 @@ impl Apply {
         match (step, seen, fence) {
             (Step::Declare, Some(seen), None) => self.declare(seen, why).await,
             (Step::TakeOver, _, Some(fence)) => self.take_over(fence, why).await,
-            (Step::Shoot, _, Some(fence)) => self.shoot(fence, why).await,
+            (Step::Shoot, _, Some(fence)) => {
+                if sabotage::commits(Bug::BreakLocksFirst) {
+                    self.shut_out(fence, view, why).await?;
+                }
+                self.shoot(fence, why).await
+            }
             (Step::Record(step), Some(seen), Some(fence)) => self.record(fence, seen, step, why).await,
             (Step::PowerOn, _, Some(fence)) => self.power_on(&fence.node).await,
             (Step::ShutOutStorage, _, Some(fence)) => self.shut_out(fence, view, why).await,
@@ -112,7 +116,7 @@ impl Apply {
             step: FenceStep::Shooting,
             instance: owner.and_then(|held| held.by).map(|owner| owner.instance),
             by: self.parts.me.to_string(),
-            at_unix_s: unix_s(),
+            at_unix_s: self.parts.machine.unix_s(),
             confirmed_dead: false,
             asked: false,
             keepalive_version: seen.keepalive_version,
@@ -160,7 +164,7 @@ impl Apply {
                     "COULD NOT BE FENCED (attempt {attempts}): {reason}; its VMs stay where they are until it is proven dead"
                 );
                 let job = self.signed(fence, FenceStep::Failed { reason, attempts });
-                self.commit(schema::fence::record(fence, &job)).await?;
+                self.commit(schema::fence::record_failure(fence, &job)).await?;
                 Ok(Effect::ShotInVain)
             }
         }
@@ -249,7 +253,12 @@ impl Apply {
     }
 
     fn signed(&self, fence: &Fence, step: FenceStep) -> FenceJob {
-        FenceJob { step, by: self.parts.me.to_string(), at_unix_s: unix_s(), ..fence.job.clone() }
+        FenceJob {
+            step,
+            by: self.parts.me.to_string(),
+            at_unix_s: self.parts.machine.unix_s(),
+            ..fence.job.clone()
+        }
     }
 
     async fn bmc(&self, node: &NodeName) -> Result<Option<Bmc>, StoreError> {
@@ -294,8 +303,4 @@ fn words(step: &FenceStep) -> &'static str {
         FenceStep::StorageFenced { .. } => "it is shut out of the storage",
         FenceStep::Recovered { .. } => "its VMs have new homes",
     }
-}
-
-fn unix_s() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs())
 }

@@ -1,16 +1,13 @@
 //! Says what a fence waits for: in the log when it is news, and for `pvc node explain` and `pvc vm explain`. Best effort: it
 //! never holds up or fails a fence.
 
-use std::{
-    collections::BTreeMap,
-    sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use pvc_core::{
     model::{ClusterView, DaemonMode, Explanation, NodeName, Vm},
     plan::placement,
 };
+use pvc_host::machine::Machine;
 use pvc_store::{Store, schema};
 use tokio::time::timeout;
 use tracing::{debug, warn};
@@ -22,13 +19,14 @@ const SAY_WITHIN: Duration = Duration::from_secs(1);
 /// What this daemon has said of nodes.
 pub(super) struct Tell {
     store: Arc<dyn Store>,
+    machine: Arc<dyn Machine>,
     me: NodeName,
     said: BTreeMap<NodeName, String>,
 }
 
 impl Tell {
-    pub(super) fn new(store: Arc<dyn Store>, me: NodeName) -> Self {
-        Self { store, me, said: BTreeMap::new() }
+    pub(super) fn new(store: Arc<dyn Store>, machine: Arc<dyn Machine>, me: NodeName) -> Self {
+        Self { store, machine, me, said: BTreeMap::new() }
     }
 
     /// A node's fence waits for this, or there is nothing to say any more. Takes a second at most: who waits for it is the one who
@@ -41,7 +39,8 @@ impl Tell {
 
     async fn say(&mut self, node: &NodeName, why: &str, view: &ClusterView) {
         if why.is_empty() {
-            if self.said.remove(node).is_some() {
+            // What is told of a fence under way, by whomever, is true until its end.
+            if self.said.remove(node).is_some() && !view.fences.contains_key(node) {
                 settled(&*self.store, node).await;
             }
             return;
@@ -56,7 +55,7 @@ impl Tell {
             return debug!(%node, "{why}");
         }
         warn!(%node, "{why}");
-        let explanation = explanation(&self.me, "fencing", why);
+        let explanation = explanation(&*self.machine, &self.me, "fencing", why);
         if let Err(error) = schema::node::explain(&*self.store, node, Some(&explanation)).await {
             debug!(%node, %error, "could not publish what its fence waits for");
         }
@@ -64,8 +63,9 @@ impl Tell {
 
     /// The fencer speaks, and where there is none the first of the coordinators that work.
     fn speaks(&self, node: &NodeName, view: &ClusterView) -> bool {
-        if let Some(fence) = view.fences.get(node).and_then(|entry| entry.good()) {
-            return fence.fencer.as_ref() == Some(&self.me);
+        let fence = view.fences.get(node).and_then(|entry| entry.good());
+        if let Some(fencer) = fence.and_then(|fence| fence.fencer.as_ref()) {
+            return *fencer == self.me;
         }
         let mut coordinators =
             view.good_nodes().filter(|n| n.mode == DaemonMode::Coordinator && placement::works(n));
@@ -93,7 +93,7 @@ pub(super) async fn vm(parts: &Parts, vm: &Vm, because: &str) -> bool {
     {
         return false;
     }
-    let explanation = explanation(&parts.me, "waiting", because);
+    let explanation = explanation(&*parts.machine, &parts.me, "waiting", because);
     if let Err(error) = schema::vm::explain(&*parts.store, vm.id, Some(&explanation)).await {
         debug!(vm = %vm.name, %error, "could not publish why it is not recovered");
     }
@@ -107,10 +107,10 @@ pub(super) async fn vm_settled(parts: &Parts, vm: &Vm) {
     }
 }
 
-fn explanation(by: &NodeName, doing: &str, because: &str) -> Explanation {
+fn explanation(machine: &dyn Machine, by: &NodeName, doing: &str, because: &str) -> Explanation {
     Explanation {
         by: by.to_string(),
-        at_unix_s: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs()),
+        at_unix_s: machine.unix_s(),
         doing: doing.to_owned(),
         because: because.to_owned(),
         error: None,

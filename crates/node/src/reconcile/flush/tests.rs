@@ -13,6 +13,7 @@ use pvc_core::{
     },
     plan::placement::{Rooms, Size, Sizes},
 };
+use pvc_host::machine::FakeMachine;
 use pvc_store::{
     memory::{MemoryStore, MemoryTree},
     schema::node::{Ipmi, Registration},
@@ -85,7 +86,7 @@ impl Guests {
     fn start(store: Arc<MemoryStore>, mirror: Mirror) -> Self {
         let (failures, most_moving) = (Arc::<AtomicU32>::default(), Arc::<AtomicU32>::default());
         let shared = (Arc::clone(&failures), Arc::clone(&most_moving));
-        let task = tokio::spawn(async move {
+        let task = pvc_process::spawn(async move {
             let mut arrivals = BTreeMap::<VmId, Instant>::new();
             loop {
                 sleep(Duration::from_millis(50)).await;
@@ -178,6 +179,7 @@ impl World {
             me: me.clone(),
             store: store.clone(),
             mirror: Mirror::start(store.clone()),
+            machine: Arc::new(FakeMachine::default()),
             active: None,
             selector: Selector::Mem,
             limits: Limits::default(),
@@ -377,7 +379,7 @@ async fn silent_nodes_get_no_vms() {
     w.kill(0);
     w.start(0);
     let operator = Arc::clone(&w.operator);
-    let keepalives = tokio::spawn(async move {
+    let keepalives = pvc_process::spawn(async move {
         loop {
             for node in ["a", "c"].map(name) {
                 let report = NodeReport { mem_total_mib: 10_000, ..NodeReport::default() };

@@ -102,9 +102,10 @@ impl Runner {
                 if complete { std::future::pending().await } else { sleep(TRY_AGAIN).await }
             };
             tokio::select! {
-                () = work => {}
+                biased;
                 // What is being started or stopped is dropped in the middle: each of them starts from whatever there is.
                 told = wanted.changed() => if told.is_err() { return },
+                () = work => {}
             }
         }
     }

@@ -9,6 +9,7 @@ use pvc_core::model::{
 };
 use pvc_host::{
     links::fake::FakeLinks,
+    machine::FakeMachine,
     services::{Services, UnitState, fake::FakeServices},
 };
 use pvc_store::{
@@ -119,6 +120,7 @@ impl World {
             me: machine.name.clone(),
             mirror: Mirror::start(Arc::clone(&store)),
             store,
+            machine: Arc::new(FakeMachine::default()),
             links: Some(Arc::clone(&machine.links) as Arc<dyn Links>),
             floating: floating_ips(),
             services: vec![Unit::api(Arc::clone(&machine.services) as Arc<dyn Services>)],
@@ -349,7 +351,7 @@ async fn a_restarted_primary_that_is_not_wished_any_more_gives_way() {
 async fn a_daemon_that_stops_hands_over_first() {
     let mut world = World::running(2).await;
     let primary = world.machines[0].primary.take().unwrap();
-    let stopping = tokio::spawn(primary.stop(Duration::from_secs(3)));
+    let stopping = pvc_process::spawn(primary.stop(Duration::from_secs(3)));
     world.declare(0, DaemonState::Shutdown).await;
     let took = world.until("b is primary", |w| w.is_primary(1)).await;
     assert!(took < Duration::from_millis(500), "{took:?}");
@@ -451,6 +453,7 @@ async fn without_managed_networks_there_is_a_primary_without_addresses() {
         me: machine.name.clone(),
         mirror: Mirror::start(Arc::clone(&store)),
         store,
+        machine: Arc::new(FakeMachine::default()),
         links: None,
         floating: floating_ips(),
         services: vec![],

@@ -54,7 +54,7 @@ async fn several_at_once_and_lost_answers_end_in_one_tree() {
         .iter()
         .map(|c| {
             let c = Arc::clone(c);
-            tokio::spawn(async move { init(&*c).await })
+            pvc_process::spawn(async move { init(&*c).await })
         })
         .collect();
     for (i, task) in tasks.into_iter().enumerate() {

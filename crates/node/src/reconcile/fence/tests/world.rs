@@ -13,6 +13,7 @@ use pvc_core::model::{
     VmSet, VmState,
 };
 use pvc_host::{
+    machine::FakeMachine,
     power::fake::FakePower,
     storage_fence::{NoStorage, StorageFence},
 };
@@ -196,7 +197,7 @@ impl Machine {
             Arc::clone(&software),
             restarts,
         );
-        Self { name, store, software, fencing, life: tokio::spawn(life) }
+        Self { name, store, software, fencing, life: pvc_process::spawn(life) }
     }
 
     /// Everything hangs but its guests.
@@ -232,6 +233,7 @@ async fn live(
         powered.wait_for(Option::is_some).await.unwrap();
         let life = *powered.borrow_and_update();
         tokio::select! {
+            biased;
             () = async { sleep(boot).await; daemon(&name, &store, &shared, software.subscribe(), &restarts).await } => {}
             _ = powered.wait_for(|now| *now != life) => {}
         }
@@ -265,6 +267,7 @@ async fn daemon(
     mirror.ready().await;
     loop {
         tokio::select! {
+            biased;
             () = work(name, store, shared, &mirror, restarts.clone()) => {}
             _ = software.wait_for(|now| *now == Software::Hangs) => {}
         }
@@ -284,6 +287,7 @@ async fn work(
             me: name.clone(),
             store: Arc::clone(store) as Arc<dyn Store>,
             mirror: mirror.clone(),
+            machine: Arc::new(FakeMachine::default()),
             power: Arc::clone(&shared.power) as Arc<dyn Power>,
             storage: Arc::new(NoStorage) as Arc<dyn StorageFence>,
             settings: shared.settings,
@@ -296,6 +300,7 @@ async fn work(
     let mut said: Option<(Instant, BTreeSet<VmId>)> = None;
     loop {
         tokio::select! {
+            biased;
             _ = ticks.tick() => {}
             _ = restarts.changed() => {
                 drop(running);

@@ -4,13 +4,9 @@ use pvc_host::hypervisor::{
     Hypervisor,
     fake::{Behaviour, FakeFabric, FakeHypervisor, Journey, Outcome},
 };
-use tempfile::TempDir;
 
 use super::*;
-use crate::{
-    console::ConsoleLogs,
-    reconcile::{Reconcilers, migration::Peers},
-};
+use crate::reconcile::{self, Reconcilers, migration::Peers};
 
 const VMS: u8 = 6;
 const COPYING: Duration = Duration::from_secs(2);
@@ -27,7 +23,6 @@ struct Whole {
     operator: Arc<MemoryStore>,
     nodes: Vec<Node>,
     fabric: Arc<FakeFabric>,
-    logs: TempDir,
 }
 
 impl Whole {
@@ -43,7 +38,7 @@ impl Whole {
             fabric.join(&format!("{node}.cluster"), &hypervisor);
             nodes.push(Node { name: node, store: tree.client(), hypervisor, daemon: None });
         }
-        let mut whole = Self { operator, nodes, fabric, logs: TempDir::new().unwrap() };
+        let mut whole = Self { operator, nodes, fabric };
         (0..3).for_each(|i| whole.start(i));
         for n in 0..VMS {
             let journey = Journey { copying: Some(COPYING), ..Journey::default() };
@@ -65,23 +60,23 @@ impl Whole {
     }
 
     fn start(&mut self, i: usize) {
-        let logs = self.logs.path().to_owned();
         let node = &mut self.nodes[i];
         let store = Arc::clone(&node.store) as Arc<dyn Store>;
-        let consoles = ConsoleLogs::start(Arc::clone(&store), logs, 10).unwrap();
         let mirror = Mirror::start(Arc::clone(&store));
-        let reconcilers = Reconcilers::start(
-            node.name.clone(),
-            Peers { domain: Some("cluster".into()) },
-            Arc::clone(&store),
-            mirror.clone(),
-            Arc::clone(&node.hypervisor) as Arc<dyn Hypervisor>,
-            consoles,
-        );
+        let reconcilers = Reconcilers::start(reconcile::Parts {
+            me: node.name.clone(),
+            peers: Peers { domain: Some("cluster".into()) },
+            store: Arc::clone(&store),
+            mirror: mirror.clone(),
+            machine: Arc::new(FakeMachine::default()),
+            hypervisor: Arc::clone(&node.hypervisor) as Arc<dyn Hypervisor>,
+            consoles: None,
+        });
         let flush = Flush::start(Parts {
             me: node.name.clone(),
             store,
             mirror,
+            machine: Arc::new(FakeMachine::default()),
             active: Some(reconcilers.active()),
             selector: Selector::Vms,
             limits: Limits::default(),
