@@ -4,7 +4,6 @@ mod flush;
 mod migrate;
 mod primary;
 mod selffence;
-mod zookeeper;
 
 use anyhow::Result;
 use pvc_lab::{Cluster, LabOptions, Timings};
