@@ -49,6 +49,13 @@ pub struct Timings {
     pub failed_fence: String,
 }
 
+impl Timings {
+    /// The silence after which the others take a node for dead.
+    pub fn fence_after(&self) -> Duration {
+        Duration::from_secs(u64::from(self.keepalive_interval_s) * u64::from(self.fence_intervals))
+    }
+}
+
 impl Default for Timings {
     fn default() -> Self {
         Self {

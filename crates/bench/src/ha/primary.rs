@@ -16,7 +16,7 @@ const NETS: [Net; 2] = [Net::Cluster, Net::Upstream];
 
 pub(super) fn measure(arguments: &Arguments) -> Result<Vec<Row>> {
     let cluster = cluster(arguments, "bench-primary", 3, intervals(5, 6))?;
-    let addresses = NETS.map(|net| net.floating());
+    let addresses = NETS.map(Net::floating);
     let mut gaps = vec![Vec::new(); addresses.as_flattened().len()];
     for _ in 0..arguments.repeat {
         let now = cluster.primary()?;

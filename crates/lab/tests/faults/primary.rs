@@ -7,12 +7,10 @@ use pvc_lab::{Probe, Scenario, layout::Net, play};
 
 use crate::{SOON, default, fast, load::under_load};
 
-const FLOATING: [Net; 2] = [Net::Cluster, Net::Upstream];
-
 fn probes(s: &Scenario) -> Result<Vec<Probe>> {
     let interval = Duration::from_millis(5);
-    let start = |address| Probe::start(&s.cluster.lab, address, interval);
-    FLOATING.into_iter().flat_map(Net::floating).map(start).collect()
+    let floating = [Net::Cluster, Net::Upstream].into_iter().flat_map(Net::floating);
+    floating.map(|address| Probe::start(&s.cluster.lab, address, interval)).collect()
 }
 
 /// The longest time that any of the addresses did not answer.

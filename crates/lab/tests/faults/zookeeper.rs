@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use pvc_lab::{Node, PATIENCE, Scenario, play, wait_until};
+use pvc_lab::{LabOptions, Node, PATIENCE, Scenario, play, wait_until};
 
 use crate::{SOON, default, fast, pass};
 
@@ -68,6 +68,44 @@ fn while_the_quorum_is_lost_nothing_starts_and_stops_and_nobody_is_fenced_when_i
         ensure!(boots(s)? == before, "a node was fenced");
         s.untouched(&second)
     });
+}
+
+/// All of ZooKeeper stops, for so long.
+fn without_zookeeper(options: LabOptions, away: Duration) {
+    play(options, |s| {
+        let vms = [s.start_vms([1], "node1")?, s.start_vms([2], "node2")?].concat();
+        let before = boots(s)?;
+        let all = |verb: &str| {
+            let told = |node: Node| node.run(&["/bin/systemctl", verb, "zookeeper"], PATIENCE).map(drop);
+            s.cluster.lab.nodes().into_iter().try_for_each(told)
+        };
+        s.fault("all ZooKeeper servers stop", || all("stop"))?;
+        pass(away)?;
+        s.untouched(&vms)?;
+        s.note("all ZooKeeper servers start");
+        all("start")?;
+        let back = Instant::now();
+        for node in s.cluster.lab.nodes() {
+            s.cluster.wait_node(&node.name(), "daemon_state", "run")?;
+        }
+        s.recovered("every node", back.elapsed(), Duration::from_mins(1))?;
+        // Time enough for somebody who took the silence for death.
+        pass(s.cluster.lab.options().timings.fence_after() + Duration::from_secs(10))?;
+        ensure!(boots(s)? == before, "a node was fenced");
+        s.untouched(&vms)
+    });
+}
+
+#[test]
+fn a_minute_without_zookeeper_stops_no_guest_and_fences_nobody() {
+    // Twenty times the silence that is death.
+    without_zookeeper(fast("f-zk-away", 3), Duration::from_mins(1));
+}
+
+#[test]
+#[ignore = "the whole menu: cargo xtask faults"]
+fn ten_minutes_without_zookeeper_stop_no_guest_and_fence_nobody() {
+    without_zookeeper(default("f-zk-away-long", 3), Duration::from_mins(10));
 }
 
 #[test]

@@ -3,7 +3,7 @@
 mod flush;
 mod migrate;
 mod primary;
-mod zookeeper;
+mod selffence;
 
 use anyhow::Result;
 use pvc_lab::{Cluster, LabOptions, Timings};

@@ -108,7 +108,7 @@ fn only_a_device_that_tells_when_it_fires_is_counted_on() {
     let within = Duration::from_millis(29_500);
     for (device, promise) in [
         (Device::After(Duration::from_secs(10)), Some(30)),
-        (Device::After(Duration::from_secs(60)), Some(60)),
+        (Device::After(Duration::from_mins(1)), Some(60)),
         (Device::Unknown, None),
         (Device::None, None),
     ] {
