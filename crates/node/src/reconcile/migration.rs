@@ -65,7 +65,7 @@ impl VmReconciler {
     pub(super) async fn look_at(&self, vm: &Vm, node: &NodeName) {
         let there = match self.inventory.hypervisor().seen_at(&self.peers.of(node), vm.id).await {
             Ok(None) => There::Off,
-            Ok(Some(seen)) if seen.activity == Activity::Held => There::Held,
+            Ok(Some(seen)) if matches!(seen.activity, Activity::Held | Activity::Unstarted) => There::Held,
             Ok(Some(_)) => There::Active,
             Err(error) => There::Unknown(error.to_string()),
         };
