@@ -68,7 +68,7 @@ impl VmReconciler {
             Ok(Some(seen)) => match seen.activity {
                 Activity::Running | Activity::ShuttingDown | Activity::Crashed => There::Active,
                 // A process that is made ready for a guest is paused, before a migration holds it and after a restart of libvirt.
-                Activity::Held | Activity::Paused => There::Held,
+                Activity::Held | Activity::Paused | Activity::Unstarted => There::Held,
             },
             Err(error) => There::Unknown(error.to_string()),
         };

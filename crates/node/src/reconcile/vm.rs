@@ -120,7 +120,7 @@ impl VmReconciler {
             Some(Entry::Bad(_)) | None => false,
         };
         !concerned
-            && !matches!(self.inventory.here(id), Here::Active | Here::Held)
+            && !matches!(self.inventory.here(id), Here::Active | Here::Held | Here::Unstarted)
             && !self.memory().contains_key(&id)
     }
 

@@ -229,7 +229,7 @@ pub(super) fn arriving(facts: &Facts<'_>, from: &NodeName) -> Plan {
         match facts.here {
             Here::Active => format!("it has arrived from {from}, which has to let go of its claim"),
             Here::Held => format!("it is arriving from {from}"),
-            Here::Off | Here::Unknown => format!("it may be migrating here from {from}"),
+            Here::Off | Here::Unstarted | Here::Unknown => format!("it may be migrating here from {from}"),
         },
     )
 }
