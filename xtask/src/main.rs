@@ -1,7 +1,8 @@
-//! Project chores that are programs rather than habits: `cargo xtask ci | tidy | bench`.
+//! Project chores that are programs rather than habits: `cargo xtask ci | tidy | faults | bench`.
 //! Never part of what is shipped.
 
 mod ci;
+mod faults;
 mod run;
 mod tidy;
 
@@ -27,6 +28,8 @@ enum Chore {
     },
     /// The rules of ARCHITECTURE.md that no other tool checks.
     Tidy,
+    /// The whole fault menu on labs, with a table of outcomes. Needs root.
+    Faults(faults::Faults),
     /// The figures of docs/benchmarks.md, measured on release builds and real services. Needs root.
     Bench {
         /// Passed on to pvc-bench; see `cargo xtask bench -- --help`.
@@ -39,6 +42,7 @@ fn main() -> ExitCode {
     let done = match Arguments::parse().chore {
         Chore::Ci { only } => ci::run(&only),
         Chore::Tidy => tidy::run(),
+        Chore::Faults(faults) => faults::run(&faults),
         Chore::Bench { arguments } => bench(&arguments),
     };
     match done {

@@ -1,8 +1,9 @@
 //! The rules of ARCHITECTURE.md that neither rustc nor clippy checks: which way crates import, what `core` may use, how
-//! files begin and how long they are. Reads manifests and sources, changes nothing.
+//! files begin and how long they are, that the manual's tests exist. Reads manifests, sources and the manual, changes nothing.
 
 mod crates;
 mod files;
+mod manual;
 
 use std::fmt;
 
@@ -28,6 +29,7 @@ pub(crate) fn run() -> Result<()> {
     let root = run::root();
     let mut findings = crates::check(&crates::read()?);
     findings.extend(files::check(&root)?);
+    findings.extend(manual::check(&root)?);
     for finding in &findings {
         println!("{finding}");
     }

@@ -70,6 +70,7 @@ fn status_tells_what_is_wrong_first() {
     cluster.set("/primary_node", "hv1");
     insta::assert_snapshot!("status", cluster.ok(&["status"]));
     insta::assert_snapshot!("status_json", cluster.ok(&["status", "--format", "json"]));
+    cluster.daemon_ends("hv1");
     cluster.set("/nodes/hv1/daemonstate", "dead");
     cluster.set("/nodes/hv2/domainstate", "flush");
     assert!(cluster.ok(&["maintenance", "on"]).starts_with("maintenance is on"));
@@ -146,6 +147,7 @@ fn death_wants_a_yes_and_is_refused_where_it_would_do_harm() {
     assert_eq!(cluster.get("/nodes/hv2/daemonstate").unwrap(), "dead");
     assert!(cluster.ok(&["status"]).contains("hv2 is being fenced, nobody works on it"));
 
+    cluster.daemon_ends("hv3");
     check(&cluster.pvc(&["node", "confirm-dead", "--listen", "1", "hv3"]), 2, &["run twice", "--yes"]);
     let confirmed = cluster.ok(&["node", "confirm-dead", "--listen", "1", "-y", "hv3"]);
     assert!(confirmed.starts_with("hv3 is taken for dead\n"), "{confirmed}");

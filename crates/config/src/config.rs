@@ -15,7 +15,7 @@ use pvc_core::{
 
 use crate::{
     coordinators::Coordinator,
-    net::{Ipv4Interface, Ipv4Net},
+    net::{Ipv4Interface, Ipv4Net, Ipv6Interface, Ipv6Net},
     secret::Secret,
 };
 
@@ -116,6 +116,10 @@ pub struct Network {
     pub floating_ip: Option<Ipv4Interface>,
     /// `gateway`: a host address of `network`, nobody's own.
     pub gateway: Option<Ipv4Addr>,
+    /// `network6`.
+    pub network6: Option<Ipv6Net>,
+    /// `floating_ip6`: a host address of `network6`; the primary coordinator holds it.
+    pub floating_ip6: Option<Ipv6Interface>,
 }
 
 /// One entry of `system.configuration.networking`: this node's side of a network.

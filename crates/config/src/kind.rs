@@ -1,19 +1,20 @@
 //! The kinds of value a setting can have: how each is read, and the words for what is allowed.
 
-use std::{
-    net::{Ipv4Addr, SocketAddr},
-    ops::RangeInclusive,
-    path::PathBuf,
-};
+mod address;
+
+use std::{net::Ipv4Addr, ops::RangeInclusive, path::PathBuf};
 
 use pvc_core::model::name::NodeName;
 
 use crate::{
     coordinators::{Coordinator, DEFAULT_PORT},
-    net::{CidrError, Ipv4Interface, Ipv4Net},
     scalar::NotWhole,
     secret::Secret,
     tree::Scalar,
+};
+
+pub(crate) use address::{
+    AddressChoice, address, address_choice, interface, interface6, loopback, network, network6,
 };
 
 /// Why a value is refused, continuing the setting's path, and what else helps.
@@ -230,95 +231,6 @@ pub(crate) fn coordinator() -> Kind<Coordinator> {
             Err("is not a host name".into())
         }
     })
-}
-
-/// A network in CIDR notation.
-pub(crate) fn network() -> Kind<Ipv4Net> {
-    Kind::new("an IPv4 network in CIDR notation such as 10.255.0.0/24", |s| s.text.parse().map_err(not_cidr))
-}
-
-/// An address in CIDR notation.
-pub(crate) fn interface() -> Kind<Ipv4Interface> {
-    Kind::new("an IPv4 address with prefix length such as 10.255.0.254/24", |s| {
-        s.text.parse().map_err(not_cidr)
-    })
-}
-
-fn not_cidr(error: CidrError) -> Refusal {
-    match error {
-        CidrError::NotCidr => "is not in CIDR notation".into(),
-        CidrError::NoPrefix => Refusal::help("has no prefix length", "add it, such as /24"),
-        CidrError::Prefix => Refusal::help("has an invalid prefix length", "it is 0 to 32"),
-        CidrError::Netmask(netmask) => {
-            let bits = netmask.to_bits();
-            let help = if bits.leading_ones() == bits.count_ones() {
-                format!("write the prefix length: /{}", bits.count_ones())
-            } else {
-                "write the prefix length, 0 to 32".to_owned()
-            };
-            Refusal::help("has a netmask instead of a prefix length", help)
-        }
-        CidrError::HostBits(net) => {
-            Refusal::help("is an address, not a network", format!("the network it lies in is {net}"))
-        }
-    }
-}
-
-/// An address alone.
-pub(crate) fn address() -> Kind<Ipv4Addr> {
-    Kind::new("an IPv4 address without prefix length", |s| match s.text.parse() {
-        Ok(address) => Ok(address),
-        Err(_) => Err(match s.text.parse::<Ipv4Interface>() {
-            Ok(interface) => {
-                Refusal::help("must have no prefix length", format!("write {} alone", interface.address))
-            }
-            Err(_) => "is not an IPv4 address".into(),
-        }),
-    })
-}
-
-/// An address and port of this machine's own that no other machine reaches.
-pub(crate) fn loopback() -> Kind<SocketAddr> {
-    Kind::new("a loopback address with port, such as 127.0.0.1:9470 or [::1]:9470", |s| {
-        let address: SocketAddr = s.text.parse().map_err(|_| match s.text.parse::<std::net::IpAddr>() {
-            Ok(_) => Refusal::help(
-                "has no port",
-                format!("write {}", SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 9470)),
-            ),
-            Err(_) => "is not an IP address with port".into(),
-        })?;
-        match address {
-            _ if !address.ip().is_loopback() => Err(Refusal::help(
-                "is not a loopback address",
-                "figures are told without a password; have a proxy or agent on this node ask for them",
-            )),
-            _ if address.port() == 0 => Err("has port 0".into()),
-            address => Ok(address),
-        }
-    })
-}
-
-/// What `address` says, before it is resolved.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum AddressChoice {
-    None,
-    ById,
-    Static(Ipv4Interface),
-}
-
-/// `None`, `by-id` or an address in CIDR notation.
-pub(crate) fn address_choice() -> Kind<AddressChoice> {
-    let reader = |s: &Scalar| {
-        if s.is_none() {
-            return Ok(if s.text.is_empty() { None } else { Some(AddressChoice::None) });
-        }
-        if s.text.eq_ignore_ascii_case("by-id") {
-            return Ok(Some(AddressChoice::ById));
-        }
-        s.text.parse().map(|address| Some(AddressChoice::Static(address))).map_err(not_cidr)
-    };
-    let allowed = "None, by-id, or an IPv4 address with prefix length such as 10.255.0.11/24";
-    Kind { allowed: allowed.to_owned(), reader: Box::new(reader) }
 }
 
 /// The name of a Linux network device, by the kernel's own rule (`dev_valid_name`).

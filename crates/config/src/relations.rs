@@ -103,10 +103,13 @@ fn warn_of_haste(walk: &mut Walk<'_>, found: &Found<u32>) {
 fn warn_of_an_unreachable_api(walk: &mut Walk<'_>, draft: &Draft) {
     let (Ok(functions), Ok(networks)) = (&draft.functions, &draft.networks) else { return };
     let has_floating = |networks: &PerNetwork<Result<crate::read::DraftNetwork, Told>>| {
-        networks.iter().any(|(_, n)| n.as_ref().map_or(true, |n| !matches!(n.floating_ip, Ok(None))))
+        networks.iter().any(|(_, n)| {
+            n.as_ref().map_or(true, |n| !matches!((&n.floating_ip, &n.floating_ip6), (Ok(None), Ok(None))))
+        })
     };
     if functions.api && !networks.as_ref().is_some_and(has_floating) {
-        let problem = "functions.enable_api is True, but no network has a floating_ip".to_owned();
+        let problem =
+            "functions.enable_api is True, but no network has a floating_ip or floating_ip6".to_owned();
         let help = "the API is served on the floating addresses, so nobody will reach it".to_owned();
         let diagnostic = Diagnostic { help: vec![help], ..walk.whole_file(Severity::Warning, problem) };
         walk.tell(diagnostic);

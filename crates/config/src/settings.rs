@@ -5,7 +5,8 @@ pub(crate) const FUNCTIONS: &[&str] =
     &["enable_hypervisor", "enable_networking", "enable_storage", "enable_api"];
 pub(crate) const CLUSTER: &[&str] = &["coordinators", "networks"];
 pub(crate) const NETWORKS: &[&str] = &["upstream", "cluster", "storage"];
-pub(crate) const NETWORK: &[&str] = &["domain", "network", "floating_ip", "gateway"];
+pub(crate) const NETWORK: &[&str] =
+    &["domain", "network", "floating_ip", "gateway", "network6", "floating_ip6"];
 pub(crate) const COORDINATOR: &[&str] = &["dns"];
 pub(crate) const DNS: &[&str] = &["database"];
 pub(crate) const DATABASE: &[&str] = &["host", "port", "name", "user", "pass"];

@@ -6,3 +6,4 @@
 pub mod command;
 pub mod model;
 pub mod plan;
+pub mod sabotage;

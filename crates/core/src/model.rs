@@ -20,7 +20,7 @@ pub mod vm;
 
 pub use change::{VmChange, VmKey, VmSet};
 pub use claim::Claim;
-pub use domain::{DomainDetails, DomainError, DomainSpec};
+pub use domain::{DomainDetails, DomainError, DomainSpec, UNSTARTED};
 pub use explanation::Explanation;
 pub use fence::{Fence, FenceJob, FenceStep, Proof};
 pub use flush::{FlushProgress, Stuck};

@@ -149,6 +149,11 @@ impl LibvirtdProcess {
         self.tell(&format!("virsh -q -c qemu:///system {command} >/dev/null"))
     }
 
+    /// The same, an error unless what it prints contains `words`.
+    pub fn virsh_says(&self, command: &str, words: &str) -> io::Result<()> {
+        self.tell(&format!("virsh -q -c qemu:///system {command} | grep -q '{words}'"))
+    }
+
     /// Starts two that reach each other, and nobody else, by TCP; answers each with its address.
     pub fn start_two() -> io::Result<[(Self, &'static str); 2]> {
         let two = [Self::start()?, Self::start()?];

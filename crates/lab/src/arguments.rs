@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
-use pvc_lab::layout::NodeNumber;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use pvc_lab::{Traffic, layout::NodeNumber};
 
 /// A cluster of real daemons on this machine.
 #[derive(Parser)]
@@ -66,7 +66,14 @@ pub(crate) enum Command {
     /// Plugs them in again.
     Heal { node: String },
     /// Drops all frames of a node, or those between two, without the nodes noticing.
-    Drop { a: String, b: Option<String> },
+    Drop {
+        a: String,
+        /// Another node, or `bmcs` for all of them.
+        b: Option<String>,
+        /// Which frames.
+        #[arg(long, value_enum, default_value_t = Only::All)]
+        only: Only,
+    },
     /// Stops dropping frames.
     Undrop,
     /// Asks a node's BMC, for example: ipmi node1 chassis power status.
@@ -75,7 +82,7 @@ pub(crate) enum Command {
         #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
-    /// The cable of a node's BMC.
+    /// A node's BMC: its cable, and how it behaves.
     #[command(subcommand)]
     Bmc(Bmc),
     /// A node's ZooKeeper.
@@ -118,6 +125,38 @@ pub(crate) enum Bmc {
     Cut { node: String },
     /// Plugs it in again.
     Heal { node: String },
+    /// It does what it is told to, and tells the truth.
+    Honest { node: String },
+    /// It takes its time for each thing, and answers nobody meanwhile.
+    Slow {
+        node: String,
+        #[arg(long, default_value_t = 3000)]
+        ms: u32,
+    },
+    /// It says that the power is off, and does nothing.
+    Liar { node: String },
+    /// It accepts everything and does nothing.
+    Idle { node: String },
+    /// It refuses to power off; a reset it accepts, and does nothing.
+    OnlyResets { node: String },
+}
+
+/// Which frames are dropped.
+#[derive(Clone, Copy, ValueEnum)]
+pub(crate) enum Only {
+    All,
+    Zookeeper,
+    AllButZookeeper,
+}
+
+impl From<Only> for Traffic {
+    fn from(only: Only) -> Self {
+        match only {
+            Only::All => Self::All,
+            Only::Zookeeper => Self::ZooKeeper,
+            Only::AllButZookeeper => Self::AllButZooKeeper,
+        }
+    }
 }
 
 #[derive(Subcommand)]

@@ -1,12 +1,13 @@
 //! The nodes' BMCs: OpenIPMI's simulator on an address of its own, whose power button is the capsule's.
 //! Knows cipher suites 0 to 3 only: clients say `-C 3`.
 
-use std::{fmt::Write, fs, os::unix::fs::PermissionsExt, process::Stdio, time::Duration};
+use std::{fmt::Write, fs, os::unix::fs::PermissionsExt, process::Stdio, thread, time::Duration};
 
 use anyhow::{Context, Result, bail};
+use serde::{Deserialize, Serialize};
 
 use crate::{
-    control::{Request, ask},
+    control::{Button, Machine, Request, ask},
     layout::{Layout, NodeNumber},
     network,
     program::command,
@@ -18,6 +19,33 @@ pub const USER: &str = "admin";
 pub const PASSWORD: &str = "labpass";
 /// ipmi_sim waits for us and answers nothing meanwhile.
 const DEADLINE: Duration = Duration::from_secs(30);
+
+/// How a BMC behaves.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Mood {
+    /// As it should.
+    #[default]
+    Honest,
+    /// Takes so long for each thing, and answers nobody meanwhile.
+    Slow {
+        /// Milliseconds.
+        ms: u32,
+    },
+    /// Says that the power is off, whatever it is told to do, and does nothing.
+    Liar,
+    /// Accepts every command and does nothing; what it says of the power is true.
+    Idle,
+    /// Refuses to power off; a reset it accepts, and does nothing.
+    OnlyResets,
+}
+
+impl Mood {
+    /// Whether a command of it reaches the power.
+    fn acts(self) -> bool {
+        matches!(self, Self::Honest | Self::Slow { .. })
+    }
+}
 
 /// Starts the BMC of `node`. Runs in the capsule.
 pub fn start(layout: &Layout, node: NodeNumber) -> Result<()> {
@@ -73,6 +101,22 @@ fn lan_conf(layout: &Layout, node: NodeNumber) -> String {
 pub fn chassis(layout: &Layout, node: NodeNumber, arguments: &[String]) -> Result<()> {
     let number = node.get();
     let ask = |request| ask(&layout.control(), request, DEADLINE);
+    let look =
+        || -> Result<Machine> { Ok(ask(Request::Status)?.nodes.get(&number).copied().unwrap_or_default()) };
+    let mut machine = look()?;
+    if let Mood::Slow { ms } = machine.bmc {
+        thread::sleep(Duration::from_millis(ms.into()));
+        machine = look()?;
+    }
+    let press = |button| -> Result<()> {
+        if button == Button::Off && machine.bmc == Mood::OnlyResets {
+            bail!("this BMC only resets");
+        }
+        if machine.bmc.acts() {
+            ask(Request::ByBmc(number, button))?;
+        }
+        Ok(())
+    };
     let mut words = arguments.iter().map(String::as_str);
     let setting = match words.next() {
         Some("get") => false,
@@ -81,23 +125,17 @@ pub fn chassis(layout: &Layout, node: NodeNumber, arguments: &[String]) -> Resul
     };
     while let Some(name) = words.next() {
         match (setting, name) {
-            (false, "power") => {
-                let on = ask(Request::Status)?.nodes.get(&number).is_some_and(|machine| machine.on);
-                println!("power:{}", u8::from(on));
-            }
+            (false, "power") => println!("power:{}", u8::from(machine.on && machine.bmc != Mood::Liar)),
             (false, "boot") => println!("boot:default"),
             (false, other) => println!("{other}:0"),
-            (true, "power") => {
-                let on = words.next() == Some("1");
-                ask(if on { Request::PowerOn(number) } else { Request::PowerOff(number) })?;
-            }
+            (true, "power") => press(if words.next() == Some("1") { Button::On } else { Button::Off })?,
             (true, "reset") => {
                 words.next();
-                ask(Request::ResetByBmc(number))?;
+                press(Button::Reset)?;
             }
             (true, "shutdown") => {
                 words.next();
-                ask(Request::SoftOff(number))?;
+                press(Button::Soft)?;
             }
             (true, "identify") => {
                 words.nth(1);

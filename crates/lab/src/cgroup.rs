@@ -180,6 +180,14 @@ impl Cgroup {
         outcome.and(waited)
     }
 
+    /// Kills every process in it at once and does not look what becomes of it; whether there was anything.
+    pub fn strike(&self) -> Result<bool> {
+        match fs::write(self.unified.join("cgroup.kill"), "1") {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
+            done => done.map(|()| true).with_context(|| format!("could not kill {}", self.unified.display())),
+        }
+    }
+
     /// Kills what is in it and removes it with everything below.
     pub fn remove(&self) -> Result<()> {
         self.kill()?;

@@ -150,8 +150,8 @@ impl Cluster {
     /// Waits until the guest counts further on `node`.
     pub fn wait_counting(&self, node: &str, vm: &Vm) -> Result<()> {
         let on = self.node(node);
-        let before = vm.beats(&on).pop();
-        wait_until(&format!("{} to count on {node}", vm.name), PATIENCE, || vm.beats(&on).pop() > before)
+        let before = vm.beats(&on).len();
+        wait_until(&format!("{} to count on {node}", vm.name), PATIENCE, || vm.beats(&on).len() > before)
             .with_context(|| self.told(&["vm", "explain", &vm.name]))
     }
 
@@ -198,22 +198,28 @@ impl Cluster {
         Ok(())
     }
 
-    /// The nodes that hold the floating address of `net`, as their kernels say.
+    /// The nodes that hold a floating address of `net`, as their kernels say.
     pub fn holders(&self, net: Net) -> Vec<String> {
-        let address = format!(" {}/", net.floating());
+        let addresses = net.floating().map(|address| format!(" {address}/"));
         let holds = |node: &Node| {
-            node.exec(&["/sbin/ip", "-o", "-4", "addr"], Duration::from_secs(20))
-                .is_ok_and(|seen| seen.stdout.contains(&address))
+            node.exec(&["/sbin/ip", "-o", "addr"], Duration::from_secs(20))
+                .is_ok_and(|seen| addresses.iter().any(|address| seen.stdout.contains(address)))
         };
         self.lab.nodes().into_iter().filter(holds).map(|node| node.name()).collect()
     }
 
     /// The primary coordinator, once there is one and it holds the addresses.
     pub fn primary(&self) -> Result<String> {
+        self.primary_other_than("")
+    }
+
+    /// The same, once it is another one than `before`.
+    pub fn primary_other_than(&self, before: &str) -> Result<String> {
         let mut holders = Vec::new();
         wait_until("a primary coordinator with the addresses", PATIENCE, || {
             holders = self.holders(Net::Cluster);
-            holders.len() == 1 && self.node_info(&holders[0])["coordinator_state"] == "primary"
+            let one = holders.len() == 1 && holders[0] != before;
+            one && self.node_info(&holders[0])["coordinator_state"] == "primary"
         })
         .with_context(|| format!("held by {holders:?}\n{}", self.told(&["status"])))?;
         holders.pop().context("nobody holds the addresses")

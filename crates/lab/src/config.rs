@@ -87,16 +87,19 @@ pvc:
 }
 
 fn network(net: Net) -> String {
+    let [floating, floating6] = net.floating();
     let mut text = format!(
         "
       {name}:
         domain: \"{domain}\"
         network: \"{network}/24\"
-        floating_ip: \"{floating}/24\"",
+        floating_ip: \"{floating}/24\"
+        network6: \"{network6}/64\"
+        floating_ip6: \"{floating6}/64\"",
         name = net.name(),
         domain = net.domain(),
         network = net.address(0),
-        floating = net.floating(),
+        network6 = net.address6(0),
     );
     if net == Net::Upstream {
         let _ = write!(text, "\n        gateway: \"{}\"", net.switch());

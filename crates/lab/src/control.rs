@@ -12,7 +12,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
-use crate::layout::NodeNumber;
+use crate::{bmc::Mood, drops::Dropped, layout::NodeNumber};
 
 /// A request.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
@@ -26,10 +26,10 @@ pub enum Request {
     PowerOff(u8),
     /// Off and on; nothing if it is off, like the button of a real machine.
     Reset(u8),
-    /// The same as asked by a BMC, whose clients repeat a request that is not answered within a second.
-    ResetByBmc(u8),
     /// Asks the node's system to shut down, like a press of the power button.
     SoftOff(u8),
+    /// What a node's BMC was told to do with its power.
+    ByBmc(u8, Button),
     /// Freezes every process of a node.
     Pause(u8),
     /// Thaws them.
@@ -38,14 +38,30 @@ pub enum Request {
     Cut(u8),
     /// Plugs them in again.
     Heal(u8),
-    /// Drops all frames from and to a node, or only those between two nodes, without the nodes noticing.
-    Drop(u8, Option<u8>),
+    /// Drops frames, too, without the nodes noticing.
+    Drop(Dropped),
     /// Stops dropping frames.
     Undrop,
     /// Pulls the network cable of a node's BMC.
     CutBmc(u8),
     /// Plugs it in again.
     HealBmc(u8),
+    /// Makes a node's BMC behave so from now on.
+    SetBmc(u8, Mood),
+}
+
+/// What a BMC's clients ask for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Button {
+    /// Power on.
+    On,
+    /// Power off.
+    Off,
+    /// Off and on. The clients repeat a request that is not answered within a second.
+    Reset,
+    /// Ask the system to shut down.
+    Soft,
 }
 
 /// The answer to every request.
@@ -63,8 +79,8 @@ pub enum Answer {
 pub struct Machines {
     /// Per node number.
     pub nodes: BTreeMap<u8, Machine>,
-    /// The pairs between which frames are dropped; `None` is everybody.
-    pub dropped: Vec<(u8, Option<u8>)>,
+    /// Frames that vanish.
+    pub dropped: Vec<Dropped>,
 }
 
 /// One node, seen from outside.
@@ -79,6 +95,8 @@ pub struct Machine {
     pub cut: bool,
     /// Whether its BMC's cable is pulled.
     pub bmc_cut: bool,
+    /// How its BMC behaves.
+    pub bmc: Mood,
 }
 
 /// Asks the capsule whose socket is `socket`.

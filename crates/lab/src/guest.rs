@@ -219,6 +219,8 @@ impl Beat {
     }
 }
 
+/// Under emulation on a busy machine no timer tick may arrive while the kernel looks for one: without `no_timer_check` it would
+/// panic ("IO-APIC + timer doesn't work").
 fn definition(name: &str, uuid: &str, memory_mib: u32, parameters: &str) -> String {
     let [.., a, b] = checksum(uuid).to_be_bytes();
     format!(
@@ -231,7 +233,7 @@ fn definition(name: &str, uuid: &str, memory_mib: u32, parameters: &str) -> Stri
     <type arch='x86_64' machine='pc-i440fx-7.2'>hvm</type>
     <kernel>{GUEST_IN_NODE}/vmlinuz</kernel>
     <initrd>{GUEST_IN_NODE}/initrd</initrd>
-    <cmdline>console=ttyS0 quiet host={name} {parameters}</cmdline>
+    <cmdline>console=ttyS0 quiet no_timer_check host={name} {parameters}</cmdline>
   </os>
   <features><acpi/><apic/><tcg><tb-cache unit='MiB'>32</tb-cache></tcg></features>
   <cpu mode='custom' match='exact' check='none'><model fallback='forbid'>qemu64</model></cpu>

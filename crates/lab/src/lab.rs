@@ -20,6 +20,7 @@ use crate::{
     claim::{self, Marker},
     collect,
     control::{Machines, Request, ask},
+    drops::{Dropped, Peer, Traffic},
     guest, layer,
     layout::{Layout, Net, NodeNumber, ZOOKEEPER_PORT},
     node::{self, Node, REQUEST_DEADLINE},
@@ -192,8 +193,13 @@ impl Lab {
 
     /// Drops all frames from and to `a`, or only those between `a` and `b`. Neither notices.
     pub fn drop_frames(&self, a: &Node, b: Option<&Node>) -> Result<()> {
-        let request = Request::Drop(a.number.get(), b.map(|b| b.number.get()));
-        ask(&self.layout.control(), request, REQUEST_DEADLINE)?;
+        self.drop_some(a, b.map_or(Peer::Everybody, |b| Peer::Node(b.number.get())), Traffic::All)
+    }
+
+    /// Drops frames of one kind between a node and somebody else, besides what is dropped already.
+    pub fn drop_some(&self, node: &Node, peer: Peer, traffic: Traffic) -> Result<()> {
+        let dropped = Dropped { node: node.number.get(), peer, traffic };
+        ask(&self.layout.control(), Request::Drop(dropped), REQUEST_DEADLINE)?;
         Ok(())
     }
 

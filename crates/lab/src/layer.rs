@@ -16,9 +16,8 @@ use rustix::{
 
 use crate::{
     config::pvcd_yaml,
-    layout::{BINARIES_IN_NODE, Layout, Net, NodeNumber, ZOOKEEPER_PORT},
+    layout::{BINARIES_IN_NODE, Layout, Net, NodeNumber, ZOOKEEPER_PEER_PORTS, ZOOKEEPER_PORT},
     options::LabOptions,
-    watchdog,
 };
 
 /// Folders whose contents on this machine the nodes must not see: its enabled units, logs, homes and service state.
@@ -150,7 +149,6 @@ pub fn build_disk(layout: &Layout, options: &LabOptions, node: NodeNumber) -> Re
     for folder in ["disk", "work", "root"] {
         fs::create_dir_all(layout.node(node).join(folder))?;
     }
-    watchdog::make(layout, node)?;
     let uuid = node.host_uuid();
     let own = [
         ("etc/machine-id", uuid.replace('-', "") + "\n"),
@@ -214,7 +212,8 @@ fn zoo_cfg(options: &LabOptions) -> String {
     );
     if options.coordinators().count() > 1 {
         for node in options.coordinators() {
-            let _ = writeln!(text, "server.{}={node}:2888:3888", node.get());
+            let [peers, elections] = ZOOKEEPER_PEER_PORTS;
+            let _ = writeln!(text, "server.{}={node}:{peers}:{elections}", node.get());
         }
     }
     text

@@ -3,7 +3,7 @@
 
 use std::{
     fmt,
-    net::Ipv4Addr,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     path::{Path, PathBuf},
     str::FromStr,
 };
@@ -22,6 +22,8 @@ pub const GUEST_IN_NODE: &str = "/srv/guest";
 pub const SHARED_IN_NODE: &str = "/srv/shared";
 /// Where ZooKeeper listens.
 pub const ZOOKEEPER_PORT: u16 = 2181;
+/// Where its servers speak to each other, and where they elect.
+pub const ZOOKEEPER_PEER_PORTS: [u16; 2] = [2888, 3888];
 /// More would not fit the addresses of nodes and BMCs into one another's gaps.
 pub const MAX_NODES: u8 = 20;
 
@@ -104,14 +106,25 @@ impl Net {
         self.address(254)
     }
 
+    /// The same in IPv6.
+    pub fn switch6(self) -> Ipv6Addr {
+        self.address6(254)
+    }
+
     /// Its domain; `node1.cluster.lab` is node1's name on it, as migrations use it.
     pub fn domain(self) -> String {
         format!("{}.lab", self.name())
     }
 
-    /// An address for the primary coordinator.
-    pub fn floating(self) -> Ipv4Addr {
-        self.address(250)
+    /// The address of its /64 that reads like the `host`-th of its /24: `fd00:255::254`.
+    pub fn address6(self, host: u8) -> Ipv6Addr {
+        let as_it_reads = |n: u8| u16::from(n / 100) << 8 | u16::from(n / 10 % 10) << 4 | u16::from(n % 10);
+        Ipv6Addr::new(0xfd00, as_it_reads(self.third_octet()), 0, 0, 0, 0, 0, as_it_reads(host))
+    }
+
+    /// The addresses for the primary coordinator, one of each family.
+    pub fn floating(self) -> [IpAddr; 2] {
+        [self.address(250).into(), self.address6(250).into()]
     }
 
     fn mac(self, host: u8) -> String {
@@ -270,9 +283,19 @@ impl Layout {
         self.node(node).join("console.log")
     }
 
-    /// The pipe that is the node's `/dev/watchdog`.
+    /// Which addresses came to the node and went, over all its power cycles.
+    pub fn addresses(&self, node: NodeNumber) -> PathBuf {
+        self.node(node).join("addresses.log")
+    }
+
+    /// The folder of the watchdogs, which are files in the capsule only.
+    pub fn watchdogs(&self) -> PathBuf {
+        self.state.join("watchdogs")
+    }
+
+    /// The file that is the node's `/dev/watchdog`.
     pub fn watchdog(&self, node: NodeNumber) -> PathBuf {
-        self.node(node).join("watchdog")
+        self.watchdogs().join(node.to_string())
     }
 
     /// The node's disk: the overlay's upper folder.
@@ -311,6 +334,13 @@ mod tests {
         for bad in ["", "node0", "node21", "nodex", "hv1"] {
             assert!(bad.parse::<NodeNumber>().is_err(), "{bad:?} was accepted");
         }
+    }
+
+    #[test]
+    fn ipv6_addresses_read_like_their_ipv4_siblings() {
+        assert_eq!(Net::Cluster.address6(254).to_string(), "fd00:255::254");
+        assert_eq!(Net::Upstream.address6(7).to_string(), "fd00:253::7");
+        assert_eq!(Net::Storage.address6(0).to_string(), "fd00:254::");
     }
 
     #[test]

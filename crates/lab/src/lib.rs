@@ -4,6 +4,7 @@
 //! Every node is a `systemd-nspawn --boot` over this machine's own `/`, with its own network, processes, mounts and host
 //! name, ZooKeeper, libvirtd, pvcd, and a BMC that cuts its power. All of them live in one capsule of namespaces.
 
+pub mod addresses;
 pub mod bmc;
 pub mod boot;
 pub mod capsule;
@@ -14,6 +15,7 @@ mod collect;
 pub mod config;
 pub mod control;
 mod cpio;
+pub mod drops;
 pub mod guest;
 pub mod lab;
 pub mod layer;
@@ -24,11 +26,15 @@ pub mod options;
 pub mod probe;
 pub mod processes;
 pub mod program;
+pub mod scenario;
 pub mod switch;
+pub mod tree;
 pub mod watchdog;
 
+pub use bmc::Mood;
 pub use capsule::Lifetime;
 pub use cluster::{Cluster, PATIENCE, Vm};
+pub use drops::{Peer, Traffic};
 pub use guest::{Beat, beating_guest_xml, guest_xml};
 pub use lab::Lab;
 pub use node::Node;
@@ -36,3 +42,4 @@ pub use options::{LabOptions, Timings};
 pub use probe::{Probe, Reach};
 pub use processes::{Processes, Run};
 pub use program::{Output, wait_until};
+pub use scenario::{Scenario, play};

@@ -8,7 +8,7 @@ use std::{fs, os::unix::process::CommandExt, process::ExitCode, time::Duration};
 
 use anyhow::{Context, Result, bail};
 use clap::Parser;
-use pvc_lab::{Lab, bmc, boot, capsule, claim, layout::Layout, program::command, switch};
+use pvc_lab::{Lab, Mood, Peer, bmc, boot, capsule, claim, layout::Layout, program::command, switch};
 
 use crate::arguments::{Arguments, Bmc, Command, Internal, Zookeeper};
 
@@ -53,10 +53,14 @@ fn run(name: &str, command: Command) -> Result<ExitCode> {
         Command::Resume { node: name } => node(&name)?.resume()?,
         Command::Cut { node: name } => node(&name)?.cut()?,
         Command::Heal { node: name } => node(&name)?.heal()?,
-        Command::Drop { a, b } => {
+        Command::Drop { a, b, only } => {
             let lab = attach()?;
-            let b = b.map(|b| lab.find_node(&b)).transpose()?;
-            lab.drop_frames(&lab.find_node(&a)?, b.as_ref())?;
+            let peer = match b.as_deref() {
+                None => Peer::Everybody,
+                Some("bmcs") => Peer::Bmcs,
+                Some(b) => Peer::Node(lab.find_node(b)?.number().get()),
+            };
+            lab.drop_some(&lab.find_node(&a)?, peer, only.into())?;
         }
         Command::Undrop => attach()?.undrop()?,
         Command::Ipmi { node: name, arguments } => {
@@ -68,8 +72,15 @@ fn run(name: &str, command: Command) -> Result<ExitCode> {
                 return Ok(ExitCode::FAILURE);
             }
         }
-        Command::Bmc(Bmc::Cut { node: name }) => node(&name)?.cut_bmc()?,
-        Command::Bmc(Bmc::Heal { node: name }) => node(&name)?.heal_bmc()?,
+        Command::Bmc(what) => match what {
+            Bmc::Cut { node: name } => node(&name)?.cut_bmc()?,
+            Bmc::Heal { node: name } => node(&name)?.heal_bmc()?,
+            Bmc::Honest { node: name } => node(&name)?.set_bmc(Mood::Honest)?,
+            Bmc::Slow { node: name, ms } => node(&name)?.set_bmc(Mood::Slow { ms })?,
+            Bmc::Liar { node: name } => node(&name)?.set_bmc(Mood::Liar)?,
+            Bmc::Idle { node: name } => node(&name)?.set_bmc(Mood::Idle)?,
+            Bmc::OnlyResets { node: name } => node(&name)?.set_bmc(Mood::OnlyResets)?,
+        },
         Command::Zk(change) => {
             let (verb, name) = match change {
                 Zookeeper::Stop { node } => ("stop", node),

@@ -34,6 +34,7 @@ pub fn make_bridges() -> Result<()> {
         ));
         lines.push(format!("link set {name} up"));
         lines.push(format!("addr add {address}/24 dev {name}"));
+        lines.push(format!("addr add {}/64 dev {name} nodad", net.switch6()));
     }
     ip_batch(None, &lines)
 }
@@ -92,48 +93,6 @@ pub fn set_bmc_cable(node: NodeNumber, plugged: bool) -> Result<()> {
     ip_batch(None, &[format!("link set {} {state}", node.bmc_port())])
 }
 
-/// Drops exactly these: all frames of a node, or those between two. Nobody sees a carrier go.
-pub fn set_dropped(dropped: &[(NodeNumber, Option<NodeNumber>)]) -> Result<()> {
-    let mut nft = command("/usr/sbin/nft");
-    nft.args(["-f", "-"]);
-    output(nft, drop_rules(dropped).as_bytes(), DEADLINE)?.ok()?;
-    Ok(())
-}
-
-fn drop_rules(dropped: &[(NodeNumber, Option<NodeNumber>)]) -> String {
-    use std::fmt::Write;
-    // Adding before deleting makes the deletion succeed the first time too.
-    let mut text = String::from("add table bridge pvc_lab\ndelete table bridge pvc_lab\n");
-    if dropped.is_empty() {
-        return text;
-    }
-    text.push_str("table bridge pvc_lab {\n");
-    for hook in ["forward", "input", "output"] {
-        let _ = writeln!(text, " chain {hook}_frames {{\n  type filter hook {hook} priority 0");
-        for (a, b) in dropped {
-            let a = format!("\"n{}-*\"", a.get());
-            match b {
-                Some(b) if hook == "forward" => {
-                    let b = format!("\"n{}-*\"", b.get());
-                    let _ = writeln!(text, "  iifname {a} oifname {b} drop\n  iifname {b} oifname {a} drop");
-                }
-                Some(_) => {}
-                None => {
-                    if hook != "output" {
-                        let _ = writeln!(text, "  iifname {a} drop");
-                    }
-                    if hook != "input" {
-                        let _ = writeln!(text, "  oifname {a} drop");
-                    }
-                }
-            }
-        }
-        text.push_str(" }\n");
-    }
-    text.push_str("}\n");
-    text
-}
-
 /// The arguments of the guests' DHCP server.
 pub fn dhcp_arguments(leases: &std::path::Path) -> Vec<String> {
     let range = |host| -> Ipv4Addr { Net::Guest.address(host) };
@@ -159,21 +118,4 @@ pub fn dhcp_arguments(leases: &std::path::Path) -> Vec<String> {
 pub fn route() -> Result<()> {
     run("/sbin/sysctl", ["-qw", "net.ipv4.ip_forward=1"], DEADLINE)?;
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_pair_is_dropped_in_both_directions_and_only_when_forwarded() {
-        let node = |n: u8| n.to_string().parse::<NodeNumber>().unwrap();
-        let rules = drop_rules(&[(node(1), Some(node(2)))]);
-        assert!(rules.contains("iifname \"n1-*\" oifname \"n2-*\" drop"), "{rules}");
-        assert!(rules.contains("iifname \"n2-*\" oifname \"n1-*\" drop"), "{rules}");
-        assert_eq!(rules.matches(" drop").count(), 2);
-        let all = drop_rules(&[(node(10), None)]);
-        assert_eq!(all.matches(" drop").count(), 4, "{all}");
-        assert!(!drop_rules(&[]).contains("chain"));
-    }
 }

@@ -1,12 +1,13 @@
 //! A node of a running lab, as tests and people handle it: run something on it, pull its plug, ask its BMC.
 //! Keeps no state: what is true is asked from the capsule and the kernel each time.
 
-use std::{fs, net::Ipv4Addr, time::Duration};
+use std::{fs, net::Ipv4Addr, path::Path, time::Duration};
 
 use anyhow::{Context, Result};
 
 use crate::{
-    bmc,
+    bmc::{self, Mood},
+    boot::find_init,
     control::{Machine, Request, ask},
     layout::{Layout, Net, NodeNumber},
     program::{Output, command, output, wait_until},
@@ -100,6 +101,11 @@ impl Node {
         Ok(self.read_file("/proc/sys/kernel/random/boot_id")?.trim().to_owned())
     }
 
+    /// kill -9 of all processes of a service, at this moment: no program has to be started for it. Whether it had any.
+    pub fn kill_service(&self, unit: &str) -> Result<bool> {
+        find_init(&self.layout, self.number)?.1.child("system.slice").child(unit).strike()
+    }
+
     /// Cuts its power: every process dies at once.
     pub fn kill(&self) -> Result<()> {
         self.ask(Request::PowerOff(self.number.get()))
@@ -151,6 +157,11 @@ impl Node {
         self.ask(Request::HealBmc(self.number.get()))
     }
 
+    /// Makes its BMC behave so from now on.
+    pub fn set_bmc(&self, mood: Mood) -> Result<()> {
+        self.ask(Request::SetBmc(self.number.get(), mood))
+    }
+
     /// How it looks from outside.
     pub fn machine(&self) -> Result<Machine> {
         let machines = ask(&self.layout.control(), Request::Status, REQUEST_DEADLINE)?;
@@ -181,8 +192,13 @@ impl Node {
     /// What the guest called `vm` wrote on its serial console while it ran on this node; also when the node is off. Read from
     /// outside: it disturbs nobody, however often it is asked.
     pub fn guest_console(&self, vm: &str) -> String {
-        let file = self.layout.node_disk(self.number).join("var/log/libvirt").join(format!("{vm}.log"));
-        fs::read(file).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
+        let file = format!("var/log/libvirt/{vm}.log");
+        // As the node sees it, if it is on: another disk may be mounted there.
+        let mounted = find_init(&self.layout, self.number)
+            .map(|(init, _)| Path::new("/proc").join(format!("{init}/root")));
+        let roots = mounted.into_iter().chain([self.layout.node_disk(self.number)]);
+        let bytes = roots.into_iter().find_map(|root| fs::read(root.join(&file)).ok()).unwrap_or_default();
+        String::from_utf8_lossy(&bytes).into_owned()
     }
 
     fn ask(&self, request: Request) -> Result<()> {

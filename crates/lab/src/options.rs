@@ -50,11 +50,9 @@ pub struct Timings {
 }
 
 impl Timings {
-    /// How long a node's watchdog waits for the next byte once it is armed: as long as a node may go without a keepalive,
-    /// and never less than a daemon that is merely busy needs.
-    pub fn watchdog(&self) -> Duration {
-        let silence_s = u64::from(self.keepalive_interval_s) * u64::from(self.suicide_intervals);
-        Duration::from_secs(silence_s.max(5))
+    /// The silence after which the others take a node for dead.
+    pub fn fence_after(&self) -> Duration {
+        Duration::from_secs(u64::from(self.keepalive_interval_s) * u64::from(self.fence_intervals))
     }
 }
 

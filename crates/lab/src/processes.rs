@@ -31,8 +31,12 @@ pub struct Run {
     pub vm: String,
     /// Its number, as this machine counts.
     pub pid: i32,
+    /// Whether it was started to receive a guest that runs elsewhere.
+    pub incoming: bool,
     /// When it was started.
     pub began: Instant,
+    /// When it was seen last: it lived longer than that, but not for long.
+    pub seen: Instant,
     /// When it was seen to be gone; `None`: it is there.
     pub ended: Option<Instant>,
 }
@@ -110,19 +114,22 @@ fn look(layout: &Layout, runs: &Mutex<Runs>) {
         let Some(start) = qemu_start(&entry.path()) else { continue };
         let known = runs.lock().unwrap_or_else(PoisonError::into_inner).contains_key(&(pid, start));
         if !known {
-            let (Some(node), Some(vm)) = (node_of(layout, &entry.path()), vm_of(&entry.path())) else {
+            let (Some(node), Some((vm, incoming))) = (node_of(layout, &entry.path()), vm_of(&entry.path()))
+            else {
                 continue;
             };
             let age = up.map(|up| up.saturating_sub(TICK * u32::try_from(start).unwrap_or(u32::MAX)));
             let began = age.and_then(|age| now.checked_sub(age)).unwrap_or(now);
-            let run = Run { node, vm, pid, began, ended: None };
+            let run = Run { node, vm, pid, incoming, began, seen: now, ended: None };
             runs.lock().unwrap_or_else(PoisonError::into_inner).insert((pid, start), run);
         }
         seen.push((pid, start));
     }
     let mut runs = runs.lock().unwrap_or_else(PoisonError::into_inner);
     for (process, run) in runs.iter_mut().filter(|(_, run)| run.ended.is_none()) {
-        if !seen.contains(process) {
+        if seen.contains(process) {
+            run.seen = now;
+        } else {
             run.ended = Some(Instant::now());
         }
     }
@@ -144,12 +151,14 @@ fn node_of(layout: &Layout, process: &Path) -> Option<String> {
     Some(below.split('/').next()?.to_owned())
 }
 
-/// The VM, as libvirt says in the arguments. A QEMU that asks what this machine can do has none.
-fn vm_of(process: &Path) -> Option<String> {
+/// The VM, as libvirt says in the arguments, and whether it is to come from elsewhere. A QEMU that asks what this machine can do
+/// has none.
+fn vm_of(process: &Path) -> Option<(String, bool)> {
     let arguments = fs::read(process.join("cmdline")).ok()?;
-    let mut arguments = arguments.split(|byte| *byte == 0).map(String::from_utf8_lossy);
-    arguments.find(|argument| argument == "-uuid")?;
-    Some(arguments.next()?.into_owned())
+    let arguments: Vec<_> = arguments.split(|byte| *byte == 0).map(String::from_utf8_lossy).collect();
+    let uuid = arguments.iter().position(|argument| argument == "-uuid")? + 1;
+    let incoming = arguments.iter().any(|argument| argument == "-incoming");
+    Some((arguments.get(uuid)?.clone().into_owned(), incoming))
 }
 
 fn uptime() -> Option<Duration> {
@@ -169,7 +178,9 @@ mod tests {
             node: "node1".into(),
             vm: "vm".into(),
             pid: 1,
+            incoming: false,
             began: at(began),
+            seen: at(ended),
             ended: Some(at(ended)),
         };
         assert_eq!(run(0, 10).overlap(&run(8, 20)), Duration::from_secs(2));

@@ -4,7 +4,7 @@
 use std::{fmt::Write, thread, time::Duration};
 
 use anyhow::Result;
-use pvc_lab::{Lab, Node, control::Machine};
+use pvc_lab::{Lab, Mood, Node, control::Machine};
 
 const PATIENCE: Duration = Duration::from_secs(5);
 const HEADINGS: [&str; 7] = ["NODE", "POWER", "NETWORK", "BMC", "ZOOKEEPER", "PVCD", "VMS"];
@@ -29,11 +29,8 @@ pub(crate) fn status(lab: &Lab) -> Result<String> {
             .collect()
     });
     let mut text = table(&rows);
-    for (a, b) in &machines.dropped {
-        match b {
-            Some(b) => writeln!(text, "frames between node{a} and node{b} are dropped")?,
-            None => writeln!(text, "all frames of node{a} are dropped")?,
-        }
+    for dropped in &machines.dropped {
+        writeln!(text, "{dropped}")?;
     }
     Ok(text)
 }
@@ -52,7 +49,7 @@ fn row(lab: &Lab, node: &Node, machine: Machine) -> Row {
         node.name(),
         power.to_owned(),
         cable(machine.cut),
-        cable(machine.bmc_cut),
+        if machine.bmc_cut { cable(true) } else { mood(machine.bmc).to_owned() },
         if coordinator && awake {
             lab.zookeeper_mode(node.number()).unwrap_or_else(|_| "down".into())
         } else {
@@ -61,6 +58,16 @@ fn row(lab: &Lab, node: &Node, machine: Machine) -> Row {
         if awake { daemon(node) } else { unknown() },
         if awake { vms(node) } else { unknown() },
     ]
+}
+
+fn mood(bmc: Mood) -> &'static str {
+    match bmc {
+        Mood::Honest => "up",
+        Mood::Slow { .. } => "slow",
+        Mood::Liar => "liar",
+        Mood::Idle => "idle",
+        Mood::OnlyResets => "only resets",
+    }
 }
 
 fn daemon(node: &Node) -> String {

@@ -17,17 +17,19 @@ use std::{
     process::{Child, ExitStatus, Stdio},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     thread,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use anyhow::{Context, Result, bail};
 use rustix::mount::{MountFlags, mount};
 
 use crate::{
-    bmc,
+    addresses,
+    bmc::{self, Mood},
     boot::{REBOOTED, find_init, node_cgroup},
     claim::Marker,
-    control::{Answer, Machine, Machines, Request, node},
+    control::{Answer, Button, Machine, Machines, Request, node},
+    drops::{self, Dropped, Peer},
     layer,
     layout::{Layout, NodeNumber},
     network,
@@ -46,6 +48,9 @@ struct Slot {
     life: u64,
     cut: bool,
     bmc_cut: bool,
+    bmc: Mood,
+    /// Takes notes of the node's addresses as long as it has power.
+    watching: Option<Child>,
     /// When the BMC's last command was done, if that was a reset.
     last_reset: Option<Instant>,
 }
@@ -53,7 +58,14 @@ struct Slot {
 struct Switch {
     layout: Layout,
     slots: BTreeMap<NodeNumber, Mutex<Slot>>,
-    dropped: Mutex<Vec<(NodeNumber, Option<NodeNumber>)>>,
+    watchdogs: BTreeMap<NodeNumber, Arc<Watchdog>>,
+    dropped: Mutex<Vec<Dropped>>,
+}
+
+/// A line of the capsule's log.
+fn note(what: &str) {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    eprintln!("{} {what}", now.as_millis());
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -87,20 +99,25 @@ pub fn run_switch(layout: &Layout, bound: bool) -> Result<()> {
         .spawn()
         .context("could not start dnsmasq")?;
 
+    let watchdogs: BTreeMap<NodeNumber, Arc<Watchdog>> =
+        options.node_numbers().map(|node| (node, Arc::default())).collect();
+    fs::create_dir_all(layout.watchdogs())?;
+    let _mounted = watchdog::Mounted::on(&layout.watchdogs(), watchdogs.clone().into_iter().collect())?;
     let switch = Arc::new(Switch {
         layout: layout.clone(),
         slots: options.node_numbers().map(|node| (node, Mutex::default())).collect(),
+        watchdogs,
         dropped: Mutex::default(),
     });
     for node in options.node_numbers() {
-        switch.watch_over(node, options.timings.watchdog())?;
+        switch.watch_over(node);
     }
     let listener = UnixListener::bind(layout.control()).context("could not listen on the control socket")?;
     for stream in listener.incoming() {
         let (switch, stream) = (Arc::clone(&switch), stream?);
         thread::spawn(move || {
             if let Err(e) = switch.serve(stream) {
-                eprintln!("a client went away: {e:#}");
+                note(&format!("a client went away: {e:#}"));
             }
         });
     }
@@ -123,22 +140,15 @@ impl Switch {
 
     fn obey(self: &Arc<Self>, request: Request) -> Result<()> {
         if !matches!(request, Request::Status) {
-            eprintln!("{request:?}");
+            note(&format!("{request:?}"));
         }
         match request {
             Request::Status => Ok(()),
             Request::PowerOn(n) => self.with(n, |node, slot| self.power_on(node, slot)),
             Request::PowerOff(n) => self.with(n, |node, slot| self.power_off(node, slot)),
             Request::Reset(n) => self.with(n, |node, slot| self.reset(node, slot)),
-            Request::ResetByBmc(n) => self.with(n, |node, slot| {
-                if slot.last_reset.is_some_and(|at| at.elapsed() < REPEATED_RESET) || !self.is_on(node) {
-                    return Ok(());
-                }
-                self.reset(node, slot)?;
-                slot.last_reset = Some(Instant::now());
-                Ok(())
-            }),
             Request::SoftOff(n) => self.with(n, |node, _| self.soft_off(node)),
+            Request::ByBmc(n, button) => self.with(n, |node, slot| self.press(node, slot, button)),
             Request::Pause(n) => self.with(n, |node, _| self.freeze(node, true)),
             Request::Resume(n) => self.with(n, |node, _| self.freeze(node, false)),
             Request::Cut(n) => self.with(n, |node, slot| self.set_cut(node, slot, true)),
@@ -151,16 +161,23 @@ impl Switch {
                 slot.bmc_cut = false;
                 network::set_bmc_cable(node, true)
             }),
-            Request::Drop(a, b) => {
-                let pair = (self.known(a)?, b.map(|b| self.known(b)).transpose()?);
+            Request::SetBmc(n, mood) => self.with(n, |_, slot| {
+                slot.bmc = mood;
+                Ok(())
+            }),
+            Request::Drop(drop) => {
+                self.known(drop.node)?;
+                if let Peer::Node(peer) = drop.peer {
+                    self.known(peer)?;
+                }
                 let mut dropped = locked(&self.dropped);
-                dropped.push(pair);
-                network::set_dropped(&dropped)
+                dropped.push(drop);
+                drops::set(&dropped)
             }
             Request::Undrop => {
                 let mut dropped = locked(&self.dropped);
                 dropped.clear();
-                network::set_dropped(&dropped)
+                drops::set(&dropped)
             }
         }
     }
@@ -189,7 +206,9 @@ impl Switch {
         let cgroup = node_cgroup(&self.layout, node)?;
         cgroup.remove()?;
         cgroup.create()?;
+        self.unwatch(node, slot)?;
         network::plug_node(node, slot.cut)?;
+        slot.watching = Some(addresses::watch(&self.layout, node)?);
         slot.life += 1;
         slot.last_reset = None;
         let console = OpenOptions::new().create(true).append(true).open(self.layout.node_console(node))?;
@@ -221,7 +240,7 @@ impl Switch {
         if slot.life != life {
             return;
         }
-        eprintln!("{node} ended: {status:?}");
+        note(&format!("{node} ended: {status:?}"));
         let next = self.power_off(node, slot).and_then(|()| {
             if status.as_ref().ok().and_then(ExitStatus::code) == Some(REBOOTED) {
                 self.power_on(node, slot)?;
@@ -229,15 +248,37 @@ impl Switch {
             Ok(())
         });
         if let Err(e) = next {
-            eprintln!("{node} after its end: {e:#}");
+            note(&format!("{node} after its end: {e:#}"));
         }
     }
 
     fn power_off(&self, node: NodeNumber, slot: &mut Slot) -> Result<()> {
         slot.life += 1;
         node_cgroup(&self.layout, node)?.remove().with_context(|| format!("{node} would not die"))?;
+        self.watchdogs[&node].power_off();
         network::unplug_node(node);
-        Ok(())
+        self.unwatch(node, slot)
+    }
+
+    fn unwatch(&self, node: NodeNumber, slot: &mut Slot) -> Result<()> {
+        slot.watching.take().map_or(Ok(()), |watching| addresses::unwatch(&self.layout, node, watching))
+    }
+
+    /// The BMC's buttons.
+    fn press(self: &Arc<Self>, node: NodeNumber, slot: &mut Slot, button: Button) -> Result<()> {
+        match button {
+            Button::On => self.power_on(node, slot),
+            Button::Off => self.power_off(node, slot),
+            Button::Soft => self.soft_off(node),
+            Button::Reset => {
+                if slot.last_reset.is_some_and(|at| at.elapsed() < REPEATED_RESET) || !self.is_on(node) {
+                    return Ok(());
+                }
+                self.reset(node, slot)?;
+                slot.last_reset = Some(Instant::now());
+                Ok(())
+            }
+        }
     }
 
     fn reset(self: &Arc<Self>, node: NodeNumber, slot: &mut Slot) -> Result<()> {
@@ -248,30 +289,30 @@ impl Switch {
         self.power_on(node, slot)
     }
 
-    /// Resets a node whose watchdog was armed and then not fed for `time`, as the hardware would.
-    fn watch_over(self: &Arc<Self>, node: NodeNumber, time: Duration) -> Result<()> {
-        let mut watchdog = Watchdog::open(&self.layout, node, time)?;
-        let switch = Arc::clone(self);
+    /// Resets a node whose watchdog is hungry, as the hardware would.
+    fn watch_over(self: &Arc<Self>, node: NodeNumber) {
+        let (switch, watchdog) = (Arc::clone(self), Arc::clone(&self.watchdogs[&node]));
         thread::spawn(move || {
             loop {
-                let life = || locked(&switch.slots[&node]).life;
-                let seen = watchdog.wait_until_hungry(life).and_then(|armed_in| {
-                    let slot = &mut *locked(&switch.slots[&node]);
-                    if slot.life != armed_in || !switch.is_on(node) {
-                        return Ok(());
-                    }
-                    let console = OpenOptions::new().append(true).open(switch.layout.node_console(node))?;
-                    writeln!(&console, "{}", watchdog::EXPIRED_LINE)?;
-                    eprintln!("{node}: its watchdog was not fed");
-                    switch.reset(node, slot)
-                });
-                if let Err(e) = seen {
-                    eprintln!("the watchdog of {node}: {e:#}");
+                watchdog.wait_until_hungry();
+                let slot = &mut *locked(&switch.slots[&node]);
+                // The power may have gone meanwhile.
+                if watchdog.is_hungry()
+                    && let Err(e) = switch.reset_hungry(node, slot)
+                {
+                    note(&format!("the watchdog of {node}: {e:#}"));
                     thread::sleep(Duration::from_secs(1));
                 }
             }
         });
-        Ok(())
+    }
+
+    fn reset_hungry(self: &Arc<Self>, node: NodeNumber, slot: &mut Slot) -> Result<()> {
+        let console = OpenOptions::new().append(true).open(self.layout.node_console(node))?;
+        writeln!(&console, "{}", watchdog::EXPIRED_LINE)?;
+        note(&format!("{node}: its watchdog was not fed"));
+        self.power_off(node, slot)?;
+        self.power_on(node, slot)
     }
 
     fn soft_off(&self, node: NodeNumber) -> Result<()> {
@@ -303,10 +344,11 @@ impl Switch {
                 paused: cgroup.frozen(),
                 cut: slot.cut,
                 bmc_cut: slot.bmc_cut,
+                bmc: slot.bmc,
             };
             nodes.insert(node.get(), machine);
         }
-        let dropped = locked(&self.dropped).iter().map(|(a, b)| (a.get(), b.map(NodeNumber::get))).collect();
+        let dropped = locked(&self.dropped).clone();
         Ok(Machines { nodes, dropped })
     }
 }

@@ -1,110 +1,143 @@
-//! The nodes' watchdogs: a pipe where a node expects `/dev/watchdog`. The first byte arms it, every further byte feeds it, a
-//! `V` disarms it, and once it is armed and hungry its node is reset.
+//! The nodes' watchdogs: what a node finds as `/dev/watchdog`, in the manner of the kernel's `watchdog-api`. Opening it starts it,
+//! each write feeds it, a `V` in the last write before closing stops it, and once it was started and is hungry its node is reset.
 //!
-//! Like the hardware it asks nobody, and power off disarms it. Unlike the hardware it knows no `ioctl` (a node gets ENOTTY),
-//! has the time that the lab's options give it, and a `V` counts before the file is closed.
+//! Like the hardware it asks nobody, and power off stops it. Never acts itself: see `switch`.
+
+mod files;
+#[cfg(test)]
+mod tests;
 
 use std::{
-    fs::{File, OpenOptions},
-    io::Read,
+    sync::{Condvar, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result};
-use rustix::{
-    event::{PollFd, PollFlags, Timespec, poll},
-    fs::{CWD, FileType, Mode, mknodat},
-};
-
-use crate::layout::{Layout, NodeNumber};
+pub use files::Mounted;
 
 /// What it leaves on its node's console.
 pub const EXPIRED_LINE: &str = "=== watchdog expired";
 
-/// Puts the pipe into the node's folder. It outlives power cycles.
-pub fn make(layout: &Layout, node: NodeNumber) -> Result<()> {
-    let path = layout.watchdog(node);
-    mknodat(CWD, &path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0)
-        .with_context(|| format!("could not make {}", path.display()))
+/// What softdog has until it is told otherwise.
+const FIRST_TIMEOUT: Duration = Duration::from_mins(1);
+/// The most that softdog takes.
+const LONGEST_S: u32 = 65535;
+
+/// One node's watchdog.
+pub struct Watchdog {
+    timer: Mutex<Timer>,
+    changed: Condvar,
 }
 
-/// The hardware's side of the pipe.
-pub struct Watchdog {
-    pipe: File,
-    time: Duration,
+struct Timer {
+    timeout: Duration,
+    /// When it was fed last; `None`: it is stopped.
+    fed: Option<Instant>,
+    /// Who has it open; only one may.
+    opener: Option<u64>,
+    openings: u64,
+    /// The last write had a `V`.
+    may_stop: bool,
+}
+
+impl Timer {
+    fn end(&self) -> Option<Instant> {
+        self.fed.map(|fed| fed + self.timeout)
+    }
+
+    fn is_hungry(&self, now: Instant) -> bool {
+        self.end().is_some_and(|end| now >= end)
+    }
+}
+
+impl Default for Watchdog {
+    fn default() -> Self {
+        let timer = Timer { timeout: FIRST_TIMEOUT, fed: None, opener: None, openings: 0, may_stop: false };
+        Self { timer: Mutex::new(timer), changed: Condvar::new() }
+    }
 }
 
 impl Watchdog {
-    /// Opens it for reading and writing, so that it never ends when a daemon closes its side.
-    pub fn open(layout: &Layout, node: NodeNumber, time: Duration) -> Result<Self> {
-        let path = layout.watchdog(node);
-        let pipe = OpenOptions::new().read(true).write(true).open(&path);
-        Ok(Self { pipe: pipe.with_context(|| format!("could not open {}", path.display()))?, time })
-    }
-
-    /// Returns when it was armed and then not fed for its time, with the node's `life` at the last byte.
-    pub fn wait_until_hungry(&mut self, life: impl Fn() -> u64) -> Result<u64> {
-        let mut armed: Option<(Instant, u64)> = None;
-        loop {
-            let left = armed.map(|(fed, _)| (fed + self.time).saturating_duration_since(Instant::now()));
-            match (self.read(left)?, armed) {
-                (Some(b'V'), _) => armed = None,
-                (Some(_), _) => armed = Some((Instant::now(), life())),
-                (None, Some((_, armed_in))) => return Ok(armed_in),
-                (None, None) => {}
-            }
+    /// Returns when it was started and then not fed for its time.
+    pub fn wait_until_hungry(&self) {
+        let mut timer = self.timer();
+        while !timer.is_hungry(Instant::now()) {
+            timer = match timer.end() {
+                None => self.changed.wait(timer).unwrap_or_else(PoisonError::into_inner),
+                Some(end) => {
+                    let left = end.saturating_duration_since(Instant::now());
+                    self.changed.wait_timeout(timer, left).unwrap_or_else(PoisonError::into_inner).0
+                }
+            };
         }
     }
 
-    /// The last byte that arrives within `time`, or ever if there is none.
-    fn read(&mut self, time: Option<Duration>) -> Result<Option<u8>> {
-        let time = time.map(Timespec::try_from).transpose()?;
-        match poll(&mut [PollFd::new(&self.pipe, PollFlags::IN)], time.as_ref()) {
-            Ok(0) | Err(rustix::io::Errno::INTR) => return Ok(None),
-            Ok(_) => {}
-            Err(e) => return Err(e).context("poll"),
+    /// Whether that is so now.
+    pub fn is_hungry(&self) -> bool {
+        self.timer().is_hungry(Instant::now())
+    }
+
+    /// The node's power is off.
+    pub fn power_off(&self) {
+        let mut timer = self.timer();
+        // Whoever had it open is gone; its closing may be told later.
+        *timer = Timer {
+            openings: timer.openings,
+            timeout: FIRST_TIMEOUT,
+            fed: None,
+            opener: None,
+            may_stop: false,
+        };
+    }
+
+    /// Opens and so starts it; `None` if somebody has it open.
+    fn open(&self) -> Option<u64> {
+        let mut timer = self.timer();
+        if timer.opener.is_some() {
+            return None;
         }
-        let mut bytes = [0; 256];
-        let length = self.pipe.read(&mut bytes)?;
-        Ok(bytes[..length].last().copied())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::{io::Write, sync::mpsc, thread};
-
-    use super::*;
-
-    /// A watchdog of 200 ms, the node's side of it, and a channel of its expirations.
-    fn watchdog(name: &str) -> (File, mpsc::Receiver<u64>) {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join(name);
-        mknodat(CWD, &path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
-        let pipe = OpenOptions::new().read(true).write(true).open(&path).unwrap();
-        let node = OpenOptions::new().write(true).open(&path).unwrap();
-        let (expired, expirations) = mpsc::channel();
-        thread::spawn(move || {
-            let mut watchdog = Watchdog { pipe, time: Duration::from_millis(200) };
-            while expired.send(watchdog.wait_until_hungry(|| 7).unwrap()).is_ok() {}
-        });
-        (node, expirations)
+        timer.openings += 1;
+        timer.opener = Some(timer.openings);
+        timer.may_stop = false;
+        self.feed(&mut timer);
+        timer.opener
     }
 
-    #[test]
-    fn a_watchdog_that_is_armed_and_not_fed_expires_once() {
-        let (mut node, expirations) = watchdog("hungry");
-        assert!(expirations.recv_timeout(Duration::from_millis(400)).is_err(), "it was never armed");
-        node.write_all(b"x").unwrap();
-        assert_eq!(expirations.recv_timeout(Duration::from_secs(20)), Ok(7));
-        assert!(expirations.recv_timeout(Duration::from_millis(400)).is_err(), "it expired twice");
+    fn write(&self, bytes: &[u8]) {
+        let mut timer = self.timer();
+        timer.may_stop = bytes.contains(&b'V');
+        self.feed(&mut timer);
     }
 
-    #[test]
-    fn a_disarmed_watchdog_does_not_expire() {
-        let (mut node, expirations) = watchdog("disarmed");
-        node.write_all(b"x").unwrap();
-        node.write_all(b"V").unwrap();
-        assert!(expirations.recv_timeout(Duration::from_millis(600)).is_err());
+    fn close(&self, opening: u64) {
+        let mut timer = self.timer();
+        if timer.opener != Some(opening) {
+            return;
+        }
+        timer.opener = None;
+        if timer.may_stop {
+            timer.fed = None;
+        }
+    }
+
+    /// What it is then, in seconds; `None`: it cannot be that.
+    fn set_timeout(&self, seconds: i32) -> Option<i32> {
+        let wanted = u32::try_from(seconds).ok().filter(|s| (1..=LONGEST_S).contains(s))?;
+        let mut timer = self.timer();
+        timer.timeout = Duration::from_secs(wanted.into());
+        self.feed(&mut timer);
+        Some(seconds)
+    }
+
+    fn timeout_s(&self) -> i32 {
+        i32::try_from(self.timer().timeout.as_secs()).unwrap_or(i32::MAX)
+    }
+
+    fn feed(&self, timer: &mut Timer) {
+        timer.fed = Some(Instant::now());
+        self.changed.notify_all();
+    }
+
+    fn timer(&self) -> MutexGuard<'_, Timer> {
+        self.timer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

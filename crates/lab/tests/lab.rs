@@ -10,7 +10,8 @@ use std::{
 };
 
 use pvc_lab::{
-    Lab, LabOptions, Node, cgroup::Cgroup, claim, guest, guest_xml, layout::Layout, program, wait_until,
+    Lab, LabOptions, Mood, Node, Peer, Traffic, cgroup::Cgroup, claim, guest, guest_xml, layout::Layout,
+    program, wait_until,
 };
 
 const SOON: Duration = Duration::from_mins(1);
@@ -143,6 +144,75 @@ fn the_bmc_switches_its_node_and_answers_while_it_is_dead_or_frozen() {
     assert!(!node.ipmi(&["chassis", "power", "status"], SOON).unwrap().success());
     node.heal_bmc().unwrap();
     assert_eq!(ipmi("chassis power status"), "Chassis Power is on");
+}
+
+#[test]
+fn a_bmc_is_slow_lies_or_is_idle_when_it_is_told_to() {
+    let lab = up("t-moods", 1);
+    let node = lab.node("node1");
+    let ipmi = |arguments: &str| {
+        let arguments: Vec<_> = arguments.split(' ').collect();
+        node.ipmi(&arguments, SOON).unwrap()
+    };
+    let says = || ipmi("chassis power status").ok().unwrap().trim().to_owned();
+    let boot = node.boot_id().unwrap();
+
+    node.set_bmc(Mood::Liar).unwrap();
+    assert_eq!(says(), "Chassis Power is off");
+    ipmi("chassis power off").ok().unwrap();
+    node.set_bmc(Mood::Idle).unwrap();
+    for accepted in ["chassis power off", "chassis power reset"] {
+        ipmi(accepted).ok().unwrap();
+    }
+    node.set_bmc(Mood::OnlyResets).unwrap();
+    let refusal = ipmi("chassis power off");
+    assert!(!refusal.success() && refusal.stderr.contains("Power Control to Down/Off failed"), "{refusal}");
+    ipmi("chassis power reset").ok().unwrap();
+    assert_eq!(says(), "Chassis Power is on");
+    assert_eq!(node.boot_id().unwrap(), boot, "a BMC that only says so switched");
+
+    node.set_bmc(Mood::Slow { ms: 2000 }).unwrap();
+    let asked = std::time::Instant::now();
+    assert_eq!(says(), "Chassis Power is on");
+    assert!(asked.elapsed() > Duration::from_secs(2), "it answered after {:?}", asked.elapsed());
+    node.set_bmc(Mood::Honest).unwrap();
+    ipmi("chassis power off").ok().unwrap();
+    assert!(!node.machine().unwrap().on);
+}
+
+#[test]
+fn zookeepers_frames_are_dropped_apart_from_all_others() {
+    let lab = up("t-drops", 3);
+    let (one, three) = (lab.node("node1"), lab.node("node3"));
+    let reaches = |from: &Node, to: &str, port: u16| {
+        let connect = format!("exec 3<>/dev/tcp/{to}/{port}");
+        let program = ["/usr/bin/timeout", "1", "/bin/bash", "-c", connect.as_str()];
+        from.exec(&program, SOON).is_ok_and(|seen| seen.success())
+    };
+    let (zookeeper, libvirt) = (2181, 16509);
+    assert!(reaches(&one, "node3", zookeeper) && reaches(&one, "node3", libvirt));
+
+    lab.drop_some(&one, Peer::Node(3), Traffic::ZooKeeper).unwrap();
+    assert!(!reaches(&one, "node3", zookeeper) && !reaches(&three, "node1", zookeeper), "it was reached");
+    assert!(reaches(&one, "node3", libvirt), "more than ZooKeeper was dropped");
+    assert!(reaches(&one, "node2", zookeeper), "others suffer");
+    lab.undrop().unwrap();
+
+    lab.drop_some(&one, Peer::Node(3), Traffic::AllButZooKeeper).unwrap();
+    assert!(!reaches(&one, "node3", libvirt) && !reaches(&three, "node1", libvirt), "it was reached");
+    assert!(reaches(&one, "node3", zookeeper), "ZooKeeper was dropped");
+    lab.undrop().unwrap();
+
+    let asks_a_bmc = |from: &Node| {
+        let ask = "exec ipmitool -I lanplus -C 3 -N 1 -R 1 -H bmc2 -U admin -P labpass chassis power status";
+        from.exec(&["/bin/sh", "-c", ask], SOON).is_ok_and(|seen| seen.success())
+    };
+    lab.drop_some(&one, Peer::Bmcs, Traffic::All).unwrap();
+    assert!(!asks_a_bmc(&one), "it was reached");
+    wait_until("another node's question to be answered", SOON, || asks_a_bmc(&three)).unwrap();
+    assert!(reaches(&one, "node2", libvirt));
+    lab.undrop().unwrap();
+    wait_until("the BMC to be back", SOON, || asks_a_bmc(&one)).unwrap();
 }
 
 #[test]

@@ -3,10 +3,14 @@
 
 use std::{
     net::IpAddr,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
-use pvc_lab::{Beat, Lab, LabOptions, Node, Probe, Processes, beating_guest_xml, wait_until, watchdog};
+use pvc_lab::{
+    Beat, Lab, LabOptions, Node, Probe, Processes, addresses, beating_guest_xml,
+    tree::{Follower, History},
+    wait_until, watchdog,
+};
 
 const SOON: Duration = Duration::from_mins(2);
 const UUID: &str = "0b5e0000-0000-4000-8000-000000000001";
@@ -58,8 +62,18 @@ fn a_node_that_armed_its_watchdog_is_reset_when_it_stops_feeding_it_and_not_when
     let lab = up("t-watchdog", 1);
     let node = lab.node("node1");
     let boot = node.boot_id().unwrap();
+    // What the daemon does with it: WDIOC_SETTIMEOUT, then bytes.
     let write = |bytes: &str| {
-        node.run(&["/bin/sh", "-c", &format!("printf {bytes} > /dev/watchdog")], SOON).unwrap();
+        let program = format!(
+            "import fcntl, struct; dog = open('/dev/watchdog', 'wb', 0)\n\
+             assert struct.unpack('i', fcntl.ioctl(dog, 0xC0045706, struct.pack('i', 5))) == (5,)\n\
+             dog.write(b'{bytes}')"
+        );
+        // Closing is told with a delay, and it is open once at a time.
+        wait_until("the watchdog to be free", SOON, || {
+            node.exec(&["/usr/bin/python3", "-c", &program], SOON).is_ok_and(|done| done.success())
+        })
+        .unwrap();
     };
     write("x");
     write("V");
@@ -79,4 +93,79 @@ fn a_node_that_armed_its_watchdog_is_reset_when_it_stops_feeding_it_and_not_when
     let up_again = Instant::now();
     wait_until("the time of the watchdog", SOON, || up_again.elapsed() > Duration::from_secs(7)).unwrap();
     assert_eq!(node.boot_id().unwrap(), boot, "it expired twice");
+}
+
+#[test]
+fn an_address_is_on_its_node_until_it_is_taken_away_or_the_power_is_cut() {
+    let lab = up("t-addresses", 1);
+    let node = lab.node("node1");
+    let address = "10.255.0.77";
+    let before = SystemTime::now();
+    let ip = |verb: &str| {
+        node.run(&["/sbin/ip", "addr", verb, &format!("{address}/32"), "dev", "eth0"], SOON).unwrap();
+    };
+    let tenures = || addresses::tenures(&lab, address.parse().unwrap());
+    let wait_for = |what: &str, count: usize, ended: bool| {
+        wait_until(what, SOON, || {
+            let seen = tenures();
+            seen.len() == count && seen.last().is_some_and(|last| last.went.is_some() == ended)
+        })
+        .unwrap_or_else(|e| panic!("{e}: {:?}", tenures()));
+    };
+    ip("add");
+    wait_for("it to be noted that it came", 1, false);
+    ip("del");
+    wait_for("it to be noted that it went", 1, true);
+    ip("add");
+    wait_for("it to be noted that it came again", 2, false);
+    // A frozen node's kernel still has its addresses, one without power has none.
+    node.pause().unwrap();
+    assert_eq!(tenures()[1].went, None);
+    node.kill().unwrap();
+    wait_for("the power to be noted", 2, true);
+    let seen = tenures();
+    assert!(before < seen[0].came && seen[0].went < Some(seen[1].came), "{seen:?}");
+    assert!(seen[1].went < Some(SystemTime::now()), "{seen:?}");
+    node.start().unwrap();
+    node.wait_libvirt(SOON).unwrap();
+    assert_eq!(tenures(), seen);
+}
+
+#[test]
+fn the_history_of_the_tree_has_every_change_also_of_a_time_when_a_server_was_away() {
+    let lab = up("t-tree", 3);
+    // A client of another make: python3-kazoo.
+    let client = |commands: &str| {
+        let script = format!(
+            "from kazoo.client import KazooClient\nz = KazooClient('{}')\nz.start()\n{commands}\nz.stop()\n",
+            lab.zk_connect_string()
+        );
+        lab.exec_in_switch(&["/usr/bin/python3", "-c", &script], SOON).unwrap().ok().unwrap();
+    };
+    let mut follower = Follower::start(&lab).unwrap();
+    client("z.create('/a', b'0')\nfor n in range(1, 100): z.set('/a', str(n).encode())");
+    let seen = follower.wait_for("the last value", SOON, |path, value| {
+        (path == "/a" && value == Some("99")).then_some("seen")
+    });
+    assert_eq!(seen.unwrap(), "seen");
+    let away = lab.node("node2");
+    away.kill().unwrap();
+    wait_until("the others to serve", SOON, || {
+        [1, 3].iter().all(|n| lab.zookeeper_mode(lab.node(&n.to_string()).number()).is_ok())
+    })
+    .unwrap();
+    client(
+        "z.create('/b', b'x', ephemeral=True)\nt = z.transaction()\nt.delete('/a')\nt.check('/b', 0)\nt.commit()",
+    );
+    away.start().unwrap();
+    lab.wait_zookeeper(away.number()).unwrap();
+
+    let history = History::of(&lab).unwrap();
+    let values: Vec<_> = history.of_key("/a").map(|(_, value)| value.map(str::to_owned)).collect();
+    let expected = (0..100).map(|n| Some(n.to_string())).chain([None]);
+    assert!(values == expected.collect::<Vec<_>>(), "{values:?}");
+    let ephemeral: Vec<_> = history.of_key("/b").map(|(t, value)| (t.session, value)).collect();
+    assert_eq!(ephemeral.iter().map(|(_, value)| *value).collect::<Vec<_>>(), [Some("x"), None]);
+    assert_eq!(ephemeral[0].0, ephemeral[1].0, "its session took it away");
+    assert!(history.transactions.windows(2).all(|pair| pair[0].zxid < pair[1].zxid));
 }

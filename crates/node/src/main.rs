@@ -47,6 +47,10 @@ const LAST_LINES: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
     let args = Args::parse();
+    if pvc_core::sabotage::POSSIBLE {
+        let _ = writeln!(io::stderr(), "pvcd: built with the simulator's deliberate bugs: not to be run");
+        return ExitCode::FAILURE;
+    }
     if let Some(file) = args.check_config {
         return check(&file.unwrap_or(args.config));
     }

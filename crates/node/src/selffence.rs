@@ -181,7 +181,7 @@ impl Task {
                     if armed.promise.0.is_none() && !self.said_why_not {
                         self.said_why_not = true;
                         warn!(
-                            "a reset that does not outlive the daemon is no proof of death for others: with failed_fence: migrate they wait for pvc node confirm-dead; load softdog or a driver of this machine's watchdog"
+                            "a reset that does not outlive the daemon, or of which nobody knows when it comes, is no proof of death for others: with failed_fence: migrate they wait for pvc node confirm-dead; load softdog or a driver of this machine's watchdog"
                         );
                     }
                     self.armed = Some(armed.promise);

@@ -5,6 +5,8 @@
 
 #[cfg(feature = "simulated")]
 mod process;
+#[cfg(feature = "simulated")]
+mod scheduler;
 #[cfg(not(feature = "simulated"))]
 mod process {
     //! The process that the kernel knows.
@@ -25,13 +27,14 @@ use tokio::task::{AbortHandle, JoinHandle};
 
 #[cfg(feature = "simulated")]
 pub use process::Process;
+#[cfg(feature = "simulated")]
+pub use scheduler::Scheduler;
 
 /// Starts a detached task of this process, as `tokio::spawn`.
 pub fn spawn<F>(future: F) -> JoinHandle<F::Output>
 where
     F: Future<Output: Send + 'static> + Send + 'static,
 {
-    #[allow(clippy::disallowed_methods, reason = "the one place that may")]
     let task = tokio::spawn(process::own(future));
     process::adopt(|| task.abort_handle());
     task
@@ -39,9 +42,7 @@ where
 
 /// Tasks of this process that end with their owner, as tokio's.
 #[derive(Debug, Default)]
-pub struct JoinSet<T>(
-    #[allow(clippy::disallowed_types, reason = "the one place that may")] tokio::task::JoinSet<T>,
-);
+pub struct JoinSet<T>(tokio::task::JoinSet<T>);
 
 impl<T: Send + 'static> JoinSet<T> {
     /// No tasks.

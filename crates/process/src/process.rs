@@ -11,6 +11,8 @@ use std::{
 
 use tokio::task::AbortHandle;
 
+use crate::scheduler::{Scheduler, Turn};
+
 thread_local! {
     /// The process whose task is being polled.
     static CURRENT: RefCell<Option<Process>> = const { RefCell::new(None) };
@@ -24,15 +26,15 @@ pub struct Process {
 
 struct Shared {
     name: String,
+    scheduler: Scheduler,
     state: Mutex<State>,
 }
 
 #[derive(Default)]
 struct State {
     mode: Mode,
-    next: u64,
     /// Tasks that wanted to run while they could not.
-    held: BTreeMap<u64, Waker>,
+    held: BTreeMap<u64, Arc<Turn>>,
     /// Detached tasks, some of which may have ended.
     detached: Vec<AbortHandle>,
 }
@@ -52,9 +54,8 @@ impl fmt::Debug for Process {
 }
 
 impl Process {
-    /// A process without tasks. The name is for whoever asks for the [`current`](Self::current) one.
-    pub fn new(name: impl Into<String>) -> Self {
-        Self { shared: Arc::new(Shared { name: name.into(), state: Mutex::default() }) }
+    pub(crate) fn new(name: String, scheduler: Scheduler) -> Self {
+        Self { shared: Arc::new(Shared { name, scheduler, state: Mutex::default() }) }
     }
 
     /// The process whose task is running now.
@@ -87,20 +88,17 @@ impl Process {
         if state.mode == Mode::Frozen {
             state.mode = Mode::Runs;
         }
-        let held = std::mem::take(&mut state.held);
-        drop(state);
-        held.into_values().for_each(Waker::wake);
+        let_run(state);
     }
 
     /// As `kill -9`: nothing of it ever runs again, and all it held in memory is dropped.
     pub fn kill(&self) {
         let mut state = self.lock();
         state.mode = Mode::Killed;
-        let (held, detached) = (std::mem::take(&mut state.held), std::mem::take(&mut state.detached));
-        drop(state);
         // What belongs to a set is dropped with the task that has the set.
+        let detached = std::mem::take(&mut state.detached);
+        let_run(state);
         detached.iter().for_each(AbortHandle::abort);
-        held.into_values().for_each(Waker::wake);
     }
 
     /// Whether it was killed.
@@ -108,14 +106,17 @@ impl Process {
         self.lock().mode == Mode::Killed
     }
 
-    fn new_task(&self) -> u64 {
-        let mut state = self.lock();
-        state.next += 1;
-        state.next
-    }
-
     fn lock(&self) -> MutexGuard<'_, State> {
         self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Has the tasks that were held see what became of their process.
+fn let_run(mut state: MutexGuard<'_, State>) {
+    let held = std::mem::take(&mut state.held);
+    drop(state);
+    for turn in held.into_values() {
+        turn.want();
     }
 }
 
@@ -136,9 +137,11 @@ impl Drop for Inside {
 
 /// A future as a task of the process that is running now, if one is.
 pub(crate) fn own<F: Future>(future: F) -> Owned<F> {
-    let process = Process::current();
-    let task = process.as_ref().map_or(0, Process::new_task);
-    Owned { future: Some(Box::pin(future)), process, task }
+    let ownership = Process::current().map(|process| {
+        let turn = process.shared.scheduler.turn();
+        Ownership { waker: Waker::from(Arc::clone(&turn)), process, turn }
+    });
+    Owned { future: Some(Box::pin(future)), ownership }
 }
 
 /// Has the current process end a detached task when it is killed.
@@ -158,48 +161,66 @@ pub(crate) fn adopt(task: impl FnOnce() -> AbortHandle) {
 /// See [`own`].
 pub(crate) struct Owned<F> {
     future: Option<Pin<Box<F>>>,
-    process: Option<Process>,
-    task: u64,
+    ownership: Option<Ownership>,
+}
+
+struct Ownership {
+    process: Process,
+    turn: Arc<Turn>,
+    /// Wakes by wanting a turn.
+    waker: Waker,
+}
+
+impl Ownership {
+    /// Whether it may run now, and not only be dropped.
+    fn may_run(&self) -> Result<(), Mode> {
+        let mut state = self.process.lock();
+        match state.mode {
+            Mode::Runs => Ok(()),
+            Mode::Frozen => {
+                state.held.insert(self.turn.number(), Arc::clone(&self.turn));
+                Err(Mode::Frozen)
+            }
+            Mode::Killed => Err(Mode::Killed),
+        }
+    }
 }
 
 impl<F: Future> Future for Owned<F> {
     type Output = F::Output;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
-        let this = &mut *self;
-        if let Some(process) = &this.process {
-            let mut state = process.lock();
-            match state.mode {
-                Mode::Runs => {}
-                Mode::Frozen => {
-                    state.held.insert(this.task, cx.waker().clone());
-                    return Poll::Pending;
-                }
-                Mode::Killed => {
-                    drop(state);
-                    this.end();
-                    return Poll::Pending;
-                }
-            }
+        let Self { future, ownership } = &mut *self;
+        let Some(own) = ownership else {
+            return future.as_mut().map_or(Poll::Pending, |future| future.as_mut().poll(cx));
+        };
+        if !own.turn.has_come(cx) {
+            return Poll::Pending;
         }
-        let Some(future) = &mut this.future else { return Poll::Pending };
-        let _inside = Inside::enter(this.process.clone());
-        future.as_mut().poll(cx)
-    }
-}
-
-impl<F> Owned<F> {
-    fn end(&mut self) {
-        let _inside = Inside::enter(self.process.clone());
-        self.future = None;
+        // Its turn ends with this poll, and the next one's begins.
+        let _turn = own.turn.take();
+        let _inside = Inside::enter(Some(own.process.clone()));
+        match own.may_run() {
+            Ok(()) => {
+                let cx = &mut Context::from_waker(&own.waker);
+                future.as_mut().map_or(Poll::Pending, |future| future.as_mut().poll(cx))
+            }
+            Err(Mode::Killed) => {
+                *future = None;
+                Poll::Pending
+            }
+            Err(_) => Poll::Pending,
+        }
     }
 }
 
 impl<F> Drop for Owned<F> {
     fn drop(&mut self) {
-        if let Some(process) = &self.process {
-            process.lock().held.remove(&self.task);
+        if let Some(own) = &self.ownership {
+            own.process.lock().held.remove(&own.turn.number());
+            let _inside = Inside::enter(Some(own.process.clone()));
+            self.future = None;
+            own.turn.give_up();
         }
-        self.end();
     }
 }

@@ -9,13 +9,18 @@ use std::{
 };
 
 use tokio::{
-    sync::mpsc,
+    sync::{mpsc, watch},
     time::{Instant, interval, sleep},
 };
 
 use super::*;
 
 const SECOND: Duration = Duration::from_secs(1);
+
+/// Takes the first.
+fn scheduler() -> Scheduler {
+    Scheduler::new(|_| 0)
+}
 
 /// Counts seconds in a detached task's set's task, until it is dropped.
 fn count(seconds: &Arc<AtomicU64>) -> impl Future<Output = ()> + use<> {
@@ -35,7 +40,7 @@ fn count(seconds: &Arc<AtomicU64>) -> impl Future<Output = ()> + use<> {
 
 #[tokio::test(start_paused = true)]
 async fn what_a_frozen_process_missed_comes_late() {
-    let (process, seconds) = (Process::new("a"), Arc::default());
+    let (process, seconds) = (scheduler().process("a"), Arc::default());
     process.spawn(count(&seconds));
     sleep(SECOND * 5 / 2).await;
     assert_eq!(seconds.load(Ordering::Relaxed), 3);
@@ -50,7 +55,7 @@ async fn what_a_frozen_process_missed_comes_late() {
 #[tokio::test(start_paused = true)]
 async fn nothing_of_a_killed_process_is_polled_again_and_all_of_it_is_dropped() {
     for frozen in [false, true] {
-        let (process, seconds) = (Process::new("a"), Arc::default());
+        let (process, seconds) = (scheduler().process("a"), Arc::default());
         process.spawn(count(&seconds));
         sleep(SECOND / 2).await;
         if frozen {
@@ -70,7 +75,7 @@ async fn nothing_of_a_killed_process_is_polled_again_and_all_of_it_is_dropped() 
 
 #[tokio::test(start_paused = true)]
 async fn tasks_that_were_ready_when_their_process_was_killed_do_not_run() {
-    let process = Process::new("a");
+    let process = scheduler().process("a");
     let (sender, mut receiver) = mpsc::unbounded_channel();
     for _ in 0..3 {
         let (sender, own) = (sender.clone(), process.clone());
@@ -89,7 +94,8 @@ async fn tasks_that_were_ready_when_their_process_was_killed_do_not_run() {
 
 #[tokio::test(start_paused = true)]
 async fn what_a_task_starts_is_of_its_process_and_others_are_not_touched() {
-    let (process, other) = (Process::new("a"), Process::new("b"));
+    let scheduler = scheduler();
+    let (process, other) = (scheduler.process("a"), scheduler.process("b"));
     let (sender, mut receiver) = mpsc::unbounded_channel();
     for process in [&process, &other] {
         let sender = sender.clone();
@@ -119,4 +125,45 @@ async fn without_a_process_a_task_is_a_task() {
     let began = Instant::now();
     spawn(sleep(SECOND)).await.unwrap();
     assert_eq!(began.elapsed(), SECOND);
+}
+
+/// The order in which some receivers of one `watch` channel hear of something, and then tell each other.
+async fn order(choose: impl FnMut(usize) -> usize + Send + 'static) -> Vec<u8> {
+    let process = Scheduler::new(choose).process("a");
+    let news = watch::Sender::new(0);
+    let (sender, mut heard) = mpsc::unbounded_channel();
+    for n in 0..20 {
+        let (mut receiver, sender) = (news.subscribe(), sender.clone());
+        process.spawn(async move {
+            while receiver.changed().await.is_ok() {
+                let _ = sender.send(n);
+            }
+        });
+    }
+    for _ in 0..10 {
+        sleep(SECOND).await;
+        news.send_modify(|n| *n += 1);
+    }
+    drop((news, sender));
+    let mut order = Vec::new();
+    while let Some(n) = heard.recv().await {
+        order.push(n);
+    }
+    order
+}
+
+#[tokio::test(start_paused = true)]
+async fn tasks_run_in_the_order_that_is_chosen_and_no_other() {
+    let in_turn: Vec<u8> = (0..10).flat_map(|_| 0..20).collect();
+    assert_eq!(order(|_| 0).await, in_turn, "a watch channel wakes in a random order");
+    let mut n = 0;
+    let some = move || {
+        move |count| {
+            n += 7;
+            n % count
+        }
+    };
+    let first = order(some()).await;
+    assert_ne!(first, in_turn);
+    assert_eq!(order(some()).await, first);
 }

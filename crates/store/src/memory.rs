@@ -4,6 +4,7 @@
 //! or the tests on it prove nothing: `tests/contract.rs` runs the same cases on both.
 
 mod faults;
+mod observe;
 mod tree;
 
 use std::{
@@ -19,8 +20,10 @@ use tokio::{
     time::{self, timeout_at},
 };
 
+pub use self::observe::{Seen, SeenKey};
 use self::{
     faults::Faults,
+    observe::Observer,
     tree::{Applied, Tree, Znode},
 };
 use crate::store::{
@@ -43,6 +46,7 @@ struct World {
     leader: Tree,
     clients: BTreeMap<u64, ClientState>,
     next_id: u64,
+    observer: Observer,
 }
 
 /// What the servers and the network know of a client.
@@ -137,6 +141,7 @@ impl World {
     /// Commits on the leader and tells the servers, and they their clients.
     fn commit(&mut self, txn: &Transaction, session: u64) -> Result<Applied, CommitError> {
         let applied = self.leader.apply(txn, session)?;
+        self.observer.tell(txn, session, &applied);
         for client in self.clients.values_mut() {
             match &mut client.behind {
                 Some(behind) => behind.pending.push(applied.clone()),
@@ -208,18 +213,23 @@ impl MemoryStore {
                 NoSession::Late => unavailable("the connection is lost"),
                 NoSession::Closed => unavailable("the store was closed"),
             })?;
-            let mut world = lock(&self.world);
-            let Some(client) = world.clients.get_mut(&self.id) else {
-                return Err(unavailable("the store was closed"));
-            };
-            if !client.connected {
-                continue;
+            {
+                let mut world = lock(&self.world);
+                let Some(client) = world.clients.get_mut(&self.id) else {
+                    return Err(unavailable("the store was closed"));
+                };
+                if client.connected {
+                    if client.faults.refuse_one() {
+                        return Err(unavailable("a fault was asked for"));
+                    }
+                    client.last_answer = Some(time::Instant::now().into_std());
+                    return Ok(request(&mut world));
+                }
             }
-            if client.faults.refuse_one() {
-                return Err(unavailable("a fault was asked for"));
+            // Cut, and not noticed yet.
+            if timeout_at(deadline, state.changed()).await.is_err() {
+                return Err(unavailable("the connection is lost"));
             }
-            client.last_answer = Some(time::Instant::now().into_std());
-            return Ok(request(&mut world));
         }
     }
 

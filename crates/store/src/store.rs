@@ -43,7 +43,7 @@ pub struct Stat {
 pub type Children = Vec<String>;
 
 /// How a created key lives.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum CreateMode {
     /// Until deleted.
     Persistent,
@@ -54,7 +54,7 @@ pub enum CreateMode {
 }
 
 /// What must hold of a key for a transaction to be applied.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Check {
     /// Exists, in any version.
     Exists,
@@ -63,7 +63,7 @@ pub enum Check {
 }
 
 /// One write of a transaction.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[allow(missing_docs, reason = "paths, data and versions are what they say")]
 pub enum Op {
     /// Requires a key's existence or version.

@@ -19,6 +19,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("pvc-cli", &["pvc-core", "pvc-config", "pvc-store"]),
     ("pvc-lab", &["pvc-core", "pvc-config", "pvc-store", "pvc-host"]),
     ("pvc-bench", &["pvc-lab"]),
+    ("pvc-sim", &["pvc-core", "pvc-process", "pvc-config", "pvc-store", "pvc-host", "pvcd"]),
     ("xtask", &[]),
 ];
 

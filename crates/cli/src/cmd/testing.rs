@@ -6,9 +6,9 @@ use pvc_core::model::{
     DaemonMode, DaemonState, DomainState, Node, NodeName, NodeReport, VmChange, VmId, VmKey, VmSet,
 };
 use pvc_store::{
-    Store,
+    Op, Store, Transaction,
     memory::{MemoryStore, MemoryTree},
-    schema::{node, root, vm},
+    schema::{node, owner, root, vm},
 };
 
 use crate::connect::Connection;
@@ -60,7 +60,16 @@ impl Cluster {
         node::register(self.store(), &registration).await.unwrap();
         self.store().commit(node::set_daemon_state(name, DaemonState::Run)).await.unwrap();
         self.store().commit(node::set_domain_state(name, DomainState::Ready, None)).await.unwrap();
+        // Its daemon's session is this client's.
+        self.store().commit(owner::take(name, &owner(), None)).await.unwrap();
         self.report(name, &[]).await;
+    }
+
+    /// The session of a node's daemon ends.
+    pub(crate) async fn daemon_ends(&self, node: &str) {
+        let mut gone = Transaction::default();
+        gone.ops.push(Op::Delete { path: owner::path(&name(node)), version: None });
+        self.store().commit(gone).await.unwrap();
     }
 
     /// A keepalive of a node that runs these VMs.
@@ -94,5 +103,16 @@ impl Cluster {
     /// Reads a key as text.
     pub(crate) async fn get(&self, path: &str) -> Option<String> {
         self.store().get(path).await.unwrap().map(|v| String::from_utf8(v.data).unwrap())
+    }
+}
+
+fn owner() -> owner::Owner {
+    owner::Owner {
+        host: String::new(),
+        boot: String::new(),
+        pid_namespace: String::new(),
+        pid: 1,
+        started: 1,
+        instance: "i7".into(),
     }
 }

@@ -7,12 +7,12 @@ use std::{
 
 use pvc_core::{
     model::{ClusterView, DomainSpec, Entry, FlushProgress, NodeName, VmId},
-    plan::placement::{Rooms, Size, Sizes, kept_on},
+    plan::placement::{Rooms, Size, Sizes, kept_on, works},
 };
 use pvc_store::{
     StoreError,
     mirror::Mirror,
-    schema::{flush, node, vm},
+    schema::{flush, node, owner, vm},
 };
 
 use super::{Nodes, now_unix_s};
@@ -43,8 +43,17 @@ impl Connection {
         let kept: Vec<VmId> = view.good_vms().filter(|vm| !kept_on(vm).is_empty()).map(|vm| vm.id).collect();
         let mut sizes = Sizes::new();
         self.read_sizes(&kept, &mut sizes).await?;
-        let silent: BTreeSet<NodeName> = Nodes::of(view).silent().into_keys().collect();
+        let silent = self.absent(view).await?;
         Ok(Ground { rooms: Rooms::count(view, &sizes, &silent), sizes })
+    }
+
+    /// The nodes that say they work and whose daemons have no session: no VM is to be given to them. Not by the time of their last
+    /// keepalive, which is by their own clocks.
+    async fn absent(&self, view: &ClusterView) -> Result<BTreeSet<NodeName>, Failure> {
+        let present: BTreeSet<String> =
+            self.store.children(owner::ROOT).await?.unwrap_or_default().into_iter().collect();
+        let absent = view.good_nodes().filter(|node| works(node) && !present.contains(node.name.as_str()));
+        Ok(absent.map(|node| node.name.clone()).collect())
     }
 
     /// The size of a VM, by its definition.

@@ -15,7 +15,7 @@ use pvc_core::model::{
 };
 use pvc_store::{
     Store,
-    schema::{node, vm},
+    schema::{node, owner, vm},
     testing::ZooKeeperProcess,
     zookeeper::{Options, ZooKeeperStore},
 };
@@ -94,6 +94,16 @@ impl Cluster {
         self.runtime.block_on(async {
             node::register(&*self.store, &registration).await.unwrap();
             self.store.commit(node::set_daemon_state(&name, DaemonState::Run)).await.unwrap();
+            // Its daemon's session is this client's.
+            let owner = owner::Owner {
+                host: String::new(),
+                boot: String::new(),
+                pid_namespace: String::new(),
+                pid: 1,
+                started: 1,
+                instance: String::new(),
+            };
+            self.store.commit(owner::take(&name, &owner, None)).await.unwrap();
             self.store.commit(node::report(&name, &report, None)).await.unwrap();
         });
     }
@@ -133,6 +143,14 @@ impl Cluster {
     pub(crate) fn set(&self, path: &str, data: &str) {
         let mut txn = pvc_store::Transaction::default();
         txn.ops.push(pvc_store::Op::Set { path: path.into(), data: data.into(), version: None });
+        self.runtime.block_on(self.store.commit(txn)).unwrap();
+    }
+
+    /// The session of a node's daemon ends.
+    pub(crate) fn daemon_ends(&self, node: &str) {
+        let mut txn = pvc_store::Transaction::default();
+        let path = owner::path(&node.parse().unwrap());
+        txn.ops.push(pvc_store::Op::Delete { path, version: None });
         self.runtime.block_on(self.store.commit(txn)).unwrap();
     }
 

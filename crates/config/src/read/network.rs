@@ -6,9 +6,9 @@ use super::optional_unless;
 use crate::{
     config::PerNetwork,
     kind::{self, AddressChoice},
-    net::{Ipv4Interface, Ipv4Net},
+    net::{Ipv4Interface, Ipv4Net, Ipv6Interface, Ipv6Net},
     settings,
-    walk::{Found, Section, Told, Walk},
+    walk::{Found, ReadOptional, Section, Told, Walk},
 };
 
 /// One value for each network; `Err` for those that were wrong.
@@ -17,9 +17,11 @@ pub(crate) type DraftPerNetwork<T> = PerNetwork<Result<T, Told>>;
 /// An entry of `cluster.networks`.
 pub(crate) struct DraftNetwork {
     pub(crate) domain: Result<Option<String>, Told>,
-    pub(crate) network: Result<Option<Found<Ipv4Net>>, Told>,
-    pub(crate) floating_ip: Result<Option<Found<Ipv4Interface>>, Told>,
-    pub(crate) gateway: Result<Option<Found<Ipv4Addr>>, Told>,
+    pub(crate) network: ReadOptional<Ipv4Net>,
+    pub(crate) floating_ip: ReadOptional<Ipv4Interface>,
+    pub(crate) gateway: ReadOptional<Ipv4Addr>,
+    pub(crate) network6: ReadOptional<Ipv6Net>,
+    pub(crate) floating_ip6: ReadOptional<Ipv6Interface>,
 }
 
 /// An entry of `system.configuration.networking`.
@@ -42,6 +44,8 @@ pub(super) fn networks(
         network: walk.optional(section, "network", &kind::network()),
         floating_ip: walk.optional(section, "floating_ip", &kind::interface()),
         gateway: walk.optional(section, "gateway", &kind::address()),
+        network6: walk.optional(section, "network6", &kind::network6()),
+        floating_ip6: walk.optional(section, "floating_ip6", &kind::interface6()),
     })
 }
 

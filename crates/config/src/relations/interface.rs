@@ -19,6 +19,9 @@ use crate::{
 /// Below this, client networks (VXLAN: 50 bytes less) are below IPv6's minimum of 1280 (RFC 8200).
 const MTU_FOR_VXLAN: u16 = 1330;
 
+/// Below this, Linux takes IPv6 off a device (RFC 8200).
+const MTU_FOR_IPV6: u16 = 1280;
+
 /// Checks `system.configuration.networking` and resolves its addresses.
 pub(super) fn interfaces(walk: &mut Walk<'_>, draft: &Draft) -> Result<Option<PerNetwork<Interface>>, Told> {
     let system = draft.system.as_ref().map_err(|told| *told)?;
@@ -44,9 +47,13 @@ pub(super) fn interfaces(walk: &mut Walk<'_>, draft: &Draft) -> Result<Option<Pe
             (Ok(choice), Ok(network)) => address(walk, draft, network, choice),
             _ => Err(Told),
         };
-        checked.push(match (&interface.device, &interface.mtu, address) {
+        let mtu = match (&interface.mtu, network) {
+            (Ok(mtu), Ok(network)) => mtu_for(walk, network, mtu),
+            _ => Err(Told),
+        };
+        checked.push(match (&interface.device, mtu, address) {
             (Ok(device), Ok(mtu), Ok(address)) => {
-                Ok(Interface { device: device.value.clone(), mtu: mtu.value, address })
+                Ok(Interface { device: device.value.clone(), mtu, address })
             }
             _ => Err(Told),
         });
@@ -69,6 +76,20 @@ pub(super) fn interfaces(walk: &mut Walk<'_>, draft: &Draft) -> Result<Option<Pe
     Ok(Some(PerNetwork { upstream: upstream?, cluster: cluster?, storage: storage? }))
 }
 
+/// A device's MTU, which must carry the families of its network.
+fn mtu_for(walk: &mut Walk<'_>, network: Option<&DraftNetwork>, mtu: &Found<u16>) -> Result<u16, Told> {
+    let Some(Ok(Some(network6))) = network.map(|n| &n.network6) else { return Ok(mtu.value) };
+    if mtu.value >= MTU_FOR_IPV6 {
+        return Ok(mtu.value);
+    }
+    let problem = format!("is too small for {} in line {}", network6.at.path, network6.at.line());
+    let diagnostic = Diagnostic {
+        allowed: Some(format!("at least {MTU_FOR_IPV6} on a device with IPv6 (RFC 8200)")),
+        ..walk.about(Severity::Error, &mtu.at, problem)
+    };
+    Err(walk.tell(diagnostic))
+}
+
 /// The address that a choice means on this node.
 fn address(
     walk: &mut Walk<'_>,
@@ -86,7 +107,7 @@ fn address(
         AddressChoice::Static(own) => {
             // Without networks (a node that PVC does not network) there is nothing to compare a static address with.
             if let Some(net) = net {
-                inside(walk, Some(net), &choice.at, own.address)?;
+                inside(walk, ("network", Some(net)), &choice.at, own.address)?;
                 warn_of_another_prefix(walk, net, &choice.at, own);
             }
             own
@@ -157,7 +178,7 @@ fn by_id(
     if let Some(address) = net.value.host(number) {
         return Ok(Ipv4Interface { address, prefix: net.value.prefix() });
     }
-    let (path, line, last) = (&net.at.path, net.at.line(), net.value.hosts());
+    let (path, line, last) = (&net.at.path, net.at.line(), net.value.host_count());
     let help = format!(
         "node '{name}' is number {number}; {path} ({}, line {line}) has addresses for numbers 1 to {last}",
         net.value

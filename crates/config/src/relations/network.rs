@@ -1,13 +1,11 @@
 //! `cluster.networks`: addresses inside their networks, nobody's twice; networks apart from each other.
 
-use std::net::Ipv4Addr;
-
 use crate::{
     config::{Network, PerNetwork},
     diagnostic::{Diagnostic, Severity},
-    net::{Ipv4Interface, Ipv4Net},
+    net::{Family, IpInterface, IpNet},
     read::{Draft, DraftNetwork, DraftPerNetwork},
-    walk::{Found, Setting, Told, Walk},
+    walk::{Found, ReadOptional, Setting, Told, Walk},
 };
 
 /// Checks `cluster.networks`.
@@ -20,47 +18,65 @@ pub(super) fn networks(walk: &mut Walk<'_>, draft: &Draft) -> Result<Option<PerN
             Err(told) => Err(*told),
         });
     }
-    let overlap = refuse_overlaps(walk, networks);
+    let overlap = refuse_overlaps(walk, networks, |n| &n.network);
+    let overlap6 = refuse_overlaps(walk, networks, |n| &n.network6);
     let mut checked = checked.into_iter();
     let mut next = || checked.next().unwrap_or(Err(Told));
     let (upstream, cluster, storage) = (next(), next(), next());
-    overlap?;
+    overlap.and(overlap6)?;
     Ok(Some(PerNetwork { upstream: upstream?, cluster: cluster?, storage: storage? }))
 }
 
 fn one_network(walk: &mut Walk<'_>, draft: &DraftNetwork) -> Result<Network, Told> {
-    let mut refused = Ok(());
-    let mut refuse = |told| refused = Err(told);
-    if let Ok(network) = &draft.network {
-        if let Ok(Some(floating)) = &draft.floating_ip {
-            match inside(walk, network.as_ref(), &floating.at, floating.value.address) {
-                Ok(network) => warn_of_another_prefix(walk, network, &floating.at, floating.value),
-                Err(told) => refuse(told),
-            }
-        }
-        if let Ok(Some(gateway)) = &draft.gateway
-            && let Err(told) = inside(walk, network.as_ref(), &gateway.at, gateway.value)
-        {
-            refuse(told);
-        }
+    let mut refused = floating(walk, "network", &draft.network, &draft.floating_ip);
+    if let Err(told) = floating(walk, "network6", &draft.network6, &draft.floating_ip6) {
+        refused = Err(told);
+    }
+    if let (Ok(network), Ok(Some(gateway))) = (&draft.network, &draft.gateway)
+        && let Err(told) = inside(walk, ("network", network.as_ref()), &gateway.at, gateway.value)
+    {
+        refused = Err(told);
     }
     if let (Ok(Some(floating)), Ok(Some(gateway))) = (&draft.floating_ip, &draft.gateway)
         && floating.value.address == gateway.value
     {
-        refuse(taken(walk, &floating.at, "the gateway", &gateway.at));
+        refused = Err(taken(walk, &floating.at, "the gateway", &gateway.at));
     }
-    let domain = draft.domain.clone();
-    let value = |told: &Told| *told;
-    let network = draft.network.as_ref().map(|f| f.as_ref().map(|f| f.value)).map_err(value);
-    let floating_ip = draft.floating_ip.as_ref().map(|f| f.as_ref().map(|f| f.value)).map_err(value);
-    let gateway = draft.gateway.as_ref().map(|f| f.as_ref().map(|f| f.value)).map_err(value);
     refused?;
-    Ok(Network { domain: domain?, network: network?, floating_ip: floating_ip?, gateway: gateway? })
+    Ok(Network {
+        domain: draft.domain.clone()?,
+        network: value(&draft.network)?,
+        floating_ip: value(&draft.floating_ip)?,
+        gateway: value(&draft.gateway)?,
+        network6: value(&draft.network6)?,
+        floating_ip6: value(&draft.floating_ip6)?,
+    })
 }
 
-fn refuse_overlaps(walk: &mut Walk<'_>, networks: &DraftPerNetwork<DraftNetwork>) -> Result<(), Told> {
-    let known: Vec<&Found<Ipv4Net>> =
-        networks.iter().filter_map(|(_, n)| n.as_ref().ok()?.network.as_ref().ok()?.as_ref()).collect();
+fn value<T: Copy>(read: &ReadOptional<T>) -> Result<Option<T>, Told> {
+    read.as_ref().map(|found| found.as_ref().map(|f| f.value)).map_err(|told| *told)
+}
+
+/// A floating address lies in its family's network, which the setting `name` gives.
+fn floating<A: Family>(
+    walk: &mut Walk<'_>,
+    name: &str,
+    network: &ReadOptional<IpNet<A>>,
+    floating: &ReadOptional<IpInterface<A>>,
+) -> Result<(), Told> {
+    let (Ok(network), Ok(Some(floating))) = (network, floating) else { return Ok(()) };
+    let network = inside(walk, (name, network.as_ref()), &floating.at, floating.value.address)?;
+    warn_of_another_prefix(walk, network, &floating.at, floating.value);
+    Ok(())
+}
+
+fn refuse_overlaps<A: Family>(
+    walk: &mut Walk<'_>,
+    networks: &DraftPerNetwork<DraftNetwork>,
+    of: impl Fn(&DraftNetwork) -> &ReadOptional<IpNet<A>>,
+) -> Result<(), Told> {
+    let known: Vec<&Found<IpNet<A>>> =
+        networks.iter().filter_map(|(_, n)| of(n.as_ref().ok()?).as_ref().ok()?.as_ref()).collect();
     let mut result = Ok(());
     for (index, later) in known.iter().enumerate() {
         for earlier in known[..index].iter().filter(|earlier| earlier.value.overlaps(later.value)) {
@@ -78,15 +94,15 @@ fn refuse_overlaps(walk: &mut Walk<'_>, networks: &DraftPerNetwork<DraftNetwork>
     result
 }
 
-/// Refuses an address that no machine can have in the network.
-pub(super) fn inside<'n>(
+/// Refuses an address that no machine can have in the network, which the setting of that name gives.
+pub(super) fn inside<'n, A: Family>(
     walk: &mut Walk<'_>,
-    network: Option<&'n Found<Ipv4Net>>,
+    (name, network): (&str, Option<&'n Found<IpNet<A>>>),
     at: &Setting,
-    address: Ipv4Addr,
-) -> Result<&'n Found<Ipv4Net>, Told> {
+    address: A,
+) -> Result<&'n Found<IpNet<A>>, Told> {
     let Some(network) = network else {
-        let help = "set the network's 'network' in cluster.networks".to_owned();
+        let help = format!("set the network's '{name}' in cluster.networks");
         let diagnostic =
             Diagnostic { help: vec![help], ..walk.about(Severity::Error, at, "has no network to lie in") };
         return Err(walk.tell(diagnostic));
@@ -100,10 +116,8 @@ pub(super) fn inside<'n>(
         _ if address == net.address() => "is the network's own address",
         _ => "is the network's broadcast address",
     };
-    let range = match (net.host(1), u32::try_from(net.hosts()).ok().and_then(|last| net.host(last))) {
-        (Some(first), Some(last)) if first != last => format!("{first} to {last}"),
-        (first, _) => first.unwrap_or(net.address()).to_string(),
-    };
+    let (first, last) = net.hosts();
+    let range = if first == last { first.to_string() } else { format!("{first} to {last}") };
     let diagnostic = Diagnostic {
         allowed: Some(format!(
             "{range}, the addresses of {} ({net}, line {})",
@@ -115,11 +129,11 @@ pub(super) fn inside<'n>(
     Err(walk.tell(diagnostic))
 }
 
-pub(super) fn warn_of_another_prefix(
+pub(super) fn warn_of_another_prefix<A: Family>(
     walk: &mut Walk<'_>,
-    network: &Found<Ipv4Net>,
+    network: &Found<IpNet<A>>,
     at: &Setting,
-    value: Ipv4Interface,
+    value: IpInterface<A>,
 ) {
     if value.prefix == network.value.prefix() {
         return;

@@ -84,6 +84,21 @@ fn metrics_are_told_on_a_loopback_address_if_one_is_given() {
 }
 
 #[test]
+fn a_network_may_have_an_ipv6_floating_address_besides() {
+    let cluster = |text: &str| accepted(text).networks.expect("networks").cluster;
+    assert_eq!((cluster(EXAMPLE).network6, cluster(EXAMPLE).floating_ip6), (None, None));
+    let floating_ip = "        floating_ip: \"10.255.0.254/24\"\n";
+    let with = edited(
+        floating_ip,
+        &format!("{floating_ip}        network6: FD00:255:0::/64\n        floating_ip6: fd00:255::fe/64\n"),
+    );
+    let cluster = cluster(&with);
+    assert_eq!(cluster.network6.map(|n| n.to_string()).as_deref(), Some("fd00:255::/64"));
+    assert_eq!(cluster.floating_ip6.map(|n| n.to_string()).as_deref(), Some("fd00:255::fe/64"));
+    assert_eq!(cluster.floating_ip.map(|n| n.to_string()).as_deref(), Some("10.255.0.254/24"));
+}
+
+#[test]
 fn migrations_at_once_are_two_each_way_unless_the_file_says_otherwise() {
     let with = |limits: &str| {
         edited("      target_selector: mem\n", &format!("      target_selector: mem\n{limits}"))

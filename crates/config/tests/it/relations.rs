@@ -152,6 +152,63 @@ fn addresses_lie_in_their_networks_and_have_one_holder() {
     ]);
 }
 
+/// The manual's example with IPv6 on its cluster network, in lines 23 and 24.
+fn with_ipv6(network6: &str, floating_ip6: &str) -> String {
+    let floating_ip = "        floating_ip: \"10.255.0.254/24\"\n";
+    let ours = format!("        network6: {network6}\n        floating_ip6: {floating_ip6}\n");
+    edited(floating_ip, &format!("{floating_ip}{ours}"))
+}
+
+#[test]
+fn ipv6_floats_as_ipv4_does() {
+    let network = |problem: &str| format!("23:19 error cluster.networks.cluster.network6 {problem}");
+    let floating = |problem: &str| format!("24:23 error cluster.networks.cluster.floating_ip6 {problem}");
+    for (network6, floating_ip6, expected) in [
+        ("fd00:255::/64", "fd00:255::fe/64", vec![]),
+        ("fd00:255::/64", "fd00:255::/64", vec![floating("is the network's own address")]),
+        ("fd00:255::/64", "fd00:254::fe/64", vec![floating("is outside its network")]),
+        ("fd00:255::/64", "fd00:255::fe", vec![floating("has no prefix length")]),
+        ("fd00:255::/64", "fd00:255::fe/129", vec![floating("has an invalid prefix length")]),
+        ("fd00:255::/64", "10.255.0.253/24", vec![floating("is IPv4, not IPv6")]),
+        ("fd00:255::/64", "fd00:255:::/64", vec![floating("is not in CIDR notation")]),
+        ("None", "fd00:255::fe/64", vec![floating("has no network to lie in")]),
+        ("fd00:255::1/64", "None", vec![network("is an address, not a network")]),
+        ("fe80::/64", "None", vec![network("is link-local: it means another network on every wire")]),
+        ("ff02::/64", "None", vec![network("is multicast")]),
+        ("::ffff:10.0.0.0/104", "None", vec![network("is reserved")]),
+        (
+            "fd00:255::/64",
+            "fd00:255::fe/128",
+            vec![
+                "24:23 warning cluster.networks.cluster.floating_ip6 has another prefix length than \
+                 cluster.networks.cluster.network6"
+                    .to_owned(),
+            ],
+        ),
+    ] {
+        assert_eq!(told(&with_ipv6(network6, floating_ip6)), expected, "{network6} {floating_ip6}");
+    }
+}
+
+#[test]
+fn ipv6_networks_are_apart_and_their_devices_carry_them() {
+    let text = with_ipv6("fd00:255::/64", "fd00:255::fe/64");
+    let storage = "        floating_ip: \"10.254.0.254/24\"\n";
+    let overlapping = edit(&text, storage, &format!("{storage}        network6: fd00:255::/48\n"));
+    assert_eq!(
+        told(&overlapping),
+        ["29:19 error cluster.networks.storage.network6 overlaps cluster.networks.cluster.network6"]
+    );
+    assert_eq!(
+        told(&text.replace("mtu: 1500", "mtu: 1279")),
+        [
+            "73:16 error system.configuration.networking.cluster.mtu is too small for \
+             cluster.networks.cluster.network6 in line 23",
+            "73:16 warning system.configuration.networking.cluster.mtu leaves client networks less than IPv6 needs",
+        ]
+    );
+}
+
 #[test]
 fn by_id_needs_a_number_that_has_an_address() {
     let both = |problem: &str| {
@@ -316,6 +373,6 @@ fn switches_that_leave_the_operator_in_the_dark_are_warned_of() {
     let no_floating = lines.map(|line| format!("{line}\n")).collect::<String>();
     assert_eq!(
         told(&no_floating),
-        ["warning functions.enable_api is True, but no network has a floating_ip"]
+        ["warning functions.enable_api is True, but no network has a floating_ip or floating_ip6"]
     );
 }

@@ -53,6 +53,15 @@ snapshots! {
         &interface("upstream", "address: None", "address: by-id"),
         "node: pvc-hv1", "node: pvc-hv2",
     );
+    an_ipv6_address_in_the_setting_for_ipv4: edited("floating_ip: \"10.255.0.254/24\"", "floating_ip: fd00:255::fe/64");
+    an_ipv6_address_without_a_network: edited(
+        "        floating_ip: \"10.255.0.254/24\"\n",
+        "        floating_ip: \"10.255.0.254/24\"\n        floating_ip6: fd00:255::fe/64\n",
+    );
+    an_ipv6_address_outside_its_network: edited(
+        "        floating_ip: \"10.255.0.254/24\"\n",
+        "        network6: fd00:255::/64\n        floating_ip6: fd00:254::fe/64\n",
+    );
     a_file_of_something_else: "listen: 80\nworkers: 4\n";
 }
 

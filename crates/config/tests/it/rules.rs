@@ -189,7 +189,7 @@ fn each_kind_of_value_below_system_and_networks_refuses_what_it_cannot_be() {
         (
             "network: \"10.255.0.0/24\"",
             "network: fd00::/64",
-            &["21:18 error cluster.networks.cluster.network is not in CIDR notation"],
+            &["21:18 error cluster.networks.cluster.network is IPv6, not IPv4"],
         ),
         (
             "gateway: \"1.1.1.1\"",

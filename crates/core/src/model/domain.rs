@@ -5,12 +5,14 @@
 //! `virDomainDefParse`, tried on 9.0.
 
 mod details;
+mod mark;
 mod read;
 mod size;
 #[cfg(test)]
 mod tests;
 
 pub use details::{Controller, Disk, DomainDetails, Interface};
+pub use mark::UNSTARTED;
 
 use read::{Definition, Element};
 

@@ -133,7 +133,8 @@ pub enum LinkChange {
         device: String,
         bridge: String,
     },
-    /// Adds an address or sets its lifetime anew. No duplicate address detection: its holder is decided elsewhere.
+    /// Adds an address or sets its lifetime anew. No duplicate address detection: its holder is decided elsewhere. While there is
+    /// another, no connection comes from one with a lifetime (IPv6; in IPv4 none comes from a secondary address).
     SetAddress {
         device: String,
         cidr: Cidr,

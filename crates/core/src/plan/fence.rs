@@ -24,8 +24,9 @@ use super::{
     liveness::Liveness,
     recover::{self, What},
 };
-use crate::model::{
-    ClusterView, DaemonMode, DaemonState, Entry, Fence, FenceStep, Moment, Node, NodeName, Proof,
+use crate::{
+    model::{ClusterView, DaemonMode, DaemonState, Entry, Fence, FenceStep, Moment, Node, NodeName, Proof},
+    sabotage::{self, Bug},
 };
 
 pub use past::Past;
@@ -156,11 +157,20 @@ pub fn plan(node: &NodeName, f: &Facts<'_>) -> Plan {
 
 fn job(fence: &Fence, f: &Facts<'_>) -> Plan {
     match &fence.fencer {
-        Some(fencer) if fencer != f.me => return wait(None, ""),
-        Some(_) if f.past.holds() => {}
-        Some(_) => return act(Step::TakeOver, "an earlier run of this daemon worked on it"),
-        None => return act(Step::TakeOver, "nobody works on it"),
+        Some(fencer) if fencer != f.me => wait(None, ""),
+        Some(_) if f.past.holds() => work(fence, f),
+        Some(_) => act(Step::TakeOver, "an earlier run of this daemon worked on it"),
+        None if sabotage::commits(Bug::ForgetDeadFencer) => settled(),
+        // Whoever shot in vain has left it to the others, who may reach the BMC, and waits before it tries again.
+        None => match work(fence, f) {
+            Plan { next: Next::Do(_), .. } => act(Step::TakeOver, "nobody works on it"),
+            waits => waits,
+        },
     }
+}
+
+/// What the job's fencer does next.
+fn work(fence: &Fence, f: &Facts<'_>) -> Plan {
     let node = match f.view.nodes.get(&fence.node).map(|entry| &**entry) {
         Some(Entry::Good(node)) => node,
         Some(Entry::Bad(_)) => return wait(None, "its keys cannot be read"),

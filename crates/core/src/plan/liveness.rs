@@ -8,7 +8,10 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use crate::model::{ClusterView, DaemonState, Moment, Node, NodeName};
+use crate::{
+    model::{ClusterView, DaemonState, Moment, Node, NodeName},
+    sabotage::{self, Bug},
+};
 
 /// How often somebody who is late is looked after.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -35,7 +38,7 @@ impl Liveness {
     /// healthy, and the view complete ever since it became so.
     pub fn observe(&mut self, view: &ClusterView, current: bool, now: Moment) {
         let was_away = self.away_after.take().is_some_and(|latest| now > latest);
-        if was_away || !current {
+        if (was_away || !current) && !sabotage::commits(Bug::CountGapAsSilence) {
             self.seen.clear();
         }
         if !current {
@@ -66,6 +69,14 @@ impl Liveness {
         let at = due.min().map(|due| if due > now { due } else { now + LOOK_EVERY });
         self.away_after = at.map(|at| at + LATE.min(shortest / 4));
         at
+    }
+
+    /// Takes each node's word, and this node's own clock, for when its last keepalive was: only by [`Bug::TrustWallClock`].
+    pub fn trust_wall_clocks(&mut self, view: &ClusterView, unix_s: u64, now: Moment) {
+        for (name, seen) in &mut self.seen {
+            let said = view.node(name).map_or(unix_s, |node| node.report.keepalive_unix_s);
+            seen.at = Moment(now.0.saturating_sub(Duration::from_secs(unix_s.saturating_sub(said))));
+        }
     }
 
     /// For how long a node has been silent at least; zero if nothing is known.

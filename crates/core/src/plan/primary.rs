@@ -32,6 +32,10 @@ pub const TAKE_WITHIN: Duration = Duration::from_secs(5);
 /// How long a primary that was asked to step down lets others go first.
 pub const STAND_BACK: Duration = Duration::from_secs(5);
 
+/// How late the kernel may end a lifetime: it looks at most once a second, and looks early when another address changes
+/// (`ADDRCONF_TIMER_FUZZ_MAX` in Linux), with some margin.
+pub const KERNEL_LATE: Duration = Duration::from_millis(1250);
+
 /// Until when a holder keeps its addresses without hearing from the store: two thirds of the session time-out after the last
 /// answered request was sent. The servers count from when they received it, so for them there is at least a third left.
 pub fn keep_until(last_answer: Moment, session_timeout: Duration) -> Moment {
@@ -39,10 +43,10 @@ pub fn keep_until(last_answer: Moment, session_timeout: Duration) -> Moment {
 }
 
 /// The lifetime that an address is given now, in the kernel's whole seconds; `None`: it may not be added any more. Ends later
-/// than [`keep_until`], so that the kernel acts only if the daemon does not, and a sixth of the time-out before the session:
-/// the kernel's timer is up to 0.3 s late.
+/// than [`keep_until`] where there is time for that, so that the kernel acts only if the daemon does not, and before the session
+/// by more than the kernel may be late.
 pub fn lifetime_s(last_answer: Moment, session_timeout: Duration, now: Moment) -> Option<u32> {
-    let end = last_answer + session_timeout * 5 / 6;
+    let end = last_answer + (session_timeout * 5 / 6).min(session_timeout.checked_sub(KERNEL_LATE)?);
     let left = u32::try_from(end.since(now).as_secs()).ok()?;
     (left > 0).then_some(left)
 }

@@ -76,6 +76,20 @@ pub enum Device {
     Unknown,
 }
 
+impl Device {
+    /// What the others may count on while it is armed for that time: the daemon may be frozen or killed at any moment, so what
+    /// does not tell when it fires proves nothing.
+    pub fn promise(self, within: Duration) -> Promise {
+        let seconds = |time: Duration| {
+            u32::try_from(time.as_secs() + u64::from(time.subsec_nanos() > 0)).unwrap_or(u32::MAX)
+        };
+        Promise(match self {
+            Self::After(timeout) => Some(seconds(within.max(timeout))),
+            Self::None | Self::Unknown => None,
+        })
+    }
+}
+
 /// An armed guard, as its thread sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Guarded {

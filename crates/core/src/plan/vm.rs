@@ -22,7 +22,10 @@ mod tests;
 use std::time::Duration;
 
 use super::{act, settled, wait};
-use crate::model::{Migration, Moment, NodeName, Vm, VmState};
+use crate::{
+    model::{Migration, Moment, NodeName, Vm, VmState},
+    sabotage::{self, Bug},
+};
 
 pub use change::change;
 pub use migration::{
@@ -43,6 +46,8 @@ pub enum Here {
     Active,
     /// A process of it lives here, but executes nothing: a migration holds it, that brings it or that took it away.
     Held,
+    /// A process of it lives here that has never executed: a start made it and was given up before it let it go.
+    Unstarted,
     /// Confirmed: there is none.
     Off,
     /// libvirt did not answer: nothing may be concluded.
@@ -128,6 +133,9 @@ pub fn plan(facts: &Facts<'_>) -> Plan {
         return match facts.here {
             // Not ours to end: it may be the operator's own, or the state tree may have been lost.
             Here::Active | Here::Held => wait(None, "it runs here but is not in the state tree: left alone"),
+            Here::Unstarted => {
+                wait(None, "a start left its process here, and it is not in the state tree: left alone")
+            }
             Here::Off | Here::Unknown => settled(),
         };
     };
@@ -140,6 +148,7 @@ pub fn plan(facts: &Facts<'_>) -> Plan {
         }
         Here::Unknown => settled(),
         Here::Active | Here::Held => while_here(facts, vm),
+        Here::Unstarted => while_unstarted(facts, vm),
         Here::Off => while_off(facts, vm),
     }
 }
@@ -197,6 +206,20 @@ fn while_here(facts: &Facts<'_>, vm: &Vm) -> Plan {
         }
         VmState::Start | VmState::Failed => settled(),
     }
+}
+
+/// Nothing is lost with a process that has never executed: it is let go where it would be started now, and ended everywhere else.
+fn while_unstarted(facts: &Facts<'_>, vm: &Vm) -> Plan {
+    let ours = vm.claim.value.is_only(facts.me) && vm.node.value == *facts.me;
+    let shall_run = match vm.state.value {
+        VmState::Start => true,
+        VmState::Restart => claimed_after_wish(vm),
+        _ => false,
+    };
+    if ours && shall_run {
+        return act(Step::Resume, "its start was given up, and its process is here after all");
+    }
+    act(Step::PowerOff, "a start that was given up left its process here, which executes nothing")
 }
 
 /// A reason that was written together with the last answer or wish, or after it, is still what an operator has to know.
@@ -276,7 +299,7 @@ fn start(facts: &Facts<'_>, vm: &Vm) -> Plan {
         );
         return act(Step::Answer(Answer::Failed(reason)), "it does not stay up");
     }
-    if facts.past.may_start(vm) {
+    if facts.past.may_start(vm) || sabotage::commits(Bug::StartWithoutClaim) {
         return act(Step::Start, format!("wish is {}", vm.state.value));
     }
     act(Step::Claim, format!("wish is {}, nobody else claims it", vm.state.value))

@@ -118,6 +118,10 @@ struct State {
     pauses: BTreeMap<VmId, Duration>,
 }
 
+/// Whether a change's caller has given it up by the time it is done.
+#[derive(Clone, Copy)]
+struct GivenUp(bool);
+
 struct Domain {
     seen: Seen,
     /// Tells one run of a VM from the next, so that a late power-off ends only the run that it was meant for.
@@ -211,20 +215,34 @@ impl FakeHypervisor {
         }
     }
 
-    /// A change that goes on when nobody waits for it any more.
+    /// A change that goes on when nobody waits for it any more, which `apply` is told. What a frozen one was asked it does when it
+    /// goes on, unless it ends first.
     async fn change(
         &self,
         within: Duration,
         doing: String,
         answer: Answer,
-        apply: impl FnOnce(&mut State) -> Result<(), HypervisorError> + Send + 'static,
+        apply: impl FnOnce(&mut State, GivenUp) -> Result<(), HypervisorError> + Send + 'static,
     ) -> Result<(), HypervisorError> {
-        let state = self.state.clone();
-        let work = async move {
-            let (sender, receiver) = oneshot::channel();
+        let (state, mut reach) = (self.state.clone(), self.reach.subscribe());
+        let (mut sender, receiver) = oneshot::channel();
+        let is_down = *reach.borrow_and_update() == Reach::Down;
+        if !is_down {
             tokio::spawn(async move {
-                let _ = sender.send(perform(answer, || apply(&mut lock(&state))).await);
+                if reach
+                    .wait_for(|reach| *reach != Reach::Frozen)
+                    .await
+                    .is_ok_and(|reach| *reach == Reach::Down)
+                {
+                    return;
+                }
+                let apply =
+                    |sender: &mut oneshot::Sender<_>| apply(&mut lock(&state), GivenUp(sender.is_closed()));
+                let result = perform(answer, || apply(&mut sender)).await;
+                let _ = sender.send(result);
             });
+        }
+        let work = async move {
             match receiver.await {
                 Ok(result) => result,
                 Err(_) => pending().await,
@@ -274,7 +292,8 @@ impl Hypervisor for FakeHypervisor {
         self.state().counts.start += 1;
         let (spec, answer) = (spec.clone(), self.behaviour(spec.id).start);
         let doing = format!("starting VM {}", spec.id);
-        self.change(Deadlines::default().start, doing, answer, move |state| state.start(&spec)).await
+        let start = move |state: &mut State, given_up| state.start(&spec, given_up);
+        self.change(Deadlines::default().start, doing, answer, start).await
     }
 
     async fn ask_to_shut_down(&self, id: VmId) -> Result<(), HypervisorError> {
@@ -299,7 +318,7 @@ impl Hypervisor for FakeHypervisor {
     async fn power_off(&self, id: VmId) -> Result<(), HypervisorError> {
         self.state().counts.power_off += 1;
         let (answer, doing) = (self.behaviour(id).power_off, format!("powering off VM {id}"));
-        let end = move |state: &mut State| {
+        let end = move |state: &mut State, _| {
             state.remove(id);
             Ok(())
         };
@@ -335,7 +354,7 @@ impl Hypervisor for FakeHypervisor {
                 return Err(HypervisorError::Refused("a migration is under way".into()));
             }
             if let Some(domain) = state.active.get_mut(&id)
-                && domain.seen.activity == Activity::Held
+                && matches!(domain.seen.activity, Activity::Held | Activity::Unstarted)
             {
                 domain.seen.activity = Activity::Running;
                 state.tell(&Event::Domain(id));
@@ -369,7 +388,7 @@ impl Hypervisor for FakeHypervisor {
 }
 
 impl State {
-    fn start(&mut self, spec: &DomainSpec) -> Result<(), HypervisorError> {
+    fn start(&mut self, spec: &DomainSpec, given_up: GivenUp) -> Result<(), HypervisorError> {
         if self.active.contains_key(&spec.id) {
             return Ok(());
         }
@@ -383,7 +402,8 @@ impl State {
         }
         let name = spec.name.as_str().to_owned();
         let (memory_mib, vcpus) = (spec.memory_mib, spec.vcpus);
-        self.insert(Seen { id: spec.id, name, activity: Activity::Running, memory_mib, vcpus });
+        let activity = if given_up.0 { Activity::Unstarted } else { Activity::Running };
+        self.insert(Seen { id: spec.id, name, activity, memory_mib, vcpus });
         Ok(())
     }
 

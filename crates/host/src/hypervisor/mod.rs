@@ -38,6 +38,8 @@ pub enum Activity {
     Paused,
     /// Not executing, held by a migration: on its way to this node, or left behind by one that did not end in order.
     Held,
+    /// Has never executed: left behind by a start that was given up before it let the guest go.
+    Unstarted,
     /// On its way down.
     ShuttingDown,
     /// The guest has crashed; its process is still there.
@@ -83,7 +85,8 @@ pub trait Hypervisor: Send + Sync + 'static {
     /// One active domain, or `None` if it is not active.
     async fn seen(&self, id: VmId) -> Result<Option<Seen>, HypervisorError>;
 
-    /// Starts a transient domain from its definition.
+    /// Starts a transient domain from its definition. Once the caller has given up, by its own end or by any other, no guest
+    /// executes of it any more: whatever libvirt does later leaves it [`Activity::Unstarted`] at most.
     async fn start(&self, spec: &DomainSpec) -> Result<(), HypervisorError>;
 
     /// Asks the guest to shut down (ACPI); returns when asked, not when done.
@@ -103,7 +106,7 @@ pub trait Hypervisor: Send + Sync + 'static {
     /// Ends the migration of this VM from this node, which `migrate` then reports; returns when asked, not when done.
     async fn abort_migration(&self, id: VmId) -> Result<(), HypervisorError>;
 
-    /// Lets a VM go on that is [`Activity::Held`] here; any other is left as it is.
+    /// Lets a VM go on that is [`Activity::Held`] or [`Activity::Unstarted`] here; any other is left as it is.
     async fn resume(&self, id: VmId) -> Result<(), HypervisorError>;
 
     /// One active domain of another node, as [`seen`](Self::seen) there; soon, or an error.

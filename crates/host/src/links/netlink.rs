@@ -241,7 +241,9 @@ impl Links for Netlink {
                 }
                 let mut lifetime = CacheInfo::default();
                 lifetime.ifa_valid = lifetime_s.unwrap_or(u32::MAX);
-                lifetime.ifa_preferred = lifetime.ifa_valid;
+                // Not preferred: it answers, but connections of this node's own do not come from it.
+                let passing = lifetime_s.is_some() && cidr.address.is_ipv6();
+                lifetime.ifa_preferred = if passing { 0 } else { lifetime.ifa_valid };
                 message.attributes.push(AddressAttribute::CacheInfo(lifetime));
                 self.request(&doing, &[], async |handle| {
                     let mut request = handle.address().add(index, cidr.address, cidr.prefix).replace();

@@ -44,6 +44,18 @@ pub enum Off {
     Lies,
 }
 
+/// How a BMC carries out a reset that it has accepted; it accepts every one.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Reset {
+    /// At once.
+    #[default]
+    Works,
+    /// So long after it was accepted.
+    TakesAWhile(Duration),
+    /// Not at all.
+    Ignored,
+}
+
 /// What a BMC was asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(missing_docs, reason = "the calls of the trait")]
@@ -60,6 +72,8 @@ struct Machine {
     reach: Reach,
     off: Off,
     off_at: Option<Instant>,
+    reset: Reset,
+    reset_at: Option<Instant>,
     lies: bool,
     calls: Vec<Call>,
     /// Counts the lives of the machine; `None`: it is off.
@@ -88,6 +102,8 @@ impl FakePower {
             reach: Reach::default(),
             off: Off::default(),
             off_at: None,
+            reset: Reset::default(),
+            reset_at: None,
             lies: false,
             calls: Vec::new(),
             power,
@@ -105,6 +121,11 @@ impl FakePower {
     /// From now on it takes `off` like this.
     pub fn set_off(&self, host: &str, off: Off) {
         self.machine(host, |m| m.off = off);
+    }
+
+    /// From now on it takes `reset` like this.
+    pub fn set_reset(&self, host: &str, reset: Reset) {
+        self.machine(host, |m| m.reset = reset);
     }
 
     /// Pulls the plug of a machine, or plugs it in, without its BMC.
@@ -178,10 +199,18 @@ impl Machine {
         if self.off_at.is_some_and(|at| at <= Instant::now()) {
             self.power_off();
         }
+        if self.reset_at.is_some_and(|at| at <= Instant::now()) {
+            self.reset();
+        }
+    }
+
+    fn reset(&mut self) {
+        self.power_off();
+        self.power_on();
     }
 
     fn power_off(&mut self) {
-        self.off_at = None;
+        (self.off_at, self.reset_at) = (None, None);
         self.power.send_if_modified(|life| life.take().is_some());
     }
 
@@ -230,10 +259,12 @@ impl Power for FakePower {
 
     async fn reset(&self, bmc: &Bmc) -> Result<(), PowerError> {
         self.ask(bmc, Call::Reset, |m| {
-            let on = m.power.borrow().is_some();
-            if on {
-                m.power_off();
-                m.power_on();
+            if m.power.borrow().is_some() {
+                match m.reset {
+                    Reset::Works => m.reset(),
+                    Reset::TakesAWhile(pause) => m.reset_at = Some(Instant::now() + pause),
+                    Reset::Ignored => {}
+                }
             }
             Ok(())
         })

@@ -11,8 +11,13 @@ use async_trait::async_trait;
 use super::{Bmc, Power, PowerError, PowerState};
 use crate::run::{Ended, Program, RunError};
 
-/// The deadline of one run. With one second for each of two attempts, more is a name server or a stuck program.
-const WITHIN: Duration = Duration::from_secs(6);
+/// How long an answer is waited for before the request is sent once more: BMCs take a second or two to switch power. Not more often,
+/// since a BMC may carry out every copy. One that is dead has then cost six seconds.
+const PATIENCE_S: &str = "3";
+const REPETITIONS: &str = "1";
+
+/// The deadline of one run: a BMC that is slow at every step of it, a slow name server, a stuck program.
+const WITHIN: Duration = Duration::from_secs(12);
 
 /// Tried in this order, unless the configuration names one: 3 (SHA-1) is what every BMC knows, 17 (SHA-256) what some insist on.
 const CIPHER_SUITES: [u8; 2] = [3, 17];
@@ -79,7 +84,7 @@ async fn chassis_power(program: &Program, bmc: &Bmc, suite: u8, what: &str) -> R
     #[rustfmt::skip]
     let arguments = [
         // Once verbose, it says why no session came about.
-        "-v", "-I", "lanplus", "-C", &suite, "-N", "1", "-R", "1",
+        "-v", "-I", "lanplus", "-C", &suite, "-N", PATIENCE_S, "-R", REPETITIONS,
         "-H", &bmc.host, "-p", &port, "-U", &bmc.user, "-E",
         "chassis", "power", what,
     ];
@@ -103,6 +108,10 @@ fn why(bmc: &Bmc, ended: &Ended) -> Useless {
         lines.next().map(|line| shown(bmc, line))
     };
     let host = bmc.host.clone();
+    // No answer, after the session was there: it may have been carried out, and another cipher suite is no remedy.
+    if let Some(why) = said(&["Unable to set", "Unable to get", "Node busy", "Timeout", "Status failed"]) {
+        return Useless::Final(unreachable(bmc, format!("no answer ({why})")));
+    }
     if let Some(why) = said(&["Power Control to", "Insufficient privilege"]) {
         return Useless::Final(PowerError::Refused { host, why });
     }

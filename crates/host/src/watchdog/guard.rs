@@ -14,7 +14,7 @@ use std::{
 use async_trait::async_trait;
 use pvc_core::{
     model::Moment,
-    plan::selffence::{Act, Device, Guarded, Promise},
+    plan::selffence::{Act, Device, Guarded},
 };
 use tokio::sync::oneshot;
 use tracing::{error, warn};
@@ -142,12 +142,7 @@ impl<H: Hardware> Task<H> {
                 self.ended = false;
                 let (deadline, fed) = (self.deadline(sent), self.now());
                 self.guarded = Some(Guarded { deadline, fed, device });
-                let promise = Promise(match device {
-                    Device::None => None,
-                    Device::After(timeout) => Some(whole_seconds(within.max(timeout))),
-                    Device::Unknown => Some(whole_seconds(within)),
-                });
-                let _ = done.send(Armed { promise, by: what });
+                let _ = done.send(Armed { promise: device.promise(within), by: what });
             }
             Order::Feed { sent } => {
                 let deadline = self.deadline(sent);
@@ -203,10 +198,6 @@ impl<H: Hardware> Task<H> {
             }
         }
     }
-}
-
-fn whole_seconds(time: Duration) -> u32 {
-    u32::try_from(time.as_secs() + u64::from(time.subsec_nanos() > 0)).unwrap_or(u32::MAX)
 }
 
 /// Real-time priority for the calling thread, where that is allowed.

@@ -38,6 +38,10 @@ fn with(behaviour: Behaviour) -> (Arc<FakeHypervisor>, pvc_core::model::DomainSp
     (fake, guest)
 }
 
+async fn activity(fake: &FakeHypervisor, guest: &pvc_core::model::DomainSpec) -> Option<Activity> {
+    fake.seen(guest.id).await.unwrap().map(|seen| seen.activity)
+}
+
 fn start(after: Duration, outcome: Outcome) -> Behaviour {
     Behaviour { start: Answer { after, outcome }, ..Behaviour::default() }
 }
@@ -53,13 +57,34 @@ async fn a_lost_answer_is_a_deadline_although_the_vm_runs() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_start_slower_than_its_deadline_is_done_after_all() {
+async fn a_start_slower_than_its_deadline_makes_a_process_that_does_not_execute() {
     let (fake, guest) = with(start(Duration::from_secs(70), Outcome::Done));
     let error = fake.start(&guest).await.unwrap_err();
     assert!(matches!(error, HypervisorError::Deadline { .. }), "{error}");
     assert_eq!(fake.seen(guest.id).await.unwrap(), None);
     sleep(Duration::from_secs(11)).await;
-    assert!(fake.seen(guest.id).await.unwrap().is_some());
+    assert_eq!(activity(&fake, &guest).await, Some(Activity::Unstarted));
+    fake.resume(guest.id).await.unwrap();
+    assert_eq!(activity(&fake, &guest).await, Some(Activity::Running));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_frozen_one_was_asked_to_start_it_makes_when_it_goes_on_and_lets_nothing_execute() {
+    let (fake, guest) = with(Behaviour::default());
+    fake.set_reach(Reach::Frozen);
+    fake.start(&guest).await.unwrap_err();
+    fake.set_reach(Reach::Up);
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(activity(&fake, &guest).await, Some(Activity::Unstarted));
+
+    fake.vanish(guest.id);
+    fake.set_reach(Reach::Frozen);
+    fake.start(&guest).await.unwrap_err();
+    fake.set_reach(Reach::Down);
+    sleep(Duration::from_secs(1)).await;
+    fake.set_reach(Reach::Up);
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(activity(&fake, &guest).await, None, "it has ended, and with it what it was asked");
 }
 
 #[tokio::test(start_paused = true)]
@@ -78,7 +103,7 @@ async fn a_change_goes_on_when_its_caller_gives_up() {
     let (fake, guest) = with(start(Duration::from_secs(5), Outcome::Done));
     assert!(tokio::time::timeout(Duration::from_secs(1), fake.start(&guest)).await.is_err());
     sleep(Duration::from_secs(5)).await;
-    assert_eq!(fake.running(), [guest.id]);
+    assert_eq!(activity(&fake, &guest).await, Some(Activity::Unstarted));
 }
 
 #[tokio::test(start_paused = true)]

@@ -138,8 +138,119 @@ async fn calls_to_a_frozen_libvirtd_end_by_their_deadline_and_give_their_threads
     libvirtd.thaw().unwrap();
     event(&mut events, |event| *event == Event::Disconnected).await;
     event(&mut events, |event| *event == Event::Connected).await;
-    assert_eq!(hypervisor.active().await.unwrap(), Vec::new(), "what came too late was not done");
+    let active = hypervisor.active().await.unwrap();
+    assert!(active.iter().all(|seen| seen.activity == Activity::Unstarted), "what came too late: {active:?}");
     until("every call has ended", async || hypervisor.calls_under_way() == 0).await;
+}
+
+async fn activity(hypervisor: &LibvirtHypervisor, guest: &DomainSpec) -> Option<Activity> {
+    hypervisor.seen(guest.id).await.unwrap().map(|seen| seen.activity)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_that_is_given_up_makes_a_process_at_most_which_can_be_let_go_or_ended() {
+    let libvirtd = LibvirtdProcess::start().unwrap();
+    // Time enough to be asked, and none to be done: QEMU alone takes longer to come up.
+    let hasty = Deadlines { start: Duration::from_millis(60), ..Deadlines::default() };
+    let hypervisor = connect(&libvirtd.uri(), hasty).await;
+    let guest = guest(1, "late");
+    for let_go in [true, false] {
+        until("it was asked in time, and done too late", async || {
+            hypervisor.power_off(guest.id).await.unwrap();
+            let outcome = hypervisor.start(&guest).await;
+            assert!(!matches!(outcome, Err(HypervisorError::Refused(_))), "{outcome:?}");
+            until("the call to end", async || hypervisor.calls_under_way() == 0).await;
+            match activity(&hypervisor, &guest).await {
+                Some(Activity::Unstarted) => true,
+                // It was done in time after all, or not asked.
+                seen => {
+                    assert_eq!(
+                        seen == Some(Activity::Running),
+                        outcome.is_ok(),
+                        "{seen:?} after {outcome:?}"
+                    );
+                    false
+                }
+            }
+        })
+        .await;
+        // QEMU's own word: it has never executed.
+        libvirtd.virsh_says("qemu-monitor-command late --hmp info status", "prelaunch").unwrap();
+        if let_go {
+            hypervisor.resume(guest.id).await.unwrap();
+            assert_eq!(activity(&hypervisor, &guest).await, Some(Activity::Running));
+            libvirtd.virsh_says("dumpxml late", "unstarted").expect_err("the mark is gone");
+            libvirtd.virsh("suspend late").unwrap();
+            assert_eq!(activity(&hypervisor, &guest).await, Some(Activity::Paused), "an operator's pause");
+            hypervisor.resume(guest.id).await.unwrap();
+            assert_eq!(
+                activity(&hypervisor, &guest).await,
+                Some(Activity::Paused),
+                "is the operator's to end"
+            );
+        }
+        hypervisor.power_off(guest.id).await.unwrap();
+        assert_eq!(activity(&hypervisor, &guest).await, None);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whenever_libvirtd_freezes_in_a_start_what_it_shows_as_off_afterwards_never_executes() {
+    let libvirtd = LibvirtdProcess::start().unwrap();
+    let hypervisor = connect(&libvirtd.uri(), impatient()).await;
+    let mut late = 0;
+    for round in 0..6 {
+        let guest = guest(round, &format!("frozen{round}"));
+        let starting = tokio::spawn({
+            let (hypervisor, guest) = (hypervisor.clone(), guest.clone());
+            async move { hypervisor.start(&guest).await }
+        });
+        sleep(Duration::from_millis(u64::from(round) * 15)).await;
+        libvirtd.freeze().unwrap();
+        let outcome = starting.await.unwrap();
+        libvirtd.thaw().unwrap();
+        let (thawed, mut was_off) = (Instant::now(), false);
+        while thawed.elapsed() < SHORT {
+            match hypervisor.seen(guest.id).await {
+                Ok(None) => was_off = outcome.is_err(),
+                Ok(Some(seen)) => {
+                    assert!(!was_off || seen.activity == Activity::Unstarted, "round {round}: {seen:?}");
+                    late += u32::from(was_off);
+                }
+                Err(_) => {}
+            }
+            sleep(Duration::from_millis(5)).await;
+        }
+        until("it is powered off", async || hypervisor.power_off(guest.id).await.is_ok()).await;
+    }
+    println!("it came after it was seen off in {late} looks");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_libvirtd_killed_in_a_start_leaves_nothing_that_executes_unseen() {
+    let libvirtd = LibvirtdProcess::start().unwrap();
+    let hypervisor = connect(&libvirtd.uri(), Deadlines::default()).await;
+    let mut events = hypervisor.events();
+    for round in 0..6 {
+        let guest = guest(round, &format!("killed{round}"));
+        let starting = tokio::spawn({
+            let (hypervisor, guest) = (hypervisor.clone(), guest.clone());
+            async move { hypervisor.start(&guest).await }
+        });
+        sleep(Duration::from_millis(20 + u64::from(round) * 120)).await;
+        libvirtd.kill().unwrap();
+        let outcome = starting.await.unwrap();
+        event(&mut events, |event| *event == Event::Disconnected).await;
+        libvirtd.launch().unwrap();
+        event(&mut events, |event| *event == Event::Connected).await;
+        let seen = activity(&hypervisor, &guest).await;
+        println!("round {round}: {seen:?} after {outcome:?}");
+        match seen {
+            None | Some(Activity::Unstarted) => assert!(outcome.is_err()),
+            Some(activity) => assert_eq!(activity, Activity::Running),
+        }
+        hypervisor.power_off(guest.id).await.unwrap();
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,8 +1,7 @@
-//! libvirt: its built-in test driver where that can do it, and a real libvirtd with real QEMU.
+//! libvirt: a real libvirtd with real QEMU. (Its built-in test driver cannot start a domain paused, which every start does.)
 
 use std::sync::Arc;
 
-use pvc_core::model::VmId;
 use pvc_host::{
     hypervisor::{
         Event, Hypervisor,
@@ -17,33 +16,6 @@ pub(crate) async fn connect(uri: &str, deadlines: Deadlines) -> Arc<LibvirtHyper
     let hypervisor = LibvirtHypervisor::start_with(uri, "libvirt.so.0", deadlines).unwrap();
     event(&mut hypervisor.events(), |event| *event == Event::Connected).await;
     hypervisor
-}
-
-mod test_driver {
-    use super::*;
-
-    fn define(id: VmId, name: &str) -> String {
-        format!(
-            "<domain type='test'><name>{name}</name><uuid>{id}</uuid><memory unit='MiB'>16</memory>
-             <vcpu>1</vcpu><os><type>hvm</type></os></domain>"
-        )
-    }
-
-    async fn bench() -> Bench {
-        let hypervisor = connect("test:///default", Deadlines::default()).await;
-        Bench::new(hypervisor, define, None)
-    }
-
-    // Its guests obey no power button; the rest of the contract is left to a real libvirtd.
-    contract!(
-        bench,
-        a_vm_is_seen_from_its_start_to_its_power_off,
-        already_so_is_success,
-        a_name_that_another_vm_has_is_refused,
-        a_definition_that_is_rubbish_is_refused_with_a_reason,
-        every_subscriber_is_told_of_a_start_and_an_end,
-        many_vms_start_and_end_at_once,
-    );
 }
 
 mod libvirtd {

@@ -2,10 +2,54 @@
 
 use std::time::Duration;
 
+use pvc_core::model::link::LinkChange;
 use pvc_host::links::{Links as _, Netlink};
 use tokio::time::{Instant, sleep};
 
-use crate::namespace::{Beside, alone, ip};
+use crate::{
+    contract::cidr,
+    namespace::{Beside, alone, ip},
+};
+
+#[test]
+fn connections_do_not_come_from_an_address_that_will_go() {
+    alone(async || {
+        ip("link add eth0 type veth peer name peer0");
+        ip("link set eth0 up");
+        ip("link set peer0 up");
+        let links = Netlink::start().unwrap();
+        let set = async |text: &str, lifetime_s| {
+            let change = LinkChange::SetAddress { device: "eth0".into(), cidr: cidr(text), lifetime_s };
+            links.apply(&change).await.unwrap();
+        };
+        let source = || ip("-6 route get fd00::9").split("src ").nth(1).unwrap_or("").to_owned();
+        set("fd00::fe/64", Some(100)).await;
+        assert!(source().starts_with("fd00::fe "), "the only one serves: {}", source());
+        set("fd00::1/64", None).await;
+        let remove = LinkChange::RemoveAddress { device: "eth0".into(), cidr: cidr("fd00::fe/64") };
+        links.apply(&remove).await.unwrap();
+        // Of equals, Linux chooses the latest.
+        set("fd00::fe/64", Some(100)).await;
+        assert!(source().starts_with("fd00::1 "), "{}", source());
+    });
+}
+
+#[test]
+fn an_ipv6_address_answers_from_the_first_moment() {
+    alone(async || {
+        let other = Beside::new();
+        ip(&format!("link add eth0 type veth peer name eth0 netns {}", other.thread_id));
+        ip("link set eth0 up");
+        other.ip("link set eth0 up");
+        let links = Netlink::start().unwrap();
+        let change =
+            LinkChange::SetAddress { device: "eth0".into(), cidr: cidr("fd00::fe/64"), lifetime_s: Some(9) };
+        links.apply(&change).await.unwrap();
+        let seen = ip("-6 address show dev eth0 to fd00::fe");
+        assert!(seen.contains("nodad"), "{seen}");
+        assert!(!seen.contains("tentative"), "{seen}");
+    });
+}
 
 #[test]
 fn neighbours_turn_to_the_new_holder_at_once() {

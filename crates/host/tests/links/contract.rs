@@ -3,7 +3,10 @@
 use std::{sync::Arc, time::Duration};
 
 use futures_util::future::join_all;
-use pvc_core::model::link::{Assigned, Cidr, HostNetwork, LinkChange};
+use pvc_core::{
+    model::link::{Assigned, Cidr, HostNetwork, LinkChange},
+    plan::primary::KERNEL_LATE,
+};
 use pvc_host::links::{Links, LinksError, Netlink, fake::FakeLinks};
 use tokio::time::{Instant, sleep, timeout};
 
@@ -88,6 +91,22 @@ contract! {
             assert!(began.elapsed() > Duration::from_millis(1400), "{text}: the renewal did not count");
             // `plan::primary::lifetime_s` relies on this.
             assert!(renewed.elapsed() < Duration::from_millis(1400), "{text} went {:?} after it should", renewed.elapsed());
+        }
+    }
+
+    async fn a_lifetime_that_ends_soon_after_another_ends_late_but_within_the_plans_margin(links: &dyn Links) {
+        for (one, other) in [("10.1.0.1/24", "10.2.0.1/24"), ("fd01::1/64", "fd02::1/64")] {
+            links.apply(&set("eth0", one, Some(2))).await.unwrap();
+            // Shortly after it has ended the first, the kernel does not look again.
+            sleep(Duration::from_millis(300)).await;
+            links.apply(&set("eth0", other, Some(2))).await.unwrap();
+            let end = Instant::now() + Duration::from_secs(2);
+            while address(links, "eth0", other).await.is_some() {
+                sleep(Duration::from_millis(5)).await;
+            }
+            // The kernel counts 20 ms in the holder's disfavour.
+            let late = Instant::now() + Duration::from_millis(50) - end;
+            assert!(late < KERNEL_LATE, "{other} went {late:?} late");
         }
     }
 

@@ -48,6 +48,23 @@ async fn a_machine_that_stays_on_after_off_was_accepted_is_told_to_be_on() {
 }
 
 #[tokio::test]
+async fn a_bmc_that_takes_two_seconds_for_a_command_is_waited_for() {
+    let simulator = Simulator::start();
+    fs::write(simulator.file("power.slow"), "2.3").unwrap();
+    let power = Ipmitool::default();
+    assert_eq!(power.off(&simulator.bmc()).await, Ok(()));
+    assert_eq!(power.status(&simulator.bmc()).await, Ok(PowerState::Off));
+}
+
+#[tokio::test]
+async fn a_command_that_is_not_answered_in_time_may_have_been_carried_out_and_is_not_refused() {
+    let simulator = Simulator::start();
+    fs::write(simulator.file("power.slow"), "15").unwrap();
+    let error = Ipmitool::default().off(&simulator.bmc()).await.unwrap_err();
+    assert!(matches!(error, PowerError::Unreachable { .. } | PowerError::TimedOut { .. }), "{error:?}");
+}
+
+#[tokio::test]
 async fn the_password_is_on_no_command_line() {
     let silent = UdpSocket::bind("127.0.0.1:0").unwrap();
     let port = silent.local_addr().unwrap().port();

@@ -13,7 +13,7 @@ use std::{
 
 use pvc_host::power::Bmc;
 
-/// `get PARM…` prints `parm:value`, `set PARM VALUE…` sets.
+/// `get PARM…` prints `parm:value`, `set PARM VALUE…` sets, and answers so many seconds later as the file `power.slow` says.
 const CHASSIS: &str = r#"#!/bin/sh
 power=$(dirname "$0")/power
 verb=$1; shift
@@ -21,7 +21,7 @@ while [ $# -gt 0 ]; do
   case $verb-$1 in
     get-power) echo "power:$(cat "$power")";;
     get-*) echo "$1:0";;
-    set-power) shift; [ -e "$power.stuck" ] || echo "$1" > "$power";;
+    set-power) shift; [ -e "$power.stuck" ] || echo "$1" > "$power"; [ -e "$power.slow" ] && sleep "$(cat "$power.slow")";;
     set-*) shift;;
   esac
   shift

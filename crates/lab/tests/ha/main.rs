@@ -1,10 +1,9 @@
-//! High availability on whole clusters of real daemons: migration, flush, fencing and recovery, the primary coordinator.
+//! High availability on whole clusters of real daemons where nothing is broken, or ZooKeeper is away. What else breaks: tests/faults.
 
-mod fence;
 mod flush;
 mod migrate;
 mod primary;
-mod zookeeper;
+mod selffence;
 
 use anyhow::Result;
 use pvc_lab::{Cluster, LabOptions, Timings};

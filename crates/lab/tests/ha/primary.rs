@@ -1,18 +1,19 @@
-//! The primary coordinator: its addresses move at once when wished, by death when it is dead, and never are in two places.
+//! The primary coordinator: its addresses move at once when wished. How they move when it is dead or cut off: tests/faults.
 
-use std::time::{Duration, Instant};
+use std::{net::IpAddr, time::Duration};
 
-use anyhow::{Context, Result};
-use pvc_lab::{Cluster, Node, PATIENCE, Probe, Timings, layout::Net, wait_until};
+use anyhow::Result;
+use pvc_lab::{Cluster, Probe, layout::Net};
 
-use crate::{default_timings, fast_timings, on};
+use crate::{default_timings, on};
 
 const MILLISECOND: Duration = Duration::from_millis(1);
-const SOON: Duration = Duration::from_mins(1);
-const FLOATING: [Net; 2] = [Net::Cluster, Net::Upstream];
+const NETS: [Net; 2] = [Net::Cluster, Net::Upstream];
 
-fn probes(cluster: &Cluster) -> Result<Vec<Probe>> {
-    FLOATING.iter().map(|net| Probe::start(&cluster.lab, net.floating().into(), MILLISECOND)).collect()
+/// Probes of both networks' floating addresses, IPv4 and IPv6, each with its address.
+fn probes(cluster: &Cluster) -> Result<Vec<(IpAddr, Probe)>> {
+    let start = |address| Ok((address, Probe::start(&cluster.lab, address, MILLISECOND)?));
+    NETS.into_iter().flat_map(Net::floating).map(start).collect()
 }
 
 #[test]
@@ -26,87 +27,16 @@ fn a_hand_over_takes_the_floating_addresses_along_almost_without_a_gap() {
             let watching = probes(cluster)?;
             cluster.pvc(&["node", "primary", next])?;
             assert_eq!(cluster.primary()?, next);
-            for (probe, net) in watching.into_iter().zip(FLOATING) {
+            for (address, probe) in watching {
                 let reach = probe.finish()?;
-                let gap = reach.silence;
-                println!("hand-over to {next}: {} was away for {gap:?}", net.floating());
+                println!("hand-over to {next}: {address} was away for {:?}", reach.silence);
                 // The figure is in docs/benchmarks.md; a machine that is busy with other tests is allowed more.
-                assert!(gap < Duration::from_secs(1), "{}: {reach:?}", net.floating());
+                assert!(reach.silence < Duration::from_secs(1), "{address}: {reach:?}");
+            }
+            for net in NETS {
                 assert_eq!(cluster.holders(net), [next]);
             }
         }
-        Ok(())
-    });
-}
-
-#[test]
-fn the_death_of_the_primary_moves_its_addresses_as_soon_as_it_is_proven_dead() {
-    on("ha-primary-dies", 3, fast_timings(), |cluster| {
-        let first = cluster.primary()?;
-        let watching = probes(cluster)?;
-        let died = Instant::now();
-        cluster.node(&first).kill()?;
-        let mut next = Vec::new();
-        wait_until("the next primary", SOON, || {
-            next = cluster.holders(Net::Cluster);
-            next.len() == 1
-        })?;
-        assert_ne!(next[0], first);
-        println!("{} holds the addresses {:?} after the death of {first}", next[0], died.elapsed());
-        cluster.wait_node(&next[0], "coordinator_state", "primary")?;
-        for probe in watching {
-            let gap = probe.finish()?.silence;
-            println!("an address was away for {gap:?}");
-            assert!(gap < Duration::from_secs(15), "{gap:?}");
-        }
-        // It comes back as one of the others.
-        cluster.wait_node(&first, "daemon_state", "run")?;
-        assert_eq!(cluster.primary()?, next[0]);
-        Ok(())
-    });
-}
-
-/// Writes down with the kernel's time what happens to the node's addresses.
-fn log_addresses(node: &Node) -> Result<()> {
-    let program = "exec /sbin/ip -ts monitor address > /root/addresses";
-    node.run(&["/usr/bin/systemd-run", "--quiet", "--unit=addresses", "/bin/sh", "-c", program], SOON)?;
-    node.wait_active("addresses.service", SOON)
-}
-
-/// When the floating address of the cluster network first came (`true`) or last went (`false`), as the kernel's log has it.
-fn logged(node: &Node, came: bool) -> Option<String> {
-    let (log, address) = (node.read_file("/root/addresses").ok()?, format!("{}/", Net::Cluster.floating()));
-    let mut lines = log.lines().filter(|line| line.contains(&address) && line.contains("Deleted") != came);
-    let line = if came { lines.next() } else { lines.next_back() };
-    Some(line?.trim_start_matches('[').split(']').next()?.to_owned())
-}
-
-#[test]
-fn a_primary_that_is_cut_off_from_zookeeper_drops_its_addresses_before_the_next_one_takes_them() {
-    let never_fence = Timings { fence_intervals: 0, ..fast_timings() };
-    on("ha-primary-cut", 3, never_fence, |cluster| {
-        let first = cluster.primary()?;
-        let nodes = cluster.lab.nodes();
-        nodes.iter().try_for_each(log_addresses)?;
-        let cut_off = cluster.node(&first);
-        for other in nodes.iter().filter(|node| node.name() != first) {
-            cluster.lab.drop_frames(&cut_off, Some(other))?;
-        }
-        let mut next = Vec::new();
-        wait_until("the next primary", PATIENCE, || {
-            next = cluster.holders(Net::Cluster);
-            next.len() == 1 && next[0] != first
-        })
-        .with_context(|| format!("held by {next:?}"))?;
-        let went = logged(&cut_off, false).context("the log of the old primary")?;
-        let came = logged(&cluster.node(&next[0]), true).context("the log of the new primary")?;
-        println!("gone from {first}: {went}; there on {}: {came}", next[0]);
-        // Both are the one kernel's time, to the microsecond, in a form that sorts as text.
-        assert!(went < came, "it was in two places: gone {went}, there {came}");
-
-        cluster.lab.undrop()?;
-        cluster.wait_node(&first, "coordinator_state", "secondary")?;
-        assert_eq!(cluster.primary()?, next[0]);
         Ok(())
     });
 }

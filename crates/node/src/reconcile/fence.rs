@@ -25,6 +25,7 @@ use pvc_core::{
         liveness::Liveness,
         placement::Selector,
     },
+    sabotage::{self, Bug},
 };
 use pvc_host::{machine::Machine, power::Power, storage_fence::StorageFence};
 use pvc_process::JoinSet;
@@ -175,6 +176,9 @@ impl Fencer {
         let current = self.mirror.synced();
         let now = Moment(self.origin.elapsed());
         self.liveness.observe(view, current, now);
+        if sabotage::commits(Bug::TrustWallClock) {
+            self.liveness.trust_wall_clocks(view, self.apply.parts.machine.unix_s(), now);
+        }
         let Parts { me, settings, .. } = &self.apply.parts;
         let look_by = self.liveness.look_by(me, view, settings.patience(), now);
         let mut next = look_by.map(|Moment(at)| self.origin + at);
@@ -254,10 +258,7 @@ impl Fencer {
             Ok(effect) => {
                 memory.failures = 0;
                 match effect {
-                    Effect::Taken => {
-                        memory.past = Past::default();
-                        memory.past.taken();
-                    }
+                    Effect::Taken => memory.past.taken(),
                     Effect::Recorded => {}
                     Effect::ShotInVain => memory.past.shot_in_vain(now),
                     Effect::ToldToPowerOn => memory.past.told_to_power_on(),

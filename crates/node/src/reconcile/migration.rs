@@ -65,8 +65,11 @@ impl VmReconciler {
     pub(super) async fn look_at(&self, vm: &Vm, node: &NodeName) {
         let there = match self.inventory.hypervisor().seen_at(&self.peers.of(node), vm.id).await {
             Ok(None) => There::Off,
-            Ok(Some(seen)) if seen.activity == Activity::Held => There::Held,
-            Ok(Some(_)) => There::Active,
+            Ok(Some(seen)) => match seen.activity {
+                Activity::Running | Activity::ShuttingDown | Activity::Crashed => There::Active,
+                // A process that is made ready for a guest is paused, before a migration holds it and after a restart of libvirt.
+                Activity::Held | Activity::Paused | Activity::Unstarted => There::Held,
+            },
             Err(error) => There::Unknown(error.to_string()),
         };
         debug!(vm = %vm.name, "{node} says: {there:?}");

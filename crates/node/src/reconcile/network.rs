@@ -9,7 +9,7 @@ mod tests;
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
-use pvc_config::{Config, Interface, Ipv4Interface};
+use pvc_config::{Config, Interface, IpInterface};
 use pvc_core::{
     model::link::Cidr,
     plan::network::{Next, Wanted, Wish, plan},
@@ -68,7 +68,7 @@ fn wanted(interface: &Interface) -> Wanted {
 }
 
 /// An address of the configuration, as devices have it.
-pub fn cidr(interface: Ipv4Interface) -> Cidr {
+pub fn cidr<A: Into<IpAddr>>(interface: IpInterface<A>) -> Cidr {
     Cidr { address: interface.address.into(), prefix: interface.prefix }
 }
 

@@ -66,9 +66,11 @@ pub fn floating(config: &Config) -> Vec<Floating> {
         return Vec::new();
     };
     let devices = [&wish.upstream.device, &wish.cluster.device, &wish.storage.device];
-    let all = networks.iter().zip(devices).filter_map(|((_, network), device)| {
-        let cidr = super::network::cidr(network.floating_ip?);
-        Some(Floating { device: wish.home(device).to_owned(), cidr })
+    let all = networks.iter().zip(devices).flat_map(|((_, network), device)| {
+        let v4 = network.floating_ip.map(super::network::cidr);
+        let v6 = network.floating_ip6.map(super::network::cidr);
+        let floating = |cidr| Floating { device: wish.home(device).to_owned(), cidr };
+        v4.into_iter().chain(v6).map(floating)
     });
     all.collect()
 }

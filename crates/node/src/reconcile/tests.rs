@@ -305,6 +305,40 @@ async fn a_lost_answer_of_a_start_is_looked_into_and_not_repeated() {
     assert!(w.vm(1).await.claim.value.is_only(&w.nodes[0].name));
 }
 
+/// A VM whose start on `a` was given up and will be done ten seconds later.
+async fn given_up() -> World {
+    let w = World::new().await;
+    let start = Answer { after: Duration::from_secs(70), outcome: Outcome::Done };
+    w.nodes[0].hypervisor.behave(id(1), Behaviour { start, ..Behaviour::default() });
+    w.define(1, xml(1)).await;
+    w.wish(1, VmState::Start).await;
+    w.until("it is being started", 5, async |w| w.nodes[0].hypervisor.counts().start == 1).await;
+    w.nodes[0].hypervisor.behave(id(1), Behaviour::default());
+    w
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_start_that_is_done_after_its_vm_was_moved_executes_nothing_and_is_undone() {
+    let w = given_up().await;
+    w.set(1, vec![VmSet::Node("b".parse().unwrap())]).await;
+    w.until("it runs where it was moved", 65, async |w| w.runs(1, 1)).await;
+    w.until("it is done and undone", 15, async |w| w.nodes[0].hypervisor.counts().power_off == 1).await;
+    assert_eq!(w.nodes[0].hypervisor.running(), []);
+    assert!(w.runs(1, 1) && w.vm(1).await.claim.value.is_only(&w.nodes[1].name));
+    assert_eq!(w.nodes[1].hypervisor.counts().start, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_start_that_is_done_after_its_daemon_was_killed_is_let_go_by_the_next_one() {
+    let mut w = given_up().await;
+    w.nodes[0].kill();
+    w.until("libvirt does the start", 75, async |w| w.nodes[0].hypervisor.running() == [id(1)]).await;
+    assert!(!w.runs(0, 1), "nobody has let it go");
+    w.nodes[0].start();
+    w.until("it runs", 5, async |w| w.runs(0, 1)).await;
+    assert_eq!(w.nodes[0].hypervisor.counts().start, 1);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_lost_answer_of_a_claim_is_looked_into() {
     let w = World::new().await;

@@ -12,6 +12,7 @@ use std::{
 use pvc_core::{
     model::{ClusterView, DomainSpec, Entry, Migration, Moment, NodeName, Vm, VmId, VmState},
     plan::vm::{Answer, Facts, Here, Next, Past, Plan, Step, admits, change, concerns, plan},
+    sabotage::{self, Bug},
 };
 use pvc_host::hypervisor::HypervisorError;
 use pvc_store::{CommitError, Store, mirror::Mirror, schema};
@@ -119,7 +120,7 @@ impl VmReconciler {
             Some(Entry::Bad(_)) | None => false,
         };
         !concerned
-            && !matches!(self.inventory.here(id), Here::Active | Here::Held)
+            && !matches!(self.inventory.here(id), Here::Active | Here::Held | Here::Unstarted)
             && !self.memory().contains_key(&id)
     }
 
@@ -283,6 +284,9 @@ impl VmReconciler {
 
     pub(super) async fn power_off(&self, vm: &Vm, why: &str) -> Result<(), StepError> {
         info!(vm = %vm.name, "powering off: {why}");
+        if sabotage::commits(Bug::ReleaseFirst) {
+            self.commit(&Step::Release, vm).await?;
+        }
         self.inventory.hypervisor().power_off(vm.id).await?;
         self.inventory.read(vm.id).await?;
         info!(vm = %vm.name, "powered off");

@@ -41,12 +41,22 @@ fn take_one(count: &mut u32) -> bool {
 impl MemoryStore {
     /// Cuts the connection: calls wait for it until their deadline, the session lives on.
     pub fn suspend(&self) {
+        self.cut();
         let mut world = lock(&self.world);
-        let Some(client) = world.clients.get_mut(&self.id).filter(|c| c.connected) else { return };
-        client.connected = false;
-        client.watching = false;
-        client.tell_watches(&WatchEvent::Interrupted);
-        client.state.send_replace(Session::Suspended { epoch: client.epoch });
+        let Some(client) = world.clients.get_mut(&self.id) else { return };
+        if client.state.borrow().is_healthy() {
+            client.tell_watches(&WatchEvent::Interrupted);
+            client.state.send_replace(Session::Suspended { epoch: client.epoch });
+        }
+    }
+
+    /// The first half of [`Self::suspend`]: nothing gets through any more, and the client has not noticed yet.
+    pub fn cut(&self) {
+        let mut world = lock(&self.world);
+        if let Some(client) = world.clients.get_mut(&self.id) {
+            client.connected = false;
+            client.watching = false;
+        }
     }
 
     /// Heals the connection; if the session was expired meanwhile, a new one is opened.
@@ -147,7 +157,7 @@ impl MemoryStore {
 }
 
 /// In place of a session number: the servers have ended the session, the client does not know.
-const EXPIRED: u64 = 0;
+pub(super) const EXPIRED: u64 = 0;
 
 #[cfg(test)]
 mod tests {

@@ -51,15 +51,23 @@ impl Default for Tree {
     }
 }
 
-/// What a transaction did, for replicas and watches.
+/// What a transaction did, for replicas, watches and observers.
 #[derive(Debug, Clone)]
 pub(super) struct Applied {
     pub(super) zxid: i64,
     pub(super) created: Vec<String>,
     /// Keys to report to watches, in order.
     pub(super) events: Vec<String>,
-    /// Every key that is different now, with what it is now.
-    changes: Vec<(String, Option<Znode>)>,
+    /// Every key that is different now.
+    pub(super) changes: Vec<Changed>,
+}
+
+/// A key that is different now.
+#[derive(Debug, Clone)]
+pub(super) struct Changed {
+    pub(super) path: String,
+    pub(super) before: Option<Znode>,
+    pub(super) after: Option<Znode>,
 }
 
 impl Tree {
@@ -83,8 +91,11 @@ impl Tree {
             }
         }
         let Work { before, created, events, .. } = work;
-        let changes: Vec<_> =
-            before.into_keys().map(|path| (path.clone(), self.nodes.get(&path).cloned())).collect();
+        let changed = |(path, before): (String, _)| {
+            let after = self.nodes.get(&path).cloned();
+            Changed { path, before, after }
+        };
+        let changes: Vec<Changed> = before.into_iter().map(changed).collect();
         if changes.is_empty() {
             return Ok(Applied { zxid: 0, created, events, changes });
         }
@@ -94,8 +105,8 @@ impl Tree {
 
     /// Repeats what another copy of the tree did.
     pub(super) fn replay(&mut self, applied: &Applied) {
-        for (path, now) in &applied.changes {
-            match now {
+        for Changed { path, after, .. } in &applied.changes {
+            match after {
                 Some(node) => self.nodes.insert(path.clone(), node.clone()),
                 None => self.nodes.remove(path),
             };

@@ -97,6 +97,14 @@ pub fn record(fence: &Fence, job: &FenceJob) -> Transaction {
     txn
 }
 
+/// Records that the fencer shot in vain, and leaves the job to whoever may do better. Conflicts as [`record`] does.
+pub fn record_failure(fence: &Fence, job: &FenceJob) -> Transaction {
+    let mut txn = Transaction::default();
+    txn.delete(fencer_path(&fence.node), None);
+    txn.set(path(&fence.node), json(job), Some(fence.version));
+    txn
+}
+
 /// Part of another transaction: it is done only while the fence's record is as it was seen, and its job is held.
 pub fn expect(fence: &Fence) -> Transaction {
     let mut txn = Transaction::default();

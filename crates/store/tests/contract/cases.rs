@@ -187,6 +187,11 @@ pub(crate) async fn checks_hold_within_the_transaction_that_changes_their_key(be
     assert_eq!(text(&*store, "/b").await, None);
     let present = vec![create("/a", ""), delete("/a", None)];
     assert_eq!(conflict(commit(&*store, present).await).0, 0);
+    // Checks alone, which ask the leader where a read asks any server.
+    commit(&*store, vec![check("/a", Check::Version(3)), check("/a", Check::Exists)]).await.unwrap();
+    let moved = vec![check("/a", Check::Exists), check("/a", Check::Version(2))];
+    assert_eq!(conflict(commit(&*store, moved).await), (1, "/a".to_owned()));
+    assert_eq!(store.get("/a").await.unwrap().unwrap().version, 3);
 }
 
 pub(crate) async fn a_version_moves_by_one_per_write_and_begins_anew_after_deletion(bench: &dyn Bench) {

@@ -1,5 +1,5 @@
 use pvc_core::model::{DaemonState, Entry, FlushProgress, RouterState, Stuck, VmSet};
-use pvc_store::schema::{fence as record, flush, maintenance, node as keys, owner, primary as holder};
+use pvc_store::schema::{fence as record, flush, maintenance, node as keys, primary as holder};
 
 use super::*;
 use crate::{
@@ -22,18 +22,6 @@ fn death(node: &str) -> Death {
 
 fn confirm(node: &str) -> args::Node {
     args::Node::ConfirmDead { death: death(node), listen: std::time::Duration::from_millis(50) }
-}
-
-async fn owned(cluster: &Cluster, node: &str) {
-    let owner = owner::Owner {
-        host: node.into(),
-        boot: "b".into(),
-        pid_namespace: "p".into(),
-        pid: 1,
-        started: 1,
-        instance: "i7".into(),
-    };
-    cluster.connection.store.commit(owner::take(&name(node), &owner, None)).await.unwrap();
 }
 
 async fn has_bmc(cluster: &Cluster, node: &str) {
@@ -149,7 +137,6 @@ async fn a_fence_that_is_asked_for_is_a_record_without_a_fencer() {
     let refused = node(&cluster, args::Node::Fence(death("hv2"))).await.unwrap_err();
     assert_eq!(refused.exit_code(), 3, "{refused}");
     has_bmc(&cluster, "hv2").await;
-    owned(&cluster, "hv2").await;
     assert!(
         node(&cluster, args::Node::Fence(death("hv2"))).await.unwrap().starts_with("hv2 is to be fenced\n")
     );
@@ -177,10 +164,10 @@ async fn without_a_yes_and_somebody_to_ask_nothing_is_done() {
 #[tokio::test]
 async fn a_node_that_is_connected_or_heard_is_not_taken_for_dead() {
     let cluster = Cluster::with(&["hv1", "hv2"]).await;
-    owned(&cluster, "hv2").await;
     let refused = node(&cluster, confirm("hv2")).await.unwrap_err();
     assert!(refused.to_string().contains("connected to the state store"), "{refused}");
 
+    cluster.daemon_ends("hv1").await;
     let listening =
         args::Node::ConfirmDead { death: death("hv1"), listen: std::time::Duration::from_secs(20) };
     let living = async {
@@ -200,6 +187,7 @@ async fn a_node_that_is_connected_or_heard_is_not_taken_for_dead() {
 #[tokio::test]
 async fn a_silent_node_is_taken_for_dead_on_an_operators_word() {
     let cluster = Cluster::with(&["hv1", "hv2"]).await;
+    cluster.daemon_ends("hv2").await;
     let said = node(&cluster, confirm("hv2")).await.unwrap();
     assert!(said.starts_with("hv2 is taken for dead\n"), "{said}");
     let fence = record::read(&*cluster.connection.store, &name("hv2")).await.unwrap().unwrap();
@@ -222,6 +210,7 @@ async fn explain_tells_of_the_fence_the_flush_and_the_vms() {
     let cluster = Cluster::with(&["hv1", "hv2"]).await;
     cluster.define(1, "web1", "hv2").await;
     cluster.change(1, vec![VmSet::Claim("hv2".parse().unwrap())]).await;
+    cluster.daemon_ends("hv2").await;
     node(&cluster, confirm("hv2")).await.unwrap();
     let text = node(&cluster, args::Node::Explain { node: "hv2".into() }).await.unwrap();
     let flat = text.split_whitespace().collect::<Vec<_>>().join(" ");

@@ -101,6 +101,16 @@ impl<'d> Element<'d> {
         self.0.descendants().filter(Node::is_text).filter_map(|n| n.text()).collect()
     }
 
+    /// Where it stands in the text.
+    pub(super) fn range(self) -> std::ops::Range<usize> {
+        self.0.range()
+    }
+
+    /// Where its content begins, if it has any.
+    pub(super) fn first_inside(self) -> Option<usize> {
+        self.0.first_child().map(|child| child.range().start)
+    }
+
     /// An error at this element's line.
     pub(super) fn error(self, what: impl Into<String>, todo: impl Into<String>) -> DomainError {
         let line = self.0.document().text_pos_at(self.0.range().start).row;

@@ -231,6 +231,35 @@ fn two_hundred_and_fifty_six_levels_are_the_last_that_is_read() {
     assert!(DomainSpec::parse(&nested(257)).is_err());
 }
 
+#[test]
+fn the_mark_of_a_start_is_added_to_whatever_metadata_there_is() {
+    let mark = "<unstarted xmlns='urn:pvc:unstarted'/>";
+    for (metadata, marked) in [
+        ("", None),
+        ("<metadata/>", Some(format!("<metadata>{mark}</metadata>"))),
+        ("<metadata></metadata>", Some(format!("<metadata>{mark}</metadata>"))),
+        (
+            "<metadata xmlns:a='urn:a'> <a:x><metadata/></a:x></metadata><metadata>second</metadata>",
+            Some(format!(
+                "<metadata xmlns:a='urn:a'>{mark} <a:x><metadata/></a:x></metadata><metadata>second</metadata>"
+            )),
+        ),
+    ] {
+        let xml = domain(&format!("<memory>1</memory>{metadata}"), "");
+        let spec = DomainSpec::parse(&xml).unwrap();
+        let with_mark = spec.marked_unstarted().unwrap();
+        match marked {
+            Some(marked) => assert_eq!(with_mark, xml.replacen(metadata, &marked, 1)),
+            None => assert_eq!(with_mark.replacen(&format!("<metadata>{mark}</metadata>"), "", 1), xml),
+        }
+        assert_eq!(
+            DomainSpec::parse(&with_mark).unwrap().id,
+            spec.id,
+            "it is as good a definition as before"
+        );
+    }
+}
+
 proptest! {
     #[test]
     fn no_text_makes_the_check_panic(text in any::<String>()) {

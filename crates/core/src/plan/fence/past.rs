@@ -16,14 +16,14 @@ pub struct Past {
 }
 
 impl Past {
-    /// The job was taken by this daemon's present session.
+    /// The job was taken by this daemon's present session: a beginning, but for when it shot last.
     pub fn taken(&mut self) {
-        self.holds = true;
+        *self = Self { holds: true, shot: self.shot, ..Self::default() };
     }
 
-    /// Its power could not be cut.
+    /// Its power could not be cut by this daemon, which has left the job to others.
     pub fn shot_in_vain(&mut self, now: Moment) {
-        self.shot = Some(now);
+        *self = Self { shot: Some(now), ..Self::default() };
     }
 
     /// It was told to power on; that is done once, however it goes.

@@ -56,13 +56,15 @@ fn another_fence(node: &NodeName, f: &Facts<'_>) -> Option<String> {
     Some(format!("{} is being fenced", other.0))
 }
 
-/// A coordinator is shot only if the others that can be there are a majority of all.
+/// A coordinator is shot only if the others that can be there are a majority of all: who just fell silent may have taken its
+/// ZooKeeper with it, while that of the one to be shot still holds the quorum together.
 fn quorum_would_be_lost(node: &NodeName, f: &Facts<'_>) -> Option<String> {
     let coordinators = || f.view.good_nodes().filter(|n| n.mode == DaemonMode::Coordinator);
     if !coordinators().any(|n| n.name == *node) {
         return None;
     }
-    let gone = |n: &Node| matches!(n.daemon_state.value, DaemonState::Dead | DaemonState::Stop);
+    let silent = |n: &Node| n.name != *f.me && f.liveness.silence(&n.name, f.now) >= f.settings.keepalive * 2;
+    let gone = |n: &Node| matches!(n.daemon_state.value, DaemonState::Dead | DaemonState::Stop) || silent(n);
     let left = coordinators().filter(|n| n.name != *node && !gone(n)).count();
     let all = coordinators().count();
     (left * 2 <= all).then(|| format!("{left} of {all} coordinators would be left, which is no quorum"))

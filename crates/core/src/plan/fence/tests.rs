@@ -104,6 +104,12 @@ impl Case {
         self.past.taken();
         self
     }
+
+    /// Nobody holds the job.
+    fn left_to_others(mut self) -> Self {
+        self.fences[0].fencer = None;
+        self
+    }
 }
 
 fn fence(node: &str, step: FenceStep) -> Fence {
@@ -194,7 +200,9 @@ fn if_more_than_half_of_the_others_are_silent_nobody_is_fenced() {
 fn those_who_would_be_suspected_within_the_same_interval_count_already() {
     let c = case(&[("a", 0), ("b", 26), ("x", 30)]);
     assert!(waits(&c.plan("x"), "2 of 2"), "b's last keepalive is of the same interval");
-    assert_eq!(case(&[("a", 0), ("b", 20), ("x", 30)]).next("x"), DECLARE);
+    let mut c = case(&[("a", 0), ("b", 20), ("x", 30)]);
+    c.node("x").mode = DaemonMode::Hypervisor;
+    assert_eq!(c.next("x"), DECLARE);
 }
 
 #[test]
@@ -219,6 +227,23 @@ fn a_fence_never_costs_the_quorum_of_the_coordinators() {
             "a hypervisor is no part of it; 1 of 2 is left ({gone})"
         );
     }
+}
+
+#[test]
+fn a_coordinator_that_missed_two_keepalives_is_not_counted_on() {
+    let mut c = case(&[("a", 0), ("b", 9), ("h", 1), ("x", 30)]);
+    c.node("h").mode = DaemonMode::Hypervisor;
+    assert_eq!(c.next("x"), DECLARE);
+    let mut c = case(&[("a", 0), ("b", 10), ("h", 1), ("x", 30)]);
+    c.node("h").mode = DaemonMode::Hypervisor;
+    assert!(
+        waits(&c.plan("x"), "1 of 3 coordinators would be left"),
+        "b may be dead, and x's ZooKeeper alive"
+    );
+    let mut c = c.with_job(FenceStep::Shooting);
+    assert!(waits(&c.plan("x"), "1 of 3 coordinators would be left"), "{:?}", c.plan("x"));
+    c.node("x").mode = DaemonMode::Hypervisor;
+    assert_eq!(c.next("x"), Next::Do(Step::Shoot));
 }
 
 #[test]
@@ -268,14 +293,32 @@ fn a_new_fencer_shoots_only_what_it_saw_silent_itself() {
 
 #[test]
 fn a_failed_fence_touches_nothing_and_is_repeated() {
-    let mut c = case(&[("a", 0), ("b", 1), ("x", 40)]).with_job(failed());
+    let mut c = case(&[("a", 0), ("b", 1), ("x", 40)]).with_job(failed()).left_to_others();
     c.vms.push(Vm { node: field(name("x")), ..vm(VmState::Start, "x") });
     c.past.shot_in_vain(Moment::secs(995));
     let plan = c.plan("x");
     assert_eq!(plan.next, Next::Wait(Some(Moment::secs(1025))), "{}", plan.why);
     assert!(plan.why.contains("no answer") && plan.why.contains("confirm-dead"), "{}", plan.why);
     c.past.shot_in_vain(Moment::secs(970));
+    assert_eq!(c.next("x"), Next::Do(Step::TakeOver));
+    c.fences[0].fencer = Some(name("a"));
+    c.past.taken();
     assert_eq!(c.next("x"), Next::Do(Step::Shoot));
+}
+
+#[test]
+fn whoever_has_not_shot_in_vain_yet_takes_a_failed_fence_over_and_shoots_at_once() {
+    let mut c = case(&[("a", 0), ("b", 1), ("x", 40)]).with_job(failed()).left_to_others();
+    c.fences[0].job.by = "b".into();
+    c.past = Past::default();
+    assert_eq!(c.next("x"), Next::Do(Step::TakeOver));
+    c.fences[0].fencer = Some(name("a"));
+    c.past.taken();
+    assert_eq!(c.next("x"), Next::Do(Step::Shoot));
+    // In vain, too: now all have tried.
+    c.fences[0].fencer = None;
+    c.past.shot_in_vain(Moment::secs(1000));
+    assert_eq!(c.next("x"), Next::Wait(Some(Moment::secs(1030))));
 }
 
 #[test]
@@ -286,9 +329,11 @@ fn a_failed_fence_is_proven_when_the_node_must_have_reset_itself_if_the_configur
         c.node("x").self_fence_s = Some(60);
         c.settings.failed = Action::Migrate;
         c.past.shot_in_vain(Moment::secs(999));
+        c.past.taken();
         c
     };
     assert_eq!(failed_for(100).next("x"), proof, "60 s, half of it more, and 10 s");
+    assert_eq!(failed_for(100).left_to_others().next("x"), Next::Do(Step::TakeOver));
     assert_eq!(failed_for(99).next("x"), Next::Wait(Some(Moment::secs(1001))));
     let mut no_action = failed_for(400);
     no_action.settings.failed = Action::Nothing;

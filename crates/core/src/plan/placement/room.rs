@@ -11,7 +11,10 @@ use std::{
 };
 
 use super::Selector;
-use crate::model::{ClusterView, DaemonState, DomainState, Entry, FenceStep, NodeName, Vm, VmId, VmState};
+use crate::{
+    model::{ClusterView, DaemonState, DomainState, Entry, FenceStep, NodeName, Vm, VmId, VmState},
+    sabotage::{self, Bug},
+};
 
 /// What a VM takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -130,7 +133,7 @@ impl Room {
     }
 
     fn reserve(&mut self, vm: VmId, size: Size) {
-        if self.vms.insert(vm) {
+        if !sabotage::commits(Bug::IgnoreReservations) && self.vms.insert(vm) {
             self.reserved_mib = self.reserved_mib.saturating_add(size.memory_mib);
             self.vcpus += u64::from(size.vcpus);
         }

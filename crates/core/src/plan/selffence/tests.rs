@@ -104,6 +104,19 @@ proptest! {
 }
 
 #[test]
+fn only_a_device_that_tells_when_it_fires_is_counted_on() {
+    let within = Duration::from_millis(29_500);
+    for (device, promise) in [
+        (Device::After(Duration::from_secs(10)), Some(30)),
+        (Device::After(Duration::from_mins(1)), Some(60)),
+        (Device::Unknown, None),
+        (Device::None, None),
+    ] {
+        assert_eq!(device.promise(within), Promise(promise), "{device:?}");
+    }
+}
+
+#[test]
 fn a_device_that_tells_nothing_is_fed_every_second_until_the_deadline() {
     let guarded =
         |fed| Guarded { deadline: Moment::secs(10), fed: Moment::secs(fed), device: Device::Unknown };

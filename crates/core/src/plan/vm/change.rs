@@ -1,7 +1,10 @@
 //! The transactions of a plan's steps.
 
 use super::{Answer, Step};
-use crate::model::{Claim, NodeName, Vm, VmChange, VmKey, VmSet, VmState};
+use crate::{
+    model::{Claim, NodeName, Vm, VmChange, VmKey, VmSet, VmState},
+    sabotage::{self, Bug},
+};
 
 /// The transaction of a step, or `None` for a step that is not one. It is checked against every field that the step was
 /// decided from, so a newer command of a client is never overwritten.
@@ -28,7 +31,8 @@ pub fn change(step: &Step, vm: &Vm, me: &NodeName) -> Option<VmChange> {
                 Answer::Stays(reason) => return Some(stay(vm, me, reason)),
                 Answer::ReasonVoid => vec![VmSet::FailedReason(String::new())],
             };
-            update(&decided_from, set)
+            let unchecked = sabotage::commits(Bug::AnswerUnchecked);
+            update(if unchecked { &[] } else { &decided_from }, set)
         }
         Step::Start
         | Step::AskGuestToShutDown

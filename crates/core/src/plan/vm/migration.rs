@@ -50,9 +50,9 @@ const ATTEND: Duration = Duration::from_secs(1);
 /// What another node's libvirt says about the VM.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum There {
-    /// It executes there.
+    /// It executes there, or has.
     Active,
-    /// Its process is there, held by a migration.
+    /// Its process is there and does not execute: held by a migration, or being made ready for one.
     Held,
     /// Confirmed: it is not there.
     Off,
@@ -229,7 +229,7 @@ pub(super) fn arriving(facts: &Facts<'_>, from: &NodeName) -> Plan {
         match facts.here {
             Here::Active => format!("it has arrived from {from}, which has to let go of its claim"),
             Here::Held => format!("it is arriving from {from}"),
-            Here::Off | Here::Unknown => format!("it may be migrating here from {from}"),
+            Here::Off | Here::Unstarted | Here::Unknown => format!("it may be migrating here from {from}"),
         },
     )
 }

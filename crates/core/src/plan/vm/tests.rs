@@ -71,7 +71,7 @@ impl Case {
     }
 }
 
-use Here::{Active, Held, Off};
+use Here::{Active, Held, Off, Unstarted};
 use VmState::{Delete, Failed, Migrate, Restart, Shutdown, Start, Stop};
 
 #[test]
@@ -132,6 +132,35 @@ fn the_table_of_a_vms_life_holds() {
 }
 
 #[test]
+fn what_a_start_left_behind_is_let_go_where_it_shall_run_and_claimed_and_ended_everywhere_else() {
+    for (state, node, claim, step) in [
+        (Start, "a", "a", Step::Resume),
+        (Start, "a", "", Step::PowerOff),
+        (Start, "a", "b", Step::PowerOff),
+        (Start, "a", "a b", Step::PowerOff),
+        (Start, "a", "b a", Step::PowerOff),
+        (Start, "b", "a", Step::PowerOff),
+        (Start, "b", "", Step::PowerOff),
+        (Start, "b", "b", Step::PowerOff),
+        (Stop, "a", "a", Step::PowerOff),
+        (Shutdown, "a", "a", Step::PowerOff),
+        (Failed, "a", "a", Step::PowerOff),
+        (Delete, "a", "a", Step::PowerOff),
+        (Migrate, "b", "a", Step::PowerOff),
+    ] {
+        assert_eq!(
+            case(state, node, claim, Unstarted).next(),
+            Next::Do(step),
+            "{state} on {node}, claim {claim:?}"
+        );
+    }
+    let mut restart = case(Restart, "a", "a", Unstarted);
+    assert_eq!(restart.next(), Next::Do(Step::PowerOff), "it was made before the wish");
+    restart.vm.claim.zxid = restart.vm.state.zxid + 1;
+    assert_eq!(restart.next(), Next::Do(Step::Resume));
+}
+
+#[test]
 fn a_vm_is_started_only_under_a_claim_made_for_this_start() {
     let mut c = case(Start, "a", "", Off);
     c.past.claimed(&c.vm);
@@ -158,7 +187,7 @@ fn nothing_is_done_while_the_view_is_old_or_libvirt_is_silent() {
     let past = Past::default();
     for state in VmState::ALL {
         for claim in ["", "a", "b"] {
-            for here in [Active, Off, Here::Unknown] {
+            for here in [Active, Off, Unstarted, Here::Unknown] {
                 let vm = vm(state, "a", claim);
                 let facts = Facts {
                     me: &me,

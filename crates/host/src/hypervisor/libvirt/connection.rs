@@ -3,6 +3,7 @@
 //! Every method blocks, for as long as libvirt likes: deadlines are the caller's business (see `calls`).
 #![allow(unsafe_code, reason = "calls the C interface of libvirt")]
 
+mod execution;
 mod migration;
 
 use std::{
@@ -96,13 +97,18 @@ impl Connection {
         if fault.is_no_domain() { Ok(None) } else { Err(fault) }
     }
 
-    /// Creates a transient domain.
-    pub(super) fn create(&self, xml: &str) -> Result<(), Fault> {
+    /// Creates a transient domain that does not execute.
+    pub(super) fn create(&self, xml: &str) -> Result<Domain<'_>, Fault> {
         let xml = CString::new(xml).map_err(|_| Fault::ours("the definition contains a NUL byte".into()))?;
         // SAFETY: `xml` is C text; the answer is null or ours.
-        let domain =
-            unsafe { self.own((self.libvirt.0.virDomainCreateXML)(self.raw.as_ptr(), xml.as_ptr(), 0)) };
-        domain.map(drop).ok_or_else(|| self.libvirt.fault())
+        let domain = unsafe {
+            self.own((self.libvirt.0.virDomainCreateXML)(
+                self.raw.as_ptr(),
+                xml.as_ptr(),
+                ffi::VIR_DOMAIN_START_PAUSED,
+            ))
+        };
+        domain.ok_or_else(|| self.libvirt.fault())
     }
 
     /// # Safety

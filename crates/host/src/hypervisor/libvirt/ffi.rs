@@ -52,6 +52,7 @@ pub(super) const VIR_ERR_NO_CONNECT: c_int = 5;
 pub(super) const VIR_ERR_INVALID_CONN: c_int = 6;
 pub(super) const VIR_ERR_NO_DOMAIN: c_int = 42;
 pub(super) const VIR_ERR_OPERATION_INVALID: c_int = 55;
+pub(super) const VIR_ERR_NO_DOMAIN_METADATA: c_int = 80;
 pub(super) const VIR_ERR_OPERATION_UNSUPPORTED: c_int = 84;
 /// Errors that arise in the transport on our side, as opposed to answers of the daemon.
 pub(super) const VIR_FROM_RPC: c_int = 7;
@@ -66,8 +67,15 @@ pub(super) const VIR_DOMAIN_SHUTDOWN: c_uchar = 4;
 pub(super) const VIR_DOMAIN_CRASHED: c_uchar = 6;
 pub(super) const VIR_DOMAIN_PMSUSPENDED: c_uchar = 7;
 
-/// A reason of `VIR_DOMAIN_PAUSED`: a migration holds it.
+/// Reasons of `VIR_DOMAIN_PAUSED`: as it was left by a libvirtd that ended, by somebody's wish, by a migration, not started yet.
+pub(super) const VIR_DOMAIN_PAUSED_UNKNOWN: c_int = 0;
+pub(super) const VIR_DOMAIN_PAUSED_USER: c_int = 1;
 pub(super) const VIR_DOMAIN_PAUSED_MIGRATION: c_int = 2;
+pub(super) const VIR_DOMAIN_PAUSED_STARTING_UP: c_int = 11;
+
+pub(super) const VIR_DOMAIN_START_PAUSED: c_uint = 1;
+pub(super) const VIR_DOMAIN_AFFECT_LIVE: c_uint = 1;
+pub(super) const VIR_DOMAIN_METADATA_ELEMENT: c_int = 2;
 
 pub(super) const VIR_MIGRATE_LIVE: c_ulong = 1;
 pub(super) const VIR_MIGRATE_PEER2PEER: c_ulong = 1 << 1;
@@ -181,6 +189,13 @@ functions! {
     /// State and reason, from the daemon's memory.
     fn virDomainGetState(domain: *mut VirDomain, state: *mut c_int, reason: *mut c_int, flags: c_uint) -> c_int;
     fn virDomainResume(domain: *mut VirDomain) -> c_int;
+    /// From the daemon's memory; the text is the caller's to `free`.
+    fn virDomainGetMetadata(domain: *mut VirDomain, kind: c_int, uri: *const c_char, flags: c_uint) -> *mut c_char;
+    /// Null metadata removes it.
+    fn virDomainSetMetadata(
+        domain: *mut VirDomain, kind: c_int, metadata: *const c_char, key: *const c_char, uri: *const c_char,
+        flags: c_uint,
+    ) -> c_int;
     /// With `VIR_MIGRATE_PEER2PEER`: the libvirtd at `control` is talked to by ours, and memory goes to `memory`.
     fn virDomainMigrateToURI2(
         domain: *mut VirDomain, control: *const c_char, memory: *const c_char, definition: *const c_char,

@@ -93,6 +93,11 @@ impl Fault {
         Self { code: -1, domain: -1, message }
     }
 
+    /// The domain has no such metadata.
+    pub(super) fn is_no_metadata(&self) -> bool {
+        self.code == ffi::VIR_ERR_NO_DOMAIN_METADATA
+    }
+
     /// The other side cannot be reached.
     pub(super) fn transport(message: String) -> Self {
         Self { code: ffi::VIR_ERR_NO_CONNECT, domain: ffi::VIR_FROM_RPC, message }

@@ -30,7 +30,7 @@ use self::{
     peers::Peers,
     supervisor::{Shared, Signal},
 };
-use super::{Event, Hypervisor, HypervisorError, Migration, Peer, Seen};
+use super::{Activity, Event, Hypervisor, HypervisorError, Migration, Peer, Seen};
 
 pub use self::ffi::LibraryError;
 
@@ -168,13 +168,15 @@ impl Hypervisor for LibvirtHypervisor {
     }
 
     async fn start(&self, spec: &DomainSpec) -> Result<(), HypervisorError> {
-        let (id, xml) = (spec.id, spec.xml.clone());
+        let id = spec.id;
+        let xml = spec.marked_unstarted().map_err(|error| HypervisorError::Refused(error.to_string()))?;
         let limits = (Lane::Start, self.deadlines.start);
-        let give_up = Instant::now() + self.deadlines.ask;
+        let begun = Instant::now();
+        let patience = Patience { tidying: begun + self.deadlines.ask, start: begun + self.deadlines.start };
         self.change(
             limits,
             || format!("starting VM {id}"),
-            move |connection| start(connection, id, &xml, give_up),
+            move |connection| start(connection, id, &xml, &patience),
         )
         .await
     }
@@ -237,15 +239,36 @@ impl Hypervisor for LibvirtHypervisor {
 /// How long libvirtd gets before it is asked again for a start that its tidying up was in the way of.
 const TIDYING: Duration = Duration::from_millis(20);
 
-fn start(connection: &Connection, id: VmId, xml: &str, give_up: Instant) -> Result<(), Fault> {
-    loop {
+/// Until when what is waited for.
+struct Patience {
+    tidying: Instant,
+    /// When the caller gives up.
+    start: Instant,
+}
+
+fn start(connection: &Connection, id: VmId, xml: &str, patience: &Patience) -> Result<(), Fault> {
+    let domain = loop {
         match connection.create(xml) {
             // A moment's matter, and no reason to call a VM failed that is started again after a crash.
-            Err(fault) if fault.is_being_removed() && Instant::now() < give_up => std::thread::sleep(TIDYING),
+            Err(fault) if fault.is_being_removed() && Instant::now() < patience.tidying => {
+                std::thread::sleep(TIDYING);
+            }
             // libvirt refuses what exists in several ways, and another VM's name in the same words: the fact decides.
             Err(fault) if !fault.is_connection() && is_active(connection, id)? => return Ok(()),
-            result => return result,
+            result => break result?,
         }
+    };
+    // From here on libvirt shows the domain to everybody who asks: what is done to it, however late, finds it or nothing.
+    if Instant::now() >= patience.start {
+        return Err(Fault::ours(format!("VM {id} was given up before it was let go")));
+    }
+    match domain.begin() {
+        Err(fault) if fault.is_connection() => Err(fault),
+        Err(fault) => {
+            domain.destroy()?;
+            Err(fault)
+        }
+        Ok(()) => Ok(()),
     }
 }
 
@@ -303,8 +326,10 @@ fn abort_migration(connection: &Connection, id: VmId) -> Result<(), Fault> {
 }
 
 fn resume(connection: &Connection, id: VmId) -> Result<(), Fault> {
-    match connection.lookup(id)? {
-        Some(domain) if domain.is_held()? => domain.resume(),
+    let Some(domain) = connection.lookup(id)? else { return Ok(()) };
+    match domain.activity()? {
+        Some(Activity::Held) => domain.resume(),
+        Some(Activity::Unstarted) => domain.begin(),
         _ => Ok(()),
     }
 }

@@ -9,6 +9,7 @@ use std::{
 use pvc_core::{
     model::{ClusterView, Fence, FenceJob, FenceStep, Node, NodeName, Proof},
     plan::fence::{Action, End, Step},
+    sabotage::{self, Bug},
 };
 use pvc_host::power::{Bmc, IPMI_PORT, Power};
 use pvc_process::JoinSet;
@@ -89,7 +90,12 @@ impl Apply {
         match (step, seen, fence) {
             (Step::Declare, Some(seen), None) => self.declare(seen, why).await,
             (Step::TakeOver, _, Some(fence)) => self.take_over(fence, why).await,
-            (Step::Shoot, _, Some(fence)) => self.shoot(fence, why).await,
+            (Step::Shoot, _, Some(fence)) => {
+                if sabotage::commits(Bug::BreakLocksFirst) {
+                    self.shut_out(fence, view, why).await?;
+                }
+                self.shoot(fence, why).await
+            }
             (Step::Record(step), Some(seen), Some(fence)) => self.record(fence, seen, step, why).await,
             (Step::PowerOn, _, Some(fence)) => self.power_on(&fence.node).await,
             (Step::ShutOutStorage, _, Some(fence)) => self.shut_out(fence, view, why).await,
@@ -158,7 +164,7 @@ impl Apply {
                     "COULD NOT BE FENCED (attempt {attempts}): {reason}; its VMs stay where they are until it is proven dead"
                 );
                 let job = self.signed(fence, FenceStep::Failed { reason, attempts });
-                self.commit(schema::fence::record(fence, &job)).await?;
+                self.commit(schema::fence::record_failure(fence, &job)).await?;
                 Ok(Effect::ShotInVain)
             }
         }

@@ -1,13 +1,17 @@
 //! Cuts a machine's power and makes sure that it is off.
 //!
 //! Never takes a command that was accepted for a machine that is off, and no answer for either: the status is read until it says
-//! so. The job is looked at afresh immediately before each command, so that a fencer that was frozen shoots nobody who lives.
+//! so. The job is looked at afresh immediately before each command, and a look that took long is none: so a fencer that was frozen
+//! shoots nobody who lives.
 
 use std::time::Duration;
 
-use pvc_core::model::{DaemonState, Entry, Fence, Node, NodeName, Proof};
+use pvc_core::{
+    model::{DaemonState, Entry, Fence, Node, NodeName, Proof},
+    sabotage::{self, Bug},
+};
 use pvc_host::power::{Bmc, Power, PowerError, PowerState};
-use pvc_store::{Store, StoreError, schema};
+use pvc_store::{CommitError, Store, StoreError, schema};
 use tokio::time::{Instant, sleep};
 use tracing::{debug, info};
 
@@ -15,10 +19,14 @@ use tracing::{debug, info};
 const OFF_WITHIN: Duration = Duration::from_secs(20);
 /// How often it is told to.
 const COMMANDS: u32 = 2;
-/// How often its status is asked for before anything is known of the BMC: a packet may be lost.
-const FIRST_QUESTIONS: u32 = 2;
 /// Between two questions.
 const ASK_EVERY: Duration = Duration::from_millis(250);
+
+/// A reset is acknowledged before it happens: for so long the machine may go on.
+const RESET_WITHIN: Duration = Duration::from_secs(10);
+
+/// How long a look may take that a command follows from. What it saw is at most so old.
+const LOOK_WITHIN: Duration = Duration::from_secs(3);
 
 /// One attempt on one node.
 pub(super) struct Shot<'a> {
@@ -52,6 +60,17 @@ impl From<StoreError> for Halt {
     }
 }
 
+impl From<CommitError> for Halt {
+    fn from(error: CommitError) -> Self {
+        match error {
+            CommitError::Conflict { .. } => {
+                Self::NotOurs("it gave a sign of life, or its fence has moved on")
+            }
+            CommitError::Unknown(cause) | CommitError::Failed(cause) => Self::Store(cause),
+        }
+    }
+}
+
 impl From<PowerError> for Halt {
     fn from(error: PowerError) -> Self {
         Self::Alive(error.to_string())
@@ -75,7 +94,11 @@ impl Shot<'_> {
     async fn try_to(&self) -> Result<(Proof, Node), Halt> {
         let node = &self.fence.node;
         let seen = self.still_ours().await?;
-        if self.first_status().await? == PowerState::Off {
+        if sabotage::commits(Bug::ResetAsProof) {
+            self.power.reset(self.bmc).await?;
+            return Ok((Proof::ResetAccepted, seen));
+        }
+        if self.power.status(self.bmc).await? == PowerState::Off {
             info!(%node, "its BMC says that it is off already");
             return Ok((Proof::PowerOff, seen));
         }
@@ -102,20 +125,6 @@ impl Shot<'_> {
         )))
     }
 
-    async fn first_status(&self) -> Result<PowerState, PowerError> {
-        let mut question = 1;
-        loop {
-            match self.power.status(self.bmc).await {
-                Err(PowerError::Unreachable { .. } | PowerError::TimedOut { .. })
-                    if question < FIRST_QUESTIONS =>
-                {
-                    question += 1;
-                }
-                outcome => return outcome,
-            }
-        }
-    }
-
     async fn is_off_in_time(&self) -> bool {
         let deadline = Instant::now() + OFF_WITHIN;
         loop {
@@ -140,12 +149,14 @@ impl Shot<'_> {
         }
         info!(%node, bmc = self.bmc.host, "reset, since its BMC refuses to power off: {refusal}");
         self.power.reset(self.bmc).await?;
+        sleep(RESET_WITHIN).await;
         Ok((Proof::ResetAccepted, seen))
     }
 
     /// The node as it is now, if it is still to be shot by this daemon.
     async fn still_ours(&self) -> Result<Node, Halt> {
         let node = &self.fence.node;
+        let began = Instant::now();
         let now = schema::fence::read(self.store, node).await?;
         let same = matches!(&now, Some(Entry::Good(now))
             if now.version == self.fence.version && now.fencer.as_ref() == Some(self.me));
@@ -158,8 +169,19 @@ impl Shot<'_> {
         let declared = self.fence.job.keepalive_version;
         let spoke = seen.daemon_state.value != DaemonState::Dead
             || declared.is_some() && declared != seen.keepalive_version;
-        if spoke && !self.fence.job.asked {
+        let asked = self.fence.job.asked;
+        if spoke && !asked {
             return Err(Halt::NotOurs("it gave a sign of life"));
+        }
+        // What was read may come from a server that lags behind. A transaction is judged by the leader.
+        let as_seen = if asked {
+            schema::fence::expect(self.fence)
+        } else {
+            schema::fence::expect_dead(self.fence, &seen)
+        };
+        self.store.commit(as_seen).await?;
+        if began.elapsed() > LOOK_WITHIN {
+            return Err(Halt::NotOurs("looking at it took too long"));
         }
         Ok(seen)
     }

@@ -39,7 +39,8 @@ impl Tell {
 
     async fn say(&mut self, node: &NodeName, why: &str, view: &ClusterView) {
         if why.is_empty() {
-            if self.said.remove(node).is_some() {
+            // What is told of a fence under way, by whomever, is true until its end.
+            if self.said.remove(node).is_some() && !view.fences.contains_key(node) {
                 settled(&*self.store, node).await;
             }
             return;
@@ -62,8 +63,9 @@ impl Tell {
 
     /// The fencer speaks, and where there is none the first of the coordinators that work.
     fn speaks(&self, node: &NodeName, view: &ClusterView) -> bool {
-        if let Some(fence) = view.fences.get(node).and_then(|entry| entry.good()) {
-            return fence.fencer.as_ref() == Some(&self.me);
+        let fence = view.fences.get(node).and_then(|entry| entry.good());
+        if let Some(fencer) = fence.and_then(|fence| fence.fencer.as_ref()) {
+            return *fencer == self.me;
         }
         let mut coordinators =
             view.good_nodes().filter(|n| n.mode == DaemonMode::Coordinator && placement::works(n));

@@ -3,7 +3,7 @@
 mod world;
 
 use pvc_core::model::{DomainState, FenceJob, FenceStep, Proof, VmSet};
-use pvc_host::power::fake::{Call, Off, Reach};
+use pvc_host::power::fake::{Call, Off, Reach, Reset};
 use pvc_store::schema;
 use tokio::time::sleep;
 
@@ -78,6 +78,39 @@ async fn a_node_that_wakes_up_before_the_shot_is_not_shot() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_node_that_wakes_up_unseen_by_the_fencers_lagging_server_is_not_shot() {
+    let w = world(SETTINGS).await;
+    w.power.set_reach("x-lom", Reach::Slow(Duration::from_secs(3)));
+    w.machine("x").hang();
+    w.until("its status is asked for", 40, async |w| !w.power.calls("x-lom").is_empty()).await;
+    let fencer = w.fence("x").await.unwrap().fencer.unwrap();
+    w.machine(fencer.as_str()).store.fall_behind();
+    w.machine("x").wake();
+    sleep(Duration::from_secs(20)).await;
+    assert!(!w.power.calls("x-lom").contains(&Call::Off), "{:?}", w.power.calls("x-lom"));
+    w.machine(fencer.as_str()).store.catch_up();
+    is_over(&w).await;
+    assert_eq!((w.runs_on(1), w.starts(1)), (vec![name("x")], 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fencer_whose_look_at_the_node_took_long_shoots_on_a_fresh_one_only() {
+    let w = world(SETTINGS).await;
+    w.power.set_reach("x-lom", Reach::Slow(Duration::from_secs(1)));
+    w.machine("x").hang();
+    w.until("its status is asked for", 40, async |w| !w.power.calls("x-lom").is_empty()).await;
+    for fencer in ["a", "b"] {
+        w.machine(fencer).store.delay(Duration::from_secs(4));
+    }
+    sleep(Duration::from_mins(2)).await;
+    assert!(!w.power.calls("x-lom").contains(&Call::Off), "what it saw may be over");
+    for fencer in ["a", "b"] {
+        w.machine(fencer).store.delay(Duration::ZERO);
+    }
+    recovered(&w, 60).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_failed_fence_touches_nothing_and_is_repeated_until_an_operator_confirms_the_death() {
     let w = world(SETTINGS).await;
     w.power.set_reach("x-lom", Reach::Silent);
@@ -86,7 +119,8 @@ async fn a_failed_fence_touches_nothing_and_is_repeated_until_an_operator_confir
     assert!(!elsewhere(&w), "nothing is touched");
     let fence = w.fence("x").await.unwrap();
     let FenceStep::Failed { attempts, reason } = &fence.job.step else { panic!("{fence:?}") };
-    assert!((14..=20).contains(attempts) && reason.contains("no reply"), "{attempts} {reason}");
+    // By each of the two coordinators that are left.
+    assert!((28..=40).contains(attempts) && reason.contains("no reply"), "{attempts} {reason}");
     let explained = schema::node::read_explanation(&*w.eye, &name("x")).await.unwrap().unwrap().unwrap();
     assert!(explained.because.contains("confirm-dead"), "{explained:?}");
 
@@ -146,8 +180,30 @@ async fn a_bmc_that_cannot_power_off_resets() {
     let w = world(SETTINGS).await;
     w.power.set_off("x-lom", Off::Refused);
     w.machine("x").hang();
-    recovered(&w, 40).await;
+    recovered(&w, 50).await;
     assert!(w.power.calls("x-lom").contains(&Call::Reset));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reset_that_was_accepted_is_given_the_time_to_happen() {
+    let w = world(SETTINGS).await;
+    w.power.set_off("x-lom", Off::Refused);
+    w.power.set_reset("x-lom", Reset::TakesAWhile(Duration::from_secs(8)));
+    w.machine("x").hang();
+    // Looking at the machine makes the fake notice the time.
+    w.until("its VMs run elsewhere", 60, async |w| w.power.is_on("x-lom") && elsewhere(w)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_speaks_after_an_accepted_reset_was_not_reset() {
+    let w = world(SETTINGS).await;
+    w.power.set_off("x-lom", Off::Refused);
+    w.power.set_reset("x-lom", Reset::Ignored);
+    w.machine("x").hang();
+    w.until("it is told to reset", 60, async |w| w.power.calls("x-lom").contains(&Call::Reset)).await;
+    w.machine("x").wake();
+    w.until("the fence is over", 20, async |w| w.fence("x").await.is_none()).await;
+    assert_eq!((w.runs_on(1), w.starts(1)), (vec![name("x")], 1));
 }
 
 #[tokio::test(start_paused = true)]

@@ -11,6 +11,7 @@ use pvc_core::{
         link::{Assigned, Cidr, HostNetwork, LinkChange},
     },
     plan::primary::{Held, keep_until, lifetime_s},
+    sabotage::{self, Bug},
 };
 use pvc_host::links::{ANNOUNCE_AFTER, Links};
 use pvc_process::JoinSet;
@@ -26,6 +27,9 @@ const TRY_AGAIN: Duration = Duration::from_millis(100);
 
 /// How long an address that cannot be added is not tried again: the others, and the services, do not wait for it.
 const TRY_LATER: Duration = Duration::from_secs(5);
+
+/// By [`Bug::KeepAddresses`] only.
+const A_DAY: Duration = Duration::from_hours(24);
 
 /// An address that the primary has, and where.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -97,11 +101,16 @@ impl Addresses {
 
     /// When the addresses must go unless the store answers; `None`: it never has since the start.
     pub(super) fn keep_until(&self) -> Option<Moment> {
-        Some(keep_until(self.last_answer()?, self.store.session_timeout()))
+        Some(keep_until(self.last_answer()?, self.session_timeout()))
     }
 
     fn lifetime_s(&self) -> Option<u32> {
-        lifetime_s(self.last_answer()?, self.store.session_timeout(), self.now())
+        lifetime_s(self.last_answer()?, self.session_timeout(), self.now())
+    }
+
+    /// How long after the store's last answer nobody else can have been given the key.
+    fn session_timeout(&self) -> Duration {
+        if sabotage::commits(Bug::KeepAddresses) { A_DAY } else { self.store.session_timeout() }
     }
 
     fn last_answer(&self) -> Option<Moment> {

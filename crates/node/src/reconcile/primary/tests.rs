@@ -26,7 +26,8 @@ const STEP: Duration = Duration::from_millis(5);
 const API: &str = "pvc-api.service";
 
 fn cidr(address: &str) -> Cidr {
-    Cidr { address: address.parse().unwrap(), prefix: 24 }
+    let address: IpAddr = address.parse().unwrap();
+    Cidr { address, prefix: if address.is_ipv4() { 24 } else { 64 } }
 }
 
 fn cluster_ip() -> IpAddr {
@@ -50,6 +51,7 @@ struct World {
 fn floating_ips() -> Vec<Floating> {
     vec![
         Floating { device: "brcluster".into(), cidr: cidr("10.255.0.254") },
+        Floating { device: "brcluster".into(), cidr: cidr("fd00:255::fe") },
         Floating { device: "ens3".into(), cidr: cidr("1.1.1.10") },
     ]
 }
@@ -196,19 +198,29 @@ async fn the_first_coordinator_becomes_primary_and_the_wish_says_so() {
     let world = World::running(3).await;
     let announced = world.machines[0].links.announced();
     let first = announced[0].0;
-    let times: Vec<u128> = announced
-        .iter()
-        .filter(|(_, _, a)| *a == cluster_ip())
-        .map(|(at, ..)| (*at - first).as_millis())
-        .collect();
+    for floating in floating_ips() {
+        let its = announced.iter().filter(|(_, _, address)| *address == floating.cidr.address);
+        let times: Vec<u128> = its.map(|(at, ..)| (*at - first).as_millis()).collect();
+        assert!(times.starts_with(&[0, 100, 1000]), "{floating:?}: {times:?}");
+    }
     world.pass(Duration::from_secs(5)).await;
-    assert!(times.starts_with(&[0, 100, 1000]), "{times:?}");
     for n in [1, 2] {
         assert_eq!(world.router_state(n), "secondary");
         assert!(world.machines[n].links.announced().is_empty());
         assert_eq!(world.machines[n].services.unit(API), UnitState::Inactive);
     }
     assert_eq!(world.get("/pvc/explain/primary"), None, "nothing to explain");
+}
+
+#[test]
+fn each_networks_floating_addresses_are_where_its_addresses_are() {
+    let sample = include_str!("../../../../../packaging/pvcd.yaml");
+    let with_ipv6 = sample.replace("#network6", "network6").replace("#floating_ip6", "floating_ip6");
+    let report = pvc_config::check(&with_ipv6, "pvcd.yaml");
+    let floating = floating(&report.config.expect("the sample is valid"));
+    let text: Vec<String> = floating.iter().map(|f| format!("{} {}", f.device, f.cidr)).collect();
+    let all = ["1.1.1.10/24", "2001:db8::10/64", "10.255.0.254/24", "10.254.0.254/24"];
+    assert_eq!(text, all.map(|cidr| format!("brcluster {cidr}")), "one device carries all three networks");
 }
 
 #[tokio::test(start_paused = true)]

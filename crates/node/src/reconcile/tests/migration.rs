@@ -1,7 +1,10 @@
 //! Live migrations of two nodes' reconcilers, with every failure that the fakes can play.
 
 use pvc_core::model::{DaemonState, DomainState};
-use pvc_host::hypervisor::fake::{Journey, Switch};
+use pvc_host::hypervisor::{
+    Activity, Hypervisor, Seen,
+    fake::{Journey, Switch},
+};
 
 use super::*;
 
@@ -159,6 +162,29 @@ async fn a_libvirt_that_ends_during_a_migration_costs_no_guest_and_the_wish_is_d
             assert_eq!(a.ask_to_shut_down, 0);
         }
     }
+}
+
+/// libvirt says of a process that is being made ready for a guest that it is paused, and not by a migration; and so does one that
+/// was restarted and has not found out yet what it has.
+#[tokio::test(start_paused = true)]
+async fn what_is_paused_at_the_target_does_not_execute_and_ends_nothing_at_the_source() {
+    let mut w = World::new().await;
+    w.running(1).await;
+    // A daemon that was killed while it migrated; the migration has failed since.
+    w.nodes[0].kill();
+    let arriving = w.nodes[0].hypervisor.seen(id(1)).await.unwrap().unwrap();
+    w.nodes[1].hypervisor.put(Seen { activity: Activity::Paused, ..arriving });
+    w.migrate(1, "b").await;
+    w.set(1, vec![VmSet::Claim("a b".parse().unwrap())]).await;
+    w.nodes[0].start();
+    sleep(20 * SECOND).await;
+    assert!(w.runs(0, 1), "the guest was ended for what does not execute");
+    assert_eq!(w.nodes[0].hypervisor.counts().power_off, 0);
+    // Its libvirt ends it, and the migration is done after all.
+    w.nodes[1].hypervisor.vanish(id(1));
+    w.until_at_home(1, 60).await;
+    let (a, b) = (w.nodes[0].hypervisor.counts(), w.nodes[1].hypervisor.counts());
+    assert_eq!((a.start + b.start, a.power_off), (1, 0), "the guest went on");
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,6 +1,6 @@
 use pvc_core::{
     command::RefusalKind,
-    model::{Claim, VmSet},
+    model::{Claim, NodeReport, VmSet},
     plan::placement::Selector,
 };
 use pvc_store::Store;
@@ -89,6 +89,21 @@ async fn a_migration_that_nobody_takes_up_goes_on_when_the_waiting_ends() {
     assert!(failure.to_string().contains("waiting for hv1"), "{failure}");
     assert!(failure.to_string().contains("It goes on"), "{failure}");
     assert_eq!((failure.exit_code(), keys(&cluster).await[0].as_str()), (1, "migrate"));
+}
+
+#[tokio::test]
+async fn a_target_is_there_if_its_daemon_has_a_session_whatever_its_clock_says() {
+    let cluster = cluster().await;
+    let hour_ago = crate::read::now_unix_s() - 3600;
+    let late = NodeReport { mem_total_mib: 1000, keepalive_unix_s: hour_ago, ..NodeReport::default() };
+    let store = &cluster.connection.store;
+    store.commit(pvc_store::schema::node::report(&name("hv2"), &late, None)).await.unwrap();
+    run(&cluster, Kind::Migrate, &args(Some("hv2"), None)).await.unwrap();
+
+    let cluster = self::cluster().await;
+    cluster.daemon_ends("hv2").await;
+    let refused = run(&cluster, Kind::Migrate, &args(Some("hv2"), None)).await.unwrap_err().to_string();
+    assert!(refused.contains("hv2 is silent"), "{refused}");
 }
 
 #[tokio::test]

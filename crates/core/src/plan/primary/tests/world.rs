@@ -9,7 +9,7 @@ type Tick = u64;
 
 const SESSION: Tick = 100;
 /// How late the kernel may remove an address.
-const KERNEL_LATE: Tick = 3;
+const KERNEL_LATE: Tick = 12;
 /// After so long without answers a client notices.
 const NOTICE: Tick = 40;
 const HEARTBEAT: Tick = 10;

@@ -15,6 +15,10 @@ struct World {
     vm: Vm,
     zxid: i64,
     lives: BTreeMap<NodeName, Here>,
+    /// Whose libvirt is so slow that starts are given up.
+    slow: BTreeSet<NodeName>,
+    /// Whose libvirt has yet to do a start that was given up.
+    late: BTreeSet<NodeName>,
     migration: Option<Journey>,
     dead: BTreeSet<NodeName>,
     cut: bool,
@@ -66,6 +70,10 @@ enum Event {
     Cut(bool),
     /// The guest begins to change its memory faster than it can be sent.
     Hurry,
+    /// Starts there are given up from now on, or no longer.
+    Slow(usize, bool),
+    /// libvirt does what it was asked long ago.
+    Late(usize),
     Pass(u16),
 }
 
@@ -90,6 +98,8 @@ fn event() -> impl Strategy<Value = Event> {
         2 => n().prop_map(Event::Fence),
         1 => any::<bool>().prop_map(Event::Cut),
         1 => Just(Event::Hurry),
+        2 => (n(), any::<bool>()).prop_map(|(n, slow)| Event::Slow(n, slow)),
+        2 => n().prop_map(Event::Late),
         1 => (0u16..40).prop_map(Event::Pass),
     ]
 }
@@ -132,6 +142,8 @@ impl World {
                 .iter()
                 .map(|n| (n.clone(), if runs && n.as_str() == "a" { Active } else { Off }))
                 .collect(),
+            slow: BTreeSet::new(),
+            late: BTreeSet::new(),
             migration: None,
             dead: BTreeSet::new(),
             cut: false,
@@ -220,7 +232,11 @@ impl World {
         match &step {
             Step::Start => {
                 self.past.get_mut(me).unwrap().start_attempted(&vm, now);
-                self.lives.insert(me.clone(), Active);
+                if self.slow.contains(me) {
+                    self.late.insert(me.clone());
+                } else {
+                    self.lives.insert(me.clone(), Active);
+                }
             }
             Step::PowerOff => self.end(me),
             Step::AskGuestToShutDown => self.past.get_mut(me).unwrap().asked_to_shut_down(&vm, now),
@@ -228,7 +244,7 @@ impl World {
                 let there = match self.lives[to] {
                     _ if self.cut || self.dead.contains(to) => There::Unknown("no route".into()),
                     Active => There::Active,
-                    Held => There::Held,
+                    Held | Unstarted => There::Held,
                     _ => There::Off,
                 };
                 self.past.get_mut(me).unwrap().looked(&vm, to, there, now);
@@ -280,7 +296,7 @@ impl World {
     }
 
     fn resume(&mut self, me: &NodeName) {
-        if self.lives[me] == Held && self.migration_seen_by(me).is_none() {
+        if self.lives[me] == Unstarted || self.lives[me] == Held && self.migration_seen_by(me).is_none() {
             self.lives.insert(me.clone(), Active);
         }
     }
@@ -374,17 +390,28 @@ impl World {
             Event::Vanish(n) => self.end(&node(n)),
             Event::Advance => self.advance(),
             Event::Fail => self.fail(),
-            Event::Restart(n, arrives) => match &self.migration {
-                Some(journey) if journey.from == node(n) => self.lose_source(arrives),
-                Some(journey) if journey.to == node(n) => self.fail(),
-                _ => {}
-            },
+            Event::Restart(n, arrives) => {
+                self.late.remove(&node(n));
+                match &self.migration {
+                    Some(journey) if journey.from == node(n) => self.lose_source(arrives),
+                    Some(journey) if journey.to == node(n) => self.fail(),
+                    _ => {}
+                }
+            }
+            Event::Slow(n, true) => drop(self.slow.insert(node(n))),
+            Event::Slow(n, false) => drop(self.slow.remove(&node(n))),
+            Event::Late(n) => {
+                if self.late.remove(&node(n)) && self.lives[&node(n)] == Off {
+                    self.lives.insert(node(n), Unstarted);
+                }
+            }
             Event::Die(n, arrives) => {
                 let n = node(n);
                 if self.migration.as_ref().is_some_and(|j| j.from == n) {
                     self.lose_source(arrives);
                 }
                 self.end(&n);
+                self.late.remove(&n);
                 self.past.insert(n.clone(), Past::default());
                 self.dead.insert(n);
             }
@@ -475,6 +502,7 @@ proptest! {
             world.happen(event);
         }
         (0..NODES.len()).for_each(|n| world.happen(Event::Fence(n)));
+        (0..NODES.len()).for_each(|n| world.happen(Event::Slow(n, false)));
         world.happen(Event::Cut(false));
         world.happen(Event::Wish(state, target));
         for round in 0..500 {
@@ -487,6 +515,9 @@ proptest! {
             }
             if round % 4 == 0 {
                 world.happen(Event::Pass(1));
+            }
+            if round == 50 {
+                (0..NODES.len()).for_each(|n| world.happen(Event::Late(n)));
             }
             prop_assert!(world.executing().len() <= 1);
         }

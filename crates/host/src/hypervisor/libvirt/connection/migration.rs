@@ -49,7 +49,7 @@ impl Domain<'_> {
         let (job, statistics) = match self.statistics(0) {
             Ok(answer) => answer,
             // Only the source of a migration has figures, and this is how libvirt says so.
-            Err(fault) if fault.is_out_of_place() && self.is_held()? => {
+            Err(fault) if fault.is_out_of_place() && self.activity()? == Some(Activity::Held) => {
                 return Ok(Some(Migration::Arriving));
             }
             Err(fault) => return Err(fault),
@@ -79,32 +79,6 @@ impl Domain<'_> {
         let libvirt = self.connection.libvirt;
         // SAFETY: alive until dropped.
         libvirt.check(unsafe { (libvirt.0.virDomainAbortJob)(self.raw.as_ptr()) }).map(drop)
-    }
-
-    /// Lets it execute.
-    pub(in super::super) fn resume(&self) -> Result<(), Fault> {
-        let libvirt = self.connection.libvirt;
-        // SAFETY: alive until dropped.
-        libvirt.check(unsafe { (libvirt.0.virDomainResume)(self.raw.as_ptr()) }).map(drop)
-    }
-
-    /// Whether a migration holds it.
-    pub(in super::super) fn is_held(&self) -> Result<bool, Fault> {
-        Ok(self.seen()?.is_some_and(|seen| seen.activity == Activity::Held))
-    }
-
-    /// Why a paused domain is paused: by a migration, or otherwise.
-    pub(super) fn pause(&self) -> Result<Activity, Fault> {
-        let (libvirt, mut state, mut reason): (_, c_int, c_int) = (self.connection.libvirt, 0, 0);
-        // SAFETY: alive until dropped; libvirt fills both numbers.
-        libvirt.check(unsafe {
-            (libvirt.0.virDomainGetState)(self.raw.as_ptr(), &raw mut state, &raw mut reason, 0)
-        })?;
-        Ok(match u8::try_from(state) {
-            Ok(ffi::VIR_DOMAIN_PAUSED) if reason == ffi::VIR_DOMAIN_PAUSED_MIGRATION => Activity::Held,
-            Ok(state) => super::activity(state),
-            Err(_) => Activity::Paused,
-        })
     }
 
     fn statistics(&self, flags: std::ffi::c_uint) -> Result<(c_int, Statistics), Fault> {

@@ -1,0 +1,139 @@
+//! Deliberate bugs, by which the simulator shows that its checkers would catch real ones.
+//!
+//! Each is asked for at the one place where its rule is carried out. Without the feature `sabotage`, which nothing but the simulator
+//! turns on, the answer is a constant `false`, and the compiler removes the question. Never part of what is shipped: the daemon
+//! refuses to start where bugs are [`POSSIBLE`].
+
+use std::{fmt, str::FromStr};
+
+use crate::model::NameError;
+
+/// Whether this was built with bugs that can be committed.
+pub const POSSIBLE: bool = cfg!(feature = "sabotage");
+
+/// A rule of docs/protocols.md that can be broken on purpose.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Bug {
+    /// A VM is started without its claim (section 2, rule 1).
+    StartWithoutClaim,
+    /// Silence is told by comparing wall clocks (section 1).
+    TrustWallClock,
+    /// What was measured before a gap in the observer's session still counts after it (section 1).
+    CountGapAsSilence,
+    /// A node is reset instead of powered off, and the BMC's acceptance is taken for its death (section 6.4).
+    ResetAsProof,
+    /// A node is shut out of the storage and its locks broken before it is proven dead (section 6.6).
+    BreakLocksFirst,
+    /// A fence whose fencer died is nobody's business (section 6.3).
+    ForgetDeadFencer,
+    /// An answer is written whatever has been wished meanwhile (section 9, invariant 4).
+    AnswerUnchecked,
+    /// The floating addresses outlive the session (section 8).
+    KeepAddresses,
+    /// Only memory that is in use counts as taken (section 5).
+    IgnoreReservations,
+    /// The claim is given up before libvirt has confirmed that the VM is off (section 2, rule 2).
+    ReleaseFirst,
+}
+
+impl Bug {
+    /// All of them, in the order of the list in the simulator's documentation.
+    pub const ALL: [Self; 10] = [
+        Self::StartWithoutClaim,
+        Self::TrustWallClock,
+        Self::CountGapAsSilence,
+        Self::ResetAsProof,
+        Self::BreakLocksFirst,
+        Self::ForgetDeadFencer,
+        Self::AnswerUnchecked,
+        Self::KeepAddresses,
+        Self::IgnoreReservations,
+        Self::ReleaseFirst,
+    ];
+
+    /// Its name on a command line.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::StartWithoutClaim => "start-without-claim",
+            Self::TrustWallClock => "trust-wall-clock",
+            Self::CountGapAsSilence => "count-gap-as-silence",
+            Self::ResetAsProof => "reset-as-proof",
+            Self::BreakLocksFirst => "break-locks-first",
+            Self::ForgetDeadFencer => "forget-dead-fencer",
+            Self::AnswerUnchecked => "answer-unchecked",
+            Self::KeepAddresses => "keep-addresses",
+            Self::IgnoreReservations => "ignore-reservations",
+            Self::ReleaseFirst => "release-first",
+        }
+    }
+}
+
+impl fmt::Display for Bug {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+impl FromStr for Bug {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        Self::ALL.into_iter().find(|bug| bug.as_str() == text).ok_or_else(|| NameError {
+            what: "deliberate bug",
+            found: text.to_owned(),
+            allowed: "one of those that `cargo xtask sim --help` lists",
+        })
+    }
+}
+
+#[cfg(feature = "sabotage")]
+thread_local! {
+    static COMMITTED: std::cell::Cell<Option<Bug>> = const { std::cell::Cell::new(None) };
+}
+
+/// Whether this thread's daemons commit that bug.
+#[cfg(feature = "sabotage")]
+pub fn commits(bug: Bug) -> bool {
+    COMMITTED.get() == Some(bug)
+}
+
+/// Whether this build's daemons commit that bug: never.
+#[cfg(not(feature = "sabotage"))]
+pub const fn commits(_: Bug) -> bool {
+    false
+}
+
+/// From now on the daemons of this thread commit that bug; `None`: none.
+#[cfg(feature = "sabotage")]
+pub fn commit(bug: Option<Bug>) {
+    COMMITTED.set(bug);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bugs_are_read_as_they_are_written() {
+        for bug in Bug::ALL {
+            assert_eq!(bug.to_string().parse(), Ok(bug));
+        }
+        assert!("none".parse::<Bug>().is_err());
+    }
+
+    #[cfg(not(feature = "sabotage"))]
+    #[test]
+    fn a_build_without_the_feature_commits_none() {
+        assert!(Bug::ALL.into_iter().all(|bug| !commits(bug)));
+    }
+
+    #[cfg(feature = "sabotage")]
+    #[test]
+    fn one_bug_is_committed_at_a_time_and_only_by_this_thread() {
+        commit(Some(Bug::KeepAddresses));
+        assert!(commits(Bug::KeepAddresses) && !commits(Bug::ReleaseFirst));
+        assert!(!std::thread::spawn(|| commits(Bug::KeepAddresses)).join().unwrap());
+        commit(None);
+        assert!(Bug::ALL.into_iter().all(|bug| !commits(bug)));
+    }
+}

@@ -1,0 +1,101 @@
+//! Whether a domain executes, and letting it.
+//!
+//! A start makes the process without letting it execute, and lets it execute in a second call. So a request that libvirtd executes long
+//! after it was given up (frozen, overloaded) makes a process at most. Until the second call the domain bears a mark in its
+//! metadata, since libvirt says "paused by somebody's wish" of it as well as of a guest that an operator has paused.
+
+use std::{
+    ffi::{CString, c_int},
+    ptr,
+};
+
+use pvc_core::model::UNSTARTED;
+
+use super::{
+    super::{super::Activity, ffi, library::Fault},
+    Domain,
+};
+
+impl Domain<'_> {
+    /// Lets it execute for the first time.
+    pub(in super::super) fn begin(&self) -> Result<(), Fault> {
+        self.resume()?;
+        // It executes, whatever becomes of the mark: one that stays matters only if an operator pauses the guest later.
+        let _ = self.remove_mark();
+        Ok(())
+    }
+
+    /// Lets it execute.
+    pub(in super::super) fn resume(&self) -> Result<(), Fault> {
+        let libvirt = self.connection.libvirt;
+        // SAFETY: alive until dropped.
+        libvirt.check(unsafe { (libvirt.0.virDomainResume)(self.raw.as_ptr()) }).map(drop)
+    }
+
+    /// What it is doing, or `None` if it is not active.
+    pub(in super::super) fn activity(&self) -> Result<Option<Activity>, Fault> {
+        Ok(self.seen()?.map(|seen| seen.activity))
+    }
+
+    /// Why a paused domain is paused.
+    pub(super) fn pause(&self) -> Result<Activity, Fault> {
+        let (libvirt, mut state, mut reason): (_, c_int, c_int) = (self.connection.libvirt, 0, 0);
+        // SAFETY: alive until dropped; libvirt fills both numbers.
+        libvirt.check(unsafe {
+            (libvirt.0.virDomainGetState)(self.raw.as_ptr(), &raw mut state, &raw mut reason, 0)
+        })?;
+        Ok(match (u8::try_from(state), reason) {
+            (Ok(ffi::VIR_DOMAIN_PAUSED), ffi::VIR_DOMAIN_PAUSED_MIGRATION) => Activity::Held,
+            (
+                Ok(ffi::VIR_DOMAIN_PAUSED),
+                ffi::VIR_DOMAIN_PAUSED_UNKNOWN
+                | ffi::VIR_DOMAIN_PAUSED_USER
+                | ffi::VIR_DOMAIN_PAUSED_STARTING_UP,
+            ) if self.is_marked()? => Activity::Unstarted,
+            (Ok(state), _) => super::activity(state),
+            (Err(_), _) => Activity::Paused,
+        })
+    }
+
+    fn is_marked(&self) -> Result<bool, Fault> {
+        let libvirt = self.connection.libvirt;
+        let uri = mark()?;
+        // SAFETY: alive until dropped; the URI is C text; the answer is null or ours to free.
+        let text = unsafe {
+            (libvirt.0.virDomainGetMetadata)(
+                self.raw.as_ptr(),
+                ffi::VIR_DOMAIN_METADATA_ELEMENT,
+                uri.as_ptr(),
+                ffi::VIR_DOMAIN_AFFECT_LIVE,
+            )
+        };
+        if text.is_null() {
+            let fault = libvirt.fault();
+            return if fault.is_no_metadata() { Ok(false) } else { Err(fault) };
+        }
+        // SAFETY: ours, from libvirt's allocator, which is the C library's.
+        unsafe { libc::free(text.cast()) };
+        Ok(true)
+    }
+
+    fn remove_mark(&self) -> Result<(), Fault> {
+        let libvirt = self.connection.libvirt;
+        let uri = mark()?;
+        // SAFETY: alive until dropped; the URI is C text; null removes what has that URI, and needs no key.
+        let answer = unsafe {
+            (libvirt.0.virDomainSetMetadata)(
+                self.raw.as_ptr(),
+                ffi::VIR_DOMAIN_METADATA_ELEMENT,
+                ptr::null(),
+                ptr::null(),
+                uri.as_ptr(),
+                ffi::VIR_DOMAIN_AFFECT_LIVE,
+            )
+        };
+        libvirt.check(answer).map(drop)
+    }
+}
+
+fn mark() -> Result<CString, Fault> {
+    CString::new(UNSTARTED).map_err(|_| Fault::ours("a NUL byte in a name of our own".into()))
+}

@@ -1,0 +1,93 @@
+//! What keeps a cluster busy while something else is tested: an operator who starts, stops, restarts and migrates VMs without end.
+//! Its commands may fail, as they do where daemons die; how often is told.
+
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
+
+use anyhow::Result;
+use pvc_lab::{Scenario, Vm, wait_until};
+
+/// An operator looks before the next command, but does not wait for ever.
+const BEFORE_THE_NEXT: Duration = Duration::from_secs(10);
+
+/// Numbers that look random and are the same in every run: Marsaglia's xorshift.
+pub(crate) struct Dice(u64);
+
+impl Dice {
+    /// A seed for each scenario.
+    pub(crate) fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    /// A number below `limit`.
+    pub(crate) fn below(&mut self, limit: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % limit
+    }
+
+    /// One of these.
+    pub(crate) fn choose<'a, T>(&mut self, from: &'a [T]) -> &'a T {
+        let index = usize::try_from(self.below(from.len() as u64)).unwrap_or(0);
+        &from[index]
+    }
+}
+
+/// What the operator did.
+#[derive(Debug, Default)]
+pub(crate) struct Work {
+    pub(crate) done: u32,
+    pub(crate) refused: u32,
+}
+
+/// Works on these VMs while `act` goes on; at the end each of them shall run.
+pub(crate) fn under_load(
+    s: &Scenario,
+    vms: &[Vm],
+    seed: u64,
+    act: impl FnOnce() -> Result<()>,
+) -> Result<Work> {
+    let over = AtomicBool::new(false);
+    let nodes: Vec<_> = s.cluster.lab.nodes().iter().map(pvc_lab::Node::name).collect();
+    std::thread::scope(|scope| {
+        let operator = scope.spawn(|| {
+            let (mut dice, mut work) = (Dice::new(seed), Work::default());
+            while !over.load(Ordering::Relaxed) {
+                let vm = dice.choose(vms);
+                let to = dice.choose(&nodes);
+                let command: &[&str] = match dice.below(5) {
+                    0 => &["vm", "stop", "--no-wait", &vm.name],
+                    1 => &["vm", "restart", "--no-wait", &vm.name],
+                    2 => &["vm", "migrate", "--no-wait", "-t", to, &vm.name],
+                    _ => &["vm", "start", "--no-wait", &vm.name],
+                };
+                match s.pvc(command) {
+                    Ok(_) => work.done += 1,
+                    Err(_) => work.refused += 1,
+                }
+                // Whether it was answered or not: the next command is the operator's right.
+                let _ = wait_until("an answer", BEFORE_THE_NEXT, || {
+                    over.load(Ordering::Relaxed)
+                        || ["start", "stop", "failed"].iter().any(|state| s.cluster.vm(vm)["state"] == *state)
+                });
+            }
+            work
+        });
+        let acted = act();
+        over.store(true, Ordering::Relaxed);
+        let work = operator.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        acted?;
+        for vm in vms {
+            // A command that is under way is done first, or ends in an answer that this one follows.
+            wait_until("the last command's answer", pvc_lab::PATIENCE, || {
+                ["start", "stop", "failed"].iter().any(|state| s.cluster.vm(vm)["state"] == *state)
+            })?;
+            s.pvc(&["vm", "start", "--no-wait", &vm.name])?;
+        }
+        s.note(format!("the operator: {work:?}"));
+        Ok(work)
+    })
+}

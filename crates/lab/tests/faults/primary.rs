@@ -1,0 +1,98 @@
+//! The primary coordinator moves, or dies: its addresses are on one node at most, and soon on one.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use pvc_lab::{Probe, Scenario, layout::Net, play};
+
+use crate::{SOON, default, fast, load::under_load};
+
+fn probes(s: &Scenario) -> Result<Vec<Probe>> {
+    let interval = Duration::from_millis(5);
+    let floating = [Net::Cluster, Net::Upstream].into_iter().flat_map(Net::floating);
+    floating.map(|address| Probe::start(&s.cluster.lab, address, interval)).collect()
+}
+
+/// The longest time that any of the addresses did not answer.
+fn longest_silence(probes: Vec<Probe>) -> Result<Duration> {
+    let reaches = probes.into_iter().map(Probe::finish).collect::<Result<Vec<_>>>()?;
+    Ok(reaches.into_iter().map(|reach| reach.silence).max().unwrap_or_default())
+}
+
+#[test]
+#[ignore = "the whole menu: cargo xtask faults"]
+fn a_primary_that_is_bounced_ten_times_under_load_takes_its_addresses_along_each_time() {
+    play(default("f-bounce", 3), |s| {
+        let busy = s.start_vms([1, 2], "node3")?;
+        let mut gaps = Vec::new();
+        under_load(s, &busy, 0x5eed_0005, || {
+            for round in 0..10 {
+                let now = s.cluster.primary()?;
+                let next = if now == "node1" { "node2" } else { "node1" };
+                let watching = probes(s)?;
+                s.fault(&format!("{next} is to be primary ({} of 10)", round + 1), || {
+                    s.cluster.pvc(&["node", "primary", next]).map(drop)
+                })?;
+                ensure!(s.cluster.primary()? == next);
+                gaps.push(longest_silence(watching)?);
+            }
+            Ok(())
+        })?;
+        s.note(format!("the addresses did not answer for {gaps:?}"));
+        let longest = gaps.into_iter().max().unwrap_or_default();
+        // The figure is in docs/benchmarks.md; a machine that is busy is allowed more.
+        s.recovered("an address", longest, Duration::from_secs(3))
+    });
+}
+
+#[test]
+fn the_addresses_of_a_primary_that_dies_move_once_it_is_proven_dead() {
+    play(fast("f-primary-dies", 3), |s| {
+        let first = s.cluster.primary()?;
+        let node = s.victim(&first);
+        let watching = probes(s)?;
+        s.fault(&format!("{first}, the primary, loses its power"), || node.kill())?;
+        s.cluster.primary_other_than(&first)?;
+        s.recovered("the addresses", longest_silence(watching)?, SOON)
+    });
+}
+
+#[test]
+#[ignore = "the whole menu: cargo xtask faults"]
+fn a_primary_that_is_fenced_although_it_lives_on_in_the_dark_drops_its_addresses_first() {
+    play(fast("f-primary-cut", 3), |s| {
+        let first = s.cluster.primary()?;
+        let node = s.victim(&first);
+        let watching = probes(s)?;
+        s.fault(&format!("{first}, the primary, is cut off from the other nodes' ZooKeepers"), || {
+            let others = s.cluster.lab.nodes().into_iter().filter(|other| other.name() != first);
+            others.into_iter().try_for_each(|other| {
+                let peer = pvc_lab::Peer::Node(other.number().get());
+                s.cluster.lab.drop_some(&node, peer, pvc_lab::Traffic::ZooKeeper)
+            })
+        })?;
+        s.cluster.primary_other_than(&first)?;
+        s.recovered("the addresses", longest_silence(watching)?, SOON)
+    });
+}
+
+#[test]
+fn a_primary_that_is_cut_off_from_zookeeper_drops_its_addresses_before_the_next_one_takes_them() {
+    let mut never_fence = fast("f-primary-lives", 3);
+    never_fence.timings.fence_intervals = 0;
+    play(never_fence, |s| {
+        let first = s.cluster.primary()?;
+        let node = s.node(&first);
+        let watching = probes(s)?;
+        s.fault(&format!("{first}, the primary, is cut off from the other nodes"), || {
+            let others = s.cluster.lab.nodes().into_iter().filter(|other| other.name() != first);
+            others.into_iter().try_for_each(|other| s.cluster.lab.drop_frames(&node, Some(&other)))
+        })?;
+        let next = s.cluster.primary_other_than(&first)?;
+        s.recovered("the addresses", longest_silence(watching)?, SOON)?;
+        s.cluster.lab.undrop()?;
+        s.cluster.wait_node(&first, "coordinator_state", "secondary")?;
+        ensure!(s.cluster.primary()? == next);
+        Ok(())
+    });
+}

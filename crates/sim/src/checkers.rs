@@ -1,0 +1,92 @@
+//! The invariants of docs/protocols.md, section 9: one file each.
+//!
+//! A checker looks at the truth, at the state tree and at the event that has just happened, never at a daemon's view. It is a plain
+//! function of the history, so a history written by hand tests it.
+
+mod addresses;
+mod answers;
+mod ends;
+mod fences;
+mod harmless;
+mod healthy;
+mod keys;
+mod leases;
+mod liveness;
+mod memory;
+mod migration;
+mod minority;
+mod once;
+mod proof;
+#[cfg(test)]
+mod testing;
+mod truthful;
+
+use std::{fmt, time::Duration};
+
+use crate::{event::Stamped, tree::Tree, truth::Truth};
+
+/// What must never happen has happened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Violation {
+    /// The number in protocols.md, section 9; 0: a bug that no invariant names (a panic, a daemon that cannot start).
+    pub invariant: u8,
+    /// What happened, in words.
+    pub what: String,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "invariant {}: {}", self.invariant, self.what)
+    }
+}
+
+/// One invariant.
+pub trait Checker: Send {
+    /// Its number in protocols.md, section 9.
+    fn invariant(&self) -> u8;
+
+    /// Called after each event, once it is part of truth and tree; an error says what is wrong now.
+    fn step(&mut self, truth: &Truth, tree: &Tree, event: &Stamped) -> Result<(), String>;
+}
+
+/// How the cluster that is judged is configured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timing {
+    /// Between two keepalives.
+    pub keepalive: Duration,
+    /// Silence after which a node is fenced.
+    pub fence_after: Duration,
+    /// The time-out of sessions with ZooKeeper.
+    pub session: Duration,
+}
+
+/// All of them, in their order.
+pub fn all(timing: Timing) -> Vec<Box<dyn Checker>> {
+    vec![
+        Box::<once::Once>::default(),
+        Box::<proof::Proof>::default(),
+        Box::<addresses::Addresses>::default(),
+        Box::<answers::Answers>::default(),
+        Box::<fences::Fences>::default(),
+        Box::new(healthy::Healthy::new(timing)),
+        Box::new(minority::Minority::new(timing)),
+        Box::<memory::Memory>::default(),
+        Box::<migration::Migration>::default(),
+        Box::<ends::Ends>::default(),
+        Box::<leases::Leases>::default(),
+        Box::<harmless::Harmless>::default(),
+        Box::<liveness::Liveness>::default(),
+        Box::<truthful::Truthful>::default(),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_invariant_has_its_checker() {
+        let numbers: Vec<u8> = all(testing::TIMING).iter().map(|checker| checker.invariant()).collect();
+        assert_eq!(numbers, (1..=14).collect::<Vec<u8>>());
+    }
+}

@@ -1,0 +1,198 @@
+//! 4. A newer command of a client is never overwritten by an older answer.
+//!
+//! Wish and answer share a key, so an answer is told from what it replaces: nothing that a daemon may say about a VM makes a `start` a
+//! `stop`, or a `stop` a `start`. What a daemon *wishes* in a client's stead (a flush, a recovery) is no answer, and is told by what
+//! it writes beside it.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use pvc_core::model::NodeName;
+
+use crate::{
+    checkers::Checker,
+    event::{Author, Change, Commit, Event, Stamped},
+    tree::Tree,
+    truth::Truth,
+};
+
+use super::keys;
+
+/// How long a wish for another primary is waited for before the holder says that it stays.
+const TAKE_WITHIN: Duration = Duration::from_secs(5);
+
+/// See the module's documentation.
+#[derive(Debug, Default)]
+pub(super) struct Answers {
+    /// When the wish for a primary was last written by a client, and in which transaction.
+    primary_wished: Option<(Duration, i64)>,
+    /// In which transaction each node took the key of the primary.
+    tenure: BTreeMap<NodeName, i64>,
+}
+
+impl Checker for Answers {
+    fn invariant(&self) -> u8 {
+        4
+    }
+
+    fn step(&mut self, truth: &Truth, tree: &Tree, event: &Stamped) -> Result<(), String> {
+        let Event::Commit(commit) = &event.event else { return Ok(()) };
+        for change in &commit.changes {
+            match change.path.as_str() {
+                "/primary_node" => self.primary(truth, tree, commit, change)?,
+                "/pvc/primary" => {
+                    if let Some(holder) = commit.daemon().filter(|_| change.after.is_some()) {
+                        self.tenure.insert(holder.clone(), commit.zxid);
+                    }
+                }
+                _ => {}
+            }
+            let Some(by) = commit.daemon() else { continue };
+            if change.was() == change.is() || change.before.is_none() || change.after.is_none() {
+                continue;
+            }
+            let allowed = match (keys::of_vm(&change.path), keys::of_node(&change.path)) {
+                (Some((_, "state")), _) => of_vm(commit, change),
+                (_, Some((node, "domainstate"))) => of_node(by, &node, commit, change),
+                _ => true,
+            };
+            if !allowed {
+                let (was, is) = (change.was(), change.is());
+                return Err(format!("{by} answers {is:?} where the wish is {was:?} by now: {}", change.path));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn of_vm(commit: &Commit, change: &Change) -> bool {
+    let beside = |key: &str| {
+        let parent = change.path.trim_end_matches("state");
+        commit.changes.iter().any(|other| other.path == format!("{parent}{key}"))
+    };
+    match (change.was(), change.is()) {
+        // Answers.
+        ("start" | "restart" | "migrate", "failed")
+        | ("shutdown", "stop")
+        | ("restart" | "migrate", "start")
+        // A flush sends it away or, if it cannot go, shuts it down.
+        | ("start" | "failed" | "migrate", "migrate" | "shutdown") => true,
+        // An unflush sends it back, or starts it at home. A node that failed it may start it where it is given a home.
+        ("stop" | "shutdown" | "failed", "start") => beside("lastnode"),
+        _ => false,
+    }
+}
+
+fn of_node(by: &NodeName, node: &NodeName, commit: &Commit, change: &Change) -> bool {
+    match (change.was(), change.is()) {
+        ("flush", "flushed") | ("unflush", "ready") => by == node,
+        // A fenced node has no VMs any more.
+        (_, "flushed") => by != node && commit.is_about("/pvc/fence/"),
+        _ => false,
+    }
+}
+
+impl Answers {
+    fn primary(
+        &mut self,
+        truth: &Truth,
+        tree: &Tree,
+        commit: &Commit,
+        change: &Change,
+    ) -> Result<(), String> {
+        let by = match &commit.by {
+            Author::Daemon { node, .. } => node,
+            Author::Client(_) => {
+                self.primary_wished = Some((truth.now, commit.zxid));
+                return Ok(());
+            }
+            Author::Servers => return Ok(()),
+        };
+        let (Ok(wished), Some((at, zxid))) = (change.was().parse::<NodeName>(), self.primary_wished.take())
+        else {
+            return Ok(());
+        };
+        let is_candidate =
+            tree.node(&wished, "daemonstate") == "run" && tree.node(&wished, "daemonmode") == "coordinator";
+        let is_command = self.tenure.get(by).is_none_or(|tenure| *tenure < zxid);
+        if wished != *by && is_candidate && is_command && truth.now < at + TAKE_WITHIN {
+            return Err(format!("{by} answers that it is primary, where the wish is {wished} by now"));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::checkers::testing::{History, daemon, vm};
+
+    fn path(key: &str) -> String {
+        format!("/domains/{}/{key}", vm(1))
+    }
+
+    fn wish(state: &str) -> History {
+        let mut history = History::new(Answers::default());
+        history.writes(&[(&path("state"), state), (&path("lastnode"), "")]);
+        history
+    }
+
+    #[test]
+    fn an_answer_to_a_wish_that_is_gone_is_a_violation() {
+        for (wish_now, answer) in [
+            ("start", "stop"),
+            ("restart", "stop"),
+            ("stop", "start"),
+            ("shutdown", "start"),
+            ("delete", "start"),
+        ] {
+            let mut history = wish(wish_now);
+            let late = history.commit(daemon("a"), &[(&path("state"), answer)]);
+            history.violated_by(late, "by now");
+        }
+    }
+
+    #[test]
+    fn answers_to_the_wish_and_what_flush_and_unflush_wish_are_none() {
+        for (wish_now, answer) in [
+            ("shutdown", "stop"),
+            ("restart", "start"),
+            ("migrate", "start"),
+            ("start", "failed"),
+            ("start", "migrate"),
+        ] {
+            wish(wish_now).daemon_writes("a", &[(&path("state"), answer)]);
+        }
+        wish("stop").daemon_writes("a", &[(&path("state"), "start"), (&path("lastnode"), "")]);
+    }
+
+    #[test]
+    fn only_the_wish_about_a_node_that_is_meant_is_answered() {
+        let key = "/nodes/a/domainstate";
+        let mut history = History::new(Answers::default());
+        history.writes(&[(key, "flush")]).daemon_writes("a", &[(key, "flushed")]);
+        history.writes(&[(key, "unflush")]);
+        let late = history.commit(daemon("a"), &[(key, "flushed")]);
+        history.violated_by(late, "the wish is \"unflush\" by now");
+    }
+
+    #[test]
+    fn a_holder_that_answers_a_fresh_wish_for_another_coordinator_is_a_violation() {
+        let mut history = History::new(Answers::default());
+        history.daemon_writes("a", &[("/pvc/primary", "a"), ("/primary_node", "a")]);
+        history.writes(&[("/nodes/b/daemonstate", "run"), ("/nodes/b/daemonmode", "coordinator")]);
+        history.at_s(10).writes(&[("/primary_node", "b")]);
+        let late = history.commit(daemon("a"), &[("/primary_node", "a")]);
+        history.at_s(12).violated_by(late, "the wish is b by now");
+    }
+
+    #[test]
+    fn a_wish_that_had_its_chance_may_be_answered() {
+        let mut history = History::new(Answers::default());
+        history.writes(&[("/nodes/b/daemonstate", "run"), ("/nodes/b/daemonmode", "coordinator")]);
+        history.writes(&[("/primary_node", "b")]);
+        // Taken after the wish: it was there first.
+        history.daemon_writes("a", &[("/pvc/primary", "a")]).daemon_writes("a", &[("/primary_node", "a")]);
+        history.at_s(20).writes(&[("/primary_node", "b")]);
+        history.at_s(26).daemon_writes("a", &[("/primary_node", "a")]);
+    }
+}

@@ -1,0 +1,284 @@
+//! 6. No healthy node, no node in maintenance, no self, is ever fenced; never so many that quorum is lost.
+//!
+//! Healthy is told by the state tree alone: a node whose last keepalive is not old enough was not silent, whatever its clock or
+//! anybody else's says. Time without a quorum is nobody's silence. What an operator asked for or confirmed is excused from health.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use pvc_core::model::{FenceJob, NodeName};
+
+use crate::{
+    checkers::{Checker, Timing},
+    event::{Author, Change, Commit, Event, Power, Said, Stamped},
+    tree::Tree,
+    truth::Truth,
+};
+
+use super::keys;
+
+/// By how much a silence that was measured may be longer than it was: a keepalive is seen after it is written.
+const SEEN_LATER: Duration = Duration::from_millis(500);
+
+/// How old a fencer's last look may be when its BMC's answer comes.
+const ON_ITS_WAY: Duration = Duration::from_secs(30);
+
+/// How long it may take until everybody knows of maintenance.
+const KNOWN_WITHIN: Duration = Duration::from_secs(15);
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub(super) struct Healthy {
+    timing: Timing,
+    /// When each node wrote its last keepalive.
+    keepalives: BTreeMap<NodeName, Duration>,
+    /// Since when there is a quorum.
+    quorum_since: Duration,
+    maintenance_since: Option<Duration>,
+    /// Since when each node has been back from being `dead`.
+    back: BTreeMap<NodeName, Duration>,
+}
+
+impl Healthy {
+    pub(super) fn new(timing: Timing) -> Self {
+        Self {
+            timing,
+            keepalives: BTreeMap::new(),
+            quorum_since: Duration::ZERO,
+            maintenance_since: None,
+            back: BTreeMap::new(),
+        }
+    }
+}
+
+impl Checker for Healthy {
+    fn invariant(&self) -> u8 {
+        6
+    }
+
+    fn step(&mut self, truth: &Truth, tree: &Tree, event: &Stamped) -> Result<(), String> {
+        match &event.event {
+            Event::Leader(_) => self.quorum_since = truth.now,
+            Event::Commit(commit) => {
+                for change in &commit.changes {
+                    self.changes(truth, tree, commit, change)?;
+                }
+            }
+            Event::Bmc { by, of, call: Power::Off | Power::Reset, said } => {
+                self.shoots(truth, tree, by, of, *said)?;
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+impl Healthy {
+    fn changes(
+        &mut self,
+        truth: &Truth,
+        tree: &Tree,
+        commit: &Commit,
+        change: &Change,
+    ) -> Result<(), String> {
+        if change.path == "/pvc/maintenance" {
+            let on = change.is() == "on";
+            self.maintenance_since = on.then(|| self.maintenance_since.unwrap_or(truth.now));
+        }
+        let Some((node, key)) = keys::of_node(&change.path) else { return Ok(()) };
+        match key {
+            "keepalive" => drop(self.keepalives.insert(node, truth.now)),
+            "daemonstate" if change.is() == "dead" => {
+                self.back.remove(&node);
+                if change.was() != "dead" {
+                    return self.declared(truth, tree, commit, &node, change.was());
+                }
+            }
+            "daemonstate" => drop(self.back.entry(node).or_insert(truth.now)),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn declared(
+        &self,
+        truth: &Truth,
+        tree: &Tree,
+        commit: &Commit,
+        node: &NodeName,
+        was: &str,
+    ) -> Result<(), String> {
+        let Author::Daemon { node: by, .. } = &commit.by else { return Ok(()) };
+        if by == node {
+            return Err(format!("{node} declares itself dead"));
+        }
+        if is_operators(tree, node) {
+            return Ok(());
+        }
+        if let Some(since) = self.maintenance_since
+            && truth.now > since + KNOWN_WITHIN
+        {
+            return Err(format!("{by} declares {node} dead in maintenance"));
+        }
+        if was != "run" {
+            return Err(format!("{by} declares {node} dead, whose daemon says {was}"));
+        }
+        let heard = self.keepalives.get(node).copied().unwrap_or_default();
+        let silence = truth.since(heard.max(self.quorum_since));
+        if silence + SEEN_LATER < self.timing.fence_after {
+            return Err(format!(
+                "{by} declares {node} dead after {:.1} s of silence in which there was a quorum",
+                silence.as_secs_f32()
+            ));
+        }
+        Ok(())
+    }
+
+    fn shoots(
+        &self,
+        truth: &Truth,
+        tree: &Tree,
+        by: &NodeName,
+        of: &NodeName,
+        said: Option<Said>,
+    ) -> Result<(), String> {
+        if by == of {
+            return Err(format!("{by} shoots itself"));
+        }
+        if let Some(since) = self.maintenance_since
+            && truth.now > since + KNOWN_WITHIN + ON_ITS_WAY
+        {
+            return Err(format!("{by} shoots {of} in maintenance"));
+        }
+        if let Some(since) = self.back.get(of)
+            && truth.now > *since + ON_ITS_WAY
+            && !is_operators(tree, of)
+        {
+            let seconds = truth.since(*since).as_secs();
+            return Err(format!("{by} shoots {of}, which has been back for {seconds} s"));
+        }
+        if said == Some(Said::Accepted) { self.leaves_a_quorum(truth, tree, by, of) } else { Ok(()) }
+    }
+
+    /// The servers that would be left, together with those whose power failed so late that nobody can know.
+    fn leaves_a_quorum(
+        &self,
+        truth: &Truth,
+        tree: &Tree,
+        by: &NodeName,
+        of: &NodeName,
+    ) -> Result<(), String> {
+        let coordinators: Vec<&NodeName> =
+            truth.machines.keys().filter(|name| tree.node(name, "daemonmode") == "coordinator").collect();
+        let unknown = self.timing.keepalive * 2 + ON_ITS_WAY;
+        let left = |name: &&&NodeName| {
+            let machine = truth.machine(name);
+            **name != of && (machine.works() || truth.now < machine.power_since + unknown)
+        };
+        let left = coordinators.iter().filter(left).count();
+        let all = coordinators.len();
+        // One that has lost its power already takes nothing with it.
+        if coordinators.contains(&of) && truth.leader.is_some() && left * 2 <= all {
+            return Err(format!(
+                "{by} shoots {of}, which leaves {left} of {all} ZooKeeper servers: no quorum"
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// Whether an operator asked for the fence, or has said that the node is dead.
+fn is_operators(tree: &Tree, node: &NodeName) -> bool {
+    let record = tree.text(&format!("/pvc/fence/{node}"));
+    let job = record.and_then(|text| serde_json::from_str::<FenceJob>(text).ok());
+    job.is_some_and(|job| job.asked || job.confirmed_dead)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        checkers::testing::{History, TIMING, daemon, node},
+        event,
+    };
+
+    const JOB: &str = r#"{"step":"shooting","instance":null,"by":"a","at_unix_s":0}"#;
+    const ASKED: &str = r#"{"step":"shooting","instance":null,"by":"a","at_unix_s":0,"asked":true}"#;
+
+    /// Three coordinators; `x` said at second 100 that it lives.
+    fn history() -> History {
+        let mut history = History::new(Healthy::new(TIMING));
+        history.happens(Event::Leader(Some(node("a"))));
+        for name in ["a", "b", "x"] {
+            let key = |key: &str| format!("/nodes/{name}/{key}");
+            history.on(name, 1).writes(&[(&key("daemonmode"), "coordinator"), (&key("daemonstate"), "run")]);
+        }
+        history.at_s(100).daemon_writes("x", &[("/nodes/x/keepalive", "1")]);
+        history
+    }
+
+    fn declare(history: &mut History, job: &str) -> Event {
+        history.commit(daemon("a"), &[("/pvc/fence/x", job), ("/nodes/x/daemonstate", "dead")])
+    }
+
+    fn shot(by: &str, of: &str) -> Event {
+        Event::Bmc { by: node(by), of: node(of), call: Power::Off, said: Some(Said::Accepted) }
+    }
+
+    fn off(name: &str) -> Event {
+        Event::Machine { node: node(name), what: event::Machine::Off }
+    }
+
+    #[test]
+    fn a_node_that_was_not_silent_for_long_enough_is_not_declared_dead() {
+        let mut early = history();
+        let event = declare(&mut early, JOB);
+        early.at_s(129).violated_by(event, "a declares x dead after 29.0 s of silence");
+        let mut late = history();
+        let event = declare(&mut late, JOB);
+        late.at_s(130).happens(event);
+        let mut wanted = history();
+        let event = declare(&mut wanted, ASKED);
+        wanted.at_s(101).happens(event);
+    }
+
+    #[test]
+    fn silence_without_a_quorum_is_nobodys() {
+        let mut history = history();
+        history.at_s(110).happens(Event::Leader(None));
+        history.at_s(700).happens(Event::Leader(Some(node("b"))));
+        let event = declare(&mut history, JOB);
+        history.at_s(710).violated_by(event, "after 10.0 s of silence");
+    }
+
+    #[test]
+    fn nobody_is_declared_dead_in_maintenance_nor_declares_itself() {
+        let mut history = history();
+        history.writes(&[("/pvc/maintenance", "on")]);
+        let event = declare(&mut history, JOB);
+        history.at_s(200).violated_by(event, "in maintenance");
+        let mut alone = self::history();
+        let suicide = alone.commit(daemon("x"), &[("/nodes/x/daemonstate", "dead")]);
+        alone.violated_by(suicide, "itself");
+    }
+
+    #[test]
+    fn a_node_that_came_back_and_oneself_are_not_shot() {
+        let mut history = history();
+        history.violated_by(shot("a", "a"), "shoots itself");
+        let event = declare(&mut history, JOB);
+        history.at_s(140).happens(event);
+        history.happens(shot("a", "x"));
+        history.at_s(150).daemon_writes("x", &[("/nodes/x/daemonstate", "init")]);
+        history.at_s(170).happens(shot("a", "x"));
+        history.at_s(190).violated_by(shot("a", "x"), "back for 40 s");
+    }
+
+    #[test]
+    fn the_last_servers_of_a_quorum_are_not_shot() {
+        let mut history = history();
+        let event = declare(&mut history, JOB);
+        history.at_s(140).happens(event).happens(off("b"));
+        history.at_s(150).happens(shot("a", "x"));
+        history.at_s(200).violated_by(shot("a", "x"), "leaves 1 of 3 ZooKeeper servers");
+    }
+}

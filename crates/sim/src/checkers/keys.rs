@@ -1,0 +1,55 @@
+//! What the keys of the state tree are about: the few that checkers read, by their paths in docs/state-schema.md.
+//!
+//! Not by `pvc_store::schema`: a checker that used the daemons' own reading would share their mistakes.
+
+use pvc_core::model::{NodeName, VmId};
+
+use crate::event::{Author, Change, Commit, Key};
+
+/// `/domains/<uuid>/<key>`.
+pub(super) fn of_vm(path: &str) -> Option<(VmId, &str)> {
+    let (vm, key) = path.strip_prefix("/domains/")?.split_once('/')?;
+    Some((vm.parse().ok()?, key))
+}
+
+/// `/nodes/<name>/<key>`.
+pub(super) fn of_node(path: &str) -> Option<(NodeName, &str)> {
+    let (node, key) = path.strip_prefix("/nodes/")?.split_once('/')?;
+    Some((node.parse().ok()?, key))
+}
+
+/// `/pvc/fence/<name>`: whose fence it is the record of.
+pub(super) fn of_fence(path: &str) -> Option<NodeName> {
+    path.strip_prefix("/pvc/fence/")?.parse().ok()
+}
+
+fn text(key: Option<&Key>) -> &str {
+    key.and_then(|key| std::str::from_utf8(&key.data).ok()).unwrap_or_default()
+}
+
+impl Change {
+    /// What the key said; empty if it was absent.
+    pub(super) fn was(&self) -> &str {
+        text(self.before.as_ref())
+    }
+
+    /// What it says now; empty if it is absent.
+    pub(super) fn is(&self) -> &str {
+        text(self.after.as_ref())
+    }
+}
+
+impl Commit {
+    /// The node whose daemon wrote it, if one did.
+    pub(super) fn daemon(&self) -> Option<&NodeName> {
+        match &self.by {
+            Author::Daemon { node, .. } => Some(node),
+            Author::Client(_) | Author::Servers => None,
+        }
+    }
+
+    /// Whether anything in it, be it only a check, is about what is below a path.
+    pub(super) fn is_about(&self, below: &str) -> bool {
+        self.ops.iter().any(|op| op.path().starts_with(below))
+    }
+}

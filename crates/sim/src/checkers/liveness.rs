@@ -1,0 +1,79 @@
+//! 13. Liveness: when faults stop and capacity exists, every VM whose wish is `start` runs within a bound.
+//!
+//! The bound is the length of the run's calm phases, at whose end every machine has had power for longer than anything may take.
+
+use crate::{
+    checkers::Checker,
+    event::{Event, Phase, Stamped},
+    tree::Tree,
+    truth::Truth,
+};
+
+/// See the module's documentation.
+#[derive(Debug, Default)]
+pub(super) struct Liveness;
+
+impl Checker for Liveness {
+    fn invariant(&self) -> u8 {
+        13
+    }
+
+    fn step(&mut self, truth: &Truth, tree: &Tree, event: &Stamped) -> Result<(), String> {
+        if event.event != Event::Phase(Phase::Settled) {
+            return Ok(());
+        }
+        for vm in tree.vms() {
+            let state = tree.vm(vm, "state");
+            let node = tree.vm(vm, "node");
+            let executes: Vec<&str> = truth.executing(vm).map(|(node, _)| node.as_str()).collect();
+            let right = match state {
+                "start" => executes == [node],
+                "stop" => executes.is_empty(),
+                // Wishes that are carried out become one of the two; what failed needs an operator.
+                "failed" => true,
+                _ => false,
+            };
+            if !right {
+                let explained = tree.text(&format!("/pvc/explain/vm/{vm}")).unwrap_or("nothing");
+                return Err(format!(
+                    "{vm} is not as wished long after the last fault: state {state}, node {node}, claim {:?}, executes on {executes:?}; explained: {explained}",
+                    tree.vm(vm, "claim")
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        checkers::testing::{History, node, vm},
+        event::Guest,
+    };
+
+    #[test]
+    fn what_shall_run_and_does_not_is_a_violation_once_it_is_settled() {
+        let mut history = History::new(Liveness);
+        history.on("a", 1).writes(&[("/domains", ""), (&format!("/domains/{}", vm(1)), "web")]);
+        history.writes(&[
+            (&format!("/domains/{}/state", vm(1)), "start"),
+            (&format!("/domains/{}/node", vm(1)), "a"),
+        ]);
+        history.happens(Event::Phase(Phase::Calm));
+        history.violated_by(Event::Phase(Phase::Settled), "is not as wished");
+    }
+
+    #[test]
+    fn what_runs_where_it_shall_is_none() {
+        let mut history = History::new(Liveness);
+        history.on("a", 1).writes(&[("/domains", ""), (&format!("/domains/{}", vm(1)), "web")]);
+        history.writes(&[
+            (&format!("/domains/{}/state", vm(1)), "start"),
+            (&format!("/domains/{}/node", vm(1)), "a"),
+        ]);
+        history.happens(Event::Guest { vm: vm(1), node: node("a"), what: Guest::Executes });
+        history.happens(Event::Phase(Phase::Settled));
+    }
+}

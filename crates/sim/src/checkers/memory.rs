@@ -1,0 +1,162 @@
+//! 8. Reserved memory never exceeds a node's memory, however many placements run at once.
+//!
+//! A VM's memory is reserved where its wish keeps it and where it is claimed. Judged are placements, that is transactions which move
+//! `/pvc/placement`: an old client may write any node it likes, and whoever starts a VM where it is asks nobody for room. A placement
+//! counts on what other placements have reserved, and on such a start once it can be known.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use pvc_core::model::{DomainSpec, NodeName, VmId};
+
+use crate::{
+    checkers::Checker,
+    event::{Commit, Event, Stamped},
+    tree::Tree,
+    truth::Truth,
+};
+
+use super::keys;
+
+/// How long it may take until everybody knows of what was written.
+const KNOWN_WITHIN: Duration = Duration::from_secs(20);
+
+/// See the module's documentation.
+#[derive(Debug, Default)]
+pub(super) struct Memory {
+    /// Of each VM, MiB.
+    sizes: BTreeMap<VmId, u64>,
+    /// Where each VM's memory is reserved.
+    kept: BTreeMap<VmId, BTreeMap<String, Kept>>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Kept {
+    since: Duration,
+    placed: bool,
+}
+
+impl Checker for Memory {
+    fn invariant(&self) -> u8 {
+        8
+    }
+
+    fn step(&mut self, truth: &Truth, tree: &Tree, event: &Stamped) -> Result<(), String> {
+        let Event::Commit(commit) = &event.event else { return Ok(()) };
+        let placed = commit.changes.iter().any(|change| change.path == "/pvc/placement");
+        let mut gained = BTreeSet::new();
+        for vm in self.concerned(commit) {
+            let before = self.kept.remove(&vm).unwrap_or_default();
+            let now = kept_on(tree, vm);
+            gained.extend(now.iter().filter(|node| !before.contains_key(*node)).cloned());
+            let kept = |node: String| {
+                let kept = before.get(&node).copied().unwrap_or(Kept { since: truth.now, placed });
+                (node, kept)
+            };
+            self.kept.insert(vm, now.into_iter().map(kept).collect());
+        }
+        if placed { gained.iter().try_for_each(|node| self.fits(truth, tree, node)) } else { Ok(()) }
+    }
+}
+
+impl Memory {
+    /// The VMs of which a commit has changed where they are kept; what it says of sizes is noted.
+    fn concerned(&mut self, commit: &Commit) -> BTreeSet<VmId> {
+        let mut concerned = BTreeSet::new();
+        for change in &commit.changes {
+            match keys::of_vm(&change.path) {
+                Some((vm, "xml")) => {
+                    if let Ok(spec) = DomainSpec::parse(change.is()) {
+                        self.sizes.insert(vm, spec.memory_mib);
+                    }
+                }
+                Some((vm, "state" | "node" | "claim")) => drop(concerned.insert(vm)),
+                _ => {}
+            }
+        }
+        concerned
+    }
+
+    fn fits(&self, truth: &Truth, tree: &Tree, node: &str) -> Result<(), String> {
+        let Ok(name) = node.parse::<NodeName>() else { return Ok(()) };
+        let Ok(total) = tree.node(&name, "memtotal").parse::<u64>() else { return Ok(()) };
+        let known = |kept: &Kept| kept.placed || truth.since(kept.since) > KNOWN_WITHIN;
+        let here = self.kept.iter().filter(|(_, nodes)| nodes.get(node).is_some_and(known));
+        let reserved: u64 = here.filter_map(|(vm, _)| self.sizes.get(vm)).sum();
+        if reserved <= total {
+            return Ok(());
+        }
+        Err(format!("a placement reserves {reserved} MiB of {node}, which has {total} MiB"))
+    }
+}
+
+fn kept_on(tree: &Tree, vm: VmId) -> BTreeSet<String> {
+    let wished = matches!(tree.vm(vm, "state"), "start" | "restart" | "shutdown" | "migrate");
+    let node = wished.then(|| tree.vm(vm, "node"));
+    tree.claim(vm).chain(node).map(str::to_owned).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::checkers::testing::{History, daemon, vm};
+
+    fn path(n: u8, key: &str) -> String {
+        format!("/domains/{}/{key}", vm(n))
+    }
+
+    /// A node of 1000 MiB, and two VMs of 600 that are off.
+    fn history() -> History {
+        let mut history = History::new(Memory::default());
+        history.writes(&[
+            ("/nodes/a/memtotal", "1000"),
+            ("/nodes/b/memtotal", "1000"),
+            ("/pvc/placement", ""),
+        ]);
+        for n in [1, 2] {
+            let xml = format!(
+                "<domain type='kvm'><name>vm{n}</name><uuid>{}</uuid><memory unit='MiB'>600</memory><devices/></domain>",
+                vm(n)
+            );
+            history.writes(&[(&path(n, "xml"), &xml), (&path(n, "state"), "stop"), (&path(n, "node"), "b")]);
+        }
+        history
+    }
+
+    fn place(history: &mut History, n: u8) -> Event {
+        let keys = [(&*path(n, "node"), "a"), (&*path(n, "state"), "start"), ("/pvc/placement", "web")];
+        history.commit(daemon("c"), &keys)
+    }
+
+    #[test]
+    fn a_placement_for_which_there_is_no_memory_is_a_violation() {
+        let mut history = history();
+        let first = place(&mut history, 1);
+        history.happens(first);
+        let second = place(&mut history, 2);
+        history.violated_by(second, "reserves 1200 MiB of a, which has 1000 MiB");
+    }
+
+    #[test]
+    fn one_after_another_has_gone_is_none() {
+        let mut history = history();
+        let first = place(&mut history, 1);
+        history.happens(first).writes(&[(&path(1, "state"), "stop")]);
+        let second = place(&mut history, 2);
+        history.happens(second);
+    }
+
+    #[test]
+    fn a_claim_keeps_memory_too_and_who_writes_no_placement_is_not_judged() {
+        let mut history = history();
+        history.at_s(100).writes(&[(&path(1, "claim"), "a")]);
+        history.writes(&[(&path(2, "node"), "a"), (&path(2, "state"), "start")]);
+        history.writes(&[(&path(2, "node"), "b")]);
+        let second = place(&mut history, 2);
+        history.at_s(110).happens(second).writes(&[(&path(2, "node"), "b")]);
+        let second = place(&mut history, 2);
+        history.at_s(121).violated_by(second, "reserves 1200 MiB of a");
+    }
+}

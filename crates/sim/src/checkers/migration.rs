@@ -1,0 +1,141 @@
+//! 9. A failed migration leaves the VM on exactly one side.
+//!
+//! While two nodes claim a VM that shall migrate, nobody ends the only instance that executes. When all is settled there is no
+//! remnant: one process at most of each VM, and exactly where the claim says.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use pvc_core::model::{NodeName, VmId};
+
+use crate::{
+    checkers::Checker,
+    event::{Ask, Commit, Event, Phase, Stamped},
+    tree::Tree,
+    truth::Truth,
+};
+
+use super::keys;
+
+/// How long a wish that is gone may still be acted upon.
+const ON_ITS_WAY: Duration = Duration::from_secs(10);
+
+/// See the module's documentation.
+#[derive(Debug, Default)]
+pub(super) struct Migration {
+    /// Since when each VM's wish, node and claim have been as they are.
+    since: BTreeMap<VmId, Duration>,
+}
+
+impl Checker for Migration {
+    fn invariant(&self) -> u8 {
+        9
+    }
+
+    fn step(&mut self, truth: &Truth, tree: &Tree, event: &Stamped) -> Result<(), String> {
+        match &event.event {
+            Event::Commit(commit) => self.note(truth, commit),
+            Event::Asked { node, vm, what: Ask::PowerOff } => return self.ends(truth, tree, node, *vm),
+            Event::Phase(Phase::Settled) => {
+                return tree.vms().try_for_each(|vm| is_on_one_side(truth, tree, vm));
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+impl Migration {
+    fn note(&mut self, truth: &Truth, commit: &Commit) {
+        for change in &commit.changes {
+            if let Some((vm, "state" | "node" | "claim")) = keys::of_vm(&change.path) {
+                self.since.insert(vm, truth.now);
+            }
+        }
+    }
+
+    fn ends(&self, truth: &Truth, tree: &Tree, node: &NodeName, vm: VmId) -> Result<(), String> {
+        let old = self.since.get(&vm).is_some_and(|since| truth.now > *since + ON_ITS_WAY);
+        let migrates = tree.vm(vm, "state") == "migrate" && tree.claim(vm).count() == 2;
+        if !old || !migrates || truth.machine(node).bmc_lies {
+            return Ok(());
+        }
+        let executes: Vec<&NodeName> = truth.executing(vm).map(|(node, _)| node).collect();
+        if executes == [node] {
+            return Err(format!(
+                "{node} ends {vm} in the middle of its migration, and it executes nowhere else"
+            ));
+        }
+        Ok(())
+    }
+}
+
+fn is_on_one_side(truth: &Truth, tree: &Tree, vm: VmId) -> Result<(), String> {
+    let processes: Vec<&str> =
+        truth.guests.get(&vm).into_iter().flatten().map(|(node, _)| node.as_str()).collect();
+    let claim: Vec<&str> = tree.claim(vm).collect();
+    if processes.len() > 1 || processes != claim {
+        return Err(format!(
+            "{vm} has processes on {processes:?}, long after the last fault, and is claimed by {claim:?}"
+        ));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        checkers::testing::{History, node, vm},
+        event::Guest,
+    };
+
+    fn path(key: &str) -> String {
+        format!("/domains/{}/{key}", vm(1))
+    }
+
+    fn guest(on: &str, what: Guest) -> Event {
+        Event::Guest { vm: vm(1), node: node(on), what }
+    }
+
+    fn power_off(on: &str) -> Event {
+        Event::Asked { node: node(on), vm: vm(1), what: Ask::PowerOff }
+    }
+
+    /// VM 1 migrates from `s` to `t`.
+    fn history() -> History {
+        let mut history = History::new(Migration::default());
+        history.on("s", 1).on("t", 1).writes(&[
+            (&format!("/domains/{}", vm(1)), "web"),
+            (&path("state"), "migrate"),
+            (&path("node"), "t"),
+            (&path("claim"), "s t"),
+        ]);
+        history.happens(guest("s", Guest::Executes)).happens(guest("t", Guest::Held));
+        history
+    }
+
+    #[test]
+    fn ending_the_only_side_that_executes_is_a_violation() {
+        history().at_s(20).violated_by(power_off("s"), "it executes nowhere else");
+    }
+
+    #[test]
+    fn ending_what_was_left_on_the_other_side_is_none() {
+        let mut failed = history();
+        failed.at_s(20).happens(power_off("t"));
+        let mut over = history();
+        over.happens(guest("s", Guest::Held)).happens(guest("t", Guest::Executes));
+        over.at_s(20).happens(power_off("s"));
+        history().at_s(20).writes(&[(&path("state"), "stop")]).at_s(40).happens(power_off("s"));
+    }
+
+    #[test]
+    fn a_remnant_is_a_violation_once_it_is_settled() {
+        let mut history = history();
+        history.writes(&[(&path("claim"), "s"), (&path("state"), "start"), (&path("node"), "s")]);
+        history.violated_by(Event::Phase(Phase::Settled), "has processes on [\"s\", \"t\"]");
+        history.happens(guest("t", Guest::Gone)).happens(Event::Phase(Phase::Settled));
+        history.writes(&[(&path("claim"), "")]);
+        history.violated_by(Event::Phase(Phase::Settled), "is claimed by []");
+    }
+}

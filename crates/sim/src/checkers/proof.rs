@@ -1,0 +1,206 @@
+//! 2. An instance started by recovery has a proof of death of the earlier node, of that boot of it.
+//!
+//! Four moments at which it shows: the proof is recorded (that boot must be over), a claim is taken from a node by another one
+//! (nothing of the VM may be left there), a node is shut out of the storage (nothing may be left that has these images), and a guest
+//! begins to execute (the claim must name its node: whoever starts without has no proof of anything).
+//!
+//! A machine whose BMC lies is excused, as in number 1.
+
+use std::collections::BTreeMap;
+
+use pvc_core::model::{FenceJob, NodeName, VmId};
+
+use crate::{
+    checkers::Checker,
+    event::{Change, Commit, Event, Guest, Stamped},
+    tree::Tree,
+    truth::Truth,
+};
+
+use super::keys;
+
+/// See the module's documentation.
+#[derive(Debug, Default)]
+pub(super) struct Proof {
+    /// The boot that each fenced node had when its fence began.
+    declared: BTreeMap<NodeName, Option<u64>>,
+}
+
+impl Checker for Proof {
+    fn invariant(&self) -> u8 {
+        2
+    }
+
+    fn step(&mut self, truth: &Truth, tree: &Tree, event: &Stamped) -> Result<(), String> {
+        match &event.event {
+            Event::Commit(commit) => {
+                for change in &commit.changes {
+                    self.recorded(truth, change)?;
+                    taken(truth, commit, change)?;
+                }
+                Ok(())
+            }
+            Event::Guest { vm, node, what: Guest::Executes } => covered(truth, tree, *vm, node),
+            Event::ShutOut { by, of, images } => shut_out(truth, tree, by, of, images),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Proof {
+    fn recorded(&mut self, truth: &Truth, change: &Change) -> Result<(), String> {
+        let Some(node) = keys::of_fence(&change.path) else { return Ok(()) };
+        if change.after.is_none() {
+            self.declared.remove(&node);
+            return Ok(());
+        }
+        let machine = truth.machine(&node);
+        let declared = *self.declared.entry(node.clone()).or_insert(machine.boot);
+        let proof = |text: &str| serde_json::from_str::<FenceJob>(text).ok()?.step.proof();
+        let (None, Some(proof)) = (proof(change.was()), proof(change.is())) else { return Ok(()) };
+        if machine.boot.is_some() && machine.boot == declared && !machine.bmc_lies {
+            return Err(format!("{node} is taken for dead ({proof}), and lives on in the same boot"));
+        }
+        Ok(())
+    }
+}
+
+/// Whoever leaves a claim by another's hand has nothing of the VM any more.
+fn taken(truth: &Truth, commit: &Commit, change: &Change) -> Result<(), String> {
+    let (Some(by), Some((vm, "claim"))) = (commit.daemon(), keys::of_vm(&change.path)) else { return Ok(()) };
+    let left = |node: &&str| !change.is().split_whitespace().any(|other| other == *node);
+    for name in change.was().split_whitespace().filter(left) {
+        let Ok(node) = name.parse::<NodeName>() else { continue };
+        let is_there = truth.guests.get(&vm).is_some_and(|runs| runs.contains_key(&node));
+        if node != *by && is_there && !truth.machine(&node).bmc_lies {
+            return Err(format!(
+                "{by} took {node} out of the claim of {vm}, which still has a process there"
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Who executes it may be executing it.
+fn covered(truth: &Truth, tree: &Tree, vm: VmId, node: &NodeName) -> Result<(), String> {
+    let is_there = tree.key(&format!("/domains/{vm}")).is_some();
+    let claimed = tree.claim(vm).any(|name| name == node.as_str());
+    if claimed || !is_there || truth.machine(node).bmc_lies {
+        return Ok(());
+    }
+    Err(format!("{vm} begins to execute on {node}, while its claim is {:?}", tree.vm(vm, "claim")))
+}
+
+fn shut_out(
+    truth: &Truth,
+    tree: &Tree,
+    by: &NodeName,
+    of: &NodeName,
+    images: &[String],
+) -> Result<(), String> {
+    if truth.machine(of).bmc_lies {
+        return Ok(());
+    }
+    let here = truth.guests.iter().filter(|(_, runs)| runs.contains_key(of));
+    for (vm, _) in here {
+        if let Some(image) =
+            tree.vm(*vm, "rbdlist").split(',').find(|image| images.iter().any(|i| i == image))
+        {
+            return Err(format!(
+                "{by} shut {of} out of {image}, and {vm}, which writes to it, still lives there"
+            ));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        checkers::testing::{History, daemon, node, vm},
+        event::Machine,
+    };
+
+    const SHOOTING: &str = r#"{"step":"shooting","instance":null,"by":"a","at_unix_s":0}"#;
+    const PROVEN: &str =
+        r#"{"step":"proven","proof":"reset-accepted","instance":null,"by":"a","at_unix_s":0}"#;
+
+    fn claim() -> String {
+        format!("/domains/{}/claim", vm(1))
+    }
+
+    /// VM 1 executes on `x`, where it is claimed, and has an image.
+    fn history() -> History {
+        let mut history = History::new(Proof::default());
+        history.on("a", 1).on("x", 1).writes(&[
+            (&format!("/domains/{}", vm(1)), "web"),
+            (&claim(), "x"),
+            (&format!("/domains/{}/rbdlist", vm(1)), "vms/one,vms/two"),
+        ]);
+        history.happens(guest("x", Guest::Executes));
+        history
+    }
+
+    fn guest(on: &str, what: Guest) -> Event {
+        Event::Guest { vm: vm(1), node: node(on), what }
+    }
+
+    fn machine(name: &str, what: Machine) -> Event {
+        Event::Machine { node: node(name), what }
+    }
+
+    #[test]
+    fn a_proof_of_a_boot_that_goes_on_is_a_violation() {
+        let mut history = history();
+        history.daemon_writes("a", &[("/pvc/fence/x", SHOOTING)]);
+        let proof = history.commit(daemon("a"), &[("/pvc/fence/x", PROVEN)]);
+        history.violated_by(proof, "lives on in the same boot");
+    }
+
+    #[test]
+    fn a_proof_of_a_boot_that_is_over_is_none_whatever_came_after_it() {
+        let mut history = history();
+        history.daemon_writes("a", &[("/pvc/fence/x", SHOOTING)]);
+        history.happens(machine("x", Machine::Off)).on("x", 2);
+        history.daemon_writes("a", &[("/pvc/fence/x", PROVEN)]).daemon_writes("a", &[(&claim(), "")]);
+    }
+
+    #[test]
+    fn of_a_machine_whose_bmc_lied_nobody_can_know() {
+        let mut history = history();
+        history.daemon_writes("a", &[("/pvc/fence/x", SHOOTING)]);
+        history.happens(machine("x", Machine::BmcLies(true)));
+        history.daemon_writes("a", &[("/pvc/fence/x", PROVEN)]).daemon_writes("a", &[(&claim(), "")]);
+    }
+
+    #[test]
+    fn a_claim_that_is_taken_from_a_node_that_has_a_process_is_a_violation() {
+        let mut history = history();
+        history.happens(machine("x", Machine::Frozen));
+        let stolen = history.commit(daemon("a"), &[(&claim(), "a")]);
+        history.violated_by(stolen, "still has a process there");
+    }
+
+    #[test]
+    fn a_node_may_give_up_its_own_claim() {
+        history().daemon_writes("x", &[(&claim(), "")]);
+    }
+
+    #[test]
+    fn a_guest_that_executes_where_it_is_not_claimed_is_a_violation() {
+        let mut history = history();
+        history.happens(guest("x", Guest::Gone));
+        history.violated_by(guest("a", Guest::Executes), "while its claim is \"x\"");
+    }
+
+    #[test]
+    fn breaking_the_locks_of_a_guest_that_lives_is_a_violation() {
+        let mut history = history();
+        let event = |image: &str| Event::ShutOut { by: node("a"), of: node("x"), images: vec![image.into()] };
+        history.happens(event("vms/three"));
+        history.happens(machine("x", Machine::Off)).happens(event("vms/two"));
+        history.on("x", 2).happens(guest("x", Guest::Executes));
+        history.violated_by(event("vms/two"), "shut x out of vms/two");
+    }
+}

@@ -1,0 +1,324 @@
+//! 14. Success is reported only after it was observed; secrets are never logged or put on a command line.
+//!
+//! What a daemon answers is compared with what is the case: `stop` with no process anywhere, `start` with one that executes, `flushed` with
+//! an empty node, `primary` with the addresses, the end of a fence with VMs that were seen running. The secrets of this cluster are the
+//! BMCs' passwords: they appear in their own keys, and nowhere else.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use pvc_core::model::{FenceJob, FenceStep, NodeName, VmId};
+
+use crate::{
+    checkers::Checker,
+    event::{self, Change, Commit, Event, Guest, Stamped},
+    tree::Tree,
+    truth::Truth,
+};
+
+use super::keys;
+
+/// How long ago what is reported may have been the case.
+const OBSERVED: Duration = Duration::from_secs(15);
+
+/// See the module's documentation.
+#[derive(Debug, Default)]
+pub(super) struct Truthful {
+    /// When each VM was last known to execute on each node, where it does not now.
+    executed: BTreeMap<(VmId, NodeName), Duration>,
+    /// VMs that were moved from each fenced node, and when.
+    moved: BTreeMap<NodeName, BTreeMap<VmId, Duration>>,
+    passwords: BTreeSet<String>,
+}
+
+impl Checker for Truthful {
+    fn invariant(&self) -> u8 {
+        14
+    }
+
+    fn step(&mut self, truth: &Truth, tree: &Tree, event: &Stamped) -> Result<(), String> {
+        match &event.event {
+            Event::Guest { vm, node, what: Guest::Executes | Guest::Gone | Guest::Held } => {
+                self.executed.insert((*vm, node.clone()), truth.now);
+            }
+            Event::Machine { node, what: event::Machine::Off | event::Machine::Frozen } => {
+                let of_node = self.executed.iter_mut().filter(|((_, on), _)| on == node);
+                of_node.for_each(|(_, at)| *at = truth.now);
+            }
+            Event::Commit(commit) => {
+                for change in &commit.changes {
+                    self.keeps_secrets(change)?;
+                }
+                if let Some(by) = commit.daemon() {
+                    return commit
+                        .changes
+                        .iter()
+                        .try_for_each(|change| self.answers(truth, tree, commit, by, change));
+                }
+            }
+            Event::Log { node, text, .. }
+                if self.passwords.iter().any(|password| text.contains(password)) =>
+            {
+                return Err(format!("{node} logs a BMC's password"));
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+impl Truthful {
+    fn keeps_secrets(&mut self, change: &Change) -> Result<(), String> {
+        let text = change.is();
+        if let Some((_, "ipmipassword")) = keys::of_node(&change.path) {
+            if !text.is_empty() {
+                self.passwords.insert(text.to_owned());
+            }
+            return Ok(());
+        }
+        if self.passwords.iter().any(|password| text.contains(password)) {
+            return Err(format!("{} tells a BMC's password", change.path));
+        }
+        Ok(())
+    }
+
+    fn answers(
+        &mut self,
+        truth: &Truth,
+        tree: &Tree,
+        commit: &Commit,
+        by: &NodeName,
+        change: &Change,
+    ) -> Result<(), String> {
+        if let Some(node) = keys::of_fence(&change.path) {
+            return self.fence_ends(truth, tree, &node, change);
+        }
+        if let Some((vm, key)) = keys::of_vm(&change.path) {
+            if key == "lastnode" && commit.is_about("/pvc/fence/") {
+                self.moved(truth, change, vm);
+            }
+            return match (key, change.was(), change.is()) {
+                ("state", was, "stop") if was != "stop" => is_off(truth, by, vm),
+                ("state", "migrate" | "restart", "start") if !commit.is_about("/pvc/fence/") => {
+                    self.runs(truth, tree, by, vm)
+                }
+                _ => Ok(()),
+            };
+        }
+        match keys::of_node(&change.path) {
+            Some((node, "domainstate"))
+                if node == *by && change.is() == "flushed" && change.was() == "flush" =>
+            {
+                is_empty(truth, tree, by)
+            }
+            Some((node, "routerstate")) if node == *by && change.is() == "primary" => {
+                has_addresses(truth, by)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn runs(&self, truth: &Truth, tree: &Tree, by: &NodeName, vm: VmId) -> Result<(), String> {
+        // Where nobody has it there is nothing to migrate: that is what is answered, and it is started next.
+        let is_elsewhere =
+            tree.vm(vm, "node") != by.as_str() || tree.claim(vm).all(|name| name != by.as_str());
+        if is_elsewhere || self.executed_lately(truth, vm, by) {
+            return Ok(());
+        }
+        Err(format!("{by} answers that {vm} runs, and it does not execute there"))
+    }
+
+    fn executed_lately(&self, truth: &Truth, vm: VmId, node: &NodeName) -> bool {
+        let lately = |at: &Duration| truth.now <= *at + OBSERVED;
+        truth.executing(vm).any(|(on, _)| on == node)
+            || self.executed.get(&(vm, node.clone())).is_some_and(lately)
+    }
+
+    fn moved(&mut self, truth: &Truth, change: &Change, vm: VmId) {
+        if let Ok(from) = change.is().parse::<NodeName>() {
+            self.moved.entry(from).or_default().insert(vm, truth.now);
+        }
+    }
+
+    /// A fence is over when the VMs that were moved were seen running, or when its node is back.
+    fn fence_ends(
+        &mut self,
+        truth: &Truth,
+        tree: &Tree,
+        node: &NodeName,
+        change: &Change,
+    ) -> Result<(), String> {
+        if change.after.is_some() {
+            return Ok(());
+        }
+        let moved = self.moved.remove(node).unwrap_or_default();
+        let job = serde_json::from_str::<FenceJob>(change.was()).ok();
+        let recovered = job.is_some_and(|job| matches!(job.step, FenceStep::Recovered { .. }));
+        if !recovered || tree.node(node, "daemonstate") != "dead" {
+            return Ok(());
+        }
+        for (vm, since) in moved {
+            let Ok(to) = tree.vm(vm, "node").parse::<NodeName>() else { continue };
+            let expected = tree.vm(vm, "state") == "start"
+                && tree.vm(vm, "lastnode") == node.as_str()
+                && tree.node(&to, "daemonstate") == "run";
+            let ran = truth.executing(vm).any(|(on, _)| *on == to)
+                || self.executed.get(&(vm, to.clone())).is_some_and(|at| *at >= since);
+            if expected && !ran {
+                return Err(format!(
+                    "the fence of {node} is over, and {vm} has not run on {to} since it was moved"
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn is_off(truth: &Truth, by: &NodeName, vm: VmId) -> Result<(), String> {
+    let lies = |node: &NodeName| truth.machine(node).bmc_lies;
+    match truth.guests.get(&vm).into_iter().flatten().find(|(node, _)| !lies(node)) {
+        Some((node, _)) => {
+            Err(format!("{by} answers that {vm} is off, and there is a process of it on {node}"))
+        }
+        None => Ok(()),
+    }
+}
+
+/// Only those that may not be shut down for their move may stay.
+fn is_empty(truth: &Truth, tree: &Tree, node: &NodeName) -> Result<(), String> {
+    let left = truth.guests.iter().filter(|(_, runs)| runs.get(node).is_some_and(|run| run.executes));
+    let unexpected = |vm: &VmId| {
+        tree.key(&format!("/domains/{vm}")).is_some() && tree.vm(*vm, "migration_method") != "live"
+    };
+    match left.map(|(vm, _)| vm).find(|vm| unexpected(vm)) {
+        Some(vm) => Err(format!("{node} answers that it is flushed, and {vm} executes there")),
+        None => Ok(()),
+    }
+}
+
+fn has_addresses(truth: &Truth, node: &NodeName) -> Result<(), String> {
+    match truth.addresses.keys().find(|address| truth.holders(**address).all(|holder| holder != node)) {
+        Some(address) => Err(format!("{node} says that it is primary, and does not have {address}")),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::checkers::testing::{History, daemon, node, vm};
+
+    const RECOVERED: &str =
+        r#"{"step":"recovered","proof":"power-off","instance":null,"by":"a","at_unix_s":0}"#;
+
+    fn path(key: &str) -> String {
+        format!("/domains/{}/{key}", vm(1))
+    }
+
+    fn guest(on: &str, what: Guest) -> Event {
+        Event::Guest { vm: vm(1), node: node(on), what }
+    }
+
+    /// VM 1 is of node `a`, and its wish is this.
+    fn wish(state: &str) -> History {
+        let mut history = History::new(Truthful::default());
+        history.on("a", 1).writes(&[
+            (&format!("/domains/{}", vm(1)), "web"),
+            (&path("state"), state),
+            (&path("node"), "a"),
+            (&path("claim"), "a"),
+        ]);
+        history
+    }
+
+    #[test]
+    fn off_is_said_of_what_has_no_process() {
+        let answer = |history: &mut History| history.commit(daemon("a"), &[(&path("state"), "stop")]);
+        let mut early = wish("shutdown");
+        early.happens(guest("a", Guest::Executes));
+        let event = answer(&mut early);
+        early.violated_by(event, "there is a process of it on a");
+        let mut right = wish("shutdown");
+        right.happens(guest("a", Guest::Executes)).happens(guest("a", Guest::Gone));
+        let event = answer(&mut right);
+        right.happens(event);
+    }
+
+    #[test]
+    fn running_is_said_of_what_executes_or_did_a_moment_ago() {
+        let answer = |history: &mut History| history.commit(daemon("a"), &[(&path("state"), "start")]);
+        let mut early = wish("restart");
+        early.at_s(10).happens(guest("a", Guest::Held));
+        let event = answer(&mut early);
+        early.at_s(30).violated_by(event, "does not execute there");
+        let mut crashed = wish("restart");
+        crashed.happens(guest("a", Guest::Executes)).at_s(5).happens(guest("a", Guest::Gone));
+        let event = answer(&mut crashed);
+        crashed.at_s(7).happens(event);
+        let mut nothing_to_migrate = wish("migrate");
+        nothing_to_migrate.writes(&[(&path("claim"), "")]);
+        let event = answer(&mut nothing_to_migrate);
+        nothing_to_migrate.happens(event);
+    }
+
+    #[test]
+    fn flushed_is_said_of_a_node_without_guests_but_for_those_that_must_stay() {
+        let key = "/nodes/a/domainstate";
+        let mut history = wish("start");
+        history
+            .happens(guest("a", Guest::Executes))
+            .writes(&[(key, "flush"), (&path("migration_method"), "live")]);
+        history
+            .daemon_writes("a", &[(key, "flushed")])
+            .writes(&[(key, "flush"), (&path("migration_method"), "none")]);
+        let event = history.commit(daemon("a"), &[(key, "flushed")]);
+        history.violated_by(event, "executes there");
+    }
+
+    #[test]
+    fn primary_is_said_by_who_has_the_addresses() {
+        let address = |on: &str| Event::Address {
+            node: node(on),
+            address: [10, 0, 0, 254].into(),
+            until: Some(Duration::from_secs(9)),
+        };
+        let mut history = wish("start");
+        history.on("b", 1).happens(address("b"));
+        let event = history.commit(daemon("a"), &[("/nodes/a/routerstate", "primary")]);
+        history.violated_by(event, "does not have 10.0.0.254");
+        history.daemon_writes("b", &[("/nodes/b/routerstate", "primary")]);
+    }
+
+    #[test]
+    fn the_end_of_a_fence_is_said_when_what_was_moved_has_run() {
+        let moved = || {
+            let mut history = wish("start");
+            history.on("b", 1).writes(&[("/nodes/x/daemonstate", "dead"), ("/nodes/b/daemonstate", "run")]);
+            history.daemon_writes("c", &[("/pvc/fence/x", RECOVERED)]);
+            let keys = [(&*path("node"), "b"), (&*path("lastnode"), "x")];
+            let event = history.commit_about(daemon("c"), &keys, "/pvc/fence/x");
+            history.happens(event);
+            history
+        };
+        let mut early = moved();
+        let event = early.deletion(daemon("c"), "/pvc/fence/x");
+        early.violated_by(event, "has not run on b since it was moved");
+        let mut right = moved();
+        right.happens(guest("b", Guest::Executes));
+        let event = right.deletion(daemon("c"), "/pvc/fence/x");
+        right.happens(event);
+    }
+
+    #[test]
+    fn a_password_in_a_log_or_another_key_is_a_violation() {
+        let mut history = wish("start");
+        history.daemon_writes("a", &[("/nodes/a/ipmipassword", "hunter2")]);
+        let log = |text: &str| Event::Log { node: "a".into(), level: "WARN", text: text.into() };
+        history.happens(log("HMAC is invalid"));
+        history.violated_by(log("ipmitool -P hunter2: HMAC is invalid"), "logs a BMC's password");
+        let event = history.commit(daemon("a"), &[("/pvc/explain/node/a", "tried hunter2")]);
+        history.violated_by(event, "tells a BMC's password");
+    }
+}

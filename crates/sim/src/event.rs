@@ -1,0 +1,390 @@
+//! What happens in a simulated world: the only words that checkers, the log and the hash of a run know.
+//!
+//! Truth (machines, guests, addresses, the network, the state tree) and words (faults, commands, log lines) are told apart, and no
+//! event comes from a daemon's own view of the world but for [`Event::Log`].
+
+use std::{fmt, net::IpAddr, time::Duration};
+
+use pvc_core::model::{NodeName, VmId};
+use pvc_store::Op;
+
+/// An event with when it happened, counted from the world's beginning.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Stamped {
+    /// When.
+    pub at: Duration,
+    /// What.
+    pub event: Event,
+}
+
+/// One of them.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Event {
+    /// A machine's power, or its freezing as a whole.
+    Machine {
+        /// Which.
+        node: NodeName,
+        /// What became of it.
+        what: Machine,
+    },
+    /// A node's daemon.
+    Daemon {
+        /// Whose.
+        node: NodeName,
+        /// What became of it.
+        what: Daemon,
+    },
+    /// A node's libvirt.
+    Libvirt {
+        /// Whose.
+        node: NodeName,
+        /// What became of it.
+        what: Libvirt,
+    },
+    /// A guest's process on a machine.
+    Guest {
+        /// Which VM.
+        vm: VmId,
+        /// On which machine.
+        node: NodeName,
+        /// What became of it.
+        what: Guest,
+    },
+    /// What a daemon asks of its hypervisor, when it asks.
+    Asked {
+        /// Whose.
+        node: NodeName,
+        /// About which VM.
+        vm: VmId,
+        /// What.
+        what: Ask,
+    },
+    /// A floating address on a machine: there until then (or until it is removed or the machine is off); `None`: removed.
+    Address {
+        /// Where.
+        node: NodeName,
+        /// Which.
+        address: IpAddr,
+        /// Until when its lifetime lasts; `None`: removed.
+        until: Option<Duration>,
+    },
+    /// A direction of the network.
+    Link {
+        /// Which network.
+        net: Net,
+        /// From where.
+        from: NodeName,
+        /// To where.
+        to: NodeName,
+        /// Whether nothing passes from now on.
+        cut: bool,
+    },
+    /// Which ZooKeeper server leads a quorum; `None`: there is none, and nothing can be read or written.
+    Leader(Option<NodeName>),
+    /// A daemon's session with ZooKeeper, as the servers see it.
+    Session {
+        /// Whose.
+        node: NodeName,
+        /// What became of it.
+        what: Session,
+    },
+    /// A BMC was asked, and what it said; when it answered.
+    Bmc {
+        /// Who asked.
+        by: NodeName,
+        /// Whose BMC.
+        of: NodeName,
+        /// What.
+        call: Power,
+        /// What it said; `None`: nothing that arrived.
+        said: Option<Said>,
+    },
+    /// A node was shut out of the storage, and its locks on these images are broken; when that was asked for.
+    ShutOut {
+        /// By whose daemon.
+        by: NodeName,
+        /// Who.
+        of: NodeName,
+        /// `pool/image` each.
+        images: Vec<String>,
+    },
+    /// The state tree has changed.
+    Commit(Commit),
+    /// An operator's command, and what came of it at once.
+    Command {
+        /// Who.
+        client: u32,
+        /// What, in words.
+        text: String,
+        /// `done`, or why not.
+        outcome: String,
+    },
+    /// A fault of the schedule begins or ends.
+    Fault {
+        /// Which, in words.
+        text: String,
+        /// Whether it begins.
+        begins: bool,
+    },
+    /// The run turns to another phase.
+    Phase(Phase),
+    /// A line of a daemon's log.
+    Log {
+        /// Whose.
+        node: String,
+        /// `INFO`, `WARN` …
+        level: &'static str,
+        /// The line.
+        text: String,
+    },
+}
+
+/// What becomes of a machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Machine {
+    /// It has power, and boots for the how manieth time.
+    On {
+        /// Counts from 1.
+        boot: u64,
+    },
+    /// It has none: nothing of it executes any more.
+    Off,
+    /// Its programs, guests among them, do not run; its kernel does.
+    Frozen,
+    /// They run on.
+    Thawed,
+    /// Its wall clock was set, by so many seconds.
+    ClockJumped(i64),
+    /// From now on its BMC may say that it is off, or accept a reset, though it runs on.
+    BmcLies(bool),
+}
+
+/// What becomes of a daemon.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Daemon {
+    /// A new process.
+    Started {
+        /// Counts from 1, over all boots of the machine.
+        run: u64,
+    },
+    /// `kill -9`, or the end of its machine.
+    Killed,
+    /// It ended by itself.
+    Ended(String),
+    /// None of its tasks runs.
+    Frozen,
+    /// They run on.
+    Thawed,
+}
+
+/// What becomes of libvirt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Libvirt {
+    /// It answers.
+    Up,
+    /// It is not there.
+    Down,
+    /// It does not answer.
+    Frozen,
+}
+
+/// What becomes of a guest's process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Guest {
+    /// It is there and executes.
+    Executes,
+    /// It is there and does not execute: a migration holds it, or it is paused.
+    Held,
+    /// It is gone.
+    Gone,
+}
+
+/// What a daemon asks of its hypervisor.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Ask {
+    /// To start it.
+    Start,
+    /// To press its power button.
+    ShutDown,
+    /// To end it at once.
+    PowerOff,
+    /// To migrate it.
+    Migrate(NodeName),
+    /// The migration has ended, as its caller is told.
+    Migrated(Result<(), String>),
+    /// To abort the migration.
+    Abort,
+    /// To let it go on.
+    Resume,
+}
+
+/// What a BMC is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[allow(missing_docs, reason = "the calls of the trait")]
+pub enum Power {
+    Status,
+    Off,
+    On,
+    Reset,
+}
+
+/// What a BMC says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Said {
+    /// The machine has power.
+    On,
+    /// The machine has none.
+    Off,
+    /// It does what it is asked.
+    Accepted,
+    /// It will not, or does not know who asks.
+    Refused,
+}
+
+/// What becomes of a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Session {
+    /// Its client is connected to a server of the quorum.
+    Connected {
+        /// The session.
+        session: u64,
+    },
+    /// Its client has no connection, or does nothing.
+    Silent {
+        /// The session.
+        session: u64,
+    },
+    /// The servers have ended it: its ephemeral keys are gone.
+    Ended {
+        /// The session.
+        session: u64,
+    },
+}
+
+/// A network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Net {
+    /// Between the nodes: ZooKeeper, migrations.
+    Cluster,
+    /// Where the clients are.
+    Upstream,
+    /// From nodes to BMCs.
+    Bmc,
+}
+
+/// A transaction that was applied.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Commit {
+    /// Whose.
+    pub by: Author,
+    /// Its number.
+    pub zxid: i64,
+    /// What was asked for, checks included.
+    pub ops: Vec<Op>,
+    /// What is different now.
+    pub changes: Vec<Change>,
+}
+
+/// Who writes.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Author {
+    /// A node's daemon.
+    Daemon {
+        /// Whose.
+        node: NodeName,
+        /// Its run, see [`Daemon::Started`].
+        run: u64,
+    },
+    /// An operator's client.
+    Client(u32),
+    /// The servers, when a session ends.
+    Servers,
+}
+
+/// A key that a transaction has changed.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Change {
+    /// Which.
+    pub path: String,
+    /// What it was; `None`: it was not there.
+    pub before: Option<Key>,
+    /// What it is; `None`: it is not there any more.
+    pub after: Option<Key>,
+}
+
+/// A key of the state tree.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Key {
+    /// Its content.
+    pub data: Vec<u8>,
+    /// Its data version.
+    pub version: i32,
+}
+
+/// What a run does at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Phase {
+    /// Faults happen.
+    Chaos,
+    /// No fault is left, every machine has power or is on its way, no new command is given.
+    Calm,
+    /// It has been calm for as long as a cluster may take to be as wished: what is not now is a violation.
+    Settled,
+}
+
+impl fmt::Display for Stamped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ms = self.at.as_millis();
+        let (s, m, h) = (ms / 1000 % 60, ms / 60_000 % 60, ms / 3_600_000);
+        write!(f, "{h:02}:{m:02}:{s:02}.{:03} {}", ms % 1000, self.event)
+    }
+}
+
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Machine { node, what } => write!(f, "{node}: machine {what:?}"),
+            Self::Daemon { node, what } => write!(f, "{node}: daemon {what:?}"),
+            Self::Libvirt { node, what } => write!(f, "{node}: libvirt {what:?}"),
+            Self::Guest { vm, node, what } => write!(f, "{node}: guest {vm} {what:?}"),
+            Self::Asked { node, vm, what } => write!(f, "{node}: asks libvirt about {vm}: {what:?}"),
+            Self::Address { node, address, until: Some(until) } => {
+                write!(f, "{node}: has {address} until {:.1} s", until.as_secs_f64())
+            }
+            Self::Address { node, address, until: None } => write!(f, "{node}: has {address} no longer"),
+            Self::Link { net, from, to, cut } => {
+                write!(f, "{net:?} {from} -> {to}: {}", if *cut { "cut" } else { "passes" })
+            }
+            Self::Leader(Some(node)) => write!(f, "ZooKeeper: {node} leads"),
+            Self::Leader(None) => f.write_str("ZooKeeper: no quorum"),
+            Self::Session { node, what } => write!(f, "{node}: {what:?}"),
+            Self::Bmc { by, of, call, said } => write!(f, "{by}: BMC of {of}: {call:?} -> {said:?}"),
+            Self::ShutOut { by, of, images } => write!(f, "{by}: shuts {of} out of {}", images.join(", ")),
+            Self::Commit(commit) => commit.fmt(f),
+            Self::Command { client, text, outcome } => write!(f, "client {client}: {text}: {outcome}"),
+            Self::Fault { text, begins } => {
+                write!(f, "FAULT {text} {}", if *begins { "begins" } else { "ends" })
+            }
+            Self::Phase(phase) => write!(f, "== {phase:?}"),
+            Self::Log { node, level, text } => write!(f, "{node}: {level} {text}"),
+        }
+    }
+}
+
+impl fmt::Display for Commit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.by {
+            Author::Daemon { node, .. } => write!(f, "{node}: writes")?,
+            Author::Client(client) => write!(f, "client {client}: writes")?,
+            Author::Servers => f.write_str("ZooKeeper: writes")?,
+        }
+        for change in &self.changes {
+            let text = |key: &Key| String::from_utf8_lossy(&key.data).chars().take(120).collect::<String>();
+            match &change.after {
+                Some(key) => write!(f, " {}={:?}", change.path, text(key))?,
+                None => write!(f, " {} deleted", change.path)?,
+            }
+        }
+        Ok(())
+    }
+}

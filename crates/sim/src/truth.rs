@@ -1,0 +1,241 @@
+//! What is the case, apart from what anybody believes: the sum of the events so far.
+//!
+//! Never asks a daemon or a fake anything, so that a history alone makes the same truth (checkers' tests write histories).
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    time::Duration,
+};
+
+use pvc_core::model::{NodeName, VmId};
+
+use crate::event::{self, Event, Net, Phase, Stamped};
+
+/// See the module's documentation.
+#[derive(Debug, Clone)]
+pub struct Truth {
+    /// The time of the last event.
+    pub now: Duration,
+    /// What the run does.
+    pub phase: Phase,
+    /// When that began.
+    pub phase_since: Duration,
+    /// Every machine that was ever heard of.
+    pub machines: BTreeMap<NodeName, Machine>,
+    /// Guests' processes, by VM and machine.
+    pub guests: BTreeMap<VmId, BTreeMap<NodeName, Run>>,
+    /// Until when machines have floating addresses.
+    pub addresses: BTreeMap<IpAddr, BTreeMap<NodeName, Duration>>,
+    /// Directions in which nothing passes.
+    pub cuts: BTreeSet<(Net, NodeName, NodeName)>,
+    /// Who leads ZooKeeper.
+    pub leader: Option<NodeName>,
+}
+
+/// A machine.
+#[derive(Debug, Clone, Default)]
+pub struct Machine {
+    /// The boot that has power, if any.
+    pub boot: Option<u64>,
+    /// Since when it has or has not.
+    pub power_since: Duration,
+    /// Its programs do not run.
+    pub frozen: bool,
+    /// Its BMC may lie now, or has lied in this boot.
+    pub bmc_lies: bool,
+    /// Its daemon.
+    pub daemon: Daemon,
+    /// Since when that is so.
+    pub daemon_since: Duration,
+    /// Runs of the daemon so far.
+    pub runs: u64,
+    /// Libvirt.
+    pub libvirt: Option<event::Libvirt>,
+    /// Whether its daemon's session has a connection; `None`: it has no session.
+    pub connected: Option<bool>,
+    /// Since when that is so.
+    pub connected_since: Duration,
+}
+
+/// A daemon.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Daemon {
+    /// There is no process.
+    #[default]
+    Absent,
+    /// It runs.
+    Runs,
+    /// It is there and does not run.
+    Frozen,
+}
+
+/// A guest's process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Run {
+    /// Whether it executes, as long as its machine does.
+    pub executes: bool,
+    /// The boot of its machine.
+    pub boot: u64,
+    /// Since when it is there.
+    pub began: Duration,
+}
+
+impl Default for Truth {
+    fn default() -> Self {
+        Self {
+            now: Duration::ZERO,
+            phase: Phase::Calm,
+            phase_since: Duration::ZERO,
+            machines: BTreeMap::new(),
+            guests: BTreeMap::new(),
+            addresses: BTreeMap::new(),
+            cuts: BTreeSet::new(),
+            leader: None,
+        }
+    }
+}
+
+impl Machine {
+    /// Whether its programs run.
+    pub fn works(&self) -> bool {
+        self.boot.is_some() && !self.frozen
+    }
+}
+
+impl Truth {
+    /// Takes an event in.
+    pub fn apply(&mut self, stamped: &Stamped) {
+        let now = stamped.at;
+        self.now = now;
+        match &stamped.event {
+            Event::Machine { node, what } => self.machine_turns(node, *what, now),
+            Event::Daemon { node, what } => {
+                let machine = self.machines.entry(node.clone()).or_default();
+                machine.daemon_since = now;
+                machine.daemon = match what {
+                    event::Daemon::Started { run } => {
+                        machine.runs = *run;
+                        Daemon::Runs
+                    }
+                    event::Daemon::Thawed => Daemon::Runs,
+                    event::Daemon::Frozen => Daemon::Frozen,
+                    event::Daemon::Killed | event::Daemon::Ended(_) => Daemon::Absent,
+                };
+            }
+            Event::Libvirt { node, what } => {
+                self.machines.entry(node.clone()).or_default().libvirt = Some(*what);
+            }
+            Event::Guest { vm, node, what } => self.guest_turns(*vm, node, *what, now),
+            Event::Address { node, address, until } => {
+                let holders = self.addresses.entry(*address).or_default();
+                match until {
+                    Some(until) => holders.insert(node.clone(), *until),
+                    None => holders.remove(node),
+                };
+            }
+            Event::Link { net, from, to, cut } => {
+                let direction = (*net, from.clone(), to.clone());
+                if *cut {
+                    self.cuts.insert(direction);
+                } else {
+                    self.cuts.remove(&direction);
+                }
+            }
+            Event::Leader(leader) => self.leader.clone_from(leader),
+            Event::Session { node, what } => {
+                let machine = self.machines.entry(node.clone()).or_default();
+                machine.connected_since = now;
+                machine.connected = match what {
+                    event::Session::Connected { .. } => Some(true),
+                    event::Session::Silent { .. } => Some(false),
+                    event::Session::Ended { .. } => None,
+                };
+            }
+            Event::Phase(phase) => {
+                self.phase = *phase;
+                self.phase_since = now;
+            }
+            Event::Asked { .. }
+            | Event::Bmc { .. }
+            | Event::ShutOut { .. }
+            | Event::Commit(_)
+            | Event::Command { .. }
+            | Event::Fault { .. }
+            | Event::Log { .. } => {}
+        }
+    }
+
+    fn machine_turns(&mut self, node: &NodeName, what: event::Machine, now: Duration) {
+        let machine = self.machines.entry(node.clone()).or_default();
+        match what {
+            event::Machine::On { boot } => {
+                machine.boot = Some(boot);
+                machine.power_since = now;
+            }
+            event::Machine::Off => {
+                machine.boot = None;
+                machine.power_since = now;
+                machine.frozen = false;
+                machine.bmc_lies = false;
+                machine.daemon = Daemon::Absent;
+                machine.libvirt = None;
+                for runs in self.guests.values_mut() {
+                    runs.remove(node);
+                }
+                for holders in self.addresses.values_mut() {
+                    holders.remove(node);
+                }
+            }
+            event::Machine::Frozen => machine.frozen = true,
+            event::Machine::Thawed => machine.frozen = false,
+            event::Machine::ClockJumped(_) => {}
+            event::Machine::BmcLies(lies) => machine.bmc_lies |= lies,
+        }
+    }
+
+    fn guest_turns(&mut self, vm: VmId, node: &NodeName, what: event::Guest, now: Duration) {
+        let boot = self.machines.get(node).and_then(|machine| machine.boot).unwrap_or_default();
+        let runs = self.guests.entry(vm).or_default();
+        let executes = match what {
+            event::Guest::Executes => true,
+            event::Guest::Held => false,
+            event::Guest::Gone => {
+                runs.remove(node);
+                if runs.is_empty() {
+                    self.guests.remove(&vm);
+                }
+                return;
+            }
+        };
+        let run = runs.entry(node.clone()).or_insert(Run { executes, boot, began: now });
+        run.executes = executes;
+    }
+
+    /// How long ago that was.
+    pub fn since(&self, at: Duration) -> Duration {
+        self.now.saturating_sub(at)
+    }
+
+    /// A machine; one that was never heard of is off.
+    pub fn machine(&self, node: &NodeName) -> Machine {
+        self.machines.get(node).cloned().unwrap_or_default()
+    }
+
+    /// Where a VM executes now.
+    pub fn executing(&self, vm: VmId) -> impl Iterator<Item = (&NodeName, &Run)> {
+        let runs = self.guests.get(&vm).into_iter().flatten();
+        runs.filter(|(node, run)| run.executes && self.machines.get(*node).is_some_and(Machine::works))
+    }
+
+    /// Which machines answer for an address now.
+    pub fn holders(&self, address: IpAddr) -> impl Iterator<Item = &NodeName> {
+        let holders = self.addresses.get(&address).into_iter().flatten();
+        holders.filter(|(_, until)| **until > self.now).map(|(node, _)| node)
+    }
+
+    /// Whether anything gets from one to the other.
+    pub fn passes(&self, net: Net, from: &NodeName, to: &NodeName) -> bool {
+        from == to && net != Net::Bmc || !self.cuts.contains(&(net, from.clone(), to.clone()))
+    }
+}
