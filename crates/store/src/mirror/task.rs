@@ -1,15 +1,15 @@
 //! The one writer of the view: gathers events, reads what they name in as few requests as possible, publishes.
 //!
 //! ```text
-//! events (+ 1 ms) ─▶ Dirty ─▶ names, if needed ─▶ one multi-read ─▶ Picture ─▶ view, then subjects
-//!                      ▲                              │ failed: later again
-//!                      └──────────────────────────────┘
+//! events ─▶ Dirty ─▶ names, if needed ─▶ one multi-read ─▶ Picture ─▶ view, then subjects
+//!             ▲                              │ failed: later again
+//!             └──────────────────────────────┘
 //! ```
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     future::poll_fn,
-    sync::{Arc, PoisonError},
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
@@ -17,22 +17,24 @@ use std::{
 use pvc_core::model::{ClusterView, Entry, NodeName, Problem, Vm, VmId};
 use tokio::{
     sync::{mpsc, watch},
-    time::{Instant, sleep, sleep_until},
+    time::{Instant, sleep_until},
 };
 use tracing::warn;
 
 use super::{
-    NotCaughtUp, Question, Status, Subscribers,
+    NotCaughtUp, Question, Status,
     dirty::{Dirty, ROOTS, Root, VmParts},
     picture::{self, Picture},
+    subscribers::Subscribers,
 };
 use crate::{
     Session, Store, StoreError, Watch, WatchEvent,
     schema::{fence, maintenance, node, primary, root, text::field, vm},
 };
 
-/// The events of one transaction come within this time, so that they are read together.
-const GATHER: Duration = Duration::from_millis(1);
+/// The events of one transaction usually arrive together: so often the connection is asked whether there are more before they
+/// are read. A timer would gather more of those that come apart, and cost every change a millisecond and a wake.
+const GATHER: usize = 8;
 /// Objects per read: bounds memory at the first listing.
 const OBJECTS_AT_ONCE: usize = 128;
 /// First and longest pause after a read that failed.
@@ -46,6 +48,9 @@ pub(super) struct Task {
     /// Roots whose last word was `Resync`. The others may have changed without a word.
     reported: BTreeSet<Root>,
     dirty: Dirty,
+    /// Whose own figures can wait, if anybody's, and whether they do.
+    me: Option<NodeName>,
+    mine_changed: bool,
     picture: Picture,
     questions: Vec<Question>,
     retry: Option<(Instant, Duration)>,
@@ -57,6 +62,7 @@ pub(super) struct Task {
 impl Task {
     pub(super) fn new(
         store: Arc<dyn Store>,
+        me: Option<NodeName>,
         view: watch::Sender<Arc<ClusterView>>,
         status: watch::Sender<Status>,
         subscribers: Arc<Subscribers>,
@@ -67,6 +73,8 @@ impl Task {
             store,
             reported: BTreeSet::new(),
             dirty: Dirty::default(),
+            me,
+            mine_changed: false,
             picture: Picture::default(),
             questions: Vec::new(),
             retry: None,
@@ -99,11 +107,7 @@ impl Task {
                 () = sleep_until(retry.map_or_else(Instant::now, |(at, _)| at)), if retry.is_some() => true,
             };
             if !hurry {
-                tokio::select! {
-                    biased;
-                    Some(question) = asked.recv() => self.questions.push(question),
-                    () = sleep(GATHER) => {}
-                }
+                self.gather().await;
             }
             if !self.note_all() {
                 break;
@@ -111,7 +115,19 @@ impl Task {
             self.refresh().await;
             self.answer();
         }
-        self.status.send_modify(|status| status.current = false);
+        self.not_current();
+    }
+
+    /// Waits as long as more events come without waiting for them.
+    async fn gather(&mut self) {
+        for _ in 0..GATHER {
+            tokio::task::yield_now().await;
+            if self.watches.iter().all(|(_, watch)| watch.is_empty()) {
+                return;
+            }
+            // A store that is closed is noticed by whoever waits for the next event.
+            self.note_all();
+        }
     }
 
     /// Notes what is queued; false if the store is closed.
@@ -132,20 +148,27 @@ impl Task {
 
     fn note(&mut self, root: Root, event: WatchEvent) {
         match event {
-            WatchEvent::Changed(path) => self.dirty.key(root, &path),
+            WatchEvent::Changed(path) => match &self.me {
+                Some(me) if root == Root::Nodes && node::is_figure(&path, me) => self.mine_changed = true,
+                _ => self.dirty.key(root, &path),
+            },
             WatchEvent::Resync => {
                 self.reported.insert(root);
                 self.dirty.everything(root);
             }
             WatchEvent::Interrupted => {
                 self.reported.remove(&root);
-                self.status.send_modify(|status| status.current = false);
+                self.not_current();
             }
         }
     }
 
     /// Reads what is dirty and publishes what differs. On failure it stays dirty.
     async fn refresh(&mut self) {
+        let is_worth_it = !self.dirty.is_empty() || !self.questions.is_empty();
+        if is_worth_it && std::mem::take(&mut self.mine_changed) {
+            self.dirty.nodes.extend(self.me.clone());
+        }
         while !self.dirty.is_empty() {
             let mut dirty = std::mem::take(&mut self.dirty);
             let outcome = self.read(&mut dirty).await;
@@ -157,25 +180,33 @@ impl Task {
                     warn!("the view of the cluster is not up to date: {error}: trying again");
                 }
                 self.retry = Some((Instant::now() + pause, pause));
-                self.status.send_modify(|status| status.current = false);
+                self.not_current();
                 break;
             }
             self.retry = None;
         }
         if self.dirty.is_empty() && self.reported.len() == ROOTS {
-            self.status.send_if_modified(|status| {
-                let now = Status { ready: true, current: true };
-                std::mem::replace(status, now) != now
-            });
+            self.status_is(Status { ready: true, current: true });
+        }
+    }
+
+    fn not_current(&self) {
+        let ready = self.status.borrow().ready;
+        self.status_is(Status { ready, current: false });
+    }
+
+    fn status_is(&self, now: Status) {
+        if self.status.send_if_modified(|status| std::mem::replace(status, now) != now) {
+            self.subscribers.lock().tell_all();
         }
     }
 
     fn publish(&mut self) {
         let Some((view, changed)) = self.picture.take_changes() else { return };
-        let mut subscribers = self.subscribers.lock().unwrap_or_else(PoisonError::into_inner);
-        self.view.send_replace(Arc::new(view));
-        subscribers
-            .retain(|s| changed.iter().all(|subject| s.send(subject.clone()).is_ok()) && !s.is_closed());
+        let mut subscribers = self.subscribers.lock();
+        let view = Arc::new(view);
+        self.view.send_replace(Arc::clone(&view));
+        subscribers.tell(&changed, &view);
     }
 
     /// Answers the questions that can be answered now.

@@ -1,5 +1,7 @@
 //! The mirror on the fake store, faults included.
 
+mod told;
+
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use proptest::prelude::*;
@@ -98,7 +100,7 @@ async fn the_first_listing_shows_everything_and_names_every_subject() {
     set(&*other, "/primary_node", "node1").await;
     let mirror = Mirror::start(own);
     assert!(!mirror.synced());
-    let mut changes = mirror.changes();
+    let mut changes = mirror.changes(|_, _| true);
     mirror.ready().await;
     assert!(mirror.synced());
     let view = mirror.view();
@@ -108,7 +110,11 @@ async fn the_first_listing_shows_everything_and_names_every_subject() {
     let all =
         BTreeSet::from([Subject::Node(name(1)), Subject::Vm(id(1)), Subject::Vm(id(2)), Subject::Primary]);
     assert_eq!(subjects(&mut changes).await, all);
-    assert_eq!(subjects(&mut mirror.changes()).await, all, "who subscribes later learns of everything, too");
+    assert_eq!(
+        subjects(&mut mirror.changes(|_, _| true)).await,
+        all,
+        "who subscribes later learns of everything, too"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -116,7 +122,7 @@ async fn a_change_is_shown_and_names_only_its_subject() {
     let (own, other, _) = world().await;
     let mirror = Mirror::start(own);
     mirror.ready().await;
-    let mut changes = mirror.changes();
+    let mut changes = mirror.changes(|_, _| true);
     subjects(&mut changes).await;
     let before = mirror.view();
 
@@ -184,7 +190,7 @@ async fn what_was_missed_during_a_cut_is_found_and_the_mirror_says_when_it_is_no
     let (own, other, _) = world().await;
     let mirror = Mirror::start(own.clone());
     mirror.ready().await;
-    let mut changes = mirror.changes();
+    let mut changes = mirror.changes(|_, _| true);
     subjects(&mut changes).await;
 
     own.suspend();
@@ -280,7 +286,7 @@ async fn a_fence_the_primarys_holder_and_maintenance_are_shown_with_their_subjec
     let (own, other, _) = world().await;
     let mirror = Mirror::start(own);
     mirror.ready().await;
-    let mut changes = mirror.changes();
+    let mut changes = mirror.changes(|_, _| true);
     subjects(&mut changes).await;
 
     let seen = mirror.view().node(&name(1)).unwrap().clone();
@@ -514,6 +520,7 @@ fn same(a: &ClusterView, b: &ClusterView) -> Result<(), TestCaseError> {
 fn follow(copy: &mut BTreeSet<Subject>, changes: &mut UnboundedReceiver<Subject>, view: &ClusterView) {
     while let Ok(subject) = changes.try_recv() {
         let exists = match &subject {
+            Subject::Keepalive(_) => continue,
             Subject::Vm(id) => view.vms.contains_key(id),
             Subject::Node(name) => view.nodes.contains_key(name),
             Subject::Primary => view.primary_node.value.is_some() || view.primary_holder.is_some(),
@@ -539,7 +546,7 @@ proptest! {
         runtime.block_on(async {
             let (own, other, tree) = world().await;
             let mirror = Mirror::start(own.clone());
-            let (mut changes, mut copy) = (mirror.changes(), BTreeSet::new());
+            let (mut changes, mut copy) = (mirror.changes(|_, _| true), BTreeSet::new());
             for step in steps {
                 take(step, &own, &other).await;
             }
