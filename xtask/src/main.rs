@@ -1,9 +1,10 @@
-//! Project chores that are programs rather than habits: `cargo xtask ci | tidy | faults | bench`.
+//! Project chores that are programs rather than habits: `cargo xtask ci | tidy | faults | bench | sim`.
 //! Never part of what is shipped.
 
 mod ci;
 mod faults;
 mod run;
+mod sim;
 mod tidy;
 
 use std::process::ExitCode;
@@ -36,6 +37,13 @@ enum Chore {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// Simulated clusters, seed after seed; see `cargo xtask sim --help`.
+    #[command(disable_help_flag = true)]
+    Sim {
+        /// Passed on to pvc-sim.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
 }
 
 fn main() -> ExitCode {
@@ -44,6 +52,7 @@ fn main() -> ExitCode {
         Chore::Tidy => tidy::run(),
         Chore::Faults(faults) => faults::run(&faults),
         Chore::Bench { arguments } => bench(&arguments),
+        Chore::Sim { arguments } => sim::run(&arguments),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -249,7 +249,7 @@ pub enum Session {
         /// The session.
         session: u64,
     },
-    /// Its client has no connection, or does nothing.
+    /// Its client has no connection.
     Silent {
         /// The session.
         session: u64,
@@ -262,14 +262,22 @@ pub enum Session {
 }
 
 /// A network.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Net {
-    /// Between the nodes: ZooKeeper, migrations.
+    /// To and between ZooKeeper's servers.
+    Store,
+    /// Between the nodes: their libvirts, migrations.
     Cluster,
     /// Where the clients are.
     Upstream,
     /// From nodes to BMCs.
     Bmc,
+}
+
+impl Net {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Store, Self::Cluster, Self::Upstream, Self::Bmc];
 }
 
 /// A transaction that was applied.

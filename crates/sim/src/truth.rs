@@ -52,7 +52,9 @@ pub struct Machine {
     pub runs: u64,
     /// Libvirt.
     pub libvirt: Option<event::Libvirt>,
-    /// Whether its daemon's session has a connection; `None`: it has no session.
+    /// Its daemon's last session.
+    pub session: Option<u64>,
+    /// Whether that has a connection; `None`: it is over.
     pub connected: Option<bool>,
     /// Since when that is so.
     pub connected_since: Duration,
@@ -145,12 +147,17 @@ impl Truth {
             Event::Leader(leader) => self.leader.clone_from(leader),
             Event::Session { node, what } => {
                 let machine = self.machines.entry(node.clone()).or_default();
-                machine.connected_since = now;
-                machine.connected = match what {
-                    event::Session::Connected { .. } => Some(true),
-                    event::Session::Silent { .. } => Some(false),
-                    event::Session::Ended { .. } => None,
+                let (session, connected) = match what {
+                    event::Session::Connected { session } => (*session, Some(true)),
+                    event::Session::Silent { session } => (*session, Some(false)),
+                    event::Session::Ended { session } => (*session, None),
                 };
+                // The servers end the session of an earlier run when that of the next one has long begun.
+                if connected == Some(true) || machine.session == Some(session) {
+                    machine.session = Some(session);
+                    machine.connected = connected;
+                    machine.connected_since = now;
+                }
             }
             Event::Phase(phase) => {
                 self.phase = *phase;

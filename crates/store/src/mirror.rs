@@ -7,6 +7,7 @@
 
 mod dirty;
 mod picture;
+mod refused;
 mod subscribers;
 mod task;
 #[cfg(test)]

@@ -106,8 +106,14 @@ pub struct FakeHypervisor {
     fabric: Mutex<Option<(Arc<FakeFabric>, String)>>,
 }
 
+/// Told what a VM does here now, or that it is gone. Must not use the fake.
+type Observer = Box<dyn FnMut(VmId, Option<Activity>) + Send>;
+
 #[derive(Default)]
 struct State {
+    observer: Option<Observer>,
+    /// Counts the machine's lives: what one has begun, the next does not end.
+    life: u64,
     active: BTreeMap<VmId, Domain>,
     behaviours: BTreeMap<VmId, Behaviour>,
     counts: Counts,
@@ -159,6 +165,11 @@ impl FakeHypervisor {
         }
     }
 
+    /// Has `observer` told of each VM that comes, turns to another activity or goes, in that moment.
+    pub fn observe(&self, observer: impl FnMut(VmId, Option<Activity>) + Send + 'static) {
+        self.state().observer = Some(Box::new(observer));
+    }
+
     /// A VM that runs without our having started it.
     pub fn put(&self, seen: Seen) {
         self.state().insert(seen);
@@ -171,16 +182,17 @@ impl FakeHypervisor {
 
     /// The VM turns to another activity.
     pub fn turn(&self, id: VmId, activity: Activity) {
-        let mut state = self.state();
-        if let Some(domain) = state.active.get_mut(&id) {
-            domain.seen.activity = activity;
-            state.tell(&Event::Domain(id));
-        }
+        self.state().turn(id, activity);
     }
 
     /// What runs, without counting as a call and whether or not calls arrive.
     pub fn running(&self) -> Vec<VmId> {
         self.state().active.keys().copied().collect()
+    }
+
+    /// Memory given to all that is here, MiB.
+    pub fn memory_mib(&self) -> u64 {
+        self.state().active.values().map(|domain| domain.seen.memory_mib).sum()
     }
 
     /// How often each method was called.
@@ -226,6 +238,7 @@ impl FakeHypervisor {
     ) -> Result<(), HypervisorError> {
         let (state, mut reach) = (self.state.clone(), self.reach.subscribe());
         let (mut sender, receiver) = oneshot::channel();
+        let life = lock(&state).life;
         let is_down = *reach.borrow_and_update() == Reach::Down;
         if !is_down {
             tokio::spawn(async move {
@@ -236,8 +249,14 @@ impl FakeHypervisor {
                 {
                     return;
                 }
-                let apply =
-                    |sender: &mut oneshot::Sender<_>| apply(&mut lock(&state), GivenUp(sender.is_closed()));
+                let apply = |sender: &mut oneshot::Sender<_>| {
+                    let mut state = lock(&state);
+                    if state.life == life {
+                        apply(&mut state, GivenUp(sender.is_closed()))
+                    } else {
+                        Err(gone())
+                    }
+                };
                 let result = perform(answer, || apply(&mut sender)).await;
                 let _ = sender.send(result);
             });
@@ -254,6 +273,10 @@ impl FakeHypervisor {
     fn behaviour(&self, id: VmId) -> Behaviour {
         self.state().behaviours.get(&id).cloned().unwrap_or_default()
     }
+}
+
+fn gone() -> HypervisorError {
+    HypervisorError::Unavailable("the machine has lost power meanwhile".into())
 }
 
 async fn perform(
@@ -353,11 +376,9 @@ impl Hypervisor for FakeHypervisor {
             if state.jobs.contains_key(&id) {
                 return Err(HypervisorError::Refused("a migration is under way".into()));
             }
-            if let Some(domain) = state.active.get_mut(&id)
-                && matches!(domain.seen.activity, Activity::Held | Activity::Unstarted)
-            {
-                domain.seen.activity = Activity::Running;
-                state.tell(&Event::Domain(id));
+            let held = |domain: &Domain| matches!(domain.seen.activity, Activity::Held | Activity::Unstarted);
+            if state.active.get(&id).is_some_and(held) {
+                state.turn(id, Activity::Running);
             }
             Ok(())
         };
@@ -410,15 +431,30 @@ impl State {
     fn insert(&mut self, seen: Seen) {
         self.starts += 1;
         let (id, run) = (seen.id, self.starts);
+        let activity = seen.activity;
         self.active.insert(id, Domain { seen, run });
-        self.tell(&Event::Domain(id));
+        self.news(id, Some(activity));
     }
 
     fn remove(&mut self, id: VmId) {
         if self.active.remove(&id).is_some() {
             self.job_is_gone(id);
-            self.tell(&Event::Domain(id));
+            self.news(id, None);
         }
+    }
+
+    fn turn(&mut self, id: VmId, activity: Activity) {
+        if let Some(domain) = self.active.get_mut(&id) {
+            domain.seen.activity = activity;
+            self.news(id, Some(activity));
+        }
+    }
+
+    fn news(&mut self, id: VmId, activity: Option<Activity>) {
+        if let Some(observer) = &mut self.observer {
+            observer(id, activity);
+        }
+        self.tell(&Event::Domain(id));
     }
 
     fn tell(&mut self, event: &Event) {

@@ -84,7 +84,7 @@ fn of_vm(commit: &Commit, change: &Change) -> bool {
 
 fn of_node(by: &NodeName, node: &NodeName, commit: &Commit, change: &Change) -> bool {
     match (change.was(), change.is()) {
-        ("flush", "flushed") | ("unflush", "ready") => by == node,
+        ("flush", "flushed") | ("unflush", "ready") if by == node => true,
         // A fenced node has no VMs any more.
         (_, "flushed") => by != node && commit.is_about("/pvc/fence/"),
         _ => false,
@@ -173,6 +173,11 @@ mod tests {
         history.writes(&[(key, "unflush")]);
         let late = history.commit(daemon("a"), &[(key, "flushed")]);
         history.violated_by(late, "the wish is \"unflush\" by now");
+        // Who recovers a dead node's VMs says that it has none, whatever was wished of it.
+        let recovered = history.commit_about(daemon("b"), &[(key, "flush")], "/pvc/fence/a");
+        history.violated_by(recovered, "by now");
+        let recovered = history.commit_about(daemon("b"), &[(key, "flushed")], "/pvc/fence/a");
+        history.happens(recovered);
     }
 
     #[test]

@@ -106,6 +106,9 @@ mod tests {
     fn who_is_connected_again_or_has_just_been_thawed_may() {
         let mut back = history();
         back.at_s(120).happens(session(event::Session::Connected { session: 1 })).at_s(130).happens(asked());
+        let mut next = history();
+        next.happens(session(event::Session::Connected { session: 2 }));
+        next.at_s(120).happens(session(event::Session::Ended { session: 1 })).at_s(300).happens(asked());
         let mut thawed = history();
         thawed.at_s(300).happens(Event::Daemon { node: node("a"), what: event::Daemon::Thawed });
         thawed.happens(asked());

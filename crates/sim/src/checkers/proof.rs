@@ -1,8 +1,8 @@
 //! 2. An instance started by recovery has a proof of death of the earlier node, of that boot of it.
 //!
-//! Four moments at which it shows: the proof is recorded (that boot must be over), a claim is taken from a node by another one
-//! (nothing of the VM may be left there), a node is shut out of the storage (nothing may be left that has these images), and a guest
-//! begins to execute (the claim must name its node: whoever starts without has no proof of anything).
+//! Four moments at which it shows: the proof is recorded (that boot must be over), a node leaves a claim, by its own hand or
+//! another's (nothing of the VM may be left there), a node is shut out of the storage (nothing may be left that has these images),
+//! and a guest begins to execute (the claim must name its node: whoever starts without has no proof of anything).
 //!
 //! A machine whose BMC lies is excused, as in number 1.
 
@@ -65,14 +65,14 @@ impl Proof {
     }
 }
 
-/// Whoever leaves a claim by another's hand has nothing of the VM any more.
+/// Whoever leaves a claim, by whosever hand, has nothing of the VM any more.
 fn taken(truth: &Truth, commit: &Commit, change: &Change) -> Result<(), String> {
     let (Some(by), Some((vm, "claim"))) = (commit.daemon(), keys::of_vm(&change.path)) else { return Ok(()) };
     let left = |node: &&str| !change.is().split_whitespace().any(|other| other == *node);
     for name in change.was().split_whitespace().filter(left) {
         let Ok(node) = name.parse::<NodeName>() else { continue };
         let is_there = truth.guests.get(&vm).is_some_and(|runs| runs.contains_key(&node));
-        if node != *by && is_there && !truth.machine(&node).bmc_lies {
+        if is_there && !truth.machine(&node).bmc_lies {
             return Err(format!(
                 "{by} took {node} out of the claim of {vm}, which still has a process there"
             ));
@@ -183,8 +183,12 @@ mod tests {
     }
 
     #[test]
-    fn a_node_may_give_up_its_own_claim() {
-        history().daemon_writes("x", &[(&claim(), "")]);
+    fn a_node_gives_up_its_own_claim_when_nothing_is_left() {
+        let mut early = history();
+        let release = early.commit(daemon("x"), &[(&claim(), "")]);
+        early.violated_by(release, "x took x out of the claim");
+        let mut right = history();
+        right.happens(guest("x", Guest::Gone)).daemon_writes("x", &[(&claim(), "")]);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{Behind, MemoryStore, lock};
-use crate::store::{Session, WatchEvent};
+use crate::store::{CommitError, Session, StoreError, Transaction, WatchEvent};
 
 /// Faults that wait for the next calls.
 #[derive(Debug, Default)]
@@ -108,6 +108,16 @@ impl MemoryStore {
             self.suspend();
             self.resume();
         }
+    }
+
+    /// A write that was on its way when the connection ended: done if the session lives, and nobody hears of it.
+    pub fn commit_late(&self, txn: &Transaction) -> Result<(), CommitError> {
+        let mut world = lock(&self.world);
+        let session = world.clients.get(&self.id).map_or(EXPIRED, |client| client.session);
+        if session == EXPIRED {
+            return Err(CommitError::Failed(StoreError::SessionLost));
+        }
+        world.commit(txn, session).map(drop)
     }
 
     /// Every call takes this long from now on. A call that would take longer than its deadline fails then.

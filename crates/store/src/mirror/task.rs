@@ -25,6 +25,7 @@ use super::{
     NotCaughtUp, Question, Status,
     dirty::{Dirty, ROOTS, Root, VmParts},
     picture::{self, Picture},
+    refused::{self, Refused},
     subscribers::Subscribers,
 };
 use crate::{
@@ -54,6 +55,7 @@ pub(super) struct Task {
     picture: Picture,
     questions: Vec<Question>,
     retry: Option<(Instant, Duration)>,
+    refused: Refused,
     view: watch::Sender<Arc<ClusterView>>,
     status: watch::Sender<Status>,
     subscribers: Arc<Subscribers>,
@@ -78,6 +80,7 @@ impl Task {
             picture: Picture::default(),
             questions: Vec::new(),
             retry: None,
+            refused: Refused::default(),
             view,
             status,
             subscribers,
@@ -87,7 +90,7 @@ impl Task {
     /// Runs until the mirror is dropped or the store closed.
     pub(super) async fn run(mut self, mut asked: mpsc::UnboundedReceiver<Question>) {
         loop {
-            let retry = self.retry;
+            let (retry, again_at) = (self.retry, self.refused.again_at());
             let hurry = tokio::select! {
                 biased;
                 question = asked.recv() => match question {
@@ -105,6 +108,11 @@ impl Task {
                     None => break,
                 },
                 () = sleep_until(retry.map_or_else(Instant::now, |(at, _)| at)), if retry.is_some() => true,
+                () = sleep_until(again_at.unwrap_or_else(Instant::now)), if again_at.is_some() => {
+                    let refused = self.refused.take();
+                    self.dirty.merge(refused);
+                    true
+                }
             };
             if !hurry {
                 self.gather().await;
@@ -366,12 +374,21 @@ impl Task {
                 Err(why) => strays.push(picture::stray(Root::Fences, &name, why)),
             }
         }
-        let paths: Vec<String> = nodes.iter().flat_map(fence::paths).collect();
-        let values = if paths.is_empty() { Vec::new() } else { self.store.get_many(&paths).await? };
         let mut fences = BTreeMap::new();
-        for (name, value) in nodes.into_iter().zip(values.chunks(2)) {
-            let (record, fencer) = (value.first(), value.get(1));
-            let read = fence::decode(&name, record.and_then(Option::as_ref), fencer.and_then(Option::as_ref));
+        for name in nodes {
+            let values = self.store.get_many(&fence::paths(&name)).await;
+            let outcome = values.as_ref().map(drop).map_err(Clone::clone);
+            let read = match refused::keys(&*self.store, outcome, fence::paths(&name)).await? {
+                Some(problems) => {
+                    self.refused.fences();
+                    Some(Entry::Bad(problems))
+                }
+                None => {
+                    let values = values?;
+                    let value = |n: usize| values.get(n).and_then(Option::as_ref);
+                    fence::decode(&name, value(0), value(1))
+                }
+            };
             if let Some(entry) = read {
                 fences.insert(name, entry);
             }
@@ -381,7 +398,30 @@ impl Task {
         Ok(())
     }
 
+    /// A key that the store refuses to show costs its object, and nobody else.
     async fn read_objects(&mut self, nodes: &[NodeName], vms: &[(VmId, VmParts)]) -> Result<(), StoreError> {
+        let together = self.read_together(nodes, vms).await;
+        if !matches!(together, Err(StoreError::Refused { .. })) {
+            return together;
+        }
+        for name in nodes {
+            let outcome = self.read_together(std::slice::from_ref(name), &[]).await;
+            if let Some(problems) = refused::keys(&*self.store, outcome, node::paths(name)).await? {
+                self.refused.node(name);
+                self.picture.set_node(name, Some(Entry::Bad(problems)));
+            }
+        }
+        for (id, parts) in vms {
+            let outcome = self.read_together(&[], &[(*id, *parts)]).await;
+            if let Some(problems) = refused::keys(&*self.store, outcome, vm::paths(*id)).await? {
+                self.refused.vm(*id);
+                self.picture.set_vm(*id, Some(Entry::Bad(problems)));
+            }
+        }
+        Ok(())
+    }
+
+    async fn read_together(&mut self, nodes: &[NodeName], vms: &[(VmId, VmParts)]) -> Result<(), StoreError> {
         let node_paths = nodes.iter().flat_map(node::paths);
         let paths: Vec<String> = node_paths.chain(vms.iter().flat_map(|(id, _)| vm::paths(*id))).collect();
         // The version of a definition is kept from the last reading unless it may have changed.

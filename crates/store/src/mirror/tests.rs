@@ -13,7 +13,7 @@ use tokio::{sync::mpsc::UnboundedReceiver, time::timeout};
 
 use super::Mirror;
 use crate::{
-    Op, Store, Transaction,
+    CreateMode, Op, Store, Transaction,
     memory::{MemoryStore, MemoryTree},
     schema::{fence, maintenance, node, placement, primary, root, vm},
 };
@@ -140,6 +140,57 @@ async fn a_change_is_shown_and_names_only_its_subject() {
     vm::apply(&*other, &VmChange::Remove { id: id(2), expect: vec![] }).await.unwrap();
     assert_eq!(subjects(&mut changes).await, BTreeSet::from([Subject::Vm(id(2))]));
     assert!(!mirror.view().vms.contains_key(&id(2)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_that_nobody_may_read_costs_its_object_and_no_other() {
+    let (own, other, tree) = world().await;
+    let forbidden = vm::key_path(id(1), VmKey::Claim);
+    tree.forbid(&forbidden, true);
+    let mirror = Mirror::start(own);
+    mirror.ready().await;
+    assert!(mirror.synced(), "what can be read is current");
+    let why = |view: &ClusterView| match view.vms.get(&id(1)).map(|entry| &**entry) {
+        Some(Entry::Bad(problems)) => Some(problems.iter().map(ToString::to_string).collect::<Vec<_>>()),
+        _ => None,
+    };
+    let expected = format!("{forbidden}: the state store refuses to show it: not authorized");
+    assert_eq!(why(&mirror.view()), Some(vec![expected]));
+    assert_eq!(state(&mirror.view(), 2), Some(VmState::Stop));
+
+    // The others' changes are shown as ever, and so are this one's when it may be read again.
+    for n in [1, 2] {
+        set(&*other, &vm::key_path(id(n), VmKey::State), "start").await;
+    }
+    shows(&mirror, "the readable one's change", |view| state(view, 2) == Some(VmState::Start)).await;
+    mirror.caught_up(SOON).await.unwrap();
+    assert!(why(&mirror.view()).is_some());
+    tree.forbid(&forbidden, false);
+    shows(&mirror, "the other one's", |view| state(view, 1) == Some(VmState::Start)).await;
+
+    // A node's key, while the mirror runs; a change of it makes it be read.
+    let keepalive = format!("{}/keepalive", node::path(&name(1)));
+    tree.forbid(&keepalive, true);
+    set(&*other, &keepalive, "7").await;
+    shows(&mirror, "the node as unreadable", |view| view.node(&name(1)).is_none() && view.nodes.len() == 1)
+        .await;
+    assert!(mirror.synced());
+    tree.forbid(&keepalive, false);
+    shows(&mirror, "the node", |view| view.node(&name(1)).is_some()).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fence_that_nobody_may_read_is_there_and_unreadable() {
+    let (own, other, tree) = world().await;
+    let path = "/pvc/fence/node1";
+    let create = Op::Create { path: path.into(), data: b"{}".into(), mode: CreateMode::Persistent };
+    other.commit(Transaction { ops: vec![create] }).await.unwrap();
+    tree.forbid(path, true);
+    let mirror = Mirror::start(own);
+    mirror.ready().await;
+    assert!(mirror.synced());
+    let view = mirror.view();
+    assert!(matches!(view.fences.get(&name(1)), Some(Entry::Bad(_))), "{:?}", view.fences);
 }
 
 #[tokio::test(start_paused = true)]

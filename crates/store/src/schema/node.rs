@@ -84,7 +84,8 @@ pub fn domain_state_path(name: &NodeName) -> String {
 }
 
 fn key(name: &NodeName, key: &str) -> String {
-    format!("{ROOT}/{name}/{key}")
+    // Some twenty of them are made each time that a node is heard of.
+    [ROOT, "/", name.as_str(), "/", key].concat()
 }
 
 /// Whether a key below [`ROOT`] is one of that node's figures, which each of its keepalives writes.

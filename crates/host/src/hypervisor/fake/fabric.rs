@@ -186,13 +186,6 @@ impl State {
             job.end.send_replace(Some(end));
         }
     }
-
-    fn turn(&mut self, id: VmId, activity: Activity) {
-        if let Some(domain) = self.active.get_mut(&id) {
-            domain.seen.activity = activity;
-            self.tell(&super::Event::Domain(id));
-        }
-    }
 }
 
 impl FakeHypervisor {
@@ -255,6 +248,7 @@ impl FakeHypervisor {
     pub fn die(&self) {
         self.set_reach(Reach::Down);
         let mut state = self.state();
+        state.life += 1;
         let ids: Vec<VmId> = state.active.keys().copied().collect();
         for id in ids {
             state.remove(id);

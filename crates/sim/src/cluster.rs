@@ -1,0 +1,117 @@
+//! A simulated cluster: its network, its ZooKeeper, its machines, put together.
+
+use std::sync::{Arc, Mutex};
+
+use pvc_core::model::{NodeName, VmId};
+use pvc_host::{hypervisor::fake::FakeFabric, power::fake::FakePower};
+use pvc_process::Scheduler;
+
+use crate::{
+    config,
+    dice::Dice,
+    event::Net,
+    journal::Journal,
+    options::Options,
+    parts::hypervisor::Manners,
+    physics::{
+        ensemble::Ensemble,
+        machine::{Node, Surroundings},
+        network::{Network, Number},
+    },
+    workload,
+};
+
+/// See the module's documentation.
+pub struct Cluster {
+    /// What the machines have in common.
+    pub around: Surroundings,
+    /// The machines, by number.
+    pub nodes: Vec<Arc<Node>>,
+    /// The VMs that there may be, by number.
+    pub vms: Vec<VmId>,
+}
+
+impl Cluster {
+    /// Machines that are about to boot. To be called in a paused runtime.
+    ///
+    /// # Errors
+    /// If the nodes' configuration is refused.
+    pub fn new(options: &Options, print: bool) -> anyhow::Result<Arc<Self>> {
+        let dice = Dice::new(options.seed);
+        let mut order = dice.fork("order");
+        let scheduler = Scheduler::new(move |wanting| order.below(wanting));
+        let world = scheduler.process("world");
+        let configs = (0..options.nodes).map(|n| config::of(options, n)).collect::<Result<Vec<_>, _>>()?;
+        let journal = Arc::new(Journal::new(config::timing(options)?, print));
+        let names: Vec<NodeName> = configs.iter().map(|config| config.node.clone()).collect();
+        let network = Arc::new(Network::new(names.clone(), Arc::clone(&journal)));
+        let servers: Vec<Number> = (0..options.coordinators()).collect();
+        let ensemble = Ensemble::new(
+            &servers,
+            names.clone(),
+            Arc::clone(&network),
+            Arc::clone(&journal),
+            world.clone(),
+            dice.fork("ensemble"),
+        );
+        let around = Surroundings {
+            journal,
+            scheduler,
+            world,
+            network,
+            ensemble,
+            power: FakePower::new(),
+            fabric: FakeFabric::new(),
+            names: Arc::new(names),
+            floating: Arc::new(configs.first().map(config::floating).unwrap_or_default()),
+            manners: Arc::new(Mutex::new(Manners::GOOD)),
+        };
+        let node = |(number, config)| {
+            let dice = dice.fork(&format!("node {number}"));
+            Node::new(number, config, memory_mib(options), around.clone(), dice)
+        };
+        let nodes: Vec<Arc<Node>> = configs.into_iter().enumerate().map(node).collect();
+        for node in &nodes {
+            around.world.spawn(Arc::clone(node).live());
+        }
+        let id = |n: usize| format!("11111111-0000-4000-8000-{n:012x}").parse();
+        let vms = (0..options.vms + SPARE).map(id).collect::<Result<Vec<VmId>, _>>()?;
+        let cluster = Arc::new(Self { around, nodes, vms });
+        cluster.around.world.spawn(follow_cuts(Arc::clone(&cluster)));
+        Ok(cluster)
+    }
+
+    /// The nodes but one.
+    pub fn others(&self, number: Number) -> impl Iterator<Item = Number> {
+        (0..self.nodes.len()).filter(move |other| *other != number)
+    }
+}
+
+/// VMs that may be defined besides those that are from the beginning.
+pub const SPARE: usize = 5;
+
+/// Each machine's memory: with all machines there is room for every VM, with two less there is not.
+fn memory_mib(options: &Options) -> u64 {
+    let of_all: u64 = (0..options.vms + SPARE).map(workload::memory_mib).sum();
+    let machines = u64::try_from(options.nodes.max(1)).unwrap_or(u64::MAX);
+    (of_all * 14 / 10).div_ceil(machines)
+}
+
+/// Has libvirt's connections between nodes end where the network is cut.
+async fn follow_cuts(cluster: Arc<Cluster>) {
+    let mut changes = cluster.around.network.changes();
+    let host = |n: Number| format!("{}.pvc.local", cluster.around.names[n]);
+    let mut cut = std::collections::BTreeSet::new();
+    while changes.changed().await.is_ok() {
+        for a in 0..cluster.nodes.len() {
+            for b in a + 1..cluster.nodes.len() {
+                let passes = cluster.around.network.passes_both_ways(Net::Cluster, a, b);
+                if !passes && cut.insert((a, b)) {
+                    cluster.around.fabric.cut(&host(a), &host(b));
+                } else if passes && cut.remove(&(a, b)) {
+                    cluster.around.fabric.mend(&host(a), &host(b));
+                }
+            }
+        }
+    }
+}

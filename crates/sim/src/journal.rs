@@ -1,0 +1,165 @@
+//! What has happened so far: stamps events, keeps truth and tree, has the checkers look, hashes all of it, and remembers the last
+//! minutes for whoever has to understand a violation.
+
+use std::{
+    collections::VecDeque,
+    hash::{DefaultHasher, Hash, Hasher},
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use tokio::{sync::watch, time::Instant};
+
+use crate::{
+    checkers::{self, Checker, Timing, Violation},
+    event::{Event, Stamped},
+    tree::Tree,
+    truth::Truth,
+};
+
+/// How much of the past is remembered …
+const REMEMBERED: Duration = Duration::from_mins(10);
+/// … and at most so many events of it.
+const AT_MOST: usize = 100_000;
+
+/// See the module's documentation.
+pub struct Journal {
+    origin: Instant,
+    state: Mutex<State>,
+    violated: watch::Sender<bool>,
+}
+
+struct State {
+    truth: Truth,
+    tree: Tree,
+    checkers: Vec<Box<dyn Checker>>,
+    hash: DefaultHasher,
+    events: u64,
+    recent: VecDeque<Stamped>,
+    violation: Option<Violation>,
+    print: bool,
+}
+
+/// What a run came to.
+#[derive(Debug)]
+pub struct Account {
+    /// How long it lasted, in its own time.
+    pub lasted: Duration,
+    /// The same for the same run.
+    pub hash: u64,
+    /// How many events there were.
+    pub events: u64,
+    /// What went wrong.
+    pub violation: Option<Violation>,
+    /// The last minutes.
+    pub recent: Vec<Stamped>,
+}
+
+impl Journal {
+    /// Begins now, for checkers that know the cluster's timing. With `print`, every event is written to the standard output at once.
+    pub fn new(timing: Timing, print: bool) -> Self {
+        let state = State {
+            truth: Truth::default(),
+            tree: Tree::default(),
+            checkers: checkers::all(timing),
+            hash: DefaultHasher::new(),
+            events: 0,
+            recent: VecDeque::new(),
+            violation: None,
+            print,
+        };
+        Self { origin: Instant::now(), state: Mutex::new(state), violated: watch::Sender::new(false) }
+    }
+
+    /// How late it is.
+    pub fn now(&self) -> Duration {
+        self.origin.elapsed()
+    }
+
+    /// The instant of that time.
+    pub fn instant(&self, at: Duration) -> Instant {
+        self.origin + at
+    }
+
+    /// It has happened.
+    pub fn tell(&self, event: Event) {
+        let mut state = self.lock();
+        if state.violation.is_some() {
+            return;
+        }
+        let stamped = Stamped { at: self.now(), event };
+        state.take(stamped);
+        self.look(&state);
+    }
+
+    /// Something is wrong that no checker sees.
+    pub fn blame(&self, violation: Violation) {
+        let mut state = self.lock();
+        state.violation.get_or_insert(violation);
+        self.look(&state);
+    }
+
+    fn look(&self, state: &State) {
+        if state.violation.is_some() {
+            self.violated.send_replace(true);
+        }
+    }
+
+    /// Returns when an invariant was violated.
+    pub async fn violated(&self) {
+        let mut violated = self.violated.subscribe();
+        // The sender lives as long as `self`.
+        let _ = violated.wait_for(|violated| *violated).await;
+    }
+
+    /// Something that depends on the truth.
+    pub fn truth<T>(&self, ask: impl FnOnce(&Truth) -> T) -> T {
+        ask(&self.lock().truth)
+    }
+
+    /// Something that depends on the state tree.
+    pub fn tree<T>(&self, ask: impl FnOnce(&Tree) -> T) -> T {
+        ask(&self.lock().tree)
+    }
+
+    /// What it came to so far.
+    pub fn account(&self) -> Account {
+        let state = self.lock();
+        Account {
+            lasted: self.now(),
+            hash: state.hash.finish(),
+            events: state.events,
+            violation: state.violation.clone(),
+            recent: state.recent.iter().cloned().collect(),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn take(&mut self, stamped: Stamped) {
+        if self.print {
+            println!("{stamped}");
+        }
+        self.events += 1;
+        stamped.hash(&mut self.hash);
+        self.truth.apply(&stamped);
+        if let Event::Commit(commit) = &stamped.event {
+            self.tree.apply(commit);
+        }
+        for checker in &mut self.checkers {
+            if let Err(what) = checker.step(&self.truth, &self.tree, &stamped) {
+                self.violation = Some(Violation { invariant: checker.invariant(), what });
+                break;
+            }
+        }
+        let horizon = stamped.at.saturating_sub(REMEMBERED);
+        while self.recent.len() >= AT_MOST || self.recent.front().is_some_and(|first| first.at < horizon) {
+            self.recent.pop_front();
+        }
+        self.recent.push_back(stamped);
+    }
+}

@@ -1,0 +1,259 @@
+//! What a run is: its seed, its size, and how often what goes wrong.
+
+use std::{str::FromStr, time::Duration};
+
+use serde::{Deserialize, Serialize};
+
+use crate::dice::Dice;
+
+/// See the module's documentation.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Options {
+    /// All chance comes from it.
+    pub seed: u64,
+    /// Nodes, of which the first three (or five, of seven and more) are coordinators.
+    pub nodes: usize,
+    /// VMs that are defined from the beginning.
+    pub vms: usize,
+    /// How long it lasts, in its own time.
+    pub hours: f64,
+    /// Keepalives, and what follows from them.
+    pub timing: Timing,
+    /// `suicide_intervals`; with any, `failed_fence` is `migrate`.
+    pub suicide_intervals: u32,
+    /// How often what goes wrong.
+    pub faults: Rates,
+    /// Operators' commands an hour.
+    pub commands: f64,
+}
+
+/// How often a node says that it lives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Timing {
+    /// Every 5 s; six may be missed.
+    Default,
+    /// Every second; three may be missed.
+    Fast,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            seed: 1,
+            nodes: 5,
+            vms: 40,
+            hours: 24.0,
+            timing: Timing::Default,
+            suicide_intervals: 0,
+            faults: Rates::default(),
+            commands: 60.0,
+        }
+    }
+}
+
+impl Options {
+    /// As its seed would have it: small and large clusters, quick and slow ones, calm and stormy ones.
+    #[must_use]
+    pub fn varied(self) -> Self {
+        let mut dice = Dice::new(self.seed).fork("options");
+        let nodes = *dice.pick(&[3, 3, 4, 5, 5, 5, 7]).unwrap_or(&5);
+        let timing = if dice.chance(0.5) { Timing::Fast } else { Timing::Default };
+        let suicide_intervals = *dice.pick(&[0, 0, 2, 4]).unwrap_or(&0);
+        let factor = *dice.pick(&[0.3, 1.0, 1.0, 2.0, 4.0]).unwrap_or(&1.0);
+        let mut faults = self.faults.times(factor);
+        // Some kinds of faults alone show what all together hide.
+        if dice.chance(0.4) {
+            faults.each(|_, rate| *rate *= if dice.chance(0.3) { 3.0 } else { 0.0 });
+        }
+        let vms = self.vms * nodes / 5;
+        let commands = self.commands * dice.pick(&[0.2, 1.0, 3.0]).unwrap_or(&1.0);
+        Self { nodes, vms, timing, suicide_intervals, faults, commands, ..self }
+    }
+
+    /// How many of the nodes are coordinators.
+    pub fn coordinators(&self) -> usize {
+        if self.nodes >= 7 { 5 } else { self.nodes.min(3) }
+    }
+
+    /// How long faults happen at a stretch …
+    pub fn chaos(&self) -> Duration {
+        Duration::from_mins(40)
+    }
+
+    /// … and how long it is calm then: longer than a cluster may take to be as wished.
+    pub fn calm(&self) -> Duration {
+        Duration::from_mins(15)
+    }
+}
+
+/// Faults an hour, of the whole cluster.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Rates {
+    /// A machine loses power for a while.
+    pub power: f64,
+    /// A machine is reset.
+    pub reset: f64,
+    /// All programs of a machine are frozen.
+    pub freeze: f64,
+    /// A daemon is frozen.
+    pub freeze_daemon: f64,
+    /// A daemon is killed.
+    pub kill_daemon: f64,
+    /// A daemon is stopped in order, and started later.
+    pub stop_daemon: f64,
+    /// Libvirt is restarted.
+    pub restart_libvirt: f64,
+    /// Libvirt hangs.
+    pub freeze_libvirt: f64,
+    /// A guest crashes.
+    pub crash_guest: f64,
+    /// VMs start, stop and travel badly for a while.
+    pub bad_guests: f64,
+    /// A node is cut off from all others.
+    pub isolate: f64,
+    /// A node is cut off from ZooKeeper's servers.
+    pub cut_store: f64,
+    /// A node is cut off from the other nodes' libvirts.
+    pub cut_cluster: f64,
+    /// A direction between two nodes is cut.
+    pub cut_one_way: f64,
+    /// A node's network comes and goes.
+    pub flap: f64,
+    /// The nodes fall apart into two halves.
+    pub split: f64,
+    /// A node does not reach BMCs.
+    pub cut_bmcs: f64,
+    /// A ZooKeeper server ends for a while.
+    pub end_server: f64,
+    /// ZooKeeper takes its time.
+    pub slow_store: f64,
+    /// A node loses answers of ZooKeeper.
+    pub lose_answers: f64,
+    /// A node's session is ended.
+    pub expire: f64,
+    /// A node reads old values.
+    pub fall_behind: f64,
+    /// A BMC does not answer, or slowly, or its answers are lost.
+    pub mute_bmc: f64,
+    /// A BMC does not power off, or takes its time.
+    pub stubborn_bmc: f64,
+    /// A BMC says what is not true.
+    pub lying_bmc: f64,
+    /// A wall clock jumps.
+    pub clock: f64,
+    /// Two machines lose power in the same instant.
+    pub power_of_two: f64,
+}
+
+impl Default for Rates {
+    /// Something goes wrong about every minute.
+    fn default() -> Self {
+        Self {
+            power: 3.0,
+            reset: 1.0,
+            freeze: 2.0,
+            freeze_daemon: 4.0,
+            kill_daemon: 6.0,
+            stop_daemon: 2.0,
+            restart_libvirt: 4.0,
+            freeze_libvirt: 2.0,
+            crash_guest: 4.0,
+            bad_guests: 2.0,
+            isolate: 2.0,
+            cut_store: 2.0,
+            cut_cluster: 2.0,
+            cut_one_way: 4.0,
+            flap: 1.0,
+            split: 1.0,
+            cut_bmcs: 2.0,
+            end_server: 3.0,
+            slow_store: 2.0,
+            lose_answers: 6.0,
+            expire: 3.0,
+            fall_behind: 3.0,
+            mute_bmc: 2.0,
+            stubborn_bmc: 2.0,
+            lying_bmc: 0.0,
+            clock: 2.0,
+            power_of_two: 0.5,
+        }
+    }
+}
+
+impl Rates {
+    /// Nothing goes wrong.
+    pub fn none() -> Self {
+        Self::default().times(0.0)
+    }
+
+    /// All of it so many times as often.
+    #[must_use]
+    pub fn times(mut self, factor: f64) -> Self {
+        self.each(|_, rate| *rate *= factor);
+        self
+    }
+
+    /// Every rate with its name.
+    pub fn each(&mut self, mut f: impl FnMut(&'static str, &mut f64)) {
+        f("power", &mut self.power);
+        f("reset", &mut self.reset);
+        f("freeze", &mut self.freeze);
+        f("freeze_daemon", &mut self.freeze_daemon);
+        f("kill_daemon", &mut self.kill_daemon);
+        f("stop_daemon", &mut self.stop_daemon);
+        f("restart_libvirt", &mut self.restart_libvirt);
+        f("freeze_libvirt", &mut self.freeze_libvirt);
+        f("crash_guest", &mut self.crash_guest);
+        f("bad_guests", &mut self.bad_guests);
+        f("isolate", &mut self.isolate);
+        f("cut_store", &mut self.cut_store);
+        f("cut_cluster", &mut self.cut_cluster);
+        f("cut_one_way", &mut self.cut_one_way);
+        f("flap", &mut self.flap);
+        f("split", &mut self.split);
+        f("cut_bmcs", &mut self.cut_bmcs);
+        f("end_server", &mut self.end_server);
+        f("slow_store", &mut self.slow_store);
+        f("lose_answers", &mut self.lose_answers);
+        f("expire", &mut self.expire);
+        f("fall_behind", &mut self.fall_behind);
+        f("mute_bmc", &mut self.mute_bmc);
+        f("stubborn_bmc", &mut self.stubborn_bmc);
+        f("lying_bmc", &mut self.lying_bmc);
+        f("clock", &mut self.clock);
+        f("power_of_two", &mut self.power_of_two);
+    }
+}
+
+impl FromStr for Rates {
+    type Err = String;
+
+    /// `none`, `default`, `storm` (five times as much), and after that `name=rate` of single faults, separated by commas.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let mut rates = Self::default();
+        for word in text.split(',').map(str::trim).filter(|word| !word.is_empty()) {
+            match (word, word.split_once('=')) {
+                ("none", _) => rates = Self::none(),
+                ("default", _) => rates = Self::default(),
+                ("storm", _) => rates = Self::default().times(5.0),
+                (_, Some((name, rate))) => {
+                    let value: f64 =
+                        rate.parse().map_err(|_| format!("{rate:?} is no rate (faults an hour)"))?;
+                    let mut known = false;
+                    rates.each(|one, rate| {
+                        if one == name {
+                            *rate = value;
+                            known = true;
+                        }
+                    });
+                    if !known {
+                        return Err(format!("no fault is called {name}"));
+                    }
+                }
+                _ => return Err(format!("{word:?}: none, default, storm, or a fault's name=rate")),
+            }
+        }
+        Ok(rates)
+    }
+}

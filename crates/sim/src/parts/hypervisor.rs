@@ -1,0 +1,195 @@
+//! A node's libvirt: what is asked of it arrives a moment later, and is done whether or not the asker lives. How VMs start and
+//! travel is chance.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use pvc_core::model::{DomainSpec, NodeName, VmId};
+use pvc_host::hypervisor::{
+    Event, Hypervisor, HypervisorError, Migration, Peer, Seen,
+    fake::{Answer, Behaviour, FakeHypervisor, Journey, Outcome, PowerButton, Switch},
+};
+use pvc_process::Process;
+use tokio::{sync::mpsc, time::sleep};
+
+use super::in_flight;
+use crate::{
+    dice::Dice,
+    event::{self, Ask},
+    journal::Journal,
+};
+
+/// How often VMs make trouble.
+#[derive(Debug, Clone, Copy)]
+pub struct Manners {
+    /// A start is refused.
+    pub start_fails: f64,
+    /// The guest does not obey its power button.
+    pub button_ignored: f64,
+    /// A migration never converges.
+    pub never_converges: f64,
+    /// A migration fails after copying.
+    pub fails_at_switch: f64,
+    /// The answer to a start or power-off never comes.
+    pub answer_lost: f64,
+}
+
+impl Manners {
+    /// No trouble.
+    pub const GOOD: Self = Self {
+        start_fails: 0.0,
+        button_ignored: 0.0,
+        never_converges: 0.0,
+        fails_at_switch: 0.0,
+        answer_lost: 0.0,
+    };
+}
+
+/// See the module's documentation.
+pub struct SimHypervisor {
+    /// The world's process.
+    pub world: Process,
+    /// Whose it is.
+    pub node: NodeName,
+    /// Libvirt.
+    pub fake: Arc<FakeHypervisor>,
+    /// How it goes.
+    pub dice: Arc<Mutex<Dice>>,
+    /// How VMs behave now.
+    pub manners: Arc<Mutex<Manners>>,
+    /// Whom it is told.
+    pub journal: Arc<Journal>,
+}
+
+impl SimHypervisor {
+    fn roll<T>(&self, draw: impl FnOnce(&mut Dice, Manners) -> T) -> T {
+        let manners = *self.manners.lock().unwrap_or_else(PoisonError::into_inner);
+        draw(&mut self.dice.lock().unwrap_or_else(PoisonError::into_inner), manners)
+    }
+
+    fn asked(&self, vm: VmId, what: Ask) {
+        self.journal.tell(event::Event::Asked { node: self.node.clone(), vm, what });
+    }
+
+    /// Asks libvirt, a moment from now.
+    async fn ask<T, F, W>(&self, work: W) -> T
+    where
+        T: Send + 'static,
+        F: Future<Output = T> + Send,
+        W: FnOnce(Arc<FakeHypervisor>) -> F + Send + 'static,
+    {
+        let (fake, pause) = (Arc::clone(&self.fake), self.roll(|dice, _| ms(dice, 1, 3)));
+        in_flight(&self.world, async move {
+            sleep(pause).await;
+            work(fake).await
+        })
+        .await
+    }
+
+    fn behaviour(&self) -> Behaviour {
+        self.roll(|dice, manners| {
+            let answer = |dice: &mut Dice, after: Duration| Answer {
+                after,
+                outcome: if dice.chance(manners.answer_lost) { Outcome::Lost } else { Outcome::Done },
+            };
+            let (start, power_off) = (ms(dice, 300, 2500), ms(dice, 50, 800));
+            let refused = dice.chance(manners.start_fails);
+            let mut start = answer(dice, start);
+            if refused {
+                start.outcome = Outcome::Refused("cannot set up guest memory".into());
+            }
+            let button = ms(dice, 1000, 20_000);
+            let obeys = !dice.chance(manners.button_ignored);
+            let copying = ms(dice, 500, 15_000);
+            let converges = !dice.chance(manners.never_converges);
+            Behaviour {
+                start,
+                power_off: answer(dice, power_off),
+                power_button: if obeys { PowerButton::Obeyed(button) } else { PowerButton::Ignored },
+                journey: Journey {
+                    copying: converges.then_some(copying),
+                    pause: ms(dice, 50, 300),
+                    outcome: Outcome::Done,
+                    fails_at_switch: dice.chance(manners.fails_at_switch),
+                    cut_at_switch: if dice.chance(0.5) { Switch::Arrived } else { Switch::Lost },
+                },
+            }
+        })
+    }
+}
+
+fn ms(dice: &mut Dice, shortest: u64, longest: u64) -> Duration {
+    dice.time(Duration::from_millis(shortest), Duration::from_millis(longest))
+}
+
+#[async_trait]
+impl Hypervisor for SimHypervisor {
+    async fn active(&self) -> Result<Vec<Seen>, HypervisorError> {
+        self.ask(|fake| async move { fake.active().await }).await
+    }
+
+    async fn seen(&self, id: VmId) -> Result<Option<Seen>, HypervisorError> {
+        self.ask(move |fake| async move { fake.seen(id).await }).await
+    }
+
+    async fn start(&self, spec: &DomainSpec) -> Result<(), HypervisorError> {
+        self.asked(spec.id, Ask::Start);
+        self.fake.behave(spec.id, self.behaviour());
+        let spec = spec.clone();
+        self.ask(|fake| async move { fake.start(&spec).await }).await
+    }
+
+    async fn ask_to_shut_down(&self, id: VmId) -> Result<(), HypervisorError> {
+        self.asked(id, Ask::ShutDown);
+        self.ask(move |fake| async move { fake.ask_to_shut_down(id).await }).await
+    }
+
+    async fn power_off(&self, id: VmId) -> Result<(), HypervisorError> {
+        self.asked(id, Ask::PowerOff);
+        self.fake.behave(id, self.behaviour());
+        self.ask(move |fake| async move { fake.power_off(id).await }).await
+    }
+
+    async fn migrate(&self, id: VmId, to: &Peer) -> Result<(), HypervisorError> {
+        let target = to.host.split('.').next().and_then(|name| name.parse().ok());
+        if let Some(target) = target {
+            self.asked(id, Ask::Migrate(target));
+        }
+        self.fake.behave(id, self.behaviour());
+        let to = to.clone();
+        let outcome = self.ask(move |fake| async move { fake.migrate(id, &to).await }).await;
+        self.asked(id, Ask::Migrated(outcome.clone().map_err(|error| error.to_string())));
+        outcome
+    }
+
+    async fn migration(&self, id: VmId) -> Result<Option<Migration>, HypervisorError> {
+        self.ask(move |fake| async move { fake.migration(id).await }).await
+    }
+
+    async fn abort_migration(&self, id: VmId) -> Result<(), HypervisorError> {
+        self.asked(id, Ask::Abort);
+        self.ask(move |fake| async move { fake.abort_migration(id).await }).await
+    }
+
+    async fn resume(&self, id: VmId) -> Result<(), HypervisorError> {
+        self.asked(id, Ask::Resume);
+        self.ask(move |fake| async move { fake.resume(id).await }).await
+    }
+
+    async fn seen_at(&self, peer: &Peer, id: VmId) -> Result<Option<Seen>, HypervisorError> {
+        let peer = peer.clone();
+        self.ask(move |fake| async move { fake.seen_at(&peer, id).await }).await
+    }
+
+    async fn pause_at(&self, peer: &Peer, id: VmId) -> Result<Option<Duration>, HypervisorError> {
+        let peer = peer.clone();
+        self.ask(move |fake| async move { fake.pause_at(&peer, id).await }).await
+    }
+
+    fn events(&self) -> mpsc::UnboundedReceiver<Event> {
+        self.fake.events()
+    }
+}

@@ -1,0 +1,66 @@
+//! A machine's network devices; says which floating addresses it has.
+
+use std::{collections::BTreeSet, net::IpAddr, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use pvc_core::model::{
+    NodeName,
+    link::{HostNetwork, LinkChange},
+};
+use pvc_host::links::{Links, LinksError, fake::FakeLinks};
+use pvc_process::Process;
+use tokio::sync::watch;
+
+use super::in_flight;
+use crate::{event::Event, journal::Journal};
+
+/// See the module's documentation.
+pub struct SimLinks {
+    /// The world's process.
+    pub world: Process,
+    /// Whose they are.
+    pub node: NodeName,
+    /// The kernel.
+    pub fake: Arc<FakeLinks>,
+    /// Which addresses are nobody's own.
+    pub floating: Arc<BTreeSet<IpAddr>>,
+    /// Whom it is told.
+    pub journal: Arc<Journal>,
+}
+
+#[async_trait]
+impl Links for SimLinks {
+    async fn observe(&self, sysctls: &[String]) -> Result<HostNetwork, LinksError> {
+        self.fake.observe(sysctls).await
+    }
+
+    async fn apply(&self, change: &LinkChange) -> Result<(), LinksError> {
+        let (fake, change, node) = (Arc::clone(&self.fake), change.clone(), self.node.clone());
+        let (floating, journal) = (Arc::clone(&self.floating), Arc::clone(&self.journal));
+        in_flight(&self.world, async move {
+            fake.apply(&change).await?;
+            let told = match change {
+                LinkChange::SetAddress { cidr, lifetime_s, .. } => {
+                    let until =
+                        lifetime_s.map_or(Duration::MAX, |s| journal.now() + Duration::from_secs(s.into()));
+                    Some((cidr.address, Some(until)))
+                }
+                LinkChange::RemoveAddress { cidr, .. } => Some((cidr.address, None)),
+                _ => None,
+            };
+            if let Some((address, until)) = told.filter(|(address, _)| floating.contains(address)) {
+                journal.tell(Event::Address { node, address, until });
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    async fn announce(&self, device: &str, addresses: &[IpAddr]) -> Result<(), LinksError> {
+        self.fake.announce(device, addresses).await
+    }
+
+    fn changes(&self) -> watch::Receiver<()> {
+        self.fake.changes()
+    }
+}

@@ -1,0 +1,49 @@
+//! The storage's side of a fence: there is Ceph, and it obeys.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use pvc_core::model::NodeName;
+use pvc_host::storage_fence::{StorageFence, StorageFenceError};
+use pvc_process::Process;
+use tokio::time::sleep;
+
+use super::in_flight;
+use crate::{dice::Dice, event::Event, journal::Journal};
+
+/// How long it takes.
+const TAKES: [Duration; 2] = [Duration::from_millis(50), Duration::from_secs(2)];
+
+/// See the module's documentation.
+pub struct SimStorage {
+    /// The world's process.
+    pub world: Process,
+    /// Who asks.
+    pub node: NodeName,
+    /// How long it takes.
+    pub dice: Arc<Mutex<Dice>>,
+    /// Whom it is told.
+    pub journal: Arc<Journal>,
+}
+
+#[async_trait]
+impl StorageFence for SimStorage {
+    fn is_available(&self) -> bool {
+        true
+    }
+
+    async fn shut_out(&self, node: &NodeName, images: &[String]) -> Result<(), StorageFenceError> {
+        let takes = self.dice.lock().unwrap_or_else(PoisonError::into_inner).time(TAKES[0], TAKES[1]);
+        let event = Event::ShutOut { by: self.node.clone(), of: node.clone(), images: images.to_vec() };
+        let journal = Arc::clone(&self.journal);
+        in_flight(&self.world, async move {
+            journal.tell(event);
+            sleep(takes).await;
+        })
+        .await;
+        Ok(())
+    }
+}

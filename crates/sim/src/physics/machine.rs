@@ -1,0 +1,523 @@
+//! One machine: power, boots, and what runs on it between a boot and the next loss of power.
+//!
+//! ```text
+//!   off ──power──► boots ──► libvirtd, ZooKeeper ──► daemon ──ended or killed──► (1 s) ──► daemon …
+//!    ▲                                                          │
+//!    └──── plug, BMC, watchdog: everything on it is gone ◄──────┘
+//! ```
+
+use std::{
+    collections::BTreeSet,
+    net::IpAddr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering},
+    time::Duration,
+};
+
+use pvc_config::Config;
+use pvc_core::model::NodeName;
+use pvc_host::{
+    hypervisor::{
+        Activity, Hypervisor,
+        fake::{FakeFabric, FakeHypervisor, Reach},
+    },
+    links::{Links, fake::FakeLinks},
+    power::{Power, fake::FakePower},
+    services::{Services, fake::FakeServices},
+    storage_fence::StorageFence,
+    watchdog::{Watchdog, fake::FakeWatchdog},
+};
+use pvc_process::{Process, Scheduler};
+use pvc_store::schema::owner::Owner;
+use pvcd::{Parts, Stop, Stopper, notify::Notify};
+use tokio::{
+    sync::{Notify as Signal, oneshot, watch},
+    time::{sleep, sleep_until},
+};
+
+use super::{
+    ensemble::Ensemble,
+    network::{Network, Number},
+};
+use crate::{
+    dice::Dice,
+    event::{self, Author, Event, Guest, Libvirt},
+    journal::Journal,
+    parts::{
+        host::{Hardware, SimMachine, pid},
+        hypervisor::{Manners, SimHypervisor},
+        links::SimLinks,
+        power::{SimPower, bmc},
+        storage::SimStorage,
+        store::{Place, SimStore},
+        watchdog::SimWatchdog,
+    },
+};
+
+/// From power to programs.
+const BOOT: [Duration; 2] = [Duration::from_secs(20), Duration::from_secs(60)];
+/// systemd's pause before it starts what has ended again.
+const RESTART: Duration = Duration::from_secs(1);
+
+/// What all machines have in common.
+#[derive(Clone)]
+pub struct Surroundings {
+    /// Whom everything is told.
+    pub journal: Arc<Journal>,
+    /// The order of all tasks.
+    pub scheduler: Scheduler,
+    /// What happens by itself.
+    pub world: Process,
+    /// Who reaches whom.
+    pub network: Arc<Network>,
+    /// ZooKeeper.
+    pub ensemble: Arc<Ensemble>,
+    /// BMCs.
+    pub power: Arc<FakePower>,
+    /// Libvirt to libvirt.
+    pub fabric: Arc<FakeFabric>,
+    /// The nodes' names, by number.
+    pub names: Arc<Vec<NodeName>>,
+    /// Addresses that are nobody's own.
+    pub floating: Arc<BTreeSet<IpAddr>>,
+    /// How VMs behave now.
+    pub manners: Arc<Mutex<Manners>>,
+}
+
+/// See the module's documentation.
+pub struct Node {
+    /// Its number.
+    pub number: Number,
+    /// Its name.
+    pub name: NodeName,
+    config: Config,
+    memory_mib: u64,
+    around: Surroundings,
+    /// What outlives its boots.
+    pub hardware: Arc<Hardware>,
+    power: watch::Receiver<Option<u64>>,
+    dice: Arc<Mutex<Dice>>,
+    state: Mutex<State>,
+    /// Signalled when something of `state` that others wait for has changed.
+    turned: watch::Sender<()>,
+}
+
+#[derive(Default)]
+struct State {
+    boot: Option<Boot>,
+    daemon: Option<Running>,
+    runs: u32,
+    /// Faults that freeze all of its programs.
+    frozen: u32,
+    /// Faults that freeze its daemon.
+    daemon_frozen: u32,
+    /// Somebody has stopped the daemon, and will start it again.
+    stopped: u32,
+    /// Faults that keep libvirt from answering.
+    libvirt_frozen: u32,
+    /// Faults that keep libvirt away.
+    libvirt_down: u32,
+}
+
+/// What is between two losses of power.
+#[derive(Clone)]
+struct Boot {
+    hypervisor: Arc<FakeHypervisor>,
+    links: Arc<FakeLinks>,
+    services: Arc<FakeServices>,
+    watchdog: Arc<FakeWatchdog>,
+    armed: Arc<Signal>,
+    number: u64,
+}
+
+struct Running {
+    process: Process,
+    stopper: Stopper,
+}
+
+impl Node {
+    /// A machine that has power, to be brought to [`live`](Self::live).
+    pub fn new(
+        number: Number,
+        config: Config,
+        memory_mib: u64,
+        around: Surroundings,
+        dice: Dice,
+    ) -> Arc<Self> {
+        let name = config.node.clone();
+        let power = around.power.add(&bmc(&name), &config.ipmi.user, config.ipmi.pass.reveal());
+        Arc::new(Self {
+            number,
+            name,
+            config,
+            memory_mib,
+            around,
+            hardware: Arc::default(),
+            power,
+            dice: Arc::new(Mutex::new(dice)),
+            state: Mutex::default(),
+            turned: watch::Sender::new(()),
+        })
+    }
+
+    /// Its life.
+    pub async fn live(self: Arc<Self>) {
+        let mut power = self.power.clone();
+        loop {
+            let life = match power.wait_for(Option::is_some).await {
+                Ok(life) => *life,
+                Err(_) => return,
+            };
+            let number = life.unwrap_or_default();
+            self.tell(event::Machine::On { boot: number });
+            tokio::select! {
+                biased;
+                _ = power.wait_for(|now| *now != life) => {}
+                () = self.boot(number) => {}
+            }
+            self.lose_power();
+        }
+    }
+
+    /// From power on to the loss of power.
+    async fn boot(self: &Arc<Self>, number: u64) {
+        sleep(self.roll(|dice| dice.time(BOOT[0], BOOT[1]))).await;
+        let boot = Boot {
+            hypervisor: FakeHypervisor::new(),
+            links: FakeLinks::new(&["ens4"]),
+            services: FakeServices::new(&["pvc-api.service"]),
+            watchdog: FakeWatchdog::new(),
+            armed: Arc::default(),
+            number,
+        };
+        self.watch_guests(&boot.hypervisor);
+        let domain = self.config.networks.as_ref().and_then(|networks| networks.cluster.domain.clone());
+        let host = domain.map_or_else(|| self.name.to_string(), |domain| format!("{}.{domain}", self.name));
+        self.around.fabric.join(&host, &boot.hypervisor);
+        self.lock().boot = Some(boot.clone());
+        self.libvirt_turns();
+        self.around.ensemble.down(self.number, false);
+        tokio::select! {
+            biased;
+            () = self.bite(&boot) => {}
+            () = self.keep_a_daemon(&boot) => {}
+        }
+    }
+
+    fn watch_guests(&self, hypervisor: &FakeHypervisor) {
+        let (journal, node) = (Arc::clone(&self.around.journal), self.name.clone());
+        hypervisor.observe(move |vm, activity| {
+            let what = match activity {
+                Some(Activity::Running | Activity::ShuttingDown) => Guest::Executes,
+                Some(Activity::Held | Activity::Unstarted | Activity::Paused | Activity::Crashed) => {
+                    Guest::Held
+                }
+                None => Guest::Gone,
+            };
+            journal.tell(Event::Guest { vm, node: node.clone(), what });
+        });
+    }
+
+    /// Resets the machine when its watchdog was not fed.
+    async fn bite(&self, boot: &Boot) {
+        loop {
+            match boot.watchdog.fires_at() {
+                None => boot.armed.notified().await,
+                Some(at) => {
+                    sleep_until(at).await;
+                    if boot.watchdog.is_armed() && boot.watchdog.fired_at().is_some() {
+                        let host = bmc(&self.name);
+                        self.around.power.plug(&host, false);
+                        self.around.power.plug(&host, true);
+                        std::future::pending::<()>().await;
+                    }
+                }
+            }
+        }
+    }
+
+    /// As systemd: a daemon that ended is started again.
+    async fn keep_a_daemon(self: &Arc<Self>, boot: &Boot) {
+        let mut turned = self.turned.subscribe();
+        loop {
+            while self.holds_back() {
+                if turned.changed().await.is_err() {
+                    return;
+                }
+            }
+            let ended = self.start(boot);
+            let outcome = ended.await;
+            {
+                let mut state = self.lock();
+                state.daemon = None;
+            }
+            self.hardware.living_run.store(0, Ordering::Relaxed);
+            let what = outcome.map_or(event::Daemon::Killed, event::Daemon::Ended);
+            self.around.journal.tell(Event::Daemon { node: self.name.clone(), what });
+            sleep(RESTART).await;
+        }
+    }
+
+    fn holds_back(&self) -> bool {
+        let state = self.lock();
+        state.frozen > 0 || state.stopped > 0
+    }
+
+    /// Starts a daemon; answers how it ended, or with an error if it was killed.
+    fn start(self: &Arc<Self>, boot: &Boot) -> oneshot::Receiver<String> {
+        let around = &self.around;
+        let process = around.scheduler.process(self.name.to_string());
+        let (stopper, stop) = Stop::new();
+        let (ending, ended) = oneshot::channel();
+        let run = {
+            let mut state = self.lock();
+            state.runs += 1;
+            // It was another process that was frozen.
+            state.daemon_frozen = 0;
+            state.daemon = Some(Running { process: process.clone(), stopper });
+            state.runs
+        };
+        self.hardware.living_run.store(run, Ordering::Relaxed);
+        around.journal.tell(Event::Daemon {
+            node: self.name.clone(),
+            what: event::Daemon::Started { run: run.into() },
+        });
+        let (own, boot) = (Arc::clone(self), boot.clone());
+        process.spawn(async move {
+            let outcome = pvcd::run(&own.config, own.parts(&boot, run), stop).await;
+            let _ = ending.send(match outcome {
+                Ok(()) => "in order".to_owned(),
+                Err(error) => pvcd::log::chain(&error),
+            });
+        });
+        ended
+    }
+
+    fn parts(&self, boot: &Boot, run: u32) -> Parts {
+        let around = &self.around;
+        let place = Place {
+            world: around.world.clone(),
+            network: Arc::clone(&around.network),
+            ensemble: Arc::clone(&around.ensemble),
+            node: self.number,
+        };
+        let author = Author::Daemon { node: self.name.clone(), run: run.into() };
+        let hypervisor = SimHypervisor {
+            world: around.world.clone(),
+            node: self.name.clone(),
+            fake: Arc::clone(&boot.hypervisor),
+            dice: Arc::clone(&self.dice),
+            manners: Arc::clone(&around.manners),
+            journal: Arc::clone(&around.journal),
+        };
+        let links = SimLinks {
+            world: around.world.clone(),
+            node: self.name.clone(),
+            fake: Arc::clone(&boot.links),
+            floating: Arc::clone(&around.floating),
+            journal: Arc::clone(&around.journal),
+        };
+        let power = SimPower {
+            world: around.world.clone(),
+            me: self.number,
+            names: Arc::clone(&around.names),
+            network: Arc::clone(&around.network),
+            fake: Arc::clone(&around.power),
+            journal: Arc::clone(&around.journal),
+        };
+        let storage = SimStorage {
+            world: around.world.clone(),
+            node: self.name.clone(),
+            dice: Arc::clone(&self.dice),
+            journal: Arc::clone(&around.journal),
+        };
+        let watchdog = SimWatchdog { fake: Arc::clone(&boot.watchdog), armed: Arc::clone(&boot.armed) };
+        let guarded = self.config.intervals.suicide_after().is_some();
+        Parts {
+            store: SimStore::start(place, author, session_timeout(&self.config)),
+            hypervisor: Some(Arc::new(hypervisor) as Arc<dyn Hypervisor>),
+            consoles: None,
+            links: Some(Arc::new(links) as Arc<dyn Links>),
+            services: Some(Arc::clone(&boot.services) as Arc<dyn Services>),
+            power: Arc::new(power) as Arc<dyn Power>,
+            storage: Arc::new(storage) as Arc<dyn StorageFence>,
+            watchdog: guarded.then(|| Arc::new(watchdog) as Arc<dyn Watchdog>),
+            machine: Arc::new(SimMachine {
+                memory_mib: self.memory_mib,
+                hardware: Arc::clone(&self.hardware),
+                hypervisor: Arc::clone(&boot.hypervisor),
+                journal: Arc::clone(&around.journal),
+            }),
+            process: Owner {
+                host: self.name.to_string(),
+                boot: format!("{}-{}", self.name, boot.number),
+                pid_namespace: "pid:[4026531836]".into(),
+                pid: pid(run),
+                started: run.into(),
+                instance: format!("{}-{run}", self.name),
+            },
+            metrics: None,
+            notify: Notify::default(),
+        }
+    }
+
+    fn lose_power(&self) {
+        let (boot, daemon, frozen) = {
+            let mut state = self.lock();
+            (state.boot.take(), state.daemon.take(), std::mem::take(&mut state.frozen) > 0)
+        };
+        if let Some(daemon) = daemon {
+            daemon.process.kill();
+        }
+        self.hardware.living_run.store(0, Ordering::Relaxed);
+        self.tell(event::Machine::Off);
+        if let Some(boot) = boot {
+            // Of the two reasons why its server may be down, one more or one other.
+            if !frozen {
+                self.around.ensemble.down(self.number, true);
+            }
+            boot.hypervisor.die();
+        }
+    }
+
+    /// `kill -9` of its daemon.
+    pub fn kill_daemon(&self) {
+        if let Some(daemon) = &self.lock().daemon {
+            daemon.process.kill();
+        }
+    }
+
+    /// `systemctl stop pvcd`, until [`start_daemon`](Self::start_daemon).
+    pub fn stop_daemon(&self) {
+        let mut state = self.lock();
+        state.stopped += 1;
+        if let Some(daemon) = &state.daemon {
+            daemon.stopper.stop();
+        }
+    }
+
+    /// `systemctl start pvcd`.
+    pub fn start_daemon(&self) {
+        let mut state = self.lock();
+        state.stopped = state.stopped.saturating_sub(1);
+        drop(state);
+        self.turned.send_replace(());
+    }
+
+    /// `kill -STOP` of its daemon, or the end of that.
+    pub fn freeze_daemon(&self, freeze: bool) {
+        let before = self.is_daemon_frozen();
+        count(&mut self.lock().daemon_frozen, freeze);
+        self.daemon_turns(before);
+    }
+
+    /// Freezes all its programs, or lets them run on. Its kernel works.
+    pub fn freeze(&self, freeze: bool) {
+        let before = self.is_daemon_frozen();
+        let frozen_before = {
+            let mut state = self.lock();
+            if state.boot.is_none() {
+                return;
+            }
+            let frozen = state.frozen > 0;
+            count(&mut state.frozen, freeze);
+            frozen
+        };
+        let frozen = self.lock().frozen > 0;
+        if frozen != frozen_before {
+            self.around.ensemble.down(self.number, frozen);
+            self.tell(if frozen { event::Machine::Frozen } else { event::Machine::Thawed });
+        }
+        self.daemon_turns(before);
+        self.libvirt_turns();
+        self.turned.send_replace(());
+    }
+
+    fn is_daemon_frozen(&self) -> bool {
+        let state = self.lock();
+        state.frozen > 0 || state.daemon_frozen > 0
+    }
+
+    fn daemon_turns(&self, before: bool) {
+        let frozen = self.is_daemon_frozen();
+        let state = self.lock();
+        let Some(daemon) = state.daemon.as_ref().filter(|_| frozen != before) else { return };
+        let process = daemon.process.clone();
+        drop(state);
+        let what = if frozen { event::Daemon::Frozen } else { event::Daemon::Thawed };
+        self.around.journal.tell(Event::Daemon { node: self.name.clone(), what });
+        if frozen {
+            process.freeze();
+        } else {
+            process.thaw();
+        }
+    }
+
+    /// Libvirt does not answer, or does again.
+    pub fn freeze_libvirt(&self, freeze: bool) {
+        count(&mut self.lock().libvirt_frozen, freeze);
+        self.libvirt_turns();
+    }
+
+    /// Libvirt is not there, or is again. Guests go on.
+    pub fn end_libvirt(&self, end: bool) {
+        count(&mut self.lock().libvirt_down, end);
+        self.libvirt_turns();
+    }
+
+    fn libvirt_turns(&self) {
+        let (boot, reach, what) = {
+            let state = self.lock();
+            let Some(boot) = &state.boot else { return };
+            let (reach, what) = if state.libvirt_down > 0 {
+                (Reach::Down, Libvirt::Down)
+            } else if state.libvirt_frozen > 0 || state.frozen > 0 {
+                (Reach::Frozen, Libvirt::Frozen)
+            } else {
+                (Reach::Up, Libvirt::Up)
+            };
+            (boot.clone(), reach, what)
+        };
+        self.around.journal.tell(Event::Libvirt { node: self.name.clone(), what });
+        boot.hypervisor.set_reach(reach);
+    }
+
+    /// A guest crashes.
+    pub fn crash_guest(&self, vm: pvc_core::model::VmId) {
+        let boot = self.lock().boot.clone();
+        if let Some(boot) = boot {
+            boot.hypervisor.vanish(vm);
+        }
+    }
+
+    /// Sets its wall clock.
+    pub fn jump_clock(&self, by_s: i64) {
+        self.hardware.clock_offset_s.fetch_add(by_s, Ordering::Relaxed);
+        self.tell(event::Machine::ClockJumped(by_s));
+    }
+
+    /// Its BMC may lie from now on.
+    pub fn bmc_lies(&self, lies: bool) {
+        self.tell(event::Machine::BmcLies(lies));
+    }
+
+    fn tell(&self, what: event::Machine) {
+        self.around.journal.tell(Event::Machine { node: self.name.clone(), what });
+    }
+
+    fn roll<T>(&self, draw: impl FnOnce(&mut Dice) -> T) -> T {
+        draw(&mut self.dice.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn count(faults: &mut u32, one_more: bool) {
+    *faults = if one_more { *faults + 1 } else { faults.saturating_sub(1) };
+}
+
+/// As `pvcd` has it.
+pub(crate) fn session_timeout(config: &Config) -> Duration {
+    (3 * config.intervals.keepalive()).clamp(Duration::from_secs(10), Duration::from_secs(40))
+}

@@ -1,0 +1,375 @@
+//! What will go wrong, and what operators will ask for: generated from the seed before anything runs, as plain data, so that a run
+//! that ends badly can be made shorter by leaving entries out.
+
+use std::{fmt, time::Duration};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    cluster::SPARE,
+    dice::Dice,
+    event::Net,
+    options::{Options, Timing},
+};
+
+/// How long it takes until a new cluster has all its VMs running.
+pub const BEGINNING: Duration = Duration::from_mins(6);
+
+/// See the module's documentation.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Schedule {
+    /// In the order of their times.
+    pub entries: Vec<Entry>,
+}
+
+/// One of them.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Entry {
+    /// When it begins, in milliseconds.
+    pub at_ms: u64,
+    /// What.
+    pub what: What,
+}
+
+/// A fault or a command.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum What {
+    /// Something goes wrong, for so many milliseconds.
+    Fault(Fault, u64),
+    /// An operator asks for something.
+    Command(Command),
+}
+
+/// What goes wrong. Nodes and VMs are numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[allow(missing_docs, reason = "the rates of the options say what they are")]
+pub enum Fault {
+    Power(usize),
+    PowerOfTwo(usize, usize),
+    Reset(usize),
+    Freeze(usize),
+    FreezeDaemon(usize),
+    KillDaemon(usize),
+    StopDaemon(usize),
+    RestartLibvirt(usize),
+    FreezeLibvirt(usize),
+    CrashGuest(usize),
+    BadGuests,
+    Isolate(usize),
+    CutNet(Net, usize),
+    CutOneWay(Net, usize, usize),
+    Flap(usize),
+    Split(u64),
+    EndServer(usize),
+    SlowStore(u64),
+    LoseAnswers(usize, u32),
+    Expire(usize),
+    FallBehind(usize),
+    Bmc(usize, Bmc),
+    Clock(usize, i64),
+}
+
+/// What is the matter with a BMC.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[allow(missing_docs, reason = "they say it")]
+pub enum Bmc {
+    Silent,
+    Slow(u64),
+    AnswersAreLost,
+    OffTakesAWhile(u64),
+    OffIsIgnored,
+    OffIsRefused,
+    OffIsALie,
+    ResetIsALie,
+}
+
+/// What an operator asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[allow(missing_docs, reason = "the client's commands, and what old clients write")]
+pub enum Command {
+    Define(usize),
+    Undefine(usize),
+    Start(usize),
+    Stop(usize),
+    Shutdown(usize),
+    Restart(usize),
+    Migrate(usize, Option<usize>),
+    Unmigrate(usize),
+    Move(usize, usize),
+    Flush(usize),
+    Ready(usize),
+    Primary(usize),
+    Secondary(usize),
+    Maintenance(bool),
+    ConfirmDead(usize),
+    /// As an old client: the key, whatever it holds.
+    WriteState(usize, OldState),
+    /// As an old client: three keys in one transaction.
+    WriteMigrate(usize, usize),
+}
+
+/// A state that old clients write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[allow(missing_docs, reason = "they say it")]
+pub enum OldState {
+    Start,
+    Stop,
+    Shutdown,
+    Restart,
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self:?}")
+    }
+}
+
+/// A phase of faults: when it begins and ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Chaos {
+    /// When it begins.
+    pub begins: Duration,
+    /// When the last fault is over.
+    pub ends: Duration,
+}
+
+/// The phases of faults of a run; after each it is calm.
+pub fn phases(options: &Options) -> Vec<Chaos> {
+    let whole = Duration::from_secs_f64(options.hours * 3600.0);
+    let mut phases = Vec::new();
+    let mut begins = BEGINNING;
+    loop {
+        let ends = begins + options.chaos();
+        // The last one is as long as there is time for.
+        let ends = ends.min(whole.saturating_sub(options.calm()).max(begins + Duration::from_mins(1)));
+        phases.push(Chaos { begins, ends });
+        begins = ends + options.calm();
+        if begins + Duration::from_mins(5) + options.calm() > whole {
+            return phases;
+        }
+    }
+}
+
+impl Schedule {
+    /// What the seed says.
+    pub fn generate(options: &Options) -> Self {
+        let mut entries = Vec::new();
+        let dice = Dice::new(options.seed).fork("schedule");
+        for (n, chaos) in phases(options).into_iter().enumerate() {
+            let dice = dice.fork(&n.to_string());
+            let mut rates = options.faults;
+            rates.each(|name, rate| {
+                let mut dice = dice.fork(name);
+                for at in times(&mut dice, chaos, *rate) {
+                    for (fault, lasts) in faults(&mut dice, name, options) {
+                        let lasts = lasts.min(chaos.ends.saturating_sub(at));
+                        entries.push(Entry { at_ms: ms(at), what: What::Fault(fault, ms(lasts)) });
+                    }
+                }
+            });
+            let mut dice = dice.fork("commands");
+            for at in times(&mut dice, chaos, options.commands) {
+                let command = command(&mut dice, options);
+                entries.push(Entry { at_ms: ms(at), what: What::Command(command) });
+                // Two clients at once.
+                if dice.chance(0.2) {
+                    let another = also(&mut dice, command, options);
+                    let at = at + dice.time(Duration::ZERO, Duration::from_millis(50));
+                    entries.push(Entry { at_ms: ms(at), what: What::Command(another) });
+                }
+            }
+        }
+        entries.sort_by_key(|entry| entry.at_ms);
+        Self { entries }
+    }
+}
+
+fn ms(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// The times of a Poisson process.
+fn times(dice: &mut Dice, chaos: Chaos, per_hour: f64) -> Vec<Duration> {
+    let mut times = Vec::new();
+    let mut at = chaos.begins;
+    if per_hour <= 0.0 {
+        return times;
+    }
+    loop {
+        at += Duration::from_secs_f64(dice.exponential() * 3600.0 / per_hour);
+        if at >= chaos.ends {
+            return times;
+        }
+        times.push(at);
+    }
+}
+
+/// One fault of that name, or several that belong together, and how long each lasts.
+fn faults(dice: &mut Dice, name: &str, options: &Options) -> Vec<(Fault, Duration)> {
+    let s = Duration::from_secs;
+    let node = dice.below(options.nodes);
+    let other = (node + 1 + dice.below(options.nodes.saturating_sub(1).max(1))) % options.nodes.max(1);
+    let server = dice.below(options.coordinators());
+    // Short ones are healed before anybody notices, long ones outlast every time-out.
+    let (short, long) = match options.timing {
+        Timing::Default => (s(4), s(150)),
+        Timing::Fast => (s(1), s(60)),
+    };
+    let mut lasts = if dice.chance(0.5) { dice.time(s(0), short) } else { dice.time(short, long) };
+    let net = *dice.pick(&[Net::Store, Net::Cluster]).unwrap_or(&Net::Store);
+    let fault = match name {
+        "power" => {
+            lasts = dice.time(s(1), s(400));
+            Fault::Power(node)
+        }
+        "power_of_two" => {
+            lasts = dice.time(s(1), s(400));
+            Fault::PowerOfTwo(node, other)
+        }
+        "reset" => Fault::Reset(node),
+        "freeze" => Fault::Freeze(node),
+        "freeze_daemon" => Fault::FreezeDaemon(node),
+        "kill_daemon" => Fault::KillDaemon(node),
+        "stop_daemon" => Fault::StopDaemon(node),
+        "restart_libvirt" => Fault::RestartLibvirt(node),
+        "freeze_libvirt" => Fault::FreezeLibvirt(node),
+        "crash_guest" => Fault::CrashGuest(dice.below(options.vms)),
+        "bad_guests" => {
+            lasts = dice.time(s(60), s(400));
+            Fault::BadGuests
+        }
+        "isolate" => Fault::Isolate(node),
+        "cut_store" => Fault::CutNet(Net::Store, node),
+        "cut_cluster" => Fault::CutNet(Net::Cluster, node),
+        "cut_one_way" => Fault::CutOneWay(net, node, other),
+        "flap" => Fault::Flap(node),
+        "split" => {
+            let all = (1_u64 << options.nodes.min(63)) - 1;
+            Fault::Split(u64::try_from(dice.below(usize::try_from(all).unwrap_or(usize::MAX))).unwrap_or(1))
+        }
+        "cut_bmcs" => Fault::CutNet(Net::Bmc, node),
+        "end_server" => Fault::EndServer(server),
+        "slow_store" => Fault::SlowStore(ms(dice.time(Duration::from_millis(20), s(3)))),
+        "lose_answers" => Fault::LoseAnswers(node, 1 + u32::try_from(dice.below(3)).unwrap_or(0)),
+        "expire" => Fault::Expire(node),
+        "fall_behind" => Fault::FallBehind(node),
+        "mute_bmc" => {
+            lasts = dice.time(s(30), s(400));
+            let slow = ms(dice.time(Duration::from_millis(200), s(8)));
+            let all = [Bmc::Silent, Bmc::Slow(slow), Bmc::AnswersAreLost];
+            Fault::Bmc(node, *dice.pick(&all).unwrap_or(&Bmc::Silent))
+        }
+        "stubborn_bmc" => {
+            lasts = dice.time(s(60), s(600));
+            let takes = ms(dice.time(s(1), s(30)));
+            let all = [Bmc::OffTakesAWhile(takes), Bmc::OffIsIgnored, Bmc::OffIsRefused];
+            Fault::Bmc(node, *dice.pick(&all).unwrap_or(&Bmc::OffIsIgnored))
+        }
+        "lying_bmc" => {
+            lasts = dice.time(s(60), s(600));
+            Fault::Bmc(node, *dice.pick(&[Bmc::OffIsALie, Bmc::ResetIsALie]).unwrap_or(&Bmc::OffIsALie))
+        }
+        "clock" => {
+            let by = [-3600, 3600, -5, 5, 86_400, -86_400];
+            Fault::Clock(node, *dice.pick(&by).unwrap_or(&3600))
+        }
+        _ => return Vec::new(),
+    };
+    let mut all = vec![(fault, lasts)];
+    // What is stubborn matters while its machine is to be fenced.
+    if let Fault::Bmc(node, _) = fault
+        && dice.chance(0.7)
+    {
+        let silence = match dice.below(3) {
+            0 => Fault::Isolate(node),
+            1 => Fault::FreezeDaemon(node),
+            _ => Fault::Power(node),
+        };
+        all.push((silence, dice.time(s(20), s(200))));
+    }
+    all
+}
+
+fn command(dice: &mut Dice, options: &Options) -> Command {
+    let vm = dice.below(options.vms);
+    let node = dice.below(options.nodes);
+    let spare = options.vms + dice.below(SPARE);
+    match dice.below(100) {
+        0..12 => Command::Start(vm),
+        12..18 => Command::Stop(vm),
+        18..26 => Command::Shutdown(vm),
+        26..32 => Command::Restart(vm),
+        32..46 => Command::Migrate(vm, dice.chance(0.5).then_some(node)),
+        46..52 => Command::Unmigrate(vm),
+        52..58 => Command::Move(vm, node),
+        58..62 => Command::Define(spare),
+        62..64 => Command::Start(spare),
+        64..67 => Command::Undefine(spare),
+        67..71 => Command::Flush(node),
+        71..79 => Command::Ready(node),
+        79..83 => Command::Primary(dice.below(options.coordinators())),
+        83..85 => Command::Secondary(dice.below(options.coordinators())),
+        85..86 => Command::Maintenance(true),
+        86..90 => Command::Maintenance(false),
+        90..92 => Command::ConfirmDead(node),
+        92..97 => {
+            let states = [OldState::Start, OldState::Stop, OldState::Shutdown, OldState::Restart];
+            Command::WriteState(vm, *dice.pick(&states).unwrap_or(&OldState::Start))
+        }
+        _ => Command::WriteMigrate(vm, node),
+    }
+}
+
+/// What somebody else asks of the same at the same time.
+fn also(dice: &mut Dice, command: Command, options: &Options) -> Command {
+    let node = dice.below(options.nodes);
+    match command {
+        Command::Start(vm)
+        | Command::Stop(vm)
+        | Command::Shutdown(vm)
+        | Command::Restart(vm)
+        | Command::Migrate(vm, _)
+        | Command::Unmigrate(vm)
+        | Command::Move(vm, _)
+        | Command::WriteState(vm, _)
+        | Command::WriteMigrate(vm, _) => match dice.below(5) {
+            0 => Command::Start(vm),
+            1 => Command::Stop(vm),
+            2 => Command::Shutdown(vm),
+            3 => Command::Restart(vm),
+            _ => Command::Migrate(vm, Some(node)),
+        },
+        Command::Flush(node) => Command::Ready(node),
+        Command::Ready(node) => Command::Flush(node),
+        Command::Primary(_) | Command::Secondary(_) => Command::Primary(dice.below(options.coordinators())),
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_same_seed_has_the_same_schedule_and_every_fault_ends_before_the_calm() {
+        let options = Options { hours: 6.0, ..Options::default() };
+        let schedule = Schedule::generate(&options);
+        assert_eq!(schedule, Schedule::generate(&options));
+        assert_ne!(schedule, Schedule::generate(&Options { seed: 2, ..options.clone() }));
+        let phases = phases(&options);
+        assert!(phases.len() > 3, "{phases:?}");
+        for entry in &schedule.entries {
+            let What::Fault(_, lasts) = entry.what else { continue };
+            let within =
+                |chaos: &Chaos| ms(chaos.begins) <= entry.at_ms && entry.at_ms + lasts <= ms(chaos.ends);
+            assert!(phases.iter().any(within), "{entry:?}");
+        }
+        let text = serde_json::to_string(&schedule).unwrap();
+        assert_eq!(serde_json::from_str::<Schedule>(&text).unwrap(), schedule);
+    }
+}

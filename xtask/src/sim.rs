@@ -1,0 +1,34 @@
+//! Builds the simulator, as fast as it gets, and runs it.
+
+use anyhow::{Result, bail};
+
+use crate::run;
+
+/// Runs it with these arguments.
+pub(crate) fn run(arguments: &[String]) -> Result<()> {
+    // The daemons' deliberate bugs are in no other build.
+    let sabotage = arguments.iter().any(|argument| argument == "--bite" || argument.starts_with("--bug"));
+    let features = if sabotage { "sabotage" } else { "" };
+    run::cargo([
+        "build",
+        "--quiet",
+        "--locked",
+        "--profile",
+        "sim",
+        "-p",
+        "pvc-sim",
+        "--features",
+        features,
+    ])?;
+    let head = run::command("git").args(["rev-parse", "--short", "HEAD"]).output();
+    let commit = head.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned());
+    let program = run::root().join("target/sim/pvc-sim");
+    let mut simulator = run::command(program);
+    simulator.args(arguments).env("PVC_COMMIT", commit.unwrap_or_default());
+    let status = simulator.status()?;
+    // What it found is on the terminal.
+    if !status.success() {
+        bail!("pvc-sim: {status}");
+    }
+    Ok(())
+}
