@@ -89,7 +89,7 @@ pub fn one(
             continue;
         }
         // A little longer: without the bug the same moment comes a little later, or sooner.
-        let until = account.lasted + Duration::from_secs(60);
+        let until = account.lasted + Duration::from_mins(1);
         if run::run(&options, &schedule, Some(until), false)?.violation.is_some() {
             bitten.unfit += 1;
             continue;
