@@ -46,7 +46,7 @@ use crate::{
         host::{Hardware, SimMachine, pid},
         hypervisor::{Manners, SimHypervisor},
         links::SimLinks,
-        power::{SimPower, bmc},
+        power::{RESET, SimPower, bmc},
         storage::SimStorage,
         store::{Place, SimStore},
         watchdog::SimWatchdog,
@@ -54,7 +54,7 @@ use crate::{
 };
 
 /// From power to programs.
-const BOOT: [Duration; 2] = [Duration::from_secs(20), Duration::from_secs(60)];
+const BOOT: [Duration; 2] = [Duration::from_secs(20), Duration::from_mins(1)];
 /// systemd's pause before it starts what has ended again.
 const RESTART: Duration = Duration::from_secs(1);
 
@@ -145,6 +145,7 @@ impl Node {
     ) -> Arc<Self> {
         let name = config.node.clone();
         let power = around.power.add(&bmc(&name), &config.ipmi.user, config.ipmi.pass.reveal());
+        around.power.set_reset(&bmc(&name), RESET);
         Arc::new(Self {
             number,
             name,
