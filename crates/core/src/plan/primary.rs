@@ -32,6 +32,9 @@ pub const TAKE_WITHIN: Duration = Duration::from_secs(5);
 /// How long a primary that was asked to step down lets others go first.
 pub const STAND_BACK: Duration = Duration::from_secs(5);
 
+/// How often it is looked whether the store answers again after the addresses had to go: nobody says so.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
 /// How late the kernel may end a lifetime: it looks at most once a second, and looks early when another address changes
 /// (`ADDRCONF_TIMER_FUZZ_MAX` in Linux), with some margin.
 pub const KERNEL_LATE: Duration = Duration::from_millis(1250);
@@ -151,11 +154,7 @@ fn must_drop(f: &Facts<'_>) -> Option<String> {
         return None;
     }
     if f.tenure.is_some() {
-        let late = f.keep_until.is_none_or(|until| f.now >= until);
-        return late.then(|| {
-            "the state store has not answered for two thirds of the session time-out: another node may become primary"
-                .to_owned()
-        });
+        return is_late(f).then(|| format!("{UNANSWERED}: another node may become primary"));
     }
     let holder = f.view.primary_holder.as_ref();
     let mine_before = holder == Some(f.me) || holder.is_none() && wished(f) == Some(f.me);
@@ -166,6 +165,12 @@ fn must_drop(f: &Facts<'_>) -> Option<String> {
         Some(holder) if holder != f.me => format!("{holder} is primary, and floating addresses are here"),
         _ => "this node is not primary, and floating addresses are here".to_owned(),
     })
+}
+
+const UNANSWERED: &str = "the state store has not answered for two thirds of the session time-out";
+
+fn is_late(f: &Facts<'_>) -> bool {
+    f.keep_until.is_none_or(|until| f.now >= until)
 }
 
 fn wished<'a>(f: &Facts<'a>) -> Option<&'a NodeName> {
@@ -214,12 +219,22 @@ fn answer(f: &Facts<'_>, wished: &NodeName) -> Plan {
     be_first(f).unwrap_or_else(|| act(Step::Answer, why))
 }
 
-/// The addresses, before anything else that a primary does.
+/// The addresses, before anything else that a primary does. They may be added for a while after [`keep_until`], as far as their
+/// lifetime goes, and would have to go at once.
 fn be_first(f: &Facts<'_>) -> Option<Plan> {
+    if f.held.all && f.held.fresh {
+        return None;
+    }
+    if is_late(f) {
+        return Some(wait(
+            Some(f.now + LOOK_AGAIN),
+            format!("{UNANSWERED}: no address is added before it does"),
+        ));
+    }
     if !f.held.all {
         return Some(act(Step::Hold, "this node is primary"));
     }
-    (!f.held.fresh).then(|| act(Step::Hold, "their lifetime is to be renewed"))
+    Some(act(Step::Hold, "their lifetime is to be renewed"))
 }
 
 fn be(f: &Facts<'_>, until: Option<Moment>) -> Plan {

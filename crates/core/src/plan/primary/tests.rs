@@ -102,6 +102,22 @@ impl Case {
 }
 
 #[test]
+fn addresses_that_had_to_go_are_not_added_before_the_store_answers_again() {
+    let late = |held| {
+        let case = Case::new(Some("a"), Some("a"));
+        let plan = case.with(|c| (c.held, c.now_s) = (held, 106)).plan();
+        (plan.next, plan.why)
+    };
+    assert_eq!(late(HELD).0, Next::Do(Step::Drop));
+    // The session may well live, and the view be current: an answer is what counts.
+    for held in [Held { fresh: true, ..Held::default() }, Held::default()] {
+        let (next, why) = late(held);
+        assert_eq!(next, Next::Wait(Some(Moment::secs(107))), "{held:?}");
+        assert!(why.contains("has not answered"), "{why}");
+    }
+}
+
+#[test]
 #[allow(clippy::too_many_lines, reason = "one row a case")]
 fn every_situation_has_its_step() {
     use DaemonState::{Dead, Run, Stop};
