@@ -21,6 +21,8 @@ use crate::{
 const REMEMBERED: Duration = Duration::from_mins(10);
 /// … and at most so many events of it.
 const AT_MOST: usize = 100_000;
+/// More events in one instant than anything but a busy loop causes.
+const BUSY: u32 = 20_000;
 
 /// See the module's documentation.
 pub struct Journal {
@@ -35,6 +37,8 @@ struct State {
     checkers: Vec<Box<dyn Checker>>,
     hash: DefaultHasher,
     events: u64,
+    /// Events since time last moved.
+    at_once: u32,
     recent: VecDeque<Stamped>,
     violation: Option<Violation>,
     print: bool,
@@ -64,6 +68,7 @@ impl Journal {
             checkers: checkers::all(timing),
             hash: DefaultHasher::new(),
             events: 0,
+            at_once: 0,
             recent: VecDeque::new(),
             violation: None,
             print,
@@ -145,6 +150,11 @@ impl State {
             println!("{stamped}");
         }
         self.events += 1;
+        self.at_once = if stamped.at > self.truth.now { 0 } else { self.at_once + 1 };
+        if self.at_once > BUSY {
+            let what = format!("a busy loop: {BUSY} events in one instant, the last: {stamped}");
+            self.violation = Some(Violation { invariant: 0, what });
+        }
         stamped.hash(&mut self.hash);
         self.truth.apply(&stamped);
         if let Event::Commit(commit) = &stamped.event {

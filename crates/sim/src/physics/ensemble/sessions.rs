@@ -192,7 +192,17 @@ impl Ensemble {
 
     /// The client is no more, and has said so: its session is over.
     pub async fn farewell(&self, client: u64) {
-        let gone = self.lock().clients.remove(&client);
+        let gone = {
+            let mut state = self.lock();
+            // Without a leader nobody can end it; it expires when there is one.
+            let heard = state.clients.get(&client).is_some_and(|known| {
+                let server = known.line.as_ref().map(|(_, server, _)| *server);
+                server.is_some_and(|server| {
+                    self.serves(&state, server) && self.network.passes(Net::Store, known.node, server)
+                })
+            });
+            if heard { state.clients.remove(&client) } else { None }
+        };
         if let Some(gone) = gone {
             let session = gone.store.server_session();
             gone.store.close().await;
