@@ -156,7 +156,7 @@ pub fn main(arguments: &Arguments) -> anyhow::Result<ExitCode> {
             let account = run::run(&options, &Schedule::generate(&options), None, true)?;
             Ok(report::one(&options, &account))
         }
-        (None, None) => campaign.run(options.seed..options.seed + 1, None),
+        (None, None) => campaign.run(options.seed..=options.seed, None),
     }
 }
 

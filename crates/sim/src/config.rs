@@ -44,8 +44,9 @@ pub(crate) fn floating(config: &Config) -> BTreeSet<IpAddr> {
 
 fn text(options: &Options, number: usize) -> String {
     let node = name(number);
-    let coordinators: String =
-        (0..options.coordinators()).map(|n| format!("      - {}\n", name(n))).collect();
+    let coordinators: Vec<String> =
+        (0..options.coordinators()).map(|n| format!("      - {}", name(n))).collect();
+    let coordinators = coordinators.join("\n");
     let (keepalive, fence) = match options.timing {
         Timing::Default => (5, 6),
         Timing::Fast => (1, 3),
@@ -142,7 +143,7 @@ mod tests {
     fn every_kind_of_node_has_a_configuration() {
         for suicide_intervals in [0, 3] {
             for timing in [Timing::Default, Timing::Fast] {
-                let options = Options { suicide_intervals, timing, ..Options::default() };
+                let options = Options { timing, suicide_intervals, ..Options::default() };
                 let config = of(&options, 4).unwrap();
                 assert!(!config.is_coordinator());
                 assert_eq!(floating(&config).len(), 2);

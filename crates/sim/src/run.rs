@@ -18,6 +18,8 @@ use crate::{
 
 /// How often an operator looks after a cluster that is calm.
 const TIDY_EVERY: Duration = Duration::from_secs(45);
+/// How often one looks after a cluster that is not.
+const ATTEND_EVERY: Duration = Duration::from_mins(3);
 /// How long nothing is asked of it before it is judged.
 const LEFT_ALONE: Duration = Duration::from_mins(4);
 
@@ -72,6 +74,7 @@ pub fn witness_panics() {
 async fn live(cluster: &Arc<Cluster>, options: &Options, schedule: &Schedule) {
     let journal = &cluster.around.journal;
     begin(cluster, options).await;
+    cluster.around.world.spawn(attend(Arc::clone(cluster)));
     let mut entries = schedule.entries.iter().peekable();
     for Chaos { begins, ends } in schedule::phases(options) {
         sleep_until(journal.instant(begins)).await;
@@ -82,6 +85,18 @@ async fn live(cluster: &Arc<Cluster>, options: &Options, schedule: &Schedule) {
         }
         sleep_until(journal.instant(ends)).await;
         calm_down(cluster, ends, options).await;
+    }
+}
+
+/// An operator who looks in while faults happen: what was fenced and is back takes VMs again.
+async fn attend(cluster: Arc<Cluster>) {
+    loop {
+        tokio::time::sleep(ATTEND_EVERY).await;
+        if cluster.around.journal.truth(|truth| truth.phase) == Phase::Chaos
+            && cluster.around.ensemble.works()
+        {
+            workload::tidy_up(Arc::clone(&cluster), false).await;
+        }
     }
 }
 
@@ -123,7 +138,7 @@ async fn calm_down(cluster: &Arc<Cluster>, since: Duration, options: &Options) {
     let end = since + options.calm();
     while journal.now() + LEFT_ALONE < end {
         tokio::time::sleep(TIDY_EVERY).await;
-        workload::tidy_up(Arc::clone(cluster)).await;
+        workload::tidy_up(Arc::clone(cluster), true).await;
     }
     sleep_until(journal.instant(end)).await;
     journal.tell(Event::Phase(Phase::Settled));

@@ -265,7 +265,7 @@ impl Operator<'_> {
         let id = self.id(number);
         let mib = memory_mib(number);
         // A third of them have an image in Ceph.
-        let disk = if number % 3 == 0 {
+        let disk = if number.is_multiple_of(3) {
             format!(
                 "<disk type='network' device='disk'><source protocol='rbd' name='vms/vm{number}'/></disk>"
             )
@@ -298,12 +298,11 @@ impl Operator<'_> {
             let view = self.view().await?;
             let Some(vm) = view.vm(id) else { return Ok("gone".into()) };
             let change = match vm::undefine(vm, view.good_nodes()) {
-                Undefine::Change(change) => change,
+                Undefine::Change(change) | Undefine::Last(change) => change,
                 Undefine::WaitFor(_) => {
                     sleep(Duration::from_secs(1)).await;
                     continue;
                 }
-                Undefine::Last(change) => change,
             };
             match schema::vm::apply(&*self.store, &change).await {
                 Ok(_) | Err(CommitError::Conflict { .. }) => {}
@@ -313,12 +312,12 @@ impl Operator<'_> {
     }
 }
 
-/// What an operator does again and again when it is calm: whatever waits for one.
-pub async fn tidy_up(cluster: Arc<Cluster>) {
+/// What an operator does again and again: whatever waits for one. Maintenance is ended when it is calm.
+pub async fn tidy_up(cluster: Arc<Cluster>, calm: bool) {
     let store = cluster.around.ensemble.operator(0);
     let operator = Operator { cluster: &cluster, store };
     let Ok(view) = operator.view().await else { return };
-    if view.maintenance {
+    if view.maintenance && calm {
         perform(Arc::clone(&cluster), 0, Command::Maintenance(false)).await;
     }
     for (number, node) in cluster.nodes.iter().enumerate() {
@@ -329,8 +328,11 @@ pub async fn tidy_up(cluster: Arc<Cluster>) {
         }
     }
     for (number, id) in cluster.vms.iter().enumerate() {
-        if view.vm(*id).is_some_and(|vm| vm.state.value == VmState::Failed) {
-            perform(Arc::clone(&cluster), 0, Command::Start(number)).await;
+        match view.vm(*id).map(|vm| vm.state.value) {
+            Some(VmState::Failed) => perform(Arc::clone(&cluster), 0, Command::Start(number)).await,
+            // Somebody gave up in the middle of it.
+            Some(VmState::Delete) => perform(Arc::clone(&cluster), 0, Command::Undefine(number)).await,
+            _ => {}
         }
     }
 }

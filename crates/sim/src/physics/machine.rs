@@ -54,7 +54,7 @@ use crate::{
 };
 
 /// From power to programs.
-const BOOT: [Duration; 2] = [Duration::from_secs(20), Duration::from_secs(60)];
+const BOOT: [Duration; 2] = [Duration::from_secs(20), Duration::from_mins(1)];
 /// systemd's pause before it starts what has ended again.
 const RESTART: Duration = Duration::from_secs(1);
 

@@ -84,7 +84,8 @@ pub fn domain_state_path(name: &NodeName) -> String {
 }
 
 fn key(name: &NodeName, key: &str) -> String {
-    format!("{ROOT}/{name}/{key}")
+    // Some twenty of them are made each time that a node is heard of.
+    [ROOT, "/", name.as_str(), "/", key].concat()
 }
 
 /// How often a registration is tried again when keys appear or vanish meanwhile.
