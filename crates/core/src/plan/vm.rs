@@ -278,6 +278,8 @@ fn while_off(facts: &Facts<'_>, vm: &Vm) -> Plan {
             wait(None, format!("{others} may still be running it: the claim names it"))
         }
         VmState::Shutdown => act(Step::Answer(Answer::Stopped), "it is off"),
+        // Its guest ended on the way: what was to arrive here is started here, and answered when it runs.
+        VmState::Migrate if claim.is_only(facts.me) => start(facts, vm),
         VmState::Migrate => act(Step::Answer(Answer::Running), "nothing to migrate: nobody runs it"),
         VmState::Start | VmState::Restart => start(facts, vm),
     }

@@ -108,6 +108,7 @@ fn the_table_of_a_vms_life_holds() {
         (Restart, "a", "", Off, Next::Do(Step::Claim)),
         (Restart, "b", "a", Active, Next::Do(Step::PowerOff)),
         (Migrate, "a", "", Off, Next::Do(Step::Answer(Running))),
+        (Migrate, "a", "a", Off, Next::Do(Step::Claim)),
         (Migrate, "a", "b", Off, Next::Wait(None)),
         (Migrate, "a", "a", Active, Next::Do(Step::Answer(Running))),
         (Migrate, "b", "a", Active, Next::Do(Step::LookAt(name("b")))),
