@@ -12,7 +12,12 @@ use std::{
 
 use pvc_core::sabotage::{self, Bug};
 
-use crate::{checkers::Violation, options::Options, run, schedule::Schedule};
+use crate::{
+    checkers::Violation,
+    options::{Options, Rates},
+    run,
+    schedule::Schedule,
+};
 
 /// What became of one bug.
 #[derive(Debug)]
@@ -75,7 +80,7 @@ pub fn one(
 ) -> anyhow::Result<Bitten> {
     let mut bitten = Bitten { bug, caught: None, seeds: 0, unfit: 0, simulated: Duration::ZERO };
     for seed in seeds {
-        let options = options(seed);
+        let options = led_to(bug, options(seed));
         let schedule = Schedule::generate(&options);
         sabotage::commit(Some(bug));
         let account = run::run(&options, &schedule, None, false);
@@ -89,7 +94,7 @@ pub fn one(
             continue;
         }
         // A little longer: without the bug the same moment comes a little later, or sooner.
-        let until = account.lasted + Duration::from_secs(60);
+        let until = account.lasted + Duration::from_mins(1);
         if run::run(&options, &schedule, Some(until), false)?.violation.is_some() {
             bitten.unfit += 1;
             continue;
@@ -98,6 +103,23 @@ pub fn one(
         break;
     }
     Ok(bitten)
+}
+
+/// Some bugs show in a moment that is rare in an ordinary day.
+fn led_to(bug: Bug, options: Options) -> Options {
+    match bug {
+        // A command that comes while an older one's answer is on its way.
+        Bug::AnswerUnchecked => {
+            let faults = Rates { slow_store: 20.0, ..options.faults };
+            Options { commands: options.commands * 5.0, faults, ..options }
+        }
+        // A node that is shot while it executes.
+        Bug::ResetAsProof => {
+            let faults = Rates { isolate: 6.0, ..options.faults };
+            Options { faults, ..options }
+        }
+        _ => options,
+    }
 }
 
 /// The invariants that a bug breaks.

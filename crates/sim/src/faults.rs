@@ -11,7 +11,10 @@ use tokio::time::sleep;
 use crate::{
     cluster::Cluster,
     event::{Event, Net},
-    parts::{hypervisor::Manners, power::bmc},
+    parts::{
+        hypervisor::Manners,
+        power::{RESET, bmc},
+    },
     physics::network::Number,
     schedule::{Bmc, Fault},
 };
@@ -197,7 +200,7 @@ async fn flap(cluster: &Cluster, node: Number, lasts: Duration) {
 
 fn set_bmc(cluster: &Cluster, node: Number, matter: Option<Bmc>) {
     let (power, host) = (&cluster.around.power, bmc(&cluster.nodes[node].name));
-    let (mut reach, mut off, mut reset) = (Reach::Answers, Off::Works, Reset::Works);
+    let (mut reach, mut off, mut reset) = (Reach::Answers, Off::Works, RESET);
     match matter {
         None => {}
         Some(Bmc::Silent) => reach = Reach::Silent,

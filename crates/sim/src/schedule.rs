@@ -176,10 +176,14 @@ impl Schedule {
             for at in times(&mut dice, chaos, options.commands) {
                 let command = command(&mut dice, options);
                 entries.push(Entry { at_ms: ms(at), what: What::Command(command) });
-                // Two clients at once.
+                // Two clients at once, or the second while what the first asked for is done.
                 if dice.chance(0.2) {
                     let another = also(&mut dice, command, options);
-                    let at = at + dice.time(Duration::ZERO, Duration::from_millis(50));
+                    let longest = *dice.pick(&[50, 1000, 20_000]).unwrap_or(&50);
+                    let at = at + dice.time(Duration::ZERO, Duration::from_millis(longest));
+                    if at >= chaos.ends {
+                        continue;
+                    }
                     entries.push(Entry { at_ms: ms(at), what: What::Command(another) });
                 }
             }

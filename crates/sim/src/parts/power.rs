@@ -4,7 +4,10 @@ use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use pvc_core::model::NodeName;
-use pvc_host::power::{Bmc, Power, PowerError, PowerState, fake::FakePower};
+use pvc_host::power::{
+    Bmc, Power, PowerError, PowerState,
+    fake::{FakePower, Reset},
+};
 use pvc_process::Process;
 use tokio::time::{sleep, timeout};
 
@@ -35,6 +38,9 @@ pub struct SimPower {
     /// Whom it is told.
     pub journal: Arc<Journal>,
 }
+
+/// A reset is acknowledged before it happens, by every BMC that does it.
+pub const RESET: Reset = Reset::TakesAWhile(Duration::from_secs(4));
 
 /// The name of a node's BMC.
 pub fn bmc(node: &NodeName) -> String {

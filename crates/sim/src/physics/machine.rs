@@ -46,7 +46,7 @@ use crate::{
         host::{Hardware, SimMachine, pid},
         hypervisor::{Manners, SimHypervisor},
         links::SimLinks,
-        power::{SimPower, bmc},
+        power::{RESET, SimPower, bmc},
         storage::SimStorage,
         store::{Place, SimStore},
         watchdog::SimWatchdog,
@@ -145,6 +145,7 @@ impl Node {
     ) -> Arc<Self> {
         let name = config.node.clone();
         let power = around.power.add(&bmc(&name), &config.ipmi.user, config.ipmi.pass.reveal());
+        around.power.set_reset(&bmc(&name), RESET);
         Arc::new(Self {
             number,
             name,
