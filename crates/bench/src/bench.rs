@@ -77,6 +77,7 @@ async fn idle_rows(arguments: &Arguments, vms: usize) -> Result<Vec<Row>> {
         Row::new(format!("CPU a keepalive, {vms} VMs"), "ms", seen.cpu_ms)
             .old(cpu)
             .target((vms == 100).then_some(Target::TimesBelow(20.0))),
+        Row::new(format!("times woken a keepalive, {vms} VMs"), "", seen.wakes),
         Row::new(format!("ZooKeeper packets a keepalive, pings included, {vms} VMs"), "", vec![seen.packets])
             .old(Some(31.0))
             .target(Some(Target::AtMost(4.0))),

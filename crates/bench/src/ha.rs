@@ -37,11 +37,24 @@ fn intervals(keepalive_interval_s: u32, fence_intervals: u32) -> Timings {
     Timings { keepalive_interval_s, fence_intervals, ..Timings::default() }
 }
 
-/// A lab of the binaries that are to be measured.
-fn cluster(arguments: &Arguments, name: &str, nodes: u8, timings: Timings) -> Result<Cluster> {
+/// Measures in a lab of the binaries that are to be measured. What it leaves to read is kept if that fails, or if it is asked for.
+fn in_lab<T>(
+    arguments: &Arguments,
+    name: &str,
+    nodes: u8,
+    timings: Timings,
+    measure: impl FnOnce(&Cluster) -> Result<T>,
+) -> Result<T> {
     let mut options = LabOptions::new(name, arguments.binaries.join("pvc-lab")).nodes(nodes).timings(timings);
     options.binaries.clone_from(&arguments.binaries);
-    Cluster::up(options)
+    let cluster = Cluster::up(options)?;
+    let outcome = measure(&cluster);
+    if outcome.is_ok() && !arguments.logs {
+        return outcome;
+    }
+    let logs = format!("the lab's logs: {}", cluster.lab.collect_logs().display());
+    eprintln!("{logs}");
+    outcome.context(logs)
 }
 
 fn seconds(times: &[Duration]) -> Vec<f64> {

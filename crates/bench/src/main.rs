@@ -38,6 +38,9 @@ struct Arguments {
     /// Measure high availability, in labs of several nodes.
     #[arg(long)]
     ha: bool,
+    /// Keep the logs of all labs, not only of those in which something failed.
+    #[arg(long)]
+    logs: bool,
     /// How many VMs a node has that is flushed, with --ha.
     #[arg(long, default_value_t = 8)]
     flush_vms: u8,

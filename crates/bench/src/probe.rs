@@ -29,6 +29,17 @@ pub(crate) fn cpu(pid: i32) -> Result<Duration> {
     Ok(clock_gettime(clock)?.into())
 }
 
+/// How often the kernel has woken the process: the voluntary context switches of all its threads that live.
+pub(crate) fn wakes(pid: i32) -> Result<f64> {
+    let mut wakes = 0.0;
+    for thread in fs::read_dir(format!("/proc/{pid}/task"))? {
+        let status = fs::read_to_string(thread?.path().join("status"))?;
+        let key = "voluntary_ctxt_switches:";
+        wakes += field(&status, key).with_context(|| format!("process {pid} shows no {key}"))?;
+    }
+    Ok(wakes)
+}
+
 pub(crate) fn size(pid: i32) -> Result<Size> {
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
     let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
@@ -92,5 +103,8 @@ mod tests {
             sum = (0..10_000).fold(sum, u64::wrapping_add);
         }
         assert!(size(me).unwrap().resident_mib > 0.5, "{sum}");
+        let woken = wakes(me).unwrap();
+        std::thread::sleep(Duration::from_millis(1));
+        assert!(wakes(me).unwrap() > woken);
     }
 }

@@ -210,7 +210,7 @@ async fn start(config: &Config, parts: &Parts, ownership: &Ownership) -> Result<
         info!("the state tree was prepared: {} keys created", created.len());
     }
     ownership.take().await?;
-    let mirror = Mirror::start(Arc::clone(&parts.store));
+    let mirror = Mirror::start_on(Arc::clone(&parts.store), config.node.clone());
     let registration = Registration {
         name: config.node.clone(),
         mode,

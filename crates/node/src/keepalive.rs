@@ -27,8 +27,12 @@ use tracing::{error, info, warn};
 
 use crate::{log, metrics, notify::Notify, reconcile::Active};
 
-/// The pause after a failure, and between two early keepalives.
-const AT_LEAST_BETWEEN: Duration = Duration::from_secs(1);
+/// The pause after a failure.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// The pause between two keepalives of which the second is early, because what runs here has changed: whoever waits for a VM
+/// waits for that.
+const EARLY_AFTER: Duration = Duration::from_millis(200);
 
 /// Every so many keepalives all figures are written, also those that did not change: somebody may have spoilt a key.
 const WHOLE_EVERY: u32 = 12;
@@ -175,11 +179,11 @@ impl Beats {
                 outcome = written(&mut beat) => {
                     let Some(done) = beat.take() else { continue };
                     if !self.settle(done, outcome) {
-                        early_at = Some(Instant::now() + AT_LEAST_BETWEEN);
+                        early_at = Some(Instant::now() + RETRY);
                     }
                 }
                 () = changed(&mut active) => {
-                    let soon = (self.acknowledged_at + AT_LEAST_BETWEEN).max(Instant::now());
+                    let soon = (self.acknowledged_at + EARLY_AFTER).max(Instant::now());
                     early_at = Some(early_at.map_or(soon, |early| early.min(soon)));
                 }
                 () = sleep_until(next), if beat.is_none() && self.state.is_some() => {
@@ -211,7 +215,7 @@ impl Beats {
         // Somebody declared us dead, or another daemon wrote before it was refused: we live, so we say it again.
         let say_state = !declared.is_empty() || seen != Some(state);
         let write = Arc::clone(&self.writer).write(report.clone(), known, say_state.then_some(state), state);
-        let within = self.every.max(AT_LEAST_BETWEEN);
+        let within = self.every.max(RETRY);
         let write = Box::pin(async move {
             timeout(within, write)
                 .await

@@ -86,12 +86,11 @@ fn start(file: &Path) -> anyhow::Result<ExitCode> {
         tracing::warn!("{}", warning.headline());
     }
     // What blocks has threads of its own: the log, the consoles' files, libvirt. The rest waits for others nearly all the time, and a
-    // second thread for it would only cost the waking of it: a quarter of a keepalive.
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
+    // second thread for it would only cost the waking of it.
+    let runtime = tokio::runtime::Builder::new_current_thread()
         .max_blocking_threads(8)
         .thread_stack_size(512 * 1024)
-        .thread_name("pvcd")
+        .thread_name("pvcd-blocking")
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
@@ -169,7 +168,7 @@ async fn serve(config: &Config, log: Log) -> anyhow::Result<()> {
     pvcd::run(config, parts, stop).await.map_err(|error| anyhow::anyhow!("{}", chain(&error)))
 }
 
-/// A session of three keepalives: the store's own sign of life is due after a third of a session without a request, so that a
+/// A session of three keepalives: the store's own sign of life is due after two fifths of a session without a request, so that a
 /// keepalive is one, too. Within what servers grant by their usual tick of 2 s, and long enough for a busy server to answer.
 fn store_options(config: &Config) -> Options {
     let (shortest, longest) = (Duration::from_secs(10), Duration::from_secs(40));

@@ -33,7 +33,7 @@ use pvc_process::JoinSet;
 use pvc_store::{Store, mirror::Mirror};
 use tokio::{
     sync::{mpsc, watch},
-    time::{Instant, MissedTickBehavior, interval, sleep},
+    time::{Instant, MissedTickBehavior, interval, sleep, sleep_until},
 };
 use tracing::{debug, info, warn};
 
@@ -81,7 +81,7 @@ impl Reconcilers {
     pub fn start(parts: Parts) -> Self {
         let queue = Arc::new(Queue::default());
         let events = parts.hypervisor.events();
-        let changes = parts.mirror.changes();
+        let changes = parts.mirror.changes(|subject, _| matches!(subject, Subject::Vm(_)));
         let vms = Arc::new(VmReconciler::new(parts));
         let active = vms.inventory.subscribe();
         let mut tasks = JoinSet::new();
@@ -154,9 +154,7 @@ fn poke_all(vms: &VmReconciler, queue: &Queue) {
 
 async fn listen_to_the_mirror(queue: Arc<Queue>, mut changes: mpsc::UnboundedReceiver<Subject>) {
     while let Some(subject) = changes.recv().await {
-        if let Subject::Vm(_) = subject {
-            queue.poke(subject);
-        }
+        queue.poke(subject);
     }
 }
 
@@ -217,5 +215,13 @@ async fn keep_a_safety_net(vms: Arc<VmReconciler>, queue: Arc<Queue>) {
             Err(error) => debug!(%error, "could not list what runs here"),
         }
         poke_all(&vms, &queue);
+    }
+}
+
+/// Waits for a moment that may never come.
+async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) => sleep_until(at).await,
+        None => std::future::pending().await,
     }
 }

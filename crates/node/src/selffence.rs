@@ -10,7 +10,7 @@ mod tests;
 use std::{sync::Arc, time::Duration};
 
 use pvc_core::{
-    model::{ClusterView, NodeName},
+    model::{NodeName, Subject},
     plan::selffence::{Facts, Promise, Step, plan},
 };
 use pvc_host::watchdog::Watchdog;
@@ -55,8 +55,8 @@ impl SelfFence {
     pub fn start(parts: Parts) -> Self {
         let (stopping, asked) = watch::channel(false);
         let task = Task {
-            views: parts.mirror.views(),
-            _mirror: parts.mirror,
+            switches: parts.mirror.signal(|subject, _| *subject == Subject::Cluster),
+            mirror: parts.mirror,
             within: parts.within.filter(|_| parts.watchdog.is_some()),
             me: parts.me,
             store: parts.store,
@@ -93,9 +93,9 @@ impl Drop for SelfFence {
 struct Task {
     me: NodeName,
     store: Arc<dyn Store>,
-    views: watch::Receiver<Arc<ClusterView>>,
-    /// It ends with its last clone.
-    _mirror: Mirror,
+    mirror: Mirror,
+    /// Signals maintenance.
+    switches: watch::Receiver<()>,
     watchdog: Option<Arc<dyn Watchdog>>,
     within: Option<Duration>,
     acknowledged: watch::Receiver<Option<Instant>>,
@@ -132,11 +132,11 @@ impl Task {
             let gone = tokio::select! {
                 biased;
                 stopping = self.stopping.changed() => stopping.is_err(),
-                acknowledged = self.acknowledged.changed() => {
+                acknowledged = self.acknowledged.changed(), if self.within.is_some() => {
                     self.acknowledged.mark_changed();
                     acknowledged.is_err()
                 }
-                view = self.views.changed() => view.is_err(),
+                switches = self.switches.changed() => switches.is_err(),
                 () = until(try_again) => false,
             };
             if gone {
@@ -146,7 +146,7 @@ impl Task {
     }
 
     fn facts(&mut self) -> Facts {
-        let maintenance = self.views.borrow_and_update().maintenance;
+        let maintenance = self.mirror.view().maintenance;
         if maintenance != self.maintenance {
             self.maintenance = maintenance;
             if maintenance {

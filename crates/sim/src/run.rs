@@ -150,28 +150,29 @@ mod tests {
     use crate::options::{Rates, Timing};
 
     fn small(seed: u64) -> Options {
-        Options { seed, nodes: 3, vms: 6, hours: 0.6, timing: Timing::Fast, ..Options::default() }
+        Options { seed, nodes: 3, vms: 6, hours: 0.5, timing: Timing::Fast, ..Options::default() }
     }
 
-    fn whole(options: &Options) -> Account {
-        run(options, &Schedule::generate(options), None, false).unwrap()
+    fn minutes(options: &Options, minutes: u64) -> Account {
+        run(options, &Schedule::generate(options), Some(Duration::from_mins(minutes)), false).unwrap()
     }
 
     #[test]
     fn the_same_seed_is_the_same_run_to_the_last_event() {
-        let options = small(1);
-        let (first, second) = (whole(&options), whole(&options));
-        assert!(first.events > 1000, "{} events", first.events);
+        let options = |seed| Options { faults: Rates::default().times(10.0), ..small(seed) };
+        let (first, second) = (minutes(&options(1), 10), minutes(&options(1), 10));
+        let faults = first.recent.iter().filter(|event| matches!(event.event, Event::Fault { .. })).count();
+        assert!(faults > 20, "{faults} faults in {} events", first.events);
         assert_eq!((first.hash, first.events), (second.hash, second.events));
-        assert_ne!(whole(&small(2)).hash, first.hash);
+        assert_ne!(minutes(&options(2), 10).hash, first.hash);
     }
 
     #[test]
     fn without_faults_every_vm_runs_and_the_run_lasts_as_long_as_it_should() {
         let options = Options { faults: Rates::none(), commands: 0.0, ..small(1) };
-        let account = whole(&options);
+        let account = minutes(&options, 60);
         assert_eq!(account.violation, None);
-        assert!(account.lasted >= Duration::from_mins(35), "{:?}", account.lasted);
+        assert!(account.lasted >= Duration::from_mins(25), "{:?}", account.lasted);
         let settled = account.recent.iter().any(|event| event.event == Event::Phase(Phase::Settled));
         assert!(settled, "nobody has judged it");
     }

@@ -8,7 +8,7 @@ mod observe;
 mod tree;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
@@ -47,6 +47,8 @@ struct World {
     clients: BTreeMap<u64, ClientState>,
     next_id: u64,
     observer: Observer,
+    /// Keys that nobody may read.
+    forbidden: BTreeSet<String>,
 }
 
 /// What the servers and the network know of a client.
@@ -120,6 +122,16 @@ impl MemoryTree {
     pub fn dump(&self) -> BTreeMap<String, Vec<u8>> {
         let world = lock(&self.world);
         world.leader.iter().map(|(path, node)| (path.to_owned(), node.data().to_vec())).collect()
+    }
+
+    /// Nobody may read that key from now on, or everybody may again: an access control list. No watch tells of it.
+    pub fn forbid(&self, path: &str, forbidden: bool) {
+        let mut world = lock(&self.world);
+        if forbidden {
+            world.forbidden.insert(path.to_owned());
+        } else {
+            world.forbidden.remove(path);
+        }
     }
 
     /// The last transaction.
@@ -234,31 +246,47 @@ impl MemoryStore {
     }
 
     async fn read<T>(&self, request: impl FnOnce(&Tree) -> T) -> Result<T, StoreError> {
+        self.read_what_may_be(&[], request).await
+    }
+
+    /// As `read`; refused if one of the keys is forbidden.
+    async fn read_what_may_be<T>(
+        &self,
+        paths: &[String],
+        request: impl FnOnce(&Tree) -> T,
+    ) -> Result<T, StoreError> {
         let id = self.id;
-        self.call(|world| match world.clients.get(&id).and_then(|c| c.behind.as_ref()) {
-            Some(behind) => request(&behind.tree),
-            None => request(&world.leader),
+        self.call(|world| {
+            if let Some(what) = paths.iter().find(|path| world.forbidden.contains(*path)) {
+                return Err(StoreError::Refused { what: what.clone(), why: "not authorized".into() });
+            }
+            Ok(match world.clients.get(&id).and_then(|c| c.behind.as_ref()) {
+                Some(behind) => request(&behind.tree),
+                None => request(&world.leader),
+            })
         })
-        .await
+        .await?
     }
 }
 
 #[async_trait]
 impl Store for MemoryStore {
     async fn get(&self, path: &str) -> Result<Option<Value>, StoreError> {
-        self.read(|tree| tree.get(path).map(Znode::value)).await
+        self.read_what_may_be(&[path.to_owned()], |tree| tree.get(path).map(Znode::value)).await
     }
 
     async fn children(&self, path: &str) -> Result<Option<Children>, StoreError> {
-        self.read(|tree| tree.get(path).map(Znode::children)).await
+        self.read_what_may_be(&[path.to_owned()], |tree| tree.get(path).map(Znode::children)).await
     }
 
     async fn get_many(&self, paths: &[String]) -> Result<Vec<Option<Value>>, StoreError> {
-        self.read(|tree| paths.iter().map(|path| tree.get(path).map(Znode::value)).collect()).await
+        let look = |tree: &Tree| paths.iter().map(|path| tree.get(path).map(Znode::value)).collect();
+        self.read_what_may_be(paths, look).await
     }
 
     async fn children_many(&self, paths: &[String]) -> Result<Vec<Option<Children>>, StoreError> {
-        self.read(|tree| paths.iter().map(|path| tree.get(path).map(Znode::children)).collect()).await
+        let look = |tree: &Tree| paths.iter().map(|path| tree.get(path).map(Znode::children)).collect();
+        self.read_what_may_be(paths, look).await
     }
 
     async fn stat_many(&self, paths: &[String]) -> Result<Vec<Option<Stat>>, StoreError> {

@@ -7,21 +7,21 @@
 
 mod dirty;
 mod picture;
+mod refused;
+mod subscribers;
 mod task;
 #[cfg(test)]
 mod tests;
 
-use std::{
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
-use pvc_core::model::{ClusterView, Subject};
+use pvc_core::model::{ClusterView, NodeName, Subject};
 use tokio::{
     sync::{mpsc, oneshot, watch},
     time::timeout,
 };
 
+use self::subscribers::Subscribers;
 use crate::{Session, Store};
 
 /// Why the mirror cannot promise to be up to date.
@@ -50,18 +50,25 @@ struct Status {
     current: bool,
 }
 
-/// Who wants to know of changes. The lock also orders publishing a view and subscribing, so that no change falls between.
-type Subscribers = Mutex<Vec<mpsc::UnboundedSender<Subject>>>;
-
 impl Mirror {
     /// Starts mirroring; returns at once with an empty view. Needs a tokio runtime.
     pub fn start(store: Arc<dyn Store>) -> Self {
+        Self::begin(store, None)
+    }
+
+    /// As [`Self::start`], on a node: nobody there waits for what its own keepalive said, so that is read together with what else
+    /// changes, and by [`Self::caught_up`]. While nothing else happens in the cluster, a node costs it one request a keepalive.
+    pub fn start_on(store: Arc<dyn Store>, me: NodeName) -> Self {
+        Self::begin(store, Some(me))
+    }
+
+    fn begin(store: Arc<dyn Store>, me: Option<NodeName>) -> Self {
         let (view_tx, view) = watch::channel(Arc::new(ClusterView::default()));
         let (status_tx, status) = watch::channel(Status::default());
         let (questions, asked) = mpsc::unbounded_channel();
         let subscribers = Arc::new(Subscribers::default());
         let session = store.session();
-        let task = task::Task::new(store, view_tx, status_tx, Arc::clone(&subscribers));
+        let task = task::Task::new(store, me, view_tx, status_tx, Arc::clone(&subscribers));
         pvc_process::spawn(task.run(asked));
         Self { view, status, session, subscribers, questions }
     }
@@ -71,21 +78,29 @@ impl Mirror {
         self.view.borrow().clone()
     }
 
-    /// The latest view, and a signal at each new one.
+    /// The latest view, and a signal at each new one, whatever is new in it.
     pub fn views(&self) -> watch::Receiver<Arc<ClusterView>> {
         self.view.clone()
     }
 
-    /// Which subjects changed: first everything there is, then each that is added, changed or deleted. The view that shows a
-    /// change is always published before its subject is sent.
-    pub fn changes(&self) -> mpsc::UnboundedReceiver<Subject> {
-        let (tx, rx) = mpsc::unbounded_channel();
-        let mut subscribers = self.subscribers.lock().unwrap_or_else(PoisonError::into_inner);
-        for subject in picture::subjects(&self.view()) {
-            let _receiver_is_here = tx.send(subject);
-        }
-        subscribers.push(tx);
-        rx
+    /// Which subjects changed, of those that concern the caller as the view now is: first everything there is, then each that is
+    /// added, changed or deleted. The view that shows a change is always published before its subject is sent.
+    pub fn changes(
+        &self,
+        concerns: impl Fn(&Subject, &ClusterView) -> bool + Send + 'static,
+    ) -> mpsc::UnboundedReceiver<Subject> {
+        let mut subscribers = self.subscribers.lock();
+        let view = self.view();
+        subscribers.subjects(&view, picture::subjects(&view), Box::new(concerns))
+    }
+
+    /// Signals that something changed that concerns the caller as the view now is, or that the view became current, or is not any
+    /// more. The view that shows a change is always published before the signal.
+    pub fn signal(
+        &self,
+        concerns: impl Fn(&Subject, &ClusterView) -> bool + Send + 'static,
+    ) -> watch::Receiver<()> {
+        self.subscribers.lock().signal(Box::new(concerns))
     }
 
     /// Returns when the first listing is complete, or the store is closed.

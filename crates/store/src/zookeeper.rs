@@ -222,13 +222,13 @@ impl Store for ZooKeeperStore {
         let Ok(outcome) = answer else { return Err(CommitError::Unknown(self.too_late())) };
         if !matches!(outcome, Err(CommitError::Unknown(_))) {
             self.shared.answered(sent);
-            self.forwarders.flush().await;
+            self.forwarders.flush(deadline).await;
         }
         outcome
     }
 
     async fn show_events(&self) {
-        self.forwarders.flush().await;
+        self.forwarders.flush(self.deadline()).await;
     }
 
     fn watch(&self, path: &str) -> Watch {

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use pvc_core::model::{DaemonMode, NodeName, NodeReport, StaticData, VmChange, VmId};
+use pvc_core::model::{DaemonMode, Entry, NodeName, NodeReport, StaticData, VmChange, VmId, VmKey};
 use pvc_store::{
     Op, Store, Transaction,
     mirror::Mirror,
@@ -23,9 +23,13 @@ fn name(n: u32) -> NodeName {
     format!("node{n}").parse().unwrap()
 }
 
+fn id(n: u32) -> VmId {
+    VmId::from(Uuid::from_u128(0x1111_1111_0000_4000_8000_0000_0000_0000 + u128::from(n)))
+}
+
 fn define(n: u32) -> VmChange {
     VmChange::Define {
-        id: VmId::from(Uuid::from_u128(0x1111_1111_0000_4000_8000_0000_0000_0000 + u128::from(n))),
+        id: id(n),
         name: format!("vm{n}").parse().unwrap(),
         node: name(1),
         xml: format!("<domain>{}</domain>", "x".repeat(7500)),
@@ -82,6 +86,59 @@ async fn a_thousand_vms_are_listed_with_few_requests() {
     // One look at each definition's version, the rest in bulk.
     assert!(spent < 1100, "{spent} requests");
     assert!(took < Duration::from_secs(4), "{took:?}: this is a matter of tenths of a second");
+}
+
+/// Lets only a stranger read a key, or everybody again.
+const PROTECT: &str = r#"
+import sys
+from kazoo.client import KazooClient
+from kazoo.security import OPEN_ACL_UNSAFE, make_acl, make_digest_acl
+zk = KazooClient(hosts=sys.argv[1])
+zk.start()
+closed = [
+    make_digest_acl("stranger", "secret", read=True),
+    make_acl("world", "anyone", write=True, create=True, delete=True, admin=True),
+]
+zk.set_acls(sys.argv[2], OPEN_ACL_UNSAFE if sys.argv[3] == "open" else closed)
+zk.stop()
+"#;
+
+fn protect(server: &ZooKeeperProcess, path: &str, how: &str) {
+    #[allow(clippy::disallowed_methods, reason = "our own client sets no access control lists")]
+    let status = std::process::Command::new("/usr/bin/python3")
+        .args(["-c", PROTECT, &server.connect_string(), path, how])
+        .status()
+        .expect("python3 is missing: apt-get install python3-kazoo");
+    assert!(status.success());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_key_behind_an_access_control_list_costs_its_vm_and_no_other() {
+    let server = server().await;
+    let store = connect(&server);
+    register(&*store).await;
+    for n in [1, 2] {
+        vm::apply(&*store, &define(n)).await.unwrap();
+    }
+    let [protected, other] = [id(1), id(2)];
+    let key = vm::key_path(protected, VmKey::State);
+    protect(&server, &key, "closed");
+    let mirror = Mirror::start(store.clone());
+    mirror.ready().await;
+    assert!(mirror.synced());
+    let view = mirror.view();
+    assert!(view.vm(other).is_some() && view.node(&name(1)).is_some());
+    let Some(Entry::Bad(problems)) = view.vms.get(&protected).map(|entry| &**entry) else {
+        panic!("{view:?}")
+    };
+    let told: Vec<String> = problems.iter().map(ToString::to_string).collect();
+    assert!(told.len() == 1 && told[0].starts_with(&key), "{told:?}");
+    println!("{}", told[0]);
+
+    protect(&server, &key, "open");
+    let mut views = mirror.views();
+    let shown = tokio::time::timeout(SOON, views.wait_for(|view| view.vm(protected).is_some())).await;
+    shown.expect("it is read again").unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context, Result};
 use pvc_lab::{Cluster, Node, PATIENCE, Timings, Vm, wait_until};
 
-use super::{cluster, seconds};
+use super::{in_lab, seconds};
 use crate::{
     Arguments,
     report::{Row, Target},
@@ -28,12 +28,15 @@ struct Steps {
 }
 
 pub(super) fn measure(arguments: &Arguments, timings: &Timings) -> Result<Vec<Row>> {
-    let cluster = cluster(arguments, "bench-failover", 3, timings.clone())?;
+    in_lab(arguments, "bench-failover", 3, timings.clone(), |cluster| lose(arguments, timings, cluster))
+}
+
+fn lose(arguments: &Arguments, timings: &Timings, cluster: &Cluster) -> Result<Vec<Row>> {
     let vms = [1, 2].map(Vm::number);
     cluster.start_vms(&vms, VICTIM)?;
     let mut steps = Steps::default();
     for round in 1..=arguments.repeat {
-        one(&cluster, &vms, &mut steps).with_context(|| format!("round {round}"))?;
+        one(cluster, &vms, &mut steps).with_context(|| format!("round {round}"))?;
         eprintln!("  {:.2} s", steps.recovered.last().map_or(0.0, Duration::as_secs_f64));
         // As it was: the node is back, with its VMs on it.
         cluster.wait_node(VICTIM, "daemon_state", "run")?;

@@ -6,9 +6,9 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use pvc_lab::{Node, PATIENCE, Probe, Vm, beating_guest_xml, wait_until};
+use pvc_lab::{Cluster, Node, PATIENCE, Probe, Vm, beating_guest_xml, wait_until};
 
-use super::{cluster, intervals, milliseconds};
+use super::{in_lab, intervals, milliseconds};
 use crate::{
     Arguments,
     report::{Row, Target},
@@ -25,7 +25,10 @@ struct Times {
 }
 
 pub(super) fn measure(arguments: &Arguments) -> Result<Vec<Row>> {
-    let cluster = cluster(arguments, "bench-migration", 2, intervals(5, 6))?;
+    in_lab(arguments, "bench-migration", 2, intervals(5, 6), |cluster| in_turns(arguments, cluster))
+}
+
+fn in_turns(arguments: &Arguments, cluster: &Cluster) -> Result<Vec<Row>> {
     let (vm, twin) = (Vm::number(1), Vm::number(2));
     let one = cluster.node("node1");
     cluster.start_vms(std::slice::from_ref(&vm), "node1")?;

@@ -3,9 +3,9 @@
 use std::{net::IpAddr, time::Duration};
 
 use anyhow::Result;
-use pvc_lab::{Probe, layout::Net};
+use pvc_lab::{Cluster, Probe, layout::Net};
 
-use super::{cluster, intervals, milliseconds};
+use super::{in_lab, intervals, milliseconds};
 use crate::{
     Arguments,
     report::{Row, Target},
@@ -15,7 +15,10 @@ const PROBE_EVERY: Duration = Duration::from_millis(1);
 const NETS: [Net; 2] = [Net::Cluster, Net::Upstream];
 
 pub(super) fn measure(arguments: &Arguments) -> Result<Vec<Row>> {
-    let cluster = cluster(arguments, "bench-primary", 3, intervals(5, 6))?;
+    in_lab(arguments, "bench-primary", 3, intervals(5, 6), |cluster| hand_over(arguments, cluster))
+}
+
+fn hand_over(arguments: &Arguments, cluster: &Cluster) -> Result<Vec<Row>> {
     let addresses = NETS.map(Net::floating);
     let mut gaps = vec![Vec::new(); addresses.as_flattened().len()];
     for _ in 0..arguments.repeat {

@@ -1,4 +1,4 @@
-//! What an idle daemon costs: CPU and ZooKeeper traffic a keepalive, memory, threads.
+//! What an idle daemon costs: CPU, wakes and ZooKeeper traffic a keepalive, memory, threads.
 
 use std::{path::Path, time::Duration};
 
@@ -20,6 +20,8 @@ const FAREWELL: Duration = Duration::from_secs(1);
 pub(crate) struct Idle {
     /// One sample a keepalive.
     pub(crate) cpu_ms: Vec<f64>,
+    /// One sample a keepalive.
+    pub(crate) wakes: Vec<f64>,
     /// Averages.
     pub(crate) packets: f64,
     pub(crate) bytes: f64,
@@ -39,7 +41,8 @@ pub(crate) async fn measure(binaries: &Path, keepalives: u32) -> Result<Idle> {
     // ZooKeeper's answer travels over the loopback interface too: it stays outside the count of bytes.
     let packets = probe::zookeeper()?.packets;
     let bytes = probe::loopback_bytes()?;
-    let mut cpu_ms = Vec::new();
+    let (mut cpu_ms, mut wakes) = (Vec::new(), Vec::new());
+    let mut woken = probe::wakes(daemon.pid())?;
     let mut used = probe::cpu(daemon.pid())?;
     let mut tick = tokio::time::interval(Duration::from_secs(KEEPALIVE_S));
     tick.tick().await;
@@ -48,6 +51,9 @@ pub(crate) async fn measure(binaries: &Path, keepalives: u32) -> Result<Idle> {
         let now = probe::cpu(daemon.pid())?;
         cpu_ms.push(now.saturating_sub(used).as_secs_f64() * 1e3);
         used = now;
+        let now = probe::wakes(daemon.pid())?;
+        wakes.push(now - woken);
+        woken = now;
     }
     let bytes = probe::loopback_bytes()? - bytes;
     let packets = probe::zookeeper()?.packets - packets;
@@ -57,5 +63,5 @@ pub(crate) async fn measure(binaries: &Path, keepalives: u32) -> Result<Idle> {
     daemon.stop().await?;
     ensure!(written > 0, "no keepalive was written in {keepalives} intervals");
     let each = f64::from(written);
-    Ok(Idle { cpu_ms, packets: packets / each, bytes: bytes / each, size })
+    Ok(Idle { cpu_ms, wakes, packets: packets / each, bytes: bytes / each, size })
 }

@@ -7,8 +7,10 @@ use super::name::{NodeName, VmId};
 /// One thing that is brought to agree with the cluster's wishes.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Subject {
-    /// A node's own keys.
+    /// A node's own keys, but for what its keepalive says.
     Node(NodeName),
+    /// What a node says of itself every few seconds: that it lives, and its figures.
+    Keepalive(NodeName),
     /// A virtual machine.
     Vm(VmId),
     /// The primary coordinator.
@@ -23,6 +25,7 @@ impl fmt::Display for Subject {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Node(name) => write!(f, "node {name}"),
+            Self::Keepalive(name) => write!(f, "keepalive of {name}"),
             Self::Vm(id) => write!(f, "VM {id}"),
             Self::Fence(name) => write!(f, "fence of {name}"),
             Self::Cluster => f.write_str("cluster"),

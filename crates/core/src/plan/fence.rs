@@ -69,7 +69,8 @@ impl Settings {
         }
     }
 
-    fn patience(&self) -> Duration {
+    /// The shortest silence from which anything is concluded.
+    pub fn patience(&self) -> Duration {
         self.fence_after.unwrap_or(WITHOUT_FENCE_INTERVALS)
     }
 }

@@ -2,23 +2,29 @@
 //! while its own session was healthy.
 //!
 //! Never compares wall clocks, and never counts time in which nothing could have been seen: after a gap in the observer's session,
-//! or in its own attention (it was frozen), every measurement starts over.
+//! or in its own attention (it was frozen), every measurement starts over. An observer that concludes something from silence says
+//! when it looks again ([`Liveness::look_by`]); one that comes too late for that was not attentive. While everybody speaks it need not
+//! look of its own accord: whoever speaks wakes it.
 
 use std::{collections::BTreeMap, time::Duration};
 
 use crate::{
-    model::{ClusterView, Moment, NodeName},
+    model::{ClusterView, DaemonState, Moment, Node, NodeName},
     sabotage::{self, Bug},
 };
 
-/// The longest pause between two observations that is no gap. A daemon that lives observes every second.
-pub const ATTENTION: Duration = Duration::from_secs(4);
+/// How often somebody who is late is looked after.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// How much later than it said an observer may look; see also [`Liveness::look_by`].
+const LATE: Duration = Duration::from_secs(3);
 
 /// One observer's measurements.
 #[derive(Debug, Clone, Default)]
 pub struct Liveness {
     seen: BTreeMap<NodeName, Seen>,
-    last: Option<Moment>,
+    /// An observer that has not looked by then was away.
+    away_after: Option<Moment>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -28,11 +34,10 @@ struct Seen {
 }
 
 impl Liveness {
-    /// Takes note of what is seen now; to be called at every change of the view, of the session, and every second. `current`: the
-    /// session is healthy, and the view complete ever since it became so.
+    /// Takes note of what is seen now; to be called at every change of the view and of the session. `current`: the session is
+    /// healthy, and the view complete ever since it became so.
     pub fn observe(&mut self, view: &ClusterView, current: bool, now: Moment) {
-        let was_away = self.last.is_none_or(|last| now.since(last) > ATTENTION);
-        self.last = Some(now);
+        let was_away = self.away_after.take().is_some_and(|latest| now > latest);
         if (was_away || !current) && !sabotage::commits(Bug::CountGapAsSilence) {
             self.seen.clear();
         }
@@ -47,6 +52,23 @@ impl Liveness {
                 *seen = Seen { version, at: now };
             }
         }
+    }
+
+    /// When `me`, who has just observed and concludes something from a silence of `shortest` or longer, observes again at the latest:
+    /// when somebody who should speak has been silent for a quarter of that, and every second from then on; `None`: when something
+    /// changes. So of what is taken for silence at most half can be a freeze that was not noticed.
+    pub fn look_by(
+        &mut self,
+        me: &NodeName,
+        view: &ClusterView,
+        shortest: Duration,
+        now: Moment,
+    ) -> Option<Moment> {
+        let awaited = view.good_nodes().filter(|node| node.name != *me && is_awaited(node, view));
+        let due = awaited.filter_map(|node| Some(self.seen.get(&node.name)?.at + shortest / 4));
+        let at = due.min().map(|due| if due > now { due } else { now + LOOK_EVERY });
+        self.away_after = at.map(|at| at + LATE.min(shortest / 4));
+        at
     }
 
     /// Takes each node's word, and this node's own clock, for when its last keepalive was: only by [`Bug::TrustWallClock`].
@@ -68,13 +90,18 @@ impl Liveness {
     }
 }
 
+/// Whose silence means something: who said that it works, and who is being fenced.
+fn is_awaited(node: &Node, view: &ClusterView) -> bool {
+    node.daemon_state.value == DaemonState::Run || view.fences.contains_key(&node.name)
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
 
     use super::*;
     use crate::{
-        command::testing::{name, node},
+        command::testing::{field, name, node},
         model::Entry,
     };
 
@@ -86,9 +113,19 @@ mod tests {
         ClusterView { nodes: Arc::new(versions.iter().map(entry).collect()), ..ClusterView::default() }
     }
 
+    const SHORTEST: Duration = Duration::from_secs(30);
+
+    /// Observes, as `me` would; answers the second by which it looks again.
+    fn look(l: &mut Liveness, at: u64, view: &ClusterView, current: bool) -> Option<u64> {
+        l.observe(view, current, Moment::secs(at));
+        l.look_by(&name("me"), view, SHORTEST, Moment::secs(at)).map(|at| at.0.as_secs())
+    }
+
     /// Observes every second, both ends included.
     fn watch(l: &mut Liveness, seconds: std::ops::RangeInclusive<u64>, view: &ClusterView, current: bool) {
-        seconds.for_each(|s| l.observe(view, current, Moment::secs(s)));
+        for second in seconds {
+            look(l, second, view, current);
+        }
     }
 
     fn silence(l: &Liveness, at: u64) -> u64 {
@@ -129,6 +166,56 @@ mod tests {
         watch(&mut l, 100..=110, &view(&[("x", 1)]), true);
         watch(&mut l, 170..=171, &view(&[("x", 1)]), true);
         assert_eq!(silence(&l, 171), 1);
+    }
+
+    #[test]
+    fn while_everybody_speaks_it_looks_when_they_speak_and_then_every_second() {
+        let mut l = Liveness::default();
+        for keepalive in 0..10_i32 {
+            let spoke = 100 + 5 * u64::from(keepalive.unsigned_abs());
+            assert_eq!(look(&mut l, spoke, &view(&[("me", 1), ("x", keepalive)]), true), Some(spoke + 7));
+        }
+        let silent = view(&[("me", 1), ("x", 9)]);
+        assert_eq!(look(&mut l, 152, &silent, true), Some(152), "in half a second");
+        assert_eq!(look(&mut l, 153, &silent, true), Some(154));
+        assert_eq!(silence(&l, 153), 8, "it was not away, though it has not looked for seven seconds");
+    }
+
+    #[test]
+    fn a_freeze_ends_the_measurement_whether_or_not_somebody_was_late_when_it_began() {
+        for began in [101, 120] {
+            let mut l = Liveness::default();
+            watch(&mut l, 100..=began, &view(&[("x", 1)]), true);
+            look(&mut l, began + 12, &view(&[("x", 1)]), true);
+            assert_eq!(silence(&l, began + 12), 0);
+        }
+    }
+
+    #[test]
+    fn the_shorter_the_silence_that_counts_the_shorter_the_freeze_that_is_noticed() {
+        let (mut l, x) = (Liveness::default(), view(&[("x", 1)]));
+        let mut look = |ms: u64| {
+            let now = Moment(Duration::from_millis(ms));
+            l.observe(&x, true, now);
+            let by = l.look_by(&name("me"), &x, Duration::from_secs(3), now);
+            (l.silence(&name("x"), now).as_millis(), by.map(|by| by.0.as_millis()))
+        };
+        assert_eq!(look(1000), (0, Some(1750)));
+        assert_eq!(look(1750), (750, Some(2750)));
+        assert_eq!(look(3500), (2500, Some(4500)), "three quarters late: the machine was busy");
+        assert_eq!(look(5251), (0, Some(6001)), "more: that was a freeze");
+    }
+
+    #[test]
+    fn nobody_is_looked_after_who_need_not_speak() {
+        let (mut l, mut alone) = (Liveness::default(), view(&[("me", 1), ("x", 1)]));
+        let Entry::Good(x) = &*alone.nodes[&name("x")] else { unreachable!() };
+        let stopped = crate::model::Node { daemon_state: field(DaemonState::Stop), ..x.clone() };
+        Arc::make_mut(&mut alone.nodes).insert(name("x"), Arc::new(Entry::Good(stopped)));
+        assert_eq!(look(&mut l, 100, &alone, true), None);
+        assert_eq!(look(&mut l, 500, &alone, true), None);
+        assert_eq!(silence(&l, 500), 400, "nothing was promised, so nothing was missed");
+        assert_eq!(look(&mut l, 501, &alone, false), None, "without the store nothing is measured");
     }
 
     #[test]

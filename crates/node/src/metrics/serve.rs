@@ -30,6 +30,9 @@ const AT_ONCE: usize = 4;
 /// How long a connection lives, whatever is asked over it.
 const LIFE: Duration = Duration::from_secs(30);
 
+/// How long an answer waits for the state tree.
+const FRESH_WITHIN: Duration = Duration::from_secs(1);
+
 /// The pause before an address that is in use is tried again.
 const TRY_AGAIN: Duration = Duration::from_secs(2);
 
@@ -89,9 +92,10 @@ async fn listen(address: SocketAddr) -> TcpListener {
 }
 
 async fn answer(stream: TcpStream, handle: &PrometheusHandle, sources: &Sources) {
-    let service = service_fn(|request| {
-        let response = respond(&request, handle, sources);
-        async move { Ok::<_, Infallible>(response) }
+    let service = service_fn(async |request| {
+        // What this node's own keepalive said may not have been read yet; while the store is away, what was known last is shown.
+        let _ = sources.mirror.caught_up(FRESH_WITHIN).await;
+        Ok::<_, Infallible>(respond(&request, handle, sources))
     });
     let connection = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
     if let Ok(Err(error)) = timeout(LIFE, connection).await {

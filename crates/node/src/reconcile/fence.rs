@@ -19,7 +19,7 @@ use std::{
 
 use pvc_config::{Config, FenceAction};
 use pvc_core::{
-    model::{ClusterView, Moment, NodeName},
+    model::{ClusterView, Moment, NodeName, Subject},
     plan::{
         fence::{Action, Facts, Next, Past, Settings, Step, plan},
         liveness::Liveness,
@@ -30,19 +30,13 @@ use pvc_core::{
 use pvc_host::{machine::Machine, power::Power, storage_fence::StorageFence};
 use pvc_process::JoinSet;
 use pvc_store::{Session, Store, mirror::Mirror};
-use tokio::{
-    task::JoinHandle,
-    time::{Instant, sleep_until},
-};
+use tokio::{task::JoinHandle, time::Instant};
 use tracing::{debug, warn};
 
+use super::until;
 use crate::{metrics, sizes::VmSizes};
 use apply::{Apply, Effect, StepError};
 use tell::Tell;
-
-/// How often everything is looked at, whatever is signalled: silence is the absence of signals.
-const TICK: Duration = Duration::from_secs(1);
-const TICK_ALONE: Duration = Duration::from_secs(30);
 
 const FIRST_RETRY: Duration = Duration::from_millis(250);
 const LONGEST_RETRY: Duration = Duration::from_secs(10);
@@ -150,7 +144,8 @@ impl Fencer {
     }
 
     async fn run(mut self) {
-        let mut views = self.mirror.views();
+        let me = self.apply.parts.me.clone();
+        let mut news = self.mirror.signal(move |subject, view| concerns(&me, subject, view));
         let mut session = self.apply.parts.store.session();
         loop {
             let state = *session.borrow_and_update();
@@ -161,8 +156,8 @@ impl Fencer {
                 // The jobs that were this daemon's are nobody's now.
                 self.memory.retain(|_, memory| memory.busy);
             }
-            let view = views.borrow_and_update().clone();
-            let next = self.look(&view).await;
+            news.mark_unchanged();
+            let next = self.look(&self.mirror.view()).await;
             tokio::select! {
                 biased;
                 changed = session.changed() => if changed.is_err() { return },
@@ -170,26 +165,27 @@ impl Fencer {
                     Ok(done) => self.settle(done),
                     Err(error) => warn!(%error, "a step of a fence ended unexpectedly"),
                 },
-                changed = views.changed() => if changed.is_err() { return },
-                () = sleep_until(next) => {}
+                changed = news.changed() => if changed.is_err() { return },
+                () = until(next) => {}
             }
         }
     }
 
-    /// Looks at every node; returns when to look again at the latest.
-    async fn look(&mut self, view: &Arc<ClusterView>) -> Instant {
+    /// Looks at every node; returns when to look again at the latest, though nothing is signalled.
+    async fn look(&mut self, view: &Arc<ClusterView>) -> Option<Instant> {
         let current = self.mirror.synced();
         let now = Moment(self.origin.elapsed());
         self.liveness.observe(view, current, now);
         if sabotage::commits(Bug::TrustWallClock) {
             self.liveness.trust_wall_clocks(view, self.apply.parts.machine.unix_s(), now);
         }
-        // A node that is alone has nobody's silence to measure: a new view says when that changes.
-        let alone = view.nodes.len() <= 1 && view.fences.is_empty();
-        let mut next = Instant::now() + if alone { TICK_ALONE } else { TICK };
+        let Parts { me, settings, .. } = &self.apply.parts;
+        let look_by = self.liveness.look_by(me, view, settings.patience(), now);
+        let mut next = look_by.map(|Moment(at)| self.origin + at);
         if !current {
             return next;
         }
+        let mut by = |at: Instant| next = Some(next.map_or(at, |next| next.min(at)));
         let nodes: BTreeSet<&NodeName> = view.nodes.keys().chain(view.fences.keys()).collect();
         for node in nodes {
             let memory = self.memory.entry(node.clone()).or_default();
@@ -197,7 +193,7 @@ impl Fencer {
                 continue;
             }
             if let Some(at) = memory.not_before.filter(|at| *at > Instant::now()) {
-                next = next.min(at);
+                by(at);
                 continue;
             }
             let begin = Instant::now();
@@ -230,7 +226,7 @@ impl Fencer {
                 }
                 Next::Wait(until) => {
                     if let Some(Moment(at)) = until {
-                        next = next.min(self.origin + at);
+                        by(self.origin + at);
                     }
                     self.tell.waits(node, &planned.why, view).await;
                 }
@@ -285,6 +281,16 @@ impl Fencer {
                 }
             }
         }
+    }
+}
+
+/// What says that somebody lives or works, and what a fence under way waits for. This node's own keepalive is no news to it.
+fn concerns(me: &NodeName, subject: &Subject, view: &ClusterView) -> bool {
+    match subject {
+        Subject::Keepalive(name) => name != me,
+        Subject::Node(_) | Subject::Fence(_) | Subject::Cluster => true,
+        Subject::Vm(_) => !view.fences.is_empty(),
+        Subject::Primary => false,
     }
 }
 

@@ -9,7 +9,7 @@ mod tests;
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use pvc_core::{
-    model::{ClusterView, DomainState, Explanation, FlushProgress, Moment, NodeName, Vm, VmId},
+    model::{ClusterView, DomainState, Explanation, FlushProgress, Moment, NodeName, Subject, Vm, VmId},
     plan::{
         flush::{Facts, Limits, Next, Past, Plan, Step, change, plan},
         liveness::Liveness,
@@ -18,17 +18,13 @@ use pvc_core::{
 };
 use pvc_host::machine::Machine;
 use pvc_store::{CommitError, Store, mirror::Mirror, schema};
-use tokio::{
-    sync::watch,
-    task::JoinHandle,
-    time::{Instant, sleep_until},
-};
+use tokio::{sync::watch, task::JoinHandle, time::Instant};
 use tracing::{debug, info, warn};
 
-use super::Active;
+use super::{Active, until};
 use crate::sizes::VmSizes;
 
-/// How often it is looked at though nothing seems to have changed; silence is the absence of signals.
+/// How often a flush that goes on is looked at though nothing seems to have changed; silence is the absence of signals.
 const TICK: Duration = Duration::from_secs(1);
 
 /// Keepalives that a node may miss before it is given no VMs.
@@ -114,18 +110,19 @@ struct Said {
 
 impl State {
     async fn run(mut self) {
-        let mut views = self.parts.mirror.views();
+        let me = self.parts.me.clone();
+        let mut news = self.parts.mirror.signal(move |subject, view| concerns(&me, subject, view));
         self.parts.mirror.ready().await;
         self.take_over().await;
         loop {
-            views.borrow_and_update();
+            news.mark_unchanged();
             self.liveness.observe(&self.parts.mirror.view(), self.parts.mirror.synced(), self.now());
-            let tick = Instant::now() + TICK;
-            let again = self.look().await.map_or(tick, |at| at.min(tick));
+            let again = self.look().await;
+            let tick = self.began.map(|_| Instant::now() + TICK);
             tokio::select! {
                 biased;
-                changed = views.changed() => if changed.is_err() { return },
-                () = sleep_until(again) => {}
+                changed = news.changed() => if changed.is_err() { return },
+                () = until(again.into_iter().chain(tick).min()) => {}
             }
         }
     }
@@ -151,11 +148,10 @@ impl State {
     async fn look(&mut self) -> Option<Instant> {
         for _ in 0..STEPS_A_ROUND {
             let view = self.parts.mirror.view();
-            let wish = view.node(&self.parts.me).map(|node| node.domain_state.value);
-            let Some(wish @ (DomainState::Flush | DomainState::Unflush)) = wish else {
+            let Some(wish) = wish(&self.parts.me, &view) else {
                 self.began = None;
                 self.explain(None).await;
-                return None;
+                return self.explained.is_some().then(|| Instant::now() + RETRY);
             };
             self.begin(wish);
             let plan = match self.plan(&view).await {
@@ -310,4 +306,20 @@ impl State {
     fn now(&self) -> Moment {
         Moment(self.origin.elapsed())
     }
+}
+
+/// The wish about this node, and how the others are; while there is something to do, everything.
+fn concerns(me: &NodeName, subject: &Subject, view: &ClusterView) -> bool {
+    match subject {
+        Subject::Node(_) => true,
+        Subject::Keepalive(name) => name != me,
+        Subject::Vm(_) | Subject::Fence(_) => wish(me, view).is_some(),
+        Subject::Primary | Subject::Cluster => false,
+    }
+}
+
+/// What is wished of this node, if that is for the flush to do.
+fn wish(me: &NodeName, view: &ClusterView) -> Option<DomainState> {
+    let wish = view.node(me).map(|node| node.domain_state.value);
+    wish.filter(|wish| matches!(wish, DomainState::Flush | DomainState::Unflush))
 }

@@ -57,8 +57,8 @@ const SERVICES_WITHIN: Duration = Duration::from_secs(2);
 
 const RETRY: Duration = Duration::from_secs(1);
 
-/// The longest pause between two looks at the addresses.
-const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+/// How often it is looked at though nothing is signalled, in case a signal was lost.
+const SAFETY_NET: Duration = Duration::from_mins(1);
 
 /// The floating addresses that the configuration gives to the primary, each where its network's addresses are.
 pub fn floating(config: &Config) -> Vec<Floating> {
@@ -194,6 +194,15 @@ impl From<CommitError> for StepError {
     }
 }
 
+/// Keepalives are no news here.
+fn concerns(me: &NodeName, subject: &Subject, view: &ClusterView) -> bool {
+    match subject {
+        Subject::Primary | Subject::Fence(_) => true,
+        Subject::Node(name) => name == me || view.primary_node.value.as_ref() == Some(name),
+        Subject::Keepalive(_) | Subject::Vm(_) | Subject::Cluster => false,
+    }
+}
+
 fn epoch(session: Session) -> Option<u64> {
     match session {
         Session::Connecting => None,
@@ -203,32 +212,33 @@ fn epoch(session: Session) -> Option<u64> {
 
 impl Reconciler {
     async fn run(self: Arc<Self>, mut stop: watch::Receiver<bool>) {
-        let mut changes = self.mirror.changes();
+        let me = self.me.clone();
+        let mut news = self.mirror.signal(move |subject, view| concerns(&me, subject, view));
         let mut session = self.store.session();
+        let mut trouble = self.services.troubles();
+        let mut addresses = self.addresses.changes();
         self.mirror.ready().await;
         loop {
+            news.mark_unchanged();
+            session.mark_unchanged();
+            trouble.mark_unchanged();
+            addresses.mark_unchanged();
             let stopping = *stop.borrow_and_update();
             self.stopping.store(stopping, Ordering::Relaxed);
             let at = self.round().await;
             if stopping && self.is_out() {
                 return;
             }
-            let at =
-                at.map_or_else(|| Instant::now() + self.pause(), |at| at.min(Instant::now() + self.pause()));
-            let quiet = async {
-                while let Some(subject) = changes.recv().await {
-                    if self.concerns(&subject) {
-                        return;
-                    }
-                }
-                std::future::pending::<()>().await;
-            };
-            // If a sender has gone, the daemon is being dropped.
+            let pause = Instant::now() + self.pause();
+            let at = at.map_or(pause, |at| at.min(pause));
+            // A sender that has gone says nothing any more: then the time alone counts.
             tokio::select! {
                 biased;
-                _ = stop.changed(), if !stopping => {}
-                _ = session.changed() => {}
-                () = quiet => {}
+                Ok(()) = stop.changed(), if !stopping => {}
+                Ok(()) = session.changed() => {}
+                Ok(()) = addresses.changed() => {}
+                Ok(()) = news.changed() => {}
+                Ok(()) = trouble.changed() => {}
                 () = tokio::time::sleep_until(at) => {}
             }
         }
@@ -238,21 +248,10 @@ impl Reconciler {
         self.memory().tenure.is_none() && !self.services.wanted()
     }
 
-    /// How long at most until the addresses are looked at again; without any, what changes says so.
+    /// How long at most until it is looked at again: while addresses are held, their lifetime is to be renewed.
     fn pause(&self) -> Duration {
-        let timeout = self.store.session_timeout();
-        if self.addresses.any() { (timeout / 10).min(LONGEST_PAUSE) } else { timeout / 3 }
-    }
-
-    /// Keepalives of others are no news here.
-    fn concerns(&self, subject: &Subject) -> bool {
-        match subject {
-            Subject::Primary | Subject::Fence(_) => true,
-            Subject::Node(name) => {
-                *name == self.me || self.mirror.view().primary_node.value.as_ref() == Some(name)
-            }
-            Subject::Vm(_) | Subject::Cluster => false,
-        }
+        let holds = self.addresses.any() && self.memory().tenure.is_some();
+        if holds { self.store.session_timeout() / 4 } else { SAFETY_NET }
     }
 
     /// While this node is primary the store's answers are what its addresses live from.

@@ -245,6 +245,8 @@ fn hang_up_opens_the_log_file_anew() {
     let machine = Machine::new(&zookeeper.connect_string());
     let daemon = machine.start();
     daemon.until_notified("READY=1");
+    // Lines are written by a thread of their own, and a new file is opened before those that wait.
+    machine.until_logged(" I runs, ");
     let log = machine.dir.path().join("log");
     fs::rename(log.join("pvcd.log"), log.join("pvcd.log.1")).unwrap();
     daemon.signal(Signal::HUP);

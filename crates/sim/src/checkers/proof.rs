@@ -22,7 +22,9 @@ use super::keys;
 /// See the module's documentation.
 #[derive(Debug, Default)]
 pub(super) struct Proof {
-    /// The boot that each fenced node had when its fence began.
+    /// The boot in which each node was heard of last: the one that has fallen silent.
+    heard: BTreeMap<NodeName, Option<u64>>,
+    /// The same of fenced nodes, when their fence began.
     declared: BTreeMap<NodeName, Option<u64>>,
 }
 
@@ -35,6 +37,7 @@ impl Checker for Proof {
         match &event.event {
             Event::Commit(commit) => {
                 for change in &commit.changes {
+                    self.hear(truth, commit, change);
                     self.recorded(truth, change)?;
                     taken(truth, commit, change)?;
                 }
@@ -48,6 +51,14 @@ impl Checker for Proof {
 }
 
 impl Proof {
+    fn hear(&mut self, truth: &Truth, commit: &Commit, change: &Change) {
+        if let (Some((node, "keepalive")), Some(by)) = (keys::of_node(&change.path), commit.daemon())
+            && node == *by
+        {
+            self.heard.insert(node, truth.machine(by).boot);
+        }
+    }
+
     fn recorded(&mut self, truth: &Truth, change: &Change) -> Result<(), String> {
         let Some(node) = keys::of_fence(&change.path) else { return Ok(()) };
         if change.after.is_none() {
@@ -55,7 +66,8 @@ impl Proof {
             return Ok(());
         }
         let machine = truth.machine(&node);
-        let declared = *self.declared.entry(node.clone()).or_insert(machine.boot);
+        let heard = self.heard.get(&node).copied().unwrap_or(machine.boot);
+        let declared = *self.declared.entry(node.clone()).or_insert(heard);
         let proof = |text: &str| serde_json::from_str::<FenceJob>(text).ok()?.step.proof();
         let (None, Some(proof)) = (proof(change.was()), proof(change.is())) else { return Ok(()) };
         if machine.boot.is_some() && machine.boot == declared && !machine.bmc_lies {
@@ -164,6 +176,15 @@ mod tests {
         history.daemon_writes("a", &[("/pvc/fence/x", SHOOTING)]);
         history.happens(machine("x", Machine::Off)).on("x", 2);
         history.daemon_writes("a", &[("/pvc/fence/x", PROVEN)]).daemon_writes("a", &[(&claim(), "")]);
+    }
+
+    #[test]
+    fn a_boot_that_has_not_said_a_word_yet_is_not_the_one_that_fell_silent() {
+        let mut history = history();
+        history.daemon_writes("x", &[("/nodes/x/keepalive", "1")]);
+        history.happens(machine("x", Machine::Off)).on("x", 2);
+        history.daemon_writes("a", &[("/pvc/fence/x", SHOOTING)]);
+        history.daemon_writes("a", &[("/pvc/fence/x", PROVEN)]);
     }
 
     #[test]

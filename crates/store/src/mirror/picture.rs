@@ -43,8 +43,17 @@ impl Picture {
     }
 
     pub(super) fn set_node(&mut self, name: &NodeName, entry: Option<Entry<Node>>) {
+        let before = self.view.nodes.get(name).cloned();
         if put(&mut self.view.nodes, name, entry) {
-            self.changed.insert(Subject::Node(name.clone()));
+            let now = self.view.nodes.get(name);
+            let [before, now] = [before.as_deref(), now.map(Arc::as_ref)].map(|e| e.and_then(Entry::good));
+            match (before, now) {
+                (Some(before), Some(now)) => {
+                    self.changed.extend(said(before, now).then(|| Subject::Keepalive(name.clone())));
+                    self.changed.extend(became(before, now).then(|| Subject::Node(name.clone())));
+                }
+                _ => drop(self.changed.insert(Subject::Node(name.clone()))),
+            }
         }
     }
 
@@ -113,6 +122,17 @@ impl Picture {
 /// A key below a root that is no object's.
 pub(super) fn stray(root: Root, name: &str, why: impl Display) -> Problem {
     Problem { key: format!("{}/{name}", root.path()), what: why.to_string() }
+}
+
+/// Whether a keepalive is what makes these two differ, or part of it.
+fn said(before: &Node, now: &Node) -> bool {
+    before.keepalive_version != now.keepalive_version || before.report != now.report
+}
+
+/// Whether these two differ in more than what a keepalive says.
+fn became(before: &Node, now: &Node) -> bool {
+    let Node { report, keepalive_version, .. } = now;
+    Node { report: report.clone(), keepalive_version: *keepalive_version, ..before.clone() } != *now
 }
 
 /// Puts or removes an entry; false if that made no difference.

@@ -1,15 +1,15 @@
 //! The one writer of the view: gathers events, reads what they name in as few requests as possible, publishes.
 //!
 //! ```text
-//! events (+ 1 ms) ─▶ Dirty ─▶ names, if needed ─▶ one multi-read ─▶ Picture ─▶ view, then subjects
-//!                      ▲                              │ failed: later again
-//!                      └──────────────────────────────┘
+//! events ─▶ Dirty ─▶ names, if needed ─▶ one multi-read ─▶ Picture ─▶ view, then subjects
+//!             ▲                              │ failed: later again
+//!             └──────────────────────────────┘
 //! ```
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     future::poll_fn,
-    sync::{Arc, PoisonError},
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
@@ -17,22 +17,25 @@ use std::{
 use pvc_core::model::{ClusterView, Entry, NodeName, Problem, Vm, VmId};
 use tokio::{
     sync::{mpsc, watch},
-    time::{Instant, sleep, sleep_until},
+    time::{Instant, sleep_until},
 };
 use tracing::warn;
 
 use super::{
-    NotCaughtUp, Question, Status, Subscribers,
+    NotCaughtUp, Question, Status,
     dirty::{Dirty, ROOTS, Root, VmParts},
     picture::{self, Picture},
+    refused::{self, Refused},
+    subscribers::Subscribers,
 };
 use crate::{
     Session, Store, StoreError, Watch, WatchEvent,
     schema::{fence, maintenance, node, primary, root, text::field, vm},
 };
 
-/// The events of one transaction come within this time, so that they are read together.
-const GATHER: Duration = Duration::from_millis(1);
+/// The events of one transaction usually arrive together: so often the connection is asked whether there are more before they
+/// are read. A timer would gather more of those that come apart, and cost every change a millisecond and a wake.
+const GATHER: usize = 8;
 /// Objects per read: bounds memory at the first listing.
 const OBJECTS_AT_ONCE: usize = 128;
 /// First and longest pause after a read that failed.
@@ -46,9 +49,13 @@ pub(super) struct Task {
     /// Roots whose last word was `Resync`. The others may have changed without a word.
     reported: BTreeSet<Root>,
     dirty: Dirty,
+    /// Whose own figures can wait, if anybody's, and whether they do.
+    me: Option<NodeName>,
+    mine_changed: bool,
     picture: Picture,
     questions: Vec<Question>,
     retry: Option<(Instant, Duration)>,
+    refused: Refused,
     view: watch::Sender<Arc<ClusterView>>,
     status: watch::Sender<Status>,
     subscribers: Arc<Subscribers>,
@@ -57,6 +64,7 @@ pub(super) struct Task {
 impl Task {
     pub(super) fn new(
         store: Arc<dyn Store>,
+        me: Option<NodeName>,
         view: watch::Sender<Arc<ClusterView>>,
         status: watch::Sender<Status>,
         subscribers: Arc<Subscribers>,
@@ -67,9 +75,12 @@ impl Task {
             store,
             reported: BTreeSet::new(),
             dirty: Dirty::default(),
+            me,
+            mine_changed: false,
             picture: Picture::default(),
             questions: Vec::new(),
             retry: None,
+            refused: Refused::default(),
             view,
             status,
             subscribers,
@@ -79,7 +90,7 @@ impl Task {
     /// Runs until the mirror is dropped or the store closed.
     pub(super) async fn run(mut self, mut asked: mpsc::UnboundedReceiver<Question>) {
         loop {
-            let retry = self.retry;
+            let (retry, again_at) = (self.retry, self.refused.again_at());
             let hurry = tokio::select! {
                 biased;
                 question = asked.recv() => match question {
@@ -97,13 +108,14 @@ impl Task {
                     None => break,
                 },
                 () = sleep_until(retry.map_or_else(Instant::now, |(at, _)| at)), if retry.is_some() => true,
+                () = sleep_until(again_at.unwrap_or_else(Instant::now)), if again_at.is_some() => {
+                    let refused = self.refused.take();
+                    self.dirty.merge(refused);
+                    true
+                }
             };
             if !hurry {
-                tokio::select! {
-                    biased;
-                    Some(question) = asked.recv() => self.questions.push(question),
-                    () = sleep(GATHER) => {}
-                }
+                self.gather().await;
             }
             if !self.note_all() {
                 break;
@@ -111,7 +123,19 @@ impl Task {
             self.refresh().await;
             self.answer();
         }
-        self.status.send_modify(|status| status.current = false);
+        self.not_current();
+    }
+
+    /// Waits as long as more events come without waiting for them.
+    async fn gather(&mut self) {
+        for _ in 0..GATHER {
+            tokio::task::yield_now().await;
+            if self.watches.iter().all(|(_, watch)| watch.is_empty()) {
+                return;
+            }
+            // A store that is closed is noticed by whoever waits for the next event.
+            self.note_all();
+        }
     }
 
     /// Notes what is queued; false if the store is closed.
@@ -132,20 +156,27 @@ impl Task {
 
     fn note(&mut self, root: Root, event: WatchEvent) {
         match event {
-            WatchEvent::Changed(path) => self.dirty.key(root, &path),
+            WatchEvent::Changed(path) => match &self.me {
+                Some(me) if root == Root::Nodes && node::is_figure(&path, me) => self.mine_changed = true,
+                _ => self.dirty.key(root, &path),
+            },
             WatchEvent::Resync => {
                 self.reported.insert(root);
                 self.dirty.everything(root);
             }
             WatchEvent::Interrupted => {
                 self.reported.remove(&root);
-                self.status.send_modify(|status| status.current = false);
+                self.not_current();
             }
         }
     }
 
     /// Reads what is dirty and publishes what differs. On failure it stays dirty.
     async fn refresh(&mut self) {
+        let is_worth_it = !self.dirty.is_empty() || !self.questions.is_empty();
+        if is_worth_it && std::mem::take(&mut self.mine_changed) {
+            self.dirty.nodes.extend(self.me.clone());
+        }
         while !self.dirty.is_empty() {
             let mut dirty = std::mem::take(&mut self.dirty);
             let outcome = self.read(&mut dirty).await;
@@ -157,25 +188,33 @@ impl Task {
                     warn!("the view of the cluster is not up to date: {error}: trying again");
                 }
                 self.retry = Some((Instant::now() + pause, pause));
-                self.status.send_modify(|status| status.current = false);
+                self.not_current();
                 break;
             }
             self.retry = None;
         }
         if self.dirty.is_empty() && self.reported.len() == ROOTS {
-            self.status.send_if_modified(|status| {
-                let now = Status { ready: true, current: true };
-                std::mem::replace(status, now) != now
-            });
+            self.status_is(Status { ready: true, current: true });
+        }
+    }
+
+    fn not_current(&self) {
+        let ready = self.status.borrow().ready;
+        self.status_is(Status { ready, current: false });
+    }
+
+    fn status_is(&self, now: Status) {
+        if self.status.send_if_modified(|status| std::mem::replace(status, now) != now) {
+            self.subscribers.lock().tell_all();
         }
     }
 
     fn publish(&mut self) {
         let Some((view, changed)) = self.picture.take_changes() else { return };
-        let mut subscribers = self.subscribers.lock().unwrap_or_else(PoisonError::into_inner);
-        self.view.send_replace(Arc::new(view));
-        subscribers
-            .retain(|s| changed.iter().all(|subject| s.send(subject.clone()).is_ok()) && !s.is_closed());
+        let mut subscribers = self.subscribers.lock();
+        let view = Arc::new(view);
+        self.view.send_replace(Arc::clone(&view));
+        subscribers.tell(&changed, &view);
     }
 
     /// Answers the questions that can be answered now.
@@ -335,12 +374,21 @@ impl Task {
                 Err(why) => strays.push(picture::stray(Root::Fences, &name, why)),
             }
         }
-        let paths: Vec<String> = nodes.iter().flat_map(fence::paths).collect();
-        let values = if paths.is_empty() { Vec::new() } else { self.store.get_many(&paths).await? };
         let mut fences = BTreeMap::new();
-        for (name, value) in nodes.into_iter().zip(values.chunks(2)) {
-            let (record, fencer) = (value.first(), value.get(1));
-            let read = fence::decode(&name, record.and_then(Option::as_ref), fencer.and_then(Option::as_ref));
+        for name in nodes {
+            let values = self.store.get_many(&fence::paths(&name)).await;
+            let outcome = values.as_ref().map(drop).map_err(Clone::clone);
+            let read = match refused::keys(&*self.store, outcome, fence::paths(&name)).await? {
+                Some(problems) => {
+                    self.refused.fences();
+                    Some(Entry::Bad(problems))
+                }
+                None => {
+                    let values = values?;
+                    let value = |n: usize| values.get(n).and_then(Option::as_ref);
+                    fence::decode(&name, value(0), value(1))
+                }
+            };
             if let Some(entry) = read {
                 fences.insert(name, entry);
             }
@@ -350,7 +398,30 @@ impl Task {
         Ok(())
     }
 
+    /// A key that the store refuses to show costs its object, and nobody else.
     async fn read_objects(&mut self, nodes: &[NodeName], vms: &[(VmId, VmParts)]) -> Result<(), StoreError> {
+        let together = self.read_together(nodes, vms).await;
+        if !matches!(together, Err(StoreError::Refused { .. })) {
+            return together;
+        }
+        for name in nodes {
+            let outcome = self.read_together(std::slice::from_ref(name), &[]).await;
+            if let Some(problems) = refused::keys(&*self.store, outcome, node::paths(name)).await? {
+                self.refused.node(name);
+                self.picture.set_node(name, Some(Entry::Bad(problems)));
+            }
+        }
+        for (id, parts) in vms {
+            let outcome = self.read_together(&[], &[(*id, *parts)]).await;
+            if let Some(problems) = refused::keys(&*self.store, outcome, vm::paths(*id)).await? {
+                self.refused.vm(*id);
+                self.picture.set_vm(*id, Some(Entry::Bad(problems)));
+            }
+        }
+        Ok(())
+    }
+
+    async fn read_together(&mut self, nodes: &[NodeName], vms: &[(VmId, VmParts)]) -> Result<(), StoreError> {
         let node_paths = nodes.iter().flat_map(node::paths);
         let paths: Vec<String> = node_paths.chain(vms.iter().flat_map(|(id, _)| vm::paths(*id))).collect();
         // The version of a definition is kept from the last reading unless it may have changed.

@@ -88,6 +88,12 @@ fn key(name: &NodeName, key: &str) -> String {
     [ROOT, "/", name.as_str(), "/", key].concat()
 }
 
+/// Whether a key below [`ROOT`] is one of that node's figures, which each of its keepalives writes.
+pub fn is_figure(path: &str, name: &NodeName) -> bool {
+    let below = path.strip_prefix(ROOT).and_then(|rest| rest.strip_prefix('/')?.strip_prefix(name.as_str()));
+    below.and_then(|rest| rest.strip_prefix('/')).is_some_and(|key| FIGURES.contains(&key))
+}
+
 /// How often a registration is tried again when keys appear or vanish meanwhile.
 const ATTEMPTS: usize = 5;
 

@@ -17,7 +17,7 @@ use std::{
 
 use tokio::{
     sync::{mpsc, oneshot, watch},
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout, timeout_at},
 };
 
 use super::client::{Client, Event, State};
@@ -25,8 +25,6 @@ use crate::store::{Watch, WatchEvent};
 
 /// Pause before a watch that could not be set is tried again.
 const RETRY: Duration = Duration::from_millis(200);
-/// How long a commit waits for forwarders. They only move messages; this is the safety net.
-const FLUSH_WITHIN: Duration = Duration::from_secs(1);
 
 /// What the client tells of a watch.
 type Events = mpsc::UnboundedReceiver<Event>;
@@ -57,8 +55,9 @@ impl Forwarders {
     }
 
     /// Returns when every event that the client has received is in its [`Watch`]. It receives a transaction's
-    /// events before its answer, so after an answer this makes them visible.
-    pub(super) async fn flush(&self) {
+    /// events before its answer, so after an answer this makes them visible. Forwarders only move messages; the deadline is the
+    /// safety net.
+    pub(super) async fn flush(&self, deadline: Instant) {
         let asked: Vec<oneshot::Receiver<()>> = {
             let registered = self.flush.lock().unwrap_or_else(PoisonError::into_inner);
             registered
@@ -74,7 +73,7 @@ impl Forwarders {
                 let _dropped_when_done = done.await;
             }
         };
-        if timeout(FLUSH_WITHIN, all).await.is_err() {
+        if timeout_at(deadline, all).await.is_err() {
             tracing::warn!("events of a transaction are late: a watch does not run");
         }
     }

@@ -48,7 +48,8 @@ pub struct Deadlines {
     pub start: Duration,
     /// Ending one: libvirt itself waits 10 s between SIGTERM and SIGKILL.
     pub power_off: Duration,
-    /// How often a silent libvirtd is probed, in whole seconds; three unanswered probes end the connection.
+    /// After how long a silent libvirtd is probed, in whole seconds; three unanswered probes end the connection. Longer than
+    /// the five seconds after which libvirtd usually probes by itself, which makes ours unnecessary.
     pub probe: Duration,
 }
 
@@ -59,7 +60,7 @@ impl Default for Deadlines {
             ask_peer: Duration::from_secs(5),
             start: Duration::from_mins(1),
             power_off: Duration::from_secs(30),
-            probe: Duration::from_secs(5),
+            probe: Duration::from_secs(7),
         }
     }
 }

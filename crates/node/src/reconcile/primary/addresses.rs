@@ -49,6 +49,8 @@ pub(super) struct Addresses {
     effects: Mutex<Effects>,
     /// This daemon has added them and not dropped them since.
     holding: watch::Sender<bool>,
+    /// What is signalled where there are none.
+    nothing: watch::Sender<()>,
 }
 
 #[derive(Default)]
@@ -70,12 +72,21 @@ impl Addresses {
             origin: Instant::now(),
             effects: Mutex::default(),
             holding: watch::Sender::new(false),
+            nothing: watch::Sender::new(()),
         }
     }
 
     /// Whether there are any to hold.
     pub(super) fn any(&self) -> bool {
         !self.floating.is_empty()
+    }
+
+    /// Signals that they may not be as they were.
+    pub(super) fn changes(&self) -> watch::Receiver<()> {
+        match &self.links {
+            Some(links) if self.any() => links.changes(),
+            _ => self.nothing.subscribe(),
+        }
     }
 
     /// Now, on this daemon's clock.

@@ -4,7 +4,7 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -44,7 +44,7 @@ pub(super) struct Runner {
     wanted: watch::Sender<bool>,
     /// What has been achieved of what was wanted last.
     done: watch::Sender<Option<bool>>,
-    trouble: Mutex<BTreeMap<&'static str, String>>,
+    trouble: watch::Sender<BTreeMap<&'static str, String>>,
 }
 
 impl Runner {
@@ -53,7 +53,7 @@ impl Runner {
             services,
             wanted: watch::Sender::new(false),
             done: watch::Sender::new(None),
-            trouble: Mutex::default(),
+            trouble: watch::Sender::default(),
         };
         Arc::new(runner)
     }
@@ -86,9 +86,14 @@ impl Runner {
 
     /// What does not work, for `explain`.
     pub(super) fn trouble(&self) -> Option<String> {
-        let trouble = self.trouble_now();
+        let trouble = self.trouble.borrow();
         let lines: Vec<String> = trouble.iter().map(|(name, why)| format!("{name}: {why}")).collect();
         (!lines.is_empty()).then(|| lines.join("; "))
+    }
+
+    /// Signals that something else does not work, or works again.
+    pub(super) fn troubles(&self) -> watch::Receiver<BTreeMap<&'static str, String>> {
+        self.trouble.subscribe()
     }
 
     /// Does what is wanted, for ever.
@@ -137,20 +142,19 @@ impl Runner {
     }
 
     fn note(&self, name: &'static str, error: Option<String>) {
-        let mut trouble = self.trouble_now();
-        match error {
-            Some(error) if trouble.get(name) == Some(&error) => {}
+        self.trouble.send_if_modified(|trouble| match error {
+            Some(error) if trouble.get(name) == Some(&error) => false,
             Some(error) => {
                 warn!("primary: {name}: {error}; trying again every {} s", TRY_AGAIN.as_secs());
                 trouble.insert(name, error);
+                true
             }
-            None if trouble.remove(name).is_some() => info!("primary: {name} is as wanted again"),
-            None => {}
-        }
-    }
-
-    fn trouble_now(&self) -> MutexGuard<'_, BTreeMap<&'static str, String>> {
-        self.trouble.lock().unwrap_or_else(PoisonError::into_inner)
+            None if trouble.remove(name).is_some() => {
+                info!("primary: {name} is as wanted again");
+                true
+            }
+            None => false,
+        });
     }
 }
 

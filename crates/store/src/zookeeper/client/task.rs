@@ -159,8 +159,9 @@ impl Task {
                     Err(_) => return End::Lost,
                 }
             }
-            // As ZooKeeper's own client: a sign of life each third of the session, lost after two thirds of silence.
-            let (ping_at, lost_at) = (said + timeout / 3, heard + timeout * 2 / 3);
+            // As ZooKeeper's own client, lost after two thirds of silence. A sign of life after two fifths, not after its third: who
+            // writes every third of a session needs none.
+            let (ping_at, lost_at) = (said + timeout * 2 / 5, heard + timeout * 2 / 3);
             tokio::select! {
                 progress = link.progress() => match progress {
                     Ok(true) => heard = Instant::now(),
