@@ -2,7 +2,10 @@
 
 use pvc_core::model::{Claim, Vm, VmChange, VmId, VmName, VmSet, VmState};
 use pvc_host::{
-    hypervisor::fake::{Answer, Behaviour, FakeFabric, FakeHypervisor, Outcome, PowerButton, Reach},
+    hypervisor::{
+        Activity, Seen,
+        fake::{Answer, Behaviour, FakeFabric, FakeHypervisor, Outcome, PowerButton, Reach},
+    },
     machine::FakeMachine,
 };
 use pvc_store::{
@@ -274,6 +277,27 @@ async fn a_refused_start_ends_in_failed_with_libvirts_reason() {
     let vm = w.vm(1).await;
     assert!(vm.failed_reason.value.contains("no such bridge: br7"));
     assert!(vm.claim.value.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_start_of_what_an_earlier_one_brought_after_all_is_no_failure() {
+    let w = World::new().await;
+    w.define(1, xml(1)).await;
+    let outcome = Outcome::Refused("it is being started already".into());
+    let start = Answer { outcome, after: Duration::from_secs(2) };
+    w.nodes[0].hypervisor.behave(id(1), Behaviour { start, ..Behaviour::default() });
+    w.wish(1, VmState::Start).await;
+    w.until("it is asked to start", 5, async |w| w.nodes[0].hypervisor.counts().start > 0).await;
+    w.nodes[0].hypervisor.put(Seen {
+        id: id(1),
+        name: "vm1".into(),
+        activity: Activity::Running,
+        memory_mib: 64,
+        vcpus: 1,
+    });
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    let vm = w.vm(1).await;
+    assert_eq!((vm.state.value, vm.claim.value), (VmState::Start, Claim::only(&w.nodes[0].name)));
 }
 
 #[tokio::test(start_paused = true)]

@@ -320,7 +320,13 @@ impl VmReconciler {
                 metrics::vm_started(begin.elapsed());
                 info!(vm = %vm.name, "started in {:.2} s: {why}", begin.elapsed().as_secs_f32());
             }
-            Err(HypervisorError::Refused(reason)) => return self.give_up(vm, reason).await,
+            Err(HypervisorError::Refused(reason)) => {
+                // It may be there: begun by an earlier run of this daemon, which is why libvirt refuses another.
+                return match self.inventory.read(vm.id).await? {
+                    Here::Off => self.give_up(vm, reason).await,
+                    Here::Active | Here::Held | Here::Unstarted | Here::Unknown => Ok(()),
+                };
+            }
             Err(unknown) => return Err(unknown.into()),
         }
         self.inventory.read(vm.id).await?;

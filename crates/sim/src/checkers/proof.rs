@@ -83,7 +83,9 @@ fn taken(truth: &Truth, commit: &Commit, change: &Change) -> Result<(), String> 
     let left = |node: &&str| !change.is().split_whitespace().any(|other| other == *node);
     for name in change.was().split_whitespace().filter(left) {
         let Ok(node) = name.parse::<NodeName>() else { continue };
-        let is_there = truth.guests.get(&vm).is_some_and(|runs| runs.contains_key(&node));
+        let run = truth.guests.get(&vm).and_then(|runs| runs.get(&node));
+        // What is held or unstarted on the node that gives up its own claim goes on nowhere without it.
+        let is_there = run.is_some_and(|run| run.executes || node != *by);
         if is_there && !truth.machine(&node).bmc_lies {
             return Err(format!(
                 "{by} took {node} out of the claim of {vm}, which still has a process there"

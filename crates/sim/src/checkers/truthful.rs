@@ -155,8 +155,12 @@ impl Truthful {
         }
         let moved = self.moved.remove(node).unwrap_or_default();
         let job = serde_json::from_str::<FenceJob>(change.was()).ok();
-        let recovered = job.is_some_and(|job| matches!(job.step, FenceStep::Recovered { .. }));
-        if !recovered || tree.node(node, "daemonstate") != "dead" {
+        let Some(job) = job else { return Ok(()) };
+        let keepalive = tree.key(&format!("/nodes/{node}/keepalive")).map(|key| key.version);
+        // A keepalive that was on its way when the node died counts as one of its next life.
+        let is_back = tree.node(node, "daemonstate") != "dead"
+            || job.keepalive_version.is_some() && job.keepalive_version != keepalive;
+        if is_back || !matches!(job.step, FenceStep::Recovered { .. }) {
             return Ok(());
         }
         for (vm, since) in moved {
