@@ -1,6 +1,7 @@
 //! The commands, one module a subject.
 
 mod confirm;
+mod explain;
 mod init;
 mod maintenance;
 mod node;

@@ -1,6 +1,7 @@
 //! `pvc status`: the cluster on one screen. What it says is `pvc_core::command::status`'s business.
 
 use pvc_core::command::status::{Count, Facts, Finding, Level, Status, survey};
+use pvc_store::schema::primary;
 
 use crate::{
     connect::Connection,
@@ -16,7 +17,9 @@ pub(super) async fn status(cluster: &Connection, out: &Out) -> Result<(), Failur
     let view = cluster.view().await?;
     let flushes = cluster.flushes(&view).await?;
     let silent_s = Nodes::of(&view).silent();
-    let status = survey(Facts { view: &view, flushes: &flushes, silent_s: &silent_s });
+    let said = primary::read_explanation(&*cluster.store).await?.and_then(Result::ok);
+    let facts = Facts { view: &view, flushes: &flushes, silent_s: &silent_s, primary_says: said.as_ref() };
+    let status = survey(facts);
     if out.is_json() { out.json(&status) } else { out.write(&people(&status, out.colour())) }
 }
 

@@ -10,8 +10,8 @@ use serde::Serialize;
 
 use super::{cluster, node::step_words};
 use crate::model::{
-    ClusterView, DaemonMode, DaemonState, DomainState, Entry, FenceStep, FlushProgress, Node, NodeName,
-    Problem, Vm, VmState,
+    ClusterView, DaemonMode, DaemonState, DomainState, Entry, Explanation, FenceStep, FlushProgress, Node,
+    NodeName, Problem, Vm, VmState,
 };
 
 /// Everything there is to look at.
@@ -23,6 +23,8 @@ pub struct Facts<'a> {
     pub flushes: &'a BTreeMap<NodeName, FlushProgress>,
     /// Nodes that should be heard of and are not, and for how many seconds.
     pub silent_s: &'a BTreeMap<NodeName, u64>,
+    /// What the primary, or who is to be, says that is the matter with it.
+    pub primary_says: Option<&'a Explanation>,
 }
 
 /// How bad it is.
@@ -288,6 +290,12 @@ impl Survey<'_> {
             (None, None) if self.facts.coordinators().well > 0 => self.wrong("nobody is primary", None),
             // The missing coordinators are told above.
             (None, None) => {}
+        }
+        // What is left of a node that is primary no more concerns nobody.
+        if let (Some(holder), Some(said)) = (&view.primary_holder, self.facts.primary_says)
+            && let (true, Some(error)) = (said.by == holder.as_str(), &said.error)
+        {
+            self.wrong(format!("{holder} is primary with trouble: {error}"), explain(holder));
         }
     }
 

@@ -4,6 +4,7 @@ mod flush;
 mod migrate;
 mod primary;
 mod selffence;
+mod services;
 
 use anyhow::Result;
 use pvc_lab::{Cluster, LabOptions, Timings};

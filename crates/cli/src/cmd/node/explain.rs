@@ -10,16 +10,17 @@ use pvc_core::{
     },
     plan::placement::{Size, Unfit},
 };
-use pvc_store::schema::{flush, node, owner};
+use pvc_store::schema::{flush, node, owner, primary};
 use serde::Serialize;
 
 use self::conclusion::conclude;
 use crate::{
+    cmd::explain::{self, Line, Said},
     connect::Connection,
     failure::Failure,
     print::{
         Out,
-        table::{Cell, Look, pairs, printable},
+        table::{Cell, Look},
     },
     read::{Nodes, now_unix_s, silent},
 };
@@ -39,7 +40,9 @@ struct Facts {
     fence: Option<Entry<Fence>>,
     flush: Option<Result<FlushProgress, Problem>>,
     /// What its daemon, or its fencer, says about it.
-    said: Option<Result<Explanation, Problem>>,
+    said: Said,
+    /// What it says about being primary.
+    as_primary: Option<Explanation>,
     /// Why it takes no VMs now.
     unfit: Option<Unfit>,
     reserved_mib: u64,
@@ -102,6 +105,10 @@ async fn facts(cluster: &Connection, view: &ClusterView, name: NodeName) -> Resu
         fence: view.fences.get(&name).cloned(),
         flush: flush::read(store, &name).await?,
         said: node::read_explanation(store, &name).await?,
+        as_primary: primary::read_explanation(store)
+            .await?
+            .and_then(Result::ok)
+            .filter(|said| said.by == name.as_str()),
         unfit: ground.rooms.admits(&name, VmId::NIL, Size::default()).err(),
         reserved_mib: ground.rooms.reserved_mib(&name),
         vms,
@@ -114,29 +121,22 @@ fn people(facts: &Facts, colour: bool) -> String {
     let mut lines = vec![("node", Cell::from(facts.name.as_str()))];
     match &facts.entry {
         Entry::Good(node) => lines.extend(about(facts, node)),
-        Entry::Bad(problems) => {
-            lines.extend(problems.iter().map(|p| ("broken key", Cell::new(p.to_string(), Look::Bad))));
-        }
+        broken @ Entry::Bad(_) => lines.extend(explain::broken("broken key", broken)),
     }
-    if facts.maintenance {
-        lines.push(("maintenance", Cell::new("on: nobody is fenced", Look::Busy)));
-    }
+    lines.extend(explain::maintenance(facts.maintenance));
     match &facts.fence {
         Some(Entry::Good(fence)) => lines.extend(about_fence(fence, facts.now_unix_s)),
-        Some(Entry::Bad(problems)) => {
-            lines.extend(problems.iter().map(|p| ("fence", Cell::new(p.to_string(), Look::Bad))));
-        }
+        Some(broken) => lines.extend(explain::broken("fence", broken)),
         None => {}
     }
     lines.extend(about_flush(facts));
-    match &facts.said {
-        Some(Ok(said)) => {
-            lines.push(("daemon says", format!("{}: {}", said.by, said.doing).into()));
-            lines.push(("because", Cell::from(&said.because)));
-            lines.extend(said.error.iter().map(|e| ("last error", Cell::new(e, Look::Bad))));
-        }
-        Some(Err(problem)) => lines.push(("daemon says", Cell::new(problem.to_string(), Look::Bad))),
-        None => lines.push(("daemon says", "nothing".into())),
+    lines.extend(explain::said(&facts.said));
+    if let Some(said) = &facts.as_primary {
+        let words = said.error.as_ref().unwrap_or(&said.because);
+        lines.push((
+            "as primary",
+            Cell::new(words, if said.error.is_some() { Look::Bad } else { Look::Busy }),
+        ));
     }
     lines.push((
         "takes VMs",
@@ -151,10 +151,10 @@ fn people(facts: &Facts, colour: bool) -> String {
     {
         lines.push((word, if names.is_empty() { "none".into() } else { names.join(", ").into() }));
     }
-    pairs(&lines, colour) + "\n" + &printable(&conclude(facts)) + "\n"
+    explain::screen(&lines, &conclude(facts), colour)
 }
 
-fn about(facts: &Facts, node: &Node) -> Vec<(&'static str, Cell)> {
+fn about(facts: &Facts, node: &Node) -> Vec<Line> {
     let mut lines = vec![("mode", node.mode.as_str().into())];
     lines.push(("daemon", Cell::state(node.daemon_state.value.as_str())));
     if let Some(silence) = facts.silent_s {
@@ -173,7 +173,7 @@ fn about(facts: &Facts, node: &Node) -> Vec<(&'static str, Cell)> {
     lines
 }
 
-fn about_fence(fence: &Fence, now_unix_s: u64) -> Vec<(&'static str, Cell)> {
+fn about_fence(fence: &Fence, now_unix_s: u64) -> Vec<Line> {
     let job = &fence.job;
     let mut lines = vec![("fence", Cell::new(step_words(&job.step), Look::Bad))];
     if let Some(proof) = job.step.proof() {
@@ -192,7 +192,7 @@ fn about_fence(fence: &Fence, now_unix_s: u64) -> Vec<(&'static str, Cell)> {
     lines
 }
 
-fn about_flush(facts: &Facts) -> Vec<(&'static str, Cell)> {
+fn about_flush(facts: &Facts) -> Vec<Line> {
     match &facts.flush {
         None => Vec::new(),
         Some(Err(problem)) => vec![("moving", Cell::new(problem.to_string(), Look::Bad))],
@@ -224,6 +224,8 @@ struct ExplainJson<'a> {
     fence: Option<FenceJson<'a>>,
     flush: Option<&'a FlushProgress>,
     explanation: Option<&'a Explanation>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    as_primary: Option<&'a Explanation>,
     takes_vms: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     takes_none_because: Option<String>,
@@ -242,13 +244,11 @@ struct FenceJson<'a> {
 
 fn json(facts: &Facts) -> ExplainJson<'_> {
     let node = facts.entry.good();
-    let mut problems: Vec<String> = Vec::new();
-    if let Entry::Bad(found) = &facts.entry {
-        problems.extend(found.iter().map(ToString::to_string));
-    }
-    if let Some(Entry::Bad(found)) = &facts.fence {
-        problems.extend(found.iter().map(ToString::to_string));
-    }
+    let problems = explain::problems(&facts.entry)
+        .iter()
+        .chain(facts.fence.iter().flat_map(explain::problems))
+        .chain(facts.flush.iter().filter_map(|flush| flush.as_ref().err()))
+        .chain(facts.said.iter().filter_map(|said| said.as_ref().err()));
     let fence = facts.fence.as_ref().and_then(Entry::good);
     ExplainJson {
         name: facts.name.as_str(),
@@ -263,11 +263,12 @@ fn json(facts: &Facts) -> ExplainJson<'_> {
         fence: fence.map(|fence| FenceJson { job: &fence.job, fencer: fence.fencer.as_ref() }),
         flush: facts.flush.as_ref().and_then(|flush| flush.as_ref().ok()),
         explanation: facts.said.as_ref().and_then(|said| said.as_ref().ok()),
+        as_primary: facts.as_primary.as_ref(),
         takes_vms: facts.unfit.is_none(),
         takes_none_because: facts.unfit.as_ref().map(|unfit| format!("it {unfit}")),
         memory_reserved_mib: facts.reserved_mib,
         vms: &facts.vms,
-        problems,
+        problems: problems.map(ToString::to_string).collect(),
         conclusion: conclude(facts),
     }
 }

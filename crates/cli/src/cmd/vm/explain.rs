@@ -16,11 +16,12 @@ use serde::Serialize;
 
 use self::conclusion::conclude;
 use crate::{
+    cmd::explain::{self, Said},
     connect::{self, Connection},
     failure::Failure,
     print::{
         Out,
-        table::{Cell, Look, pairs, printable},
+        table::{Cell, Look},
     },
     read::{Nodes, Runners, silent},
 };
@@ -36,7 +37,7 @@ struct Facts {
     /// Who reports to run it.
     running: Runners,
     /// What the daemon says about it.
-    said: Option<Result<Explanation, Problem>>,
+    said: Said,
     /// What is wrong with its definition.
     definition: Result<(), String>,
     console_log: Option<String>,
@@ -116,14 +117,7 @@ fn flush_words(view: &ClusterView, node: &NodeName, progress: Option<&FlushProgr
     Some(format!("{doing}{}", left.unwrap_or_default()))
 }
 
-fn facts(
-    name: String,
-    id: VmId,
-    entry: Entry<Vm>,
-    xml: Option<&str>,
-    nodes: &Nodes,
-    said: Option<Result<Explanation, Problem>>,
-) -> Facts {
+fn facts(name: String, id: VmId, entry: Entry<Vm>, xml: Option<&str>, nodes: &Nodes, said: Said) -> Facts {
     let mut concerned: Vec<NodeName> = Vec::new();
     let mut definition = Ok(());
     if let Entry::Good(vm) = &entry {
@@ -174,9 +168,7 @@ fn people(facts: &Facts, colour: bool) -> String {
                 lines.push((word, Cell::new(&vm.failed_reason.value, Look::Bad)));
             }
         }
-        Entry::Bad(problems) => {
-            lines.extend(problems.iter().map(|p| ("broken key", Cell::new(p.to_string(), Look::Bad))));
-        }
+        broken @ Entry::Bad(_) => lines.extend(explain::broken("broken key", broken)),
     }
     for daemon in &facts.nodes {
         lines.push(("daemon of", daemon_cell(daemon)));
@@ -184,28 +176,18 @@ fn people(facts: &Facts, colour: bool) -> String {
         lines.extend(daemon.fence.iter().map(|words| ("fence of", of(words))));
         lines.extend(daemon.flush.iter().map(|words| ("flush of", of(words))));
     }
-    if facts.maintenance {
-        lines.push(("maintenance", Cell::new("on: nobody is fenced", Look::Busy)));
-    }
+    lines.extend(explain::maintenance(facts.maintenance));
     match &facts.could_go_to {
         Some(Ok(node)) => lines.push(("could go to", node.as_str().into())),
         Some(Err(why)) => lines.push(("could go to", Cell::new(why, Look::Busy))),
         None => {}
     }
-    match &facts.said {
-        Some(Ok(said)) => {
-            lines.push(("daemon says", format!("{}: {}", said.by, said.doing).into()));
-            lines.push(("because", Cell::from(&said.because)));
-            lines.extend(said.error.iter().map(|e| ("last error", Cell::new(e, Look::Bad))));
-        }
-        Some(Err(problem)) => lines.push(("daemon says", Cell::new(problem.to_string(), Look::Bad))),
-        None => lines.push(("daemon says", "nothing".into())),
-    }
+    lines.extend(explain::said(&facts.said));
     if let Err(problem) = &facts.definition {
         lines.push(("definition", Cell::new(problem, Look::Bad)));
     }
     lines.push(("console log", facts.console_log.as_deref().unwrap_or("none in its definition").into()));
-    pairs(&lines, colour) + "\n" + &printable(&conclude(facts)) + "\n"
+    explain::screen(&lines, &conclude(facts), colour)
 }
 
 fn daemon_cell(Daemon { node, state, silent_s, .. }: &Daemon) -> Cell {
@@ -269,10 +251,7 @@ fn daemon_json(daemon: &Daemon) -> DaemonJson<'_> {
 
 fn json(facts: &Facts) -> ExplainJson<'_> {
     let vm = facts.entry.good();
-    let mut problems: Vec<String> = match &facts.entry {
-        Entry::Bad(problems) => problems.iter().map(Problem::to_string).collect(),
-        Entry::Good(_) => Vec::new(),
-    };
+    let mut problems: Vec<String> = explain::problems(&facts.entry).iter().map(Problem::to_string).collect();
     problems.extend(facts.definition.as_ref().err().map(|e| format!("definition: {e}")));
     problems.extend(facts.said.as_ref().and_then(|said| said.as_ref().err()).map(Problem::to_string));
     ExplainJson {

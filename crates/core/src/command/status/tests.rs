@@ -31,7 +31,7 @@ fn add(view: &mut ClusterView, number: u8, called: &str, state: VmState) -> VmId
 }
 
 fn status(view: &ClusterView) -> Status {
-    survey(Facts { view, flushes: &BTreeMap::new(), silent_s: &BTreeMap::new() })
+    survey(Facts { view, flushes: &BTreeMap::new(), silent_s: &BTreeMap::new(), primary_says: None })
 }
 
 /// What is found, the level as `!` or `-`.
@@ -67,7 +67,8 @@ fn what_is_wrong_stands_before_what_goes_on() {
     add(&mut view, 3, "late", VmState::Start);
     let flushes =
         [(name("hv1"), FlushProgress { total: 5, left: 3, moving: 2, ..FlushProgress::default() })].into();
-    let status = survey(Facts { view: &view, flushes: &flushes, silent_s: &BTreeMap::new() });
+    let status =
+        survey(Facts { view: &view, flushes: &flushes, silent_s: &BTreeMap::new(), primary_says: None });
     assert_eq!(
         found(&status),
         [
@@ -182,7 +183,8 @@ fn a_missing_quorum_is_the_first_thing_said() {
         "! only 1 of 3 coordinators work: one more failure may end the state store"
     );
     let silent = [(name("hv1"), 40)].into();
-    let quiet = survey(Facts { view: &view, flushes: &BTreeMap::new(), silent_s: &silent });
+    let quiet =
+        survey(Facts { view: &view, flushes: &BTreeMap::new(), silent_s: &silent, primary_says: None });
     assert_eq!(found(&quiet)[0], "! no coordinator works: nobody is fenced, nobody is primary");
     assert!(found(&quiet).contains(&"! hv1 has been silent for 40 s".to_owned()));
     assert_eq!(found(&status(&ClusterView::default()))[0], "! there is no coordinator");
@@ -197,4 +199,26 @@ fn many_vms_in_one_trouble_are_one_line() {
     assert_eq!(found(&status(&view)), ["! VMs vm2, vm3, vm4, vm5, vm6 and 3 more have failed"]);
     let names = |n: usize| (1..=n).map(|i| format!("v{i}")).collect::<Vec<_>>();
     assert_eq!((listed(&names(1)), listed(&names(3))), ("VM v1".into(), "VMs v1, v2 and v3".into()));
+}
+
+#[test]
+fn what_the_primary_says_is_the_matter_is_wrong_while_it_is_primary() {
+    let mut view = well();
+    let said = Explanation {
+        by: "hv1".into(),
+        at_unix_s: 1,
+        doing: "primary coordinator".into(),
+        because: "primary with trouble".into(),
+        error: Some("API: did not start within 10 s".into()),
+    };
+    let (flushes, silent_s) = (BTreeMap::new(), BTreeMap::new());
+    let found_with = |view: &ClusterView, said: &Explanation| {
+        found(&survey(Facts { view, flushes: &flushes, silent_s: &silent_s, primary_says: Some(said) }))
+    };
+    let trouble = "! hv1 is primary with trouble: API: did not start within 10 s".to_owned();
+    view.primary_holder = Some(name("hv1"));
+    assert!(found_with(&view, &said).contains(&trouble));
+    assert!(!found_with(&view, &Explanation { error: None, ..said.clone() }).contains(&trouble));
+    view.primary_holder = Some(name("hv2"));
+    assert!(!found_with(&view, &said).contains(&trouble), "hv1 is primary no more");
 }

@@ -21,6 +21,7 @@ fn facts(state: DaemonState) -> Facts {
         fence: None,
         flush: None,
         said: None,
+        as_primary: None,
         unfit: None,
         reserved_mib: 0,
         vms: Vms::default(),
@@ -57,7 +58,7 @@ fn each_situation_has_its_sentence() {
     let claims = |n: usize| Vms { claimed: vec!["web".into(); n], ..Vms::default() };
     let progress = FlushProgress { total: 4, left: 3, ..FlushProgress::default() };
     let broken = Problem { key: "/nodes/hv1/daemonstate".into(), what: "rubbish".into() };
-    for (facts, expected) in [
+    let table = vec![
         (facts(Run), "All is well: it works and takes VMs."),
         (facts(Init), "Its daemon is starting."),
         (facts(Shutdown), "Its daemon is stopping in order"),
@@ -98,7 +99,8 @@ fn each_situation_has_its_sentence() {
             Facts { fence: Some(Entry::Bad(Vec::new())), ..facts(Run) },
             "The record of its fence cannot be read",
         ),
-    ] {
+    ];
+    for (facts, expected) in table {
         let sentence = conclude(&facts);
         assert!(sentence.starts_with(expected), "{sentence}");
         assert!(sentence.ends_with(['.', '`']), "{sentence}");
