@@ -111,7 +111,7 @@ fn led_to(bug: Bug, options: Options) -> Options {
         // A command that comes while an older one's answer is on its way.
         Bug::AnswerUnchecked => {
             let faults = Rates { slow_store: 20.0, ..options.faults };
-            Options { commands: options.commands * 5.0, faults, ..options }
+            Options { contradictions: 6.0, faults, ..options }
         }
         // A node that is shot while it executes.
         Bug::ResetAsProof => {

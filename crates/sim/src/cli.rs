@@ -103,6 +103,7 @@ impl Arguments {
             suicide_intervals: self.suicide,
             faults: self.faults,
             commands: self.commands,
+            ..Options::default()
         }
     }
 }

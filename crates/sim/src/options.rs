@@ -25,6 +25,8 @@ pub struct Options {
     pub faults: Rates,
     /// Operators' commands an hour.
     pub commands: f64,
+    /// How many others each of them has that contradict it at nearly the same time, on average.
+    pub contradictions: f64,
 }
 
 /// How often a node says that it lives.
@@ -48,6 +50,7 @@ impl Default for Options {
             suicide_intervals: 0,
             faults: Rates::default(),
             commands: 60.0,
+            contradictions: 0.2,
         }
     }
 }

@@ -177,7 +177,9 @@ impl Schedule {
                 let command = command(&mut dice, options);
                 entries.push(Entry { at_ms: ms(at), what: What::Command(command) });
                 // Two clients at once, or the second while what the first asked for is done.
-                if dice.chance(0.2) {
+                let mut left = options.contradictions;
+                while left > 0.0 && dice.chance(left.min(1.0)) {
+                    left -= 1.0;
                     let another = also(&mut dice, command, options);
                     let longest = *dice.pick(&[50, 1000, 20_000]).unwrap_or(&50);
                     let at = at + dice.time(Duration::ZERO, Duration::from_millis(longest));
