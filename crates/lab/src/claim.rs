@@ -56,8 +56,9 @@ impl Marker {
         Ok(Some(marker))
     }
 
-    fn check_ours(&self, layout: &Layout) -> Result<()> {
-        if self.checkout != checkout() || self.user != user() {
+    /// What a crashed lab left is its user's, wherever it was made; a living one is left to its checkout.
+    fn check_ours(&self, layout: &Layout, lives: bool) -> Result<()> {
+        if self.user != user() || lives && self.checkout != checkout() {
             bail!(
                 "the lab {} belongs to {}, made from {}: choose another name, or take it down from there",
                 layout.name(),
@@ -88,8 +89,9 @@ pub fn take(layout: &Layout, options: &LabOptions) -> Result<Cgroup> {
     let cgroup = Cgroup::top(&layout.cgroup())?;
     cgroup.check_mark(&options.name)?;
     if let Some(marker) = Marker::read(layout)? {
-        marker.check_ours(layout)?;
-        if cgroup.child("capsule").populated() {
+        let lives = lives(&cgroup);
+        marker.check_ours(layout, lives)?;
+        if lives {
             bail!("the lab {} is up: take it down first, or choose another name", layout.name());
         }
     }
@@ -98,6 +100,10 @@ pub fn take(layout: &Layout, options: &LabOptions) -> Result<Cgroup> {
         .with_context(|| format!("could not create {}", layout.state().display()))?;
     cgroup.create_marked(&options.name)?;
     Ok(cgroup)
+}
+
+fn lives(cgroup: &Cgroup) -> bool {
+    cgroup.child("capsule").populated()
 }
 
 /// Creates the folder with the marker in it at once: a folder without one would be taken for a stranger's.
@@ -120,7 +126,7 @@ pub fn release(layout: &Layout) -> Result<bool> {
     cgroup.check_mark(&layout.name().to_string())?;
     let marker = Marker::read(layout)?;
     if let Some(marker) = &marker {
-        marker.check_ours(layout)?;
+        marker.check_ours(layout, lives(&cgroup))?;
     }
     let existed = marker.is_some() || cgroup.exists();
     remove_all(layout, &cgroup)?;
@@ -194,6 +200,19 @@ fn lock() -> Result<File> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_another_checkout_left_may_be_taken_and_what_lives_there_or_is_anothers_may_not() {
+        let layout = Layout::new("t-ours".parse().unwrap());
+        let marker = Marker::new(LabOptions::new("t-ours", "pvc-lab"));
+        let ours = |marker: &Marker, lives| marker.check_ours(&layout, lives).is_ok();
+        assert!(ours(&marker, true));
+        let elsewhere = Marker { checkout: "/elsewhere".into(), ..marker.clone() };
+        assert!(ours(&elsewhere, false));
+        assert!(!ours(&elsewhere, true));
+        let theirs = Marker { user: "somebody".into(), ..marker };
+        assert!(!ours(&theirs, false));
+    }
 
     #[test]
     fn a_mount_in_the_folder_is_seen_and_one_beside_it_is_not() {
