@@ -101,7 +101,9 @@ impl Truthful {
             }
             return match (key, change.was(), change.is()) {
                 ("state", was, "stop") if was != "stop" => is_off(truth, by, vm),
-                ("state", "migrate" | "restart", "start") if !commit.is_about("/pvc/fence/") => {
+                ("state", "migrate" | "restart", "start")
+                    if !commit.is_about("/pvc/fence/") && !is_failure(commit, vm) =>
+                {
                     self.runs(truth, tree, by, vm)
                 }
                 _ => Ok(()),
@@ -178,6 +180,13 @@ impl Truthful {
         }
         Ok(())
     }
+}
+
+/// Whether it says why it was not done: what was not migrated stays, and is started if it is off there.
+fn is_failure(commit: &Commit, vm: VmId) -> bool {
+    let is_reason =
+        |change: &Change| keys::of_vm(&change.path) == Some((vm, "failedreason")) && !change.is().is_empty();
+    commit.changes.iter().any(is_reason)
 }
 
 fn is_off(truth: &Truth, by: &NodeName, vm: VmId) -> Result<(), String> {
@@ -265,6 +274,10 @@ mod tests {
         nothing_to_migrate.writes(&[(&path("claim"), "")]);
         let event = answer(&mut nothing_to_migrate);
         nothing_to_migrate.happens(event);
+        let mut failed = wish("migrate");
+        let keys = [(&*path("state"), "start"), (&*path("failedreason"), "not migrated to b: it is dead")];
+        let event = failed.commit(daemon("a"), &keys);
+        failed.happens(event);
     }
 
     #[test]
