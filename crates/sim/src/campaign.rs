@@ -24,7 +24,9 @@ pub struct Campaign<'a> {
     pub options: &'a (dyn Fn(u64) -> Options + Sync),
     /// Every run is done twice, and the two must be the same.
     pub twice: bool,
-    /// Schedules of violations are made shorter.
+    /// A violation is the end of it, and its schedule is made shorter.
+    pub fail_fast: bool,
+    /// … unless that is not wanted.
     pub minimise: bool,
     /// Runs at a time.
     pub jobs: usize,
@@ -47,7 +49,7 @@ pub fn fresh() -> u64 {
 }
 
 impl Campaign<'_> {
-    /// Runs seeds until there are none left or the time is over. The first violation of each thread is its last run.
+    /// Runs seeds until there are none left, the time is over, or one has failed that is the end of it.
     ///
     /// # Errors
     /// If a cluster cannot be built.
@@ -73,7 +75,7 @@ impl Campaign<'_> {
                 sum.add(seed, &account, since.elapsed());
                 report::one(&options, &account);
                 drop(sum);
-                if account.violation.is_some() {
+                if account.violation.is_some() && self.fail_fast {
                     over.store(true, Ordering::Relaxed);
                     if self.minimise {
                         report::minimised(

@@ -58,6 +58,9 @@ pub struct Arguments {
     /// Runs every seed twice: the two must not differ.
     #[arg(long)]
     twice: bool,
+    /// Goes on after a violation, and lists them all at the end.
+    #[arg(long)]
+    no_fail_fast: bool,
     /// Leaves the schedule of a run with a violation as it is.
     #[arg(long)]
     no_minimise: bool,
@@ -142,6 +145,7 @@ pub fn main(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let campaign = Campaign {
         options: &options_of,
         twice: arguments.twice,
+        fail_fast: !arguments.no_fail_fast,
         minimise: !arguments.no_minimise,
         jobs: arguments.jobs.max(1),
     };

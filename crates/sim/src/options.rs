@@ -61,7 +61,8 @@ impl Options {
     pub fn varied(self) -> Self {
         let mut dice = Dice::new(self.seed).fork("options");
         let nodes = *dice.pick(&[3, 3, 4, 5, 5, 5, 7]).unwrap_or(&5);
-        let timing = if dice.chance(0.5) { Timing::Fast } else { Timing::Default };
+        // A fast hour takes four times as long to simulate.
+        let timing = if dice.chance(0.25) { Timing::Fast } else { Timing::Default };
         let suicide_intervals = *dice.pick(&[0, 0, 2, 4]).unwrap_or(&0);
         let factor = *dice.pick(&[0.3, 1.0, 1.0, 2.0, 4.0]).unwrap_or(&1.0);
         let mut faults = self.faults.times(factor);
