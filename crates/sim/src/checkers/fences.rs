@@ -25,6 +25,8 @@ pub(super) struct Fences {
     jobs: BTreeMap<NodeName, Job>,
     /// Since when there is a quorum; `None`: there is none.
     quorum: Option<Duration>,
+    /// When maintenance was last on.
+    maintenance: Option<Duration>,
 }
 
 #[derive(Debug, Default)]
@@ -48,6 +50,9 @@ impl Checker for Fences {
                 Ok(())
             }
             Event::Commit(commit) => {
+                if tree.text("/pvc/maintenance") == Some("on") {
+                    self.maintenance = Some(truth.now);
+                }
                 for change in &commit.changes {
                     self.job(truth, change);
                 }
@@ -120,6 +125,8 @@ impl Fences {
         let Some(quorum) = self.quorum else { return Ok(()) };
         for (node, job) in &self.jobs {
             let Some(orphaned) = job.orphaned else { continue };
+            // Nobody goes on before maintenance is over.
+            let orphaned = orphaned.max(self.maintenance.unwrap_or_default());
             let able = truth.machines.iter().find(|(name, machine)| {
                 *name != node
                     && tree.node(name, "daemonmode") == "coordinator"
@@ -196,6 +203,11 @@ mod tests {
         let silent = event::Session::Silent { session: 1 };
         cut_off.at_s(100).happens(Event::Session { node: node("b"), what: silent });
         cut_off.at_s(500).writes(&[("/nodes/b/keepalive", "1")]);
+        let mut maintenance = history();
+        orphan(&mut maintenance);
+        maintenance.at_s(100).writes(&[("/pvc/maintenance", "on")]);
+        maintenance.at_s(500).writes(&[("/pvc/maintenance", "off")]);
+        maintenance.at_s(610).writes(&[("/nodes/b/keepalive", "1")]);
     }
 
     #[test]
