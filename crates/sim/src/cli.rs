@@ -131,6 +131,10 @@ pub fn main(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         }
         commit(arguments.bug);
     }
+    let prepare = || {
+        #[cfg(feature = "sabotage")]
+        pvc_core::sabotage::commit(arguments.bug);
+    };
     if let Some(file) = &arguments.schedule {
         let text = fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
         let schedule: Schedule =
@@ -141,6 +145,7 @@ pub fn main(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     }
     let campaign = Campaign {
         options: &options_of,
+        prepare: &prepare,
         twice: arguments.twice,
         minimise: !arguments.no_minimise,
         jobs: arguments.jobs.max(1),
