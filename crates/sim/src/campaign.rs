@@ -22,6 +22,8 @@ const MINIMISE_WITHIN: Duration = Duration::from_mins(3);
 pub struct Campaign<'a> {
     /// What the run of a seed is.
     pub options: &'a (dyn Fn(u64) -> Options + Sync),
+    /// What a thread does before its first run.
+    pub prepare: &'a (dyn Fn() + Sync),
     /// Every run is done twice, and the two must be the same.
     pub twice: bool,
     /// A violation is the end of it, and its schedule is made shorter.
@@ -61,6 +63,7 @@ impl Campaign<'_> {
         let (began, over) = (Instant::now(), AtomicBool::new(false));
         let (seeds, sum) = (Mutex::new(seeds), Mutex::new(Sum::default()));
         let work = || -> anyhow::Result<()> {
+            (self.prepare)();
             loop {
                 if over.load(Ordering::Relaxed) || within.is_some_and(|within| began.elapsed() >= within) {
                     return Ok(());

@@ -18,7 +18,7 @@ mod minority;
 mod once;
 mod proof;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 mod truthful;
 
 use std::{fmt, time::Duration};

@@ -68,9 +68,10 @@ pub struct Arguments {
     #[cfg(feature = "sabotage")]
     #[arg(long)]
     bug: Option<pvc_core::sabotage::Bug>,
-    /// Runs seeds with each deliberate bug (or the one of `--bug`) until a checker catches it.
+    /// Runs seeds with each deliberate bug (or the one of `--bug`) until a checker catches it; without `--seeds` short runs of
+    /// pinned ones.
     #[cfg(feature = "sabotage")]
-    #[arg(long, requires = "seeds")]
+    #[arg(long, conflicts_with_all = ["seed", "minutes"])]
     bite: bool,
     /// Prints every event as it happens.
     #[arg(long, requires = "seed")]
@@ -127,13 +128,25 @@ pub fn main(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     };
     #[cfg(feature = "sabotage")]
     {
+        use crate::bite;
         use pvc_core::sabotage::{Bug, commit};
-        if let (true, Some(Seeds { from, to })) = (arguments.bite, arguments.seeds) {
+        if arguments.bite {
             let bugs = arguments.bug.map_or_else(|| Bug::ALL.to_vec(), |bug| vec![bug]);
-            return crate::bite::all(&bugs, from..to, arguments.jobs.max(1), &options_of);
+            let trials = match arguments.seeds {
+                Some(Seeds { from, to }) => bugs
+                    .iter()
+                    .map(|bug| bite::Trial { bug: *bug, seeds: from..to, within: None, options: &options_of })
+                    .collect(),
+                None => bite::pinned(&bugs),
+            };
+            return bite::all(&trials, arguments.jobs.max(1));
         }
         commit(arguments.bug);
     }
+    let prepare = || {
+        #[cfg(feature = "sabotage")]
+        pvc_core::sabotage::commit(arguments.bug);
+    };
     if let Some(file) = &arguments.schedule {
         let text = fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
         let schedule: Schedule =
@@ -144,6 +157,7 @@ pub fn main(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     }
     let campaign = Campaign {
         options: &options_of,
+        prepare: &prepare,
         twice: arguments.twice,
         fail_fast: !arguments.no_fail_fast,
         minimise: !arguments.no_minimise,

@@ -29,6 +29,8 @@ pub struct Journal {
     origin: Instant,
     state: Mutex<State>,
     violated: watch::Sender<bool>,
+    /// Signalled when a guest's process comes, goes, or turns.
+    guests: watch::Sender<()>,
 }
 
 struct State {
@@ -73,7 +75,12 @@ impl Journal {
             violation: None,
             print,
         };
-        Self { origin: Instant::now(), state: Mutex::new(state), violated: watch::Sender::new(false) }
+        Self {
+            origin: Instant::now(),
+            state: Mutex::new(state),
+            violated: watch::Sender::new(false),
+            guests: watch::Sender::new(()),
+        }
     }
 
     /// How late it is.
@@ -92,9 +99,13 @@ impl Journal {
         if state.violation.is_some() {
             return;
         }
+        let of_guest = matches!(event, Event::Guest { .. });
         let stamped = Stamped { at: self.now(), event };
         state.take(stamped);
         self.look(&state);
+        if of_guest {
+            self.guests.send_replace(());
+        }
     }
 
     /// Something is wrong that no checker sees.
@@ -115,6 +126,11 @@ impl Journal {
         let mut violated = self.violated.subscribe();
         // The sender lives as long as `self`.
         let _ = violated.wait_for(|violated| *violated).await;
+    }
+
+    /// Changes whenever a guest's process does.
+    pub fn guests(&self) -> watch::Receiver<()> {
+        self.guests.subscribe()
     }
 
     /// Something that depends on the truth.

@@ -109,7 +109,9 @@ fn happen(cluster: &Arc<Cluster>, entry: &Entry) {
         What::Command(command) => {
             // Two in one instant are two clients.
             let client = u32::try_from(entry.at_ms % 7).unwrap_or(0) + 1;
-            cluster.around.world.spawn(workload::perform(own, client, command));
+            cluster.around.world.spawn(async move {
+                workload::give(own, client, command).await;
+            });
         }
     }
 }

@@ -110,6 +110,24 @@ pub enum Command {
     WriteState(usize, OldState),
     /// As an old client: three keys in one transaction.
     WriteMigrate(usize, usize),
+    /// Cannot wait: asks for the first, watches the guest itself, and as soon as it is done, writes the second as an old client.
+    Impatient {
+        vm: usize,
+        first: First,
+        then: OldState,
+        /// How long that takes, in milliseconds.
+        after_ms: u64,
+    },
+}
+
+/// What an impatient operator asks for first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[allow(missing_docs, reason = "the client's commands")]
+pub enum First {
+    Restart,
+    Shutdown,
+    Migrate,
 }
 
 /// A state that old clients write.
@@ -305,7 +323,7 @@ fn command(dice: &mut Dice, options: &Options) -> Command {
     let vm = dice.below(options.vms);
     let node = dice.below(options.nodes);
     let spare = options.vms + dice.below(SPARE);
-    match dice.below(100) {
+    match dice.below(112) {
         0..12 => Command::Start(vm),
         12..18 => Command::Stop(vm),
         18..26 => Command::Shutdown(vm),
@@ -327,7 +345,27 @@ fn command(dice: &mut Dice, options: &Options) -> Command {
             let states = [OldState::Start, OldState::Stop, OldState::Shutdown, OldState::Restart];
             Command::WriteState(vm, *dice.pick(&states).unwrap_or(&OldState::Start))
         }
-        _ => Command::WriteMigrate(vm, node),
+        97..100 => Command::WriteMigrate(vm, node),
+        _ => impatient(dice, vm),
+    }
+}
+
+/// A script that waits for the guest, an operator with the next command at hand, and one to whom ZooKeeper is slow.
+fn impatient(dice: &mut Dice, vm: usize) -> Command {
+    let first = *dice.pick(&[First::Restart, First::Shutdown, First::Migrate]).unwrap_or(&First::Restart);
+    let then = match first {
+        First::Shutdown => OldState::Start,
+        First::Restart | First::Migrate => {
+            let all = [OldState::Stop, OldState::Shutdown, OldState::Restart];
+            *dice.pick(&all).unwrap_or(&OldState::Stop)
+        }
+    };
+    let longest = *dice.pick(&[10, 50, 3000]).unwrap_or(&50);
+    Command::Impatient {
+        vm,
+        first,
+        then,
+        after_ms: ms(dice.time(Duration::ZERO, Duration::from_millis(longest))),
     }
 }
 
@@ -343,7 +381,8 @@ fn also(dice: &mut Dice, command: Command, options: &Options) -> Command {
         | Command::Unmigrate(vm)
         | Command::Move(vm, _)
         | Command::WriteState(vm, _)
-        | Command::WriteMigrate(vm, _) => match dice.below(5) {
+        | Command::WriteMigrate(vm, _)
+        | Command::Impatient { vm, .. } => match dice.below(5) {
             0 => Command::Start(vm),
             1 => Command::Stop(vm),
             2 => Command::Shutdown(vm),

@@ -152,8 +152,10 @@ impl Truth {
                     event::Session::Silent { session } => (*session, Some(false)),
                     event::Session::Ended { session } => (*session, None),
                 };
-                // The servers end the session of an earlier run when that of the next one has long begun.
-                if connected == Some(true) || machine.session == Some(session) {
+                // The session of an earlier run may end, and a connection that the run had asked for come about, when that of the
+                // next run, whose number is higher, has long begun.
+                let is_newer = machine.session.is_none_or(|last| last < session);
+                if machine.session == Some(session) || connected == Some(true) && is_newer {
                     machine.session = Some(session);
                     machine.connected = connected;
                     machine.connected_since = now;

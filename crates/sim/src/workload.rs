@@ -1,5 +1,7 @@
 //! Operators: what `pvc` does for them, by the same decisions, and what old clients write.
 
+mod impatient;
+
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use pvc_core::{
@@ -54,7 +56,17 @@ impl From<CommitError> for No {
     }
 }
 
-/// Carries a command out, as client number `client`.
+/// Has client number `client` give a command, and whatever it has in mind to give after that.
+pub async fn give(cluster: Arc<Cluster>, client: u32, command: Command) {
+    match command {
+        Command::Impatient { vm, first, then, after_ms } => {
+            impatient::act(cluster, client, vm, (first, then), Duration::from_millis(after_ms)).await;
+        }
+        _ => perform(cluster, client, command).await,
+    }
+}
+
+/// Carries one command out, as client number `client`.
 pub async fn perform(cluster: Arc<Cluster>, client: u32, command: Command) {
     let outcome = if cluster.around.ensemble.works() {
         let operator = Operator { cluster: &cluster, store: cluster.around.ensemble.operator(client) };
@@ -138,6 +150,7 @@ impl Operator<'_> {
                 let (from, to) = (seen.node.value.to_string(), self.name(to).to_string());
                 self.write(&[(vm, "state", "migrate"), (vm, "node", &to), (vm, "lastnode", &from)]).await
             }
+            Command::Impatient { .. } => Err(No::Refused("those are two commands".into())),
         }
     }
 

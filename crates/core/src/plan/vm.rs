@@ -227,8 +227,9 @@ fn reason_is_old(vm: &Vm) -> bool {
     !vm.failed_reason.value.is_empty() && vm.failed_reason.zxid < vm.state.zxid
 }
 
-/// A claim written after the wish was taken for a start that followed the wish: what runs is the new instance. (Adopting
-/// under `restart` writes the wish again in the same transaction, so an adopted old instance never looks new.)
+/// A claim written after the wish was taken for a start that followed the wish: what runs is the new instance. (Whoever writes the claim
+/// of a guest that lives on, at an adoption or a migration's end, writes a wish for `restart` again in the same transaction, so an
+/// old instance never looks new.)
 fn claimed_after_wish(vm: &Vm) -> bool {
     vm.claim.zxid > vm.state.zxid
 }

@@ -1,12 +1,13 @@
 //! 4. A newer command of a client is never overwritten by an older answer.
 //!
 //! Wish and answer share a key, so an answer is told from what it replaces: nothing that a daemon may say about a VM makes a `start` a
-//! `stop`, or a `stop` a `start`. What a daemon *wishes* in a client's stead (a flush, a recovery) is no answer, and is told by what
+//! `stop`, or a `stop` a `start`. A second wish of the same name is told from what it asks for: a guest that is younger than a
+//! `restart`, a node that says that the VM runs where it was to go. What a daemon *wishes* in a client's stead (a flush, a recovery) is no answer, and is told by what
 //! it writes beside it.
 
 use std::{collections::BTreeMap, time::Duration};
 
-use pvc_core::model::NodeName;
+use pvc_core::model::{NodeName, VmId};
 
 use crate::{
     checkers::Checker,
@@ -25,6 +26,8 @@ const TAKE_WITHIN: Duration = Duration::from_secs(5);
 pub(super) struct Answers {
     /// When the wish for a primary was last written by a client, and in which transaction.
     primary_wished: Option<(Duration, i64)>,
+    /// When each VM's restart was last wished by a client.
+    restart_wished: BTreeMap<VmId, Duration>,
     /// In which transaction each node took the key of the primary.
     tenure: BTreeMap<NodeName, i64>,
 }
@@ -46,7 +49,14 @@ impl Checker for Answers {
                 }
                 _ => {}
             }
-            let Some(by) = commit.daemon() else { continue };
+            let Some(by) = commit.daemon() else {
+                if let Some((vm, "state")) = keys::of_vm(&change.path)
+                    && change.is() == "restart"
+                {
+                    self.restart_wished.insert(vm, truth.now);
+                }
+                continue;
+            };
             if change.was() == change.is() || change.before.is_none() || change.after.is_none() {
                 continue;
             }
@@ -58,6 +68,9 @@ impl Checker for Answers {
             if !allowed {
                 let (was, is) = (change.was(), change.is());
                 return Err(format!("{by} answers {is:?} where the wish is {was:?} by now: {}", change.path));
+            }
+            if let (Some((vm, "state")), "start") = (keys::of_vm(&change.path), change.is()) {
+                self.runs(truth, tree, commit, by, (vm, change))?;
             }
         }
         Ok(())
@@ -92,6 +105,33 @@ fn of_node(by: &NodeName, node: &NodeName, commit: &Commit, change: &Change) -> 
 }
 
 impl Answers {
+    /// Who answers that a VM runs has it where it is wished, and a guest that is younger than the wish for another.
+    fn runs(
+        &self,
+        truth: &Truth,
+        tree: &Tree,
+        commit: &Commit,
+        by: &NodeName,
+        (vm, change): (VmId, &Change),
+    ) -> Result<(), String> {
+        let was = change.was();
+        if !matches!(was, "restart" | "migrate") || commit.is_about("/pvc/fence/") {
+            return Ok(());
+        }
+        let wished_on = tree.vm(vm, "node");
+        if wished_on != by.as_str() {
+            return Err(format!("{by} answers that {vm} runs, where it is wished on {wished_on} by now"));
+        }
+        let wished = self.restart_wished.get(&vm).copied().unwrap_or_default();
+        let run = truth.guests.get(&vm).and_then(|runs| runs.get(by));
+        if was == "restart" && run.is_some_and(|run| run.began < wished) {
+            return Err(format!(
+                "{by} answers that {vm} was restarted, and its guest is older than that wish"
+            ));
+        }
+        Ok(())
+    }
+
     fn primary(
         &mut self,
         truth: &Truth,
@@ -124,7 +164,10 @@ impl Answers {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::checkers::testing::{History, daemon, vm};
+    use crate::{
+        checkers::testing::{History, daemon, node, vm},
+        event::Guest,
+    };
 
     fn path(key: &str) -> String {
         format!("/domains/{}/{key}", vm(1))
@@ -132,7 +175,7 @@ mod tests {
 
     fn wish(state: &str) -> History {
         let mut history = History::new(Answers::default());
-        history.writes(&[(&path("state"), state), (&path("lastnode"), "")]);
+        history.writes(&[(&path("state"), state), (&path("node"), "a"), (&path("lastnode"), "")]);
         history
     }
 
@@ -163,6 +206,35 @@ mod tests {
             wish(wish_now).daemon_writes("a", &[(&path("state"), answer)]);
         }
         wish("stop").daemon_writes("a", &[(&path("state"), "start"), (&path("lastnode"), "")]);
+    }
+
+    #[test]
+    fn an_answer_to_a_restart_is_of_a_guest_that_is_younger_than_the_wish() {
+        let state = path("state");
+        let executes = || Event::Guest { vm: vm(1), node: node("a"), what: Guest::Executes };
+        let answer = |history: &mut History| history.commit(daemon("a"), &[(&state, "start")]);
+        let mut history = wish("start");
+        history.on("a", 1);
+        history.at_s(10).writes(&[(&state, "restart")]);
+        history.at_s(20).happens(executes());
+        let first = answer(&mut history);
+        history.at_s(21).happens(first);
+        history.at_s(30).writes(&[(&state, "restart")]);
+        history.at_s(40).happens(executes());
+        history.writes(&[(&state, "restart")]);
+        let late = answer(&mut history);
+        history.violated_by(late, "older than that wish");
+    }
+
+    #[test]
+    fn who_answers_that_a_vm_runs_is_where_it_is_wished() {
+        let answer = |history: &mut History| history.commit(daemon("a"), &[(&path("state"), "start")]);
+        let mut history = wish("migrate");
+        let arrived = answer(&mut history);
+        history.happens(arrived);
+        history.writes(&[(&path("state"), "migrate"), (&path("node"), "b"), (&path("lastnode"), "a")]);
+        let late = answer(&mut history);
+        history.violated_by(late, "wished on b by now");
     }
 
     #[test]

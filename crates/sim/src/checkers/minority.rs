@@ -109,6 +109,9 @@ mod tests {
         let mut next = history();
         next.happens(session(event::Session::Connected { session: 2 }));
         next.at_s(120).happens(session(event::Session::Ended { session: 1 })).at_s(300).happens(asked());
+        // What a daemon that is gone had asked for is no connection of the next one's, nor its end.
+        next.happens(session(event::Session::Connected { session: 1 }));
+        next.happens(session(event::Session::Silent { session: 1 })).at_s(600).happens(asked());
         let mut thawed = history();
         thawed.at_s(300).happens(Event::Daemon { node: node("a"), what: event::Daemon::Thawed });
         thawed.happens(asked());

@@ -12,13 +12,13 @@ pub fn change(step: &Step, vm: &Vm, me: &NodeName) -> Option<VmChange> {
     let decided_from = [VmKey::State, VmKey::Node, VmKey::Claim];
     let update = |keys: &[VmKey], set| Some(VmChange::update(vm, keys, set));
     match step {
-        Step::Adopt if vm.state.value == VmState::Restart => {
-            update(&decided_from, vec![VmSet::Claim(Claim::only(me)), VmSet::State(VmState::Restart)])
-        }
-        Step::Adopt | Step::TakeBack => update(&[VmKey::Claim], vec![VmSet::Claim(Claim::only(me))]),
+        Step::Adopt | Step::TakeBack => Some(lives_on(vm, Claim::only(me))),
         Step::Claim => update(&decided_from, vec![VmSet::Claim(Claim::only(me))]),
         Step::Share(to) => update(&decided_from, vec![VmSet::Claim(Claim::only(me).with(to))]),
-        Step::Release => update(&[VmKey::Claim], vec![VmSet::Claim(vm.claim.value.without(me))]),
+        Step::Release => match vm.claim.value.without(me) {
+            free if free.is_empty() => update(&[VmKey::Claim], vec![VmSet::Claim(free)]),
+            others => Some(lives_on(vm, others)),
+        },
         Step::Answer(answer) => {
             let released = || VmSet::Claim(vm.claim.value.without(me));
             let set = match answer {
@@ -42,6 +42,16 @@ pub fn change(step: &Step, vm: &Vm, me: &NodeName) -> Option<VmChange> {
         | Step::AbortMigration
         | Step::Resume => None,
     }
+}
+
+/// Who has the guest, of which this is no start: its claim does not become younger than a wish for its restart, or the guest that is to
+/// be restarted would be taken for the one that was.
+fn lives_on(vm: &Vm, claim: Claim) -> VmChange {
+    let mut set = vec![VmSet::Claim(claim)];
+    if vm.state.value == VmState::Restart {
+        set.push(VmSet::State(VmState::Restart));
+    }
+    VmChange::update(vm, &[VmKey::State, VmKey::Claim], set)
 }
 
 /// It is where it was before the wish. A VM whose way home would lead from here to here is at home.

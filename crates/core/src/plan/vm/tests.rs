@@ -265,15 +265,32 @@ fn a_restarted_instance_is_told_from_the_old_one_across_a_crash_of_the_daemon() 
     assert_eq!(c.next(), Next::Do(Step::Answer(Answer::Running)), "claimed after the wish: the new instance");
 }
 
+/// The claims that are written without a start, each where its guest lives on.
+fn of_guests_that_live_on(wish: VmState) -> [(Step, Case); 3] {
+    [
+        (Step::Adopt, case(wish, "a", "", Active)),
+        (Step::Release, case(wish, "b", "a b", Off)),
+        (Step::TakeBack, migration::after_look(case(wish, "a", "a b", Active), There::Off)),
+    ]
+}
+
 #[test]
-fn adopting_under_restart_keeps_the_old_instance_recognisable() {
-    let c = case(Restart, "a", "", Active);
-    assert_eq!(c.next(), Next::Do(Step::Adopt));
-    let Some(VmChange::Update { set, .. }) = change(&Step::Adopt, &c.vm, &name("a")) else { panic!() };
-    assert!(
-        set.contains(&VmSet::State(Restart)),
-        "written together, so the claim is not younger than the wish"
-    );
+fn a_claim_that_follows_no_start_keeps_the_old_instance_recognisable() {
+    for (step, c) in of_guests_that_live_on(Restart) {
+        assert_eq!(c.next(), Next::Do(step.clone()));
+        let Some(VmChange::Update { set, .. }) = change(&step, &c.vm, &name("a")) else { panic!() };
+        let together = set.contains(&VmSet::State(Restart));
+        assert!(together, "{step:?}: written together, so the claim is not younger than the wish");
+    }
+}
+
+#[test]
+fn a_restart_that_is_wished_while_such_a_claim_is_on_its_way_is_a_conflict() {
+    for (step, c) in of_guests_that_live_on(Start) {
+        let Some(VmChange::Update { expect, set, .. }) = change(&step, &c.vm, &name("a")) else { panic!() };
+        assert!(expect.contains(&(VmKey::State, Some(3))), "{step:?}");
+        assert_eq!(set.len(), 1, "{step:?}");
+    }
 }
 
 #[test]

@@ -17,7 +17,7 @@ fn b() -> NodeName {
 }
 
 /// After the libvirt of `b` has said this, just now.
-fn after_look(mut c: Case, there: There) -> Case {
+pub(super) fn after_look(mut c: Case, there: There) -> Case {
     c.past.looked(&c.vm, &b(), there, c.now);
     c
 }
