@@ -152,7 +152,7 @@ impl Lab {
         Ok(self.handle(number))
     }
 
-    fn handle(&self, number: NodeNumber) -> Node {
+    pub(crate) fn handle(&self, number: NodeNumber) -> Node {
         Node { layout: self.layout.clone(), number }
     }
 
