@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use pvc_lab::{Traffic, layout::NodeNumber};
+use pvc_lab::{Traffic, Way, layout::NodeNumber};
 
 /// A cluster of real daemons on this machine.
 #[derive(Parser)]
@@ -73,6 +73,12 @@ pub(crate) enum Command {
         /// Which frames.
         #[arg(long, value_enum, default_value_t = Only::All)]
         only: Only,
+        /// Which way they go.
+        #[arg(long, value_enum, default_value_t = Direction::Both)]
+        way: Direction,
+        /// How many of a hundred, chosen at random.
+        #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u8).range(1..=100))]
+        percent: u8,
     },
     /// Stops dropping frames.
     Undrop,
@@ -155,6 +161,26 @@ impl From<Only> for Traffic {
             Only::All => Self::All,
             Only::Zookeeper => Self::ZooKeeper,
             Only::AllButZookeeper => Self::AllButZooKeeper,
+        }
+    }
+}
+
+/// Which way dropped frames go.
+#[derive(Clone, Copy, ValueEnum)]
+pub(crate) enum Direction {
+    Both,
+    /// What the node sends.
+    From,
+    /// What is sent to it.
+    To,
+}
+
+impl From<Direction> for Way {
+    fn from(direction: Direction) -> Self {
+        match direction {
+            Direction::Both => Self::Both,
+            Direction::From => Self::From,
+            Direction::To => Self::To,
         }
     }
 }

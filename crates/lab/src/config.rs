@@ -29,7 +29,7 @@ pvc:
     enable_hypervisor: True
     enable_networking: {networking}
     enable_storage: False
-    enable_api: False
+    enable_api: {api}
   cluster:
     coordinators:
 {coordinators}
@@ -74,6 +74,7 @@ pvc:
       networking:{devices}
 ",
         networking = boolean(options.enable_networking),
+        api = boolean(options.enable_api),
         keepalive = timings.keepalive_interval_s,
         fence = timings.fence_intervals,
         suicide = timings.suicide_intervals,

@@ -1,5 +1,6 @@
 //! Frames that vanish on the switch: nobody sees a carrier go. Everything of a node, or only what it has to do with one other, or
-//! only one kind of traffic: a node can be cut off from ZooKeeper and from nothing else, or from everything else.
+//! only one kind of traffic: a node can be cut off from ZooKeeper and from nothing else, or from everything else. Or only one way, so
+//! that it speaks and hears nothing; or only some of them, at random.
 //! Names ports of the capsule's switch; never touches a node's own rules.
 
 use std::{fmt, time::Duration};
@@ -8,13 +9,13 @@ use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    layout::{ZOOKEEPER_PEER_PORTS, ZOOKEEPER_PORT},
+    layout::{NodeNumber, ZOOKEEPER_PEER_PORTS, ZOOKEEPER_PORT},
     program::{command, output},
 };
 
 const DEADLINE: Duration = Duration::from_secs(20);
 
-/// What is dropped, in both directions.
+/// What is dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Dropped {
     /// The number of the node.
@@ -23,6 +24,17 @@ pub struct Dropped {
     pub peer: Peer,
     /// Of these frames.
     pub traffic: Traffic,
+    /// Which way they go.
+    pub way: Way,
+    /// How many of a hundred.
+    pub percent: u8,
+}
+
+impl Dropped {
+    /// All that a node sends and all that is sent to it.
+    pub fn all_of(node: NodeNumber) -> Self {
+        Self { node: node.get(), peer: Peer::Everybody, traffic: Traffic::All, way: Way::Both, percent: 100 }
+    }
 }
 
 /// A node's other side.
@@ -35,6 +47,18 @@ pub enum Peer {
     Node(u8),
     /// All BMCs.
     Bmcs,
+}
+
+/// A direction, seen from the node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Way {
+    /// From it and to it.
+    Both,
+    /// What it sends: it hears, and nobody hears it.
+    From,
+    /// What is sent to it: it is heard, and hears nobody.
+    To,
 }
 
 /// A kind of frames.
@@ -87,10 +111,26 @@ impl fmt::Display for Dropped {
             Traffic::AllButZooKeeper => "all frames but ZooKeeper's",
         };
         let node = self.node;
-        match self.peer {
-            Peer::Everybody => write!(f, "{traffic} of node{node} are dropped"),
-            Peer::Node(peer) => write!(f, "{traffic} between node{node} and node{peer} are dropped"),
-            Peer::Bmcs => write!(f, "{traffic} between node{node} and the BMCs are dropped"),
+        if self.percent < 100 {
+            write!(f, "{} % of ", self.percent)?;
+        }
+        write!(f, "{traffic} ")?;
+        match (self.way, self.peer) {
+            (Way::Both, Peer::Everybody) => write!(f, "of node{node}"),
+            (Way::Both, peer) => write!(f, "between node{node} and {peer}"),
+            (Way::From, peer) => write!(f, "from node{node} to {peer}"),
+            (Way::To, peer) => write!(f, "from {peer} to node{node}"),
+        }?;
+        write!(f, " are dropped")
+    }
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Everybody => write!(f, "everybody"),
+            Self::Node(number) => write!(f, "node{number}"),
+            Self::Bmcs => write!(f, "the BMCs"),
         }
     }
 }
@@ -114,22 +154,28 @@ fn rules(dropped: &[Dropped]) -> String {
     // What the switch itself sends and receives passes it by other ways than what it forwards.
     for hook in ["forward", "input", "output"] {
         let _ = writeln!(text, " chain {hook}_frames {{\n  type filter hook {hook} priority 0");
-        for Dropped { node, peer, traffic } in dropped {
+        for Dropped { node, peer, traffic, way, percent } in dropped {
             let node = node_ports(*node);
+            let (from, to) = (*way != Way::To, *way != Way::From);
             for matches in traffic.matches() {
+                let what = match percent {
+                    100 => format!("{matches} drop"),
+                    percent => format!("{matches} numgen random mod 100 < {percent} drop"),
+                };
+                let mut rule = |wanted: bool, ports: &str| {
+                    if wanted {
+                        let _ = writeln!(text, "  {ports} {what}");
+                    }
+                };
                 match peer.ports() {
                     Some(peer) if hook == "forward" => {
-                        let _ = writeln!(text, "  iifname {node} oifname {peer} {matches} drop");
-                        let _ = writeln!(text, "  iifname {peer} oifname {node} {matches} drop");
+                        rule(from, &format!("iifname {node} oifname {peer}"));
+                        rule(to, &format!("iifname {peer} oifname {node}"));
                     }
                     Some(_) => {}
                     None => {
-                        if hook != "output" {
-                            let _ = writeln!(text, "  iifname {node} {matches} drop");
-                        }
-                        if hook != "input" {
-                            let _ = writeln!(text, "  oifname {node} {matches} drop");
-                        }
+                        rule(from && hook != "output", &format!("iifname {node}"));
+                        rule(to && hook != "input", &format!("oifname {node}"));
                     }
                 }
             }
@@ -144,8 +190,12 @@ fn rules(dropped: &[Dropped]) -> String {
 mod tests {
     use super::*;
 
+    fn all_of(node: u8) -> Dropped {
+        Dropped::all_of(node.to_string().parse().unwrap())
+    }
+
     fn rules_of(node: u8, peer: Peer, traffic: Traffic) -> String {
-        rules(&[Dropped { node, peer, traffic }])
+        rules(&[Dropped { peer, traffic, ..all_of(node) }])
     }
 
     #[test]
@@ -157,6 +207,22 @@ mod tests {
         let all = rules_of(10, Peer::Everybody, Traffic::All);
         assert_eq!(all.matches(" drop").count(), 4, "{all}");
         assert!(!super::rules(&[]).contains("chain"));
+    }
+
+    #[test]
+    fn what_goes_the_other_way_is_not_dropped() {
+        let from = rules(&[Dropped { way: Way::From, ..all_of(1) }]);
+        assert_eq!(from.matches(" drop").count(), from.matches("iifname \"n1-*\"  drop").count(), "{from}");
+        let to = rules(&[Dropped { way: Way::To, ..all_of(1) }]);
+        assert_eq!(to.matches(" drop").count(), to.matches("  oifname \"n1-*\"  drop").count(), "{to}");
+        // Forwarded, and from or to the switch itself.
+        assert_eq!((from.matches(" drop").count(), to.matches(" drop").count()), (2, 2));
+    }
+
+    #[test]
+    fn a_part_of_the_frames_is_chosen_at_random() {
+        let some = rules(&[Dropped { way: Way::From, percent: 30, ..all_of(1) }]);
+        assert!(some.contains("iifname \"n1-*\"  numgen random mod 100 < 30 drop"), "{some}");
     }
 
     #[test]
@@ -172,7 +238,10 @@ mod tests {
 
     #[test]
     fn a_drop_can_be_told_to_people() {
-        let dropped = Dropped { node: 1, peer: Peer::Node(2), traffic: Traffic::ZooKeeper };
+        let dropped = Dropped { peer: Peer::Node(2), traffic: Traffic::ZooKeeper, ..all_of(1) };
         assert_eq!(dropped.to_string(), "ZooKeeper's frames between node1 and node2 are dropped");
+        assert_eq!(all_of(1).to_string(), "all frames of node1 are dropped");
+        let lost = Dropped { way: Way::To, percent: 30, ..all_of(1) };
+        assert_eq!(lost.to_string(), "30 % of all frames from everybody to node1 are dropped");
     }
 }

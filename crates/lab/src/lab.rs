@@ -152,7 +152,7 @@ impl Lab {
         Ok(self.handle(number))
     }
 
-    fn handle(&self, number: NodeNumber) -> Node {
+    pub(crate) fn handle(&self, number: NodeNumber) -> Node {
         Node { layout: self.layout.clone(), number }
     }
 
@@ -198,8 +198,12 @@ impl Lab {
 
     /// Drops frames of one kind between a node and somebody else, besides what is dropped already.
     pub fn drop_some(&self, node: &Node, peer: Peer, traffic: Traffic) -> Result<()> {
-        let dropped = Dropped { node: node.number.get(), peer, traffic };
-        ask(&self.layout.control(), Request::Drop(dropped), REQUEST_DEADLINE)?;
+        self.lose(Dropped { peer, traffic, ..Dropped::all_of(node.number) })
+    }
+
+    /// Drops these frames, besides what is dropped already.
+    pub fn lose(&self, frames: Dropped) -> Result<()> {
+        ask(&self.layout.control(), Request::Drop(frames), REQUEST_DEADLINE)?;
         Ok(())
     }
 

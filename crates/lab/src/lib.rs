@@ -34,7 +34,7 @@ pub mod watchdog;
 pub use bmc::Mood;
 pub use capsule::Lifetime;
 pub use cluster::{Cluster, PATIENCE, Vm};
-pub use drops::{Peer, Traffic};
+pub use drops::{Dropped, Peer, Traffic, Way};
 pub use guest::{Beat, beating_guest_xml, guest_xml};
 pub use lab::Lab;
 pub use node::Node;

@@ -8,7 +8,9 @@ use std::{fs, os::unix::process::CommandExt, process::ExitCode, time::Duration};
 
 use anyhow::{Context, Result, bail};
 use clap::Parser;
-use pvc_lab::{Lab, Mood, Peer, bmc, boot, capsule, claim, layout::Layout, program::command, switch};
+use pvc_lab::{
+    Dropped, Lab, Mood, Peer, bmc, boot, capsule, claim, layout::Layout, program::command, switch,
+};
 
 use crate::arguments::{Arguments, Bmc, Command, Internal, Zookeeper};
 
@@ -53,14 +55,15 @@ fn run(name: &str, command: Command) -> Result<ExitCode> {
         Command::Resume { node: name } => node(&name)?.resume()?,
         Command::Cut { node: name } => node(&name)?.cut()?,
         Command::Heal { node: name } => node(&name)?.heal()?,
-        Command::Drop { a, b, only } => {
+        Command::Drop { a, b, only, way, percent } => {
             let lab = attach()?;
             let peer = match b.as_deref() {
                 None => Peer::Everybody,
                 Some("bmcs") => Peer::Bmcs,
                 Some(b) => Peer::Node(lab.find_node(b)?.number().get()),
             };
-            lab.drop_some(&lab.find_node(&a)?, peer, only.into())?;
+            let all = Dropped::all_of(lab.find_node(&a)?.number());
+            lab.lose(Dropped { peer, traffic: only.into(), way: way.into(), percent, ..all })?;
         }
         Command::Undrop => attach()?.undrop()?,
         Command::Ipmi { node: name, arguments } => {

@@ -1,7 +1,12 @@
 //! A node of a running lab, as tests and people handle it: run something on it, pull its plug, ask its BMC.
 //! Keeps no state: what is true is asked from the capsule and the kernel each time.
 
-use std::{fs, net::Ipv4Addr, path::Path, time::Duration};
+use std::{
+    fs,
+    net::Ipv4Addr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use anyhow::{Context, Result};
 
@@ -193,12 +198,15 @@ impl Node {
     /// outside: it disturbs nobody, however often it is asked.
     pub fn guest_console(&self, vm: &str) -> String {
         let file = format!("var/log/libvirt/{vm}.log");
-        // As the node sees it, if it is on: another disk may be mounted there.
+        let bytes = self.roots().find_map(|root| fs::read(root.join(&file)).ok()).unwrap_or_default();
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    /// Where its files are, best first: as it sees them if it is on, since another disk may be mounted there; and its disk.
+    pub(crate) fn roots(&self) -> impl Iterator<Item = PathBuf> + use<> {
         let mounted = find_init(&self.layout, self.number)
             .map(|(init, _)| Path::new("/proc").join(format!("{init}/root")));
-        let roots = mounted.into_iter().chain([self.layout.node_disk(self.number)]);
-        let bytes = roots.into_iter().find_map(|root| fs::read(root.join(&file)).ok()).unwrap_or_default();
-        String::from_utf8_lossy(&bytes).into_owned()
+        mounted.into_iter().chain([self.layout.node_disk(self.number)])
     }
 
     fn ask(&self, request: Request) -> Result<()> {

@@ -28,6 +28,8 @@ pub struct LabOptions {
     pub timings: Timings,
     /// `enable_networking` of pvcd.yaml.
     pub enable_networking: bool,
+    /// `enable_api` of pvcd.yaml. There is no `pvc-api.service` on the nodes unless a test puts one there.
+    pub enable_api: bool,
     /// `console_log_lines` of pvcd.yaml.
     pub console_log_lines: u32,
     /// How long the nodes may take until their services answer.
@@ -80,6 +82,7 @@ impl LabOptions {
             daemon: true,
             timings: Timings::default(),
             enable_networking: true,
+            enable_api: false,
             console_log_lines: 1000,
             boot_deadline: Duration::from_mins(2),
         }

@@ -60,15 +60,17 @@ pub struct History {
 impl History {
     /// What the lab's servers agreed to so far.
     pub fn of(lab: &Lab) -> Result<Self> {
-        let read = |folder: &PathBuf| -> Result<Noted> {
+        // A scenario may have given a server another disk, which only its node sees.
+        let read = |server| -> Result<Noted> {
             let mut noted = Noted::new();
-            for path in logs_in(folder) {
+            let folders = lab.handle(server).roots().map(|root| root.join(LOGS));
+            for path in folders.flat_map(|folder| logs_in(&folder)) {
                 noted
                     .extend(Log { path, read: 0 }.read_on()?.into_iter().map(|record| (record.zxid, record)));
             }
             Ok(noted)
         };
-        let servers = folders(lab).iter().map(read).collect::<Result<Vec<_>>>()?;
+        let servers = lab.options().coordinators().map(read).collect::<Result<Vec<_>>>()?;
         ensure!(servers.iter().any(|noted| !noted.is_empty()), "no ZooKeeper server of the lab has a log");
         Ok(Self::replay(agreed(servers).into_values()))
     }

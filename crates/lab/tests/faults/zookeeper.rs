@@ -7,11 +7,13 @@ use pvc_lab::{LabOptions, Node, PATIENCE, Scenario, play, wait_until};
 
 use crate::{SOON, default, fast, pass};
 
-fn boots(s: &Scenario) -> Result<Vec<String>> {
+/// The boot of each node: none of them changes unless the node was off.
+pub(crate) fn boots(s: &Scenario) -> Result<Vec<String>> {
     s.cluster.lab.nodes().iter().map(Node::boot_id).collect()
 }
 
-fn leader(s: &Scenario) -> Result<Node> {
+/// The node whose ZooKeeper leads.
+pub(crate) fn leader(s: &Scenario) -> Result<Node> {
     let lab = &s.cluster.lab;
     let mut nodes = lab.nodes().into_iter();
     let leads = |node: &Node| lab.zookeeper_mode(node.number()).is_ok_and(|mode| mode == "leader");
