@@ -16,6 +16,8 @@ use crate::{
 
 use super::keys;
 
+const MAINTENANCE: &str = "/pvc/maintenance";
+
 /// How long a coordinator may take to see that a fence has no fencer, and to become it: session time-out, start-up, retries.
 const TAKE_OVER_WITHIN: Duration = Duration::from_mins(2);
 
@@ -50,7 +52,8 @@ impl Checker for Fences {
                 Ok(())
             }
             Event::Commit(commit) => {
-                if tree.text("/pvc/maintenance") == Some("on") {
+                let ends = |change: &Change| change.path == MAINTENANCE && change.was() == "on";
+                if tree.text(MAINTENANCE) == Some("on") || commit.changes.iter().any(ends) {
                     self.maintenance = Some(truth.now);
                 }
                 for change in &commit.changes {
