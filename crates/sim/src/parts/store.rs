@@ -90,9 +90,9 @@ enum Ask {
     Ping,
     Get(String),
     Children(String),
-    GetMany(Vec<String>),
-    ChildrenMany(Vec<String>),
-    StatMany(Vec<String>),
+    GetMany(Arc<[String]>),
+    ChildrenMany(Arc<[String]>),
+    StatMany(Arc<[String]>),
     Commit(Transaction),
 }
 
@@ -209,21 +209,21 @@ impl Store for SimStore {
     }
 
     async fn get_many(&self, paths: &[String]) -> Result<Vec<Option<Value>>, StoreError> {
-        match self.read(Ask::GetMany(paths.to_vec())).await? {
+        match self.read(Ask::GetMany(paths.into())).await? {
             Reply::GetMany(answer) => answer,
             _ => Err(other()),
         }
     }
 
     async fn children_many(&self, paths: &[String]) -> Result<Vec<Option<Children>>, StoreError> {
-        match self.read(Ask::ChildrenMany(paths.to_vec())).await? {
+        match self.read(Ask::ChildrenMany(paths.into())).await? {
             Reply::ChildrenMany(answer) => answer,
             _ => Err(other()),
         }
     }
 
     async fn stat_many(&self, paths: &[String]) -> Result<Vec<Option<Stat>>, StoreError> {
-        match self.read(Ask::StatMany(paths.to_vec())).await? {
+        match self.read(Ask::StatMany(paths.into())).await? {
             Reply::StatMany(answer) => answer,
             _ => Err(other()),
         }

@@ -2,7 +2,7 @@
 //!
 //! Knows nothing of sessions' lives, connections or watches: it says which keys a transaction touched.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::store::{Check, CommitError, CreateMode, Op, StoreError, Transaction, Value};
 
@@ -40,13 +40,14 @@ impl Znode {
 
 #[derive(Debug, Clone)]
 pub(super) struct Tree {
-    nodes: BTreeMap<String, Znode>,
+    /// In no order that anybody may see.
+    nodes: HashMap<String, Znode>,
     pub(super) zxid: i64,
 }
 
 impl Default for Tree {
     fn default() -> Self {
-        let nodes = BTreeMap::from([("/".to_owned(), Znode::new(Vec::new(), 0, None))]);
+        let nodes = HashMap::from([("/".to_owned(), Znode::new(Vec::new(), 0, None))]);
         Self { nodes, zxid: 0 }
     }
 }
@@ -75,7 +76,7 @@ impl Tree {
         self.nodes.get(path)
     }
 
-    /// All keys but the root.
+    /// All keys but the root, in no order.
     pub(super) fn iter(&self) -> impl Iterator<Item = (&str, &Znode)> {
         self.nodes.iter().filter(|(path, _)| *path != "/").map(|(path, node)| (path.as_str(), node))
     }
@@ -117,7 +118,10 @@ impl Tree {
     /// The deletions that the end of a session causes.
     pub(super) fn end_of(&self, session: u64) -> Transaction {
         let owned = self.nodes.iter().filter(|(_, node)| node.owner == Some(session));
-        Transaction { ops: owned.map(|(path, _)| Op::Delete { path: path.clone(), version: None }).collect() }
+        let owned: BTreeSet<&String> = owned.map(|(path, _)| path).collect();
+        Transaction {
+            ops: owned.into_iter().map(|path| Op::Delete { path: path.clone(), version: None }).collect(),
+        }
     }
 }
 
