@@ -12,6 +12,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
+use chrono::NaiveDateTime;
 
 use crate::{
     lab::Lab,
@@ -91,19 +92,7 @@ fn read(line: &str, address: IpAddr) -> Option<(SystemTime, bool)> {
 
 /// `2026-11-25T13:37:53.193247`, in UTC.
 fn time(text: &str) -> Option<SystemTime> {
-    let (date, time) = text.split_once('T')?;
-    let mut date = date.split('-').map(|part| part.parse::<u64>().ok());
-    let (year, month, day) = (date.next()??, date.next()??, date.next()??);
-    let (clock, micros) = time.split_once('.')?;
-    let mut seconds = 0;
-    for part in clock.split(':') {
-        seconds = seconds * 60 + part.parse::<u64>().ok()?;
-    }
-    // Years that begin in March: the day that not every year has is then the last one.
-    let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
-    let days = 365 * year + year / 4 - year / 100 + year / 400 + (153 * month + 2) / 5 + day;
-    let since_1970 = days.checked_sub(719_469)? * 86_400 + seconds;
-    Some(UNIX_EPOCH + Duration::from_secs(since_1970) + Duration::from_micros(micros.parse().ok()?))
+    Some(NaiveDateTime::parse_from_str(text, "%Y-%m-%dT%H:%M:%S%.f").ok()?.and_utc().into())
 }
 
 #[cfg(test)]

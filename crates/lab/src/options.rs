@@ -29,6 +29,8 @@ pub struct LabOptions {
     /// `enable_networking` of pvcd.yaml.
     pub enable_networking: bool,
     /// `enable_api` of pvcd.yaml. There is no `pvc-api.service` on the nodes unless a test puts one there.
+    /// What an older build left says nothing of it.
+    #[serde(default)]
     pub enable_api: bool,
     /// `console_log_lines` of pvcd.yaml.
     pub console_log_lines: u32,
@@ -151,6 +153,13 @@ mod tests {
             let options = LabOptions::new("x", "/x").nodes(nodes);
             assert_eq!(options.coordinators().count(), coordinators, "with {nodes} nodes");
         }
+    }
+
+    #[test]
+    fn what_an_older_build_left_can_be_read() {
+        let mut left = serde_json::to_value(LabOptions::new("x", "/x")).unwrap();
+        left.as_object_mut().unwrap().remove("enable_api").unwrap();
+        assert!(!serde_json::from_value::<LabOptions>(left).unwrap().enable_api);
     }
 
     #[test]

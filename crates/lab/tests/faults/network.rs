@@ -1,12 +1,15 @@
-//! Networks fail: all of them for one node, or only the way to ZooKeeper, to its peers, to the BMCs.
+//! Networks fail: all of them for one node, or only the way to ZooKeeper, to its peers, to the BMCs; one way only, or now and then.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
-use pvc_lab::{Node, PATIENCE, Peer, Scenario, Traffic, play, tree::Follower, wait_until};
+use pvc_lab::{Dropped, Node, PATIENCE, Peer, Scenario, Traffic, Way, play, tree::Follower, wait_until};
 use serde_json::Value;
 
-use crate::{SOON, fast, pass};
+use crate::{
+    SOON, default, fast, pass,
+    zookeeper::{boots, leader},
+};
 
 /// Drops this traffic between a node and each of the others.
 fn drop_from_others(s: &Scenario, node: &Node, traffic: Traffic) -> Result<()> {
@@ -99,7 +102,7 @@ fn while_no_bmc_is_reached_nothing_of_a_dead_node_is_touched_and_its_vms_are_rec
             ensure!(s.cluster.processes.where_is(&vm.uuid).is_empty(), "started without a proof of death");
         }
         lab.undrop()?;
-        let back = std::time::Instant::now();
+        let back = Instant::now();
         s.note("the network of the BMCs is back");
         s.recover_elsewhere(&vms, "node3", back, SOON)
     });
@@ -127,5 +130,139 @@ fn a_fencer_that_does_not_reach_the_bmc_leaves_the_shot_to_one_that_does() {
             reaches_no_bmc(&first)
         })?;
         s.recover_elsewhere(&vms, "node4", died, Duration::from_mins(1))
+    });
+}
+
+/// The harder case: the node whose ZooKeeper leads, so that the others have to elect before they can judge.
+fn cut_one_way(name: &str, way: Way, what: &str) {
+    play(fast(name, 3), |s| {
+        let first = leader(s)?.name();
+        let vms = s.start_vms([1, 2], &first)?;
+        let node = s.victim(&first);
+        let boot = node.boot_id()?;
+        let cut = s.fault(&format!("{first}, whose ZooKeeper leads, {what}"), || {
+            s.cluster.lab.lose(Dropped { way, ..Dropped::all_of(node.number()) })
+        })?;
+        s.recover_elsewhere(&vms, &first, cut, Duration::from_mins(1))?;
+        s.cluster.lab.undrop()?;
+        wait_until("the node to boot", PATIENCE, || node.boot_id().is_ok_and(|now| now != boot))
+    });
+}
+
+#[test]
+#[ignore = "the whole menu: cargo xtask faults"]
+fn a_node_that_is_heard_and_hears_nobody_is_fenced_and_its_vms_run_elsewhere() {
+    cut_one_way("f-deaf", Way::To, "is heard and hears nobody");
+}
+
+#[test]
+#[ignore = "the whole menu: cargo xtask faults"]
+fn a_node_that_hears_and_is_not_heard_is_fenced_and_its_vms_run_elsewhere() {
+    cut_one_way("f-mute", Way::From, "hears and is not heard");
+}
+
+/// Three of ten of these frames are lost, for a minute.
+fn lose(s: &Scenario, what: &str, frames: impl IntoIterator<Item = Dropped>) -> Result<()> {
+    let lab = &s.cluster.lab;
+    s.fault(&format!("three of ten frames {what} are lost"), || {
+        frames.into_iter().try_for_each(|frames| lab.lose(Dropped { percent: 30, ..frames }))
+    })?;
+    pass(Duration::from_mins(1))?;
+    lab.undrop()?;
+    s.note("no frame is lost any more");
+    Ok(())
+}
+
+#[test]
+#[ignore = "the whole menu: cargo xtask faults"]
+fn a_minute_in_which_three_of_ten_frames_are_lost_stops_no_guest_and_fences_nobody() {
+    play(default("f-lossy", 3), |s| {
+        let vms = [s.start_vms([1], "node1")?, s.start_vms([2], "node2")?].concat();
+        let before = boots(s)?;
+        let nodes = s.cluster.lab.nodes();
+        let sent = nodes.iter().map(|node| Dropped { way: Way::From, ..Dropped::all_of(node.number()) });
+        lose(s, "that nodes send", sent)?;
+        let back = Instant::now();
+        s.untouched(&vms)?;
+        wait_until("wishes to be taken", PATIENCE, || {
+            s.cluster.pvc(&["vm", "migrate", "--no-wait", "-t", "node3", &vms[0].name]).is_ok()
+        })?;
+        s.cluster.wait_settled(&vms[0], "node3")?;
+        s.recovered("a wish", back.elapsed(), Duration::from_mins(1))?;
+        // Time enough for somebody who took the silence for death.
+        pass(s.cluster.lab.options().timings.fence_after() + Duration::from_secs(10))?;
+        ensure!(boots(s)? == before, "a node was fenced");
+        s.untouched(&vms[1..])
+    });
+}
+
+#[test]
+#[ignore = "the whole menu: cargo xtask faults"]
+fn where_three_seconds_are_death_a_minute_in_which_three_of_ten_frames_are_lost_runs_no_vm_twice() {
+    play(fast("f-lossy-fast", 3), |s| {
+        let mut vms = Vec::new();
+        for (number, node) in [(1, "node1"), (2, "node2"), (3, "node3")] {
+            vms.extend(s.start_vms([number], node)?);
+            // It may well be silent for so long.
+            s.victim(node);
+        }
+        // What goes to the BMCs is not: who is taken for dead can be shot.
+        let between = [("node1", 2), ("node1", 3), ("node2", 3)].map(|(node, peer)| {
+            let peer = Peer::Node(peer);
+            Dropped { peer, ..Dropped::all_of(s.node(node).number()) }
+        });
+        lose(s, "between nodes", between)?;
+        let back = Instant::now();
+        wait_until("every VM to run", PATIENCE, || {
+            vms.iter().all(|vm| s.cluster.processes.where_is(&vm.uuid).len() == 1)
+        })?;
+        s.recovered("the VMs", back.elapsed(), Duration::from_mins(2))
+    });
+}
+
+/// The node's cables come and go for a minute; it ends with the cables plugged.
+fn flap(s: &Scenario, node: &Node, out: Duration, plugged: Duration) -> Result<Instant> {
+    let what = format!("the cables of {} are out for {out:?}, again and again", node.name());
+    let began = s.fault(&what, || Ok(()))?;
+    while began.elapsed() < Duration::from_mins(1) {
+        node.cut()?;
+        pass(out)?;
+        node.heal()?;
+        pass(plugged)?;
+    }
+    s.note(format!("the cables of {} stay in", node.name()));
+    Ok(Instant::now())
+}
+
+#[test]
+#[ignore = "the whole menu: cargo xtask faults"]
+fn a_node_whose_cables_come_and_go_faster_than_silence_is_death_is_left_alone() {
+    play(default("f-flap", 3), |s| {
+        let node = leader(s)?;
+        let vms = s.start_vms([1, 2], &node.name())?;
+        let before = boots(s)?;
+        let back = flap(s, &node, Duration::from_secs(4), Duration::from_secs(4))?;
+        s.untouched(&vms)?;
+        wait_until("wishes to be taken", PATIENCE, || {
+            s.cluster.pvc(&["vm", "migrate", "--no-wait", &vms[0].name]).is_ok()
+        })?;
+        let home = s.cluster.home(&vms[0])?;
+        s.cluster.wait_settled(&vms[0], &home)?;
+        s.recovered("a wish", back.elapsed(), Duration::from_mins(1))?;
+        pass(s.cluster.lab.options().timings.fence_after() + Duration::from_secs(10))?;
+        ensure!(boots(s)? == before, "a node was fenced");
+        s.untouched(&vms[1..])
+    });
+}
+
+#[test]
+#[ignore = "the whole menu: cargo xtask faults"]
+fn a_node_whose_cables_come_and_go_more_slowly_than_silence_is_death_is_fenced_and_its_vms_run_elsewhere() {
+    play(fast("f-flap-slow", 3), |s| {
+        let vms = s.start_vms([1, 2], "node3")?;
+        let node = s.victim("node3");
+        let began = Instant::now();
+        flap(s, &node, Duration::from_secs(6), Duration::from_secs(4))?;
+        s.recover_elsewhere(&vms, "node3", began, SOON)
     });
 }
