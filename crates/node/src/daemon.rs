@@ -26,12 +26,15 @@ use pvc_store::{
         root,
     },
 };
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::{
+    sync::watch,
+    time::{Instant, timeout, timeout_at},
+};
 use tracing::{debug, info, warn};
 
 use crate::{
     console::ConsoleLogs,
-    keepalive::{Facts, Keepalive, Shown},
+    keepalive::{Facts, Keepalive, Shown, Unbroken},
     metrics::{Metrics, Sources},
     notify::Notify,
     ownership::{Ownership, OwnershipError},
@@ -271,7 +274,8 @@ async fn start(config: &Config, parts: &Parts, ownership: &Ownership) -> Result<
     });
     keepalive.declare(DaemonState::Run).await;
     let flush = start_flush(config, parts, mirror.clone(), reconcilers.as_ref());
-    let fencing = config.is_coordinator().then(|| start_fencing(config, parts, mirror.clone()));
+    let fencing =
+        config.is_coordinator().then(|| start_fencing(config, parts, mirror.clone(), keepalive.unbroken()));
     let primary = config.is_coordinator().then(|| start_primary(config, parts, mirror));
     info!("runs, {:.2} s after its start", began.elapsed().as_secs_f32());
     parts.notify.status("runs");
@@ -305,12 +309,18 @@ fn start_primary(config: &Config, parts: &Parts, mirror: Mirror) -> Primary {
     })
 }
 
-fn start_fencing(config: &Config, parts: &Parts, mirror: Mirror) -> Fencing {
+fn start_fencing(
+    config: &Config,
+    parts: &Parts,
+    mirror: Mirror,
+    unbroken: watch::Receiver<Option<Unbroken>>,
+) -> Fencing {
     Fencing::start(fence::Parts {
         me: config.node.clone(),
         store: Arc::clone(&parts.store),
         mirror,
         machine: Arc::clone(&parts.machine),
+        unbroken,
         power: Arc::clone(&parts.power),
         storage: Arc::clone(&parts.storage),
         settings: fence::settings(config),

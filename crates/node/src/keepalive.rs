@@ -5,6 +5,7 @@
 //! keepalive never cross: the next keepalive is early, and carries it.
 
 mod line;
+mod unbroken;
 
 use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 
@@ -26,6 +27,8 @@ use tokio::{
 use tracing::{error, info, warn};
 
 use crate::{log, metrics, notify::Notify, reconcile::Active};
+
+pub use unbroken::Unbroken;
 
 /// The pause after a failure.
 const RETRY: Duration = Duration::from_secs(1);
@@ -58,6 +61,7 @@ pub struct Shown {
 pub struct Keepalive {
     declarations: mpsc::UnboundedSender<Declaration>,
     acknowledged: watch::Receiver<Option<Instant>>,
+    unbroken: watch::Receiver<Option<Unbroken>>,
     task: JoinHandle<()>,
 }
 
@@ -78,6 +82,7 @@ impl Keepalive {
     ) -> Self {
         let (declarations, orders) = mpsc::unbounded_channel();
         let (sent, acknowledged) = watch::channel(None);
+        let (taken, unbroken) = watch::channel(None);
         let beats = Beats {
             writer: Arc::new(Writer { store, registration }),
             every,
@@ -92,8 +97,9 @@ impl Keepalive {
             acknowledged_at: Instant::now(),
             missed: 0,
             sent,
+            taken,
         };
-        Self { declarations, acknowledged, task: pvc_process::spawn(beats.run(orders)) }
+        Self { declarations, acknowledged, unbroken, task: pvc_process::spawn(beats.run(orders)) }
     }
 
     /// Makes this the node's `daemonstate`, with a keepalive at once; returns when the store has it. While the store is away that
@@ -108,6 +114,11 @@ impl Keepalive {
     /// When the last keepalive that ZooKeeper has acknowledged was sent; signalled at each.
     pub fn acknowledged(&self) -> watch::Receiver<Option<Instant>> {
         self.acknowledged.clone()
+    }
+
+    /// For how long none was missed.
+    pub fn unbroken(&self) -> watch::Receiver<Option<Unbroken>> {
+        self.unbroken.clone()
     }
 
     /// Returns when the task has ended, which it does not while this exists, unless there is a bug.
@@ -141,6 +152,8 @@ struct Beats {
     missed: u64,
     /// Tells whoever wants to know when the last acknowledged one was sent.
     sent: watch::Sender<Option<Instant>>,
+    /// … and for how long none was missed.
+    taken: watch::Sender<Option<Unbroken>>,
 }
 
 /// One keepalive under way.
@@ -238,6 +251,7 @@ impl Beats {
                 self.acknowledged_at = Instant::now();
                 metrics::keepalive(beat.sent.elapsed());
                 self.sent.send_replace(Some(beat.sent));
+                self.taken.send_modify(|taken| *taken = Some(Unbroken::go_on(*taken, beat.sent, self.every)));
                 for declaration in beat.declared {
                     let _ = declaration.done.send(());
                 }

@@ -2,7 +2,8 @@
 //! while its own session was healthy.
 //!
 //! Never compares wall clocks, and never counts time in which nothing could have been seen: after a gap in the observer's session,
-//! or in its own attention (it was frozen), every measurement starts over. An observer that concludes something from silence says
+//! in its own keepalives (a server without a leader still answers what is read, for seconds), or in its own attention (it was frozen),
+//! every measurement starts over. An observer that concludes something from silence says
 //! when it looks again ([`Liveness::look_by`]); one that comes too late for that was not attentive. While everybody speaks it need not
 //! look of its own accord: whoever speaks wakes it.
 
@@ -51,6 +52,13 @@ impl Liveness {
             if seen.version != version {
                 *seen = Seen { version, at: now };
             }
+        }
+    }
+
+    /// Nobody could say anything before that: no silence began earlier.
+    pub fn not_before(&mut self, earliest: Moment) {
+        for seen in self.seen.values_mut() {
+            seen.at = seen.at.max(earliest);
         }
     }
 
@@ -158,6 +166,16 @@ mod tests {
         assert_eq!(silence(&l, 121), 0);
         watch(&mut l, 122..=130, &view(&[("x", 1)]), true);
         assert_eq!(silence(&l, 130), 8);
+    }
+
+    #[test]
+    fn time_in_which_nobody_could_write_is_no_silence() {
+        let mut l = Liveness::default();
+        watch(&mut l, 100..=120, &view(&[("x", 1)]), true);
+        l.not_before(Moment::secs(115));
+        assert_eq!(silence(&l, 120), 5);
+        l.not_before(Moment::secs(90));
+        assert_eq!(silence(&l, 120), 5);
     }
 
     #[test]

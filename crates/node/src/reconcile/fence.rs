@@ -30,16 +30,19 @@ use pvc_core::{
 use pvc_host::{machine::Machine, power::Power, storage_fence::StorageFence};
 use pvc_process::JoinSet;
 use pvc_store::{Session, Store, mirror::Mirror};
-use tokio::{task::JoinHandle, time::Instant};
+use tokio::{sync::watch, task::JoinHandle, time::Instant};
 use tracing::{debug, warn};
 
 use super::until;
-use crate::{metrics, sizes::VmSizes};
+use crate::{keepalive::Unbroken, metrics, sizes::VmSizes};
 use apply::{Apply, Effect, StepError};
 use tell::Tell;
 
 const FIRST_RETRY: Duration = Duration::from_millis(250);
 const LONGEST_RETRY: Duration = Duration::from_secs(10);
+
+/// How often it is looked whether this node's keepalives are written again.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// Keepalives that a node may miss before it is given no VMs.
 const MISSED: u32 = 3;
@@ -54,6 +57,8 @@ pub struct Parts {
     pub mirror: Mirror,
     /// This machine, for its clock.
     pub machine: Arc<dyn Machine>,
+    /// For how long this node's keepalives were written without a gap.
+    pub unbroken: watch::Receiver<Option<Unbroken>>,
     /// The other machines' power.
     pub power: Arc<dyn Power>,
     /// The storage's side of a fence.
@@ -173,9 +178,15 @@ impl Fencer {
 
     /// Looks at every node; returns when to look again at the latest, though nothing is signalled.
     async fn look(&mut self, view: &Arc<ClusterView>) -> Option<Instant> {
-        let current = self.mirror.synced();
+        let keepalive = self.apply.parts.settings.keepalive;
+        let unbroken = self.apply.parts.unbroken.borrow().filter(|unbroken| unbroken.lasts(keepalive));
+        let current = self.mirror.synced() && unbroken.is_some();
         let now = Moment(self.origin.elapsed());
         self.liveness.observe(view, current, now);
+        if let Some(unbroken) = unbroken {
+            let since = unbroken.since.saturating_duration_since(self.origin);
+            self.liveness.not_before(Moment(since));
+        }
         if sabotage::commits(Bug::TrustWallClock) {
             self.liveness.trust_wall_clocks(view, self.apply.parts.machine.unix_s(), now);
         }
@@ -183,7 +194,8 @@ impl Fencer {
         let look_by = self.liveness.look_by(me, view, settings.patience(), now);
         let mut next = look_by.map(|Moment(at)| self.origin + at);
         if !current {
-            return next;
+            // Nobody says so when this node's next keepalive is written.
+            return next.or_else(|| unbroken.is_none().then(|| Instant::now() + LOOK_AGAIN));
         }
         let mut by = |at: Instant| next = Some(next.map_or(at, |next| next.min(at)));
         let nodes: BTreeSet<&NodeName> = view.nodes.keys().chain(view.fences.keys()).collect();

@@ -282,12 +282,14 @@ async fn work(
     mirror: &Mirror,
     mut restarts: watch::Receiver<u64>,
 ) {
+    let (taken, unbroken) = watch::channel(None);
     let fencing = || {
         Fencing::start(Parts {
             me: name.clone(),
             store: Arc::clone(store) as Arc<dyn Store>,
             mirror: mirror.clone(),
             machine: Arc::new(FakeMachine::default()),
+            unbroken: unbroken.clone(),
             power: Arc::clone(&shared.power) as Arc<dyn Power>,
             storage: Arc::new(NoStorage) as Arc<dyn StorageFence>,
             settings: shared.settings,
@@ -319,8 +321,11 @@ async fn work(
         let vms = shared.runs.lock().unwrap().by_node.get(name).cloned().unwrap_or_default();
         let due =
             said.as_ref().is_none_or(|(at, last)| at.elapsed() >= shared.settings.keepalive || *last != vms);
+        let sent = Instant::now();
         if due && store.commit(keepalive(name, &vms, &view)).await.is_ok() {
             said = Some((Instant::now(), vms));
+            taken
+                .send_modify(|taken| *taken = Some(Unbroken::go_on(*taken, sent, shared.settings.keepalive)));
         }
     }
 }

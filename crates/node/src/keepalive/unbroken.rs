@@ -1,0 +1,63 @@
+//! For how long the store has taken whatever was written, as this node's own keepalives tell.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// A time in which no keepalive of this node was missed: others could have written theirs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Unbroken {
+    /// When it began …
+    pub since: Instant,
+    /// … and when the last keepalive that was acknowledged was sent.
+    pub until: Instant,
+}
+
+impl Unbroken {
+    /// Goes on with a keepalive that was sent then and is acknowledged now, one of `every` so often; or begins with it, where one is missing
+    /// before.
+    pub fn go_on(before: Option<Self>, sent: Instant, every: Duration) -> Self {
+        let since = match before {
+            Some(before) if sent <= before.until + longest_gap(every) => before.since,
+            _ => Instant::now(),
+        };
+        Self { since, until: sent }
+    }
+
+    /// Whether it lasts: the next keepalive is not overdue.
+    pub fn lasts(&self, every: Duration) -> bool {
+        self.until.elapsed() <= longest_gap(every)
+    }
+}
+
+/// Between two keepalives of which none in between is missing, with some patience for the store.
+fn longest_gap(every: Duration) -> Duration {
+    every * 7 / 4
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EVERY: Duration = Duration::from_secs(5);
+
+    #[tokio::test(start_paused = true)]
+    async fn it_is_broken_by_a_keepalive_that_is_missing() {
+        let began = Instant::now();
+        let mut unbroken = Unbroken::go_on(None, began, EVERY);
+        for _ in 0..10 {
+            tokio::time::sleep(EVERY).await;
+            unbroken = Unbroken::go_on(Some(unbroken), Instant::now(), EVERY);
+        }
+        assert_eq!((unbroken.since, unbroken.until), (began, began + EVERY * 10));
+        tokio::time::sleep(EVERY * 3 / 2).await;
+        assert!(unbroken.lasts(EVERY));
+        tokio::time::sleep(EVERY / 2).await;
+        assert!(!unbroken.lasts(EVERY));
+        // Sent while nothing was taken, acknowledged much later: what was before says nothing about the time between.
+        let sent = Instant::now();
+        tokio::time::sleep(EVERY).await;
+        let again = Unbroken::go_on(Some(unbroken), sent, EVERY);
+        assert_eq!((again.since, again.until), (sent + EVERY, sent));
+    }
+}
