@@ -118,7 +118,12 @@ fn single(claim: &Claim) -> Option<NodeName> {
 pub fn change(order: &What, dead: &NodeName, vm: &Vm, target: Option<&NodeName>) -> Option<VmChange> {
     let decided_from = [VmKey::State, VmKey::Node, VmKey::Claim];
     let claim = vm.claim.value.without(dead);
-    let run_on = |node: &NodeName| vec![VmSet::Node(node.clone()), VmSet::State(VmState::Start)];
+    // Whoever has it already has the guest that is to be restarted.
+    let wish = match (order, vm.state.value) {
+        (What::Assign(_), VmState::Restart) => VmState::Restart,
+        _ => VmState::Start,
+    };
+    let run_on = |node: &NodeName| vec![VmSet::Node(node.clone()), VmSet::State(wish)];
     let from_there = || VmSet::LastNode(Some(dead.clone()));
     let mut set = match order {
         What::Place => [run_on(target?), vec![from_there()]].concat(),

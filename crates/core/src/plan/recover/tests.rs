@@ -116,6 +116,17 @@ fn a_recovered_vm_is_started_elsewhere_and_remembers_where_it_was() {
 }
 
 #[test]
+fn a_guest_that_survives_on_the_other_side_of_a_migration_is_still_to_be_restarted() {
+    let vm = on("t", VmState::Restart, "x t");
+    let Some(What::Assign(to)) = what(vm.clone(), Action::Migrate) else { panic!() };
+    let Some(VmChange::Update { set, .. }) = change(&What::Assign(to), &name("x"), &vm, None) else {
+        panic!()
+    };
+    assert!(set.contains(&VmSet::State(VmState::Restart)), "with the claim, which is thereby no younger");
+    assert!(set.contains(&VmSet::Claim(Claim::only(&name("t")))));
+}
+
+#[test]
 fn a_wish_that_is_fulfilled_by_the_death_is_answered_unless_another_node_has_it_too() {
     let sets = |vm: &Vm| match change(&What::Release, &name("x"), vm, None) {
         Some(VmChange::Update { set, .. }) => set,
