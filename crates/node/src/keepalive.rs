@@ -30,8 +30,11 @@ use crate::{log, metrics, notify::Notify, reconcile::Active};
 
 pub use unbroken::Unbroken;
 
-/// The pause after a failure.
+/// The longest pause after a failure; a quarter of the time between keepalives if that is shorter, or the next one came sooner than the
+/// one that is tried again.
 const RETRY: Duration = Duration::from_secs(1);
+/// How long one may take at least.
+const WITHIN: Duration = Duration::from_secs(1);
 
 /// The pause between two keepalives of which the second is early, because what runs here has changed: whoever waits for a VM
 /// waits for that.
@@ -192,7 +195,7 @@ impl Beats {
                 outcome = written(&mut beat) => {
                     let Some(done) = beat.take() else { continue };
                     if !self.settle(done, outcome) {
-                        early_at = Some(Instant::now() + RETRY);
+                        early_at = Some(Instant::now() + RETRY.min(self.every / 4));
                     }
                 }
                 () = changed(&mut active) => {
@@ -228,7 +231,7 @@ impl Beats {
         // Somebody declared us dead, or another daemon wrote before it was refused: we live, so we say it again.
         let say_state = !declared.is_empty() || seen != Some(state);
         let write = Arc::clone(&self.writer).write(report.clone(), known, say_state.then_some(state), state);
-        let within = self.every.max(RETRY);
+        let within = self.every.max(WITHIN);
         let write = Box::pin(async move {
             timeout(within, write)
                 .await

@@ -17,9 +17,10 @@ impl Unbroken {
     /// Goes on with a keepalive that was sent then and is acknowledged now, one of `every` so often; or begins with it, where one is missing
     /// before.
     pub fn go_on(before: Option<Self>, sent: Instant, every: Duration) -> Self {
-        let since = match before {
-            Some(before) if sent <= before.until + longest_gap(every) => before.since,
-            _ => Instant::now(),
+        // Acknowledged late is late, too: nothing may have been taken meanwhile.
+        let since = match before.filter(|before| before.lasts(every)) {
+            Some(before) => before.since,
+            None => Instant::now(),
         };
         Self { since, until: sent }
     }
@@ -55,6 +56,8 @@ mod tests {
         tokio::time::sleep(EVERY / 2).await;
         assert!(!unbroken.lasts(EVERY));
         // Sent while nothing was taken, acknowledged much later: what was before says nothing about the time between.
+        let unbroken = Unbroken::go_on(Some(unbroken), Instant::now(), EVERY);
+        tokio::time::sleep(EVERY).await;
         let sent = Instant::now();
         tokio::time::sleep(EVERY).await;
         let again = Unbroken::go_on(Some(unbroken), sent, EVERY);
