@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-use crate::{run, tidy};
+use crate::{run, sim, tidy};
 
 struct Step {
     name: &'static str,
@@ -36,8 +36,17 @@ const STEPS: &[Step] = &[
     // The end-to-end tests run the binaries of other crates, which `nextest run` alone would not build.
     Step { name: "build", check: || run::cargo(["build", "--workspace", "--all-targets", "--locked"]) },
     Step { name: "doctest", check: || run::cargo(["test", "--workspace", "--doc", "--locked"]) },
+    Step { name: "bite", check: || simulate(&["--bite"]) },
+    Step { name: "simulate", check: || simulate(PINNED) },
+    Step { name: "simulate anew", check: || simulate(FRESH) },
     Step { name: "test", check: test },
 ];
+
+/// Seeds that every commit has to pass: whatever once found a bug is among them, or was while its schedule had not changed.
+const PINNED: &[&str] =
+    &["--seeds", "1..41", "--vary", "--vms", "20", "--hours", "1", "--jobs", "2", "--no-fail-fast"];
+/// And some that nobody has tried.
+const FRESH: &[&str] = &["--minutes", "5", "--vary", "--vms", "20", "--hours", "2", "--jobs", "2"];
 
 /// Runs the steps named in `only`, or all.
 pub(crate) fn run(only: &[String]) -> Result<()> {
@@ -81,6 +90,10 @@ fn doc() -> Result<()> {
         bail!("cargo doc: {status}");
     }
     Ok(())
+}
+
+fn simulate(arguments: &[&str]) -> Result<()> {
+    sim::run(&arguments.iter().map(|&argument| argument.to_owned()).collect::<Vec<_>>())
 }
 
 /// nextest, because the tests that own a lab or a service must not all run at once: see .config/nextest.toml.

@@ -103,7 +103,7 @@ fn migrations_at_once_are_two_each_way_unless_the_file_says_otherwise() {
     let with = |limits: &str| {
         edited("      target_selector: mem\n", &format!("      target_selector: mem\n{limits}"))
     };
-    assert_eq!(accepted(EXAMPLE).limits, Limits { outgoing: 2, incoming: 2 });
+    assert_eq!(accepted(EXAMPLE).limits, Limits { outgoing: 4, incoming: 4 });
     let both = with("      outgoing_limit: 8\n      incoming_limit: 4\n");
     assert_eq!(accepted(&both).limits, Limits { outgoing: 8, incoming: 4 });
     for wrong in ["0", "33", "many"] {

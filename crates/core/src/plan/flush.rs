@@ -39,7 +39,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { outgoing: 2, incoming: 2 }
+        Self { outgoing: 4, incoming: 4 }
     }
 }
 

@@ -182,7 +182,7 @@ impl World {
             machine: Arc::new(FakeMachine::default()),
             active: None,
             selector: Selector::Mem,
-            limits: Limits::default(),
+            limits: Limits { outgoing: 2, incoming: 2 },
             keepalive: self.keepalive,
         }));
     }

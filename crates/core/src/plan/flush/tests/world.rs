@@ -105,7 +105,7 @@ impl World {
                 sizes: &self.sizes,
                 silent: &BTreeSet::new(),
                 selector: Selector::Vms,
-                limits: Limits::default(),
+                limits: Limits { outgoing: 2, incoming: 2 },
                 past: &self.past,
                 now,
             });

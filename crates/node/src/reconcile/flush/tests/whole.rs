@@ -79,7 +79,7 @@ impl Whole {
             machine: Arc::new(FakeMachine::default()),
             active: Some(reconcilers.active()),
             selector: Selector::Vms,
-            limits: Limits::default(),
+            limits: Limits { outgoing: 2, incoming: 2 },
             keepalive: Duration::from_hours(1),
         });
         node.daemon = Some((reconcilers, flush));
