@@ -11,7 +11,7 @@ use crate::{
     checkers::Checker,
     event::{Author, Change, Commit, Event, Phase, Stamped},
     tree::Tree,
-    truth::{Daemon, Truth},
+    truth::{Daemon, Machine, Truth},
 };
 
 use super::keys;
@@ -37,6 +37,8 @@ struct Job {
     recovered: BTreeSet<VmId>,
     /// Since when nobody works on it.
     orphaned: Option<Duration>,
+    /// When its node was last one that a quorum needs.
+    needed: Duration,
 }
 
 impl Checker for Fences {
@@ -59,6 +61,7 @@ impl Checker for Fences {
                 for change in &commit.changes {
                     self.job(truth, change);
                 }
+                self.who_is_needed(truth, tree);
                 self.recovers(commit)?;
                 self.is_worked_on(truth, tree)
             }
@@ -84,6 +87,19 @@ impl Fences {
             && let Some(job) = self.jobs.get_mut(&node)
         {
             job.orphaned = (!there).then_some(truth.now);
+        }
+    }
+
+    /// A coordinator is not shot while too few others are known to work, whatever runs on their machines.
+    fn who_is_needed(&mut self, truth: &Truth, tree: &Tree) {
+        let coordinators = truth.machines.iter().filter(|(n, _)| tree.node(n, "daemonmode") == "coordinator");
+        let works = |machine: &Machine| machine.daemon == Daemon::Runs && machine.connected == Some(true);
+        let all = coordinators.clone().count();
+        for (node, job) in &mut self.jobs {
+            let left = coordinators.clone().filter(|(name, machine)| *name != node && works(machine)).count();
+            if left * 2 <= all && tree.node(node, "daemonmode") == "coordinator" {
+                job.needed = truth.now;
+            }
         }
     }
 
@@ -129,7 +145,7 @@ impl Fences {
         for (node, job) in &self.jobs {
             let Some(orphaned) = job.orphaned else { continue };
             // Nobody goes on before maintenance is over.
-            let orphaned = orphaned.max(self.maintenance.unwrap_or_default());
+            let orphaned = orphaned.max(self.maintenance.unwrap_or_default()).max(job.needed);
             let able = truth.machines.iter().find(|(name, machine)| {
                 *name != node
                     && tree.node(name, "daemonmode") == "coordinator"

@@ -177,7 +177,9 @@ impl Healthy {
         let unknown = self.timing.keepalive * 2 + ON_ITS_WAY;
         let left = |name: &&&NodeName| {
             let machine = truth.machine(name);
-            **name != of && (machine.works() || truth.now < machine.power_since + unknown)
+            // A machine that freezes freezes its daemon.
+            let stopped = machine.power_since.max(machine.daemon_since);
+            **name != of && (machine.works() || truth.now < stopped + unknown)
         };
         let left = coordinators.iter().filter(left).count();
         let all = coordinators.len();

@@ -56,6 +56,8 @@ struct State {
     leads_since: Instant,
     electing: bool,
     clients: BTreeMap<u64, Client>,
+    /// The client of each node's latest daemon.
+    latest: BTreeMap<Number, u64>,
     next: u64,
     /// How long requests take.
     latency: [Duration; 2],
@@ -88,6 +90,7 @@ impl Ensemble {
             leads_since: Instant::now(),
             electing: false,
             clients: BTreeMap::new(),
+            latest: BTreeMap::new(),
             next: 0,
             latency: NORMAL,
         };

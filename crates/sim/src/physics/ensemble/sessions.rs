@@ -95,6 +95,7 @@ impl Ensemble {
             lose_answers: 0,
         };
         state.clients.insert(id, client);
+        state.latest.insert(node, id);
         (id, store)
     }
 
@@ -132,11 +133,15 @@ impl Ensemble {
         let (ending, ended) = watch::channel(false);
         known.line = Some((line, server, ending));
         let (store, author) = (Arc::clone(&known.store), known.author.clone());
+        // What a daemon had asked for that is no more is nobody's connection.
+        let is_latest = state.latest.get(&node) == Some(&client);
         drop(state);
         let session = session.unwrap_or_default();
         self.sign(&store, author);
-        let connected = Session::Connected { session };
-        self.journal.tell(Event::Session { node: self.names[node].clone(), what: connected });
+        if is_latest {
+            let connected = Session::Connected { session };
+            self.journal.tell(Event::Session { node: self.names[node].clone(), what: connected });
+        }
         if new_session {
             let own = Arc::clone(self);
             self.process.spawn(async move { own.watch_over(client, session).await });
