@@ -63,6 +63,10 @@ fn cluster(lab: &Lab, progress: &Progress) -> Result<()> {
 
 fn demo(lab: &Lab, progress: &Progress) -> Result<()> {
     let node = lab.node("node1");
+    for taker in lab.nodes() {
+        node.run(&["/usr/bin/pvc", "node", "ready", "--wait", &taker.name()], DEADLINE)?;
+    }
+    progress.say("every node takes VMs");
     let definition = Path::new(pvc_lab::layout::GUEST_IN_NODE).join("demo.xml");
     node.run(&["/usr/bin/pvc", "vm", "define", &definition.to_string_lossy()], DEADLINE)?;
     node.run(&["/usr/bin/pvc", "vm", "start", guest::DEMO], DEADLINE)?;
@@ -117,7 +121,7 @@ fn hints(name: &str, demo: bool) -> String {
     hints.extend([
         ("log -f -u pvcd node1", "what the daemon says"),
         ("exec node1 bash", "a shell on a node"),
-        ("kill node1", "cut a node's power (then: start node1)"),
+        ("kill node1", "cut a node's power: the others fence it, and its VM runs elsewhere"),
         ("down", "remove everything"),
     ]);
     let hints: Vec<_> = hints.into_iter().map(|(command, what)| (format!("{lab} {command}"), what)).collect();
