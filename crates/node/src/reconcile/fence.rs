@@ -180,10 +180,11 @@ impl Fencer {
     async fn look(&mut self, view: &Arc<ClusterView>) -> Option<Instant> {
         let keepalive = self.apply.parts.settings.keepalive;
         let unbroken = self.apply.parts.unbroken.borrow().filter(|unbroken| unbroken.lasts(keepalive));
-        let current = self.mirror.synced() && unbroken.is_some();
+        let gaps_count = sabotage::commits(Bug::CountGapAsSilence);
+        let current = self.mirror.synced() && (unbroken.is_some() || gaps_count);
         let now = Moment(self.origin.elapsed());
         self.liveness.observe(view, current, now);
-        if let Some(unbroken) = unbroken {
+        if let Some(unbroken) = unbroken.filter(|_| !gaps_count) {
             let since = unbroken.since.saturating_duration_since(self.origin);
             self.liveness.not_before(Moment(since));
         }

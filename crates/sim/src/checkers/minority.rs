@@ -51,7 +51,10 @@ impl Checker for Minority {
                 self.thawed.insert(node.clone(), truth.now);
                 return Ok(());
             }
-            Event::Commit(commit) if truth.leader.is_none() => {
+            // Operators' clients are not on the simulated network: what one has begun may end a moment too late.
+            Event::Commit(commit)
+                if truth.leader.is_none() && !matches!(commit.by, event::Author::Client(_)) =>
+            {
                 return Err(format!("there is no quorum, and yet: {commit}"));
             }
             Event::Asked {

@@ -10,7 +10,7 @@
 #[cfg(test)]
 mod tests;
 
-use pvc_core::model::{DomainState, Entry, Fence, FenceJob, Node, NodeName, Problem};
+use pvc_core::model::{DaemonState, DomainState, Entry, Fence, FenceJob, Node, NodeName, Problem};
 
 use super::node;
 use crate::{Check, CreateMode, Op, Store, StoreError, Transaction, Value};
@@ -151,6 +151,17 @@ pub fn finish(fence: &Fence) -> Transaction {
         txn.delete(fencer_path(&fence.node), None);
     }
     txn.delete(path(&fence.node), Some(fence.version));
+    txn
+}
+
+/// Ends a job because its node has spoken. A keepalive that came while the node counted as dead may have been its last word, which was
+/// on its way when its power was cut: so it counts as running again, as before the job, and its silence is measured anew. Conflicts if
+/// its daemon's state moved since `seen`.
+pub fn call_off(fence: &Fence, seen: &Node) -> Transaction {
+    let mut txn = finish(fence);
+    if seen.daemon_state.value == DaemonState::Dead {
+        txn.ops.extend(node::declare_running(seen).ops);
+    }
     txn
 }
 

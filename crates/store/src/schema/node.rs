@@ -206,6 +206,13 @@ pub fn set_self_fence(name: &NodeName, seconds: Option<u32>) -> Transaction {
     txn
 }
 
+/// Part of a fence's end: `daemonstate` = `run`, unless the node's state moved since it was seen.
+pub(super) fn declare_running(seen: &Node) -> Transaction {
+    let mut txn = Transaction::default();
+    txn.set(key(&seen.name, DAEMON_STATE), DaemonState::Run.as_str(), seen.daemon_state.version);
+    txn
+}
+
 /// Part of another transaction: it is done only if the node has not written a keepalive since it was seen.
 pub(super) fn expect_silence(seen: &Node) -> Transaction {
     let mut txn = Transaction::default();

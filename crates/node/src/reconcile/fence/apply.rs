@@ -103,7 +103,7 @@ impl Apply {
                 let Some(dead) = self.dead(fence, seen) else { return Ok(Effect::Recorded) };
                 self.recover(&dead, view, silent).await
             }
-            (Step::Finish(end), _, Some(fence)) => self.finish(fence, end, why).await,
+            (Step::Finish(end), seen, Some(fence)) => self.finish(fence, seen, end, why).await,
             // Plans name no step without what it is about.
             _ => Err(StepError::Conflict("what the step was about".to_owned())),
         }
@@ -228,9 +228,19 @@ impl Apply {
         Ok(Effect::Recorded)
     }
 
-    async fn finish(&self, fence: &Fence, end: End, why: &str) -> Result<Effect, StepError> {
+    async fn finish(
+        &self,
+        fence: &Fence,
+        seen: Option<&Node>,
+        end: End,
+        why: &str,
+    ) -> Result<Effect, StepError> {
         let node = &fence.node;
-        self.commit(schema::fence::finish(fence)).await?;
+        let txn = match (end, seen) {
+            (End::Cancelled | End::Back, Some(seen)) => schema::fence::call_off(fence, seen),
+            (End::Cancelled | End::Back | End::Done | End::Removed, _) => schema::fence::finish(fence),
+        };
+        self.commit(txn).await?;
         tell::settled(&*self.parts.store, node).await;
         match end {
             End::Cancelled => warn!(%node, "its fence is cancelled: {why}"),

@@ -78,6 +78,19 @@ async fn a_node_that_wakes_up_before_the_shot_is_not_shot() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_node_whose_last_word_was_on_its_way_when_it_was_shot_is_recovered_all_the_same() {
+    let w = world(SETTINGS).await;
+    w.power.set_off("x-lom", Off::TakesAWhile(Duration::from_secs(2)));
+    w.machine("x").hang();
+    w.until("its power is to be cut", 40, async |w| w.power.calls("x-lom").contains(&Call::Off)).await;
+    w.last_word("x").await;
+    w.until("nobody concludes anything", 5, async |w| w.fence("x").await.is_none()).await;
+    assert_eq!(w.node(&name("x")).await.daemon_state.value.as_str(), "run");
+    recovered(&w, 45).await;
+    is_over(&w).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_node_that_wakes_up_unseen_by_the_fencers_lagging_server_is_not_shot() {
     let w = world(SETTINGS).await;
     w.power.set_reach("x-lom", Reach::Slow(Duration::from_secs(3)));

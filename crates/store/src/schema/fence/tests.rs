@@ -107,6 +107,23 @@ async fn a_dead_fencers_job_is_taken_over_and_what_it_still_tries_conflicts() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_node_whose_fence_is_called_off_counts_as_running_unless_it_says_otherwise() {
+    let (a, _) = world().await;
+    a.commit(begin(&seen(&*a).await, &name("a"), &job(FenceStep::Shooting, "a"))).await.unwrap();
+    let (declared, held) = (seen(&*a).await, fence(&*a).await.unwrap());
+    assert_eq!(declared.daemon_state.value, DaemonState::Dead);
+    let said = Transaction { ops: node::declare_running(&declared).ops };
+    a.commit(said).await.unwrap();
+    assert!(conflicts(&a.commit(call_off(&held, &declared)).await), "its daemon has spoken meanwhile");
+    a.commit(call_off(&held, &seen(&*a).await)).await.unwrap();
+    assert!(fence(&*a).await.is_none());
+
+    a.commit(begin(&seen(&*a).await, &name("a"), &job(FenceStep::Shooting, "a"))).await.unwrap();
+    a.commit(call_off(&fence(&*a).await.unwrap(), &seen(&*a).await)).await.unwrap();
+    assert_eq!(seen(&*a).await.daemon_state.value, DaemonState::Run);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_fencer_that_starts_again_replaces_its_own_earlier_session() {
     let (a, again) = world().await;
     a.commit(begin(&seen(&*a).await, &name("a"), &job(FenceStep::Shooting, "a"))).await.unwrap();

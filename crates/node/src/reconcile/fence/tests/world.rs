@@ -122,6 +122,13 @@ impl World {
         self.machines.iter().find(|m| m.name.as_str() == node).unwrap()
     }
 
+    /// A keepalive of that node arrives, of which nobody knows when it was sent.
+    pub(super) async fn last_word(&self, node: &str) {
+        let running = self.shared.runs.lock().unwrap().by_node.get(&name(node)).cloned().unwrap_or_default();
+        let report = NodeReport { running: running.into_iter().collect(), ..NodeReport::default() };
+        self.eye.commit(node::report(&name(node), &report, None)).await.unwrap();
+    }
+
     pub(super) async fn node(&self, node: &NodeName) -> pvc_core::model::Node {
         node::read(&*self.eye, node).await.unwrap().unwrap().good().unwrap().clone()
     }
