@@ -14,7 +14,7 @@ use crate::{
     checkers::Checker,
     event::{Change, Commit, Event, Guest, Stamped},
     tree::Tree,
-    truth::Truth,
+    truth::{Daemon, Truth},
 };
 
 use super::keys;
@@ -55,7 +55,11 @@ impl Proof {
         if let (Some((node, "keepalive")), Some(by)) = (keys::of_node(&change.path), commit.daemon())
             && node == *by
         {
-            self.heard.insert(node, truth.machine(by).boot);
+            let machine = truth.machine(by);
+            // One that was on its way when its machine was reset is no word of the next boot, in which no daemon runs yet.
+            if machine.daemon != Daemon::Absent || !self.heard.contains_key(&node) {
+                self.heard.insert(node, machine.boot);
+            }
         }
     }
 
@@ -185,6 +189,8 @@ mod tests {
         let mut history = history();
         history.daemon_writes("x", &[("/nodes/x/keepalive", "1")]);
         history.happens(machine("x", Machine::Off)).on("x", 2);
+        // The last word of the boot before.
+        history.daemon_writes("x", &[("/nodes/x/keepalive", "2")]);
         history.daemon_writes("a", &[("/pvc/fence/x", SHOOTING)]);
         history.daemon_writes("a", &[("/pvc/fence/x", PROVEN)]);
     }
