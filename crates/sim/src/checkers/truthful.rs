@@ -51,6 +51,9 @@ impl Checker for Truthful {
                 for change in &commit.changes {
                     self.keeps_secrets(change)?;
                 }
+                if commit.daemon().is_none() {
+                    self.is_moved_on(commit);
+                }
                 if let Some(by) = commit.daemon() {
                     return commit
                         .changes
@@ -141,6 +144,15 @@ impl Truthful {
     fn moved(&mut self, truth: &Truth, change: &Change, vm: VmId) {
         if let Ok(from) = change.is().parse::<NodeName>() {
             self.moved.entry(from).or_default().insert(vm, truth.now);
+        }
+    }
+
+    /// What an operator wishes of a VM that was recovered is no fence's business any more.
+    fn is_moved_on(&mut self, commit: &Commit) {
+        for (vm, _) in commit.changes.iter().filter_map(|change| keys::of_vm(&change.path)) {
+            for moved in self.moved.values_mut() {
+                moved.remove(&vm);
+            }
         }
     }
 
@@ -326,6 +338,10 @@ mod tests {
         right.happens(guest("b", Guest::Executes));
         let event = right.deletion(daemon("c"), "/pvc/fence/x");
         right.happens(event);
+        let mut moved_on = moved();
+        moved_on.writes(&[(&path("node"), "c")]);
+        let event = moved_on.deletion(daemon("c"), "/pvc/fence/x");
+        moved_on.happens(event);
     }
 
     #[test]
