@@ -26,7 +26,8 @@ pub(super) async fn status(cluster: &Connection, out: &Out) -> Result<(), Failur
 fn people(status: &Status, colour: bool) -> String {
     let wrong = status.findings.iter().filter(|f| f.level == Level::Wrong).count();
     let headline = match wrong {
-        0 => Cell::new("All is well.", Look::Good),
+        0 if status.findings.is_empty() => Cell::new("All is well.", Look::Good),
+        0 => Cell::new("Nothing is wrong. To know:", Look::Good),
         1 => Cell::new("One thing is wrong:", Look::Bad),
         n => Cell::new(format!("{n} things are wrong:"), Look::Bad),
     };
@@ -66,4 +67,26 @@ fn line(finding: &Finding, colour: bool) -> String {
     };
     let todo = finding.todo.as_ref().map(|todo| format!("  ({todo})")).unwrap_or_default();
     format!("  {} {}{}\n", words(&Cell::new(mark, look), colour), printable(&finding.what), printable(&todo))
+}
+
+#[cfg(test)]
+mod tests {
+    use pvc_core::command::status::Totals;
+
+    use super::*;
+
+    #[test]
+    fn all_is_well_where_there_is_nothing_to_say() {
+        let headline = |levels: &[Level]| {
+            let found = |&level| Finding { level, what: "so".to_owned(), todo: None };
+            let findings = levels.iter().map(found).collect();
+            let status = Status { primary: None, maintenance: false, findings, totals: Totals::default() };
+            people(&status, false).lines().next().map(str::to_owned)
+        };
+        let is = |text: &str| Some(text.to_owned());
+        assert_eq!(headline(&[]), is("All is well."));
+        assert_eq!(headline(&[Level::Notice]), is("Nothing is wrong. To know:"));
+        assert_eq!(headline(&[Level::Wrong, Level::Notice]), is("One thing is wrong:"));
+        assert_eq!(headline(&[Level::Wrong, Level::Wrong]), is("2 things are wrong:"));
+    }
 }
