@@ -303,7 +303,7 @@ fn recover(fence: &Fence, proof: Proof, f: &Facts<'_>) -> Plan {
 fn seen_running(fence: &Fence, f: &Facts<'_>) -> Plan {
     let waiting = recover::not_seen_running(&fence.node, f.view);
     match waiting.first() {
-        None => act(Step::Finish(End::Done), "all its VMs that were moved were seen running"),
+        None => act(Step::Finish(End::Done), "its VMs that were moved to nodes that work were seen running"),
         Some(first) => wait(None, format!("{} VM(s) not seen running yet: {first}", waiting.len())),
     }
 }

@@ -154,8 +154,8 @@ pub fn not_seen_running(dead: &NodeName, view: &ClusterView) -> Vec<String> {
     moved
         .filter_map(|vm| {
             let node = view.node(&vm.node.value)?;
-            // One that does not work any more is a case of its own.
-            let expected = node.daemon_state.value == DaemonState::Run;
+            // One that does not work any more is a case of its own. One whose daemon starts over will have them.
+            let expected = matches!(node.daemon_state.value, DaemonState::Run | DaemonState::Init);
             let seen = vm.claim.value.names(&node.name) && node.report.running.contains(&vm.id);
             (expected && !seen).then(|| format!("{} on {}", vm.name, node.name))
         })

@@ -13,9 +13,9 @@ use pvc_core::model::{FenceJob, FenceStep, NodeName, VmId};
 
 use crate::{
     checkers::Checker,
-    event::{self, Change, Commit, Event, Guest, Stamped},
+    event::{self, Author, Change, Commit, Event, Guest, Stamped},
     tree::Tree,
-    truth::Truth,
+    truth::{Daemon, Truth},
 };
 
 use super::keys;
@@ -30,6 +30,8 @@ pub(super) struct Truthful {
     executed: BTreeMap<(VmId, NodeName), Duration>,
     /// VMs that were moved from each fenced node, and when.
     moved: BTreeMap<NodeName, BTreeMap<VmId, Duration>>,
+    /// Since when each node says that it runs.
+    runs: BTreeMap<NodeName, Duration>,
     passwords: BTreeSet<String>,
 }
 
@@ -50,6 +52,7 @@ impl Checker for Truthful {
             Event::Commit(commit) => {
                 for change in &commit.changes {
                     self.keeps_secrets(change)?;
+                    self.notes_state(truth, change);
                 }
                 if commit.daemon().is_none() {
                     self.is_moved_on(commit);
@@ -87,6 +90,15 @@ impl Truthful {
         Ok(())
     }
 
+    fn notes_state(&mut self, truth: &Truth, change: &Change) {
+        let Some((node, "daemonstate")) = keys::of_node(&change.path) else { return };
+        if change.is() != "run" {
+            self.runs.remove(&node);
+        } else if change.was() != "run" {
+            self.runs.insert(node, truth.now);
+        }
+    }
+
     fn answers(
         &mut self,
         truth: &Truth,
@@ -118,7 +130,10 @@ impl Truthful {
             {
                 is_empty(truth, tree, by)
             }
-            Some((node, "routerstate")) if node == *by && change.is() == "primary" => {
+            // What was on its way when its author's machine or process ended was true when it was sent, or nobody can tell.
+            Some((node, "routerstate"))
+                if node == *by && change.is() == "primary" && !is_last_word(truth, commit) =>
+            {
                 has_addresses(truth, by)
             }
             _ => Ok(()),
@@ -179,9 +194,10 @@ impl Truthful {
         }
         for (vm, since) in moved {
             let Ok(to) = tree.vm(vm, "node").parse::<NodeName>() else { continue };
-            let expected = tree.vm(vm, "state") == "start"
-                && tree.vm(vm, "lastnode") == node.as_str()
-                && tree.node(&to, "daemonstate") == "run";
+            // Of one that did not work when this was decided nobody expects them.
+            let works = self.runs.get(&to).is_some_and(|at| *at + OBSERVED <= truth.now);
+            let expected =
+                tree.vm(vm, "state") == "start" && tree.vm(vm, "lastnode") == node.as_str() && works;
             let ran = truth.executing(vm).any(|(on, _)| *on == to)
                 || self.executed.get(&(vm, to.clone())).is_some_and(|at| *at >= since);
             if expected && !ran {
@@ -199,6 +215,13 @@ fn is_failure(commit: &Commit, vm: VmId) -> bool {
     let is_reason =
         |change: &Change| keys::of_vm(&change.path) == Some((vm, "failedreason")) && !change.is().is_empty();
     commit.changes.iter().any(is_reason)
+}
+
+/// Whether the run of the daemon that asked for it has ended.
+fn is_last_word(truth: &Truth, commit: &Commit) -> bool {
+    let Author::Daemon { node, run } = &commit.by else { return false };
+    let machine = truth.machine(node);
+    machine.daemon == Daemon::Absent || machine.runs != *run
 }
 
 fn is_off(truth: &Truth, by: &NodeName, vm: VmId) -> Result<(), String> {
@@ -316,8 +339,12 @@ mod tests {
         let mut history = wish("start");
         history.on("b", 1).happens(address("b"));
         let event = history.commit(daemon("a"), &[("/nodes/a/routerstate", "primary")]);
-        history.violated_by(event, "does not have 10.0.0.254");
+        let started = Event::Daemon { node: node("a"), what: event::Daemon::Started { run: 1 } };
+        history.on("a", 1).happens(started).violated_by(event.clone(), "does not have 10.0.0.254");
         history.daemon_writes("b", &[("/nodes/b/routerstate", "primary")]);
+        let mut last_word = wish("start");
+        last_word.on("b", 1).happens(address("b"));
+        last_word.happens(Event::Machine { node: node("a"), what: event::Machine::Off }).happens(event);
     }
 
     #[test]
@@ -325,7 +352,7 @@ mod tests {
         let moved = || {
             let mut history = wish("start");
             history.on("b", 1).writes(&[("/nodes/x/daemonstate", "dead"), ("/nodes/b/daemonstate", "run")]);
-            history.daemon_writes("c", &[("/pvc/fence/x", RECOVERED)]);
+            history.at_s(60).daemon_writes("c", &[("/pvc/fence/x", RECOVERED)]);
             let keys = [(&*path("node"), "b"), (&*path("lastnode"), "x")];
             let event = history.commit_about(daemon("c"), &keys, "/pvc/fence/x");
             history.happens(event);
@@ -334,6 +361,10 @@ mod tests {
         let mut early = moved();
         let event = early.deletion(daemon("c"), "/pvc/fence/x");
         early.violated_by(event, "has not run on b since it was moved");
+        let mut restarts = moved();
+        restarts.writes(&[("/nodes/b/daemonstate", "init")]).writes(&[("/nodes/b/daemonstate", "run")]);
+        let event = restarts.deletion(daemon("c"), "/pvc/fence/x");
+        restarts.happens(event);
         let mut right = moved();
         right.happens(guest("b", Guest::Executes));
         let event = right.deletion(daemon("c"), "/pvc/fence/x");

@@ -370,6 +370,11 @@ fn after_the_proof_it_is_powered_on_and_its_vms_get_new_homes_and_the_job_ends_w
     assert_eq!(c.next("x"), Next::Do(Step::Record(recovered.clone())));
     c.fences[0].job.step = recovered;
     assert!(waits(&c.plan("x"), "web1 on b"));
+    c.node("b").daemon_state = field(DaemonState::Init);
+    assert!(waits(&c.plan("x"), "web1 on b"), "its daemon starts over");
+    c.node("b").daemon_state = field(DaemonState::Dead);
+    assert_eq!(c.next("x"), Next::Do(Step::Finish(End::Done)), "the fence of b takes care of it");
+    c.node("b").daemon_state = field(DaemonState::Run);
     c.vms[0].claim = field("b".parse().unwrap());
     c.node("b").report = NodeReport { running: vec![id(1)], ..NodeReport::default() };
     assert_eq!(c.next("x"), Next::Do(Step::Finish(End::Done)));
