@@ -175,6 +175,13 @@ impl Intervals {
         self.times(self.suicide_intervals)
     }
 
+    /// Time without a sign of life after which the state store ends a node's session: three keepalives. The store's own sign of life
+    /// is due after two fifths of a session without a request, so that a keepalive is one, too. Within what servers grant by their
+    /// usual tick of 2 s, and long enough for a busy server to answer.
+    pub fn session_timeout(self) -> Duration {
+        (3 * self.keepalive()).clamp(Duration::from_secs(10), Duration::from_secs(40))
+    }
+
     fn times(self, intervals: u32) -> Option<Duration> {
         let seconds = u64::from(self.keepalive_interval_s) * u64::from(intervals);
         (intervals > 0).then_some(Duration::from_secs(seconds))

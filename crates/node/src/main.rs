@@ -168,11 +168,8 @@ async fn serve(config: &Config, log: Log) -> anyhow::Result<()> {
     pvcd::run(config, parts, stop).await.map_err(|error| anyhow::anyhow!("{}", chain(&error)))
 }
 
-/// A session of three keepalives: the store's own sign of life is due after two fifths of a session without a request, so that a
-/// keepalive is one, too. Within what servers grant by their usual tick of 2 s, and long enough for a busy server to answer.
 fn store_options(config: &Config) -> Options {
-    let (shortest, longest) = (Duration::from_secs(10), Duration::from_secs(40));
-    let session_timeout = (3 * config.intervals.keepalive()).clamp(shortest, longest);
+    let session_timeout = config.intervals.session_timeout();
     Options { session_timeout, ..Options::new(config.zookeeper_connect_string()) }
 }
 

@@ -7,7 +7,6 @@ use pvc_config::Config;
 use crate::{
     checkers,
     options::{Options, Timing},
-    physics::machine::session_timeout,
 };
 
 /// The name of a node, by its number.
@@ -32,7 +31,7 @@ pub(crate) fn timing(options: &Options) -> anyhow::Result<checkers::Timing> {
     Ok(checkers::Timing {
         keepalive: config.intervals.keepalive(),
         fence_after: config.intervals.fence_after().unwrap_or(Duration::MAX),
-        session: session_timeout(&config),
+        session: config.intervals.session_timeout(),
     })
 }
 

@@ -25,6 +25,16 @@ fn nothing_is_touched(s: &Scenario, vms: &[Vm], node: &Node, told: &str) -> Resu
     Ok(())
 }
 
+/// The operator's word, when it is taken: while the silent daemon's session lasts, the operator is told to try again.
+fn confirm_dead(s: &Scenario, node: &Node) -> Result<Instant> {
+    let mut asked = Instant::now();
+    wait_until("the death to be believed", PATIENCE, || {
+        asked = Instant::now();
+        s.pvc(&["node", "confirm-dead", "--yes", &node.name()]).is_ok()
+    })?;
+    Ok(asked)
+}
+
 fn freeze(s: &Scenario, node: &Node) -> Result<()> {
     s.cluster.lab.drop_frames(node, None)?;
     node.pause()
@@ -56,7 +66,7 @@ fn a_node_that_was_declared_dead_and_lives_on_ends_its_guests_at_once() {
         })?;
         nothing_is_touched(s, &vms, &node, "")?;
         // The operator is wrong: the machine is only frozen.
-        s.pvc(&["node", "confirm-dead", "--yes", "node3"])?;
+        confirm_dead(s, &node)?;
         s.cluster.wait_elsewhere(&vms, "node3")?;
         guests_end_when_it_thaws(s, &vms, &node)?;
         s.cluster.wait_node("node3", "daemon_state", "run")?;
@@ -80,8 +90,7 @@ fn a_wrong_bmc_password_is_told_and_nothing_is_touched_until_an_operator_confirm
         nothing_is_touched(s, &vms, &node, "admin")?;
         let told = s.pvc(&["node", "explain", "node3"])?;
         ensure!(!told.contains("wrong-secret"), "the password is told: {told}");
-        let confirmed = Instant::now();
-        s.pvc(&["node", "confirm-dead", "--yes", "node3"])?;
+        let confirmed = confirm_dead(s, &node)?;
         s.recover_elsewhere(&vms, "node3", confirmed, SOON)?;
         node.start()?;
         wait_until("the node to answer", PATIENCE, || node.boot_id().is_ok())?;

@@ -6,8 +6,10 @@
 //! ```
 //! What is on the line is the world's: it arrives, or not, whatever has become of the daemon.
 
+mod keep;
+mod line;
+
 use std::{
-    collections::VecDeque,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -19,22 +21,21 @@ use pvc_store::{
     memory::MemoryStore,
 };
 use tokio::{
-    sync::{mpsc, oneshot, watch},
+    sync::{oneshot, watch},
     time::{Instant, sleep, sleep_until, timeout_at},
 };
 
+use self::line::{Ask, Line, Reply, Request};
 use super::in_flight;
 use crate::{
-    event::{Author, Net},
+    event::Author,
     physics::{
-        ensemble::{Accepted, Ensemble, Refused},
+        ensemble::Ensemble,
         network::{Network, Number},
     },
 };
 
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
-const FIRST_PAUSE: Duration = Duration::from_millis(50);
-const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// What it stands on.
 #[derive(Clone)]
@@ -71,48 +72,13 @@ struct State {
     answered: Option<Instant>,
 }
 
-/// The connection that the client believes in.
-#[derive(Clone)]
-struct Line {
-    requests: mpsc::UnboundedSender<Request>,
-    /// Turns true when the client gives it up.
-    lost: watch::Receiver<bool>,
-}
-
-struct Request {
-    sent: Instant,
-    ask: Ask,
-    reply: oneshot::Sender<Reply>,
-}
-
-#[derive(Clone)]
-enum Ask {
-    Ping,
-    Get(String),
-    Children(String),
-    GetMany(Arc<[String]>),
-    ChildrenMany(Arc<[String]>),
-    StatMany(Arc<[String]>),
-    Commit(Transaction),
-}
-
-enum Reply {
-    Pong,
-    Get(Result<Option<Value>, StoreError>),
-    Children(Result<Option<Children>, StoreError>),
-    GetMany(Result<Vec<Option<Value>>, StoreError>),
-    ChildrenMany(Result<Vec<Option<Children>>, StoreError>),
-    StatMany(Result<Vec<Option<Stat>>, StoreError>),
-    Commit(Result<Committed, CommitError>),
-}
-
 impl SimStore {
     /// A client that looks for a server. To be called in the daemon's process.
     pub fn start(place: Place, author: Author, timeout: Duration) -> Arc<Self> {
         let (client, inner) = place.ensemble.introduce(place.node, author, timeout);
         let belief = watch::Sender::new(Session::Connecting);
         let shared = Arc::new(Shared { place, client, inner, timeout, belief, state: Mutex::default() });
-        pvc_process::spawn(keep(Arc::clone(&shared)));
+        pvc_process::spawn(keep::keep(Arc::clone(&shared)));
         Arc::new(Self { shared })
     }
 
@@ -291,211 +257,5 @@ impl Drop for SimStore {
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Keeps a connection, for ever.
-async fn keep(shared: Arc<Shared>) {
-    let mut epoch = 0;
-    let mut servers: VecDeque<Number> = shared.place.ensemble.servers().into();
-    let first = shared.place.node % servers.len().max(1);
-    servers.rotate_left(first);
-    loop {
-        let accepted = connect(&shared, &mut servers).await;
-        if accepted.new_session {
-            epoch += 1;
-            if epoch > 1 {
-                shared.belief.send_replace(Session::Connecting);
-            }
-        }
-        let (requests, queue) = mpsc::unbounded_channel();
-        let (losing, lost) = watch::channel(false);
-        let ended = accepted.ended.clone();
-        let carrier = Carrier { place: shared.place.clone(), client: shared.client };
-        let inner = Arc::clone(&shared.inner);
-        shared.place.world.spawn(carrier.carry(accepted, queue, inner));
-        {
-            let mut state = shared.lock();
-            if state.closed {
-                return;
-            }
-            state.line = Some(Line { requests: requests.clone(), lost });
-        }
-        shared.belief.send_replace(Session::Healthy { epoch });
-        serve(&shared, requests, ended).await;
-        shared.lock().line = None;
-        losing.send_replace(true);
-        if shared.lock().closed {
-            return;
-        }
-        shared.belief.send_replace(Session::Suspended { epoch });
-        shared.inner.suspend();
-    }
-}
-
-/// A connection with some server, sooner or later.
-async fn connect(shared: &Shared, servers: &mut VecDeque<Number>) -> Accepted {
-    let within = shared.timeout / 3;
-    let mut pause = FIRST_PAUSE;
-    loop {
-        for _ in 0..servers.len() {
-            servers.rotate_left(1);
-            let Some(server) = servers.front().copied() else { break };
-            let (ensemble, client) = (Arc::clone(&shared.place.ensemble), shared.client);
-            let latency = ensemble.latency();
-            let knock = async move {
-                sleep(latency).await;
-                match ensemble.accept(client, server) {
-                    Err(Refused::Silence) => {
-                        sleep(within).await;
-                        None
-                    }
-                    Err(Refused::AtOnce) => None,
-                    Ok(accepted) => Some(accepted),
-                }
-            };
-            if let Some(accepted) = in_flight(&shared.place.world, knock).await {
-                return accepted;
-            }
-        }
-        sleep(pause).await;
-        pause = (pause * 2).min(LONGEST_PAUSE);
-    }
-}
-
-/// Gives signs of life until the connection is lost, as this side learns of it.
-async fn serve(shared: &Shared, requests: mpsc::UnboundedSender<Request>, mut ended: watch::Receiver<bool>) {
-    let (mut said, mut heard) = (Instant::now(), Instant::now());
-    let mut pong: Option<oneshot::Receiver<Reply>> = None;
-    loop {
-        heard = heard.max(shared.lock().answered.unwrap_or(heard));
-        let (ping_at, lost_at) = (said + shared.timeout / 3, heard + shared.timeout * 2 / 3);
-        tokio::select! {
-            biased;
-            answer = answered(&mut pong) => {
-                pong = None;
-                if answer {
-                    heard = Instant::now();
-                }
-            }
-            _ = ended.wait_for(|ended| *ended) => return,
-            () = sleep_until(ping_at.min(lost_at)) => {
-                heard = heard.max(shared.lock().answered.unwrap_or(heard));
-                if Instant::now() >= heard + shared.timeout * 2 / 3 {
-                    return;
-                }
-                if Instant::now() >= ping_at {
-                    let (reply, replied) = oneshot::channel();
-                    said = Instant::now();
-                    if requests.send(Request { sent: said, ask: Ask::Ping, reply }).is_err() {
-                        return;
-                    }
-                    pong.get_or_insert(replied);
-                }
-            }
-        }
-    }
-}
-
-async fn answered(pong: &mut Option<oneshot::Receiver<Reply>>) -> bool {
-    match pong {
-        Some(replied) => replied.await.is_ok(),
-        None => std::future::pending().await,
-    }
-}
-
-/// The world's side of a connection.
-struct Carrier {
-    place: Place,
-    client: u64,
-}
-
-impl Carrier {
-    /// Carries requests to the server and answers back, in order, until one of the two ends it.
-    async fn carry(
-        self,
-        accepted: Accepted,
-        mut queue: mpsc::UnboundedReceiver<Request>,
-        inner: Arc<MemoryStore>,
-    ) {
-        let Place { network, ensemble, node, .. } = self.place.clone();
-        let (server, line) = (accepted.server, accepted.line);
-        let mut ended = accepted.ended;
-        loop {
-            let request = tokio::select! {
-                biased;
-                _ = ended.wait_for(|ended| *ended) => break,
-                request = queue.recv() => match request {
-                    Some(request) => request,
-                    None => break,
-                },
-            };
-            let arrives = request.sent + ensemble.latency();
-            let there = async {
-                sleep_until(arrives).await;
-                network.until_it_passes(Net::Store, node, server).await;
-            };
-            tokio::select! {
-                biased;
-                _ = ended.wait_for(|ended| *ended) => break,
-                () = there => {}
-            }
-            let Some(reply) = self.answer(&request.ask, server, line, &inner, &mut ended).await else {
-                break;
-            };
-            if matches!(request.ask, Ask::Commit(_)) && ensemble.loses_answer(self.client) {
-                break;
-            }
-            tokio::select! {
-                biased;
-                _ = ended.wait_for(|ended| *ended) => break,
-                () = network.until_it_passes(Net::Store, server, node) => {}
-            }
-            let _asker_may_be_gone = request.reply.send(reply);
-        }
-        // What the client has sent before it ended the line is there already.
-        ensemble.closed(self.client, line);
-    }
-
-    /// What the server does and says; `None`: it never will.
-    async fn answer(
-        &self,
-        ask: &Ask,
-        server: Number,
-        line: u64,
-        inner: &Arc<MemoryStore>,
-        ended: &mut watch::Receiver<bool>,
-    ) -> Option<Reply> {
-        let ensemble = &self.place.ensemble;
-        if !ensemble.answers(server) || !ensemble.heard(self.client) {
-            // Whoever died says nothing.
-            let _ = ended.wait_for(|ended| *ended).await;
-            return None;
-        }
-        if !inner.session().borrow().is_healthy() {
-            if let Ask::Commit(txn) = ask
-                && ensemble.may_write_late(self.client, line)
-                && ensemble.writes(server)
-            {
-                let _nobody_hears_of_it = inner.commit_late(txn);
-            }
-            return None;
-        }
-        Some(match ask {
-            Ask::Ping => Reply::Pong,
-            Ask::Get(path) => Reply::Get(inner.get(path).await),
-            Ask::Children(path) => Reply::Children(inner.children(path).await),
-            Ask::GetMany(paths) => Reply::GetMany(inner.get_many(paths).await),
-            Ask::ChildrenMany(paths) => Reply::ChildrenMany(inner.children_many(paths).await),
-            Ask::StatMany(paths) => Reply::StatMany(inner.stat_many(paths).await),
-            Ask::Commit(txn) => {
-                if !ensemble.writes(server) {
-                    // A leader that is not there answers nobody.
-                    let _ = ended.wait_for(|ended| *ended).await;
-                    return None;
-                }
-                Reply::Commit(inner.commit(txn.clone()).await)
-            }
-        })
     }
 }

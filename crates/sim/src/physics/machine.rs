@@ -6,6 +6,9 @@
 //!    └──── plug, BMC, watchdog: everything on it is gone ◄──────┘
 //! ```
 
+mod daemon;
+mod faults;
+
 use std::{
     collections::BTreeSet,
     net::IpAddr,
@@ -17,18 +20,16 @@ use pvc_config::Config;
 use pvc_core::model::NodeName;
 use pvc_host::{
     hypervisor::{
-        Activity, Hypervisor,
-        fake::{FakeFabric, FakeHypervisor, Reach},
+        Activity,
+        fake::{FakeFabric, FakeHypervisor},
     },
-    links::{Links, fake::FakeLinks},
-    power::{Power, fake::FakePower},
-    services::{Services, fake::FakeServices},
-    storage_fence::StorageFence,
-    watchdog::{Watchdog, fake::FakeWatchdog},
+    links::fake::FakeLinks,
+    power::fake::FakePower,
+    services::fake::FakeServices,
+    watchdog::fake::FakeWatchdog,
 };
 use pvc_process::{Process, Scheduler};
-use pvc_store::schema::owner::Owner;
-use pvcd::{Parts, Stop, Stopper, notify::Notify};
+use pvcd::{Stop, Stopper};
 use tokio::{
     sync::{Notify as Signal, oneshot, watch},
     time::{sleep, sleep_until},
@@ -40,16 +41,12 @@ use super::{
 };
 use crate::{
     dice::Dice,
-    event::{self, Author, Event, Guest, Libvirt},
+    event::{self, Event, Guest},
     journal::Journal,
     parts::{
-        host::{Hardware, SimMachine, pid},
-        hypervisor::{Manners, SimHypervisor},
-        links::SimLinks,
-        power::{RESET, SimPower, bmc},
-        storage::SimStorage,
-        store::{Place, SimStore},
-        watchdog::SimWatchdog,
+        host::Hardware,
+        hypervisor::Manners,
+        power::{RESET, bmc},
     },
 };
 
@@ -293,74 +290,6 @@ impl Node {
         ended
     }
 
-    fn parts(&self, boot: &Boot, run: u32) -> Parts {
-        let around = &self.around;
-        let place = Place {
-            world: around.world.clone(),
-            network: Arc::clone(&around.network),
-            ensemble: Arc::clone(&around.ensemble),
-            node: self.number,
-        };
-        let author = Author::Daemon { node: self.name.clone(), run: run.into() };
-        let hypervisor = SimHypervisor {
-            world: around.world.clone(),
-            node: self.name.clone(),
-            fake: Arc::clone(&boot.hypervisor),
-            dice: Arc::clone(&self.dice),
-            manners: Arc::clone(&around.manners),
-            journal: Arc::clone(&around.journal),
-        };
-        let links = SimLinks {
-            world: around.world.clone(),
-            node: self.name.clone(),
-            fake: Arc::clone(&boot.links),
-            floating: Arc::clone(&around.floating),
-            journal: Arc::clone(&around.journal),
-        };
-        let power = SimPower {
-            world: around.world.clone(),
-            me: self.number,
-            names: Arc::clone(&around.names),
-            network: Arc::clone(&around.network),
-            fake: Arc::clone(&around.power),
-            journal: Arc::clone(&around.journal),
-        };
-        let storage = SimStorage {
-            world: around.world.clone(),
-            node: self.name.clone(),
-            dice: Arc::clone(&self.dice),
-            journal: Arc::clone(&around.journal),
-        };
-        let watchdog = SimWatchdog { fake: Arc::clone(&boot.watchdog), armed: Arc::clone(&boot.armed) };
-        let guarded = self.config.intervals.suicide_after().is_some();
-        Parts {
-            store: SimStore::start(place, author, session_timeout(&self.config)),
-            hypervisor: Some(Arc::new(hypervisor) as Arc<dyn Hypervisor>),
-            consoles: None,
-            links: Some(Arc::new(links) as Arc<dyn Links>),
-            services: Some(Arc::clone(&boot.services) as Arc<dyn Services>),
-            power: Arc::new(power) as Arc<dyn Power>,
-            storage: Arc::new(storage) as Arc<dyn StorageFence>,
-            watchdog: guarded.then(|| Arc::new(watchdog) as Arc<dyn Watchdog>),
-            machine: Arc::new(SimMachine {
-                memory_mib: self.memory_mib,
-                hardware: Arc::clone(&self.hardware),
-                hypervisor: Arc::clone(&boot.hypervisor),
-                journal: Arc::clone(&around.journal),
-            }),
-            process: Owner {
-                host: self.name.to_string(),
-                boot: format!("{}-{}", self.name, boot.number),
-                pid_namespace: "pid:[4026531836]".into(),
-                pid: pid(run),
-                started: run.into(),
-                instance: format!("{}-{run}", self.name),
-            },
-            metrics: None,
-            notify: Notify::default(),
-        }
-    }
-
     fn lose_power(&self) {
         let (boot, daemon, frozen) = {
             let mut state = self.lock();
@@ -380,127 +309,6 @@ impl Node {
         }
     }
 
-    /// `kill -9` of its daemon.
-    pub fn kill_daemon(&self) {
-        if let Some(daemon) = &self.lock().daemon {
-            daemon.process.kill();
-        }
-    }
-
-    /// `systemctl stop pvcd`, until [`start_daemon`](Self::start_daemon).
-    pub fn stop_daemon(&self) {
-        let mut state = self.lock();
-        state.stopped += 1;
-        if let Some(daemon) = &state.daemon {
-            daemon.stopper.stop();
-        }
-    }
-
-    /// `systemctl start pvcd`.
-    pub fn start_daemon(&self) {
-        let mut state = self.lock();
-        state.stopped = state.stopped.saturating_sub(1);
-        drop(state);
-        self.turned.send_replace(());
-    }
-
-    /// `kill -STOP` of its daemon, or the end of that.
-    pub fn freeze_daemon(&self, freeze: bool) {
-        let before = self.is_daemon_frozen();
-        count(&mut self.lock().daemon_frozen, freeze);
-        self.daemon_turns(before);
-    }
-
-    /// Freezes all its programs, or lets them run on. Its kernel works.
-    pub fn freeze(&self, freeze: bool) {
-        let before = self.is_daemon_frozen();
-        let frozen_before = {
-            let mut state = self.lock();
-            if state.boot.is_none() {
-                return;
-            }
-            let frozen = state.frozen > 0;
-            count(&mut state.frozen, freeze);
-            frozen
-        };
-        let frozen = self.lock().frozen > 0;
-        if frozen != frozen_before {
-            self.around.ensemble.down(self.number, frozen);
-            self.tell(if frozen { event::Machine::Frozen } else { event::Machine::Thawed });
-        }
-        self.daemon_turns(before);
-        self.libvirt_turns();
-        self.turned.send_replace(());
-    }
-
-    fn is_daemon_frozen(&self) -> bool {
-        let state = self.lock();
-        state.frozen > 0 || state.daemon_frozen > 0
-    }
-
-    fn daemon_turns(&self, before: bool) {
-        let frozen = self.is_daemon_frozen();
-        let state = self.lock();
-        let Some(daemon) = state.daemon.as_ref().filter(|_| frozen != before) else { return };
-        let process = daemon.process.clone();
-        drop(state);
-        let what = if frozen { event::Daemon::Frozen } else { event::Daemon::Thawed };
-        self.around.journal.tell(Event::Daemon { node: self.name.clone(), what });
-        if frozen {
-            process.freeze();
-        } else {
-            process.thaw();
-        }
-    }
-
-    /// Libvirt does not answer, or does again.
-    pub fn freeze_libvirt(&self, freeze: bool) {
-        count(&mut self.lock().libvirt_frozen, freeze);
-        self.libvirt_turns();
-    }
-
-    /// Libvirt is not there, or is again. Guests go on.
-    pub fn end_libvirt(&self, end: bool) {
-        count(&mut self.lock().libvirt_down, end);
-        self.libvirt_turns();
-    }
-
-    fn libvirt_turns(&self) {
-        let (boot, reach, what) = {
-            let state = self.lock();
-            let Some(boot) = &state.boot else { return };
-            let (reach, what) = if state.libvirt_down > 0 {
-                (Reach::Down, Libvirt::Down)
-            } else if state.libvirt_frozen > 0 || state.frozen > 0 {
-                (Reach::Frozen, Libvirt::Frozen)
-            } else {
-                (Reach::Up, Libvirt::Up)
-            };
-            (boot.clone(), reach, what)
-        };
-        self.around.journal.tell(Event::Libvirt { node: self.name.clone(), what });
-        boot.hypervisor.set_reach(reach);
-    }
-
-    /// A guest crashes.
-    pub fn crash_guest(&self, vm: pvc_core::model::VmId) {
-        let boot = self.lock().boot.clone();
-        if let Some(boot) = boot {
-            boot.hypervisor.vanish(vm);
-        }
-    }
-
-    /// Sets its wall clock.
-    pub fn jump_clock(&self, by_s: i64) {
-        self.hardware.clock_offset_s.fetch_add(by_s, Ordering::Relaxed);
-        self.tell(event::Machine::ClockJumped(by_s));
-    }
-
-    /// Its BMC may lie from now on.
-    pub fn bmc_lies(&self, lies: bool) {
-        self.tell(event::Machine::BmcLies(lies));
-    }
-
     fn tell(&self, what: event::Machine) {
         self.around.journal.tell(Event::Machine { node: self.name.clone(), what });
     }
@@ -512,13 +320,4 @@ impl Node {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-fn count(faults: &mut u32, one_more: bool) {
-    *faults = if one_more { *faults + 1 } else { faults.saturating_sub(1) };
-}
-
-/// As `pvcd` has it.
-pub(crate) fn session_timeout(config: &Config) -> Duration {
-    (3 * config.intervals.keepalive()).clamp(Duration::from_secs(10), Duration::from_secs(40))
 }

@@ -1,0 +1,94 @@
+//! What a daemon on a machine stands on: each part of the world as its calls see it.
+
+use std::sync::Arc;
+
+use pvc_host::{
+    hypervisor::Hypervisor, links::Links, power::Power, services::Services, storage_fence::StorageFence,
+    watchdog::Watchdog,
+};
+use pvc_store::schema::owner::Owner;
+use pvcd::{Parts, notify::Notify};
+
+use super::{Boot, Node};
+use crate::{
+    event::Author,
+    parts::{
+        host::{SimMachine, pid},
+        hypervisor::SimHypervisor,
+        links::SimLinks,
+        power::SimPower,
+        storage::SimStorage,
+        store::{Place, SimStore},
+        watchdog::SimWatchdog,
+    },
+};
+
+impl Node {
+    pub(super) fn parts(&self, boot: &Boot, run: u32) -> Parts {
+        let around = &self.around;
+        let place = Place {
+            world: around.world.clone(),
+            network: Arc::clone(&around.network),
+            ensemble: Arc::clone(&around.ensemble),
+            node: self.number,
+        };
+        let author = Author::Daemon { node: self.name.clone(), run: run.into() };
+        let hypervisor = SimHypervisor {
+            world: around.world.clone(),
+            node: self.name.clone(),
+            fake: Arc::clone(&boot.hypervisor),
+            dice: Arc::clone(&self.dice),
+            manners: Arc::clone(&around.manners),
+            journal: Arc::clone(&around.journal),
+        };
+        let links = SimLinks {
+            world: around.world.clone(),
+            node: self.name.clone(),
+            fake: Arc::clone(&boot.links),
+            floating: Arc::clone(&around.floating),
+            journal: Arc::clone(&around.journal),
+        };
+        let power = SimPower {
+            world: around.world.clone(),
+            me: self.number,
+            names: Arc::clone(&around.names),
+            network: Arc::clone(&around.network),
+            fake: Arc::clone(&around.power),
+            journal: Arc::clone(&around.journal),
+        };
+        let storage = SimStorage {
+            world: around.world.clone(),
+            node: self.name.clone(),
+            dice: Arc::clone(&self.dice),
+            journal: Arc::clone(&around.journal),
+        };
+        let watchdog = SimWatchdog { fake: Arc::clone(&boot.watchdog), armed: Arc::clone(&boot.armed) };
+        let guarded = self.config.intervals.suicide_after().is_some();
+        Parts {
+            store: SimStore::start(place, author, self.config.intervals.session_timeout()),
+            hypervisor: Some(Arc::new(hypervisor) as Arc<dyn Hypervisor>),
+            consoles: None,
+            links: Some(Arc::new(links) as Arc<dyn Links>),
+            services: Some(Arc::clone(&boot.services) as Arc<dyn Services>),
+            power: Arc::new(power) as Arc<dyn Power>,
+            storage: Arc::new(storage) as Arc<dyn StorageFence>,
+            watchdog: guarded.then(|| Arc::new(watchdog) as Arc<dyn Watchdog>),
+            machine: Arc::new(SimMachine {
+                memory_mib: self.memory_mib,
+                hardware: Arc::clone(&self.hardware),
+                hypervisor: Arc::clone(&boot.hypervisor),
+                journal: Arc::clone(&around.journal),
+            }),
+            process: Owner {
+                host: self.name.to_string(),
+                boot: format!("{}-{}", self.name, boot.number),
+                pid_namespace: "pid:[4026531836]".into(),
+                pid: pid(run),
+                started: run.into(),
+                instance: format!("{}-{run}", self.name),
+            },
+            metrics: None,
+            notify: Notify::default(),
+        }
+    }
+}
