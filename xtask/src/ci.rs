@@ -38,11 +38,11 @@ const STEPS: &[Step] = &[
     Step { name: "doctest", check: || run::cargo(["test", "--workspace", "--doc", "--locked"]) },
     Step { name: "bite", check: || simulate(&["--bite"]) },
     Step { name: "simulate", check: || simulate(PINNED) },
+    Step { name: "fresh", check: fresh },
     Step { name: "test", check: test },
 ];
 
-/// Seeds that every commit has to pass. Fresh ones are for `cargo xtask sim --minutes`: while they still find something, they would
-/// fail whoever comes next.
+/// Seeds that every commit has to pass.
 const PINNED: &[&str] =
     &["--seeds", "1..41", "--vary", "--vms", "20", "--hours", "1", "--jobs", "2", "--no-fail-fast"];
 
@@ -94,6 +94,23 @@ fn simulate(arguments: &[&str]) -> Result<()> {
     sim::run(&arguments.iter().map(|&argument| argument.to_owned()).collect::<Vec<_>>())
 }
 
+/// Five minutes of seeds that no other tree was asked for: what is red is red again when the same tree is checked again.
+fn fresh() -> Result<()> {
+    let mut arguments = ["--minutes", "5", "--vary", "--vms", "20", "--hours", "2", "--jobs", "2"]
+        .map(str::to_owned)
+        .to_vec();
+    // Without, the clock chooses.
+    if let Some(first) = run::git(&["rev-parse", "HEAD^{tree}"]).and_then(|tree| first_seed(&tree)) {
+        arguments.extend(["--seeds".to_owned(), format!("{first}..{}", first + (1 << 24))]);
+    }
+    sim::run(&arguments)
+}
+
+/// The seed that a tree's seeds begin with, by its name.
+fn first_seed(tree: &str) -> Option<u64> {
+    u64::from_str_radix(tree.get(..8)?, 16).ok().map(|number| number << 24)
+}
+
 /// nextest, because the tests that own a lab or a service must not all run at once: see .config/nextest.toml.
 fn test() -> Result<()> {
     installed("nextest", "cargo-nextest", "^0.9")?;
@@ -114,4 +131,17 @@ fn installed(subcommand: &str, krate: &str, version: &str) -> Result<()> {
     }
     println!("cargo {subcommand} is missing: building {krate} {version}, once");
     run::cargo(["install", "--quiet", "--locked", krate, "--version", version])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_trees_have_no_seed_in_common() {
+        let tree = "0000000200000000000000000000000000000000\n";
+        assert_eq!(first_seed(tree), Some(2 << 24));
+        assert_eq!(first_seed("fatal: not a git repository"), None);
+        assert_eq!(first_seed(""), None);
+    }
 }

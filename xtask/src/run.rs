@@ -46,6 +46,13 @@ pub(crate) fn cargo<const N: usize>(arguments: [&str; N]) -> Result<()> {
     program(cargo_path(), arguments)
 }
 
+/// What git says of this work, though it may be another user's; `None` where there is no git, or no history.
+pub(crate) fn git(arguments: &[&str]) -> Option<String> {
+    let output = command("git").args(["-c", "safe.directory=*"]).args(arguments).output().ok()?;
+    let said = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+    (output.status.success() && !said.is_empty()).then_some(said)
+}
+
 /// The cargo that runs us, else the one in `PATH`.
 pub(crate) fn cargo_path() -> std::ffi::OsString {
     std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into())

@@ -20,8 +20,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
         "--features",
         features,
     ])?;
-    let head = run::command("git").args(["rev-parse", "--short", "HEAD"]).output();
-    let commit = head.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned());
+    let commit = run::git(&["rev-parse", "--short", "HEAD"]);
     let program = run::root().join("target/sim/pvc-sim");
     let mut simulator = run::command(program);
     simulator.args(arguments).env("PVC_COMMIT", commit.unwrap_or_default());

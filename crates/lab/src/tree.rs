@@ -244,15 +244,14 @@ impl Log {
         file.seek(SeekFrom::Start(self.read))?;
         let (mut bytes, mut found) = (Vec::new(), Vec::new());
         loop {
-            let before = bytes.len();
             // Most of the file are zeros that are not worth reading.
-            (&mut file).take(CHUNK as u64).read_to_end(&mut bytes).with_context(about)?;
+            let more = (&mut file).take(CHUNK as u64).read_to_end(&mut bytes).with_context(about)?;
             let (new, taken) = log::records(&bytes, self.read == 0).with_context(about)?;
             let progressed = !new.is_empty();
             found.extend(new);
             self.read += taken as u64;
             bytes.drain(..taken);
-            if bytes.len() == before || (!progressed && bytes.iter().all(|byte| *byte == 0)) {
+            if more == 0 || (!progressed && bytes.iter().all(|byte| *byte == 0)) {
                 return Ok(found);
             }
         }
@@ -281,6 +280,18 @@ mod tests {
             [noted(&[first + 1, first + 2, second + 1, second + 2]), noted(&[first + 2, second + 1])];
         let all: Vec<_> = agreed([vec![cut_off], quorum.to_vec()].concat()).into_keys().collect();
         assert_eq!(all, [first + 1, first + 2, second + 1, second + 2]);
+    }
+
+    #[test]
+    fn a_log_whose_records_end_with_a_chunk_is_read_on() {
+        let (folder, record) = (tempfile::tempdir().unwrap(), log::testing::record);
+        let path = folder.path().join("log.1");
+        // The first fills the chunk with the header, the second and third one chunk each.
+        let records = [record(1, CHUNK - log::HEADER), record(2, CHUNK), record(3, CHUNK), record(4, 200)];
+        let whole = [log::testing::header(), records.concat(), vec![0; 3 * CHUNK]].concat();
+        fs::write(&path, whole).unwrap();
+        let read = Log { path, read: 0 }.read_on().unwrap();
+        assert_eq!(read.iter().map(|record| record.zxid).collect::<Vec<_>>(), [1, 2, 3, 4]);
     }
 
     #[test]

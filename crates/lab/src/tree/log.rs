@@ -7,7 +7,7 @@
 use anyhow::{Context, Result, bail, ensure};
 
 const MAGIC: &[u8] = b"ZKLG";
-const HEADER: usize = 16;
+pub(super) const HEADER: usize = 16;
 /// What a record has besides its transaction: in front, and behind.
 const FRONT: usize = 12;
 const END: u8 = b'B';
@@ -160,21 +160,34 @@ impl<'a> Bytes<'a> {
     }
 }
 
+/// Logs as a server would write them.
 #[cfg(test)]
-mod tests {
-    use super::*;
+pub(super) mod testing {
+    use super::{HEADER, MAGIC, kind};
 
-    fn text(text: &str) -> Vec<u8> {
+    pub(in super::super) fn header() -> Vec<u8> {
+        let mut header = MAGIC.to_vec();
+        header.resize(HEADER, 0);
+        header
+    }
+
+    /// A record of so many bytes, which creates a key.
+    pub(in super::super) fn record(zxid: i64, size: usize) -> Vec<u8> {
+        let empty = whole(zxid, kind::CREATE, &create("/a", "", false)).len();
+        whole(zxid, kind::CREATE, &create("/a", &"x".repeat(size - empty), false))
+    }
+
+    pub(super) fn text(text: &str) -> Vec<u8> {
         [&i32::try_from(text.len()).unwrap().to_be_bytes()[..], text.as_bytes()].concat()
     }
 
-    fn create(path: &str, value: &str, ephemeral: bool) -> Vec<u8> {
+    pub(super) fn create(path: &str, value: &str, ephemeral: bool) -> Vec<u8> {
         let rights =
             [&1i32.to_be_bytes()[..], &31i32.to_be_bytes(), &text("world"), &text("anyone")].concat();
         [&text(path)[..], &text(value), &rights, &[u8::from(ephemeral)], &3i32.to_be_bytes()].concat()
     }
 
-    fn whole(zxid: i64, kind: i32, body: &[u8]) -> Vec<u8> {
+    pub(super) fn whole(zxid: i64, kind: i32, body: &[u8]) -> Vec<u8> {
         let head =
             [&77i64.to_be_bytes()[..], &1i32.to_be_bytes(), &zxid.to_be_bytes(), &1000i64.to_be_bytes()]
                 .concat();
@@ -182,6 +195,14 @@ mod tests {
         let length = i32::try_from(transaction.len()).unwrap().to_be_bytes();
         [&[9; 8][..], &length, &transaction, b"B"].concat()
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        testing::{create, text, whole},
+        *,
+    };
 
     fn log(records: &[Vec<u8>]) -> Vec<u8> {
         [MAGIC, &[0; 12], &records.concat(), &[0; 64]].concat()
