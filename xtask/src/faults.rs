@@ -51,6 +51,9 @@ pub(crate) fn run(faults: &Faults) -> Result<()> {
             "--run-ignored",
             "all",
             "--no-fail-fast",
+            // They wait more than they compute: also where there are two cores only.
+            "--test-threads",
+            "3",
         ];
         let mut command = run::command(run::cargo_path());
         command.args(tests).args(&faults.filter);
