@@ -94,13 +94,13 @@ fn simulate(arguments: &[&str]) -> Result<()> {
     sim::run(&arguments.iter().map(|&argument| argument.to_owned()).collect::<Vec<_>>())
 }
 
-/// Five minutes of seeds that no other tree was asked for: what is red is red again when the same tree is checked again.
+/// Five minutes of seeds that no other state of the code was asked for: what is red is red again when the same code is checked again.
 fn fresh() -> Result<()> {
     let mut arguments = ["--minutes", "5", "--vary", "--vms", "20", "--hours", "2", "--jobs", "2"]
         .map(str::to_owned)
         .to_vec();
     // Without, the clock chooses.
-    if let Some(first) = run::git(&["rev-parse", "HEAD^{tree}"]).and_then(|tree| first_seed(&tree)) {
+    if let Some(first) = run::git(&["rev-parse", "HEAD:crates"]).and_then(|tree| first_seed(&tree)) {
         arguments.extend(["--seeds".to_owned(), format!("{first}..{}", first + (1 << 24))]);
     }
     sim::run(&arguments)
