@@ -50,8 +50,11 @@ impl Checker for Ends {
             Event::Machine { node, what: event::Machine::Thawed } => {
                 self.thawed.insert(node.clone(), truth.now);
             }
+            // What stops is a run, and this is another one.
+            Event::Daemon { node, what: event::Daemon::Started { .. } } => drop(self.stops.remove(node)),
             Event::Commit(commit) => {
-                commit.changes.iter().for_each(|change| self.note(truth, change));
+                let last_word = commit.is_last_word(truth);
+                commit.changes.iter().for_each(|change| self.note(truth, change, last_word));
                 return self.in_time(truth, tree);
             }
             Event::Phase(Phase::Settled) => {
@@ -67,7 +70,7 @@ impl Checker for Ends {
 }
 
 impl Ends {
-    fn note(&mut self, truth: &Truth, change: &Change) {
+    fn note(&mut self, truth: &Truth, change: &Change, last_word: bool) {
         if change.was() == change.is() {
             return;
         }
@@ -81,7 +84,9 @@ impl Ends {
             (_, Some((node, "domainstate"))) => {
                 begins(&mut self.flushes, node, matches!(is, "flush" | "unflush"), truth.now);
             }
-            (_, Some((node, "daemonstate"))) => begins(&mut self.stops, node, is == "shutdown", truth.now),
+            (_, Some((node, "daemonstate"))) => {
+                begins(&mut self.stops, node, is == "shutdown" && !last_word, truth.now);
+            }
             _ => {}
         }
     }
@@ -195,5 +200,13 @@ mod tests {
         gone.happens(Event::Daemon { node: node("a"), what: event::Daemon::Ended("asked".into()) });
         let event = tick(&mut gone);
         gone.at_s(116).happens(event);
+        // What it said arrives when it has ended, and the next run waits for the end of its session.
+        let mut late = self::history();
+        let started = |run| Event::Daemon { node: node("a"), what: event::Daemon::Started { run } };
+        late.happens(Event::Daemon { node: node("a"), what: event::Daemon::Ended("asked".into()) });
+        late.at_s(100).daemon_writes("a", &[("/nodes/a/daemonstate", "shutdown")]);
+        late.happens(started(2));
+        let event = tick(&mut late);
+        late.at_s(140).happens(event);
     }
 }

@@ -4,7 +4,10 @@
 
 use pvc_core::model::{NodeName, VmId};
 
-use crate::event::{Author, Change, Commit, Key};
+use crate::{
+    event::{Author, Change, Commit, Key},
+    truth::{Daemon, Truth},
+};
 
 /// `/domains/<uuid>/<key>`.
 pub(super) fn of_vm(path: &str) -> Option<(VmId, &str)> {
@@ -46,6 +49,13 @@ impl Commit {
             Author::Daemon { node, .. } => Some(node),
             Author::Client(_) | Author::Servers => None,
         }
+    }
+
+    /// Whether it was asked for by a daemon that has ended since.
+    pub(super) fn is_last_word(&self, truth: &Truth) -> bool {
+        let Author::Daemon { node, run } = &self.by else { return false };
+        let machine = truth.machine(node);
+        machine.daemon == Daemon::Absent || machine.runs != *run
     }
 
     /// Whether anything in it, be it only a check, is about what is below a path.

@@ -13,9 +13,9 @@ use pvc_core::model::{FenceJob, FenceStep, NodeName, VmId};
 
 use crate::{
     checkers::Checker,
-    event::{self, Author, Change, Commit, Event, Guest, Stamped},
+    event::{self, Change, Commit, Event, Guest, Stamped},
     tree::Tree,
-    truth::{Daemon, Truth},
+    truth::Truth,
 };
 
 use super::keys;
@@ -132,7 +132,7 @@ impl Truthful {
             }
             // What was on its way when its author's machine or process ended was true when it was sent, or nobody can tell.
             Some((node, "routerstate"))
-                if node == *by && change.is() == "primary" && !is_last_word(truth, commit) =>
+                if node == *by && change.is() == "primary" && !commit.is_last_word(truth) =>
             {
                 has_addresses(truth, by)
             }
@@ -215,13 +215,6 @@ fn is_failure(commit: &Commit, vm: VmId) -> bool {
     let is_reason =
         |change: &Change| keys::of_vm(&change.path) == Some((vm, "failedreason")) && !change.is().is_empty();
     commit.changes.iter().any(is_reason)
-}
-
-/// Whether the run of the daemon that asked for it has ended.
-fn is_last_word(truth: &Truth, commit: &Commit) -> bool {
-    let Author::Daemon { node, run } = &commit.by else { return false };
-    let machine = truth.machine(node);
-    machine.daemon == Daemon::Absent || machine.runs != *run
 }
 
 fn is_off(truth: &Truth, by: &NodeName, vm: VmId) -> Result<(), String> {
