@@ -113,6 +113,10 @@ async fn serve(shared: &Shared, requests: mpsc::UnboundedSender<Request>, mut en
                 if Instant::now() >= heard + shared.timeout * 2 / 3 {
                     return;
                 }
+                // Its process has ended, and its farewell was not heard.
+                if shared.lock().closed {
+                    return;
+                }
                 if Instant::now() >= ping_at {
                     let (reply, replied) = oneshot::channel();
                     said = Instant::now();
