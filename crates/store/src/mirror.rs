@@ -13,12 +13,12 @@ mod task;
 #[cfg(test)]
 mod tests;
 
-use std::{sync::Arc, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use pvc_core::model::{ClusterView, NodeName, Subject};
 use tokio::{
     sync::{mpsc, oneshot, watch},
-    time::timeout,
+    time::{Instant, timeout},
 };
 
 use self::subscribers::Subscribers;
@@ -30,8 +30,9 @@ use crate::{Session, Store};
 pub struct NotCaughtUp(pub &'static str);
 
 /// A mirror of the nodes, VMs and root keys. Cheap to clone; all clones share one task, which ends with the last clone.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Mirror {
+    store: Arc<dyn Store>,
     view: watch::Receiver<Arc<ClusterView>>,
     status: watch::Receiver<Status>,
     session: watch::Receiver<Session>,
@@ -48,6 +49,12 @@ struct Status {
     ready: bool,
     /// Nothing can have been missed since the last listing.
     current: bool,
+}
+
+impl fmt::Debug for Mirror {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Mirror").field("status", &self.status).finish_non_exhaustive()
+    }
 }
 
 impl Mirror {
@@ -68,9 +75,9 @@ impl Mirror {
         let (questions, asked) = mpsc::unbounded_channel();
         let subscribers = Arc::new(Subscribers::default());
         let session = store.session();
-        let task = task::Task::new(store, me, view_tx, status_tx, Arc::clone(&subscribers));
+        let task = task::Task::new(Arc::clone(&store), me, view_tx, status_tx, Arc::clone(&subscribers));
         pvc_process::spawn(task.run(asked));
-        Self { view, status, session, subscribers, questions }
+        Self { store, view, status, session, subscribers, questions }
     }
 
     /// The latest view. May lag behind: check versions when writing.
@@ -116,6 +123,18 @@ impl Mirror {
         self.questions.send(question).map_err(|_| CLOSED)?;
         match timeout(within, answer).await {
             Ok(answer) => answer.unwrap_or(Err(CLOSED)),
+            Err(_) => Err(NotCaughtUp("the state store does not answer in time")),
+        }
+    }
+
+    /// Returns when the view holds everything that anybody had committed before the call, through whatever server. For who is about
+    /// to do what cannot be undone, such as ending a guest whose claim names others: the server that this client reads from may
+    /// be behind.
+    pub async fn caught_up_with_everybody(&self, within: Duration) -> Result<(), NotCaughtUp> {
+        let begin = Instant::now();
+        match timeout(within, self.store.sync()).await {
+            Ok(Ok(())) => self.caught_up(within.saturating_sub(begin.elapsed())).await,
+            Ok(Err(_)) => Err(NotCaughtUp("the state store commits nothing now")),
             Err(_) => Err(NotCaughtUp("the state store does not answer in time")),
         }
     }

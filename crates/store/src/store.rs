@@ -251,6 +251,20 @@ pub trait Store: Send + Sync + 'static {
     /// this store.
     async fn commit(&self, txn: Transaction) -> Result<Committed, CommitError>;
 
+    /// Returns when reads of this store show everything that anybody had committed before the call, and its events are in the
+    /// watches. An answer also says that a quorum of servers took part after the call.
+    ///
+    /// It is a transaction that changes nothing, which costs each server a line in its log. ZooKeeper's own `sync` would be cheaper,
+    /// but a leader whose followers have left it, and perhaps elected another, goes on answering that for up to `syncLimit`.
+    async fn sync(&self) -> Result<(), StoreError> {
+        let check = Op::Check { path: "/".to_owned(), check: Check::Exists };
+        match self.commit(Transaction { ops: vec![check] }).await {
+            // A root that is not there is an answer as well.
+            Ok(_) | Err(CommitError::Conflict { .. }) => Ok(()),
+            Err(CommitError::Unknown(error) | CommitError::Failed(error)) => Err(error),
+        }
+    }
+
     /// Returns when the events of everything that an answer has shown so far are in the watches of this store. For who must not
     /// take one key's new value for news without the changes that came with it.
     async fn show_events(&self);

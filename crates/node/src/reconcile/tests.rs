@@ -441,6 +441,23 @@ async fn an_instance_that_survived_a_fence_is_destroyed_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_guest_that_came_while_its_server_lags_is_not_taken_for_the_survivor_of_a_fence() {
+    let mut w = World::new().await;
+    w.running(1).await;
+    let guest = w.nodes[0].hypervisor.active().await.unwrap().remove(0);
+    sleep(Duration::from_secs(1)).await;
+    w.nodes[0].kill();
+    w.nodes[1].store.fall_behind();
+    w.nodes[0].hypervisor.vanish(id(1));
+    let there = w.nodes[1].name.clone();
+    w.set(1, vec![VmSet::Claim(Claim::only(&there)), VmSet::Node(there)]).await;
+    w.nodes[1].hypervisor.put(guest);
+    sleep(Duration::from_secs(5)).await;
+    assert!(w.runs(1, 1));
+    assert_eq!(w.nodes[1].hypervisor.counts().power_off, 0);
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_is_in_no_state_tree_is_left_alone() {
     let w = World::new().await;
     w.running(1).await;

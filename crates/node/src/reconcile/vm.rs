@@ -174,8 +174,9 @@ impl VmReconciler {
         let Next::Do(step) = &first.next else { return Ok((view, first)) };
         let unclaimed = view.vm(id).is_some_and(|vm| !vm.claim.value.names(&self.me));
         let view = if *step == Step::PowerOff && unclaimed {
-            // The claim that names this node may be on its way here, with the guest that it is about.
-            let caught_up = self.mirror.caught_up(CATCH_UP_WITHIN).await;
+            // The claim that names this node may be on its way here, with the guest that it is about; the server that this node
+            // reads from may even have missed it.
+            let caught_up = self.mirror.caught_up_with_everybody(CATCH_UP_WITHIN).await;
             caught_up.map_err(|e| (first.why.clone(), StepError::Failed(e.to_string())))?;
             self.mirror.view()
         } else {

@@ -295,6 +295,24 @@ async fn what_was_committed_is_seen_by_its_writer() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_mirror_behind_its_server_catches_up_with_everybody() {
+    let (own, other, _) = world().await;
+    let mirror = Mirror::start(own.clone());
+    mirror.ready().await;
+    own.fall_behind();
+    set(&*other, &vm::key_path(id(1), VmKey::State), "start").await;
+    mirror.caught_up(SOON).await.unwrap();
+    assert!(
+        mirror.synced() && state(&mirror.view(), 1) == Some(VmState::Stop),
+        "nothing has been heard of it"
+    );
+    mirror.caught_up_with_everybody(SOON).await.unwrap();
+    assert_eq!(state(&mirror.view(), 1), Some(VmState::Start));
+    own.lose_requests(1);
+    assert!(mirror.caught_up_with_everybody(SOON).await.is_err(), "nobody has confirmed it");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_failed_read_is_repeated() {
     let (own, other, _) = world().await;
     let mirror = Mirror::start(own.clone());

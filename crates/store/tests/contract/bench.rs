@@ -25,6 +25,8 @@ pub(crate) trait Client: Send + Sync {
     async fn silence(&self);
     /// Cuts the connection until the servers have ended the session. The client does not know.
     async fn expire(&self, bench: &dyn Bench);
+    /// The server that this client reads from misses what others commit, or no longer. Where that cannot be brought about, nothing.
+    async fn lag(&self, _on: bool) {}
     /// How long a call may take at most.
     fn request_timeout(&self) -> Duration;
 }
@@ -68,6 +70,14 @@ impl Client for Arc<MemoryStore> {
     async fn expire(&self, _: &dyn Bench) {
         self.suspend();
         MemoryStore::expire(self);
+    }
+
+    async fn lag(&self, on: bool) {
+        if on {
+            self.fall_behind();
+        } else {
+            self.catch_up();
+        }
     }
 
     fn request_timeout(&self) -> Duration {

@@ -362,6 +362,25 @@ pub(crate) async fn events_of_what_was_read_are_in_the_watches_once_shown(bench:
     }
 }
 
+pub(crate) async fn what_others_committed_is_shown_after_a_sync(bench: &dyn Bench) {
+    let (client, other) = (bench.client().await, bench.client().await);
+    let (store, writer) = (client.store(), other.store());
+    commit(&*writer, vec![create("/w", "")]).await.unwrap();
+    let mut watch = store.watch("/w");
+    resync(&mut watch).await;
+    for i in 0..50 {
+        client.lag(true).await;
+        let written = i.to_string();
+        commit(&*writer, vec![set("/w", &written, None)]).await.unwrap();
+        store.sync().await.unwrap();
+        assert_eq!(queued(&mut watch), paths(["/w"]), "write {i}");
+        assert_eq!(text(&*store, "/w").await.as_ref(), Some(&written));
+        client.lag(false).await;
+    }
+    client.cut().await;
+    assert!(matches!(store.sync().await, Err(StoreError::Unavailable(_))), "in the end");
+}
+
 pub(crate) async fn many_watches_resync_after_a_cut_and_work_again(bench: &dyn Bench) {
     let (client, other) = (bench.client().await, bench.client().await);
     let roots: Vec<String> = (0..200).map(|i| format!("/w{i}")).collect();

@@ -46,6 +46,7 @@ on_both! {
     a_watch_on_an_absent_key_reports_its_creation,
     events_of_what_was_read_are_in_the_watches_once_shown,
     events_of_a_commit_are_in_the_watches_when_it_returns,
+    what_others_committed_is_shown_after_a_sync,
     many_watches_resync_after_a_cut_and_work_again,
     watches_survive_the_end_of_the_session,
     calls_during_an_outage_end_at_their_deadline,
