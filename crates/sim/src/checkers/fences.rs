@@ -21,6 +21,9 @@ const MAINTENANCE: &str = "/pvc/maintenance";
 /// How long a coordinator may take to see that a fence has no fencer, and to become it: session time-out, start-up, retries.
 const TAKE_OVER_WITHIN: Duration = Duration::from_mins(2);
 
+/// The wishes with which a VM that is moved away from a dead node runs elsewhere.
+const SHALL_RUN: [&str; 3] = ["start", "restart", "migrate"];
+
 /// See the module's documentation.
 #[derive(Debug, Default)]
 pub(super) struct Fences {
@@ -62,7 +65,7 @@ impl Checker for Fences {
                     self.job(truth, change);
                 }
                 self.who_is_needed(truth, tree);
-                self.recovers(commit)?;
+                self.recovers(tree, commit)?;
                 self.is_worked_on(truth, tree)
             }
             Event::Phase(Phase::Settled) => match self.jobs.keys().next() {
@@ -103,7 +106,7 @@ impl Fences {
         }
     }
 
-    fn recovers(&mut self, commit: &Commit) -> Result<(), String> {
+    fn recovers(&mut self, tree: &Tree, commit: &Commit) -> Result<(), String> {
         for change in &commit.changes {
             let Some((vm, key @ ("node" | "claim"))) = keys::of_vm(&change.path) else { continue };
             let names =
@@ -124,7 +127,9 @@ impl Fences {
                                 .changes
                                 .iter()
                                 .any(|c| keys::of_vm(&c.path) == Some((vm, "node")) && names(c.was(), node));
-                        if !once && !job.recovered.insert(vm) {
+                        // What shall not run is only let go of: a `start` that is wished later is what recovers it.
+                        let shall_run = SHALL_RUN.contains(&tree.vm(vm, "state"));
+                        if !once && shall_run && !job.recovered.insert(vm) {
                             return Err(format!("{by} recovers {vm} from {node} a second time"));
                         }
                     }
@@ -188,6 +193,7 @@ mod tests {
         history.on("b", 1).happens(Event::Leader(Some(node("b")))).writes(&[
             ("/nodes/b/daemonmode", "coordinator"),
             ("/nodes/b/daemonstate", "run"),
+            (&path("state"), "start"),
             (&path("node"), "x"),
             (&path("claim"), "x"),
         ]);
@@ -259,5 +265,21 @@ mod tests {
         history.happens(first).writes(&[(&path("node"), "x")]);
         let second = history.commit_about(daemon("a"), &[(&path("node"), "c")], "/pvc/fence/x");
         history.happens(second);
+    }
+    #[test]
+    fn letting_go_of_what_an_operator_had_shut_down_is_no_recovery_and_his_later_start_may_bring_the_only_one()
+     {
+        let mut history = history();
+        history.writes(&[(&path("state"), "shutdown")]);
+        let release = history.commit_about(
+            daemon("a"),
+            &[(&path("state"), "stop"), (&path("claim"), "")],
+            "/pvc/fence/x",
+        );
+        history.happens(release).writes(&[(&path("state"), "start")]);
+        let only = history.commit_about(daemon("a"), &[(&path("node"), "b")], "/pvc/fence/x");
+        history.happens(only).daemon_writes("b", &[(&path("node"), "x")]);
+        let second = history.commit_about(daemon("a"), &[(&path("node"), "c")], "/pvc/fence/x");
+        history.violated_by(second, "a second time");
     }
 }
