@@ -56,12 +56,10 @@ pub(crate) fn addresses(given: Option<&str>) -> Result<Addresses, Failure> {
         return Ok(Addresses { connect: connect.to_owned(), source_of: "-z or PVC_ZOOKEEPER".into() });
     }
     let file = config_file();
-    let shown = file.display().to_string();
-    let text = std::fs::read_to_string(&file)
-        .map_err(|e| Failure::NoAddress(format!("{shown} cannot be read: {e}")))?;
-    let coordinators = pvc_config::coordinators_of(&text, &shown)
+    let coordinators = pvc_config::coordinators_in(&file)
         .map_err(|e| Failure::NoAddress(format!("\n{}", e.render(false).trim_end())))?;
-    Ok(Addresses { connect: pvc_config::connect_string(&coordinators), source_of: shown })
+    let source_of = file.display().to_string();
+    Ok(Addresses { connect: pvc_config::connect_string(&coordinators), source_of })
 }
 
 /// Connects; returns when the session is established.

@@ -8,8 +8,9 @@ use std::{
 };
 
 use crate::{
-    check::{Report, check_with},
+    check::{Report, check_with, coordinators_of},
     config::Config,
+    coordinators::Coordinator,
     diagnostic::{Diagnostic, Severity},
     walk::{Found, Walk},
 };
@@ -32,6 +33,13 @@ pub fn load(path: &Path) -> Report {
             refuse_a_file(walk, directory);
         }
     })
+}
+
+/// The coordinators that a configuration file names; see [`coordinators_of`].
+pub fn coordinators_in(path: &Path) -> Result<Vec<Coordinator>, Box<Diagnostic>> {
+    let name = path.display().to_string();
+    let (text, _) = read(path).map_err(|(problem, help)| Box::new(unreadable(&name, problem, help)))?;
+    coordinators_of(&text, &name)
 }
 
 /// What `pvcd --check-config` does: prints all diagnostics and a last line that sums up. `Ok(None)` if the file is refused.
@@ -69,9 +77,14 @@ fn read(path: &Path) -> Result<(String, u32), Refused> {
         };
         (format!("cannot be read: {}", error.kind()), help)
     };
-    // Looked at before it is opened: opening a pipe waits for its other end.
-    if !fs::metadata(path).map_err(failed)?.is_file() {
+    // Looked at before it is opened: opening a pipe waits for its other end. What the kernel makes up as it is read (`/proc`, `/sys`)
+    // may wait for ever, too, and says that it is empty.
+    let metadata = fs::metadata(path).map_err(failed)?;
+    if !metadata.is_file() {
         return Err(("is not a file".to_owned(), "name the configuration file itself"));
+    }
+    if metadata.len() == 0 {
+        return Err(("is empty".to_owned(), "packaging/pvcd.yaml is a file to begin with"));
     }
     let file = File::open(path).map_err(failed)?;
     let mode = file.metadata().map_err(failed)?.permissions().mode();

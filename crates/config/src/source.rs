@@ -4,13 +4,15 @@
 //! the rest of the line, not its comment, not the lines around it. And any text that stands as a password anywhere in the
 //! file is masked wherever it turns up, also where the file is broken.
 
-use crate::tree::{Span, Tree};
+use crate::tree::{LONGEST_LINE, Span, Tree};
 
 pub(crate) const MASK: &str = "***";
 /// Shorter texts are not searched for in what is shown: masking every `a` would spell the password out.
 const SHORTEST_SOUGHT: usize = 3;
 /// Longest value shown, in characters.
 const LONGEST_SHOWN: usize = 100;
+/// More passwords than this make every text look like one: then no text of the file is shown.
+const MAX_SECRETS: usize = 1000;
 
 /// A stretch of one line, with a part of it underlined. Safe to show.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,15 +45,14 @@ pub(crate) struct Source<'t> {
 
 impl<'t> Source<'t> {
     pub(crate) fn new(text: &'t str, tree: &Tree) -> Self {
-        let lines: Vec<&str> = text.split('\n').map(|line| line.trim_end_matches('\r')).collect();
+        let bounded =
+            |line: &'t str| if line.len() > LONGEST_LINE { "" } else { line.trim_end_matches('\r') };
+        let lines: Vec<&str> = text.split('\n').map(bounded).collect();
         let mut secrets = secrets_by_look(&lines);
-        for (name, item) in tree.entries() {
-            if is_secret(name) {
-                for scalar in tree.scalars_below(*item) {
-                    secrets.push(scalar.text.trim().to_owned());
-                    secrets.extend(scalar.text.lines().map(|line| line.trim().to_owned()));
-                }
-            }
+        let named = tree.entries().filter(|(name, _)| is_secret(name)).map(|(_, item)| *item);
+        for scalar in tree.scalars_below(named) {
+            secrets.push(scalar.text.trim().to_owned());
+            secrets.extend(scalar.text.lines().map(|line| line.trim().to_owned()));
         }
         secrets.retain(|secret| secret.chars().count() >= SHORTEST_SOUGHT);
         secrets.sort_by(|a, b| b.len().cmp(&a.len()).then_with(|| a.cmp(b)));
@@ -61,6 +62,9 @@ impl<'t> Source<'t> {
 
     /// `text` for people: passwords masked, control characters visible, not too long.
     pub(crate) fn safe(&self, text: &str) -> String {
+        if self.secrets.len() > MAX_SECRETS || text.len() > LONGEST_LINE {
+            return MASK.to_owned();
+        }
         let mut text = text.to_owned();
         for secret in &self.secrets {
             if text.contains(secret.as_str()) {

@@ -10,18 +10,24 @@ use saphyr_parser::{Event, Parser, ScalarStyle, Tag};
 
 /// Deeper than this is no configuration (the manual's deepest setting is at 6).
 const MAX_DEPTH: usize = 32;
-/// Entries that merge keys may add, in all.
+/// Entries that merge keys (`<<`) may bring, in all: whether the section has them already or not, each takes a look.
 const MAX_MERGED: usize = 1000;
+/// Whoever reads so many mistakes stops reading.
+pub(crate) const MAX_FAULTS: usize = 200;
+/// Longest key, in bytes. Every diagnostic below a key names it.
+const LONGEST_KEY: usize = 256;
+/// Longest line, in bytes: the cost of a diagnostic grows with its line.
+pub(crate) const LONGEST_LINE: usize = 4096;
 
 /// A point in the text, both counted from 1, columns in characters.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub(crate) struct Place {
     pub(crate) line: usize,
     pub(crate) column: usize,
 }
 
 /// A stretch of text; `end` is exclusive.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Span {
     pub(crate) start: Place,
     pub(crate) end: Place,
@@ -85,6 +91,10 @@ pub(crate) enum FaultKind {
     TooDeep,
     /// A second document.
     SecondDocument,
+    /// A line longer than [`LONGEST_LINE`].
+    LongLine,
+    /// More than [`MAX_FAULTS`].
+    TooMany,
 }
 
 /// The parsed text.
@@ -99,6 +109,11 @@ impl Tree {
     /// Reads all that can be read.
     pub(crate) fn parse(text: &str) -> Self {
         let mut builder = Builder::default();
+        if let Some(line) = text.lines().position(|line| line.len() > LONGEST_LINE) {
+            let start = Place { line: line + 1, column: 1 };
+            builder.fault(Span { start, end: start }, FaultKind::LongLine);
+            return builder.tree;
+        }
         for event in Parser::new_from_str(text) {
             let fault = match event {
                 Ok((event, span)) => builder.take(event, Span::of(span)),
@@ -111,6 +126,10 @@ impl Tree {
             if fault.is_err() {
                 break;
             }
+            if builder.tree.faults.len() >= MAX_FAULTS {
+                builder.fault(builder.last, FaultKind::TooMany);
+                break;
+            }
         }
         builder.tree
     }
@@ -118,7 +137,8 @@ impl Tree {
     /// Whether a fault ended the reading, so that what is missing may only be unread.
     pub(crate) fn is_cut_off(&self) -> bool {
         let cut = |f: &Fault| {
-            matches!(f.what, FaultKind::Syntax(_) | FaultKind::TooDeep | FaultKind::SecondDocument)
+            use FaultKind::{LongLine, SecondDocument, Syntax, TooDeep, TooMany};
+            matches!(f.what, Syntax(_) | TooDeep | SecondDocument | LongLine | TooMany)
         };
         self.faults.iter().any(cut)
     }
@@ -134,9 +154,10 @@ impl Tree {
         entries.iter().find(|(key, _)| key == name).map(|(_, value)| *value)
     }
 
-    /// All single values at and below `item`, each once, whatever aliases say.
-    pub(crate) fn scalars_below(&self, item: Item) -> Vec<&Scalar> {
-        let (mut open, mut seen, mut scalars) = (vec![item.node], HashSet::new(), Vec::new());
+    /// All single values at and below the items, each once, whatever aliases say.
+    pub(crate) fn scalars_below(&self, items: impl Iterator<Item = Item>) -> Vec<&Scalar> {
+        let mut open: Vec<usize> = items.map(|item| item.node).collect();
+        let (mut seen, mut scalars) = (HashSet::new(), Vec::new());
         while let Some(node) = open.pop() {
             if !seen.insert(node) {
                 continue;
@@ -189,10 +210,13 @@ struct Builder {
     anchors: HashMap<usize, usize>,
     documents: usize,
     merged: usize,
+    /// Where the last event stands.
+    last: Span,
 }
 
 impl Builder {
     fn take(&mut self, event: Event<'_>, span: Span) -> Result<(), Stop> {
+        self.last = span;
         match event {
             Event::DocumentStart(_) => {
                 self.documents += 1;
@@ -288,6 +312,11 @@ impl Builder {
             self.fault(span, FaultKind::OddKey);
             return;
         };
+        if scalar.text.len() > LONGEST_KEY {
+            open.key = Some(Key::Odd);
+            self.fault(span, FaultKind::OddKey);
+            return;
+        }
         if scalar.plain && scalar.text == "<<" {
             open.key = Some(Key::Merge(span));
             return;
@@ -312,21 +341,21 @@ impl Builder {
             };
             for source in sources {
                 let entries = match &self.tree.nodes[source] {
+                    Content::Map(entries) if self.merged + entries.len() > MAX_MERGED => {
+                        self.fault(key, FaultKind::BadMerge);
+                        return;
+                    }
                     Content::Map(entries) if !self.is_open(source) && source != open.node => entries.clone(),
                     _ => {
                         self.fault(key, FaultKind::BadMerge);
                         continue;
                     }
                 };
+                self.merged += entries.len();
                 for (name, item) in entries {
-                    if self.merged >= MAX_MERGED {
-                        self.fault(key, FaultKind::BadMerge);
-                        return;
-                    }
                     if open.first.contains_key(&name) {
                         continue;
                     }
-                    self.merged += 1;
                     open.first.insert(name.clone(), item.key.unwrap_or(key));
                     if let Content::Map(own) = &mut self.tree.nodes[open.node] {
                         own.push((name, item));

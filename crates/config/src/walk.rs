@@ -6,7 +6,7 @@ use crate::{
     diagnostic::{Diagnostic, Severity},
     kind::Kind,
     source::{Show, Source, is_secret},
-    tree::{Content, Fault, FaultKind, Item, Tree},
+    tree::{Content, Fault, FaultKind, Item, LONGEST_LINE, MAX_FAULTS, Tree},
 };
 
 /// More would help nobody.
@@ -61,11 +61,14 @@ pub(crate) struct Walk<'t> {
     source: Source<'t>,
     file: String,
     pub(crate) diagnostics: Vec<Diagnostic>,
+    /// Warnings that were counted and not made: each costs a look at its line.
+    unmade: usize,
 }
 
 impl<'t> Walk<'t> {
     pub(crate) fn new(text: &'t str, tree: &'t Tree, file: &str) -> Self {
-        Self { tree, source: Source::new(text, tree), file: file.to_owned(), diagnostics: Vec::new() }
+        let source = Source::new(text, tree);
+        Self { tree, source, file: file.to_owned(), diagnostics: Vec::new(), unmade: 0 }
     }
 
     /// All diagnostics in the order of the file; too many are cut off, errors last.
@@ -76,7 +79,8 @@ impl<'t> Walk<'t> {
             let more = self.diagnostics.split_off(MAX_DIAGNOSTICS);
             let severity = more.iter().map(|d| d.severity).min().unwrap_or(Severity::Warning);
             self.diagnostics.sort_by_key(|d| (d.line, d.column, d.severity));
-            let last = self.whole_file(severity, format!("{} more like these are not shown", more.len()));
+            let more = more.len() + self.unmade;
+            let last = self.whole_file(severity, format!("{more} more like these are not shown"));
             self.diagnostics.push(last);
         }
         self.diagnostics
@@ -156,7 +160,7 @@ impl<'t> Walk<'t> {
                 format!("is set twice, first in line {}", first.start.line),
                 "remove one: readers of YAML do not agree on which counts",
             ),
-            FaultKind::OddKey => ("this key is not a name".to_owned(), "keys are plain words"),
+            FaultKind::OddKey => ("this key is not a name".to_owned(), "keys are plain, short words"),
             FaultKind::UnknownTag => {
                 ("has a type tag that is not allowed".to_owned(), "remove the word with '!'")
             }
@@ -171,6 +175,14 @@ impl<'t> Walk<'t> {
             FaultKind::SecondDocument => (
                 "a second document begins here".to_owned(),
                 "nothing after this point was read; remove the line '---'",
+            ),
+            FaultKind::LongLine => (
+                format!("this line is longer than {LONGEST_LINE} bytes"),
+                "nothing was read; put each setting on a line of its own",
+            ),
+            FaultKind::TooMany => (
+                format!("this file has more than {MAX_FAULTS} mistakes"),
+                "nothing after this point was read; is this the configuration file?",
             ),
         };
         let named = matches!(
@@ -324,10 +336,9 @@ impl<'t> Walk<'t> {
 
     fn warn_unknown(&mut self, section: &Section, known: &[&str]) {
         let Content::Map(entries) = self.tree.content(section.item) else { return };
-        for (name, item) in entries {
-            if known.contains(&name.as_str()) {
-                continue;
-            }
+        let mut unknown = entries.iter().filter(|(name, _)| !known.contains(&name.as_str()));
+        // One more than is shown, so that the rest is told of.
+        for (name, item) in unknown.by_ref().take(MAX_DIAGNOSTICS + 1) {
             let at = Setting { path: section.path_of(&self.source.safe(name)), item: *item };
             let nearest = crate::settings::nearest(&section.path, name, known);
             let help = nearest.map_or_else(
@@ -338,6 +349,7 @@ impl<'t> Walk<'t> {
                 Diagnostic { help: vec![help], ..self.about_key(Severity::Warning, &at, "is not a setting") };
             self.tell(diagnostic);
         }
+        self.unmade += unknown.count();
     }
 }
 

@@ -41,6 +41,22 @@ fn passwords_that_everybody_can_read_are_warned_of() {
 }
 
 #[test]
+fn what_the_kernel_makes_up_and_what_has_another_end_is_not_waited_for() {
+    let dir = TempDir::new().unwrap();
+    let pipe = dir.path().join("pipe");
+    rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+    for (path, expected) in [
+        (Path::new("/proc/kmsg"), "error the configuration file is empty"),
+        (Path::new("/proc/self/mem"), "error the configuration file is empty"),
+        (&pipe, "error the configuration file is not a file"),
+        (Path::new("/dev/zero"), "error the configuration file is not a file"),
+        (&write(&dir, "", 0o600), "error the configuration file is empty"),
+    ] {
+        assert_eq!(told(path), [expected], "{}", path.display());
+    }
+}
+
+#[test]
 fn a_directory_setting_that_is_a_file_is_refused() {
     let dir = TempDir::new().unwrap();
     let root = dir.path().display().to_string();

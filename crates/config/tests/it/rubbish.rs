@@ -90,6 +90,37 @@ fn long_lines_and_many_keys_are_read_in_good_time() {
     assert!(digest(&"a:\t\u{0}\u{7f}\u{85}\u{2028}\u{feff}\r".repeat(5_000)) > 0);
 }
 
+/// Each of these cost seconds or gigabytes once. 256 KiB is the largest file that is read.
+#[test]
+fn bombs_of_a_quarter_mebibyte_go_off_quietly() {
+    let fill = |piece: &dyn Fn(usize) -> String| {
+        let mut text = String::new();
+        for n in 0.. {
+            let piece = piece(n);
+            if text.len() + piece.len() > 250_000 {
+                return text;
+            }
+            text.push_str(&piece);
+        }
+        text
+    };
+    let one_line = format!("pvc: {{{}}}", fill(&|n| format!("k{n}: 1, ")));
+    let list = format!("a: &a [{}]\n", fill(&|_| "xyz,".to_owned()).split_at(120_000).0);
+    let aliases = list + fill(&|n| format!("pass{n}: *a\n")).split_at(120_000).0;
+    let long_keys = format!("{0}: {{{0}: {{{0}: [{1}]}}}}", "k".repeat(3000), fill(&|_| "!x a,".to_owned()));
+    let doubled = format!("{}:\n{}", "k".repeat(3000), fill(&|_| "  a: 1\n".to_owned()));
+    let passwords = fill(&|n| format!("pass: s{n}\nx{n}: 1\n"));
+    let unknown = format!("pvc:\n{}", fill(&|n| format!("  unknown_{n}: {n}\n")));
+    let map = format!(
+        "m: &m {{{}}}\n",
+        fill(&|n| format!("k{n}: 1,")).split_at(120_000).0.trim_end_matches(|c| c != ',')
+    );
+    let merges = map + fill(&|n| format!("n{n}: {{<<: *m}}\n")).split_at(120_000).0;
+    for text in [one_line, aliases, long_keys, doubled, passwords, unknown, merges] {
+        digest(&text);
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
