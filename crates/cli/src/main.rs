@@ -2,6 +2,8 @@
 //!
 //! Never decides anything itself: what is allowed is `pvc_core::command`'s business, what a key means `pvc_store::schema`'s.
 
+#![deny(clippy::print_stdout, clippy::print_stderr, reason = "everything printed passes `print`")]
+
 mod args;
 mod cmd;
 mod connect;
@@ -36,6 +38,6 @@ fn end(failure: Failure) -> ExitCode {
         // The reader of our output has seen enough: `pvc vm list | head`.
         return ExitCode::SUCCESS;
     }
-    eprintln!("pvc: {}", failure.with_causes());
+    print::complain(&failure.with_causes());
     ExitCode::from(failure.exit_code())
 }

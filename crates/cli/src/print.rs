@@ -1,9 +1,15 @@
 //! Where results go: standard output, as text for people or JSON for programs. Colours only where a person sees them.
+//!
+//! Everything that `pvc` prints passes here, whoever wrote it into the state tree: what a terminal would obey is replaced
+//! ([`plain`]), in JSON escaped. Only what an operator sends into a file or a pipe to have it byte for byte is not ([`Out::verbatim`]).
+
+#![allow(clippy::print_stderr, reason = "this is where it passes")]
 
 pub(crate) mod table;
 
 use std::io::{self, IsTerminal, Write};
 
+use pvc_core::text::{is_plain, one_line};
 use serde::Serialize;
 
 use crate::{args::Format, failure::Failure};
@@ -74,8 +80,17 @@ impl Out {
         self.terminal
     }
 
-    /// Writes text as it is.
+    /// Writes lines of text.
     pub(crate) fn write(&self, text: &str) -> Result<(), Failure> {
+        self.put(&plain(text, self.colour))
+    }
+
+    /// Writes what is not ours, a definition or a console: byte for byte into a file or a pipe, as plain text to a terminal.
+    pub(crate) fn verbatim(&self, text: &str) -> Result<(), Failure> {
+        if self.terminal { self.write(text) } else { self.put(text) }
+    }
+
+    fn put(&self, text: &str) -> Result<(), Failure> {
         let written = match &self.sink {
             Sink::Stdout => {
                 let mut stdout = io::stdout().lock();
@@ -94,7 +109,7 @@ impl Out {
     pub(crate) fn json(&self, value: &impl Serialize) -> Result<(), Failure> {
         let text = serde_json::to_string_pretty(value)
             .map_err(|e| Failure::Machine { doing: "write the result as JSON".into(), cause: e.into() })?;
-        self.write(&(text + "\n"))
+        self.put(&(escaped(&text) + "\n"))
     }
 
     /// Writes the outcome of a change: a line, or the API's `{"message": …}`.
@@ -108,16 +123,16 @@ impl Out {
         if self.is_json() {
             return self.json(&Message { message, notes });
         }
-        self.write(&format!("{message}\n"))?;
-        notes.iter().try_for_each(|note| self.write(&format!("note: {note}\n")))
+        self.write(&format!("{}\n", one_line(message)))?;
+        notes.iter().try_for_each(|note| self.write(&format!("note: {}\n", one_line(note))))
     }
 
     /// Shows a passing line to a person who waits; nothing elsewhere.
     pub(crate) fn progress(&self, line: &str) {
         if self.watched {
             // Erase the line, then write: a shorter text leaves nothing of a longer one.
-            let short: String = line.chars().filter(|c| !c.is_control()).take(120).collect();
-            eprint!("\r\x1b[K{short}");
+            let short: String = line.chars().take(120).collect();
+            eprint!("\r\x1b[K{}", one_line(&short));
         }
     }
 
@@ -129,6 +144,79 @@ impl Out {
     /// Says something beside the result, which must not mix with it.
     pub(crate) fn aside(&self, line: &str) {
         self.progress_done();
-        eprintln!("pvc: {line}");
+        complain(line);
+    }
+}
+
+/// Says on standard error what went wrong. Further lines are indented: none of them looks like one of ours.
+pub(crate) fn complain(text: &str) {
+    eprintln!("pvc: {}", plain(text, false).trim_end().replace('\n', "\n  "));
+}
+
+/// Asks on standard error; the answer is typed on the same line.
+pub(crate) fn ask(question: &str) -> io::Result<()> {
+    eprint!("{} ", one_line(question));
+    io::stderr().flush()
+}
+
+/// The text with `·` in place of what a terminal would obey. Lines, tabs and, where asked for, our colours stay.
+fn plain(text: &str, colour: bool) -> String {
+    let mut shown = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(c) = rest.chars().next() {
+        let code = table::COLOURS.iter().find(|code| colour && rest.starts_with(**code));
+        let taken = code.map_or(c.len_utf8(), |code| code.len());
+        if code.is_some() || is_plain(c) || matches!(c, '\n' | '\t') {
+            shown.push_str(&rest[..taken]);
+        } else {
+            shown.push('·');
+        }
+        rest = &rest[taken..];
+    }
+    shown
+}
+
+/// JSON in which only plain characters stand for themselves. Line feeds stand between values only: within them they are escaped already.
+fn escaped(json: &str) -> String {
+    let mut text = String::with_capacity(json.len());
+    for c in json.chars() {
+        if is_plain(c) || c == '\n' {
+            text.push(c);
+        } else {
+            let mut units = [0; 2];
+            text.extend(c.encode_utf16(&mut units).iter().map(|unit| format!("\\u{unit:04x}")));
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOSTILE: &str = "a\u{9b}2J\u{7f}\u{202e}b\u{2028}c\x1b[31m\u{e0041}\n\td";
+
+    #[test]
+    fn nothing_that_a_terminal_obeys_is_written() {
+        let out = Out::captured(Format::Table);
+        out.write(HOSTILE).unwrap();
+        assert_eq!(out.text(), "a·2J··b·c·[31m·\n\td");
+        assert_eq!(plain("\x1b[31mred\x1b[0m\x1b[5m", true), "\x1b[31mred\x1b[0m·[5m");
+    }
+
+    #[test]
+    fn json_says_the_same_in_plain_characters() {
+        let out = Out::captured(Format::Json);
+        out.json(&[HOSTILE]).unwrap();
+        let text = out.text();
+        assert!(text.chars().all(|c| c == '\n' || c.is_ascii_graphic() || c == ' '), "{text:?}");
+        assert_eq!(serde_json::from_str::<Vec<String>>(&text).unwrap(), [HOSTILE]);
+    }
+
+    #[test]
+    fn a_message_is_one_line_whatever_it_quotes() {
+        let out = Out::captured(Format::Table);
+        out.message("VM a\npvc: b", &["c\nd".to_owned()]).unwrap();
+        assert_eq!(out.text(), "VM a·pvc: b\nnote: c·d\n");
     }
 }

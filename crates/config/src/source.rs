@@ -4,6 +4,8 @@
 //! the rest of the line, not its comment, not the lines around it. And any text that stands as a password anywhere in the
 //! file is masked wherever it turns up, also where the file is broken.
 
+use pvc_core::text::is_plain;
+
 use crate::tree::{LONGEST_LINE, Span, Tree};
 
 pub(crate) const MASK: &str = "***";
@@ -73,7 +75,7 @@ impl<'t> Source<'t> {
         }
         let visible = |c: char| match c {
             '\n' => ' ',
-            c if c.is_control() => '\u{fffd}',
+            c if !is_plain(c) => '\u{fffd}',
             c => c,
         };
         let mut shown: String = text.chars().map(visible).collect();

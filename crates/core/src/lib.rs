@@ -7,3 +7,4 @@ pub mod command;
 pub mod model;
 pub mod plan;
 pub mod sabotage;
+pub mod text;

@@ -1,8 +1,8 @@
 //! Asks a person before something is done that cannot be taken back.
 
-use std::io::{self, BufRead, IsTerminal, Write};
+use std::io::{self, BufRead, IsTerminal};
 
-use crate::failure::Failure;
+use crate::{failure::Failure, print};
 
 /// What no answer means, where nobody can be asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,8 +24,7 @@ pub(super) fn ask(question: &str, otherwise: Otherwise) -> Result<bool, Failure>
         };
     }
     let ask = || -> io::Result<bool> {
-        eprint!("{question} [y/N] ");
-        io::stderr().flush()?;
+        print::ask(&format!("{question} [y/N]"))?;
         let mut answer = String::new();
         io::stdin().lock().read_line(&mut answer)?;
         Ok(matches!(answer.trim(), "y" | "Y" | "yes"))

@@ -1,7 +1,15 @@
-//! Aligned columns, and pairs of a word and its value. Text from outside loses its control characters: a name or reason in
-//! the state tree must not be able to write to the operator's terminal.
+//! Aligned columns, and pairs of a word and its value. Each cell is one bounded line of plain characters: a name or reason in the
+//! state tree neither writes to the operator's terminal nor makes a line that looks like another row.
 
 use std::fmt::Write as _;
+
+use pvc_core::text::one_line;
+
+/// Longest text of a cell or line, in characters.
+const LONGEST: usize = 1000;
+
+/// Widest that a column is padded to, in characters: one long cell does not push every other row's cells away.
+const WIDEST: usize = 60;
 
 /// How a cell looks on a terminal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,7 +55,7 @@ impl<T: AsRef<str>> From<T> for Cell {
 pub(crate) fn table(header: &[&str], rows: &[Vec<Cell>], colour: bool) -> String {
     let width = |column: usize| {
         let cells = rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.text.chars().count());
-        cells.max().unwrap_or(0).max(header[column].chars().count())
+        cells.max().unwrap_or(0).min(WIDEST).max(header[column].chars().count())
     };
     let widths: Vec<usize> = (0..header.len()).map(width).collect();
     let mut text = String::new();
@@ -62,7 +70,7 @@ fn line(text: &mut String, row: &[Cell], widths: &[usize], colour: bool) {
     let last = row.len().saturating_sub(1);
     for (i, (cell, width)) in row.iter().zip(widths).enumerate() {
         let (on, off) = codes(cell.look, colour);
-        let padding = if i == last { 0 } else { width + 2 - cell.text.chars().count() };
+        let padding = if i == last { 0 } else { width.saturating_sub(cell.text.chars().count()) + 2 };
         // Writing to a String cannot fail.
         let _ = write!(text, "{on}{}{off}{:padding$}", cell.text, "");
     }
@@ -88,19 +96,26 @@ pub(crate) fn words(cell: &Cell, colour: bool) -> String {
     format!("{on}{}{off}", cell.text)
 }
 
+/// Green, yellow, red and their end: all that is ever asked of a terminal.
+pub(super) const COLOURS: [&str; 4] = ["\x1b[32m", "\x1b[33m", "\x1b[31m", "\x1b[0m"];
+
 fn codes(look: Look, colour: bool) -> (&'static str, &'static str) {
+    let [green, yellow, red, end] = COLOURS;
     match look {
         _ if !colour => ("", ""),
         Look::Plain => ("", ""),
-        Look::Good => ("\x1b[32m", "\x1b[0m"),
-        Look::Busy => ("\x1b[33m", "\x1b[0m"),
-        Look::Bad => ("\x1b[31m", "\x1b[0m"),
+        Look::Good => (green, end),
+        Look::Busy => (yellow, end),
+        Look::Bad => (red, end),
     }
 }
 
-/// The text without anything a terminal would obey.
+/// The text on one line, cut where nobody would read on.
 pub(crate) fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { '·' } else { c }).collect()
+    match text.char_indices().nth(LONGEST) {
+        Some((end, _)) => one_line(&text[..end]) + "…",
+        None => one_line(text),
+    }
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use std::{
 };
 
 use chrono::{DateTime, Local};
+use pvc_core::text::is_plain;
 use tracing::{
     Event, Level,
     field::{Field, Visit},
@@ -197,16 +198,16 @@ impl Visit for Words {
     }
 }
 
-/// The text without control characters (escaped, so that nothing is hidden), cut if very long.
+/// The text with only plain characters (others escaped, so that nothing is hidden), cut if very long.
 fn one_line(text: &str) -> String {
     let text = text.trim_end();
     let cut = text.floor_char_boundary(LONGEST);
     let mut line = String::with_capacity(cut);
     for c in text[..cut].chars() {
-        if c.is_control() {
-            line.extend(c.escape_default());
-        } else {
+        if is_plain(c) {
             line.push(c);
+        } else {
+            line.extend(c.escape_default());
         }
     }
     if cut < text.len() {

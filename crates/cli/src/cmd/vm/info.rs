@@ -24,7 +24,7 @@ pub(super) async fn dump(cluster: &Connection, out: &Out, reference: &str) -> Re
     if !xml.ends_with('\n') {
         xml.push('\n');
     }
-    out.write(&xml)
+    out.verbatim(&xml)
 }
 
 pub(super) async fn info(
