@@ -17,7 +17,7 @@ pub struct Figures {
     pub mem_total_mib: u64,
     /// Memory that could not be given to a VM now, MiB. Caches that the kernel would give up are not in use.
     pub mem_used_mib: u64,
-    /// The rest, MiB.
+    /// Memory that nothing uses, not even a cache, MiB: what old clients show as free.
     pub mem_free_mib: u64,
     /// One-minute load average.
     pub load: f64,
@@ -64,13 +64,12 @@ impl Machine for ThisMachine {
     }
 
     fn figures(&self) -> io::Result<Figures> {
-        let (mem_total_mib, mem_free_mib) =
-            memory_mib(&read("/proc/meminfo")?).ok_or_else(|| unreadable("/proc/meminfo"))?;
+        let memory = memory(&read("/proc/meminfo")?).ok_or_else(|| unreadable("/proc/meminfo"))?;
         let load = read("/proc/loadavg")?.split_ascii_whitespace().next().and_then(|w| w.parse().ok());
         Ok(Figures {
-            mem_total_mib,
-            mem_used_mib: mem_total_mib.saturating_sub(mem_free_mib),
-            mem_free_mib,
+            mem_total_mib: memory.total,
+            mem_used_mib: memory.total.saturating_sub(memory.available),
+            mem_free_mib: memory.free,
             load: load.ok_or_else(|| unreadable("/proc/loadavg"))?,
         })
     }
@@ -129,13 +128,20 @@ fn cpu_count(list: &str) -> Option<u32> {
     })
 }
 
-/// Total and available memory from the text of `/proc/meminfo`.
-fn memory_mib(meminfo: &str) -> Option<(u64, u64)> {
+/// Lines of `/proc/meminfo`, MiB.
+#[derive(Debug, PartialEq, Eq)]
+struct Memory {
+    total: u64,
+    free: u64,
+    available: u64,
+}
+
+fn memory(meminfo: &str) -> Option<Memory> {
     let mib = |name: &str| {
         let kib = meminfo.lines().find_map(|line| line.strip_prefix(name))?;
         kib.trim_start_matches(':').split_ascii_whitespace().next()?.parse::<u64>().ok().map(|kib| kib / 1024)
     };
-    Some((mib("MemTotal")?, mib("MemAvailable")?))
+    Some(Memory { total: mib("MemTotal")?, free: mib("MemFree")?, available: mib("MemAvailable")? })
 }
 
 /// A machine for tests that says what it is told to; its clock and its processes are the real machine's.
@@ -196,10 +202,10 @@ mod tests {
     }
 
     #[test]
-    fn caches_count_as_free_memory() {
+    fn caches_are_neither_used_nor_free_memory() {
         let meminfo = "MemTotal:       16384000 kB\nMemFree:          102400 kB\nMemAvailable:    8192000 kB\nCached: 1 kB\n";
-        assert_eq!(memory_mib(meminfo), Some((16000, 8000)));
-        assert_eq!(memory_mib("MemTotal: lots\n"), None);
+        assert_eq!(memory(meminfo), Some(Memory { total: 16000, free: 100, available: 8000 }));
+        assert_eq!(memory("MemTotal: lots\n"), None);
     }
 
     #[test]

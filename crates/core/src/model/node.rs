@@ -135,7 +135,7 @@ pub struct NodeReport {
     pub mem_total_mib: u64,
     /// Memory in use, MiB.
     pub mem_used_mib: u64,
-    /// Memory free, MiB.
+    /// Memory that nothing uses, MiB. Caches, which the kernel would give up, are neither used nor free.
     pub mem_free_mib: u64,
     /// Memory allocated to the VMs that run here, MiB.
     pub mem_alloc_mib: u64,
