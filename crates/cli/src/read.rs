@@ -171,7 +171,7 @@ impl Connection {
 
     /// Reads the names of all VMs.
     pub(crate) async fn roster(&self) -> Result<Roster, Failure> {
-        let ids: Vec<VmId> = self.children(vm::ROOT).await?.iter().filter_map(|id| id.parse().ok()).collect();
+        let ids: Vec<VmId> = vm::ids(&self.children(vm::ROOT).await?).0.into_iter().collect();
         let paths: Vec<String> = ids.iter().map(|&id| vm::path(id)).collect();
         let values = self.store.get_many(&paths).await?;
         let named = ids.into_iter().zip(values).filter_map(|(id, value)| Some((id, text(&value?.data))));
@@ -181,15 +181,9 @@ impl Connection {
     /// Reads what the list of VMs shows: the first four keys of each.
     pub(crate) async fn listing(&self) -> Result<Listing, Failure> {
         const KEYS: usize = 4;
-        let mut listing = Listing::default();
-        let mut ids: Vec<VmId> = Vec::new();
-        for child in self.children(vm::ROOT).await? {
-            match child.parse() {
-                Ok(id) => ids.push(id),
-                Err(e) => listing.strays.push(problem(vm::ROOT, &child, &e)),
-            }
-        }
-        listing.strays.sort_unstable_by(|a, b| a.key.cmp(&b.key));
+        let (ids, strays) = vm::ids(&self.children(vm::ROOT).await?);
+        let ids: Vec<VmId> = ids.into_iter().collect();
+        let mut listing = Listing { strays, ..Listing::default() };
         let paths: Vec<String> = ids.iter().flat_map(|&id| vm::paths(id).into_iter().take(KEYS)).collect();
         let values = self.store.get_many(&paths).await?;
         for (&id, values) in ids.iter().zip(values.chunks(KEYS)) {

@@ -8,10 +8,13 @@ use std::{
 };
 
 use pvc_core::{
-    model::{ClusterView, DomainSpec, VmId},
+    model::{ClusterView, DomainSpec, Vm, VmId},
     plan::placement::{Size, Sizes, kept_on},
 };
-use pvc_store::{Store, StoreError, schema::vm::xml_path};
+use pvc_store::{
+    Store, StoreError,
+    schema::vm::{definition, xml_path},
+};
 use tracing::debug;
 
 /// Definitions per request: some 8 KiB each.
@@ -49,7 +52,10 @@ impl VmSizes {
             let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
             for (id, value) in some.iter().zip(values) {
                 match value {
-                    Some(value) => known.insert(*id, (value.version, size(*id, &value.data))),
+                    Some(value) => {
+                        let size = view.vm(*id).and_then(|vm| size(vm, &value.data));
+                        known.insert(*id, (value.version, size))
+                    }
                     None => known.remove(id),
                 };
             }
@@ -59,11 +65,11 @@ impl VmSizes {
     }
 }
 
-fn size(id: VmId, xml: &[u8]) -> Option<Size> {
-    match DomainSpec::parse(&String::from_utf8_lossy(xml)) {
+fn size(vm: &Vm, xml: &[u8]) -> Option<Size> {
+    match DomainSpec::parse_as(&definition(xml), vm.id, &vm.name) {
         Ok(spec) => Some(Size { memory_mib: spec.memory_mib, vcpus: spec.vcpus }),
         Err(error) => {
-            debug!(vm = %id, %error, "its size cannot be read from its definition");
+            debug!(vm = %vm.name, %error, "its size cannot be read from its definition");
             None
         }
     }

@@ -6,7 +6,7 @@ use std::{
 };
 
 use pvc_core::{
-    model::{ClusterView, DomainSpec, Entry, FlushProgress, NodeName, VmId},
+    model::{ClusterView, DomainSpec, Entry, FlushProgress, NodeName, Vm},
     plan::placement::{Rooms, Size, Sizes, kept_on, works},
 };
 use pvc_store::{
@@ -40,7 +40,7 @@ impl Connection {
 
     /// Counts what is spoken for in a view, from the definitions of the VMs that are kept somewhere.
     pub(crate) async fn rooms(&self, view: &ClusterView) -> Result<Ground, Failure> {
-        let kept: Vec<VmId> = view.good_vms().filter(|vm| !kept_on(vm).is_empty()).map(|vm| vm.id).collect();
+        let kept: Vec<&Vm> = view.good_vms().filter(|vm| !kept_on(vm).is_empty()).collect();
         let mut sizes = Sizes::new();
         self.read_sizes(&kept, &mut sizes).await?;
         let silent = self.absent(view).await?;
@@ -57,12 +57,13 @@ impl Connection {
     }
 
     /// The size of a VM, by its definition.
-    pub(crate) async fn size(&self, ground: &Ground, id: VmId) -> Result<Size, Failure> {
+    pub(crate) async fn size(&self, ground: &Ground, vm: &Vm) -> Result<Size, Failure> {
+        let id = vm.id;
         if let Some(size) = ground.sizes.get(&id) {
             return Ok(*size);
         }
         let mut sizes = Sizes::new();
-        self.read_sizes(&[id], &mut sizes).await?;
+        self.read_sizes(&[vm], &mut sizes).await?;
         sizes.remove(&id).ok_or_else(|| {
             Failure::Failed(format!(
                 "VM {id} has no readable definition: nobody knows how much memory it needs; `pvc vm explain {id}`"
@@ -70,15 +71,16 @@ impl Connection {
         })
     }
 
-    async fn read_sizes(&self, ids: &[VmId], sizes: &mut Sizes) -> Result<(), Failure> {
+    async fn read_sizes(&self, vms: &[&Vm], sizes: &mut Sizes) -> Result<(), Failure> {
         /// Definitions are some KiB each: so many fit into an answer.
         const AT_ONCE: usize = 100;
-        for ids in ids.chunks(AT_ONCE) {
-            let paths: Vec<String> = ids.iter().map(|&id| vm::xml_path(id)).collect();
-            for (&id, value) in ids.iter().zip(self.store.get_many(&paths).await?) {
-                let spec = value.and_then(|v| DomainSpec::parse(std::str::from_utf8(&v.data).ok()?).ok());
+        for vms in vms.chunks(AT_ONCE) {
+            let paths: Vec<String> = vms.iter().map(|vm| vm::xml_path(vm.id)).collect();
+            for (vm, value) in vms.iter().zip(self.store.get_many(&paths).await?) {
+                let xml = value.map(|v| vm::definition(&v.data));
+                let spec = xml.and_then(|xml| DomainSpec::parse_as(&xml, vm.id, &vm.name).ok());
                 if let Some(spec) = spec {
-                    sizes.insert(id, Size { memory_mib: spec.memory_mib, vcpus: spec.vcpus });
+                    sizes.insert(vm.id, Size { memory_mib: spec.memory_mib, vcpus: spec.vcpus });
                 }
             }
         }

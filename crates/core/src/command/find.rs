@@ -37,9 +37,10 @@ impl Roster {
 
     /// The VM that `reference`, a name or a UUID, means. A UUID goes first: it cannot be ambiguous.
     pub fn find(&self, reference: &str) -> Result<VmId, Refusal> {
-        let as_id = reference.parse().ok();
-        if let Some(id) = as_id.filter(|id| self.0.contains_key(id)) {
-            return Ok(id);
+        let as_id: Option<VmId> = reference.parse().ok();
+        // In the spelling of its key, which need not be that of the reference.
+        if let Some((id, _)) = as_id.and_then(|id| self.0.get_key_value(&id)) {
+            return Ok(*id);
         }
         let named: Vec<VmId> = self.iter().filter(|(_, name)| *name == reference).map(|(id, _)| id).collect();
         match named[..] {

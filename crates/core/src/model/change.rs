@@ -3,8 +3,9 @@
 
 use super::{
     claim::Claim,
-    name::{NodeName, VmId, VmName},
+    name::{NodeName, VmName},
     vm::{Vm, VmState},
+    vm_id::VmId,
 };
 
 /// The keys of a VM that decisions are made from.

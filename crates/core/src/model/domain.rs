@@ -1,7 +1,7 @@
 //! A libvirt domain definition, checked before anything sees it: libvirt, the state tree, other operators' lists.
 //!
-//! The text is passed on unchanged; only what is needed is parsed out. A document type (and with it every entity trick)
-//! is refused outright. What libvirt accepts is accepted, unless it would hurt others: the rules are those of libvirt's
+//! The text is passed on unchanged but for name and UUID, which are the cluster's; only what is needed is parsed out. A document type
+//! (and with it every entity trick) is refused outright. What libvirt accepts is accepted, unless it would hurt others: the rules are those of libvirt's
 //! `virDomainDefParse`, tried on 9.0.
 
 mod details;
@@ -16,7 +16,7 @@ pub use mark::UNSTARTED;
 
 use read::{Definition, Element};
 
-use super::name::{VmId, VmName};
+use super::{name::VmName, vm_id::VmId};
 
 /// Why a definition is refused: what is wrong, where, what to do.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -33,7 +33,7 @@ pub struct DomainError {
 /// A checked definition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DomainSpec {
-    /// The text as it was given.
+    /// The text as it was given; of [`Self::parse_as`], with the name and the UUID that it was asked for.
     pub xml: String,
     /// `<uuid>`.
     pub id: VmId,
@@ -52,6 +52,36 @@ impl DomainSpec {
     pub fn parse(xml: &str) -> Result<Self, DomainError> {
         let definition = Definition::parse(xml)?;
         let root = definition.root()?;
+        Self::read(xml, root, name(root)?)
+    }
+
+    /// Parses a definition that must be the one of `id`, and calls it `name`: what a VM is called is said by its key, and an old
+    /// client's `modify` leaves another name in the definition. libvirt is given this name, and the UUID as it writes it.
+    pub fn parse_as(xml: &str, id: VmId, name: &VmName) -> Result<Self, DomainError> {
+        let definition = Definition::parse(xml)?;
+        let root = definition.root()?;
+        let mut spec = Self::read(xml, root, name.clone())?;
+        if spec.id != id {
+            let what = format!("<uuid> is {}, but this VM is {id}", spec.id);
+            return Err(root
+                .at("uuid")
+                .error(what, "define it as a VM of its own, or put the right UUID in"));
+        }
+        let mut wanted = [("name", name.to_string()), ("uuid", id.to_string())]
+            .map(|(element, text)| Ok((root.only(element, "add it")?, element, text)))
+            .into_iter()
+            .collect::<Result<Vec<_>, DomainError>>()?;
+        // From the end, so that what comes before keeps its place.
+        wanted.sort_by_key(|(found, ..)| std::cmp::Reverse(found.range().start));
+        for (found, element, text) in wanted {
+            if found.text().trim() != text {
+                spec.xml.replace_range(found.range(), &format!("<{element}>{text}</{element}>"));
+            }
+        }
+        Ok(spec)
+    }
+
+    fn read(xml: &str, root: Element<'_>, name: VmName) -> Result<Self, DomainError> {
         if root.attribute("type").is_none() {
             let todo = "write <domain type='kvm'>";
             return Err(root.error("<domain> has no type", todo));
@@ -61,38 +91,19 @@ impl DomainSpec {
         })?;
         Ok(Self {
             id: uuid(root)?,
-            name: name(root)?,
+            name,
             memory_mib: size::memory_mib(root)?,
             vcpus: size::vcpus(root)?,
             rbd_images: rbd_images(devices)?,
             xml: xml.to_owned(),
         })
     }
-
-    /// Parses a definition that must be the one of `id` called `name`.
-    pub fn parse_as(xml: &str, id: VmId, name: &VmName) -> Result<Self, DomainError> {
-        let spec = Self::parse(xml)?;
-        let definition = Definition::parse(xml)?;
-        let root = definition.root()?;
-        if spec.id != id {
-            let what = format!("<uuid> is {}, but this VM is {id}", spec.id);
-            return Err(root
-                .at("uuid")
-                .error(what, "define it as a VM of its own, or put the right UUID in"));
-        }
-        if spec.name != *name {
-            let what = format!("<name> is {}, but this VM is called {name}", spec.name);
-            return Err(root.at("name").error(what, "use one name in the definition and in the cluster"));
-        }
-        Ok(spec)
-    }
 }
 
 fn uuid(root: Element<'_>) -> Result<VmId, DomainError> {
     let element = root.only("uuid", "add <uuid>…</uuid>, for instance from uuidgen")?;
     let text = element.text();
-    // libvirt, too, ignores white space around a UUID.
-    text.trim().parse().map_err(|_| {
+    text.parse().map_err(|_| {
         element.error(
             format!("<uuid> is {}, which is no UUID", read::excerpt(&text)),
             "write 36 characters such as 6f1f6c55-7b8e-4f2f-9f5e-0f2c3c1c9f00, for instance from uuidgen",

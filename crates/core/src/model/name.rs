@@ -3,7 +3,6 @@
 use std::{fmt, str::FromStr};
 
 use serde::Serialize;
-use uuid::Uuid;
 
 /// Why a text is not a name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -57,51 +56,6 @@ impl FromStr for NodeName {
 impl fmt::Display for NodeName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(&self.0)
-    }
-}
-
-/// A virtual machine's identity: the libvirt domain UUID and the key below `/domains`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-#[serde(transparent)]
-pub struct VmId(Uuid);
-
-impl VmId {
-    /// The nil UUID, for questions about no VM in particular.
-    pub const NIL: Self = Self(Uuid::nil());
-
-    /// The UUID itself.
-    pub fn uuid(self) -> Uuid {
-        self.0
-    }
-}
-
-impl From<Uuid> for VmId {
-    fn from(uuid: Uuid) -> Self {
-        Self(uuid)
-    }
-}
-
-impl FromStr for VmId {
-    type Err = NameError;
-
-    /// Accepts the hyphenated form only, as libvirt prints it and the state tree keys it.
-    fn from_str(text: &str) -> Result<Self, NameError> {
-        if text.len() == 36
-            && let Ok(uuid) = Uuid::try_parse(text)
-        {
-            return Ok(Self(uuid));
-        }
-        Err(NameError {
-            what: "VM UUID",
-            found: text.to_owned(),
-            allowed: "a UUID such as 6f1f6c55-7b8e-4f2f-9f5e-0f2c3c1c9f00",
-        })
-    }
-}
-
-impl fmt::Display for VmId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.hyphenated().fmt(f)
     }
 }
 
@@ -167,13 +121,5 @@ mod tests {
             assert!(bad.parse::<NodeName>().is_err(), "{bad:?}");
         }
         assert!("web-1.example_x+y".parse::<VmName>().is_ok());
-    }
-
-    #[test]
-    fn only_hyphenated_uuids_are_vm_ids() {
-        assert!("11111111-0000-4000-8000-000000000001".parse::<VmId>().is_ok());
-        for bad in ["11111111000040008000000000000001", "{11111111-0000-4000-8000-000000000001}", "x", ""] {
-            assert!(bad.parse::<VmId>().is_err(), "{bad:?}");
-        }
     }
 }

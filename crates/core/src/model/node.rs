@@ -5,8 +5,9 @@ use std::{fmt, str::FromStr};
 use serde::Serialize;
 
 use super::{
-    name::{NameError, NodeName, VmId},
+    name::{NameError, NodeName},
     vm::Field,
+    vm_id::VmId,
 };
 
 macro_rules! words {

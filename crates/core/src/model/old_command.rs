@@ -6,7 +6,8 @@ use std::{fmt, str::FromStr};
 
 use super::{
     ceph::{OsdId, PoolName, SnapshotName, VolumeName},
-    name::{NameError, NodeName, VmId},
+    name::{NameError, NodeName},
+    vm_id::VmId,
 };
 
 /// Why a command line is answered with a failure.

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::name::{NodeName, VmId};
+use super::{name::NodeName, vm_id::VmId};
 
 /// One thing that is brought to agree with the cluster's wishes.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -4,9 +4,10 @@ use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use super::{
     fence::Fence,
-    name::{NodeName, VmId, VmName},
+    name::{NodeName, VmName},
     node::Node,
     vm::{Field, Vm},
+    vm_id::VmId,
 };
 
 /// Why a key's content cannot be used. Shown to operators; never stops the other objects from being used.

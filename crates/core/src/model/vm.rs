@@ -6,7 +6,8 @@ use serde::Serialize;
 
 use super::{
     claim::Claim,
-    name::{NameError, NodeName, VmId, VmName},
+    name::{NameError, NodeName, VmName},
+    vm_id::VmId,
 };
 
 /// `/domains/<uuid>/state`: wish and answer in one key.

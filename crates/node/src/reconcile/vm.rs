@@ -355,7 +355,7 @@ impl VmReconciler {
         let Some(consoles) = &self.consoles else { return };
         let runs_here = self.inventory.here(id) == Here::Active;
         match view.vm(id) {
-            Some(vm) if runs_here && vm.claim.value.names(&self.me) => consoles.follow(id, &vm.name),
+            Some(vm) if runs_here && vm.claim.value.names(&self.me) => consoles.follow(vm.id, &vm.name),
             _ if !runs_here => consoles.forget(id),
             _ => (),
         }

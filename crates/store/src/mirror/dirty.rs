@@ -131,7 +131,7 @@ impl Dirty {
     }
 
     fn vm_key(&mut self, name: &str, key: Option<&str>) {
-        match (schema::vm::id_of_key(name), key) {
+        match (VmId::of_key(name), key) {
             (Ok(id), Some("xml")) => self.vm(id, VmParts { xml: true }),
             (Ok(id), None) => self.vm(id, VmParts::default()),
             (Ok(id), Some(key)) if schema::vm::is_read(key) => self.vm(id, VmParts::default()),
@@ -141,6 +141,10 @@ impl Dirty {
     }
 
     pub(super) fn vm(&mut self, id: VmId, parts: VmParts) {
+        if self.vms.get_key_value(&id).is_some_and(|(other, _)| !other.is_spelled_as(id)) {
+            // Two keys of one UUID: the names tell which is the VM's.
+            self.names_in.insert(Root::Vms);
+        }
         self.vms.entry(id).or_default().xml |= parts.xml;
     }
 }
@@ -182,7 +186,6 @@ mod tests {
     fn names_that_are_no_objects_cause_the_names_to_be_listed() {
         for (root, path) in [
             (Root::Vms, "/domains/rubbish"),
-            (Root::Vms, "/domains/11111111-0000-4000-8000-00000000000A"),
             (Root::Vms, "/domains"),
             (Root::Nodes, "/nodes/a b"),
             (Root::Nodes, "/nodes"),

@@ -107,6 +107,11 @@ impl Picture {
         self.view.networks_count = count;
     }
 
+    /// Whether something is wrong with the names below a root.
+    pub(super) fn has_strays(&self, root: Root) -> bool {
+        self.strays.get(&root).is_some_and(|strays| !strays.is_empty())
+    }
+
     /// Replaces what is wrong with the names below a root.
     pub(super) fn set_strays(&mut self, root: Root, mut problems: Vec<Problem>) {
         problems.sort_by(|a, b| a.key.cmp(&b.key));

@@ -271,6 +271,7 @@ impl Task {
         }
         let nodes: Vec<NodeName> = std::mem::take(&mut dirty.nodes).into_iter().collect();
         let vms: Vec<(VmId, VmParts)> = std::mem::take(&mut dirty.vms).into_iter().collect();
+        let vms: Vec<(VmId, VmParts)> = vms.into_iter().map(|(id, parts)| (self.known(id), parts)).collect();
         // The usual few of both together: one request.
         let mut nodes = nodes.chunks(OBJECTS_AT_ONCE);
         let mut vms = vms.chunks(OBJECTS_AT_ONCE);
@@ -303,18 +304,15 @@ impl Task {
     }
 
     fn sort_vms(&mut self, names: &[String], all: bool, dirty: &mut Dirty) {
-        let (mut strays, mut listed) = (Vec::new(), BTreeSet::new());
-        for name in names {
-            match vm::id_of_key(name) {
-                Ok(id) => drop(listed.insert(id)),
-                Err(why) => strays.push(picture::stray(Root::Vms, name, why)),
-            }
-        }
+        let (listed, strays) = vm::ids(names);
         let known = &self.picture.view().vms;
-        let gone: Vec<VmId> = known.keys().filter(|id| !listed.contains(id)).copied().collect();
-        for id in listed {
-            if all || !known.contains_key(&id) {
-                dirty.vm(id, VmParts { xml: true });
+        let stays = |id: &VmId| listed.get(id).is_some_and(|listed| listed.is_spelled_as(*id));
+        let gone: Vec<VmId> = known.keys().filter(|id| !stays(id)).copied().collect();
+        for id in &listed {
+            if all || !known.contains_key(id) || gone.contains(id) {
+                // Under the spelling that is listed.
+                dirty.vms.remove(id);
+                dirty.vm(*id, VmParts { xml: true });
             }
         }
         for id in gone {
@@ -343,6 +341,18 @@ impl Task {
             self.picture.set_node(&name, None);
         }
         self.picture.set_strays(Root::Nodes, strays);
+    }
+
+    /// A VM in the spelling of the key that is its own. If another key of the same UUID has changed, the names tell which that is.
+    fn known(&mut self, id: VmId) -> VmId {
+        match self.picture.view().vms.get_key_value(&id) {
+            Some((known, _)) if !known.is_spelled_as(id) => {
+                let known = *known;
+                self.dirty.names_in.insert(Root::Vms);
+                known
+            }
+            _ => id,
+        }
     }
 
     /// Reads the keys that stand for themselves; answers with the version of the placement, which is not shown yet.
@@ -445,6 +455,10 @@ impl Task {
                 Err(_) => self.picture.view().vm(*id).and_then(|vm: &Vm| vm.xml_version),
             };
             let entry: Option<Entry<Vm>> = vm::decode(*id, own, xml_version);
+            if entry.is_none() && self.picture.has_strays(Root::Vms) {
+                // A key that spells the same UUID in another way is the VM's from now on.
+                self.dirty.names_in.insert(Root::Vms);
+            }
             self.picture.set_vm(*id, entry);
         }
         Ok(())

@@ -142,6 +142,62 @@ async fn a_change_is_shown_and_names_only_its_subject() {
     assert!(!mirror.view().vms.contains_key(&id(2)));
 }
 
+/// The keys of a VM called `name`, below a key that spells its UUID so.
+async fn define_as(store: &dyn Store, key: &str, name: &str) {
+    let mut txn = Transaction::default();
+    for (below, value) in [("", name), ("/state", "stop"), ("/node", "node1"), ("/xml", "<domain/>")] {
+        txn.create(format!("{}/{key}{below}", vm::ROOT), value);
+    }
+    store.commit(txn).await.unwrap();
+}
+
+async fn delete(store: &dyn Store, key: &str) {
+    let mut txn = Transaction::default();
+    for below in ["/state", "/node", "/xml", ""] {
+        txn.delete(format!("{}/{key}{below}", vm::ROOT), None);
+    }
+    store.commit(txn).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_vm_is_found_however_its_key_spells_the_uuid_and_never_twice() {
+    let (own, other, _) = world().await;
+    let id: VmId = "aaaaaaaa-0000-4000-8000-00000000000f".parse().unwrap();
+    let (upper, lower, braced) = (id.key().to_uppercase(), id.key(), format!("{{{}}}", id.key()));
+    define_as(&*other, &upper, "shouted").await;
+    let mirror = Mirror::start(own);
+    mirror.ready().await;
+    let is = |key: &str, name: &str, strays: usize| {
+        let (key, name) = (key.to_owned(), name.to_owned());
+        move |view: &ClusterView| {
+            let found = view.vm(id).map(|vm| (vm.id.key(), vm.name.to_string()));
+            let spelled = view.vms.get_key_value(&id).map(|(id, _)| id.key());
+            found == Some((key.clone(), name.clone()))
+                && spelled.as_ref() == Some(&key)
+                && view.strays.len() == strays
+        }
+    };
+    shows(&mirror, "the VM", is(&upper, "shouted", 0)).await;
+    let wish =
+        VmChange::update(mirror.view().vm(id).unwrap(), &[VmKey::State], vec![VmSet::State(VmState::Start)]);
+    vm::apply(&*other, &wish).await.unwrap();
+    assert_eq!(other.get(&format!("{}/{upper}/state", vm::ROOT)).await.unwrap().unwrap().data, b"start");
+
+    define_as(&*other, &braced, "braced").await;
+    shows(&mirror, "the other key as a stray", is(&upper, "shouted", 1)).await;
+    define_as(&*other, &lower, "quiet").await;
+    shows(&mirror, "the usual spelling", is(&lower, "quiet", 2)).await;
+    set(&*other, &format!("{}/{upper}/state", vm::ROOT), "shutdown").await;
+    mirror.caught_up(SOON).await.unwrap();
+    assert!(is(&lower, "quiet", 2)(&mirror.view()), "another key of its UUID says nothing about it");
+    delete(&*other, &lower).await;
+    shows(&mirror, "the first that is left", is(&upper, "shouted", 1)).await;
+    delete(&*other, &upper).await;
+    shows(&mirror, "the last", is(&braced, "braced", 0)).await;
+    delete(&*other, &braced).await;
+    shows(&mirror, "nothing", |view| view.vm(id).is_none() && view.strays.is_empty()).await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_key_that_nobody_may_read_costs_its_object_and_no_other() {
     let (own, other, tree) = world().await;

@@ -3,12 +3,14 @@
 //! Never writes a result without checking the versions it was decided from: a newer command is never overwritten.
 
 mod change;
+mod python;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeSet;
+
 use pvc_core::model::{
-    Claim, Entry, Explanation, MigrationMethod, NameError, NodeName, Problem, Vm, VmId, VmKey, VmName,
-    VmState,
+    Claim, Entry, Explanation, MigrationMethod, NodeName, Problem, Vm, VmId, VmKey, VmName, VmState,
 };
 
 pub use self::change::{apply, apply_with, transaction};
@@ -23,7 +25,7 @@ pub const EXPLAIN_ROOT: &str = "/pvc/explain/vm";
 
 /// A VM's own key; its value is the VM's name.
 pub fn path(id: VmId) -> String {
-    format!("{ROOT}/{id}")
+    format!("{ROOT}/{}", id.key())
 }
 
 /// The path of one of the keys that decisions are made from.
@@ -36,7 +38,7 @@ pub fn key_path(id: VmId, key: VmKey) -> String {
         VmKey::Claim => "claim",
         VmKey::Xml => "xml",
     };
-    format!("{ROOT}/{id}/{key}")
+    format!("{}/{key}", path(id))
 }
 
 /// The libvirt definition. Read on demand: the mirror keeps its version only.
@@ -46,7 +48,7 @@ pub fn xml_path(id: VmId) -> String {
 
 /// The last lines of the serial console. Read on demand.
 pub fn console_log_path(id: VmId) -> String {
-    format!("{ROOT}/{id}/consolelog")
+    format!("{}/consolelog", path(id))
 }
 
 /// Why the VM is not (yet) as wished **(ours)**.
@@ -54,18 +56,34 @@ pub fn explain_path(id: VmId) -> String {
     format!("{EXPLAIN_ROOT}/{id}")
 }
 
-/// The VM that a key below [`ROOT`] names, in the one spelling that leads back to that key.
-pub(crate) fn id_of_key(name: &str) -> Result<VmId, NameError> {
-    let id: VmId = name.parse()?;
-    if id.to_string() == name {
-        return Ok(id);
+/// The VMs that keys below [`ROOT`] name, and what is wrong with the other keys. Of several that spell one UUID, one is the VM's: the
+/// one that is spelled as libvirt does, if there is such a one.
+pub fn ids(keys: &[String]) -> (BTreeSet<VmId>, Vec<Problem>) {
+    let (mut ids, mut problems) = (BTreeSet::<VmId>::new(), Vec::new());
+    let mut problem = |key: &str, what: String| problems.push(Problem { key: format!("{ROOT}/{key}"), what });
+    let mut read: Vec<VmId> = Vec::new();
+    for key in keys {
+        match VmId::of_key(key) {
+            Ok(id) => read.push(id),
+            Err(why) => problem(key, why.to_string()),
+        }
     }
-    Err(NameError { what: "VM UUID", found: name.to_owned(), allowed: "a UUID in lower case" })
+    read.sort_by_key(|id| (!id.is_canonical(), id.key()));
+    for id in read {
+        match ids.get(&id) {
+            None => drop(ids.insert(id)),
+            Some(other) => {
+                problem(&id.key(), format!("this UUID is another VM's already, {}", path(*other)));
+            }
+        }
+    }
+    problems.sort_by(|a, b| a.key.cmp(&b.key));
+    (ids, problems)
 }
 
 /// What a migration of a VM may do **(ours)**.
 pub fn migration_method_path(id: VmId) -> String {
-    format!("{ROOT}/{id}/migration_method")
+    format!("{}/migration_method", path(id))
 }
 
 /// Whether a key below a VM is among those that [`paths`] names.
@@ -84,7 +102,7 @@ pub fn paths(id: VmId) -> [String; READ_KEYS] {
         key_path(id, VmKey::Node),
         key_path(id, VmKey::LastNode),
         key_path(id, VmKey::FailedReason),
-        format!("{ROOT}/{id}/rbdlist"),
+        format!("{}/rbdlist", path(id)),
         key_path(id, VmKey::Claim),
         migration_method_path(id),
     ]
@@ -136,7 +154,13 @@ pub async fn read(store: &dyn Store, id: VmId) -> Result<Option<Entry<Vm>>, Stor
 /// Reads a VM's definition and its version; `None` if it has none.
 pub async fn read_xml(store: &dyn Store, id: VmId) -> Result<Option<(String, i32)>, StoreError> {
     let value = store.get(&xml_path(id)).await?;
-    Ok(value.map(|v| (String::from_utf8_lossy(&v.data).into_owned(), v.version)))
+    Ok(value.map(|v| (definition(&v.data), v.version)))
+}
+
+/// The text of a definition as it is stored. An API of the 0.5 generation stored Python's notation of it, `b'…'`.
+pub fn definition(data: &[u8]) -> String {
+    let text = python::bytes(data).unwrap_or_else(|| data.to_vec());
+    String::from_utf8_lossy(&text).into_owned()
 }
 
 /// Replaces the published end of a VM's console.

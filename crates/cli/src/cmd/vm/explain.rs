@@ -90,7 +90,7 @@ async fn could_go_to(
     };
     let ground = cluster.rooms(view).await?;
     // Without a readable definition there is a better reason than this one.
-    let Ok(size) = cluster.size(&ground, vm.id).await else { return Ok(None) };
+    let Ok(size) = cluster.size(&ground, vm).await else { return Ok(None) };
     let own =
         |node: &NodeName| (*node == vm.node.value || vm.claim.value.names(node)).then_some(Unfit::Excluded);
     let chosen = ground.rooms.choose(vm.id, size, connect::selector(None), own);

@@ -57,9 +57,8 @@ async fn details(
     let paths: Vec<String> = ids.iter().map(|&id| vm::xml_path(id)).collect();
     let read = |value: Option<pvc_store::Value>| {
         let value = value.ok_or("it has no definition")?;
-        let xml =
-            std::str::from_utf8(&value.data).map_err(|e| format!("the definition is not UTF-8 text: {e}"))?;
-        DomainDetails::parse(xml).map_err(|e| format!("the definition is unreadable: {e}"))
+        DomainDetails::parse(&vm::definition(&value.data))
+            .map_err(|e| format!("the definition is unreadable: {e}"))
     };
     let values = cluster.store.get_many(&paths).await?;
     Ok(ids.into_iter().zip(values.into_iter().map(read)).collect())

@@ -106,7 +106,7 @@ async fn write(
             None => cluster.vm(id).await.and(Err(gone(id).into()))?,
         };
         let ground = cluster.rooms(&view).await?;
-        let size = cluster.size(&ground, id).await?;
+        let size = cluster.size(&ground, &vm).await?;
         let rooms = &ground.rooms;
         let moved = match kind {
             Kind::Migrate => command::migrate(&vm, request, &view, rooms, size),
