@@ -29,8 +29,9 @@ fn check(answer: &Answer, code: i32, words: &[&str]) {
 fn a_vm_migrates_returns_and_moves() {
     let cluster = running();
     let vm = |key: &str| cluster.get(&format!("/domains/{}/{key}", id(1))).unwrap();
+    let claim = || cluster.get(&format!("/pvc/claim/{}", id(1))).unwrap();
     assert_eq!(cluster.ok(&["vm", "migrate", "web1"]), "VM web1 runs on hv2\n");
-    assert_eq!((vm("node").as_str(), vm("lastnode").as_str(), vm("claim").as_str()), ("hv2", "hv1", "hv2"));
+    assert_eq!((vm("node").as_str(), vm("lastnode").as_str(), claim().as_str()), ("hv2", "hv1", "hv2"));
     assert!(cluster.ok(&["vm", "list"]).ends_with("start  hv2   hv2      from hv1\n"));
     check(&cluster.pvc(&["vm", "migrate", "web1"]), 3, &["was migrated from hv1 already", "--force"]);
     assert_eq!(cluster.ok(&["vm", "migrate", "-f", "-t", "hv3", "web1"]), "VM web1 runs on hv3\n");

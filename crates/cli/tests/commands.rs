@@ -175,14 +175,14 @@ fn ctrl_c_ends_the_waiting_and_not_the_wish() {
 fn nothing_is_removed_while_a_dead_node_may_be_executing_it() {
     let cluster = Cluster::with_nodes(&["hv1"]);
     assert_eq!(cluster.define("web1", 1, &[]).code, 0);
-    cluster.set(&format!("/domains/{}/claim", id(1)), "hv1");
+    cluster.set(&format!("/pvc/claim/{}", id(1)), "hv1");
     cluster.set("/nodes/hv1/daemonstate", "dead");
     let answer = cluster.pvc(&["vm", "undefine", "--wait", "1", "web1"]);
     assert_eq!(answer.code, 1, "{answer:?}");
     assert!(answer.stderr.contains("hv1 may still be executing it"), "{answer:?}");
     assert!(answer.stderr.contains("the daemon of hv1 is in state dead"), "{answer:?}");
     assert!(cluster.ok(&["vm", "explain", "web1"]).contains("but the node is dead"));
-    cluster.set(&format!("/domains/{}/claim", id(1)), "");
+    cluster.set(&format!("/pvc/claim/{}", id(1)), "");
     assert_eq!(cluster.pvc(&["vm", "undefine", "web1"]).code, 0);
 }
 

@@ -57,7 +57,11 @@ impl Tree {
 
     /// A key of a VM (`state`, `node`, `claim` …), empty if it is absent.
     pub fn vm(&self, vm: VmId, key: &str) -> &str {
-        self.text(&format!("/domains/{vm}/{key}")).unwrap_or_default()
+        let path = match key {
+            "claim" => format!("/pvc/claim/{vm}"),
+            _ => format!("/domains/{vm}/{key}"),
+        };
+        self.text(&path).unwrap_or_default()
     }
 
     /// Who may be executing a VM.

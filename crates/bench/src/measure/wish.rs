@@ -74,7 +74,7 @@ enum Pair {
 /// How long a start and a stop took through the state tree.
 async fn by_wish(tree: &Tree, vm: &Definition, events: &mut Events) -> Result<(Duration, Duration)> {
     let state = format!("/domains/{}/state", vm.id);
-    let claim = format!("/domains/{}/claim", vm.id);
+    let claim = format!("/pvc/claim/{}", vm.id);
     let began = Instant::now();
     tree.write(&state, "start").await?;
     let started = events.wait_for(&vm.name, "Started").await? - began;

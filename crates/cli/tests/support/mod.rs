@@ -142,7 +142,14 @@ impl Cluster {
 
     pub(crate) fn set(&self, path: &str, data: &str) {
         let mut txn = pvc_store::Transaction::default();
-        txn.ops.push(pvc_store::Op::Set { path: path.into(), data: data.into(), version: None });
+        txn.ops.push(match self.get(path) {
+            Some(_) => pvc_store::Op::Set { path: path.into(), data: data.into(), version: None },
+            None => pvc_store::Op::Create {
+                path: path.into(),
+                data: data.into(),
+                mode: pvc_store::CreateMode::Persistent,
+            },
+        });
         self.runtime.block_on(self.store.commit(txn)).unwrap();
     }
 

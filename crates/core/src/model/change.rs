@@ -40,7 +40,7 @@ pub enum VmSet {
 /// A transaction on one VM.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum VmChange {
-    /// Creates all keys of a new VM, with `state` = `stop`.
+    /// Creates all keys of a new VM, with `state` = `stop`. Its claim is not among them: one that exists already stays in force.
     Define {
         /// The UUID of the definition.
         id: VmId,
@@ -62,7 +62,7 @@ pub enum VmChange {
         /// The new values, all or none.
         set: Vec<VmSet>,
     },
-    /// Deletes the VM's keys, all of them.
+    /// Deletes the VM's keys, all of them, and its claim unless that still names somebody.
     Remove {
         /// Which VM.
         id: VmId,

@@ -4,6 +4,9 @@ use std::{fmt, str::FromStr};
 
 use super::name::{NameError, NodeName};
 
+/// The longest claim that is read. More than two names are a mistake already.
+const MOST: usize = 16;
+
 /// Node names, no two the same; in the state tree space-separated, empty = none.
 ///
 /// More than one only while a live migration is under way, and then the first is the one that it comes from: that node
@@ -74,6 +77,13 @@ impl FromStr for Claim {
         let mut claim = Self::none();
         for name in text.split_ascii_whitespace() {
             claim = claim.with(&name.parse()?);
+            if claim.0.len() > MOST {
+                return Err(NameError {
+                    what: "claim",
+                    found: text.to_owned(),
+                    allowed: "at most 16 node names",
+                });
+            }
         }
         Ok(claim)
     }
@@ -105,5 +115,7 @@ mod tests {
         assert_eq!(claim.without(from), Claim::only(&a));
         assert_eq!(Claim::only(&a).between(), None);
         assert!("a _".parse::<Claim>().is_err());
+        let names = |count: usize| (0..count).map(|n| format!("n{n}")).collect::<Vec<_>>().join(" ");
+        assert!(names(MOST).parse::<Claim>().is_ok() && names(MOST + 1).parse::<Claim>().is_err());
     }
 }

@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use super::{
+    claim::Claim,
     fence::Fence,
     name::{NodeName, VmName},
     node::Node,
@@ -51,6 +52,8 @@ pub struct ClusterView {
     pub nodes: Arc<BTreeMap<NodeName, Arc<Entry<Node>>>>,
     /// By UUID.
     pub vms: Arc<BTreeMap<VmId, Arc<Entry<Vm>>>>,
+    /// `/pvc/claim` of those that are not in `/domains`: what a client deleted may still be executing.
+    pub orphan_claims: Arc<BTreeMap<VmId, Arc<Entry<Field<Claim>>>>>,
     /// `/primary_node`: wish and fact; `None` = `none`.
     pub primary_node: Field<Option<NodeName>>,
     /// `/pvc/primary`: who holds the floating addresses and what goes with them; ephemeral.
@@ -81,6 +84,11 @@ impl ClusterView {
     /// All readable VMs, by id.
     pub fn good_vms(&self) -> impl Iterator<Item = &Vm> {
         self.vms.values().filter_map(|e| e.good())
+    }
+
+    /// The readable claim on a VM that is not in the tree.
+    pub fn orphan_claim(&self, id: VmId) -> Option<&Field<Claim>> {
+        self.orphan_claims.get(&id)?.good()
     }
 
     /// The readable node of that name.

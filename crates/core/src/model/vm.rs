@@ -133,7 +133,7 @@ pub struct Vm {
     pub last_node: Field<Option<NodeName>>,
     /// `failedreason`, empty = none.
     pub failed_reason: Field<String>,
-    /// `claim`: who may be executing it. An absent key means an empty claim.
+    /// `/pvc/claim/<uuid>`: who may be executing it. An absent key means an empty claim.
     pub claim: Field<Claim>,
     /// `migration_method`; an absent key means `none`.
     pub migration_method: MigrationMethod,

@@ -75,7 +75,7 @@ fn named(claim: Option<&str>) -> Vec<&str> {
 fn runs_where_claimed(evidence: &Evidence) -> Vec<String> {
     let mut wrong = Vec::new();
     for vm in all_vms(evidence) {
-        let key = format!("/domains/{vm}/claim");
+        let key = format!("/pvc/claim/{vm}");
         let claims: Vec<_> = evidence.history.of_key(&key).map(|(t, claim)| (t.at, named(claim))).collect();
         // What lived through the whole of `from` to `to` without being claimed by `node` for a moment of it.
         let unclaimed = |node: &str, from: SystemTime, to: SystemTime| {
@@ -113,9 +113,9 @@ fn fenced(path: &str) -> Option<&str> {
     path.strip_prefix("/pvc/fence/").filter(|node| !node.contains('/'))
 }
 
-/// The UUID of the VM whose key `name` this is.
-fn vm_of<'a>(change: &'a Change, name: &str) -> Option<&'a str> {
-    change.path.strip_prefix("/domains/")?.strip_suffix(name)?.strip_suffix('/')
+/// The UUID of the VM that is placed by this key.
+fn vm_placed_by(change: &Change) -> Option<&str> {
+    change.path.strip_prefix("/domains/")?.strip_suffix("/node")
 }
 
 fn claims_end_lawfully(evidence: &Evidence) -> Vec<String> {
@@ -124,7 +124,9 @@ fn claims_end_lawfully(evidence: &Evidence) -> Vec<String> {
     for Transaction { zxid, session, changes, .. } in &evidence.history.transactions {
         // A record that is removed with the claim's change was true before.
         for change in changes {
-            let (Some(vm), Some(after)) = (vm_of(change, "claim"), &change.after) else { continue };
+            let (Some(vm), Some(after)) = (change.path.strip_prefix("/pvc/claim/"), &change.after) else {
+                continue;
+            };
             let before = named(change.before.as_deref());
             let by = daemons.get(session).map_or("a client", String::as_str);
             for node in before.iter().filter(|node| !named(Some(after)).contains(node)) {
@@ -194,7 +196,7 @@ fn places_once(evidence: &Evidence) -> Vec<String> {
             placed.retain(|(of, _), _| *of != node);
         }
         dead.learn(change);
-        let (Some(vm), Some(from), Some(to)) = (vm_of(change, "node"), &change.before, &change.after) else {
+        let (Some(vm), Some(from), Some(to)) = (vm_placed_by(change), &change.before, &change.after) else {
             continue;
         };
         if from != to && dead.0.contains(from) {

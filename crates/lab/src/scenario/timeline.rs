@@ -117,7 +117,7 @@ mod tests {
             transactions: vec![
                 transaction(0, 1, vec![change("/pvc/daemon/node1", "{}")]),
                 transaction(0, 2, vec![change("/domains/uuid", "vm1")]),
-                transaction(1500, 1, vec![change("/domains/uuid/claim", "node1")]),
+                transaction(1500, 1, vec![change("/pvc/claim/uuid", "node1")]),
                 transaction(1600, 1, vec![change("/nodes/node1/keepalive", "17")]),
             ],
         };
@@ -126,7 +126,7 @@ mod tests {
         let text = timeline(&evidence, &[note], zero);
         let lines: Vec<_> = text.lines().collect();
         assert_eq!(lines[0], "    -1.000  test      it begins");
-        assert_eq!(lines[3], "     1.500  tree      node1: /domains/vm1/claim = node1");
+        assert_eq!(lines[3], "     1.500  tree      node1: /pvc/claim/vm1 = node1");
         assert_eq!(lines.len(), 4, "{text}");
     }
 }

@@ -144,10 +144,10 @@ fn begins<T: Ord>(since: &mut BTreeMap<T, Duration>, what: T, shall: bool, now: 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::checkers::testing::{History, daemon, node, vm};
+    use crate::checkers::testing::{History, daemon, node, vm_key};
 
     fn path(key: &str) -> String {
-        format!("/domains/{}/{key}", vm(1))
+        vm_key(1, key)
     }
 
     /// `a` can do all that it is asked.

@@ -177,14 +177,14 @@ impl Fences {
 mod tests {
     use super::*;
     use crate::{
-        checkers::testing::{History, daemon, node, vm},
+        checkers::testing::{History, daemon, node, vm_key},
         event,
     };
 
     const JOB: &str = r#"{"step":"shooting","instance":null,"by":"a","at_unix_s":0}"#;
 
     fn path(key: &str) -> String {
-        format!("/domains/{}/{key}", vm(1))
+        vm_key(1, key)
     }
 
     /// `b` can do what a coordinator does; `a` fences `x`.

@@ -131,12 +131,12 @@ impl Harmless {
 mod tests {
     use super::*;
     use crate::{
-        checkers::testing::{History, daemon, node, vm},
+        checkers::testing::{History, daemon, node, vm, vm_key},
         event::Guest,
     };
 
     fn path(key: &str) -> String {
-        format!("/domains/{}/{key}", vm(1))
+        vm_key(1, key)
     }
 
     fn asked(what: Ask) -> Event {

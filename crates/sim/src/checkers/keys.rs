@@ -9,8 +9,11 @@ use crate::{
     truth::{Daemon, Truth},
 };
 
-/// `/domains/<uuid>/<key>`.
+/// `/domains/<uuid>/<key>`, and `/pvc/claim/<uuid>` as the key `claim`.
 pub(super) fn of_vm(path: &str) -> Option<(VmId, &str)> {
+    if let Some(vm) = path.strip_prefix("/pvc/claim/") {
+        return Some((vm.parse().ok()?, "claim"));
+    }
     let (vm, key) = path.strip_prefix("/domains/")?.split_once('/')?;
     Some((vm.parse().ok()?, key))
 }

@@ -101,10 +101,10 @@ fn kept_on(tree: &Tree, vm: VmId) -> BTreeSet<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::checkers::testing::{History, daemon, vm};
+    use crate::checkers::testing::{History, daemon, vm, vm_key};
 
     fn path(n: u8, key: &str) -> String {
-        format!("/domains/{}/{key}", vm(n))
+        vm_key(n, key)
     }
 
     /// A node of 1000 MiB, and two VMs of 600 that are off.

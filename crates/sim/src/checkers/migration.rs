@@ -85,12 +85,12 @@ fn is_on_one_side(truth: &Truth, tree: &Tree, vm: VmId) -> Result<(), String> {
 mod tests {
     use super::*;
     use crate::{
-        checkers::testing::{History, node, vm},
+        checkers::testing::{History, node, vm, vm_key},
         event::Guest,
     };
 
     fn path(key: &str) -> String {
-        format!("/domains/{}/{key}", vm(1))
+        vm_key(1, key)
     }
 
     fn guest(on: &str, what: Guest) -> Event {

@@ -136,7 +136,7 @@ fn shut_out(
 mod tests {
     use super::*;
     use crate::{
-        checkers::testing::{History, daemon, node, vm},
+        checkers::testing::{History, daemon, node, vm, vm_key},
         event::Machine,
     };
 
@@ -145,7 +145,7 @@ mod tests {
         r#"{"step":"proven","proof":"reset-accepted","instance":null,"by":"a","at_unix_s":0}"#;
 
     fn claim() -> String {
-        format!("/domains/{}/claim", vm(1))
+        vm_key(1, "claim")
     }
 
     /// VM 1 executes on `x`, where it is claimed, and has an image.

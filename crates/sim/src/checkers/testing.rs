@@ -34,6 +34,14 @@ pub(crate) fn vm(n: u8) -> VmId {
     format!("11111111-0000-4000-8000-0000000000{n:02x}").parse().unwrap()
 }
 
+/// The path of one of its keys.
+pub(crate) fn vm_key(n: u8, key: &str) -> String {
+    match key {
+        "claim" => format!("/pvc/claim/{}", vm(n)),
+        _ => format!("/domains/{}/{key}", vm(n)),
+    }
+}
+
 /// A history, and the checker that reads it.
 pub(crate) struct History {
     checker: Box<dyn Checker>,

@@ -249,13 +249,13 @@ fn has_addresses(truth: &Truth, node: &NodeName) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::checkers::testing::{History, daemon, node, vm};
+    use crate::checkers::testing::{History, daemon, node, vm, vm_key};
 
     const RECOVERED: &str =
         r#"{"step":"recovered","proof":"power-off","instance":null,"by":"a","at_unix_s":0}"#;
 
     fn path(key: &str) -> String {
-        format!("/domains/{}/{key}", vm(1))
+        vm_key(1, key)
     }
 
     fn guest(on: &str, what: Guest) -> Event {

@@ -11,6 +11,7 @@ use crate::schema;
 pub(super) enum Root {
     Nodes,
     Vms,
+    Claims,
     Primary,
     Networks,
     Holder,
@@ -20,12 +21,13 @@ pub(super) enum Root {
 }
 
 /// How many there are.
-pub(super) const ROOTS: usize = 8;
+pub(super) const ROOTS: usize = 9;
 
 impl Root {
     pub(super) const ALL: [Self; ROOTS] = [
         Self::Nodes,
         Self::Vms,
+        Self::Claims,
         Self::Primary,
         Self::Networks,
         Self::Holder,
@@ -42,6 +44,7 @@ impl Root {
         match self {
             Self::Nodes => schema::node::ROOT,
             Self::Vms => schema::vm::ROOT,
+            Self::Claims => schema::vm::CLAIM_ROOT,
             Self::Primary => schema::root::PRIMARY_NODE,
             Self::Networks => schema::root::NETWORKS,
             Self::Holder => schema::primary::HOLDER,
@@ -67,6 +70,8 @@ pub(super) struct Dirty {
     pub(super) names_in: BTreeSet<Root>,
     pub(super) nodes: BTreeSet<NodeName>,
     pub(super) vms: BTreeMap<VmId, VmParts>,
+    /// Claims: each is read together with its VM, in the spelling of the VM's key.
+    pub(super) claims: BTreeSet<VmId>,
     /// One of the single keys.
     pub(super) single: bool,
     /// Fences: they are few, so all of them.
@@ -80,7 +85,7 @@ impl Dirty {
 
     pub(super) fn everything(&mut self, root: Root) {
         match root {
-            Root::Nodes | Root::Vms => drop(self.everything_in.insert(root)),
+            Root::Nodes | Root::Vms | Root::Claims => drop(self.everything_in.insert(root)),
             Root::Fences => self.fences = true,
             Root::Primary | Root::Networks | Root::Holder | Root::Maintenance | Root::Placement => {}
         }
@@ -96,6 +101,7 @@ impl Dirty {
         for (id, parts) in other.vms {
             self.vm(id, parts);
         }
+        self.claims.extend(other.claims);
         self.single |= other.single;
         self.fences |= other.fences;
     }
@@ -113,9 +119,13 @@ impl Dirty {
             (Root::Networks, _, None, _) => self.single = true,
             (Root::Fences, _, None, _) => self.fences = true,
             (Root::Fences, _, Some(key), None) if schema::fence::is_read(key) => self.fences = true,
-            (Root::Nodes | Root::Vms, None, ..) => drop(self.names_in.insert(root)),
+            (Root::Nodes | Root::Vms | Root::Claims, None, ..) => drop(self.names_in.insert(root)),
             (Root::Nodes, Some(name), key, None) => self.node_key(name, key),
             (Root::Vms, Some(name), key, None) => self.vm_key(name, key),
+            (Root::Claims, Some(name), None, _) => match schema::vm::claimed(name) {
+                Ok(id) => drop(self.claims.insert(id)),
+                Err(_) => drop(self.names_in.insert(root)),
+            },
             // Locks and whatever else anybody keeps below our keys.
             _ => {}
         }
@@ -183,10 +193,19 @@ mod tests {
     }
 
     #[test]
+    fn a_claim_that_changes_is_its_vms_matter() {
+        let id: VmId = VM.parse().unwrap();
+        assert!(after(Root::Claims, &format!("/pvc/claim/{VM}")).claims.contains(&id));
+        assert!(after(Root::Claims, &format!("/pvc/claim/{VM}/foreign")).is_empty());
+    }
+
+    #[test]
     fn names_that_are_no_objects_cause_the_names_to_be_listed() {
         for (root, path) in [
             (Root::Vms, "/domains/rubbish"),
             (Root::Vms, "/domains"),
+            (Root::Claims, "/pvc/claim/rubbish"),
+            (Root::Claims, "/pvc/claim"),
             (Root::Nodes, "/nodes/a b"),
             (Root::Nodes, "/nodes"),
         ] {

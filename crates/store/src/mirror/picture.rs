@@ -6,14 +6,14 @@ use std::{
     sync::Arc,
 };
 
-use pvc_core::model::{ClusterView, Entry, Fence, Field, Node, NodeName, Problem, Subject, Vm, VmId};
+use pvc_core::model::{Claim, ClusterView, Entry, Fence, Field, Node, NodeName, Problem, Subject, Vm, VmId};
 
 use super::dirty::Root;
 
 /// All subjects of a view.
 pub(super) fn subjects(view: &ClusterView) -> impl Iterator<Item = Subject> {
     let nodes = view.nodes.keys().cloned().map(Subject::Node);
-    let vms = view.vms.keys().copied().map(Subject::Vm);
+    let vms = view.vms.keys().chain(view.orphan_claims.keys()).copied().map(Subject::Vm);
     let fences = view.fences.keys().cloned().map(Subject::Fence);
     let primary = view.primary_node.value.is_some() || view.primary_holder.is_some();
     let cluster = view.maintenance.then_some(Subject::Cluster);
@@ -59,6 +59,12 @@ impl Picture {
 
     pub(super) fn set_vm(&mut self, id: VmId, entry: Option<Entry<Vm>>) {
         if put(&mut self.view.vms, &id, entry) {
+            self.changed.insert(Subject::Vm(id));
+        }
+    }
+
+    pub(super) fn set_orphan_claim(&mut self, id: VmId, entry: Option<Entry<Field<Claim>>>) {
+        if put(&mut self.view.orphan_claims, &id, entry) {
             self.changed.insert(Subject::Vm(id));
         }
     }

@@ -270,6 +270,9 @@ impl Task {
             self.read_fences().await?;
         }
         let nodes: Vec<NodeName> = std::mem::take(&mut dirty.nodes).into_iter().collect();
+        for id in std::mem::take(&mut dirty.claims) {
+            dirty.vms.entry(id).or_default();
+        }
         let vms: Vec<(VmId, VmParts)> = std::mem::take(&mut dirty.vms).into_iter().collect();
         let vms: Vec<(VmId, VmParts)> = vms.into_iter().map(|(id, parts)| (self.known(id), parts)).collect();
         // The usual few of both together: one request.
@@ -297,6 +300,7 @@ impl Task {
             let names = names.unwrap_or_default();
             match root {
                 Root::Vms => self.sort_vms(&names, all, dirty),
+                Root::Claims => self.sort_claims(&names, all, dirty),
                 _ => self.sort_nodes(&names, all, dirty),
             }
         }
@@ -318,8 +322,27 @@ impl Task {
         for id in gone {
             // One that is created right now is reported, and read, after this.
             self.picture.set_vm(id, None);
+            dirty.claims.insert(id);
         }
         self.picture.set_strays(Root::Vms, strays);
+    }
+
+    fn sort_claims(&mut self, names: &[String], all: bool, dirty: &mut Dirty) {
+        let (mut strays, mut listed) = (Vec::new(), BTreeSet::new());
+        for name in names {
+            match vm::claimed(name) {
+                Ok(id) => drop(listed.insert(id)),
+                Err(why) => strays.push(picture::stray(Root::Claims, name, why)),
+            }
+        }
+        let view = self.picture.view();
+        let claimed = view.good_vms().filter(|vm| vm.claim.version.is_some()).map(|vm| vm.id);
+        let known: BTreeSet<VmId> = claimed.chain(view.orphan_claims.keys().copied()).collect();
+        if all {
+            dirty.claims.extend(&listed);
+        }
+        dirty.claims.extend(known.symmetric_difference(&listed));
+        self.picture.set_strays(Root::Claims, strays);
     }
 
     fn sort_nodes(&mut self, names: &[String], all: bool, dirty: &mut Dirty) {
@@ -425,7 +448,9 @@ impl Task {
             let outcome = self.read_together(&[], &[(*id, *parts)]).await;
             if let Some(problems) = refused::keys(&*self.store, outcome, vm::paths(*id)).await? {
                 self.refused.vm(*id);
-                self.picture.set_vm(*id, Some(Entry::Bad(problems)));
+                let is_there = self.store.stat_many(&[vm::path(*id)]).await?[0].is_some();
+                self.picture.set_vm(*id, is_there.then(|| Entry::Bad(problems.clone())));
+                self.picture.set_orphan_claim(*id, (!is_there).then_some(Entry::Bad(problems)));
             }
         }
         Ok(())
@@ -459,7 +484,9 @@ impl Task {
                 // A key that spells the same UUID in another way is the VM's from now on.
                 self.dirty.names_in.insert(Root::Vms);
             }
+            let orphan = if entry.is_none() { vm::decode_claim(*id, own) } else { None };
             self.picture.set_vm(*id, entry);
+            self.picture.set_orphan_claim(*id, orphan);
         }
         Ok(())
     }

@@ -90,6 +90,11 @@ async fn shows(mirror: &Mirror, what: &str, condition: impl Fn(&ClusterView) -> 
     );
 }
 
+async fn claim(store: &dyn Store, n: u8, by: &str) {
+    let set = vec![VmSet::Claim(by.parse().unwrap())];
+    vm::apply(store, &VmChange::Update { id: id(n), expect: vec![], set }).await.unwrap();
+}
+
 fn state(view: &ClusterView, n: u8) -> Option<VmState> {
     view.vm(id(n)).map(|vm| vm.state.value)
 }
@@ -201,6 +206,7 @@ async fn a_vm_is_found_however_its_key_spells_the_uuid_and_never_twice() {
 #[tokio::test(start_paused = true)]
 async fn a_key_that_nobody_may_read_costs_its_object_and_no_other() {
     let (own, other, tree) = world().await;
+    claim(&*other, 1, "node1").await;
     let forbidden = vm::key_path(id(1), VmKey::Claim);
     tree.forbid(&forbidden, true);
     let mirror = Mirror::start(own);
@@ -233,6 +239,46 @@ async fn a_key_that_nobody_may_read_costs_its_object_and_no_other() {
     assert!(mirror.synced());
     tree.forbid(&keepalive, false);
     shows(&mirror, "the node", |view| view.node(&name(1)).is_some()).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_claim_is_shown_with_its_vm_and_without_it() {
+    let (own, other, tree) = world().await;
+    let mirror = Mirror::start(own);
+    mirror.ready().await;
+    let mut changes = mirror.changes(|_, _| true);
+    subjects(&mut changes).await;
+
+    claim(&*other, 1, "node1").await;
+    assert_eq!(subjects(&mut changes).await, [Subject::Vm(id(1))].into());
+    assert!(mirror.view().vm(id(1)).unwrap().claim.value.is_only(&name(1)));
+
+    vm::apply(&*other, &VmChange::Remove { id: id(1), expect: vec![] }).await.unwrap();
+    shows(&mirror, "the claim alone", |view| !view.vms.contains_key(&id(1)) && view.orphan_claims.len() == 1)
+        .await;
+    assert!(subjects(&mut changes).await.contains(&Subject::Vm(id(1))));
+    let shown = mirror.view();
+    assert!(shown.orphan_claim(id(1)).unwrap().value.is_only(&name(1)));
+
+    // Rubbish, and what nobody may read, is there and unreadable.
+    let path = vm::key_path(id(1), VmKey::Claim);
+    let problem = |view: &ClusterView| match view.orphan_claims.get(&id(1)).map(|entry| &**entry) {
+        Some(Entry::Bad(problems)) => problems[0].to_string(),
+        _ => String::new(),
+    };
+    set(&*other, &path, "a/b").await;
+    shows(&mirror, "the rubbish", |view| problem(view).contains("a short host name")).await;
+    tree.forbid(&path, true);
+    set(&*other, &path, "node2").await;
+    shows(&mirror, "the refusal", |view| problem(view).contains("refuses") && view.vms.len() == 1).await;
+    tree.forbid(&path, false);
+    shows(&mirror, "the claim", |view| view.orphan_claim(id(1)).is_some()).await;
+
+    vm::apply(&*other, &define(1)).await.unwrap();
+    shows(&mirror, "both", |view| {
+        view.orphan_claims.is_empty() && view.vm(id(1)).is_some_and(|vm| vm.claim.value.is_only(&name(2)))
+    })
+    .await;
 }
 
 #[tokio::test(start_paused = true)]

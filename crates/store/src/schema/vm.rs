@@ -1,4 +1,8 @@
-//! `/domains/<uuid>`: a virtual machine's keys, and what is said about it in `/pvc/explain/vm/<uuid>`.
+//! `/domains/<uuid>`: a virtual machine's keys; `/pvc/claim/<uuid>`: who may be executing it; and what is said about it in
+//! `/pvc/explain/vm/<uuid>`.
+//!
+//! The claim lives outside `/domains`, because clients of the 0.5 generation delete whatever is below a VM without waiting for those
+//! who execute it.
 //!
 //! Never writes a result without checking the versions it was decided from: a newer command is never overwritten.
 
@@ -10,7 +14,8 @@ mod tests;
 use std::collections::BTreeSet;
 
 use pvc_core::model::{
-    Claim, Entry, Explanation, MigrationMethod, NodeName, Problem, Vm, VmId, VmKey, VmName, VmState,
+    Claim, Entry, Explanation, Field, MigrationMethod, NameError, NodeName, Problem, Vm, VmId, VmKey, VmName,
+    VmState,
 };
 
 pub use self::change::{apply, apply_with, transaction};
@@ -20,6 +25,8 @@ use crate::store::{Store, StoreError, Transaction, Value};
 
 /// The parent of all VMs.
 pub const ROOT: &str = "/domains";
+/// The parent of all VMs' claims **(ours)**.
+pub const CLAIM_ROOT: &str = "/pvc/claim";
 /// The parent of all VMs' explanations **(ours)**.
 pub const EXPLAIN_ROOT: &str = "/pvc/explain/vm";
 
@@ -35,7 +42,7 @@ pub fn key_path(id: VmId, key: VmKey) -> String {
         VmKey::Node => "node",
         VmKey::LastNode => "lastnode",
         VmKey::FailedReason => "failedreason",
-        VmKey::Claim => "claim",
+        VmKey::Claim => return format!("{CLAIM_ROOT}/{id}"),
         VmKey::Xml => "xml",
     };
     format!("{}/{key}", path(id))
@@ -81,6 +88,15 @@ pub fn ids(keys: &[String]) -> (BTreeSet<VmId>, Vec<Problem>) {
     (ids, problems)
 }
 
+/// The VM whose claim a key below [`CLAIM_ROOT`] is: there a UUID is spelled in one way only.
+pub(crate) fn claimed(name: &str) -> Result<VmId, NameError> {
+    let id = VmId::of_key(name)?;
+    if id.is_canonical() {
+        return Ok(id);
+    }
+    Err(NameError { what: "VM UUID", found: name.to_owned(), allowed: "a UUID in lower case with hyphens" })
+}
+
 /// What a migration of a VM may do **(ours)**.
 pub fn migration_method_path(id: VmId) -> String {
     format!("{}/migration_method", path(id))
@@ -88,11 +104,13 @@ pub fn migration_method_path(id: VmId) -> String {
 
 /// Whether a key below a VM is among those that [`paths`] names.
 pub(crate) fn is_read(key: &str) -> bool {
-    matches!(key, "state" | "node" | "lastnode" | "failedreason" | "rbdlist" | "claim" | "migration_method")
+    matches!(key, "state" | "node" | "lastnode" | "failedreason" | "rbdlist" | "migration_method")
 }
 
 /// The number of keys that [`paths`] names.
 pub(crate) const READ_KEYS: usize = 8;
+/// Which of them is the claim.
+const CLAIM: usize = 6;
 
 /// The keys whose contents make a [`Vm`], in the order that [`decode`] takes them. `xml` is not among them.
 pub fn paths(id: VmId) -> [String; READ_KEYS] {
@@ -106,6 +124,19 @@ pub fn paths(id: VmId) -> [String; READ_KEYS] {
         key_path(id, VmKey::Claim),
         migration_method_path(id),
     ]
+}
+
+/// The claim among the values of a VM's [`paths`]; `None` if it has no record.
+pub(crate) fn decode_claim(id: VmId, values: &[Option<Value>]) -> Option<Entry<Field<Claim>>> {
+    let value = values.get(CLAIM).and_then(Option::as_ref)?;
+    let mut d = Decoder::default();
+    let claim = claim(&mut d, &key_path(id, VmKey::Claim), Some(value));
+    Some(if d.problems.is_empty() { Entry::Good(claim) } else { Entry::Bad(d.problems) })
+}
+
+fn claim(d: &mut Decoder, key: &str, value: Option<&Value>) -> Field<Claim> {
+    let claim = d.text(key, value).and_then(|text| d.parse::<Claim>(key, text));
+    field(claim.unwrap_or_default(), value)
 }
 
 /// A VM from the values of its [`paths`] and the version of its `xml`; `None` if there is no such VM.
@@ -122,8 +153,7 @@ pub fn decode(id: VmId, values: &[Option<Value>], xml_version: Option<i32>) -> O
     let failed_reason = field(reason.filter(|r| present(r).is_some()).unwrap_or_default(), value(4));
     let images = d.text(&keys[5], value(5)).and_then(present).unwrap_or_default();
     let rbd_images = images.split(',').map(str::trim).filter(|i| !i.is_empty()).map(str::to_owned).collect();
-    let claim = d.text(&keys[6], value(6)).and_then(|text| d.parse::<Claim>(&keys[6], text));
-    let claim = field(claim.unwrap_or_default(), value(6));
+    let claim = claim(&mut d, &keys[CLAIM], value(CLAIM));
     let method = d.text(&keys[7], value(7)).and_then(|text| d.parse::<MigrationMethod>(&keys[7], text));
     let migration_method = method.unwrap_or_default();
     if let (Some(name), Some(state), Some(node), true) = (name, state, node, d.problems.is_empty()) {

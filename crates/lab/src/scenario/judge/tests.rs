@@ -28,7 +28,7 @@ fn history(writes: &[(u64, i64, &str, &str)]) -> History {
     History { transactions: daemons.into_iter().chain(writes).enumerate().map(transaction).collect() }
 }
 
-const CLAIM: &str = "/domains/u/claim";
+const CLAIM: &str = "/pvc/claim/u";
 const NODE: &str = "/domains/u/node";
 const FENCE: &str = "/pvc/fence/node1";
 const SHOOTING: &str = r#"{"step":"shooting"}"#;

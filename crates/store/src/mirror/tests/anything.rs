@@ -77,6 +77,13 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
+fn key_of(n: u8, key: &str) -> String {
+    match key {
+        "claim" => vm::key_path(id(n), VmKey::Claim),
+        _ => format!("{}/{key}", vm::path(id(n))),
+    }
+}
+
 async fn take(step: Step, own: &MemoryStore, other: &MemoryStore) {
     let one = |op: Op| Transaction { ops: vec![op] };
     // Conflicts (a key is absent, or exists) are part of the walk.
@@ -84,15 +91,23 @@ async fn take(step: Step, own: &MemoryStore, other: &MemoryStore) {
         Step::Define(n) => drop(vm::apply(other, &define(n)).await),
         Step::Remove(n) => drop(vm::apply(other, &VmChange::Remove { id: id(n), expect: vec![] }).await),
         Step::Set(n, key, text) => {
-            let path = format!("{}/{key}", vm::path(id(n)));
-            drop(other.commit(one(Op::Set { path, data: text.into(), version: None })).await);
+            let path = key_of(n, key);
+            let create = Op::Create {
+                path: path.clone(),
+                data: text.clone().into(),
+                mode: crate::CreateMode::Persistent,
+            };
+            if other.commit(one(Op::Set { path, data: text.into(), version: None })).await.is_err() {
+                drop(other.commit(one(create)).await);
+            }
         }
         Step::Delete(n, key) => {
-            let path = format!("{}/{key}", vm::path(id(n)));
+            let path = key_of(n, key);
             drop(other.commit(one(Op::Delete { path, version: None })).await);
         }
         Step::Stray(n) => {
-            let path = format!("/domains/stray{n}");
+            let root = if n % 2 == 0 { vm::ROOT } else { vm::CLAIM_ROOT };
+            let path = format!("{root}/stray{n}");
             let create = Op::Create { path: path.clone(), data: vec![], mode: crate::CreateMode::Persistent };
             if other.commit(one(create)).await.is_err() {
                 other.commit(one(Op::Delete { path, version: None })).await.unwrap();
@@ -156,6 +171,7 @@ async fn take(step: Step, own: &MemoryStore, other: &MemoryStore) {
 fn same(a: &ClusterView, b: &ClusterView) -> Result<(), TestCaseError> {
     prop_assert_eq!(&a.nodes, &b.nodes);
     prop_assert_eq!(&a.vms, &b.vms);
+    prop_assert_eq!(&a.orphan_claims, &b.orphan_claims);
     prop_assert_eq!(&a.primary_node, &b.primary_node);
     prop_assert_eq!(&a.strays, &b.strays);
     prop_assert_eq!(a.networks_count, b.networks_count);
@@ -171,7 +187,7 @@ fn follow(copy: &mut BTreeSet<Subject>, changes: &mut UnboundedReceiver<Subject>
     while let Ok(subject) = changes.try_recv() {
         let exists = match &subject {
             Subject::Keepalive(_) => continue,
-            Subject::Vm(id) => view.vms.contains_key(id),
+            Subject::Vm(id) => view.vms.contains_key(id) || view.orphan_claims.contains_key(id),
             Subject::Node(name) => view.nodes.contains_key(name),
             Subject::Primary => view.primary_node.value.is_some() || view.primary_holder.is_some(),
             Subject::Fence(name) => view.fences.contains_key(name),

@@ -51,7 +51,6 @@ pub fn transaction(change: &VmChange) -> Transaction {
             txn.create(console_log_path(*id), "");
             txn.create(rbd_list_path(*id), rbd_images.join(","));
             txn.create(xml_path(*id), xml.as_str());
-            txn.create(key_path(*id, VmKey::Claim), "");
         }
         VmChange::Update { id, expect, set } => {
             let written: Vec<VmKey> = set.iter().filter_map(decided_key).collect();
@@ -132,19 +131,19 @@ async fn remove(
         };
     };
     let mut txn = Transaction::default();
-    for (op, (key, version)) in expect.iter().enumerate() {
-        let path = key_path(id, *key);
-        match version {
-            Some(version) => txn.check(path, Check::Version(*version)),
-            // One that appears from now on makes the parent's deletion fail.
-            None if leaves_first.contains(&path) => return Err(CommitError::Conflict { op, path }),
-            None => {}
-        }
+    for (key, version) in expect {
+        check(&mut txn, id, *key, *version);
     }
     txn.ops.extend(leaves_first.into_iter().map(|path| Op::Delete { path, version: None }));
-    let explanation = explain_path(id);
-    if store.stat_many(std::slice::from_ref(&explanation)).await.map_err(CommitError::Failed)?[0].is_some() {
+    let besides = [explain_path(id), key_path(id, VmKey::Claim)];
+    let found = store.get_many(&besides).await.map_err(CommitError::Failed)?;
+    let [explanation, claim] = besides;
+    if found[0].is_some() {
         txn.delete(explanation, None);
+    }
+    // One that names somebody outlives the VM's keys.
+    if let Some(nobody) = found[1].as_ref().filter(|claim| claim.data.is_empty()) {
+        txn.delete(claim, Some(nobody.version));
     }
     store.commit(txn).await
 }

@@ -48,16 +48,24 @@ async fn write(store: &dyn Store, ops: Vec<Op>) {
     store.commit(Transaction { ops }).await.unwrap();
 }
 
+fn key(key: &str) -> String {
+    if key == "claim" { key_path(id(), VmKey::Claim) } else { format!("{}/{key}", path(id())) }
+}
+
 fn set(key: &str, data: &str) -> Op {
-    Op::Set { path: format!("{}/{key}", path(id())), data: data.into(), version: None }
+    Op::Set { path: self::key(key), data: data.into(), version: None }
 }
 
 fn delete(key: &str) -> Op {
-    Op::Delete { path: format!("{}/{key}", path(id())), version: None }
+    Op::Delete { path: self::key(key), version: None }
 }
 
 fn create(key: &str) -> Op {
-    Op::Create { path: format!("{}/{key}", path(id())), data: vec![], mode: CreateMode::Persistent }
+    Op::Create { path: self::key(key), data: vec![], mode: CreateMode::Persistent }
+}
+
+fn claimed_by(claim: &str) -> VmChange {
+    VmChange::Update { id: id(), expect: vec![], set: vec![VmSet::Claim(claim.parse().unwrap())] }
 }
 
 #[tokio::test]
@@ -65,12 +73,12 @@ async fn a_definition_creates_every_key_of_the_contract_and_is_read_back() {
     let (store, _) = defined().await;
     let mut keys = store.children(&path(id())).await.unwrap().unwrap();
     keys.sort();
-    assert_eq!(keys, ["claim", "consolelog", "failedreason", "lastnode", "node", "rbdlist", "state", "xml"]);
+    assert_eq!(keys, ["consolelog", "failedreason", "lastnode", "node", "rbdlist", "state", "xml"]);
     let vm = good(&*store).await;
     assert_eq!((vm.name.as_str(), vm.state.value, vm.node.value), ("web", VmState::Stop, node("node1")));
     assert_eq!((vm.last_node.value, vm.failed_reason.value.as_str()), (None, ""));
     assert_eq!(vm.rbd_images, ["vms/web_sda", "vms/web_sdb"]);
-    assert_eq!((vm.claim.value, vm.xml_version), (Claim::none(), Some(0)));
+    assert_eq!((vm.claim.value, vm.claim.version, vm.xml_version), (Claim::none(), None, Some(0)));
     assert_eq!(read_xml(&*store, id()).await.unwrap(), Some(("<domain/>".into(), 0)));
     let again = apply(&*store, &define()).await;
     assert!(matches!(again, Err(CommitError::Conflict { op: 0, .. })), "defined once: {again:?}");
@@ -79,6 +87,7 @@ async fn a_definition_creates_every_key_of_the_contract_and_is_read_back() {
 #[tokio::test]
 async fn an_update_is_done_only_while_every_key_it_was_decided_from_stands() {
     let (store, tree) = defined().await;
+    write(&*store, vec![create("claim")]).await;
     let seen = good(&*store).await;
     let keys = [VmKey::State, VmKey::Node, VmKey::Claim, VmKey::Xml, VmKey::LastNode, VmKey::FailedReason];
     for (n, moved) in ["state", "node", "claim", "xml", "lastnode", "failedreason"].into_iter().enumerate() {
@@ -88,7 +97,7 @@ async fn an_update_is_done_only_while_every_key_it_was_decided_from_stands() {
         let change = VmChange::update(&seen, &keys, vec![VmSet::Claim(Claim::only(&node("node2")))]);
         let outcome = apply(&*store, &change).await;
         let Err(CommitError::Conflict { path, .. }) = outcome else { panic!("{n} {moved}: {outcome:?}") };
-        assert!(path.ends_with(moved), "{path} is not {moved}");
+        assert_eq!(path, key(moved));
         assert_eq!(tree.dump(), before);
     }
     let fresh = good(&*store).await;
@@ -103,7 +112,7 @@ async fn an_update_is_done_only_while_every_key_it_was_decided_from_stands() {
 #[tokio::test]
 async fn keys_that_older_clients_leave_out_are_empty_and_come_with_their_first_write() {
     let (store, _) = defined().await;
-    write(&*store, ["claim", "lastnode", "failedreason", "rbdlist", "xml"].map(delete).into()).await;
+    write(&*store, ["lastnode", "failedreason", "rbdlist", "xml"].map(delete).into()).await;
     let vm = good(&*store).await;
     assert_eq!((vm.claim.version, vm.claim.value.is_empty(), vm.xml_version), (None, true, None));
     // Decided from its absence, and not decided from it at all.
@@ -116,6 +125,31 @@ async fn keys_that_older_clients_leave_out_are_empty_and_come_with_their_first_w
     assert_eq!(vm.xml_version, None, "the check of absence leaves nothing behind");
     let late = apply(&*store, &change).await;
     assert!(matches!(late, Err(CommitError::Conflict { .. })), "no longer absent: {late:?}");
+}
+
+#[tokio::test]
+async fn a_claim_outlives_its_vm_unless_it_names_nobody() {
+    let (store, tree) = defined().await;
+    apply(&*store, &claimed_by("node1")).await.unwrap();
+    // As clients of the 0.5 generation do: everything below the VM, then the VM.
+    let subtree = crate::put::subtree(&*store, &path(id())).await.unwrap().unwrap();
+    for path in subtree.leaves_first {
+        write(&*store, vec![Op::Delete { path, version: None }]).await;
+    }
+    assert_eq!(read(&*store, id()).await.unwrap(), None);
+    apply(&*store, &define()).await.unwrap();
+    let vm = good(&*store).await;
+    assert!(vm.claim.value.is_only(&node("node1")), "defined anew, and claimed as before");
+
+    apply(&*store, &VmChange::remove(&vm, &[VmKey::State])).await.unwrap();
+    assert_eq!(tree.dump()[&key("claim")], b"node1", "whatever is removed");
+    apply(&*store, &define()).await.unwrap();
+    apply(&*store, &claimed_by("")).await.unwrap();
+    let stale = apply(&*store, &VmChange::remove(&vm, &[VmKey::Claim])).await;
+    assert!(matches!(stale, Err(CommitError::Conflict { .. })), "{stale:?}");
+    let free = good(&*store).await;
+    apply(&*store, &VmChange::remove(&free, &[VmKey::Claim])).await.unwrap();
+    assert!(!tree.dump().contains_key(&key("claim")));
 }
 
 #[tokio::test]
@@ -181,6 +215,7 @@ async fn a_console_log_is_replaced() {
 #[tokio::test]
 async fn each_unreadable_key_is_named_with_what_it_holds_and_what_is_allowed() {
     let (store, _) = defined().await;
+    write(&*store, vec![create("claim")]).await;
     for (key, rubbish, part) in [
         ("state", "Start", "start, stop, shutdown"),
         ("node", "", "a short host name"),
@@ -189,12 +224,13 @@ async fn each_unreadable_key_is_named_with_what_it_holds_and_what_is_allowed() {
         ("claim", "node1 ../x", "a short host name"),
     ] {
         let good_value = if key == "state" { "stop" } else { "node1" };
+        let path = self::key(key);
         write(&*store, vec![set(key, rubbish)]).await;
         let Some(Entry::Bad(problems)) = read(&*store, id()).await.unwrap() else {
             panic!("{key} {rubbish:?}")
         };
         assert_eq!(problems.len(), 1);
-        assert_eq!(problems[0].key, format!("{}/{key}", path(id())));
+        assert_eq!(problems[0].key, path);
         assert!(problems[0].what.contains(part), "{}", problems[0].what);
         write(&*store, vec![set(key, good_value)]).await;
     }
