@@ -1,9 +1,10 @@
-//! How large VMs are, for placements: read from their definitions when it is needed, and kept until a definition changes.
+//! What definitions say: how large VMs are, for placements, and whether a VM could be started from it. Read when it is needed, and
+//! kept until a definition changes.
 //!
 //! The mirror holds no definitions, only their versions; this keeps two numbers of each. Never more VMs than the cluster has.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -23,8 +24,8 @@ const AT_ONCE: usize = 64;
 /// See the module's documentation.
 pub struct VmSizes {
     store: Arc<dyn Store>,
-    /// By the version of the definition it was read from; `None`: that one cannot be read.
-    known: Mutex<HashMap<VmId, (i32, Option<Size>)>>,
+    /// By the version of the definition it was read from; or what is wrong with that one.
+    known: Mutex<HashMap<VmId, (i32, Result<Size, String>)>>,
 }
 
 impl VmSizes {
@@ -61,18 +62,23 @@ impl VmSizes {
             }
         }
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        Ok(wanted.iter().filter_map(|(id, _)| Some((*id, known.get(id)?.1?))).collect())
+        let size = |id: &VmId| known.get(id)?.1.as_ref().ok().copied();
+        Ok(wanted.iter().filter_map(|(id, _)| Some((*id, size(id)?))).collect())
+    }
+
+    /// Of the definitions that were read: what is wrong with those from which no VM could be started.
+    pub fn unusable(&self) -> BTreeMap<VmId, String> {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.iter().filter_map(|(id, (_, read))| Some((*id, read.as_ref().err()?.clone()))).collect()
     }
 }
 
-fn size(vm: &Vm, xml: &[u8]) -> Option<Size> {
-    match DomainSpec::parse_as(&definition(xml), vm.id, &vm.name) {
-        Ok(spec) => Some(Size { memory_mib: spec.memory_mib, vcpus: spec.vcpus }),
-        Err(error) => {
-            debug!(vm = %vm.name, %error, "its size cannot be read from its definition");
-            None
-        }
-    }
+fn size(vm: &Vm, xml: &[u8]) -> Result<Size, String> {
+    let spec = DomainSpec::parse_as(&definition(xml), vm.id, &vm.name).map_err(|error| {
+        debug!(vm = %vm.name, %error, "its size cannot be read from its definition");
+        format!("its definition is not usable: {error}")
+    })?;
+    Ok(Size { memory_mib: spec.memory_mib, vcpus: spec.vcpus })
 }
 
 #[cfg(test)]
@@ -121,6 +127,7 @@ mod tests {
         let of = |memory_mib| Size { memory_mib, vcpus: 2 };
         let first = sizes.of(&mirror.view(), &[id(4)]).await.unwrap();
         assert_eq!(first, [(id(1), of(64)), (id(4), of(256))].into(), "2 is off, 3 is no definition");
+        assert_eq!(sizes.unusable().into_keys().collect::<Vec<_>>(), [id(3)]);
 
         store.refuse(1);
         assert_eq!(sizes.of(&mirror.view(), &[id(4)]).await.unwrap(), first, "nothing is read again");

@@ -30,7 +30,7 @@ pub struct Define<'a> {
     pub selector: Selector,
 }
 
-/// Defines a new VM; it is off afterwards. Answers also with the node that was chosen: one that could take it now, else, since
+/// Defines a new VM; it is off afterwards, unless it runs somewhere already, not managed so far: that node adopts it. Answers also with the node that was chosen: one that could take it now, else, since
 /// a new cluster's nodes all start flushed, the one that comes nearest to it.
 pub fn define<'a>(
     request: Define<'_>,
@@ -56,16 +56,37 @@ pub fn define<'a>(
     }
     let target = request.target.map(|target| find::node(nodes.clone(), target)).transpose();
     let target = target.map_err(|r| Refusal { what: what(), why: r.what, ..r })?;
+    let runs_on: Vec<&Node> = nodes.clone().filter(|node| node.report.running.contains(&spec.id)).collect();
+    let runs_on = match runs_on[..] {
+        [] => None,
+        [node] => Some(node),
+        [one, other, ..] => {
+            let why = format!("it runs on {} and on {}", one.name, other.name);
+            return Err(Refusal::refused(what(), why, "end it on one of them first, with virsh destroy"));
+        }
+    };
+    if let (Some(runs_on), Some(target)) = (runs_on, target)
+        && runs_on.name != target.name
+    {
+        let (here, there) = (&runs_on.name, &target.name);
+        let todo = format!("define it on {here}, then migrate it to {there}");
+        return Err(Refusal::refused(what(), format!("it runs on {here}"), todo));
+    }
     let size = Size { memory_mib: spec.memory_mib, vcpus: spec.vcpus };
     let room = || rooms.choose(spec.id, size, request.selector, |_| None).ok();
     let fit = || room().and_then(|name| nodes.clone().find(|node| node.name == name));
     let nearest = || placement::choose(nodes.clone(), request.selector);
-    let chosen = target.or_else(fit).or_else(nearest).ok_or_else(|| {
+    let chosen = runs_on.or(target).or_else(fit).or_else(nearest).ok_or_else(|| {
         Refusal::refused(what(), "no node's daemon runs", "start pvcd on a node, or name one with --target")
     })?;
     let warning = not_running(chosen).map(|trouble| format!("{trouble}; the VM cannot start before"));
     let memory = rooms.has_memory(&chosen.name, spec.id, size).err();
     let warning = warning.or_else(|| memory.map(|unfit| format!("{} {unfit}", chosen.name)));
+    let adopted = runs_on.map(|node| format!("it runs on {} already, which adopts it as it is", node.name));
+    let notes = match adopted {
+        Some(adopted) => vec![adopted],
+        None => warning.into_iter().collect(),
+    };
     let chosen = chosen.name.clone();
     let change = VmChange::Define {
         id: spec.id,
@@ -74,7 +95,7 @@ pub fn define<'a>(
         xml: spec.xml.clone(),
         rbd_images: spec.rbd_images.clone(),
     };
-    Ok((chosen, Accepted { change: Some(change), notes: warning.into_iter().collect() }))
+    Ok((chosen, Accepted { change: Some(change), notes }))
 }
 
 /// What to say of a node whose daemon does not work now.

@@ -142,3 +142,19 @@ pub struct Vm {
     /// Data version of `xml`; changes when the definition does. `None` if it has none.
     pub xml_version: Option<i32>,
 }
+
+impl Vm {
+    /// Whether nobody has written a wish since it was defined: the `stop` that every definition begins with is no command.
+    pub fn is_as_defined(&self) -> bool {
+        self.state.value == VmState::Stop && self.state.version == Some(0)
+    }
+
+    /// Whether the flush of its node has shut it down, or is doing so. The flush names that node as `lastnode`, too, and writes it
+    /// in one transaction with the wish, and again with the answer. So whoever writes `state` alone, as every client's `stop`
+    /// does, ends this: that VM is off because somebody wants it off.
+    pub fn is_shut_down_by_flush(&self) -> bool {
+        matches!(self.state.value, VmState::Shutdown | VmState::Stop)
+            && self.last_node.value.as_ref() == Some(&self.node.value)
+            && self.last_node.zxid == self.state.zxid
+    }
+}

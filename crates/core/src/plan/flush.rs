@@ -66,6 +66,8 @@ pub struct Facts<'a> {
     pub running: Option<&'a BTreeSet<VmId>>,
     /// How large the VMs are.
     pub sizes: &'a Sizes,
+    /// VMs that could not be started again from their definitions, each with what is wrong.
+    pub unusable: &'a BTreeMap<VmId, String>,
     /// Nodes whose keepalives are missed.
     pub silent: &'a BTreeSet<NodeName>,
     /// How a target is chosen.

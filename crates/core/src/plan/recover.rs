@@ -133,7 +133,8 @@ pub fn change(order: &What, dead: &NodeName, vm: &Vm, target: Option<&NodeName>)
         }
         What::Assign(node) => run_on(node),
         What::Release if claim.is_empty() && vm.state.value == VmState::Shutdown => {
-            vec![VmSet::State(VmState::Stop)]
+            let mark = vm.is_shut_down_by_flush().then(|| VmSet::LastNode(vm.last_node.value.clone()));
+            [VmSet::State(VmState::Stop)].into_iter().chain(mark).collect()
         }
         What::Release => Vec::new(),
         What::NeedsStorageFence => return None,

@@ -67,6 +67,8 @@ pub struct Facts<'a> {
     pub migration: Option<Migration>,
     /// Whether the node that it is wished on takes VMs now; if not, why (see [`admits`]).
     pub target: Result<(), &'a str>,
+    /// Whether it could be started again from its definition; if not, why. Only looked at where [`needs_definition`] says so.
+    pub definition: Result<(), &'a str>,
     /// Whether the view is current: a healthy session, listed since the last reconnection.
     pub view_is_current: bool,
     /// What this daemon did about the VM so far.
@@ -115,7 +117,7 @@ pub enum Answer {
     Stopped,
     /// It could not be done: `state` = `failed` with the reason, claim released.
     Failed(String),
-    /// It does not migrate but stays here: `state` = `start`, `node` = this one, and why.
+    /// It is not moved or restarted, but runs on here: `state` = `start`, `node` = this one, and why.
     Stays(String),
     /// It runs: an old failure's reason is void.
     ReasonVoid,
@@ -151,6 +153,18 @@ pub fn plan(facts: &Facts<'_>) -> Plan {
         Here::Unstarted => while_unstarted(facts, vm),
         Here::Off => while_off(facts, vm),
     }
+}
+
+/// Whether a plan needs to know of the definition: it may end the guest in order to start it again.
+pub fn needs_definition(me: &NodeName, vm: &Vm, here: Here) -> bool {
+    let moves = vm.node.value != *me;
+    here == Here::Active
+        && vm.claim.value.names(me)
+        && match vm.state.value {
+            VmState::Restart => moves || !claimed_after_wish(vm),
+            VmState::Start | VmState::Migrate => moves,
+            VmState::Stop | VmState::Shutdown | VmState::Failed | VmState::Delete => false,
+        }
 }
 
 /// Whether the state tree ties the VM to this node.
@@ -194,18 +208,32 @@ fn while_here(facts: &Facts<'_>, vm: &Vm) -> Plan {
         VmState::Shutdown => shut_down(facts, vm),
         VmState::Migrate if !wished_here => migration::leave(facts, vm),
         VmState::Migrate => act(Step::Answer(Answer::Running), "it runs here, where it was to migrate to"),
-        _ if !wished_here => {
+        VmState::Start | VmState::Restart if !wished_here => {
+            let to = &vm.node.value;
+            let moved = || act(Step::PowerOff, format!("it was moved to {to} without migration"));
+            kept_running(facts, &format!("not moved to {to}")).unwrap_or_else(moved)
+        }
+        VmState::Failed if !wished_here => {
             act(Step::PowerOff, format!("it was moved to {} without migration", vm.node.value))
         }
         VmState::Restart if claimed_after_wish(vm) => {
             act(Step::Answer(Answer::Running), "it was started after the wish")
         }
-        VmState::Restart => shut_down(facts, vm),
+        // Once it was asked to go there is no way back.
+        VmState::Restart if facts.past.asking(vm).is_some() => shut_down(facts, vm),
+        VmState::Restart => kept_running(facts, "not restarted").unwrap_or_else(|| shut_down(facts, vm)),
         VmState::Start if reason_is_old(vm) => {
             act(Step::Answer(Answer::ReasonVoid), "it runs: the old failure is over")
         }
         VmState::Start | VmState::Failed => settled(),
     }
+}
+
+/// What could not be started again is not ended.
+fn kept_running(facts: &Facts<'_>, not_done: &str) -> Option<Plan> {
+    let why = facts.definition.err()?;
+    let reason = format!("{not_done}, since it could not be started again: {why}");
+    Some(act(Step::Answer(Answer::Stays(reason)), why))
 }
 
 /// Nothing is lost with a process that has never executed: it is let go where it would be started now, and ended everywhere else.

@@ -206,6 +206,7 @@ impl State {
             view_is_current: self.parts.mirror.synced(),
             running: running.as_ref(),
             sizes: &sizes,
+            unusable: &self.sizes.unusable(),
             silent: &silent,
             selector: self.parts.selector,
             limits: self.parts.limits,

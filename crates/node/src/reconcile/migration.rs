@@ -133,7 +133,7 @@ impl VmReconciler {
         if migration.is_none() {
             return Ok(false);
         }
-        let plan = self.plan(vm.id, view, self.inventory.here(vm.id), migration);
+        let plan = self.plan(vm.id, view, self.inventory.here(vm.id), migration, Ok(()));
         match plan.next {
             Next::Wait(_) => self.explain(vm.id, view, "migrating", plan.why).await,
             Next::Do(Step::AbortMigration) => self.abort_migration(vm, &plan.why).await?,

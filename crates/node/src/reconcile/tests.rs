@@ -482,3 +482,49 @@ async fn stopping_the_daemon_finishes_what_has_begun_and_touches_nothing_else() 
     sleep(Duration::from_secs(5)).await;
     assert!(w.runs(0, 1), "a stopped daemon does nothing");
 }
+
+/// What somebody runs by hand.
+fn guest(n: u8) -> Seen {
+    let name = name(n).to_string();
+    Seen { id: id(n), name, activity: Activity::Running, memory_mib: 64, vcpus: 1 }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_guest_that_runs_when_it_is_defined_is_adopted_and_answered_start_wherever_it_was_defined() {
+    let w = World::new().await;
+    for (n, node) in [(1, 0), (2, 1)] {
+        w.nodes[node].hypervisor.put(guest(n));
+        w.define(n, xml(n)).await;
+        w.until_state(n, VmState::Start, 5).await;
+        let vm = w.vm(n).await;
+        let runs_on = &w.nodes[node].name;
+        assert!(vm.node.value == *runs_on && vm.claim.value.is_only(runs_on), "{vm:?}");
+    }
+    sleep(Duration::from_mins(3)).await;
+    assert!(w.runs(0, 1) && w.runs(1, 2), "the stop of a definition is no command");
+
+    w.define(3, xml(3)).await;
+    w.wish(3, VmState::Stop).await;
+    w.nodes[0].hypervisor.put(guest(3));
+    w.until("a client's stop is one", 5, async |w| !w.runs(0, 3)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_restart_with_an_unusable_definition_touches_no_guest_and_is_answered_with_what_is_wrong() {
+    let w = World::new().await;
+    w.running(1).await;
+    // As `modify -r` of an old client: the definition, then the wish.
+    let unusable = xml(1).replace("<devices/>", "");
+    w.set(1, vec![VmSet::Xml(unusable), VmSet::State(VmState::Restart)]).await;
+    w.until_state(1, VmState::Start, 5).await;
+    let reason = w.vm(1).await.failed_reason.value;
+    assert!(reason.contains("not restarted") && reason.contains("<devices> is missing"), "{reason}");
+    sleep(Duration::from_mins(3)).await;
+    let counts = w.nodes[0].hypervisor.counts();
+    assert_eq!((counts.ask_to_shut_down, counts.power_off, counts.start), (0, 0, 1));
+    assert_eq!(w.vm(1).await.failed_reason.value, reason, "it is still what an operator has to know");
+
+    w.set(1, vec![VmSet::Xml(xml(1)), VmSet::State(VmState::Restart)]).await;
+    w.until("it is restarted", 200, async |w| w.nodes[0].hypervisor.counts().start == 2).await;
+    w.until_state(1, VmState::Start, 5).await;
+}

@@ -11,7 +11,9 @@ use std::{
 
 use pvc_core::{
     model::{ClusterView, DomainSpec, Entry, Migration, Moment, NodeName, Vm, VmId, VmState},
-    plan::vm::{Answer, Facts, Here, Next, Past, Plan, Step, admits, change, concerns, plan},
+    plan::vm::{
+        Answer, Facts, Here, Next, Past, Plan, Step, admits, change, concerns, needs_definition, plan,
+    },
     sabotage::{self, Bug},
 };
 use pvc_host::hypervisor::HypervisorError;
@@ -200,7 +202,24 @@ impl VmReconciler {
             }
             _ => None,
         };
-        Ok(self.plan(id, view, here, migration))
+        let definition = match view.vm(id) {
+            Some(vm) if self.mirror.synced() && needs_definition(&self.me, vm, here) => {
+                self.definition(vm).await?.map(drop)
+            }
+            _ => Ok(()),
+        };
+        Ok(self.plan(id, view, here, migration, definition.as_ref().copied().map_err(String::as_str)))
+    }
+
+    /// What it is started from; or what is wrong with that, and what to do.
+    async fn definition(&self, vm: &Vm) -> Result<Result<DomainSpec, String>, StepError> {
+        let xml = schema::vm::read_xml(&*self.store, vm.id).await;
+        let xml = xml.map_err(|error| StepError::Failed(error.to_string()))?;
+        Ok(match xml.map(|(xml, _)| DomainSpec::parse_as(&xml, vm.id, &vm.name)) {
+            Some(Ok(spec)) => Ok(spec),
+            Some(Err(error)) => Err(format!("its definition is not usable: {error}")),
+            None => Err("it has no definition (the key xml is missing): write it again".to_owned()),
+        })
     }
 
     pub(super) fn plan(
@@ -209,6 +228,7 @@ impl VmReconciler {
         view: &ClusterView,
         here: Here,
         migration: Option<Migration>,
+        definition: Result<(), &str>,
     ) -> Plan {
         if let Some(Entry::Bad(problems)) = view.vms.get(&id).map(|e| &**e) {
             let what: Vec<String> = problems.iter().map(ToString::to_string).collect();
@@ -227,6 +247,7 @@ impl VmReconciler {
             here,
             migration,
             target: target.as_ref().copied().map_err(String::as_str),
+            definition,
             view_is_current: self.mirror.synced(),
             past: &past,
             now: self.now(),
@@ -303,16 +324,9 @@ impl VmReconciler {
 
     async fn start(&self, vm: &Vm, why: &str) -> Result<(), StepError> {
         let _one_of_few = self.starts.acquire().await.map_err(|e| StepError::Failed(e.to_string()))?;
-        let xml =
-            schema::vm::read_xml(&*self.store, vm.id).await.map_err(|e| StepError::Failed(e.to_string()))?;
-        let spec = match xml.map(|(xml, _)| DomainSpec::parse_as(&xml, vm.id, &vm.name)) {
-            Some(Ok(spec)) => spec,
-            Some(Err(error)) => {
-                return self.give_up(vm, format!("its definition is not usable: {error}")).await;
-            }
-            None => {
-                return self.give_up(vm, "it has no definition (the key xml is missing)".to_owned()).await;
-            }
+        let spec = match self.definition(vm).await? {
+            Ok(spec) => spec,
+            Err(reason) => return self.give_up(vm, reason).await,
         };
         let begin = Instant::now();
         self.remember(vm.id, |m| m.past.start_attempted(vm, self.now()));

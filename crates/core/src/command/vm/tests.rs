@@ -70,6 +70,25 @@ fn a_new_vm_goes_to_a_node_that_could_take_it_and_else_to_the_nearest_which_is_s
 }
 
 #[test]
+fn a_vm_that_runs_somewhere_already_is_defined_there_and_nowhere_else() {
+    let mut nodes = [node("hv1"), node("hv2"), node("hv3")];
+    nodes[1].report.running = vec![id(1)];
+    nodes[1].report.mem_total_mib = 1;
+    for target in [None, Some("hv2")] {
+        let (chosen, accepted) = define_with(target, &roster(&[]), &nodes).unwrap();
+        assert_eq!(chosen, name("hv2"));
+        assert_eq!(accepted.notes, ["it runs on hv2 already, which adopts it as it is"]);
+    }
+    let refused = define_with(Some("hv1"), &roster(&[]), &nodes).unwrap_err();
+    assert_eq!(
+        (refused.why.as_str(), refused.todo.as_str()),
+        ("it runs on hv2", "define it on hv2, then migrate it to hv1")
+    );
+    nodes[2].report.running = vec![id(1)];
+    assert_eq!(define_with(None, &roster(&[]), &nodes).unwrap_err().why, "it runs on hv2 and on hv3");
+}
+
+#[test]
 fn a_node_that_does_not_run_may_be_named_and_that_is_said() {
     let mut nodes = [node("hv1"), node("hv2")];
     nodes[1].daemon_state.value = DaemonState::Dead;

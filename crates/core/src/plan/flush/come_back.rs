@@ -46,9 +46,9 @@ fn survey<'a>(facts: &Facts<'a>) -> Work<'a> {
 fn sort<'a>(facts: &Facts<'_>, vm: &'a Vm, here: bool, work: &mut Work<'a>) {
     let off = vm.claim.value.is_empty();
     match vm.state.value {
-        // This node as both `node` and `lastnode` is what the flush writes when it shuts a VM down.
-        VmState::Stop | VmState::Shutdown | VmState::Failed if here => work.waiting.push(vm),
-        VmState::Start | VmState::Restart | VmState::Migrate | VmState::Delete if here => {}
+        _ if here && vm.is_shut_down_by_flush() => work.waiting.push(vm),
+        // It runs here, or it is off because somebody wants it off.
+        _ if here => {}
         VmState::Start | VmState::Failed => work.waiting.push(vm),
         // Leaving just now: it is wished back.
         VmState::Migrate if vm.claim.value.names(facts.me) => work.waiting.push(vm),

@@ -26,13 +26,22 @@ pub(super) fn plan(facts: &Facts<'_>) -> Plan {
     }
     for (id, reason) in std::mem::take(&mut held.cannot) {
         let name = name_of(facts.view, id);
-        if facts.view.vm(id).is_none_or(|vm| vm.migration_method != MigrationMethod::Live) {
+        let live_only = facts.view.vm(id).is_some_and(|vm| vm.migration_method == MigrationMethod::Live);
+        let runs_on = match facts.unusable.get(&id) {
+            _ if live_only => Some("its migration method is live".to_owned()),
+            Some(what) => Some(format!("it could not be started again: {what}")),
+            None if facts.view.vm(id).is_some_and(|vm| vm.xml_version.is_none()) => {
+                Some("it could not be started again: it has no definition".to_owned())
+            }
+            None => None,
+        };
+        let Some(runs_on) = runs_on else {
             let why = format!("{name} cannot go and is shut down: {reason}");
             let reason = format!("shut down by the flush of {}: {reason}", facts.me);
             return work.step(facts, Step::ShutDown { vm: id, reason }, why);
-        }
+        };
         work.waiting.retain(|vm| vm.id != id);
-        work.stuck.insert(id, format!("{name} keeps running: its migration method is live, and {reason}"));
+        work.stuck.insert(id, format!("{name} keeps running: {runs_on}, and {reason}"));
     }
     if !work.is_over() {
         return work.wait(facts, "left", held);

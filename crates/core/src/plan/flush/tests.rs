@@ -15,6 +15,7 @@ struct Table {
     view: ClusterView,
     past: Past,
     sizes: Sizes,
+    unusable: BTreeMap<VmId, String>,
     running: BTreeSet<VmId>,
 }
 
@@ -41,7 +42,7 @@ fn table(wish: DomainState, vms: Vec<Vm>) -> Table {
     let sizes = (0..20).map(|n| (id(n), Size { memory_mib: 100, vcpus: 1 })).collect();
     let vms = vms.into_iter().map(|vm| (vm.id, Arc::new(Entry::Good(vm)))).collect();
     let view = ClusterView { nodes: Arc::new(nodes.into()), vms: Arc::new(vms), ..ClusterView::default() };
-    Table { view, past, sizes, running: BTreeSet::new() }
+    Table { view, past, sizes, unusable: BTreeMap::new(), running: BTreeSet::new() }
 }
 
 impl Table {
@@ -52,6 +53,7 @@ impl Table {
             view_is_current: true,
             running: Some(&self.running),
             sizes: &self.sizes,
+            unusable: &self.unusable,
             silent: &BTreeSet::new(),
             selector: Selector::Mem,
             limits: TWO,
@@ -91,6 +93,12 @@ const TWO: Limits = Limits { outgoing: 2, incoming: 2 };
 
 use DomainState::{Flush, Flushed, Ready, Unflush};
 use VmState::{Delete, Failed, Migrate, Restart, Shutdown, Start, Stop};
+
+/// … who writes `state` and nothing else.
+fn written_by_a_client(mut vm: Vm) -> Vm {
+    vm.state.zxid += 1;
+    vm
+}
 
 #[test]
 fn a_vm_that_runs_here_leaves_and_shall_return_and_one_on_a_visit_keeps_its_home() {
@@ -178,6 +186,11 @@ fn without_room_a_vm_waits_a_while_then_shuts_down_with_the_reason_unless_it_may
          c takes no VMs: it is in state flushed"
     );
 
+    t.unusable.insert(id(1), "it has no memory".into());
+    let ends = t.at(115);
+    assert_eq!(ends.next, Next::Do(Step::Answer(Flushed)), "what cannot be started again is not ended");
+    assert!(ends.why.contains("vm1 keeps running: it could not be started again: it has no"), "{}", ends.why);
+
     let mut live = machine(1, Start, "a", None, "a");
     live.migration_method = MigrationMethod::Live;
     let past = t.past;
@@ -235,8 +248,10 @@ fn vms_whose_home_this_is_return_as_they_are() {
         // Shut down by the flush, or being so.
         (machine(1, Stop, "a", Some("a"), ""), Step::StartHere(id(1))),
         (machine(1, Shutdown, "a", Some("a"), "a"), Step::StartHere(id(1))),
-        (machine(1, Failed, "a", Some("a"), ""), Step::StartHere(id(1))),
-        // Stopped by an operator meanwhile.
+        // Stopped by an operator meanwhile, or failed after his start.
+        (written_by_a_client(machine(1, Stop, "a", Some("a"), "")), Step::Answer(Ready)),
+        (written_by_a_client(machine(1, Shutdown, "a", Some("a"), "a")), Step::Answer(Ready)),
+        (machine(1, Failed, "a", Some("a"), ""), Step::Answer(Ready)),
         (machine(1, Stop, "b", Some("a"), ""), Step::TakeBack(id(1))),
         // Not ours.
         (machine(1, Start, "b", None, "b"), Step::Answer(Ready)),
@@ -300,6 +315,7 @@ fn nothing_is_done_from_an_old_view_or_without_a_wish() {
         view_is_current: false,
         running: None,
         sizes: &t.sizes,
+        unusable: &t.unusable,
         silent: &BTreeSet::new(),
         selector: Selector::Mem,
         limits: TWO,

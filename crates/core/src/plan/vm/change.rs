@@ -12,6 +12,10 @@ pub fn change(step: &Step, vm: &Vm, me: &NodeName) -> Option<VmChange> {
     let decided_from = [VmKey::State, VmKey::Node, VmKey::Claim];
     let update = |keys: &[VmKey], set| Some(VmChange::update(vm, keys, set));
     match step {
+        Step::Adopt if vm.is_as_defined() => {
+            let adopted = [VmSet::Claim(Claim::only(me)), VmSet::State(VmState::Start)];
+            update(&decided_from, adopted.into_iter().chain(node_is(vm, me)).collect())
+        }
         Step::Adopt | Step::TakeBack => Some(lives_on(vm, Claim::only(me))),
         Step::Claim => update(&decided_from, vec![VmSet::Claim(Claim::only(me))]),
         Step::Share(to) => update(&decided_from, vec![VmSet::Claim(Claim::only(me).with(to))]),
@@ -23,8 +27,7 @@ pub fn change(step: &Step, vm: &Vm, me: &NodeName) -> Option<VmChange> {
             let released = || VmSet::Claim(vm.claim.value.without(me));
             let set = match answer {
                 Answer::Running => vec![VmSet::State(VmState::Start)],
-                Answer::Stopped if vm.claim.value.is_empty() => vec![VmSet::State(VmState::Stop)],
-                Answer::Stopped => vec![VmSet::State(VmState::Stop), released()],
+                Answer::Stopped => return Some(stopped(vm, me)),
                 Answer::Failed(reason) => {
                     vec![VmSet::State(VmState::Failed), VmSet::FailedReason(reason.clone()), released()]
                 }
@@ -54,11 +57,31 @@ fn lives_on(vm: &Vm, claim: Claim) -> VmChange {
     VmChange::update(vm, &[VmKey::State, VmKey::Claim], set)
 }
 
+/// Off as wished. One that a flush has shut down keeps that mark; see [`Vm::is_shut_down_by_flush`].
+fn stopped(vm: &Vm, me: &NodeName) -> VmChange {
+    let mut decided_from = vec![VmKey::State, VmKey::Node, VmKey::Claim];
+    let mut set = vec![VmSet::State(VmState::Stop)];
+    if !vm.claim.value.is_empty() {
+        set.push(VmSet::Claim(vm.claim.value.without(me)));
+    }
+    if vm.is_shut_down_by_flush() {
+        decided_from.push(VmKey::LastNode);
+        set.push(VmSet::LastNode(vm.last_node.value.clone()));
+    }
+    VmChange::update(vm, if sabotage::commits(Bug::AnswerUnchecked) { &[] } else { &decided_from }, set)
+}
+
+/// `node` = this one. What is so already is not written again: that would be in the way of a client who is about to write it.
+fn node_is(vm: &Vm, me: &NodeName) -> Option<VmSet> {
+    (vm.node.value != *me).then(|| VmSet::Node(me.clone()))
+}
+
 /// It is where it was before the wish. A VM whose way home would lead from here to here is at home.
 fn stay(vm: &Vm, me: &NodeName, reason: &str) -> VmChange {
     let mut decided_from = vec![VmKey::State, VmKey::Node, VmKey::Claim];
-    let mut set =
-        vec![VmSet::State(VmState::Start), VmSet::Node(me.clone()), VmSet::FailedReason(reason.to_owned())];
+    let mut set = vec![VmSet::State(VmState::Start)];
+    set.extend(node_is(vm, me));
+    set.push(VmSet::FailedReason(reason.to_owned()));
     if vm.last_node.value.as_ref() == Some(me) {
         decided_from.push(VmKey::LastNode);
         set.push(VmSet::LastNode(None));

@@ -109,11 +109,11 @@ pub(super) fn leave(facts: &Facts<'_>, vm: &Vm) -> Plan {
     let tries = facts.past.tries(vm);
     let impossible = tries.impossible || tries.failures >= LIVE_ATTEMPTS;
     match (vm.migration_method, &tries.reason) {
-        (MigrationMethod::Shutdown, _) => shut_down(facts, vm),
+        (MigrationMethod::Shutdown, _) => leave_by_shutdown(facts, vm),
         (MigrationMethod::Live, Some(reason)) if impossible => {
             act(Step::Answer(Answer::Stays(not_migrated(to, reason))), "it is to migrate live or not at all")
         }
-        (MigrationMethod::None, Some(_)) if impossible => shut_down(facts, vm),
+        (MigrationMethod::None, Some(_)) if impossible => leave_by_shutdown(facts, vm),
         (_, reason) => match tries.again_at.filter(|at| *at > facts.now) {
             Some(at) => {
                 let reason = reason.as_deref().unwrap_or_default();
@@ -122,6 +122,11 @@ pub(super) fn leave(facts: &Facts<'_>, vm: &Vm) -> Plan {
             None => act(Step::Share(to.clone()), format!("wish is migrate to {to}")),
         },
     }
+}
+
+fn leave_by_shutdown(facts: &Facts<'_>, vm: &Vm) -> Plan {
+    let stays = super::kept_running(facts, &format!("not migrated to {}", vm.node.value));
+    stays.unwrap_or_else(|| shut_down(facts, vm))
 }
 
 /// Waits for a target that cannot take the VM now, but not for ever.
@@ -199,7 +204,8 @@ fn decide(facts: &Facts<'_>, vm: &Vm, to: &NodeName, wanted_there: bool) -> Plan
         if wish == VmState::Shutdown {
             return shut_down(facts, vm);
         }
-        if wish != VmState::Migrate && vm.node.value != *facts.me {
+        // What cannot be started again is taken back first, and answered then.
+        if wish != VmState::Migrate && vm.node.value != *facts.me && facts.definition.is_ok() {
             return act(Step::PowerOff, format!("it was moved to {} without migration", vm.node.value));
         }
         if wanted_there && facts.past.may_migrate(vm) {

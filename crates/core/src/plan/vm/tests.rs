@@ -35,6 +35,7 @@ struct Case {
     here: Here,
     migration: Option<Migration>,
     target: Result<(), &'static str>,
+    definition: Result<(), &'static str>,
     past: Past,
     now: Moment,
 }
@@ -45,6 +46,7 @@ fn case(state: VmState, node: &str, claim: &str, here: Here) -> Case {
         here,
         migration: None,
         target: Ok(()),
+        definition: Ok(()),
         past: Past::default(),
         now: Moment::secs(1000),
     }
@@ -53,13 +55,14 @@ fn case(state: VmState, node: &str, claim: &str, here: Here) -> Case {
 impl Case {
     fn plan(&self) -> Plan {
         let me = name("a");
-        let Case { vm, here, migration, target, past, now } = self;
+        let Case { vm, here, migration, target, definition, past, now } = self;
         plan(&Facts {
             me: &me,
             vm: Some(vm),
             here: *here,
             migration: *migration,
             target: *target,
+            definition: *definition,
             view_is_current: true,
             past,
             now: *now,
@@ -196,6 +199,7 @@ fn nothing_is_done_while_the_view_is_old_or_libvirt_is_silent() {
                     here,
                     migration: None,
                     target: Ok(()),
+                    definition: Ok(()),
                     view_is_current: false,
                     past: &past,
                     now: Moment::secs(1),
@@ -217,6 +221,7 @@ fn what_runs_but_is_in_no_state_tree_is_left_alone() {
         here: Active,
         migration: None,
         target: Ok(()),
+        definition: Ok(()),
         view_is_current: true,
         past: &Past::default(),
         now: Moment::secs(1),
@@ -363,4 +368,69 @@ fn a_failure_that_is_over_is_cleared() {
     assert_eq!(c.next(), Next::Do(Step::Answer(Answer::ReasonVoid)));
     c.vm.failed_reason.zxid = c.vm.state.zxid;
     assert_eq!(c.next(), Next::Settled, "a reason given with the last answer is what that answer means");
+}
+
+#[test]
+fn the_stop_that_a_definition_begins_with_is_no_command_and_a_clients_is() {
+    let me = name("a");
+    let set_by = |vm: &Vm| match change(&Step::Adopt, vm, &me) {
+        Some(VmChange::Update { expect, set, .. }) => (expect.into_iter().map(|(key, _)| key).collect(), set),
+        other => panic!("{other:?}"),
+    };
+    let claimed = VmSet::Claim(Claim::only(&me));
+    let all: Vec<VmKey> = vec![VmKey::State, VmKey::Node, VmKey::Claim];
+    for (node, also) in [("a", vec![]), ("b", vec![VmSet::Node(me.clone())])] {
+        let mut c = case(Stop, node, "", Active);
+        c.vm.state.version = Some(0);
+        assert_eq!(c.next(), Next::Do(Step::Adopt));
+        let set = [vec![claimed.clone(), VmSet::State(Start)], also].concat();
+        assert_eq!(set_by(&c.vm), (all.clone(), set), "defined on {node}");
+    }
+    let commanded = case(Stop, "b", "", Active);
+    assert_eq!(set_by(&commanded.vm).1, [claimed]);
+}
+
+#[test]
+fn a_guest_that_could_not_be_started_again_is_not_ended() {
+    let unusable = |state, node| {
+        let mut c = case(state, node, "a", Active);
+        c.definition = Err("its definition is not usable");
+        c
+    };
+    for (mut c, not_done) in [
+        (unusable(Restart, "a"), "not restarted"),
+        (unusable(Restart, "b"), "not moved to b"),
+        (unusable(Start, "b"), "not moved to b"),
+        (migration::after_look(unusable(Migrate, "b"), There::Off), "not migrated to b"),
+    ] {
+        c.vm.migration_method = MigrationMethod::Shutdown;
+        assert!(needs_definition(&name("a"), &c.vm, c.here));
+        let Next::Do(Step::Answer(Answer::Stays(reason))) = c.next() else { panic!("{:?}", c.plan()) };
+        assert!(reason.starts_with(not_done) && reason.ends_with("is not usable"), "{reason}");
+        let answer = change(&Step::Answer(Answer::Stays(reason)), &c.vm, &name("a"));
+        let Some(VmChange::Update { set, .. }) = answer else { panic!() };
+        let moved = c.vm.node.value != name("a");
+        assert_eq!(set.contains(&VmSet::Node(name("a"))), moved, "{set:?}");
+    }
+    for state in [Stop, Shutdown, Delete] {
+        let next = unusable(state, "a").next();
+        assert!(matches!(next, Next::Do(Step::PowerOff | Step::AskGuestToShutDown)), "{state}: {next:?}");
+    }
+    let mut asked = unusable(Restart, "a");
+    asked.past.asked_to_shut_down(&asked.vm, asked.now);
+    assert!(matches!(asked.next(), Next::Wait(_)), "it is on its way down");
+}
+
+#[test]
+fn a_vm_that_a_flush_shuts_down_stays_known_as_such_until_a_client_writes_its_state() {
+    let mut c = case(Shutdown, "a", "a", Off);
+    c.vm.last_node = field(Some(name("a")), c.vm.state.zxid);
+    let home = VmSet::LastNode(Some(name("a")));
+    let stopped = |vm: &Vm| match change(&Step::Answer(Answer::Stopped), vm, &name("a")) {
+        Some(VmChange::Update { set, .. }) => set,
+        other => panic!("{other:?}"),
+    };
+    assert!(c.vm.is_shut_down_by_flush() && stopped(&c.vm).contains(&home));
+    c.vm.state.zxid += 1;
+    assert!(!c.vm.is_shut_down_by_flush() && !stopped(&c.vm).contains(&home));
 }

@@ -133,7 +133,11 @@ impl Guests {
                 Some(vec![VmSet::State(VmState::Start), VmSet::Claim(Claim::only(node))])
             }
             (VmState::Migrate, Some(_)) => Some(vec![VmSet::State(VmState::Start)]),
-            (VmState::Shutdown, _) => Some(vec![VmSet::State(VmState::Stop), VmSet::Claim(Claim::none())]),
+            (VmState::Shutdown, _) => {
+                let mark = vm.is_shut_down_by_flush().then(|| VmSet::LastNode(vm.last_node.value.clone()));
+                let off = [VmSet::State(VmState::Stop), VmSet::Claim(Claim::none())];
+                Some(off.into_iter().chain(mark).collect())
+            }
             (VmState::Stop, Some(_)) => Some(vec![VmSet::Claim(Claim::none())]),
             _ => None,
         }

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::model::{Claim, Node};
+use crate::model::{Claim, Field, Node};
 
 const VMS: u8 = 8;
 /// Longer than three attempts of each VM, one after another.
@@ -43,6 +43,9 @@ struct World {
     past: Past,
     now: u64,
     failures: u32,
+    zxid: i64,
+    /// What an operator has stopped since anybody wanted it to run.
+    stopped: BTreeSet<VmId>,
 }
 
 impl World {
@@ -59,7 +62,16 @@ impl World {
             vm
         });
         let sizes = (0..VMS).map(|n| (id(n), Size { memory_mib: 100, vcpus: 1 })).collect();
-        Self { nodes: nodes.into(), vms: vms.collect(), sizes, past: Past::default(), now: 0, failures: 0 }
+        Self {
+            nodes: nodes.into(),
+            vms: vms.collect(),
+            sizes,
+            past: Past::default(),
+            now: 0,
+            failures: 0,
+            zxid: 1,
+            stopped: BTreeSet::new(),
+        }
     }
 
     fn view(&self) -> ClusterView {
@@ -73,13 +85,24 @@ impl World {
     }
 
     fn happens(&mut self, event: Event) {
+        self.zxid += 1;
         match event {
             Event::Wish(wish) => self.nodes[0].domain_state.value = wish,
-            Event::Vm(n, state) => self.vms[usize::from(n)].state.value = state,
+            Event::Vm(n, state) => {
+                let vm = &mut self.vms[usize::from(n)];
+                write(&mut vm.state, state, self.zxid);
+                match state {
+                    Stop | Shutdown => self.stopped.insert(vm.id),
+                    _ => self.stopped.remove(&vm.id),
+                };
+            }
             Event::MigrateHere(n) => {
                 let vm = &mut self.vms[usize::from(n)];
-                vm.last_node.value = Some(vm.node.value.clone());
-                (vm.state.value, vm.node.value) = (Migrate, name("a"));
+                let home = Some(vm.node.value.clone());
+                write(&mut vm.last_node, home, self.zxid);
+                write(&mut vm.state, Migrate, self.zxid);
+                write(&mut vm.node, name("a"), self.zxid);
+                self.stopped.remove(&vm.id);
             }
             Event::NodeState(node, state) => {
                 let node = self.nodes.iter_mut().find(|n| n.name.as_str() == node).unwrap();
@@ -103,6 +126,7 @@ impl World {
                 view_is_current: true,
                 running: None,
                 sizes: &self.sizes,
+                unusable: &BTreeMap::new(),
                 silent: &BTreeSet::new(),
                 selector: Selector::Vms,
                 limits: Limits { outgoing: 2, incoming: 2 },
@@ -129,13 +153,17 @@ impl World {
                 }
                 _ => {}
             }
+            if let Step::StartHere(id) = &step {
+                prop_assert!(!self.stopped.contains(id), "an operator's stop is lost: {}", plan.why);
+            }
+            self.zxid += 1;
             if let Some(VmChange::Update { id, set, .. }) = change(&step, &view, &name("a")) {
                 let vm = self.vms.iter_mut().find(|vm| vm.id == id).unwrap();
                 for value in set {
                     match value {
-                        VmSet::State(state) => vm.state.value = state,
-                        VmSet::Node(node) => vm.node.value = node,
-                        VmSet::LastNode(node) => vm.last_node.value = node,
+                        VmSet::State(state) => write(&mut vm.state, state, self.zxid),
+                        VmSet::Node(node) => write(&mut vm.node, node, self.zxid),
+                        VmSet::LastNode(node) => write(&mut vm.last_node, node, self.zxid),
                         VmSet::FailedReason(reason) => vm.failed_reason.value = reason,
                         other => prop_assert!(false, "not a flush's to write: {other:?}"),
                     }
@@ -164,6 +192,7 @@ impl World {
         self.now += 1;
         for vm in &mut self.vms {
             let runs_on = vm.claim.value.iter().next().cloned();
+            let (wish, by_flush) = (vm.state.value, vm.is_shut_down_by_flush());
             match (vm.state.value, runs_on) {
                 // A migration takes three seconds.
                 (Migrate, Some(from)) if from != vm.node.value => {
@@ -192,8 +221,19 @@ impl World {
                 }
                 _ => {}
             }
+            if vm.state.value != wish {
+                self.zxid += 1;
+                vm.state.zxid = self.zxid;
+                if by_flush {
+                    vm.last_node.zxid = self.zxid;
+                }
+            }
         }
     }
+}
+
+fn write<T>(field: &mut Field<T>, value: T, zxid: i64) {
+    (field.value, field.zxid) = (value, zxid);
 }
 
 proptest! {

@@ -211,6 +211,7 @@ impl World {
             here: self.lives[me],
             migration,
             target: if self.dead.contains(&vm.node.value) { Err("it is dead") } else { Ok(()) },
+            definition: Ok(()),
             view_is_current: true,
             past: &self.past[me],
             now: self.now,
