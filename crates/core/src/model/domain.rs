@@ -12,7 +12,7 @@ mod size;
 mod tests;
 
 pub use details::{Controller, Disk, DomainDetails, Interface};
-pub use mark::UNSTARTED;
+pub use mark::{SUSPENDED, UNSTARTED};
 
 use read::{Definition, Element};
 

@@ -18,12 +18,14 @@ use tokio::{
 };
 
 mod fabric;
+mod kept;
 
 use super::{
-    Activity, Event, Hypervisor, HypervisorError, Migration, Peer, Seen,
+    Activity, Event, Hypervisor, HypervisorError, Kept, Migration, Peer, Seen, Undefined,
     libvirt::{Deadlines, MIGRATION_BACKSTOP},
 };
 pub use fabric::{FakeFabric, Journey, Switch};
+pub use kept::Disk;
 
 /// How a VM's starts, power button and power-offs go from now on. The default does everything at once.
 #[derive(Debug, Clone, Default)]
@@ -94,6 +96,7 @@ pub struct Counts {
     pub migrate: u64,
     pub migration: u64,
     pub abort_migration: u64,
+    pub suspend: u64,
     pub resume: u64,
     pub seen_at: u64,
 }
@@ -122,6 +125,8 @@ struct State {
     jobs: BTreeMap<VmId, fabric::Job>,
     /// How long guests were held by the migrations that brought them here.
     pauses: BTreeMap<VmId, Duration>,
+    /// Definitions that outlive the machine's lives.
+    kept: BTreeMap<VmId, kept::Definition>,
 }
 
 /// Whether a change's caller has given it up by the time it is done.
@@ -369,6 +374,18 @@ impl Hypervisor for FakeHypervisor {
         self.reached(Deadlines::default().ask, || format!("aborting the migration of VM {id}"), abort).await
     }
 
+    async fn suspend(&self, id: VmId) -> Result<(), HypervisorError> {
+        self.state().counts.suspend += 1;
+        let suspend = async {
+            let mut state = self.state();
+            if state.active.get(&id).is_some_and(|domain| domain.seen.activity == Activity::Running) {
+                state.turn(id, Activity::Suspended);
+            }
+            Ok(())
+        };
+        self.reached(Deadlines::default().ask, || format!("suspending VM {id}"), suspend).await
+    }
+
     async fn resume(&self, id: VmId) -> Result<(), HypervisorError> {
         self.state().counts.resume += 1;
         let resume = async {
@@ -376,7 +393,8 @@ impl Hypervisor for FakeHypervisor {
             if state.jobs.contains_key(&id) {
                 return Err(HypervisorError::Refused("a migration is under way".into()));
             }
-            let held = |domain: &Domain| matches!(domain.seen.activity, Activity::Held | Activity::Unstarted);
+            let stopped = [Activity::Held, Activity::Unstarted, Activity::Suspended];
+            let held = |domain: &Domain| stopped.contains(&domain.seen.activity);
             if state.active.get(&id).is_some_and(held) {
                 state.turn(id, Activity::Running);
             }
@@ -394,6 +412,24 @@ impl Hypervisor for FakeHypervisor {
     async fn pause_at(&self, peer: &Peer, id: VmId) -> Result<Option<Duration>, HypervisorError> {
         let look = async { Ok(self.peer(peer)?.state().pauses.get(&id).copied()) };
         self.reached(Deadlines::default().ask, || format!("asking {peer} how VM {id} arrived"), look).await
+    }
+
+    async fn kept(&self) -> Result<Vec<Kept>, HypervisorError> {
+        let look = async { Ok(self.state().kept()) };
+        self.reached(Deadlines::default().ask, || "listing definitions".into(), look).await
+    }
+
+    async fn end_autostart(&self, id: VmId) -> Result<(), HypervisorError> {
+        let end = async {
+            self.state().end_autostart(id);
+            Ok(())
+        };
+        self.reached(Deadlines::default().ask, || format!("ending the autostart of VM {id}"), end).await
+    }
+
+    async fn undefine(&self, id: VmId) -> Result<Undefined, HypervisorError> {
+        let undefine = async { Ok(self.state().undefine(id)) };
+        self.reached(Deadlines::default().ask, || format!("undefining VM {id}"), undefine).await
     }
 
     fn events(&self) -> mpsc::UnboundedReceiver<Event> {

@@ -40,10 +40,30 @@ pub enum Activity {
     Held,
     /// Has never executed: left behind by a start that was given up before it let the guest go.
     Unstarted,
+    /// Not executing, by [`Hypervisor::suspend`].
+    Suspended,
     /// On its way down.
     ShuttingDown,
     /// The guest has crashed; its process is still there.
     Crashed,
+}
+
+/// A definition that libvirt keeps, of a domain that is active or not. The cluster's definitions are in the state tree: it needs none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Kept {
+    /// Its UUID.
+    pub id: VmId,
+    /// Whether libvirt starts it by itself when the machine has booted.
+    pub autostart: bool,
+}
+
+/// What came of the wish to remove a definition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Undefined {
+    /// It is not there any more. What is active runs on.
+    Gone,
+    /// Something would have been lost with it; this.
+    Holds(String),
 }
 
 /// What a subscriber learns. Content is a hint; facts are read again.
@@ -106,7 +126,11 @@ pub trait Hypervisor: Send + Sync + 'static {
     /// Ends the migration of this VM from this node, which `migrate` then reports; returns when asked, not when done.
     async fn abort_migration(&self, id: VmId) -> Result<(), HypervisorError>;
 
-    /// Lets a VM go on that is [`Activity::Held`] or [`Activity::Unstarted`] here; any other is left as it is.
+    /// Stops a VM from executing that does; any other, one that is paused for instance, is left as it is. It is
+    /// [`Activity::Suspended`] until `resume`, whatever becomes of the caller and of libvirt's daemon.
+    async fn suspend(&self, id: VmId) -> Result<(), HypervisorError>;
+
+    /// Lets a VM go on that is [`Activity::Held`], [`Activity::Unstarted`] or [`Activity::Suspended`] here; any other is left as it is.
     async fn resume(&self, id: VmId) -> Result<(), HypervisorError>;
 
     /// One active domain of another node, as [`seen`](Self::seen) there; soon, or an error.
@@ -114,6 +138,15 @@ pub trait Hypervisor: Send + Sync + 'static {
 
     /// For how long the guest's last migration to that node held it, if libvirt there still knows.
     async fn pause_at(&self, peer: &Peer, id: VmId) -> Result<Option<Duration>, HypervisorError>;
+
+    /// All definitions that libvirt keeps.
+    async fn kept(&self) -> Result<Vec<Kept>, HypervisorError>;
+
+    /// Keeps libvirt from starting the domain by itself.
+    async fn end_autostart(&self, id: VmId) -> Result<(), HypervisorError>;
+
+    /// Removes the definition that libvirt keeps of a domain, and nothing else: no disk, no saved state, no firmware variables.
+    async fn undefine(&self, id: VmId) -> Result<Undefined, HypervisorError>;
 
     /// A new subscription to events, beginning with `Connected` if the connection is up already. A full safety net re-reads anyway: no event is relied upon.
     fn events(&self) -> mpsc::UnboundedReceiver<Event>;

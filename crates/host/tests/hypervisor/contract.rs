@@ -9,7 +9,7 @@ use std::{
 };
 
 use pvc_core::model::{DomainSpec, VmId};
-use pvc_host::hypervisor::{Activity, Event, Hypervisor, HypervisorError};
+use pvc_host::hypervisor::{Activity, Event, Hypervisor, HypervisorError, Undefined};
 use tokio::{sync::mpsc::UnboundedReceiver, time::timeout};
 
 /// Generous: it only decides how long a failure takes.
@@ -168,4 +168,30 @@ pub(crate) async fn many_vms_start_and_end_at_once(bench: Bench) {
         let ours = active.iter().filter(|seen| guests.iter().any(|guest| guest.id == seen.id)).count();
         assert_eq!(ours, if end { 0 } else { guests.len() });
     }
+}
+
+pub(crate) async fn a_suspended_guest_executes_nothing_until_it_is_resumed(bench: Bench) {
+    let (hypervisor, guest) = (&bench.hypervisor, bench.guest(1, "strange"));
+    hypervisor.suspend(guest.id).await.expect("what is off is nothing to suspend");
+    hypervisor.start(&guest).await.unwrap();
+    for _ in 0..2 {
+        hypervisor.suspend(guest.id).await.unwrap();
+        assert_eq!(hypervisor.seen(guest.id).await.unwrap().unwrap().activity, Activity::Suspended);
+    }
+    for _ in 0..2 {
+        hypervisor.resume(guest.id).await.unwrap();
+        assert_eq!(hypervisor.seen(guest.id).await.unwrap().unwrap().activity, Activity::Running);
+    }
+    hypervisor.suspend(guest.id).await.unwrap();
+    hypervisor.power_off(guest.id).await.unwrap();
+    assert_eq!(hypervisor.seen(guest.id).await.unwrap(), None);
+}
+
+pub(crate) async fn what_is_not_kept_has_nothing_to_be_removed(bench: Bench) {
+    let (hypervisor, guest) = (&bench.hypervisor, bench.guest(1, "fleeting"));
+    hypervisor.start(&guest).await.unwrap();
+    assert!(hypervisor.kept().await.unwrap().iter().all(|kept| kept.id != guest.id));
+    hypervisor.power_off(guest.id).await.unwrap();
+    hypervisor.end_autostart(guest.id).await.unwrap();
+    assert_eq!(hypervisor.undefine(guest.id).await.unwrap(), Undefined::Gone);
 }

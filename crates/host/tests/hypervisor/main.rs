@@ -7,5 +7,6 @@
 mod contract;
 mod fake;
 mod faults;
+mod kept;
 mod migration;
 mod real;

@@ -6,6 +6,10 @@ use super::{DomainError, DomainSpec, read::Definition};
 /// The mark's namespace, by which libvirt hands it out and removes it.
 pub const UNSTARTED: &str = "urn:pvc:unstarted";
 
+/// The namespace of another mark, of a guest that a daemon has suspended: libvirt says of it what it says of one that an operator has
+/// paused. Put on while the guest runs, never in a definition.
+pub const SUSPENDED: &str = "urn:pvc:suspended";
+
 impl DomainSpec {
     /// The definition with the mark; otherwise unchanged.
     ///

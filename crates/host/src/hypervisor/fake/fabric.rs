@@ -258,10 +258,9 @@ impl FakeHypervisor {
     /// What executes here: not what is held by a migration. Not a call.
     pub fn executing(&self) -> Vec<VmId> {
         let state = self.state();
-        let executing = state
-            .active
-            .values()
-            .filter(|domain| !matches!(domain.seen.activity, Activity::Held | Activity::Unstarted));
+        let executing = state.active.values().filter(|domain| {
+            !matches!(domain.seen.activity, Activity::Held | Activity::Unstarted | Activity::Suspended)
+        });
         executing.map(|domain| domain.seen.id).collect()
     }
 }

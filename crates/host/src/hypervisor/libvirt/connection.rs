@@ -4,10 +4,11 @@
 #![allow(unsafe_code, reason = "calls the C interface of libvirt")]
 
 mod execution;
+mod kept;
 mod migration;
 
 use std::{
-    ffi::{CStr, CString, c_int},
+    ffi::{CStr, CString, c_int, c_uint},
     ptr::{self, NonNull},
     sync::Arc,
     time::Duration,
@@ -67,21 +68,22 @@ impl Connection {
 
     /// All active domains.
     pub(super) fn active(&self) -> Result<Vec<Seen>, Fault> {
+        let domains = self.list(ffi::VIR_CONNECT_LIST_DOMAINS_ACTIVE)?;
+        let seen: Result<Vec<Option<Seen>>, Fault> = domains.iter().map(Domain::seen).collect();
+        Ok(seen?.into_iter().flatten().collect())
+    }
+
+    /// All domains of a kind.
+    fn list(&self, kind: c_uint) -> Result<Vec<Domain<'_>>, Fault> {
         let mut array: *mut *mut VirDomain = ptr::null_mut();
         // SAFETY: on success `array` holds that many domains, all ours, and is ours to free.
-        let domains: Vec<Domain<'_>> = unsafe {
-            let answer = (self.libvirt.0.virConnectListAllDomains)(
-                self.raw.as_ptr(),
-                &raw mut array,
-                ffi::VIR_CONNECT_LIST_DOMAINS_ACTIVE,
-            );
+        unsafe {
+            let answer = (self.libvirt.0.virConnectListAllDomains)(self.raw.as_ptr(), &raw mut array, kind);
             let count = usize::try_from(self.libvirt.check(answer)?).unwrap_or(0);
             let domains = (0..count).filter_map(|i| self.own(*array.add(i))).collect();
             libc::free(array.cast());
-            domains
-        };
-        let seen: Result<Vec<Option<Seen>>, Fault> = domains.iter().map(Domain::seen).collect();
-        Ok(seen?.into_iter().flatten().collect())
+            Ok(domains)
+        }
     }
 
     /// A domain that libvirt knows, active or not.
@@ -142,21 +144,28 @@ impl Domain<'_> {
         unsafe { (self.connection.libvirt.0.virDomainGetID)(self.raw.as_ptr()) != u32::MAX }
     }
 
+    fn id(&self) -> Result<VmId, Fault> {
+        let mut uuid = [0_u8; 16];
+        let libvirt = self.connection.libvirt;
+        // SAFETY: alive until dropped; libvirt fills the 16 bytes.
+        libvirt.check(unsafe { (libvirt.0.virDomainGetUUID)(self.raw.as_ptr(), uuid.as_mut_ptr()) })?;
+        Ok(VmId::from(Uuid::from_bytes(uuid)))
+    }
+
     /// What it is doing, or `None` if it is not active.
     pub(super) fn seen(&self) -> Result<Option<Seen>, Fault> {
         if !self.was_active() {
             return Ok(None);
         }
-        let (libvirt, mut info, mut uuid) = (self.connection.libvirt, VirDomainInfo::default(), [0_u8; 16]);
-        // SAFETY: `info` and `uuid` are of the types and sizes that libvirt fills; the name lives as long as `self`.
+        let (libvirt, mut info, id) = (self.connection.libvirt, VirDomainInfo::default(), self.id()?);
+        // SAFETY: `info` is of the type that libvirt fills; the name lives as long as `self`.
         let (got_info, name) = unsafe {
-            libvirt.check((libvirt.0.virDomainGetUUID)(self.raw.as_ptr(), uuid.as_mut_ptr()))?;
             let name = text((libvirt.0.virDomainGetName)(self.raw.as_ptr())).unwrap_or_default();
             (libvirt.check((libvirt.0.virDomainGetInfo)(self.raw.as_ptr(), &raw mut info)), name)
         };
         match got_info {
             Ok(_) => Ok(Some(Seen {
-                id: VmId::from(Uuid::from_bytes(uuid)),
+                id,
                 name,
                 activity: match info.state {
                     ffi::VIR_DOMAIN_PAUSED => self.pause()?,

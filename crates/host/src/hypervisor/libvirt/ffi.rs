@@ -48,6 +48,7 @@ pub(super) struct VirDomainInfo {
     pub(super) cpu_time: c_ulonglong,
 }
 
+pub(super) const VIR_ERR_NO_SUPPORT: c_int = 3;
 pub(super) const VIR_ERR_NO_CONNECT: c_int = 5;
 pub(super) const VIR_ERR_INVALID_CONN: c_int = 6;
 pub(super) const VIR_ERR_NO_DOMAIN: c_int = 42;
@@ -59,6 +60,8 @@ pub(super) const VIR_FROM_RPC: c_int = 7;
 pub(super) const VIR_FROM_REMOTE: c_int = 13;
 
 pub(super) const VIR_CONNECT_LIST_DOMAINS_ACTIVE: c_uint = 1;
+pub(super) const VIR_CONNECT_LIST_DOMAINS_PERSISTENT: c_uint = 1 << 2;
+pub(super) const VIR_DOMAIN_XML_INACTIVE: c_uint = 1 << 1;
 pub(super) const VIR_DOMAIN_EVENT_ID_LIFECYCLE: c_int = 0;
 pub(super) const VIR_DOMAIN_SHUTDOWN_ACPI_POWER_BTN: c_uint = 1;
 
@@ -109,7 +112,7 @@ pub enum LibraryError {
         cause: libloading::Error,
     },
     /// It lacks a function.
-    #[error("{path} is not a libvirt that pvcd can use: {cause}; pvcd needs libvirt 5.0 or newer")]
+    #[error("{path} is not a libvirt that pvcd can use: {cause}; pvcd needs libvirt 5.6 or newer")]
     Unsuitable {
         /// What was loaded.
         path: String,
@@ -140,7 +143,7 @@ macro_rules! functions {
                 let library = unsafe { Library::new(path) }
                     .map_err(|cause| LibraryError::Missing { path: path.to_owned(), cause })?;
                 let api = Self {
-                    // SAFETY: each signature is the one of libvirt's public headers, stable since before 5.0.
+                    // SAFETY: each signature is the one of libvirt's public headers, stable since before 5.6.
                     $($name: *unsafe {
                         library.get::<unsafe extern "C" fn($($type),*) $(-> $ret)?>(
                             concat!(stringify!($name), "\0").as_bytes(),
@@ -188,6 +191,7 @@ functions! {
     fn virDomainGetInfo(domain: *mut VirDomain, info: *mut VirDomainInfo) -> c_int;
     /// State and reason, from the daemon's memory.
     fn virDomainGetState(domain: *mut VirDomain, state: *mut c_int, reason: *mut c_int, flags: c_uint) -> c_int;
+    fn virDomainSuspend(domain: *mut VirDomain) -> c_int;
     fn virDomainResume(domain: *mut VirDomain) -> c_int;
     /// From the daemon's memory; the text is the caller's to `free`.
     fn virDomainGetMetadata(domain: *mut VirDomain, kind: c_int, uri: *const c_char, flags: c_uint) -> *mut c_char;
@@ -215,6 +219,17 @@ functions! {
         params: *mut VirTypedParameter, count: c_int, name: *const c_char, value: *mut c_int,
     ) -> c_int;
     fn virTypedParamsFree(params: *mut VirTypedParameter, count: c_int);
+    fn virDomainGetAutostart(domain: *mut VirDomain, autostart: *mut c_int) -> c_int;
+    fn virDomainSetAutostart(domain: *mut VirDomain, autostart: c_int) -> c_int;
+    /// The text is the caller's to `free`.
+    fn virDomainGetXMLDesc(domain: *mut VirDomain, flags: c_uint) -> *mut c_char;
+    /// 1 = it has one.
+    fn virDomainHasManagedSaveImage(domain: *mut VirDomain, flags: c_uint) -> c_int;
+    fn virDomainSnapshotNum(domain: *mut VirDomain, flags: c_uint) -> c_int;
+    /// With a null array it only counts.
+    fn virDomainListAllCheckpoints(domain: *mut VirDomain, array: *mut c_void, flags: c_uint) -> c_int;
+    /// Without flags it refuses to remove what belongs to the definition.
+    fn virDomainUndefineFlags(domain: *mut VirDomain, flags: c_uint) -> c_int;
     /// Without asking the daemon: what it said when it handed out this pointer. `u32::MAX` = was not active.
     fn virDomainGetID(domain: *mut VirDomain) -> c_uint;
     fn virDomainGetUUID(domain: *mut VirDomain, uuid: *mut c_uchar) -> c_int;

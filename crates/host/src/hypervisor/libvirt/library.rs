@@ -94,6 +94,10 @@ impl Fault {
     }
 
     /// The domain has no such metadata.
+    pub(super) fn is_unsupported(&self) -> bool {
+        self.code == ffi::VIR_ERR_NO_SUPPORT
+    }
+
     pub(super) fn is_no_metadata(&self) -> bool {
         self.code == ffi::VIR_ERR_NO_DOMAIN_METADATA
     }

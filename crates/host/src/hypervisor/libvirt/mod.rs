@@ -30,7 +30,7 @@ use self::{
     peers::Peers,
     supervisor::{Shared, Signal},
 };
-use super::{Activity, Event, Hypervisor, HypervisorError, Migration, Peer, Seen};
+use super::{Activity, Event, Hypervisor, HypervisorError, Kept, Migration, Peer, Seen, Undefined};
 
 pub use self::ffi::LibraryError;
 
@@ -211,6 +211,11 @@ impl Hypervisor for LibvirtHypervisor {
         self.change(limits, doing, move |connection| abort_migration(connection, id)).await
     }
 
+    async fn suspend(&self, id: VmId) -> Result<(), HypervisorError> {
+        let limits = (Lane::Migration, self.deadlines.ask);
+        self.change(limits, || format!("suspending VM {id}"), move |connection| suspend(connection, id)).await
+    }
+
     async fn resume(&self, id: VmId) -> Result<(), HypervisorError> {
         let limits = (Lane::Migration, self.deadlines.ask);
         self.change(limits, || format!("resuming VM {id}"), move |connection| resume(connection, id)).await
@@ -229,6 +234,28 @@ impl Hypervisor for LibvirtHypervisor {
             connection.lookup(id)?.map_or(Ok(None), |domain| domain.pause_on_arrival())
         };
         self.peers.ask(peer, self.deadlines.ask_peer, doing, look).await
+    }
+
+    async fn kept(&self) -> Result<Vec<Kept>, HypervisorError> {
+        self.ask(|| "listing definitions".into(), Connection::kept).await
+    }
+
+    async fn end_autostart(&self, id: VmId) -> Result<(), HypervisorError> {
+        let limits = (Lane::Migration, self.deadlines.ask);
+        let doing = || format!("ending the autostart of VM {id}");
+        let end = move |connection: &Connection| {
+            connection.lookup(id)?.map_or(Ok(()), |domain| domain.end_autostart())
+        };
+        self.change(limits, doing, end).await
+    }
+
+    async fn undefine(&self, id: VmId) -> Result<Undefined, HypervisorError> {
+        let limits = (Lane::Migration, self.deadlines.ask);
+        let doing = || format!("removing libvirt's definition of VM {id}");
+        let undefine = move |connection: &Connection| {
+            connection.lookup(id)?.map_or(Ok(Undefined::Gone), |domain| domain.undefine())
+        };
+        self.change(limits, doing, undefine).await
     }
 
     fn events(&self) -> mpsc::UnboundedReceiver<Event> {
@@ -330,7 +357,20 @@ fn resume(connection: &Connection, id: VmId) -> Result<(), Fault> {
     match domain.activity()? {
         Some(Activity::Held) => domain.resume(),
         Some(Activity::Unstarted) => domain.begin(),
+        Some(Activity::Suspended) => domain.end_suspension(),
         _ => Ok(()),
+    }
+}
+
+fn suspend(connection: &Connection, id: VmId) -> Result<(), Fault> {
+    let Some(domain) = connection.lookup(id)? else { return Ok(()) };
+    if domain.activity()? != Some(Activity::Running) {
+        return Ok(());
+    }
+    match domain.suspend() {
+        // It ended, or somebody has paused it, between the two.
+        Err(fault) if !fault.is_connection() && domain.activity()? != Some(Activity::Running) => Ok(()),
+        result => result,
     }
 }
 

@@ -5,11 +5,11 @@
 //! metadata, since libvirt says "paused by somebody's wish" of it as well as of a guest that an operator has paused.
 
 use std::{
-    ffi::{CString, c_int},
+    ffi::{CStr, CString, c_int},
     ptr,
 };
 
-use pvc_core::model::UNSTARTED;
+use pvc_core::model::{SUSPENDED, UNSTARTED};
 
 use super::{
     super::{super::Activity, ffi, library::Fault},
@@ -21,7 +21,23 @@ impl Domain<'_> {
     pub(in super::super) fn begin(&self) -> Result<(), Fault> {
         self.resume()?;
         // It executes, whatever becomes of the mark: one that stays matters only if an operator pauses the guest later.
-        let _ = self.remove_mark();
+        let _ = self.remove_mark(UNSTARTED);
+        Ok(())
+    }
+
+    /// Stops it from executing, with a mark that says who did.
+    pub(in super::super) fn suspend(&self) -> Result<(), Fault> {
+        let libvirt = self.connection.libvirt;
+        // First the mark: nobody would let a guest go on that was stopped without it.
+        self.set_mark(SUSPENDED, Some(c"<suspended/>"))?;
+        // SAFETY: alive until dropped.
+        libvirt.check(unsafe { (libvirt.0.virDomainSuspend)(self.raw.as_ptr()) }).map(drop)
+    }
+
+    /// Lets it execute again.
+    pub(in super::super) fn end_suspension(&self) -> Result<(), Fault> {
+        self.resume()?;
+        let _ = self.remove_mark(SUSPENDED);
         Ok(())
     }
 
@@ -51,15 +67,20 @@ impl Domain<'_> {
                 ffi::VIR_DOMAIN_PAUSED_UNKNOWN
                 | ffi::VIR_DOMAIN_PAUSED_USER
                 | ffi::VIR_DOMAIN_PAUSED_STARTING_UP,
-            ) if self.is_marked()? => Activity::Unstarted,
+            ) if self.is_marked(UNSTARTED)? => Activity::Unstarted,
+            (Ok(ffi::VIR_DOMAIN_PAUSED), ffi::VIR_DOMAIN_PAUSED_UNKNOWN | ffi::VIR_DOMAIN_PAUSED_USER)
+                if self.is_marked(SUSPENDED)? =>
+            {
+                Activity::Suspended
+            }
             (Ok(state), _) => super::activity(state),
             (Err(_), _) => Activity::Paused,
         })
     }
 
-    fn is_marked(&self) -> Result<bool, Fault> {
+    fn is_marked(&self, mark: &str) -> Result<bool, Fault> {
         let libvirt = self.connection.libvirt;
-        let uri = mark()?;
+        let uri = uri(mark)?;
         // SAFETY: alive until dropped; the URI is C text; the answer is null or ours to free.
         let text = unsafe {
             (libvirt.0.virDomainGetMetadata)(
@@ -78,16 +99,20 @@ impl Domain<'_> {
         Ok(true)
     }
 
-    fn remove_mark(&self) -> Result<(), Fault> {
+    fn remove_mark(&self, mark: &str) -> Result<(), Fault> {
+        self.set_mark(mark, None)
+    }
+
+    fn set_mark(&self, mark: &str, element: Option<&CStr>) -> Result<(), Fault> {
         let libvirt = self.connection.libvirt;
-        let uri = mark()?;
-        // SAFETY: alive until dropped; the URI is C text; null removes what has that URI, and needs no key.
+        let uri = uri(mark)?;
+        // SAFETY: alive until dropped; all texts are C text; a null element removes what has that URI, and needs no key.
         let answer = unsafe {
             (libvirt.0.virDomainSetMetadata)(
                 self.raw.as_ptr(),
                 ffi::VIR_DOMAIN_METADATA_ELEMENT,
-                ptr::null(),
-                ptr::null(),
+                element.map_or(ptr::null(), CStr::as_ptr),
+                c"pvc".as_ptr(),
                 uri.as_ptr(),
                 ffi::VIR_DOMAIN_AFFECT_LIVE,
             )
@@ -96,6 +121,6 @@ impl Domain<'_> {
     }
 }
 
-fn mark() -> Result<CString, Fault> {
-    CString::new(UNSTARTED).map_err(|_| Fault::ours("a NUL byte in a name of our own".into()))
+fn uri(mark: &str) -> Result<CString, Fault> {
+    CString::new(mark).map_err(|_| Fault::ours("a NUL byte in a name of our own".into()))
 }
