@@ -23,7 +23,7 @@ use crate::{
     program::wait_until,
     tree::History,
 };
-use evidence::{Clock, Evidence, Happening};
+use evidence::{Clock, Evidence, Happening, Stranger};
 
 pub use report::{Outcome, folder};
 
@@ -45,6 +45,7 @@ struct Story {
     vms: Vec<Vm>,
     victims: BTreeSet<String>,
     undead: BTreeSet<String>,
+    strangers: Vec<Stranger>,
     first_fault: Option<Instant>,
     recovery: Option<Duration>,
 }
@@ -138,6 +139,14 @@ impl Scenario {
     pub fn undead(&self, node: &str) -> Node {
         self.told().undead.insert(node.to_owned());
         self.node(node)
+    }
+
+    /// From now on somebody starts this VM on a node where it does not belong, and no daemon can prevent that; each of its processes there
+    /// has to end within this time.
+    pub fn stranger(&self, vm: &Vm, node: &str, within: Duration) {
+        let since = self.clock.at(Instant::now());
+        let stranger = Stranger { node: node.to_owned(), vm: vm.uuid.clone(), since, within };
+        self.told().strangers.push(stranger);
     }
 
     /// Breaks something, with a name. The first fault is when the time of recovery begins; the moment at which it had been done.
@@ -235,11 +244,11 @@ impl Scenario {
     }
 
     fn evidence(&self) -> Result<Evidence> {
-        let (vms, victims, undead) = {
+        let (vms, victims, undead, strangers) = {
             let story = self.told();
-            (story.vms.clone(), story.victims.clone(), story.undead.clone())
+            (story.vms.clone(), story.victims.clone(), story.undead.clone(), story.strangers.clone())
         };
-        Ok(Evidence { victims, undead, ..Evidence::gather(&self.cluster, &self.clock, &vms)? })
+        Ok(Evidence { victims, strangers, undead, ..Evidence::gather(&self.cluster, &self.clock, &vms)? })
     }
 
     fn timeline(&self, evidence: &Evidence) -> String {

@@ -32,8 +32,27 @@ pub(super) struct Evidence {
     pub(super) beats: BTreeMap<String, Vec<Beat>>,
     /// The nodes that the scenario gave the others reason to fence.
     pub(super) victims: BTreeSet<String>,
+    /// What the scenario had somebody start behind the daemons' backs.
+    pub(super) strangers: Vec<Stranger>,
     /// The nodes of which the scenario said that they are dead although they are not.
     pub(super) undead: BTreeSet<String>,
+}
+
+/// A VM's processes on a node where it does not belong, started by no daemon: its second one for as long as it is there.
+#[derive(Clone, Debug)]
+pub(super) struct Stranger {
+    pub(super) node: String,
+    pub(super) vm: String,
+    /// Those that began after this are meant.
+    pub(super) since: SystemTime,
+    /// How long each may be there, suspended for nearly all of it.
+    pub(super) within: Duration,
+}
+
+impl Stranger {
+    pub(super) fn is(&self, life: &Life) -> bool {
+        life.node == self.node && life.vm == self.vm && life.began >= self.since
+    }
 }
 
 /// A QEMU process.

@@ -21,6 +21,7 @@ type Question = fn(&Evidence) -> Vec<String>;
 /// All questions, with their names.
 pub(super) const QUESTIONS: &[(&str, Question)] = &[
     ("a VM executes on one node", runs_once),
+    ("an instance that no daemon started is ended", strangers_end),
     ("no count of a guest is printed twice", counts_once),
     ("a VM executes only where it is claimed", runs_where_claimed),
     ("a claim ends by its node, or by a proof of its death", claims_end_lawfully),
@@ -30,7 +31,9 @@ pub(super) const QUESTIONS: &[(&str, Question)] = &[
 ];
 
 fn at_risk<'a>(evidence: &'a Evidence, vm: &'a str) -> Vec<&'a Life> {
-    evidence.lives.iter().filter(|life| life.vm == vm && !evidence.undead.contains(&life.node)).collect()
+    let strange = |life: &Life| evidence.strangers.iter().any(|stranger| stranger.is(life));
+    let lives = evidence.lives.iter().filter(|life| life.vm == vm && !evidence.undead.contains(&life.node));
+    lives.filter(|life| !strange(life)).collect()
 }
 
 fn all_vms(evidence: &Evidence) -> BTreeSet<&str> {
@@ -48,6 +51,20 @@ fn runs_once(evidence: &Evidence) -> Vec<String> {
                 if second.began < first.seen && !second.incoming {
                     wrong.push(format!("{vm} was started on {} while it ran on {}", second.node, first.node));
                 }
+            }
+        }
+    }
+    wrong
+}
+
+fn strangers_end(evidence: &Evidence) -> Vec<String> {
+    let mut wrong = Vec::new();
+    for stranger in &evidence.strangers {
+        for life in evidence.lives.iter().filter(|life| stranger.is(life)) {
+            let lasted = life.seen.duration_since(life.began).unwrap_or_default();
+            if life.ended.is_none() || lasted > stranger.within {
+                let (vm, node) = (&life.vm, &life.node);
+                wrong.push(format!("{vm} was on {node} for {lasted:?}, where no daemon had started it"));
             }
         }
     }

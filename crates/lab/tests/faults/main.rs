@@ -11,6 +11,7 @@ mod migration;
 mod network;
 mod node;
 mod primary;
+mod strangers;
 mod zookeeper;
 
 use std::time::{Duration, Instant};

@@ -1,6 +1,9 @@
 use std::time::UNIX_EPOCH;
 
-use super::{super::evidence::Happening, *};
+use super::{
+    super::evidence::{Happening, Stranger},
+    *,
+};
 use crate::{Beat, addresses::Tenure, tree::History};
 
 /// Sessions of the daemons, by node number; others are clients.
@@ -72,6 +75,18 @@ fn two_processes_at_one_time_are_a_vm_that_runs_twice() {
     assert_eq!(runs_once(&evidence), ["u was started on node2 while it ran on node1"]);
     evidence.undead.insert("node1".into());
     assert_eq!(runs_once(&evidence), [""; 0], "the scenario lied about its death");
+}
+
+#[test]
+fn what_no_daemon_started_is_judged_by_its_end_alone() {
+    let mut evidence = failover();
+    evidence.lives.push(life("node3", 7500, 8500));
+    assert!(!verdicts(&evidence).is_empty());
+    let (node, vm, since) = ("node3".to_owned(), "u".to_owned(), at(7400));
+    evidence.strangers.push(Stranger { node, vm, since, within: Duration::from_secs(1) });
+    assert_eq!(verdicts(&evidence), [""; 0]);
+    evidence.lives[2].seen = at(8501);
+    assert_eq!(strangers_end(&evidence), ["u was on node3 for 1.001s, where no daemon had started it"]);
 }
 
 #[test]
