@@ -21,7 +21,7 @@ pub mod vm_id;
 
 pub use change::{VmChange, VmKey, VmSet};
 pub use claim::Claim;
-pub use domain::{DomainDetails, DomainError, DomainSpec, UNSTARTED};
+pub use domain::{DomainDetails, DomainError, DomainSpec, SUSPENDED, UNSTARTED};
 pub use explanation::Explanation;
 pub use fence::{Fence, FenceJob, FenceStep, Proof};
 pub use flush::{FlushProgress, Stuck};

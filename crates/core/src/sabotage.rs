@@ -34,11 +34,15 @@ pub enum Bug {
     IgnoreReservations,
     /// The claim is given up before libvirt has confirmed that the VM is off (section 2, rule 2).
     ReleaseFirst,
+    /// The `stop` that every definition begins with is carried out on a guest that runs already (section 3).
+    AdoptThenStop,
+    /// What executes here and belongs elsewhere goes on until the daemon has its node's name (section 2, rule 6).
+    LeaveStrangersRunning,
 }
 
 impl Bug {
     /// All of them, in the order of the list in the simulator's documentation.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 12] = [
         Self::StartWithoutClaim,
         Self::TrustWallClock,
         Self::CountGapAsSilence,
@@ -49,6 +53,8 @@ impl Bug {
         Self::KeepAddresses,
         Self::IgnoreReservations,
         Self::ReleaseFirst,
+        Self::AdoptThenStop,
+        Self::LeaveStrangersRunning,
     ];
 
     /// Its name on a command line.
@@ -64,6 +70,8 @@ impl Bug {
             Self::KeepAddresses => "keep-addresses",
             Self::IgnoreReservations => "ignore-reservations",
             Self::ReleaseFirst => "release-first",
+            Self::AdoptThenStop => "adopt-then-stop",
+            Self::LeaveStrangersRunning => "leave-strangers-running",
         }
     }
 }

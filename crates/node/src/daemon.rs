@@ -2,7 +2,7 @@
 //! and simulations.
 //!
 //! ```text
-//! networks, units ─► connect ─► own the name ─► read the tree ─► register (init) ─► read libvirt, adopt ─► run ─► … ─► shutdown ─► stop
+//! networks, units ─► connect ─► suspend strangers ─► own the name ─► read the tree ─► register (init) ─► read libvirt, adopt ─► run ─► … ─► stop
 //! ```
 //!
 //! Guests outlive it: neither a stop nor a crash of the daemon touches what runs.
@@ -47,6 +47,7 @@ use crate::{
     },
     selffence::{self, SelfFence},
     stop::Stop,
+    strangers::Strangers,
     units,
 };
 
@@ -206,6 +207,13 @@ async fn start(config: &Config, parts: &Parts, ownership: &Ownership) -> Result<
     info!("pvcd {} starts as {mode} {} on {static_data}", env!("CARGO_PKG_VERSION"), config.node);
     let mut background = prepare_machine(config, parts).await?;
     connect(config, parts).await;
+    let strangers = match &parts.hypervisor {
+        Some(hypervisor) => {
+            let (store, hypervisor) = (Arc::clone(&parts.store), Arc::clone(hypervisor));
+            Some(Strangers::watch(config.node.clone(), store, hypervisor).await)
+        }
+        None => None,
+    };
 
     let tree = |doing| move |cause| DaemonError::Tree { doing, cause };
     let created = root::init(&*parts.store).await.map_err(tree("prepare the state tree"))?;
@@ -244,6 +252,8 @@ async fn start(config: &Config, parts: &Parts, ownership: &Ownership) -> Result<
         }
         None => None,
     };
+    // From here on the reconcilers see to it.
+    drop(strangers);
     let keepalive = Keepalive::start(
         Arc::clone(&parts.store),
         registration,

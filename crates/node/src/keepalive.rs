@@ -296,7 +296,9 @@ impl Beats {
         // While libvirt does not answer, guests still run: the last that was known is reported.
         if let Some(Some(active)) = active {
             // What is on its way here takes memory already, but does not run.
-            let runs = |vm: &&Seen| !matches!(vm.activity, Activity::Held | Activity::Unstarted);
+            let runs = |vm: &&Seen| {
+                !matches!(vm.activity, Activity::Held | Activity::Unstarted | Activity::Suspended)
+            };
             report.running = active.values().filter(runs).map(|vm| vm.id).collect();
             report.domains_count = report.running.len() as u64;
             report.mem_alloc_mib = active.values().map(|vm| vm.memory_mib).sum();

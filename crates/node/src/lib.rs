@@ -20,6 +20,7 @@ pub mod selffence;
 pub mod signals;
 pub mod sizes;
 pub mod stop;
+mod strangers;
 pub mod units;
 
 pub use daemon::{DaemonError, Parts, run};

@@ -12,6 +12,7 @@ mod explain;
 pub mod fence;
 pub mod flush;
 mod inventory;
+mod kept;
 mod migration;
 pub mod network;
 pub mod primary;
@@ -142,6 +143,7 @@ async fn begin(vms: &VmReconciler, queue: &Queue) {
         queue.poke(Subject::Vm(id));
     }
     poke_all(vms, queue);
+    vms.tidy().await;
 }
 
 fn poke_all(vms: &VmReconciler, queue: &Queue) {
@@ -215,6 +217,7 @@ async fn keep_a_safety_net(vms: Arc<VmReconciler>, queue: Arc<Queue>) {
             Err(error) => debug!(%error, "could not list what runs here"),
         }
         poke_all(&vms, &queue);
+        vms.tidy().await;
     }
 }
 

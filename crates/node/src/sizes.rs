@@ -25,8 +25,10 @@ const AT_ONCE: usize = 64;
 pub struct VmSizes {
     store: Arc<dyn Store>,
     /// By the version of the definition it was read from; or what is wrong with that one.
-    known: Mutex<HashMap<VmId, (i32, Result<Size, String>)>>,
+    known: Mutex<HashMap<VmId, Known>>,
 }
+
+type Known = (i32, Result<Size, String>);
 
 impl VmSizes {
     /// Knows nothing yet.
@@ -52,12 +54,9 @@ impl VmSizes {
             let values = self.store.get_many(&paths).await?;
             let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
             for (id, value) in some.iter().zip(values) {
-                match value {
-                    Some(value) => {
-                        let size = view.vm(*id).and_then(|vm| size(vm, &value.data));
-                        known.insert(*id, (value.version, size))
-                    }
-                    None => known.remove(id),
+                match (value, view.vm(*id)) {
+                    (Some(value), Some(vm)) => known.insert(*id, (value.version, size(vm, &value.data))),
+                    _ => known.remove(id),
                 };
             }
         }

@@ -51,7 +51,7 @@ pub struct Trial<'a> {
 
 /// The first seed that shows each bug within [`WITHIN`], in small clusters with the default rates. Any change of a daemon may give it
 /// another course; then the seeds that follow are tried, and this list is brought up to date when that takes too long.
-const PINNED: [(Bug, u64); 10] = [
+const PINNED: [(Bug, u64); 12] = [
     (Bug::StartWithoutClaim, 1),
     (Bug::TrustWallClock, 7),
     (Bug::CountGapAsSilence, 7),
@@ -62,6 +62,8 @@ const PINNED: [(Bug, u64); 10] = [
     (Bug::KeepAddresses, 2),
     (Bug::IgnoreReservations, 1),
     (Bug::ReleaseFirst, 1),
+    (Bug::AdoptThenStop, 1),
+    (Bug::LeaveStrangersRunning, 1),
 ];
 /// How many seeds are tried from a pinned one on …
 const TRIES: u64 = 40;
@@ -152,6 +154,16 @@ fn led_to(bug: Bug, options: Options) -> Options {
             let faults = Rates { isolate: 6.0, ..options.faults };
             Options { faults, ..options }
         }
+        // What runs before the cluster knows it.
+        Bug::AdoptThenStop => {
+            let faults = Rates { define_running: 12.0, ..options.faults };
+            Options { faults, ..options }
+        }
+        // A second instance while the daemon waits for its predecessor's session.
+        Bug::LeaveStrangersRunning => {
+            let faults = Rates { autostart: 20.0, ..options.faults };
+            Options { faults, ..options }
+        }
         _ => options,
     }
 }
@@ -167,6 +179,8 @@ fn broken_by(bug: Bug) -> &'static [u8] {
         Bug::AnswerUnchecked => &[4, 14],
         Bug::KeepAddresses => &[3],
         Bug::IgnoreReservations => &[8],
+        Bug::AdoptThenStop => &[12],
+        Bug::LeaveStrangersRunning => &[1],
     }
 }
 

@@ -9,7 +9,7 @@ mod ends;
 mod fences;
 mod harmless;
 mod healthy;
-mod keys;
+pub(crate) mod keys;
 mod leases;
 mod liveness;
 mod memory;
@@ -17,6 +17,7 @@ mod migration;
 mod minority;
 mod once;
 mod proof;
+mod strangers;
 #[cfg(test)]
 pub(crate) mod testing;
 mod truthful;

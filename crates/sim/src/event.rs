@@ -50,6 +50,13 @@ pub enum Event {
         /// What became of it.
         what: Guest,
     },
+    /// A guest that is about to execute on a machine was started by no daemon, and its claim does not name that.
+    Stranger {
+        /// Which VM.
+        vm: VmId,
+        /// On which machine.
+        node: NodeName,
+    },
     /// What a daemon asks of its hypervisor, when it asks.
     Asked {
         /// Whose.
@@ -214,6 +221,8 @@ pub enum Ask {
     Migrated(Result<(), String>),
     /// To abort the migration.
     Abort,
+    /// To stop it from executing.
+    Suspend,
     /// To let it go on.
     Resume,
 }
@@ -355,6 +364,7 @@ impl fmt::Display for Event {
             Self::Daemon { node, what } => write!(f, "{node}: daemon {what:?}"),
             Self::Libvirt { node, what } => write!(f, "{node}: libvirt {what:?}"),
             Self::Guest { vm, node, what } => write!(f, "{node}: guest {vm} {what:?}"),
+            Self::Stranger { vm, node } => write!(f, "{node}: somebody else than its daemon starts {vm}"),
             Self::Asked { node, vm, what } => write!(f, "{node}: asks libvirt about {vm}: {what:?}"),
             Self::Address { node, address, until: Some(until) } => {
                 write!(f, "{node}: has {address} until {:.1} s", until.as_secs_f64())

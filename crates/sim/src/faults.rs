@@ -5,7 +5,10 @@ use std::{
     time::Duration,
 };
 
-use pvc_host::power::fake::{Off, Reach, Reset};
+use pvc_host::{
+    hypervisor::{Activity, Seen},
+    power::fake::{Off, Reach, Reset},
+};
 use tokio::time::sleep;
 
 use crate::{
@@ -16,7 +19,8 @@ use crate::{
         power::{RESET, bmc},
     },
     physics::network::Number,
-    schedule::{Bmc, Fault},
+    schedule::{Bmc, Command, Fault},
+    workload,
 };
 
 /// How VMs behave while they behave badly.
@@ -111,8 +115,30 @@ pub async fn happen(cluster: Arc<Cluster>, fault: Fault, lasts: Duration) {
             sleep(lasts).await;
             cluster.nodes[node].jump_clock(-by_s);
         }
+        Fault::Autostart(node, vm) => {
+            cluster.nodes[node].leave_autostart(guest(&cluster, vm));
+            cluster.nodes[node].boots_quickly();
+            plug(&cluster, node, false);
+            plug(&cluster, node, true);
+        }
+        Fault::StartByHand(node, vm) => drop(cluster.nodes[node].start_by_hand(guest(&cluster, vm))),
+        Fault::DefineRunning(node, vm) => {
+            let known = cluster.around.journal.tree(|tree| tree.vms().any(|known| known == cluster.vms[vm]));
+            if !known && cluster.nodes[node].start_by_hand(guest(&cluster, vm)) {
+                // Its node may not have said yet that it runs there.
+                sleep(lasts.min(Duration::from_secs(20))).await;
+                workload::perform(Arc::clone(&cluster), 0, Command::Define(vm)).await;
+            }
+        }
     }
     tell(false);
+}
+
+/// A VM as plain libvirt runs it.
+fn guest(cluster: &Cluster, vm: usize) -> Seen {
+    let memory_mib = workload::memory_mib(vm);
+    let name = format!("vm{vm}");
+    Seen { id: cluster.vms[vm], name, activity: Activity::Running, memory_mib, vcpus: 2 }
 }
 
 /// What an operator does when the storm is over: power is on everywhere.

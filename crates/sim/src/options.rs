@@ -148,6 +148,12 @@ pub struct Rates {
     pub clock: f64,
     /// Two machines lose power in the same instant.
     pub power_of_two: f64,
+    /// A machine is reset whose libvirt starts some VM by itself.
+    pub autostart: f64,
+    /// A VM is started by hand.
+    pub start_by_hand: f64,
+    /// A VM is defined that runs already, unknown to the cluster.
+    pub define_running: f64,
 }
 
 impl Default for Rates {
@@ -181,6 +187,9 @@ impl Default for Rates {
             lying_bmc: 0.0,
             clock: 2.0,
             power_of_two: 0.5,
+            autostart: 0.0,
+            start_by_hand: 0.0,
+            define_running: 0.0,
         }
     }
 }
@@ -227,6 +236,9 @@ impl Rates {
         f("lying_bmc", &mut self.lying_bmc);
         f("clock", &mut self.clock);
         f("power_of_two", &mut self.power_of_two);
+        f("autostart", &mut self.autostart);
+        f("start_by_hand", &mut self.start_by_hand);
+        f("define_running", &mut self.define_running);
     }
 }
 

@@ -69,6 +69,12 @@ pub enum Fault {
     FallBehind(usize),
     Bmc(usize, Bmc),
     Clock(usize, i64),
+    /// A VM's definition with autostart is left on a node that is reset at once.
+    Autostart(usize, usize),
+    /// A VM is started by hand on a node.
+    StartByHand(usize, usize),
+    /// A guest that runs on a node, unknown to the cluster, is defined there.
+    DefineRunning(usize, usize),
 }
 
 /// What is the matter with a BMC.
@@ -302,6 +308,9 @@ fn faults(dice: &mut Dice, name: &str, options: &Options) -> Vec<(Fault, Duratio
             let by = [-3600, 3600, -5, 5, 86_400, -86_400];
             Fault::Clock(node, *dice.pick(&by).unwrap_or(&3600))
         }
+        "autostart" => Fault::Autostart(node, dice.below(options.vms)),
+        "start_by_hand" => Fault::StartByHand(node, dice.below(options.vms)),
+        "define_running" => Fault::DefineRunning(node, options.vms + dice.below(SPARE)),
         _ => return Vec::new(),
     };
     let mut all = vec![(fault, lasts)];

@@ -10,7 +10,10 @@ use std::{
 
 use pvc_core::model::{NodeName, VmId};
 
-use crate::event::{self, Event, Net, Phase, Stamped};
+use crate::{
+    checkers::keys,
+    event::{self, Event, Net, Phase, Stamped},
+};
 
 /// See the module's documentation.
 #[derive(Debug, Clone)]
@@ -25,6 +28,9 @@ pub struct Truth {
     pub machines: BTreeMap<NodeName, Machine>,
     /// Guests' processes, by VM and machine.
     pub guests: BTreeMap<VmId, BTreeMap<NodeName, Run>>,
+    /// Guests' processes that no daemon has started, until they are claimed: nobody in the cluster answers for these, only for how long
+    /// they execute.
+    pub strangers: BTreeMap<(VmId, NodeName), Run>,
     /// Until when machines have floating addresses.
     pub addresses: BTreeMap<IpAddr, BTreeMap<NodeName, Duration>>,
     /// Directions in which nothing passes.
@@ -91,6 +97,7 @@ impl Default for Truth {
             phase_since: Duration::ZERO,
             machines: BTreeMap::new(),
             guests: BTreeMap::new(),
+            strangers: BTreeMap::new(),
             addresses: BTreeMap::new(),
             cuts: BTreeSet::new(),
             leader: None,
@@ -129,6 +136,11 @@ impl Truth {
                 self.machines.entry(node.clone()).or_default().libvirt = Some(*what);
             }
             Event::Guest { vm, node, what } => self.guest_turns(*vm, node, *what, now),
+            Event::Stranger { vm, node } => {
+                let boot = self.machine(node).boot.unwrap_or_default();
+                self.strangers.insert((*vm, node.clone()), Run { executes: true, boot, began: now });
+            }
+            Event::Commit(commit) => self.adopt(commit),
             Event::Address { node, address, until } => {
                 let holders = self.addresses.entry(*address).or_default();
                 match until {
@@ -168,7 +180,6 @@ impl Truth {
             Event::Asked { .. }
             | Event::Bmc { .. }
             | Event::ShutOut { .. }
-            | Event::Commit(_)
             | Event::Command { .. }
             | Event::Fault { .. }
             | Event::Log { .. } => {}
@@ -192,6 +203,7 @@ impl Truth {
                 for runs in self.guests.values_mut() {
                     runs.remove(node);
                 }
+                self.strangers.retain(|(_, on), _| on != node);
                 for holders in self.addresses.values_mut() {
                     holders.remove(node);
                 }
@@ -204,6 +216,13 @@ impl Truth {
     }
 
     fn guest_turns(&mut self, vm: VmId, node: &NodeName, what: event::Guest, now: Duration) {
+        if let Some(run) = self.strangers.get_mut(&(vm, node.clone())) {
+            run.executes = what == event::Guest::Executes;
+            if what == event::Guest::Gone {
+                self.strangers.remove(&(vm, node.clone()));
+            }
+            return;
+        }
         let boot = self.machines.get(node).and_then(|machine| machine.boot).unwrap_or_default();
         let runs = self.guests.entry(vm).or_default();
         let executes = match what {
@@ -219,6 +238,22 @@ impl Truth {
         };
         let run = runs.entry(node.clone()).or_insert(Run { executes, boot, began: now });
         run.executes = executes;
+    }
+
+    /// A stranger whose machine is named by a claim is none any more.
+    fn adopt(&mut self, commit: &event::Commit) {
+        if self.strangers.is_empty() {
+            return;
+        }
+        for change in &commit.changes {
+            let Some((vm, "claim")) = keys::of_vm(&change.path) else { continue };
+            for name in change.is().split_whitespace() {
+                let Ok(node) = name.parse::<NodeName>() else { continue };
+                if let Some(run) = self.strangers.remove(&(vm, node.clone())) {
+                    self.guests.entry(vm).or_default().insert(node, run);
+                }
+            }
+        }
     }
 
     /// How long ago that was.

@@ -48,6 +48,8 @@ pub enum Here {
     Held,
     /// A process of it lives here that has never executed: a start made it and was given up before it let it go.
     Unstarted,
+    /// A process of it lives here, which a daemon of this node has suspended, since the state tree gave the VM to another.
+    Suspended,
     /// Confirmed: there is none.
     Off,
     /// libvirt did not answer: nothing may be concluded.
@@ -138,6 +140,10 @@ pub fn plan(facts: &Facts<'_>) -> Plan {
             Here::Unstarted => {
                 wait(None, "a start left its process here, and it is not in the state tree: left alone")
             }
+            Here::Suspended => wait(
+                None,
+                "it was suspended here when it belonged to another node, and is not in the state tree now: left alone",
+            ),
             Here::Off | Here::Unknown => settled(),
         };
     };
@@ -149,7 +155,7 @@ pub fn plan(facts: &Facts<'_>) -> Plan {
             wait(None, "libvirt does not answer: nothing is known about this node")
         }
         Here::Unknown => settled(),
-        Here::Active | Here::Held => while_here(facts, vm),
+        Here::Active | Here::Held | Here::Suspended => while_here(facts, vm),
         Here::Unstarted => while_unstarted(facts, vm),
         Here::Off => while_off(facts, vm),
     }
@@ -199,6 +205,7 @@ fn while_here(facts: &Facts<'_>, vm: &Vm) -> Plan {
         },
         Some((from, _)) => return migration::arriving(facts, from),
         None if facts.here == Here::Held => return migration::held(facts, vm),
+        None if facts.here == Here::Suspended => return suspended(facts, vm),
         None => {}
     }
     let wished_here = vm.node.value == *facts.me;
@@ -227,6 +234,24 @@ fn while_here(facts: &Facts<'_>, vm: &Vm) -> Plan {
         }
         VmState::Start | VmState::Failed => settled(),
     }
+}
+
+/// Why an instance that executes on this node shall not, if so: the state tree has the VM, and gives it to another.
+pub fn belongs_elsewhere(me: &NodeName, vm: &Vm) -> Option<String> {
+    let (claim, node) = (&vm.claim.value, &vm.node.value);
+    if claim.is_empty() {
+        return (node != me).then(|| format!("nobody claims it, and it is to run on {node}"));
+    }
+    (!claim.names(me)).then(|| format!("the claim names only {claim}"))
+}
+
+/// It turned out to be this node's.
+fn suspended(facts: &Facts<'_>, vm: &Vm) -> Plan {
+    let wish = vm.state.value;
+    if migration::shall_go_on(facts.me, vm) {
+        return act(Step::Resume, "it was suspended, and belongs here");
+    }
+    act(Step::PowerOff, format!("it was suspended, and the wish is {wish} on {}", vm.node.value))
 }
 
 /// What could not be started again is not ended.

@@ -68,7 +68,7 @@ impl VmReconciler {
             Ok(Some(seen)) => match seen.activity {
                 Activity::Running | Activity::ShuttingDown | Activity::Crashed => There::Active,
                 // A process that is made ready for a guest is paused, before a migration holds it and after a restart of libvirt.
-                Activity::Held | Activity::Paused | Activity::Unstarted => There::Held,
+                Activity::Held | Activity::Paused | Activity::Unstarted | Activity::Suspended => There::Held,
             },
             Err(error) => There::Unknown(error.to_string()),
         };
@@ -137,7 +137,13 @@ impl VmReconciler {
         match plan.next {
             Next::Wait(_) => self.explain(vm.id, view, "migrating", plan.why).await,
             Next::Do(Step::AbortMigration) => self.abort_migration(vm, &plan.why).await?,
-            Next::Do(Step::PowerOff) => self.power_off(vm, &plan.why).await?,
+            Next::Do(Step::PowerOff) => {
+                let view = self.confirmed_view().await?;
+                let plan = self.plan(vm.id, &view, self.inventory.here(vm.id), migration, Ok(()));
+                if let (Next::Do(Step::PowerOff), Some(vm)) = (plan.next, view.vm(vm.id)) {
+                    self.power_off(vm, &plan.why).await?;
+                }
+            }
             // Everything else is decided when the call has ended.
             Next::Do(_) | Next::Settled => {}
         }

@@ -528,3 +528,53 @@ async fn a_restart_with_an_unusable_definition_touches_no_guest_and_is_answered_
     w.until("it is restarted", 200, async |w| w.nodes[0].hypervisor.counts().start == 2).await;
     w.until_state(1, VmState::Start, 5).await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn no_guest_is_ended_for_a_wish_or_claim_that_is_newer_at_another_server() {
+    for (seen, newer) in [
+        (vec![VmSet::State(VmState::Stop)], vec![VmSet::State(VmState::Start)]),
+        (vec![VmSet::State(VmState::Shutdown)], vec![VmSet::State(VmState::Start)]),
+        (vec![VmSet::Node("b".parse().unwrap())], vec![VmSet::Node("a".parse().unwrap())]),
+    ] {
+        let w = World::new().await;
+        w.running(1).await;
+        let node = &w.nodes[0];
+        node.hypervisor.set_reach(Reach::Frozen);
+        w.set(1, seen.clone()).await;
+        sleep(Duration::from_millis(100)).await;
+        node.store.fall_behind();
+        w.set(1, newer).await;
+        node.hypervisor.set_reach(Reach::Up);
+        sleep(Duration::from_secs(30)).await;
+        let counts = node.hypervisor.counts();
+        assert_eq!((counts.power_off, counts.ask_to_shut_down), (0, 0), "{seen:?}");
+        assert!(w.runs(0, 1));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_suspended_before_the_start_is_ended_or_goes_on_as_the_tree_says() {
+    let mut w = World::new().await;
+    w.nodes[0].kill();
+    let (a, b) = (w.nodes[0].name.clone(), w.nodes[1].name.clone());
+    w.nodes[1].kill();
+    for n in 1..=4 {
+        w.define(n, xml(n)).await;
+        w.nodes[0].hypervisor.put(Seen { activity: Activity::Suspended, ..guest(n) });
+    }
+    let started = |node: &NodeName, claim| {
+        vec![VmSet::Node(node.clone()), VmSet::Claim(claim), VmSet::State(VmState::Start)]
+    };
+    w.set(1, started(&b, Claim::only(&b))).await;
+    w.set(2, started(&a, Claim::only(&a))).await;
+    w.set(3, started(&b, Claim::only(&b))).await;
+    w.set(3, started(&b, Claim::none())).await;
+    w.nodes[0].start();
+    sleep(Duration::from_secs(10)).await;
+    let here = w.nodes[0].hypervisor.executing();
+    assert_eq!(here, [id(2), id(4)], "claimed by b; claimed by a; to run on b; as it was defined");
+    assert_eq!(w.nodes[0].hypervisor.running(), here);
+    assert!(w.vm(1).await.claim.value.is_only(&b));
+    assert!(w.vm(3).await.claim.value.is_empty(), "b may start it");
+    assert_eq!((w.vm(4).await.state.value, w.vm(4).await.node.value), (VmState::Start, a));
+}

@@ -25,6 +25,7 @@ use super::{
     Parts,
     explain::{Explanations, Said},
     inventory::Inventory,
+    kept::KeptDefinitions,
     migration::Peers,
 };
 use crate::{console::ConsoleLogs, metrics};
@@ -50,6 +51,7 @@ pub(super) struct VmReconciler {
     pub(super) store: Arc<dyn Store>,
     pub(super) mirror: Mirror,
     pub(super) inventory: Arc<Inventory>,
+    kept: KeptDefinitions,
     consoles: Option<Arc<ConsoleLogs>>,
     pub(super) peers: Peers,
     explanations: Explanations,
@@ -101,12 +103,20 @@ impl VmReconciler {
             store,
             mirror,
             inventory: Arc::new(Inventory::new(hypervisor)),
+            kept: KeptDefinitions::default(),
             consoles,
             peers,
             memory: Mutex::default(),
             starts: Semaphore::new(STARTS_AT_ONCE),
             migrations: Arc::new(Semaphore::new(MIGRATIONS_AT_ONCE)),
             origin: Instant::now(),
+        }
+    }
+
+    /// Takes away what libvirt keeps beside the cluster's definitions.
+    pub(super) async fn tidy(&self) {
+        if self.mirror.synced() {
+            self.kept.tidy(&**self.inventory.hypervisor(), &self.mirror.view()).await;
         }
     }
 
@@ -122,7 +132,10 @@ impl VmReconciler {
             Some(Entry::Bad(_)) | None => false,
         };
         !concerned
-            && !matches!(self.inventory.here(id), Here::Active | Here::Held | Here::Unstarted)
+            && !matches!(
+                self.inventory.here(id),
+                Here::Active | Here::Held | Here::Unstarted | Here::Suspended
+            )
             && !self.memory().contains_key(&id)
     }
 
@@ -168,28 +181,39 @@ impl VmReconciler {
         Some(Instant::now() + FIRST_RETRY)
     }
 
-    /// A view and the plan that follows from it. What is done next is decided from a fresh reading of libvirt.
+    /// A view and the plan that follows from it. What is done next is decided from a fresh reading of libvirt; and what ends a guest,
+    /// which cannot be undone, from a view that holds everything that was committed before.
     async fn observe(&self, id: VmId) -> Result<(Arc<ClusterView>, Plan), (String, StepError)> {
         let view = self.mirror.view();
         let first = self.look(id, &view, self.inventory.here(id)).await;
         let first = first.map_err(|error| ("how does it migrate".to_owned(), error))?;
-        let Next::Do(step) = &first.next else { return Ok((view, first)) };
-        let unclaimed = view.vm(id).is_some_and(|vm| !vm.claim.value.names(&self.me));
-        let view = if *step == Step::PowerOff && unclaimed {
-            // The claim that names this node may be on its way here, with the guest that it is about; the server that this node
-            // reads from may even have missed it.
-            let caught_up = self.mirror.caught_up_with_everybody(CATCH_UP_WITHIN).await;
-            caught_up.map_err(|e| (first.why.clone(), StepError::Failed(e.to_string())))?;
-            self.mirror.view()
-        } else {
-            view
+        if !matches!(first.next, Next::Do(_)) {
+            return Ok((view, first));
+        }
+        let afresh = async {
+            // Also before the view is confirmed: a libvirt that takes its time shall not make that old again.
+            let plan = self.look_afresh(id, &view).await?;
+            if !ends_a_guest(&plan) {
+                return Ok((view, plan));
+            }
+            let view = self.confirmed_view().await?;
+            let plan = self.look_afresh(id, &view).await?;
+            Ok((view, plan))
         };
-        let again = async {
-            let here = self.inventory.read(id).await?;
-            self.look(id, &view, here).await
-        };
-        let plan = again.await.map_err(|error: StepError| (first.why, error))?;
-        Ok((view, plan))
+        afresh.await.map_err(|error: StepError| (first.why, error))
+    }
+
+    /// A claim that names this node may be on its way here, with the guest that it is about, or a newer wish; the server that this
+    /// node reads from may even have missed it.
+    pub(super) async fn confirmed_view(&self) -> Result<Arc<ClusterView>, StepError> {
+        let caught_up = self.mirror.caught_up_with_everybody(CATCH_UP_WITHIN).await;
+        caught_up.map_err(|error| StepError::Failed(error.to_string()))?;
+        Ok(self.mirror.view())
+    }
+
+    async fn look_afresh(&self, id: VmId, view: &ClusterView) -> Result<Plan, StepError> {
+        let here = self.inventory.read(id).await?;
+        self.look(id, view, here).await
     }
 
     async fn look(&self, id: VmId, view: &ClusterView, here: Here) -> Result<Plan, StepError> {
@@ -339,7 +363,7 @@ impl VmReconciler {
                 // It may be there: begun by an earlier run of this daemon, which is why libvirt refuses another.
                 return match self.inventory.read(vm.id).await? {
                     Here::Off => self.give_up(vm, reason).await,
-                    Here::Active | Here::Held | Here::Unstarted | Here::Unknown => Ok(()),
+                    _ => Ok(()),
                 };
             }
             Err(unknown) => return Err(unknown.into()),
@@ -427,4 +451,8 @@ impl VmReconciler {
     fn memory(&self) -> MutexGuard<'_, HashMap<VmId, Memory>> {
         self.memory.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn ends_a_guest(plan: &Plan) -> bool {
+    matches!(plan.next, Next::Do(Step::PowerOff | Step::AskGuestToShutDown))
 }

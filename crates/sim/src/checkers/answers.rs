@@ -89,10 +89,24 @@ fn of_vm(commit: &Commit, change: &Change) -> bool {
         | ("restart" | "migrate", "start")
         // A flush sends it away or, if it cannot go, shuts it down.
         | ("start" | "failed" | "migrate", "migrate" | "shutdown") => true,
+        // The `stop` that a definition begins with is no command: who adopts a guest under it says so.
+        ("stop", "start") if is_as_defined(change) && claims(commit, change) => true,
         // An unflush sends it back, or starts it at home. A node that failed it may start it where it is given a home.
         ("stop" | "shutdown" | "failed", "start") => beside("lastnode"),
         _ => false,
     }
+}
+
+fn is_as_defined(change: &Change) -> bool {
+    change.before.as_ref().is_some_and(|key| key.version == 0)
+}
+
+/// Whether a commit changes the claim of the VM that a change is about.
+fn claims(commit: &Commit, change: &Change) -> bool {
+    let vm = keys::of_vm(&change.path).map(|(vm, _)| vm);
+    let claim =
+        |other: &Change| keys::of_vm(&other.path).filter(|(_, key)| *key == "claim").map(|(vm, _)| vm);
+    commit.changes.iter().any(|other| claim(other).is_some() && claim(other) == vm)
 }
 
 fn of_node(by: &NodeName, node: &NodeName, commit: &Commit, change: &Change) -> bool {
@@ -177,6 +191,13 @@ mod tests {
         let mut history = History::new(Answers::default());
         history.writes(&[(&path("state"), state), (&path("node"), "a"), (&path("lastnode"), "")]);
         history
+    }
+
+    #[test]
+    fn who_adopts_a_guest_that_was_just_defined_answers_that_it_runs() {
+        let mut history = History::new(Answers::default());
+        history.writes(&[(&path("state"), "stop"), (&path("node"), "b"), (&path("claim"), "")]);
+        history.daemon_writes("a", &[(&path("state"), "start"), (&path("node"), "a"), (&path("claim"), "a")]);
     }
 
     #[test]

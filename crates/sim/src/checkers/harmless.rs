@@ -3,7 +3,10 @@
 //! At whatever moment a daemon begins, and whatever it did before: it never ends a guest that shall run where it runs, never starts one
 //! that is there, and claims within a minute what executes on its node.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use pvc_core::model::{NodeName, VmId};
 
@@ -27,6 +30,8 @@ const ADOPT_WITHIN: Duration = Duration::from_mins(1);
 pub(super) struct Harmless {
     /// Since when each VM's wish, node and claim have been as they are.
     since: BTreeMap<VmId, Duration>,
+    /// VMs that were claimed since they were defined: what executes under an older claim was to be removed.
+    claimed: BTreeSet<VmId>,
     /// Since when each node's libvirt has been as it is, or its programs have run.
     disturbed: BTreeMap<NodeName, Duration>,
 }
@@ -60,6 +65,18 @@ impl Harmless {
     }
 
     fn ends(&self, truth: &Truth, tree: &Tree, node: &NodeName, vm: VmId, what: &Ask) -> Result<(), String> {
+        let wish = tree.key(&format!("/domains/{vm}/state"));
+        let claimed = tree.claim(vm).any(|name| name == node.as_str());
+        let executes = truth.executing(vm).any(|(on, _)| on == node);
+        if claimed
+            && self.claimed.contains(&vm)
+            && executes
+            && wish.is_some_and(|wish| wish.version == 0 && wish.data == b"stop")
+        {
+            return Err(format!(
+                "{node} asks for {what:?} of {vm}, and nobody has wished anything since its definition"
+            ));
+        }
         let old = self.since.get(&vm).is_some_and(|since| truth.now > *since + ON_ITS_WAY);
         let mine = tree.vm(vm, "node") == node.as_str() && tree.vm(vm, "claim") == node.as_str();
         if !old || !mine || tree.vm(vm, "state") != "start" || self.was_disturbed(truth, node, ON_ITS_WAY) {
@@ -81,8 +98,13 @@ impl Harmless {
     fn commit(&mut self, truth: &Truth, tree: &Tree, commit: &Commit) -> Result<(), String> {
         let mut keepalive = None;
         for change in &commit.changes {
-            if let Some((vm, "state" | "node" | "claim")) = keys::of_vm(&change.path) {
+            if let Some((vm, key @ ("state" | "node" | "claim"))) = keys::of_vm(&change.path) {
                 self.since.insert(vm, truth.now);
+                match (key, &change.before) {
+                    ("claim", _) => drop(self.claimed.insert(vm)),
+                    ("state", None) => drop(self.claimed.remove(&vm)),
+                    _ => {}
+                }
             } else if let Some((node, "keepalive")) = keys::of_node(&change.path) {
                 keepalive = Some(node);
             }
@@ -165,6 +187,16 @@ mod tests {
     fn ending_what_shall_run_is_a_violation() {
         history().at_s(100).violated_by(asked(Ask::PowerOff), "which shall run there");
         history().at_s(100).violated_by(asked(Ask::ShutDown), "which shall run there");
+    }
+
+    #[test]
+    fn ending_what_ran_before_it_was_defined_is_a_violation() {
+        let mut history = History::new(Harmless::default());
+        history.on("a", 1).writes(&[(&path("state"), "stop"), (&path("node"), "b")]);
+        history.daemon_writes("a", &[(&format!("/pvc/claim/{}", vm(1)), "a")]);
+        history.happens(Event::Guest { vm: vm(1), node: node("a"), what: Guest::Executes });
+        history.violated_by(asked(Ask::PowerOff), "nobody has wished anything");
+        history.writes(&[(&path("state"), "stop")]).happens(asked(Ask::PowerOff));
     }
 
     #[test]

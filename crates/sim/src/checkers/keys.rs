@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// `/domains/<uuid>/<key>`, and `/pvc/claim/<uuid>` as the key `claim`.
-pub(super) fn of_vm(path: &str) -> Option<(VmId, &str)> {
+pub(crate) fn of_vm(path: &str) -> Option<(VmId, &str)> {
     if let Some(vm) = path.strip_prefix("/pvc/claim/") {
         return Some((vm.parse().ok()?, "claim"));
     }
@@ -40,7 +40,7 @@ impl Change {
     }
 
     /// What it says now; empty if it is absent.
-    pub(super) fn is(&self) -> &str {
+    pub(crate) fn is(&self) -> &str {
         text(self.after.as_ref())
     }
 }

@@ -1,10 +1,11 @@
 //! 1. A VM executes on at most one node at any instant.
 //!
 //! A guest whose machine has no power, or is frozen as a whole, does not execute. Two machines are excused if the BMC of one of them
-//! has lied about it: then nothing in the cluster can know (decision 13, *Cost*); the moment it is known, it has to end.
+//! has lied about it: then nothing in the cluster can know (decision 13, *Cost*); the moment it is known, it has to end. What no daemon
+//! has started is judged by how long it executes; see `strangers`.
 
 use crate::{
-    checkers::Checker,
+    checkers::{Checker, strangers::Strangers},
     event::{Event, Guest, Machine, Stamped},
     tree::Tree,
     truth::Truth,
@@ -13,14 +14,17 @@ use pvc_core::model::VmId;
 
 /// See the module's documentation.
 #[derive(Debug, Default)]
-pub(super) struct Once;
+pub(super) struct Once {
+    strangers: Strangers,
+}
 
 impl Checker for Once {
     fn invariant(&self) -> u8 {
         1
     }
 
-    fn step(&mut self, truth: &Truth, _tree: &Tree, event: &Stamped) -> Result<(), String> {
+    fn step(&mut self, truth: &Truth, tree: &Tree, event: &Stamped) -> Result<(), String> {
+        self.strangers.step(truth, tree, event)?;
         match &event.event {
             Event::Guest { vm, what: Guest::Executes, .. } => alone(truth, *vm),
             // All that it has executes again.
@@ -46,7 +50,7 @@ mod tests {
     use crate::checkers::testing::{History, node, vm};
 
     fn history() -> History {
-        let mut history = History::new(Once);
+        let mut history = History::new(Once::default());
         history.on("a", 1).on("b", 1);
         history
     }

@@ -103,7 +103,9 @@ fn taken(truth: &Truth, commit: &Commit, change: &Change) -> Result<(), String> 
 fn covered(truth: &Truth, tree: &Tree, vm: VmId, node: &NodeName) -> Result<(), String> {
     let is_there = tree.key(&format!("/domains/{vm}")).is_some();
     let claimed = tree.claim(vm).any(|name| name == node.as_str());
-    if claimed || !is_there || truth.machine(node).bmc_lies {
+    // What no daemon has started: number 1's.
+    let strange = truth.strangers.contains_key(&(vm, node.clone()));
+    if claimed || strange || !is_there || truth.machine(node).bmc_lies {
         return Ok(());
     }
     Err(format!("{vm} begins to execute on {node}, while its claim is {:?}", tree.vm(vm, "claim")))

@@ -9,7 +9,7 @@ use std::{
 use async_trait::async_trait;
 use pvc_core::model::{DomainSpec, NodeName, VmId};
 use pvc_host::hypervisor::{
-    Event, Hypervisor, HypervisorError, Migration, Peer, Seen,
+    Event, Hypervisor, HypervisorError, Kept, Migration, Peer, Seen, Undefined,
     fake::{Answer, Behaviour, FakeHypervisor, Journey, Outcome, PowerButton, Switch},
 };
 use pvc_process::Process;
@@ -175,6 +175,11 @@ impl Hypervisor for SimHypervisor {
         self.ask(move |fake| async move { fake.abort_migration(id).await }).await
     }
 
+    async fn suspend(&self, id: VmId) -> Result<(), HypervisorError> {
+        self.asked(id, Ask::Suspend);
+        self.ask(move |fake| async move { fake.suspend(id).await }).await
+    }
+
     async fn resume(&self, id: VmId) -> Result<(), HypervisorError> {
         self.asked(id, Ask::Resume);
         self.ask(move |fake| async move { fake.resume(id).await }).await
@@ -188,6 +193,18 @@ impl Hypervisor for SimHypervisor {
     async fn pause_at(&self, peer: &Peer, id: VmId) -> Result<Option<Duration>, HypervisorError> {
         let peer = peer.clone();
         self.ask(move |fake| async move { fake.pause_at(&peer, id).await }).await
+    }
+
+    async fn kept(&self) -> Result<Vec<Kept>, HypervisorError> {
+        self.ask(|fake| async move { fake.kept().await }).await
+    }
+
+    async fn end_autostart(&self, id: VmId) -> Result<(), HypervisorError> {
+        self.ask(move |fake| async move { fake.end_autostart(id).await }).await
+    }
+
+    async fn undefine(&self, id: VmId) -> Result<Undefined, HypervisorError> {
+        self.ask(move |fake| async move { fake.undefine(id).await }).await
     }
 
     fn events(&self) -> mpsc::UnboundedReceiver<Event> {

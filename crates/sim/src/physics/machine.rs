@@ -8,6 +8,7 @@
 
 mod daemon;
 mod faults;
+mod strangers;
 
 use std::{
     collections::BTreeSet,
@@ -21,7 +22,7 @@ use pvc_core::model::NodeName;
 use pvc_host::{
     hypervisor::{
         Activity,
-        fake::{FakeFabric, FakeHypervisor},
+        fake::{Disk, FakeFabric, FakeHypervisor},
     },
     links::fake::FakeLinks,
     power::fake::FakePower,
@@ -52,6 +53,8 @@ use crate::{
 
 /// From power to programs.
 const BOOT: [Duration; 2] = [Duration::from_secs(20), Duration::from_mins(1)];
+/// The same without the firmware's tests: sessions of before may not have ended by then.
+const QUICK_BOOT: [Duration; 2] = [Duration::from_secs(2), Duration::from_secs(8)];
 /// systemd's pause before it starts what has ended again.
 const RESTART: Duration = Duration::from_secs(1);
 
@@ -113,6 +116,10 @@ struct State {
     libvirt_frozen: u32,
     /// Faults that keep libvirt away.
     libvirt_down: u32,
+    /// What libvirt keeps from boot to boot.
+    disk: Disk,
+    /// The next boot is quick.
+    quick: bool,
 }
 
 /// What is between two losses of power.
@@ -178,7 +185,8 @@ impl Node {
 
     /// From power on to the loss of power.
     async fn boot(self: &Arc<Self>, number: u64) {
-        sleep(self.roll(|dice| dice.time(BOOT[0], BOOT[1]))).await;
+        let [shortest, longest] = if std::mem::take(&mut self.lock().quick) { QUICK_BOOT } else { BOOT };
+        sleep(self.roll(|dice| dice.time(shortest, longest))).await;
         let boot = Boot {
             hypervisor: FakeHypervisor::new(),
             links: FakeLinks::new(&["ens4"]),
@@ -193,6 +201,7 @@ impl Node {
         self.around.fabric.join(&host, &boot.hypervisor);
         self.lock().boot = Some(boot.clone());
         self.libvirt_turns();
+        self.autostart(&boot);
         self.around.ensemble.down(self.number, false);
         tokio::select! {
             biased;
@@ -206,9 +215,7 @@ impl Node {
         hypervisor.observe(move |vm, activity| {
             let what = match activity {
                 Some(Activity::Running | Activity::ShuttingDown) => Guest::Executes,
-                Some(Activity::Held | Activity::Unstarted | Activity::Paused | Activity::Crashed) => {
-                    Guest::Held
-                }
+                Some(_) => Guest::Held,
                 None => Guest::Gone,
             };
             journal.tell(Event::Guest { vm, node: node.clone(), what });
@@ -305,6 +312,7 @@ impl Node {
             if !frozen {
                 self.around.ensemble.down(self.number, true);
             }
+            self.lock().disk = boot.hypervisor.disk();
             boot.hypervisor.die();
         }
     }

@@ -12,9 +12,10 @@ pub fn change(step: &Step, vm: &Vm, me: &NodeName) -> Option<VmChange> {
     let decided_from = [VmKey::State, VmKey::Node, VmKey::Claim];
     let update = |keys: &[VmKey], set| Some(VmChange::update(vm, keys, set));
     match step {
-        Step::Adopt if vm.is_as_defined() => {
-            let adopted = [VmSet::Claim(Claim::only(me)), VmSet::State(VmState::Start)];
-            update(&decided_from, adopted.into_iter().chain(node_is(vm, me)).collect())
+        Step::Adopt if runs_since_before(vm) && !sabotage::commits(Bug::AdoptThenStop) => {
+            let shall_run = vm.is_as_defined().then_some(VmSet::State(VmState::Start));
+            let claim = [VmSet::Claim(Claim::only(me))].into_iter();
+            update(&decided_from, claim.chain(shall_run).chain(node_is(vm, me)).collect())
         }
         Step::Adopt | Step::TakeBack => Some(lives_on(vm, Claim::only(me))),
         Step::Claim => update(&decided_from, vec![VmSet::Claim(Claim::only(me))]),
@@ -55,6 +56,13 @@ fn lives_on(vm: &Vm, claim: Claim) -> VmChange {
         set.push(VmSet::State(VmState::Restart));
     }
     VmChange::update(vm, &[VmKey::State, VmKey::Claim], set)
+}
+
+/// Whether a guest under an empty claim ran before the cluster had the VM: then it runs on where it is, whatever node the definition
+/// named, which could not know.
+fn runs_since_before(vm: &Vm) -> bool {
+    let never_claimed = vm.claim.version.is_none_or(|version| version == 0);
+    vm.is_as_defined() || never_claimed && vm.state.value == VmState::Start
 }
 
 /// Off as wished. One that a flush has shut down keeps that mark; see [`Vm::is_shut_down_by_flush`].

@@ -235,20 +235,16 @@ pub(super) fn arriving(facts: &Facts<'_>, from: &NodeName) -> Plan {
         match facts.here {
             Here::Active => format!("it has arrived from {from}, which has to let go of its claim"),
             Here::Held => format!("it is arriving from {from}"),
-            Here::Off | Here::Unstarted | Here::Unknown => format!("it may be migrating here from {from}"),
+            Here::Off | Here::Unstarted | Here::Suspended | Here::Unknown => {
+                format!("it may be migrating here from {from}")
+            }
         },
     )
 }
 
 /// A migration holds it here, and this node alone claims it: who had it before is off or dead.
 pub(super) fn held(facts: &Facts<'_>, vm: &Vm) -> Plan {
-    let wished_here = vm.node.value == *facts.me;
-    let shall_run = match vm.state.value {
-        VmState::Stop | VmState::Delete => false,
-        VmState::Shutdown | VmState::Migrate => true,
-        VmState::Start | VmState::Restart | VmState::Failed => wished_here,
-    };
-    if !shall_run {
+    if !shall_go_on(facts.me, vm) {
         return act(Step::PowerOff, format!("wish is {} on {}", vm.state.value, vm.node.value));
     }
     match facts.migration {
@@ -258,5 +254,14 @@ pub(super) fn held(facts: &Facts<'_>, vm: &Vm) -> Plan {
         }
         Some(Migration::Leaving(_)) => abort(facts, vm, "it migrates without a claim of its target".into()),
         None => act(Step::Resume, "a migration that is over holds it"),
+    }
+}
+
+/// Whether what is stopped here, claimed by this node alone, is to execute: what shall shut down or move has to, for that.
+pub(super) fn shall_go_on(me: &NodeName, vm: &Vm) -> bool {
+    match vm.state.value {
+        VmState::Stop | VmState::Delete => false,
+        VmState::Shutdown | VmState::Migrate => true,
+        VmState::Start | VmState::Restart | VmState::Failed => vm.node.value == *me,
     }
 }

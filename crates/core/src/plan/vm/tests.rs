@@ -387,7 +387,12 @@ fn the_stop_that_a_definition_begins_with_is_no_command_and_a_clients_is() {
         assert_eq!(set_by(&c.vm), (all.clone(), set), "defined on {node}");
     }
     let commanded = case(Stop, "b", "", Active);
-    assert_eq!(set_by(&commanded.vm).1, [claimed]);
+    assert_eq!(set_by(&commanded.vm).1, std::slice::from_ref(&claimed));
+    // Defined and started at once, by a script: nobody has claimed it yet.
+    let mut started = case(Start, "b", "", Active);
+    assert_eq!(set_by(&started.vm).1, std::slice::from_ref(&claimed), "claimed before: it is to run there");
+    started.vm.claim.version = Some(0);
+    assert_eq!(set_by(&started.vm).1, [claimed, VmSet::Node(me.clone())]);
 }
 
 #[test]

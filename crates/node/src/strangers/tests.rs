@@ -1,0 +1,119 @@
+use pvc_core::model::{Claim, VmChange, VmId, VmKey, VmSet, VmState};
+use pvc_host::hypervisor::{
+    Seen,
+    fake::{FakeHypervisor, Reach},
+};
+use pvc_store::{
+    Op, Transaction,
+    memory::{MemoryStore, MemoryTree},
+    schema::root,
+};
+use tokio::time::{Instant, sleep};
+
+use super::*;
+
+fn id(n: u8) -> VmId {
+    format!("11111111-0000-4000-8000-0000000000{n:02x}").parse().unwrap()
+}
+
+fn node(name: &str) -> NodeName {
+    name.parse().unwrap()
+}
+
+fn guest(n: u8, activity: Activity) -> Seen {
+    Seen { id: id(n), name: format!("vm{n}"), activity, memory_mib: 64, vcpus: 1 }
+}
+
+struct World {
+    store: Arc<MemoryStore>,
+    hypervisor: Arc<FakeHypervisor>,
+}
+
+impl World {
+    async fn new() -> Self {
+        let store = MemoryTree::new().client();
+        root::init(&*store).await.unwrap();
+        Self { store, hypervisor: FakeHypervisor::new() }
+    }
+
+    /// VM number `n` is to run on `on`, claimed by `claim`, and executes here, on `a`.
+    async fn stray(&self, n: u8, on: &str, claim: &str) {
+        let name = format!("vm{n}").parse().unwrap();
+        let xml = "<domain/>".to_owned();
+        let define = VmChange::Define { id: id(n), name, node: node(on), xml, rbd_images: vec![] };
+        schema::vm::apply(&*self.store, &define).await.unwrap();
+        let claim: Claim = claim.parse().unwrap();
+        let set = vec![VmSet::State(VmState::Start), VmSet::Claim(claim)];
+        let change = VmChange::Update { id: id(n), expect: vec![], set };
+        schema::vm::apply(&*self.store, &change).await.unwrap();
+        self.hypervisor.put(guest(n, Activity::Running));
+    }
+
+    async fn watch(&self) -> Strangers {
+        let (store, hypervisor) = (self.store.clone(), self.hypervisor.clone());
+        Strangers::watch(node("a"), store as Arc<dyn Store>, hypervisor as Arc<dyn Hypervisor>).await
+    }
+
+    async fn activity(&self, n: u8) -> Activity {
+        self.hypervisor.seen(id(n)).await.unwrap().unwrap().activity
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_belongs_to_another_node_for_certain_is_suspended_at_once_and_nothing_else_is_touched() {
+    let w = World::new().await;
+    for (n, on, claim) in [(1, "a", "b"), (2, "b", ""), (3, "b", "b c")] {
+        w.stray(n, on, claim).await;
+    }
+    for (n, on, claim) in [(4, "a", "a"), (5, "a", ""), (6, "b", "a"), (7, "b", "b a")] {
+        w.stray(n, on, claim).await;
+    }
+    w.hypervisor.put(guest(8, Activity::Running));
+    w.stray(9, "b", "b").await;
+    w.hypervisor.turn(id(9), Activity::Paused);
+    w.stray(10, "b", "b").await;
+    let path = schema::vm::key_path(id(10), VmKey::State);
+    let broken = Op::Set { path, data: b"nonsense".to_vec(), version: None };
+    w.store.commit(Transaction { ops: vec![broken] }).await.unwrap();
+
+    let began = Instant::now();
+    let _watch = w.watch().await;
+    assert_eq!(began.elapsed(), Duration::ZERO);
+    for n in 1..=3 {
+        assert_eq!(w.activity(n).await, Activity::Suspended, "vm{n}");
+    }
+    for n in 4..=8 {
+        assert_eq!(w.activity(n).await, Activity::Running, "vm{n}");
+    }
+    assert_eq!(w.activity(9).await, Activity::Paused, "an operator's pause is his");
+    assert_eq!(w.activity(10).await, Activity::Running, "what cannot be read is left alone");
+    let counts = w.hypervisor.counts();
+    assert_eq!((counts.suspend, counts.power_off), (3, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_appears_meanwhile_is_suspended_and_a_libvirt_or_store_that_is_away_holds_up_the_start_for_three_seconds()
+ {
+    let w = World::new().await;
+    w.stray(1, "b", "b").await;
+    w.hypervisor.set_reach(Reach::Down);
+    let began = Instant::now();
+    let watch = w.watch().await;
+    assert_eq!(began.elapsed(), FIRST_LOOK);
+    w.hypervisor.set_reach(Reach::Up);
+    sleep(Duration::from_millis(10)).await;
+    assert_eq!(w.activity(1).await, Activity::Suspended);
+    w.stray(2, "b", "b").await;
+    sleep(Duration::from_millis(10)).await;
+    assert_eq!(w.activity(2).await, Activity::Suspended);
+    drop(watch);
+    w.stray(3, "b", "b").await;
+    sleep(Duration::from_secs(10)).await;
+    assert_eq!(w.activity(3).await, Activity::Running, "the reconcilers' to see");
+
+    w.store.refuse(2);
+    let began = Instant::now();
+    let _watch = w.watch().await;
+    assert!(began.elapsed() <= FIRST_LOOK, "{:?}", began.elapsed());
+    assert_eq!(w.activity(3).await, Activity::Suspended);
+}
