@@ -96,7 +96,13 @@ pub(crate) enum Node {
     /// Have a coordinator stop being primary; another one is elected.
     Secondary(Handover),
     /// Have a node fenced now, heard of or not: its power is cut, its VMs are started elsewhere.
-    Fence(Death),
+    Fence {
+        #[command(flatten)]
+        death: Death,
+        /// End a fence that has not proven the node's death yet, also one whose record cannot be read.
+        #[arg(long, conflicts_with_all = ["yes", "wait"])]
+        cancel: bool,
+    },
     /// Say that a node is dead, where its power cannot be cut: its VMs are started elsewhere.
     ConfirmDead {
         #[command(flatten)]

@@ -10,7 +10,7 @@ use pvc_core::{
     model::{DaemonState, Entry, Node, NodeName, Problem, Vm, VmId},
 };
 use pvc_store::{
-    Children, Store,
+    Children, Store, StoreError,
     schema::{maintenance, node, vm},
 };
 
@@ -22,9 +22,9 @@ use crate::{connect::Connection, failure::Failure};
 #[derive(Debug, Default)]
 pub(crate) struct Nodes {
     /// By name.
-    pub(crate) good: Vec<Node>,
-    /// Those whose keys are not in order.
-    pub(crate) bad: Vec<(String, Vec<Problem>)>,
+    pub(crate) all: Vec<Node>,
+    /// Keys below `/nodes` that are no node's name, each with what is wrong with it.
+    pub(crate) strays: Vec<(String, Problem)>,
     /// When they were read, by this machine's clock.
     now_unix_s: u64,
     /// Whether maintenance is on.
@@ -49,8 +49,9 @@ impl Runners {
     }
 }
 
-/// A silence worth a word. It is a hint for people and by two clocks; nothing is ever decided from it.
+/// A silence worth a word, or so many of the node's intervals. It is a hint for people and by two clocks; nothing is ever decided from it.
 const SUSPICIOUS_S: u64 = 30;
+const SUSPICIOUS_INTERVALS: u64 = 3;
 
 /// What to say of a silent node.
 pub(crate) fn silent(silence_s: u64) -> String {
@@ -61,7 +62,7 @@ impl Nodes {
     /// Who runs what, as far as the nodes report it.
     pub(crate) fn runners(&self) -> BTreeMap<VmId, Runners> {
         let mut all: BTreeMap<VmId, Runners> = BTreeMap::new();
-        for node in &self.good {
+        for node in &self.all {
             for id in node.report.running.iter().collect::<BTreeSet<_>>() {
                 let runners = all.entry(*id).or_default();
                 match node.daemon_state.value {
@@ -82,9 +83,10 @@ impl Nodes {
     pub(crate) fn silent_s(&self, name: &NodeName) -> Option<u64> {
         let node = self.get(name)?;
         let heard = node.report.keepalive_unix_s;
-        let expected = node.daemon_state.value == DaemonState::Run && heard > 0;
+        let expected = node.should_speak() && heard > 0;
         let silence = self.now_unix_s.saturating_sub(heard);
-        (expected && silence > SUSPICIOUS_S).then_some(silence)
+        let own = node.keepalive_interval.map_or(0, |interval| interval.as_secs());
+        (expected && silence > SUSPICIOUS_S.max(own * SUSPICIOUS_INTERVALS)).then_some(silence)
     }
 
     /// A line above everything, if something about the whole cluster is out of the ordinary.
@@ -98,20 +100,20 @@ impl Nodes {
             let silence = self.silent_s(&node.name)?;
             Some(format!("! {}: {}", node.name, silent(silence)))
         };
-        self.good.iter().filter_map(line).collect()
+        self.all.iter().filter_map(line).collect()
     }
 
     /// The node of that name.
     pub(crate) fn get(&self, name: &NodeName) -> Option<&Node> {
-        self.good.iter().find(|node| node.name == *name)
+        self.all.iter().find(|node| node.name == *name)
     }
 
-    /// The node an operator means; one that exists but is unreadable is answered with its problems.
+    /// The node an operator means.
     pub(crate) fn find(&self, reference: &str) -> Result<&Node, Failure> {
-        if let Some((_, problems)) = self.bad.iter().find(|(name, _)| name == reference) {
-            return Err(unreadable(&format!("node {reference}"), problems));
+        if let Some((_, problem)) = self.strays.iter().find(|(name, _)| name == reference) {
+            return Err(unreadable(&format!("node {reference}"), std::slice::from_ref(problem)));
         }
-        Ok(find::node(self.good.iter(), reference)?)
+        Ok(find::node(self.all.iter(), reference)?)
     }
 }
 
@@ -152,19 +154,25 @@ impl Connection {
         for child in children {
             match child.parse() {
                 Ok(name) => names.push(name),
-                Err(e) => nodes.bad.push((child.clone(), vec![problem(node::ROOT, &child, &e)])),
+                Err(e) => nodes.strays.push((child.clone(), problem(node::ROOT, &child, &e))),
             }
         }
         let paths: Vec<Vec<String>> = names.iter().map(node::paths).collect();
-        let mut values = self.store.get_many(&paths.concat()).await?.into_iter();
+        let values = match self.store.get_many(&paths.concat()).await {
+            // One that may not be read costs nobody else.
+            Err(StoreError::Refused { .. }) => {
+                for name in &names {
+                    nodes.all.extend(node::read(self.store(), name).await?);
+                }
+                return Ok(nodes);
+            }
+            values => values?,
+        };
+        let mut values = values.into_iter();
         for (name, paths) in names.iter().zip(paths) {
             let values: Vec<_> = values.by_ref().take(paths.len()).collect();
-            match node::decode(name, &values) {
-                Some(Entry::Good(node)) => nodes.good.push(node),
-                Some(Entry::Bad(problems)) => nodes.bad.push((name.to_string(), problems)),
-                // Deleted between the two requests.
-                None => {}
-            }
+            // None: it was deleted between the two requests.
+            nodes.all.extend(node::decode(name, &values));
         }
         Ok(nodes)
     }

@@ -144,7 +144,7 @@ fn death_wants_a_yes_and_is_refused_where_it_would_do_harm() {
     let asked = cluster.ok(&["node", "fence", "--yes", "hv2"]);
     assert!(asked.starts_with("hv2 is to be fenced\n"), "{asked}");
     let record = cluster.get("/pvc/fence/hv2").unwrap();
-    assert!(record.contains("\"step\":\"shooting\"") && record.contains("\"asked\":true"), "{record}");
+    assert!(record.contains("\"step\":\"shooting\"") && record.contains("\"asked\":{\"by\":"), "{record}");
     assert_eq!(cluster.get("/nodes/hv2/daemonstate").unwrap(), "dead");
     assert!(cluster.ok(&["status"]).contains("hv2 is being fenced, nobody works on it"));
 
@@ -152,6 +152,6 @@ fn death_wants_a_yes_and_is_refused_where_it_would_do_harm() {
     check(&cluster.pvc(&["node", "confirm-dead", "--listen", "1", "hv3"]), 2, &["run twice", "--yes"]);
     let confirmed = cluster.ok(&["node", "confirm-dead", "--listen", "1", "-y", "hv3"]);
     assert!(confirmed.starts_with("hv3 is taken for dead\n"), "{confirmed}");
-    assert!(cluster.get("/pvc/fence/hv3").unwrap().contains("\"confirmed_dead\":true"));
+    assert!(cluster.get("/pvc/fence/hv3").unwrap().contains("\"confirmed_dead\":{\"by\":"));
     check(&cluster.pvc(&["node", "ready", "hv3"]), 3, &["it is being fenced"]);
 }

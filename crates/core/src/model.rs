@@ -23,13 +23,15 @@ pub use change::{VmChange, VmKey, VmSet};
 pub use claim::Claim;
 pub use domain::{DomainDetails, DomainError, DomainSpec, SUSPENDED, UNSTARTED};
 pub use explanation::Explanation;
-pub use fence::{Fence, FenceJob, FenceStep, Proof};
+pub use fence::{Fence, FenceJob, FenceStep, Proof, Word};
 pub use flush::{FlushProgress, Stuck};
 pub use migration::{Migration, Progress};
 pub use moment::Moment;
 pub use name::{NameError, NodeName, VmName};
 pub use network::{Network, Vni};
-pub use node::{DaemonMode, DaemonState, DomainState, Node, NodeReport, RouterState, StaticData};
+pub use node::{
+    DaemonMode, DaemonState, DomainState, KEEPALIVE_INTERVAL_S, Node, NodeReport, RouterState, StaticData,
+};
 pub use old_command::{OldCommand, OldCommandError};
 pub use subject::Subject;
 pub use view::{ClusterView, Entry, Problem};

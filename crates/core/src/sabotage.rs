@@ -38,6 +38,14 @@ pub enum Bug {
     AdoptThenStop,
     /// What executes here and belongs elsewhere goes on until the daemon has its node's name (section 2, rule 6).
     LeaveStrangersRunning,
+    /// A node's silence is measured in the observer's intervals, not in its own (section 1).
+    OwnInterval,
+    /// A node with a key that cannot be read is left alone (section 6.1).
+    UnreadableIsUnfenced,
+    /// An operator's word that a node is dead, or is to be fenced, outlives the life that it was said about (section 6.5).
+    WordOutlivesLife,
+    /// A promise of a reset whose answer was lost was never given (section 7).
+    ForgetTold,
 }
 
 impl Bug {
@@ -72,6 +80,10 @@ impl Bug {
             Self::ReleaseFirst => "release-first",
             Self::AdoptThenStop => "adopt-then-stop",
             Self::LeaveStrangersRunning => "leave-strangers-running",
+            Self::OwnInterval => "own-interval",
+            Self::UnreadableIsUnfenced => "unreadable-is-unfenced",
+            Self::WordOutlivesLife => "word-outlives-life",
+            Self::ForgetTold => "forget-told",
         }
     }
 }

@@ -7,7 +7,14 @@
 //!
 //! Guests outlive it: neither a stop nor a crash of the daemon touches what runs.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use pvc_config::Config;
 use pvc_core::model::{DaemonMode, DaemonState};
@@ -25,6 +32,7 @@ use pvc_store::{
         owner::Owner,
         root,
     },
+    servers::Servers,
 };
 use tokio::{
     sync::watch,
@@ -77,6 +85,8 @@ pub struct Parts {
     pub links: Option<Arc<dyn Links>>,
     /// The machine's service units; `None`: they are not managed.
     pub services: Option<Arc<dyn Services>>,
+    /// The coordinators' ZooKeeper servers.
+    pub servers: Arc<dyn Servers>,
     /// The other machines' power.
     pub power: Arc<dyn Power>,
     /// The storage's side of a fence.
@@ -130,6 +140,7 @@ pub enum DaemonError {
 /// # Errors
 /// If it cannot be the daemon of its node, or not any longer. Guests are not affected.
 pub async fn run(config: &Config, parts: Parts, mut stop: Stop) -> Result<(), DaemonError> {
+    let registered = AtomicBool::new(false);
     let ownership = Ownership::new(
         Arc::clone(&parts.store),
         Arc::clone(&parts.machine),
@@ -139,14 +150,14 @@ pub async fn run(config: &Config, parts: Parts, mut stop: Stop) -> Result<(), Da
     let started = tokio::select! {
         biased;
         () = stop.requested() => None,
-        started = start(config, &parts, &ownership) => Some(started),
+        started = start(config, &parts, &ownership, &registered) => Some(started),
     };
     let Some(started) = started else {
         info!("asked to stop before the start was complete");
         parts.notify.stopping();
-        // A node that was registered already would stay in `init` for ever.
+        // A node in `init` that says nothing any more would be fenced. The keys of one that is not registered are somebody else's.
         let stopped = pvc_store::schema::node::set_daemon_state(&config.node, DaemonState::Stop);
-        if parts.store.session().borrow().is_healthy() {
+        if registered.load(Ordering::Relaxed) && parts.store.session().borrow().is_healthy() {
             let _ = timeout(SAY_WITHIN, parts.store.commit(stopped)).await;
         }
         close(&parts).await;
@@ -199,7 +210,12 @@ struct Daemon {
     _background: JoinSet<()>,
 }
 
-async fn start(config: &Config, parts: &Parts, ownership: &Ownership) -> Result<Daemon, DaemonError> {
+async fn start(
+    config: &Config,
+    parts: &Parts,
+    ownership: &Ownership,
+    registered: &AtomicBool,
+) -> Result<Daemon, DaemonError> {
     let began = Instant::now();
     let mode = if config.is_coordinator() { DaemonMode::Coordinator } else { DaemonMode::Hypervisor };
     let machine = |doing| move |cause| DaemonError::Machine { doing, cause };
@@ -226,12 +242,15 @@ async fn start(config: &Config, parts: &Parts, ownership: &Ownership) -> Result<
         name: config.node.clone(),
         mode,
         static_data,
+        boot: parts.process.boot.clone(),
+        keepalive_interval: config.intervals.keepalive(),
         ipmi: Ipmi {
             hostname: config.ipmi.host.clone(),
             username: config.ipmi.user.clone(),
             password: config.ipmi.pass.reveal().to_owned(),
         },
     };
+    registered.store(true, Ordering::Relaxed);
     register(&*parts.store, &registration).await.map_err(tree("register this node"))?;
     mirror.ready().await;
     debug!("registered and read the tree in {:.2} s", began.elapsed().as_secs_f32());
@@ -247,13 +266,10 @@ async fn start(config: &Config, parts: &Parts, ownership: &Ownership) -> Result<
                 hypervisor: Arc::clone(hypervisor),
                 consoles: parts.consoles.clone(),
             });
-            wait_for_libvirt(&reconcilers).await;
             Some(reconcilers)
         }
         None => None,
     };
-    // From here on the reconcilers see to it.
-    drop(strangers);
     let keepalive = Keepalive::start(
         Arc::clone(&parts.store),
         registration,
@@ -269,6 +285,10 @@ async fn start(config: &Config, parts: &Parts, ownership: &Ownership) -> Result<
             .then_some(Shown { cluster_details: config.logging.keepalive_cluster_details }),
         parts.notify.clone(),
     );
+    // From its registration on the node speaks: one that dies on its way is missed like any other.
+    tokio::join!(keepalive.declare(DaemonState::Init), wait_for_libvirt(reconcilers.as_ref()));
+    // From here on the reconcilers see to it.
+    drop(strangers);
     if let Some(metrics) = parts.metrics.clone() {
         let sources =
             Sources { me: config.node.clone(), store: Arc::clone(&parts.store), mirror: mirror.clone() };
@@ -333,6 +353,7 @@ fn start_fencing(
         unbroken,
         power: Arc::clone(&parts.power),
         storage: Arc::clone(&parts.storage),
+        servers: Arc::clone(&parts.servers),
         settings: fence::settings(config),
         // The words are the same; the configuration has checked them.
         selector: config.target_selector.as_str().parse().unwrap_or_default(),
@@ -368,7 +389,8 @@ async fn connect(config: &Config, parts: &Parts) {
     let _ = healthy.await;
 }
 
-async fn wait_for_libvirt(reconcilers: &Reconcilers) {
+async fn wait_for_libvirt(reconcilers: Option<&Reconcilers>) {
+    let Some(reconcilers) = reconcilers else { return };
     let mut active = reconcilers.active();
     let mut known = std::pin::pin!(active.wait_for(Option::is_some));
     if timeout(LIBVIRT_WITHIN, &mut known).await.is_err() {

@@ -9,13 +9,14 @@ mod unbroken;
 
 use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 
-use pvc_core::model::{DaemonState, NodeName, NodeReport};
+use pvc_core::model::{DaemonState, NodeReport};
 use pvc_host::{
     hypervisor::{Activity, Seen},
     machine::Machine,
 };
+use pvc_process::JoinSet;
 use pvc_store::{
-    CommitError, Store,
+    CommitError, Store, StoreError,
     mirror::Mirror,
     schema::node::{self, Registration},
 };
@@ -24,7 +25,7 @@ use tokio::{
     task::JoinHandle,
     time::{Instant, MissedTickBehavior, interval, sleep_until, timeout},
 };
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 use crate::{log, metrics, notify::Notify, reconcile::Active};
 
@@ -39,6 +40,9 @@ const WITHIN: Duration = Duration::from_secs(1);
 /// The pause between two keepalives of which the second is early, because what runs here has changed: whoever waits for a VM
 /// waits for that.
 const EARLY_AFTER: Duration = Duration::from_millis(200);
+
+/// How long own keys may take to be written again.
+const REPAIR_WITHIN: Duration = Duration::from_secs(10);
 
 /// Every so many keepalives all figures are written, also those that did not change: somebody may have spoilt a key.
 const WHOLE_EVERY: u32 = 12;
@@ -74,7 +78,8 @@ struct Declaration {
 }
 
 impl Keepalive {
-    /// Starts the task. It writes nothing before the first [`Self::declare`], but tells the service manager that it lives.
+    /// Starts the task, to be called once the mirror is ready. It writes nothing before the first [`Self::declare`], but tells the service
+    /// manager that it lives.
     pub fn start(
         store: Arc<dyn Store>,
         registration: Registration,
@@ -86,11 +91,14 @@ impl Keepalive {
         let (declarations, orders) = mpsc::unbounded_channel();
         let (sent, acknowledged) = watch::channel(None);
         let (taken, unbroken) = watch::channel(None);
+        // Until it is known what runs here, what was last reported stands: it may keep a VM from being started twice.
+        let last = facts.mirror.view().node(&registration.name).map(|me| me.report.clone());
         let beats = Beats {
             writer: Arc::new(Writer { store, registration }),
             every,
-            last: NodeReport::default(),
+            last: last.unwrap_or_default(),
             facts,
+            repair: JoinSet::new(),
             shown,
             notify,
             state: None,
@@ -147,6 +155,8 @@ struct Beats {
     state: Option<DaemonState>,
     declared: Vec<Declaration>,
     last: NodeReport,
+    /// Own keys that say something else are being written again: one at a time, and no keepalive waits for it.
+    repair: JoinSet<()>,
     /// What the store is known to hold.
     acknowledged: Option<NodeReport>,
     since_whole: u32,
@@ -161,7 +171,7 @@ struct Beats {
 
 /// One keepalive under way.
 struct Beat {
-    write: Pin<Box<dyn Future<Output = Result<(), String>> + Send>>,
+    write: Pin<Box<dyn Future<Output = Result<Written, String>> + Send>>,
     regular: bool,
     declared: Vec<Declaration>,
     report: NodeReport,
@@ -221,15 +231,18 @@ impl Beats {
         let declared = std::mem::take(&mut self.declared);
         let report = self.report();
         self.since_whole += 1;
-        let whole = self.since_whole >= WHOLE_EVERY;
+        let name = &self.writer.registration.name;
+        let view = self.facts.mirror.view();
+        let me = view.node(name);
+        let spoilt = me.is_some_and(node::has_broken_figures);
+        let whole = spoilt || self.since_whole >= WHOLE_EVERY;
         let known = self.acknowledged.take().filter(|_| !whole);
         if whole {
             self.since_whole = 0;
         }
-        let name = &self.writer.registration.name;
-        let seen = self.facts.mirror.view().node(name).map(|n| n.daemon_state.value);
-        // Somebody declared us dead, or another daemon wrote before it was refused: we live, so we say it again.
-        let say_state = !declared.is_empty() || seen != Some(state);
+        // Somebody declared us dead, or spoilt the key, or another daemon wrote before it was refused: we live, so we say it again.
+        let seen = me.is_some_and(|me| node::says(me, state));
+        let say_state = !declared.is_empty() || !seen;
         let write = Arc::clone(&self.writer).write(report.clone(), known, say_state.then_some(state), state);
         let within = self.every.max(WITHIN);
         let write = Box::pin(async move {
@@ -241,9 +254,9 @@ impl Beats {
     }
 
     /// Takes note of how it went; answers whether it went well.
-    fn settle(&mut self, beat: Beat, outcome: Result<(), String>) -> bool {
+    fn settle(&mut self, beat: Beat, outcome: Result<Written, String>) -> bool {
         match outcome {
-            Ok(()) => {
+            Ok(written) => {
                 // What was declared just now is not in the view yet.
                 let worth_showing = beat.regular && beat.declared.is_empty();
                 if self.missed > 0 {
@@ -263,7 +276,10 @@ impl Beats {
                 {
                     self.show(&beat.report, shown);
                 }
-                self.acknowledged = Some(beat.report);
+                if beat.regular {
+                    self.repair();
+                }
+                self.acknowledged = (written == Written::All).then_some(beat.report);
                 true
             }
             Err(why) => {
@@ -279,6 +295,21 @@ impl Beats {
                 false
             }
         }
+    }
+
+    /// Writes own keys again that say something else than this daemon does.
+    fn repair(&mut self) {
+        while self.repair.try_join_next().is_some() {}
+        let (view, writer) = (self.facts.mirror.view(), Arc::clone(&self.writer));
+        let me = &self.writer.registration.name;
+        let Some(seen) = view.node(me).filter(|_| self.repair.is_empty()) else { return };
+        let (seen, is_primary) = (seen.clone(), view.primary_holder.as_ref() == Some(me));
+        self.repair.spawn(async move {
+            let repair = node::repair(&*writer.store, &writer.registration, &seen, is_primary);
+            for key in timeout(REPAIR_WITHIN, repair).await.unwrap_or_default() {
+                info!(key, "wrote it again: it said something else than this daemon");
+            }
+        });
     }
 
     fn report(&mut self) -> NodeReport {
@@ -323,6 +354,14 @@ impl Beats {
     }
 }
 
+/// What a keepalive has written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Written {
+    All,
+    /// That the node lives, while the store refuses to have other keys of it written.
+    Life,
+}
+
 /// Writes keepalives, and the node's other keys when somebody deleted them.
 struct Writer {
     store: Arc<dyn Store>,
@@ -336,24 +375,42 @@ impl Writer {
         known: Option<NodeReport>,
         say: Option<DaemonState>,
         state: DaemonState,
-    ) -> Result<(), String> {
-        let name = &self.registration.name;
-        match self.commit(name, &report, known.as_ref(), say).await {
+    ) -> Result<Written, String> {
+        match self.commit(&report, known.as_ref(), say).await {
             Err(CommitError::Conflict { .. }) => {}
-            outcome => return outcome.map_err(|e| e.to_string()),
+            Err(CommitError::Failed(error @ StoreError::Refused { .. })) => {
+                return self.write_life(&report, say, &error).await;
+            }
+            outcome => return outcome.map(|()| Written::All).map_err(|e| e.to_string()),
         }
         // Keys are missing: somebody removed the node from the cluster while it lives.
         node::register(&*self.store, &self.registration).await.map_err(|e| log::chain(&e))?;
-        self.commit(name, &report, None, Some(state)).await.map_err(|e| e.to_string())
+        let outcome = self.commit(&report, None, Some(state)).await;
+        outcome.map(|()| Written::All).map_err(|e| e.to_string())
+    }
+
+    /// A key that nobody may write costs what it says, not the node's life: with its state if that can be written, or without.
+    async fn write_life(
+        &self,
+        report: &NodeReport,
+        say: Option<DaemonState>,
+        refusal: &StoreError,
+    ) -> Result<Written, String> {
+        debug!(error = %refusal, "a key of this node cannot be written");
+        if say.is_some() && self.commit(report, Some(report), say).await.is_ok() {
+            return Ok(Written::Life);
+        }
+        let life = self.commit(report, Some(report), None).await;
+        life.map(|()| Written::Life).map_err(|error| error.to_string())
     }
 
     async fn commit(
         &self,
-        name: &NodeName,
         report: &NodeReport,
         known: Option<&NodeReport>,
         say: Option<DaemonState>,
     ) -> Result<(), CommitError> {
+        let name = &self.registration.name;
         let mut txn = node::report(name, report, known);
         if let Some(state) = say {
             txn.ops.extend(node::set_daemon_state(name, state).ops);
@@ -371,7 +428,7 @@ async fn tick(ticks: &mut Option<tokio::time::Interval>) {
     }
 }
 
-async fn written(beat: &mut Option<Beat>) -> Result<(), String> {
+async fn written(beat: &mut Option<Beat>) -> Result<Written, String> {
     match beat {
         Some(beat) => beat.write.as_mut().await,
         None => std::future::pending().await,

@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::Context as _;
 use clap::Parser as _;
-use pvc_config::Config;
+use pvc_config::{Config, Coordinator};
 use pvc_host::{
     hypervisor::{Hypervisor, libvirt::LibvirtHypervisor},
     links::{Links, Netlink},
@@ -23,6 +23,7 @@ use pvc_host::{
 };
 use pvc_store::{
     Store,
+    servers::ZooKeeperServers,
     zookeeper::{Options, ZooKeeperStore},
 };
 use pvcd::{
@@ -159,6 +160,7 @@ async fn serve(config: &Config, log: Log) -> anyhow::Result<()> {
         services: Some(Systemd::system() as Arc<dyn Services>),
         power: Arc::new(Ipmitool::new(config.ipmi.cipher_suite)),
         storage: Arc::new(NoStorage),
+        servers: Arc::new(servers(config)),
         watchdog,
         machine: Arc::new(ThisMachine),
         process: this_process(host).context("cannot tell this process from others")?,
@@ -166,6 +168,14 @@ async fn serve(config: &Config, log: Log) -> anyhow::Result<()> {
         notify: Notify::systemd(),
     };
     pvcd::run(config, parts, stop).await.map_err(|error| anyhow::anyhow!("{}", chain(&error)))
+}
+
+/// Coordinators that are configured by address have no name to ask for them by.
+fn servers(config: &Config) -> ZooKeeperServers {
+    let named = |coordinator: &Coordinator| {
+        Some((coordinator.short_name()?.to_ascii_lowercase().parse().ok()?, coordinator.to_string()))
+    };
+    ZooKeeperServers::new(config.coordinators.iter().filter_map(named))
 }
 
 fn store_options(config: &Config) -> Options {

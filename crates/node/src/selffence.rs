@@ -11,10 +11,11 @@ use std::{sync::Arc, time::Duration};
 
 use pvc_core::{
     model::{NodeName, Subject},
-    plan::selffence::{Facts, Promise, Step, plan},
+    plan::selffence::{Facts, Promise, Step, Told, plan},
+    sabotage::{self, Bug},
 };
 use pvc_host::watchdog::Watchdog;
-use pvc_store::{Store, mirror::Mirror, schema::node::set_self_fence};
+use pvc_store::{Store, mirror::Mirror, schema::node};
 use tokio::{
     sync::watch,
     task::JoinHandle,
@@ -55,7 +56,14 @@ impl SelfFence {
     pub fn start(parts: Parts) -> Self {
         let (stopping, asked) = watch::channel(false);
         let task = Task {
-            switches: parts.mirror.signal(|subject, _| *subject == Subject::Cluster),
+            switches: parts.mirror.signal({
+                let me = parts.me.clone();
+                move |subject, _| match subject {
+                    Subject::Cluster => true,
+                    Subject::Node(name) => *name == me,
+                    _ => false,
+                }
+            }),
             mirror: parts.mirror,
             within: parts.within.filter(|_| parts.watchdog.is_some()),
             me: parts.me,
@@ -64,7 +72,8 @@ impl SelfFence {
             acknowledged: parts.acknowledged,
             stopping: asked,
             armed: None,
-            told: None,
+            // The registration, which was acknowledged, has taken back what an earlier daemon promised.
+            told: Told::Nothing,
             maintenance: false,
             said_why_not: false,
         };
@@ -94,14 +103,14 @@ struct Task {
     me: NodeName,
     store: Arc<dyn Store>,
     mirror: Mirror,
-    /// Signals maintenance.
+    /// Signals maintenance, and that this node's keys are not as they were.
     switches: watch::Receiver<()>,
     watchdog: Option<Arc<dyn Watchdog>>,
     within: Option<Duration>,
     acknowledged: watch::Receiver<Option<Instant>>,
     stopping: watch::Receiver<bool>,
     armed: Option<Promise>,
-    told: Option<Promise>,
+    told: Told,
     maintenance: bool,
     /// That it cannot be armed was said.
     said_why_not: bool,
@@ -126,7 +135,7 @@ impl Task {
                 // Nothing wants it: the next one is news again.
                 self.acknowledged.mark_unchanged();
             }
-            if facts.stopping && self.armed.is_none() && self.told.is_none() {
+            if facts.stopping && self.armed.is_none() && self.told == Told::Nothing {
                 return;
             }
             let gone = tokio::select! {
@@ -136,7 +145,10 @@ impl Task {
                     self.acknowledged.mark_changed();
                     acknowledged.is_err()
                 }
-                switches = self.switches.changed() => switches.is_err(),
+                switches = self.switches.changed() => {
+                    self.doubt();
+                    switches.is_err()
+                }
                 () = until(try_again) => false,
             };
             if gone {
@@ -181,7 +193,7 @@ impl Task {
                     if armed.promise.0.is_none() && !self.said_why_not {
                         self.said_why_not = true;
                         warn!(
-                            "a reset that does not outlive the daemon, or of which nobody knows when it comes, is no proof of death for others: with failed_fence: migrate they wait for pvc node confirm-dead; load softdog or a driver of this machine's watchdog"
+                            "a reset that does not outlive the daemon or comes from the kernel that hangs (softdog), or of which nobody knows when it comes, is no proof of death for others: with failed_fence: migrate they wait for pvc node confirm-dead; load a driver of this machine's own watchdog"
                         );
                     }
                     self.armed = Some(armed.promise);
@@ -221,21 +233,48 @@ impl Task {
         }
     }
 
+    /// Somebody may have written over what this daemon has told.
+    fn doubt(&mut self) {
+        let view = self.mirror.view();
+        let Some(me) = view.node(&self.me) else { return };
+        let told = match self.told {
+            Told::Nothing => None,
+            Told::Known(promise) => promise.0,
+            Told::Unknown => return,
+        };
+        if !node::promises(me, told) {
+            self.told = Told::Unknown;
+        }
+    }
+
     async fn tell(&mut self, promise: Option<Promise>) -> bool {
-        let seconds = |promise: Option<Promise>| promise.and_then(|Promise(seconds)| seconds);
-        if seconds(self.told) != seconds(promise) {
-            let write = self.store.commit(set_self_fence(&self.me, seconds(promise)));
-            match timeout(TELL_WITHIN, write).await {
-                Ok(Ok(_)) => {}
+        let seconds = promise.and_then(|Promise(seconds)| seconds);
+        let known = match self.told {
+            Told::Nothing => Some(None),
+            Told::Known(before) => Some(before.0),
+            Told::Unknown => None,
+        };
+        if known != Some(seconds) {
+            let before = std::mem::replace(&mut self.told, Told::Unknown);
+            match timeout(TELL_WITHIN, node::promise(&*self.store, &self.me, seconds)).await {
+                Ok(Ok(())) => {}
                 Ok(Err(error)) => {
                     debug!(error = &error as &dyn std::error::Error, "cannot say what guards this node");
-                    return false;
+                    return self.not_told(before);
                 }
-                Err(_) => return false,
+                Err(_) => return self.not_told(before),
             }
         }
-        self.told = promise;
+        self.told = Told::written(promise);
         true
+    }
+
+    /// What was not answered may have been done all the same.
+    fn not_told(&mut self, before: Told) -> bool {
+        if sabotage::commits(Bug::ForgetTold) {
+            self.told = before;
+        }
+        false
     }
 
     /// How long ago the last acknowledged keepalive was sent.

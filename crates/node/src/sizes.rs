@@ -13,7 +13,7 @@ use pvc_core::{
     plan::placement::{Size, Sizes, kept_on},
 };
 use pvc_store::{
-    Store, StoreError,
+    Store, StoreError, Value,
     schema::vm::{definition, xml_path},
 };
 use tracing::debug;
@@ -51,7 +51,7 @@ impl VmSizes {
         };
         for some in missing.chunks(AT_ONCE) {
             let paths: Vec<String> = some.iter().map(|id| xml_path(*id)).collect();
-            let values = self.store.get_many(&paths).await?;
+            let values = self.read(&paths).await?;
             let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
             for (id, value) in some.iter().zip(values) {
                 match (value, view.vm(*id)) {
@@ -69,6 +69,20 @@ impl VmSizes {
     pub fn unusable(&self) -> BTreeMap<VmId, String> {
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         known.iter().filter_map(|(id, (_, read))| Some((*id, read.as_ref().err()?.clone()))).collect()
+    }
+
+    /// A definition that the store refuses to show is one that cannot be read: it costs nobody else.
+    async fn read(&self, paths: &[String]) -> Result<Vec<Option<Value>>, StoreError> {
+        let together = self.store.get_many(paths).await;
+        let Err(StoreError::Refused { .. }) = together else { return together };
+        let mut values = Vec::with_capacity(paths.len());
+        for path in paths {
+            values.push(match self.store.get(path).await {
+                Err(StoreError::Refused { .. }) => None,
+                value => value?,
+            });
+        }
+        Ok(values)
     }
 }
 

@@ -173,14 +173,16 @@ fn broken_by(bug: Bug) -> &'static [u8] {
     match bug {
         // Number 2 judges claims: it sees the missing one before a VM runs twice.
         Bug::StartWithoutClaim | Bug::ResetAsProof | Bug::ReleaseFirst => &[1, 2],
-        Bug::TrustWallClock | Bug::CountGapAsSilence => &[6],
-        Bug::BreakLocksFirst => &[2],
+        Bug::TrustWallClock | Bug::CountGapAsSilence | Bug::OwnInterval => &[6],
+        Bug::BreakLocksFirst | Bug::WordOutlivesLife | Bug::ForgetTold => &[2],
         Bug::ForgetDeadFencer => &[5],
         Bug::AnswerUnchecked => &[4, 14],
         Bug::KeepAddresses => &[3],
         Bug::IgnoreReservations => &[8],
         Bug::AdoptThenStop => &[12],
         Bug::LeaveStrangersRunning => &[1],
+        // Nobody takes care of its VMs.
+        Bug::UnreadableIsUnfenced => &[13],
     }
 }
 

@@ -5,6 +5,7 @@ pub mod host;
 pub mod hypervisor;
 pub mod links;
 pub mod power;
+pub mod servers;
 pub mod storage;
 pub mod store;
 pub mod watchdog;

@@ -97,9 +97,7 @@ impl Operator<'_> {
         match command {
             Command::Define(vm) => self.define(vm).await,
             Command::Undefine(vm) => self.undefine(self.id(vm)).await,
-            Command::Start(vm) => {
-                self.wish(vm, |vm, view| Ok(vm::start(vm, view.good_nodes())?.change)).await
-            }
+            Command::Start(vm) => self.wish(vm, |vm, view| Ok(vm::start(vm, view.all_nodes())?.change)).await,
             Command::Stop(vm) => self.wish(vm, |vm, _| Ok(vm::stop(vm)?.change)).await,
             Command::Shutdown(vm) => self.wish(vm, |vm, _| Ok(vm::shutdown(vm)?.change)).await,
             Command::Restart(vm) => self.wish(vm, |vm, _| Ok(vm::restart(vm)?.change)).await,
@@ -252,6 +250,13 @@ impl Operator<'_> {
                 NodeChange::ConfirmDead { seen, fence: known, job } => {
                     fence::confirm_dead(seen, known.as_ref(), job)
                 }
+                NodeChange::CancelFence { seen, fence: Some(known) } => fence::cancel(known, seen),
+                NodeChange::CancelFence { seen, fence: None } => {
+                    match fence::read_unreadable(&*self.store, &seen.name).await? {
+                        Some(raw) => fence::cancel_unreadable(&raw, seen),
+                        None => continue,
+                    }
+                }
             };
             match self.store.commit(txn).await {
                 Err(CommitError::Conflict { .. }) => {}
@@ -296,7 +301,7 @@ impl Operator<'_> {
             let rooms = Rooms::count(&view, &sizes, &BTreeSet::new());
             let roster = Roster::of(&view);
             let request = Define { spec: &spec, target: None, selector: Selector::Mem };
-            let (node, accepted) = vm::define(request, &roster, view.good_nodes(), &rooms)?;
+            let (node, accepted) = vm::define(request, &roster, view.all_nodes(), &rooms)?;
             let Some(change) = accepted.change else { return Ok("already so".into()) };
             match placement::apply_placed(&*self.store, &change, view.placement_version).await {
                 Err(CommitError::Conflict { .. }) => {}
@@ -310,7 +315,7 @@ impl Operator<'_> {
         loop {
             let view = self.view().await?;
             let Some(vm) = view.vm(id) else { return Ok("gone".into()) };
-            let change = match vm::undefine(vm, view.good_nodes()) {
+            let change = match vm::undefine(vm, view.all_nodes()) {
                 Undefine::Change(change) | Undefine::Last(change) => change,
                 Undefine::WaitFor(_) => {
                     sleep(Duration::from_secs(1)).await;

@@ -7,6 +7,7 @@ pub mod memory;
 pub mod mirror;
 mod put;
 pub mod schema;
+pub mod servers;
 pub mod store;
 #[cfg(feature = "testing")]
 pub mod testing;

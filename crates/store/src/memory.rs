@@ -49,6 +49,8 @@ struct World {
     observer: Observer,
     /// Keys that nobody may read.
     forbidden: BTreeSet<String>,
+    /// Keys that nobody may write.
+    sealed: BTreeSet<String>,
 }
 
 /// What the servers and the network know of a client.
@@ -134,6 +136,16 @@ impl MemoryTree {
         }
     }
 
+    /// Nobody may write that key from now on, or everybody may again.
+    pub fn seal(&self, path: &str, sealed: bool) {
+        let mut world = lock(&self.world);
+        if sealed {
+            world.sealed.insert(path.to_owned());
+        } else {
+            world.sealed.remove(path);
+        }
+    }
+
     /// The last transaction.
     pub fn zxid(&self) -> i64 {
         lock(&self.world).leader.zxid
@@ -152,6 +164,10 @@ impl World {
 
     /// Commits on the leader and tells the servers, and they their clients.
     fn commit(&mut self, txn: &Transaction, session: u64) -> Result<Applied, CommitError> {
+        if let Some(op) = txn.ops.iter().find(|op| self.sealed.contains(op.path())) {
+            let (what, why) = (op.path().to_owned(), "not authorized".to_owned());
+            return Err(CommitError::Failed(StoreError::Refused { what, why }));
+        }
         let applied = self.leader.apply(txn, session)?;
         self.observer.tell(txn, session, &applied);
         for client in self.clients.values_mut() {

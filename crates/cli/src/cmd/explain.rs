@@ -12,11 +12,11 @@ pub(super) type Line = (&'static str, Cell);
 pub(super) type Said = Option<Result<Explanation, Problem>>;
 
 /// What cannot be read of an object, each under that word.
-pub(super) fn broken<'e, T>(
+pub(super) fn broken<'p>(
     word: &'static str,
-    entry: &'e Entry<T>,
-) -> impl Iterator<Item = Line> + use<'e, T> {
-    problems(entry).iter().map(move |problem| (word, Cell::new(problem.to_string(), Look::Bad)))
+    problems: &'p [Problem],
+) -> impl Iterator<Item = Line> + use<'p> {
+    problems.iter().map(move |problem| (word, Cell::new(problem.to_string(), Look::Bad)))
 }
 
 /// What cannot be read of an object.

@@ -26,8 +26,8 @@ pub(super) async fn run(command: args::Node, cluster: &Connection, out: &Out) ->
         Node::List { limit } => {
             let mut nodes = cluster.nodes().await?;
             let shown = |name: &str| limit.as_ref().is_none_or(|l| l.is_match(name));
-            nodes.good.retain(|node| shown(node.name.as_str()));
-            nodes.bad.retain(|(name, _)| shown(name));
+            nodes.all.retain(|node| shown(node.name.as_str()));
+            nodes.strays.retain(|(name, _)| shown(name));
             list(&nodes, out)
         }
         Node::Info { long, node } => info(cluster.nodes().await?.find(&node)?, long, out),
@@ -35,7 +35,8 @@ pub(super) async fn run(command: args::Node, cluster: &Connection, out: &Out) ->
         Node::Ready(follow) => wish::domain_state(cluster, out, wish::Kind::Ready, &follow).await,
         Node::Primary(handover) => wish::primary(cluster, out, &handover).await,
         Node::Secondary(handover) => wish::secondary(cluster, out, &handover).await,
-        Node::Fence(death) => dead::fence(cluster, out, &death).await,
+        Node::Fence { death, cancel: true } => dead::cancel(cluster, out, &death.follow.node).await,
+        Node::Fence { death, cancel: false } => dead::fence(cluster, out, &death).await,
         Node::ConfirmDead { death, listen } => dead::confirm(cluster, out, &death, listen).await,
         Node::Explain { node } => explain::explain(cluster, out, &node).await,
     }
@@ -59,6 +60,10 @@ struct NodeJson<'a> {
     vcpu: Vcpu,
     memory: Memory,
     keepalive_unix_s: u64,
+    keepalive_interval_s: Option<u64>,
+    boot: Option<&'a str>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    problems: Vec<String>,
 }
 
 #[derive(Serialize)]
@@ -76,7 +81,7 @@ struct Memory {
     free: u64,
 }
 
-/// An unreadable node in JSON.
+/// A key that is no node's, in JSON.
 #[derive(Serialize)]
 struct BadJson<'a> {
     name: &'a str,
@@ -86,7 +91,7 @@ struct BadJson<'a> {
 #[derive(Serialize)]
 #[serde(untagged)]
 enum AnyJson<'a> {
-    Good(NodeJson<'a>),
+    Good(Box<NodeJson<'a>>),
     Bad(BadJson<'a>),
 }
 
@@ -113,6 +118,9 @@ fn json(node: &pvc_core::model::Node) -> NodeJson<'_> {
             free: report.mem_free_mib,
         },
         keepalive_unix_s: report.keepalive_unix_s,
+        keepalive_interval_s: node.keepalive_interval.map(|interval| interval.as_secs()),
+        boot: node.boot.as_deref(),
+        problems: node.problems.iter().map(Problem::to_string).collect(),
     }
 }
 
@@ -133,14 +141,15 @@ const HEADER: [&str; 12] = [
 
 fn list(nodes: &Nodes, out: &Out) -> Result<(), Failure> {
     if out.is_json() {
-        let good = nodes.good.iter().map(|node| AnyJson::Good(json(node)));
-        let bad = nodes.bad.iter().map(|(name, problems)| {
-            AnyJson::Bad(BadJson { name, problems: problems.iter().map(Problem::to_string).collect() })
-        });
+        let good = nodes.all.iter().map(|node| AnyJson::Good(Box::new(json(node))));
+        let bad = nodes
+            .strays
+            .iter()
+            .map(|(name, problem)| AnyJson::Bad(BadJson { name, problems: vec![problem.to_string()] }));
         return out.json(&good.chain(bad).collect::<Vec<_>>());
     }
-    let mut rows: Vec<Vec<Cell>> = nodes.good.iter().map(row).collect();
-    for (name, _) in &nodes.bad {
+    let mut rows: Vec<Vec<Cell>> = nodes.all.iter().map(row).collect();
+    for (name, _) in &nodes.strays {
         let unknown = std::iter::repeat_n(Cell::state("?"), HEADER.len() - 1);
         rows.push(std::iter::once(Cell::from(name)).chain(unknown).collect());
     }
@@ -149,7 +158,8 @@ fn list(nodes: &Nodes, out: &Out) -> Result<(), Failure> {
     for silence in nodes.silences() {
         out.write(&format!("{silence}\n"))?;
     }
-    for problem in nodes.bad.iter().flat_map(|(_, problems)| problems) {
+    let strays = nodes.strays.iter().map(|(_, problem)| problem);
+    for problem in nodes.all.iter().flat_map(|node| &node.problems).chain(strays) {
         out.write(&format!("? {}\n", crate::print::table::printable(&problem.to_string())))?;
     }
     Ok(())
@@ -204,9 +214,17 @@ fn info(node: &pvc_core::model::Node, long: bool, out: &Out) -> Result<(), Failu
             ("system", machine(|m| m.os.clone())),
             ("architecture", machine(|m| m.arch.clone())),
             ("last keepalive", format!("{} (its clock, seconds since 1970)", report.keepalive_unix_s).into()),
+            (
+                "keepalives",
+                node.keepalive_interval
+                    .map_or_else(unknown, |every| format!("every {} s", every.as_secs()).into()),
+            ),
+            ("boot", node.boot.as_deref().map_or_else(unknown, Cell::from)),
         ]);
         lines.extend(report.running.iter().map(|id| ("runs", Cell::from(id.to_string()))));
     }
+    let broken = |problem: &Problem| ("broken key", Cell::new(problem.to_string(), Look::Bad));
+    lines.extend(node.problems.iter().map(broken));
     out.write(&pairs(&lines, out.colour()))
 }
 

@@ -24,7 +24,7 @@ pub(crate) fn id(number: u8) -> VmId {
 /// A node as [`Cluster`] makes it.
 pub(crate) fn node(name: &str) -> Node {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(async { Cluster::with(&[name]).await.connection.nodes().await.unwrap().good.remove(0) })
+    runtime.block_on(async { Cluster::with(&[name]).await.connection.nodes().await.unwrap().all.remove(0) })
 }
 
 /// The cluster and a client of it.
@@ -55,6 +55,8 @@ impl Cluster {
             name: name.clone(),
             mode: DaemonMode::Coordinator,
             static_data: "8 6.1 GNU/Linux x86_64".parse().unwrap(),
+            boot: "boot".into(),
+            keepalive_interval: std::time::Duration::from_secs(5),
             ipmi: node::Ipmi::default(),
         };
         node::register(self.store(), &registration).await.unwrap();

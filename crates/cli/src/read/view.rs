@@ -6,7 +6,7 @@ use std::{
 };
 
 use pvc_core::{
-    model::{ClusterView, DomainSpec, Entry, FlushProgress, NodeName, Vm},
+    model::{ClusterView, DomainSpec, FlushProgress, NodeName, Vm},
     plan::placement::{Rooms, Size, Sizes, kept_on, works},
 };
 use pvc_store::{
@@ -52,7 +52,7 @@ impl Connection {
     async fn absent(&self, view: &ClusterView) -> Result<BTreeSet<NodeName>, Failure> {
         let present: BTreeSet<String> =
             self.store.children(owner::ROOT).await?.unwrap_or_default().into_iter().collect();
-        let absent = view.good_nodes().filter(|node| works(node) && !present.contains(node.name.as_str()));
+        let absent = view.all_nodes().filter(|node| works(node) && !present.contains(node.name.as_str()));
         Ok(absent.map(|node| node.name.clone()).collect())
     }
 
@@ -105,13 +105,9 @@ impl Connection {
 impl Nodes {
     /// The nodes of a view.
     pub(crate) fn of(view: &ClusterView) -> Self {
-        let bad = |(name, entry): (&NodeName, &std::sync::Arc<Entry<_>>)| match entry.as_ref() {
-            Entry::Bad(problems) => Some((name.to_string(), problems.clone())),
-            Entry::Good(_) => None,
-        };
         Self {
-            good: view.good_nodes().cloned().collect(),
-            bad: view.nodes.iter().filter_map(bad).collect(),
+            all: view.all_nodes().cloned().collect(),
+            strays: Vec::new(),
             now_unix_s: now_unix_s(),
             maintenance: view.maintenance,
         }
@@ -119,6 +115,6 @@ impl Nodes {
 
     /// The nodes that should be heard of and are not, and for how many seconds.
     pub(crate) fn silent(&self) -> BTreeMap<NodeName, u64> {
-        self.good.iter().filter_map(|node| Some((node.name.clone(), self.silent_s(&node.name)?))).collect()
+        self.all.iter().filter_map(|node| Some((node.name.clone(), self.silent_s(&node.name)?))).collect()
     }
 }

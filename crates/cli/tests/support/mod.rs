@@ -88,6 +88,8 @@ impl Cluster {
                 os: "GNU/Linux".into(),
                 arch: "x86_64".into(),
             },
+            boot: "boot".into(),
+            keepalive_interval: std::time::Duration::from_secs(5),
             ipmi: node::Ipmi::default(),
         };
         let report = figures();

@@ -2,7 +2,10 @@
 
 use std::{net::SocketAddr, path::PathBuf};
 
-use pvc_core::plan::{flush::Limits, placement::Selector};
+use pvc_core::{
+    model::KEEPALIVE_INTERVAL_S,
+    plan::{flush::Limits, placement::Selector},
+};
 
 use super::network::{self, DraftInterface, DraftPerNetwork};
 use crate::{
@@ -13,8 +16,6 @@ use crate::{
     walk::{Found, Read, Section, Told, Walk},
 };
 
-/// Longest interval between keepalives: beyond an hour nobody waits for a dead node.
-const KEEPALIVE_S: std::ops::RangeInclusive<u32> = 1..=3600;
 /// Bounds of the counts of intervals.
 const INTERVALS: std::ops::RangeInclusive<u32> = 0..=10_000;
 /// More at once only makes each slower, and each guest's memory is sent over more often.
@@ -121,7 +122,12 @@ fn intervals(walk: &mut Walk<'_>, system: &Section, fencing: Option<&Section>) -
     }
     let count = |what: &str| kind::whole(INTERVALS, what);
     DraftIntervals {
-        keepalive: interval(walk, &sections, "keepalive_interval", &kind::whole(KEEPALIVE_S, " of seconds")),
+        keepalive: interval(
+            walk,
+            &sections,
+            "keepalive_interval",
+            &kind::whole(KEEPALIVE_INTERVAL_S, " of seconds"),
+        ),
         fence: interval(walk, &sections, "fence_intervals", &count(" of keepalives (0 = never fence)")),
         suicide: interval(walk, &sections, "suicide_intervals", &count(" of keepalives (0 = never)")),
     }

@@ -1,4 +1,4 @@
-//! Commands on nodes: flush, ready, primary, secondary, fence, confirm-dead.
+//! Commands on nodes: flush, ready, primary, secondary, fence and its end, confirm-dead.
 //!
 //! None of them waits for the outcome, and none touches a node itself: the node's daemon, or a coordinator's, does what is
 //! asked. Two of them end with VMs started elsewhere, so they are refused wherever the node may be well.
@@ -10,7 +10,7 @@ use super::{Accepted, Refusal, find};
 use crate::{
     model::{
         ClusterView, DaemonMode, DaemonState, DomainState, Entry, Fence, FenceJob, FenceStep, Field, Node,
-        NodeName,
+        NodeName, Word,
     },
     plan::placement,
 };
@@ -41,6 +41,13 @@ pub enum NodeChange {
         /// Its record.
         job: FenceJob,
     },
+    /// The end of a fence that has proven nothing yet.
+    CancelFence {
+        /// The node.
+        seen: Box<Node>,
+        /// The fence; `None`: its record cannot be read.
+        fence: Option<Fence>,
+    },
     /// An operator's word that a node is dead; fails if a keepalive arrives meanwhile.
     ConfirmDead {
         /// The node.
@@ -63,6 +70,8 @@ pub fn flush(view: &ClusterView, name: &str) -> Answer {
             let todo = format!("`pvc node explain {}` says what becomes of its VMs", node.name);
             return Err(Refusal::refused(what(), "it is dead: nothing can be sent away from it", todo));
         }
+        // Whatever it says, it is asked for anew.
+        _ if node.cannot_read("domainstate") => {}
         DomainState::Flush => return Ok(Accepted::already("it is flushing already")),
         DomainState::Flushed => return Ok(Accepted::already("it is flushed already")),
         DomainState::Ready | DomainState::Unflush => {}
@@ -72,7 +81,7 @@ pub fn flush(view: &ClusterView, name: &str) -> Answer {
             && other.domain_state.value == DomainState::Ready
             && !view.fences.contains_key(&other.name)
     };
-    let others = view.good_nodes().filter(|other| other.name != node.name).filter(takes).count();
+    let others = view.all_nodes().filter(|other| other.name != node.name).filter(takes).count();
     let runs = view.good_vms().any(|vm| vm.claim.value.names(&node.name));
     let nowhere = (others == 0 && runs).then(|| {
         "no other node takes VMs now: those that cannot go are shut down, as their migration method says"
@@ -172,7 +181,7 @@ fn wish(view: &ClusterView, node: Option<NodeName>) -> NodeChange {
 
 /// Coordinators that work, except one.
 fn successors<'a>(view: &'a ClusterView, but: &'a NodeName) -> impl Iterator<Item = &'a Node> {
-    view.good_nodes().filter(move |node| {
+    view.all_nodes().filter(move |node| {
         node.mode == DaemonMode::Coordinator
             && node.name != *but
             && placement::works(node)
@@ -187,6 +196,12 @@ pub struct Signature {
     pub by: String,
     /// That machine's clock, seconds since 1970.
     pub at_unix_s: u64,
+}
+
+impl Signature {
+    fn word(&self) -> Word {
+        Word { by: self.by.clone(), at_unix_s: self.at_unix_s }
+    }
 }
 
 /// What is known of a node's life besides its keys.
@@ -242,18 +257,19 @@ pub fn fence(view: &ClusterView, name: &str, life: &Life, signature: Signature) 
     let job = FenceJob {
         step: FenceStep::Shooting,
         instance: life.instance.clone(),
+        asked: Some(signature.word()),
+        confirmed_dead: None,
         by: signature.by,
         at_unix_s: signature.at_unix_s,
-        confirmed_dead: false,
-        asked: true,
-        keepalive_version: None,
+        keepalive_version: node.keepalive_version,
+        boot: node.boot.clone(),
     };
     Ok(Accepted::write(NodeChange::Fence { seen: Box::new(node.clone()), job }, None))
 }
 
 /// The coordinators that a quorum needs, if fewer would be left without this node.
 fn quorum_lost(view: &ClusterView, node: &Node, others: usize) -> Option<usize> {
-    let all = view.good_nodes().filter(|n| n.mode == DaemonMode::Coordinator).count();
+    let all = view.all_nodes().filter(|n| n.mode == DaemonMode::Coordinator).count();
     let needed = all / 2 + 1;
     // Two coordinators never have a quorum of one; what is fenced there is the operator's choice.
     (node.mode == DaemonMode::Coordinator && all > 2 && others < needed).then_some(needed)
@@ -287,7 +303,11 @@ pub fn confirm_dead(view: &ClusterView, name: &str, life: &Life, signature: Sign
         None => None,
     };
     match &fence {
-        Some(fence) if fence.job.confirmed_dead => {
+        // A word that was said before the node spoke again is said anew.
+        Some(fence)
+            if fence.job.confirmed_dead.is_some()
+                && fence.job.keepalive_version == node.keepalive_version =>
+        {
             return Ok(Accepted::already("an operator has confirmed that already"));
         }
         Some(fence) if fence.job.step.proof().is_some() => {
@@ -303,16 +323,46 @@ pub fn confirm_dead(view: &ClusterView, name: &str, life: &Life, signature: Sign
         instance: None,
         by: signature.by.clone(),
         at_unix_s: signature.at_unix_s,
-        confirmed_dead: true,
-        asked: false,
+        confirmed_dead: None,
+        asked: None,
         keepalive_version: None,
+        boot: None,
     };
-    let job =
-        fence.as_ref().map_or_else(record, |fence| FenceJob { confirmed_dead: true, ..fence.job.clone() });
+    let before = fence.as_ref().map_or_else(record, |fence| fence.job.clone());
+    let job = FenceJob {
+        confirmed_dead: Some(signature.word()),
+        // What was asked of another boot is over.
+        asked: before.asked.filter(|_| before.boot == node.boot),
+        keepalive_version: node.keepalive_version,
+        boot: node.boot.clone(),
+        ..before
+    };
     let nobody = successors(view, &node.name).next().is_none();
     let said =
         nobody.then(|| "no other coordinator's daemon runs: nothing is done until one does".to_owned());
     Ok(Accepted::write(NodeChange::ConfirmDead { seen: Box::new(node.clone()), fence, job }, said))
+}
+
+/// Ends a fence that has proven nothing yet, and whatever an operator has said in it.
+pub fn cancel_fence(view: &ClusterView, name: &str) -> Answer {
+    let node = find::node_in(view, name)?;
+    let fence = match view.fences.get(&node.name) {
+        None => return Ok(Accepted::already("it is not being fenced")),
+        Some(Entry::Bad(_)) => None,
+        Some(Entry::Good(fence)) if fence.job.step.proof().is_some() => {
+            return Err(Refusal::refused(
+                format!("the fence of {} goes on", node.name),
+                format!("it is proven dead: {}", step_words(&fence.job.step)),
+                format!("bring it back when that is over: `pvc node explain {}`", node.name),
+            ));
+        }
+        Some(Entry::Good(fence)) => Some(fence.clone()),
+    };
+    let notes = [
+        "it counts as running again: if it is silent, it is fenced anew after a whole silence".to_owned(),
+        "a command to its BMC that is under way is not called back".to_owned(),
+    ];
+    Ok(Accepted::write(NodeChange::CancelFence { seen: Box::new(node.clone()), fence }, notes))
 }
 
 /// How far a fence has come, in words.
@@ -331,5 +381,9 @@ pub fn step_words(step: &FenceStep) -> String {
 
 fn unreadable(node: &NodeName, problems: &[crate::model::Problem]) -> Refusal {
     let why = problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
-    Refusal::refused(format!("nothing was done with {node}"), why, "put that key right, or delete it, first")
+    Refusal::refused(
+        format!("nothing was done with {node}"),
+        why,
+        format!("`pvc node fence {node} --cancel` ends it"),
+    )
 }

@@ -4,7 +4,10 @@
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BTreeSet},
+};
 
 use serde::Serialize;
 
@@ -100,6 +103,7 @@ pub fn survey(facts: Facts<'_>) -> Status {
     let mut survey = Survey { facts, findings: Vec::new() };
     survey.quorum();
     survey.nodes();
+    survey.intervals();
     survey.fences();
     survey.vms();
     survey.primary();
@@ -122,7 +126,7 @@ impl Facts<'_> {
     }
 
     fn coordinators(&self) -> Count {
-        let all = || self.view.good_nodes().filter(|node| node.mode == DaemonMode::Coordinator);
+        let all = || self.view.all_nodes().filter(|node| node.mode == DaemonMode::Coordinator);
         Count { well: all().filter(|node| self.works(node)).count(), of: all().count() }
     }
 
@@ -131,7 +135,7 @@ impl Facts<'_> {
         let reports = |node: &&Node| {
             node.daemon_state.value == DaemonState::Run && node.report.running.contains(&vm.id)
         };
-        self.view.good_nodes().filter(reports).map(|node| &node.name).collect()
+        self.view.all_nodes().filter(reports).map(|node| &node.name).collect()
     }
 }
 
@@ -167,23 +171,46 @@ impl Survey<'_> {
 
     fn nodes(&mut self) {
         let view = self.facts.view;
-        for (name, entry) in view.nodes.iter() {
-            let Entry::Good(node) = entry.as_ref() else {
-                self.wrong(format!("{name} has keys that cannot be read"), Some("pvc node list".to_owned()));
-                continue;
-            };
+        for (name, node) in view.nodes.iter() {
+            if !node.problems.is_empty() {
+                let what = format!("{name} has keys that cannot be read, so it is given no VMs");
+                self.wrong(what, explain(name));
+            }
+            if let Some(silence) = self.facts.silent_s.get(name) {
+                self.wrong(format!("{name} has been silent for {silence} s"), explain(name));
+            }
             match node.daemon_state.value {
                 DaemonState::Dead => self.wrong(format!("{name} is dead"), explain(name)),
-                DaemonState::Run => {
-                    if let Some(silence) = self.facts.silent_s.get(name) {
-                        self.wrong(format!("{name} has been silent for {silence} s"), explain(name));
-                    }
-                }
+                DaemonState::Run => {}
                 DaemonState::Stop => self.wrong(format!("the daemon of {name} is stopped"), explain(name)),
                 DaemonState::Init => self.notice(format!("the daemon of {name} is starting"), None),
                 DaemonState::Shutdown => self.notice(format!("the daemon of {name} is stopping"), None),
             }
             self.domain_state(node);
+        }
+    }
+
+    /// Each node is measured by its own interval, so a difference is no fault; but one that nobody wanted is easily overlooked.
+    fn intervals(&mut self) {
+        let view = self.facts.view;
+        let mut counts: BTreeMap<u64, usize> = BTreeMap::new();
+        let of = |node: &Node| node.keepalive_interval.map(|interval| interval.as_secs());
+        for interval in view.all_nodes().filter_map(of) {
+            *counts.entry(interval).or_default() += 1;
+        }
+        // Of two that are as usual the shorter one.
+        let Some((&usual, _)) = counts.iter().max_by_key(|(interval, count)| (**count, Reverse(**interval)))
+        else {
+            return;
+        };
+        for node in view.all_nodes() {
+            if let Some(other) = of(node).filter(|interval| *interval != usual) {
+                let what = format!(
+                    "{} speaks every {other} s, most nodes every {usual} s: so is its silence measured",
+                    node.name
+                );
+                self.notice(what, None);
+            }
         }
     }
 
@@ -214,17 +241,22 @@ impl Survey<'_> {
     fn fences(&mut self) {
         let view = self.facts.view;
         for (name, entry) in view.fences.iter() {
+            let cancel = || Some(format!("to take it back: pvc node fence {name} --cancel"));
             let Entry::Good(fence) = entry else {
-                self.wrong(format!("the record of the fence of {name} cannot be read"), None);
+                self.wrong(format!("the record of the fence of {name} cannot be read"), cancel());
                 continue;
             };
+            if let Some(word) = fence.job.word() {
+                let said = if fence.job.confirmed_dead.is_some() { "is dead" } else { "is to be fenced" };
+                self.notice(format!("a word of {} waits, that {name} {said}", word.by), cancel());
+            }
             let who = fence
                 .fencer
                 .as_ref()
                 .map_or_else(|| ", nobody works on it".to_owned(), |f| format!(" by {f}"));
             let what = format!("{name} is being fenced{who}: {}", step_words(&fence.job.step));
             match fence.job.step {
-                FenceStep::Failed { .. } if !fence.job.confirmed_dead => {
+                FenceStep::Failed { .. } if fence.job.confirmed_dead.is_none() => {
                     self.wrong(what, Some(format!("if it is off for certain: pvc node confirm-dead {name}")));
                 }
                 _ => self.notice(what, Some(format!("pvc node explain {name}"))),
@@ -307,10 +339,7 @@ impl Survey<'_> {
 
     fn broken_keys(&mut self) {
         let view = self.facts.view;
-        let broken = view.nodes.values().filter_map(|entry| match entry.as_ref() {
-            Entry::Bad(problems) => Some(problems),
-            Entry::Good(_) => None,
-        });
+        let broken = view.all_nodes().map(|node| &node.problems);
         let vms = view.vms.values().filter_map(|entry| match entry.as_ref() {
             Entry::Bad(problems) => Some(problems),
             Entry::Good(_) => None,
@@ -383,7 +412,7 @@ fn totals(facts: Facts<'_>) -> Totals {
         networks: view.networks_count,
         ..Totals::default()
     };
-    for node in view.good_nodes().filter(|node| facts.works(node)) {
+    for node in view.all_nodes().filter(|node| facts.works(node)) {
         totals.nodes.well += 1;
         totals.nodes_ready += usize::from(node.domain_state.value == DomainState::Ready);
         totals.memory_mib += node.report.mem_total_mib;

@@ -35,7 +35,10 @@ pub(crate) fn node(node: &str) -> Node {
         }),
         report: NodeReport { mem_total_mib: 1000, ..NodeReport::default() },
         keepalive_version: Some(3),
+        keepalive_interval: None,
+        boot: Some("boot".into()),
         self_fence_s: None,
+        problems: Vec::new(),
     }
 }
 
@@ -58,7 +61,7 @@ pub(crate) fn vm(state: VmState, claim: &str) -> Vm {
 /// A cluster of these.
 pub(crate) fn view(nodes: &[Node], vms: &[Vm]) -> ClusterView {
     ClusterView {
-        nodes: Arc::new(nodes.iter().map(|n| (n.name.clone(), Arc::new(Entry::Good(n.clone())))).collect()),
+        nodes: Arc::new(nodes.iter().map(|n| (n.name.clone(), Arc::new(n.clone()))).collect()),
         vms: Arc::new(vms.iter().map(|v| (v.id, Arc::new(Entry::Good(v.clone())))).collect()),
         placement_version: Some(4),
         ..ClusterView::default()

@@ -74,6 +74,15 @@ impl FenceStep {
     }
 }
 
+/// An operator's word about a node. It holds for the life of it that it was said about, and for no other.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Word {
+    /// Who said it.
+    pub by: String,
+    /// When, by that machine's clock, seconds since 1970: for people.
+    pub at_unix_s: u64,
+}
+
 /// The record of one fence.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FenceJob {
@@ -86,15 +95,25 @@ pub struct FenceJob {
     pub by: String,
     /// When, by that node's wall clock, seconds since 1970: for people.
     pub at_unix_s: u64,
-    /// An operator has confirmed that the node is dead.
+    /// An operator has confirmed that the node is dead (`pvc node confirm-dead`), which its next sign of life makes untrue.
     #[serde(default)]
-    pub confirmed_dead: bool,
-    /// An operator asked for it (`pvc node fence`): a sign of life does not cancel it.
+    pub confirmed_dead: Option<Word>,
+    /// An operator asked for it (`pvc node fence`): a sign of life does not cancel it, but the end of this boot of the node does.
     #[serde(default)]
-    pub asked: bool,
-    /// The version of the node's `keepalive` with which it was declared or proven dead: another one is a sign of life.
+    pub asked: Option<Word>,
+    /// The version of the node's `keepalive` with which it was last declared or confirmed or proven dead: another one is a sign of life.
     #[serde(default)]
     pub keepalive_version: Option<i32>,
+    /// The boot of the node that is fenced, if it was known.
+    #[serde(default)]
+    pub boot: Option<String>,
+}
+
+impl FenceJob {
+    /// What of an operator waits to be done or proven.
+    pub fn word(&self) -> Option<&Word> {
+        self.confirmed_dead.as_ref().or(self.asked.as_ref()).filter(|_| self.step.proof().is_none())
+    }
 }
 
 /// A fence as the state tree has it.

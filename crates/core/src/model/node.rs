@@ -1,14 +1,18 @@
 //! A node as the state tree describes it.
 
-use std::{fmt, str::FromStr};
+use std::{fmt, ops::RangeInclusive, str::FromStr, time::Duration};
 
 use serde::Serialize;
 
 use super::{
     name::{NameError, NodeName},
+    view::Problem,
     vm::Field,
     vm_id::VmId,
 };
+
+/// The intervals between keepalives that a node may have, seconds. Beyond an hour nobody waits for a dead node.
+pub const KEEPALIVE_INTERVAL_S: RangeInclusive<u32> = 1..=3600;
 
 macro_rules! words {
     ($(#[$doc:meta])* $name:ident, $what:literal, $allowed:literal { $($(#[$vdoc:meta])* $variant:ident = $word:literal,)+ }) => {
@@ -154,26 +158,47 @@ pub struct NodeReport {
     pub keepalive_unix_s: u64,
 }
 
-/// One node as read from the state tree.
+/// One node as read from the state tree, key by key. Who must be fenced is not spared because a key of it cannot be read: that key
+/// is named in `problems` and counts as what is said at its field.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Node {
     /// The key below `/nodes`.
     pub name: NodeName,
-    /// `daemonmode`.
+    /// `daemonmode`, or what the node's own key says of it; a coordinator if neither can be read: the quorum that a fence must leave is
+    /// then counted too large, never too small.
     pub mode: DaemonMode,
-    /// `daemonstate`.
+    /// `daemonstate`; `run` if it cannot be read, so that the node's silence is noticed.
     pub daemon_state: Field<DaemonState>,
-    /// `routerstate`.
+    /// `routerstate`; who is not primary, if it cannot be read.
     pub router_state: Field<RouterState>,
-    /// `domainstate`.
+    /// `domainstate`; `flushed` if it cannot be read.
     pub domain_state: Field<DomainState>,
     /// `staticdata`; absent while the daemon has not written it.
     pub static_data: Option<StaticData>,
-    /// The last keepalive's figures.
+    /// The last keepalive's figures, those that cannot be read as zero.
     pub report: NodeReport,
-    /// Version of the `keepalive` key: liveness is seen from its change, by the observer's own clock.
+    /// Version of the `keepalive` key: liveness is seen from its change, by the observer's own clock. `None` if there is no such key.
     pub keepalive_version: Option<i32>,
+    /// `keepalive_interval`: after how long this node's next keepalive is due; `None` if it has not said.
+    pub keepalive_interval: Option<Duration>,
+    /// `boot`: the boot of its machine in which its daemon registered.
+    pub boot: Option<String>,
     /// `selffence`: the seconds without an acknowledged keepalive after which this node has certainly been reset; `None`: silence
     /// of whatever length proves nothing.
     pub self_fence_s: Option<u32>,
+    /// The keys that cannot be read.
+    pub problems: Vec<Problem>,
+}
+
+impl Node {
+    /// Whether its daemon should be speaking: it works, or is on its way to or from that. One that stopped in order says nothing, and
+    /// one that is dead has been heard enough.
+    pub fn should_speak(&self) -> bool {
+        matches!(self.daemon_state.value, DaemonState::Init | DaemonState::Run | DaemonState::Shutdown)
+    }
+
+    /// Whether that key of it cannot be read.
+    pub fn cannot_read(&self, key: &str) -> bool {
+        self.problems.iter().any(|problem| problem.key.rsplit('/').next() == Some(key))
+    }
 }

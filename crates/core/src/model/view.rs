@@ -49,7 +49,7 @@ impl<T> Entry<T> {
 #[derive(Debug, Clone, Default)]
 pub struct ClusterView {
     /// By name.
-    pub nodes: Arc<BTreeMap<NodeName, Arc<Entry<Node>>>>,
+    pub nodes: Arc<BTreeMap<NodeName, Arc<Node>>>,
     /// By UUID.
     pub vms: Arc<BTreeMap<VmId, Arc<Entry<Vm>>>>,
     /// `/pvc/claim` of those that are not in `/domains`: what a client deleted may still be executing.
@@ -91,13 +91,13 @@ impl ClusterView {
         self.orphan_claims.get(&id)?.good()
     }
 
-    /// The readable node of that name.
+    /// The node of that name.
     pub fn node(&self, name: &NodeName) -> Option<&Node> {
-        self.nodes.get(name)?.good()
+        self.nodes.get(name).map(Arc::as_ref)
     }
 
-    /// All readable nodes, by name.
-    pub fn good_nodes(&self) -> impl Iterator<Item = &Node> + Clone {
-        self.nodes.values().filter_map(|e| e.good())
+    /// All nodes, by name.
+    pub fn all_nodes(&self) -> impl Iterator<Item = &Node> + Clone {
+        self.nodes.values().map(Arc::as_ref)
     }
 }

@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use super::{act, settled, wait};
 use super::{
-    liveness::Liveness,
+    liveness::{self, Liveness},
     recover::{self, What},
 };
 use crate::{
@@ -35,8 +35,8 @@ pub use past::Past;
 pub const TRY_AGAIN: Duration = Duration::from_secs(5);
 
 /// How long a node must be silent before an operator's word that it is dead is acted on, and how often a fence that an operator
-/// asked for is repeated, where `fence_intervals` is 0.
-const WITHOUT_FENCE_INTERVALS: Duration = Duration::from_secs(30);
+/// asked for is repeated, where `fence_intervals` is 0: so many of its intervals, and so long at least.
+const WITHOUT_FENCE_INTERVALS: (u32, Duration) = (6, Duration::from_secs(30));
 
 /// What to do with a fenced node's VMs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,10 +50,10 @@ pub enum Action {
 /// The cluster's configuration, as far as fencing goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Settings {
-    /// Time between two keepalives.
+    /// Time between two keepalives of this node, and of others that have not said.
     pub keepalive: Duration,
-    /// Silence after which a node is suspected; `None`: nobody is.
-    pub fence_after: Option<Duration>,
+    /// Intervals of silence after which a node is suspected; 0: nobody is.
+    pub fence_intervals: u32,
     /// When its power was cut, or an operator confirmed that it is dead.
     pub successful: Action,
     /// When it could not be cut.
@@ -69,9 +69,20 @@ impl Settings {
         }
     }
 
-    /// The shortest silence from which anything is concluded.
-    pub fn patience(&self) -> Duration {
-        self.fence_after.unwrap_or(WITHOUT_FENCE_INTERVALS)
+    /// After how long a node's next keepalive is due.
+    pub fn interval(&self, node: &Node) -> Duration {
+        liveness::interval(node, self.keepalive)
+    }
+
+    /// Silence after which a node is suspected; `None`: nobody is.
+    pub fn fence_after(&self, node: &Node) -> Option<Duration> {
+        (self.fence_intervals > 0).then(|| self.interval(node) * self.fence_intervals)
+    }
+
+    /// The shortest silence of a node from which anything is concluded.
+    pub fn patience(&self, node: &Node) -> Duration {
+        let (intervals, least) = WITHOUT_FENCE_INTERVALS;
+        self.fence_after(node).unwrap_or_else(|| least.max(self.interval(node) * intervals))
     }
 }
 
@@ -101,10 +112,14 @@ pub struct Facts<'a> {
 pub enum Step {
     /// `daemonstate` = `dead`, and take the job.
     Declare,
+    /// Ask whether the ZooKeeper servers of these coordinators, whose daemons have stopped, serve.
+    AskServers(Vec<NodeName>),
     /// Take a job that nobody works on.
     TakeOver,
     /// Cut its power; record how it went.
     Shoot,
+    /// Record that the node has spoken since an operator said that it is dead.
+    Unconfirm,
     /// Record a proof that needs no shot, or that recovery is complete.
     Record(FenceStep),
     /// Power it on again, without waiting for it.
@@ -156,6 +171,10 @@ pub fn plan(node: &NodeName, f: &Facts<'_>) -> Plan {
 }
 
 fn job(fence: &Fence, f: &Facts<'_>) -> Plan {
+    // Whoever sees it may do so: its fencer may be waiting for a BMC just now.
+    if let Some(over) = f.view.node(&fence.node).and_then(|node| outlived(fence, node)) {
+        return over;
+    }
     match &fence.fencer {
         Some(fencer) if fencer != f.me => wait(None, ""),
         Some(_) if f.past.holds() => work(fence, f),
@@ -163,34 +182,34 @@ fn job(fence: &Fence, f: &Facts<'_>) -> Plan {
         None if sabotage::commits(Bug::ForgetDeadFencer) => settled(),
         // Whoever shot in vain has left it to the others, who may reach the BMC, and waits before it tries again.
         None => match work(fence, f) {
+            asks @ Plan { next: Next::Do(Step::AskServers(_)), .. } => asks,
             Plan { next: Next::Do(_), .. } => act(Step::TakeOver, "nobody works on it"),
             waits => waits,
         },
     }
 }
 
-/// What the job's fencer does next.
-fn work(fence: &Fence, f: &Facts<'_>) -> Plan {
-    let node = match f.view.nodes.get(&fence.node).map(|entry| &**entry) {
-        Some(Entry::Good(node)) => node,
-        Some(Entry::Bad(_)) => return wait(None, "its keys cannot be read"),
-        None => return act(Step::Finish(End::Removed), "it was removed from the cluster"),
-    };
-    let proof = fence.job.step.proof();
-    if let Some(sign) = sign_of_life(fence, node) {
-        match proof {
-            Some(proof) => {
-                return act(Step::Finish(End::Back), format!("{sign}; it had been dead: {proof}"));
-            }
-            None if !fence.job.asked => return act(Step::Finish(End::Cancelled), sign),
-            None => {}
-        }
+/// A node that has said something is not as dead as its fence has it: before the proof that ends the fence, and with it whatever an
+/// operator has said; after the proof it is another life of the node. A fence that an operator asked for is of a node that may live:
+/// it ends with the boot of the node that it was asked for.
+fn outlived(fence: &Fence, node: &Node) -> Option<Plan> {
+    let job = &fence.job;
+    let sign = sign_of_life(fence, node)?;
+    if let Some(proof) = job.step.proof() {
+        return Some(act(Step::Finish(End::Back), format!("{sign}; it had been dead: {proof}")));
     }
-    match (&fence.job.step, proof) {
-        (FenceStep::Recovered { .. }, _) => seen_running(fence, f),
-        (_, Some(proof)) => recover(fence, proof, f),
-        (_, None) => unproven(fence, f),
+    if job.asked.is_none() {
+        return Some(act(Step::Finish(End::Cancelled), sign));
     }
+    if sabotage::commits(Bug::WordOutlivesLife) {
+        return None;
+    }
+    if node.boot.is_some() && node.boot != job.boot {
+        let why = format!("{sign}, in another boot than the one that an operator asked to have fenced");
+        return Some(act(Step::Finish(End::Cancelled), why));
+    }
+    let confirmed = job.confirmed_dead.as_ref()?;
+    Some(act(Step::Unconfirm, format!("{sign}, though {} had said that it is dead", confirmed.by)))
 }
 
 fn sign_of_life(fence: &Fence, node: &Node) -> Option<String> {
@@ -198,16 +217,27 @@ fn sign_of_life(fence: &Fence, node: &Node) -> Option<String> {
     if state != DaemonState::Dead {
         return Some(format!("its daemon says {state}"));
     }
-    let declared = fence.job.keepalive_version;
-    (declared.is_some() && declared != node.keepalive_version).then(|| "it wrote a keepalive".to_owned())
+    (fence.job.keepalive_version != node.keepalive_version).then(|| "it wrote a keepalive".to_owned())
 }
 
-fn unproven(fence: &Fence, f: &Facts<'_>) -> Plan {
+/// What the job's fencer does next.
+fn work(fence: &Fence, f: &Facts<'_>) -> Plan {
+    let Some(node) = f.view.node(&fence.node) else {
+        return act(Step::Finish(End::Removed), "it was removed from the cluster");
+    };
+    match (&fence.job.step, fence.job.step.proof()) {
+        (FenceStep::Recovered { .. }, _) => seen_running(fence, f),
+        (_, Some(proof)) => recover(fence, proof, f),
+        (_, None) => unproven(fence, node, f),
+    }
+}
+
+fn unproven(fence: &Fence, seen: &Node, f: &Facts<'_>) -> Plan {
     let (node, job) = (&fence.node, &fence.job);
-    let patience = f.settings.patience();
+    let patience = f.settings.patience(seen);
     let silence = f.liveness.silence(node, f.now);
-    if silence < patience && (job.confirmed_dead || !job.asked) {
-        let until = f.liveness.silent_for(node, patience);
+    if silence < patience && (job.confirmed_dead.is_some() || job.asked.is_none()) {
+        let until = f.liveness.silent_for(node, patience, f.now);
         return wait(
             until,
             format!(
@@ -217,7 +247,7 @@ fn unproven(fence: &Fence, f: &Facts<'_>) -> Plan {
             ),
         );
     }
-    if job.confirmed_dead {
+    if job.confirmed_dead.is_some() {
         let proof = Proof::Operator;
         return act(Step::Record(FenceStep::Proven { proof }), "an operator confirmed that it is dead");
     }
@@ -230,13 +260,20 @@ fn unproven(fence: &Fence, f: &Facts<'_>) -> Plan {
             let why = format!("silent for {} s: it must have reset itself by now", silence.as_secs());
             return act(Step::Record(FenceStep::Proven { proof: Proof::SelfFence }), why);
         }
-        look_at = f.liveness.silent_for(node, gone_after);
+        look_at = f.liveness.silent_for(node, gone_after, f.now);
     }
     if f.view.maintenance {
         return wait(look_at, "it is not shot: maintenance is on");
     }
-    if let Some(why) = suspect::not_now(node, f) {
-        return wait(look_at, format!("it is not shot now: {why}"));
+    match suspect::not_now(node, f) {
+        Some(suspect::Hold::Wait(until, why)) => {
+            let until = look_at.into_iter().chain(until).min();
+            return wait(until, format!("it is not shot now: {why}"));
+        }
+        Some(suspect::Hold::Ask(stopped)) => {
+            return act(Step::AskServers(stopped), "whether a quorum would be left");
+        }
+        None => {}
     }
     if let (FenceStep::Failed { reason, attempts }, Some(at)) = (&job.step, f.past.shot_at()) {
         let again = at + patience;
@@ -248,7 +285,7 @@ fn unproven(fence: &Fence, f: &Facts<'_>) -> Plan {
             return wait(Some(look_at.map_or(again, |at| at.min(again))), why);
         }
     }
-    let why = if job.asked { "an operator asked for it".to_owned() } else { silent(silence) };
+    let why = if job.asked.is_some() { "an operator asked for it".to_owned() } else { silent(silence) };
     act(Step::Shoot, why)
 }
 

@@ -107,6 +107,18 @@ pub enum Step {
     Answer(DomainState),
 }
 
+impl Step {
+    /// The VM that it is about.
+    pub fn vm(&self) -> Option<VmId> {
+        match self {
+            Self::Send { vm, .. } | Self::ShutDown { vm, .. } | Self::StartHere(vm) | Self::TakeBack(vm) => {
+                Some(*vm)
+            }
+            Self::Answer(_) => None,
+        }
+    }
+}
+
 /// What to do next.
 pub type Next = super::Next<Step>;
 
@@ -181,6 +193,18 @@ impl Work<'_> {
         waiting.chain(self.moving.iter().chain(&self.ending).chain(self.stuck.keys()).copied()).collect()
     }
 
+    /// What cannot be written, however often it was tried, is left as it is: it holds up nothing else, and is told.
+    fn leave_refused(&mut self, facts: &Facts<'_>) {
+        let stuck = &mut self.stuck;
+        self.waiting.retain(|vm| match facts.past.refusal(vm.id) {
+            Some(refused) if refused.again_at().is_none() => {
+                stuck.insert(vm.id, format!("{} is left as it is: {}", vm.name, refused.why));
+                false
+            }
+            _ => true,
+        });
+    }
+
     /// Whether there is nothing to wait for.
     fn is_over(&self) -> bool {
         self.waiting.is_empty() && self.moving.is_empty() && self.ending.is_empty()
@@ -249,8 +273,19 @@ impl Held {
     }
 }
 
+/// Whether a VM may be written about at all now.
+fn may_write(facts: &Facts<'_>, vm: &Vm) -> Result<(), NotNow> {
+    match facts.past.refusal(vm.id) {
+        Some(refused) if refused.again_at().is_none_or(|at| at > facts.now) => {
+            Err(NotNow::Later(refused.again_at(), format!("{}; trying again soon", refused.why)))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Whether a VM that was sent before may be sent again.
 fn may_try(facts: &Facts<'_>, vm: &Vm) -> Result<(), NotNow> {
+    may_write(facts, vm)?;
     let failure = match vm.failed_reason.value.as_str() {
         "" => "it did not arrive where it was sent",
         reason => reason,

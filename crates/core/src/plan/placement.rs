@@ -73,7 +73,7 @@ pub fn works(node: &Node) -> bool {
     node.daemon_state.value == DaemonState::Run
 }
 
-/// The node for a new VM: one whose daemon works; rather one that takes VMs (`ready`) than one that is flushed, since a
+/// The node for a new VM: one whose daemon works and whose keys can be read; rather one that takes VMs (`ready`) than one that is flushed, since a
 /// new cluster's nodes all start flushed; then the selector; then the name.
 pub fn choose<'a>(nodes: impl IntoIterator<Item = &'a Node>, selector: Selector) -> Option<&'a Node> {
     let preference = |node: &Node| match node.domain_state.value {
@@ -82,7 +82,7 @@ pub fn choose<'a>(nodes: impl IntoIterator<Item = &'a Node>, selector: Selector)
         DomainState::Flushed => 2,
         DomainState::Flush => 3,
     };
-    nodes.into_iter().filter(|node| works(node)).min_by(|a, b| {
+    nodes.into_iter().filter(|node| works(node) && node.problems.is_empty()).min_by(|a, b| {
         (preference(a).cmp(&preference(b)))
             .then_with(|| selector.compare(a, b))
             .then_with(|| a.name.cmp(&b.name))

@@ -184,7 +184,7 @@ fn is_candidate(view: &ClusterView, name: &NodeName) -> bool {
 }
 
 fn others(f: &Facts<'_>) -> bool {
-    f.view.good_nodes().any(|n| n.name != *f.me && is_candidate(f.view, &n.name))
+    f.view.all_nodes().any(|n| n.name != *f.me && is_candidate(f.view, &n.name))
 }
 
 fn router_state(f: &Facts<'_>) -> Option<RouterState> {

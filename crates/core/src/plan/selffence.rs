@@ -2,7 +2,7 @@
 //!
 //! Two decisions: [`plan`] is the daemon's, at each acknowledged keepalive and each change of what is wished; [`Guarded::act`] is that of
 //! the thread that watches the daemon. The state tree never says that a node resets itself when it does not: what it says is
-//! written after arming, and withdrawn before disarming. Others take silence for death by it.
+//! written after arming, and withdrawn before disarming; a write whose answer was lost may have been done. Others take silence for death by it.
 //! Never reads a clock and never touches the machine.
 
 #[cfg(test)]
@@ -28,8 +28,26 @@ pub struct Facts {
     pub acknowledged: bool,
     /// What guards this node now.
     pub armed: Option<Promise>,
-    /// What the state tree is known to say of it: the last write that was acknowledged.
-    pub told: Option<Promise>,
+    /// What the state tree says of it.
+    pub told: Told,
+}
+
+/// What is known of what the state tree says about a guard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Told {
+    /// It is known to promise nothing.
+    Nothing,
+    /// It is known to say this.
+    Known(Promise),
+    /// A write of it was not answered, or somebody else wrote it: it may promise anything, so nothing is disarmed.
+    Unknown,
+}
+
+impl Told {
+    /// What the tree says once that was written.
+    pub fn written(promise: Option<Promise>) -> Self {
+        promise.map_or(Self::Nothing, Self::Known)
+    }
 }
 
 /// After how many seconds without an acknowledged keepalive a node has certainly been reset. `None` inside: it is watched, but by
@@ -57,10 +75,12 @@ pub fn plan(f: &Facts) -> Option<Step> {
         return Some(Step::Feed);
     }
     match f.within.filter(|_| !f.maintenance && !f.stopping) {
+        // A reset that nothing brings about is promised to nobody, however that came into the tree.
+        Some(_) if f.armed.is_none() && f.told != Told::Nothing => Some(Step::Tell(None)),
         Some(within) if f.armed.is_none() => f.acknowledged.then_some(Step::Arm(within)),
-        Some(_) if f.told != f.armed => Some(Step::Tell(f.armed)),
+        Some(_) if f.told != Told::written(f.armed) => Some(Step::Tell(f.armed)),
         Some(_) => None,
-        None if f.told.is_some() => Some(Step::Tell(None)),
+        None if f.told != Told::Nothing => Some(Step::Tell(None)),
         None => f.armed.is_some().then_some(Step::Disarm),
     }
 }
@@ -72,20 +92,22 @@ pub enum Device {
     None,
     /// It resets the machine after that time.
     After(Duration),
+    /// As `After`, but it is a timer of the kernel that it shall reset: one that hangs never fires.
+    Software(Duration),
     /// It resets the machine, but does not tell when.
     Unknown,
 }
 
 impl Device {
     /// What the others may count on while it is armed for that time: the daemon may be frozen or killed at any moment, so what
-    /// does not tell when it fires proves nothing.
+    /// does not tell when it fires proves nothing, nor does what hangs with the kernel.
     pub fn promise(self, within: Duration) -> Promise {
         let seconds = |time: Duration| {
             u32::try_from(time.as_secs() + u64::from(time.subsec_nanos() > 0)).unwrap_or(u32::MAX)
         };
         Promise(match self {
             Self::After(timeout) => Some(seconds(within.max(timeout))),
-            Self::None | Self::Unknown => None,
+            Self::None | Self::Software(_) | Self::Unknown => None,
         })
     }
 }
@@ -121,7 +143,7 @@ impl Guarded {
         }
         let (every, last) = match self.device {
             Device::None => return Act::Wait(self.deadline),
-            Device::After(timeout) => (timeout / 3, self.deadline - timeout),
+            Device::After(timeout) | Device::Software(timeout) => (timeout / 3, self.deadline - timeout),
             Device::Unknown => (UNKNOWN_TIMEOUT_FEED, self.deadline),
         };
         let due = self.fed + every;

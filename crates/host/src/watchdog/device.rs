@@ -14,6 +14,19 @@ const SET_TIMEOUT: libc::c_ulong = 0xC004_5706;
 /// `WDIOC_GETTIMEOUT`: `_IOR('W', 7, int)`.
 const GET_TIMEOUT: libc::c_ulong = 0x8004_5707;
 
+/// `WDIOC_GETSUPPORT`: `_IOR('W', 0, struct watchdog_info)`.
+const GET_SUPPORT: libc::c_ulong = 0x8028_5700;
+/// What softdog calls itself (`drivers/watchdog/softdog.c`).
+const SOFTDOG: &[u8] = b"Software Watchdog";
+
+/// `struct watchdog_info` (`include/uapi/linux/watchdog.h`).
+#[repr(C)]
+struct Info {
+    options: u32,
+    firmware_version: u32,
+    identity: [u8; 32],
+}
+
 /// An open device: it resets the machine unless it is fed, also after it is closed.
 #[derive(Debug)]
 pub(super) struct Device(File);
@@ -38,6 +51,15 @@ impl Device {
             Err(error) if is_unsupported(&error) => Ok(None),
             Err(error) => Err(error),
         }
+    }
+
+    /// Whether something else than the kernel that it shall reset makes it fire. One that does not say what it is does not say so.
+    #[allow(unsafe_code, reason = "no crate that we have offers the watchdog's ioctls")]
+    pub(super) fn is_hardware(&self) -> bool {
+        let mut info = Info { options: 0, firmware_version: 0, identity: [0; 32] };
+        // SAFETY: the file is open while `self` is borrowed; the request writes one `watchdog_info`, which `info` is.
+        let done = unsafe { libc::ioctl(self.0.as_raw_fd(), GET_SUPPORT, &raw mut info) };
+        done >= 0 && info.identity[0] != 0 && !info.identity.starts_with(SOFTDOG)
     }
 
     pub(super) fn feed(&mut self) -> io::Result<()> {

@@ -83,6 +83,7 @@ impl MachineHardware {
             })?,
         };
         let timeout = device.set_timeout(within);
+        let is_hardware = device.is_hardware();
         let fed = device.feed();
         self.device = Some(device);
         let timeout = match timeout.and_then(|timeout| fed.map(|()| timeout)) {
@@ -90,6 +91,13 @@ impl MachineHardware {
             Err(error) => return Err(format!("{path} cannot be used: {error}")),
         };
         Ok(match timeout {
+            Some(timeout) if !is_hardware => Found {
+                device: selffence::Device::Software(timeout),
+                what: format!(
+                    "{path} with a time-out of {} s, a timer of the kernel itself (softdog), which fires in no kernel that hangs",
+                    timeout.as_secs()
+                ),
+            },
             Some(timeout) => Found {
                 device: selffence::Device::After(timeout),
                 what: format!("{path} with a time-out of {} s", timeout.as_secs()),

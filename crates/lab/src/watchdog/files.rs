@@ -23,6 +23,18 @@ const SET_TIMEOUT: u32 = 0xC004_5706;
 /// `WDIOC_GETTIMEOUT`: `_IOR('W', 7, int)`.
 const GET_TIMEOUT: u32 = 0x8004_5707;
 
+/// `WDIOC_GETSUPPORT`: `_IOR('W', 0, struct watchdog_info)`.
+const GET_SUPPORT: u32 = 0x8028_5700;
+/// Not softdog's: it resets a node whose kernel is said to hang.
+const IDENTITY: &[u8] = b"lab watchdog";
+
+/// `struct watchdog_info`: options, firmware version and a name of 32 bytes.
+fn info() -> [u8; 40] {
+    let mut info = [0; 40];
+    info[8..8 + IDENTITY.len()].copy_from_slice(IDENTITY);
+    info
+}
+
 /// How long the kernel may believe what it was told of a file: nothing of it ever changes.
 const TTL: Duration = Duration::from_hours(1);
 
@@ -151,6 +163,7 @@ impl Filesystem for Files {
                 data.try_into().ok().and_then(|seconds| watchdog.set_timeout(i32::from_ne_bytes(seconds)))
             }
             GET_TIMEOUT => Some(watchdog.timeout_s()),
+            GET_SUPPORT => return reply.ioctl(0, &info()),
             _ => return reply.error(Errno::ENOTTY),
         };
         match now {

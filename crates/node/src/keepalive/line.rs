@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fmt::Write as _};
 
-use pvc_core::model::{ClusterView, DaemonState, Entry, NodeReport};
+use pvc_core::model::{ClusterView, DaemonState, NodeReport};
 
 /// How this node is.
 pub(super) fn node(report: &NodeReport) -> String {
@@ -20,14 +20,14 @@ pub(super) fn node(report: &NodeReport) -> String {
 /// How the cluster is: `2 of 3 nodes run (node3 dead); 12 VMs: 10 start, 2 stop; primary node1`.
 pub(super) fn cluster(view: &ClusterView) -> String {
     let mut text = String::new();
-    let running = view.good_nodes().filter(|n| n.daemon_state.value == DaemonState::Run).count();
+    let running = view.all_nodes().filter(|n| n.daemon_state.value == DaemonState::Run).count();
     let _ = write!(text, "{running} of {} run", count(view.nodes.len() as u64, "node"));
     let mut others: Vec<String> = Vec::new();
-    for (name, entry) in &*view.nodes {
-        match &**entry {
-            Entry::Good(node) if node.daemon_state.value == DaemonState::Run => {}
-            Entry::Good(node) => others.push(format!("{name} {}", node.daemon_state.value)),
-            Entry::Bad(_) => others.push(format!("{name} unreadable")),
+    for node in view.all_nodes() {
+        match node.daemon_state.value {
+            _ if !node.problems.is_empty() => others.push(format!("{} has broken keys", node.name)),
+            DaemonState::Run => {}
+            other => others.push(format!("{} {other}", node.name)),
         }
     }
     if !others.is_empty() {
@@ -54,7 +54,7 @@ fn count(n: u64, what: &str) -> String {
 mod tests {
     use std::sync::Arc;
 
-    use pvc_core::model::{ClusterView, Problem, VmId};
+    use pvc_core::model::{ClusterView, Entry, Problem, VmId};
 
     use super::*;
 
@@ -81,7 +81,6 @@ mod tests {
         let bad = || Problem { key: "k".into(), what: "w".into() };
         let id: VmId = "11111111-0000-4000-8000-000000000001".parse().unwrap();
         let view = ClusterView {
-            nodes: Arc::new([("node1".parse().unwrap(), Arc::new(Entry::Bad(vec![bad()])))].into()),
             vms: Arc::new([(id, Arc::new(Entry::Bad(vec![bad()])))].into()),
             primary_node: pvc_core::model::Field {
                 value: Some("node1".parse().unwrap()),
@@ -89,6 +88,6 @@ mod tests {
             },
             ..ClusterView::default()
         };
-        assert_eq!(cluster(&view), "0 of 1 node run (node1 unreadable); 1 VM: 1 unreadable; primary node1");
+        assert_eq!(cluster(&view), "0 of 0 nodes run; 1 VM: 1 unreadable; primary node1");
     }
 }

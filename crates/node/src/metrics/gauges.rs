@@ -32,7 +32,7 @@ pub(super) fn look_up(sources: &Sources) {
     }
     gauge!(super::NODE_PRIMARY).set(one_if(view.primary_holder.as_ref() == Some(&sources.me)));
     for state in DAEMON_STATES {
-        let count = view.good_nodes().filter(|node| node.daemon_state.value == state).count();
+        let count = view.all_nodes().filter(|node| node.daemon_state.value == state).count();
         gauge!(super::CLUSTER_NODES, "state" => state.as_str()).set(count as f64);
     }
     for state in VmState::ALL {
@@ -41,7 +41,7 @@ pub(super) fn look_up(sources: &Sources) {
     }
     gauge!(super::CLUSTER_FENCES).set(view.fences.len() as f64);
     gauge!(super::CLUSTER_MAINTENANCE).set(one_if(view.maintenance));
-    let bad = view.nodes.values().filter(|entry| matches!(***entry, Entry::Bad(_))).count()
+    let bad = view.all_nodes().filter(|node| !node.problems.is_empty()).count()
         + view.vms.values().filter(|entry| matches!(***entry, Entry::Bad(_))).count()
         + view.strays.len();
     gauge!(super::CLUSTER_PROBLEMS).set(bad as f64);

@@ -29,7 +29,7 @@ use pvc_core::{
 };
 use pvc_host::{machine::Machine, power::Power, storage_fence::StorageFence};
 use pvc_process::JoinSet;
-use pvc_store::{Session, Store, mirror::Mirror};
+use pvc_store::{Session, Store, mirror::Mirror, servers::Servers};
 use tokio::{sync::watch, task::JoinHandle, time::Instant};
 use tracing::{debug, warn};
 
@@ -63,6 +63,8 @@ pub struct Parts {
     pub power: Arc<dyn Power>,
     /// The storage's side of a fence.
     pub storage: Arc<dyn StorageFence>,
+    /// The coordinators' ZooKeeper servers.
+    pub servers: Arc<dyn Servers>,
     /// The configuration.
     pub settings: Settings,
     /// Where VMs go.
@@ -77,7 +79,7 @@ pub fn settings(config: &Config) -> Settings {
     };
     Settings {
         keepalive: config.intervals.keepalive(),
-        fence_after: config.intervals.fence_after(),
+        fence_intervals: config.intervals.fence_intervals,
         successful: action(config.fencing.successful),
         failed: action(config.fencing.failed),
     }
@@ -134,7 +136,7 @@ impl Fencer {
     fn new(parts: Parts) -> Self {
         Self {
             mirror: parts.mirror.clone(),
-            liveness: Liveness::default(),
+            liveness: Liveness::new(parts.settings.keepalive),
             tell: Tell::new(Arc::clone(&parts.store), Arc::clone(&parts.machine), parts.me.clone()),
             memory: BTreeMap::new(),
             working: JoinSet::new(),
@@ -185,14 +187,14 @@ impl Fencer {
         let now = Moment(self.origin.elapsed());
         self.liveness.observe(view, current, now);
         if let Some(unbroken) = unbroken.filter(|_| !gaps_count) {
-            let since = unbroken.since.saturating_duration_since(self.origin);
-            self.liveness.not_before(Moment(since));
+            let moment = |at: Instant| Moment(at.saturating_duration_since(self.origin));
+            self.liveness.writes_were_taken(moment(unbroken.since), moment(unbroken.until));
         }
         if sabotage::commits(Bug::TrustWallClock) {
             self.liveness.trust_wall_clocks(view, self.apply.parts.machine.unix_s(), now);
         }
         let Parts { me, settings, .. } = &self.apply.parts;
-        let look_by = self.liveness.look_by(me, view, settings.patience(), now);
+        let look_by = self.liveness.look_by(me, view, |node| settings.patience(node), now);
         let mut next = look_by.map(|Moment(at)| self.origin + at);
         if !current {
             // Nobody says so when this node's next keepalive is written.
@@ -228,7 +230,7 @@ impl Fencer {
                 Next::Do(step) => {
                     memory.busy = true;
                     let kind = kind(&step);
-                    let silent = self.silent(view, now);
+                    let silent = self.liveness.have_missed(MISSED, now);
                     let (apply, view) = (Arc::clone(&self.apply), Arc::clone(view));
                     let (node, epoch) = (node.clone(), self.epoch);
                     self.working.spawn(async move {
@@ -250,13 +252,6 @@ impl Fencer {
         next
     }
 
-    /// Nodes that are given no VMs because their keepalives are missed.
-    fn silent(&self, view: &ClusterView, now: Moment) -> BTreeSet<NodeName> {
-        let limit = self.apply.parts.settings.keepalive * MISSED;
-        let silent = view.nodes.keys().filter(|node| self.liveness.silence(node, now) > limit);
-        silent.cloned().collect()
-    }
-
     fn settle(&mut self, done: Done) {
         let now = Moment(self.origin.elapsed());
         let memory = self.memory.entry(done.node.clone()).or_default();
@@ -273,6 +268,7 @@ impl Fencer {
                 match effect {
                     Effect::Taken => memory.past.taken(),
                     Effect::Recorded => {}
+                    Effect::Asked(serving) => memory.past.asked_servers(serving, now),
                     Effect::ShotInVain => memory.past.shot_in_vain(now),
                     Effect::ToldToPowerOn => memory.past.told_to_power_on(),
                     Effect::StorageFailed(why) => memory.past.storage_failed(why, now),
@@ -313,6 +309,8 @@ fn kind(step: &Step) -> &'static str {
         Step::Declare => "declare",
         Step::TakeOver => "take-over",
         Step::Shoot => "shoot",
+        Step::AskServers(_) => "ask-servers",
+        Step::Unconfirm => "unconfirm",
         Step::Record(_) => "record",
         Step::PowerOn => "power-on",
         Step::ShutOutStorage => "shut-out-storage",

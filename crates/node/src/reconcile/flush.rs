@@ -17,7 +17,7 @@ use pvc_core::{
     },
 };
 use pvc_host::machine::Machine;
-use pvc_store::{CommitError, Store, mirror::Mirror, schema};
+use pvc_store::{CommitError, Store, StoreError, mirror::Mirror, schema};
 use tokio::{sync::watch, task::JoinHandle, time::Instant};
 use tracing::{debug, info, warn};
 
@@ -69,9 +69,9 @@ impl Flush {
     pub fn start(parts: Parts) -> Self {
         let sizes = VmSizes::new(Arc::clone(&parts.store));
         let state = State {
+            liveness: Liveness::new(parts.keepalive),
             parts,
             sizes,
-            liveness: Liveness::default(),
             past: Past::default(),
             began: None,
             progress: None,
@@ -175,6 +175,13 @@ impl State {
                         debug!(key = path, "somebody was faster: looking again");
                         self.catch_up().await;
                     }
+                    Err(CommitError::Failed(refusal @ StoreError::Refused { .. }))
+                        if let Some(vm) = step.vm() =>
+                    {
+                        let why = refusal.to_string();
+                        warn!(%vm, error = why, "{}: the others go on", plan.why);
+                        self.past.refused(vm, why, self.now());
+                    }
                     Err(error) => return Some(self.failed(&plan.why, &error).await),
                 },
             }
@@ -190,16 +197,14 @@ impl State {
         }
     }
 
-    async fn plan(&self, view: &ClusterView) -> Result<Plan, pvc_store::StoreError> {
+    async fn plan(&self, view: &ClusterView) -> Result<Plan, StoreError> {
         let me = &self.parts.me;
         let concerned = |vm: &&Vm| vm.node.value == *me || vm.last_node.value.as_ref() == Some(me);
         let concerned: Vec<VmId> = view.good_vms().filter(concerned).map(|vm| vm.id).collect();
         let sizes = self.sizes.of(view, &concerned).await?;
         let active = self.parts.active.as_ref().and_then(|active| active.borrow().clone());
         let running: Option<BTreeSet<VmId>> = active.map(|active| active.keys().copied().collect());
-        let limit = self.parts.keepalive * MISSED;
-        let is_silent = |node: &&NodeName| self.liveness.silence(node, self.now()) > limit;
-        let silent: BTreeSet<NodeName> = view.nodes.keys().filter(is_silent).cloned().collect();
+        let silent = self.liveness.have_missed(MISSED, self.now());
         Ok(plan(&Facts {
             me,
             view,

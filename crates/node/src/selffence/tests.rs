@@ -1,6 +1,6 @@
 //! The task over a fake store and a fake watchdog; keepalives are made by the test. The clock is paused.
 
-use pvc_core::model::{DaemonMode, Entry};
+use pvc_core::model::DaemonMode;
 use pvc_host::watchdog::fake::FakeWatchdog;
 use pvc_store::{
     memory::{MemoryStore, MemoryTree},
@@ -29,6 +29,8 @@ impl World {
             name: me(),
             mode: DaemonMode::Coordinator,
             static_data: "8 6.1 GNU/Linux x86_64".parse().unwrap(),
+            boot: "boot".into(),
+            keepalive_interval: std::time::Duration::from_secs(5),
             ipmi: node::Ipmi::default(),
         };
         node::register(&*store, &registration).await.unwrap();
@@ -60,7 +62,7 @@ impl World {
 
     async fn told(&self) -> Option<u32> {
         match node::read(&*self.eye, &me()).await.unwrap() {
-            Some(Entry::Good(node)) => node.self_fence_s,
+            Some(node) => node.self_fence_s,
             other => panic!("{other:?}"),
         }
     }
@@ -139,4 +141,44 @@ async fn a_stop_in_order_disarms_it_but_not_before_the_others_know() {
     world.fence.disarm(Duration::from_secs(2)).await;
     assert_eq!(began.elapsed(), Duration::from_secs(2), "a stop is not held up");
     assert!(watchdog.is_armed(), "without ZooKeeper nobody knows, so the reset comes");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_promise_that_was_given_though_its_answer_was_lost_is_taken_back_before_anything_is_disarmed() {
+    for maintenance in [true, false] {
+        let world = World::new(FakeWatchdog::new()).await;
+        // The write that promises is done, and not answered; then nothing is answered for a while.
+        world.store.lose_answers(1);
+        world.keepalive().await;
+        assert_eq!(world.told().await, Some(6));
+        world.store.refuse(5);
+        let watchdog = Arc::clone(&world.watchdog);
+        if maintenance {
+            maintenance::set(&*world.eye, true).await.unwrap();
+            for _ in 0..6 {
+                world.keepalives(1).await;
+                assert!(watchdog.is_armed() || world.told().await.is_none(), "it is promised still");
+            }
+            world.keepalives(10).await;
+            assert_eq!((watchdog.is_armed(), world.told().await), (false, None));
+        } else {
+            let eye = Arc::clone(&world.eye);
+            world.fence.disarm(Duration::from_secs(2)).await;
+            let node = node::read(&*eye, &me()).await.unwrap().unwrap();
+            assert!(watchdog.is_armed() || node.self_fence_s.is_none(), "it is promised still");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_others_write_over_a_promise_is_put_right() {
+    let world = World::new(FakeWatchdog::new()).await;
+    world.keepalives(2).await;
+    for text in ["", "3600", "soon"] {
+        let path = format!("{}/selffence", node::path(&me()));
+        let op = pvc_store::Op::Set { path, data: text.into(), version: None };
+        world.eye.commit(pvc_store::Transaction { ops: vec![op] }).await.unwrap();
+        world.keepalives(3).await;
+        assert_eq!(world.told().await, Some(6), "{text:?}");
+    }
 }

@@ -81,6 +81,7 @@ impl Cluster {
             services: None,
             power: self.power.clone(),
             storage: Arc::new(NoStorage),
+            servers: Arc::new(pvc_store::servers::FakeServers::default()),
             watchdog: None,
             metrics: None,
             machine: Arc::new(FakeMachine::default()),

@@ -70,6 +70,7 @@ impl Cluster {
             services: None,
             power: FakePower::new(),
             storage: Arc::new(NoStorage),
+            servers: Arc::new(pvc_store::servers::FakeServers::default()),
             watchdog: None,
             metrics: None,
             machine: Arc::new(FakeMachine::default()),
@@ -331,7 +332,8 @@ async fn a_libvirt_that_hangs_delays_neither_start_nor_keepalives_nor_stop() {
     let hypervisor = FakeHypervisor::new();
     hypervisor.set_reach(Reach::Frozen);
     let node = cluster.start("node1", "node1", cluster.tree.client(), hypervisor);
-    let took = cluster.until_state("node1", "run").await;
+    // Once for what is to be suspended, once for what is to be adopted.
+    assert!(took < Duration::from_secs(9), "it took {took:?}");
     assert!(took < Duration::from_secs(7), "it took {took:?}");
     let version = cluster.version("/nodes/node1/keepalive").await;
     sleep(10 * INTERVAL).await;
@@ -379,4 +381,96 @@ async fn a_daemon_answers_the_wishes_to_be_emptied_and_filled() {
         assert!(took < Duration::from_secs(1), "{answer} after {took:?}");
     }
     node.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_speaks_from_its_registration_on() {
+    let cluster = Cluster::new();
+    let hypervisor = FakeHypervisor::new();
+    hypervisor.set_reach(Reach::Frozen);
+    let node = cluster.start("node1", "node1", cluster.tree.client(), hypervisor);
+    cluster.until_state("node1", "init").await;
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(cluster.node_key("node1", "daemonstate"), "init", "libvirt is waited for");
+    assert!(cluster.version("/nodes/node1/keepalive").await > 0, "and the node is heard of meanwhile");
+    node.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_said_last_to_run_here_stands_until_libvirt_is_heard() {
+    let cluster = Cluster::new();
+    let node = cluster.start_node("node1");
+    cluster.until_state("node1", "run").await;
+    node.stop().await;
+    let id = "11111111-0000-4000-8000-000000000001";
+    cluster.write("/nodes/node1/runningdomains", id).await;
+    let hypervisor = FakeHypervisor::new();
+    hypervisor.set_reach(Reach::Frozen);
+    let node = cluster.start("node1", "node1", cluster.tree.client(), hypervisor);
+    cluster.until_state("node1", "run").await;
+    sleep(20 * INTERVAL).await;
+    assert_eq!(cluster.node_key("node1", "runningdomains"), id);
+    node.hypervisor.set_reach(Reach::Up);
+    sleep(2 * INTERVAL).await;
+    assert_eq!(cluster.node_key("node1", "runningdomains"), "");
+    node.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_writes_its_own_keys_again_that_say_something_else() {
+    let cluster = Cluster::new();
+    let node = cluster.start_node("node1");
+    cluster.until_state("node1", "run").await;
+    cluster.until("/nodes/node1/routerstate", "primary").await;
+    for (key, rubbish) in [
+        ("daemonstate", "?"),
+        ("daemonmode", "hypervisor"),
+        ("daemonmode", ""),
+        ("routerstate", "boss"),
+        ("staticdata", "none of your business"),
+        ("memtotal", "many"),
+        ("runningdomains", "web"),
+        ("cpuload", "-1"),
+        ("boot", "another one"),
+        ("boot", "another"),
+        ("keepalive_interval", "0"),
+        ("keepalive_interval", "3600"),
+    ] {
+        let path = format!("/nodes/node1/{key}");
+        let right = cluster.get(&path).unwrap();
+        cluster.write(&path, rubbish).await;
+        let took = cluster.until(&path, &right).await;
+        // Its own figures are no news to it: it writes all of them once in a minute.
+        let figure = ["memtotal", "runningdomains", "cpuload"].contains(&key);
+        assert!(took <= INTERVAL * if figure { 13 } else { 2 }, "{key} took {took:?}");
+    }
+    for key in ["boot", "staticdata", "daemonstate"] {
+        let path = format!("/nodes/node1/{key}");
+        let right = cluster.get(&path).unwrap();
+        let gone = Op::Delete { path: path.clone(), version: None };
+        cluster.eye.commit(Transaction { ops: vec![gone] }).await.unwrap();
+        cluster.until(&path, &right).await;
+    }
+    cluster.write("/nodes/node1/domainstate", "Ready").await;
+    sleep(5 * INTERVAL).await;
+    assert_eq!(cluster.node_key("node1", "domainstate"), "Ready", "what is wished is nobody's own word");
+    node.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_that_nobody_may_write_costs_no_keepalive() {
+    for key in ["memfree", "daemonstate", "boot", "staticdata", "selffence"] {
+        let cluster = Cluster::new();
+        let node = cluster.start_node("node1");
+        cluster.until_state("node1", "run").await;
+        let path = format!("/nodes/node1/{key}");
+        cluster.write(&path, "dead").await;
+        cluster.tree.seal(&path, true);
+        let version = cluster.version("/nodes/node1/keepalive").await;
+        sleep(30 * INTERVAL).await;
+        assert!(cluster.version("/nodes/node1/keepalive").await - version >= 29, "{key}");
+        cluster.tree.seal(&path, false);
+        cluster.until_state("node1", "run").await;
+        node.stop().await;
+    }
 }

@@ -50,6 +50,7 @@ impl Node {
             services: None,
             power: FakePower::new(),
             storage: Arc::new(NoStorage),
+            servers: Arc::new(pvc_store::servers::FakeServers::default()),
             watchdog: Some(watchdog.clone() as Arc<dyn Watchdog>),
             metrics: None,
             machine: Arc::new(FakeMachine::default()),

@@ -126,7 +126,8 @@ impl Healthy {
         {
             return Err(format!("{by} declares {node} dead in maintenance"));
         }
-        if was != "run" {
+        // One that has stopped in order need not speak. What cannot be read says nothing against being fenced.
+        if was == "stop" {
             return Err(format!("{by} declares {node} dead, whose daemon says {was}"));
         }
         let (heard, without) = self.keepalives.get(node).copied().unwrap_or_default();
@@ -203,7 +204,7 @@ impl Healthy {
 fn is_operators(tree: &Tree, node: &NodeName) -> bool {
     let record = tree.text(&format!("/pvc/fence/{node}"));
     let job = record.and_then(|text| serde_json::from_str::<FenceJob>(text).ok());
-    job.is_some_and(|job| job.asked || job.confirmed_dead)
+    job.is_some_and(|job| job.word().is_some() || job.step.proof() == Some(pvc_core::model::Proof::Operator))
 }
 
 #[cfg(test)]
@@ -215,7 +216,8 @@ mod tests {
     };
 
     const JOB: &str = r#"{"step":"shooting","instance":null,"by":"a","at_unix_s":0}"#;
-    const ASKED: &str = r#"{"step":"shooting","instance":null,"by":"a","at_unix_s":0,"asked":true}"#;
+    const ASKED: &str =
+        r#"{"step":"shooting","instance":null,"by":"a","at_unix_s":0,"asked":{"by":"o","at_unix_s":0}}"#;
 
     /// Three coordinators; `x` said at second 100 that it lives.
     fn history() -> History {

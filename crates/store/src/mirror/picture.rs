@@ -42,15 +42,13 @@ impl Picture {
         (otherwise || !changed.is_empty()).then(|| (self.view.clone(), changed))
     }
 
-    pub(super) fn set_node(&mut self, name: &NodeName, entry: Option<Entry<Node>>) {
+    pub(super) fn set_node(&mut self, name: &NodeName, node: Option<Node>) {
         let before = self.view.nodes.get(name).cloned();
-        if put(&mut self.view.nodes, name, entry) {
-            let now = self.view.nodes.get(name);
-            let [before, now] = [before.as_deref(), now.map(Arc::as_ref)].map(|e| e.and_then(Entry::good));
-            match (before, now) {
+        if put(&mut self.view.nodes, name, node) {
+            match (before, self.view.nodes.get(name)) {
                 (Some(before), Some(now)) => {
-                    self.changed.extend(said(before, now).then(|| Subject::Keepalive(name.clone())));
-                    self.changed.extend(became(before, now).then(|| Subject::Node(name.clone())));
+                    self.changed.extend(said(&before, now).then(|| Subject::Keepalive(name.clone())));
+                    self.changed.extend(became(&before, now).then(|| Subject::Node(name.clone())));
                 }
                 _ => drop(self.changed.insert(Subject::Node(name.clone()))),
             }
@@ -148,9 +146,9 @@ fn became(before: &Node, now: &Node) -> bool {
 
 /// Puts or removes an entry; false if that made no difference.
 fn put<K: Ord + Clone, T: Clone + PartialEq>(
-    map: &mut Arc<BTreeMap<K, Arc<Entry<T>>>>,
+    map: &mut Arc<BTreeMap<K, Arc<T>>>,
     key: &K,
-    entry: Option<Entry<T>>,
+    entry: Option<T>,
 ) -> bool {
     if map.get(key).map(Arc::as_ref) == entry.as_ref() {
         return false;

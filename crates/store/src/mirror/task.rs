@@ -438,10 +438,12 @@ impl Task {
             return together;
         }
         for name in nodes {
-            let outcome = self.read_together(std::slice::from_ref(name), &[]).await;
-            if let Some(problems) = refused::keys(&*self.store, outcome, node::paths(name)).await? {
-                self.refused.node(name);
-                self.picture.set_node(name, Some(Entry::Bad(problems)));
+            match self.read_together(std::slice::from_ref(name), &[]).await {
+                Err(StoreError::Refused { .. }) => {
+                    self.refused.node(name);
+                    self.picture.set_node(name, node::read_key_by_key(&*self.store, name).await?);
+                }
+                outcome => outcome?,
             }
         }
         for (id, parts) in vms {

@@ -38,6 +38,8 @@ fn registration(n: u8) -> node::Registration {
         name: name(n),
         mode: DaemonMode::Coordinator,
         static_data: "8 6.1.0 GNU/Linux x86_64".parse::<StaticData>().unwrap(),
+        boot: "boot".into(),
+        keepalive_interval: std::time::Duration::from_secs(5),
         ipmi: node::Ipmi::default(),
     }
 }
@@ -48,8 +50,9 @@ fn job(step: FenceStep) -> FenceJob {
         instance: None,
         by: "node1".into(),
         at_unix_s: 1,
-        confirmed_dead: false,
-        asked: false,
+        confirmed_dead: None,
+        asked: None,
+        boot: Some("boot".into()),
         keepalive_version: None,
     }
 }
@@ -231,14 +234,21 @@ async fn a_key_that_nobody_may_read_costs_its_object_and_no_other() {
     shows(&mirror, "the other one's", |view| state(view, 1) == Some(VmState::Start)).await;
 
     // A node's key, while the mirror runs; a change of it makes it be read.
+    // Its version is told all the same: that it is written is what keeps the node from being fenced.
     let keepalive = format!("{}/keepalive", node::path(&name(1)));
     tree.forbid(&keepalive, true);
     set(&*other, &keepalive, "7").await;
-    shows(&mirror, "the node as unreadable", |view| view.node(&name(1)).is_none() && view.nodes.len() == 1)
-        .await;
+    let forbidden = |view: &ClusterView, version| {
+        let node = view.node(&name(1)).unwrap();
+        let told: Vec<&str> = node.problems.iter().map(|problem| problem.key.as_str()).collect();
+        told == [keepalive.as_str()] && node.keepalive_version == Some(version)
+    };
+    shows(&mirror, "the node without its keepalive", |view| forbidden(view, 1)).await;
     assert!(mirror.synced());
+    set(&*other, &keepalive, "8").await;
+    shows(&mirror, "that it was written", |view| forbidden(view, 2)).await;
     tree.forbid(&keepalive, false);
-    shows(&mirror, "the node", |view| view.node(&name(1)).is_some()).await;
+    shows(&mirror, "the node", |view| view.node(&name(1)).unwrap().problems.is_empty()).await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -105,11 +105,29 @@ pub fn record_failure(fence: &Fence, job: &FenceJob) -> Transaction {
     txn
 }
 
+/// Takes back in a record that an operator has said that its node is dead, because the node has spoken since. Anybody may; conflicts if
+/// the record, or the node, is not as it was seen.
+pub fn unconfirm(fence: &Fence, job: &FenceJob, seen: &Node) -> Transaction {
+    let mut txn = Transaction::default();
+    let job = FenceJob { confirmed_dead: None, ..job.clone() };
+    txn.set(path(&fence.node), json(&job), Some(fence.version));
+    txn.ops.extend(node::expect_silence(seen).ops);
+    txn.ops.extend(node::expect_daemon_state(seen).ops);
+    txn
+}
+
 /// Part of another transaction: it is done only while the fence's record is as it was seen, and its job is held.
 pub fn expect(fence: &Fence) -> Transaction {
     let mut txn = Transaction::default();
     txn.check(fencer_path(&fence.node), Check::Exists);
     txn.check(path(&fence.node), Check::Version(fence.version));
+    txn
+}
+
+/// As [`expect`], and only while the node's daemon has not said another state since it was `seen`.
+pub fn expect_state(fence: &Fence, seen: &Node) -> Transaction {
+    let mut txn = expect(fence);
+    txn.ops.extend(node::expect_daemon_state(seen).ops);
     txn
 }
 
@@ -141,7 +159,7 @@ pub fn expect_dead(fence: &Fence, seen: &Node) -> Transaction {
 }
 
 fn declared(job: &FenceJob, seen: &Node) -> FenceJob {
-    FenceJob { keepalive_version: seen.keepalive_version, ..job.clone() }
+    FenceJob { keepalive_version: seen.keepalive_version, boot: seen.boot.clone(), ..job.clone() }
 }
 
 /// Ends a job, done or cancelled: record and fencer are removed.
@@ -156,12 +174,58 @@ pub fn finish(fence: &Fence) -> Transaction {
 
 /// Ends a job because its node has spoken. A keepalive that came while the node counted as dead may have been its last word, which was
 /// on its way when its power was cut: so it counts as running again, as before the job, and its silence is measured anew. Conflicts if
-/// its daemon's state moved since `seen`.
+/// the node's state or its keepalive moved since `seen`: whoever calls it off may have seen the record sooner than the node.
 pub fn call_off(fence: &Fence, seen: &Node) -> Transaction {
     let mut txn = finish(fence);
-    if seen.daemon_state.value == DaemonState::Dead {
-        txn.ops.extend(node::declare_running(seen).ops);
+    txn.ops.extend(node::expect_silence(seen).ops);
+    txn.ops.extend(counts_as_running(seen).ops);
+    txn
+}
+
+fn counts_as_running(seen: &Node) -> Transaction {
+    match seen.daemon_state.value {
+        DaemonState::Dead => node::declare_running(seen),
+        _ => node::expect_daemon_state(seen),
     }
+}
+
+/// A record as it is, be it readable or not: enough to end it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Raw {
+    version: i32,
+    has_fencer: bool,
+}
+
+/// What there is to end of a record that cannot be read; `None` if there is no record, or it can be read.
+pub async fn read_unreadable(store: &dyn Store, name: &NodeName) -> Result<Option<Raw>, StoreError> {
+    // In this order: what is read afterwards and is unreadable still is at least as new.
+    let stats = store.stat_many(&paths(name)).await?;
+    match read(store, name).await {
+        Ok(Some(Entry::Bad(_))) | Err(StoreError::Refused { .. }) => {}
+        Ok(_) => return Ok(None),
+        Err(error) => return Err(error),
+    }
+    let record = stats.first().copied().flatten();
+    let has_fencer = stats.get(1).copied().flatten().is_some();
+    Ok(record.map(|record| Raw { version: record.version, has_fencer }))
+}
+
+/// An operator ends a fence that has proven nothing yet. The node counts as running again, and its silence is measured anew. Conflicts if
+/// the record or the node's state moved since they were seen; a keepalive that comes meanwhile is no reason against it.
+pub fn cancel(fence: &Fence, seen: &Node) -> Transaction {
+    let mut txn = finish(fence);
+    txn.ops.extend(counts_as_running(seen).ops);
+    txn
+}
+
+/// As [`cancel`], of a record that cannot be read.
+pub fn cancel_unreadable(raw: &Raw, seen: &Node) -> Transaction {
+    let mut txn = Transaction::default();
+    if raw.has_fencer {
+        txn.delete(fencer_path(&seen.name), None);
+    }
+    txn.delete(path(&seen.name), Some(raw.version));
+    txn.ops.extend(counts_as_running(seen).ops);
     txn
 }
 
@@ -169,23 +233,22 @@ pub fn call_off(fence: &Fence, seen: &Node) -> Transaction {
 /// `dead`. Conflicts if the node's state moved since `seen`, or if there is a fence of it already.
 pub fn ask(seen: &Node, job: &FenceJob) -> Transaction {
     let mut txn = Transaction::default();
-    txn.create(path(&seen.name), json(&FenceJob { asked: true, ..declared(job, seen) }));
+    txn.create(path(&seen.name), json(&declared(job, seen)));
     txn.ops.extend(node::declare_dead(seen).ops);
     txn
 }
 
-/// An operator's word that a node is dead: set in the record of its fence, or in a new one that waits for a fencer; then the
-/// node is declared dead in the same transaction, unless its keepalive or state moved since `seen`.
+/// An operator's word that a node is dead: set in the record of its fence, or in a new one that waits for a fencer. It is said of the
+/// node as it was `seen`, which is declared dead in the same transaction unless its keepalive or state moved since.
 pub fn confirm_dead(seen: &Node, fence: Option<&Fence>, job: &FenceJob) -> Transaction {
     let mut txn = Transaction::default();
-    let job = FenceJob { confirmed_dead: true, ..job.clone() };
-    if let Some(fence) = fence {
-        txn.set(path(&fence.node), json(&job), Some(fence.version));
-    } else {
-        txn.create(path(&seen.name), json(&declared(&job, seen)));
-        txn.ops.extend(node::expect_silence(seen).ops);
-        txn.ops.extend(node::declare_dead(seen).ops);
+    let job = json(&declared(job, seen));
+    match fence {
+        Some(fence) => txn.set(path(&fence.node), job, Some(fence.version)),
+        None => txn.create(path(&seen.name), job),
     }
+    txn.ops.extend(node::expect_silence(seen).ops);
+    txn.ops.extend(node::declare_dead(seen).ops);
     txn
 }
 

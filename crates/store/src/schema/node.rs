@@ -1,20 +1,21 @@
 //! `/nodes/<name>`: what a node says of itself, and what is wished of it.
 
+mod read;
 #[cfg(test)]
 mod tests;
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
 use pvc_core::model::{
-    DaemonMode, DaemonState, DomainState, Entry, Explanation, Node, NodeName, NodeReport, Problem,
-    RouterState, StaticData, VmId,
+    DaemonMode, DaemonState, DomainState, Explanation, Node, NodeName, NodeReport, Problem, RouterState,
+    StaticData,
 };
 
-use super::{
-    SchemaError, explain,
-    text::{Decoder, field, present},
-};
-use crate::store::{Check, CommitError, Committed, Store, StoreError, Transaction, Value};
+use super::{SchemaError, explain, text::present};
+use crate::store::{Check, CommitError, Committed, Store, StoreError, Transaction};
+
+pub(crate) use read::{READ_KEYS, is_read, read_key_by_key};
+pub use read::{decode, paths, read, reports_running};
 
 /// The parent of all nodes.
 pub const ROOT: &str = "/nodes";
@@ -27,8 +28,13 @@ const ROUTER_STATE: &str = "routerstate";
 const DOMAIN_STATE: &str = "domainstate";
 const STATIC_DATA: &str = "staticdata";
 const KEEPALIVE: &str = "keepalive";
+const RUNNING: &str = "runningdomains";
 /// **(ours)**
 const SELF_FENCE: &str = "selffence";
+/// **(ours)**
+const BOOT: &str = "boot";
+/// **(ours)**
+const INTERVAL: &str = "keepalive_interval";
 /// The keys of a keepalive's figures, in the order of [`figures`].
 const FIGURES: [&str; 10] = [
     "memtotal",
@@ -39,7 +45,7 @@ const FIGURES: [&str; 10] = [
     "cpuload",
     "networkscount",
     "domainscount",
-    "runningdomains",
+    RUNNING,
     KEEPALIVE,
 ];
 
@@ -69,6 +75,10 @@ pub struct Registration {
     pub mode: DaemonMode,
     /// The machine.
     pub static_data: StaticData,
+    /// The boot of it that this daemon runs in.
+    pub boot: String,
+    /// How often it writes a keepalive.
+    pub keepalive_interval: Duration,
     /// Its power controller.
     pub ipmi: Ipmi,
 }
@@ -100,11 +110,9 @@ const ATTEMPTS: usize = 5;
 /// Writes the node's keys with `daemonstate` = `init`, creating what is absent: an unknown node starts `flushed` and without
 /// figures; a known one keeps its `domainstate` and figures.
 pub async fn register(store: &dyn Store, node: &Registration) -> Result<Committed, SchemaError> {
-    let router = match node.mode {
-        DaemonMode::Coordinator => RouterState::Secondary,
-        DaemonMode::Hypervisor => RouterState::Client,
-    };
+    let router = not_primary(node.mode);
     let static_data = node.static_data.to_string();
+    let interval = node.keepalive_interval.as_secs().to_string();
     let name = &node.name;
     let mut written = vec![
         (path(name), node.mode.as_str()),
@@ -112,6 +120,8 @@ pub async fn register(store: &dyn Store, node: &Registration) -> Result<Committe
         (key(name, DAEMON_STATE), DaemonState::Init.as_str()),
         (key(name, ROUTER_STATE), router.as_str()),
         (key(name, STATIC_DATA), &static_data),
+        (key(name, BOOT), &node.boot),
+        (key(name, INTERVAL), &interval),
         // A daemon that has just begun guards nothing yet.
         (key(name, SELF_FENCE), ""),
         (key(name, "ipmihostname"), &node.ipmi.hostname),
@@ -121,7 +131,7 @@ pub async fn register(store: &dyn Store, node: &Registration) -> Result<Committe
     let overwritten = written.len();
     written.push((key(name, DOMAIN_STATE), DomainState::Flushed.as_str()));
     for figure in FIGURES {
-        written.push((key(name, figure), if figure == "runningdomains" { "" } else { "0" }));
+        written.push((key(name, figure), if figure == RUNNING { "" } else { "0" }));
     }
     let paths: Vec<String> = written.iter().map(|(path, _)| path.clone()).collect();
     let mut attempt = 1;
@@ -139,6 +149,56 @@ pub async fn register(store: &dyn Store, node: &Registration) -> Result<Committe
             Err(CommitError::Conflict { .. }) if attempt < ATTEMPTS => attempt += 1,
             outcome => return Ok(outcome?),
         }
+    }
+}
+
+/// Writes a node's own keys again that say something else than its daemon, or nothing that can be read: each by itself, so that one
+/// that nobody may write holds up no other. Its state and its figures go with its keepalives. Answers which were written; what failed is
+/// still to be seen, and tried again.
+pub async fn repair(store: &dyn Store, node: &Registration, seen: &Node, is_primary: bool) -> Vec<String> {
+    let router = if is_primary { RouterState::Primary } else { not_primary(node.mode) };
+    let (static_data, interval) =
+        (node.static_data.to_string(), node.keepalive_interval.as_secs().to_string());
+    let differ = [
+        (MODE, node.mode.as_str(), seen.mode != node.mode || seen.cannot_read(MODE)),
+        (ROUTER_STATE, router.as_str(), seen.cannot_read(ROUTER_STATE)),
+        (STATIC_DATA, &static_data, seen.static_data.as_ref() != Some(&node.static_data)),
+        (BOOT, &node.boot, seen.boot.as_ref() != Some(&node.boot)),
+        (INTERVAL, &interval, seen.keepalive_interval != Some(node.keepalive_interval)),
+    ];
+    let mut written = Vec::new();
+    for (key, value, _) in differ.into_iter().filter(|(.., differs)| *differs) {
+        let path = self::key(&node.name, key);
+        let mut set = Transaction::default();
+        // Who is primary is said by others, too: not over a newer word of theirs.
+        set.set(path.as_str(), value, seen.router_state.version.filter(|_| key == ROUTER_STATE));
+        let mut create = Transaction::default();
+        create.create(path.as_str(), value);
+        let mut outcome = store.commit(set).await;
+        if let Err(CommitError::Conflict { .. }) = outcome {
+            outcome = store.commit(create).await;
+        }
+        if outcome.is_ok() {
+            written.push(path);
+        }
+    }
+    written
+}
+
+/// Whether a figure of the node cannot be read.
+pub fn has_broken_figures(seen: &Node) -> bool {
+    FIGURES.iter().any(|figure| seen.cannot_read(figure))
+}
+
+/// Whether the node's daemon is readably in that state.
+pub fn says(seen: &Node, state: DaemonState) -> bool {
+    seen.daemon_state.value == state && !seen.cannot_read(DAEMON_STATE)
+}
+
+fn not_primary(mode: DaemonMode) -> RouterState {
+    match mode {
+        DaemonMode::Coordinator => RouterState::Secondary,
+        DaemonMode::Hypervisor => RouterState::Client,
     }
 }
 
@@ -199,47 +259,64 @@ pub fn set_router_state(name: &NodeName, state: RouterState) -> Transaction {
     txn
 }
 
-/// Says after how many seconds of silence the node has certainly been reset; `None`: nobody may count on that.
-pub fn set_self_fence(name: &NodeName, seconds: Option<u32>) -> Transaction {
+/// Says after how many seconds of silence the node has certainly been reset; `None`: nobody may count on that. Over the version that is
+/// there: an earlier write whose answer was lost, and which is carried out late, is void once this is done.
+pub async fn promise(store: &dyn Store, name: &NodeName, seconds: Option<u32>) -> Result<(), CommitError> {
+    let path = key(name, SELF_FENCE);
+    let text = seconds.map(|s| s.to_string()).unwrap_or_default();
+    let there = store.get(&path).await.map_err(CommitError::Failed)?;
     let mut txn = Transaction::default();
-    txn.set(key(name, SELF_FENCE), seconds.map(|s| s.to_string()).unwrap_or_default(), None);
-    txn
+    match there {
+        Some(there) => txn.set(path, text, Some(there.version)),
+        None => txn.create(path, text),
+    }
+    store.commit(txn).await.map(drop)
+}
+
+/// Whether a node readably promises that.
+pub fn promises(seen: &Node, seconds: Option<u32>) -> bool {
+    seen.self_fence_s == seconds && !seen.cannot_read(SELF_FENCE)
 }
 
 /// Part of a fence's end: `daemonstate` = `run`, unless the node's state moved since it was seen.
 pub(super) fn declare_running(seen: &Node) -> Transaction {
-    let mut txn = Transaction::default();
-    txn.set(key(&seen.name, DAEMON_STATE), DaemonState::Run.as_str(), seen.daemon_state.version);
-    txn
+    say_of(seen, DaemonState::Run)
 }
 
 /// Part of another transaction: it is done only if the node has not written a keepalive since it was seen.
 pub(super) fn expect_silence(seen: &Node) -> Transaction {
+    as_seen(key(&seen.name, KEEPALIVE), seen.keepalive_version)
+}
+
+/// Part of a fence: `daemonstate` = `dead`, unless the node's state moved since it was seen.
+pub(super) fn declare_dead(seen: &Node) -> Transaction {
+    say_of(seen, DaemonState::Dead)
+}
+
+fn say_of(seen: &Node, state: DaemonState) -> Transaction {
     let mut txn = Transaction::default();
-    let path = key(&seen.name, KEEPALIVE);
-    match seen.keepalive_version {
+    let path = key(&seen.name, DAEMON_STATE);
+    match seen.daemon_state.version {
+        Some(version) => txn.set(path, state.as_str(), Some(version)),
+        None => txn.create(path, state.as_str()),
+    }
+    txn
+}
+
+/// Part of another transaction: it is done only if the node's daemon has not said another state since it was seen.
+pub(super) fn expect_daemon_state(seen: &Node) -> Transaction {
+    as_seen(key(&seen.name, DAEMON_STATE), seen.daemon_state.version)
+}
+
+fn as_seen(path: String, version: Option<i32>) -> Transaction {
+    let mut txn = Transaction::default();
+    match version {
         Some(version) => txn.check(path, Check::Version(version)),
         // ZooKeeper has no check for absence; a key that can be created was absent.
         None => {
             txn.create(path.as_str(), "");
             txn.delete(path, None);
         }
-    }
-    txn
-}
-
-/// Part of a fence: `daemonstate` = `dead`, unless the node's state moved since it was seen.
-pub(super) fn declare_dead(seen: &Node) -> Transaction {
-    let mut txn = Transaction::default();
-    txn.set(key(&seen.name, DAEMON_STATE), DaemonState::Dead.as_str(), seen.daemon_state.version);
-    txn
-}
-
-/// Part of another transaction: it is done only if the node's daemon has not said another state since it was seen.
-pub(super) fn expect_daemon_state(seen: &Node) -> Transaction {
-    let mut txn = Transaction::default();
-    if let Some(version) = seen.daemon_state.version {
-        txn.check(key(&seen.name, DAEMON_STATE), Check::Version(version));
     }
     txn
 }
@@ -275,102 +352,4 @@ pub async fn read_explanation(
     name: &NodeName,
 ) -> Result<Option<Result<Explanation, Problem>>, StoreError> {
     explain::read(store, explain_path(name)).await
-}
-
-const OWN_KEYS: [&str; 5] = [MODE, DAEMON_STATE, ROUTER_STATE, DOMAIN_STATE, STATIC_DATA];
-
-/// The number of keys that [`paths`] names.
-pub(crate) const READ_KEYS: usize = 1 + OWN_KEYS.len() + FIGURES.len() + 1;
-
-/// Whether a key below a node is among those that [`paths`] names.
-pub(crate) fn is_read(key: &str) -> bool {
-    OWN_KEYS.contains(&key) || FIGURES.contains(&key) || key == SELF_FENCE
-}
-
-/// The keys that make a [`Node`], in the order that [`decode`] takes them. Passwords are not among them.
-pub fn paths(name: &NodeName) -> Vec<String> {
-    let keys = OWN_KEYS.iter().chain(&FIGURES).chain(&[SELF_FENCE]).map(|k| key(name, k));
-    std::iter::once(path(name)).chain(keys).collect()
-}
-
-/// A node from the values of its [`paths`]; `None` if there is no such node.
-pub fn decode(name: &NodeName, values: &[Option<Value>]) -> Option<Entry<Node>> {
-    let keys = paths(name);
-    let value = |i: usize| values.get(i).and_then(Option::as_ref);
-    value(0)?;
-    let mut d = Decoder::default();
-    // The node's own value says the same; it is all there is in a tree that is being written.
-    let mode = d.required::<DaemonMode>(&keys[1], value(1).or(value(0)));
-    let daemon_state = d.required::<DaemonState>(&keys[2], value(2));
-    let router_state = d.required::<RouterState>(&keys[3], value(3));
-    let domain_state = d.required::<DomainState>(&keys[4], value(4));
-    let static_data = d.optional::<StaticData>(&keys[5], value(5)).value;
-    let report = NodeReport {
-        mem_total_mib: d.number(&keys[6], value(6)),
-        mem_used_mib: d.number(&keys[7], value(7)),
-        mem_free_mib: d.number(&keys[8], value(8)),
-        mem_alloc_mib: d.number(&keys[9], value(9)),
-        vcpu_alloc: d.number(&keys[10], value(10)),
-        cpu_load: load(&mut d, &keys[11], value(11)),
-        networks_count: d.number(&keys[12], value(12)),
-        domains_count: d.number(&keys[13], value(13)),
-        running: running(&mut d, &keys[14], value(14)),
-        keepalive_unix_s: d.number(&keys[15], value(15)),
-    };
-    let keepalive_version = field((), value(15)).version;
-    let self_fence_s = Some(d.number(&keys[16], value(16))).filter(|seconds| *seconds > 0);
-    let complete = (mode, daemon_state, router_state, domain_state, d.problems.is_empty());
-    let (Some(mode), Some(daemon_state), Some(router_state), Some(domain_state), true) = complete else {
-        return Some(Entry::Bad(d.problems));
-    };
-    Some(Entry::Good(Node {
-        name: name.clone(),
-        mode: mode.value,
-        daemon_state,
-        router_state,
-        domain_state,
-        static_data,
-        report,
-        keepalive_version,
-        self_fence_s,
-    }))
-}
-
-fn load(d: &mut Decoder, key: &str, value: Option<&Value>) -> f64 {
-    let load: f64 = d.number(key, value);
-    if load.is_finite() && load >= 0.0 {
-        return load;
-    }
-    d.problem(key, format_args!("{load} is not a load average"));
-    0.0
-}
-
-fn running(d: &mut Decoder, key: &str, value: Option<&Value>) -> Vec<VmId> {
-    let Some(text) = d.text(key, value).and_then(present) else { return Vec::new() };
-    let parsed: Result<Vec<VmId>, _> = text.split_ascii_whitespace().map(str::parse).collect();
-    parsed.unwrap_or_else(|e| {
-        d.problem(key, e);
-        Vec::new()
-    })
-}
-
-/// Reads one node as it is now.
-pub async fn read(store: &dyn Store, name: &NodeName) -> Result<Option<Entry<Node>>, StoreError> {
-    Ok(decode(name, &store.get_many(&paths(name)).await?))
-}
-
-/// Whether a node reports to run a VM, in a report written after the transaction `since`: an older one may tell of an
-/// instance that has ended.
-pub async fn reports_running(
-    store: &dyn Store,
-    name: &NodeName,
-    id: VmId,
-    since: i64,
-) -> Result<bool, StoreError> {
-    // In this order: should a report come between the two reads, it is counted for less than it says.
-    let paths = [key(name, KEEPALIVE), key(name, "runningdomains")];
-    let values = store.get_many(&paths).await?;
-    let reported = values[0].as_ref().map_or(0, |keepalive| keepalive.mzxid);
-    let ids = running(&mut Decoder::default(), &paths[1], values[1].as_ref());
-    Ok(reported > since && ids.contains(&id))
 }

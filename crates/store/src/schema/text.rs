@@ -10,9 +10,16 @@ use crate::store::Value;
 #[derive(Debug, Default)]
 pub(super) struct Decoder {
     pub(super) problems: Vec<Problem>,
+    /// Keys that the store does not show.
+    refused: Vec<Problem>,
 }
 
 impl Decoder {
+    /// A decoder that knows that the store refused to show these keys.
+    pub(super) fn without(refused: Vec<Problem>) -> Self {
+        Self { problems: Vec::new(), refused }
+    }
+
     /// Notes a problem with a key. Long rubbish is cut: it would fill the log.
     pub(super) fn problem(&mut self, key: &str, what: impl Display) {
         const LONGEST: usize = 300;
@@ -27,6 +34,10 @@ impl Decoder {
 
     /// The text of a key, `None` if it is absent.
     pub(super) fn text<'a>(&mut self, key: &str, value: Option<&'a Value>) -> Option<&'a str> {
+        if let Some(refused) = self.refused.iter().find(|refused| refused.key == key) {
+            self.problems.push(refused.clone());
+            return None;
+        }
         match std::str::from_utf8(&value?.data) {
             Ok(text) => Some(text),
             Err(e) => {

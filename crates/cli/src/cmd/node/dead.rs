@@ -1,4 +1,4 @@
-//! `pvc node fence|confirm-dead`: has a node put out of the cluster. Both end with its VMs started elsewhere, so both spell the
+//! `pvc node fence|confirm-dead`: has a node put out of the cluster, or ends that again. Both end with its VMs started elsewhere, so both spell the
 //! consequences out and want a yes, and neither touches the node itself: a coordinator does.
 
 use std::time::Duration;
@@ -39,6 +39,13 @@ pub(super) async fn fence(cluster: &Connection, out: &Out, args: &Death) -> Resu
     }
     let (_, accepted) = write(cluster, |view| command::fence(view, name, &life, signature())).await?;
     follow(cluster, out, args, &node.name, "is to be fenced", &accepted.notes).await
+}
+
+/// Nobody is asked: what is called off can be asked for again.
+pub(super) async fn cancel(cluster: &Connection, out: &Out, name: &str) -> Result<(), Failure> {
+    let (_, accepted) = write(cluster, |view| command::cancel_fence(view, name)).await?;
+    let done = if accepted.change.is_some() { "the fence is ended" } else { "nothing was done" };
+    out.message(&format!("{name}: {done}"), &accepted.notes)
 }
 
 pub(super) async fn confirm(
@@ -83,11 +90,12 @@ async fn life(cluster: &Connection, name: &NodeName) -> Result<Life, Failure> {
     Ok(Life { instance, heard: false, has_bmc })
 }
 
-/// Whether a keepalive arrives while one listens. Clocks are not asked: they differ.
+/// Whether a keepalive arrives while one listens, for as long as it takes a node that speaks seldom. Clocks are not asked: they differ.
 async fn heard(cluster: &Connection, out: &Out, seen: &Node, listen: Duration) -> Result<bool, Failure> {
+    let listen = seen.keepalive_interval.map_or(listen, |interval| listen.max(interval * 5 / 4));
     let look = async || {
         let now = node::read(&*cluster.store, &seen.name).await?;
-        let version = now.as_ref().and_then(Entry::good).map(|node| node.keepalive_version);
+        let version = now.map(|node| node.keepalive_version);
         let moved = version.is_some_and(|version| version != seen.keepalive_version);
         Ok(if moved {
             Look::Done(())
@@ -157,7 +165,7 @@ async fn follow(
     match wait::until(&*cluster.store, &paths, args.follow.within, out, look).await? {
         Waited::Done(()) => {
             let state = node::read(&*cluster.store, name).await?;
-            match state.as_ref().and_then(Entry::good).map(|node| node.daemon_state.value) {
+            match state.map(|node| node.daemon_state.value) {
                 Some(DaemonState::Dead) => out.message(
                     &format!("{name} is out of the cluster, its VMs were seen running elsewhere"),
                     &[],

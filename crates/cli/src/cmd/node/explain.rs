@@ -4,9 +4,10 @@
 mod conclusion;
 
 use pvc_core::{
-    command::{Refusal, RefusalKind, node::step_words},
+    command::node::step_words,
     model::{
         ClusterView, Entry, Explanation, Fence, FlushProgress, Node, NodeName, Problem, RouterState, VmId,
+        Word,
     },
     plan::placement::{Size, Unfit},
 };
@@ -29,7 +30,7 @@ use crate::{
 #[derive(Debug)]
 struct Facts {
     name: NodeName,
-    entry: Entry<Node>,
+    node: Node,
     /// For how long it has been silent, if that is suspicious.
     silent_s: Option<u64>,
     /// Whether its daemon has a session with the state store.
@@ -64,25 +65,13 @@ struct Vms {
 
 pub(super) async fn explain(cluster: &Connection, out: &Out, reference: &str) -> Result<(), Failure> {
     let view = cluster.view().await?;
-    let name: Option<NodeName> = reference.parse().ok().filter(|name| view.nodes.contains_key(name));
-    let Some(name) = name else {
-        let found = pvc_core::command::find::node_in(&view, reference);
-        return Err(found.err().unwrap_or_else(|| gone(reference)).into());
-    };
-    let facts = facts(cluster, &view, name).await?;
+    let node = pvc_core::command::find::node_in(&view, reference)?;
+    let facts = facts(cluster, &view, node.clone()).await?;
     if out.is_json() { out.json(&json(&facts)) } else { out.write(&people(&facts, out.colour())) }
 }
 
-fn gone(reference: &str) -> Refusal {
-    Refusal {
-        kind: RefusalKind::NotFound,
-        what: format!("there is no node {reference:?}"),
-        why: "no node has this name".into(),
-        todo: "`pvc node list` shows all nodes".into(),
-    }
-}
-
-async fn facts(cluster: &Connection, view: &ClusterView, name: NodeName) -> Result<Facts, Failure> {
+async fn facts(cluster: &Connection, view: &ClusterView, node: Node) -> Result<Facts, Failure> {
+    let name = node.name.clone();
     let store = &*cluster.store;
     let ground = cluster.rooms(view).await?;
     let named = |of: &dyn Fn(&pvc_core::model::Vm) -> bool| {
@@ -97,7 +86,7 @@ async fn facts(cluster: &Connection, view: &ClusterView, name: NodeName) -> Resu
         away: named(&|vm| vm.last_node.value.as_ref() == Some(&name)),
     };
     Ok(Facts {
-        entry: view.nodes.get(&name).map_or_else(|| Entry::Bad(Vec::new()), |entry| (**entry).clone()),
+        node,
         silent_s: Nodes::of(view).silent_s(&name),
         connected: owner::read(store, &name).await?.is_some(),
         maintenance: view.maintenance,
@@ -119,14 +108,12 @@ async fn facts(cluster: &Connection, view: &ClusterView, name: NodeName) -> Resu
 
 fn people(facts: &Facts, colour: bool) -> String {
     let mut lines = vec![("node", Cell::from(facts.name.as_str()))];
-    match &facts.entry {
-        Entry::Good(node) => lines.extend(about(facts, node)),
-        broken @ Entry::Bad(_) => lines.extend(explain::broken("broken key", broken)),
-    }
+    lines.extend(about(facts));
+    lines.extend(explain::broken("broken key", &facts.node.problems));
     lines.extend(explain::maintenance(facts.maintenance));
     match &facts.fence {
         Some(Entry::Good(fence)) => lines.extend(about_fence(fence, facts.now_unix_s)),
-        Some(broken) => lines.extend(explain::broken("fence", broken)),
+        Some(Entry::Bad(problems)) => lines.extend(explain::broken("fence", problems)),
         None => {}
     }
     lines.extend(about_flush(facts));
@@ -154,7 +141,8 @@ fn people(facts: &Facts, colour: bool) -> String {
     explain::screen(&lines, &conclude(facts), colour)
 }
 
-fn about(facts: &Facts, node: &Node) -> Vec<Line> {
+fn about(facts: &Facts) -> Vec<Line> {
+    let node = &facts.node;
     let mut lines = vec![("mode", node.mode.as_str().into())];
     lines.push(("daemon", Cell::state(node.daemon_state.value.as_str())));
     if let Some(silence) = facts.silent_s {
@@ -183,11 +171,19 @@ fn about_fence(fence: &Fence, now_unix_s: u64) -> Vec<Line> {
     lines.push(("fencer", who.into()));
     let ago = now_unix_s.saturating_sub(job.at_unix_s);
     lines.push(("recorded", format!("by {} {ago} s ago (by its clock and this machine's)", job.by).into()));
-    if job.asked {
-        lines.push(("asked for", "by an operator: signs of life do not call it off".into()));
+    let word = |word: &Word| {
+        let ago = now_unix_s.saturating_sub(word.at_unix_s);
+        format!("by {} {ago} s ago (by that clock and this machine's)", word.by)
+    };
+    if let Some(asked) = &job.asked {
+        let words = format!("{}: of its present boot, whose signs of life do not call it off", word(asked));
+        lines.push(("asked for", words.into()));
     }
-    if job.confirmed_dead {
-        lines.push(("confirmed", "an operator says that it is dead".into()));
+    if let Some(confirmed) = &job.confirmed_dead {
+        lines.push(("said to be dead", format!("{}: until it gives a sign of life", word(confirmed)).into()));
+    }
+    if job.word().is_some() {
+        lines.push(("taken back by", format!("pvc node fence {} --cancel", fence.node).into()));
     }
     lines
 }
@@ -212,9 +208,9 @@ fn about_flush(facts: &Facts) -> Vec<Line> {
 #[derive(Serialize)]
 struct ExplainJson<'a> {
     name: &'a str,
-    daemon_state: Option<&'a str>,
-    coordinator_state: Option<&'a str>,
-    domain_state: Option<&'a str>,
+    daemon_state: &'a str,
+    coordinator_state: &'a str,
+    domain_state: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     silent_s: Option<u64>,
     connected: bool,
@@ -243,8 +239,9 @@ struct FenceJson<'a> {
 }
 
 fn json(facts: &Facts) -> ExplainJson<'_> {
-    let node = facts.entry.good();
-    let problems = explain::problems(&facts.entry)
+    let node = &facts.node;
+    let problems = node
+        .problems
         .iter()
         .chain(facts.fence.iter().flat_map(explain::problems))
         .chain(facts.flush.iter().filter_map(|flush| flush.as_ref().err()))
@@ -252,9 +249,9 @@ fn json(facts: &Facts) -> ExplainJson<'_> {
     let fence = facts.fence.as_ref().and_then(Entry::good);
     ExplainJson {
         name: facts.name.as_str(),
-        daemon_state: node.map(|n| n.daemon_state.value.as_str()),
-        coordinator_state: node.map(|n| n.router_state.value.as_str()),
-        domain_state: node.map(|n| n.domain_state.value.as_str()),
+        daemon_state: node.daemon_state.value.as_str(),
+        coordinator_state: node.router_state.value.as_str(),
+        domain_state: node.domain_state.value.as_str(),
         silent_s: facts.silent_s,
         connected: facts.connected,
         maintenance: facts.maintenance,

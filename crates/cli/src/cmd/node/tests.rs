@@ -127,25 +127,29 @@ async fn a_fence_that_is_followed_ends_with_what_became_of_the_node() {
         };
         store.commit(record::finish(&fence)).await.unwrap();
     };
-    let (said, ()) = tokio::join!(node(&cluster, args::Node::Fence(followed)), fencing);
+    let (said, ()) =
+        tokio::join!(node(&cluster, args::Node::Fence { death: followed, cancel: false }), fencing);
     assert_eq!(said.unwrap(), "hv2 is out of the cluster, its VMs were seen running elsewhere\n");
 }
 
 #[tokio::test]
 async fn a_fence_that_is_asked_for_is_a_record_without_a_fencer() {
     let cluster = Cluster::with(&["hv1", "hv2"]).await;
-    let refused = node(&cluster, args::Node::Fence(death("hv2"))).await.unwrap_err();
+    let refused = node(&cluster, args::Node::Fence { death: death("hv2"), cancel: false }).await.unwrap_err();
     assert_eq!(refused.exit_code(), 3, "{refused}");
     has_bmc(&cluster, "hv2").await;
     assert!(
-        node(&cluster, args::Node::Fence(death("hv2"))).await.unwrap().starts_with("hv2 is to be fenced\n")
+        node(&cluster, args::Node::Fence { death: death("hv2"), cancel: false })
+            .await
+            .unwrap()
+            .starts_with("hv2 is to be fenced\n")
     );
     let fence = record::read(&*cluster.connection.store, &name("hv2")).await.unwrap().unwrap();
     let fence = fence.good().unwrap();
-    assert!(fence.job.asked && fence.fencer.is_none(), "{fence:?}");
+    assert!(fence.job.asked.is_some() && fence.fencer.is_none(), "{fence:?}");
     assert_eq!(fence.job.instance.as_deref(), Some("i7"));
     assert_eq!(cluster.get("/nodes/hv2/daemonstate").await.unwrap(), "dead");
-    let again = node(&cluster, args::Node::Fence(death("hv2"))).await.unwrap();
+    let again = node(&cluster, args::Node::Fence { death: death("hv2"), cancel: false }).await.unwrap();
     assert!(again.contains("it is being fenced already: its power is being cut"), "{again}");
 }
 
@@ -155,7 +159,7 @@ async fn without_a_yes_and_somebody_to_ask_nothing_is_done() {
     has_bmc(&cluster, "hv2").await;
     let mut unsure = death("hv2");
     unsure.yes = false;
-    let failure = node(&cluster, args::Node::Fence(unsure)).await.unwrap_err();
+    let failure = node(&cluster, args::Node::Fence { death: unsure, cancel: false }).await.unwrap_err();
     assert_eq!(failure.exit_code(), 2, "{failure}");
     assert!(failure.to_string().contains("--yes"), "{failure}");
     assert_eq!(cluster.get("/nodes/hv2/daemonstate").await.unwrap(), "run");
@@ -191,7 +195,7 @@ async fn a_silent_node_is_taken_for_dead_on_an_operators_word() {
     let said = node(&cluster, confirm("hv2")).await.unwrap();
     assert!(said.starts_with("hv2 is taken for dead\n"), "{said}");
     let fence = record::read(&*cluster.connection.store, &name("hv2")).await.unwrap().unwrap();
-    assert!(fence.good().unwrap().job.confirmed_dead);
+    assert!(fence.good().unwrap().job.confirmed_dead.is_some());
     assert_eq!(cluster.get("/nodes/hv2/daemonstate").await.unwrap(), DaemonState::Dead.as_str());
 }
 

@@ -5,7 +5,7 @@ use pvc_core::{
         Accepted, Refusal, Roster,
         node::{self as command, NodeChange},
     },
-    model::{ClusterView, DomainState, Entry, FlushProgress, Node, NodeName, RouterState},
+    model::{ClusterView, DomainState, FlushProgress, Node, NodeName, RouterState},
 };
 use pvc_store::{
     CommitError, Transaction,
@@ -133,9 +133,9 @@ fn stuck(progress: &FlushProgress, roster: &Roster) -> Vec<String> {
 
 async fn read(cluster: &Connection, name: &NodeName) -> Result<Node, Failure> {
     match node::read(&*cluster.store, name).await? {
-        Some(Entry::Good(node)) => Ok(node),
-        // Unreadable, or gone: this says which.
-        _ => Ok(cluster.nodes().await?.find(name.as_str())?.clone()),
+        Some(node) => Ok(node),
+        // Gone: this says what there is.
+        None => Ok(cluster.nodes().await?.find(name.as_str())?.clone()),
     }
 }
 
@@ -149,7 +149,11 @@ pub(super) async fn write(
         let view = cluster.view().await?;
         let accepted = decide(&view)?;
         let Some(change) = &accepted.change else { return Ok((view, accepted)) };
-        match cluster.store.commit(transaction(change)).await {
+        let Some(txn) = transaction(cluster, change).await? else {
+            attempt += 1;
+            continue;
+        };
+        match cluster.store.commit(txn).await {
             Ok(_) => return Ok((view, accepted)),
             Err(CommitError::Conflict { .. }) if attempt < ATTEMPTS => attempt += 1,
             Err(e) => return Err(e.into()),
@@ -157,20 +161,26 @@ pub(super) async fn write(
     }
 }
 
-fn transaction(change: &NodeChange) -> Transaction {
+/// What is to be written; `None`: it is not as it was any more.
+async fn transaction(cluster: &Connection, change: &NodeChange) -> Result<Option<Transaction>, Failure> {
     use pvc_store::schema::fence;
-    match change {
+    Ok(Some(match change {
         NodeChange::DomainState { node, state, version } => node::set_domain_state(node, *state, *version),
         NodeChange::Primary { seen, node } => holder::wish(seen, node.as_ref()),
         NodeChange::Fence { seen, job } => fence::ask(seen, job),
         NodeChange::ConfirmDead { seen, fence, job } => fence::confirm_dead(seen, fence.as_ref(), job),
-    }
+        NodeChange::CancelFence { seen, fence: Some(fence) } => fence::cancel(fence, seen),
+        NodeChange::CancelFence { seen, fence: None } => {
+            let raw = fence::read_unreadable(&*cluster.store, &seen.name).await?;
+            return Ok(raw.map(|raw| fence::cancel_unreadable(&raw, seen)));
+        }
+    }))
 }
 
 pub(super) async fn primary(cluster: &Connection, out: &Out, args: &Handover) -> Result<(), Failure> {
     let (_, accepted) = write(cluster, |view| command::primary(view, &args.node)).await?;
     let held = |view: &ClusterView| {
-        let node = view.good_nodes().find(|node| node.name.as_str() == args.node);
+        let node = view.all_nodes().find(|node| node.name.as_str() == args.node);
         let is = |who: &Option<NodeName>| who.as_ref().is_some_and(|name| name.as_str() == args.node);
         let serves = node.is_some_and(|node| node.router_state.value == RouterState::Primary);
         if is(&view.primary_holder) && serves {

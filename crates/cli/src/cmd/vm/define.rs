@@ -36,13 +36,13 @@ pub(super) async fn define(
     let request = Define { spec: &spec, target, selector };
     let (roster, view) = (cluster.roster().await?, cluster.view().await?);
     let rooms = cluster.rooms(&view).await?;
-    let (node, accepted) = decide(request, &roster, view.good_nodes(), &rooms.rooms)?;
+    let (node, accepted) = decide(request, &roster, view.all_nodes(), &rooms.rooms)?;
     if let Some(change) = &accepted.change {
         match vm::apply(&*cluster.store, change).await {
             // Somebody defined it between our look and our write: say so in the words of the refusal.
             Err(CommitError::Conflict { .. }) => {
                 let roster = cluster.roster().await?;
-                decide(request, &roster, view.good_nodes(), &rooms.rooms)?;
+                decide(request, &roster, view.all_nodes(), &rooms.rooms)?;
                 return Err(Failure::Failed(format!(
                     "VM {} was not defined: the state tree changed; try again",
                     spec.name

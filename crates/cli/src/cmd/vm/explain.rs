@@ -168,7 +168,7 @@ fn people(facts: &Facts, colour: bool) -> String {
                 lines.push((word, Cell::new(&vm.failed_reason.value, Look::Bad)));
             }
         }
-        broken @ Entry::Bad(_) => lines.extend(explain::broken("broken key", broken)),
+        Entry::Bad(problems) => lines.extend(explain::broken("broken key", problems)),
     }
     for daemon in &facts.nodes {
         lines.push(("daemon of", daemon_cell(daemon)));

@@ -83,7 +83,7 @@ async fn step(cluster: &Connection, id: VmId, progress: &mut Progress) -> Result
             return Err(Failure::Failed(what));
         }
         let nodes = cluster.nodes().await?;
-        let (change, last) = match next(&vm, nodes.good.iter()) {
+        let (change, last) = match next(&vm, nodes.all.iter()) {
             Undefine::Change(change) => (change, false),
             Undefine::Last(change) => (change, true),
             Undefine::WaitFor(holders) => {
@@ -108,7 +108,7 @@ async fn step(cluster: &Connection, id: VmId, progress: &mut Progress) -> Result
 fn describe(nodes: &Nodes, holders: &[NodeName]) -> String {
     let say = |name: &NodeName| match nodes.get(name) {
         Some(node) => format!("the daemon of {name} is in state {}", node.daemon_state.value),
-        None => format!("{name} is no (readable) node"),
+        None => format!("{name} is no node"),
     };
     let words: Vec<String> = holders.iter().map(say).collect();
     if words.is_empty() { String::new() } else { format!(" ({})", words.join(", ")) }

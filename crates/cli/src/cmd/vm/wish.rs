@@ -40,7 +40,7 @@ pub(super) enum Kind {
 impl Kind {
     fn decide(self, vm: &Vm, nodes: &Nodes) -> Result<Accepted, Refusal> {
         match self {
-            Self::Start => command::vm::start(vm, nodes.good.iter()),
+            Self::Start => command::vm::start(vm, nodes.all.iter()),
             Self::Stop => command::vm::stop(vm),
             Self::Shutdown => command::vm::shutdown(vm),
             Self::Restart => command::vm::restart(vm),

@@ -4,7 +4,7 @@ use super::*;
 use crate::{
     command::{
         RefusalKind,
-        testing::{field, id, name, node, view, vm},
+        testing::{field, name, node, view, vm},
     },
     model::{Problem, Proof, VmState},
 };
@@ -27,8 +27,9 @@ fn job(step: FenceStep) -> FenceJob {
         instance: None,
         by: "hv2".into(),
         at_unix_s: 1,
-        confirmed_dead: false,
-        asked: false,
+        confirmed_dead: None,
+        asked: None,
+        boot: Some("boot".into()),
         keepalive_version: None,
     }
 }
@@ -122,9 +123,9 @@ fn a_fence_that_is_asked_for_waits_for_a_coordinator() {
     let Some(NodeChange::Fence { seen, job }) = fence(&view, "hv1", &life, signed()).unwrap().change else {
         panic!()
     };
-    assert_eq!((seen.name.clone(), job.step, job.asked), (name("hv1"), FenceStep::Shooting, true));
+    assert_eq!((seen.name.clone(), job.step, job.asked.is_some()), (name("hv1"), FenceStep::Shooting, true));
     assert_eq!((job.instance.as_deref(), job.by.as_str()), (Some("i7"), "an operator on desk"));
-    assert!(!job.confirmed_dead);
+    assert!(job.confirmed_dead.is_none());
 }
 
 #[test]
@@ -161,9 +162,24 @@ fn nobody_who_is_heard_of_is_taken_for_dead() {
         panic!("{accepted:?}")
     };
     assert!(
-        job.confirmed_dead && job.step.proof().is_none(),
+        job.confirmed_dead.is_some() && job.step.proof().is_none(),
         "the proof is a coordinator's to record: {job:?}"
     );
+}
+
+#[test]
+fn a_fence_is_called_off_until_it_has_proven_something_also_if_nobody_can_read_it() {
+    let about = |fence| with_fence(view(&three(), &[]), "hv1", fence);
+    let failed = job(FenceStep::Failed { reason: "no route".into(), attempts: 3 });
+    let accepted = cancel_fence(&about(failed), "hv1").unwrap();
+    assert!(matches!(accepted.change, Some(NodeChange::CancelFence { fence: Some(_), .. })), "{accepted:?}");
+    let proven = job(FenceStep::Proven { proof: Proof::Operator });
+    assert_eq!(cancel_fence(&about(proven), "hv1").unwrap_err().kind, RefusalKind::Refused);
+    assert!(cancel_fence(&view(&three(), &[]), "hv1").unwrap().change.is_none());
+    let mut broken = view(&three(), &[]);
+    broken.fences = Arc::new([(name("hv1"), Entry::Bad(Vec::new()))].into());
+    let accepted = cancel_fence(&broken, "hv1").unwrap();
+    assert!(matches!(accepted.change, Some(NodeChange::CancelFence { fence: None, .. })), "{accepted:?}");
 }
 
 #[test]
@@ -174,23 +190,37 @@ fn an_operators_word_joins_the_fence_that_goes_on() {
     let Some(NodeChange::ConfirmDead { fence: Some(fence), job: written, .. }) = accepted.change else {
         panic!()
     };
-    assert_eq!(written, FenceJob { confirmed_dead: true, ..failed.clone() });
+    let confirmed = FenceJob {
+        confirmed_dead: Some(signed().word()),
+        keepalive_version: Some(3),
+        boot: Some("boot".into()),
+        ..failed.clone()
+    };
+    assert_eq!(written, confirmed);
     assert_eq!(fence.version, 3);
-    for settled in
-        [FenceJob { confirmed_dead: true, ..failed }, job(FenceStep::Proven { proof: Proof::PowerOff })]
-    {
+    let spoken = FenceJob { keepalive_version: Some(2), ..confirmed.clone() };
+    let again = with_fence(view(&three(), &[]), "hv1", spoken);
+    let again = confirm_dead(&again, "hv1", &Life::default(), signed()).unwrap();
+    assert!(again.change.is_some(), "it has spoken since, so the word is said anew");
+    let other_boot = FenceJob { asked: Some(signed().word()), boot: Some("earlier".into()), ..failed };
+    let asked = with_fence(view(&three(), &[]), "hv1", other_boot);
+    let accepted = confirm_dead(&asked, "hv1", &Life::default(), signed()).unwrap();
+    let Some(NodeChange::ConfirmDead { job: written, .. }) = accepted.change else { panic!() };
+    assert_eq!(written.asked, None, "an earlier boot was to be fenced");
+    for settled in [confirmed, job(FenceStep::Proven { proof: Proof::PowerOff })] {
         let going = with_fence(view(&three(), &[]), "hv1", settled);
         assert!(confirm_dead(&going, "hv1", &Life::default(), signed()).unwrap().change.is_none());
     }
 }
 
 #[test]
-fn a_broken_node_is_answered_with_its_problems() {
-    let mut broken = view(&three(), &[vm(VmState::Start, "hv1")]);
-    let problem = Problem { key: "/nodes/hv1/daemonstate".into(), what: "missing".into() };
-    Arc::make_mut(&mut broken.nodes).insert(name("hv1"), Arc::new(Entry::Bad(vec![problem])));
-    for answer in [flush(&broken, "hv1"), primary(&broken, "hv1"), fence(&broken, "hv1", &bmc(), signed())] {
-        assert_eq!(answer.unwrap_err().why, "/nodes/hv1/daemonstate: missing");
+fn a_node_with_a_broken_key_is_commanded_like_any_other() {
+    let mut nodes = three();
+    let problem = Problem { key: "/nodes/hv1/domainstate".into(), what: "missing".into() };
+    nodes[0].problems = vec![problem];
+    nodes[0].domain_state.value = DomainState::Flushed;
+    let broken = view(&nodes, &[vm(VmState::Start, "hv1")]);
+    for answer in [flush(&broken, "hv1"), ready(&broken, "hv1"), fence(&broken, "hv1", &bmc(), signed())] {
+        assert!(answer.unwrap().change.is_some(), "nothing is done already that nobody can read");
     }
-    assert_eq!(broken.vm(id(1)).unwrap().name.as_str(), "web1");
 }

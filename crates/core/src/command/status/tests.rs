@@ -3,7 +3,7 @@ use std::sync::Arc;
 use super::*;
 use crate::{
     command::testing::{field, id, name, node, view, vm},
-    model::{Fence, FenceJob, Proof, VmId},
+    model::{Fence, FenceJob, Proof, VmId, Word},
 };
 
 /// Everything well: three coordinators, hv1 primary, web1 on hv1.
@@ -20,7 +20,7 @@ fn well() -> ClusterView {
 fn change(view: &mut ClusterView, node: &str, how: impl Fn(&mut Node)) {
     let mut changed = view.node(&name(node)).unwrap().clone();
     how(&mut changed);
-    Arc::make_mut(&mut view.nodes).insert(name(node), Arc::new(Entry::Good(changed)));
+    Arc::make_mut(&mut view.nodes).insert(name(node), Arc::new(changed));
 }
 
 fn add(view: &mut ClusterView, number: u8, called: &str, state: VmState) -> VmId {
@@ -149,8 +149,9 @@ fn a_fence_is_told_with_its_step_and_who_works_on_it() {
             instance: None,
             by: "hv2".into(),
             at_unix_s: 1,
-            confirmed_dead,
-            asked: false,
+            confirmed_dead: confirmed_dead.then(|| Word { by: "an operator".into(), at_unix_s: 1 }),
+            asked: None,
+            boot: Some("boot".into()),
             keepalive_version: None,
         };
         let mut view = well();

@@ -109,7 +109,7 @@ pub fn move_to(
         let (node, notes) = choice.target(request)?;
         return Ok(choice.live(node, None, notes));
     }
-    let others = view.good_nodes().filter(|node| node.name != vm.node.value);
+    let others = view.all_nodes().filter(|node| node.name != vm.node.value);
     let node = match request.target {
         Target::Named(name) => choice.named(name)?,
         Target::Chosen(selector) => {
@@ -169,10 +169,7 @@ impl Choice<'_> {
     }
 
     fn cannot_send(&self, name: &NodeName) -> Option<Unfit> {
-        let Some(node) = self.view.node(name) else {
-            let there = self.view.nodes.contains_key(name);
-            return Some(if there { Unfit::Unreadable } else { Unfit::Unknown });
-        };
+        let Some(node) = self.view.node(name) else { return Some(Unfit::Unknown) };
         match node.daemon_state.value {
             _ if self.view.fences.contains_key(name) => Some(Unfit::Fenced),
             DaemonState::Run => None,

@@ -1,8 +1,13 @@
 //! What this daemon did about one fence: the memory that repetitions need. Everything else is in the record.
 
-use crate::model::Moment;
+use std::{collections::BTreeSet, time::Duration};
+
+use crate::model::{Moment, NodeName};
 
 use super::TRY_AGAIN;
+
+/// For how long it is believed who serves.
+const ASK_SERVERS_AGAIN: Duration = Duration::from_secs(10);
 
 /// Memory of one fence.
 #[derive(Debug, Clone, Default)]
@@ -13,6 +18,8 @@ pub struct Past {
     storage: Option<Moment>,
     recovery: Option<Moment>,
     stuck: String,
+    /// When the servers of stopped coordinators were asked, and which of them serve.
+    servers: Option<(Moment, BTreeSet<NodeName>)>,
 }
 
 impl Past {
@@ -41,6 +48,18 @@ impl Past {
     pub fn recovery_failed(&mut self, why: String, now: Moment) {
         self.recovery = Some(now);
         self.stuck = why;
+    }
+
+    /// These of the stopped coordinators' servers serve.
+    pub fn asked_servers(&mut self, serving: BTreeSet<NodeName>, now: Moment) {
+        self.servers = Some((now, serving));
+    }
+
+    /// Who serves, and when to ask again; `None`: that is to be asked now.
+    pub(super) fn serving(&self, now: Moment) -> Option<(&BTreeSet<NodeName>, Moment)> {
+        let (at, serving) = self.servers.as_ref()?;
+        let again = *at + ASK_SERVERS_AGAIN;
+        (now < again).then_some((serving, again))
     }
 
     pub(super) fn holds(&self) -> bool {

@@ -1,49 +1,67 @@
 //! Whether a silent node may be declared dead, or shot, now. The fault may be ours: rather nobody is fenced than too many.
 
-use std::time::Duration;
-
 use super::{Facts, Plan, Step, act, settled, silent, wait};
-use crate::model::{DaemonMode, DaemonState, FenceStep, Node, NodeName};
+use crate::{
+    model::{DaemonMode, DaemonState, FenceStep, Moment, Node, NodeName},
+    plan::liveness::longest_gap,
+    sabotage::{self, Bug},
+};
 
 /// About a node without a fence.
 pub(super) fn suspect(node: &NodeName, f: &Facts<'_>) -> Plan {
-    let Some(fence_after) = f.settings.fence_after else { return settled() };
-    let runs = f.view.node(node).is_some_and(runs);
-    if !runs {
+    let Some(seen) = f.view.node(node).filter(|node| node.should_speak()) else { return settled() };
+    if sabotage::commits(Bug::UnreadableIsUnfenced) && !seen.problems.is_empty() {
         return settled();
     }
+    let Some(fence_after) = f.settings.fence_after(seen) else { return settled() };
     let silence = f.liveness.silence(node, f.now);
     if silence < fence_after {
-        return wait(f.liveness.silent_for(node, fence_after), "");
+        return wait(f.liveness.silent_for(node, fence_after, f.now), "");
     }
     if f.view.maintenance {
         return wait(None, format!("{}, and not fenced: maintenance is on", silent(silence)));
     }
-    if let Some(why) = too_many(fence_after, f).or_else(|| not_now(node, f)) {
-        return wait(None, format!("{}, and not fenced now: {why}", silent(silence)));
+    match too_many(seen, f).map(|why| Hold::Wait(None, why)).or_else(|| not_now(node, f)) {
+        Some(Hold::Wait(until, why)) => {
+            return wait(until, format!("{}, and not fenced now: {why}", silent(silence)));
+        }
+        Some(Hold::Ask(stopped)) => return act(Step::AskServers(stopped), silent(silence)),
+        None => {}
     }
     act(Step::Declare, silent(silence))
 }
 
-/// Only a node that said it works is missed when it does not.
-fn runs(node: &Node) -> bool {
-    node.daemon_state.value == DaemonState::Run
-}
-
 /// If more than half of the others fell silent within one interval, the fault is rather this node's. A single one is no majority.
-fn too_many(fence_after: Duration, f: &Facts<'_>) -> Option<String> {
+fn too_many(suspect: &Node, f: &Facts<'_>) -> Option<String> {
     // Whose last keepalive was due in the same interval as that of the first one to be silent for so long.
-    let silent_for = fence_after.saturating_sub(f.settings.keepalive.min(fence_after / 2));
-    let others = || f.view.good_nodes().filter(|n| n.name != *f.me && runs(n));
-    let silent = others().filter(|n| f.liveness.silence(&n.name, f.now) >= silent_for).count();
+    let same_interval = |n: &Node| {
+        let after = f.settings.fence_after(n)?;
+        Some(after.saturating_sub(f.settings.interval(n).min(after / 2)))
+    };
+    let suspected = same_interval(suspect)?;
+    // One that speaks less often than the suspect is silent with it as soon as it has missed a keepalive.
+    let is_silent = |n: &Node| {
+        let after = same_interval(n)?.min(suspected.max(longest_gap(f.settings.interval(n))));
+        Some(f.liveness.silence(&n.name, f.now) >= after)
+    };
+    let others = || f.view.all_nodes().filter(|n| n.name != *f.me && n.should_speak());
+    let silent = others().filter(|n| is_silent(n) == Some(true)).count();
     let others = others().count();
     (silent > 1 && silent * 2 > others)
         .then(|| format!("{silent} of {others} other nodes are silent: the fault may be this node's"))
 }
 
 /// Why a node may not be shot now, whoever wants it.
-pub(super) fn not_now(node: &NodeName, f: &Facts<'_>) -> Option<String> {
-    another_fence(node, f).or_else(|| quorum_would_be_lost(node, f))
+pub(super) enum Hold {
+    /// For this reason; looked at again then, if nothing is signalled before.
+    Wait(Option<Moment>, String),
+    /// Only these coordinators' servers know.
+    Ask(Vec<NodeName>),
+}
+
+/// Whether a node may be shot now, whoever wants it.
+pub(super) fn not_now(node: &NodeName, f: &Facts<'_>) -> Option<Hold> {
+    another_fence(node, f).map(|why| Hold::Wait(None, why)).or_else(|| quorum_would_be_lost(node, f))
 }
 
 /// One at a time: while it is not known how another one ends, nobody else is shot. Of two that wait, the first by name goes on.
@@ -57,15 +75,31 @@ fn another_fence(node: &NodeName, f: &Facts<'_>) -> Option<String> {
 }
 
 /// A coordinator is shot only if the others that can be there are a majority of all: who just fell silent may have taken its
-/// ZooKeeper with it, while that of the one to be shot still holds the quorum together.
-fn quorum_would_be_lost(node: &NodeName, f: &Facts<'_>) -> Option<String> {
-    let coordinators = || f.view.good_nodes().filter(|n| n.mode == DaemonMode::Coordinator);
+/// ZooKeeper with it, while that of the one to be shot still holds the quorum together. A coordinator whose daemon has stopped in order
+/// may serve all the same; its server is asked when it matters.
+fn quorum_would_be_lost(node: &NodeName, f: &Facts<'_>) -> Option<Hold> {
+    let coordinators = || f.view.all_nodes().filter(|n| n.mode == DaemonMode::Coordinator);
     if !coordinators().any(|n| n.name == *node) {
         return None;
     }
-    let silent = |n: &Node| n.name != *f.me && f.liveness.silence(&n.name, f.now) >= f.settings.keepalive * 2;
-    let gone = |n: &Node| matches!(n.daemon_state.value, DaemonState::Dead | DaemonState::Stop) || silent(n);
-    let left = coordinators().filter(|n| n.name != *node && !gone(n)).count();
+    let others = || coordinators().filter(|n| n.name != *node);
+    let silent =
+        |n: &Node| n.name != *f.me && f.liveness.silence(&n.name, f.now) >= f.settings.interval(n) * 2;
+    let works = |n: &&Node| n.should_speak() && !silent(n);
+    let stopped = || others().filter(|n| n.daemon_state.value == DaemonState::Stop);
     let all = coordinators().count();
-    (left * 2 <= all).then(|| format!("{left} of {all} coordinators would be left, which is no quorum"))
+    let suffice = |left: usize| left * 2 > all;
+    let left = others().filter(works).count();
+    let mut again = None;
+    let left = if suffice(left) || !suffice(left + stopped().count()) {
+        left
+    } else {
+        let Some((serving, at)) = f.past.serving(f.now) else {
+            return Some(Hold::Ask(stopped().map(|n| n.name.clone()).collect()));
+        };
+        again = Some(at);
+        left + stopped().filter(|n| serving.contains(&n.name)).count()
+    };
+    let why = || format!("{left} of {all} coordinators would be left, which is no quorum");
+    (!suffice(left)).then(|| Hold::Wait(again, why()))
 }

@@ -1,16 +1,16 @@
 //! The rules of protocols.md section 6, one case each.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use super::*;
 use crate::{
     command::testing::{field, id, name, node, vm},
-    model::{FenceJob, NodeReport, Vm, VmState},
+    model::{FenceJob, NodeReport, Problem, Vm, VmState, Word},
 };
 
 const SETTINGS: Settings = Settings {
     keepalive: Duration::from_secs(5),
-    fence_after: Some(Duration::from_secs(30)),
+    fence_intervals: 6,
     successful: Action::Migrate,
     failed: Action::Nothing,
 };
@@ -47,7 +47,7 @@ impl Case {
     }
 
     fn view(&self) -> ClusterView {
-        let nodes = self.nodes.iter().map(|(n, _)| (n.name.clone(), Arc::new(Entry::Good(n.clone()))));
+        let nodes = self.nodes.iter().map(|(n, _)| (n.name.clone(), Arc::new(n.clone())));
         let vms = self.vms.iter().map(|vm| (vm.id, Arc::new(Entry::Good(vm.clone()))));
         let fences = self.fences.iter().map(|f| (f.node.clone(), Entry::Good(f.clone())));
         ClusterView {
@@ -61,7 +61,7 @@ impl Case {
 
     /// What `a` measured: every second, with a change of version where a silence began.
     fn liveness(&self) -> Liveness {
-        let mut liveness = Liveness::default();
+        let mut liveness = Liveness::new(SETTINGS.keepalive);
         let view = self.view();
         for second in self.now - 600..=self.now {
             let mut seen = view.clone();
@@ -69,7 +69,7 @@ impl Case {
             for (node, silence) in &self.nodes {
                 if second + silence < self.now {
                     let earlier = Node { keepalive_version: Some(-1), ..node.clone() };
-                    nodes.insert(node.name.clone(), Arc::new(Entry::Good(earlier)));
+                    nodes.insert(node.name.clone(), Arc::new(earlier));
                 }
             }
             liveness.observe(&seen, true, Moment::secs(second));
@@ -120,13 +120,18 @@ fn fence(node: &str, step: FenceStep) -> Fence {
             instance: None,
             by: "a".into(),
             at_unix_s: 0,
-            confirmed_dead: false,
-            asked: false,
+            confirmed_dead: None,
+            asked: None,
+            boot: Some("boot".into()),
             keepalive_version: Some(3),
         },
         version: 2,
         fencer: Some(name("a")),
     }
+}
+
+fn word() -> Word {
+    Word { by: "an operator".into(), at_unix_s: 0 }
 }
 
 fn failed() -> FenceStep {
@@ -151,12 +156,29 @@ fn a_node_that_works_is_declared_dead_after_the_configured_silence_and_not_befor
 }
 
 #[test]
-fn only_a_node_in_run_is_missed() {
-    for state in [DaemonState::Init, DaemonState::Shutdown, DaemonState::Stop, DaemonState::Dead] {
+fn a_node_is_missed_that_works_or_is_on_its_way_to_or_from_it() {
+    for (state, next) in [
+        (DaemonState::Init, DECLARE),
+        (DaemonState::Run, DECLARE),
+        (DaemonState::Shutdown, DECLARE),
+        (DaemonState::Stop, Next::Settled),
+        (DaemonState::Dead, Next::Settled),
+    ] {
         let mut c = case(&[("a", 0), ("b", 1), ("x", 500)]);
         c.node("x").daemon_state = field(state);
-        assert_eq!(c.next("x"), Next::Settled, "{state}");
+        assert_eq!(c.next("x"), next, "{state}");
     }
+}
+
+#[test]
+fn a_node_whose_keys_cannot_be_read_is_fenced_like_any_other() {
+    let mut c = case(&[("a", 0), ("b", 1), ("x", 30)]);
+    let problem = |key: &str| Problem { key: format!("/nodes/x/{key}"), what: "rubbish".into() };
+    c.node("x").problems = vec![problem("memfree"), problem("daemonstate")];
+    assert_eq!(c.next("x"), DECLARE);
+    let mut c = c.with_job(FenceStep::Shooting);
+    c.node("x").daemon_state = field(DaemonState::Dead);
+    assert_eq!(c.next("x"), Next::Do(Step::Shoot), "also if a key is spoilt in the middle");
 }
 
 #[test]
@@ -165,7 +187,7 @@ fn nobody_is_fenced_where_fencing_is_disabled_or_maintenance_is_on_or_the_view_i
     c.maintenance = true;
     assert!(waits(&c.plan("x"), "maintenance"));
     c.maintenance = false;
-    c.settings.fence_after = None;
+    c.settings.fence_intervals = 0;
     assert_eq!(c.next("x"), Next::Settled);
     c.settings = SETTINGS;
     let old = Facts {
@@ -218,6 +240,7 @@ fn a_fence_never_costs_the_quorum_of_the_coordinators() {
     assert!(waits(&case(&[("a", 0), ("x", 30)]).plan("x"), "no quorum"), "1 of 2 is none");
     for gone in [DaemonState::Dead, DaemonState::Stop] {
         let mut c = case(&[("a", 0), ("b", 500), ("x", 30)]);
+        c.past.asked_servers(BTreeSet::new(), Moment::secs(1000));
         c.node("b").daemon_state = field(gone);
         assert!(waits(&c.plan("x"), "no quorum"), "{gone}");
         c.node("x").mode = DaemonMode::Hypervisor;
@@ -227,6 +250,35 @@ fn a_fence_never_costs_the_quorum_of_the_coordinators() {
             "a hypervisor is no part of it; 1 of 2 is left ({gone})"
         );
     }
+}
+
+#[test]
+fn a_stopped_coordinator_counts_for_the_quorum_if_its_server_serves_which_is_asked_when_it_matters() {
+    let mut c = case(&[("a", 0), ("b", 500), ("x", 30)]);
+    c.node("b").daemon_state = field(DaemonState::Stop);
+    let ask = Next::Do(Step::AskServers(vec![name("b")]));
+    assert_eq!(c.next("x"), ask);
+    c.past.asked_servers([name("b")].into(), Moment::secs(995));
+    assert_eq!(c.next("x"), DECLARE);
+    c.past.asked_servers(BTreeSet::new(), Moment::secs(995));
+    let plan = c.plan("x");
+    assert!(waits(&plan, "1 of 3 coordinators would be left"), "{plan:?}");
+    assert_eq!(plan.next, Next::Wait(Some(Moment::secs(1005))), "and asked again");
+    c.past.asked_servers([name("b")].into(), Moment::secs(990));
+    assert_eq!(c.next("x"), ask, "an old answer is none");
+    let mut job = c.with_job(FenceStep::Shooting);
+    assert_eq!(job.next("x"), ask, "also before the shot");
+    job.past.asked_servers([name("b")].into(), Moment::secs(995));
+    assert_eq!(job.next("x"), Next::Do(Step::Shoot));
+    // Where it changes nothing nobody is asked.
+    let mut c = case(&[("a", 0), ("b", 1), ("c", 500), ("d", 500), ("x", 30)]);
+    for stopped in ["c", "d"] {
+        c.node(stopped).daemon_state = field(DaemonState::Dead);
+    }
+    c.node("d").daemon_state = field(DaemonState::Stop);
+    assert_eq!(c.next("x"), Next::Do(Step::AskServers(vec![name("d")])));
+    c.node("b").daemon_state = field(DaemonState::Dead);
+    assert!(waits(&c.plan("x"), "1 of 5 coordinators would be left"));
 }
 
 #[test]
@@ -280,7 +332,7 @@ fn a_sign_of_life_before_the_shot_cancels_everything() {
         c.fences[0].job.keepalive_version = Some(3);
         c.node("x").daemon_state = field(DaemonState::Run);
         assert_eq!(c.next("x"), Next::Do(Step::Finish(End::Cancelled)));
-        c.fences[0].job.asked = true;
+        c.fences[0].job.asked = Some(word());
         assert_eq!(c.next("x"), Next::Do(Step::Shoot), "an operator wants it although it lives");
     }
 }
@@ -346,12 +398,73 @@ fn a_failed_fence_is_proven_when_the_node_must_have_reset_itself_if_the_configur
 #[test]
 fn an_operators_word_is_a_proof_once_the_node_is_silent() {
     let mut c = case(&[("a", 0), ("b", 1), ("x", 30)]).with_job(failed());
-    c.fences[0].job.confirmed_dead = true;
+    c.fences[0].job.confirmed_dead = Some(word());
     let proof = FenceStep::Proven { proof: Proof::Operator };
     assert_eq!(c.next("x"), Next::Do(Step::Record(proof)));
     let mut c = case(&[("a", 0), ("b", 1), ("x", 3)]).with_job(failed());
-    c.fences[0].job.confirmed_dead = true;
+    c.fences[0].job.confirmed_dead = Some(word());
     assert_eq!(c.next("x"), Next::Wait(Some(Moment::secs(1027))));
+}
+
+#[test]
+fn an_operators_word_ends_with_the_life_that_it_was_said_about() {
+    for fencer in [None, Some("a"), Some("b")] {
+        let case = || {
+            let mut c = case(&[("a", 0), ("b", 1), ("x", 30)]).with_job(failed());
+            c.fences[0].fencer = fencer.map(name);
+            c.fences[0].job.confirmed_dead = Some(word());
+            c.past.shot_in_vain(Moment::secs(995));
+            c
+        };
+        // It spoke, and whether anybody counted a whole silence since or before is all the same.
+        let mut c = case();
+        c.node("x").keepalive_version = Some(4);
+        assert_eq!(c.next("x"), Next::Do(Step::Finish(End::Cancelled)), "{fencer:?}");
+        let mut c = case();
+        c.fences[0].job.asked = Some(word());
+        c.node("x").keepalive_version = Some(4);
+        assert_eq!(c.next("x"), Next::Do(Step::Unconfirm), "it is to be fenced all the same");
+        c.fences[0].job.confirmed_dead = None;
+        assert!(!matches!(c.next("x"), Next::Do(Step::Record(_) | Step::Finish(_))), "{fencer:?}");
+        c.node("x").boot = Some("another".into());
+        assert_eq!(c.next("x"), Next::Do(Step::Finish(End::Cancelled)), "that is not who was to be fenced");
+        // A new life that said nothing but that it is there.
+        let mut c = case();
+        c.fences[0].job.asked = Some(word());
+        (c.node("x").boot, c.node("x").daemon_state) = (Some("another".into()), field(DaemonState::Init));
+        assert_eq!(c.next("x"), Next::Do(Step::Finish(End::Cancelled)));
+    }
+}
+
+#[test]
+fn silence_is_measured_in_the_intervals_of_who_is_silent() {
+    let slow = |silence| {
+        let mut c = case(&[("a", 0), ("b", 1), ("c", 1), ("x", silence)]);
+        c.node("x").keepalive_interval = Some(Duration::from_secs(20));
+        c
+    };
+    assert_eq!(slow(119).next("x"), Next::Wait(Some(Moment::secs(1001))));
+    assert_eq!(slow(120).next("x"), DECLARE);
+    let mut fast = case(&[("a", 0), ("b", 1), ("x", 6)]);
+    fast.node("x").keepalive_interval = Some(Duration::from_secs(1));
+    assert_eq!(fast.next("x"), DECLARE);
+    let mut c = slow(60).with_job(failed());
+    c.fences[0].job.confirmed_dead = Some(word());
+    assert_eq!(c.next("x"), Next::Wait(Some(Moment::secs(1060))), "an operator's word waits for it, too");
+    c.settings.fence_intervals = 0;
+    assert_eq!(c.next("x"), Next::Wait(Some(Moment::secs(1060))));
+}
+
+#[test]
+fn who_speaks_seldom_is_no_majority_of_the_silent_before_it_missed_a_keepalive() {
+    let slow = |silence| {
+        let mut c = case(&[("a", 0), ("b", 1), ("s", silence), ("x", 30)]);
+        (c.node("x").mode, c.node("s").mode) = (DaemonMode::Hypervisor, DaemonMode::Hypervisor);
+        c.node("s").keepalive_interval = Some(Duration::from_secs(20));
+        c
+    };
+    assert_eq!(slow(34).next("x"), DECLARE);
+    assert!(waits(&slow(35).plan("x"), "2 of 3 other nodes are silent"));
 }
 
 #[test]
@@ -385,7 +498,7 @@ fn a_node_that_is_back_after_the_proof_is_left_alone() {
     for step in [proven(), FenceStep::Recovered { proof: Proof::PowerOff }] {
         let mut c = case(&[("a", 0), ("b", 1), ("x", 2)]).with_job(step);
         c.vms.push(Vm { node: field(name("x")), ..vm(VmState::Start, "x") });
-        c.fences[0].job.asked = true;
+        c.fences[0].job.asked = Some(word());
         for state in [DaemonState::Init, DaemonState::Run] {
             c.node("x").daemon_state = field(state);
             assert_eq!(c.next("x"), Next::Do(Step::Finish(End::Back)), "{state}");

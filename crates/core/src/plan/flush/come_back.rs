@@ -2,11 +2,12 @@
 
 use super::{
     DomainState, Facts, Held, NotNow, Plan, Rooms, Step, Traffic, Vm, VmState, Work, is_moving,
-    largest_first, may_try, size_of,
+    largest_first, may_try, may_write, size_of,
 };
 
 pub(super) fn plan(facts: &Facts<'_>) -> Plan {
     let mut work = survey(facts);
+    work.leave_refused(facts);
     largest_first(facts, &mut work.waiting);
     let rooms = Rooms::count(facts.view, facts.sizes, facts.silent);
     let traffic = Traffic::count(facts.view);
@@ -66,6 +67,7 @@ fn how(
     traffic: &Traffic<'_>,
     vm: &Vm,
 ) -> Result<(Step, &'static str), NotNow> {
+    may_write(facts, vm)?;
     let here = vm.node.value == *facts.me;
     if vm.state.value == VmState::Stop && !here {
         return Ok((Step::TakeBack(vm.id), "it was stopped meanwhile, belongs here and stays off"));

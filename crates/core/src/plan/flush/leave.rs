@@ -8,6 +8,7 @@ use crate::model::MigrationMethod;
 
 pub(super) fn plan(facts: &Facts<'_>) -> Plan {
     let mut work = survey(facts);
+    work.leave_refused(facts);
     largest_first(facts, &mut work.waiting);
     let rooms = Rooms::count(facts.view, facts.sizes, facts.silent);
     let traffic = Traffic::count(facts.view);

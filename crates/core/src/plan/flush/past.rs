@@ -17,6 +17,23 @@ pub struct Past {
     sent: BTreeMap<VmId, Sent>,
     no_room_since: BTreeMap<VmId, Moment>,
     gave_up: BTreeMap<VmId, String>,
+    refused: BTreeMap<VmId, Refused>,
+}
+
+/// A VM whose keys the store refuses to have written.
+#[derive(Debug, Clone)]
+pub(super) struct Refused {
+    times: u32,
+    last: Moment,
+    pub(super) why: String,
+}
+
+impl Refused {
+    /// When it may be written again; `None`: it was tried often enough.
+    pub(super) fn again_at(&self) -> Option<Moment> {
+        let pause = RETRY_AFTER.saturating_mul(2_u32.saturating_pow(self.times.saturating_sub(1)));
+        (self.times < ATTEMPTS).then(|| self.last + pause)
+    }
 }
 
 /// A VM's attempts.
@@ -64,6 +81,16 @@ impl Past {
     /// A VM was left where it is, or shut down, because it could not go.
     pub fn gave_up(&mut self, vm: VmId, reason: &str) {
         self.gave_up.insert(vm, reason.to_owned());
+    }
+
+    /// The store refused what was to be written about a VM.
+    pub fn refused(&mut self, vm: VmId, why: String, now: Moment) {
+        let times = self.refused.get(&vm).map_or(0, |refused| refused.times) + 1;
+        self.refused.insert(vm, Refused { times, last: now, why });
+    }
+
+    pub(super) fn refusal(&self, vm: VmId) -> Option<&Refused> {
+        self.refused.get(&vm)
     }
 
     /// How many VMs had to move at some time.

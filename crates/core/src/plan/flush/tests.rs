@@ -37,7 +37,7 @@ fn table(wish: DomainState, vms: Vec<Vm>) -> Table {
         if n == "a" {
             node.domain_state = field(wish);
         }
-        (node.name.clone(), Arc::new(Entry::Good(node)))
+        (node.name.clone(), Arc::new(node))
     });
     let sizes = (0..20).map(|n| (id(n), Size { memory_mib: 100, vcpus: 1 })).collect();
     let vms = vms.into_iter().map(|vm| (vm.id, Arc::new(Entry::Good(vm)))).collect();
@@ -71,8 +71,7 @@ impl Table {
 
     fn node(&mut self, node: &str, change: impl FnOnce(&mut crate::model::Node)) {
         let entry = Arc::make_mut(&mut self.view.nodes).get_mut(&name(node)).unwrap();
-        let Entry::Good(node) = Arc::make_mut(entry) else { panic!("readable") };
-        change(node);
+        change(Arc::make_mut(entry));
     }
 
     /// The others take no VMs.
@@ -338,4 +337,34 @@ fn every_change_is_checked_against_all_that_it_was_decided_from() {
         assert_eq!(keys, [VmKey::State, VmKey::Node, VmKey::LastNode, VmKey::Claim].into(), "{step:?}");
     }
     assert_eq!(change(&Step::Answer(Ready), &t.view, &name("a")), None);
+}
+
+#[test]
+fn what_the_store_refuses_of_one_vm_holds_up_no_other_and_is_left_in_the_end() {
+    for (wish, answer, home) in [
+        (DomainState::Flush, DomainState::Flushed, None),
+        (DomainState::Unflush, DomainState::Ready, Some("a")),
+    ] {
+        let on = if home.is_some() { "b" } else { "a" };
+        let mut t = table(
+            wish,
+            vec![machine(1, VmState::Start, on, home, on), machine(2, VmState::Start, on, home, on)],
+        );
+        t.past.refused(id(1), "not authorized".into(), Moment::secs(100));
+        let Step::Send { vm, .. } = t.step() else { panic!("{:?}", t.step()) };
+        assert_eq!(vm, id(2), "{wish}");
+        Arc::make_mut(&mut t.view.vms).remove(&id(2));
+        let waits = t.at(100);
+        assert!(
+            matches!(waits.next, Next::Wait(Some(_))) && waits.why.contains("not authorized"),
+            "{waits:?}"
+        );
+        assert!(matches!(t.at(200).next, Next::Do(Step::Send { .. })), "it is tried again");
+        for _ in 1..ATTEMPTS {
+            t.past.refused(id(1), "not authorized".into(), Moment::secs(100));
+        }
+        let over = t.at(100);
+        assert_eq!(over.next, Next::Do(Step::Answer(answer)));
+        assert!(over.progress.stuck[0].reason.contains("not authorized"), "{over:?}");
+    }
 }

@@ -12,7 +12,7 @@ use std::{
 
 use super::Selector;
 use crate::{
-    model::{ClusterView, DaemonState, DomainState, Entry, FenceStep, NodeName, Vm, VmId, VmState},
+    model::{ClusterView, DaemonState, DomainState, Entry, FenceStep, Node, NodeName, Vm, VmId, VmState},
     sabotage::{self, Bug},
 };
 
@@ -157,21 +157,17 @@ pub struct Rooms {
 impl Rooms {
     /// Counts. `silent` are the nodes whose keepalives the caller misses.
     pub fn count(view: &ClusterView, sizes: &Sizes, silent: &BTreeSet<NodeName>) -> Self {
-        let room = |(name, entry): (&NodeName, &std::sync::Arc<Entry<crate::model::Node>>)| {
-            let node = entry.good();
-            let unfit = match node {
-                None => Some(Unfit::Unreadable),
-                Some(_) if is_being_fenced(view, name) => Some(Unfit::Fenced),
-                Some(node) if node.daemon_state.value != DaemonState::Run => {
-                    Some(Unfit::Daemon(node.daemon_state.value))
-                }
-                Some(_) if silent.contains(name) => Some(Unfit::Silent),
-                Some(node) if node.domain_state.value != DomainState::Ready => {
-                    Some(Unfit::Domains(node.domain_state.value))
-                }
-                Some(_) => None,
+        let room = |node: &Node| {
+            let name = &node.name;
+            let unfit = match (node.daemon_state.value, node.domain_state.value) {
+                _ if is_being_fenced(view, name) => Some(Unfit::Fenced),
+                (daemon, _) if daemon != DaemonState::Run => Some(Unfit::Daemon(daemon)),
+                _ if silent.contains(name) => Some(Unfit::Silent),
+                _ if !node.problems.is_empty() => Some(Unfit::Unreadable),
+                (_, domains) if domains != DomainState::Ready => Some(Unfit::Domains(domains)),
+                _ => None,
             };
-            let report = node.map(|node| node.report.clone()).unwrap_or_default();
+            let report = &node.report;
             let room = Room {
                 unfit,
                 total_mib: report.mem_total_mib,
@@ -183,7 +179,7 @@ impl Rooms {
             };
             (name.clone(), room)
         };
-        let mut rooms = Self { rooms: view.nodes.iter().map(room).collect() };
+        let mut rooms = Self { rooms: view.all_nodes().map(room).collect() };
         for vm in view.good_vms() {
             let size = sizes.get(&vm.id).copied().unwrap_or_default();
             for node in kept_on(vm) {

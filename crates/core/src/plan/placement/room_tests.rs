@@ -28,7 +28,7 @@ fn machine(n: u8, state: VmState, on: &str, claim: &str) -> Vm {
 
 fn view(nodes: Vec<Node>, vms: Vec<Vm>) -> ClusterView {
     ClusterView {
-        nodes: Arc::new(nodes.into_iter().map(|n| (n.name.clone(), Arc::new(Entry::Good(n)))).collect()),
+        nodes: Arc::new(nodes.into_iter().map(|n| (n.name.clone(), Arc::new(n))).collect()),
         vms: Arc::new(vms.into_iter().map(|v| (v.id, Arc::new(Entry::Good(v)))).collect()),
         ..ClusterView::default()
     }

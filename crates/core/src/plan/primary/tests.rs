@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use proptest::prelude::*;
 
 use super::*;
-use crate::model::{DomainState, Entry, Fence, FenceJob, FenceStep, Field, Node, NodeReport, Proof};
+use crate::model::{Entry, Fence, FenceJob, FenceStep, Field, Node, Proof};
 use world::{Event, World};
 
 fn name(text: &str) -> NodeName {
@@ -16,18 +16,9 @@ fn field<T>(value: T, zxid: i64) -> Field<T> {
     Field { value, version: Some(0), zxid }
 }
 
-fn node(text: &str, state: DaemonState, router: RouterState) -> Arc<Entry<Node>> {
-    Arc::new(Entry::Good(Node {
-        name: name(text),
-        mode: DaemonMode::Coordinator,
-        daemon_state: field(state, 1),
-        router_state: field(router, 1),
-        domain_state: field(DomainState::Ready, 1),
-        static_data: None,
-        report: NodeReport::default(),
-        keepalive_version: Some(1),
-        self_fence_s: None,
-    }))
+fn node(text: &str, state: DaemonState, router: RouterState) -> Arc<Node> {
+    let (daemon_state, router_state) = (field(state, 1), field(router, 1));
+    Arc::new(Node { daemon_state, router_state, ..crate::command::testing::node(text) })
 }
 
 /// Three coordinators a, b and c; a looks.
@@ -304,8 +295,9 @@ fn a_proven_dead_holder_is_discharged_without_waiting_for_its_session() {
         instance: None,
         by: "c".into(),
         at_unix_s: 0,
-        confirmed_dead: false,
-        asked: false,
+        confirmed_dead: None,
+        asked: None,
+        boot: Some("boot".into()),
         keepalive_version: None,
     };
     let fence = Fence { node: name("b"), job, version: 0, fencer: None };

@@ -12,7 +12,7 @@ fn view(vms: Vec<Vm>) -> ClusterView {
     let x = Node { daemon_state: field(DaemonState::Dead), ..node("x") };
     let nodes = [x, node("s"), node("t"), Node { daemon_state: field(DaemonState::Stop), ..node("off") }];
     ClusterView {
-        nodes: Arc::new(nodes.map(|n| (n.name.clone(), Arc::new(Entry::Good(n)))).into()),
+        nodes: Arc::new(nodes.map(|n| (n.name.clone(), Arc::new(n))).into()),
         vms: Arc::new(vms.into_iter().map(|vm| (vm.id, Arc::new(Entry::Good(vm)))).collect()),
         ..ClusterView::default()
     }

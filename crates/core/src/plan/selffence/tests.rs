@@ -4,9 +4,17 @@ use super::*;
 
 const SIX: Option<Duration> = Some(Duration::from_secs(6));
 const SURE: Option<Promise> = Some(Promise(Some(6)));
+const TOLD: Told = Told::Known(Promise(Some(6)));
 
 fn facts() -> Facts {
-    Facts { within: SIX, maintenance: false, stopping: false, acknowledged: false, armed: None, told: None }
+    Facts {
+        within: SIX,
+        maintenance: false,
+        stopping: false,
+        acknowledged: false,
+        armed: None,
+        told: Told::Nothing,
+    }
 }
 
 #[test]
@@ -17,10 +25,14 @@ fn it_is_armed_by_the_first_acknowledged_keepalive_and_fed_by_the_others() {
         (Facts { acknowledged: true, ..facts() }, Some(Step::Arm(Duration::from_secs(6)))),
         (Facts { acknowledged: true, within: None, ..facts() }, None),
         (armed, Some(Step::Tell(SURE))),
-        (Facts { told: SURE, ..armed }, None),
-        (Facts { told: SURE, acknowledged: true, ..armed }, Some(Step::Feed)),
+        (Facts { told: TOLD, ..armed }, None),
+        (Facts { told: TOLD, acknowledged: true, ..armed }, Some(Step::Feed)),
+        (Facts { told: Told::Unknown, ..armed }, Some(Step::Tell(SURE))),
+        // An old promise, or one that somebody else wrote, before anything is armed.
+        (Facts { told: TOLD, ..facts() }, Some(Step::Tell(None))),
+        (Facts { told: Told::Unknown, acknowledged: true, ..facts() }, Some(Step::Tell(None))),
         // Another guard than the one that the others were told of.
-        (Facts { told: SURE, armed: Some(Promise(None)), ..facts() }, Some(Step::Tell(Some(Promise(None))))),
+        (Facts { told: TOLD, armed: Some(Promise(None)), ..facts() }, Some(Step::Tell(Some(Promise(None))))),
     ] {
         assert_eq!(plan(&f), step, "{f:?}");
     }
@@ -28,18 +40,20 @@ fn it_is_armed_by_the_first_acknowledged_keepalive_and_fed_by_the_others() {
 
 #[test]
 fn maintenance_and_a_stop_disarm_it_after_the_others_were_told() {
-    let armed = Facts { armed: SURE, told: SURE, ..facts() };
+    let armed = Facts { armed: SURE, told: TOLD, ..facts() };
     for off in [
         Facts { maintenance: true, ..armed },
         Facts { stopping: true, ..armed },
         Facts { within: None, ..armed },
     ] {
         assert_eq!(plan(&off), Some(Step::Tell(None)), "{off:?}");
-        assert_eq!(plan(&Facts { told: None, ..off }), Some(Step::Disarm), "{off:?}");
-        assert_eq!(plan(&Facts { told: None, armed: None, ..off }), None, "{off:?}");
+        let unknown = Facts { told: Told::Unknown, ..off };
+        assert_eq!(plan(&unknown), Some(Step::Tell(None)), "the tree may promise it still: {off:?}");
+        assert_eq!(plan(&Facts { told: Told::Nothing, ..off }), Some(Step::Disarm), "{off:?}");
+        assert_eq!(plan(&Facts { told: Told::Nothing, armed: None, ..off }), None, "{off:?}");
         let acknowledged = Facts { acknowledged: true, ..off };
         assert_eq!(plan(&acknowledged), Some(Step::Feed), "until they were told it is fed: {off:?}");
-        let unarmed = Facts { acknowledged: true, armed: None, told: None, ..off };
+        let unarmed = Facts { acknowledged: true, armed: None, told: Told::Nothing, ..off };
         assert_eq!(plan(&unarmed), None, "nothing arms it: {off:?}");
     }
 }
@@ -47,32 +61,43 @@ fn maintenance_and_a_stop_disarm_it_after_the_others_were_told() {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
 
-    /// Keepalives, wishes and failures in any order: the tree never promises a reset that would not come.
+    /// Keepalives, wishes and failures in any order, answers that are lost among them: the tree never promises a reset that would not
+    /// come.
     #[test]
     fn the_others_are_never_told_of_a_guard_that_is_not_there(
-        events in prop::collection::vec((any::<[bool; 4]>(), 0_u8..3), 1..40),
+        events in prop::collection::vec((any::<[bool; 3]>(), 0_u8..4), 1..40),
     ) {
-        let mut f = facts();
-        for ([acknowledged, maintenance, stopping, works], _) in events {
+        let (mut f, mut tree) = (facts(), None);
+        for ([acknowledged, maintenance, stopping], writes) in events {
             (f.acknowledged, f.maintenance, f.stopping) = (acknowledged, maintenance, stopping || f.stopping);
             let mut steps = 0;
             while let Some(step) = plan(&f) {
                 steps += 1;
                 prop_assert!(steps < 8, "it comes to rest: {f:?}");
-                match step {
-                    Step::Arm(_) | Step::Feed => {
+                match (step, writes) {
+                    (Step::Arm(_) | Step::Feed, _) => {
                         prop_assert!(f.acknowledged, "only an acknowledged keepalive feeds: {f:?}");
                         f.acknowledged = false;
                         f.armed = f.armed.or(SURE);
                     }
-                    Step::Tell(told) if works => f.told = told,
-                    Step::Tell(_) => break,
-                    Step::Disarm => f.armed = None,
+                    (Step::Tell(told), 0 | 1) => (f.told, tree) = (Told::written(told), told),
+                    // Done, and not answered.
+                    (Step::Tell(told), 2) => {
+                        (f.told, tree) = (Told::Unknown, told);
+                        break;
+                    }
+                    // Neither.
+                    (Step::Tell(_), _) => {
+                        f.told = Told::Unknown;
+                        break;
+                    }
+                    (Step::Disarm, _) => f.armed = None,
                 }
-                prop_assert!(f.told.is_none() || f.told == f.armed, "{f:?}");
+                prop_assert!(tree.is_none() || tree == f.armed, "{f:?}");
             }
-            if works && (f.maintenance || f.stopping) {
-                prop_assert!(f.armed.is_none() && f.told.is_none(), "{f:?}");
+            prop_assert!(tree.is_none() || tree == f.armed, "{f:?}");
+            if writes < 2 && (f.maintenance || f.stopping) {
+                prop_assert!(f.armed.is_none() && tree.is_none(), "{f:?}");
             }
         }
     }
@@ -109,6 +134,7 @@ fn only_a_device_that_tells_when_it_fires_is_counted_on() {
     for (device, promise) in [
         (Device::After(Duration::from_secs(10)), Some(30)),
         (Device::After(Duration::from_mins(1)), Some(60)),
+        (Device::Software(Duration::from_mins(1)), None),
         (Device::Unknown, None),
         (Device::None, None),
     ] {

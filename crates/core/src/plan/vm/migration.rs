@@ -62,11 +62,10 @@ pub enum There {
 
 /// Whether a node takes VMs now; if not, why.
 pub fn admits(view: &ClusterView, node: &NodeName) -> Result<(), String> {
-    let found = match view.nodes.get(node).map(|entry| &**entry) {
-        Some(Entry::Good(found)) => found,
-        Some(Entry::Bad(_)) => return Err("its keys cannot be read".into()),
-        None => return Err("there is no such node".into()),
-    };
+    let found = view.node(node).ok_or("there is no such node")?;
+    if !found.problems.is_empty() {
+        return Err("its keys cannot be read".into());
+    }
     let is_over = |step: &FenceStep| matches!(step, FenceStep::Recovered { .. });
     if view.fences.get(node).and_then(Entry::good).is_some_and(|fence| !is_over(&fence.job.step)) {
         return Err("it is being fenced".into());

@@ -45,6 +45,8 @@ pub(super) struct Apply {
 pub(super) enum Effect {
     Taken,
     Recorded,
+    /// Of these stopped coordinators the servers serve.
+    Asked(BTreeSet<NodeName>),
     ShotInVain,
     ToldToPowerOn,
     StorageFailed(String),
@@ -89,6 +91,7 @@ impl Apply {
         let fence = view.fences.get(node).and_then(|entry| entry.good());
         match (step, seen, fence) {
             (Step::Declare, Some(seen), None) => self.declare(seen, why).await,
+            (Step::AskServers(stopped), ..) => Ok(Effect::Asked(self.serving(stopped).await)),
             (Step::TakeOver, _, Some(fence)) => self.take_over(fence, why).await,
             (Step::Shoot, _, Some(fence)) => {
                 if sabotage::commits(Bug::BreakLocksFirst) {
@@ -97,6 +100,12 @@ impl Apply {
                 self.shoot(fence, why).await
             }
             (Step::Record(step), Some(seen), Some(fence)) => self.record(fence, seen, step, why).await,
+            (Step::Unconfirm, Some(seen), Some(fence)) => {
+                let job = self.signed(fence, fence.job.step.clone());
+                self.commit(schema::fence::unconfirm(fence, &job, seen)).await?;
+                warn!(%node, "an operator's word that it is dead is void: {why}");
+                Ok(Effect::Recorded)
+            }
             (Step::PowerOn, _, Some(fence)) => self.power_on(&fence.node).await,
             (Step::ShutOutStorage, _, Some(fence)) => self.shut_out(fence, view, why).await,
             (Step::Recover, Some(seen), Some(fence)) => {
@@ -117,13 +126,30 @@ impl Apply {
             instance: owner.and_then(|held| held.by).map(|owner| owner.instance),
             by: self.parts.me.to_string(),
             at_unix_s: self.parts.machine.unix_s(),
-            confirmed_dead: false,
-            asked: false,
+            confirmed_dead: None,
+            asked: None,
             keepalive_version: seen.keepalive_version,
+            boot: seen.boot.clone(),
         };
         self.commit(schema::fence::begin(seen, &self.parts.me, &job)).await?;
         warn!(%node, "declared dead: {why}; this node fences it");
         Ok(Effect::Taken)
+    }
+
+    async fn serving(&self, stopped: Vec<NodeName>) -> BTreeSet<NodeName> {
+        let mut asked = JoinSet::new();
+        for node in stopped {
+            let servers = Arc::clone(&self.parts.servers);
+            asked.spawn(async move { servers.serves(&node).await.then_some(node) });
+        }
+        let mut serving = BTreeSet::new();
+        while let Some(answer) = asked.join_next().await {
+            serving.extend(answer.ok().flatten());
+        }
+        info!(
+            "of the coordinators whose daemons have stopped the ZooKeeper servers of these serve: {serving:?}"
+        );
+        serving
     }
 
     async fn take_over(&self, fence: &Fence, why: &str) -> Result<Effect, StepError> {

@@ -10,8 +10,11 @@ use pvc_core::{
         recover::{Order, What, change, orders},
     },
 };
-use pvc_store::schema::{self, placement::bump};
-use tracing::{info, warn};
+use pvc_store::{
+    CommitError, StoreError,
+    schema::{self, placement::bump},
+};
+use tracing::{error, info, warn};
 
 use super::apply::{Apply, Effect, StepError};
 use crate::reconcile::fence::tell;
@@ -38,7 +41,7 @@ impl Apply {
         let sizes = self.sizes.of(view, &ids).await.map_err(|error| StepError::Failed(error.to_string()))?;
         let mut rooms = Rooms::count(view, &sizes, silent);
         let mut placed = view.placement_version;
-        let mut stuck = Vec::new();
+        let (mut stuck, mut conflict) = (Vec::new(), None);
         for order in &orders {
             let Some(vm) = view.vm(order.id) else { continue };
             let size = sizes.get(&order.id).copied().unwrap_or_default();
@@ -59,12 +62,27 @@ impl Apply {
                 }
                 What::Assign(_) | What::Release => None,
             };
-            self.carry_out(dead, vm, order, target.as_ref(), &mut placed).await?;
+            match self.carry_out(dead, vm, order, target.as_ref(), &mut placed).await {
+                Ok(()) => {}
+                // What one VM's keys do not take holds up no other's recovery.
+                Err(CommitError::Failed(refusal @ StoreError::Refused { .. })) => {
+                    stuck.push(self.refused(dead, vm, &refusal).await);
+                    continue;
+                }
+                Err(CommitError::Conflict { path, .. }) if path.contains(&vm.id.to_string()) => {
+                    conflict = conflict.or(Some(path));
+                    continue;
+                }
+                Err(error) => return Err(error.into()),
+            }
             if let Some(target) = target {
                 rooms.reserve(&target, order.id, size);
             }
         }
         self.catch_up().await?;
+        if let Some(path) = conflict {
+            return Err(StepError::Conflict(path));
+        }
         Ok(if stuck.is_empty() { Effect::Recorded } else { Effect::RecoveryFailed(stuck.join("; ")) })
     }
 
@@ -76,6 +94,14 @@ impl Apply {
         format!("{}: {why}", vm.name)
     }
 
+    async fn refused(&self, dead: &Dead<'_>, vm: &Vm, why: &StoreError) -> String {
+        let because = format!("{} is dead ({}), and {why}", dead.fence.node, dead.proof);
+        if tell::vm(&self.parts, vm, &because).await {
+            error!(vm = %vm.name, alert = true, "not recovered: {because}");
+        }
+        format!("{}: {why}", vm.name)
+    }
+
     async fn carry_out(
         &self,
         dead: &Dead<'_>,
@@ -83,7 +109,7 @@ impl Apply {
         order: &Order,
         target: Option<&NodeName>,
         placed: &mut Option<i32>,
-    ) -> Result<(), StepError> {
+    ) -> Result<(), CommitError> {
         let name = &dead.fence.node;
         let Some(change) = change(&order.what, name, vm, target) else { return Ok(()) };
         let mut others = schema::fence::expect_dead(dead.fence, dead.node);

@@ -163,19 +163,21 @@ impl Shot<'_> {
         if !same {
             return Err(Halt::NotOurs("the fence is not this node's, or not what it was"));
         }
-        let Some(Entry::Good(seen)) = schema::node::read(self.store, node).await? else {
-            return Err(Halt::NotOurs("its keys are gone or cannot be read"));
+        let Some(seen) = schema::node::read(self.store, node).await? else {
+            return Err(Halt::NotOurs("it was removed from the cluster"));
         };
         let declared = self.fence.job.keepalive_version;
-        let spoke = seen.daemon_state.value != DaemonState::Dead
-            || declared.is_some() && declared != seen.keepalive_version;
-        let asked = self.fence.job.asked;
-        if spoke && !asked {
+        let spoke = seen.daemon_state.value != DaemonState::Dead || declared != seen.keepalive_version;
+        let asked = self.fence.job.asked.is_some();
+        // A fence that was asked for is of one boot of the node.
+        let same_boot = seen.boot == self.fence.job.boot || sabotage::commits(Bug::WordOutlivesLife);
+        if spoke && !(asked && same_boot) {
             return Err(Halt::NotOurs("it gave a sign of life"));
         }
-        // What was read may come from a server that lags behind. A transaction is judged by the leader.
+        // What was read may come from a server that lags behind. A transaction is judged by the leader: a daemon that registers
+        // in another boot says another state.
         let as_seen = if asked {
-            schema::fence::expect(self.fence)
+            schema::fence::expect_state(self.fence, &seen)
         } else {
             schema::fence::expect_dead(self.fence, &seen)
         };

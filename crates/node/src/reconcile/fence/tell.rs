@@ -68,7 +68,7 @@ impl Tell {
             return *fencer == self.me;
         }
         let mut coordinators =
-            view.good_nodes().filter(|n| n.mode == DaemonMode::Coordinator && placement::works(n));
+            view.all_nodes().filter(|n| n.mode == DaemonMode::Coordinator && placement::works(n));
         coordinators.find(|n| n.name != *node).is_none_or(|first| first.name == self.me)
     }
 }

@@ -2,7 +2,7 @@
 
 mod world;
 
-use pvc_core::model::{DomainState, FenceJob, FenceStep, Proof, VmSet};
+use pvc_core::model::{DomainState, FenceJob, FenceStep, Proof, VmSet, Word};
 use pvc_host::power::fake::{Call, Off, Reach, Reset};
 use pvc_store::schema;
 use tokio::time::sleep;
@@ -61,6 +61,53 @@ async fn a_node_that_hangs_with_its_guests_is_off_before_they_start_elsewhere() 
     recovered(&w, 45).await;
     assert_eq!(w.power.calls("x-lom").iter().filter(|call| **call == Call::Off).count(), 1);
     is_over(&w).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_vm_whose_keys_cannot_be_written_holds_up_nobody_elses_recovery() {
+    let w = world(SETTINGS).await;
+    let sealed = schema::vm::key_path(id(1), pvc_core::model::VmKey::Node);
+    w.tree.seal(&sealed, true);
+    w.power.plug("x-lom", false);
+    w.until("the others run elsewhere", 45, async |w| {
+        [2, 3].into_iter().all(|n| w.runs_on(n).iter().any(|node| node.as_str() != "x"))
+    })
+    .await;
+    assert_eq!(w.starts(1), 1);
+    let told = schema::vm::read_explanation(&*w.eye, id(1)).await.unwrap().unwrap().unwrap();
+    assert!(told.because.contains("not authorized"), "{told:?}");
+    w.tree.seal(&sealed, false);
+    recovered(&w, 10).await;
+    is_over(&w).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_operators_word_about_a_node_that_came_back_is_no_proof_of_its_next_death() {
+    let w = world(SETTINGS).await;
+    w.power.set_reach("x-lom", Reach::Silent);
+    let seen = w.node(&name("x")).await;
+    pvc_store::Store::commit(&*w.eye, schema::fence::ask(&seen, &job(true))).await.unwrap();
+    w.until("the shot has failed", 60, async |w| {
+        w.fence("x").await.is_some_and(|fence| matches!(fence.job.step, FenceStep::Failed { .. }))
+    })
+    .await;
+    w.machine("x").hang();
+    sleep(Duration::from_secs(7)).await;
+    let (fence, seen) = (w.fence("x").await.unwrap(), w.node(&name("x")).await);
+    let said = FenceJob { confirmed_dead: Some(word()), ..fence.job.clone() };
+    let confirm = schema::fence::confirm_dead(&seen, Some(&fence), &said);
+    pvc_store::Store::commit(&*w.eye, confirm).await.unwrap();
+    // It is back before anybody has counted a whole silence, and silent again later.
+    sleep(Duration::from_secs(8)).await;
+    w.machine("x").wake();
+    w.until("the word is void", 10, async |w| {
+        w.fence("x").await.is_none_or(|fence| fence.job.confirmed_dead.is_none())
+    })
+    .await;
+    sleep(Duration::from_mins(1)).await;
+    w.machine("x").hang();
+    sleep(Duration::from_mins(5)).await;
+    assert_eq!(w.starts(1), 1, "nobody has shot it, and nothing of it is started elsewhere");
 }
 
 #[tokio::test(start_paused = true)]
@@ -140,8 +187,9 @@ async fn a_failed_fence_touches_nothing_and_is_repeated_until_an_operator_confir
     // It is off for certain now.
     w.power.plug("x-lom", false);
     let seen = w.node(&name("x")).await;
-    let word = schema::fence::confirm_dead(&seen, Some(&fence), &fence.job);
-    pvc_store::Store::commit(&*w.eye, word).await.unwrap();
+    let confirmed = FenceJob { confirmed_dead: Some(word()), ..fence.job.clone() };
+    let txn = schema::fence::confirm_dead(&seen, Some(&fence), &confirmed);
+    pvc_store::Store::commit(&*w.eye, txn).await.unwrap();
     recovered(&w, 5).await;
     is_over(&w).await;
 }
@@ -150,11 +198,15 @@ async fn a_failed_fence_touches_nothing_and_is_repeated_until_an_operator_confir
 async fn an_operators_word_about_a_node_that_lives_moves_nothing() {
     let w = world(SETTINGS).await;
     let seen = w.node(&name("x")).await;
-    let job = job(false);
+    let job = FenceJob { confirmed_dead: Some(word()), ..job(false) };
     pvc_store::Store::commit(&*w.eye, schema::fence::confirm_dead(&seen, None, &job)).await.unwrap();
     is_over(&w).await;
     sleep(Duration::from_mins(1)).await;
     assert_eq!((w.runs_on(1), w.starts(1)), (vec![name("x")], 1));
+}
+
+fn word() -> Word {
+    Word { by: "an operator".into(), at_unix_s: 0 }
 }
 
 fn job(asked: bool) -> FenceJob {
@@ -163,17 +215,17 @@ fn job(asked: bool) -> FenceJob {
         instance: None,
         by: "an operator".into(),
         at_unix_s: 0,
-        confirmed_dead: false,
-        asked,
+        confirmed_dead: None,
+        asked: asked.then(word),
         keepalive_version: None,
+        boot: None,
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn where_the_configuration_says_so_a_node_that_cannot_be_shot_is_given_its_time_to_reset_itself() {
     let w = world(Settings { failed: Action::Migrate, ..SETTINGS }).await;
-    let promise = schema::node::set_self_fence(&name("x"), Some(40));
-    pvc_store::Store::commit(&*w.eye, promise).await.unwrap();
+    schema::node::promise(&*w.eye, &name("x"), Some(40)).await.unwrap();
     w.power.set_reach("x-lom", Reach::Silent);
     w.machine("x").hang();
     let hung = Instant::now();

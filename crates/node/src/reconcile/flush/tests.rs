@@ -58,9 +58,15 @@ async fn register(store: &MemoryStore, node: &NodeName, mem_total_mib: u64) {
         name: node.clone(),
         mode: DaemonMode::Coordinator,
         static_data: "8 6.1.0 GNU/Linux x86_64".parse::<StaticData>().unwrap(),
+        boot: "boot".into(),
+        keepalive_interval: std::time::Duration::from_secs(5),
         ipmi: Ipmi::default(),
     };
     schema::node::register(store, &registration).await.unwrap();
+    // It has not said how often it speaks, so the observer's own interval counts.
+    let path = format!("{}/keepalive_interval", schema::node::path(node));
+    let op = pvc_store::Op::Set { path, data: Vec::new(), version: None };
+    store.commit(pvc_store::Transaction { ops: vec![op] }).await.unwrap();
     let report = NodeReport { mem_total_mib, ..NodeReport::default() };
     let mut ready = schema::node::report(node, &report, None);
     ready.ops.extend(schema::node::set_daemon_state(node, DaemonState::Run).ops);
@@ -229,7 +235,7 @@ impl World {
             let size = Size { memory_mib: VM_MIB, vcpus: 1 };
             let sizes: Sizes = view.good_vms().map(|vm| (vm.id, size)).collect();
             let rooms = Rooms::count(&view, &sizes, &BTreeSet::new());
-            for node in view.good_nodes() {
+            for node in view.all_nodes() {
                 let (kept, total) = (rooms.reserved_mib(&node.name), node.report.mem_total_mib);
                 assert!(kept <= total, "{}: {kept} MiB are kept of {total}", node.name);
             }

@@ -103,6 +103,8 @@ impl World {
                 os: "GNU/Linux".into(),
                 arch: "x86_64".into(),
             },
+            boot: "boot".into(),
+            keepalive_interval: std::time::Duration::from_secs(5),
             ipmi: Ipmi::default(),
         };
         register(&*self.operator, &registration).await.unwrap();

@@ -6,7 +6,7 @@ use pvc_host::{
     hypervisor::Hypervisor, links::Links, power::Power, services::Services, storage_fence::StorageFence,
     watchdog::Watchdog,
 };
-use pvc_store::schema::owner::Owner;
+use pvc_store::{schema::owner::Owner, servers::Servers};
 use pvcd::{Parts, notify::Notify};
 
 use super::{Boot, Node};
@@ -17,6 +17,7 @@ use crate::{
         hypervisor::SimHypervisor,
         links::SimLinks,
         power::SimPower,
+        servers::SimServers,
         storage::SimStorage,
         store::{Place, SimStore},
         watchdog::SimWatchdog,
@@ -56,6 +57,13 @@ impl Node {
             fake: Arc::clone(&around.power),
             journal: Arc::clone(&around.journal),
         };
+        let servers = SimServers {
+            world: around.world.clone(),
+            me: self.number,
+            names: Arc::clone(&around.names),
+            network: Arc::clone(&around.network),
+            ensemble: Arc::clone(&around.ensemble),
+        };
         let storage = SimStorage {
             world: around.world.clone(),
             node: self.name.clone(),
@@ -71,6 +79,7 @@ impl Node {
             links: Some(Arc::new(links) as Arc<dyn Links>),
             services: Some(Arc::clone(&boot.services) as Arc<dyn Services>),
             power: Arc::new(power) as Arc<dyn Power>,
+            servers: Arc::new(servers) as Arc<dyn Servers>,
             storage: Arc::new(storage) as Arc<dyn StorageFence>,
             watchdog: guarded.then(|| Arc::new(watchdog) as Arc<dyn Watchdog>),
             machine: Arc::new(SimMachine {

@@ -122,7 +122,7 @@ async fn take(step: Step, own: &MemoryStore, other: &MemoryStore) {
         Step::Hold(n) => drop(other.commit(primary::take(&name(n), false)).await),
         Step::Release(n) => drop(other.commit(primary::release(&name(n))).await),
         Step::Fence(n) => {
-            if let Ok(Some(Entry::Good(node))) = node::read(other, &name(n)).await {
+            if let Ok(Some(node)) = node::read(other, &name(n)).await {
                 drop(other.commit(fence::begin(&node, &name(1), &job(FenceStep::Shooting))).await);
             }
         }

@@ -19,8 +19,9 @@ fn job(step: FenceStep, by: &str) -> FenceJob {
         instance: Some("i1".into()),
         by: by.into(),
         at_unix_s: 7,
-        confirmed_dead: false,
-        asked: false,
+        confirmed_dead: None,
+        asked: None,
+        boot: Some("boot".into()),
         keepalive_version: None,
     }
 }
@@ -38,6 +39,8 @@ async fn world() -> (Arc<MemoryStore>, Arc<MemoryStore>) {
         name: name("x"),
         mode: DaemonMode::Coordinator,
         static_data: "8 6.1.0 GNU/Linux x86_64".parse::<StaticData>().unwrap(),
+        boot: "boot".into(),
+        keepalive_interval: std::time::Duration::from_secs(5),
         ipmi: node::Ipmi { hostname: "bmc-x".into(), username: "admin".into(), password: "secret".into() },
     };
     node::register(&*a, &registration).await.unwrap();
@@ -45,7 +48,7 @@ async fn world() -> (Arc<MemoryStore>, Arc<MemoryStore>) {
 }
 
 async fn seen(store: &dyn Store) -> Node {
-    node::read(store, &name("x")).await.unwrap().unwrap().good().unwrap().clone()
+    node::read(store, &name("x")).await.unwrap().unwrap()
 }
 
 async fn fence(store: &dyn Store) -> Option<Fence> {
@@ -135,13 +138,66 @@ async fn a_fencer_that_starts_again_replaces_its_own_earlier_session() {
     again.commit(record(&held, &job(proven(), "a"))).await.unwrap();
 }
 
+fn said(job: &FenceJob) -> FenceJob {
+    let word = pvc_core::model::Word { by: "operator".into(), at_unix_s: 1 };
+    FenceJob { confirmed_dead: Some(word), ..job.clone() }
+}
+
+async fn speaks(store: &dyn Store) {
+    let report = pvc_core::model::NodeReport::default();
+    store.commit(node::report(&name("x"), &report, None)).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_operators_word_is_of_the_node_as_it_was_seen_and_taken_back_only_for_what_it_said() {
+    let (a, b) = world().await;
+    let before = seen(&*a).await;
+    speaks(&*b).await;
+    let job = said(&job(FenceStep::Shooting, "operator"));
+    assert!(conflicts(&a.commit(confirm_dead(&before, None, &job)).await), "it has spoken meanwhile");
+    let node = seen(&*a).await;
+    a.commit(confirm_dead(&node, None, &job)).await.unwrap();
+    let found = fence(&*a).await.unwrap();
+    assert_eq!(found.job.keepalive_version, node.keepalive_version);
+    assert_eq!(found.job.boot.as_deref(), Some("boot"));
+    // Who saw the record sooner than the node neither takes anything back nor calls it off.
+    for stale in [&before, &node] {
+        assert!(conflicts(&b.commit(unconfirm(&found, &found.job, stale)).await));
+        assert!(conflicts(&b.commit(call_off(&found, stale)).await));
+    }
+    speaks(&*b).await;
+    let spoken = seen(&*b).await;
+    b.commit(unconfirm(&found, &found.job, &spoken)).await.unwrap();
+    let left = fence(&*a).await.unwrap();
+    assert!(left.job.confirmed_dead.is_none() && left.fencer.is_none());
+    b.commit(call_off(&left, &spoken)).await.unwrap();
+    assert_eq!((fence(&*a).await, seen(&*a).await.daemon_state.value), (None, DaemonState::Run));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fence_is_cancelled_as_it_was_seen_readable_or_not() {
+    let (a, b) = world().await;
+    a.commit(begin(&seen(&*a).await, &name("a"), &job(FenceStep::Shooting, "a"))).await.unwrap();
+    let found = fence(&*a).await.unwrap();
+    assert_eq!(read_unreadable(&*b, &name("x")).await.unwrap(), None);
+    a.commit(record(&found, &job(proven(), "a"))).await.unwrap();
+    let now = seen(&*b).await;
+    assert!(conflicts(&b.commit(cancel(&found, &now)).await), "it was proven meanwhile");
+    let rubbish = Op::Set { path: path(&name("x")), data: b"?".into(), version: None };
+    b.commit(Transaction { ops: vec![rubbish] }).await.unwrap();
+    let raw = read_unreadable(&*b, &name("x")).await.unwrap().unwrap();
+    b.commit(cancel_unreadable(&raw, &now)).await.unwrap();
+    assert_eq!((fence(&*a).await, seen(&*a).await.daemon_state.value), (None, DaemonState::Run));
+    assert!(conflicts(&b.commit(cancel_unreadable(&raw, &now)).await));
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_operators_word_is_kept_in_the_record_or_makes_one() {
     let (a, b) = world().await;
     let node = seen(&*a).await;
-    b.commit(confirm_dead(&node, None, &job(FenceStep::Shooting, "operator"))).await.unwrap();
+    b.commit(confirm_dead(&node, None, &said(&job(FenceStep::Shooting, "operator")))).await.unwrap();
     let waiting = fence(&*a).await.unwrap();
-    assert!(waiting.job.confirmed_dead && waiting.fencer.is_none());
+    assert!(waiting.job.confirmed_dead.is_some() && waiting.fencer.is_none());
     assert_eq!(seen(&*a).await.daemon_state.value, DaemonState::Dead);
 
     a.commit(take_over(&waiting, &name("a"), &waiting.job)).await.unwrap();
@@ -149,8 +205,8 @@ async fn an_operators_word_is_kept_in_the_record_or_makes_one() {
     let held = fence(&*a).await.unwrap();
     a.commit(record(&held, &job(failed, "a"))).await.unwrap();
     let failed = fence(&*b).await.unwrap();
-    b.commit(confirm_dead(&seen(&*b).await, Some(&failed), &failed.job)).await.unwrap();
-    assert!(fence(&*a).await.unwrap().job.confirmed_dead);
+    b.commit(confirm_dead(&seen(&*b).await, Some(&failed), &said(&failed.job))).await.unwrap();
+    assert!(fence(&*a).await.unwrap().job.confirmed_dead.is_some());
     assert!(
         conflicts(&b.commit(confirm_dead(&node, Some(&failed), &failed.job)).await),
         "decided from an old record"
@@ -213,6 +269,8 @@ async fn a_tenure_of_the_primary_is_ended_only_by_itself_or_its_session() {
             name: name(node),
             mode: DaemonMode::Coordinator,
             static_data: "8 6.1.0 GNU/Linux x86_64".parse::<StaticData>().unwrap(),
+            boot: "boot".into(),
+            keepalive_interval: std::time::Duration::from_secs(5),
             ipmi: node::Ipmi::default(),
         };
         node::register(&**client, &registration).await.unwrap();

@@ -5,8 +5,10 @@ use std::sync::Arc;
 use proptest::{option, prelude::*};
 
 use super::*;
+use pvc_core::model::VmId;
+
 use crate::{
-    Op,
+    Op, Value,
     memory::{MemoryStore, MemoryTree},
 };
 
@@ -20,6 +22,8 @@ fn registration(mode: DaemonMode) -> Registration {
         name: name(),
         mode,
         static_data: "8 6.1.0-18-amd64 GNU/Linux x86_64".parse().unwrap(),
+        boot: "some-boot".into(),
+        keepalive_interval: Duration::from_secs(5),
         ipmi,
     }
 }
@@ -33,7 +37,7 @@ async fn store() -> (Arc<MemoryStore>, MemoryTree) {
 
 async fn good(store: &dyn Store) -> Node {
     match read(store, &name()).await.unwrap() {
-        Some(Entry::Good(node)) => node,
+        Some(node) if node.problems.is_empty() => node,
         other => panic!("{other:?}"),
     }
 }
@@ -52,6 +56,7 @@ async fn a_new_node_has_every_key_of_the_contract_and_starts_flushed() {
     assert_eq!(
         keys,
         [
+            "boot",
             "cpuload",
             "daemonmode",
             "daemonstate",
@@ -61,6 +66,7 @@ async fn a_new_node_has_every_key_of_the_contract_and_starts_flushed() {
             "ipmipassword",
             "ipmiusername",
             "keepalive",
+            "keepalive_interval",
             "memalloc",
             "memfree",
             "memtotal",
@@ -81,6 +87,8 @@ async fn a_new_node_has_every_key_of_the_contract_and_starts_flushed() {
     );
     assert_eq!((node.report, node.keepalive_version), (NodeReport::default(), Some(0)));
     assert_eq!(node.self_fence_s, None, "nobody may count on what was not promised");
+    assert_eq!(node.boot.as_deref(), Some("some-boot"));
+    assert_eq!(node.keepalive_interval, Some(Duration::from_secs(5)));
     assert_eq!(tree.dump()["/nodes/node1"], b"coordinator");
     assert_eq!(tree.dump()["/nodes/node1/staticdata"], b"8 6.1.0-18-amd64 GNU/Linux x86_64");
 }
@@ -105,7 +113,7 @@ async fn a_known_node_keeps_what_was_wished_of_it_and_gets_what_it_lacks() {
     store.commit(set_daemon_state(&name(), DaemonState::Run)).await.unwrap();
     assert_eq!(good(&*store).await.daemon_state.value, DaemonState::Run);
     for told in [Some(30), None, Some(6)] {
-        store.commit(set_self_fence(&name(), told)).await.unwrap();
+        promise(&*store, &name(), told).await.unwrap();
         assert_eq!(good(&*store).await.self_fence_s, told);
     }
     register(&*store, &registration(DaemonMode::Coordinator)).await.unwrap();
@@ -138,34 +146,89 @@ fn the_password_is_in_no_debug_output() {
     assert!(!format!("{:?}", registration(DaemonMode::Coordinator)).contains("secret"));
 }
 
+type Counts = fn(&Node) -> bool;
+
 #[tokio::test]
-async fn each_unreadable_key_is_named() {
+async fn each_unreadable_key_is_named_and_counts_as_what_is_safe() {
     let (store, _) = store().await;
     assert_eq!(read(&*store, &name()).await.unwrap(), None);
-    register(&*store, &registration(DaemonMode::Coordinator)).await.unwrap();
-    for (key, rubbish, repaired) in [
-        ("daemonmode", "boss", "hypervisor"),
-        ("daemonstate", "", "run"),
-        ("routerstate", "x", "client"),
-        ("domainstate", "Ready", "ready"),
-        ("staticdata", "8 cores", ""),
-        ("memtotal", "8 GiB", "8"),
-        ("memfree", "-1", ""),
-        ("cpuload", "nan", "0.25"),
-        ("cpuload", "-0.5", "1"),
-        ("runningdomains", "web", ""),
-        ("keepalive", "now", "1"),
-        ("selffence", "soon", ""),
-    ] {
+    register(&*store, &registration(DaemonMode::Hypervisor)).await.unwrap();
+    let id = "11111111-0000-4000-8000-000000000001";
+    let many = vec![id; 10_001].join(" ");
+    let long = format!("8 {} GNU/Linux x86_64", "k".repeat(300));
+    let rows: [(&str, &str, &str, Counts); 19] = [
+        ("daemonmode", "boss", "hypervisor", |n| n.mode == DaemonMode::Hypervisor),
+        ("daemonstate", "", "stop", |n| n.daemon_state.value == DaemonState::Run && n.should_speak()),
+        ("routerstate", "x", "client", |n| n.router_state.value == RouterState::Client),
+        ("domainstate", "Ready", "ready", |n| n.domain_state.value == DomainState::Flushed),
+        ("staticdata", "8 cores", "", |n| n.static_data.is_none()),
+        ("staticdata", &long, "", |n| n.static_data.is_none()),
+        ("memtotal", "8 GiB", "8", |n| n.report.mem_total_mib == 0),
+        ("memfree", "-1", "", |n| n.report.mem_free_mib == 0),
+        ("cpuload", "nan", "0.25", |n| n.report.cpu_load < 0.01),
+        ("cpuload", "-0.5", "1", |n| n.report.cpu_load < 0.01),
+        ("runningdomains", &format!("web {id}"), "", |n| n.report.running.len() == 1),
+        ("runningdomains", &many, "", |n| n.report.running.len() == 10_000),
+        ("keepalive", "now", "1", |n| n.keepalive_version.is_some()),
+        ("selffence", "soon", "", |n| n.self_fence_s.is_none()),
+        ("boot", "two words", "", |n| n.boot.is_none()),
+        ("boot", &"x".repeat(65), "", |n| n.boot.is_none()),
+        ("keepalive_interval", "often", "5", |n| n.keepalive_interval.is_none()),
+        ("keepalive_interval", "0", "5", |n| n.keepalive_interval.is_none()),
+        ("keepalive_interval", "3601", "5", |n| n.keepalive_interval.is_none()),
+    ];
+    for (key, rubbish, repaired, counts) in rows {
         set(&*store, format!("/nodes/node1/{key}"), rubbish).await;
-        let Some(Entry::Bad(problems)) = read(&*store, &name()).await.unwrap() else {
-            panic!("{key} {rubbish:?}")
-        };
-        assert_eq!(problems.len(), 1, "{problems:?}");
-        assert_eq!(problems[0].key, format!("/nodes/node1/{key}"));
+        let node = read(&*store, &name()).await.unwrap().unwrap();
+        assert_eq!(node.problems.len(), 1, "{:?}", node.problems);
+        assert_eq!(node.problems[0].key, format!("/nodes/node1/{key}"));
+        assert!(node.cannot_read(key) && counts(&node), "{key} {rubbish:.20}: {node:?}");
         set(&*store, format!("/nodes/node1/{key}"), repaired).await;
+        good(&*store).await;
     }
-    good(&*store).await;
+}
+
+#[tokio::test]
+async fn a_node_whose_mode_nobody_knows_counts_as_a_coordinator() {
+    let (store, _) = store().await;
+    register(&*store, &registration(DaemonMode::Hypervisor)).await.unwrap();
+    set(&*store, "/nodes/node1".into(), "boss").await;
+    assert_eq!(good(&*store).await.mode, DaemonMode::Hypervisor);
+    set(&*store, "/nodes/node1/daemonmode".into(), "").await;
+    assert_eq!(read(&*store, &name()).await.unwrap().unwrap().mode, DaemonMode::Coordinator);
+}
+
+#[tokio::test]
+async fn keys_that_the_store_refuses_to_show_cost_what_they_say_and_nothing_else() {
+    let (store, tree) = store().await;
+    register(&*store, &registration(DaemonMode::Coordinator)).await.unwrap();
+    store.commit(set_daemon_state(&name(), DaemonState::Stop)).await.unwrap();
+    for key in ["daemonstate", "keepalive", "memtotal"] {
+        tree.forbid(&format!("/nodes/node1/{key}"), true);
+    }
+    let node = read(&*store, &name()).await.unwrap().unwrap();
+    let told: Vec<String> = node.problems.iter().map(ToString::to_string).collect();
+    assert_eq!(told.len(), 3, "{told:?}");
+    assert_eq!(told[0], "/nodes/node1/daemonstate: the state store refuses to show it: not authorized");
+    assert_eq!((node.daemon_state.value, node.daemon_state.version), (DaemonState::Run, Some(1)));
+    assert_eq!((node.keepalive_version, node.boot.as_deref()), (Some(0), Some("some-boot")));
+}
+
+#[tokio::test]
+async fn what_is_checked_of_a_node_whose_keys_are_gone_is_that_they_are_gone() {
+    let (store, tree) = store().await;
+    register(&*store, &registration(DaemonMode::Coordinator)).await.unwrap();
+    for key in ["daemonstate", "keepalive"] {
+        let gone = Op::Delete { path: format!("/nodes/node1/{key}"), version: None };
+        store.commit(Transaction { ops: vec![gone] }).await.unwrap();
+    }
+    let seen = read(&*store, &name()).await.unwrap().unwrap();
+    assert_eq!((seen.daemon_state.version, seen.keepalive_version), (None, None));
+    let expect = || Transaction { ops: [expect_silence(&seen).ops, expect_daemon_state(&seen).ops].concat() };
+    store.commit(expect()).await.unwrap();
+    store.commit(declare_dead(&seen)).await.unwrap();
+    assert_eq!(tree.dump()["/nodes/node1/daemonstate"], b"dead");
+    assert!(matches!(store.commit(expect()).await, Err(CommitError::Conflict { .. })));
 }
 
 fn any_report() -> impl Strategy<Value = NodeReport> {
@@ -210,10 +273,6 @@ proptest! {
             .into_iter()
             .map(|d| d.map(|data| Value { data, version: 0, mzxid: 0, children: 0 }))
             .collect();
-        match decode(&name(), &values) {
-            None => prop_assert!(values[0].is_none()),
-            Some(Entry::Bad(problems)) => prop_assert!(!problems.is_empty()),
-            Some(Entry::Good(_)) => {}
-        }
+        prop_assert_eq!(decode(&name(), &values).is_none(), values[0].is_none());
     }
 }

@@ -13,16 +13,14 @@ use crate::read::silent;
 
 /// Why the node is as it is, and what to do if something is to be done.
 pub(super) fn conclude(facts: &Facts) -> String {
-    let node = match &facts.entry {
-        Entry::Good(node) => node,
-        Entry::Bad(_) => {
-            return "Nothing is done with this node until the broken keys above are put right.".to_owned();
-        }
-    };
+    let node = &facts.node;
     match &facts.fence {
         Some(Entry::Good(fence)) => return fenced(facts, fence),
         Some(Entry::Bad(_)) => {
-            return "The record of its fence cannot be read: put it right, or delete it.".to_owned();
+            return format!(
+                "The record of its fence cannot be read: `pvc node fence {} --cancel` ends it.",
+                facts.name
+            );
         }
         None => {}
     }
@@ -39,6 +37,10 @@ pub(super) fn conclude(facts: &Facts) -> String {
                 n => format!("Its {n} VM(s) go on without it, and nobody else may start them."),
             }
         ),
+        (DaemonState::Run, None) if !node.problems.is_empty() => {
+            "It is given no VMs until the broken keys above are put right: its own daemon writes those that are its own again, the              others are for an operator."
+                .to_owned()
+        }
         (DaemonState::Run, None) => working(facts, node),
     }
 }
@@ -52,7 +54,7 @@ fn fenced(facts: &Facts, fence: &Fence) -> String {
         );
     }
     match &fence.job.step {
-        FenceStep::Failed { .. } if fence.job.confirmed_dead => {
+        FenceStep::Failed { .. } if fence.job.confirmed_dead.is_some() => {
             format!(
                 "An operator says that it is dead: its VMs are recovered once it has been silent long enough.{nobody}"
             )

@@ -124,6 +124,8 @@ async fn a_report_from_before_the_claim_is_about_an_instance_that_has_ended() {
         name: "hv1".parse().unwrap(),
         mode: DaemonMode::Hypervisor,
         static_data: "8 6.1 GNU/Linux x86_64".parse().unwrap(),
+        boot: "boot".into(),
+        keepalive_interval: std::time::Duration::from_secs(5),
         ipmi: node::Ipmi::default(),
     };
     node::register(store, &registration).await.unwrap();

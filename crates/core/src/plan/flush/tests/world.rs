@@ -75,7 +75,7 @@ impl World {
     }
 
     fn view(&self) -> ClusterView {
-        let nodes = self.nodes.iter().map(|n| (n.name.clone(), Arc::new(Entry::Good(n.clone()))));
+        let nodes = self.nodes.iter().map(|n| (n.name.clone(), Arc::new(n.clone())));
         let vms = self.vms.iter().map(|v| (v.id, Arc::new(Entry::Good(v.clone()))));
         ClusterView {
             nodes: Arc::new(nodes.collect()),

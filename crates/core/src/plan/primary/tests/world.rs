@@ -142,8 +142,9 @@ impl World {
                     instance: None,
                     by: "x".into(),
                     at_unix_s: 0,
-                    confirmed_dead: false,
-                    asked: false,
+                    confirmed_dead: None,
+                    asked: None,
+                    boot: Some("boot".into()),
                     keepalive_version: None,
                 };
                 self.fenced.insert(node.clone(), Entry::Good(Fence { node, job, version: 0, fencer: None }));

@@ -274,7 +274,7 @@ fn progress_is_told_in_words() {
 fn a_node_takes_vms_while_its_daemon_runs_and_it_is_not_flushed() {
     use crate::{
         command::testing::node,
-        model::{ClusterView, DaemonState, DomainState, Entry},
+        model::{ClusterView, DaemonState, DomainState},
     };
     for (daemon, domain, takes) in [
         (DaemonState::Run, DomainState::Ready, true),
@@ -287,7 +287,7 @@ fn a_node_takes_vms_while_its_daemon_runs_and_it_is_not_flushed() {
     ] {
         let mut found = node("b");
         (found.daemon_state.value, found.domain_state.value) = (daemon, domain);
-        let nodes = [(b(), std::sync::Arc::new(Entry::Good(found)))].into();
+        let nodes = [(b(), std::sync::Arc::new(found))].into();
         let view = ClusterView { nodes: std::sync::Arc::new(nodes), ..ClusterView::default() };
         let answer = admits(&view, &b());
         assert_eq!(answer.is_ok(), takes, "{daemon} {domain}: {answer:?}");

@@ -31,7 +31,7 @@ use super::super::*;
 
 pub(super) const SETTINGS: Settings = Settings {
     keepalive: Duration::from_secs(5),
-    fence_after: Some(Duration::from_secs(30)),
+    fence_intervals: 6,
     successful: Action::Migrate,
     failed: Action::Nothing,
 };
@@ -81,6 +81,7 @@ pub(super) struct Machine {
 }
 
 pub(super) struct World {
+    pub(super) tree: MemoryTree,
     pub(super) eye: Arc<MemoryStore>,
     pub(super) power: Arc<FakePower>,
     pub(super) machines: Vec<Machine>,
@@ -106,7 +107,7 @@ impl World {
         let power = FakePower::new();
         let shared = Arc::new(Shared { power: Arc::clone(&power), runs: Mutex::default(), settings });
         let machines = names.iter().map(|n| Machine::start(name(n), tree.client(), &shared)).collect();
-        let world = Self { eye, power, machines, shared };
+        let world = Self { tree, eye, power, machines, shared };
         for machine in &world.machines {
             world
                 .until("all run", 10, async |w| w.state(&machine.name).await == Some(DaemonState::Run))
@@ -130,12 +131,11 @@ impl World {
     }
 
     pub(super) async fn node(&self, node: &NodeName) -> pvc_core::model::Node {
-        node::read(&*self.eye, node).await.unwrap().unwrap().good().unwrap().clone()
+        node::read(&*self.eye, node).await.unwrap().unwrap()
     }
 
     async fn state(&self, node: &NodeName) -> Option<DaemonState> {
-        let entry = node::read(&*self.eye, node).await.unwrap()?;
-        entry.good().map(|node| node.daemon_state.value)
+        Some(node::read(&*self.eye, node).await.unwrap()?.daemon_state.value)
     }
 
     pub(super) async fn fence(&self, node: &str) -> Option<Fence> {
@@ -265,6 +265,8 @@ async fn daemon(
         name: name.clone(),
         mode: DaemonMode::Coordinator,
         static_data: "8 6.1.0 GNU/Linux x86_64".parse::<StaticData>().unwrap(),
+        boot: "boot".into(),
+        keepalive_interval: std::time::Duration::from_secs(5),
         ipmi: node::Ipmi { hostname: bmc(name), username: "admin".into(), password: "labpass".into() },
     };
     while node::register(&**store, &registration).await.is_err() {
@@ -299,6 +301,7 @@ async fn work(
             unbroken: unbroken.clone(),
             power: Arc::clone(&shared.power) as Arc<dyn Power>,
             storage: Arc::new(NoStorage) as Arc<dyn StorageFence>,
+            servers: Arc::new(pvc_store::servers::FakeServers::default()),
             settings: shared.settings,
             selector: Selector::Mem,
         })

@@ -91,7 +91,7 @@ impl Whole {
 
     async fn domain_state(&self, i: usize) -> DomainState {
         let node = schema::node::read(&*self.operator, &self.nodes[i].name).await.unwrap().unwrap();
-        node.good().unwrap().domain_state.value
+        node.domain_state.value
     }
 
     async fn wish(&self, i: usize, wish: DomainState) {

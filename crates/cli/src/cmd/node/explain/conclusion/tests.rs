@@ -1,4 +1,4 @@
-use pvc_core::model::{Explanation, FenceJob, Field, FlushProgress, Problem, Proof};
+use pvc_core::model::{Explanation, FenceJob, Field, FlushProgress, Problem, Proof, Word};
 
 use super::*;
 use crate::cmd::{node::explain::Vms, testing};
@@ -13,7 +13,7 @@ fn facts(state: DaemonState) -> Facts {
     node.daemon_state = field(state);
     Facts {
         name: node.name.clone(),
-        entry: Entry::Good(node),
+        node,
         silent_s: None,
         connected: true,
         maintenance: false,
@@ -35,8 +35,9 @@ fn fenced(step: FenceStep, confirmed_dead: bool) -> Facts {
         instance: None,
         by: "hv2".into(),
         at_unix_s: 1,
-        confirmed_dead,
-        asked: false,
+        confirmed_dead: confirmed_dead.then(|| Word { by: "an operator".into(), at_unix_s: 1 }),
+        asked: None,
+        boot: Some("boot".into()),
         keepalive_version: None,
     };
     let fencer = Some("hv2".parse().unwrap());
@@ -46,8 +47,7 @@ fn fenced(step: FenceStep, confirmed_dead: bool) -> Facts {
 
 fn domains(state: DomainState) -> Facts {
     let mut facts = facts(DaemonState::Run);
-    let Entry::Good(node) = &mut facts.entry else { unreachable!() };
-    node.domain_state = field(state);
+    facts.node.domain_state = field(state);
     facts
 }
 
@@ -57,7 +57,11 @@ fn each_situation_has_its_sentence() {
     let failed = || FenceStep::Failed { reason: "no route".into(), attempts: 2 };
     let claims = |n: usize| Vms { claimed: vec!["web".into(); n], ..Vms::default() };
     let progress = FlushProgress { total: 4, left: 3, ..FlushProgress::default() };
-    let broken = Problem { key: "/nodes/hv1/daemonstate".into(), what: "rubbish".into() };
+    let broken = |state| {
+        let mut facts = facts(state);
+        facts.node.problems = vec![Problem { key: "/nodes/hv1/memfree".into(), what: "rubbish".into() }];
+        facts
+    };
     let table = vec![
         (facts(Run), "All is well: it works and takes VMs."),
         (facts(Init), "Its daemon is starting."),
@@ -94,7 +98,8 @@ fn each_situation_has_its_sentence() {
             Facts { flush: Some(Ok(progress)), ..domains(DomainState::Flush) },
             "It is sending its VMs away. 3 of 4 are left.",
         ),
-        (Facts { entry: Entry::Bad(vec![broken]), ..facts(Run) }, "Nothing is done with this node until"),
+        (broken(Run), "It is given no VMs until the broken keys above are put right"),
+        (broken(Dead), "It was fenced, and its VMs were taken care of."),
         (
             Facts { fence: Some(Entry::Bad(Vec::new())), ..facts(Run) },
             "The record of its fence cannot be read",
