@@ -21,7 +21,7 @@ pub mod vm_id;
 
 pub use change::{VmChange, VmKey, VmSet};
 pub use claim::Claim;
-pub use domain::{DomainDetails, DomainError, DomainSpec, SUSPENDED, UNSTARTED};
+pub use domain::{ARRIVING, DomainDetails, DomainError, DomainSpec, SUSPENDED, UNSTARTED, marked_arriving};
 pub use explanation::Explanation;
 pub use fence::{Fence, FenceJob, FenceStep, Proof, Word};
 pub use flush::{FlushProgress, Stuck};

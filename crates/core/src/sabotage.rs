@@ -46,11 +46,13 @@ pub enum Bug {
     WordOutlivesLife,
     /// A promise of a reset whose answer was lost was never given (section 7).
     ForgetTold,
+    /// What a migration brings executes as soon as all of it has arrived (section 4).
+    ArriveRunning,
 }
 
 impl Bug {
     /// All of them, in the order of the list in the simulator's documentation.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::StartWithoutClaim,
         Self::TrustWallClock,
         Self::CountGapAsSilence,
@@ -63,6 +65,7 @@ impl Bug {
         Self::ReleaseFirst,
         Self::AdoptThenStop,
         Self::LeaveStrangersRunning,
+        Self::ArriveRunning,
     ];
 
     /// Its name on a command line.
@@ -84,6 +87,7 @@ impl Bug {
             Self::UnreadableIsUnfenced => "unreadable-is-unfenced",
             Self::WordOutlivesLife => "word-outlives-life",
             Self::ForgetTold => "forget-told",
+            Self::ArriveRunning => "arrive-running",
         }
     }
 }

@@ -70,7 +70,7 @@ impl LibvirtdProcess {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let folder = std::env::temp_dir().join(format!("pvc-libvirtd-{}-{number}", std::process::id()));
-        for part in ["etc", "lib", "run", "log", "cache"] {
+        for part in ["etc", "lib", "run", "log/qemu", "cache"] {
             fs::create_dir_all(folder.join(part))?;
         }
         let uuid = uuid::Uuid::new_v4();
@@ -173,6 +173,11 @@ impl LibvirtdProcess {
         Ok([(first, ADDRESSES[0]), (second, ADDRESSES[1])])
     }
 
+    /// What the [`counting_guest`] called `name` has counted here.
+    pub fn console(&self, name: &str) -> String {
+        fs::read_to_string(self.folder.join(format!("log/qemu/{name}.console"))).unwrap_or_default()
+    }
+
     /// Its socket, for peers on this machine.
     pub fn socket(&self) -> String {
         self.folder.join("run/libvirt-sock").display().to_string()
@@ -217,6 +222,40 @@ pub fn tiny_guest(id: pvc_core::model::VmId, name: &str) -> String {
 <os><type arch='x86_64' machine='pc'>hvm</type></os><features><acpi/></features>
 <devices><emulator>/usr/bin/qemu-system-x86_64</emulator><memballoon model='none'/></devices></domain>"
     )
+}
+
+/// The firmware of [`counting_guest`]: counts aloud on the first serial port, some ten lines a second or more, and does nothing else.
+pub fn counting_firmware() -> Vec<u8> {
+    // Real mode. di counts; its four hexadecimal digits and a line's end go to port 0x3f8; then a loop to pass the time.
+    const PROGRAM: &[u8] = &[
+        0x31, 0xff, // xor di, di
+        0x47, 0xba, 0xf8, 0x03, 0x89, 0xf8, 0xb9, 0x04,
+        0x00, // line: inc di; mov dx, 0x3f8; mov ax, di; mov cx, 4
+        0xc1, 0xc0, 0x04, 0x88, 0xc3, 0x80, 0xe3, 0x0f, // digit: rol ax, 4; mov bl, al; and bl, 15
+        0x80, 0xc3, 0x30, 0x80, 0xfb, 0x39, 0x76, 0x03, 0x80, 0xc3,
+        0x07, // add bl, '0', or the letter's code
+        0x86, 0xc3, 0xee, 0x86, 0xc3, 0xe2, 0xe6, // xchg al, bl; out dx, al; xchg al, bl; loop digit
+        0xb0, 0x0a, 0xee, // mov al, 10; out dx, al
+        0x66, 0xb9, 0x40, 0x42, 0x0f, 0x00, // mov ecx, 1000000
+        0x67, 0xe2, 0xfd, // pass: loop pass
+        0xeb, 0xcf, // jmp line
+    ];
+    const RESET: usize = 0xfff0;
+    let mut firmware = vec![0; 0x1_0000];
+    firmware[..PROGRAM.len()].copy_from_slice(PROGRAM);
+    firmware[RESET..RESET + 5].copy_from_slice(&[0xea, 0, 0, 0, 0xf0]);
+    firmware
+}
+
+/// As [`tiny_guest`], with `firmware`, which counts aloud into `NAME.console` among its libvirtd's guests' logs.
+pub fn counting_guest(id: pvc_core::model::VmId, name: &str, firmware: &Path) -> String {
+    let console = format!("/var/log/libvirt/qemu/{name}.console");
+    tiny_guest(id, name)
+        .replace("</type>", &format!("</type><loader type='rom'>{}</loader>", firmware.display()))
+        .replace(
+            "</devices>",
+            &format!("<serial type='file'><source path='{console}' append='on'/></serial></devices>"),
+        )
 }
 
 /// As [`tiny_guest`], with `contents` in its memory, so that there is something to migrate.

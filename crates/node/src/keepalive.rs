@@ -10,10 +10,7 @@ mod unbroken;
 use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 
 use pvc_core::model::{DaemonState, NodeReport};
-use pvc_host::{
-    hypervisor::{Activity, Seen},
-    machine::Machine,
-};
+use pvc_host::{hypervisor::Seen, machine::Machine};
 use pvc_process::JoinSet;
 use pvc_store::{
     CommitError, Store, StoreError,
@@ -327,9 +324,7 @@ impl Beats {
         // While libvirt does not answer, guests still run: the last that was known is reported.
         if let Some(Some(active)) = active {
             // What is on its way here takes memory already, but does not run.
-            let runs = |vm: &&Seen| {
-                !matches!(vm.activity, Activity::Held | Activity::Unstarted | Activity::Suspended)
-            };
+            let runs = |vm: &&Seen| !vm.activity.is_held();
             report.running = active.values().filter(runs).map(|vm| vm.id).collect();
             report.domains_count = report.running.len() as u64;
             report.mem_alloc_mib = active.values().map(|vm| vm.memory_mib).sum();

@@ -29,6 +29,7 @@ const BAD: Manners = Manners {
     button_ignored: 0.3,
     never_converges: 0.2,
     fails_at_switch: 0.2,
+    reply_lost: 0.2,
     answer_lost: 0.1,
 };
 

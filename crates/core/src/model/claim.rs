@@ -70,6 +70,18 @@ impl Claim {
     }
 }
 
+impl Claim {
+    /// The claim once the VM has ended on `node`, or with it. Of several claimants only the first may have been executing it; the
+    /// others have a copy at most, which is too old from then on, so nobody is left.
+    #[must_use]
+    pub fn after_the_end_on(&self, node: &NodeName) -> Self {
+        match self.between() {
+            Some((from, _)) if from == node => Self::none(),
+            _ => self.without(node),
+        }
+    }
+}
+
 impl FromStr for Claim {
     type Err = NameError;
 
@@ -114,6 +126,8 @@ mod tests {
         assert_eq!((from.as_str(), to), ("b", &[a.clone()][..]));
         assert_eq!(claim.without(from), Claim::only(&a));
         assert_eq!(Claim::only(&a).between(), None);
+        assert_eq!(claim.after_the_end_on(from), Claim::none());
+        assert_eq!(claim.after_the_end_on(&a), Claim::only(from));
         assert!("a _".parse::<Claim>().is_err());
         let names = |count: usize| (0..count).map(|n| format!("n{n}")).collect::<Vec<_>>().join(" ");
         assert!(names(MOST).parse::<Claim>().is_ok() && names(MOST + 1).parse::<Claim>().is_err());

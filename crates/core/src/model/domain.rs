@@ -12,7 +12,7 @@ mod size;
 mod tests;
 
 pub use details::{Controller, Disk, DomainDetails, Interface};
-pub use mark::{SUSPENDED, UNSTARTED};
+pub use mark::{ARRIVING, SUSPENDED, UNSTARTED, marked_arriving};
 
 use read::{Definition, Element};
 

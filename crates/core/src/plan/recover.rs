@@ -117,10 +117,10 @@ fn single(claim: &Claim) -> Option<NodeName> {
 /// The transaction of an order; `target` is where [`What::Place`] goes. `None`: there is nothing to write.
 pub fn change(order: &What, dead: &NodeName, vm: &Vm, target: Option<&NodeName>) -> Option<VmChange> {
     let decided_from = [VmKey::State, VmKey::Node, VmKey::Claim];
-    let claim = vm.claim.value.without(dead);
+    let claim = vm.claim.value.after_the_end_on(dead);
     // Whoever has it already has the guest that is to be restarted.
     let wish = match (order, vm.state.value) {
-        (What::Assign(_), VmState::Restart) => VmState::Restart,
+        (What::Assign(node), VmState::Restart) if claim.names(node) => VmState::Restart,
         _ => VmState::Start,
     };
     let run_on = |node: &NodeName| vec![VmSet::Node(node.clone()), VmSet::State(wish)];

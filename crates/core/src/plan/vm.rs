@@ -29,7 +29,8 @@ use crate::{
 
 pub use change::change;
 pub use migration::{
-    COPIES, LIVE_AGAIN, LIVE_ATTEMPTS, STALLED, TARGET_PATIENCE, There, admits, needs_migration, never_ends,
+    COPIES, LIVE_AGAIN, LIVE_ATTEMPTS, STALLED, TARGET_PATIENCE, There, admits, needs_migration,
+    needs_record, never_ends,
 };
 pub use past::{Past, START_LIMIT, START_WINDOW};
 
@@ -46,6 +47,8 @@ pub enum Here {
     Active,
     /// A process of it lives here, but executes nothing: a migration holds it, that brings it or that took it away.
     Held,
+    /// A migration has brought all of it here, and it has not executed here yet.
+    Arrived,
     /// A process of it lives here that has never executed: a start made it and was given up before it let it go.
     Unstarted,
     /// A process of it lives here, which a daemon of this node has suspended, since the state tree gave the VM to another.
@@ -67,6 +70,9 @@ pub struct Facts<'a> {
     pub here: Here,
     /// The migration from or to here that is under way; only looked for where [`needs_migration`] says so.
     pub migration: Option<Migration>,
+    /// Whether libvirt has it on record that its last run here ended by its arrival elsewhere; only looked for where
+    /// [`needs_record`] says so.
+    pub left: bool,
     /// Whether the node that it is wished on takes VMs now; if not, why (see [`admits`]).
     pub target: Result<(), &'a str>,
     /// Whether it could be started again from its definition; if not, why. Only looked at where [`needs_definition`] says so.
@@ -92,8 +98,10 @@ pub enum Step {
     AskGuestToShutDown,
     /// End it at once.
     PowerOff,
-    /// It is confirmed off: take this node out of the claim.
+    /// It is confirmed off: take this node out of the claim. What its migration has left elsewhere is thereby nobody's.
     Release,
+    /// It has arrived at the other claimant: leave the claim to that one, which then lets it go on.
+    HandOver,
     /// Ask that node's libvirt whether the VM is there.
     LookAt(NodeName),
     /// Put that node in the claim after this one, to migrate the VM there next.
@@ -102,7 +110,7 @@ pub enum Step {
     Migrate(NodeName),
     /// End the migration that is under way.
     AbortMigration,
-    /// It stays here: let it go on if the migration holds it, and make the claim this node's alone.
+    /// It stays here: make the claim this node's alone. What is held is let go on after that.
     TakeBack,
     /// Let it go on.
     Resume,
@@ -136,7 +144,9 @@ pub fn plan(facts: &Facts<'_>) -> Plan {
     let Some(vm) = facts.vm else {
         return match facts.here {
             // Not ours to end: it may be the operator's own, or the state tree may have been lost.
-            Here::Active | Here::Held => wait(None, "it runs here but is not in the state tree: left alone"),
+            Here::Active | Here::Held | Here::Arrived => {
+                wait(None, "it runs here but is not in the state tree: left alone")
+            }
             Here::Unstarted => {
                 wait(None, "a start left its process here, and it is not in the state tree: left alone")
             }
@@ -155,7 +165,7 @@ pub fn plan(facts: &Facts<'_>) -> Plan {
             wait(None, "libvirt does not answer: nothing is known about this node")
         }
         Here::Unknown => settled(),
-        Here::Active | Here::Held | Here::Suspended => while_here(facts, vm),
+        Here::Active | Here::Held | Here::Arrived | Here::Suspended => while_here(facts, vm),
         Here::Unstarted => while_unstarted(facts, vm),
         Here::Off => while_off(facts, vm),
     }
@@ -184,14 +194,18 @@ fn while_here(facts: &Facts<'_>, vm: &Vm) -> Plan {
         return match facts.here {
             // From a node of the 0.5 generation, which makes no claims.
             Here::Held => wait(None, "a migration that nobody claims brings it here"),
+            Here::Arrived => {
+                act(Step::PowerOff, "its migration was given up: what arrived here is an old copy")
+            }
             _ => act(Step::Adopt, "it runs here and nobody claims it"),
         };
     }
     if !claim.names(facts.me) {
-        return act(
-            Step::PowerOff,
-            format!("the claim names only {claim}: this node was fenced and survived"),
-        );
+        let what = match facts.here {
+            Here::Held | Here::Arrived => "a migration has left this here",
+            _ => "this node was fenced and survived",
+        };
+        return act(Step::PowerOff, format!("the claim names only {claim}: {what}"));
     }
     match claim.between() {
         Some((from, to)) if from == facts.me => match to {
@@ -204,8 +218,8 @@ fn while_here(facts: &Facts<'_>, vm: &Vm) -> Plan {
             }
         },
         Some((from, _)) => return migration::arriving(facts, from),
-        None if facts.here == Here::Held => return migration::held(facts, vm),
         None if facts.here == Here::Suspended => return suspended(facts, vm),
+        None if facts.here != Here::Active => return migration::held(facts, vm),
         None => {}
     }
     let wished_here = vm.node.value == *facts.me;
@@ -309,7 +323,7 @@ fn shut_down(facts: &Facts<'_>, vm: &Vm) -> Plan {
 fn while_off(facts: &Facts<'_>, vm: &Vm) -> Plan {
     let claim = &vm.claim.value;
     match claim.between() {
-        Some((from, _)) if from == facts.me => return act(Step::Release, "it is off here"),
+        Some((from, to)) if from == facts.me => return migration::ended(facts, to),
         Some((from, _)) if claim.names(facts.me) => return migration::arriving(facts, from),
         _ => {}
     }

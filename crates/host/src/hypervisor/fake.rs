@@ -4,14 +4,14 @@
 //! was begun goes on when its caller gives up. Time is tokio's, so a paused clock makes it deterministic.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     future::pending,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use async_trait::async_trait;
-use pvc_core::model::{DomainSpec, VmId};
+use pvc_core::model::{DomainSpec, VmId, VmName};
 use tokio::{
     sync::{mpsc, oneshot, watch},
     time::sleep,
@@ -99,6 +99,7 @@ pub struct Counts {
     pub suspend: u64,
     pub resume: u64,
     pub seen_at: u64,
+    pub has_left: u64,
 }
 
 /// The fake.
@@ -127,6 +128,8 @@ struct State {
     pauses: BTreeMap<VmId, Duration>,
     /// Definitions that outlive the machine's lives.
     kept: BTreeMap<VmId, kept::Definition>,
+    /// What is on record as migrated from here; outlives libvirt and the machine.
+    left: BTreeSet<VmId>,
 }
 
 /// Whether a change's caller has given it up by the time it is done.
@@ -386,6 +389,12 @@ impl Hypervisor for FakeHypervisor {
         self.reached(Deadlines::default().ask, || format!("suspending VM {id}"), suspend).await
     }
 
+    async fn has_left(&self, id: VmId, _: &VmName) -> Result<bool, HypervisorError> {
+        self.state().counts.has_left += 1;
+        // A file: whether libvirt can be reached makes no difference.
+        Ok(self.state().left.contains(&id))
+    }
+
     async fn resume(&self, id: VmId) -> Result<(), HypervisorError> {
         self.state().counts.resume += 1;
         let resume = async {
@@ -393,8 +402,7 @@ impl Hypervisor for FakeHypervisor {
             if state.jobs.contains_key(&id) {
                 return Err(HypervisorError::Refused("a migration is under way".into()));
             }
-            let stopped = [Activity::Held, Activity::Unstarted, Activity::Suspended];
-            let held = |domain: &Domain| stopped.contains(&domain.seen.activity);
+            let held = |domain: &Domain| domain.seen.activity.is_held();
             if state.active.get(&id).is_some_and(held) {
                 state.turn(id, Activity::Running);
             }
@@ -466,6 +474,7 @@ impl State {
 
     fn insert(&mut self, seen: Seen) {
         self.starts += 1;
+        self.left.remove(&seen.id);
         let (id, run) = (seen.id, self.starts);
         let activity = seen.activity;
         self.active.insert(id, Domain { seen, run });

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use pvc_core::model::{DomainSpec, VmId};
+use pvc_core::model::{DomainSpec, VmId, VmName};
 use tokio::sync::mpsc;
 
 #[cfg(any(test, feature = "fake"))]
@@ -38,6 +38,8 @@ pub enum Activity {
     Paused,
     /// Not executing, held by a migration: on its way to this node, or left behind by one that did not end in order.
     Held,
+    /// Not executing: a migration has brought all of it, and it has not executed here yet.
+    Arrived,
     /// Has never executed: left behind by a start that was given up before it let the guest go.
     Unstarted,
     /// Not executing, by [`Hypervisor::suspend`].
@@ -46,6 +48,13 @@ pub enum Activity {
     ShuttingDown,
     /// The guest has crashed; its process is still there.
     Crashed,
+}
+
+impl Activity {
+    /// Whether it executes nothing and waits for [`Hypervisor::resume`].
+    pub fn is_held(self) -> bool {
+        matches!(self, Self::Held | Self::Arrived | Self::Unstarted | Self::Suspended)
+    }
 }
 
 /// A definition that libvirt keeps, of a domain that is active or not. The cluster's definitions are in the state tree: it needs none.
@@ -115,8 +124,9 @@ pub trait Hypervisor: Send + Sync + 'static {
     /// Ends the domain at once; returns when it is confirmed not active.
     async fn power_off(&self, id: VmId) -> Result<(), HypervisorError>;
 
-    /// Moves an executing VM to another node while it runs, and returns when it executes there and is not active here; an
-    /// error that is not `Refused` says nothing about where it is. Goes on by itself if nobody waits for it any more, and
+    /// Moves a VM to another node while it runs, and returns when it is [`Activity::Arrived`] there (or paused there, if it was here)
+    /// and not active here. After an error it may have arrived all the same, and it may be paused here or go on here: libvirt's source
+    /// lets its guest go on when the target's last answer is lost. Goes on by itself if nobody waits for it any more, and
     /// for as long as it makes progress: whoever began it watches [`migration`](Self::migration) and aborts it.
     async fn migrate(&self, id: VmId, to: &Peer) -> Result<(), HypervisorError>;
 
@@ -126,11 +136,16 @@ pub trait Hypervisor: Send + Sync + 'static {
     /// Ends the migration of this VM from this node, which `migrate` then reports; returns when asked, not when done.
     async fn abort_migration(&self, id: VmId) -> Result<(), HypervisorError>;
 
+    /// Whether the VM's last run here is on record as migrated: it has arrived elsewhere, and nothing but somebody's hand lets it go on
+    /// here, though its process may be there for a moment more. `false` if there is no such record.
+    async fn has_left(&self, id: VmId, name: &VmName) -> Result<bool, HypervisorError>;
+
     /// Stops a VM from executing that does; any other, one that is paused for instance, is left as it is. It is
     /// [`Activity::Suspended`] until `resume`, whatever becomes of the caller and of libvirt's daemon.
     async fn suspend(&self, id: VmId) -> Result<(), HypervisorError>;
 
-    /// Lets a VM go on that is [`Activity::Held`], [`Activity::Unstarted`] or [`Activity::Suspended`] here; any other is left as it is.
+    /// Lets a VM go on that is [`Activity::Held`], [`Activity::Arrived`], [`Activity::Unstarted`] or [`Activity::Suspended`] here; any
+    /// other is left as it is.
     async fn resume(&self, id: VmId) -> Result<(), HypervisorError>;
 
     /// One active domain of another node, as [`seen`](Self::seen) there; soon, or an error.

@@ -41,8 +41,12 @@ async fn until(what: &str, condition: impl AsyncFn() -> bool) {
 
 #[test]
 fn a_missing_library_is_named_with_the_package_that_has_it() {
-    let missing =
-        LibvirtHypervisor::start_with("test:///default", "/nowhere/libvirt.so.0", Deadlines::default());
+    let missing = LibvirtHypervisor::start_with(
+        "test:///default",
+        "/nowhere/libvirt.so.0",
+        "/nowhere".as_ref(),
+        Deadlines::default(),
+    );
     let error = missing.err().expect("there is no such library").to_string();
     assert!(error.contains("/nowhere/libvirt.so.0") && error.contains("libvirt0"), "{error}");
 }

@@ -5,6 +5,8 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod contract;
+mod control;
+mod cut;
 mod fake;
 mod faults;
 mod kept;

@@ -106,6 +106,11 @@ async fn until(what: &str, condition: impl AsyncFn() -> bool) {
 }
 
 impl Pair {
+    /// Whether it is on record as migrated from that side.
+    async fn left(hypervisor: &Arc<dyn Hypervisor>, guest: &DomainSpec) -> bool {
+        hypervisor.has_left(guest.id, &guest.name).await.unwrap()
+    }
+
     fn begin(&self) -> JoinHandle<Result<(), HypervisorError>> {
         let (source, id, to) = (self.source.clone(), self.guest.id, self.to.clone());
         tokio::spawn(async move { source.migrate(id, &to).await })
@@ -155,6 +160,17 @@ impl Pair {
         }
     }
 
+    fn pause_by_hand(&self, source: bool) {
+        let name = self.guest.name.as_str();
+        match (&self.real, &self.fakes) {
+            (Some(real), _) => {
+                (if source { &real.source } else { &real.target }).virsh(&format!("suspend {name}")).unwrap();
+            }
+            (_, Some(fakes)) => fakes[usize::from(!source)].turn(self.guest.id, Activity::Paused),
+            _ => unreachable!(),
+        }
+    }
+
     /// In the end it executes at the source alone.
     async fn until_it_stayed(&self) {
         until("it is at the source only", async || {
@@ -169,8 +185,9 @@ impl Pair {
     }
 }
 
-async fn it_executes_at_the_target_and_is_gone_at_the_source(pair: Pair) {
+async fn it_arrives_paused_and_is_gone_at_the_source_and_goes_on_when_it_is_let(pair: Pair) {
     let id = pair.guest.id;
+    assert!(!Pair::left(&pair.source, &pair.guest).await);
     assert_eq!(pair.there().await, None);
     assert_eq!(pair.source.migration(id).await.unwrap(), None);
     pair.source.abort_migration(id).await.unwrap();
@@ -178,13 +195,35 @@ async fn it_executes_at_the_target_and_is_gone_at_the_source(pair: Pair) {
     let began = Instant::now();
     pair.begin().await.unwrap().unwrap();
     let took = began.elapsed();
-    assert_eq!((pair.source().await, pair.target().await), (None, Some(Activity::Running)));
-    assert_eq!(pair.there().await, Some(Activity::Running));
+    assert_eq!((pair.source().await, pair.target().await), (None, Some(Activity::Arrived)));
+    assert_eq!(pair.there().await, Some(Activity::Arrived));
     let pause = pair.source.pause_at(&pair.at, id).await.unwrap().expect("the target knows");
     assert!(!pause.is_zero() && pause <= took, "{pause:?} of {took:?}");
+    assert!(Pair::left(&pair.source, &pair.guest).await && !Pair::left(&pair.target, &pair.guest).await);
+    // Its libvirt knows what it has after a crash, too.
+    pair.kill_libvirt(false);
+    pair.launch_libvirt(false);
+    until("it is seen again", async || pair.target.seen(id).await.is_ok()).await;
+    assert_eq!(pair.target().await, Some(Activity::Arrived));
+    pair.target.resume(id).await.unwrap();
+    assert_eq!(pair.target().await, Some(Activity::Running));
+    pair.pause_by_hand(false);
+    assert_eq!(pair.target().await, Some(Activity::Paused), "the mark is gone");
+    pair.target.resume(id).await.unwrap();
+    assert_eq!(pair.target().await, Some(Activity::Paused), "what somebody paused is his");
     assert_eq!(pair.target.migration(id).await.unwrap(), None);
     let again = pair.begin().await.unwrap().unwrap_err();
     assert!(matches!(again, HypervisorError::Refused(_)), "{again}");
+}
+
+async fn what_somebody_has_paused_arrives_so_and_stays_so(pair: Pair) {
+    let id = pair.guest.id;
+    pair.pause_by_hand(true);
+    assert_eq!(pair.source().await, Some(Activity::Paused));
+    pair.begin().await.unwrap().unwrap();
+    assert_eq!((pair.source().await, pair.target().await), (None, Some(Activity::Paused)));
+    pair.target.resume(id).await.unwrap();
+    assert_eq!(pair.target().await, Some(Activity::Paused));
 }
 
 async fn while_it_is_copied_it_executes_at_the_source_and_is_held_at_the_target(pair: Pair) {
@@ -200,6 +239,7 @@ async fn while_it_is_copied_it_executes_at_the_source_and_is_held_at_the_target(
     assert!(matches!(aborted, HypervisorError::Refused(_)), "{aborted}");
     pair.until_it_stayed().await;
     pair.source.abort_migration(id).await.unwrap();
+    assert!(!Pair::left(&pair.source, &pair.guest).await);
 }
 
 async fn a_source_whose_libvirt_is_killed_keeps_its_guest(pair: Pair) {
@@ -227,6 +267,7 @@ async fn a_guest_that_ends_during_its_migration_is_nowhere(pair: Pair) {
     pair.source.power_off(id).await.unwrap();
     timeout(SOON, call).await.expect("it ends").unwrap().unwrap_err();
     until("it is off on both", async || pair.source().await.is_none() && pair.target().await.is_none()).await;
+    assert!(!Pair::left(&pair.source, &pair.guest).await, "it has ended, and not left");
 }
 
 macro_rules! on_both {
@@ -247,7 +288,8 @@ macro_rules! on_both {
 }
 
 on_both!(
-    it_executes_at_the_target_and_is_gone_at_the_source: false,
+    it_arrives_paused_and_is_gone_at_the_source_and_goes_on_when_it_is_let: false,
+    what_somebody_has_paused_arrives_so_and_stays_so: false,
     while_it_is_copied_it_executes_at_the_source_and_is_held_at_the_target: true,
     a_source_whose_libvirt_is_killed_keeps_its_guest: true,
     a_target_whose_libvirt_is_killed_gets_no_guest: true,

@@ -13,7 +13,10 @@ use pvc_host::{
 use crate::contract::{Bench, contract, event};
 
 pub(crate) async fn connect(uri: &str, deadlines: Deadlines) -> Arc<LibvirtHypervisor> {
-    let hypervisor = LibvirtHypervisor::start_with(uri, "libvirt.so.0", deadlines).unwrap();
+    // As `LibvirtdProcess` lays them out.
+    let folder = uri.split_once("socket=").and_then(|(_, socket)| socket.strip_suffix("/run/libvirt-sock"));
+    let logs = std::path::Path::new(folder.unwrap_or("/nowhere")).join("log/qemu");
+    let hypervisor = LibvirtHypervisor::start_with(uri, "libvirt.so.0", &logs, deadlines).unwrap();
     event(&mut hypervisor.events(), |event| *event == Event::Connected).await;
     hypervisor
 }

@@ -115,6 +115,7 @@ fn here(seen: Option<&Seen>) -> Here {
     match seen {
         None => Here::Off,
         Some(seen) if seen.activity == Activity::Held => Here::Held,
+        Some(seen) if seen.activity == Activity::Arrived => Here::Arrived,
         Some(seen) if seen.activity == Activity::Unstarted => Here::Unstarted,
         Some(seen) if seen.activity == Activity::Suspended => Here::Suspended,
         Some(_) => Here::Active,

@@ -8,19 +8,22 @@ use std::{sync::Arc, time::Duration};
 use pvc_config::Config;
 use pvc_core::{
     model::{ClusterView, Migration, NodeName, Vm, VmId},
-    plan::vm::{Here, Next, Step, There, needs_migration},
+    plan::vm::{Here, Next, Step, There, needs_migration, needs_record},
 };
 use pvc_host::hypervisor::{Activity, HypervisorError, Peer};
-use tokio::time::{Instant, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval};
 use tracing::{debug, info, warn};
 
-use super::vm::{StepError, VmReconciler};
+use super::vm::{Fate, StepError, VmReconciler};
 use crate::metrics;
 
 /// How often a migration that is waited for is looked at …
 const WATCH: Duration = Duration::from_secs(1);
 /// … and how often the wish, which costs nothing.
 const GLANCE: Duration = Duration::from_millis(100);
+
+/// How often the record of a guest that is held is read: it is held until its departure is found there.
+const RECORD: Duration = Duration::from_millis(10);
 
 /// A migration that is over for so long has ended, whether or not libvirt says so.
 const UNREPORTED: Duration = Duration::from_secs(5);
@@ -53,6 +56,16 @@ impl VmReconciler {
         if needs_migration(&self.me, vm, here) { self.under_way(vm).await } else { Ok(None) }
     }
 
+    /// Whether it is on record as migrated from here, where a plan needs to know. The record may be lost; what this daemon was told
+    /// itself counts as much.
+    pub(super) async fn left(&self, vm: &Vm, here: Here) -> Result<bool, HypervisorError> {
+        if !needs_record(&self.me, vm, here) {
+            return Ok(false);
+        }
+        let told = self.remember(vm.id, |m| m.past.has_left(vm));
+        Ok(told || self.inventory.hypervisor().has_left(vm.id, &vm.name).await?)
+    }
+
     async fn under_way(&self, vm: &Vm) -> Result<Option<Migration>, HypervisorError> {
         let migration = self.inventory.hypervisor().migration(vm.id).await?;
         if let Some(Migration::Leaving(progress)) = migration {
@@ -68,7 +81,11 @@ impl VmReconciler {
             Ok(Some(seen)) => match seen.activity {
                 Activity::Running | Activity::ShuttingDown | Activity::Crashed => There::Active,
                 // A process that is made ready for a guest is paused, before a migration holds it and after a restart of libvirt.
-                Activity::Held | Activity::Paused | Activity::Unstarted | Activity::Suspended => There::Held,
+                Activity::Held
+                | Activity::Arrived
+                | Activity::Paused
+                | Activity::Unstarted
+                | Activity::Suspended => There::Held,
             },
             Err(error) => There::Unknown(error.to_string()),
         };
@@ -76,16 +93,21 @@ impl VmReconciler {
         self.remember(vm.id, |m| m.past.looked(vm, node, there, self.now()));
     }
 
-    /// Migrates, and watches meanwhile. How it ended is only noted: where the VM is, is asked afterwards.
+    /// Migrates, and watches meanwhile. A failure is only noted: where the VM is, is asked afterwards.
     pub(super) async fn migrate(&self, vm: &Vm, to: &NodeName, why: &str) -> Result<(), StepError> {
         self.remember(vm.id, |m| m.past.migrates(vm, self.now()));
         info!(vm = %vm.name, "migrating to {to}: {why}");
         let (began, peer) = (Instant::now(), self.peers.of(to));
         let hypervisor = Arc::clone(self.inventory.hypervisor());
         let mut call = hypervisor.migrate(vm.id, &peer);
+        let mut libvirt_is_done = true;
         let outcome = tokio::select! {
             biased;
             outcome = &mut call => outcome,
+            () = self.departure(vm) => {
+                libvirt_is_done = false;
+                Ok(())
+            }
             () = self.watch_over(vm.id) => {
                 Err(HypervisorError::Unavailable("it has ended, but libvirt does not say how".into()))
             }
@@ -93,15 +115,35 @@ impl VmReconciler {
         drop(call);
         metrics::vm_migrated(outcome.is_ok(), began.elapsed());
         match outcome {
-            Ok(()) => self.tell_tempo(vm, to, began.elapsed()),
+            Ok(()) => {
+                self.remember(vm.id, |m| m.past.leaves(vm));
+                self.tell_tempo(vm, to, began.elapsed());
+            }
             Err(error) => {
                 let took = began.elapsed().as_secs_f32();
                 warn!(vm = %vm.name, "migration to {to} ended after {took:.2} s: {error}");
                 self.remember(vm.id, |m| m.past.migration_failed(vm, error.to_string(), self.now()));
             }
         }
-        self.inventory.read(vm.id).await?;
+        // While libvirt ends the process it answers nothing about it, and the guest waits to be handed over.
+        if libvirt_is_done {
+            self.inventory.read(vm.id).await?;
+        }
         Ok(())
+    }
+
+    /// Returns as soon as a guest that is held is on record as migrated: libvirt takes 200 ms to notice that its process has ended, and
+    /// as long as a big one needs to give its memory back.
+    async fn departure(&self, vm: &Vm) {
+        let mut tick = interval(RECORD);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tick.tick().await;
+            let is_held = self.inventory.here(vm.id) == Here::Held;
+            if is_held && matches!(self.inventory.hypervisor().has_left(vm.id, &vm.name).await, Ok(true)) {
+                return;
+            }
+        }
     }
 
     /// Looks after a migration that is waited for, until there is none any more though nobody says so.
@@ -133,13 +175,14 @@ impl VmReconciler {
         if migration.is_none() {
             return Ok(false);
         }
-        let plan = self.plan(vm.id, view, self.inventory.here(vm.id), migration, Ok(()));
+        let fate = Fate { here: self.inventory.here(vm.id), migration, left: false };
+        let plan = self.plan(vm.id, view, fate, Ok(()));
         match plan.next {
             Next::Wait(_) => self.explain(vm.id, view, "migrating", plan.why).await,
             Next::Do(Step::AbortMigration) => self.abort_migration(vm, &plan.why).await?,
             Next::Do(Step::PowerOff) => {
                 let view = self.confirmed_view().await?;
-                let plan = self.plan(vm.id, &view, self.inventory.here(vm.id), migration, Ok(()));
+                let plan = self.plan(vm.id, &view, fate, Ok(()));
                 if let (Next::Do(Step::PowerOff), Some(vm)) = (plan.next, view.vm(vm.id)) {
                     self.power_off(vm, &plan.why).await?;
                 }
@@ -163,7 +206,7 @@ impl VmReconciler {
         pvc_process::spawn(async move {
             match hypervisor.pause_at(&peer, id).await {
                 Ok(Some(pause)) => {
-                    info!(vm = %name, "migrated to {to} in {took:.2} s, paused {} ms", pause.as_millis());
+                    info!(vm = %name, "migrated to {to} in {took:.2} s, paused {} ms before its arrival", pause.as_millis());
                 }
                 Ok(None) => info!(vm = %name, "migrated to {to} in {took:.2} s"),
                 Err(error) => {

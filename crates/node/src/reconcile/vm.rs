@@ -71,6 +71,15 @@ pub(super) struct Memory {
     error: Option<String>,
 }
 
+/// What this node's libvirt knows of one VM.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Fate {
+    pub(super) here: Here,
+    pub(super) migration: Option<Migration>,
+    /// It is on record as migrated from here.
+    pub(super) left: bool,
+}
+
 /// Why a step did not succeed.
 pub(super) enum StepError {
     /// Somebody was faster: look again, nothing is wrong.
@@ -132,10 +141,7 @@ impl VmReconciler {
             Some(Entry::Bad(_)) | None => false,
         };
         !concerned
-            && !matches!(
-                self.inventory.here(id),
-                Here::Active | Here::Held | Here::Unstarted | Here::Suspended
-            )
+            && matches!(self.inventory.here(id), Here::Off | Here::Unknown)
             && !self.memory().contains_key(&id)
     }
 
@@ -181,19 +187,21 @@ impl VmReconciler {
         Some(Instant::now() + FIRST_RETRY)
     }
 
-    /// A view and the plan that follows from it. What is done next is decided from a fresh reading of libvirt; and what ends a guest,
-    /// which cannot be undone, from a view that holds everything that was committed before.
+    /// A view and the plan that follows from it. What is done next is decided from a fresh reading of libvirt; and what ends a guest or lets one go
+    /// on, which cannot be undone, from a view that holds everything that was committed before.
     async fn observe(&self, id: VmId) -> Result<(Arc<ClusterView>, Plan), (String, StepError)> {
         let view = self.mirror.view();
         let first = self.look(id, &view, self.inventory.here(id)).await;
         let first = first.map_err(|error| ("how does it migrate".to_owned(), error))?;
-        if !matches!(first.next, Next::Do(_)) {
+        let Next::Do(step) = &first.next else { return Ok((view, first)) };
+        if *step == Step::HandOver {
+            // What is on record stays so, and libvirt answers nothing about the VM while it ends its process.
             return Ok((view, first));
         }
         let afresh = async {
             // Also before the view is confirmed: a libvirt that takes its time shall not make that old again.
             let plan = self.look_afresh(id, &view).await?;
-            if !ends_a_guest(&plan) {
+            if !cannot_be_undone(&plan) {
                 return Ok((view, plan));
             }
             let view = self.confirmed_view().await?;
@@ -217,14 +225,14 @@ impl VmReconciler {
     }
 
     async fn look(&self, id: VmId, view: &ClusterView, here: Here) -> Result<Plan, StepError> {
-        let migration = match view.vm(id) {
+        let fate = match view.vm(id) {
             Some(vm) if self.mirror.synced() => {
                 if vm.state.value == VmState::Migrate && vm.claim.value.is_only(&self.me) {
                     self.remember(id, |m| m.past.notice(vm, self.now()));
                 }
-                self.migration(vm, here).await?
+                Fate { here, migration: self.migration(vm, here).await?, left: self.left(vm, here).await? }
             }
-            _ => None,
+            _ => Fate { here, migration: None, left: false },
         };
         let definition = match view.vm(id) {
             Some(vm) if self.mirror.synced() && needs_definition(&self.me, vm, here) => {
@@ -232,7 +240,7 @@ impl VmReconciler {
             }
             _ => Ok(()),
         };
-        Ok(self.plan(id, view, here, migration, definition.as_ref().copied().map_err(String::as_str)))
+        Ok(self.plan(id, view, fate, definition.as_ref().copied().map_err(String::as_str)))
     }
 
     /// What it is started from; or what is wrong with that, and what to do.
@@ -250,10 +258,10 @@ impl VmReconciler {
         &self,
         id: VmId,
         view: &ClusterView,
-        here: Here,
-        migration: Option<Migration>,
+        fate: Fate,
         definition: Result<(), &str>,
     ) -> Plan {
+        let Fate { here, migration, left } = fate;
         if let Some(Entry::Bad(problems)) = view.vms.get(&id).map(|e| &**e) {
             let what: Vec<String> = problems.iter().map(ToString::to_string).collect();
             return Plan {
@@ -270,6 +278,7 @@ impl VmReconciler {
             vm,
             here,
             migration,
+            left,
             target: target.as_ref().copied().map_err(String::as_str),
             definition,
             view_is_current: self.mirror.synced(),
@@ -299,11 +308,13 @@ impl VmReconciler {
                 hypervisor.ask_to_shut_down(vm.id).await?;
             }
             Step::PowerOff => self.power_off(vm, why).await?,
-            Step::Adopt | Step::Claim | Step::Share(_) | Step::TakeBack | Step::Release | Step::Answer(_) => {
-                if *step == Step::TakeBack {
-                    hypervisor.resume(vm.id).await?;
-                    self.inventory.read(vm.id).await?;
-                }
+            Step::Adopt
+            | Step::Claim
+            | Step::Share(_)
+            | Step::TakeBack
+            | Step::HandOver
+            | Step::Release
+            | Step::Answer(_) => {
                 self.commit(step, vm).await?;
                 match step {
                     Step::Adopt => info!(vm = %name, "adopted: {why}"),
@@ -316,6 +327,7 @@ impl VmReconciler {
                         debug!(vm = %name, "claimed for {to}, too: {why}");
                     }
                     Step::TakeBack => info!(vm = %name, "it stays here: {why}"),
+                    Step::HandOver => debug!(vm = %name, "handed over: {why}"),
                     Step::Release => debug!(vm = %name, "released: {why}"),
                     Step::Answer(Answer::Failed(reason)) => warn!(vm = %name, "failed: {reason}"),
                     Step::Answer(Answer::Stays(reason)) => warn!(vm = %name, "answered start here: {reason}"),
@@ -453,6 +465,6 @@ impl VmReconciler {
     }
 }
 
-fn ends_a_guest(plan: &Plan) -> bool {
-    matches!(plan.next, Next::Do(Step::PowerOff | Step::AskGuestToShutDown))
+fn cannot_be_undone(plan: &Plan) -> bool {
+    matches!(plan.next, Next::Do(Step::PowerOff | Step::AskGuestToShutDown | Step::Resume))
 }

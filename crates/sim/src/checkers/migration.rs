@@ -1,15 +1,19 @@
 //! 9. A failed migration leaves the VM on exactly one side.
 //!
-//! While two nodes claim a VM that shall migrate, nobody ends the only instance that executes. When all is settled there is no
+//! While two nodes claim a VM that shall migrate, nobody ends the only instance that executes. A copy that a migration has brought, or
+//! left, never goes on once its VM has executed elsewhere: it knows nothing of what has been written since. When all is settled there is no
 //! remnant: one process at most of each VM, and exactly where the claim says.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use pvc_core::model::{NodeName, VmId};
 
 use crate::{
     checkers::Checker,
-    event::{Ask, Commit, Event, Phase, Stamped},
+    event::{Ask, Commit, Event, Guest, Machine, Phase, Stamped},
     tree::Tree,
     truth::Truth,
 };
@@ -24,6 +28,8 @@ const ON_ITS_WAY: Duration = Duration::from_secs(10);
 pub(super) struct Migration {
     /// Since when each VM's wish, node and claim have been as they are.
     since: BTreeMap<VmId, Duration>,
+    /// Where copies are whose VM has executed elsewhere since they came.
+    old: BTreeSet<(VmId, NodeName)>,
 }
 
 impl Checker for Migration {
@@ -34,6 +40,8 @@ impl Checker for Migration {
     fn step(&mut self, truth: &Truth, tree: &Tree, event: &Stamped) -> Result<(), String> {
         match &event.event {
             Event::Commit(commit) => self.note(truth, commit),
+            Event::Machine { node, what: Machine::Off } => self.old.retain(|(_, on)| on != node),
+            Event::Guest { vm, node, what } => return self.turns(truth, *vm, node, *what),
             Event::Asked { node, vm, what: Ask::PowerOff } => return self.ends(truth, tree, node, *vm),
             Event::Phase(Phase::Settled) => {
                 return tree.vms().try_for_each(|vm| is_on_one_side(truth, tree, vm));
@@ -51,6 +59,19 @@ impl Migration {
                 self.since.insert(vm, truth.now);
             }
         }
+    }
+
+    fn turns(&mut self, truth: &Truth, vm: VmId, node: &NodeName, what: Guest) -> Result<(), String> {
+        let old = self.old.remove(&(vm, node.clone()));
+        if what != Guest::Executes {
+            return Ok(());
+        }
+        if old && !truth.machine(node).bmc_lies {
+            return Err(format!("{vm} goes on at {node}, from before it executed elsewhere"));
+        }
+        let elsewhere = truth.guests.get(&vm).into_iter().flatten().filter(|(other, _)| *other != node);
+        self.old.extend(elsewhere.map(|(other, _)| (vm, other.clone())));
+        Ok(())
     }
 
     fn ends(&self, truth: &Truth, tree: &Tree, node: &NodeName, vm: VmId) -> Result<(), String> {
@@ -127,6 +148,21 @@ mod tests {
         over.happens(guest("s", Guest::Held)).happens(guest("t", Guest::Executes));
         over.at_s(20).happens(power_off("s"));
         history().at_s(20).writes(&[(&path("state"), "stop")]).at_s(40).happens(power_off("s"));
+    }
+
+    #[test]
+    fn a_copy_that_goes_on_after_its_original_has_is_a_violation() {
+        let mut lost = history();
+        lost.happens(guest("s", Guest::Held)).happens(guest("t", Guest::Held));
+        lost.happens(guest("s", Guest::Executes)).happens(guest("s", Guest::Gone));
+        lost.violated_by(guest("t", Guest::Executes), "goes on at t, from before it executed elsewhere");
+        let mut left = history();
+        left.happens(guest("s", Guest::Held)).happens(guest("t", Guest::Held));
+        left.happens(guest("t", Guest::Executes)).happens(guest("t", Guest::Gone));
+        left.violated_by(guest("s", Guest::Executes), "goes on at s");
+        let mut good = history();
+        good.happens(guest("s", Guest::Held)).happens(guest("t", Guest::Held));
+        good.happens(guest("t", Guest::Executes)).happens(guest("s", Guest::Gone));
     }
 
     #[test]

@@ -88,8 +88,10 @@ fn taken(truth: &Truth, commit: &Commit, change: &Change) -> Result<(), String> 
     for name in change.was().split_whitespace().filter(left) {
         let Ok(node) = name.parse::<NodeName>() else { continue };
         let run = truth.guests.get(&vm).and_then(|runs| runs.get(&node));
-        // What is held or unstarted on the node that gives up its own claim goes on nowhere without it.
-        let is_there = run.is_some_and(|run| run.executes || node != *by);
+        // What is held or unstarted on the node that gives up its own claim goes on nowhere without it; nor does what a migration has
+        // brought to its target, which goes with its source (decision 87).
+        let is_target = change.was().split_whitespace().next() != Some(name);
+        let is_there = run.is_some_and(|run| run.executes || node != *by && !is_target);
         if is_there && !truth.machine(&node).bmc_lies {
             return Err(format!(
                 "{by} took {node} out of the claim of {vm}, which still has a process there"
@@ -211,6 +213,16 @@ mod tests {
         history.happens(machine("x", Machine::Frozen));
         let stolen = history.commit(daemon("a"), &[(&claim(), "a")]);
         history.violated_by(stolen, "still has a process there");
+    }
+
+    #[test]
+    fn the_target_of_a_migration_leaves_a_claim_with_what_has_arrived_unless_it_executes() {
+        let mut history = history();
+        history.writes(&[(&claim(), "a x")]).happens(guest("x", Guest::Held));
+        history.daemon_writes("a", &[(&claim(), "a")]).writes(&[(&claim(), "a x")]);
+        history.happens(guest("x", Guest::Executes));
+        let stolen = history.commit(daemon("a"), &[(&claim(), "a")]);
+        history.violated_by(stolen, "a took x out of the claim");
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use pvc_core::model::{DomainSpec, NodeName, VmId};
+use pvc_core::model::{DomainSpec, NodeName, VmId, VmName};
 use pvc_host::hypervisor::{
     Event, Hypervisor, HypervisorError, Kept, Migration, Peer, Seen, Undefined,
     fake::{Answer, Behaviour, FakeHypervisor, Journey, Outcome, PowerButton, Switch},
@@ -33,6 +33,8 @@ pub struct Manners {
     pub never_converges: f64,
     /// A migration fails after copying.
     pub fails_at_switch: f64,
+    /// The target's answer that all has arrived is lost, and the source lets its guest go on.
+    pub reply_lost: f64,
     /// The answer to a start or power-off never comes.
     pub answer_lost: f64,
 }
@@ -44,6 +46,7 @@ impl Manners {
         button_ignored: 0.0,
         never_converges: 0.0,
         fails_at_switch: 0.0,
+        reply_lost: 0.0,
         answer_lost: 0.0,
     };
 }
@@ -114,6 +117,9 @@ impl SimHypervisor {
                     pause: ms(dice, 50, 300),
                     outcome: Outcome::Done,
                     fails_at_switch: dice.chance(manners.fails_at_switch),
+                    // As long as libvirts wait for each other, by their usual settings.
+                    reply_lost: dice.chance(manners.reply_lost).then(|| ms(dice, 100, 30_000)),
+                    teardown: ms(dice, 0, 500),
                     cut_at_switch: if dice.chance(0.5) { Switch::Arrived } else { Switch::Lost },
                 },
             }
@@ -178,6 +184,10 @@ impl Hypervisor for SimHypervisor {
     async fn suspend(&self, id: VmId) -> Result<(), HypervisorError> {
         self.asked(id, Ask::Suspend);
         self.ask(move |fake| async move { fake.suspend(id).await }).await
+    }
+
+    async fn has_left(&self, id: VmId, name: &VmName) -> Result<bool, HypervisorError> {
+        self.fake.has_left(id, name).await
     }
 
     async fn resume(&self, id: VmId) -> Result<(), HypervisorError> {

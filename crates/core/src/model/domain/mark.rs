@@ -1,40 +1,59 @@
-//! A mark in a definition that says "this process has not executed yet": put there for a start, taken away once the guest executes.
-//! libvirt keeps it with the process, so whoever finds that paused, after whatever crash, knows that nothing is lost with it.
+//! Marks in a definition that say what libvirt does not: libvirt keeps them with the process, so whoever finds that paused, after
+//! whatever crash, knows why.
 
 use super::{DomainError, DomainSpec, read::Definition};
 
-/// The mark's namespace, by which libvirt hands it out and removes it.
+/// The namespace of the mark "this process has not executed yet": put there for a start, taken away once the guest executes. Nothing is
+/// lost with what bears it.
 pub const UNSTARTED: &str = "urn:pvc:unstarted";
 
 /// The namespace of another mark, of a guest that a daemon has suspended: libvirt says of it what it says of one that an operator has
 /// paused. Put on while the guest runs, never in a definition.
 pub const SUSPENDED: &str = "urn:pvc:suspended";
 
+/// The namespace of the mark "a migration brings this, and it has not executed here yet": put there for the target, taken away once
+/// the guest executes there.
+pub const ARRIVING: &str = "urn:pvc:arriving";
+
 impl DomainSpec {
-    /// The definition with the mark; otherwise unchanged.
+    /// The definition with the mark [`UNSTARTED`]; otherwise unchanged.
     ///
     /// # Errors
     /// If it is no definition.
     pub fn marked_unstarted(&self) -> Result<String, DomainError> {
-        let definition = Definition::parse(&self.xml)?;
-        let root = definition.root()?;
-        let mark = format!("<unstarted xmlns='{UNSTARTED}'/>");
-        let section = format!("<metadata>{mark}</metadata>");
-        let (place, text) = match root.child("metadata") {
-            // Of several libvirt reads the first only.
-            Some(metadata) => match metadata.first_inside() {
-                Some(inside) => (inside..inside, mark),
-                None => (metadata.range(), section),
-            },
-            None => {
-                let inside = root.first_inside();
-                let inside =
-                    inside.ok_or_else(|| root.error("<domain> is empty", "write what the VM is made of"))?;
-                (inside..inside, section)
-            }
-        };
-        let mut xml = self.xml.clone();
-        xml.replace_range(place, &text);
-        Ok(xml)
+        marked(&self.xml, &format!("<unstarted xmlns='{UNSTARTED}'/>"))
     }
+}
+
+/// A definition with the mark [`ARRIVING`]; otherwise unchanged.
+///
+/// # Errors
+/// If it is no definition.
+pub fn marked_arriving(xml: &str) -> Result<String, DomainError> {
+    if xml.contains(ARRIVING) {
+        return Ok(xml.to_owned());
+    }
+    marked(xml, &format!("<arriving xmlns='{ARRIVING}'/>"))
+}
+
+fn marked(xml: &str, mark: &str) -> Result<String, DomainError> {
+    let definition = Definition::parse(xml)?;
+    let root = definition.root()?;
+    let section = format!("<metadata>{mark}</metadata>");
+    let (place, text) = match root.child("metadata") {
+        // Of several libvirt reads the first only.
+        Some(metadata) => match metadata.first_inside() {
+            Some(inside) => (inside..inside, mark.to_owned()),
+            None => (metadata.range(), section),
+        },
+        None => {
+            let inside = root.first_inside();
+            let inside =
+                inside.ok_or_else(|| root.error("<domain> is empty", "write what the VM is made of"))?;
+            (inside..inside, section)
+        }
+    };
+    let mut xml = xml.to_owned();
+    xml.replace_range(place, &text);
+    Ok(xml)
 }

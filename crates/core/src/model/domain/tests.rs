@@ -276,6 +276,7 @@ fn the_mark_of_a_start_is_added_to_whatever_metadata_there_is() {
             spec.id,
             "it is as good a definition as before"
         );
+        assert_eq!(marked_arriving(&xml).unwrap(), with_mark.replace("unstarted", "arriving"));
     }
 }
 

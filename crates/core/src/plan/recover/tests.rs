@@ -116,8 +116,24 @@ fn a_recovered_vm_is_started_elsewhere_and_remembers_where_it_was() {
 }
 
 #[test]
-fn a_guest_that_survives_on_the_other_side_of_a_migration_is_still_to_be_restarted() {
-    let vm = on("t", VmState::Restart, "x t");
+fn what_a_dead_source_was_sending_is_an_old_copy_that_nobody_claims_and_is_started_anew() {
+    for wish in [VmState::Migrate, VmState::Restart, VmState::Start] {
+        let vm = on("t", wish, "x t");
+        let Some(VmChange::Update { set, .. }) = change(&What::Assign(name("t")), &name("x"), &vm, None)
+        else {
+            panic!()
+        };
+        assert_eq!(
+            set,
+            [VmSet::Node(name("t")), VmSet::State(VmState::Start), VmSet::Claim(Claim::none())],
+            "{wish}"
+        );
+    }
+}
+
+#[test]
+fn a_guest_that_survives_at_the_source_of_a_migration_is_still_to_be_restarted() {
+    let vm = on("t", VmState::Restart, "t x");
     let Some(What::Assign(to)) = what(vm.clone(), Action::Migrate) else { panic!() };
     let Some(VmChange::Update { set, .. }) = change(&What::Assign(to), &name("x"), &vm, None) else {
         panic!()

@@ -20,10 +20,11 @@ pub fn change(step: &Step, vm: &Vm, me: &NodeName) -> Option<VmChange> {
         Step::Adopt | Step::TakeBack => Some(lives_on(vm, Claim::only(me))),
         Step::Claim => update(&decided_from, vec![VmSet::Claim(Claim::only(me))]),
         Step::Share(to) => update(&decided_from, vec![VmSet::Claim(Claim::only(me).with(to))]),
-        Step::Release => match vm.claim.value.without(me) {
+        Step::Release => match vm.claim.value.after_the_end_on(me) {
             free if free.is_empty() => update(&[VmKey::Claim], vec![VmSet::Claim(free)]),
             others => Some(lives_on(vm, others)),
         },
+        Step::HandOver => Some(lives_on(vm, vm.claim.value.without(me))),
         Step::Answer(answer) => {
             let released = || VmSet::Claim(vm.claim.value.without(me));
             let set = match answer {

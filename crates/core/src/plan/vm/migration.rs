@@ -1,21 +1,27 @@
 //! Live migration: from the wish at its source to the end of the shared claim.
 //!
 //! ```text
-//!   claim S ──look at T: not there──► Share(T) ──► claim S T ──Migrate──► off here ──Release──► claim T
-//!      ▲                                               │
-//!      └─────TakeBack── T says: not there ◄── no migration is under way, and it is still here
+//!   claim S ──look at T: not there──► Share(T) ──► claim S T ──Migrate──► it left ──HandOver──► claim T ──► Resume at T
+//!      ▲                                             │   │
+//!      └──────TakeBack ◄── no migration is under way, and it is still here
+//!                                                        └── off, and it did not leave ──Release──► nobody's
 //! ```
 //!
-//! The source alone decides while two claim the VM; the target leaves it alone, whatever runs there and whatever the wish
-//! is by now. Nothing is concluded from how the migration call ended, nor from having made it: only from what the two
-//! libvirts say afterwards. So it makes no difference whether this daemon began the migration or an earlier run of it did.
+//! The source alone decides while two claim the VM; the target leaves it alone, whatever the wish is by now. A guest arrives
+//! paused, since libvirt's source lets its guest go on when the target's last answer is lost, and nothing can prevent that. So what
+//! has arrived is a copy that is good only until its original executes again: it goes on when the source has handed it over, which
+//! the source does only for a guest that libvirt has on record as arrived; in every other case the copy is ended. It makes no
+//! difference whether this daemon began the migration or an earlier run of it did.
 
 use std::time::Duration;
 
 use super::{Answer, Facts, Here, Plan, Step, act, shut_down, wait};
-use crate::model::{
-    ClusterView, DaemonState, DomainState, Entry, FenceStep, Migration, MigrationMethod, NodeName, Progress,
-    Vm, VmState,
+use crate::{
+    model::{
+        ClusterView, DaemonState, DomainState, Entry, FenceStep, Migration, MigrationMethod, NodeName,
+        Progress, Vm, VmState,
+    },
+    sabotage::{self, Bug},
 };
 
 /// How long a VM waits for a target that cannot take it now.
@@ -52,7 +58,7 @@ const ATTEND: Duration = Duration::from_secs(1);
 pub enum There {
     /// It executes there, or has.
     Active,
-    /// Its process is there and does not execute: held by a migration, or being made ready for one.
+    /// Its process is there and does not execute: brought by a migration, or being made ready for one.
     Held,
     /// Confirmed: it is not there.
     Off,
@@ -81,6 +87,11 @@ pub fn admits(view: &ClusterView, node: &NodeName) -> Result<(), String> {
 pub fn needs_migration(me: &NodeName, vm: &Vm, here: Here) -> bool {
     let source = vm.claim.value.between().is_some_and(|(from, _)| from == me);
     here == Here::Held || here == Here::Active && source
+}
+
+/// Whether a plan needs to know if it left here by a migration.
+pub fn needs_record(me: &NodeName, vm: &Vm, here: Here) -> bool {
+    vm.claim.value.between().is_some_and(|(from, _)| from == me) && matches!(here, Here::Off | Here::Held)
 }
 
 /// The wish is to migrate what executes here, claimed by this node alone.
@@ -152,6 +163,9 @@ pub(super) fn not_taken(facts: &Facts<'_>, vm: &Vm) -> Option<Plan> {
 /// This node and `to` claim it, this node first; its process is here.
 pub(super) fn between(facts: &Facts<'_>, vm: &Vm, to: &NodeName) -> Plan {
     let wanted_there = vm.state.value == VmState::Migrate && vm.node.value == *to;
+    if facts.left && facts.here == Here::Held {
+        return act(Step::HandOver, format!("it has arrived on {to}, and its process here is being ended"));
+    }
     if matches!(vm.state.value, VmState::Stop | VmState::Delete) {
         return act(Step::PowerOff, format!("wish is {}", vm.state.value));
     }
@@ -214,25 +228,40 @@ fn decide(facts: &Facts<'_>, vm: &Vm, to: &NodeName, wanted_there: bool) -> Plan
     match facts.past.there(vm, to, facts.now) {
         None => act(Step::LookAt(to.clone()), format!("{to} claims it, too, and no migration is under way")),
         Some(There::Active) => {
+            // Not by our doing: somebody has let it go on there by hand.
             act(Step::PowerOff, format!("it executes on {to}: this is what was left here"))
         }
+        Some(There::Off) => act(Step::TakeBack, format!("it is not on {to}")),
         Some(There::Held) => {
-            wait(Some(facts.now + TIDYING), format!("{to} has not ended yet what arrived there in part"))
+            act(Step::TakeBack, format!("what is on {to} was not let go on and never will be"))
         }
         Some(There::Unknown(why)) => {
-            let why = format!("{to} may have it: its libvirt does not answer: {why}");
-            wait(Some(facts.now + LOOK_AGAIN), why)
+            let why =
+                format!("whatever is on {to} was not let go on and never will be; its libvirt says: {why}");
+            act(Step::TakeBack, why)
         }
-        Some(There::Off) => act(Step::TakeBack, format!("it is not on {to}")),
+    }
+}
+
+/// This node and others claim it, this node first, and it is off here.
+pub(super) fn ended(facts: &Facts<'_>, to: &[NodeName]) -> Plan {
+    match to {
+        [to] if facts.left => act(Step::HandOver, format!("it has arrived on {to}")),
+        _ => act(Step::Release, "it ended here before it arrived elsewhere"),
     }
 }
 
 /// This node and others claim it, another one first: what is here is that node's business.
 pub(super) fn arriving(facts: &Facts<'_>, from: &NodeName) -> Plan {
+    if facts.here == Here::Arrived && sabotage::commits(Bug::ArriveRunning) {
+        return act(Step::Resume, "it has arrived");
+    }
     wait(
         None,
         match facts.here {
-            Here::Active => format!("it has arrived from {from}, which has to let go of its claim"),
+            Here::Active | Here::Arrived => {
+                format!("it has arrived from {from}, which has to let go of its claim")
+            }
             Here::Held => format!("it is arriving from {from}"),
             Here::Off | Here::Unstarted | Here::Suspended | Here::Unknown => {
                 format!("it may be migrating here from {from}")
@@ -241,7 +270,7 @@ pub(super) fn arriving(facts: &Facts<'_>, from: &NodeName) -> Plan {
     )
 }
 
-/// A migration holds it here, and this node alone claims it: who had it before is off or dead.
+/// A migration holds it here or has brought it, and this node alone claims it: what is here is the guest, not an old copy.
 pub(super) fn held(facts: &Facts<'_>, vm: &Vm) -> Plan {
     if !shall_go_on(facts.me, vm) {
         return act(Step::PowerOff, format!("wish is {} on {}", vm.state.value, vm.node.value));
@@ -252,7 +281,7 @@ pub(super) fn held(facts: &Facts<'_>, vm: &Vm) -> Plan {
             wait(Some(facts.now + ATTEND), "the rest of it has not arrived")
         }
         Some(Migration::Leaving(_)) => abort(facts, vm, "it migrates without a claim of its target".into()),
-        None => act(Step::Resume, "a migration that is over holds it"),
+        None => act(Step::Resume, "its migration is over, and nobody else claims it"),
     }
 }
 

@@ -33,6 +33,7 @@ pub struct Past {
     migration_permit: Option<i32>,
     sent: Option<(u64, Moment)>,
     aborted: Option<Moment>,
+    left: Option<i32>,
     tries: Tries,
 }
 
@@ -83,8 +84,18 @@ impl Past {
     /// A migration is begun: the permit is spent, and what was known of the target is old.
     pub fn migrates(&mut self, vm: &Vm, now: Moment) {
         self.begin(vm);
-        (self.migration_permit, self.looked, self.aborted) = (None, None, None);
+        (self.migration_permit, self.looked, self.aborted, self.left) = (None, None, None, None);
         self.sent = Some((0, now));
+    }
+
+    /// The migration under this very claim has brought all of it to the other side, as this node was told.
+    pub fn leaves(&mut self, vm: &Vm) {
+        self.left = vm.claim.version;
+    }
+
+    /// Whether it has; a new wish changes nothing of that.
+    pub fn has_left(&self, vm: &Vm) -> bool {
+        self.left.is_some() && self.left == vm.claim.version
     }
 
     /// A migration that is under way has come so far.
@@ -204,7 +215,7 @@ impl Past {
 
     fn begin(&mut self, vm: &Vm) {
         if !self.is_of(vm) {
-            *self = Self { wish: vm.state.version, ..Self::default() };
+            *self = Self { wish: vm.state.version, left: self.left, ..Self::default() };
         }
     }
 }

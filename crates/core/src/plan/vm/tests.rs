@@ -34,6 +34,7 @@ struct Case {
     vm: Vm,
     here: Here,
     migration: Option<Migration>,
+    left: bool,
     target: Result<(), &'static str>,
     definition: Result<(), &'static str>,
     past: Past,
@@ -45,6 +46,7 @@ fn case(state: VmState, node: &str, claim: &str, here: Here) -> Case {
         vm: vm(state, node, claim),
         here,
         migration: None,
+        left: false,
         target: Ok(()),
         definition: Ok(()),
         past: Past::default(),
@@ -55,12 +57,13 @@ fn case(state: VmState, node: &str, claim: &str, here: Here) -> Case {
 impl Case {
     fn plan(&self) -> Plan {
         let me = name("a");
-        let Case { vm, here, migration, target, definition, past, now } = self;
+        let Case { vm, here, migration, left, target, definition, past, now } = self;
         plan(&Facts {
             me: &me,
             vm: Some(vm),
             here: *here,
             migration: *migration,
+            left: *left,
             target: *target,
             definition: *definition,
             view_is_current: true,
@@ -74,7 +77,7 @@ impl Case {
     }
 }
 
-use Here::{Active, Held, Off, Unstarted};
+use Here::{Active, Arrived, Held, Off, Unstarted};
 use VmState::{Delete, Failed, Migrate, Restart, Shutdown, Start, Stop};
 
 #[test]
@@ -191,13 +194,14 @@ fn nothing_is_done_while_the_view_is_old_or_libvirt_is_silent() {
     let past = Past::default();
     for state in VmState::ALL {
         for claim in ["", "a", "b"] {
-            for here in [Active, Off, Unstarted, Here::Unknown] {
+            for here in [Active, Arrived, Off, Unstarted, Here::Unknown] {
                 let vm = vm(state, "a", claim);
                 let facts = Facts {
                     me: &me,
                     vm: Some(&vm),
                     here,
                     migration: None,
+                    left: false,
                     target: Ok(()),
                     definition: Ok(()),
                     view_is_current: false,
@@ -220,6 +224,7 @@ fn what_runs_but_is_in_no_state_tree_is_left_alone() {
         vm: None,
         here: Active,
         migration: None,
+        left: false,
         target: Ok(()),
         definition: Ok(()),
         view_is_current: true,
@@ -274,7 +279,7 @@ fn a_restarted_instance_is_told_from_the_old_one_across_a_crash_of_the_daemon() 
 fn of_guests_that_live_on(wish: VmState) -> [(Step, Case); 3] {
     [
         (Step::Adopt, case(wish, "a", "", Active)),
-        (Step::Release, case(wish, "b", "a b", Off)),
+        (Step::HandOver, Case { left: true, ..case(wish, "b", "a b", Off) }),
         (Step::TakeBack, migration::after_look(case(wish, "a", "a b", Active), There::Off)),
     ]
 }

@@ -1,10 +1,11 @@
 //! Fakes that know each other as peers, and migrations between them.
 //!
 //! ```text
-//!   source  Running ───copying───► Held ──pause──► gone      every failure but one: Running again
-//!   target      Held ─────────────────────────► Running      every failure but one: gone
+//!   source  Running ───copying───► Held ──pause────────────► on record as left ──teardown──► gone
+//!   target      Held ──────────────────────────► Arrived
 //! ```
-//! The one: the source's libvirt ends while the guest is held on both sides; see [`Switch`]. As with the real thing, a
+//! Every failure but two: the source is Running again, the target gone. The two: the target's answer that all has arrived is lost, so the
+//! source is Running again, too; and the source's libvirt ends while the guest is held on both sides, see [`Switch`]. As with the real thing, a
 //! migration is libvirt's own business: it goes on when nobody waits for it, and each node's crash ends its part of it.
 
 use std::{
@@ -36,6 +37,10 @@ pub struct Journey {
     pub outcome: Outcome,
     /// A failure after copying, instead of the guest's arrival.
     pub fails_at_switch: bool,
+    /// The target's answer that all has arrived is lost: the source waits for it so long, then it lets its guest go on.
+    pub reply_lost: Option<Duration>,
+    /// How long the source's process takes to end.
+    pub teardown: Duration,
     /// What is left if the source's libvirt ends while the guest is held on both sides.
     pub cut_at_switch: Switch,
 }
@@ -44,7 +49,7 @@ pub struct Journey {
 /// on the target …
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Switch {
-    /// … the guest, executing.
+    /// … all of the guest.
     #[default]
     Arrived,
     /// … nothing.
@@ -58,6 +63,8 @@ impl Default for Journey {
             pause: Duration::ZERO,
             outcome: Outcome::Done,
             fails_at_switch: false,
+            reply_lost: None,
+            teardown: Duration::ZERO,
             cut_at_switch: Switch::default(),
         }
     }
@@ -110,6 +117,8 @@ impl FakeFabric {
 pub(super) struct Job {
     peer: String,
     outgoing: bool,
+    /// Somebody had paused it; so it stays.
+    paused: bool,
     copying: Option<Duration>,
     began: Instant,
     total: u64,
@@ -213,7 +222,7 @@ impl FakeHypervisor {
             return Err(refused(why));
         }
         let seen: Seen = match self.state().active.get(&id) {
-            Some(domain) if domain.seen.activity == Activity::Held => {
+            Some(domain) if domain.seen.activity.is_held() => {
                 return Err(refused("domain is not running"));
             }
             Some(domain) => domain.seen.clone(),
@@ -222,6 +231,7 @@ impl FakeHypervisor {
         let job = Job {
             peer: to.host.clone(),
             outgoing: true,
+            paused: seen.activity == Activity::Paused,
             copying: journey.copying,
             began: Instant::now(),
             total: seen.memory_mib * 1024 * 1024,
@@ -255,12 +265,10 @@ impl FakeHypervisor {
         }
     }
 
-    /// What executes here: not what is held by a migration. Not a call.
+    /// What executes here: not what is held. Not a call.
     pub fn executing(&self) -> Vec<VmId> {
         let state = self.state();
-        let executing = state.active.values().filter(|domain| {
-            !matches!(domain.seen.activity, Activity::Held | Activity::Unstarted | Activity::Suspended)
-        });
+        let executing = state.active.values().filter(|domain| !domain.seen.activity.is_held());
         executing.map(|domain| domain.seen.id).collect()
     }
 }
@@ -308,15 +316,42 @@ impl Run {
         if self.journey.fails_at_switch {
             return self.fail(&End::Failure("the guest could not be resumed on the target".into()));
         }
+        self.arrive();
+        if let Some(silence) = self.journey.reply_lost {
+            // Whatever ends the wait: what the target has, the source does not know of.
+            return match self.unless_ended(sleep(silence)).await {
+                Some(End::SourceLibvirt) => self.forget(),
+                Some(end) => self.go_on_at_the_source(&end),
+                None => self.go_on_at_the_source(&End::Failure("client socket is closed".into())),
+            };
+        }
+        {
+            let mut source = lock(&self.source);
+            if !source.jobs.contains_key(&self.id) {
+                // It ended in this very moment.
+                drop(source);
+                return self.go_on_at_the_source(&End::Gone);
+            }
+            source.left.insert(self.id);
+            source.jobs.remove(&self.id);
+        }
+        if !self.journey.teardown.is_zero() {
+            sleep(self.journey.teardown).await;
+        }
+        let mut source = lock(&self.source);
+        if source.left.contains(&self.id) {
+            source.remove(self.id);
+        }
+        Ok(())
+    }
+
+    /// All of it is at the target.
+    fn arrive(&self) {
         let mut target = lock(&self.target);
         target.jobs.remove(&self.id);
         target.pauses.insert(self.id, self.journey.pause);
-        target.turn(self.id, Activity::Running);
-        drop(target);
-        let mut source = lock(&self.source);
-        source.jobs.remove(&self.id);
-        source.remove(self.id);
-        Ok(())
+        let arrived = if self.job.paused { Activity::Paused } else { Activity::Arrived };
+        target.turn(self.id, arrived);
     }
 
     /// Waits for `work`, or for the reason to end before that.
@@ -337,10 +372,15 @@ impl Run {
             target.remove(self.id);
         }
         drop(target);
+        self.go_on_at_the_source(end)
+    }
+
+    fn go_on_at_the_source(&self, end: &End) -> Result<(), HypervisorError> {
         let mut source = lock(&self.source);
         source.jobs.remove(&self.id);
         if source.active.get(&self.id).is_some_and(|domain| domain.seen.activity == Activity::Held) {
-            source.turn(self.id, Activity::Running);
+            let as_before = if self.job.paused { Activity::Paused } else { Activity::Running };
+            source.turn(self.id, as_before);
         }
         Err(HypervisorError::Refused(match end {
             End::Failure(why) => why.clone(),
@@ -351,13 +391,20 @@ impl Run {
 
     /// The source's libvirt ended while the guest was held on both sides.
     fn cut(&self) -> Result<(), HypervisorError> {
-        lock(&self.source).jobs.remove(&self.id);
-        let mut target = lock(&self.target);
-        target.jobs.remove(&self.id);
         match self.journey.cut_at_switch {
-            Switch::Arrived => target.turn(self.id, Activity::Running),
-            Switch::Lost => target.remove(self.id),
+            Switch::Arrived => self.arrive(),
+            Switch::Lost => {
+                let mut target = lock(&self.target);
+                target.jobs.remove(&self.id);
+                target.remove(self.id);
+            }
         }
+        self.forget()
+    }
+
+    /// What is held at the source stays so: the libvirt that knew why has ended.
+    fn forget(&self) -> Result<(), HypervisorError> {
+        lock(&self.source).jobs.remove(&self.id);
         Err(HypervisorError::Unavailable("libvirt went away".into()))
     }
 }

@@ -79,9 +79,12 @@ pub(super) const VIR_DOMAIN_PAUSED_STARTING_UP: c_int = 11;
 pub(super) const VIR_DOMAIN_START_PAUSED: c_uint = 1;
 pub(super) const VIR_DOMAIN_AFFECT_LIVE: c_uint = 1;
 pub(super) const VIR_DOMAIN_METADATA_ELEMENT: c_int = 2;
+pub(super) const VIR_DOMAIN_XML_SECURE: c_uint = 1;
+pub(super) const VIR_DOMAIN_XML_MIGRATABLE: c_uint = 1 << 3;
 
 pub(super) const VIR_MIGRATE_LIVE: c_ulong = 1;
 pub(super) const VIR_MIGRATE_PEER2PEER: c_ulong = 1 << 1;
+pub(super) const VIR_MIGRATE_PAUSED: c_ulong = 1 << 5;
 pub(super) const VIR_MIGRATE_ABORT_ON_ERROR: c_ulong = 1 << 12;
 pub(super) const VIR_MIGRATE_AUTO_CONVERGE: c_ulong = 1 << 13;
 

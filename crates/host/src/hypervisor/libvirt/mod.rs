@@ -9,18 +9,20 @@ mod ffi;
 mod footprint;
 mod library;
 mod peers;
+mod record;
 mod supervisor;
 mod watch;
 mod workers;
 
 use std::{
     ffi::CString,
+    path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use async_trait::async_trait;
-use pvc_core::model::{DomainSpec, VmId};
+use pvc_core::model::{DomainSpec, VmId, VmName};
 use tokio::sync::mpsc;
 
 use self::{
@@ -85,24 +87,30 @@ pub struct LibvirtHypervisor {
     changes: Changes,
     peers: Peers,
     deadlines: Deadlines,
+    logs: PathBuf,
 }
 
 impl LibvirtHypervisor {
     /// Begins to connect to `uri` (`qemu:///system`) and returns at once: until `Event::Connected`, calls end with
     /// `Unavailable`.
     pub fn start(uri: &str) -> Result<Arc<Self>, StartError> {
-        Self::start_with(uri, ffi::LIBRARY, Deadlines::default())
+        Self::start_with(uri, ffi::LIBRARY, Path::new(record::LOGS), Deadlines::default())
     }
 
-    /// As [`start`](Self::start), with another library file or other deadlines.
-    pub fn start_with(uri: &str, library: &str, deadlines: Deadlines) -> Result<Arc<Self>, StartError> {
+    /// As [`start`](Self::start), with another library file, guests' logs elsewhere, or other deadlines.
+    pub fn start_with(
+        uri: &str,
+        library: &str,
+        logs: &Path,
+        deadlines: Deadlines,
+    ) -> Result<Arc<Self>, StartError> {
         let uri = CString::new(uri).map_err(|_| StartError::Uri(uri.to_owned()))?;
         let libvirt = Libvirt::load(library)?;
         let target = Target { libvirt, uri, probe: deadlines.probe };
         let shared = supervisor::start(target.clone()).map_err(StartError::Thread)?;
         let changes = Changes::new(target, shared.workers.clone());
         let peers = Peers::new(libvirt, shared.workers.clone(), deadlines.probe);
-        Ok(Arc::new(Self { shared, changes, peers, deadlines }))
+        Ok(Arc::new(Self { shared, changes, peers, deadlines, logs: logs.to_owned() }))
     }
 
     /// Calls that libvirt has not answered yet, overdue ones included; each occupies a thread.
@@ -214,6 +222,13 @@ impl Hypervisor for LibvirtHypervisor {
     async fn suspend(&self, id: VmId) -> Result<(), HypervisorError> {
         let limits = (Lane::Migration, self.deadlines.ask);
         self.change(limits, || format!("suspending VM {id}"), move |connection| suspend(connection, id)).await
+    }
+
+    async fn has_left(&self, _: VmId, name: &VmName) -> Result<bool, HypervisorError> {
+        let (within, log) = (self.deadlines.ask, self.logs.join(format!("{name}.log")));
+        let deadline = tokio::time::Instant::now() + within;
+        let answer = calls::run(&self.shared.workers, deadline, move || Ok(record::says_left(&log))).await;
+        answer.map_err(|failure| failure.into_error(within, format!("reading how VM {name} ended")))
     }
 
     async fn resume(&self, id: VmId) -> Result<(), HypervisorError> {
@@ -355,7 +370,7 @@ fn abort_migration(connection: &Connection, id: VmId) -> Result<(), Fault> {
 fn resume(connection: &Connection, id: VmId) -> Result<(), Fault> {
     let Some(domain) = connection.lookup(id)? else { return Ok(()) };
     match domain.activity()? {
-        Some(Activity::Held) => domain.resume(),
+        Some(Activity::Held | Activity::Arrived) => domain.go_on(),
         Some(Activity::Unstarted) => domain.begin(),
         Some(Activity::Suspended) => domain.end_suspension(),
         _ => Ok(()),

@@ -1,5 +1,6 @@
 //! Random histories of three nodes that crash and are fenced, of their daemons and libvirts, of a network that comes and
-//! goes, and of a capricious operator: a VM never executes twice, and in the end it is where it shall be.
+//! goes, and of a capricious operator: a VM never executes twice, no old copy of it ever goes on, and in the end it is where it
+//! shall be.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -20,6 +21,10 @@ struct World {
     /// Whose libvirt has yet to do a start that was given up.
     late: BTreeSet<NodeName>,
     migration: Option<Journey>,
+    /// Whose libvirt has it on record that it left there by a migration.
+    left: BTreeSet<NodeName>,
+    /// Whose copy is older than what has executed elsewhere since.
+    old: BTreeSet<NodeName>,
     dead: BTreeSet<NodeName>,
     cut: bool,
     past: BTreeMap<NodeName, Past>,
@@ -45,7 +50,7 @@ enum Phase {
     Copying,
     /// Held on both sides.
     Switching,
-    /// Executes at the target; its process at the source is held and about to end.
+    /// Complete and held at the target, which has said so; its process at the source is held and about to end.
     Arrived,
 }
 
@@ -62,6 +67,8 @@ enum Event {
     Vanish(usize),
     Advance,
     Fail,
+    /// The target's last answer, that all has arrived, is lost.
+    LoseReply,
     /// libvirt; in the middle of a switch, the flag says whether the guest arrives.
     Restart(usize, bool),
     /// The machine; as above.
@@ -93,6 +100,7 @@ fn event() -> impl Strategy<Value = Event> {
         1 => n().prop_map(Event::Vanish),
         2 => Just(Event::Advance),
         1 => Just(Event::Fail),
+        1 => Just(Event::LoseReply),
         2 => (n(), any::<bool>()).prop_map(|(n, b)| Event::Restart(n, b)),
         1 => (n(), any::<bool>()).prop_map(|(n, b)| Event::Die(n, b)),
         2 => n().prop_map(Event::Fence),
@@ -107,11 +115,23 @@ fn event() -> impl Strategy<Value = Event> {
 /// A migration with its way cleared, and some events in the middle of it: left to chance, few would come so far.
 fn journey() -> impl Strategy<Value = Vec<Event>> {
     let before = (0..NODES.len(), 3_usize..8, 0_usize..4);
-    (before, proptest::collection::vec(event(), 0..6)).prop_map(|((to, rounds, advances), events)| {
+    let n = 0..NODES.len();
+    // What only its end has: the target's answer is lost, and then the source, or the target.
+    let end = proptest::option::weighted(0.3, (any::<bool>(), n));
+    let events = proptest::collection::vec(event(), 0..6);
+    (before, end, events).prop_map(|((to, rounds, advances), end, events)| {
         let mut all: Vec<Event> = (0..NODES.len()).map(Event::Fence).collect();
         all.extend([Event::Cut(false), Event::Round, Event::Wish(Migrate, to)]);
         all.extend(std::iter::repeat_n(Event::Round, rounds));
         all.extend(std::iter::repeat_n(Event::Advance, advances));
+        if let Some((dies, n)) = end {
+            all.push(Event::LoseReply);
+            all.extend(if dies {
+                vec![Event::Die(n, true), Event::Fence(n)]
+            } else {
+                vec![Event::Vanish(n)]
+            });
+        }
         all.extend(events);
         all
     })
@@ -145,6 +165,8 @@ impl World {
             slow: BTreeSet::new(),
             late: BTreeSet::new(),
             migration: None,
+            left: BTreeSet::new(),
+            old: BTreeSet::new(),
             dead: BTreeSet::new(),
             cut: false,
             past: nodes.iter().map(|n| (n.clone(), Past::default())).collect(),
@@ -210,6 +232,7 @@ impl World {
             vm: Some(&vm),
             here: self.lives[me],
             migration,
+            left: needs_record(me, &vm, self.lives[me]) && self.left.contains(me),
             target: if self.dead.contains(&vm.node.value) { Err("it is dead") } else { Ok(()) },
             definition: Ok(()),
             view_is_current: true,
@@ -225,8 +248,8 @@ impl World {
             return;
         }
         let (mut vm, mut next) = self.plan(me);
-        if next == Next::Do(Step::PowerOff) && !vm.claim.value.names(me) {
-            // As the reconciler: nothing is ended for want of a claim before the view has caught up.
+        if next == Next::Do(Step::PowerOff) && !vm.claim.value.names(me) || next == Next::Do(Step::Resume) {
+            // As the reconciler: nothing is ended for want of a claim, or let go on, before the view has caught up.
             self.view.insert(me.clone(), self.vm.clone());
             (vm, next) = self.plan(me);
         }
@@ -238,7 +261,7 @@ impl World {
                 if self.slow.contains(me) {
                     self.late.insert(me.clone());
                 } else {
-                    self.lives.insert(me.clone(), Active);
+                    self.turn(me, Active);
                 }
             }
             Step::PowerOff => self.end(me),
@@ -247,7 +270,7 @@ impl World {
                 let there = match self.lives[to] {
                     _ if self.cut || self.dead.contains(to) => There::Unknown("no route".into()),
                     Active => There::Active,
-                    Held | Unstarted => There::Held,
+                    Held | Arrived | Unstarted => There::Held,
                     _ => There::Off,
                 };
                 self.past.get_mut(me).unwrap().looked(&vm, to, there, now);
@@ -261,9 +284,6 @@ impl World {
             }
             Step::Resume => self.resume(me),
             step => {
-                if *step == Step::TakeBack {
-                    self.resume(me);
-                }
                 if self.commit(change(step, &vm, me).unwrap()) {
                     let past = self.past.get_mut(me).unwrap();
                     match step {
@@ -287,7 +307,8 @@ impl World {
         if !can {
             return past.migration_failed(vm, "it cannot".into(), self.now);
         }
-        self.lives.insert(to.clone(), Held);
+        self.turn(to, Held);
+        self.old.insert(to.clone());
         self.migration = Some(Journey {
             from: me.clone(),
             to: to.clone(),
@@ -299,8 +320,22 @@ impl World {
     }
 
     fn resume(&mut self, me: &NodeName) {
-        if self.lives[me] == Unstarted || self.lives[me] == Held && self.migration_seen_by(me).is_none() {
-            self.lives.insert(me.clone(), Active);
+        if self.migration_seen_by(me).is_none() && matches!(self.lives[me], Unstarted | Held | Arrived) {
+            self.turn(me, Active);
+        }
+    }
+
+    /// What executes makes every copy elsewhere an old one; only a migration brings a new one.
+    fn turn(&mut self, n: &NodeName, here: Here) {
+        self.lives.insert(n.clone(), here);
+        match here {
+            Active => {
+                let copies = self.lives.iter().filter(|(other, here)| *other != n && **here != Off);
+                self.old.extend(copies.map(|(other, _)| other.clone()));
+                self.left.remove(n);
+            }
+            Held | Unstarted | Here::Suspended => drop(self.left.remove(n)),
+            Arrived | Off | Here::Unknown => drop(self.old.remove(n)),
         }
     }
 
@@ -311,29 +346,31 @@ impl World {
             Phase::Copying if journey.endless => {}
             Phase::Copying => {
                 journey.phase = Phase::Switching;
-                self.lives.insert(from, Held);
+                self.turn(&from, Held);
             }
             Phase::Switching => {
                 journey.phase = Phase::Arrived;
-                self.lives.insert(to, Active);
+                self.turn(&to, Arrived);
             }
+            Phase::Arrived if !self.left.contains(&from) => drop(self.left.insert(from)),
             Phase::Arrived => {
-                self.lives.insert(from, Off);
+                self.turn(&from, Off);
                 self.migration = None;
             }
         }
     }
 
-    /// It goes on at its source; unless it has arrived, then there is no way back.
+    /// It goes on at its source; unless it is on record as arrived, then there is no way back.
     fn fail(&mut self) {
         let Some(journey) = self.migration.take() else { return };
-        if journey.phase == Phase::Arrived {
-            self.lives.insert(journey.from, Off);
-            return;
+        if self.left.contains(&journey.from) {
+            return self.turn(&journey.from, Off);
         }
-        self.lives.insert(journey.to, Off);
+        if journey.phase != Phase::Arrived {
+            self.turn(&journey.to, Off);
+        }
         if self.lives[&journey.from] == Held {
-            self.lives.insert(journey.from.clone(), Active);
+            self.turn(&journey.from, Active);
         }
         if journey.awaited {
             let vm = self.view[&journey.from].clone();
@@ -347,10 +384,12 @@ impl World {
         match journey.phase {
             Phase::Copying => self.fail(),
             Phase::Switching => {
-                let here = if arrives { Active } else { Off };
-                self.lives.insert(journey.to.clone(), here);
+                let (to, here) = (journey.to.clone(), if arrives { Arrived } else { Off });
+                self.turn(&to, here);
                 self.migration = None;
             }
+            // Once it is on record its process is ended by the next libvirt.
+            Phase::Arrived if self.left.contains(&journey.from) => self.fail(),
             Phase::Arrived => self.migration = None,
         }
     }
@@ -359,13 +398,13 @@ impl World {
     fn end(&mut self, n: &NodeName) {
         match &self.migration {
             Some(journey) if journey.from == *n => {
-                self.lives.insert(n.clone(), Off);
+                self.turn(&n.clone(), Off);
                 self.fail();
             }
             Some(journey) if journey.to == *n => self.fail(),
             _ => {}
         }
-        self.lives.insert(n.clone(), Off);
+        self.turn(n, Off);
     }
 
     fn happen(&mut self, event: Event) {
@@ -393,6 +432,11 @@ impl World {
             Event::Vanish(n) => self.end(&node(n)),
             Event::Advance => self.advance(),
             Event::Fail => self.fail(),
+            Event::LoseReply => {
+                if self.migration.as_ref().is_some_and(|journey| journey.phase == Phase::Arrived) {
+                    self.fail();
+                }
+            }
             Event::Restart(n, arrives) => {
                 self.late.remove(&node(n));
                 match &self.migration {
@@ -405,7 +449,7 @@ impl World {
             Event::Slow(n, false) => drop(self.slow.remove(&node(n))),
             Event::Late(n) => {
                 if self.late.remove(&node(n)) && self.lives[&node(n)] == Off {
-                    self.lives.insert(node(n), Unstarted);
+                    self.turn(&node(n), Unstarted);
                 }
             }
             Event::Die(n, arrives) => {
@@ -440,7 +484,7 @@ impl World {
             return;
         }
         self.zxid += 1;
-        let claim = self.vm.claim.value.without(n);
+        let claim = self.vm.claim.value.after_the_end_on(n);
         if claim != self.vm.claim.value {
             write(&mut self.vm.claim, claim, self.zxid);
         }
@@ -481,6 +525,7 @@ proptest! {
             let running = world.executing();
             prop_assert!(running.len() <= 1, "{event:?} made it run on {running:?}");
             for n in running {
+                prop_assert!(!world.old.contains(n), "{event:?}: an old copy runs on {n}");
                 let claim = &world.vm.claim.value;
                 prop_assert!(claim.names(n), "{event:?}: runs on {n}, claim {claim}");
             }

@@ -2,14 +2,15 @@
 //!
 //! A start makes the process without letting it execute, and lets it execute in a second call. So a request that libvirtd executes long
 //! after it was given up (frozen, overloaded) makes a process at most. Until the second call the domain bears a mark in its
-//! metadata, since libvirt says "paused by somebody's wish" of it as well as of a guest that an operator has paused.
+//! metadata, since libvirt says "paused by somebody's wish" of it as well as of a guest that an operator has paused. For the same reason
+//! a guest bears a mark while a migration brings it: it arrives paused.
 
 use std::{
     ffi::{CStr, CString, c_int},
     ptr,
 };
 
-use pvc_core::model::{SUSPENDED, UNSTARTED};
+use pvc_core::model::{ARRIVING, SUSPENDED, UNSTARTED};
 
 use super::{
     super::{super::Activity, ffi, library::Fault},
@@ -19,10 +20,7 @@ use super::{
 impl Domain<'_> {
     /// Lets it execute for the first time.
     pub(in super::super) fn begin(&self) -> Result<(), Fault> {
-        self.resume()?;
-        // It executes, whatever becomes of the mark: one that stays matters only if an operator pauses the guest later.
-        let _ = self.remove_mark(UNSTARTED);
-        Ok(())
+        self.resume(UNSTARTED)
     }
 
     /// Stops it from executing, with a mark that says who did.
@@ -36,16 +34,21 @@ impl Domain<'_> {
 
     /// Lets it execute again.
     pub(in super::super) fn end_suspension(&self) -> Result<(), Fault> {
-        self.resume()?;
-        let _ = self.remove_mark(SUSPENDED);
-        Ok(())
+        self.resume(SUSPENDED)
     }
 
-    /// Lets it execute.
-    pub(in super::super) fn resume(&self) -> Result<(), Fault> {
+    /// Lets it go on where a migration has left it or brought it.
+    pub(in super::super) fn go_on(&self) -> Result<(), Fault> {
+        self.resume(ARRIVING)
+    }
+
+    fn resume(&self, mark: &str) -> Result<(), Fault> {
         let libvirt = self.connection.libvirt;
         // SAFETY: alive until dropped.
-        libvirt.check(unsafe { (libvirt.0.virDomainResume)(self.raw.as_ptr()) }).map(drop)
+        libvirt.check(unsafe { (libvirt.0.virDomainResume)(self.raw.as_ptr()) })?;
+        // It executes, whatever becomes of the mark: one that stays matters only if an operator pauses the guest later.
+        let _ = self.set_mark(mark, None);
+        Ok(())
     }
 
     /// What it is doing, or `None` if it is not active.
@@ -60,21 +63,26 @@ impl Domain<'_> {
         libvirt.check(unsafe {
             (libvirt.0.virDomainGetState)(self.raw.as_ptr(), &raw mut state, &raw mut reason, 0)
         })?;
-        Ok(match (u8::try_from(state), reason) {
-            (Ok(ffi::VIR_DOMAIN_PAUSED), ffi::VIR_DOMAIN_PAUSED_MIGRATION) => Activity::Held,
-            (
-                Ok(ffi::VIR_DOMAIN_PAUSED),
-                ffi::VIR_DOMAIN_PAUSED_UNKNOWN
-                | ffi::VIR_DOMAIN_PAUSED_USER
-                | ffi::VIR_DOMAIN_PAUSED_STARTING_UP,
-            ) if self.is_marked(UNSTARTED)? => Activity::Unstarted,
-            (Ok(ffi::VIR_DOMAIN_PAUSED), ffi::VIR_DOMAIN_PAUSED_UNKNOWN | ffi::VIR_DOMAIN_PAUSED_USER)
-                if self.is_marked(SUSPENDED)? =>
-            {
-                Activity::Suspended
+        let (Ok(ffi::VIR_DOMAIN_PAUSED), reason) = (u8::try_from(state), reason) else {
+            return Ok(u8::try_from(state).map_or(Activity::Paused, super::activity));
+        };
+        Ok(match reason {
+            ffi::VIR_DOMAIN_PAUSED_MIGRATION => Activity::Held,
+            // Its process is being made ready for what a migration will bring.
+            ffi::VIR_DOMAIN_PAUSED_STARTING_UP if self.is_marked(ARRIVING)? => Activity::Held,
+            ffi::VIR_DOMAIN_PAUSED_STARTING_UP if self.is_marked(UNSTARTED)? => Activity::Unstarted,
+            ffi::VIR_DOMAIN_PAUSED_UNKNOWN | ffi::VIR_DOMAIN_PAUSED_USER => {
+                if self.is_marked(ARRIVING)? {
+                    Activity::Arrived
+                } else if self.is_marked(UNSTARTED)? {
+                    Activity::Unstarted
+                } else if self.is_marked(SUSPENDED)? {
+                    Activity::Suspended
+                } else {
+                    Activity::Paused
+                }
             }
-            (Ok(state), _) => super::activity(state),
-            (Err(_), _) => Activity::Paused,
+            _ => Activity::Paused,
         })
     }
 
@@ -97,10 +105,6 @@ impl Domain<'_> {
         // SAFETY: ours, from libvirt's allocator, which is the C library's.
         unsafe { libc::free(text.cast()) };
         Ok(true)
-    }
-
-    fn remove_mark(&self, mark: &str) -> Result<(), Fault> {
-        self.set_mark(mark, None)
     }
 
     fn set_mark(&self, mark: &str, element: Option<&CStr>) -> Result<(), Fault> {

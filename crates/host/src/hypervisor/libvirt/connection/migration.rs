@@ -10,38 +10,59 @@ use super::{
     super::{
         super::{Activity, Migration, Peer, Progress},
         ffi::{self, VirTypedParameter},
-        library::{Fault, Libvirt},
+        library::{Fault, Libvirt, text},
     },
     Domain,
 };
+use pvc_core::model::marked_arriving;
 
 /// Straight from QEMU to QEMU, arranged by the two libvirtds among themselves; the guest is slowed down as far as it takes.
+/// It arrives paused: the source's libvirt lets its guest go on when it misses the target's last answer, the target's would have done so
+/// already (seen with 9.0: both executed until somebody ended one).
 /// Not post-copy: from its switch-over on, the death of either node would be the guest's.
 const FLAGS: std::ffi::c_ulong = ffi::VIR_MIGRATE_LIVE
     | ffi::VIR_MIGRATE_PEER2PEER
+    | ffi::VIR_MIGRATE_PAUSED
     | ffi::VIR_MIGRATE_ABORT_ON_ERROR
     | ffi::VIR_MIGRATE_AUTO_CONVERGE;
 
 impl Domain<'_> {
-    /// Migrates it; returns when it executes there and its process here has ended, or goes on here.
+    /// Migrates it; returns when all of it is there, paused, and its process here has ended, or when it goes on here.
     pub(in super::super) fn migrate(&self, to: &Peer) -> Result<(), Fault> {
-        let text =
+        let c_text =
             |text: String| CString::new(text).map_err(|_| Fault::ours("a NUL byte in a peer's name".into()));
-        let (control, memory) = (text(to.uri())?, text(to.memory_uri())?);
+        let (control, memory) = (c_text(to.uri())?, c_text(to.memory_uri())?);
+        // What somebody has paused here stays paused there: it bears no mark, so nobody lets it go on.
+        let paused = self.activity()? == Some(Activity::Paused);
+        let definition = if paused { None } else { Some(c_text(self.definition_on_arrival()?)?) };
         let libvirt = self.connection.libvirt;
-        // SAFETY: alive until dropped; both URIs are C text; null means "as it is".
+        // SAFETY: alive until dropped; the URIs and the definition are C text; null means "as it is".
         let answer = unsafe {
             (libvirt.0.virDomainMigrateToURI2)(
                 self.raw.as_ptr(),
                 control.as_ptr(),
                 memory.as_ptr(),
-                ptr::null(),
+                definition.as_ref().map_or(ptr::null(), |xml| xml.as_ptr()),
                 FLAGS,
                 ptr::null(),
                 0,
             )
         };
         libvirt.check(answer).map(drop)
+    }
+
+    fn definition_on_arrival(&self) -> Result<String, Fault> {
+        let libvirt = self.connection.libvirt;
+        let flags = ffi::VIR_DOMAIN_XML_SECURE | ffi::VIR_DOMAIN_XML_MIGRATABLE;
+        // SAFETY: alive until dropped; the answer is null or C text that is ours, from libvirt's allocator, which is the C library's.
+        let xml = unsafe {
+            let raw = (libvirt.0.virDomainGetXMLDesc)(self.raw.as_ptr(), flags);
+            let xml = text(raw);
+            libc::free(raw.cast());
+            xml
+        };
+        let xml = xml.ok_or_else(|| libvirt.fault())?;
+        marked_arriving(&xml).map_err(|error| Fault::ours(format!("its own definition: {error}")))
     }
 
     /// The migration that is under way, if one is.
