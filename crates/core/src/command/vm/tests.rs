@@ -203,3 +203,15 @@ fn undefine_never_removes_what_somebody_may_be_executing() {
     let step = undefine(&vm(VmState::Stop, ""), [old].iter());
     assert!(matches!(step, Undefine::Change(_)), "a dead node's last report proves nothing");
 }
+
+#[test]
+fn what_a_flush_has_shut_down_is_wished_off_though_it_is_off() {
+    for state in [VmState::Stop, VmState::Shutdown] {
+        let mut flushed = vm(state, "");
+        assert_eq!(wished(&shutdown(&flushed).unwrap()), None);
+        flushed.last_node.value = Some(flushed.node.value.clone());
+        flushed.last_node.zxid = flushed.state.zxid;
+        assert_eq!(wished(&stop(&flushed).unwrap()), Some(VmState::Stop));
+        assert_eq!(wished(&shutdown(&flushed).unwrap()), Some(state));
+    }
+}

@@ -38,10 +38,16 @@ pub fn start<'a>(vm: &Vm, mut nodes: impl Iterator<Item = &'a Node> + Clone) -> 
     }
 }
 
+/// Whether nobody starts a VM that is off, or about to be. One that a flush has shut down is started by the unflush: whoever wants it
+/// off writes his wish though it reads the same, which ends the flush's mark.
+fn stays_off(vm: &Vm) -> bool {
+    !vm.is_shut_down_by_flush()
+}
+
 /// Wishes that the VM is off at once, as if its power was cut.
 pub fn stop(vm: &Vm) -> Result<Accepted, Refusal> {
     match vm.state.value {
-        VmState::Stop => Ok(Accepted::already("it is to be off already")),
+        VmState::Stop if stays_off(vm) => Ok(Accepted::already("it is to be off already")),
         VmState::Delete => Err(being_deleted(format!("VM {} was not stopped", vm.name))),
         _ => Ok(wish(vm, VmState::Stop, None)),
     }
@@ -51,8 +57,9 @@ pub fn stop(vm: &Vm) -> Result<Accepted, Refusal> {
 pub fn shutdown(vm: &Vm) -> Result<Accepted, Refusal> {
     let what = || format!("VM {} was not shut down", vm.name);
     match vm.state.value {
-        VmState::Shutdown => Ok(Accepted::already("it is shutting down already")),
-        VmState::Stop => Ok(Accepted::already("it is to be off already")),
+        VmState::Shutdown if stays_off(vm) => Ok(Accepted::already("it is shutting down already")),
+        VmState::Stop if stays_off(vm) => Ok(Accepted::already("it is to be off already")),
+        VmState::Stop => Ok(wish(vm, VmState::Stop, None)),
         VmState::Migrate => Err(busy_migrating(what(), vm)),
         VmState::Delete => Err(being_deleted(what())),
         VmState::Failed if vm.claim.value.is_empty() => Err(Refusal::refused(
@@ -60,7 +67,9 @@ pub fn shutdown(vm: &Vm) -> Result<Accepted, Refusal> {
             "it has failed and does not run",
             "use `stop` to give up, `start` to try again",
         )),
-        VmState::Start | VmState::Restart | VmState::Failed => Ok(wish(vm, VmState::Shutdown, None)),
+        VmState::Start | VmState::Restart | VmState::Shutdown | VmState::Failed => {
+            Ok(wish(vm, VmState::Shutdown, None))
+        }
     }
 }
 
