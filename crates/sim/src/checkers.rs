@@ -9,6 +9,7 @@ mod ends;
 mod fences;
 mod harmless;
 mod healthy;
+mod intent;
 pub(crate) mod keys;
 mod leases;
 mod liveness;
@@ -78,6 +79,7 @@ pub fn all(timing: Timing) -> Vec<Box<dyn Checker>> {
         Box::<harmless::Harmless>::default(),
         Box::<liveness::Liveness>::default(),
         Box::<truthful::Truthful>::default(),
+        Box::<intent::Intent>::default(),
     ]
 }
 
@@ -88,6 +90,6 @@ mod tests {
     #[test]
     fn every_invariant_has_its_checker() {
         let numbers: Vec<u8> = all(testing::TIMING).iter().map(|checker| checker.invariant()).collect();
-        assert_eq!(numbers, (1..=14).collect::<Vec<u8>>());
+        assert_eq!(numbers, (1..=15).collect::<Vec<u8>>());
     }
 }

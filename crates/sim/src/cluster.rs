@@ -1,6 +1,6 @@
 //! A simulated cluster: its network, its ZooKeeper, its machines, put together.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use pvc_core::model::{NodeName, VmId};
 use pvc_host::{hypervisor::fake::FakeFabric, power::fake::FakePower};
@@ -29,6 +29,7 @@ pub struct Cluster {
     pub nodes: Vec<Arc<Node>>,
     /// The VMs that there may be, by number.
     pub vms: Vec<VmId>,
+    gone: Mutex<Option<Number>>,
 }
 
 impl Cluster {
@@ -76,9 +77,19 @@ impl Cluster {
         }
         let id = |n: usize| format!("11111111-0000-4000-8000-{n:012x}").parse();
         let vms = (0..options.vms + SPARE).map(id).collect::<Result<Vec<VmId>, _>>()?;
-        let cluster = Arc::new(Self { around, nodes, vms });
+        let cluster = Arc::new(Self { around, nodes, vms, gone: Mutex::default() });
         cluster.around.world.spawn(follow_cuts(Arc::clone(&cluster)));
         Ok(cluster)
+    }
+
+    /// The machine that is broken for good, if one is.
+    pub fn gone(&self) -> Option<Number> {
+        *self.gone.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// It is broken for good, unless another one is already.
+    pub fn breaks(&self, node: Number) -> bool {
+        *self.gone.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(node) == node
     }
 
     /// The nodes but one.
@@ -90,11 +101,13 @@ impl Cluster {
 /// VMs that may be defined besides those that are from the beginning.
 pub const SPARE: usize = 5;
 
-/// Each machine's memory: with all machines there is room for every VM, with two less there is not.
+/// Each machine's memory: with all machines there is room for every VM, with two of five less there is not.
 fn memory_mib(options: &Options) -> u64 {
     let of_all: u64 = (0..options.vms + SPARE).map(workload::memory_mib).sum();
     let machines = u64::try_from(options.nodes.max(1)).unwrap_or(u64::MAX);
-    (of_all * 14 / 10).div_ceil(machines)
+    // One of many may break for good.
+    let tenths = if options.nodes >= 5 && options.faults.gone > 0.0 { 16 } else { 14 };
+    (of_all * tenths / 10).div_ceil(machines)
 }
 
 /// Has libvirt's connections between nodes end where the network is cut.

@@ -125,6 +125,8 @@ pub enum Event {
         text: String,
         /// `done`, or why not.
         outcome: String,
+        /// That there was nothing to write, because it is wished already.
+        told: Option<Told>,
     },
     /// A fault of the schedule begins or ends.
     Fault {
@@ -144,6 +146,20 @@ pub enum Event {
         /// The line.
         text: String,
     },
+}
+
+/// Whose hand makes values unreadable. What it writes is nobody's word, and no checker sees it.
+pub const VANDAL: u32 = 99;
+
+/// What an operator was told instead of being obeyed: what he wants is wished already.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Told {
+    /// Of which VM.
+    pub vm: VmId,
+    /// Whether he wants it to run.
+    pub runs: bool,
+    /// The transaction in which the wish that he saw was written.
+    pub seen: i64,
 }
 
 /// What becomes of a machine.
@@ -379,7 +395,7 @@ impl fmt::Display for Event {
             Self::Bmc { by, of, call, said } => write!(f, "{by}: BMC of {of}: {call:?} -> {said:?}"),
             Self::ShutOut { by, of, images } => write!(f, "{by}: shuts {of} out of {}", images.join(", ")),
             Self::Commit(commit) => commit.fmt(f),
-            Self::Command { client, text, outcome } => write!(f, "client {client}: {text}: {outcome}"),
+            Self::Command { client, text, outcome, .. } => write!(f, "client {client}: {text}: {outcome}"),
             Self::Fault { text, begins } => {
                 write!(f, "FAULT {text} {}", if *begins { "begins" } else { "ends" })
             }

@@ -1,5 +1,7 @@
 //! Carries out what goes wrong, and undoes it when its time is over.
 
+mod unkind;
+
 use std::{
     sync::{Arc, PoisonError},
     time::Duration,
@@ -111,11 +113,7 @@ pub async fn happen(cluster: Arc<Cluster>, fault: Fault, lasts: Duration) {
             sleep(lasts).await;
             set_bmc(&cluster, node, None);
         }
-        Fault::Clock(node, by_s) => {
-            cluster.nodes[node].jump_clock(by_s);
-            sleep(lasts).await;
-            cluster.nodes[node].jump_clock(-by_s);
-        }
+        Fault::Clock(node, by_s) => jump_clock(&cluster, node, by_s, lasts).await,
         Fault::Autostart(node, vm) => {
             cluster.nodes[node].leave_autostart(guest(&cluster, vm));
             cluster.nodes[node].boots_quickly();
@@ -131,6 +129,9 @@ pub async fn happen(cluster: Arc<Cluster>, fault: Fault, lasts: Duration) {
                 workload::perform(Arc::clone(&cluster), 0, Command::Define(vm)).await;
             }
         }
+        Fault::DieHalfway(..) | Fault::Gone(..) | Fault::Garble(..) => {
+            unkind::happen(&cluster, fault, lasts).await;
+        }
     }
     tell(false);
 }
@@ -144,13 +145,23 @@ fn guest(cluster: &Cluster, vm: usize) -> Seen {
 
 /// What an operator does when the storm is over: power is on everywhere.
 pub fn repair(cluster: &Cluster) {
-    for node in 0..cluster.nodes.len() {
+    for node in (0..cluster.nodes.len()).filter(|node| cluster.gone() != Some(*node)) {
         plug(cluster, node, true);
     }
 }
 
 fn plug(cluster: &Cluster, node: Number, on: bool) {
+    // Other faults of a machine that is broken end, too.
+    if on && cluster.gone() == Some(node) {
+        return;
+    }
     cluster.around.power.plug(&bmc(&cluster.nodes[node].name), on);
+}
+
+async fn jump_clock(cluster: &Cluster, node: Number, by_s: i64, lasts: Duration) {
+    cluster.nodes[node].jump_clock(by_s);
+    sleep(lasts).await;
+    cluster.nodes[node].jump_clock(-by_s);
 }
 
 async fn out_of_power(cluster: &Cluster, nodes: &[Number], lasts: Duration) {
@@ -226,6 +237,9 @@ async fn flap(cluster: &Cluster, node: Number, lasts: Duration) {
 }
 
 fn set_bmc(cluster: &Cluster, node: Number, matter: Option<Bmc>) {
+    if matter.is_none() && cluster.gone() == Some(node) {
+        return;
+    }
     let (power, host) = (&cluster.around.power, bmc(&cluster.nodes[node].name));
     let (mut reach, mut off, mut reset) = (Reach::Answers, Off::Works, RESET);
     match matter {

@@ -154,6 +154,26 @@ pub struct Rates {
     pub start_by_hand: f64,
     /// A VM is defined that runs already, unknown to the cluster.
     pub define_running: f64,
+    /// A machine loses power while its daemon starts or stops.
+    pub die_halfway: f64,
+    /// A machine is reset, and its libvirt does not answer for a while after its boot.
+    pub slow_start: f64,
+    /// A machine breaks for good, at most one in a run, of five and more; its BMC perhaps with it.
+    pub gone: f64,
+    /// An operator says that a node is dead which comes back at once, and falls silent later.
+    pub early_word: f64,
+    /// An operator has a node fenced that lives.
+    pub fence_living: f64,
+    /// A key of a node or a VM holds what nobody can read for a while.
+    pub garble: f64,
+    /// An old client has a VM migrate to the node `None`.
+    pub write_none: f64,
+    /// An old client changes a definition, well or badly, and wishes a restart.
+    pub modify: f64,
+    /// A VM is undefined, defined again and started.
+    pub redefine: f64,
+    /// A node is flushed, and operators stop what leaves it, or was shut down by it.
+    pub stop_in_flush: f64,
 }
 
 impl Default for Rates {
@@ -190,6 +210,16 @@ impl Default for Rates {
             autostart: 0.0,
             start_by_hand: 0.0,
             define_running: 0.0,
+            die_halfway: 1.5,
+            slow_start: 1.0,
+            gone: 0.05,
+            early_word: 1.0,
+            fence_living: 0.0,
+            garble: 0.0,
+            write_none: 0.0,
+            modify: 2.0,
+            redefine: 1.0,
+            stop_in_flush: 2.0,
         }
     }
 }
@@ -239,6 +269,16 @@ impl Rates {
         f("autostart", &mut self.autostart);
         f("start_by_hand", &mut self.start_by_hand);
         f("define_running", &mut self.define_running);
+        f("die_halfway", &mut self.die_halfway);
+        f("slow_start", &mut self.slow_start);
+        f("gone", &mut self.gone);
+        f("early_word", &mut self.early_word);
+        f("fence_living", &mut self.fence_living);
+        f("garble", &mut self.garble);
+        f("write_none", &mut self.write_none);
+        f("modify", &mut self.modify);
+        f("redefine", &mut self.redefine);
+        f("stop_in_flush", &mut self.stop_in_flush);
     }
 }
 

@@ -1,6 +1,8 @@
 //! What will go wrong, and what operators will ask for: generated from the seed before anything runs, as plain data, so that a run
 //! that ends badly can be made shorter by leaving entries out.
 
+mod unkind;
+
 use std::{fmt, time::Duration};
 
 use serde::{Deserialize, Serialize};
@@ -75,6 +77,38 @@ pub enum Fault {
     StartByHand(usize, usize),
     /// A guest that runs on a node, unknown to the cluster, is defined there.
     DefineRunning(usize, usize),
+    DieHalfway(usize, Halfway),
+    Gone(usize, bool),
+    Garble(Key, Rubbish),
+}
+
+/// When a daemon's machine loses power.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[allow(missing_docs, reason = "they say it")]
+pub enum Halfway {
+    Init,
+    Shutdown,
+}
+
+/// Whose key is made unreadable; the second number chooses among all that there are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[allow(missing_docs, reason = "they say it")]
+pub enum Key {
+    Node(usize, usize),
+    Vm(usize, usize),
+}
+
+/// What a key holds that nobody can read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[allow(missing_docs, reason = "they say it")]
+pub enum Rubbish {
+    Empty,
+    NoText,
+    NoWord,
+    Long,
 }
 
 /// What is the matter with a BMC.
@@ -112,10 +146,18 @@ pub enum Command {
     Secondary(usize),
     Maintenance(bool),
     ConfirmDead(usize),
+    Fence(usize),
+    /// Whatever was or is on the node: a few are stopped, the guests at once.
+    StopOn(usize),
+    Redefine(usize),
     /// As an old client: the key, whatever it holds.
     WriteState(usize, OldState),
     /// As an old client: three keys in one transaction.
     WriteMigrate(usize, usize),
+    /// As an old client whose operator names no node.
+    WriteNone(usize),
+    /// As an old client's `modify -r`.
+    WriteModify(usize, Definition),
     /// Cannot wait: asks for the first, watches the guest itself, and as soon as it is done, writes the second as an old client.
     Impatient {
         vm: usize,
@@ -124,6 +166,18 @@ pub enum Command {
         /// How long that takes, in milliseconds.
         after_ms: u64,
     },
+}
+
+/// What an old client makes of a definition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[allow(missing_docs, reason = "they say it")]
+pub enum Definition {
+    Good,
+    Renamed,
+    Truncated,
+    WithoutMemory,
+    Empty,
 }
 
 /// What an impatient operator asks for first.
@@ -193,6 +247,15 @@ impl Schedule {
                     for (fault, lasts) in faults(&mut dice, name, options) {
                         let lasts = lasts.min(chaos.ends.saturating_sub(at));
                         entries.push(Entry { at_ms: ms(at), what: What::Fault(fault, ms(lasts)) });
+                    }
+                    let story = unkind::story(&dice, name, options).into_iter();
+                    for (after, what) in story.take_while(|(after, _)| at + *after < chaos.ends) {
+                        let left = ms(chaos.ends.saturating_sub(at + after));
+                        let what = match what {
+                            What::Fault(fault, lasts) => What::Fault(fault, lasts.min(left)),
+                            What::Command(_) => what,
+                        };
+                        entries.push(Entry { at_ms: ms(at + after), what });
                     }
                 }
             });

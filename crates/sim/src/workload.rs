@@ -1,8 +1,14 @@
 //! Operators: what `pvc` does for them, by the same decisions, and what old clients write.
 
+mod definition;
 mod impatient;
+mod unkind;
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use pvc_core::{
     command::{
@@ -23,8 +29,8 @@ use tokio::time::{sleep, timeout};
 
 use crate::{
     cluster::Cluster,
-    event::Event,
-    schedule::{Command, OldState},
+    event::{Event, Told},
+    schedule::{Command, Definition, OldState},
 };
 
 /// A client that finds that somebody was faster decides anew, so often.
@@ -62,14 +68,16 @@ pub async fn give(cluster: Arc<Cluster>, client: u32, command: Command) {
         Command::Impatient { vm, first, then, after_ms } => {
             impatient::act(cluster, client, vm, (first, then), Duration::from_millis(after_ms)).await;
         }
+        Command::Redefine(vm) => unkind::redefine(cluster, client, vm).await,
+        Command::StopOn(node) => unkind::stop_on(cluster, client, node).await,
         _ => perform(cluster, client, command).await,
     }
 }
 
 /// Carries one command out, as client number `client`.
 pub async fn perform(cluster: Arc<Cluster>, client: u32, command: Command) {
+    let operator = Operator::new(&cluster, client);
     let outcome = if cluster.around.ensemble.works() {
-        let operator = Operator { cluster: &cluster, store: cluster.around.ensemble.operator(client) };
         match timeout(Duration::from_secs(30), operator.perform(command)).await {
             Ok(Ok(done)) => done,
             Ok(Err(No::Refused(why))) => format!("refused: {why}"),
@@ -79,7 +87,18 @@ pub async fn perform(cluster: Arc<Cluster>, client: u32, command: Command) {
     } else {
         "failed: ZooKeeper does not answer".to_owned()
     };
-    cluster.around.journal.tell(Event::Command { client, text: format!("{command:?}"), outcome });
+    let seen = operator.seen.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let told = seen.and_then(|(vm, seen)| Some(Told { vm, runs: wants(command)?, seen }));
+    cluster.around.journal.tell(Event::Command { client, text: format!("{command:?}"), outcome, told });
+}
+
+/// Whether who gives a command wants a VM to run, if it is about that.
+fn wants(command: Command) -> Option<bool> {
+    match command {
+        Command::Start(_) | Command::Restart(_) => Some(true),
+        Command::Stop(_) | Command::Shutdown(_) => Some(false),
+        _ => None,
+    }
 }
 
 /// The memory of a VM, MiB.
@@ -90,9 +109,15 @@ pub(crate) fn memory_mib(number: usize) -> u64 {
 struct Operator<'a> {
     cluster: &'a Cluster,
     store: Arc<MemoryStore>,
+    /// Of which VM he was told that it is wished already, and the transaction of the wish that he saw.
+    seen: Mutex<Option<(VmId, i64)>>,
 }
 
-impl Operator<'_> {
+impl<'a> Operator<'a> {
+    fn new(cluster: &'a Cluster, client: u32) -> Self {
+        Self { cluster, store: cluster.around.ensemble.operator(client), seen: Mutex::default() }
+    }
+
     async fn perform(&self, command: Command) -> Result<String, No> {
         match command {
             Command::Define(vm) => self.define(vm).await,
@@ -129,6 +154,7 @@ impl Operator<'_> {
                 Ok("done".into())
             }
             Command::ConfirmDead(n) => self.confirm_dead(&self.name(n)).await,
+            Command::Fence(n) => self.fence(&self.name(n)).await,
             Command::WriteState(vm, state) => {
                 let word = match state {
                     OldState::Start => "start",
@@ -148,7 +174,11 @@ impl Operator<'_> {
                 let (from, to) = (seen.node.value.to_string(), self.name(to).to_string());
                 self.write(&[(vm, "state", "migrate"), (vm, "node", &to), (vm, "lastnode", &from)]).await
             }
-            Command::Impatient { .. } => Err(No::Refused("those are two commands".into())),
+            Command::WriteNone(vm) => self.write_none(vm).await,
+            Command::WriteModify(vm, definition) => self.write_modify(vm, definition).await,
+            Command::Impatient { .. } | Command::Redefine(_) | Command::StopOn(_) => {
+                Err(No::Refused("those are several commands".into()))
+            }
         }
     }
 
@@ -185,7 +215,11 @@ impl Operator<'_> {
         for _ in 0..ATTEMPTS {
             let view = self.view().await?;
             let vm = view.vm(self.id(number)).ok_or_else(|| No::Refused("no such VM".into()))?;
-            let Some(change) = decide(vm, &view)? else { return Ok("already so".into()) };
+            let Some(change) = decide(vm, &view)? else {
+                let seen = Some((vm.id, vm.state.zxid));
+                *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = seen;
+                return Ok("already so".into());
+            };
             match schema::vm::apply(&*self.store, &change).await {
                 Err(CommitError::Conflict { .. }) => {}
                 outcome => return Ok(outcome.map(|_| "done".to_owned())?),
@@ -272,28 +306,27 @@ impl Operator<'_> {
         if has_power {
             return Err(No::Refused("it has power, as one sees".into()));
         }
-        let held = schema::owner::read(&*self.store, name).await?;
-        let instance = held.map(|held| held.by.map_or_else(|| "unknown".to_owned(), |owner| owner.instance));
-        let life = Life { instance, heard: false, has_bmc: true };
+        let life = self.life(name).await?;
         let signature = || Signature { by: "an operator".into(), at_unix_s: 0 };
         self.node(|view| Ok(node::confirm_dead(view, name.as_str(), &life, signature())?.change)).await
     }
 
+    /// Asks for a node's fence, whatever it does.
+    async fn fence(&self, name: &NodeName) -> Result<String, No> {
+        let life = self.life(name).await?;
+        let signature = || Signature { by: "an operator".into(), at_unix_s: 0 };
+        self.node(|view| Ok(node::fence(view, name.as_str(), &life, signature())?.change)).await
+    }
+
+    async fn life(&self, name: &NodeName) -> Result<Life, No> {
+        let held = schema::owner::read(&*self.store, name).await?;
+        let instance = held.map(|held| held.by.map_or_else(|| "unknown".to_owned(), |owner| owner.instance));
+        Ok(Life { instance, heard: false, has_bmc: true })
+    }
+
     async fn define(&self, number: usize) -> Result<String, No> {
         let id = self.id(number);
-        let mib = memory_mib(number);
-        // A third of them have an image in Ceph.
-        let disk = if number.is_multiple_of(3) {
-            format!(
-                "<disk type='network' device='disk'><source protocol='rbd' name='vms/vm{number}'/></disk>"
-            )
-        } else {
-            String::new()
-        };
-        let xml = format!(
-            "<domain type='kvm'><name>vm{number}</name><uuid>{id}</uuid><memory unit='MiB'>{mib}</memory><vcpu>2</vcpu>\
-             <os><type>hvm</type></os><devices>{disk}</devices></domain>"
-        );
+        let xml = definition::xml(id, number, Definition::Good);
         let spec = DomainSpec::parse(&xml).map_err(|error| No::Refused(error.to_string()))?;
         for _ in 0..ATTEMPTS {
             let view = self.view().await?;
@@ -332,8 +365,7 @@ impl Operator<'_> {
 
 /// What an operator does again and again: whatever waits for one. Maintenance is ended when it is calm.
 pub async fn tidy_up(cluster: Arc<Cluster>, calm: bool) {
-    let store = cluster.around.ensemble.operator(0);
-    let operator = Operator { cluster: &cluster, store };
+    let operator = Operator::new(&cluster, 0);
     let Ok(view) = operator.view().await else { return };
     if view.maintenance && calm {
         perform(Arc::clone(&cluster), 0, Command::Maintenance(false)).await;
@@ -344,6 +376,9 @@ pub async fn tidy_up(cluster: Arc<Cluster>, calm: bool) {
         if idle && seen.daemon_state.value == DaemonState::Run {
             perform(Arc::clone(&cluster), 0, Command::Ready(number)).await;
         }
+    }
+    if calm {
+        unkind::repair(&cluster, &operator, &view).await;
     }
     for (number, id) in cluster.vms.iter().enumerate() {
         match view.vm(*id).map(|vm| vm.state.value) {

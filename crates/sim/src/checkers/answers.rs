@@ -136,6 +136,13 @@ impl Answers {
         if wished_on != by.as_str() {
             return Err(format!("{by} answers that {vm} runs, where it is wished on {wished_on} by now"));
         }
+        // Who says why it was not restarted does not say that it was.
+        let why = |change: &Change| {
+            keys::of_vm(&change.path) == Some((vm, "failedreason")) && !change.is().is_empty()
+        };
+        if commit.changes.iter().any(why) {
+            return Ok(());
+        }
         let wished = self.restart_wished.get(&vm).copied().unwrap_or_default();
         let run = truth.guests.get(&vm).and_then(|runs| runs.get(by));
         if was == "restart" && run.is_some_and(|run| run.began < wished) {
@@ -245,6 +252,14 @@ mod tests {
         history.writes(&[(&state, "restart")]);
         let late = answer(&mut history);
         history.violated_by(late, "older than that wish");
+    }
+
+    #[test]
+    fn a_restart_may_be_refused_with_a_reason() {
+        let mut history = wish("start");
+        history.on("a", 1).happens(Event::Guest { vm: vm(1), node: node("a"), what: Guest::Executes });
+        history.at_s(30).writes(&[(&path("state"), "restart")]);
+        history.daemon_writes("a", &[(&path("state"), "start"), (&path("failedreason"), "no memory in it")]);
     }
 
     #[test]

@@ -68,8 +68,10 @@ impl Memory {
         for change in &commit.changes {
             match keys::of_vm(&change.path) {
                 Some((vm, "xml")) => {
-                    if let Ok(spec) = DomainSpec::parse(change.is()) {
-                        self.sizes.insert(vm, spec.memory_mib);
+                    // What cannot be read counts with nothing but what its node reports.
+                    match DomainSpec::parse(change.is()) {
+                        Ok(spec) => drop(self.sizes.insert(vm, spec.memory_mib)),
+                        Err(_) => drop(self.sizes.remove(&vm)),
                     }
                 }
                 Some((vm, "state" | "node" | "claim")) => drop(concerned.insert(vm)),

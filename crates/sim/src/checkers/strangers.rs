@@ -127,7 +127,7 @@ mod tests {
     }
 
     fn time_passes() -> Event {
-        Event::Command { client: 1, text: String::new(), outcome: String::new() }
+        Event::Command { client: 1, text: String::new(), outcome: String::new(), told: None }
     }
 
     #[test]

@@ -1,0 +1,111 @@
+//! Faults that depend on what the cluster says: a machine that loses power in the middle of its daemon's start or stop, a key that holds
+//! what nobody can read.
+
+use std::time::Duration;
+
+use pvc_store::{Op, Store as _, Transaction};
+use tokio::time::{sleep, timeout};
+
+use super::{out_of_power, plug, set_bmc};
+use crate::{
+    cluster::Cluster,
+    event::{Phase, VANDAL},
+    physics::network::Number,
+    schedule::{Bmc, Fault, Halfway, Key, Rubbish},
+};
+
+/// How long a daemon's start is waited for: a boot and the end of its last run's session.
+const STARTS_WITHIN: Duration = Duration::from_mins(3);
+/// … and its stop.
+const STOPS_WITHIN: Duration = Duration::from_secs(10);
+/// Between two looks at what it says.
+const LOOK_EVERY: Duration = Duration::from_millis(2);
+
+/// One of them, from its beginning to its end.
+pub(super) async fn happen(cluster: &Cluster, fault: Fault, lasts: Duration) {
+    match fault {
+        Fault::DieHalfway(node, when) => die_halfway(cluster, node, when, lasts).await,
+        Fault::Gone(node, with_bmc) => break_for_good(cluster, node, with_bmc),
+        Fault::Garble(key, rubbish) => garble(cluster, key, rubbish, lasts).await,
+        _ => {}
+    }
+}
+
+/// Nothing of it works again.
+fn break_for_good(cluster: &Cluster, node: Number, with_bmc: bool) {
+    if !cluster.breaks(node) {
+        return;
+    }
+    plug(cluster, node, false);
+    if with_bmc {
+        set_bmc(cluster, node, Some(Bmc::Silent));
+    }
+}
+
+/// Has a machine lose its power when its daemon says that it starts, or stops.
+async fn die_halfway(cluster: &Cluster, node: Number, when: Halfway, lasts: Duration) {
+    let (word, within) = match when {
+        Halfway::Init => {
+            plug(cluster, node, false);
+            plug(cluster, node, true);
+            ("init", STARTS_WITHIN)
+        }
+        Halfway::Shutdown => {
+            cluster.nodes[node].stop_daemon();
+            ("shutdown", STOPS_WITHIN)
+        }
+    };
+    let name = &cluster.nodes[node].name;
+    let says = || cluster.around.journal.tree(|tree| tree.node(name, "daemonstate") == word);
+    let said = async {
+        while !says() {
+            sleep(LOOK_EVERY).await;
+        }
+    };
+    let said = timeout(within, said).await.is_ok();
+    if said && cluster.around.journal.truth(|truth| truth.phase) == Phase::Chaos {
+        out_of_power(cluster, &[node], lasts).await;
+    }
+    if when == Halfway::Shutdown {
+        cluster.nodes[node].start_daemon();
+    }
+}
+
+/// Makes a key unreadable for a while. Whatever is written there meanwhile stays.
+async fn garble(cluster: &Cluster, key: Key, rubbish: Rubbish, lasts: Duration) {
+    let (parents, which) = match key {
+        Key::Node(node, which) => {
+            let name = &cluster.nodes[node].name;
+            (vec![format!("/nodes/{name}/"), format!("/pvc/machine/{name}")], which)
+        }
+        Key::Vm(vm, which) => {
+            let id = cluster.vms[vm];
+            (vec![format!("/domains/{id}/"), format!("/pvc/claim/{id}")], which)
+        }
+    };
+    let paths: Vec<String> = cluster.around.journal.tree(|tree| {
+        parents.iter().flat_map(|parent| tree.below(parent).map(|(path, _)| path.to_owned())).collect()
+    });
+    let Some(path) = paths.get(which % paths.len().max(1)).cloned() else { return };
+    let store = cluster.around.ensemble.operator(VANDAL);
+    let Ok(Some(before)) = store.get(&path).await else { return };
+    // Empty is a word there: nobody, nothing.
+    let means_something = path.contains("claim") || path.ends_with("/runningdomains");
+    let data = match rubbish {
+        Rubbish::Empty if !means_something => Vec::new(),
+        Rubbish::NoText => vec![0xff, 0xfe, 0],
+        Rubbish::NoWord | Rubbish::Empty => b"what / is this?".to_vec(),
+        Rubbish::Long => vec![b'x'; 70_000],
+    };
+    let set =
+        |data: Vec<u8>, version| Transaction { ops: vec![Op::Set { path: path.clone(), data, version }] };
+    if store.commit(set(data.clone(), Some(before.version))).await.is_err() {
+        return;
+    }
+    sleep(lasts).await;
+    if let Ok(Some(now)) = store.get(&path).await
+        && now.data == data
+    {
+        let _ = store.commit(set(before.data, Some(now.version))).await;
+    }
+}

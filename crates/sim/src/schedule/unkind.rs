@@ -1,0 +1,98 @@
+//! What goes wrong in several steps, each with its time after the first: operators whose word is old when it counts, old clients that
+//! know nothing of claims, machines that end in the middle of something. Each step is an entry of its own, so that a run that
+//! ends badly is made shorter step by step.
+
+use std::time::Duration;
+
+use super::{Bmc, Command, Definition, Fault, Halfway, Key, OldState, Rubbish, What, ms};
+use crate::{cluster::SPARE, dice::Dice, options::Options};
+
+/// The steps of a story of that name, in the order of their times.
+pub(super) fn story(dice: &Dice, name: &str, options: &Options) -> Vec<(Duration, What)> {
+    // What other faults draw stays what it was.
+    let dice = &mut dice.fork("story");
+    let s = Duration::from_secs;
+    let node = dice.below(options.nodes);
+    let vm = dice.below(options.vms);
+    let fault = |after, fault, lasts| (after, What::Fault(fault, ms(lasts)));
+    let command = |after, command| (after, What::Command(command));
+    let now = Duration::ZERO;
+    match name {
+        "die_halfway" => {
+            let halfway = *dice.pick(&[Halfway::Init, Halfway::Shutdown]).unwrap_or(&Halfway::Init);
+            vec![fault(now, Fault::DieHalfway(node, halfway), dice.time(s(1), s(300)))]
+        }
+        "slow_start" => {
+            let lasts = dice.time(s(60), s(150));
+            vec![fault(now, Fault::FreezeLibvirt(node), lasts), fault(s(1), Fault::Reset(node), now)]
+        }
+        "gone" if options.nodes >= 5 => vec![fault(now, Fault::Gone(node, dice.chance(0.5)), now)],
+        "early_word" => early_word(dice, node),
+        "fence_living" => vec![command(now, Command::Fence(node))],
+        "garble" => {
+            let which = dice.below(1000);
+            let key = if dice.chance(0.5) { Key::Node(node, which) } else { Key::Vm(vm, which) };
+            let all = [Rubbish::Empty, Rubbish::NoText, Rubbish::NoWord, Rubbish::NoWord, Rubbish::Long];
+            let rubbish = *dice.pick(&all).unwrap_or(&Rubbish::NoWord);
+            vec![fault(now, Fault::Garble(key, rubbish), dice.time(s(5), s(200)))]
+        }
+        "write_none" => vec![command(now, Command::WriteNone(vm))],
+        "modify" => {
+            let bad =
+                [Definition::Renamed, Definition::Truncated, Definition::WithoutMemory, Definition::Empty];
+            let definition = if dice.chance(0.4) {
+                Definition::Good
+            } else {
+                *dice.pick(&bad).unwrap_or(&Definition::Truncated)
+            };
+            let mended = dice.time(s(20), s(300));
+            vec![
+                command(now, Command::WriteModify(vm, definition)),
+                command(mended, Command::WriteModify(vm, Definition::Good)),
+            ]
+        }
+        "redefine" => {
+            let vm = if dice.chance(0.5) { vm } else { options.vms + dice.below(SPARE) };
+            vec![command(now, Command::Redefine(vm))]
+        }
+        "stop_in_flush" => {
+            let (stops, ready) = (dice.time(s(1), s(120)), dice.time(s(5), s(120)));
+            let mut steps = vec![
+                // Half of them cannot go, and are shut down.
+                fault(now, Fault::BadGuests, dice.time(s(0), s(200))),
+                command(s(1), Command::Flush(node)),
+                command(stops, Command::StopOn(node)),
+            ];
+            let old = dice.chance(0.5);
+            steps.extend(old.then(|| command(stops, Command::WriteState(vm, OldState::Stop))));
+            steps.push(command(stops + ready, Command::Ready(node)));
+            steps
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// Its BMC does not answer when it loses power, so somebody has to say that it is dead; it is back before anybody has counted its
+/// silence, and silent again when the word is old.
+fn early_word(dice: &mut Dice, node: usize) -> Vec<(Duration, What)> {
+    let s = Duration::from_secs;
+    let fault = |after, fault, lasts| (after, What::Fault(fault, ms(lasts)));
+    let command = |after, command| (after, What::Command(command));
+    let off = dice.time(s(15), s(150));
+    let mut steps =
+        vec![fault(s(0), Fault::Bmc(node, Bmc::Silent), s(600)), fault(s(1), Fault::Power(node), off)];
+    if dice.chance(0.5) {
+        steps.push(command(dice.time(s(2), s(40)), Command::Fence(node)));
+    }
+    let word = dice.time(s(10), s(40)).min(off);
+    steps.extend([word, word + s(20)].map(|at| command(at, Command::ConfirmDead(node))));
+    let back = off + dice.time(s(30), s(200));
+    let silence = match dice.below(3) {
+        0 => Fault::FreezeDaemon(node),
+        1 => Fault::Freeze(node),
+        _ => Fault::Isolate(node),
+    };
+    steps.push(fault(back, silence, dice.time(s(20), s(150))));
+    steps.sort_by_key(|(at, _)| *at);
+    steps
+}
