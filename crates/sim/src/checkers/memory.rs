@@ -2,7 +2,8 @@
 //!
 //! A VM's memory is reserved where its wish keeps it and where it is claimed. Judged are placements, that is transactions which move
 //! `/pvc/placement`: an old client may write any node it likes, and whoever starts a VM where it is asks nobody for room. A placement
-//! counts on what other placements have reserved, and on such a start once it can be known.
+//! counts on what other placements have reserved, and on such a start once it can be known. A VM whose definition nobody can read
+//! reserves nothing (see `plan::placement::room`), so its placement is none that a full node refuses.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -50,7 +51,9 @@ impl Checker for Memory {
         for vm in self.concerned(commit) {
             let before = self.kept.remove(&vm).unwrap_or_default();
             let now = kept_on(tree, vm);
-            gained.extend(now.iter().filter(|node| !before.contains_key(*node)).cloned());
+            if self.sizes.contains_key(&vm) {
+                gained.extend(now.iter().filter(|node| !before.contains_key(*node)).cloned());
+            }
             let kept = |node: String| {
                 let kept = before.get(&node).copied().unwrap_or(Kept { since: truth.now, placed });
                 (node, kept)
@@ -103,7 +106,7 @@ fn kept_on(tree: &Tree, vm: VmId) -> BTreeSet<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::checkers::testing::{History, daemon, vm, vm_key};
+    use crate::checkers::testing::{History, daemon, definition, vm_key};
 
     fn path(n: u8, key: &str) -> String {
         vm_key(n, key)
@@ -118,10 +121,7 @@ mod tests {
             ("/pvc/placement", ""),
         ]);
         for n in [1, 2] {
-            let xml = format!(
-                "<domain type='kvm'><name>vm{n}</name><uuid>{}</uuid><memory unit='MiB'>600</memory><devices/></domain>",
-                vm(n)
-            );
+            let xml = definition(n);
             history.writes(&[(&path(n, "xml"), &xml), (&path(n, "state"), "stop"), (&path(n, "node"), "b")]);
         }
         history
@@ -139,6 +139,17 @@ mod tests {
         history.happens(first);
         let second = place(&mut history, 2);
         history.violated_by(second, "reserves 1200 MiB of a, which has 1000 MiB");
+    }
+
+    #[test]
+    fn a_vm_that_nobody_can_read_reserves_nothing_and_one_that_can_be_read_is_refused_all_the_same() {
+        let mut history = history();
+        let first = place(&mut history, 1);
+        history.happens(first).writes(&[("/nodes/a/memtotal", "500"), (&path(2, "xml"), "<domain")]);
+        let unreadable = place(&mut history, 2);
+        history.happens(unreadable).writes(&[(&path(1, "node"), "b")]);
+        let readable = place(&mut history, 1);
+        history.violated_by(readable, "reserves 600 MiB of a, which has 500 MiB");
     }
 
     #[test]

@@ -34,6 +34,14 @@ pub(crate) fn vm(n: u8) -> VmId {
     format!("11111111-0000-4000-8000-0000000000{n:02x}").parse().unwrap()
 }
 
+/// Its definition, of 600 MiB.
+pub(crate) fn definition(n: u8) -> String {
+    format!(
+        "<domain type='kvm'><name>vm{n}</name><uuid>{}</uuid><memory unit='MiB'>600</memory><devices/></domain>",
+        vm(n)
+    )
+}
+
 /// The path of one of its keys.
 pub(crate) fn vm_key(n: u8, key: &str) -> String {
     match key {

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use pvc_core::model::{FenceJob, FenceStep, NodeName, VmId};
+use pvc_core::model::{DomainSpec, FenceJob, FenceStep, NodeName, VmId};
 
 use crate::{
     checkers::Checker,
@@ -227,11 +227,14 @@ fn is_off(truth: &Truth, by: &NodeName, vm: VmId) -> Result<(), String> {
     }
 }
 
-/// Only those that may not be shut down for their move may stay.
+/// Only those that may not be shut down for their move may stay: by their migration method, or because nobody could start them
+/// again from their definition (decision 75).
 fn is_empty(truth: &Truth, tree: &Tree, node: &NodeName) -> Result<(), String> {
     let left = truth.guests.iter().filter(|(_, runs)| runs.get(node).is_some_and(|run| run.executes));
     let unexpected = |vm: &VmId| {
-        tree.key(&format!("/domains/{vm}")).is_some() && tree.vm(*vm, "migration_method") != "live"
+        tree.key(&format!("/domains/{vm}")).is_some()
+            && tree.vm(*vm, "migration_method") != "live"
+            && DomainSpec::parse(tree.vm(*vm, "xml")).is_ok()
     };
     match left.map(|(vm, _)| vm).find(|vm| unexpected(vm)) {
         Some(vm) => Err(format!("{node} answers that it is flushed, and {vm} executes there")),
@@ -249,7 +252,7 @@ fn has_addresses(truth: &Truth, node: &NodeName) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::checkers::testing::{History, daemon, node, vm, vm_key};
+    use crate::checkers::testing::{History, daemon, definition, node, vm, vm_key};
 
     const RECOVERED: &str =
         r#"{"step":"recovered","proof":"power-off","instance":null,"by":"a","at_unix_s":0}"#;
@@ -312,12 +315,19 @@ mod tests {
     fn flushed_is_said_of_a_node_without_guests_but_for_those_that_must_stay() {
         let key = "/nodes/a/domainstate";
         let mut history = wish("start");
-        history
-            .happens(guest("a", Guest::Executes))
-            .writes(&[(key, "flush"), (&path("migration_method"), "live")]);
+        history.happens(guest("a", Guest::Executes)).writes(&[
+            (key, "flush"),
+            (&path("migration_method"), "live"),
+            (&path("xml"), &definition(1)),
+        ]);
+        history.daemon_writes("a", &[(key, "flushed")]).writes(&[
+            (key, "flush"),
+            (&path("migration_method"), "none"),
+            (&path("xml"), "<domain"),
+        ]);
         history
             .daemon_writes("a", &[(key, "flushed")])
-            .writes(&[(key, "flush"), (&path("migration_method"), "none")]);
+            .writes(&[(key, "flush"), (&path("xml"), &definition(1))]);
         let event = history.commit(daemon("a"), &[(key, "flushed")]);
         history.violated_by(event, "executes there");
     }
