@@ -33,8 +33,9 @@ fn survey<'a>(facts: &Facts<'a>) -> Work<'a> {
     let mut work = Work::default();
     for vm in facts.view.good_vms() {
         let here = vm.node.value == *facts.me;
-        // A return that failed has lost its `lastnode` by the wish, as an old client's `unmigrate` writes it.
-        let failed_return = facts.past.was_sent(vm.id) && !here;
+        // A return that failed has lost its `lastnode` by the wish, as an old client's `unmigrate` writes it. One that has another by now
+        // was sent away from where it stayed, and returns there.
+        let failed_return = facts.past.was_sent(vm.id) && !here && vm.last_node.value.is_none();
         if vm.last_node.value.as_ref() == Some(facts.me) || failed_return {
             sort(facts, vm, here, &mut work);
         } else if here && is_moving(vm) {

@@ -300,6 +300,14 @@ fn a_return_that_failed_is_tried_again_though_its_wish_has_erased_the_home() {
     assert_eq!(t.at(105).next, Next::Do(send(1, "a", None)));
 }
 
+/// Fresh seed 41322737720885248: two flushes crossed, and the VM lost its way home.
+#[test]
+fn a_return_that_failed_is_not_tried_again_once_another_flush_has_sent_the_vm_away() {
+    let mut t = table(Unflush, vec![machine(1, Start, "c", Some("b"), "c")]);
+    t.past.sent(id(1), &name("a"), Moment::secs(100));
+    assert_eq!(t.at(105).next, Next::Do(Step::Answer(Ready)));
+}
+
 #[test]
 fn nothing_is_done_from_an_old_view_or_without_a_wish() {
     let running_here = || vec![machine(1, Start, "a", None, "a")];
