@@ -5,12 +5,15 @@
 //!                      a VM that cannot go is shut down    a VM that cannot return stays where it is
 //! ```
 //!
+//! A VM that was shut down and for which its node has no room at the unflush starts when there is room, here or elsewhere.
+//!
 //! The opposite wish takes over at any point: what is under way is wished back. Never migrates anything itself: it writes the
 //! wish that a client would write, and the VM's own plan carries it out. Everything but the count of attempts is in the state
 //! tree, so a daemon that starts in the middle goes on. Always ends: attempts are bounded, and so is the wait for room.
 
 mod come_back;
 mod leave;
+mod left_over;
 mod past;
 #[cfg(test)]
 mod tests;
@@ -99,8 +102,15 @@ pub enum Step {
         /// Why it cannot go.
         reason: String,
     },
-    /// Wish that a VM starts here, where it was shut down at the flush or has failed elsewhere. Written as a placement.
-    StartHere(VmId),
+    /// Wish that a VM starts that was shut down at the flush, or has failed elsewhere. Written as a placement.
+    Start {
+        /// Which VM.
+        vm: VmId,
+        /// Where.
+        on: NodeName,
+        /// `lastnode` with it: where it shall return to.
+        home: Option<NodeName>,
+    },
     /// Give a VM that is off its home back. It stays off.
     TakeBack(VmId),
     /// Answer the wish.
@@ -111,9 +121,10 @@ impl Step {
     /// The VM that it is about.
     pub fn vm(&self) -> Option<VmId> {
         match self {
-            Self::Send { vm, .. } | Self::ShutDown { vm, .. } | Self::StartHere(vm) | Self::TakeBack(vm) => {
-                Some(*vm)
-            }
+            Self::Send { vm, .. }
+            | Self::ShutDown { vm, .. }
+            | Self::Start { vm, .. }
+            | Self::TakeBack(vm) => Some(*vm),
             Self::Answer(_) => None,
         }
     }
@@ -142,13 +153,23 @@ pub fn plan(facts: &Facts<'_>) -> Plan {
     let wish = facts.view.node(facts.me).map(|node| node.domain_state.value);
     let plan = |next, why: &str| Work::default().plan(facts, next, why.to_owned());
     match wish {
-        Some(DomainState::Flush | DomainState::Unflush) if !facts.view_is_current => {
+        Some(DomainState::Flush | DomainState::Unflush | DomainState::Ready) if !facts.view_is_current => {
             plan(Next::Wait(None), "the state store is out of reach: nothing is changed until it answers")
         }
         Some(DomainState::Flush) => leave::plan(facts),
         Some(DomainState::Unflush) => come_back::plan(facts),
-        Some(DomainState::Ready | DomainState::Flushed) | None => plan(Next::Settled, ""),
+        Some(DomainState::Ready) => left_over::plan(facts),
+        Some(DomainState::Flushed) | None => plan(Next::Settled, ""),
     }
+}
+
+/// Whether a node has something to do: its wish is to be emptied or filled, or what a flush has shut down waits for room.
+pub fn has_work(me: &NodeName, view: &ClusterView) -> bool {
+    view.node(me).is_some_and(|node| match node.domain_state.value {
+        DomainState::Flush | DomainState::Unflush => true,
+        DomainState::Ready => left_over::of(me, view).next().is_some(),
+        DomainState::Flushed => false,
+    })
 }
 
 /// The VMs that a plan has to bring somewhere.
@@ -366,12 +387,12 @@ pub fn change(step: &Step, view: &ClusterView, me: &NodeName) -> Option<VmChange
                 VmSet::FailedReason(reason.clone()),
             ],
         ),
-        Step::StartHere(vm) => update(
+        Step::Start { vm, on, home } => update(
             vm,
             vec![
                 VmSet::State(VmState::Start),
-                VmSet::Node(me.clone()),
-                VmSet::LastNode(None),
+                VmSet::Node(on.clone()),
+                VmSet::LastNode(home.clone()),
                 VmSet::FailedReason(String::new()),
             ],
         ),

@@ -11,7 +11,7 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use pvc_core::{
     model::{ClusterView, DomainState, Explanation, FlushProgress, Moment, NodeName, Subject, Vm, VmId},
     plan::{
-        flush::{Facts, Limits, Next, Past, Plan, Step, change, plan},
+        flush::{Facts, Limits, Next, Past, Plan, Step, change, has_work, plan},
         liveness::Liveness,
         placement::Selector,
     },
@@ -164,7 +164,10 @@ impl State {
                 Next::Settled => return None,
                 Next::Wait(until) => {
                     self.past.no_room(&plan.no_room, self.now());
-                    let doing = format!("waiting to complete the {wish}");
+                    let doing = match wish {
+                        DomainState::Ready => "waiting for room for what its flush has shut down".to_owned(),
+                        wish => format!("waiting to complete the {wish}"),
+                    };
                     self.explain(Some(Said { doing, because: plan.why, error: None })).await;
                     let until = until.map(|moment| self.origin + moment.0);
                     return until;
@@ -193,7 +196,9 @@ impl State {
         self.past.wish_is(wish);
         if self.began.is_none_or(|(before, _)| before != wish) {
             self.began = Some((wish, Instant::now()));
-            info!("{wish} of this node begins");
+            if wish != DomainState::Ready {
+                info!("{wish} of this node begins");
+            }
         }
     }
 
@@ -227,7 +232,7 @@ impl State {
                 let version = view.node(me).and_then(|node| node.domain_state.version);
                 store.commit(schema::node::set_domain_state(me, *state, version)).await?;
             }
-            (Step::Send { .. } | Step::StartHere(_), Some(change)) => {
+            (Step::Send { .. } | Step::Start { .. }, Some(change)) => {
                 schema::placement::apply_placed(&**store, &change, view.placement_version).await?;
             }
             (_, Some(change)) => drop(schema::vm::apply(&**store, &change).await?),
@@ -235,13 +240,8 @@ impl State {
         }
         let now = self.now();
         match step {
-            Step::Send { vm, to, .. } => {
+            Step::Send { vm, to, .. } | Step::Start { vm, on: to, .. } => {
                 self.past.sent(*vm, to, now);
-                info!("{why}");
-            }
-            Step::StartHere(vm) => {
-                let me = self.parts.me.clone();
-                self.past.sent(*vm, &me, now);
                 info!("{why}");
             }
             Step::ShutDown { vm, reason } => {
@@ -281,7 +281,8 @@ impl State {
     }
 
     async fn publish(&mut self, plan: &Plan) {
-        if self.progress.as_ref() == Some(&plan.progress) || !self.parts.mirror.synced() {
+        let of_a_wish = self.began.is_some_and(|(wish, _)| wish != DomainState::Ready);
+        if !of_a_wish || self.progress.as_ref() == Some(&plan.progress) || !self.parts.mirror.synced() {
             return;
         }
         let progress = FlushProgress { at_unix_s: self.parts.machine.unix_s(), ..plan.progress.clone() };
@@ -324,8 +325,8 @@ fn concerns(me: &NodeName, subject: &Subject, view: &ClusterView) -> bool {
     }
 }
 
-/// What is wished of this node, if that is for the flush to do.
+/// What is wished of this node, if there is something to do for it.
 fn wish(me: &NodeName, view: &ClusterView) -> Option<DomainState> {
     let wish = view.node(me).map(|node| node.domain_state.value);
-    wish.filter(|wish| matches!(wish, DomainState::Flush | DomainState::Unflush))
+    wish.filter(|_| has_work(me, view))
 }

@@ -204,7 +204,7 @@ impl Healthy {
 fn is_operators(tree: &Tree, node: &NodeName) -> bool {
     let record = tree.text(&format!("/pvc/fence/{node}"));
     let job = record.and_then(|text| serde_json::from_str::<FenceJob>(text).ok());
-    job.is_some_and(|job| job.word().is_some() || job.step.proof() == Some(pvc_core::model::Proof::Operator))
+    job.is_some_and(|job| job.asked.is_some() || job.confirmed_dead.is_some())
 }
 
 #[cfg(test)]
@@ -218,6 +218,8 @@ mod tests {
     const JOB: &str = r#"{"step":"shooting","instance":null,"by":"a","at_unix_s":0}"#;
     const ASKED: &str =
         r#"{"step":"shooting","instance":null,"by":"a","at_unix_s":0,"asked":{"by":"o","at_unix_s":0}}"#;
+
+    const OFF_AS_ASKED: &str = r#"{"step":"proven","proof":"power-off","instance":null,"by":"a","at_unix_s":0,"asked":{"by":"o","at_unix_s":0}}"#;
 
     /// Three coordinators; `x` said at second 100 that it lives.
     fn history() -> History {
@@ -254,6 +256,10 @@ mod tests {
         let mut wanted = history();
         let event = declare(&mut wanted, ASKED);
         wanted.at_s(101).happens(event);
+        // A node that said again that it lives, and is off because an operator asked for it.
+        let mut done = history();
+        let event = declare(&mut done, OFF_AS_ASKED);
+        done.at_s(101).happens(event);
     }
 
     #[test]

@@ -77,11 +77,12 @@ fn how(
     if let Err(unfit) = rooms.has_memory(facts.me, vm.id, size_of(facts, vm)) {
         return Err(NotNow::NoRoom(format!("{} {unfit}", facts.me)));
     }
+    let start = || Step::Start { vm: vm.id, on: facts.me.clone(), home: None };
     if here {
-        return Ok((Step::StartHere(vm.id), "it was shut down by the flush and starts again"));
+        return Ok((start(), "it was shut down by the flush and starts again"));
     }
     if vm.state.value == VmState::Failed && vm.claim.value.is_empty() {
-        return Ok((Step::StartHere(vm.id), "it failed elsewhere and starts at home"));
+        return Ok((start(), "it failed elsewhere and starts at home"));
     }
     // One that is just leaving runs here: calling it back takes nobody's turn.
     if !vm.claim.value.names(facts.me) {

@@ -87,6 +87,10 @@ fn send(n: u8, to: &str, home: Option<&str>) -> Step {
     Step::Send { vm: id(n), to: name(to), home: home.map(name) }
 }
 
+fn start(n: u8, on: &str, home: Option<&str>) -> Step {
+    Step::Start { vm: id(n), on: name(on), home: home.map(name) }
+}
+
 /// Few enough for a table.
 const TWO: Limits = Limits { outgoing: 2, incoming: 2 };
 
@@ -240,13 +244,13 @@ fn vms_whose_home_this_is_return_as_they_are() {
         (machine(1, Start, "b", Some("a"), "b"), send(1, "a", None)),
         (machine(1, Start, "b", Some("a"), ""), send(1, "a", None)),
         (machine(1, Failed, "b", Some("a"), "b"), send(1, "a", None)),
-        (machine(1, Failed, "b", Some("a"), ""), Step::StartHere(id(1))),
+        (machine(1, Failed, "b", Some("a"), ""), start(1, "a", None)),
         // Still leaving: called back.
         (machine(1, Migrate, "b", Some("a"), "a"), send(1, "a", None)),
         (machine(1, Migrate, "b", Some("a"), "a b"), send(1, "a", None)),
         // Shut down by the flush, or being so.
-        (machine(1, Stop, "a", Some("a"), ""), Step::StartHere(id(1))),
-        (machine(1, Shutdown, "a", Some("a"), "a"), Step::StartHere(id(1))),
+        (machine(1, Stop, "a", Some("a"), ""), start(1, "a", None)),
+        (machine(1, Shutdown, "a", Some("a"), "a"), start(1, "a", None)),
         // Stopped by an operator meanwhile, or failed after his start.
         (written_by_a_client(machine(1, Stop, "a", Some("a"), "")), Step::Answer(Ready)),
         (written_by_a_client(machine(1, Shutdown, "a", Some("a"), "a")), Step::Answer(Ready)),
@@ -337,7 +341,7 @@ fn every_change_is_checked_against_all_that_it_was_decided_from() {
     let vm = machine(1, Start, "a", None, "a");
     let t = table(Flush, vec![vm]);
     let shut_down = Step::ShutDown { vm: id(1), reason: "why".into() };
-    for step in [send(1, "b", Some("a")), shut_down, Step::StartHere(id(1)), Step::TakeBack(id(1))] {
+    for step in [send(1, "b", Some("a")), shut_down, start(1, "a", None), Step::TakeBack(id(1))] {
         let Some(VmChange::Update { expect, .. }) = change(&step, &t.view, &name("a")) else {
             panic!("{step:?}")
         };
@@ -345,6 +349,25 @@ fn every_change_is_checked_against_all_that_it_was_decided_from() {
         assert_eq!(keys, [VmKey::State, VmKey::Node, VmKey::LastNode, VmKey::Claim].into(), "{step:?}");
     }
     assert_eq!(change(&Step::Answer(Ready), &t.view, &name("a")), None);
+}
+
+#[test]
+fn what_found_no_room_at_the_unflush_starts_when_there_is_room_here_or_elsewhere() {
+    let shut_down = machine(1, Stop, "a", Some("a"), "");
+    let mut t = table(DomainState::Ready, vec![shut_down.clone()]);
+    assert_eq!(t.step(), start(1, "a", None));
+    t.node("a", |n| n.report.mem_total_mib = 0);
+    assert_eq!(t.step(), start(1, "b", Some("a")), "with its way home");
+    t.node("b", |n| n.report.mem_total_mib = 0);
+    t.node("c", |n| n.report.mem_total_mib = 0);
+    let waits = t.at(1_000_000);
+    assert_eq!(waits.next, Next::Wait(None), "as long as it takes");
+    assert!(waits.why.contains("MiB are needed"), "{}", waits.why);
+    for vm in
+        [written_by_a_client(shut_down), machine(1, Stop, "a", None, ""), machine(1, Start, "a", None, "a")]
+    {
+        assert!(!has_work(&name("a"), &table(DomainState::Ready, vec![vm.clone()]).view), "{vm:?}");
+    }
 }
 
 #[test]

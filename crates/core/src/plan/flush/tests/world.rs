@@ -153,8 +153,8 @@ impl World {
                 }
                 _ => {}
             }
-            if let Step::StartHere(id) = &step {
-                prop_assert!(!self.stopped.contains(id), "an operator's stop is lost: {}", plan.why);
+            if let Step::Start { vm, .. } = &step {
+                prop_assert!(!self.stopped.contains(vm), "an operator's stop is lost: {}", plan.why);
             }
             self.zxid += 1;
             if let Some(VmChange::Update { id, set, .. }) = change(&step, &view, &name("a")) {
@@ -272,6 +272,16 @@ proptest! {
             for vm in left {
                 prop_assert_eq!(vm.migration_method, MigrationMethod::Live, "{:?} is still here", vm);
             }
+        } else {
+            for node in &mut w.nodes {
+                node.report.mem_total_mib = 1200;
+            }
+            for _ in 0..10 {
+                w.flush()?;
+                w.second();
+            }
+            let waits = w.vms.iter().find(|vm| vm.is_shut_down_by_flush());
+            prop_assert!(waits.is_none(), "there is room, and it stays off: {waits:?}");
         }
     }
 }
