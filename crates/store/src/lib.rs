@@ -1,6 +1,7 @@
 //! The cluster's state tree: the store behind it (ZooKeeper, or memory for tests), the schema of its keys, and a mirror
 //! of it that is cheap to read. The only crate that knows key names and value formats.
 
+mod heard;
 pub mod lock;
 #[cfg(any(test, feature = "fake"))]
 pub mod memory;
@@ -13,6 +14,7 @@ pub mod store;
 pub mod testing;
 pub mod zookeeper;
 
+pub use heard::Heard;
 pub use store::{
     Check, Children, CommitError, Committed, CreateMode, Op, Session, Stat, Store, StoreError, Transaction,
     Value, Watch, WatchEvent,

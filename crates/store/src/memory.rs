@@ -26,6 +26,7 @@ use self::{
     observe::Observer,
     tree::{Applied, Tree, Znode},
 };
+use crate::Heard;
 use crate::store::{
     Children, CommitError, Committed, NoSession, Op, Session, Stat, Store, StoreError, Transaction, Value,
     Watch, WatchEvent, healthy_by,
@@ -66,7 +67,10 @@ struct ClientState {
     /// The server that this client reads from, if it has fallen behind the leader.
     behind: Option<Behind>,
     faults: Faults,
-    last_answer: Option<Instant>,
+    session_timeout: Duration,
+    heard: Heard,
+    /// When the client last said something, or its connection began.
+    said: time::Instant,
 }
 
 struct Behind {
@@ -114,7 +118,9 @@ impl MemoryTree {
             watches: Vec::new(),
             behind: None,
             faults: Faults::default(),
-            last_answer: None,
+            session_timeout: SESSION_TIMEOUT,
+            heard: Heard::opened(time::Instant::now()),
+            said: time::Instant::now(),
         };
         world.clients.insert(id, client);
         Arc::new(MemoryStore { id, world: Arc::clone(&self.world), state })
@@ -202,6 +208,18 @@ impl World {
 }
 
 impl ClientState {
+    /// What a client says that has nothing to ask: each sign of life that was due since it said something, as if it had been sent
+    /// and answered.
+    fn signs_of_life(&mut self) {
+        let now = time::Instant::now();
+        let every = self.session_timeout * 2 / 5;
+        while self.connected && self.said + every < now {
+            self.said += every;
+            self.heard.answered_at(self.said, self.said);
+        }
+        self.said = now;
+    }
+
     /// Reports a transaction to this client's watches.
     fn tell(&mut self, applied: &Applied) {
         if !self.watching {
@@ -229,7 +247,8 @@ fn below(path: &str, root: &str) -> bool {
 impl MemoryStore {
     /// Does `request` on the server once there is a connection, unless a fault comes first.
     async fn call<T>(&self, request: impl FnOnce(&mut World) -> T) -> Result<T, StoreError> {
-        let deadline = time::Instant::now() + REQUEST_TIMEOUT;
+        let sent = time::Instant::now();
+        let deadline = sent + REQUEST_TIMEOUT;
         let delay = lock(&self.world).clients.get(&self.id).map_or(Duration::ZERO, |c| c.faults.delay());
         if !delay.is_zero() && timeout_at(deadline, time::sleep(delay)).await.is_err() {
             return Err(StoreError::Unavailable(format!("no answer within {REQUEST_TIMEOUT:?}")));
@@ -250,7 +269,8 @@ impl MemoryStore {
                     if client.faults.refuse_one() {
                         return Err(unavailable("a fault was asked for"));
                     }
-                    client.last_answer = Some(time::Instant::now().into_std());
+                    client.signs_of_life();
+                    client.heard.answered(sent);
                     return Ok(request(&mut world));
                 }
             }
@@ -312,7 +332,11 @@ impl Store for MemoryStore {
 
     async fn commit(&self, txn: Transaction) -> Result<Committed, CommitError> {
         txn.check_size().map_err(CommitError::Failed)?;
-        let id = self.id;
+        let (id, sent) = (self.id, time::Instant::now());
+        if txn.ops.is_empty() {
+            return Ok(Committed { zxid: 0, created: Vec::new() });
+        }
+        self.leader(sent + REQUEST_TIMEOUT).await?;
         let outcome = self.call(|world| {
             let Some(client) = world.clients.get_mut(&id) else {
                 return Err(CommitError::Failed(StoreError::Unavailable("the store was closed".into())));
@@ -328,6 +352,11 @@ impl Store for MemoryStore {
             world.catch_up(id);
             if answer_lost {
                 return Err(lost());
+            }
+            if let (Ok(_) | Err(CommitError::Conflict { .. }), Some(client)) =
+                (&outcome, world.clients.get_mut(&id))
+            {
+                client.heard.acknowledged(sent, client.session_timeout);
             }
             outcome
         });
@@ -360,11 +389,11 @@ impl Store for MemoryStore {
     }
 
     fn session_timeout(&self) -> Duration {
-        SESSION_TIMEOUT
+        lock(&self.world).clients.get(&self.id).map_or(SESSION_TIMEOUT, |client| client.session_timeout)
     }
 
-    fn last_answer(&self) -> Option<Instant> {
-        lock(&self.world).clients.get(&self.id)?.last_answer
+    fn leader_heard(&self) -> Option<Instant> {
+        lock(&self.world).clients.get(&self.id)?.heard.at().map(time::Instant::into_std)
     }
 
     async fn close(&self) {
@@ -373,6 +402,20 @@ impl Store for MemoryStore {
 }
 
 impl MemoryStore {
+    /// A write without a leader has no answer, and may be done later; here it never is.
+    async fn leader(&self, deadline: time::Instant) -> Result<(), CommitError> {
+        const LOOK_AGAIN: Duration = Duration::from_millis(20);
+        let orphan = || lock(&self.world).clients.get(&self.id).is_some_and(|client| client.faults.orphan());
+        while orphan() {
+            time::sleep_until((time::Instant::now() + LOOK_AGAIN).min(deadline)).await;
+            if time::Instant::now() >= deadline {
+                let why = "the server has lost its leader".to_owned();
+                return Err(CommitError::Unknown(StoreError::Unavailable(why)));
+            }
+        }
+        Ok(())
+    }
+
     fn end(&self) {
         let mut world = lock(&self.world);
         if let Some(client) = world.clients.remove(&self.id) {

@@ -275,12 +275,14 @@ pub trait Store: Send + Sync + 'static {
     /// The session's state; changes are signalled.
     fn session(&self) -> watch::Receiver<Session>;
 
-    /// The negotiated session time-out.
+    /// The session time-out as the server grants it now; before there is a session, as it is asked for. Another session, or another
+    /// server, may grant another.
     fn session_timeout(&self) -> Duration;
 
-    /// A lower bound, by this process's clock, of when the server last heard of this session: the moment at which the last
-    /// *answered* request was sent. For deadlines that must pass before the server lets the session expire.
-    fn last_answer(&self) -> Option<Instant>;
+    /// A lower bound, by this process's clock, of when the servers began to count the time of the present session's end last: it
+    /// cannot end before this and [`Self::session_timeout`]. Moved by acknowledged writes, not by reads: those are answered by
+    /// servers that have lost their leader. See [`Heard`](crate::Heard). `None`: there is no session.
+    fn leader_heard(&self) -> Option<Instant>;
 
     /// Ends the session in order: ephemeral keys go at once. Further calls fail.
     async fn close(&self);

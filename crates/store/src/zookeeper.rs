@@ -15,14 +15,12 @@ mod client;
 mod errors;
 mod read;
 mod session;
+mod trouble;
 mod watches;
 mod write;
 
 use std::{
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -76,10 +74,6 @@ pub struct ZooKeeperStore {
 /// What the session's task leaves for callers.
 #[derive(Debug)]
 struct Shared {
-    origin: Instant,
-    /// Nanoseconds since `origin`, plus one; 0 = never.
-    last_answer: AtomicU64,
-    negotiated_ms: AtomicU64,
     /// Why there is no connection, for callers' error messages.
     trouble: Mutex<String>,
 }
@@ -92,12 +86,6 @@ impl Shared {
     fn set_trouble(&self, text: String) {
         *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = text;
     }
-
-    /// The server answered a request that was sent at `sent`.
-    fn answered(&self, sent: Instant) {
-        let nanos = sent.saturating_duration_since(self.origin).as_nanos();
-        self.last_answer.fetch_max(u64::try_from(nanos).unwrap_or(u64::MAX - 1) + 1, Ordering::Relaxed);
-    }
 }
 
 impl ZooKeeperStore {
@@ -106,12 +94,8 @@ impl ZooKeeperStore {
         let (client_tx, client) = watch::channel(None);
         let (session_tx, session) = watch::channel(Session::Connecting);
         let (closing, closed) = watch::channel(false);
-        let shared = Arc::new(Shared {
-            origin: Instant::now(),
-            last_answer: AtomicU64::new(0),
-            negotiated_ms: AtomicU64::new(0),
-            trouble: Mutex::new(format!("not connected to {} yet", options.connect)),
-        });
+        let shared =
+            Arc::new(Shared { trouble: Mutex::new(format!("not connected to {} yet", options.connect)) });
         let task = session::Task {
             options: options.clone(),
             client: client_tx,
@@ -154,13 +138,9 @@ impl ZooKeeperStore {
         let deadline = self.deadline();
         loop {
             let client = self.connected(deadline).await?;
-            let sent = Instant::now();
             let answer = timeout_at(deadline, request(client)).await.map_err(|_| self.too_late())?;
             match answer {
-                Ok(found) => {
-                    self.shared.answered(sent);
-                    return Ok(found);
-                }
+                Ok(found) => return Ok(found),
                 Err(error) if errors::is_lost(&error) => {
                     // The client has learnt of the loss, perhaps before the session's task: let that one run.
                     time::sleep_until((time::Instant::now() + Duration::from_millis(10)).min(deadline)).await;
@@ -168,10 +148,7 @@ impl ZooKeeperStore {
                         return Err(StoreError::Unavailable(error.to_string()));
                     }
                 }
-                Err(error) => {
-                    self.shared.answered(sent);
-                    return Err(errors::refused(what, &error));
-                }
+                Err(error) => return Err(errors::refused(what, &error)),
             }
         }
     }
@@ -217,11 +194,9 @@ impl Store for ZooKeeperStore {
         txn.check_size().map_err(CommitError::Failed)?;
         let deadline = self.deadline();
         let client = self.connected(deadline).await.map_err(CommitError::Failed)?;
-        let sent = Instant::now();
         let answer = timeout_at(deadline, write::commit(&client, &txn)).await;
         let Ok(outcome) = answer else { return Err(CommitError::Unknown(self.too_late())) };
         if !matches!(outcome, Err(CommitError::Unknown(_))) {
-            self.shared.answered(sent);
             self.forwarders.flush(deadline).await;
         }
         outcome
@@ -240,15 +215,11 @@ impl Store for ZooKeeperStore {
     }
 
     fn session_timeout(&self) -> Duration {
-        match self.shared.negotiated_ms.load(Ordering::Relaxed) {
-            0 => self.options.session_timeout,
-            ms => Duration::from_millis(ms),
-        }
+        self.client.borrow().as_ref().map_or(self.options.session_timeout, Client::session_timeout)
     }
 
-    fn last_answer(&self) -> Option<Instant> {
-        let nanos = self.shared.last_answer.load(Ordering::Relaxed).checked_sub(1)?;
-        Some(self.shared.origin + Duration::from_nanos(nanos))
+    fn leader_heard(&self) -> Option<Instant> {
+        self.client.borrow().as_ref()?.leader_heard().map(time::Instant::into_std)
     }
 
     async fn close(&self) {

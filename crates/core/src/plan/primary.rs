@@ -7,8 +7,8 @@
 //!
 //! At most one node has the addresses at any instant:
 //! - they are added only while this node has the ephemeral key in its present session, and released before the key is;
-//! - while the store does not answer they are dropped at two thirds of the session time-out after the last answer, before
-//!   anybody else can have been given the key ([`keep_until`]);
+//! - while the store takes no writes they are dropped at two thirds of the session time-out after the leader certainly heard of this
+//!   session, before anybody else can have been given the key ([`keep_until`]). What a server without a leader answers keeps nothing;
 //! - they have a lifetime that the kernel enforces and that ends before the session can ([`lifetime_s`]), so the same holds of a
 //!   daemon that was killed, hangs or is frozen. That is what makes a fence unnecessary before the next one takes them.
 //!
@@ -32,24 +32,30 @@ pub const TAKE_WITHIN: Duration = Duration::from_secs(5);
 /// How long a primary that was asked to step down lets others go first.
 pub const STAND_BACK: Duration = Duration::from_secs(5);
 
-/// How often it is looked whether the store answers again after the addresses had to go: nobody says so.
+/// How often it is looked whether the store takes writes again after the addresses had to go: nobody says so.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// How late the kernel may end a lifetime: it looks at most once a second, and looks early when another address changes
 /// (`ADDRCONF_TIMER_FUZZ_MAX` in Linux), with some margin.
 pub const KERNEL_LATE: Duration = Duration::from_millis(1250);
 
-/// Until when a holder keeps its addresses without hearing from the store: two thirds of the session time-out after the last
-/// answered request was sent. The servers count from when they received it, so for them there is at least a third left.
-pub fn keep_until(last_answer: Moment, session_timeout: Duration) -> Moment {
-    last_answer + session_timeout * 2 / 3
+/// How often a holder writes. Each write shows that the leader has heard of the one before; three may be lost before the addresses
+/// are.
+pub fn write_every(session_timeout: Duration) -> Duration {
+    session_timeout / 8
+}
+
+/// Until when a holder keeps its addresses without another sign of life from the leader: two thirds of the session time-out after the
+/// servers certainly began to count it (`Store::leader_heard`). So for them there is at least a third left.
+pub fn keep_until(leader_heard: Moment, session_timeout: Duration) -> Moment {
+    leader_heard + session_timeout * 2 / 3
 }
 
 /// The lifetime that an address is given now, in the kernel's whole seconds; `None`: it may not be added any more. Ends later
 /// than [`keep_until`] where there is time for that, so that the kernel acts only if the daemon does not, and before the session
 /// by more than the kernel may be late.
-pub fn lifetime_s(last_answer: Moment, session_timeout: Duration, now: Moment) -> Option<u32> {
-    let end = last_answer + (session_timeout * 5 / 6).min(session_timeout.checked_sub(KERNEL_LATE)?);
+pub fn lifetime_s(leader_heard: Moment, session_timeout: Duration, now: Moment) -> Option<u32> {
+    let end = leader_heard + (session_timeout * 5 / 6).min(session_timeout.checked_sub(KERNEL_LATE)?);
     let left = u32::try_from(end.since(now).as_secs()).ok()?;
     (left > 0).then_some(left)
 }
@@ -81,7 +87,7 @@ pub struct Facts<'a> {
     pub view_is_current: bool,
     /// The transaction by which this daemon took the key in its present session, if it did and still has it.
     pub tenure: Option<i64>,
-    /// See [`keep_until`]; `None`: the store never answered.
+    /// See [`keep_until`]; `None`: there is no session.
     pub keep_until: Option<Moment>,
     /// The floating addresses here.
     pub held: Held,
@@ -167,7 +173,7 @@ fn must_drop(f: &Facts<'_>) -> Option<String> {
     })
 }
 
-const UNANSWERED: &str = "the state store has not answered for two thirds of the session time-out";
+const UNANSWERED: &str = "the state store has taken no write for two thirds of the session time-out";
 
 fn is_late(f: &Facts<'_>) -> bool {
     f.keep_until.is_none_or(|until| f.now >= until)

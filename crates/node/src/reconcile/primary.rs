@@ -4,7 +4,7 @@
 //!   mirror, session, clock ──► one look at a time ──► store (key, wish, routerstate)
 //!                                    │  └───────────► addresses ◄── guard (drops them in time, whatever the look waits for)
 //!                                    └──────────────► services' runner (nobody waits for it but a moment)
-//!   heartbeat ──► store: answers, from which lifetimes and deadlines count
+//!   heartbeat ──► store: writes, from which lifetimes and deadlines count
 //! ```
 //!
 //! Decides nothing itself (see `pvc_core::plan::primary`).
@@ -25,7 +25,7 @@ use std::{
 use pvc_config::Config;
 use pvc_core::{
     model::{ClusterView, Explanation, NodeName, RouterState, Subject},
-    plan::primary::{Facts, Next, Past, Plan, Step, plan},
+    plan::primary::{Facts, Next, Past, Plan, Step, plan, write_every},
 };
 use pvc_host::{links::Links, machine::Machine};
 use pvc_process::JoinSet;
@@ -36,7 +36,7 @@ use pvc_store::{
 };
 use tokio::{
     sync::watch,
-    time::{Instant, sleep, timeout},
+    time::{Instant, sleep_until, timeout},
 };
 use tracing::{debug, info, warn};
 
@@ -122,7 +122,7 @@ impl Primary {
         others.spawn(addresses.guard());
         others.spawn(runner.run());
         if reconciler.addresses.any() {
-            others.spawn(Arc::clone(&reconciler).ask_for_signs_of_life());
+            others.spawn(Arc::clone(&reconciler).write_signs_of_life());
         }
         let mut main = JoinSet::new();
         main.spawn(Arc::clone(&reconciler).run(stop));
@@ -157,7 +157,7 @@ struct Reconciler {
     services: Arc<Runner>,
     memory: Mutex<Memory>,
     stopping: AtomicBool,
-    /// Whether the store's answers are needed.
+    /// Whether signs of life are needed.
     tenured: watch::Sender<bool>,
 }
 
@@ -251,20 +251,21 @@ impl Reconciler {
     /// How long at most until it is looked at again: while addresses are held, their lifetime is to be renewed.
     fn pause(&self) -> Duration {
         let holds = self.addresses.any() && self.memory().tenure.is_some();
-        if holds { self.store.session_timeout() / 4 } else { SAFETY_NET }
+        if holds { write_every(self.store.session_timeout()) } else { SAFETY_NET }
     }
 
-    /// While this node is primary the store's answers are what its addresses live from.
-    async fn ask_for_signs_of_life(self: Arc<Self>) {
+    /// While this node is primary its writes are what its addresses live from. Waits for nothing but the store, and for that not longer
+    /// than a connection lasts: what is sent after a write that hangs would be answered after it.
+    async fn write_signs_of_life(self: Arc<Self>) {
         let mut tenured = self.tenured.subscribe();
         loop {
             // The sender lives as long as `self`.
             let _ = tenured.wait_for(|tenured| *tenured).await;
-            if let Err(error) = self.store.get(primary::HOLDER).await {
-                debug!(%error, "no sign of life from the state store");
+            let next = Instant::now() + write_every(self.store.session_timeout());
+            if let Err(error) = self.store.sync().await {
+                debug!(%error, "the state store has not taken a sign of life");
             }
-            // Three questions may go unanswered before the addresses do.
-            sleep(self.store.session_timeout() / 5).await;
+            sleep_until(next).await;
         }
     }
 

@@ -17,7 +17,7 @@ use std::{
 use async_trait::async_trait;
 use pvc_process::Process;
 use pvc_store::{
-    Children, CommitError, Committed, Session, Stat, Store, StoreError, Transaction, Value, Watch,
+    Children, CommitError, Committed, Heard, Session, Stat, Store, StoreError, Transaction, Value, Watch,
     memory::MemoryStore,
 };
 use tokio::{
@@ -70,6 +70,8 @@ struct State {
     closed: bool,
     /// When the last answered request was sent.
     answered: Option<Instant>,
+    /// What the answers say of the leader, in the present session.
+    heard: Heard,
 }
 
 impl SimStore {
@@ -114,7 +116,15 @@ impl SimStore {
             biased;
             reply = replied => {
                 let reply = reply.map_err(|_| NoAnswer::Lost)?;
-                shared.lock().answered = Some(sent);
+                let mut state = shared.lock();
+                state.answered = Some(sent);
+                match reply {
+                    Reply::Commit(Ok(_) | Err(CommitError::Conflict { .. })) => {
+                        state.heard.acknowledged(sent, shared.timeout);
+                    }
+                    _ => state.heard.answered(sent),
+                }
+                drop(state);
                 Ok(reply)
             }
             _ = lost.wait_for(|lost| *lost) => Err(NoAnswer::Lost),
@@ -196,6 +206,9 @@ impl Store for SimStore {
     }
 
     async fn commit(&self, txn: Transaction) -> Result<Committed, CommitError> {
+        if txn.ops.is_empty() {
+            return Ok(Committed { zxid: 0, created: Vec::new() });
+        }
         let unknown = |error| Err(CommitError::Unknown(error));
         match self.ask(Ask::Commit(txn), Instant::now() + REQUEST_TIMEOUT).await {
             Ok(Reply::Commit(answer)) => answer,
@@ -222,8 +235,8 @@ impl Store for SimStore {
         self.shared.timeout
     }
 
-    fn last_answer(&self) -> Option<std::time::Instant> {
-        self.shared.lock().answered.map(Instant::into_std)
+    fn leader_heard(&self) -> Option<std::time::Instant> {
+        self.shared.lock().heard.at().map(Instant::into_std)
     }
 
     async fn close(&self) {

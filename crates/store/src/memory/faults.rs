@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::{Behind, MemoryStore, lock};
+use crate::Heard;
 use crate::store::{CommitError, Session, StoreError, Transaction, WatchEvent};
 
 /// Faults that wait for the next calls.
@@ -12,9 +13,14 @@ pub(super) struct Faults {
     refuse: u32,
     lose_requests: u32,
     lose_answers: u32,
+    orphan: bool,
 }
 
 impl Faults {
+    pub(super) fn orphan(&self) -> bool {
+        self.orphan
+    }
+
     pub(super) fn delay(&self) -> Duration {
         self.delay
     }
@@ -54,6 +60,7 @@ impl MemoryStore {
     pub fn cut(&self) {
         let mut world = lock(&self.world);
         if let Some(client) = world.clients.get_mut(&self.id) {
+            client.signs_of_life();
             client.connected = false;
             client.watching = false;
         }
@@ -71,9 +78,11 @@ impl MemoryStore {
         let new_session = world.new_id();
         let Some(client) = world.clients.get_mut(&self.id).filter(|c| !c.connected) else { return };
         client.connected = true;
+        client.said = tokio::time::Instant::now();
         if client.session == EXPIRED {
             client.session = new_session;
             client.epoch += 1;
+            client.heard = Heard::opened(tokio::time::Instant::now());
             client.state.send_replace(Session::Connecting);
         }
         client.state.send_replace(Session::Healthy { epoch: client.epoch });
@@ -120,6 +129,13 @@ impl MemoryStore {
         world.commit(txn, session).map(drop)
     }
 
+    /// The servers grant this session time-out from now on.
+    pub fn grant(&self, session_timeout: Duration) {
+        if let Some(client) = lock(&self.world).clients.get_mut(&self.id) {
+            client.session_timeout = session_timeout;
+        }
+    }
+
     /// Every call takes this long from now on. A call that would take longer than its deadline fails then.
     pub fn delay(&self, by: Duration) {
         self.fault(|f| f.delay = by);
@@ -133,6 +149,16 @@ impl MemoryStore {
     /// The next `count` commits are lost on their way: not done, and nobody says so.
     pub fn lose_requests(&self, count: u32) {
         self.fault(|f| f.lose_requests = count);
+    }
+
+    /// The server of this client has lost its leader, or found it again: meanwhile it answers what is read, and no write.
+    pub fn orphan(&self, orphan: bool) {
+        self.fault(|f| f.orphan = orphan);
+        if orphan {
+            self.fall_behind();
+        } else {
+            self.catch_up();
+        }
     }
 
     /// The next `count` calls fail: certainly not done.

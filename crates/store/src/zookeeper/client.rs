@@ -11,6 +11,7 @@
 //!             └──last handle dropped──▶ Closed
 //! ```
 
+pub(super) mod backoff;
 mod error;
 mod link;
 mod multi;
@@ -20,11 +21,17 @@ mod wire;
 use std::{
     future::Future,
     hash::{BuildHasher as _, RandomState},
-    sync::Arc,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    time::Instant,
+};
 
 pub(crate) use self::{
     error::Error,
@@ -36,6 +43,7 @@ use self::{
     task::{Answer, Command, Task, Watcher},
     wire::{Reader, Writer, op},
 };
+use crate::Heard;
 
 /// ZooKeeper's usual port.
 const PORT: u16 = 2181;
@@ -85,8 +93,32 @@ pub(crate) enum Event {
 pub(crate) struct Client {
     commands: mpsc::UnboundedSender<Command>,
     states: watch::Receiver<State>,
-    session_timeout: Duration,
+    known: Arc<Known>,
     chroot: Arc<str>,
+}
+
+/// What the task leaves for others.
+#[derive(Debug, Default)]
+struct Known {
+    session_timeout_ms: AtomicU64,
+    heard: Mutex<Heard>,
+    /// Why the last connection was given up, if it was not simply lost.
+    trouble: Mutex<Option<String>>,
+}
+
+impl Known {
+    fn granted(&self, session_timeout: Duration) {
+        let ms = u64::try_from(session_timeout.as_millis()).unwrap_or(u64::MAX);
+        self.session_timeout_ms.store(ms, Ordering::Relaxed);
+    }
+
+    fn heard(&self) -> MutexGuard<'_, Heard> {
+        self.heard.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn set_trouble(&self, trouble: String) {
+        *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = Some(trouble);
+    }
 }
 
 impl Client {
@@ -100,19 +132,33 @@ impl Client {
         // One round over all servers fits into a session: silent ones must not cost it while another would answer.
         let turns = u32::try_from(servers.len()).unwrap_or(u32::MAX).max(3);
         let within = (session_timeout / turns).max(ANSWER_WITHIN);
+        let sent = Instant::now();
         let link = Link::open(&servers, &mut ticket, within).await?;
+        let known = Arc::new(Known::default());
+        known.granted(ticket.timeout);
+        *known.heard() = Heard::opened(sent);
         let (commands, orders) = mpsc::unbounded_channel();
         let (states_tx, states) = watch::channel(State::Connected);
-        let session_timeout = ticket.timeout;
         let chroot: Arc<str> = chroot.into();
-        let task = Task::new(servers, Arc::clone(&chroot), ticket, within, orders, states_tx);
+        let own = Arc::clone(&known);
+        let task = Task::new(servers, Arc::clone(&chroot), ticket, within, orders, states_tx, own);
         pvc_process::spawn(task.run(link));
-        Ok(Self { commands, states, session_timeout, chroot })
+        Ok(Self { commands, states, known, chroot })
     }
 
-    /// As granted by the server.
+    /// As granted by the server of the present connection, or the last one.
     pub(crate) fn session_timeout(&self) -> Duration {
-        self.session_timeout
+        Duration::from_millis(self.known.session_timeout_ms.load(Ordering::Relaxed))
+    }
+
+    /// See [`Heard::at`].
+    pub(crate) fn leader_heard(&self) -> Option<Instant> {
+        self.known.heard().at()
+    }
+
+    /// Why the connection was given up, if it was not simply lost; told once.
+    pub(crate) fn take_trouble(&self) -> Option<String> {
+        self.known.trouble.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// The session's state.
@@ -264,7 +310,7 @@ mod tests {
         let client = |root: &str| Client {
             commands: mpsc::unbounded_channel().0,
             states: watch::channel(State::Connected).1,
-            session_timeout: Duration::ZERO,
+            known: Arc::default(),
             chroot: root.into(),
         };
         for wrong in ["", "a", "/a/", "//", "/a//b", "/a/../b", "/.", "/a\0"] {

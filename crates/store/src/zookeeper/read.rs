@@ -9,7 +9,7 @@ use crate::store::{Children, Stat, Value};
 /// Keys per multi-read.
 const CHUNK_KEYS: usize = 256;
 /// Bytes of paths per multi-read: the server drops a connection whose request exceeds `jute.maxbuffer` (1 MiB). Answers
-/// have no such limit on the server's side, nor on ours.
+/// have no such limit on the server's side; on ours they have.
 const CHUNK_PATH_BYTES: usize = 128 * 1024;
 /// Multi-reads on their way at once: bounds the memory that answers take.
 const CHUNKS_AT_ONCE: usize = 4;
@@ -55,9 +55,31 @@ where
     let chunks: Vec<&[String]> = chunks(paths).collect();
     let mut found = Vec::with_capacity(paths.len());
     for some in chunks.chunks(CHUNKS_AT_ONCE) {
-        let requests: Vec<F> = some.iter().map(|chunk| read(chunk)).collect();
-        for request in requests {
-            found.extend(request.await?);
+        let requests: Vec<(&[String], F)> = some.iter().map(|chunk| (*chunk, read(chunk))).collect();
+        for (chunk, request) in requests {
+            match request.await {
+                Err(Error::TooLong) if chunk.len() > 1 => found.extend(in_halves(chunk, &read).await?),
+                read => found.extend(read?),
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// Reads what is too much for one answer, because somebody filled many keys: in ever smaller parts, one after the other.
+async fn in_halves<T, F>(paths: &[String], read: &impl Fn(&[String]) -> F) -> Result<Vec<T>, Error>
+where
+    F: Future<Output = Result<Vec<T>, Error>>,
+{
+    let (first, second) = paths.split_at(paths.len() / 2);
+    let (mut found, mut left) = (Vec::with_capacity(paths.len()), vec![second, first]);
+    while let Some(some) = left.pop() {
+        match read(some).await {
+            Err(Error::TooLong) if some.len() > 1 => {
+                let (first, second) = some.split_at(some.len() / 2);
+                left.extend([second, first]);
+            }
+            read => found.extend(read?),
         }
     }
     Ok(found)

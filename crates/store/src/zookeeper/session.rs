@@ -1,9 +1,6 @@
 //! Keeps a session: connects, follows its state, opens the next one when it has ended.
 
-use std::{
-    sync::{Arc, atomic::Ordering},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use tokio::{
     sync::watch,
@@ -13,16 +10,15 @@ use tracing::{info, warn};
 
 use super::{
     Options, Shared,
-    client::{Client, Error, State},
+    client::{Client, Error, State, backoff::Backoff},
+    trouble::{Line, Said},
 };
 use crate::store::Session;
 
-/// First pause between attempts to connect; doubles up to [`LONGEST_PAUSE`].
-const FIRST_PAUSE: Duration = Duration::from_millis(100);
-const LONGEST_PAUSE: Duration = Duration::from_secs(2);
-/// First and longest interval of reminders that there is still no connection.
-const FIRST_REMINDER: Duration = Duration::from_secs(8);
-const LONGEST_REMINDER: Duration = Duration::from_mins(1);
+/// First and longest pause between attempts to open a session.
+const PAUSES: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(2)];
+/// A connection that lasts so long is no part of the trouble before it.
+const GOOD_AFTER: Duration = Duration::from_secs(5);
 /// How long an orderly end may take.
 const CLOSE_WITHIN: Duration = Duration::from_secs(2);
 
@@ -49,67 +45,89 @@ impl Task {
 
     async fn keep(&self) {
         let mut epoch = 0;
+        let (mut backoff, mut said) = (Backoff::new(PAUSES), Said::default());
         loop {
-            let client = self.connect().await;
+            let client = self.connect(&mut backoff, &mut said).await;
             epoch += 1;
-            let timeout = client.session_timeout();
-            let ms = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
-            self.shared.negotiated_ms.store(ms, Ordering::Relaxed);
-            info!("connected to ZooKeeper at {}, session time-out {timeout:?}", self.options.connect);
-            self.follow(client, epoch).await;
+            let was_good = self.follow(client, epoch, &mut said).await;
             self.session.send_replace(Session::Connecting);
             self.client.send_replace(None);
+            if was_good {
+                backoff.reset();
+            } else {
+                // Somebody opens sessions only to end them.
+                sleep(backoff.pause()).await;
+            }
         }
     }
 
-    /// Publishes a session's state until it ends.
-    async fn follow(&self, client: Client, epoch: u64) {
+    /// Publishes a session's state until it ends; answers whether it was of use.
+    async fn follow(&self, client: Client, epoch: u64, said: &mut Said) -> bool {
+        let connect = &self.options.connect;
         let mut states = client.states();
         let mut state = *states.borrow_and_update();
-        self.client.send_replace(Some(client));
-        let mut lost_at = None;
+        self.client.send_replace(Some(client.clone()));
+        if said.is_due(Line::Connected) {
+            info!("connected to ZooKeeper at {connect}, session time-out {:?}", client.session_timeout());
+        }
+        let (mut lost_at, mut granted, mut was_good) = (None, self.options.session_timeout, false);
         while !state.is_terminated() {
             if state == State::Connected {
-                if let Some(at) = lost_at.take() {
+                if let Some(at) = lost_at.take()
+                    && said.is_due(Line::Again)
+                {
                     let gap: Duration = Instant::now() - at;
                     info!(
                         "connected to ZooKeeper again after {:.1} s, the session has survived",
                         gap.as_secs_f32()
                     );
                 }
-                self.session.send_replace(Session::Healthy { epoch });
-            } else {
-                if lost_at.is_none() {
-                    warn!("the connection to ZooKeeper at {} is lost: reconnecting", self.options.connect);
-                    lost_at = Some(Instant::now());
+                let timeout = client.session_timeout();
+                if timeout < self.options.session_timeout && timeout != granted {
+                    let asked = self.options.session_timeout;
+                    warn!(
+                        "ZooKeeper at {connect} grants sessions of {timeout:?}, where {asked:?} were asked for"
+                    );
                 }
-                self.shared.set_trouble(format!("the connection to {} is lost", self.options.connect));
+                granted = timeout;
+                self.session.send_replace(Session::Healthy { epoch });
+                if let Ok(now) = tokio::time::timeout(GOOD_AFTER, next(&mut states)).await {
+                    state = now;
+                    continue;
+                }
+                said.reset();
+                was_good = true;
+            } else {
+                lost_at.get_or_insert_with(Instant::now);
+                let why = client.take_trouble().map(|why| format!(" ({why})")).unwrap_or_default();
+                let trouble = format!("the connection to ZooKeeper at {connect} is lost{why}");
+                if said.is_due(Line::Lost) {
+                    warn!("{trouble}: reconnecting");
+                }
+                self.shared.set_trouble(trouble);
                 self.session.send_replace(Session::Suspended { epoch });
             }
             state = next(&mut states).await;
         }
-        warn!("the ZooKeeper session has ended: opening a new one");
-        self.shared.set_trouble(format!("the session with {} has ended", self.options.connect));
+        if said.is_due(Line::Ended) {
+            warn!("the ZooKeeper session has ended: opening a new one");
+        }
+        self.shared.set_trouble(format!("the session with {connect} has ended"));
+        was_good
     }
 
-    /// Tries until it succeeds. Says so at the first failure, then ever less often, and once when it is over.
-    async fn connect(&self) -> Client {
-        let mut pause = FIRST_PAUSE;
-        let mut reminder = FIRST_REMINDER;
-        let mut remind_at = Instant::now();
+    /// Tries until it succeeds.
+    async fn connect(&self, backoff: &mut Backoff, said: &mut Said) -> Client {
         loop {
             let trouble = match self.attempt().await {
                 Ok(client) => return client,
                 Err(trouble) => trouble,
             };
-            if Instant::now() >= remind_at {
+            if said.is_due(Line::NoServer) {
                 warn!("{trouble}: still trying");
-                remind_at = Instant::now() + reminder;
-                reminder = (reminder * 2).min(LONGEST_REMINDER);
             }
             self.shared.set_trouble(trouble);
-            sleep(pause).await;
-            pause = (pause * 2).min(LONGEST_PAUSE);
+            sleep(backoff.pause()).await;
         }
     }
 

@@ -495,17 +495,29 @@ pub(crate) async fn transaction_ids_are_those_of_the_written_keys(bench: &dyn Be
     assert_eq!(others.zxid, 0, "not told");
 }
 
-pub(crate) async fn the_last_answer_moves_with_answers_only(bench: &dyn Bench) {
+pub(crate) async fn what_the_leader_heard_moves_with_writes_and_sessions_only(bench: &dyn Bench) {
     let client = bench.client().await;
     let store = client.store();
+    let opened = store.leader_heard().expect("a session was opened");
+    let read = Instant::now().into_std();
     store.get("/a").await.unwrap();
-    let first = store.last_answer().expect("an answer was received");
-    // An answer that says no is one.
-    sleep(Duration::from_millis(30)).await;
+    sleep(Duration::from_millis(1200)).await;
+    store.get("/a").await.unwrap();
+    assert_eq!(store.leader_heard(), Some(opened), "reads are answered without a leader");
+    let write = Instant::now().into_std();
+    // With an answer that says no, too.
     conflict(commit(&*store, vec![delete("/none", None)]).await);
-    let second = store.last_answer().expect("an answer was received");
-    assert!(second > first);
+    let heard = store.leader_heard().unwrap();
+    assert!(heard >= read && heard < write, "a write shows that the leader has heard of earlier requests");
+    commit(&*store, vec![]).await.unwrap();
     client.cut().await;
     assert!(store.get("/a").await.is_err());
-    assert_eq!(store.last_answer(), Some(second));
+    assert_eq!(store.leader_heard(), Some(heard));
+    client.heal().await;
+    healthy(&*client).await;
+    client.expire(bench).await;
+    let expired = Instant::now().into_std();
+    client.heal().await;
+    healthy(&*client).await;
+    assert!(store.leader_heard().unwrap() >= expired, "of another session");
 }

@@ -54,5 +54,5 @@ on_both! {
     a_write_without_an_answer_is_unknown_and_can_be_looked_up_later,
     a_closed_store_says_so_at_once,
     transaction_ids_are_those_of_the_written_keys,
-    the_last_answer_moves_with_answers_only,
+    what_the_leader_heard_moves_with_writes_and_sessions_only,
 }

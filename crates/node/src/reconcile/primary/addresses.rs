@@ -1,6 +1,6 @@
 //! The floating addresses on this machine: added with a lifetime that the kernel enforces, renewed, announced, dropped.
 //!
-//! A guard of its own drops them when the store has been silent for too long, whatever the reconciler is waiting for then.
+//! A guard of its own drops them when the store has taken no write for too long, whatever the reconciler is waiting for then.
 //! One change at a time, and each addition computes its lifetime at the last moment.
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
@@ -27,6 +27,9 @@ const TRY_AGAIN: Duration = Duration::from_millis(100);
 
 /// How long an address that cannot be added is not tried again: the others, and the services, do not wait for it.
 const TRY_LATER: Duration = Duration::from_secs(5);
+
+/// The clock begins so long before this daemon does: its session may be older than this, a little.
+const BEFORE: Duration = Duration::from_hours(1);
 
 /// By [`Bug::KeepAddresses`] only.
 const A_DAY: Duration = Duration::from_hours(24);
@@ -65,11 +68,12 @@ struct Effects {
 impl Addresses {
     pub(super) fn new(links: Option<Arc<dyn Links>>, floating: Vec<Floating>, store: Arc<dyn Store>) -> Self {
         let floating = if links.is_some() { floating } else { Vec::new() };
+        let now = Instant::now();
         Self {
             links,
             floating,
             store,
-            origin: Instant::now(),
+            origin: now.checked_sub(BEFORE).unwrap_or(now),
             effects: Mutex::default(),
             holding: watch::Sender::new(false),
             nothing: watch::Sender::new(()),
@@ -99,22 +103,22 @@ impl Addresses {
         self.origin + moment.0
     }
 
-    /// When the addresses must go unless the store answers; `None`: it never has since the start.
+    /// When the addresses must go unless the store takes another write; `None`: there is no session.
     pub(super) fn keep_until(&self) -> Option<Moment> {
-        Some(keep_until(self.last_answer()?, self.session_timeout()))
+        Some(keep_until(self.leader_heard()?, self.session_timeout()))
     }
 
     fn lifetime_s(&self) -> Option<u32> {
-        lifetime_s(self.last_answer()?, self.session_timeout(), self.now())
+        lifetime_s(self.leader_heard()?, self.session_timeout(), self.now())
     }
 
-    /// How long after the store's last answer nobody else can have been given the key.
+    /// For how long after the leader heard of this session nobody else can have been given the key.
     fn session_timeout(&self) -> Duration {
         if sabotage::commits(Bug::KeepAddresses) { A_DAY } else { self.store.session_timeout() }
     }
 
-    fn last_answer(&self) -> Option<Moment> {
-        let at = Instant::from_std(self.store.last_answer()?);
+    fn leader_heard(&self) -> Option<Moment> {
+        let at = Instant::from_std(self.store.leader_heard()?);
         at.checked_duration_since(self.origin).map(Moment)
     }
 
@@ -149,7 +153,7 @@ impl Addresses {
         let mut failures = Vec::new();
         for floating in &self.floating {
             let Some(lifetime_s) = self.lifetime_s() else {
-                return Err("the state store has not answered lately: no address is added".into());
+                return Err("the state store has taken no write lately: no address is added".into());
             };
             let (device, cidr) = (floating.device.clone(), floating.cidr);
             effects.touched = true;
@@ -166,7 +170,9 @@ impl Addresses {
         // The calls may have taken longer than was left.
         if self.keep_until().is_none_or(|until| self.now() >= until) {
             self.remove(&mut effects).await?;
-            return Err("the state store stopped answering while addresses were added: dropped again".into());
+            return Err(
+                "the state store stopped taking writes while addresses were added: dropped again".into()
+            );
         }
         if !arrived.is_empty() {
             let list: Vec<String> = arrived.iter().map(|f| format!("{} on {}", f.cidr, f.device)).collect();
@@ -210,6 +216,7 @@ impl Addresses {
     /// Drops the addresses when their time is over, for ever.
     pub(super) async fn guard(self: Arc<Self>) {
         let mut holding = self.holding.subscribe();
+        let mut session = self.store.session();
         loop {
             // The sender lives as long as `self`.
             let _ = holding.wait_for(|holding| *holding).await;
@@ -219,11 +226,13 @@ impl Addresses {
                         biased;
                         () = sleep_until(self.instant(until)) => {}
                         _ = holding.changed() => {}
+                        // Another server may have granted less.
+                        Ok(()) = session.changed() => {}
                     }
                 }
                 _ => {
                     warn!(
-                        "the state store has not answered for two thirds of the session time-out: dropping the floating addresses, \
+                        "the state store has taken no write for two thirds of the session time-out: dropping the floating addresses, \
                          since another node may become primary"
                     );
                     if let Err(error) = self.drop_all().await {

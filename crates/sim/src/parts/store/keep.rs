@@ -2,7 +2,7 @@
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
-use pvc_store::Session;
+use pvc_store::{Heard, Session};
 use tokio::{
     sync::{mpsc, oneshot, watch},
     time::{Instant, sleep, sleep_until},
@@ -30,9 +30,10 @@ pub(super) async fn keep(shared: Arc<Shared>) {
     let first = shared.place.node % servers.len().max(1);
     servers.rotate_left(first);
     loop {
-        let accepted = connect(&shared, &mut servers).await;
+        let (asked, accepted) = connect(&shared, &mut servers).await;
         if accepted.new_session {
             epoch += 1;
+            shared.lock().heard = Heard::opened(asked);
             if epoch > 1 {
                 shared.belief.send_replace(Session::Connecting);
             }
@@ -62,8 +63,8 @@ pub(super) async fn keep(shared: Arc<Shared>) {
     }
 }
 
-/// A connection with some server, sooner or later.
-async fn connect(shared: &Shared, servers: &mut VecDeque<Number>) -> Accepted {
+/// A connection with some server, sooner or later, and when it was asked for.
+async fn connect(shared: &Shared, servers: &mut VecDeque<Number>) -> (Instant, Accepted) {
     let within = shared.timeout / 3;
     let mut pause = FIRST_PAUSE;
     loop {
@@ -72,6 +73,7 @@ async fn connect(shared: &Shared, servers: &mut VecDeque<Number>) -> Accepted {
             let Some(server) = servers.front().copied() else { break };
             let (ensemble, client) = (Arc::clone(&shared.place.ensemble), shared.client);
             let latency = ensemble.latency();
+            let asked = Instant::now();
             let knock = async move {
                 sleep(latency).await;
                 match ensemble.accept(client, server) {
@@ -84,7 +86,7 @@ async fn connect(shared: &Shared, servers: &mut VecDeque<Number>) -> Accepted {
                 }
             };
             if let Some(accepted) = in_flight(&shared.place.world, knock).await {
-                return accepted;
+                return (asked, accepted);
             }
         }
         sleep(pause).await;
@@ -95,7 +97,7 @@ async fn connect(shared: &Shared, servers: &mut VecDeque<Number>) -> Accepted {
 /// Gives signs of life until the connection is lost, as this side learns of it.
 async fn serve(shared: &Shared, requests: mpsc::UnboundedSender<Request>, mut ended: watch::Receiver<bool>) {
     let (mut said, mut heard) = (Instant::now(), Instant::now());
-    let mut pong: Option<oneshot::Receiver<Reply>> = None;
+    let mut pong: Option<(Instant, oneshot::Receiver<Reply>)> = None;
     loop {
         heard = heard.max(shared.lock().answered.unwrap_or(heard));
         let (ping_at, lost_at) = (said + shared.timeout / 3, heard + shared.timeout * 2 / 3);
@@ -103,8 +105,9 @@ async fn serve(shared: &Shared, requests: mpsc::UnboundedSender<Request>, mut en
             biased;
             answer = answered(&mut pong) => {
                 pong = None;
-                if answer {
+                if let Some(pinged) = answer {
                     heard = Instant::now();
+                    shared.lock().heard.answered(pinged);
                 }
             }
             _ = ended.wait_for(|ended| *ended) => return,
@@ -123,16 +126,17 @@ async fn serve(shared: &Shared, requests: mpsc::UnboundedSender<Request>, mut en
                     if requests.send(Request { sent: said, ask: Ask::Ping, reply }).is_err() {
                         return;
                     }
-                    pong.get_or_insert(replied);
+                    pong.get_or_insert((said, replied));
                 }
             }
         }
     }
 }
 
-async fn answered(pong: &mut Option<oneshot::Receiver<Reply>>) -> bool {
+/// When what is answered now was sent; `None`: it never is.
+async fn answered(pong: &mut Option<(Instant, oneshot::Receiver<Reply>)>) -> Option<Instant> {
     match pong {
-        Some(replied) => replied.await.is_ok(),
+        Some((pinged, replied)) => replied.await.ok().map(|_| *pinged),
         None => std::future::pending().await,
     }
 }

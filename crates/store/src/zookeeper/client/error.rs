@@ -15,6 +15,9 @@ pub(crate) enum Error {
     /// The server said something that is not ZooKeeper's protocol.
     #[error("the server's answer is malformed")]
     Malformed,
+    /// The answer is longer than is kept.
+    #[error("the answer is too long")]
+    TooLong,
     /// Refused before it was sent.
     #[error("{0}")]
     BadArguments(&'static str),

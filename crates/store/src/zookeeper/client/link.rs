@@ -17,8 +17,17 @@ use super::{
 const READ_BYTES: usize = 4096;
 /// Received bytes are kept in a buffer that is given back when it grew beyond this.
 const USUAL_BYTES: usize = 64 * 1024;
-/// Longest packet that is believed: more than all keys of a large cluster in one answer.
-const LONGEST: usize = 1 << 30;
+/// Longest packet that is kept: a thousand keys of the largest size that servers take (`jute.maxbuffer`, 1 MiB) do not fit, nor do
+/// they occur; whoever reads many asks for fewer when it is told [`Error::TooLong`]. A list of 100,000 VMs has 4 MiB.
+const LONGEST: usize = 16 << 20;
+/// Longest packet that is believed and passed over: the most keys that are asked for at once, each of the largest size.
+const LONGEST_BELIEVED: usize = 512 << 20;
+/// Longest answer to a handshake; usual are 37 bytes.
+const LONGEST_WELCOME: usize = 1024;
+/// The bytes of a packet that say what it answers.
+pub(super) const HEADER: usize = 16;
+/// No server grants less: its shortest tick in use is 50 ms, in tests.
+const SHORTEST_SESSION: Duration = Duration::from_millis(100);
 
 /// A session as the server knows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,6 +35,9 @@ pub(super) struct Ticket {
     /// 0 asks for a new session.
     pub(super) id: i64,
     pub(super) password: Vec<u8>,
+    /// What is asked for …
+    pub(super) asked: Duration,
+    /// … and what was granted last: never more.
     pub(super) timeout: Duration,
     /// The newest transaction seen: a server that lags behind it refuses us.
     pub(super) zxid: i64,
@@ -34,7 +46,7 @@ pub(super) struct Ticket {
 impl Ticket {
     /// Asks for a new session.
     pub(super) fn new(timeout: Duration) -> Self {
-        Self { id: 0, password: vec![0; 16], timeout, zxid: 0 }
+        Self { id: 0, password: vec![0; 16], asked: timeout, timeout, zxid: 0 }
     }
 }
 
@@ -43,8 +55,18 @@ impl Ticket {
 pub(super) struct Link {
     stream: TcpStream,
     received: Vec<u8>,
+    /// Bytes that belong to a packet that was too long, and are thrown away as they come.
+    skip: usize,
     sending: Vec<u8>,
     sent: usize,
+}
+
+/// A packet.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Packet {
+    pub(super) bytes: Vec<u8>,
+    /// It was longer than is kept: only its header is here.
+    pub(super) cut_off: bool,
 }
 
 impl Link {
@@ -77,26 +99,35 @@ impl Link {
         }
         let stream = stream.ok_or(Error::ConnectionLost)?;
         stream.set_nodelay(true).map_err(lost)?;
-        let mut link = Self { stream, received: Vec::new(), sending: Vec::new(), sent: 0 };
+        let mut link = Self { stream, received: Vec::new(), skip: 0, sending: Vec::new(), sent: 0 };
         let mut hello = Writer::default();
-        let timeout_ms = i32::try_from(ticket.timeout.as_millis()).unwrap_or(i32::MAX);
+        let timeout_ms = i32::try_from(ticket.asked.as_millis()).unwrap_or(i32::MAX);
         hello.int(0).long(ticket.zxid).int(timeout_ms).long(ticket.id).bytes(&ticket.password).bool(false);
         link.send(&hello.0);
         let welcome = loop {
+            if let Some(length) = link.length()?
+                && length > LONGEST_WELCOME
+            {
+                return Err(Error::Malformed);
+            }
             if let Some(packet) = link.packet()? {
-                break packet;
+                break packet.bytes;
             }
             link.progress().await.map_err(lost)?;
         };
         let mut reader = Reader(&welcome);
         let (_protocol, timeout_ms, id) = (reader.int()?, reader.int()?, reader.long()?);
-        let timeout_ms = u64::try_from(timeout_ms).unwrap_or(0);
         if timeout_ms == 0 {
             return Err(Error::SessionExpired);
         }
+        let granted = Duration::from_millis(u64::try_from(timeout_ms).map_err(|_| Error::Malformed)?);
+        if granted < SHORTEST_SESSION {
+            return Err(Error::Malformed);
+        }
         ticket.id = id;
         ticket.password = reader.bytes()?.to_vec();
-        ticket.timeout = Duration::from_millis(timeout_ms);
+        // A server grants more than was asked for if its least is more. Nobody here relies on that.
+        ticket.timeout = granted.min(ticket.asked);
         Ok(link)
     }
 
@@ -119,7 +150,7 @@ impl Link {
     /// Sends what is queued or receives something, whichever is possible first; tells whether it received. An error at the
     /// connection's end. May be dropped at any await.
     pub(super) async fn progress(&mut self) -> io::Result<bool> {
-        self.received.reserve(READ_BYTES);
+        self.received.reserve(if self.skip > 0 { USUAL_BYTES } else { READ_BYTES });
         let wants_to_send = self.wants_to_send();
         let (mut read, mut write) = self.stream.split();
         let received = tokio::select! {
@@ -137,21 +168,29 @@ impl Link {
         if received == 0 { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(true) }
     }
 
-    /// The next whole packet that was received.
-    pub(super) fn packet(&mut self) -> Result<Option<Vec<u8>>, Error> {
-        let Some((length, rest)) = self.received.split_first_chunk::<4>() else { return Ok(None) };
+    /// How long the next packet is, if that is known yet.
+    fn length(&self) -> Result<Option<usize>, Error> {
+        let Some((length, _)) = self.received.split_first_chunk::<4>() else { return Ok(None) };
         let length = usize::try_from(i32::from_be_bytes(*length)).map_err(|_| Error::Malformed)?;
-        if length > LONGEST {
-            return Err(Error::Malformed);
-        }
-        let Some(packet) = rest.get(..length) else {
+        if length > LONGEST_BELIEVED { Err(Error::Malformed) } else { Ok(Some(length)) }
+    }
+
+    /// The next packet that was received.
+    pub(super) fn packet(&mut self) -> Result<Option<Packet>, Error> {
+        let skipped = self.skip.min(self.received.len());
+        self.received.drain(..skipped);
+        self.skip -= skipped;
+        let Some(length) = self.length()? else { return Ok(None) };
+        let cut_off = length > LONGEST;
+        let kept = if cut_off { HEADER } else { length };
+        let Some(bytes) = self.received.get(4..4 + kept).map(<[u8]>::to_vec) else {
             // Room for the rest of it, in steps that the received bytes justify.
-            self.received.reserve(length.min(self.received.len().max(USUAL_BYTES)));
+            self.received.reserve(kept.min(self.received.len().max(USUAL_BYTES)));
             return Ok(None);
         };
-        let packet = packet.to_vec();
-        self.received.drain(..4 + length);
+        self.received.drain(..4 + kept);
         self.received.shrink_to(USUAL_BYTES);
-        Ok(Some(packet))
+        self.skip = length - kept;
+        Ok(Some(Packet { bytes, cut_off }))
     }
 }

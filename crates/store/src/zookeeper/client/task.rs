@@ -9,9 +9,10 @@ use tokio::{
 };
 
 use super::{
-    Event, State,
+    Event, Known, State,
+    backoff::Backoff,
     error::Error,
-    link::{Link, Ticket},
+    link::{HEADER, Link, Packet, Ticket},
     wire::{Reader, Writer, op},
 };
 
@@ -22,8 +23,9 @@ const PING: i32 = -2;
 /// Above this many bytes waiting to be sent, requests wait where they are.
 const BACKLOG: usize = 4 << 20;
 /// First and longest pause between rounds over all servers.
-const FIRST_PAUSE: Duration = Duration::from_millis(50);
-const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+const PAUSES: [Duration; 2] = [Duration::from_millis(50), Duration::from_secs(1)];
+/// A connection that is lost sooner counts as an attempt that failed.
+const GOOD_AFTER: Duration = Duration::from_secs(5);
 /// How long the server may take to confirm the session's end.
 const FAREWELL: Duration = Duration::from_secs(1);
 
@@ -71,6 +73,8 @@ impl Watcher {
 #[derive(Debug)]
 struct Pending {
     xid: i32,
+    op: i32,
+    sent: Instant,
     reply: oneshot::Sender<Result<Answer, Error>>,
 }
 
@@ -91,8 +95,11 @@ pub(super) struct Task {
     within: Duration,
     commands: mpsc::UnboundedReceiver<Command>,
     states: watch::Sender<State>,
+    known: Arc<Known>,
     watchers: Vec<Watcher>,
     pending: VecDeque<Pending>,
+    /// When the sign of life that is not answered yet was sent.
+    pinged: Option<Instant>,
     xid: i32,
 }
 
@@ -104,14 +111,17 @@ impl Task {
         within: Duration,
         commands: mpsc::UnboundedReceiver<Command>,
         states: watch::Sender<State>,
+        known: Arc<Known>,
     ) -> Self {
-        let (watchers, pending) = (Vec::new(), VecDeque::new());
-        Self { servers, chroot, ticket, within, commands, states, watchers, pending, xid: 0 }
+        let (watchers, pending, pinged) = (Vec::new(), VecDeque::new(), None);
+        Self { servers, chroot, ticket, within, commands, states, known, watchers, pending, pinged, xid: 0 }
     }
 
     /// Runs until the session is over.
     pub(super) async fn run(mut self, mut link: Link) {
+        let mut backoff = Backoff::new(PAUSES);
         loop {
+            let since = Instant::now();
             match self.serve(&mut link).await {
                 End::Unused => {
                     let _unconfirmed = timeout(FAREWELL, self.close(&mut link)).await;
@@ -122,12 +132,17 @@ impl Task {
                     self.publish(State::Disconnected);
                     // Dropped replies say that the connection is lost.
                     self.pending.clear();
+                    self.pinged = None;
                 }
             }
-            match self.reconnect().await {
+            if since.elapsed() >= GOOD_AFTER {
+                backoff.reset();
+            }
+            match self.reconnect(&mut backoff).await {
                 Ok(new) => link = new,
                 Err(state) => return self.publish(state),
             }
+            self.known.granted(self.ticket.timeout);
             self.publish(State::Connected);
             // The server knows no watches on this connection.
             self.watchers.clear();
@@ -151,12 +166,11 @@ impl Task {
                 match link.packet() {
                     Ok(Some(packet)) => {
                         if let Err(error) = self.hear(packet) {
-                            tracing::warn!("ZooKeeper: {error}: connecting anew");
-                            return End::Lost;
+                            return self.lost(&error);
                         }
                     }
                     Ok(None) => break,
-                    Err(_) => return End::Lost,
+                    Err(error) => return self.lost(&error),
                 }
             }
             // As ZooKeeper's own client, lost after two thirds of silence. A sign of life after two fifths, not after its third: who
@@ -184,9 +198,16 @@ impl Task {
                     }
                     link.send(&packet(PING, op::PING, &[]));
                     said = Instant::now();
+                    self.pinged.get_or_insert(said);
                 }
             }
         }
+    }
+
+    /// The server cannot be understood.
+    fn lost(&self, error: &Error) -> End {
+        self.known.set_trouble(error.to_string());
+        End::Lost
     }
 
     /// Queues a request.
@@ -194,16 +215,23 @@ impl Task {
         self.xid = self.xid.checked_add(1).unwrap_or(1);
         link.send(&packet(self.xid, command.op, &command.body));
         self.watchers.extend(command.watcher);
-        self.pending.push_back(Pending { xid: self.xid, reply: command.reply });
+        let (op, sent) = (command.op, Instant::now());
+        self.pending.push_back(Pending { xid: self.xid, op, sent, reply: command.reply });
     }
 
     /// Takes in a packet. Answers come in the order of the requests.
-    fn hear(&mut self, packet: Vec<u8>) -> Result<(), Error> {
+    fn hear(&mut self, packet: Packet) -> Result<(), Error> {
+        let Packet { bytes: packet, cut_off } = packet;
         let mut reader = Reader(&packet);
         let (xid, zxid, code) = (reader.int()?, reader.long()?, reader.int()?);
         self.ticket.zxid = self.ticket.zxid.max(zxid);
         match xid {
-            PING => return Ok(()),
+            PING => {
+                if let Some(sent) = self.pinged.take() {
+                    self.known.heard().answered(sent);
+                }
+                return Ok(());
+            }
             NOTIFICATION => {
                 let _kind_and_state = (reader.int()?, reader.int()?);
                 let path = reader.text()?;
@@ -212,9 +240,19 @@ impl Task {
             }
             _ => {}
         }
-        let body = packet.len() - reader.0.len();
         let asked = self.pending.pop_front().filter(|asked| asked.xid == xid).ok_or(Error::Malformed)?;
-        let answer = Error::of(code).map_or_else(|| Ok(Answer { packet, body }), Err);
+        let answer = match Error::of(code) {
+            Some(error) => Err(error),
+            None if cut_off => Err(Error::TooLong),
+            None => Ok(Answer { packet, body: HEADER }),
+        };
+        let mut heard = self.known.heard();
+        match answer {
+            // With an outcome for each of its operations, whatever they are: a quorum has agreed to it.
+            Ok(_) if asked.op == op::MULTI => heard.acknowledged(asked.sent, self.ticket.timeout),
+            _ => heard.answered(asked.sent),
+        }
+        drop(heard);
         // Whoever does not wait any longer needs no answer.
         let _ = asked.reply.send(answer);
         Ok(())
@@ -234,18 +272,25 @@ impl Task {
     }
 
     /// Gets a new connection for the session; an error tells how it ended. Requests fail meanwhile.
-    async fn reconnect(&mut self) -> Result<Link, State> {
-        let Self { servers, ticket, within, commands, .. } = self;
+    async fn reconnect(&mut self, backoff: &mut Backoff) -> Result<Link, State> {
+        let Self { servers, ticket, within, commands, known, .. } = self;
         let attempts = async {
-            let mut pause = FIRST_PAUSE;
+            // The first comes at once, unless the last connection was of no use.
+            if backoff.began() {
+                sleep(backoff.pause()).await;
+            }
+            backoff.begin();
             loop {
                 servers.rotate_left(1);
+                let sent = Instant::now();
                 match Link::open(servers, ticket, *within).await {
-                    Ok(link) => return Ok(link),
+                    Ok(link) => {
+                        known.heard().answered(sent);
+                        return Ok(link);
+                    }
                     Err(Error::SessionExpired) => return Err(State::Expired),
-                    Err(_) => sleep(pause).await,
+                    Err(_) => sleep(backoff.pause()).await,
                 }
-                pause = (pause * 2).min(LONGEST_PAUSE);
             }
         };
         tokio::pin!(attempts);

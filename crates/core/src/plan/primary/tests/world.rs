@@ -1,5 +1,8 @@
 //! A cluster of coordinators whose daemons do what [`plan`] says, on a tree with sessions, with a kernel that ends lifetimes late, in
 //! steps of a tenth of a second. Faults come as [`Event`]s; each round checks that at most one node has the addresses.
+//!
+//! Servers are as unkind as ZooKeeper's: they tell the leader once a second whom they have heard of, and nothing when they lost it;
+//! then they answer what is read for ten seconds more. A write is answered by the leader, and counts no session's time.
 
 use super::*;
 use proptest::test_runner::TestCaseError;
@@ -7,12 +10,16 @@ use proptest::test_runner::TestCaseError;
 /// Tenths of a second.
 type Tick = u64;
 
-const SESSION: Tick = 100;
+/// What servers grant.
+const SESSIONS: [Tick; 4] = [50, 60, 100, 150];
+/// How often a server tells the leader whom it has heard of.
+const TELL: Tick = 10;
+/// For how long a server without a leader answers what is read.
+const ORPHAN: Tick = 100;
 /// How late the kernel may remove an address.
 const KERNEL_LATE: Tick = 12;
 /// After so long without answers a client notices.
 const NOTICE: Tick = 40;
-const HEARTBEAT: Tick = 10;
 
 #[derive(Debug, Clone)]
 pub(super) enum Event {
@@ -23,6 +30,8 @@ pub(super) enum Event {
     /// No way to the store.
     Cut(usize),
     Heal(usize),
+    /// The server that it uses loses its leader.
+    Orphan(usize),
     /// All processes; the kernel goes on.
     Freeze(usize),
     Thaw(usize),
@@ -39,6 +48,10 @@ struct Machine {
     daemon: Option<Daemon>,
     frozen: bool,
     cut: bool,
+    /// Until when the server answers what is read, though it has no leader.
+    orphan: Option<Tick>,
+    /// The server has heard of the session since it told the leader last.
+    untold: bool,
     /// When the floating addresses' lifetimes end.
     addresses: Option<Tick>,
     daemon_state: DaemonState,
@@ -46,10 +59,17 @@ struct Machine {
 }
 
 #[derive(Debug, Clone)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 struct Daemon {
     session: u64,
+    timeout: Tick,
     tenure: Option<i64>,
     last_answer: Tick,
+    /// What was answered since the leader certainly heard of it.
+    answers: Vec<Tick>,
+    leader_heard: Tick,
+    wrote: Tick,
+    connected: bool,
     inherited: bool,
     services: bool,
     stopping: bool,
@@ -64,13 +84,38 @@ pub(super) struct World {
     zxid: i64,
     wish: (Option<usize>, i64),
     holder: Option<(usize, u64)>,
-    sessions: BTreeMap<u64, Tick>,
+    /// When the leader last heard of each, and its time-out.
+    sessions: BTreeMap<u64, (Tick, Tick)>,
     fenced: BTreeMap<NodeName, Entry<Fence>>,
     machines: Vec<Machine>,
 }
 
+fn duration(ticks: Tick) -> Duration {
+    Duration::from_millis(ticks * 100)
+}
+
+fn tick(duration: Duration) -> Tick {
+    Tick::try_from(duration.as_millis() / 100).unwrap()
+}
+
 fn moment(tick: Tick) -> Moment {
-    Moment(Duration::from_millis(tick * 100))
+    Moment(duration(tick))
+}
+
+impl Daemon {
+    fn answered(&mut self, now: Tick) {
+        self.last_answer = now;
+        self.answers.push(now);
+    }
+
+    /// A write was acknowledged: as `pvc_store::Heard` has it.
+    fn wrote(&mut self, now: Tick) {
+        self.wrote = now;
+        let told = |answer: &Tick| answer + TELL <= now;
+        let newest = self.answers.iter().copied().filter(told).max();
+        self.leader_heard = newest.unwrap_or(0).max(self.leader_heard);
+        self.answers.retain(|answer| !told(answer));
+    }
 }
 
 impl World {
@@ -80,6 +125,8 @@ impl World {
             daemon: None,
             frozen: false,
             cut: false,
+            orphan: None,
+            untold: false,
             addresses: None,
             daemon_state: DaemonState::Stop,
             router_state: RouterState::Secondary,
@@ -110,10 +157,15 @@ impl World {
         self.zxid
     }
 
-    fn open_session(&mut self) -> u64 {
-        let session = self.write().unsigned_abs();
-        self.sessions.insert(session, self.now);
-        session
+    fn grant(&mut self) -> Tick {
+        let a = usize::from(self.chance(2)) * 2 + usize::from(self.chance(2));
+        SESSIONS[a]
+    }
+
+    fn open_session(&mut self) -> (u64, Tick) {
+        let (session, timeout) = (self.write().unsigned_abs(), self.grant());
+        self.sessions.insert(session, (self.now, timeout));
+        (session, timeout)
     }
 
     pub(super) fn happen(&mut self, event: Event) {
@@ -122,7 +174,8 @@ impl World {
         match event {
             Event::Kill(n) => self.machines[there(n)].daemon = None,
             Event::Cut(n) => self.machines[there(n)].cut = true,
-            Event::Heal(n) => self.machines[there(n)].cut = false,
+            Event::Heal(n) => (self.machines[there(n)].cut, self.machines[there(n)].orphan) = (false, None),
+            Event::Orphan(n) => self.machines[there(n)].orphan = Some(self.now + ORPHAN),
             Event::Freeze(n) => self.machines[there(n)].frozen = true,
             Event::Thaw(n) => self.machines[there(n)].frozen = false,
             Event::Stop(n) => {
@@ -155,17 +208,26 @@ impl World {
 
     fn restart(&mut self, n: usize) {
         let machine = &self.machines[n];
-        if machine.cut || machine.frozen || machine.daemon.as_ref().is_some_and(|d| !d.stopping) {
+        if machine.cut
+            || machine.orphan.is_some()
+            || machine.frozen
+            || machine.daemon.as_ref().is_some_and(|d| !d.stopping)
+        {
             return;
         }
         let inherited = machine.addresses.is_some();
-        let session = self.open_session();
+        let (session, timeout) = self.open_session();
         self.machines[n].daemon_state = DaemonState::Run;
         self.machines[n].router_state = RouterState::Secondary;
         self.machines[n].daemon = Some(Daemon {
             session,
+            timeout,
             tenure: None,
             last_answer: self.now,
+            answers: Vec::new(),
+            leader_heard: self.now,
+            wrote: self.now,
+            connected: true,
             inherited,
             services: false,
             stopping: false,
@@ -181,6 +243,7 @@ impl World {
             for machine in &mut self.machines {
                 machine.addresses = machine.addresses.filter(|end| self.now < end + KERNEL_LATE);
             }
+            self.tell_leader();
             self.end_sessions();
             let first = usize::from(self.chance(2));
             for i in 0..self.machines.len() {
@@ -190,10 +253,28 @@ impl World {
         Ok(())
     }
 
+    /// Each server when its time has come, if it can.
+    fn tell_leader(&mut self) {
+        let now = self.now;
+        for (n, machine) in self.machines.iter_mut().enumerate() {
+            machine.orphan = machine.orphan.filter(|until| now < *until);
+            let lost = machine.cut || machine.frozen || machine.orphan.is_some();
+            // What it has not told when it loses its leader it never tells.
+            machine.untold &= !lost;
+            if (now + n as Tick * 3).is_multiple_of(TELL)
+                && std::mem::take(&mut machine.untold)
+                && let Some(session) = machine.daemon.as_ref().map(|d| d.session)
+                && let Some((heard, _)) = self.sessions.get_mut(&session)
+            {
+                *heard = now;
+            }
+        }
+    }
+
     /// As early as the servers ever do.
     fn end_sessions(&mut self) {
         let now = self.now;
-        self.sessions.retain(|_, touched| now < *touched + SESSION);
+        self.sessions.retain(|_, (heard, timeout)| now < *heard + *timeout);
         self.holder = self.holder.filter(|(_, session)| self.sessions.contains_key(session));
     }
 
@@ -203,17 +284,27 @@ impl World {
         if machine.frozen {
             return Ok(());
         }
-        let cut = machine.cut;
+        let (cut, orphan) = (machine.cut, machine.orphan.is_some());
         let Some(mut daemon) = machine.daemon.clone() else { return Ok(()) };
-        if !cut {
+        if orphan && daemon.connected {
+            daemon.answered(self.now);
+        } else if cut || orphan {
+            daemon.connected = false;
+        } else {
             if !self.sessions.contains_key(&daemon.session) {
-                daemon.session = self.open_session();
+                (daemon.session, daemon.timeout) = self.open_session();
                 daemon.tenure = None;
-                daemon.last_answer = self.now;
+                (daemon.answers, daemon.leader_heard) = (Vec::new(), self.now);
+            } else if !daemon.connected {
+                // Another server takes the session over, and grants what it grants.
+                daemon.timeout = self.grant();
+                self.sessions.insert(daemon.session, (self.now, daemon.timeout));
             }
-            if self.now >= daemon.last_answer + HEARTBEAT {
-                self.sessions.insert(daemon.session, self.now);
-                daemon.last_answer = self.now;
+            daemon.connected = true;
+            self.machines[n].untold = true;
+            daemon.answered(self.now);
+            if self.now >= daemon.wrote + tick(write_every(duration(daemon.timeout))) {
+                daemon.wrote(self.now);
             }
             // The mirror may lag.
             if !self.chance(4) {
@@ -239,15 +330,15 @@ impl World {
         let machine = &self.machines[n];
         let me = machine.name.clone();
         let Some(mut daemon) = machine.daemon.clone() else { return false };
-        let cut = machine.cut;
+        let cut = machine.cut || machine.orphan.is_some();
         let current = now < daemon.last_answer + NOTICE;
         if current {
             daemon.past.saw(&daemon.view, moment(now));
             let holds = daemon.view.primary_holder.as_ref() == Some(&me);
             daemon.tenure = daemon.tenure.filter(|_| holds);
         }
-        let (session, last_answer) = (Duration::from_millis(SESSION * 100), moment(daemon.last_answer));
-        let lifetime = lifetime_s(last_answer, session, moment(now));
+        let (session, heard) = (duration(daemon.timeout), moment(daemon.leader_heard));
+        let lifetime = lifetime_s(heard, session, moment(now));
         let held = match machine.addresses {
             None => Held::default(),
             Some(end) => {
@@ -261,7 +352,7 @@ impl World {
             view: &daemon.view,
             view_is_current: current,
             tenure: daemon.tenure,
-            keep_until: Some(keep_until(last_answer, session)),
+            keep_until: Some(keep_until(heard, session)),
             held,
             services: daemon.services,
             past: &daemon.past,
@@ -294,10 +385,6 @@ impl World {
             _ if cut => false,
             _ => self.commit(n, &mut daemon, &step),
         };
-        if done && !cut {
-            daemon.last_answer =
-                daemon.last_answer.max(self.sessions.get(&daemon.session).copied().unwrap_or(0));
-        }
         self.machines[n].daemon = Some(daemon);
         done
     }
@@ -351,8 +438,8 @@ impl World {
             Step::Hold | Step::Drop | Step::StartServices | Step::StopServices => true,
         };
         // A commit is an answer, and the mirror catches up before the next step; a conflict is looked at in the next tick.
-        self.sessions.insert(daemon.session, self.now);
-        daemon.last_answer = self.now;
+        daemon.wrote(self.now);
+        daemon.answered(self.now);
         daemon.view = self.view();
         done
     }
