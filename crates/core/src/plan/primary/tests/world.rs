@@ -174,10 +174,21 @@ impl World {
         match event {
             Event::Kill(n) => self.machines[there(n)].daemon = None,
             Event::Cut(n) => self.machines[there(n)].cut = true,
-            Event::Heal(n) => (self.machines[there(n)].cut, self.machines[there(n)].orphan) = (false, None),
-            Event::Orphan(n) => self.machines[there(n)].orphan = Some(self.now + ORPHAN),
+            Event::Heal(n) => {
+                let machine = &mut self.machines[there(n)];
+                machine.cut = false;
+                if machine.orphan.take().is_some() {
+                    self.tell(there(n));
+                }
+            }
+            Event::Orphan(n) => {
+                self.machines[there(n)].orphan.get_or_insert(self.now + ORPHAN);
+            }
             Event::Freeze(n) => self.machines[there(n)].frozen = true,
-            Event::Thaw(n) => self.machines[there(n)].frozen = false,
+            Event::Thaw(n) => {
+                self.machines[there(n)].frozen = false;
+                self.tell(there(n));
+            }
             Event::Stop(n) => {
                 if let Some(daemon) = &mut self.machines[there(n)].daemon {
                     daemon.stopping = true;
@@ -256,18 +267,35 @@ impl World {
     /// Each server when its time has come, if it can.
     fn tell_leader(&mut self) {
         let now = self.now;
-        for (n, machine) in self.machines.iter_mut().enumerate() {
-            machine.orphan = machine.orphan.filter(|until| now < *until);
-            let lost = machine.cut || machine.frozen || machine.orphan.is_some();
-            // What it has not told when it loses its leader it never tells.
-            machine.untold &= !lost;
-            if (now + n as Tick * 3).is_multiple_of(TELL)
-                && std::mem::take(&mut machine.untold)
-                && let Some(session) = machine.daemon.as_ref().map(|d| d.session)
-                && let Some((heard, _)) = self.sessions.get_mut(&session)
-            {
-                *heard = now;
+        for n in 0..self.machines.len() {
+            let machine = &mut self.machines[n];
+            if machine.orphan.is_some_and(|until| now >= until) {
+                // It closes its connections then, and forgets.
+                machine.orphan = None;
+                machine.untold = false;
+                if let Some(daemon) = &mut machine.daemon {
+                    daemon.connected = false;
+                }
             }
+            // The server dies with the way to it.
+            machine.untold &= !machine.cut;
+            if (now + n as Tick * 3).is_multiple_of(TELL) {
+                self.tell(n);
+            }
+        }
+    }
+
+    /// A server tells the leader whom it has heard of, as it is asked to; also first of all when their connection passes packets again.
+    fn tell(&mut self, n: usize) {
+        let machine = &mut self.machines[n];
+        if machine.cut || machine.frozen || machine.orphan.is_some() {
+            return;
+        }
+        if std::mem::take(&mut machine.untold)
+            && let Some(session) = machine.daemon.as_ref().map(|d| d.session)
+            && let Some((heard, _)) = self.sessions.get_mut(&session)
+        {
+            *heard = self.now;
         }
     }
 
