@@ -53,6 +53,8 @@ struct Seen {
     /// and of whom somebody says that it lives, silence is measured anew.
     lives: Option<i32>,
     at: Moment,
+    /// Whether it has said anything since the observer has listened without a gap.
+    spoke: bool,
     /// How often it speaks.
     every: Duration,
 }
@@ -79,11 +81,12 @@ impl Liveness {
             let (version, every) = (node.keepalive_version, interval(node, self.own));
             let says = (node.daemon_state.value != DaemonState::Dead).then_some(node.daemon_state.version);
             let lives = says.flatten();
-            let seen = self.seen.entry(node.name.clone()).or_insert(Seen { version, lives, at: now, every });
+            let first = Seen { version, lives, at: now, spoke: false, every };
+            let seen = self.seen.entry(node.name.clone()).or_insert(first);
             seen.every = every;
             let lives = says.unwrap_or(seen.lives);
             if (seen.version, seen.lives) != (version, lives) {
-                (seen.version, seen.lives, seen.at) = (version, lives, now);
+                *seen = Seen { version, lives, at: now, spoke: true, every };
             }
         }
     }
@@ -131,6 +134,12 @@ impl Liveness {
             let known = self.taken_until.map_or(now, |until| now.min(until + longest_gap(seen.every)));
             known.since(seen.at)
         })
+    }
+
+    /// Whether a node has said anything since this observer has listened. One that has not may have been off for long, though its
+    /// silence, as far as it is known, is short yet.
+    pub fn spoke(&self, node: &NodeName) -> bool {
+        self.seen.get(node).is_some_and(|seen| seen.spoke)
     }
 
     /// When a node's silence will have lasted so long, if it goes on, and if that will be known.

@@ -83,9 +83,11 @@ fn quorum_would_be_lost(node: &NodeName, f: &Facts<'_>) -> Option<Hold> {
         return None;
     }
     let others = || coordinators().filter(|n| n.name != *node);
-    let silent =
-        |n: &Node| n.name != *f.me && f.liveness.silence(&n.name, f.now) >= f.settings.interval(n) * 2;
-    let works = |n: &&Node| n.should_speak() && !silent(n);
+    // A fencer that has just begun to listen has missed nothing yet of one that has long been off.
+    let heard = |n: &Node| {
+        f.liveness.spoke(&n.name) && f.liveness.silence(&n.name, f.now) < f.settings.interval(n) * 2
+    };
+    let works = |n: &&Node| n.should_speak() && (n.name == *f.me || heard(n));
     let stopped = || others().filter(|n| n.daemon_state.value == DaemonState::Stop);
     let all = coordinators().count();
     let suffice = |left: usize| left * 2 > all;

@@ -78,13 +78,17 @@ impl Case {
     }
 
     fn plan(&self, about: &str) -> Plan {
+        self.plan_of(about, &self.liveness())
+    }
+
+    fn plan_of(&self, about: &str, liveness: &Liveness) -> Plan {
         plan(
             &name(about),
             &Facts {
                 me: &name("a"),
                 view: &self.view(),
                 view_is_current: true,
-                liveness: &self.liveness(),
+                liveness,
                 settings: &self.settings,
                 storage: self.storage,
                 past: &self.past,
@@ -279,6 +283,17 @@ fn a_stopped_coordinator_counts_for_the_quorum_if_its_server_serves_which_is_ask
     assert_eq!(c.next("x"), Next::Do(Step::AskServers(vec![name("d")])));
     c.node("b").daemon_state = field(DaemonState::Dead);
     assert!(waits(&c.plan("x"), "1 of 5 coordinators would be left"));
+}
+
+#[test]
+fn a_coordinator_that_a_fencer_has_not_heard_yet_is_not_counted_on() {
+    // `b` has been off for long, and `a` has just begun to listen: to it, `b` is not silent yet.
+    let mut c = case(&[("a", 0), ("b", 1), ("x", 1)]).with_job(FenceStep::Shooting);
+    c.fences[0].job.asked = Some(word());
+    let mut begun = Liveness::new(SETTINGS.keepalive);
+    begun.observe(&c.view(), true, Moment::secs(c.now));
+    assert!(waits(&c.plan_of("x", &begun), "1 of 3 coordinators would be left"));
+    assert_eq!(c.next("x"), Next::Do(Step::Shoot));
 }
 
 #[test]
