@@ -1,4 +1,4 @@
-//! What no daemon has started, and no claim covers, executes for some seconds at most where a daemon can know of it.
+//! What no daemon has started, and no claim covers, executes for some seconds at most where a daemon can know that it belongs elsewhere.
 //!
 //! Part of number 1: nobody can prevent that libvirt or somebody starts a second instance; but a daemon that works, sees libvirt and
 //! reads the tree stops it at once, whatever it waits for meanwhile. A VM that the tree does not have is its operator's own.
@@ -16,6 +16,9 @@ use crate::{
 
 /// How long it may execute under a daemon that can know of it. Less than a session lasts, for which the daemon may have to wait.
 const STOPPED_WITHIN: Duration = Duration::from_secs(8);
+
+/// The same of one that nobody claims on the node that it belongs to: no other may start it meanwhile.
+const ADOPTED_WITHIN: Duration = Duration::from_mins(1);
 
 /// Faults of the store's: nobody is blamed for what takes longer while they last, and until their consequences are over.
 const STORE: [&str; 10] = [
@@ -71,7 +74,9 @@ impl Strangers {
         for ((vm, node), run) in truth.strangers.iter().filter(|(_, run)| run.executes) {
             let is_there = tree.key(&format!("/domains/{vm}")).is_some();
             let since = self.since.get(vm).copied().unwrap_or_default().max(run.began);
-            if !is_there || truth.now <= since + STOPPED_WITHIN || !self.is_well(truth, node) {
+            let at_home = tree.claim(*vm).next().is_none() && tree.vm(*vm, "node") == node.as_str();
+            let within = if at_home { ADOPTED_WITHIN } else { STOPPED_WITHIN };
+            if !is_there || truth.now <= since + within || !self.is_well(truth, node, within) {
                 continue;
             }
             let seconds = truth.since(run.began).as_secs();
@@ -83,7 +88,7 @@ impl Strangers {
         Ok(())
     }
 
-    fn is_well(&self, truth: &Truth, node: &NodeName) -> bool {
+    fn is_well(&self, truth: &Truth, node: &NodeName, within: Duration) -> bool {
         let machine = truth.machine(node);
         let disturbed = self.disturbed.get(node).copied().unwrap_or_default();
         machine.works()
@@ -91,7 +96,7 @@ impl Strangers {
             && machine.connected == Some(true)
             && machine.libvirt == Some(event::Libvirt::Up)
             && truth.leader.is_some()
-            && truth.now > machine.daemon_since.max(machine.connected_since).max(disturbed) + STOPPED_WITHIN
+            && truth.now > machine.daemon_since.max(machine.connected_since).max(disturbed) + within
             && self.store.1.is_none_or(|at| truth.now > at + AFTER_STORE)
     }
 }
@@ -112,7 +117,7 @@ mod tests {
         let mut history = History::new(Once::default());
         history.on("a", 1).on("b", 1).happens(Event::Leader(Some(node("b"))));
         let path = |key: &str| format!("/domains/{}{key}", vm(1));
-        history.writes(&[(&path(""), "web"), (&path("/state"), "start"), (&path("/claim"), "b")]);
+        history.writes(&[(&path(""), "web"), (&path("/state"), "start"), (&path("/node"), "b")]);
         history.happens(Event::Guest { vm: vm(1), node: node("b"), what: Guest::Executes });
         history.happens(Event::Daemon { node: node("a"), what: event::Daemon::Started { run: 1 } });
         history.happens(Event::Session { node: node("a"), what: Session::Connected { session: 1 } });
@@ -137,6 +142,9 @@ mod tests {
             .happens(time_passes())
             .at_s(109)
             .violated_by(time_passes(), "has executed on a for 9 s");
+        let mut at_home = history();
+        at_home.writes(&[(&format!("/domains/{}/node", vm(1)), "a")]).at_s(160).happens(time_passes());
+        at_home.at_s(161).violated_by(time_passes(), "has executed on a for 61 s");
         history().at_s(107).happens(on_a(Guest::Held)).at_s(200).happens(time_passes());
         history().at_s(107).happens(on_a(Guest::Gone)).at_s(200).happens(time_passes());
     }
