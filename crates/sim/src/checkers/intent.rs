@@ -185,7 +185,7 @@ fn beside<'a>(commit: &'a Commit, vm: VmId, key: &str) -> Option<&'a Change> {
     commit.changes.iter().find(|change| keys::of_vm(&change.path) == Some((vm, key)))
 }
 
-/// A VM is moved with a way back, on its way back, by a recovery, or with a reason.
+/// A VM is moved with a way back, on its way back, by a recovery, or with a reason; and one that ran when it was defined, to where it runs.
 fn moves(tree: &Tree, commit: &Commit, by: &NodeName, vm: VmId, to: &str) -> bool {
     let way_back = tree.vm(vm, "lastnode");
     let came_from = beside(commit, vm, "lastnode").map_or(way_back, Change::was);
@@ -193,7 +193,17 @@ fn moves(tree: &Tree, commit: &Commit, by: &NodeName, vm: VmId, to: &str) -> boo
     let reason = beside(commit, vm, "failedreason").is_some_and(|change| !change.is().is_empty());
     // An old client left the choice to the daemons.
     let unnamed = beside(commit, vm, "node").is_some_and(|change| matches!(change.was(), "" | "None"));
-    !way_back.is_empty() || came_from == to || returns || reason || unnamed || commit.is_about("/pvc/fence/")
+    // Nobody has wished anything since it was defined (decision 75).
+    let taken_on = beside(commit, vm, "state").is_some_and(|change| {
+        change.is() == "start" && change.before.as_ref().is_some_and(|state| state.version == 0)
+    });
+    !way_back.is_empty()
+        || came_from == to
+        || returns
+        || reason
+        || unnamed
+        || taken_on
+        || commit.is_about("/pvc/fence/")
 }
 
 /// A way home ends at home, or is replaced by that of a recovery, or of a flush that shuts the VM down where it is.
@@ -309,6 +319,12 @@ mod tests {
         let mut recovery = history();
         let event = recovery.commit_about(daemon("b"), &[(&home, "b")], "/pvc/fence/a");
         recovery.happens(event);
+        let state = path("state");
+        let mut defined = history();
+        defined.writes(&[(&state, "start")]);
+        let event = defined.commit(daemon("b"), &[(&home, "b"), (&state, "start")]);
+        defined.violated_by(event, "\"a\" becomes \"b\"");
+        history().daemon_writes("b", &[(&home, "b"), (&state, "start")]);
     }
 
     #[test]
