@@ -52,7 +52,7 @@ pub enum Bug {
 
 impl Bug {
     /// All of them, in the order of the list in the simulator's documentation.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::StartWithoutClaim,
         Self::TrustWallClock,
         Self::CountGapAsSilence,
@@ -65,6 +65,7 @@ impl Bug {
         Self::ReleaseFirst,
         Self::AdoptThenStop,
         Self::LeaveStrangersRunning,
+        Self::OwnInterval,
         Self::ArriveRunning,
     ];
 

@@ -15,7 +15,7 @@ use pvc_core::sabotage::{self, Bug};
 
 use crate::{
     checkers::Violation,
-    options::{Options, Rates},
+    options::{Options, Rates, Timing},
     run,
     schedule::Schedule,
 };
@@ -51,7 +51,7 @@ pub struct Trial<'a> {
 
 /// The first seed that shows each bug within [`WITHIN`], in small clusters with the default rates. Any change of a daemon may give it
 /// another course; then the seeds that follow are tried, and this list is brought up to date when that takes too long.
-const PINNED: [(Bug, u64); 13] = [
+const PINNED: [(Bug, u64); 14] = [
     (Bug::StartWithoutClaim, 1),
     (Bug::TrustWallClock, 7),
     (Bug::CountGapAsSilence, 7),
@@ -64,6 +64,7 @@ const PINNED: [(Bug, u64); 13] = [
     (Bug::ReleaseFirst, 1),
     (Bug::AdoptThenStop, 1),
     (Bug::LeaveStrangersRunning, 1),
+    (Bug::OwnInterval, 2),
     (Bug::ArriveRunning, 8),
 ];
 /// How many seeds are tried from a pinned one on …
@@ -165,6 +166,8 @@ fn led_to(bug: Bug, options: Options) -> Options {
             let faults = Rates { autostart: 20.0, ..options.faults };
             Options { faults, ..options }
         }
+        // A node that speaks less often than those that listen.
+        Bug::OwnInterval => Options { timing: Timing::Mixed, ..options },
         _ => options,
     }
 }

@@ -25,6 +25,8 @@ mod truthful;
 
 use std::{fmt, time::Duration};
 
+use pvc_core::model::NodeName;
+
 use crate::{event::Stamped, tree::Tree, truth::Truth};
 
 /// What must never happen has happened.
@@ -54,12 +56,21 @@ pub trait Checker: Send {
 /// How the cluster that is judged is configured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Timing {
-    /// Between two keepalives.
+    /// Between two keepalives of a node that does not say that it speaks less often.
     pub keepalive: Duration,
-    /// Silence after which a node is fenced.
+    /// Silence after which such a node is fenced.
     pub fence_after: Duration,
-    /// The time-out of sessions with ZooKeeper.
+    /// The longest time-out of sessions with ZooKeeper.
     pub session: Duration,
+}
+
+impl Timing {
+    /// Between two keepalives of a node, and the silence after which it is fenced.
+    fn of(&self, tree: &Tree, node: &NodeName) -> (Duration, Duration) {
+        let every = tree.node(node, "keepalive_interval").parse().map_or(self.keepalive, Duration::from_secs);
+        let intervals = self.fence_after.as_secs_f32() / self.keepalive.as_secs_f32();
+        (every, every.mul_f32(intervals))
+    }
 }
 
 /// All of them, in their order.

@@ -28,11 +28,17 @@ pub(crate) fn of(options: &Options, number: usize) -> anyhow::Result<Config> {
 /// How long things take in the cluster, as its checkers need to know it.
 pub(crate) fn timing(options: &Options) -> anyhow::Result<checkers::Timing> {
     let config = of(options, 0)?;
+    let all = (0..options.nodes).map(|number| of(options, number)).collect::<anyhow::Result<Vec<_>>>()?;
     Ok(checkers::Timing {
         keepalive: config.intervals.keepalive(),
         fence_after: config.intervals.fence_after().unwrap_or(Duration::MAX),
-        session: config.intervals.session_timeout(),
+        session: all.iter().map(|config| config.intervals.session_timeout()).max().unwrap_or_default(),
     })
+}
+
+/// Whether a node speaks seldom, where intervals are mixed.
+fn is_slow(number: usize) -> bool {
+    number % 3 == 2
 }
 
 /// The addresses that move with the primary.
@@ -47,7 +53,8 @@ fn text(options: &Options, number: usize) -> String {
         (0..options.coordinators()).map(|n| format!("      - {}", name(n))).collect();
     let coordinators = coordinators.join("\n");
     let (keepalive, fence) = match options.timing {
-        Timing::Default => (5, 6),
+        Timing::Mixed if is_slow(number) => (30, 6),
+        Timing::Default | Timing::Mixed => (5, 6),
         Timing::Fast => (1, 3),
     };
     let failed = if options.suicide_intervals > 0 { "migrate" } else { "None" };
@@ -141,7 +148,7 @@ mod tests {
     #[test]
     fn every_kind_of_node_has_a_configuration() {
         for suicide_intervals in [0, 3] {
-            for timing in [Timing::Default, Timing::Fast] {
+            for timing in [Timing::Default, Timing::Fast, Timing::Mixed] {
                 let options = Options { timing, suicide_intervals, ..Options::default() };
                 let config = of(&options, 4).unwrap();
                 assert!(!config.is_coordinator());

@@ -81,6 +81,7 @@ fn command(options: &Options) -> String {
     let timing = match options.timing {
         Timing::Default => "default",
         Timing::Fast => "fast",
+        Timing::Mixed => "mixed",
     };
     let mut faults = options.faults;
     let mut rates = Vec::new();

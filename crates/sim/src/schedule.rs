@@ -310,7 +310,7 @@ fn faults(dice: &mut Dice, name: &str, options: &Options) -> Vec<(Fault, Duratio
     let server = dice.below(options.coordinators());
     // Short ones are healed before anybody notices, long ones outlast every time-out.
     let (short, long) = match options.timing {
-        Timing::Default => (s(4), s(150)),
+        Timing::Default | Timing::Mixed => (s(4), s(150)),
         Timing::Fast => (s(1), s(60)),
     };
     let mut lasts = if dice.chance(0.5) { dice.time(s(0), short) } else { dice.time(short, long) };

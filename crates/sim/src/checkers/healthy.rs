@@ -134,9 +134,9 @@ impl Healthy {
         let silence = truth.since(heard).saturating_sub(self.without_quorum.saturating_sub(without));
         // An election that is over before a session notices is nobody's gap; and of a machine that does not work, one that is over
         // before a keepalive is missed (decision 51).
-        let works = truth.machine(node).works();
-        let unnoticed = if works { self.timing.keepalive } else { self.timing.keepalive * 7 / 4 };
-        if silence + unnoticed < self.timing.fence_after {
+        let (every, fence_after) = self.timing.of(tree, node);
+        let unnoticed = if truth.machine(node).works() { every } else { every * 7 / 4 };
+        if silence + unnoticed < fence_after {
             return Err(format!(
                 "{by} declares {node} dead after {:.1} s of silence in which there was a quorum",
                 silence.as_secs_f32()
