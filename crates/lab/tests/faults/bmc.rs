@@ -77,6 +77,42 @@ fn a_node_that_was_declared_dead_and_lives_on_ends_its_guests_at_once() {
 
 #[test]
 #[ignore = "the whole menu: cargo xtask faults"]
+fn an_operators_word_that_a_node_is_dead_ends_when_the_node_comes_back() {
+    play(fast("f-old-word", 3), |s| {
+        let vms = s.start_vms([1, 2], "node3")?;
+        let node = s.victim("node3");
+        let fencers = [s.node("node1"), s.node("node2")];
+        let signal = |signal: &str| -> Result<()> {
+            let kill = ["/bin/systemctl", "kill", signal, "pvcd.service"];
+            fencers.iter().try_for_each(|fencer| fencer.run(&kill, PATIENCE).map(drop))
+        };
+        s.fault("node3 freezes, and its BMC is away", || {
+            node.cut_bmc()?;
+            freeze(s, &node)
+        })?;
+        nothing_is_touched(s, &vms, &node, "")?;
+        // Nobody acts on the word before the node is back.
+        signal("--signal=STOP")?;
+        let said = confirm_dead(s, &node);
+        s.cluster.lab.undrop()?;
+        node.resume()?;
+        s.note("node3 goes on");
+        let back = s.cluster.wait_node("node3", "daemon_state", "run");
+        signal("--signal=CONT")?;
+        said?;
+        back?;
+        s.wait_fences_over()?;
+        s.cluster.wait_node("node3", "daemon_state", "run")?;
+        s.untouched(&vms)?;
+        s.fault("node3 loses its power, and its BMC is still away", || node.kill())?;
+        nothing_is_touched(s, &vms, &node, "")?;
+        let confirmed = confirm_dead(s, &node)?;
+        s.recover_elsewhere(&vms, "node3", confirmed, SOON)
+    });
+}
+
+#[test]
+#[ignore = "the whole menu: cargo xtask faults"]
 fn a_wrong_bmc_password_is_told_and_nothing_is_touched_until_an_operator_confirms_the_death() {
     play(fast("f-bmc-password", 3), |s| {
         let vms = s.start_vms([1, 2], "node3")?;

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 use pvc_lab::{LabOptions, Node, PATIENCE, Scenario, Vm, play, wait_until};
 use serde_json::json;
 
-use crate::{default, fast, kill_daemon};
+use crate::{default, fast, kill_daemon, pass};
 
 /// A busy machine may be slow to boot a guest anew.
 const IN_THE_END: Duration = Duration::from_mins(2);
@@ -128,6 +128,63 @@ fn a_migration_whose_target_falls_silent_goes_back_or_is_decided_by_a_fence() {
     migrate(fast("f-target-cut", 3), "the cables of the target are pulled", silent, |end| {
         ensure!(end.went_over || (end.at == "node1" && end.same), "the guest started over");
         Ok(())
+    });
+}
+
+/// Waits on a source for the moment in which its guest is held for the last phase, and cuts the target off: not from anybody else, and not
+/// from ZooKeeper. The target's last answer, some ten milliseconds later, is lost.
+const CUT_AT_THE_END: &str = r#"
+nft -f - <<END
+table inet apart {
+  chain in { type filter hook input priority 0; tcp sport {2181, 2888, 3888} accept; tcp dport {2181, 2888, 3888} accept; ip saddr @gone drop; }
+  chain out { type filter hook output priority 0; tcp sport {2181, 2888, 3888} accept; tcp dport {2181, 2888, 3888} accept; ip daddr @gone drop; }
+  set gone { type ipv4_addr; }
+}
+END
+stdbuf -oL virsh -q event --domain $1 --event lifecycle --loop | while read -r line; do
+  case "$line" in *Suspended*) nft add element inet apart gone "{ $2 }"; break;; esac
+done
+"#;
+
+#[test]
+#[ignore = "the whole menu: cargo xtask faults"]
+fn a_source_and_a_target_that_lose_each_other_at_the_end_of_a_migration_never_both_execute_its_guest() {
+    play(default("f-apart", 3), |s| {
+        let vm = s.start_vms([1], "node1")?.remove(0);
+        let life = s.cluster.life("node1", &vm)?;
+        let (source, target) = (s.node("node1"), s.node("node3"));
+        source.write_file("/root/cut", CUT_AT_THE_END.as_bytes())?;
+        let background = format!("setsid sh /root/cut {} {} >/dev/null 2>&1 &", vm.name, target.address());
+        // A loaded machine may be too slow to cut in time; then the guest has gone over, and is sent back.
+        for attempt in 1..=5 {
+            source.run(&["/bin/sh", "-c", &background], PATIENCE)?;
+            wait_until("the watch", PATIENCE, || {
+                source.run(&["/usr/bin/pgrep", "-f", "virsh -q event"], PATIENCE).is_ok()
+            })?;
+            s.pvc(&["vm", "migrate", "--no-wait", "-t", "node3", &vm.name])?;
+            s.fault("source and target lose each other at the end of a migration", || {
+                let gone =
+                    || source.run(&["/usr/sbin/nft", "list", "set", "inet", "apart", "gone"], PATIENCE);
+                wait_until("the cut", PATIENCE, || gone().is_ok_and(|set| set.contains("elements")))
+            })?;
+            // Longer than libvirt's keepalives. While it lasts the source's QEMU sticks in its last write and answers nobody: see
+            // docs/manual/failure-modes.md.
+            pass(Duration::from_secs(15))?;
+            source.run(&["/usr/sbin/nft", "delete", "table", "inet", "apart"], PATIENCE)?;
+            let healed = Instant::now();
+            let at = wait_one_side(s, &vm, IN_THE_END)?;
+            s.cluster.wait_counting(&at, &vm)?;
+            ensure!(s.cluster.life(&at, &vm)? == life, "the guest started over on {at}");
+            // It went on at its source, and was migrated again.
+            let on_target = s.cluster.processes.of(&vm.uuid).into_iter().filter(|life| life.node == "node3");
+            if on_target.count() > attempt {
+                s.recovered("the guest", healed.elapsed(), IN_THE_END)?;
+                return s.cluster.wait_settled(&vm, "node3").map(drop);
+            }
+            s.pvc(&["vm", "unmigrate", &vm.name])?;
+            s.cluster.wait_settled(&vm, "node1")?;
+        }
+        anyhow::bail!("the cut came too late every time")
     });
 }
 
