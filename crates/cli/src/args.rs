@@ -111,6 +111,17 @@ pub(crate) enum Node {
         #[arg(long, default_value = "6", value_parser = seconds, value_name = "SECONDS", hide = true)]
         listen: Duration,
     },
+    /// Say that the machine that had a node's name is gone for good: another machine may take the name and what it claims.
+    Replace {
+        /// Do not ask.
+        #[arg(short, long)]
+        yes: bool,
+        /// How long to listen whether it lives.
+        #[arg(long, default_value = "6", value_parser = seconds, value_name = "SECONDS", hide = true)]
+        listen: Duration,
+        /// The node.
+        node: String,
+    },
     /// Say why a node is in the state it is in.
     Explain {
         /// The node.

@@ -8,6 +8,7 @@ pub mod explanation;
 pub mod fence;
 pub mod flush;
 pub mod link;
+pub mod machine;
 pub mod migration;
 pub mod moment;
 pub mod name;
@@ -25,6 +26,7 @@ pub use domain::{ARRIVING, DomainDetails, DomainError, DomainSpec, SUSPENDED, UN
 pub use explanation::Explanation;
 pub use fence::{Fence, FenceJob, FenceStep, Proof, Word};
 pub use flush::{FlushProgress, Stuck};
+pub use machine::{MachineId, MachineRecord, Replaced};
 pub use migration::{Migration, Progress};
 pub use moment::Moment;
 pub use name::{NameError, NodeName, VmName};

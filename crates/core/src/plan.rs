@@ -4,6 +4,7 @@
 pub mod fence;
 pub mod flush;
 pub mod liveness;
+pub mod machine;
 pub mod network;
 pub mod placement;
 pub mod primary;

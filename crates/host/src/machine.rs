@@ -8,7 +8,7 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use pvc_core::model::StaticData;
+use pvc_core::model::{MachineId, StaticData};
 
 /// How busy the machine is now.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
@@ -27,6 +27,9 @@ pub struct Figures {
 pub trait Machine: Send + Sync + 'static {
     /// What does not change while it is up.
     fn describe(&self) -> io::Result<StaticData>;
+
+    /// What tells it from other machines; without what cannot be read. Does not change while it is up.
+    fn identity(&self) -> MachineId;
 
     /// How busy it is now. Cheap: some ten microseconds.
     fn figures(&self) -> io::Result<Figures>;
@@ -61,6 +64,13 @@ impl Machine for ThisMachine {
             os: "GNU/Linux".into(),
             arch: word(system.machine()),
         })
+    }
+
+    fn identity(&self) -> MachineId {
+        let [uuid, board, chassis] = ["product_uuid", "board_serial", "chassis_serial"]
+            .map(|name| read(&format!("/sys/class/dmi/id/{name}")).ok());
+        let installation = read("/etc/machine-id").ok();
+        MachineId::of(uuid.as_deref(), board.as_deref(), chassis.as_deref(), installation.as_deref())
     }
 
     fn figures(&self) -> io::Result<Figures> {
@@ -150,6 +160,8 @@ fn memory(meminfo: &str) -> Option<Memory> {
 pub struct FakeMachine {
     /// What it is.
     pub described: StaticData,
+    /// What tells it from others.
+    pub id: MachineId,
     /// How busy it is.
     pub figures: Figures,
 }
@@ -164,6 +176,7 @@ impl Default for FakeMachine {
                 os: "GNU/Linux".into(),
                 arch: "x86_64".into(),
             },
+            id: MachineId::default(),
             figures: Figures { mem_total_mib: 16384, mem_used_mib: 4096, mem_free_mib: 12288, load: 0.25 },
         }
     }
@@ -173,6 +186,10 @@ impl Default for FakeMachine {
 impl Machine for FakeMachine {
     fn describe(&self) -> io::Result<StaticData> {
         Ok(self.described.clone())
+    }
+
+    fn identity(&self) -> MachineId {
+        self.id.clone()
     }
 
     fn figures(&self) -> io::Result<Figures> {

@@ -153,6 +153,10 @@ pub fn build_disk(layout: &Layout, options: &LabOptions, node: NodeNumber) -> Re
     let own = [
         ("etc/machine-id", uuid.replace('-', "") + "\n"),
         ("etc/hostname", format!("{node}\n")),
+        // This machine's firmware, if it has any, is the same for all nodes; see pvcd.service.
+        ("etc/lab/dmi/product_uuid", format!("{}\n", node.hardware_uuid())),
+        ("etc/lab/dmi/board_serial", format!("LAB-BOARD-{node}\n")),
+        ("etc/lab/dmi/chassis_serial", format!("LAB-CHASSIS-{node}\n")),
         ("etc/lab/network", network(node)),
         (
             "etc/libvirt/libvirtd.conf",

@@ -187,6 +187,11 @@ impl NodeNumber {
         self.bmc_port()
     }
 
+    /// What its firmware says: unlike its installation it stays the same when that is made anew.
+    pub fn hardware_uuid(self) -> String {
+        format!("1ab0ab1e-0000-4000-8000-{:012x}", self.0)
+    }
+
     /// What libvirt shows as the machine's identity; without it all nodes would have this machine's.
     pub fn host_uuid(self) -> String {
         format!("00000000-0000-4000-8000-{:012x}", self.0)

@@ -139,7 +139,7 @@ pub enum DaemonError {
 ///
 /// # Errors
 /// If it cannot be the daemon of its node, or not any longer. Guests are not affected.
-pub async fn run(config: &Config, parts: Parts, mut stop: Stop) -> Result<(), DaemonError> {
+pub async fn run(config: &Config, mut parts: Parts, mut stop: Stop) -> Result<(), DaemonError> {
     let registered = AtomicBool::new(false);
     let ownership = Ownership::new(
         Arc::clone(&parts.store),
@@ -147,6 +147,8 @@ pub async fn run(config: &Config, parts: Parts, mut stop: Stop) -> Result<(), Da
         config.node.clone(),
         parts.process.clone(),
     );
+    // From here on nothing is written under a name that is not this daemon's.
+    parts.store = ownership.store();
     let started = tokio::select! {
         biased;
         () = stop.requested() => None,
@@ -232,7 +234,7 @@ async fn start(
     };
 
     let tree = |doing| move |cause| DaemonError::Tree { doing, cause };
-    let created = root::init(&*parts.store).await.map_err(tree("prepare the state tree"))?;
+    let created = root::init(ownership.nameless_store()).await.map_err(tree("prepare the state tree"))?;
     if !created.is_empty() {
         info!("the state tree was prepared: {} keys created", created.len());
     }

@@ -3,18 +3,33 @@
 //! The key is ephemeral, so a daemon that is gone lets go of it when its session expires. A daemon that was killed and started again
 //! need not wait for that: it takes the key from a holder that is *proven* dead, which is a process of this very boot and
 //! process namespace that does not exist any more. Of any other holder nothing is known but its key: it is waited for.
+//!
+//! A session that has expired says nothing about its machine: guests run on there, and the claims that name the node are about them.
+//! So the key is taken together with the record of the machine (`/pvc/machine/<node>`), and another machine than the recorded one is
+//! refused while anything claims the name. What the daemon writes afterwards it writes by [`Ownership::store`].
+
+mod bound;
+mod title;
 
 use std::{fs, io, sync::Arc, time::Duration};
 
-use pvc_core::model::NodeName;
+use pvc_core::{model::NodeName, plan::machine::Refused};
 use pvc_host::machine::{Machine, ThisMachine};
 use pvc_store::{
     CommitError, Session, Store, StoreError,
-    schema::owner::{self, Held, Owner},
+    schema::{
+        machine,
+        owner::{self, Held, Owner},
+    },
 };
-use tokio::time::{Instant, sleep};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep},
+};
 use tracing::{info, warn};
 use uuid::Uuid;
+
+use bound::Bound;
 
 /// The pause between two looks at a holder that is waited for, and after a failure.
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
@@ -40,6 +55,25 @@ pub enum OwnershipError {
         /// Where it is, as far as is known.
         place: String,
     },
+    /// The name is another machine's.
+    #[error(
+        "this machine may not run as {node}: {why}. If that machine is gone for good and its power is off, say so with \
+         `pvc node replace {node}`; else give this one a name of its own in pvcd.yaml (setting pvc.node)"
+    )]
+    AnotherMachine {
+        /// The node.
+        node: NodeName,
+        /// Which machine, and what it may be executing.
+        why: Refused,
+    },
+    /// Somebody has said that this machine is gone.
+    #[error("this machine may not run as {node}: {why}")]
+    Replaced {
+        /// The node.
+        node: NodeName,
+        /// Who, in words.
+        why: Refused,
+    },
     /// The store refuses.
     #[error("could not register as the daemon of {node}")]
     Store {
@@ -57,6 +91,16 @@ pub struct Ownership {
     machine: Arc<dyn Machine>,
     node: NodeName,
     me: Owner,
+    /// The version of the machine's record with which the name was last taken.
+    title: watch::Sender<Option<i32>>,
+}
+
+/// How an attempt to take the name ended.
+enum Attempt {
+    Taken,
+    /// Somebody wrote meanwhile: look again.
+    TooSlow,
+    Refused(OwnershipError),
 }
 
 /// What a holder is to us.
@@ -75,88 +119,125 @@ enum Holder {
 impl Ownership {
     /// Does nothing yet.
     pub fn new(store: Arc<dyn Store>, machine: Arc<dyn Machine>, node: NodeName, me: Owner) -> Self {
-        Self { store, machine, node, me }
+        Self { store, machine, node, me, title: watch::Sender::new(None) }
     }
 
-    /// Takes the key. Waits for a holder of whom nothing is known until its session must have expired.
+    /// The store as the node's daemon uses it: each of its writes is done only if the daemon has the name in that instant, and none
+    /// before it has taken it.
+    pub fn store(&self) -> Arc<dyn Store> {
+        Arc::new(Bound::new(Arc::clone(&self.store), self.node.clone(), self.title.subscribe()))
+    }
+
+    /// The store for what is written under no node's name.
+    pub fn nameless_store(&self) -> &dyn Store {
+        &*self.store
+    }
+
+    /// Takes the name. Waits for a holder of whom nothing is known until its session must have expired, and as long for what ties the
+    /// name to another machine.
     pub async fn take(&self) -> Result<(), OwnershipError> {
         let mut waiting_since = None;
         loop {
-            let held = match owner::read(&*self.store, &self.node).await {
-                Ok(held) => held,
+            match self.attempt().await {
+                Ok(Attempt::Taken) => return Ok(()),
+                Ok(Attempt::TooSlow) => {}
+                Ok(Attempt::Refused(error @ OwnershipError::Here { .. })) => return Err(error),
+                Ok(Attempt::Refused(error)) => self.wait_out(error, &mut waiting_since)?,
                 Err(error) => {
                     self.pause_after(error).await?;
                     continue;
                 }
-            };
-            if let Some(held) = &held {
-                match self.judge(held) {
-                    Holder::Myself | Holder::Dead => {}
-                    Holder::Alive(pid) => return Err(OwnershipError::Here { node: self.node.clone(), pid }),
-                    Holder::Unknown(place) => {
-                        self.wait_for(&place, &mut waiting_since)?;
-                        sleep(LOOK_AGAIN).await;
-                        continue;
-                    }
-                }
             }
-            match self.store.commit(owner::take(&self.node, &self.me, held.as_ref())).await {
-                Ok(_) => return Ok(()),
-                Err(CommitError::Conflict { .. }) => sleep(LOOK_AGAIN).await,
-                Err(CommitError::Unknown(error) | CommitError::Failed(error)) => {
-                    self.pause_after(error).await?;
-                }
-            }
+            sleep(LOOK_AGAIN).await;
         }
     }
 
-    /// Keeps the key through new sessions. Returns only when somebody else has it for good.
+    async fn attempt(&self) -> Result<Attempt, StoreError> {
+        let held = owner::read(&*self.store, &self.node).await?;
+        let seen = machine::read(&*self.store, &self.node).await?;
+        let allowed = match held.as_ref().map(|held| self.judge(held)) {
+            // Whoever has the key has the name, and is or was a process of this very boot.
+            Some(Holder::Myself | Holder::Dead) => Ok(self.record(&seen)),
+            Some(Holder::Alive(pid)) => Err(OwnershipError::Here { node: self.node.clone(), pid }),
+            Some(Holder::Unknown(place)) => Err(OwnershipError::Elsewhere { node: self.node.clone(), place }),
+            // What claims the name is read while nobody holds the key, so nobody adds to it before the key is ours or somebody else's.
+            None => self.successor(&seen).await?,
+        };
+        let record = match allowed {
+            Ok(record) => record,
+            Err(error) => return Ok(Attempt::Refused(error)),
+        };
+        let mut txn = owner::take(&self.node, &self.me, held.as_ref());
+        txn.ops.extend(machine::write(&self.node, &record, &seen).ops);
+        match self.store.commit(txn).await {
+            Ok(_) => {
+                self.title.send_replace(Some(seen.next_version()));
+                Ok(Attempt::Taken)
+            }
+            Err(CommitError::Conflict { .. }) => Ok(Attempt::TooSlow),
+            Err(CommitError::Unknown(error) | CommitError::Failed(error)) => Err(error),
+        }
+    }
+
+    /// Keeps the key through new sessions. Returns only when somebody else has it, or the name, for good.
     pub async fn keep(&self) -> OwnershipError {
         let mut session = self.store.session();
-        let mut watch = self.store.watch(&owner::path(&self.node));
+        let (owner, machine) = (owner::path(&self.node), machine::path(&self.node));
+        let watched = || (self.store.watch(&owner), self.store.watch(&machine));
+        let mut watches = watched();
         let mut taken_in = epoch(*session.borrow_and_update());
         loop {
             let watch_ended = tokio::select! {
                 biased;
                 _ = session.changed() => false,
-                event = watch.recv() => event.is_none(),
+                event = watches.0.recv() => event.is_none(),
+                event = watches.1.recv() => event.is_none(),
             };
             if watch_ended {
-                watch = self.store.watch(&owner::path(&self.node));
+                watches = watched();
                 sleep(LOOK_AGAIN).await;
             }
             let now = *session.borrow_and_update();
             if !now.is_healthy() {
                 continue;
             }
-            let same_session = epoch(now) == taken_in;
-            match owner::read(&*self.store, &self.node).await {
-                Ok(Some(held)) if same_session && self.judge(&held) == Holder::Myself => {}
-                Ok(_) => match self.take().await {
+            match self.still_has_it(epoch(now) == taken_in).await {
+                Ok(Ok(false)) => match self.take().await {
                     Ok(()) => taken_in = epoch(now),
                     Err(error) => return error,
                 },
-                // It will be looked at again when the session is healthy again.
-                Err(_) => {}
+                Ok(Err(error)) => return error,
+                // What could not be read is looked at again when the session is healthy again.
+                Ok(Ok(true)) | Err(_) => {}
             }
         }
     }
 
-    fn wait_for(&self, place: &str, since: &mut Option<Instant>) -> Result<(), OwnershipError> {
+    /// Whether the name needs no taking; an error if it is lost.
+    async fn still_has_it(&self, same_session: bool) -> Result<Result<bool, OwnershipError>, StoreError> {
+        let held = owner::read(&*self.store, &self.node).await?;
+        let seen = machine::read(&*self.store, &self.node).await?;
+        if held.is_some_and(|held| self.judge(&held) == Holder::Myself) {
+            return Ok(Ok(same_session && seen.version == *self.title.borrow()));
+        }
+        Ok(self.lost(&seen).await?.map_or(Ok(false), Err))
+    }
+
+    /// Waits for others to go, for so long as an unheard session may last and be missed.
+    fn wait_out(&self, error: OwnershipError, since: &mut Option<Instant>) -> Result<(), OwnershipError> {
         let longest = self.store.session_timeout() * 2 + Duration::from_secs(2);
         let Some(since) = *since else {
             *since = Some(Instant::now());
             let seconds = longest.as_secs();
-            info!(
-                "another pvcd is registered as {} {place}: waiting up to {seconds} s for its session to end",
-                self.node
-            );
+            match &error {
+                OwnershipError::Elsewhere { node, place } => info!(
+                    "another pvcd is registered as {node} {place}: waiting up to {seconds} s for its session to end"
+                ),
+                _ => info!("{error}; waiting up to {seconds} s for that to change"),
+            }
             return Ok(());
         };
-        if since.elapsed() > longest {
-            return Err(OwnershipError::Elsewhere { node: self.node.clone(), place: place.to_owned() });
-        }
-        Ok(())
+        if since.elapsed() > longest { Err(error) } else { Ok(()) }
     }
 
     fn judge(&self, held: &Held) -> Holder {

@@ -9,6 +9,7 @@ pub mod cmd;
 mod explain;
 pub mod fence;
 pub mod flush;
+pub mod machine;
 pub mod maintenance;
 pub mod network;
 pub mod node;

@@ -2,6 +2,7 @@
 
 mod dead;
 mod explain;
+mod replace;
 #[cfg(test)]
 mod tests;
 mod wish;
@@ -38,6 +39,7 @@ pub(super) async fn run(command: args::Node, cluster: &Connection, out: &Out) ->
         Node::Fence { death, cancel: true } => dead::cancel(cluster, out, &death.follow.node).await,
         Node::Fence { death, cancel: false } => dead::fence(cluster, out, &death).await,
         Node::ConfirmDead { death, listen } => dead::confirm(cluster, out, &death, listen).await,
+        Node::Replace { yes, listen, node } => replace::replace(cluster, out, &node, yes, listen).await,
         Node::Explain { node } => explain::explain(cluster, out, &node).await,
     }
 }

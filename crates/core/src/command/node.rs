@@ -1,10 +1,13 @@
-//! Commands on nodes: flush, ready, primary, secondary, fence and its end, confirm-dead.
+//! Commands on nodes: flush, ready, primary, secondary, fence and its end, confirm-dead, replace.
 //!
 //! None of them waits for the outcome, and none touches a node itself: the node's daemon, or a coordinator's, does what is
-//! asked. Two of them end with VMs started elsewhere, so they are refused wherever the node may be well.
+//! asked. Three of them end with VMs started elsewhere, so they are refused wherever the node may be well.
 
+mod replace;
 #[cfg(test)]
 mod tests;
+
+pub use replace::replace;
 
 use super::{Accepted, Refusal, find};
 use crate::{

@@ -7,6 +7,7 @@ mod daemon;
 mod disk;
 mod fencer;
 mod load;
+mod machine;
 mod migration;
 mod network;
 mod node;

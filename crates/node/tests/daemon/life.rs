@@ -268,7 +268,7 @@ async fn a_daemon_whose_name_was_taken_during_an_outage_ends_and_writes_nothing_
     assert!(!second.daemon.is_finished());
     first.store.resume();
     let error = first.daemon.await.unwrap().unwrap_err();
-    assert!(error.to_string().contains("on the machine a copied machine"), "{error}");
+    assert!(error.to_string().contains("the name belongs to a copied machine"), "{error}");
     assert_eq!(cluster.node_key("node1", "daemonstate"), "run", "that is the second's word");
     second.stop().await;
 }

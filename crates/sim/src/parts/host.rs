@@ -8,7 +8,7 @@ use std::{
     },
 };
 
-use pvc_core::model::StaticData;
+use pvc_core::model::{MachineId, StaticData};
 use pvc_host::{
     hypervisor::fake::FakeHypervisor,
     machine::{Figures, Machine},
@@ -36,6 +36,8 @@ pub struct Hardware {
 pub struct SimMachine {
     /// Its memory, MiB.
     pub memory_mib: u64,
+    /// What tells it from other machines.
+    pub id: MachineId,
     /// What outlives its boots.
     pub hardware: Arc<Hardware>,
     /// What its guests are.
@@ -57,6 +59,10 @@ impl Machine for SimMachine {
             os: "GNU/Linux".into(),
             arch: "x86_64".into(),
         })
+    }
+
+    fn identity(&self) -> MachineId {
+        self.id.clone()
     }
 
     fn figures(&self) -> io::Result<Figures> {

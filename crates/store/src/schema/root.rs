@@ -21,7 +21,7 @@ pub const SCHEMA: &str = "/pvc/schema";
 pub const SCHEMA_VERSION: u32 = 1;
 
 /// Every root key with its first value, parents before children.
-const KEYS: [(&str, &str); 23] = [
+const KEYS: [(&str, &str); 24] = [
     (super::node::ROOT, ""),
     (PRIMARY_NODE, "none"),
     (super::vm::ROOT, ""),
@@ -38,6 +38,7 @@ const KEYS: [(&str, &str); 23] = [
     (SCHEMA, "1"),
     (super::owner::ROOT, ""),
     (super::vm::CLAIM_ROOT, ""),
+    (super::machine::ROOT, ""),
     (super::explain::ROOT, ""),
     (super::vm::EXPLAIN_ROOT, ""),
     (super::node::EXPLAIN_ROOT, ""),

@@ -82,7 +82,7 @@ async fn look_up(cluster: &Connection, name: &str) -> Result<(ClusterView, Node)
 }
 
 /// What is known of a node's life, but whether its keepalives arrive: that takes listening.
-async fn life(cluster: &Connection, name: &NodeName) -> Result<Life, Failure> {
+pub(super) async fn life(cluster: &Connection, name: &NodeName) -> Result<Life, Failure> {
     let store = &*cluster.store;
     let held = owner::read(store, name).await?;
     let instance = held.map(|held| held.by.map_or_else(|| "unknown".to_owned(), |owner| owner.instance));
@@ -91,7 +91,12 @@ async fn life(cluster: &Connection, name: &NodeName) -> Result<Life, Failure> {
 }
 
 /// Whether a keepalive arrives while one listens, for as long as it takes a node that speaks seldom. Clocks are not asked: they differ.
-async fn heard(cluster: &Connection, out: &Out, seen: &Node, listen: Duration) -> Result<bool, Failure> {
+pub(super) async fn heard(
+    cluster: &Connection,
+    out: &Out,
+    seen: &Node,
+    listen: Duration,
+) -> Result<bool, Failure> {
     let listen = seen.keepalive_interval.map_or(listen, |interval| listen.max(interval * 5 / 4));
     let look = async || {
         let now = node::read(&*cluster.store, &seen.name).await?;
@@ -121,7 +126,7 @@ fn consequence(view: &ClusterView, name: &NodeName, fate: &str) -> String {
     }
 }
 
-fn signature() -> Signature {
+pub(super) fn signature() -> Signature {
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let host = host.trim();
     let by = if host.is_empty() { "an operator".to_owned() } else { format!("an operator on {host}") };

@@ -231,3 +231,39 @@ async fn explain_tells_of_the_fence_the_flush_and_the_vms() {
     let unknown = node(&cluster, args::Node::Explain { node: "hv9".into() }).await.unwrap_err();
     assert_eq!(unknown.exit_code(), 4);
 }
+
+#[tokio::test]
+async fn a_machine_is_replaced_once_its_daemon_has_no_session() {
+    let cluster = Cluster::with(&["hv1", "hv2"]).await;
+    let replace = || args::Node::Replace {
+        yes: true,
+        listen: std::time::Duration::from_millis(50),
+        node: "hv1".into(),
+    };
+    let refused = node(&cluster, replace()).await.unwrap_err().to_string();
+    assert!(refused.contains("its daemon is connected to the state store"), "{refused}");
+    cluster.daemon_ends("hv1").await;
+    let said = node(&cluster, replace()).await.unwrap();
+    assert!(said.contains("no machine is recorded"), "{said}");
+    let machine = pvc_core::model::MachineRecord {
+        id: pvc_core::model::MachineId::default(),
+        boot: "b1".into(),
+        host: "hv1".into(),
+        since_unix_s: 1,
+        replaced: None,
+    };
+    let seen = pvc_store::schema::machine::Seen::of(None);
+    let record = pvc_store::schema::machine::write(&name("hv1"), &machine, &seen);
+    cluster.connection.store.commit(record).await.unwrap();
+    let said = node(&cluster, replace()).await.unwrap();
+    assert_eq!(
+        said,
+        "hv1 may be another machine now\nnote: the next machine that runs pvcd as this node takes what it claims, and starts it\n"
+    );
+    assert!(cluster.get("/pvc/machine/hv1").await.unwrap().contains("\"replaced\":{\"by\":\"an operator"));
+    let said = node(&cluster, replace()).await.unwrap();
+    assert!(said.contains("somebody has said that already"), "{said}");
+    let unknown =
+        args::Node::Replace { yes: true, listen: std::time::Duration::from_millis(50), node: "hv9".into() };
+    assert_eq!(node(&cluster, unknown).await.unwrap_err().exit_code(), 4);
+}

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use pvc_core::model::MachineId;
 use pvc_host::{
     hypervisor::Hypervisor, links::Links, power::Power, services::Services, storage_fence::StorageFence,
     watchdog::Watchdog,
@@ -25,6 +26,17 @@ use crate::{
 };
 
 impl Node {
+    /// Its firmware and its installation are its own, and both outlive its boots.
+    fn identity(&self) -> MachineId {
+        let number = self.number;
+        MachineId::of(
+            Some(&format!("5e7ab1e5-0000-4000-8000-{number:012x}")),
+            None,
+            None,
+            Some(&format!("{:032x}", 0x1d00_0000_0000_u64 + number as u64)),
+        )
+    }
+
     pub(super) fn parts(&self, boot: &Boot, run: u32) -> Parts {
         let around = &self.around;
         let place = Place {
@@ -84,6 +96,7 @@ impl Node {
             watchdog: guarded.then(|| Arc::new(watchdog) as Arc<dyn Watchdog>),
             machine: Arc::new(SimMachine {
                 memory_mib: self.memory_mib,
+                id: self.identity(),
                 hardware: Arc::clone(&self.hardware),
                 hypervisor: Arc::clone(&boot.hypervisor),
                 journal: Arc::clone(&around.journal),
