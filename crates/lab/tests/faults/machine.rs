@@ -63,11 +63,11 @@ fn a_clone_is_refused_while_the_first_machine_runs_on_and_replaces_it_when_an_op
     println!("its VM counts on the clone {:.1} s after the operator's word", said_so.elapsed().as_secs_f64());
     alone_on(&cluster, &vm, "node3")?;
     cluster.check_never_twice(std::slice::from_ref(&vm))?;
-    // The first machine comes back: now it is the stranger, until nothing claims the name.
+    // The first machine comes back: now it is the stranger, until the other is gone and nothing claims the name.
     first.heal()?;
     first.start()?;
-    wait_until("the first machine to be refused", PATIENCE, || {
-        said(&first, "this machine may not run as node4: the name belongs to another machine")
+    wait_until("the first machine to wait", PATIENCE, || {
+        said(&first, "another pvcd is registered as node4 on the machine node3")
     })?;
     alone_on(&cluster, &vm, "node3")?;
     cluster.pvc(&["vm", "stop", &vm.name])?;
