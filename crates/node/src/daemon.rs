@@ -141,12 +141,12 @@ pub enum DaemonError {
 /// If it cannot be the daemon of its node, or not any longer. Guests are not affected.
 pub async fn run(config: &Config, mut parts: Parts, mut stop: Stop) -> Result<(), DaemonError> {
     let registered = AtomicBool::new(false);
-    let ownership = Ownership::new(
+    let ownership = Arc::new(Ownership::new(
         Arc::clone(&parts.store),
         Arc::clone(&parts.machine),
         config.node.clone(),
         parts.process.clone(),
-    );
+    ));
     // From here on nothing is written under a name that is not this daemon's.
     parts.store = ownership.store();
     let started = tokio::select! {
@@ -215,7 +215,7 @@ struct Daemon {
 async fn start(
     config: &Config,
     parts: &Parts,
-    ownership: &Ownership,
+    ownership: &Arc<Ownership>,
     registered: &AtomicBool,
 ) -> Result<Daemon, DaemonError> {
     let began = Instant::now();
@@ -225,13 +225,15 @@ async fn start(
     info!("pvcd {} starts as {mode} {} on {static_data}", env!("CARGO_PKG_VERSION"), config.node);
     let mut background = prepare_machine(config, parts).await?;
     connect(config, parts).await;
+    let looking = Instant::now();
     let strangers = match &parts.hypervisor {
         Some(hypervisor) => {
             let (store, hypervisor) = (Arc::clone(&parts.store), Arc::clone(hypervisor));
-            Some(Strangers::watch(config.node.clone(), store, hypervisor).await)
+            Some(Strangers::watch(config.node.clone(), Arc::clone(ownership), store, hypervisor).await)
         }
         None => None,
     };
+    let libvirt_within = LIBVIRT_WITHIN.saturating_sub(looking.elapsed());
 
     let tree = |doing| move |cause| DaemonError::Tree { doing, cause };
     let created = root::init(ownership.nameless_store()).await.map_err(tree("prepare the state tree"))?;
@@ -391,11 +393,11 @@ async fn connect(config: &Config, parts: &Parts) {
     let _ = healthy.await;
 }
 
-async fn wait_for_libvirt(reconcilers: Option<&Reconcilers>) {
+async fn wait_for_libvirt(reconcilers: Option<&Reconcilers>, within: Duration) {
     let Some(reconcilers) = reconcilers else { return };
     let mut active = reconcilers.active();
     let mut known = std::pin::pin!(active.wait_for(Option::is_some));
-    if timeout(LIBVIRT_WITHIN, &mut known).await.is_err() {
+    if timeout(within, &mut known).await.is_err() {
         warn!(
             "libvirt does not answer: the node says that it lives, and its VMs are left alone until libvirt does"
         );

@@ -66,6 +66,17 @@ pub enum OwnershipError {
         /// Which machine, and what it may be executing.
         why: Refused,
     },
+    /// This machine is another node.
+    #[error(
+        "this machine may not run as {node}: {why}. Put its name right in pvcd.yaml (setting pvc.node), or empty it under the other name \
+         first (`pvc node flush`)"
+    )]
+    HasAName {
+        /// The node.
+        node: NodeName,
+        /// Which, and what it may be executing.
+        why: Refused,
+    },
     /// Somebody has said that this machine is gone.
     #[error("this machine may not run as {node}: {why}")]
     Replaced {

@@ -5,6 +5,10 @@
 //! its predecessor, and two instances must not execute all that while. Only ever suspends, which loses nothing: whether such an
 //! instance ends or goes on is the plan's to say, once this daemon has its node's name. Touches nothing that the tree does not
 //! give to another node for certain: a VM that is not in the tree, or cannot be read, is left alone.
+//!
+//! If the name that this daemon wants is another machine's, so are the claims that name it: what executes here for them was replaced
+//! by that machine's, and is ended at once, since its disk may have been written by then. What is claimed by another name that this
+//! machine has in this boot is its own: the configuration is wrong, and the daemon is about to say so.
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
@@ -22,6 +26,8 @@ use tokio::{
 };
 use tracing::{debug, warn};
 
+use crate::ownership::Ownership;
+
 /// The longest that the start of the daemon is held up for a first look.
 const FIRST_LOOK: Duration = Duration::from_secs(3);
 
@@ -35,16 +41,30 @@ pub(crate) struct Strangers {
 
 struct Look {
     me: NodeName,
+    ownership: Arc<Ownership>,
     store: Arc<dyn Store>,
     hypervisor: Arc<dyn Hypervisor>,
 }
 
+/// Where an instance belongs that executes here.
+enum Elsewhere {
+    /// To another node, as the words say.
+    Node(String),
+    /// To another machine of this node's name.
+    Machine(String),
+}
+
 impl Strangers {
     /// Begins to watch; returns when everything was looked at once, but after three seconds at the latest.
-    pub(crate) async fn watch(me: NodeName, store: Arc<dyn Store>, hypervisor: Arc<dyn Hypervisor>) -> Self {
+    pub(crate) async fn watch(
+        me: NodeName,
+        ownership: Arc<Ownership>,
+        store: Arc<dyn Store>,
+        hypervisor: Arc<dyn Hypervisor>,
+    ) -> Self {
         let (looked, mut first) = watch::channel(false);
         let events = hypervisor.events();
-        let look = Look { me, store, hypervisor };
+        let look = Look { me, ownership, store, hypervisor };
         let mut task = JoinSet::new();
         task.spawn(async move { look.keep_looking(events, looked).await });
         if timeout(FIRST_LOOK, first.wait_for(|looked| *looked)).await.is_err() {
@@ -98,15 +118,37 @@ impl Look {
         // The claim that names this node may not have come to the server that it reads from.
         self.store.sync().await.map_err(|error| error.to_string())?;
         match self.belongs_elsewhere(id).await? {
-            Some((vm, why)) => self.suspend(&vm, &why).await,
+            Some((vm, Elsewhere::Node(why))) => self.suspend(&vm, &why).await,
+            Some((vm, Elsewhere::Machine(machine))) => self.end(&vm, &machine).await,
             None => Ok(()),
         }
     }
 
-    async fn belongs_elsewhere(&self, id: VmId) -> Result<Option<(Vm, String)>, String> {
+    async fn belongs_elsewhere(&self, id: VmId) -> Result<Option<(Vm, Elsewhere)>, String> {
         let read = schema::vm::read(&*self.store, id).await.map_err(|error| error.to_string())?;
         let Some(Entry::Good(vm)) = read else { return Ok(None) };
-        Ok(belongs_elsewhere(&self.me, &vm).map(|why| (vm, why)))
+        let elsewhere = match belongs_elsewhere(&self.me, &vm) {
+            Some(why) => {
+                for name in vm.claim.value.iter() {
+                    if self.ownership.is_called(name).await.map_err(|error| error.to_string())? {
+                        return Ok(None);
+                    }
+                }
+                Some(Elsewhere::Node(why))
+            }
+            None if vm.claim.value.names(&self.me) => {
+                let whose = self.ownership.claims_are_of().await.map_err(|error| error.to_string())?;
+                whose.map(Elsewhere::Machine)
+            }
+            None => None,
+        };
+        Ok(elsewhere.map(|elsewhere| (vm, elsewhere)))
+    }
+
+    async fn end(&self, vm: &Vm, machine: &str) -> Result<(), String> {
+        let me = &self.me;
+        warn!(vm = %vm.name, "powering off: its claim names {me}, and the name {me} belongs to {machine}");
+        self.hypervisor.power_off(vm.id).await.map_err(|error| error.to_string())
     }
 
     async fn suspend(&self, vm: &Vm, why: &str) -> Result<(), String> {

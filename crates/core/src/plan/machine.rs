@@ -67,6 +67,13 @@ pub enum Refused {
         /// What claims the name, in words.
         ties: String,
     },
+    /// This machine has another name in this very boot, which claims something: its guests would be taken for somebody else's.
+    HasAName {
+        /// The other name.
+        name: NodeName,
+        /// What claims that, in words.
+        ties: String,
+    },
     /// This very machine, in this very boot, was said to be gone for good.
     SaidGone {
         /// By whom.
@@ -78,6 +85,7 @@ impl fmt::Display for Refused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Another { machine, ties } => write!(f, "the name belongs to {machine}, and {ties}"),
+            Self::HasAName { name, ties } => write!(f, "this machine is {name}, and {ties}"),
             Self::SaidGone { by } => {
                 write!(f, "{by} has said that this machine is gone for good; it may come back after a reboot")
             }
@@ -182,6 +190,11 @@ pub fn decide(
         Some(ties) if ties.is_empty() => Decision::Take(Taken::Unclaimed),
         Some(ties) => Decision::Refuse(Refused::Another { machine, ties: ties.to_string() }),
     }
+}
+
+/// Whether that is this very machine, in this very boot: what executes here may be what the name that it has claims.
+pub fn is_this_boot(had: &MachineRecord, me: &MachineRecord) -> bool {
+    kin(had, me, &[]) == Kin::SameBoot
 }
 
 /// What two machines are to each other.

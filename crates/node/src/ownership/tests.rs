@@ -319,3 +319,37 @@ async fn a_record_that_somebody_spoilt_is_written_again_by_the_daemon_that_has_t
     }
     assert!(!keeping.is_finished());
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_machine_that_is_another_node_takes_no_second_name_while_that_one_claims_something() {
+    let tree = MemoryTree::new();
+    let (_, first) = cut_off(&tree).await;
+    let operator = client(&tree).await;
+    let misnamed =
+        Ownership { node: "node7".parse().unwrap(), ..on(&client(&tree).await, A, FIRST, "boot 1") };
+    assert_eq!(misnamed.claims_are_of().await.unwrap(), None, "nobody has that name");
+    assert!(misnamed.is_called(&first.node).await.unwrap());
+    let error = misnamed.take().await.unwrap_err().to_string();
+    assert!(
+        error.starts_with("this machine may not run as node7: this machine is node1, and it claims web1."),
+        "{error}"
+    );
+    claim(&*operator, "").await.unwrap();
+    misnamed.take().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn whose_the_claims_of_a_name_are() {
+    let tree = MemoryTree::new();
+    let (store, first) = cut_off(&tree).await;
+    let operator = client(&tree).await;
+    store.resume();
+    assert_eq!(first.claims_are_of().await.unwrap(), None, "its own");
+    let stranger = on(&operator, B, FIRST, "boot 9");
+    let whose = stranger.claims_are_of().await.unwrap();
+    assert_eq!(whose, Some(format!("host of boot 1 (hardware {A})")));
+    claim(&*operator, "").await.unwrap();
+    stranger.take().await.unwrap();
+    assert_eq!(stranger.claims_are_of().await.unwrap(), None);
+    assert_eq!(first.claims_are_of().await.unwrap(), Some(format!("host of boot 9 (hardware {B})")));
+}

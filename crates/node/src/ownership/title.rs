@@ -4,18 +4,21 @@
 use std::{sync::Arc, time::Duration};
 
 use pvc_core::{
-    model::MachineRecord,
-    plan::machine::{Decision, Recorded, Refused, Taken, Ties, decide},
+    model::{MachineRecord, NodeName},
+    plan::machine::{Decision, Recorded, Refused, Taken, Ties, decide, is_this_boot},
 };
 use pvc_store::{
     StoreError,
     mirror::Mirror,
-    schema::machine::{self, Seen},
+    schema::{
+        machine::{self, Seen},
+        owner,
+    },
 };
 use tokio::time::timeout;
 use tracing::info;
 
-use super::{Ownership, OwnershipError};
+use super::{Holder, Ownership, OwnershipError};
 
 /// How long it may take to read what claims a name.
 const LOOK_WITHIN: Duration = Duration::from_secs(30);
@@ -44,22 +47,29 @@ impl Ownership {
     ) -> Result<Result<MachineRecord, OwnershipError>, StoreError> {
         let me = self.record(seen);
         let others = machine::others(&*self.store, &self.node).await?;
+        let machines: Vec<MachineRecord> = others.values().cloned().collect();
         let mut ties = None;
-        loop {
-            match decide(&seen.recorded, &me, &others, ties.as_ref()) {
-                Decision::Take(taken) => {
-                    self.tell(taken, &seen.recorded);
-                    return Ok(Ok(me));
-                }
+        let taken = loop {
+            match decide(&seen.recorded, &me, &machines, ties.as_ref()) {
+                Decision::Take(taken) => break taken,
                 Decision::Refuse(why) => return Ok(Err(self.refused(why))),
-                Decision::LookForTies => ties = Some(self.ties().await?),
+                Decision::LookForTies => ties = Some(self.ties(&self.node).await?),
+            }
+        };
+        for name in others.into_iter().filter(|(_, had)| is_this_boot(had, &me)).map(|(name, _)| name) {
+            let ties = self.ties(&name).await?;
+            if !ties.is_empty() {
+                return Ok(Err(self.refused(Refused::HasAName { name, ties: ties.to_string() })));
             }
         }
+        self.tell(taken, &seen.recorded);
+        Ok(Ok(me))
     }
 
     /// Why a name that this daemon had is another machine's now, if it is.
     pub(super) async fn lost(&self, seen: &Seen) -> Result<Option<OwnershipError>, StoreError> {
-        let others = machine::others(&*self.store, &self.node).await?;
+        let others: Vec<MachineRecord> =
+            machine::others(&*self.store, &self.node).await?.into_values().collect();
         Ok(match (decide(&seen.recorded, &self.record(seen), &others, None), &seen.recorded) {
             (Decision::Refuse(why), _) => Some(self.refused(why)),
             (Decision::LookForTies, Recorded::Machine(other)) => {
@@ -70,21 +80,41 @@ impl Ownership {
         })
     }
 
+    /// Which machine the claims that name this node are about, if that is another one for certain.
+    pub async fn claims_are_of(&self) -> Result<Option<String>, StoreError> {
+        let held = owner::read(&*self.store, &self.node).await?;
+        if held.is_some_and(|held| !matches!(self.judge(&held), Holder::Unknown(_))) {
+            return Ok(None);
+        }
+        let seen = machine::read(&*self.store, &self.node).await?;
+        Ok(self.lost(&seen).await?.map(|_| match seen.recorded {
+            Recorded::Machine(other) if other.replaced.is_none() => other.to_string(),
+            _ => "whatever machine replaces this one".to_owned(),
+        }))
+    }
+
+    /// Whether this machine has that name in this boot.
+    pub async fn is_called(&self, name: &NodeName) -> Result<bool, StoreError> {
+        let seen = machine::read(&*self.store, name).await?;
+        Ok(matches!(&seen.recorded, Recorded::Machine(had) if is_this_boot(had, &self.record(&seen))))
+    }
+
     fn refused(&self, why: Refused) -> OwnershipError {
         let node = self.node.clone();
         match why {
+            Refused::HasAName { .. } => OwnershipError::HasAName { node, why },
             Refused::Another { .. } => OwnershipError::AnotherMachine { node, why },
             Refused::SaidGone { .. } => OwnershipError::Replaced { node, why },
         }
     }
 
     /// Reads the cluster as it is now: a view that was begun before would not do.
-    async fn ties(&self) -> Result<Ties, StoreError> {
+    async fn ties(&self, name: &NodeName) -> Result<Ties, StoreError> {
         self.store.sync().await?;
         let mirror = Mirror::start(Arc::clone(&self.store));
         let ready = timeout(LOOK_WITHIN, mirror.ready()).await;
         ready.map_err(|_| StoreError::Unavailable("the cluster could not be read".into()))?;
-        Ok(Ties::of(&self.node, &mirror.view()))
+        Ok(Ties::of(name, &mirror.view()))
     }
 
     fn tell(&self, taken: Taken, before: &Recorded) {

@@ -1,12 +1,15 @@
 use pvc_core::model::{Claim, VmChange, VmId, VmKey, VmSet, VmState};
-use pvc_host::hypervisor::{
-    Seen,
-    fake::{FakeHypervisor, Reach},
+use pvc_host::{
+    hypervisor::{
+        Seen,
+        fake::{FakeHypervisor, Reach},
+    },
+    machine::FakeMachine,
 };
 use pvc_store::{
     Op, Transaction,
     memory::{MemoryStore, MemoryTree},
-    schema::root,
+    schema::{owner::Owner, root},
 };
 use tokio::time::{Instant, sleep};
 
@@ -51,7 +54,31 @@ impl World {
 
     async fn watch(&self) -> Strangers {
         let (store, hypervisor) = (self.store.clone(), self.hypervisor.clone());
-        Strangers::watch(node("a"), store as Arc<dyn Store>, hypervisor as Arc<dyn Hypervisor>).await
+        let ownership = self.ownership("a", "this boot");
+        Strangers::watch(node("a"), ownership, store as Arc<dyn Store>, hypervisor as Arc<dyn Hypervisor>)
+            .await
+    }
+
+    /// This machine's wish to be called so, in a boot.
+    fn ownership(&self, name: &str, boot: &str) -> Arc<Ownership> {
+        let me = Owner {
+            host: name.into(),
+            boot: boot.into(),
+            pid_namespace: String::new(),
+            pid: 1,
+            started: 1,
+            instance: format!("{name} in {boot}"),
+        };
+        let machine = Arc::new(FakeMachine::default());
+        Arc::new(Ownership::new(self.store.clone(), machine, node(name), me))
+    }
+
+    /// A machine takes a name, and its session ends.
+    async fn has_had(&self, name: &str, boot: &str) {
+        let ownership = self.ownership(name, boot);
+        ownership.take().await.unwrap();
+        let ends = Op::Delete { path: format!("/pvc/daemon/{name}"), version: None };
+        self.store.commit(Transaction { ops: vec![ends] }).await.unwrap();
     }
 
     async fn activity(&self, n: u8) -> Activity {
@@ -116,4 +143,36 @@ async fn what_appears_meanwhile_is_suspended_and_a_libvirt_or_store_that_is_away
     let _watch = w.watch().await;
     assert!(began.elapsed() <= FIRST_LOOK, "{:?}", began.elapsed());
     assert_eq!(w.activity(3).await, Activity::Suspended);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_name_claims_that_another_machine_has_taken_is_ended_and_not_only_suspended() {
+    let world = World::new().await;
+    world.has_had("a", "this boot").await;
+    world.stray(1, "a", "a").await;
+    let watch = world.watch().await;
+    assert_eq!(world.activity(1).await, Activity::Running, "it is its own");
+    drop(watch);
+    // Nothing claims the name for a moment, in which another machine takes it.
+    let claim = |claim: &str| {
+        let set = vec![VmSet::Claim(claim.parse().unwrap())];
+        VmChange::Update { id: id(1), expect: vec![], set }
+    };
+    schema::vm::apply(&*world.store, &claim("")).await.unwrap();
+    world.has_had("a", "another boot").await;
+    schema::vm::apply(&*world.store, &claim("a")).await.unwrap();
+    let _watch = world.watch().await;
+    assert_eq!(world.hypervisor.seen(id(1)).await.unwrap(), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_another_name_of_this_machine_claims_is_its_own() {
+    let world = World::new().await;
+    world.has_had("b", "this boot").await;
+    world.has_had("c", "another boot").await;
+    world.stray(1, "b", "b").await;
+    world.stray(2, "c", "c").await;
+    let _watch = world.watch().await;
+    assert_eq!(world.activity(1).await, Activity::Running);
+    assert_eq!(world.activity(2).await, Activity::Suspended);
 }

@@ -4,6 +4,8 @@
 //! Every daemon that takes the name writes it anew, in the same transaction as its owner key. Its version is the daemon's title to the
 //! name: whatever the daemon writes later checks it. Never decides who may have the name; see `pvc_core::plan::machine`.
 
+use std::collections::BTreeMap;
+
 use pvc_core::{
     model::{MachineRecord, NodeName},
     plan::machine::Recorded,
@@ -53,13 +55,18 @@ pub async fn read(store: &dyn Store, node: &NodeName) -> Result<Seen, StoreError
 }
 
 /// The machines that have other names, as far as their records can be read.
-pub async fn others(store: &dyn Store, node: &NodeName) -> Result<Vec<MachineRecord>, StoreError> {
+pub async fn others(
+    store: &dyn Store,
+    node: &NodeName,
+) -> Result<BTreeMap<NodeName, MachineRecord>, StoreError> {
     let names = store.children(ROOT).await?.unwrap_or_default();
-    let paths: Vec<String> =
-        names.iter().filter(|name| *name != node.as_str()).map(|name| format!("{ROOT}/{name}")).collect();
+    let names: Vec<NodeName> =
+        names.iter().filter_map(|name| name.parse().ok()).filter(|n| n != node).collect();
+    let paths: Vec<String> = names.iter().map(path).collect();
     let values = store.get_many(&paths).await?;
-    let machine = |value: Option<Value>| serde_json::from_slice(&value?.data).ok();
-    Ok(values.into_iter().filter_map(machine).collect())
+    let machine =
+        |(name, value): (NodeName, Option<Value>)| Some((name, serde_json::from_slice(&value?.data).ok()?));
+    Ok(names.into_iter().zip(values).filter_map(machine).collect())
 }
 
 /// Records a machine, unless the record has moved since it was seen.
@@ -124,8 +131,9 @@ mod tests {
         );
         let again = store.commit(write(&node, &machine("clone"), &nobody)).await;
         assert!(matches!(again, Err(CommitError::Conflict { .. })), "{again:?}");
-        assert_eq!(others(&*store, &node).await.unwrap(), []);
-        assert_eq!(others(&*store, &"hv2".parse().unwrap()).await.unwrap(), [machine("hv1")]);
+        assert_eq!(others(&*store, &node).await.unwrap(), BTreeMap::new());
+        let others = others(&*store, &"hv2".parse().unwrap()).await.unwrap();
+        assert_eq!(others, BTreeMap::from([(node, machine("hv1"))]));
     }
 
     #[tokio::test]

@@ -151,6 +151,18 @@ fn a_machine_that_was_said_to_be_gone_is_refused_until_it_has_rebooted_and_any_o
 }
 
 #[test]
+fn a_machine_knows_itself_in_its_boot_under_whatever_name() {
+    let had = machine(Some(A), Some(INSTALLED), "b1");
+    for (me, expected) in [
+        (machine(Some(A), Some(INSTALLED), "b1"), true),
+        (machine(Some(A), Some(INSTALLED), "b2"), false),
+        (machine(Some(B), Some(INSTALLED), "b1"), false),
+    ] {
+        assert_eq!(is_this_boot(&had, &me), expected, "{me:?}");
+    }
+}
+
+#[test]
 fn a_refusal_says_which_machine_has_the_name_and_what_it_may_be_executing() {
     let had = Recorded::Machine(machine(Some(A), Some(INSTALLED), "b1"));
     let Decision::Refuse(refused) = decide(&had, &machine(Some(B), None, "b2"), &[], Some(&claimed())) else {
