@@ -290,7 +290,10 @@ async fn start(
         parts.notify.clone(),
     );
     // From its registration on the node speaks: one that dies on its way is missed like any other.
-    tokio::join!(keepalive.declare(DaemonState::Init), wait_for_libvirt(reconcilers.as_ref()));
+    tokio::join!(
+        keepalive.declare(DaemonState::Init),
+        wait_for_libvirt(reconcilers.as_ref(), libvirt_within)
+    );
     // From here on the reconcilers see to it.
     drop(strangers);
     if let Some(metrics) = parts.metrics.clone() {

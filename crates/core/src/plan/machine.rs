@@ -18,7 +18,7 @@ mod tests;
 
 use std::fmt;
 
-use crate::model::{ClusterView, DaemonState, Entry, MachineId, MachineRecord, NodeName};
+use crate::model::{ClusterView, DaemonState, MachineId, MachineRecord, NodeName};
 
 /// What the tree has about the machine that has a name.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -122,14 +122,16 @@ impl Ties {
             words.push(format!("{bad} VM(s) cannot be read, whose claims may name it"));
         }
         let fence = view.fences.get(node);
-        match view.nodes.get(node).map(AsRef::as_ref) {
-            Some(Entry::Bad(_)) => words.push("its last word on what it runs cannot be read".to_owned()),
+        match view.node(node) {
             // What a node said before its proven death is void: a fence that is over has dealt with it.
-            Some(Entry::Good(seen)) if seen.daemon_state.value == DaemonState::Dead && fence.is_none() => {}
-            Some(Entry::Good(seen)) if !seen.report.running.is_empty() => {
+            Some(seen) if seen.daemon_state.value == DaemonState::Dead && fence.is_none() => {}
+            Some(seen) if seen.cannot_read("runningdomains") => {
+                words.push("its last word on what it runs cannot be read".to_owned());
+            }
+            Some(seen) if !seen.report.running.is_empty() => {
                 words.push(format!("{} VM(s) ran on it by its last word", seen.report.running.len()));
             }
-            Some(Entry::Good(_)) | None => {}
+            Some(_) | None => {}
         }
         if fence.is_some() {
             words.push("its fence is not over".to_owned());

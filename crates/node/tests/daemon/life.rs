@@ -333,8 +333,7 @@ async fn a_libvirt_that_hangs_delays_neither_start_nor_keepalives_nor_stop() {
     hypervisor.set_reach(Reach::Frozen);
     let node = cluster.start("node1", "node1", cluster.tree.client(), hypervisor);
     let took = cluster.until_state("node1", "run").await;
-    // Once for what is to be suspended, once for what is to be adopted.
-    assert!(took < Duration::from_secs(9), "it took {took:?}");
+    assert!(took < Duration::from_secs(7), "it took {took:?}");
     let version = cluster.version("/nodes/node1/keepalive").await;
     sleep(10 * INTERVAL).await;
     assert!(cluster.version("/nodes/node1/keepalive").await - version >= 9);

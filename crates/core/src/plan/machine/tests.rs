@@ -3,7 +3,7 @@ use std::sync::Arc;
 use super::*;
 use crate::{
     command::testing::{field, id, name, node, view, vm},
-    model::{Fence, FenceJob, FenceStep, Problem, Proof, Replaced, VmState},
+    model::{Entry, Fence, FenceJob, FenceStep, Problem, Proof, Replaced, VmState},
 };
 
 const A: &str = "4c4c4544-0042-3510-8052-b4c04f564231";
@@ -181,8 +181,9 @@ fn what_ties_a_name_to_its_machine() {
             instance: None,
             by: "hv2".into(),
             at_unix_s: 1,
-            confirmed_dead: false,
-            asked: false,
+            confirmed_dead: None,
+            asked: None,
+            boot: None,
             keepalive_version: None,
         };
         Entry::Good(Fence { node: name("hv1"), job, version: 1, fencer: None })
@@ -216,8 +217,9 @@ fn what_ties_a_name_to_its_machine() {
         assert_eq!(ties(&view), "its fence is not over");
     }
     let problem = || vec![Problem { key: "k".into(), what: "w".into() }];
-    let mut unreadable = view(&[], &[]);
-    unreadable.nodes = Arc::new([(name("hv1"), Arc::new(Entry::Bad(problem())))].into());
+    let mut spoilt = said(Run, &[]);
+    spoilt.problems = vec![Problem { key: "/nodes/hv1/runningdomains".into(), what: "w".into() }];
+    let mut unreadable = view(&[spoilt], &[]);
     unreadable.vms = Arc::new([(id(3), Arc::new(Entry::Bad(problem())))].into());
     let mut orphan = view(&[], &[]);
     orphan.orphan_claims = Arc::new([(id(4), Arc::new(Entry::Good(field("hv1".parse().unwrap()))))].into());
