@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// Drops this traffic between a node and each of the others.
-fn drop_from_others(s: &Scenario, node: &Node, traffic: Traffic) -> Result<()> {
+pub(crate) fn drop_from_others(s: &Scenario, node: &Node, traffic: Traffic) -> Result<()> {
     let others = s.cluster.lab.nodes().into_iter().filter(|other| other.number() != node.number());
     others
         .into_iter()

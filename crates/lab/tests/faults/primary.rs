@@ -1,11 +1,11 @@
 //! The primary coordinator moves, or dies: its addresses are on one node at most, and soon on one.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
-use pvc_lab::{Probe, Scenario, layout::Net, play};
+use anyhow::{Context, Result, ensure};
+use pvc_lab::{Node, PATIENCE, Probe, Scenario, Traffic, layout::Net, play, wait_until};
 
-use crate::{SOON, default, fast, load::under_load};
+use crate::{SOON, default, fast, load::under_load, network::drop_from_others};
 
 fn probes(s: &Scenario) -> Result<Vec<Probe>> {
     let interval = Duration::from_millis(5);
@@ -92,6 +92,79 @@ fn a_primary_that_is_cut_off_from_zookeeper_drops_its_addresses_before_the_next_
         s.recovered("the addresses", longest_silence(watching)?, SOON)?;
         s.cluster.lab.undrop()?;
         s.cluster.wait_node(&first, "coordinator_state", "secondary")?;
+        ensure!(s.cluster.primary()? == next);
+        Ok(())
+    });
+}
+
+/// Whether the node's ZooKeeper follows, and its daemon is that one's client.
+fn lives_with_its_own_follower(s: &Scenario, node: &Node) -> Result<bool> {
+    let servers = node.run(&["/bin/ss", "-Htnp", "state", "established", "dport = :2181"], PATIENCE)?;
+    let mut of_daemon = servers.lines().filter(|line| line.contains("\"pvcd\"")).peekable();
+    let own = format!("{}:2181", node.address());
+    let attached = of_daemon.peek().is_some() && of_daemon.all(|line| line.contains(&own));
+    Ok(attached && s.cluster.lab.zookeeper_mode(node.number())? == "follower")
+}
+
+/// A primary that lives with its own follower. Daemons choose by chance: they are started again until one has chosen so.
+fn primary_with_its_own_follower(s: &Scenario) -> Result<Node> {
+    for _ in 0..10 {
+        for node in s.cluster.lab.nodes() {
+            if s.cluster.lab.zookeeper_mode(node.number())? != "follower" {
+                continue;
+            }
+            if lives_with_its_own_follower(s, &node)? {
+                let name = node.name();
+                if s.cluster.primary()? != name {
+                    s.pvc(&["node", "primary", &name])?;
+                }
+                ensure!(s.cluster.primary()? == name);
+                return Ok(node);
+            }
+            node.run(&["/bin/systemctl", "restart", "pvcd"], PATIENCE)?;
+            s.cluster.wait_node(&node.name(), "daemon_state", "run")?;
+        }
+    }
+    None.context("no daemon has chosen its own node's server")
+}
+
+#[test]
+fn a_primary_whose_server_has_lost_its_leader_drops_its_addresses_although_it_can_read() {
+    let mut never_fence = fast("f-primary-orphan", 3);
+    never_fence.timings.fence_intervals = 0;
+    play(never_fence, |s| {
+        let node = primary_with_its_own_follower(s)?;
+        let first = node.name();
+        let watching = probes(s)?;
+        let what = format!("{first}, the primary, has a ZooKeeper server that does not reach its leader");
+        let cut = s.fault(&what, || drop_from_others(s, &node, Traffic::ZooKeeper))?;
+        let follows = || s.cluster.lab.zookeeper_mode(node.number()).is_ok_and(|mode| mode == "follower");
+        let has_one =
+            || [Net::Cluster, Net::Upstream].iter().any(|net| s.cluster.holders(*net).contains(&first));
+        let mut served = Duration::ZERO;
+        wait_until("the addresses to be dropped", PATIENCE, || {
+            if follows() {
+                served = cut.elapsed();
+            }
+            !has_one()
+        })?;
+        let dropped = cut.elapsed();
+        s.note(format!(
+            "{first} dropped the addresses after {dropped:.1?}; its server answered for {served:.1?}"
+        ));
+        // Four seconds, in the lab: syncLimit.
+        ensure!(served >= Duration::from_secs(1), "nothing was answered that could have kept addresses");
+        // Two thirds of a session of ten seconds, and not of one that begins with the last answer.
+        ensure!(dropped <= Duration::from_secs(8), "the addresses lived from what was read: {dropped:?}");
+        let next = s.cluster.primary_other_than(&first)?;
+        s.recovered("the addresses", longest_silence(watching)?, SOON)?;
+        s.cluster.lab.undrop()?;
+        let back = Instant::now();
+        s.cluster.wait_node(&first, "coordinator_state", "secondary")?;
+        s.note(format!(
+            "{first} is secondary {:.1} s after its server is back",
+            back.elapsed().as_secs_f64()
+        ));
         ensure!(s.cluster.primary()? == next);
         Ok(())
     });
