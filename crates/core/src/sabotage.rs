@@ -48,6 +48,10 @@ pub enum Bug {
     ForgetTold,
     /// What a migration brings executes as soon as all of it has arrived (section 4).
     ArriveRunning,
+    /// A VM that is defined anew is claimed by nobody (section 2).
+    ClaimDiesWithItsVm,
+    /// A VM is started while another node's last word is that it executes it (section 2).
+    IgnoreLastWord,
 }
 
 impl Bug {
@@ -89,6 +93,8 @@ impl Bug {
             Self::WordOutlivesLife => "word-outlives-life",
             Self::ForgetTold => "forget-told",
             Self::ArriveRunning => "arrive-running",
+            Self::ClaimDiesWithItsVm => "claim-dies-with-its-vm",
+            Self::IgnoreLastWord => "ignore-last-word",
         }
     }
 }

@@ -15,7 +15,10 @@ use pvc_process::JoinSet;
 use pvc_store::{
     CommitError, Store, StoreError,
     mirror::Mirror,
-    schema::node::{self, Registration},
+    schema::{
+        node::{self, Registration},
+        root,
+    },
 };
 use tokio::{
     sync::{mpsc, oneshot, watch},
@@ -378,7 +381,12 @@ impl Writer {
             }
             outcome => return outcome.map(|()| Written::All).map_err(|e| e.to_string()),
         }
-        // Keys are missing: somebody removed the node from the cluster while it lives.
+        // Keys are missing: somebody removed the node from the cluster while it lives. An old client's init removes the
+        // parents, too, and with them whatever lies below.
+        let created = root::init(&*self.store).await.map_err(|e| log::chain(&e))?;
+        if !created.is_empty() {
+            error!(alert = true, "ROOT KEYS WERE MISSING, and are made again: {}", created.join(", "));
+        }
         node::register(&*self.store, &self.registration).await.map_err(|e| log::chain(&e))?;
         let outcome = self.commit(&report, None, Some(state)).await;
         outcome.map(|()| Written::All).map_err(|e| e.to_string())

@@ -22,10 +22,7 @@ mod vm;
 
 use std::{sync::Arc, time::Duration};
 
-use pvc_core::{
-    model::{NodeName, Subject},
-    plan::vm::concerns,
-};
+use pvc_core::model::{NodeName, Subject};
 use pvc_host::{
     hypervisor::{Event, Hypervisor},
     machine::Machine,
@@ -147,9 +144,7 @@ async fn begin(vms: &VmReconciler, queue: &Queue) {
 }
 
 fn poke_all(vms: &VmReconciler, queue: &Queue) {
-    let view = vms.mirror.view();
-    let ours = view.good_vms().filter(|vm| concerns(&vms.me, vm)).map(|vm| vm.id);
-    for id in ours.chain(vms.inventory.ids()) {
+    for id in vms.concerned().into_iter().chain(vms.inventory.ids()) {
         queue.poke(Subject::Vm(id));
     }
 }

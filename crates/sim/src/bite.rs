@@ -176,7 +176,11 @@ fn led_to(bug: Bug, options: Options) -> Options {
 fn broken_by(bug: Bug) -> &'static [u8] {
     match bug {
         // Number 2 judges claims: it sees the missing one before a VM runs twice.
-        Bug::StartWithoutClaim | Bug::ResetAsProof | Bug::ReleaseFirst => &[1, 2],
+        Bug::StartWithoutClaim
+        | Bug::ResetAsProof
+        | Bug::ReleaseFirst
+        | Bug::ClaimDiesWithItsVm
+        | Bug::IgnoreLastWord => &[1, 2],
         Bug::TrustWallClock | Bug::CountGapAsSilence | Bug::OwnInterval => &[6],
         Bug::BreakLocksFirst | Bug::WordOutlivesLife | Bug::ForgetTold => &[2],
         // Or it ends again before the source goes on, and claims say what is wrong.

@@ -175,6 +175,8 @@ pub struct Rates {
     pub modify: f64,
     /// A VM is undefined, defined again and started.
     pub redefine: f64,
+    /// An old client undefines what runs on a node whose daemon says nothing, defines it on another and starts it.
+    pub redefine_elsewhere: f64,
     /// A node is flushed, and operators stop what leaves it, or was shut down by it.
     pub stop_in_flush: f64,
 }
@@ -222,6 +224,7 @@ impl Default for Rates {
             write_none: 0.0,
             modify: 2.0,
             redefine: 1.0,
+            redefine_elsewhere: 1.0,
             stop_in_flush: 2.0,
         }
     }
@@ -281,6 +284,7 @@ impl Rates {
         f("write_none", &mut self.write_none);
         f("modify", &mut self.modify);
         f("redefine", &mut self.redefine);
+        f("redefine_elsewhere", &mut self.redefine_elsewhere);
         f("stop_in_flush", &mut self.stop_in_flush);
     }
 }

@@ -158,6 +158,8 @@ pub enum Command {
     WriteNone(usize),
     /// As an old client's `modify -r`.
     WriteModify(usize, Definition),
+    /// As an old client: a VM that executes on the first node is undefined, which waits for nobody, defined anew on the second, and started.
+    RedefineElsewhere(usize, usize),
     /// Cannot wait: asks for the first, watches the guest itself, and as soon as it is done, writes the second as an old client.
     Impatient {
         vm: usize,

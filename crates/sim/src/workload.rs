@@ -2,6 +2,7 @@
 
 mod definition;
 mod impatient;
+mod old_client;
 mod unkind;
 
 use std::{
@@ -176,6 +177,7 @@ impl<'a> Operator<'a> {
             }
             Command::WriteNone(vm) => self.write_none(vm).await,
             Command::WriteModify(vm, definition) => self.write_modify(vm, definition).await,
+            Command::RedefineElsewhere(from, to) => self.redefine_elsewhere(from, to).await,
             Command::Impatient { .. } | Command::Redefine(_) | Command::StopOn(_) => {
                 Err(No::Refused("those are several commands".into()))
             }

@@ -39,6 +39,7 @@ pub(crate) fn node(node: &str) -> Node {
         boot: Some("boot".into()),
         self_fence_s: None,
         problems: Vec::new(),
+        last_word: field(()),
     }
 }
 

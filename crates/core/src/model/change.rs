@@ -4,7 +4,7 @@
 use super::{
     claim::Claim,
     name::{NodeName, VmName},
-    vm::{Vm, VmState},
+    vm::{Field, Vm, VmState},
     vm_id::VmId,
 };
 
@@ -62,6 +62,15 @@ pub enum VmChange {
         /// The new values, all or none.
         set: Vec<VmSet>,
     },
+    /// Changes the claim of a VM that is not in the tree, unless it is defined again; deletes it if it names nobody then.
+    Orphan {
+        /// Which VM.
+        id: VmId,
+        /// The claim's version, as it was seen.
+        version: Option<i32>,
+        /// Who may still be executing it.
+        left: Claim,
+    },
     /// Deletes the VM's keys, all of them, and its claim unless that still names somebody.
     Remove {
         /// Which VM.
@@ -72,9 +81,24 @@ pub enum VmChange {
 }
 
 impl VmChange {
+    /// The VM that it is about.
+    pub fn id(&self) -> VmId {
+        match self {
+            Self::Define { id, .. }
+            | Self::Update { id, .. }
+            | Self::Orphan { id, .. }
+            | Self::Remove { id, .. } => *id,
+        }
+    }
+
     /// An update decided from `keys` of `vm` as it was seen.
     pub fn update(vm: &Vm, keys: &[VmKey], set: Vec<VmSet>) -> Self {
         Self::Update { id: vm.id, expect: versions(vm, keys), set }
+    }
+
+    /// The claim of a VM that is not in the tree, as it was seen, without a node.
+    pub fn orphan(id: VmId, seen: &Field<Claim>, node: &NodeName) -> Self {
+        Self::Orphan { id, version: seen.version, left: seen.value.without(node) }
     }
 
     /// A removal decided from `keys` of `vm` as it was seen.

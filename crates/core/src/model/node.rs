@@ -177,6 +177,8 @@ pub struct Node {
     pub static_data: Option<StaticData>,
     /// The last keepalive's figures, those that cannot be read as zero.
     pub report: NodeReport,
+    /// Version and transaction of the `runningdomains` key: when the node last said what it executes.
+    pub last_word: Field<()>,
     /// Version of the `keepalive` key: liveness is seen from its change, by the observer's own clock. `None` if there is no such key.
     pub keepalive_version: Option<i32>,
     /// `keepalive_interval`: after how long this node's next keepalive is due; `None` if it has not said.

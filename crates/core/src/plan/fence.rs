@@ -312,7 +312,7 @@ fn recover(fence: &Fence, proof: Proof, f: &Facts<'_>) -> Plan {
     if locked > 0 && f.storage && !storage_is_fenced && f.past.storage_due(f.now) {
         return act(Step::ShutOutStorage, format!("{locked} VM(s) of it use RBD images"));
     }
-    let to_do = orders.iter().filter(|o| o.what.is_to_do()).count();
+    let to_do = orders.iter().filter(|o| o.what.is_to_do()).count() + recover::orphans(node, f.view).len();
     if to_do > 0 {
         if f.past.recovery_due(f.now) {
             return act(Step::Recover, format!("{proof}; {to_do} VM(s)"));

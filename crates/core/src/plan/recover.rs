@@ -46,6 +46,15 @@ pub fn orders(dead: &NodeName, view: &ClusterView, action: Action, storage_is_fe
     view.good_vms().filter_map(|vm| order(dead, vm, view, action, storage_is_fenced)).collect()
 }
 
+/// What is left of a dead node in the claims of VMs that are not in the tree: it executes none of them any more.
+pub fn orphans(dead: &NodeName, view: &ClusterView) -> Vec<VmChange> {
+    let claimed = view.orphan_claims.keys().filter_map(|id| {
+        let claim = view.orphan_claim(*id).filter(|claim| claim.value.names(dead))?;
+        Some(VmChange::orphan(*id, claim, dead))
+    });
+    claimed.collect()
+}
+
 fn order(
     dead: &NodeName,
     vm: &Vm,

@@ -14,6 +14,7 @@
 //! a fresh view.
 
 mod change;
+mod last_word;
 mod migration;
 mod past;
 #[cfg(test)]
@@ -23,11 +24,12 @@ use std::time::Duration;
 
 use super::{act, settled, wait};
 use crate::{
-    model::{Migration, Moment, NodeName, Vm, VmState},
+    model::{Claim, Field, Migration, Moment, NodeName, Vm, VmState},
     sabotage::{self, Bug},
 };
 
 pub use change::change;
+pub use last_word::{last_words, may_execute_elsewhere, proven_dead};
 pub use migration::{
     COPIES, LIVE_AGAIN, LIVE_ATTEMPTS, STALLED, TARGET_PATIENCE, There, admits, needs_migration,
     needs_record, never_ends,
@@ -39,6 +41,9 @@ pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(90);
 
 /// How often a guest that does not go is asked again.
 pub const SHUTDOWN_ASK_AGAIN: Duration = Duration::from_secs(15);
+
+/// How soon it is looked again whether another node's last word has changed: that is no change of the VM.
+const HEAR_AGAIN: Duration = Duration::from_millis(500);
 
 /// What libvirt on this node says about the VM.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,6 +71,12 @@ pub struct Facts<'a> {
     pub me: &'a NodeName,
     /// The VM as the state tree has it; `None`: it has no such VM.
     pub vm: Option<&'a Vm>,
+    /// Its claim, if it is not in the state tree but claimed.
+    pub orphan: Option<&'a Field<Claim>>,
+    /// Whether this node removes what nobody else does: it is the primary coordinator.
+    pub tidies_up: bool,
+    /// Whether no other node may be executing it by its last word; if one may, why (see [`may_execute_elsewhere`]).
+    pub last_word: Result<(), &'a str>,
     /// What runs on this node.
     pub here: Here,
     /// The migration from or to here that is under way; only looked for where [`needs_migration`] says so.
@@ -102,6 +113,8 @@ pub enum Step {
     Release,
     /// It has arrived at the other claimant: leave the claim to that one, which then lets it go on.
     HandOver,
+    /// Its keys are gone and it is confirmed off: take this node out of the claim, and remove that if it names nobody.
+    Forget,
     /// Ask that node's libvirt whether the VM is there.
     LookAt(NodeName),
     /// Put that node in the claim after this one, to migrate the VM there next.
@@ -141,22 +154,7 @@ pub type Plan = super::Plan<Step>;
 
 /// Decides the next step about one VM on this node.
 pub fn plan(facts: &Facts<'_>) -> Plan {
-    let Some(vm) = facts.vm else {
-        return match facts.here {
-            // Not ours to end: it may be the operator's own, or the state tree may have been lost.
-            Here::Active | Here::Held | Here::Arrived => {
-                wait(None, "it runs here but is not in the state tree: left alone")
-            }
-            Here::Unstarted => {
-                wait(None, "a start left its process here, and it is not in the state tree: left alone")
-            }
-            Here::Suspended => wait(
-                None,
-                "it was suspended here when it belonged to another node, and is not in the state tree now: left alone",
-            ),
-            Here::Off | Here::Unknown => settled(),
-        };
-    };
+    let Some(vm) = facts.vm else { return without_keys(facts) };
     if !facts.view_is_current {
         return wait(None, "the state store is out of reach: nothing is changed until it answers");
     }
@@ -181,6 +179,43 @@ pub fn needs_definition(me: &NodeName, vm: &Vm, here: Here) -> bool {
             VmState::Start | VmState::Migrate => moves,
             VmState::Stop | VmState::Shutdown | VmState::Failed | VmState::Delete => false,
         }
+}
+
+/// It is not in the state tree: somebody has undefined it, whether it was off or not.
+fn without_keys(facts: &Facts<'_>) -> Plan {
+    match facts.here {
+        // Not ours to end: it may be the operator's own, or the state tree may have been lost. The claim stays.
+        Here::Active | Here::Held | Here::Arrived => {
+            return wait(None, "it runs here but is not in the state tree: left alone");
+        }
+        Here::Unstarted => {
+            return wait(None, "a start left its process here, and it is not in the state tree: left alone");
+        }
+        Here::Suspended => {
+            return wait(
+                None,
+                "it was suspended here when it belonged to another node, and is not in the state tree now: left alone",
+            );
+        }
+        Here::Off | Here::Unknown => {}
+    }
+    let Some(claim) = facts.orphan.map(|claim| &claim.value) else { return settled() };
+    let ours = claim.names(facts.me) || (claim.is_empty() && facts.tidies_up);
+    if !ours {
+        return settled();
+    }
+    if !facts.view_is_current {
+        return wait(None, "the state store is out of reach: nothing is changed until it answers");
+    }
+    match claim.between() {
+        _ if facts.here == Here::Unknown => {
+            wait(None, "libvirt does not answer: nothing is known about this node")
+        }
+        Some((from, _)) if from != facts.me => {
+            wait(None, format!("it was migrating from {from}, which decides"))
+        }
+        _ => act(Step::Forget, "its keys are gone, and it is off here"),
+    }
 }
 
 /// Whether the state tree ties the VM to this node.
@@ -284,6 +319,9 @@ fn while_unstarted(facts: &Facts<'_>, vm: &Vm) -> Plan {
         _ => false,
     };
     if ours && shall_run {
+        if let Err(why) = facts.last_word {
+            return wait(Some(facts.now + HEAR_AGAIN), why);
+        }
         return act(Step::Resume, "its start was given up, and its process is here after all");
     }
     act(Step::PowerOff, "a start that was given up left its process here, which executes nothing")
@@ -339,7 +377,11 @@ fn while_off(facts: &Facts<'_>, vm: &Vm) -> Plan {
     if !wished_here {
         return settled();
     }
-    let others = claim.without(facts.me);
+    let mut others = claim.without(facts.me);
+    if sabotage::commits(Bug::ClaimDiesWithItsVm) && vm.last_node.zxid > vm.claim.zxid {
+        // As if it had been deleted with the VM that was defined anew since.
+        others = Claim::none();
+    }
     match vm.state.value {
         VmState::Stop | VmState::Failed | VmState::Delete => settled(),
         _ if !others.is_empty() => {
@@ -354,6 +396,9 @@ fn while_off(facts: &Facts<'_>, vm: &Vm) -> Plan {
 }
 
 fn start(facts: &Facts<'_>, vm: &Vm) -> Plan {
+    if let Err(why) = facts.last_word {
+        return wait(Some(facts.now + HEAR_AGAIN), why);
+    }
     if let Some(until) = facts.past.start_not_before(vm, facts.now) {
         let left = until.since(facts.now).as_secs_f32();
         let times = facts.past.starts(vm, facts.now);

@@ -16,6 +16,7 @@ use tempfile::TempDir;
 
 use super::*;
 
+mod claims;
 mod migration;
 
 /// A cluster of nodes `a` and `b`, and an operator.

@@ -10,14 +10,15 @@ use std::{
 };
 
 use pvc_core::{
-    model::{ClusterView, DomainSpec, Entry, Migration, Moment, NodeName, Vm, VmId, VmState},
+    model::{ClusterView, DomainSpec, Entry, Migration, Moment, NodeName, Vm, VmChange, VmId, VmState},
     plan::vm::{
-        Answer, Facts, Here, Next, Past, Plan, Step, admits, change, concerns, needs_definition, plan,
+        Answer, Facts, Here, Next, Past, Plan, Step, admits, change, concerns, may_execute_elsewhere,
+        needs_definition, plan, proven_dead,
     },
     sabotage::{self, Bug},
 };
 use pvc_host::hypervisor::HypervisorError;
-use pvc_store::{CommitError, Store, mirror::Mirror, schema};
+use pvc_store::{CommitError, Store, Transaction, mirror::Mirror, schema};
 use tokio::{sync::Semaphore, time::Instant};
 use tracing::{debug, info, warn};
 
@@ -138,11 +139,26 @@ impl VmReconciler {
         let view = self.mirror.view();
         let concerned = match view.vms.get(&id).map(|e| &**e) {
             Some(Entry::Good(vm)) => concerns(&self.me, vm),
-            Some(Entry::Bad(_)) | None => false,
+            Some(Entry::Bad(_)) => false,
+            None => self.is_left_to_us(id, &view),
         };
         !concerned
             && matches!(self.inventory.here(id), Here::Off | Here::Unknown)
             && !self.memory().contains_key(&id)
+    }
+
+    /// Whether it is this node's to take care of the claim of a VM that is not in the state tree.
+    fn is_left_to_us(&self, id: VmId, view: &ClusterView) -> bool {
+        let tidies_up = view.primary_holder.as_ref() == Some(&self.me);
+        view.orphan_claim(id).is_some_and(|c| c.value.names(&self.me) || (c.value.is_empty() && tidies_up))
+    }
+
+    /// The VMs that this node has a part in by the state tree.
+    pub(super) fn concerned(&self) -> Vec<VmId> {
+        let view = self.mirror.view();
+        let ours = view.good_vms().filter(|vm| concerns(&self.me, vm)).map(|vm| vm.id);
+        let orphans = view.orphan_claims.keys().copied().filter(|id| self.is_left_to_us(*id, &view));
+        ours.chain(orphans).collect()
     }
 
     /// Brings one VM as far as it goes now; answers when to look again at the latest.
@@ -164,6 +180,10 @@ impl VmReconciler {
                     self.explain(id, &view, "waiting", next.why).await;
                     return until.map(|moment| self.origin + moment.0);
                 }
+                Next::Do(Step::Forget) => match self.forget(id, &view).await {
+                    Ok(()) => {}
+                    Err(error) => return self.failed(id, &next.why, error).await,
+                },
                 Next::Do(step) => {
                     let vm = view.vm(id)?;
                     if matches!(step, Step::Share(_)) && turn.is_none() {
@@ -273,9 +293,19 @@ impl VmReconciler {
         let vm = view.vm(id);
         let begin = Instant::now();
         let target = vm.map_or(Ok(()), |vm| admits(view, &vm.node.value));
+        // Asked of what may be started here only: it looks at all that runs in the cluster.
+        let last_word = match vm {
+            Some(vm) if vm.node.value == self.me && matches!(here, Here::Off | Here::Unstarted) => {
+                may_execute_elsewhere(view, &self.me, id, &vm.claim)
+            }
+            _ => Ok(()),
+        };
         let plan = plan(&Facts {
             me: &self.me,
             vm,
+            orphan: view.orphan_claim(id),
+            tidies_up: view.primary_holder.as_ref() == Some(&self.me),
+            last_word: last_word.as_ref().copied().map_err(String::as_str),
             here,
             migration,
             left,
@@ -308,20 +338,17 @@ impl VmReconciler {
                 hypervisor.ask_to_shut_down(vm.id).await?;
             }
             Step::PowerOff => self.power_off(vm, why).await?,
+            Step::Claim => self.claim(vm, why).await?,
             Step::Adopt
-            | Step::Claim
             | Step::Share(_)
             | Step::TakeBack
             | Step::HandOver
             | Step::Release
+            | Step::Forget
             | Step::Answer(_) => {
                 self.commit(step, vm).await?;
                 match step {
                     Step::Adopt => info!(vm = %name, "adopted: {why}"),
-                    Step::Claim => {
-                        self.remember(vm.id, |m| m.past.claimed(vm));
-                        debug!(vm = %name, "claimed: {why}");
-                    }
                     Step::Share(to) => {
                         self.remember(vm.id, |m| m.past.shared(vm));
                         debug!(vm = %name, "claimed for {to}, too: {why}");
@@ -340,6 +367,51 @@ impl VmReconciler {
         Ok(())
     }
 
+    /// The claim that permits a start is written only if no node has said anew what it executes since that was looked at.
+    async fn claim(&self, vm: &Vm, why: &str) -> Result<(), StepError> {
+        let Some(change) = change(&Step::Claim, vm, &self.me) else { return Ok(()) };
+        let view = self.mirror.view();
+        if let Err(why) = may_execute_elsewhere(&view, &self.me, vm.id, &vm.claim) {
+            debug!(vm = %vm.name, "not claimed: {why}");
+            return Ok(());
+        }
+        let mut words = Transaction::default();
+        for node in view.all_nodes().filter(|node| node.name != self.me) {
+            let expected = if proven_dead(&view, node) {
+                schema::node::expect_daemon_state(node)
+            } else {
+                schema::node::expect_last_word(node)
+            };
+            words.ops.extend(expected.ops);
+        }
+        match schema::vm::apply_with(&*self.store, &change, words).await {
+            // Heard in the next step.
+            Err(CommitError::Conflict { path, .. }) if path.starts_with(schema::node::ROOT) => {
+                self.catch_up().await?;
+                debug!(vm = %vm.name, "not claimed: {path} has changed");
+                return Ok(());
+            }
+            outcome => drop(outcome?),
+        }
+        self.catch_up().await?;
+        self.remember(vm.id, |m| m.past.claimed(vm));
+        debug!(vm = %vm.name, "claimed: {why}");
+        Ok(())
+    }
+
+    /// Its keys are gone, and it is off here.
+    async fn forget(&self, id: VmId, view: &ClusterView) -> Result<(), StepError> {
+        let Some(claim) = view.orphan_claim(id) else { return Ok(()) };
+        schema::vm::apply(&*self.store, &VmChange::orphan(id, claim, &self.me)).await?;
+        self.catch_up().await?;
+        info!(vm = %id, "its claim is released: its keys are gone, and it is off here");
+        Ok(())
+    }
+
+    async fn catch_up(&self) -> Result<(), StepError> {
+        self.mirror.caught_up(CATCH_UP_WITHIN).await.map_err(|e| StepError::Failed(e.to_string()))
+    }
+
     pub(super) async fn power_off(&self, vm: &Vm, why: &str) -> Result<(), StepError> {
         info!(vm = %vm.name, "powering off: {why}");
         if sabotage::commits(Bug::ReleaseFirst) {
@@ -355,7 +427,7 @@ impl VmReconciler {
     async fn commit(&self, step: &Step, vm: &Vm) -> Result<(), StepError> {
         let Some(change) = change(step, vm, &self.me) else { return Ok(()) };
         schema::vm::apply(&*self.store, &change).await?;
-        self.mirror.caught_up(CATCH_UP_WITHIN).await.map_err(|e| StepError::Failed(e.to_string()))
+        self.catch_up().await
     }
 
     async fn start(&self, vm: &Vm, why: &str) -> Result<(), StepError> {

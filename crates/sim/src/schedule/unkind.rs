@@ -55,6 +55,19 @@ pub(super) fn story(dice: &Dice, name: &str, options: &Options) -> Vec<(Duration
             let vm = if dice.chance(0.5) { vm } else { options.vms + dice.below(SPARE) };
             vec![command(now, Command::Redefine(vm))]
         }
+        "redefine_elsewhere" => {
+            let other = (node + 1 + dice.below(options.nodes.saturating_sub(1).max(1))) % options.nodes;
+            let silence = *dice
+                .pick(&[Fault::FreezeDaemon(node), Fault::KillDaemon(node), Fault::StopDaemon(node)])
+                .unwrap_or(&Fault::StopDaemon(node));
+            // Or it has nothing to say before it is fenced.
+            let lasts = if dice.chance(0.5) { dice.time(s(5), s(25)) } else { dice.time(s(25), s(300)) };
+            let mut steps = vec![command(s(1), Command::RedefineElsewhere(node, other))];
+            if dice.chance(0.8) {
+                steps.insert(0, fault(now, silence, lasts));
+            }
+            steps
+        }
         "stop_in_flush" => {
             let (stops, ready) = (dice.time(s(1), s(120)), dice.time(s(5), s(120)));
             let mut steps = vec![

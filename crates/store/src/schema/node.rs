@@ -304,7 +304,7 @@ fn say_of(seen: &Node, state: DaemonState) -> Transaction {
 }
 
 /// Part of another transaction: it is done only if the node's daemon has not said another state since it was seen.
-pub(super) fn expect_daemon_state(seen: &Node) -> Transaction {
+pub fn expect_daemon_state(seen: &Node) -> Transaction {
     as_seen(key(&seen.name, DAEMON_STATE), seen.daemon_state.version)
 }
 
@@ -317,6 +317,15 @@ fn as_seen(path: String, version: Option<i32>) -> Transaction {
             txn.create(path.as_str(), "");
             txn.delete(path, None);
         }
+    }
+    txn
+}
+
+/// Part of another transaction: it is done only if the node has not said anew what it executes since it was seen.
+pub fn expect_last_word(seen: &Node) -> Transaction {
+    let mut txn = Transaction::default();
+    if let Some(version) = seen.last_word.version {
+        txn.check(key(&seen.name, RUNNING), Check::Version(version));
     }
     txn
 }

@@ -26,6 +26,5 @@ pub async fn apply_placed(
     change: &VmChange,
     seen: Option<i32>,
 ) -> Result<Committed, CommitError> {
-    let (VmChange::Define { id, .. } | VmChange::Update { id, .. } | VmChange::Remove { id, .. }) = change;
-    vm::apply_with(store, change, bump(seen, &id.to_string())).await
+    vm::apply_with(store, change, bump(seen, &change.id().to_string())).await
 }

@@ -175,3 +175,20 @@ fn a_node_that_is_not_to_be_recovered_keeps_its_vms() {
     let migrating = what(on("t", VmState::Migrate, "x t"), Action::Nothing);
     assert_eq!(migrating, Some(What::Assign(name("t"))), "it may run there already");
 }
+
+#[test]
+fn a_fence_leaves_nothing_of_its_node_in_claims_of_vms_that_are_gone() {
+    let mut view = view(vec![]);
+    let claims = [(1, "x"), (2, "x s"), (3, "s"), (4, "")];
+    let entry = |claim: &str| Arc::new(Entry::Good(field(claim.parse::<Claim>().unwrap())));
+    view.orphan_claims =
+        Arc::new(claims.map(|(n, claim)| (crate::command::testing::id(n), entry(claim))).into());
+    let left: Vec<String> = orphans(&name("x"), &view)
+        .into_iter()
+        .map(|change| match change {
+            VmChange::Orphan { version: Some(7), left, .. } => left.to_string(),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(left, ["", "s"]);
+}

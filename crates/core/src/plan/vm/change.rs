@@ -39,7 +39,8 @@ pub fn change(step: &Step, vm: &Vm, me: &NodeName) -> Option<VmChange> {
             let unchecked = sabotage::commits(Bug::AnswerUnchecked);
             update(if unchecked { &[] } else { &decided_from }, set)
         }
-        Step::Start
+        Step::Forget
+        | Step::Start
         | Step::AskGuestToShutDown
         | Step::PowerOff
         | Step::LookAt(_)

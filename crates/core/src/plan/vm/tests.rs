@@ -1,5 +1,6 @@
 //! The tables of protocols: claims and a VM's life, one row a case; and walks over random worlds.
 
+mod claims;
 mod migration;
 mod worlds;
 
@@ -61,6 +62,9 @@ impl Case {
         plan(&Facts {
             me: &me,
             vm: Some(vm),
+            orphan: None,
+            tidies_up: false,
+            last_word: Ok(()),
             here: *here,
             migration: *migration,
             left: *left,
@@ -199,6 +203,9 @@ fn nothing_is_done_while_the_view_is_old_or_libvirt_is_silent() {
                 let facts = Facts {
                     me: &me,
                     vm: Some(&vm),
+                    orphan: None,
+                    tidies_up: false,
+                    last_word: Ok(()),
                     here,
                     migration: None,
                     left: false,
@@ -222,6 +229,9 @@ fn what_runs_but_is_in_no_state_tree_is_left_alone() {
     let facts = Facts {
         me: &me,
         vm: None,
+        orphan: None,
+        tidies_up: false,
+        last_word: Ok(()),
         here: Active,
         migration: None,
         left: false,

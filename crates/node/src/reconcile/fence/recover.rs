@@ -7,7 +7,7 @@ use pvc_core::{
     plan::{
         fence::Action,
         placement::{NoRoom, Rooms, Unfit},
-        recover::{Order, What, change, orders},
+        recover::{Order, What, change, orders, orphans},
     },
 };
 use pvc_store::{
@@ -78,6 +78,11 @@ impl Apply {
             if let Some(target) = target {
                 rooms.reserve(&target, order.id, size);
             }
+        }
+        for change in orphans(name, view) {
+            let others = schema::fence::expect_dead(dead.fence, dead.node);
+            schema::vm::apply_with(&*self.parts.store, &change, others).await?;
+            info!(vm = %change.id(), from = %name, "released, it is not in the state tree any more; {name} is dead: {}", dead.proof);
         }
         self.catch_up().await?;
         if let Some(path) = conflict {

@@ -80,6 +80,7 @@ fn decode_shown(name: &NodeName, values: &[Option<Value>], refused: Vec<Problem>
         domain_state,
         static_data,
         report,
+        last_word: field((), value(17)),
         keepalive_version: value(18).map(|v| v.version),
         keepalive_interval,
         boot,

@@ -67,6 +67,16 @@ pub fn transaction(change: &VmChange) -> Transaction {
                 }
             }
         }
+        VmChange::Orphan { id, version, left } => {
+            let (vm, claim) = (path(*id), key_path(*id, VmKey::Claim));
+            txn.create(vm.clone(), "");
+            txn.delete(vm, None);
+            if left.is_empty() {
+                txn.delete(claim, *version);
+            } else {
+                txn.set(claim, left.to_string(), *version);
+            }
+        }
         VmChange::Remove { id, expect } => {
             for (key, version) in expect {
                 check(&mut txn, *id, *key, *version);

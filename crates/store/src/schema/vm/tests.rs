@@ -153,6 +153,25 @@ async fn a_claim_outlives_its_vm_unless_it_names_nobody() {
 }
 
 #[tokio::test]
+async fn the_claim_of_a_vm_that_is_gone_is_released_unless_the_vm_is_back() {
+    let (store, tree) = defined().await;
+    apply(&*store, &claimed_by("node1 node2")).await.unwrap();
+    let vm = good(&*store).await;
+    let release = |seen: &Field<Claim>, n| VmChange::orphan(id(), seen, &node(n));
+    let back = apply(&*store, &release(&vm.claim, "node1")).await;
+    assert!(matches!(back, Err(CommitError::Conflict { op: 0, .. })), "{back:?}");
+    apply(&*store, &VmChange::remove(&vm, &[])).await.unwrap();
+    apply(&*store, &release(&vm.claim, "node1")).await.unwrap();
+    assert_eq!(tree.dump()[&key("claim")], b"node2");
+    let late = apply(&*store, &release(&vm.claim, "node2")).await;
+    assert!(matches!(late, Err(CommitError::Conflict { .. })), "{late:?}");
+    let values = store.get_many(&paths(id())).await.unwrap();
+    let Some(Entry::Good(seen)) = decode_claim(id(), &values) else { panic!("{values:?}") };
+    apply(&*store, &release(&seen, "node2")).await.unwrap();
+    assert!(!tree.dump().contains_key(&key("claim")) && !tree.dump().contains_key(&path(id())));
+}
+
+#[tokio::test]
 async fn a_removal_takes_everything_below_with_it_or_nothing() {
     let (store, tree) = defined().await;
     let bare = MemoryTree::new();

@@ -230,6 +230,9 @@ impl World {
         let facts = Facts {
             me,
             vm: Some(&vm),
+            orphan: None,
+            tidies_up: false,
+            last_word: Ok(()),
             here: self.lives[me],
             migration,
             left: needs_record(me, &vm, self.lives[me]) && self.left.contains(me),

@@ -1,0 +1,149 @@
+//! What outlives a VM's keys, and what the nodes said last: one row a case.
+
+use super::*;
+use crate::{
+    command::testing::{self, id, node, view},
+    model::{ClusterView, DaemonState, Entry, Fence, FenceJob, FenceStep, Node, NodeReport, Problem, Proof},
+};
+
+fn without_keys(claim: Option<&str>, here: Here, tidies_up: bool, current: bool) -> Next {
+    let orphan = claim.map(|claim| field(claim.parse().unwrap(), 10));
+    plan(&Facts {
+        me: &name("a"),
+        vm: None,
+        orphan: orphan.as_ref(),
+        tidies_up,
+        last_word: Ok(()),
+        here,
+        migration: None,
+        left: false,
+        target: Ok(()),
+        definition: Ok(()),
+        view_is_current: current,
+        past: &Past::default(),
+        now: Moment::secs(1000),
+    })
+    .next
+}
+
+#[test]
+fn the_claim_of_a_vm_without_keys_ends_where_it_is_off_and_nowhere_else() {
+    let table = [
+        // claim, fact here, tidies up → next
+        (Some("a"), Off, false, Next::Do(Step::Forget)),
+        (Some("a b"), Off, false, Next::Do(Step::Forget)),
+        (Some("b a"), Off, false, Next::Wait(None)),
+        (Some("b"), Off, true, Next::Settled),
+        (Some(""), Off, true, Next::Do(Step::Forget)),
+        (Some(""), Off, false, Next::Settled),
+        (None, Off, true, Next::Settled),
+        // The tree may have been lost: what runs is left alone, and stays claimed.
+        (Some("a"), Active, false, Next::Wait(None)),
+        (Some("a"), Held, false, Next::Wait(None)),
+        (Some("a"), Unstarted, false, Next::Wait(None)),
+        (Some("a"), Here::Unknown, false, Next::Wait(None)),
+        (Some("b"), Here::Unknown, false, Next::Settled),
+    ];
+    for (claim, here, tidies_up, expected) in table {
+        let next = without_keys(claim, here, tidies_up, true);
+        assert_eq!(next, expected, "{claim:?} {here:?} {tidies_up}");
+        if expected == Next::Do(Step::Forget) {
+            assert_eq!(without_keys(claim, here, tidies_up, false), Next::Wait(None), "by an old view");
+        }
+    }
+}
+
+#[test]
+fn what_somebody_may_be_executing_by_his_last_word_is_neither_started_nor_let_go() {
+    let blocked = |state, claim, here| {
+        let Case { vm, past, now, .. } = case(state, "a", claim, here);
+        plan(&Facts {
+            me: &name("a"),
+            vm: Some(&vm),
+            orphan: None,
+            tidies_up: false,
+            last_word: Err("b may be executing it"),
+            here,
+            migration: None,
+            left: false,
+            target: Ok(()),
+            definition: Ok(()),
+            view_is_current: true,
+            past: &past,
+            now,
+        })
+    };
+    let until = Some(Moment::secs(1000) + HEAR_AGAIN);
+    for (state, claim, here) in [
+        (Start, "", Off),
+        (Start, "a", Off),
+        (Restart, "", Off),
+        (Migrate, "a", Off),
+        (Start, "a", Unstarted),
+    ] {
+        let plan = blocked(state, claim, here);
+        assert_eq!(plan.next, Next::Wait(until), "{state} {claim:?} {here:?}");
+        assert!(plan.why.contains("b may be executing it"));
+    }
+    // What is to be off, or runs already, does not wait for it.
+    assert_eq!(blocked(Stop, "a", Off).next, Next::Do(Step::Release));
+    assert_eq!(blocked(Start, "a", Active).next, Next::Settled);
+    assert_eq!(blocked(Start, "", Active).next, Next::Do(Step::Adopt));
+}
+
+/// Nodes `a` and `b`; `b` said at 50 that it executes VM 1.
+fn word(state: DaemonState) -> ClusterView {
+    let b = Node {
+        daemon_state: testing::field(state),
+        report: NodeReport { running: vec![id(1)], ..NodeReport::default() },
+        last_word: field((), 50),
+        ..node("b")
+    };
+    view(&[node("a"), b], &[])
+}
+
+fn fenced(mut view: ClusterView, step: FenceStep) -> ClusterView {
+    let job = FenceJob {
+        step,
+        instance: None,
+        by: "a".into(),
+        at_unix_s: 1,
+        confirmed_dead: None,
+        asked: None,
+        keepalive_version: None,
+        boot: None,
+    };
+    let fence = Fence { node: name("b"), job, version: 1, fencer: None };
+    std::sync::Arc::make_mut(&mut view.fences).insert(name("b"), Entry::Good(fence));
+    view
+}
+
+fn blocks(view: &ClusterView, me: &str, claim: &Field<Claim>) -> bool {
+    may_execute_elsewhere(view, &name(me), id(1), claim).is_err()
+}
+
+#[test]
+fn only_a_proof_of_death_takes_back_a_word_that_no_claim_has_answered() {
+    use DaemonState::{Dead, Init, Run, Shutdown};
+    let absent = Field::<Claim>::default();
+    let released_at = |zxid| field(Claim::none(), zxid);
+    for state in [Run, Init, Shutdown, DaemonState::Stop] {
+        let view = word(state);
+        assert!(blocks(&view, "a", &absent) && blocks(&view, "a", &released_at(49)), "{state}");
+        assert!(!blocks(&view, "a", &released_at(51)), "{state}: the claim was written later");
+        assert!(!blocks(&view, "b", &absent), "{state}: its own word");
+    }
+    let proof = Proof::PowerOff;
+    assert!(!blocks(&word(Dead), "a", &absent), "its fence is over");
+    assert!(!blocks(&fenced(word(Dead), FenceStep::Proven { proof }), "a", &absent));
+    assert!(blocks(&fenced(word(Dead), FenceStep::Shooting), "a", &absent));
+    let failed = FenceStep::Failed { reason: String::new(), attempts: 1 };
+    assert!(blocks(&fenced(word(Dead), failed), "a", &absent));
+    assert!(blocks(&fenced(word(Run), FenceStep::Proven { proof }), "a", &absent), "another life of it");
+    // Of a node that cannot be read nothing is known; what is claimed is told by its claim.
+    let problem = Problem { key: "/nodes/b/runningdomains".into(), what: "rubbish".into() };
+    let broken = view(&[node("a"), Node { problems: vec![problem], ..node("b") }], &[]);
+    assert!(blocks(&broken, "a", &absent) && !blocks(&broken, "a", &released_at(1)));
+    // Whom the claim names is told by the claim.
+    assert_eq!(last_words(&word(Run), id(1), &field(Claim::only(&name("b")), 40)).count(), 0);
+}
