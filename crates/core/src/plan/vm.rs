@@ -255,6 +255,9 @@ fn while_here(facts: &Facts<'_>, vm: &Vm) -> Plan {
         Some((from, _)) => return migration::arriving(facts, from),
         None if facts.here == Here::Suspended => return suspended(facts, vm),
         None if facts.here != Here::Active => return migration::held(facts, vm),
+        None if vm.is_as_defined() && !sabotage::commits(Bug::AdoptThenStop) => {
+            return act(Step::Adopt, "it was defined anew while it ran here");
+        }
         None => {}
     }
     let wished_here = vm.node.value == *facts.me;

@@ -52,6 +52,22 @@ async fn a_vm_that_is_deleted_under_a_frozen_daemon_and_started_elsewhere_waits_
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_vm_that_is_deleted_and_defined_again_while_it_runs_runs_on_where_it_is() {
+    let w = World::new().await;
+    w.running(1).await;
+    undefine_as_old_clients_do(&w, 1).await;
+    sleep(Duration::from_secs(5)).await;
+    define_on(&w, 1, 1).await;
+    w.until_state(1, VmState::Start, 5).await;
+    let vm = w.vm(1).await;
+    assert!(vm.node.value == w.nodes[0].name && vm.claim.value.is_only(&w.nodes[0].name), "{vm:?}");
+    sleep(Duration::from_mins(3)).await;
+    assert!(w.runs(0, 1) && !w.runs(1, 1), "the stop of a definition is no command");
+    w.wish(1, VmState::Stop).await;
+    w.until("a client's stop is one", 5, async |w| !w.runs(0, 1)).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_claim_of_a_deleted_vm_ends_once_it_is_off_where_it_was() {
     let w = World::new().await;
     w.running(1).await;

@@ -91,6 +91,20 @@ fn what_somebody_may_be_executing_by_his_last_word_is_neither_started_nor_let_go
     assert_eq!(blocked(Start, "", Active).next, Next::Do(Step::Adopt));
 }
 
+#[test]
+fn what_is_defined_anew_while_it_runs_under_its_claim_is_adopted() {
+    for node in ["a", "b"] {
+        let mut case = case(Stop, node, "a", Active);
+        case.vm.state.version = Some(0);
+        assert_eq!(case.next(), Next::Do(Step::Adopt), "{node}");
+        let Some(VmChange::Update { set, .. }) = change(&Step::Adopt, &case.vm, &name("a")) else { panic!() };
+        let claim = VmSet::Claim(Claim::only(&name("a")));
+        assert!(set.contains(&VmSet::State(Start)) && set.contains(&claim), "{set:?}");
+        case.vm.state.version = Some(1);
+        assert_eq!(case.next(), Next::Do(Step::PowerOff), "{node}: a client's stop");
+    }
+}
+
 /// Nodes `a` and `b`; `b` said at 50 that it executes VM 1.
 fn word(state: DaemonState) -> ClusterView {
     let b = Node {
