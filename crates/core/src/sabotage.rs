@@ -56,7 +56,7 @@ pub enum Bug {
 
 impl Bug {
     /// All of them, in the order of the list in the simulator's documentation.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 16] = [
         Self::StartWithoutClaim,
         Self::TrustWallClock,
         Self::CountGapAsSilence,
@@ -71,6 +71,8 @@ impl Bug {
         Self::LeaveStrangersRunning,
         Self::OwnInterval,
         Self::ArriveRunning,
+        Self::ClaimDiesWithItsVm,
+        Self::IgnoreLastWord,
     ];
 
     /// Its name on a command line.

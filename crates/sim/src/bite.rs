@@ -51,7 +51,7 @@ pub struct Trial<'a> {
 
 /// The first seed that shows each bug within [`WITHIN`], in small clusters with the default rates. Any change of a daemon may give it
 /// another course; then the seeds that follow are tried, and this list is brought up to date when that takes too long.
-const PINNED: [(Bug, u64); 14] = [
+const PINNED: [(Bug, u64); 16] = [
     (Bug::StartWithoutClaim, 1),
     (Bug::TrustWallClock, 7),
     (Bug::CountGapAsSilence, 7),
@@ -66,6 +66,8 @@ const PINNED: [(Bug, u64); 14] = [
     (Bug::LeaveStrangersRunning, 1),
     (Bug::OwnInterval, 2),
     (Bug::ArriveRunning, 8),
+    (Bug::ClaimDiesWithItsVm, 1),
+    (Bug::IgnoreLastWord, 2),
 ];
 /// How many seeds are tried from a pinned one on …
 const TRIES: u64 = 40;
@@ -168,6 +170,11 @@ fn led_to(bug: Bug, options: Options) -> Options {
         }
         // A node that speaks less often than those that listen.
         Bug::OwnInterval => Options { timing: Timing::Mixed, ..options },
+        // What only its node knows of.
+        Bug::IgnoreLastWord => {
+            let faults = Rates { silent_stranger: 12.0, ..options.faults };
+            Options { faults, ..options }
+        }
         _ => options,
     }
 }

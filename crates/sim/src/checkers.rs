@@ -11,6 +11,7 @@ mod harmless;
 mod healthy;
 mod intent;
 pub(crate) mod keys;
+mod last_word;
 mod leases;
 mod liveness;
 mod memory;

@@ -177,6 +177,8 @@ pub struct Rates {
     pub redefine: f64,
     /// An old client undefines what runs on a node whose daemon says nothing, defines it on another and starts it.
     pub redefine_elsewhere: f64,
+    /// A VM that was started by hand, unknown to the cluster, is defined and started elsewhere while its node's daemon says nothing.
+    pub silent_stranger: f64,
     /// A node is flushed, and operators stop what leaves it, or was shut down by it.
     pub stop_in_flush: f64,
 }
@@ -225,6 +227,7 @@ impl Default for Rates {
             modify: 2.0,
             redefine: 1.0,
             redefine_elsewhere: 1.0,
+            silent_stranger: 0.5,
             stop_in_flush: 2.0,
         }
     }
@@ -285,6 +288,7 @@ impl Rates {
         f("modify", &mut self.modify);
         f("redefine", &mut self.redefine);
         f("redefine_elsewhere", &mut self.redefine_elsewhere);
+        f("silent_stranger", &mut self.silent_stranger);
         f("stop_in_flush", &mut self.stop_in_flush);
     }
 }

@@ -185,7 +185,7 @@ fn beside<'a>(commit: &'a Commit, vm: VmId, key: &str) -> Option<&'a Change> {
     commit.changes.iter().find(|change| keys::of_vm(&change.path) == Some((vm, key)))
 }
 
-/// A VM is moved with a way back, on its way back, by a recovery, or with a reason; and one that ran when it was defined, to where it runs.
+/// A VM is moved with a way back, on its way back, by a recovery, with a reason, or to who adopts it.
 fn moves(tree: &Tree, commit: &Commit, by: &NodeName, vm: VmId, to: &str) -> bool {
     let way_back = tree.vm(vm, "lastnode");
     let came_from = beside(commit, vm, "lastnode").map_or(way_back, Change::was);
@@ -193,16 +193,14 @@ fn moves(tree: &Tree, commit: &Commit, by: &NodeName, vm: VmId, to: &str) -> boo
     let reason = beside(commit, vm, "failedreason").is_some_and(|change| !change.is().is_empty());
     // An old client left the choice to the daemons.
     let unnamed = beside(commit, vm, "node").is_some_and(|change| matches!(change.was(), "" | "None"));
-    // Nobody has wished anything since it was defined (decision 75).
-    let taken_on = beside(commit, vm, "state").is_some_and(|change| {
-        change.is() == "start" && change.before.as_ref().is_some_and(|state| state.version == 0)
-    });
+    // It ran there when it was defined, which could not know (decision 75).
+    let adopted = by.as_str() == to && beside(commit, vm, "claim").is_some_and(|change| change.is() == to);
     !way_back.is_empty()
+        || adopted
         || came_from == to
         || returns
         || reason
         || unnamed
-        || taken_on
         || commit.is_about("/pvc/fence/")
 }
 
@@ -324,7 +322,7 @@ mod tests {
         defined.writes(&[(&state, "start")]);
         let event = defined.commit(daemon("b"), &[(&home, "b"), (&state, "start")]);
         defined.violated_by(event, "\"a\" becomes \"b\"");
-        history().daemon_writes("b", &[(&home, "b"), (&state, "start")]);
+        history().daemon_writes("b", &[(&home, "b"), (&state, "start"), (&path("claim"), "b")]);
     }
 
     #[test]

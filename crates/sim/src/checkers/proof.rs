@@ -1,7 +1,7 @@
 //! 2. An instance started by recovery has a proof of death of the earlier node, of that boot of it.
 //!
 //! Four moments at which it shows: the proof is recorded (that boot must be over), a node leaves a claim, by its own hand or
-//! another's (nothing of the VM may be left there), a node is shut out of the storage (nothing may be left that has these images),
+//! another's (nothing of the VM may be left there; nor may another node's last word say otherwise, see `last_word`), a node is shut out of the storage (nothing may be left that has these images),
 //! and a guest begins to execute (the claim must name its node: whoever starts without has no proof of anything).
 //!
 //! A machine whose BMC lies is excused, as in number 1.
@@ -17,7 +17,7 @@ use crate::{
     truth::{Daemon, Truth},
 };
 
-use super::keys;
+use super::{keys, last_word::LastWords};
 
 /// See the module's documentation.
 #[derive(Debug, Default)]
@@ -26,6 +26,7 @@ pub(super) struct Proof {
     heard: BTreeMap<NodeName, Option<u64>>,
     /// The same of fenced nodes, when their fence began.
     declared: BTreeMap<NodeName, Option<u64>>,
+    words: LastWords,
 }
 
 impl Checker for Proof {
@@ -41,7 +42,7 @@ impl Checker for Proof {
                     self.recorded(truth, change)?;
                     taken(truth, commit, change)?;
                 }
-                Ok(())
+                self.words.step(truth, tree, commit)
             }
             Event::Guest { vm, node, what: Guest::Executes } => covered(truth, tree, *vm, node),
             Event::ShutOut { by, of, images } => shut_out(truth, tree, by, of, images),
@@ -232,6 +233,22 @@ mod tests {
         early.violated_by(release, "x took x out of the claim");
         let mut right = history();
         right.happens(guest("x", Guest::Gone)).daemon_writes("x", &[(&claim(), "")]);
+    }
+
+    #[test]
+    fn a_claim_against_the_last_word_of_another_node_is_a_violation() {
+        let mut history = history();
+        let says = "/nodes/x/runningdomains";
+        history.daemon_writes("x", &[(says, &vm(1).to_string())]);
+        history.happens(guest("x", Guest::Gone)).daemon_writes("x", &[(&claim(), "")]);
+        // The release is younger than the word.
+        history.daemon_writes("a", &[(&claim(), "a")]).daemon_writes("a", &[(&claim(), "")]);
+        history.daemon_writes("x", &[(says, &vm(1).to_string())]);
+        let against = history.commit(daemon("a"), &[(&claim(), "a")]);
+        history.violated_by(against, "the last word of x");
+        history.daemon_writes("a", &[(&claim(), "")]).daemon_writes("x", &[(says, &vm(1).to_string())]);
+        history.writes(&[("/nodes/x/daemonstate", "dead"), ("/pvc/fence/x", PROVEN)]);
+        history.daemon_writes("a", &[(&claim(), "a")]);
     }
 
     #[test]

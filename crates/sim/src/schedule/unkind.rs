@@ -56,7 +56,7 @@ pub(super) fn story(dice: &Dice, name: &str, options: &Options) -> Vec<(Duration
             vec![command(now, Command::Redefine(vm))]
         }
         "redefine_elsewhere" => {
-            let other = (node + 1 + dice.below(options.nodes.saturating_sub(1).max(1))) % options.nodes;
+            let other = another(dice, node, options);
             let silence = *dice
                 .pick(&[Fault::FreezeDaemon(node), Fault::KillDaemon(node), Fault::StopDaemon(node)])
                 .unwrap_or(&Fault::StopDaemon(node));
@@ -67,6 +67,20 @@ pub(super) fn story(dice: &Dice, name: &str, options: &Options) -> Vec<(Duration
                 steps.insert(0, fault(now, silence, lasts));
             }
             steps
+        }
+        "silent_stranger" => {
+            let vm = options.vms + dice.below(SPARE);
+            let other = another(dice, node, options);
+            let silence = *dice
+                .pick(&[Fault::FreezeDaemon(node), Fault::KillDaemon(node)])
+                .unwrap_or(&Fault::KillDaemon(node));
+            vec![
+                fault(now, Fault::StartByHand(node, vm), now),
+                fault(s(12), silence, dice.time(s(5), s(200))),
+                command(s(14), Command::Define(vm)),
+                command(s(15), Command::Move(vm, other)),
+                command(s(16), Command::Start(vm)),
+            ]
         }
         "stop_in_flush" => {
             let (stops, ready) = (dice.time(s(1), s(120)), dice.time(s(5), s(120)));
@@ -83,6 +97,10 @@ pub(super) fn story(dice: &Dice, name: &str, options: &Options) -> Vec<(Duration
         }
         _ => Vec::new(),
     }
+}
+
+fn another(dice: &mut Dice, node: usize, options: &Options) -> usize {
+    (node + 1 + dice.below(options.nodes.saturating_sub(1).max(1))) % options.nodes
 }
 
 /// Its BMC does not answer when it loses power, so somebody has to say that it is dead; it is back before anybody has counted its
