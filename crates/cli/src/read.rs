@@ -7,7 +7,8 @@ use std::{
 
 use pvc_core::{
     command::{self, Refusal, RefusalKind, Roster, find},
-    model::{DaemonState, Entry, Node, NodeName, Problem, Vm, VmId},
+    model::{Claim, ClusterView, DaemonState, Entry, Field, Node, NodeName, Problem, Vm, VmId},
+    plan::vm::last_words,
 };
 use pvc_store::{
     Children, Store, StoreError,
@@ -46,6 +47,17 @@ impl Runners {
         let now = self.now.iter().map(NodeName::to_string);
         let names: Vec<String> = now.chain(self.before.iter().map(|node| format!("{node}?"))).collect();
         if names.is_empty() { "-".to_owned() } else { names.join(",") }
+    }
+}
+
+impl Runners {
+    /// The same, without what a claim has answered since: who said before that it runs it was proven dead, or has released it.
+    pub(crate) fn unanswered(mut self, view: &ClusterView, id: VmId, claim: &Field<Claim>) -> Self {
+        let stands = |node: &NodeName| {
+            claim.value.names(node) || last_words(view, id, claim).any(|other| other == node)
+        };
+        self.before.retain(stands);
+        self
     }
 }
 

@@ -81,6 +81,49 @@ fn status_tells_what_is_wrong_first() {
 }
 
 #[test]
+fn what_a_stopped_node_may_be_executing_is_told_with_what_helps() {
+    let cluster = running();
+    // hv3 was stopped while web1 ran there, too.
+    cluster.set("/nodes/hv3/runningdomains", &id(1).to_string());
+    cluster.daemon_ends("hv3");
+    cluster.set("/nodes/hv3/daemonstate", "stop");
+    insta::assert_snapshot!("explain_last_word", cluster.ok(&["vm", "explain", "web1"]));
+    let info = cluster.ok(&["vm", "info", "web1"]);
+    assert!(
+        info.contains("hv1,hv3?") && info.contains("may run on:        hv3, which said so last"),
+        "{info}"
+    );
+    assert!(cluster.ok(&["status"]).contains("VM web1 is reported by more than one node"));
+    // A word that the claim has answered since is none.
+    cluster.set(&format!("/pvc/claim/{}", id(1)), "hv1");
+    assert!(cluster.ok(&["vm", "explain", "web1"]).contains("All is well"));
+    assert!(!cluster.ok(&["vm", "info", "web1"]).contains("hv3"));
+}
+
+#[test]
+fn the_claim_on_a_vm_that_a_client_has_undefined_is_told() {
+    let cluster = running();
+    cluster.set(&format!("/pvc/claim/{}", id(7)), "hv3");
+    let uuid = id(7).to_string();
+    assert!(cluster.ok(&["vm", "explain", &uuid]).contains("the claim on it is given up within a minute"));
+    cluster.set("/nodes/hv3/runningdomains", &uuid);
+    assert!(cluster.ok(&["vm", "explain", &uuid]).contains(&format!("`virsh destroy {uuid}` on hv3")));
+    cluster.daemon_ends("hv3");
+    cluster.set("/nodes/hv3/daemonstate", "stop");
+    insta::assert_snapshot!("explain_undefined", cluster.ok(&["vm", "explain", &uuid]));
+    insta::assert_snapshot!(
+        "explain_undefined_json",
+        cluster.ok(&["vm", "explain", &uuid, "--format", "json"])
+    );
+    let status = cluster.ok(&["status"]);
+    assert!(
+        status.contains(&format!("VM {uuid} is not defined any more, and may still run on hv3")),
+        "{status}"
+    );
+    check(&cluster.pvc(&["vm", "explain", &id(8).to_string()]), 4, &["there is no VM"]);
+}
+
+#[test]
 fn maintenance_is_a_switch_that_every_list_shows() {
     let cluster = Cluster::with_nodes(&["hv1"]);
     assert!(cluster.ok(&["maintenance"]).starts_with("maintenance is off"));

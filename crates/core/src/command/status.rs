@@ -3,6 +3,7 @@
 
 #[cfg(test)]
 mod tests;
+mod vms;
 
 use std::{
     cmp::Reverse,
@@ -106,6 +107,7 @@ pub fn survey(facts: Facts<'_>) -> Status {
     survey.intervals();
     survey.fences();
     survey.vms();
+    survey.undefined();
     survey.primary();
     survey.switches();
     survey.broken_keys();
@@ -264,47 +266,6 @@ impl Survey<'_> {
         }
     }
 
-    fn vms(&mut self) {
-        let view = self.facts.view;
-        let mut groups: BTreeMap<Group, Vec<String>> = BTreeMap::new();
-        for (id, entry) in view.vms.iter() {
-            let (group, name) = match entry.good() {
-                None => (Some(Group::Broken), id.to_string()),
-                Some(vm) => (self.group(vm), vm.name.to_string()),
-            };
-            if let Some(group) = group {
-                groups.entry(group).or_default().push(name);
-            }
-        }
-        for (group, mut names) in groups {
-            names.sort_unstable();
-            let what = format!("{} {}", listed(&names), group.words(names.len() > 1));
-            let todo = names.first().map(|name| format!("pvc vm explain {name}"));
-            match group {
-                Group::Twice | Group::Failed | Group::Broken | Group::Elsewhere | Group::NotRunning => {
-                    self.wrong(what, todo);
-                }
-                Group::Busy | Group::StillRunning => self.notice(what, todo),
-            }
-        }
-    }
-
-    fn group(&self, vm: &Vm) -> Option<Group> {
-        let seen = self.facts.seen(vm);
-        let on_its_node = seen.contains(&vm.node.value);
-        match vm.state.value {
-            // While it migrates both ends may report it for the moment between two keepalives.
-            VmState::Migrate | VmState::Restart | VmState::Shutdown | VmState::Delete => Some(Group::Busy),
-            VmState::Failed => Some(Group::Failed),
-            _ if seen.len() > 1 => Some(Group::Twice),
-            VmState::Start if on_its_node => None,
-            VmState::Start if seen.is_empty() => Some(Group::NotRunning),
-            VmState::Start => Some(Group::Elsewhere),
-            VmState::Stop if seen.is_empty() => None,
-            VmState::Stop => Some(Group::StillRunning),
-        }
-    }
-
     fn primary(&mut self) {
         let view = self.facts.view;
         let holds = |node: &NodeName| format!("{node} holds the floating addresses");
@@ -344,7 +305,12 @@ impl Survey<'_> {
             Entry::Bad(problems) => Some(problems),
             Entry::Good(_) => None,
         });
-        let all: Vec<&Problem> = broken.chain(vms).flatten().chain(view.strays.iter()).collect();
+        let claims = view.orphan_claims.values().filter_map(|entry| match entry.as_ref() {
+            Entry::Bad(problems) => Some(problems),
+            Entry::Good(_) => None,
+        });
+        let all: Vec<&Problem> =
+            broken.chain(vms).chain(claims).flatten().chain(view.strays.iter()).collect();
         for problem in all.iter().take(NAMED) {
             self.wrong(format!("broken key {problem}"), None);
         }
@@ -359,39 +325,6 @@ impl Survey<'_> {
 
 fn explain(node: &NodeName) -> String {
     format!("pvc node explain {node}")
-}
-
-/// What is the case with VMs, the worst first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Group {
-    Twice,
-    Failed,
-    Elsewhere,
-    NotRunning,
-    Broken,
-    Busy,
-    StillRunning,
-}
-
-impl Group {
-    fn words(self, many: bool) -> &'static str {
-        match (self, many) {
-            (Self::Twice, false) => "is reported by more than one node",
-            (Self::Twice, true) => "are reported by more than one node each",
-            (Self::Failed, false) => "has failed",
-            (Self::Failed, true) => "have failed",
-            (Self::Elsewhere, false) => "runs elsewhere than asked",
-            (Self::Elsewhere, true) => "run elsewhere than asked",
-            (Self::NotRunning, false) => "is to run and is not seen running",
-            (Self::NotRunning, true) => "are to run and are not seen running",
-            (Self::Broken, false) => "has broken keys",
-            (Self::Broken, true) => "have broken keys",
-            (Self::Busy, false) => "is migrating, restarting or shutting down",
-            (Self::Busy, true) => "are migrating, restarting or shutting down",
-            (Self::StillRunning, false) => "is to be off and still runs",
-            (Self::StillRunning, true) => "are to be off and still run",
-        }
-    }
 }
 
 /// `VM a`, `VMs a and b`, `VMs a, b, c, d, e and 7 more`.

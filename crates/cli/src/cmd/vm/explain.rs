@@ -2,14 +2,15 @@
 //! Works also, and above all, when something is broken: whatever can be read is shown.
 
 mod conclusion;
+mod undefined;
 
 use pvc_core::{
     command::node::step_words,
     model::{
-        ClusterView, DaemonState, DomainDetails, DomainSpec, DomainState, Entry, Explanation, Fence,
-        FlushProgress, MigrationMethod, NodeName, Problem, Vm, VmId, VmState,
+        Claim, ClusterView, DaemonState, DomainDetails, DomainSpec, DomainState, Entry, Explanation, Fence,
+        Field, FlushProgress, MigrationMethod, NodeName, Problem, Vm, VmId, VmState,
     },
-    plan::placement::Unfit,
+    plan::{placement::Unfit, vm::last_words},
 };
 use pvc_store::schema::vm;
 use serde::Serialize;
@@ -34,8 +35,10 @@ struct Facts {
     entry: Entry<Vm>,
     /// The nodes that may have a part in it: `node` and the claimants.
     nodes: Vec<Daemon>,
-    /// Who reports to run it.
+    /// Who reports to run it, and whose last word is that.
     running: Runners,
+    /// Who may be executing it by its last word, which no claim has answered: nobody else starts it.
+    last_words: Vec<NodeName>,
     /// What the daemon says about it.
     said: Said,
     /// What is wrong with its definition.
@@ -62,14 +65,18 @@ struct Daemon {
 
 pub(super) async fn explain(cluster: &Connection, out: &Out, reference: &str) -> Result<(), Failure> {
     let roster = cluster.roster().await?;
-    let id = roster.find(reference)?;
+    let id = match (roster.find(reference), reference.parse()) {
+        (Ok(id), _) => id,
+        (Err(refusal), Ok(id)) => return undefined::explain(cluster, out, id, refusal).await,
+        (Err(refusal), Err(_)) => return Err(refusal.into()),
+    };
     let name = roster.name(id).unwrap_or_default().to_owned();
     let entry = cluster.entry(id).await?;
     let xml = cluster.xml(id).await?;
     let said = vm::read_explanation(&*cluster.store, id).await?;
     let view = cluster.view().await?;
     let flushes = cluster.flushes(&view).await?;
-    let mut facts = facts(name, id, entry, xml.as_deref(), &Nodes::of(&view), said);
+    let mut facts = facts(name, id, entry, xml.as_deref(), &view, said);
     for daemon in &mut facts.nodes {
         daemon.fence = view.fences.get(&daemon.node).map(fence_words);
         daemon.flush = flush_words(&view, &daemon.node, flushes.get(&daemon.node));
@@ -117,30 +124,53 @@ fn flush_words(view: &ClusterView, node: &NodeName, progress: Option<&FlushProgr
     Some(format!("{doing}{}", left.unwrap_or_default()))
 }
 
-fn facts(name: String, id: VmId, entry: Entry<Vm>, xml: Option<&str>, nodes: &Nodes, said: Said) -> Facts {
-    let mut concerned: Vec<NodeName> = Vec::new();
-    let mut definition = Ok(());
-    if let Entry::Good(vm) = &entry {
-        concerned.push(vm.node.value.clone());
-        concerned.extend(vm.claim.value.iter().filter(|node| **node != vm.node.value).cloned());
-        definition = match xml {
-            None => Err("it is missing".to_owned()),
-            Some(xml) => DomainSpec::parse_as(xml, id, &vm.name).map(drop).map_err(|e| e.to_string()),
-        };
-    }
-    let daemon = |node: NodeName| Daemon {
+/// Those whose last word is that they execute a VM, if no claim has answered that.
+pub(super) fn said_last(view: &ClusterView, id: VmId, claim: &Field<Claim>) -> Vec<NodeName> {
+    let says = |name: &&NodeName| view.node(name).is_some_and(|node| node.report.running.contains(&id));
+    last_words(view, id, claim).filter(says).cloned().collect()
+}
+
+fn daemon(nodes: &Nodes, node: NodeName) -> Daemon {
+    Daemon {
         state: nodes.get(&node).map(|n| n.daemon_state.value),
         silent_s: nodes.silent_s(&node),
         fence: None,
         flush: None,
         node,
-    };
+    }
+}
+
+fn facts(
+    name: String,
+    id: VmId,
+    entry: Entry<Vm>,
+    xml: Option<&str>,
+    view: &ClusterView,
+    said: Said,
+) -> Facts {
+    let nodes = Nodes::of(view);
+    let mut running = nodes.runners().remove(&id).unwrap_or_default();
+    let mut last_words = Vec::new();
+    let mut concerned: Vec<NodeName> = Vec::new();
+    let mut definition = Ok(());
+    if let Entry::Good(vm) = &entry {
+        concerned.push(vm.node.value.clone());
+        concerned.extend(vm.claim.value.iter().filter(|node| **node != vm.node.value).cloned());
+        running = running.unanswered(view, id, &vm.claim);
+        last_words = said_last(view, id, &vm.claim);
+        concerned.extend(last_words.iter().filter(|node| **node != vm.node.value).cloned());
+        definition = match xml {
+            None => Err("it is missing".to_owned()),
+            Some(xml) => DomainSpec::parse_as(xml, id, &vm.name).map(drop).map_err(|e| e.to_string()),
+        };
+    }
     Facts {
         name,
         id,
         entry,
-        nodes: concerned.into_iter().map(daemon).collect(),
-        running: nodes.runners().remove(&id).unwrap_or_default(),
+        nodes: concerned.into_iter().map(|node| daemon(&nodes, node)).collect(),
+        running,
+        last_words,
         said,
         definition,
         console_log: xml.and_then(|xml| DomainDetails::parse(xml).ok()?.console_log),
@@ -157,6 +187,10 @@ fn people(facts: &Facts, colour: bool) -> String {
             lines.push(("on node", vm.node.value.as_str().into()));
             lines.push(("claimed by", or_nobody(vm.claim.value.iter()).into()));
             lines.push(("seen running on", facts.running.words().into()));
+            if !facts.last_words.is_empty() {
+                let who = format!("{}, by the last word of its daemon", or_nobody(facts.last_words.iter()));
+                lines.push(("may run on", Cell::new(who, Look::Bad)));
+            }
             if let Some(last) = &vm.last_node.value {
                 lines.push(("migrated from", last.as_str().into()));
             }
@@ -213,6 +247,9 @@ struct ExplainJson<'a> {
     node: Option<&'a str>,
     claim: Vec<&'a str>,
     running_on: Vec<&'a str>,
+    /// By their last word, which no claim has answered.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    may_run_on: Vec<&'a str>,
     failed_reason: &'a str,
     last_node: Option<&'a NodeName>,
     migration_method: Option<MigrationMethod>,
@@ -261,6 +298,7 @@ fn json(facts: &Facts) -> ExplainJson<'_> {
         node: vm.map(|vm| vm.node.value.as_str()),
         claim: vm.into_iter().flat_map(|vm| vm.claim.value.iter()).map(NodeName::as_str).collect(),
         running_on: facts.running.now.iter().map(NodeName::as_str).collect(),
+        may_run_on: facts.last_words.iter().map(NodeName::as_str).collect(),
         failed_reason: vm.map(|vm| vm.failed_reason.value.as_str()).unwrap_or_default(),
         last_node: vm.and_then(|vm| vm.last_node.value.as_ref()),
         migration_method: vm.map(|vm| vm.migration_method),

@@ -3,7 +3,7 @@
 use pvc_core::model::{DomainDetails, NodeName, Vm};
 use serde::Serialize;
 
-use super::list::migrated;
+use super::{explain::said_last, list::migrated};
 use crate::{
     connect::Connection,
     failure::Failure,
@@ -11,7 +11,7 @@ use crate::{
         Out,
         table::{Cell, Look, pairs},
     },
-    read::Runners,
+    read::{Nodes, Runners},
 };
 
 pub(super) async fn dump(cluster: &Connection, out: &Out, reference: &str) -> Result<(), Failure> {
@@ -35,13 +35,15 @@ pub(super) async fn info(
 ) -> Result<(), Failure> {
     let id = cluster.find_vm(reference).await?;
     let vm = cluster.vm(id).await?;
-    let running = cluster.nodes().await?.runners().remove(&id).unwrap_or_default();
+    let view = cluster.view().await?;
+    let running = Nodes::of(&view).runners().remove(&id).unwrap_or_default().unanswered(&view, id, &vm.claim);
     let xml = cluster.xml(id).await?.unwrap_or_default();
     let details = DomainDetails::parse(&xml).map_err(|e| format!("the definition is unreadable: {e}"));
     if out.is_json() {
         return out.json(&json(&vm, &running, &details, &xml));
     }
-    let mut lines = state_lines(&vm, &running);
+    let unheard = said_last(&view, id, &vm.claim);
+    let mut lines = state_lines(&vm, &running, &unheard);
     match &details {
         Ok(details) => lines.extend(definition_lines(details, long)),
         Err(problem) => lines.push(("definition", Cell::new(problem, Look::Bad))),
@@ -90,7 +92,7 @@ fn json<'a>(
     }
 }
 
-fn state_lines(vm: &Vm, running: &Runners) -> Vec<(&'static str, Cell)> {
+fn state_lines(vm: &Vm, running: &Runners, unheard: &[NodeName]) -> Vec<(&'static str, Cell)> {
     let or_nobody = |text: String| if text.is_empty() { "-".to_owned() } else { text };
     let mut lines = vec![
         ("name", Cell::from(vm.name.as_str())),
@@ -101,6 +103,12 @@ fn state_lines(vm: &Vm, running: &Runners) -> Vec<(&'static str, Cell)> {
         ("claimed by", or_nobody(vm.claim.value.to_string()).into()),
         ("migrated", migrated(vm).into()),
     ];
+    lines.extend(unheard.iter().map(|node| {
+        (
+            "may run on",
+            Cell::new(format!("{node}, which said so last (`pvc vm explain {}`)", vm.name), Look::Bad),
+        )
+    }));
     if !vm.failed_reason.value.is_empty() {
         lines.push(("failed because", Cell::new(&vm.failed_reason.value, Look::Bad)));
     }

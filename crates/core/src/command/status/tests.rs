@@ -3,7 +3,7 @@ use std::sync::Arc;
 use super::*;
 use crate::{
     command::testing::{field, id, name, node, view, vm},
-    model::{Fence, FenceJob, Proof, VmId, Word},
+    model::{Fence, FenceJob, Field, Proof, VmId, Word},
 };
 
 /// Everything well: three coordinators, hv1 primary, web1 on hv1.
@@ -139,6 +139,59 @@ fn each_trouble_has_its_words() {
         trouble(&mut view);
         assert_eq!(found(&status(&view)), [words]);
     }
+}
+
+#[test]
+fn what_a_node_that_does_not_answer_may_be_executing_is_never_well() {
+    let stopped = |v: &mut ClusterView, running: Vec<VmId>| {
+        change(v, "hv3", |n| {
+            n.daemon_state = field(DaemonState::Stop);
+            n.report.running.clone_from(&running);
+            n.last_word.zxid = 50;
+        });
+    };
+    let claimed = |v: &mut ClusterView, vm: VmId, claim: &str, zxid| {
+        let mut found = v.vm(vm).unwrap().clone();
+        found.claim = Field { zxid, ..field(claim.parse().unwrap()) };
+        Arc::make_mut(&mut v.vms).insert(vm, Arc::new(Entry::Good(found)));
+    };
+    let silence = "! the daemon of hv3 is stopped".to_owned();
+    // `node2,node1?`: it runs where it shall, and where somebody said last that it does.
+    let twice = "! VM web1 is reported by more than one node".to_owned();
+    for (claim, zxid, said) in [("", 40, true), ("hv1", 40, true), ("hv1", 60, false), ("", 60, false)] {
+        let mut view = well();
+        stopped(&mut view, vec![id(1)]);
+        claimed(&mut view, id(1), claim, zxid);
+        assert_eq!(found(&status(&view)).contains(&twice), said, "{claim:?} {zxid}");
+    }
+    let off = "! VM off is to be off and may still run on a node that does not answer".to_owned();
+    for (claim, running) in [("", vec![id(2)]), ("hv3", vec![])] {
+        let mut view = well();
+        add(&mut view, 2, "off", VmState::Stop);
+        claimed(&mut view, id(2), claim, 40);
+        stopped(&mut view, running);
+        assert_eq!(found(&status(&view)), [silence.clone(), off.clone()], "{claim:?}");
+    }
+}
+
+#[test]
+fn the_claim_on_a_vm_that_is_not_defined_any_more_is_told_until_it_is_given_up() {
+    let gone = format!("VM {} is not defined any more, and", id(9));
+    let with = |claim: &str| {
+        let mut view = well();
+        let entry = Entry::Good(field(claim.parse().unwrap()));
+        view.orphan_claims = Arc::new([(id(9), Arc::new(entry))].into());
+        view
+    };
+    assert_eq!(found(&status(&with(""))), Vec::<String>::new());
+    assert_eq!(found(&status(&with("hv2"))), [format!("- {gone} hv2 is about to give up its claim")]);
+    let mut runs = with("hv2");
+    change(&mut runs, "hv2", |n| n.report.running = vec![id(9)]);
+    assert_eq!(found(&status(&runs)), [format!("! {gone} runs on hv2")]);
+    change(&mut runs, "hv2", |n| n.daemon_state = field(DaemonState::Stop));
+    let unheard = status(&runs);
+    assert_eq!(found(&unheard)[1], format!("! {gone} may still run on hv2, which does not answer"));
+    assert_eq!(unheard.findings[1].todo, Some(format!("pvc vm explain {}", id(9))));
 }
 
 #[test]

@@ -5,7 +5,7 @@ mod tests;
 
 use pvc_core::model::{DaemonState, Entry, NodeName, Vm, VmState};
 
-use super::Facts;
+use super::{Daemon, Facts};
 use crate::read::{Runners, silent};
 
 /// Why the VM is as it is, and what to do if something is to be done.
@@ -22,6 +22,9 @@ pub(super) fn conclude(facts: &Facts) -> String {
             list(&facts.running.now)
         );
     }
+    if let Some(doubt) = doubt(facts, vm) {
+        return doubt;
+    }
     match vm.state.value {
         VmState::Start | VmState::Restart | VmState::Migrate => to_run(facts, vm),
         VmState::Stop | VmState::Shutdown | VmState::Delete => to_be_off(facts, vm),
@@ -37,12 +40,55 @@ pub(super) fn conclude(facts: &Facts) -> String {
     }
 }
 
+/// Another node's last word is that it executes it, and that has not been answered: nothing is well then, whatever else is.
+fn doubt(facts: &Facts, vm: &Vm) -> Option<String> {
+    let is_in_doubt = |other: &&NodeName| {
+        **other != vm.node.value
+            || vm.state.value == VmState::Stop
+            || daemon_trouble(&facts.nodes, other).is_some()
+    };
+    let other = facts.last_words.iter().find(is_in_doubt)?;
+    let said = format!("{other} said last that it runs it");
+    let Some(trouble) = daemon_trouble(&facts.nodes, other) else {
+        return Some(format!(
+            "{said}, and does not claim it: that should end within seconds. If it stays so, see the log of pvcd on {other}."
+        ));
+    };
+    let way_out = way_out(&facts.nodes, other);
+    let running = facts.running.now.iter().find(|node| *node != other);
+    Some(match (vm.state.value, running) {
+        (_, Some(node)) => {
+            format!(
+                "It runs on {node}, but {said}, too, and {trouble}. It may run twice: look at {other} at once.{way_out}"
+            )
+        }
+        (VmState::Start | VmState::Restart | VmState::Migrate, None) if *other != vm.node.value => format!(
+            "{} does not start it: {said}, and {trouble}. It waits until {other} says otherwise or is proven dead.{way_out}",
+            vm.node.value
+        ),
+        _ => format!("{said}, and {trouble}: it may still run there.{way_out}"),
+    })
+}
+
+/// What an operator can do about a node that may be executing a VM and does not answer, besides mending it.
+pub(super) fn way_out(daemons: &[Daemon], node: &NodeName) -> String {
+    let Some(daemon) = daemons.iter().find(|daemon| daemon.node == *node) else { return String::new() };
+    match daemon.state {
+        // Its fence says what is to be done.
+        Some(_) if daemon.fence.is_some() => format!(" See `pvc node explain {node}`."),
+        Some(state) if state != DaemonState::Dead => {
+            format!(" If {node} is off for certain: `pvc node confirm-dead {node}`.")
+        }
+        _ => String::new(),
+    }
+}
+
 fn to_run(facts: &Facts, vm: &Vm) -> String {
     let node = &vm.node.value;
     let settled = vm.state.value == VmState::Start
         && facts.running.now == [node.clone()]
         && vm.claim.value.is_only(node);
-    if let Some(out_of_order) = daemon_trouble(facts, node) {
+    if let Some(out_of_order) = daemon_trouble(&facts.nodes, node) {
         let running = if facts.running == Runners::default() { "is to run" } else { "was last seen running" };
         return format!("It {running} on {node}, but {out_of_order}.{}", storage(facts, vm));
     }
@@ -52,18 +98,21 @@ fn to_run(facts: &Facts, vm: &Vm) -> String {
     if let Err(problem) = &facts.definition {
         return format!("It cannot be started: its definition is refused: {problem}.");
     }
-    if let Some(said) = said(facts) {
+    let others: Vec<NodeName> = vm.claim.value.iter().filter(|claimant| *claimant != node).cloned().collect();
+    let absent = absent(facts, &others);
+    // What helps is more than what its daemon says, which waits.
+    if absent.is_empty()
+        && let Some(said) = said(facts)
+    {
         return said;
     }
-    let others: Vec<NodeName> = vm.claim.value.iter().filter(|claimant| *claimant != node).cloned().collect();
-    if vm.state.value == VmState::Migrate && !others.is_empty() && absent(facts, &others).is_empty() {
+    if vm.state.value == VmState::Migrate && !others.is_empty() && absent.is_empty() {
         return format!("It is migrating from {} to {node}.", list(&others));
     }
     if !others.is_empty() {
         return format!(
-            "{node} waits until {} no longer may be executing it.{}{}",
+            "{node} waits until {} no longer may be executing it.{absent}{}",
             list(&others),
-            absent(facts, &others),
             storage(facts, vm)
         );
     }
@@ -80,9 +129,9 @@ fn to_run(facts: &Facts, vm: &Vm) -> String {
 
 fn to_be_off(facts: &Facts, vm: &Vm) -> String {
     let claimants: Vec<NodeName> = vm.claim.value.iter().cloned().collect();
-    if let Some(node) = claimants.iter().find(|node| daemon_trouble(facts, node).is_some()) {
-        let trouble = daemon_trouble(facts, node).unwrap_or_default();
-        return format!("{node} may still be executing it, but {trouble}.");
+    if let Some(node) = claimants.iter().find(|node| daemon_trouble(&facts.nodes, node).is_some()) {
+        let trouble = daemon_trouble(&facts.nodes, node).unwrap_or_default();
+        return format!("{node} may still be executing it, but {trouble}.{}", way_out(&facts.nodes, node));
     }
     if let Some(said) = said(facts) {
         return said;
@@ -95,7 +144,7 @@ fn to_be_off(facts: &Facts, vm: &Vm) -> String {
         }
         (_, [], []) => {
             let node = &vm.node.value;
-            match daemon_trouble(facts, node) {
+            match daemon_trouble(&facts.nodes, node) {
                 Some(trouble) => format!("It is off; {node} would say so, but {trouble}."),
                 None => format!("It is off, and {node} is about to say so."),
             }
@@ -116,8 +165,8 @@ fn said(facts: &Facts) -> Option<String> {
 }
 
 /// Why a node's daemon cannot do anything now.
-fn daemon_trouble(facts: &Facts, node: &NodeName) -> Option<String> {
-    let daemon = facts.nodes.iter().find(|daemon| daemon.node == *node)?;
+pub(super) fn daemon_trouble(daemons: &[Daemon], node: &NodeName) -> Option<String> {
+    let daemon = daemons.iter().find(|daemon| daemon.node == *node)?;
     if let Some(silence) = daemon.silent_s {
         return Some(silent(silence));
     }
@@ -151,8 +200,12 @@ fn storage(facts: &Facts, vm: &Vm) -> String {
 }
 
 fn absent(facts: &Facts, nodes: &[NodeName]) -> String {
-    let trouble = nodes.iter().find_map(|node| daemon_trouble(facts, node).map(|trouble| (node, trouble)));
-    trouble.map(|(node, trouble)| format!(" As for {node}, {trouble}.")).unwrap_or_default()
+    let trouble =
+        nodes.iter().find_map(|node| daemon_trouble(&facts.nodes, node).map(|trouble| (node, trouble)));
+    let told = |(node, trouble): (&NodeName, String)| {
+        format!(" As for {node}, {trouble}.{}", way_out(&facts.nodes, node))
+    };
+    trouble.map(told).unwrap_or_default()
 }
 
 fn list(nodes: &[NodeName]) -> String {

@@ -38,6 +38,7 @@ fn facts(state: VmState, claim: &str, running: &[&str], daemon: Option<DaemonSta
         entry: Entry::Good(vm),
         nodes,
         running: Runners { now: running.iter().map(|n| n.parse().unwrap()).collect(), before: Vec::new() },
+        last_words: Vec::new(),
         said: None,
         definition: Ok(()),
         console_log: None,
@@ -98,6 +99,36 @@ fn what_the_daemon_says_goes_before_what_can_be_guessed() {
         conclude(&facts),
         "hv1 is waiting for the guest to shut down: asked 2 times; power off in 61 s."
     );
+}
+
+#[test]
+fn the_last_word_of_another_node_is_told_with_what_helps_and_is_never_well() {
+    use VmState::{Start, Stop};
+    let with = |state, claim, running: &[&str], other: Option<DaemonState>| {
+        let mut facts = facts(state, claim, running, Some(DaemonState::Run));
+        let hv2 =
+            |state| Daemon { node: "hv2".parse().unwrap(), state, silent_s: None, fence: None, flush: None };
+        facts.nodes.push(hv2(other));
+        facts.last_words = vec!["hv2".parse().unwrap()];
+        conclude(&facts)
+    };
+    let stopped = Some(DaemonState::Stop);
+    let help = " If hv2 is off for certain: `pvc node confirm-dead hv2`.";
+    let said = "hv2 said last that it runs it";
+    let trouble = "and its daemon is stopped: start pvcd there";
+    assert_eq!(
+        with(Start, "hv1", &["hv1"], stopped),
+        format!("It runs on hv1, but {said}, too, {trouble}. It may run twice: look at hv2 at once.{help}")
+    );
+    assert_eq!(
+        with(Start, "", &[], stopped),
+        format!(
+            "hv1 does not start it: {said}, {trouble}. It waits until hv2 says otherwise or is proven dead.{help}"
+        )
+    );
+    assert_eq!(with(Stop, "", &[], stopped), format!("{said}, {trouble}: it may still run there.{help}"));
+    let ends = format!("{said}, and does not claim it: that should end within seconds.");
+    assert!(with(Start, "hv1", &["hv1"], Some(DaemonState::Run)).starts_with(&ends));
 }
 
 #[test]

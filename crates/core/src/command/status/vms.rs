@@ -1,0 +1,131 @@
+//! What is the case with VMs: those of the tree in groups, and what is left of those that were undefined.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{Survey, listed};
+use crate::{
+    model::{Claim, NodeName, Vm, VmState},
+    plan::vm::last_words,
+};
+
+/// What is the case with VMs, the worst first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Group {
+    Twice,
+    Failed,
+    Elsewhere,
+    NotRunning,
+    Unheard,
+    Broken,
+    Busy,
+    StillRunning,
+}
+
+impl Group {
+    fn words(self, many: bool) -> &'static str {
+        match (self, many) {
+            (Self::Twice, false) => "is reported by more than one node",
+            (Self::Twice, true) => "are reported by more than one node each",
+            (Self::Failed, false) => "has failed",
+            (Self::Failed, true) => "have failed",
+            (Self::Elsewhere, false) => "runs elsewhere than asked",
+            (Self::Elsewhere, true) => "run elsewhere than asked",
+            (Self::NotRunning, false) => "is to run and is not seen running",
+            (Self::NotRunning, true) => "are to run and are not seen running",
+            (Self::Unheard, false) => "is to be off and may still run on a node that does not answer",
+            (Self::Unheard, true) => "are to be off and may still run on nodes that do not answer",
+            (Self::Broken, false) => "has broken keys",
+            (Self::Broken, true) => "have broken keys",
+            (Self::Busy, false) => "is migrating, restarting or shutting down",
+            (Self::Busy, true) => "are migrating, restarting or shutting down",
+            (Self::StillRunning, false) => "is to be off and still runs",
+            (Self::StillRunning, true) => "are to be off and still run",
+        }
+    }
+}
+
+impl Survey<'_> {
+    pub(super) fn vms(&mut self) {
+        let view = self.facts.view;
+        let mut groups: BTreeMap<Group, Vec<String>> = BTreeMap::new();
+        for (id, entry) in view.vms.iter() {
+            let (group, name) = match entry.good() {
+                None => (Some(Group::Broken), id.to_string()),
+                Some(vm) => (self.group(vm), vm.name.to_string()),
+            };
+            if let Some(group) = group {
+                groups.entry(group).or_default().push(name);
+            }
+        }
+        for (group, mut names) in groups {
+            names.sort_unstable();
+            let what = format!("{} {}", listed(&names), group.words(names.len() > 1));
+            let todo = names.first().map(|name| format!("pvc vm explain {name}"));
+            match group {
+                Group::Busy | Group::StillRunning => self.notice(what, todo),
+                _ => self.wrong(what, todo),
+            }
+        }
+    }
+
+    fn group(&self, vm: &Vm) -> Option<Group> {
+        let seen = self.facts.seen(vm);
+        let on_its_node = seen.contains(&vm.node.value);
+        // Guests go on without the daemon that said last that they run.
+        let reported: BTreeSet<&NodeName> = seen.iter().copied().chain(self.said_last(vm)).collect();
+        match vm.state.value {
+            // While it migrates both ends may report it for the moment between two keepalives.
+            VmState::Migrate | VmState::Restart | VmState::Shutdown | VmState::Delete => Some(Group::Busy),
+            VmState::Failed => Some(Group::Failed),
+            _ if reported.len() > 1 => Some(Group::Twice),
+            VmState::Start if on_its_node => None,
+            VmState::Start if seen.is_empty() => Some(Group::NotRunning),
+            VmState::Start => Some(Group::Elsewhere),
+            VmState::Stop if !seen.is_empty() => Some(Group::StillRunning),
+            VmState::Stop if !reported.is_empty() || self.is_unheard(&vm.claim.value) => Some(Group::Unheard),
+            VmState::Stop => None,
+        }
+    }
+
+    /// Who said last that it executes the VM, where no claim has answered that.
+    fn said_last<'a>(&'a self, vm: &'a Vm) -> impl Iterator<Item = &'a NodeName> {
+        let says = |name: &&NodeName| {
+            self.facts.view.node(name).is_some_and(|node| node.report.running.contains(&vm.id))
+        };
+        last_words(self.facts.view, vm.id, &vm.claim).filter(says)
+    }
+
+    /// Whether a claimant cannot be asked.
+    fn is_unheard(&self, claim: &Claim) -> bool {
+        let works = |name: &NodeName| self.facts.view.node(name).is_some_and(|node| self.facts.works(node));
+        claim.iter().any(|name| !works(name))
+    }
+
+    /// Claims on VMs that a client has undefined.
+    pub(super) fn undefined(&mut self) {
+        let view = self.facts.view;
+        for id in view.orphan_claims.keys() {
+            let Some(claim) = view.orphan_claim(*id).map(|claim| &claim.value).filter(|c| !c.is_empty())
+            else {
+                continue;
+            };
+            let runs = |name: &&NodeName| {
+                view.node(name).is_some_and(|node| self.facts.works(node) && node.report.running.contains(id))
+            };
+            let todo = Some(format!("pvc vm explain {id}"));
+            if let Some(name) = claim.iter().find(runs) {
+                self.wrong(format!("VM {id} is not defined any more, and runs on {name}"), todo);
+            } else if self.is_unheard(claim) {
+                let what = format!(
+                    "VM {id} is not defined any more, and may still run on {claim}, which does not answer"
+                );
+                self.wrong(what, todo);
+            } else {
+                self.notice(
+                    format!("VM {id} is not defined any more, and {claim} is about to give up its claim"),
+                    todo,
+                );
+            }
+        }
+    }
+}
