@@ -2,6 +2,7 @@
 //! not marked as ignored plays in continuous integration too. Every scenario ends as `pvc_lab::scenario` says.
 
 mod bmc;
+mod claims;
 mod clock;
 mod daemon;
 mod disk;
