@@ -46,6 +46,9 @@ pub struct Arguments {
     /// `suicide_intervals`; with any, `failed_fence` is `migrate`.
     #[arg(long, default_value_t = 0)]
     suicide: u32,
+    /// The longest session that ZooKeeper's servers grant, in seconds.
+    #[arg(long, value_name = "SECONDS", default_value_t = 40)]
+    longest_session: u32,
     /// `none`, `default`, `storm`, and `name=rate` of single faults (an hour), separated by commas.
     #[arg(long, default_value = "default")]
     faults: Rates,
@@ -105,6 +108,7 @@ impl Arguments {
             hours: self.hours,
             timing: self.timing,
             suicide_intervals: self.suicide,
+            longest_session: self.longest_session,
             faults: self.faults,
             commands: self.commands,
             ..Options::default()

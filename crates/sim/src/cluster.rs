@@ -1,6 +1,9 @@
 //! A simulated cluster: its network, its ZooKeeper, its machines, put together.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use pvc_core::model::{NodeName, VmId};
 use pvc_host::{hypervisor::fake::FakeFabric, power::fake::FakePower};
@@ -54,6 +57,7 @@ impl Cluster {
             Arc::clone(&journal),
             world.clone(),
             dice.fork("ensemble"),
+            Duration::from_secs(options.longest_session.into()),
         );
         let around = Surroundings {
             journal,

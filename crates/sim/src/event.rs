@@ -95,6 +95,11 @@ pub enum Event {
         /// What became of it.
         what: Session,
     },
+    /// The leader has confirmed to a daemon that it has seen all that was committed.
+    Synced {
+        /// Whose.
+        node: NodeName,
+    },
     /// A BMC was asked, and what it said; when it answered.
     Bmc {
         /// Who asked.
@@ -381,6 +386,7 @@ impl fmt::Display for Event {
             Self::Libvirt { node, what } => write!(f, "{node}: libvirt {what:?}"),
             Self::Guest { vm, node, what } => write!(f, "{node}: guest {vm} {what:?}"),
             Self::Stranger { vm, node } => write!(f, "{node}: somebody else than its daemon starts {vm}"),
+            Self::Synced { node } => write!(f, "{node}: has seen all that was committed"),
             Self::Asked { node, vm, what } => write!(f, "{node}: asks libvirt about {vm}: {what:?}"),
             Self::Address { node, address, until: Some(until) } => {
                 write!(f, "{node}: has {address} until {:.1} s", until.as_secs_f64())

@@ -21,6 +21,8 @@ pub struct Options {
     pub timing: Timing,
     /// `suicide_intervals`; with any, `failed_fence` is `migrate`.
     pub suicide_intervals: u32,
+    /// The longest session that ZooKeeper's servers grant, in seconds; its default is 40.
+    pub longest_session: u32,
     /// How often what goes wrong.
     pub faults: Rates,
     /// Operators' commands an hour.
@@ -50,6 +52,7 @@ impl Default for Options {
             hours: 24.0,
             timing: Timing::Default,
             suicide_intervals: 0,
+            longest_session: 40,
             faults: Rates::default(),
             commands: 60.0,
             contradictions: 0.2,
@@ -75,7 +78,8 @@ impl Options {
         }
         let vms = self.vms * nodes / 5;
         let commands = self.commands * dice.pick(&[0.2, 1.0, 3.0]).unwrap_or(&1.0);
-        Self { nodes, vms, timing, suicide_intervals, faults, commands, ..self }
+        let longest_session = *dice.pick(&[40, 40, 40, 12, 8]).unwrap_or(&40);
+        Self { nodes, vms, timing, suicide_intervals, longest_session, faults, commands, ..self }
     }
 
     /// How many of the nodes are coordinators.

@@ -77,7 +77,7 @@ fn commit() -> String {
 }
 
 fn command(options: &Options) -> String {
-    let Options { seed, nodes, vms, hours, suicide_intervals, commands, .. } = options;
+    let Options { seed, nodes, vms, hours, suicide_intervals, longest_session, commands, .. } = options;
     let timing = match options.timing {
         Timing::Default => "default",
         Timing::Fast => "fast",
@@ -93,6 +93,6 @@ fn command(options: &Options) -> String {
     };
     format!(
         "cargo xtask sim --seed {seed} --nodes {nodes} --vms {vms} --hours {hours} --timing {timing} --suicide {suicide_intervals} \
-         --commands {commands} --faults {plain}"
+         --longest-session {longest_session} --commands {commands} --faults {plain}"
     )
 }

@@ -178,6 +178,7 @@ impl Truth {
                 self.phase_since = now;
             }
             Event::Asked { .. }
+            | Event::Synced { .. }
             | Event::Bmc { .. }
             | Event::ShutOut { .. }
             | Event::Command { .. }

@@ -59,13 +59,13 @@ struct Shared {
     place: Place,
     client: u64,
     inner: Arc<MemoryStore>,
-    timeout: Duration,
     belief: watch::Sender<Session>,
     state: Mutex<State>,
 }
 
-#[derive(Default)]
 struct State {
+    /// The session time-out that the server grants; at first what is asked for.
+    granted: Duration,
     line: Option<Line>,
     closed: bool,
     /// When the last answered request was sent.
@@ -79,7 +79,9 @@ impl SimStore {
     pub fn start(place: Place, author: Author, timeout: Duration) -> Arc<Self> {
         let (client, inner) = place.ensemble.introduce(place.node, author, timeout);
         let belief = watch::Sender::new(Session::Connecting);
-        let shared = Arc::new(Shared { place, client, inner, timeout, belief, state: Mutex::default() });
+        let state =
+            State { granted: timeout, line: None, closed: false, answered: None, heard: Heard::default() };
+        let shared = Arc::new(Shared { place, client, inner, belief, state: Mutex::new(state) });
         pvc_process::spawn(keep::keep(Arc::clone(&shared)));
         Arc::new(Self { shared })
     }
@@ -89,7 +91,8 @@ impl SimStore {
         let shared = &self.shared;
         let mut belief = shared.belief.subscribe();
         let line = loop {
-            match timeout_at(deadline, belief.wait_for(|session| session.is_healthy())).await {
+            let settled = belief.wait_for(|session| session.is_healthy() || shared.lock().closed);
+            match timeout_at(deadline, settled).await {
                 Ok(Ok(_)) => {}
                 Ok(Err(_)) => return Err(NoAnswer::NotSent("the store was closed")),
                 Err(_) => return Err(NoAnswer::NotSent("the connection is lost")),
@@ -120,7 +123,8 @@ impl SimStore {
                 state.answered = Some(sent);
                 match reply {
                     Reply::Commit(Ok(_) | Err(CommitError::Conflict { .. })) => {
-                        state.heard.acknowledged(sent, shared.timeout);
+                        let granted = state.granted;
+                        state.heard.acknowledged(sent, granted);
                     }
                     _ => state.heard.answered(sent),
                 }
@@ -232,7 +236,7 @@ impl Store for SimStore {
     }
 
     fn session_timeout(&self) -> Duration {
-        self.shared.timeout
+        self.shared.lock().granted
     }
 
     fn leader_heard(&self) -> Option<std::time::Instant> {

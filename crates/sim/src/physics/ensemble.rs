@@ -2,10 +2,11 @@
 //!
 //! ```text
 //!   a quorum reaches each other ──► election ──► leader ──► servers that reach it serve
-//!   a session is heard of ──► … ──► silent for its time-out while somebody leads ──► ended
+//!   a server hears of a session ──► tells the leader ──► … ──► silent for its time-out while somebody leads ──► ended
 //! ```
 //! The tree itself is `pvc_store::memory`'s, which keeps ZooKeeper's contract. A server that has lost its leader goes on answering reads
-//! for a moment, from what it knew, and then closes its connections. Elections are short; what takes long is noticing.
+//! for up to ten seconds, from what it knew, and then closes its connections; whom it hears of meanwhile nobody learns. Elections are
+//! short; what takes long is noticing.
 
 mod sessions;
 
@@ -33,8 +34,8 @@ use crate::{
 
 /// From the loss of a leader to the next one.
 const ELECTION: [Duration; 2] = [Duration::from_millis(300), Duration::from_secs(4)];
-/// For how long a server without a leader goes on reading.
-const GRACE: [Duration; 2] = [Duration::ZERO, Duration::from_secs(4)];
+/// For how long a server without a leader goes on reading (9.5 s were measured with ZooKeeper 3.8).
+const GRACE: [Duration; 2] = [Duration::ZERO, Duration::from_secs(10)];
 
 /// See the module's documentation.
 pub struct Ensemble {
@@ -47,6 +48,8 @@ pub struct Ensemble {
     /// Signalled when servers come, go, or lead.
     changes: watch::Sender<()>,
     authors: Arc<Mutex<BTreeMap<u64, Author>>>,
+    /// The longest session time-out that they grant.
+    longest_session: Duration,
 }
 
 struct State {
@@ -63,7 +66,6 @@ struct State {
     latency: [Duration; 2],
 }
 
-#[derive(Default)]
 struct Server {
     /// How many faults keep it from working; the machine's being off is one.
     down: u32,
@@ -78,6 +80,7 @@ impl Ensemble {
         journal: Arc<Journal>,
         process: Process,
         dice: Dice,
+        longest_session: Duration,
     ) -> Arc<Self> {
         let authors = Arc::new(Mutex::new(BTreeMap::new()));
         let tree = MemoryTree::new();
@@ -96,7 +99,17 @@ impl Ensemble {
         };
         let changes = watch::Sender::new(());
         let state = Mutex::new(state);
-        let ensemble = Arc::new(Self { tree, network, journal, process, names, state, changes, authors });
+        let ensemble = Arc::new(Self {
+            tree,
+            network,
+            journal,
+            process,
+            names,
+            state,
+            changes,
+            authors,
+            longest_session,
+        });
         let own = Arc::clone(&ensemble);
         ensemble.process.spawn(async move {
             let mut network = own.network.changes();
@@ -104,6 +117,7 @@ impl Ensemble {
                 own.look();
             }
         });
+        ensemble.process.spawn(Arc::clone(&ensemble).tell_leader());
         ensemble
     }
 
@@ -195,22 +209,29 @@ impl Ensemble {
                 own.elect();
             });
         }
-        // Whoever is connected to a server that has no leader is sent away after a moment.
+        self.tell(&mut state);
+        // Whoever is connected to a server that has no leader is sent away after a while.
         let mut left = Vec::new();
         for (id, client) in &state.clients {
             if let Some((line, server, _)) = &client.line
+                && client.leaves != Some(*line)
                 && !self.serves(&state, *server)
             {
                 client.store.fall_behind();
                 left.push((*id, *line, *server));
             }
         }
+        let leads_since = state.leads_since;
         for (client, line, server) in left {
             let grace = state.dice.time(GRACE[0], GRACE[1]);
+            if let Some(client) = state.clients.get_mut(&client) {
+                client.leaves = Some(line);
+            }
             let own = Arc::clone(self);
             self.process.spawn(async move {
                 sleep(grace).await;
-                if own.writes(server) {
+                // Whoever follows another leader now has closed its connections in between.
+                if own.writes(server) && own.lock().leads_since == leads_since {
                     own.catch_up_line(client, line);
                 } else {
                     own.closed(client, line);
@@ -222,10 +243,11 @@ impl Ensemble {
     }
 
     fn catch_up_line(&self, client: u64, line: u64) {
-        let state = self.lock();
-        if let Some(client) = state.clients.get(&client)
+        let mut state = self.lock();
+        if let Some(client) = state.clients.get_mut(&client)
             && client.line.as_ref().is_some_and(|(now, ..)| *now == line)
         {
+            client.leaves = None;
             client.store.catch_up();
         }
     }

@@ -31,6 +31,7 @@ pub(super) async fn keep(shared: Arc<Shared>) {
     servers.rotate_left(first);
     loop {
         let (asked, accepted) = connect(&shared, &mut servers).await;
+        shared.lock().granted = accepted.granted;
         if accepted.new_session {
             epoch += 1;
             shared.lock().heard = Heard::opened(asked);
@@ -65,7 +66,7 @@ pub(super) async fn keep(shared: Arc<Shared>) {
 
 /// A connection with some server, sooner or later, and when it was asked for.
 async fn connect(shared: &Shared, servers: &mut VecDeque<Number>) -> (Instant, Accepted) {
-    let within = shared.timeout / 3;
+    let within = shared.lock().granted / 3;
     let mut pause = FIRST_PAUSE;
     loop {
         for _ in 0..servers.len() {
@@ -97,10 +98,11 @@ async fn connect(shared: &Shared, servers: &mut VecDeque<Number>) -> (Instant, A
 /// Gives signs of life until the connection is lost, as this side learns of it.
 async fn serve(shared: &Shared, requests: mpsc::UnboundedSender<Request>, mut ended: watch::Receiver<bool>) {
     let (mut said, mut heard) = (Instant::now(), Instant::now());
+    let timeout = shared.lock().granted;
     let mut pong: Option<(Instant, oneshot::Receiver<Reply>)> = None;
     loop {
         heard = heard.max(shared.lock().answered.unwrap_or(heard));
-        let (ping_at, lost_at) = (said + shared.timeout / 3, heard + shared.timeout * 2 / 3);
+        let (ping_at, lost_at) = (said + timeout * 2 / 5, heard + timeout * 2 / 3);
         tokio::select! {
             biased;
             answer = answered(&mut pong) => {
@@ -113,7 +115,7 @@ async fn serve(shared: &Shared, requests: mpsc::UnboundedSender<Request>, mut en
             _ = ended.wait_for(|ended| *ended) => return,
             () = sleep_until(ping_at.min(lost_at)) => {
                 heard = heard.max(shared.lock().answered.unwrap_or(heard));
-                if Instant::now() >= heard + shared.timeout * 2 / 3 {
+                if Instant::now() >= heard + timeout * 2 / 3 {
                     return;
                 }
                 // Its process has ended, and its farewell was not heard.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use pvc_store::{
-    Children, CommitError, Committed, Stat, Store, StoreError, Transaction, Value, memory::MemoryStore,
+    Children, CommitError, Committed, Op, Stat, Store, StoreError, Transaction, Value, memory::MemoryStore,
 };
 use tokio::{
     sync::{mpsc, oneshot, watch},
@@ -141,7 +141,11 @@ impl Carrier {
                     let _ = ended.wait_for(|ended| *ended).await;
                     return None;
                 }
-                Reply::Commit(inner.commit(txn.clone()).await)
+                let committed = inner.commit(txn.clone()).await;
+                if committed.is_ok() && txn.ops.iter().all(|op| matches!(op, Op::Check { .. })) {
+                    ensemble.synced(self.place.node);
+                }
+                Reply::Commit(committed)
             }
         })
     }

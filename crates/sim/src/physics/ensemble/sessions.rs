@@ -15,28 +15,38 @@ use tokio::{
     time::{Instant, sleep, sleep_until},
 };
 
-use super::{Ensemble, Number};
+use super::{Ensemble, Number, State};
 use crate::{
     event::{Author, Change, Commit, Event, Key, Net, Session},
     journal::Journal,
 };
 
-/// The servers look at sessions this often.
+/// The servers look at sessions this often, and tell the leader twice as often whom they have heard of.
 const TICK: Duration = Duration::from_secs(2);
+/// How many of all connections are with a server that is behind, and for how long at most.
+const BEHIND: f64 = 0.1;
+const BEHIND_FOR: Duration = Duration::from_secs(4);
 
 /// A client, as the servers know it.
 pub(super) struct Client {
     pub(super) store: Arc<MemoryStore>,
     pub(super) node: Number,
     pub(super) author: Author,
-    pub(super) timeout: Duration,
-    pub(super) heard: Instant,
+    /// The session time-out that it asks for, and is granted.
+    asked: Duration,
+    granted: Duration,
+    /// When the leader last heard of it.
+    heard: Instant,
+    /// Its server has heard of it since it told the leader.
+    untold: bool,
     /// The session whose end is watched for.
     pub(super) watched: Option<u64>,
     /// Nothing of it arrives until its session has ended.
     unheard: bool,
     /// The connection that it has.
     pub(super) line: Option<(u64, Number, watch::Sender<bool>)>,
+    /// That connection is about to be closed by a server that has lost its leader.
+    pub(super) leaves: Option<u64>,
     /// Faults that have its connection end after the next write, before the answer.
     pub(super) lose_answers: u32,
 }
@@ -49,6 +59,8 @@ pub struct Accepted {
     pub ended: watch::Receiver<bool>,
     /// It is of a new session.
     pub new_session: bool,
+    /// The session time-out that the server grants.
+    pub granted: Duration,
     /// The server.
     pub server: Number,
 }
@@ -69,15 +81,16 @@ impl Ensemble {
         }
     }
 
-    /// The servers hear nothing of a node's clients until they have ended their sessions.
+    /// The servers hear nothing of a node's clients until they have ended their sessions. One whose session has ended already has
+    /// none that could.
     pub fn expire(&self, node: Number) {
         for client in self.lock().clients.values_mut().filter(|client| client.node == node) {
-            client.unheard = client.watched.is_some();
+            client.unheard = client.watched.is_some() && client.store.server_session() == client.watched;
         }
     }
 
     /// Makes a client's connections possible; it has none yet.
-    pub fn introduce(&self, node: Number, author: Author, timeout: Duration) -> (u64, Arc<MemoryStore>) {
+    pub fn introduce(&self, node: Number, author: Author, asked: Duration) -> (u64, Arc<MemoryStore>) {
         let store = self.tree.client();
         store.suspend();
         let mut state = self.lock();
@@ -87,11 +100,14 @@ impl Ensemble {
             store: Arc::clone(&store),
             node,
             author,
-            timeout,
+            asked,
+            granted: asked,
             heard: Instant::now(),
+            untold: false,
             watched: None,
             unheard: false,
             line: None,
+            leaves: None,
             lose_answers: 0,
         };
         state.clients.insert(id, client);
@@ -119,6 +135,7 @@ impl Ensemble {
         }
         state.next += 1;
         let line = state.next;
+        let behind = state.dice.chance(BEHIND).then(|| state.dice.time(Duration::ZERO, BEHIND_FOR));
         let Some(known) = state.clients.get_mut(&client) else { return Err(Refused::Silence) };
         if let Some((_, _, old)) = known.line.take() {
             old.send_replace(true);
@@ -126,10 +143,16 @@ impl Ensemble {
         known.store.suspend();
         known.store.resume();
         known.store.catch_up();
+        if behind.is_some() {
+            known.store.fall_behind();
+        }
+        known.granted = self.longest_session.min(known.asked);
+        let granted = known.granted;
         let session = known.store.server_session();
         let new_session = known.watched != session;
         known.watched = session;
-        known.heard = Instant::now();
+        // The leader is asked whether the session lives.
+        (known.heard, known.untold) = (Instant::now(), false);
         let (ending, ended) = watch::channel(false);
         known.line = Some((line, server, ending));
         let (store, author) = (Arc::clone(&known.store), known.author.clone());
@@ -146,7 +169,16 @@ impl Ensemble {
             let own = Arc::clone(self);
             self.process.spawn(async move { own.watch_over(client, session).await });
         }
-        Ok(Accepted { line, ended, new_session, server })
+        if let Some(behind) = behind {
+            let own = Arc::clone(self);
+            self.process.spawn(async move {
+                sleep(behind).await;
+                if own.writes(server) {
+                    own.catch_up_line(client, line);
+                }
+            });
+        }
+        Ok(Accepted { line, ended, new_session, granted, server })
     }
 
     /// A packet of a client has arrived at a server; answers whether it takes it.
@@ -155,8 +187,36 @@ impl Ensemble {
         let Some(client) = state.clients.get_mut(&client).filter(|client| !client.unheard) else {
             return false;
         };
-        client.heard = Instant::now();
+        client.untold = true;
         true
+    }
+
+    /// Servers tell the leader whom they have heard of, for ever.
+    pub(super) async fn tell_leader(self: Arc<Self>) {
+        loop {
+            sleep(TICK / 2).await;
+            self.tell(&mut self.lock());
+        }
+    }
+
+    /// Those that have a leader do so now: at their time, and first of all when they reach it again, and with it what they missed.
+    pub(super) fn tell(&self, state: &mut State) {
+        let serving: Vec<Number> =
+            state.servers.keys().copied().filter(|server| self.serves(state, *server)).collect();
+        let now = Instant::now();
+        for client in state.clients.values_mut() {
+            let Some((line, server, _)) = &client.line else { continue };
+            if !serving.contains(server) {
+                continue;
+            }
+            if client.leaves == Some(*line) {
+                client.leaves = None;
+                client.store.catch_up();
+            }
+            if std::mem::take(&mut client.untold) {
+                client.heard = now;
+            }
+        }
     }
 
     /// Whether the answer to this write is to be lost.
@@ -167,6 +227,11 @@ impl Ensemble {
         };
         client.lose_answers -= 1;
         true
+    }
+
+    /// A node's daemon has been shown all that was committed, and is about to hear so.
+    pub fn synced(&self, node: Number) {
+        self.journal.tell(Event::Synced { node: self.names[node].clone() });
     }
 
     /// A connection is over.
@@ -180,6 +245,7 @@ impl Ensemble {
             ending.send_replace(true);
         }
         known.store.cut();
+        known.untold = false;
         let (node, session) = (known.node, known.store.server_session());
         drop(state);
         if let Some(session) = session {
@@ -228,7 +294,7 @@ impl Ensemble {
                     return;
                 }
                 // A new leader gives everybody all of the time again.
-                known.heard.max(state.leads_since) + known.timeout
+                known.heard.max(state.leads_since) + known.granted
             };
             if Instant::now() < deadline {
                 sleep_until(deadline).await;
@@ -251,7 +317,7 @@ impl Ensemble {
                 state.leader.is_some()
                     && state.clients.get(&client).is_some_and(|known| {
                         known.store.server_session() == Some(session)
-                            && known.heard.max(state.leads_since) + known.timeout <= Instant::now()
+                            && known.heard.max(state.leads_since) + known.granted <= Instant::now()
                     })
             };
             if still {
