@@ -52,11 +52,15 @@ pub enum Bug {
     ClaimDiesWithItsVm,
     /// A VM is started while another node's last word is that it executes it (section 2).
     IgnoreLastWord,
+    /// A primary's addresses live from whatever a server answers, also one that has lost its leader (section 8).
+    ReadsFeedPrimary,
+    /// A guest is ended for what the node's own server says, which may be behind (section 2, rule 5).
+    EndForAStaleClaim,
 }
 
 impl Bug {
     /// All of them, in the order of the list in the simulator's documentation.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 18] = [
         Self::StartWithoutClaim,
         Self::TrustWallClock,
         Self::CountGapAsSilence,
@@ -73,6 +77,8 @@ impl Bug {
         Self::ArriveRunning,
         Self::ClaimDiesWithItsVm,
         Self::IgnoreLastWord,
+        Self::ReadsFeedPrimary,
+        Self::EndForAStaleClaim,
     ];
 
     /// Its name on a command line.
@@ -97,6 +103,8 @@ impl Bug {
             Self::ArriveRunning => "arrive-running",
             Self::ClaimDiesWithItsVm => "claim-dies-with-its-vm",
             Self::IgnoreLastWord => "ignore-last-word",
+            Self::ReadsFeedPrimary => "reads-feed-primary",
+            Self::EndForAStaleClaim => "end-for-a-stale-claim",
         }
     }
 }

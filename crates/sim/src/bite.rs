@@ -51,7 +51,7 @@ pub struct Trial<'a> {
 
 /// The first seed that shows each bug within [`WITHIN`], in small clusters with the default rates. Any change of a daemon may give it
 /// another course; then the seeds that follow are tried, and this list is brought up to date when that takes too long.
-const PINNED: [(Bug, u64); 16] = [
+const PINNED: [(Bug, u64); 18] = [
     (Bug::StartWithoutClaim, 1),
     (Bug::TrustWallClock, 7),
     (Bug::CountGapAsSilence, 7),
@@ -68,6 +68,8 @@ const PINNED: [(Bug, u64); 16] = [
     (Bug::ArriveRunning, 8),
     (Bug::ClaimDiesWithItsVm, 1),
     (Bug::IgnoreLastWord, 2),
+    (Bug::ReadsFeedPrimary, 3),
+    (Bug::EndForAStaleClaim, 24),
 ];
 /// How many seeds are tried from a pinned one on …
 const TRIES: u64 = 40;
@@ -175,6 +177,16 @@ fn led_to(bug: Bug, options: Options) -> Options {
             let faults = Rates { silent_stranger: 12.0, ..options.faults };
             Options { faults, ..options }
         }
+        // A server that has lost its leader, and a primary that stays with it.
+        Bug::ReadsFeedPrimary => {
+            let faults = Rates { isolate: 60.0, ..Rates::none() };
+            Options { faults, longest_session: 8, vms: 5, ..options }
+        }
+        // A wish that is taken back while the node's server lags.
+        Bug::EndForAStaleClaim => {
+            let faults = Rates { fall_behind: 60.0, ..options.faults };
+            Options { faults, commands: 240.0, contradictions: 2.0, ..options }
+        }
         _ => options,
     }
 }
@@ -194,9 +206,10 @@ fn broken_by(bug: Bug) -> &'static [u8] {
         Bug::ArriveRunning => &[1, 2, 9],
         Bug::ForgetDeadFencer => &[5],
         Bug::AnswerUnchecked => &[4, 14],
-        Bug::KeepAddresses => &[3],
+        Bug::KeepAddresses | Bug::ReadsFeedPrimary => &[3],
         Bug::IgnoreReservations => &[8],
         Bug::AdoptThenStop => &[12],
+        Bug::EndForAStaleClaim => &[1, 9, 12],
         Bug::LeaveStrangersRunning => &[1],
         // Nobody takes care of its VMs.
         Bug::UnreadableIsUnfenced => &[13],

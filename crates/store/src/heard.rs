@@ -7,6 +7,7 @@
 
 use std::{collections::VecDeque, time::Duration};
 
+use pvc_core::sabotage::{self, Bug};
 use tokio::time::Instant;
 
 /// Half a tick of 2 s, which is the servers' default and what the manual asks for …
@@ -39,6 +40,9 @@ impl Heard {
 
     /// As [`Self::answered`], then.
     pub(crate) fn answered_at(&mut self, sent: Instant, now: Instant) {
+        if sabotage::commits(Bug::ReadsFeedPrimary) {
+            self.certain = self.certain.max(Some(sent));
+        }
         let is_news = self.answered.back().is_none_or(|(_, last)| now >= *last + APART);
         if is_news && self.answered.len() < KEPT {
             self.answered.push_back((sent, now));

@@ -26,6 +26,7 @@ use pvc_config::Config;
 use pvc_core::{
     model::{ClusterView, Explanation, NodeName, RouterState, Subject},
     plan::primary::{Facts, Next, Past, Plan, Step, plan, write_every},
+    sabotage::{self, Bug},
 };
 use pvc_host::{links::Links, machine::Machine};
 use pvc_process::JoinSet;
@@ -262,7 +263,12 @@ impl Reconciler {
             // The sender lives as long as `self`.
             let _ = tenured.wait_for(|tenured| *tenured).await;
             let next = Instant::now() + write_every(self.store.session_timeout());
-            if let Err(error) = self.store.sync().await {
+            let sign = if sabotage::commits(Bug::ReadsFeedPrimary) {
+                self.store.get(primary::HOLDER).await.map(drop)
+            } else {
+                self.store.sync().await
+            };
+            if let Err(error) = sign {
                 debug!(%error, "the state store has not taken a sign of life");
             }
             sleep_until(next).await;

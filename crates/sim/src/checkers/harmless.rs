@@ -32,6 +32,8 @@ pub(super) struct Harmless {
     since: BTreeMap<VmId, Duration>,
     /// VMs that were claimed since they were defined: what executes under an older claim was to be removed.
     claimed: BTreeSet<VmId>,
+    /// When each node's daemon was shown last all that was committed.
+    synced: BTreeMap<NodeName, Duration>,
     /// Since when each node's libvirt has been as it is, or its programs have run.
     disturbed: BTreeMap<NodeName, Duration>,
 }
@@ -48,6 +50,7 @@ impl Checker for Harmless {
             | Event::Daemon { node, what: event::Daemon::Thawed } => {
                 self.disturbed.insert(node.clone(), truth.now);
             }
+            Event::Synced { node } => drop(self.synced.insert(node.clone(), truth.now)),
             Event::Asked { node, vm, what: what @ (Ask::PowerOff | Ask::ShutDown) } => {
                 return self.ends(truth, tree, node, *vm, what);
             }
@@ -79,10 +82,19 @@ impl Harmless {
         }
         let old = self.since.get(&vm).is_some_and(|since| truth.now > *since + ON_ITS_WAY);
         let mine = tree.vm(vm, "node") == node.as_str() && tree.vm(vm, "claim") == node.as_str();
-        if !old || !mine || tree.vm(vm, "state") != "start" || self.was_disturbed(truth, node, ON_ITS_WAY) {
+        if !mine || tree.vm(vm, "state") != "start" || self.was_disturbed(truth, node, ON_ITS_WAY) {
             return Ok(());
         }
-        Err(format!("{node} asks for {what:?} of {vm}, which shall run there"))
+        if old {
+            return Err(format!("{node} asks for {what:?} of {vm}, which shall run there"));
+        }
+        // What has just changed may be news to who has asked the leader a moment ago, not to whoever believes a server that lags.
+        if self.synced.get(node).is_none_or(|at| truth.now > *at + ON_ITS_WAY) {
+            return Err(format!(
+                "{node} asks for {what:?} of {vm}, which shall run there, and has not synced"
+            ));
+        }
+        Ok(())
     }
 
     fn starts(&self, truth: &Truth, node: &NodeName, vm: VmId) -> Result<(), String> {
@@ -202,8 +214,21 @@ mod tests {
     #[test]
     fn a_wish_that_is_just_gone_may_still_be_acted_upon() {
         let mut history = history();
+        history.at_s(98).happens(Event::Synced { node: node("a") });
         history.at_s(100).writes(&[(&path("state"), "start")]).at_s(105).happens(asked(Ask::PowerOff));
         history.at_s(200).writes(&[(&path("state"), "stop")]).at_s(300).happens(asked(Ask::PowerOff));
+    }
+
+    #[test]
+    fn what_was_not_confirmed_is_no_excuse() {
+        let mut history = history();
+        history.at_s(80).happens(Event::Synced { node: node("a") });
+        history
+            .at_s(98)
+            .happens(Event::Synced { node: node("b") })
+            .at_s(100)
+            .writes(&[(&path("state"), "start")]);
+        history.at_s(101).violated_by(asked(Ask::PowerOff), "has not synced");
     }
 
     #[test]
