@@ -42,4 +42,4 @@ pub use options::{LabOptions, Timings};
 pub use probe::{Probe, Reach};
 pub use processes::{Processes, Run};
 pub use program::{Output, wait_until};
-pub use scenario::{Scenario, play};
+pub use scenario::{Scenario, play, play_unjudged};

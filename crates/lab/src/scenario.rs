@@ -85,6 +85,20 @@ pub fn play(options: LabOptions, act: impl FnOnce(&Scenario) -> Result<()>) {
     panic!("{failed:?}");
 }
 
+/// Plays a scenario that judges itself, where the judges cannot: they know a machine by the name that the lab gave it.
+pub fn play_unjudged(options: LabOptions, act: impl FnOnce(&Cluster) -> Result<()>) {
+    let began = Instant::now();
+    let folder = folder(&options.executable);
+    let mut outcome = Outcome::begun(&options.name);
+    match Cluster::up(options).and_then(|cluster| act(&cluster)) {
+        Ok(()) => outcome.passes(began.elapsed()).save(&folder, ""),
+        Err(failed) => {
+            outcome.fails(&failed, began.elapsed()).save(&folder, "");
+            panic!("{failed:?}");
+        }
+    }
+}
+
 fn said(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
     text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "it panicked".into())
