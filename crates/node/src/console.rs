@@ -29,6 +29,15 @@ use pvc_store::Store;
 
 use tail::Tail;
 
+/// Which console logs are followed.
+#[derive(Debug, Clone)]
+pub struct Consoles {
+    /// Where the log files are.
+    pub directory: PathBuf,
+    /// How many lines of each are kept in the store; 0: none is followed.
+    pub lines: usize,
+}
+
 /// Follows the console logs of VMs. Everything ends when it is dropped.
 #[derive(Debug)]
 pub struct ConsoleLogs {
@@ -47,14 +56,14 @@ struct Console {
 }
 
 impl ConsoleLogs {
-    /// Follows the logs in `directory` and keeps `lines` lines of each in the store; 0 lines: follows nothing. To be called
-    /// in a tokio runtime.
+    /// To be called in a tokio runtime.
     ///
     /// # Errors
     /// If no thread can be started.
-    pub fn start(store: Arc<dyn Store>, directory: PathBuf, lines: usize) -> io::Result<Self> {
+    pub fn start(store: Arc<dyn Store>, wish: &Consoles) -> io::Result<Self> {
         let publisher = publish::start(store);
-        Ok(Self { followed: Mutex::default(), reader: watch::start(directory, lines, publisher)? })
+        let reader = watch::start(wish.directory.clone(), wish.lines, publisher)?;
+        Ok(Self { followed: Mutex::default(), reader })
     }
 
     /// This VM runs here: its console is published from now on. Cheap to repeat.

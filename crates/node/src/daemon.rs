@@ -41,7 +41,7 @@ use tokio::{
 use tracing::{debug, info, warn};
 
 use crate::{
-    console::ConsoleLogs,
+    console::{ConsoleLogs, Consoles},
     keepalive::{Facts, Keepalive, Shown, Unbroken},
     metrics::{Metrics, Sources},
     notify::Notify,
@@ -79,8 +79,8 @@ pub struct Parts {
     pub store: Arc<dyn Store>,
     /// The hypervisor, on a node that has one.
     pub hypervisor: Option<Arc<dyn Hypervisor>>,
-    /// What shows the guests' consoles in the state tree; `None`: nothing does.
-    pub consoles: Option<Arc<ConsoleLogs>>,
+    /// The guests' consoles that are shown in the state tree; `None`: none is.
+    pub consoles: Option<Consoles>,
     /// The machine's network; `None`: it is not managed, and there are no floating addresses.
     pub links: Option<Arc<dyn Links>>,
     /// The machine's service units; `None`: they are not managed.
@@ -261,6 +261,7 @@ async fn start(
 
     let reconcilers = match &parts.hypervisor {
         Some(hypervisor) => {
+            let consoles = follow_consoles(parts).map_err(machine("follow console logs"))?;
             let reconcilers = Reconcilers::start(reconcile::Parts {
                 me: config.node.clone(),
                 peers: Peers::new(config),
@@ -268,7 +269,7 @@ async fn start(
                 mirror: mirror.clone(),
                 machine: Arc::clone(&parts.machine),
                 hypervisor: Arc::clone(hypervisor),
-                consoles: parts.consoles.clone(),
+                consoles,
             });
             Some(reconcilers)
         }
@@ -331,6 +332,12 @@ async fn prepare_machine(config: &Config, parts: &Parts) -> Result<JoinSet<()>, 
         background.spawn(units::start(Arc::clone(services), units::needed(config)));
     }
     Ok(background)
+}
+
+/// Only once the name is this daemon's: what guests print is written like everything else.
+fn follow_consoles(parts: &Parts) -> io::Result<Option<Arc<ConsoleLogs>>> {
+    let Some(wish) = &parts.consoles else { return Ok(None) };
+    Ok(Some(Arc::new(ConsoleLogs::start(Arc::clone(&parts.store), wish)?)))
 }
 
 fn start_primary(config: &Config, parts: &Parts, mirror: Mirror) -> Primary {

@@ -29,7 +29,7 @@ use pvc_store::{
 use pvcd::{
     Parts, Stop,
     args::Args,
-    console::ConsoleLogs,
+    console::Consoles,
     log::{FILE_NAME, Log, Settings, chain},
     metrics::Metrics,
     notify::Notify,
@@ -143,15 +143,10 @@ async fn serve(config: &Config, log: Log) -> anyhow::Result<()> {
     };
     let metrics = config.metrics.map(Metrics::install).transpose().context("cannot record figures")?;
     let store: Arc<dyn Store> = ZooKeeperStore::start(store_options(config));
-    let consoles = match hypervisor {
-        Some(_) => {
-            let lines = usize::try_from(config.logging.console_log_lines).unwrap_or(usize::MAX);
-            let directory = config.directories.console_log.clone();
-            let consoles = ConsoleLogs::start(Arc::clone(&store), directory, lines);
-            Some(Arc::new(consoles.context("cannot follow console logs")?))
-        }
-        None => None,
-    };
+    let consoles = hypervisor.as_ref().map(|_| Consoles {
+        directory: config.directories.console_log.clone(),
+        lines: usize::try_from(config.logging.console_log_lines).unwrap_or(usize::MAX),
+    });
     let parts = Parts {
         store,
         hypervisor,

@@ -42,7 +42,9 @@ impl Cluster {
             });
         }
         store.commit(parents).await.unwrap();
-        let logs = ConsoleLogs::start(store.clone(), dir.path().join("console"), lines).unwrap();
+        let logs =
+            ConsoleLogs::start(store.clone(), &Consoles { directory: dir.path().join("console"), lines })
+                .unwrap();
         Self { dir, store, logs, id, name: "web1".parse().unwrap() }
     }
 
@@ -109,7 +111,11 @@ async fn what_is_stored_already_is_not_written_again() {
     cluster.print("web1.log", "new\n");
     cluster.becomes("old\nnew\n").await;
     let before = cluster.writes().await;
-    let again = ConsoleLogs::start(cluster.store.clone(), cluster.dir.path().join("console"), 100).unwrap();
+    let again = ConsoleLogs::start(
+        cluster.store.clone(),
+        &Consoles { directory: cluster.dir.path().join("console"), lines: 100 },
+    )
+    .unwrap();
     again.follow(cluster.id, &cluster.name);
     cluster.logs.forget(cluster.id);
     sleep(Duration::from_millis(300)).await;

@@ -15,6 +15,7 @@ use pvc_store::{
 use tempfile::TempDir;
 
 use super::*;
+use crate::console::Consoles;
 
 mod claims;
 mod migration;
@@ -38,7 +39,9 @@ struct TestNode {
 impl TestNode {
     fn start(&mut self) {
         let store = Arc::clone(&self.store) as Arc<dyn Store>;
-        let consoles = ConsoleLogs::start(Arc::clone(&store), self.consoles.clone(), 10).unwrap();
+        let consoles =
+            ConsoleLogs::start(Arc::clone(&store), &Consoles { directory: self.consoles.clone(), lines: 10 })
+                .unwrap();
         self.reconcilers = Some(Reconcilers::start(Parts {
             me: self.name.clone(),
             peers: Peers { domain: Some("cluster".into()) },
