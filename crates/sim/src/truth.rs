@@ -241,18 +241,18 @@ impl Truth {
         run.executes = executes;
     }
 
-    /// A stranger whose machine is named by a claim is none any more.
+    /// A stranger whose machine may be executing it, by a claim, is none any more.
     fn adopt(&mut self, commit: &event::Commit) {
         if self.strangers.is_empty() {
             return;
         }
         for change in &commit.changes {
             let Some((vm, "claim")) = keys::of_vm(&change.path) else { continue };
-            for name in change.is().split_whitespace() {
-                let Ok(node) = name.parse::<NodeName>() else { continue };
-                if let Some(run) = self.strangers.remove(&(vm, node.clone())) {
-                    self.guests.entry(vm).or_default().insert(node, run);
-                }
+            let first = change.is().split_whitespace().next();
+            if let Some(Ok(node)) = first.map(str::parse::<NodeName>)
+                && let Some(run) = self.strangers.remove(&(vm, node.clone()))
+            {
+                self.guests.entry(vm).or_default().insert(node, run);
             }
         }
     }

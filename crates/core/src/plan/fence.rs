@@ -34,6 +34,9 @@ pub use past::Past;
 /// How often VMs that found no new home are tried again, and a storage fence that failed.
 pub const TRY_AGAIN: Duration = Duration::from_secs(5);
 
+/// How often a shot that failed is repeated, where no shorter silence is death: the node may be one that speaks seldom, its BMC is not.
+const SHOOT_AGAIN: Duration = Duration::from_secs(30);
+
 /// How long a node must be silent before an operator's word that it is dead is acted on, and how often a fence that an operator
 /// asked for is repeated, where `fence_intervals` is 0: so many of its intervals, and so long at least.
 const WITHOUT_FENCE_INTERVALS: (u32, Duration) = (6, Duration::from_secs(30));
@@ -276,7 +279,7 @@ fn unproven(fence: &Fence, seen: &Node, f: &Facts<'_>) -> Plan {
         None => {}
     }
     if let (FenceStep::Failed { reason, attempts }, Some(at)) = (&job.step, f.past.shot_at()) {
-        let again = at + patience;
+        let again = at + patience.min(SHOOT_AGAIN);
         if f.now < again {
             let left = again.since(f.now).as_secs();
             let why = format!(

@@ -35,6 +35,9 @@ pub const STAND_BACK: Duration = Duration::from_secs(5);
 /// How often it is looked whether the store takes writes again after the addresses had to go: nobody says so.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
+/// Addresses that could not stay for so long are not announced to a whole network.
+const WORTH_ADDING: Duration = Duration::from_millis(500);
+
 /// How late the kernel may end a lifetime: it looks at most once a second, and looks early when another address changes
 /// (`ADDRCONF_TIMER_FUZZ_MAX` in Linux), with some margin.
 pub const KERNEL_LATE: Duration = Duration::from_millis(1250);
@@ -226,12 +229,13 @@ fn answer(f: &Facts<'_>, wished: &NodeName) -> Plan {
 }
 
 /// The addresses, before anything else that a primary does. They may be added for a while after [`keep_until`], as far as their
-/// lifetime goes, and would have to go at once.
+/// lifetime goes, and would have to go at once; as would those that are added just before.
 fn be_first(f: &Facts<'_>) -> Option<Plan> {
     if f.held.all && f.held.fresh {
         return None;
     }
-    if is_late(f) {
+    let stay = f.keep_until.is_some_and(|until| f.now + WORTH_ADDING < until);
+    if is_late(f) || !f.held.any && !stay {
         return Some(wait(
             Some(f.now + LOOK_AGAIN),
             format!("{UNANSWERED}: no address is added before it does"),

@@ -107,6 +107,8 @@ pub enum Step {
     Start,
     /// Send the power button's event.
     AskGuestToShutDown,
+    /// Stop it from executing, and lose nothing: it is another node's turn.
+    Suspend,
     /// End it at once.
     PowerOff,
     /// It is confirmed off: take this node out of the claim. What its migration has left elsewhere is thereby nobody's.
@@ -294,7 +296,13 @@ pub fn belongs_elsewhere(me: &NodeName, vm: &Vm) -> Option<String> {
     if claim.is_empty() {
         return (node != me).then(|| format!("nobody claims it, and it is to run on {node}"));
     }
-    (!claim.names(me)).then(|| format!("the claim names only {claim}"))
+    match claim.between() {
+        _ if !claim.names(me) => Some(format!("the claim names only {claim}")),
+        Some((from, _)) if from != me => {
+            Some(format!("it migrates here from {from}, which has not handed it over"))
+        }
+        _ => None,
+    }
 }
 
 /// It turned out to be this node's.

@@ -336,6 +336,11 @@ impl VmReconciler {
                 hypervisor.resume(vm.id).await?;
                 self.inventory.read(vm.id).await?;
             }
+            Step::Suspend => {
+                warn!(vm = %name, "it executes here though it belongs elsewhere ({why}): suspended");
+                hypervisor.suspend(vm.id).await?;
+                self.inventory.read(vm.id).await?;
+            }
             Step::AskGuestToShutDown => {
                 self.remember(vm.id, |m| m.past.asked_to_shut_down(vm, self.now()));
                 info!(vm = %name, "asking the guest to shut down: {why}");
@@ -542,5 +547,5 @@ impl VmReconciler {
 }
 
 fn cannot_be_undone(plan: &Plan) -> bool {
-    matches!(plan.next, Next::Do(Step::PowerOff | Step::AskGuestToShutDown | Step::Resume))
+    matches!(plan.next, Next::Do(Step::PowerOff | Step::AskGuestToShutDown | Step::Resume | Step::Suspend))
 }

@@ -21,6 +21,12 @@ const MAINTENANCE: &str = "/pvc/maintenance";
 /// How long a coordinator may take to see that a fence has no fencer, and to become it: session time-out, start-up, retries.
 const TAKE_OVER_WITHIN: Duration = Duration::from_mins(2);
 
+/// The same for a fence of this node: an operator's word about one that speaks seldom waits for a silence of six of its intervals.
+fn take_over_within(tree: &Tree, node: &NodeName) -> Duration {
+    let interval: u64 = tree.node(node, "keepalive_interval").parse().unwrap_or_default();
+    TAKE_OVER_WITHIN + Duration::from_secs(interval.saturating_sub(5) * 7)
+}
+
 /// The wishes with which a VM that is moved away from a dead node runs elsewhere.
 const SHALL_RUN: [&str; 3] = ["start", "restart", "migrate"];
 
@@ -160,7 +166,7 @@ impl Fences {
                     && machine.works()
                     && truth.now
                         >= orphaned.max(quorum).max(machine.daemon_since).max(machine.connected_since)
-                            + TAKE_OVER_WITHIN
+                            + take_over_within(tree, node)
             });
             if let Some((able, _)) = able {
                 let minutes = truth.since(orphaned).as_secs() / 60;

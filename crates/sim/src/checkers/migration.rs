@@ -63,7 +63,8 @@ impl Migration {
 
     fn turns(&mut self, truth: &Truth, vm: VmId, node: &NodeName, what: Guest) -> Result<(), String> {
         let old = self.old.remove(&(vm, node.clone()));
-        if what != Guest::Executes {
+        // What libvirt or somebody's hand has started is no side of a migration; see `strangers`.
+        if what != Guest::Executes || truth.strangers.contains_key(&(vm, node.clone())) {
             return Ok(());
         }
         if old && !truth.machine(node).bmc_lies {

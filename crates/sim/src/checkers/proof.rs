@@ -247,6 +247,7 @@ mod tests {
         let against = history.commit(daemon("a"), &[(&claim(), "a")]);
         history.violated_by(against, "the last word of x");
         history.daemon_writes("a", &[(&claim(), "")]).daemon_writes("x", &[(says, &vm(1).to_string())]);
+        history.happens(machine("x", Machine::Off));
         history.writes(&[("/nodes/x/daemonstate", "dead"), ("/pvc/fence/x", PROVEN)]);
         history.daemon_writes("a", &[(&claim(), "a")]);
     }

@@ -33,6 +33,8 @@ pub(super) struct Truthful {
     /// Since when each node says that it runs.
     runs: BTreeMap<NodeName, Duration>,
     passwords: BTreeSet<String>,
+    /// When each node dropped its last floating address.
+    dropped: BTreeMap<NodeName, Duration>,
 }
 
 impl Checker for Truthful {
@@ -48,6 +50,9 @@ impl Checker for Truthful {
             Event::Machine { node, what: event::Machine::Off | event::Machine::Frozen } => {
                 let of_node = self.executed.iter_mut().filter(|((_, on), _)| on == node);
                 of_node.for_each(|(_, at)| *at = truth.now);
+            }
+            Event::Address { node, until: None, .. } => {
+                self.dropped.insert(node.clone(), truth.now);
             }
             Event::Commit(commit) => {
                 for change in &commit.changes {
@@ -134,7 +139,7 @@ impl Truthful {
             Some((node, "routerstate"))
                 if node == *by && change.is() == "primary" && !commit.is_last_word(truth) =>
             {
-                has_addresses(truth, by)
+                self.has_addresses(truth, by)
             }
             _ => Ok(()),
         }
@@ -148,6 +153,17 @@ impl Truthful {
             return Ok(());
         }
         Err(format!("{by} answers that {vm} runs, and it does not execute there"))
+    }
+
+    /// A write is on its way for a while: what was dropped meanwhile was there when it was sent.
+    fn has_addresses(&self, truth: &Truth, node: &NodeName) -> Result<(), String> {
+        if self.dropped.get(node).is_some_and(|at| truth.now <= *at + OBSERVED) {
+            return Ok(());
+        }
+        match truth.addresses.keys().find(|address| truth.holders(**address).all(|holder| holder != node)) {
+            Some(address) => Err(format!("{node} says that it is primary, and does not have {address}")),
+            None => Ok(()),
+        }
     }
 
     fn executed_lately(&self, truth: &Truth, vm: VmId, node: &NodeName) -> bool {
@@ -238,13 +254,6 @@ fn is_empty(truth: &Truth, tree: &Tree, node: &NodeName) -> Result<(), String> {
     };
     match left.map(|(vm, _)| vm).find(|vm| unexpected(vm)) {
         Some(vm) => Err(format!("{node} answers that it is flushed, and {vm} executes there")),
-        None => Ok(()),
-    }
-}
-
-fn has_addresses(truth: &Truth, node: &NodeName) -> Result<(), String> {
-    match truth.addresses.keys().find(|address| truth.holders(**address).all(|holder| holder != node)) {
-        Some(address) => Err(format!("{node} says that it is primary, and does not have {address}")),
         None => Ok(()),
     }
 }

@@ -43,6 +43,7 @@ pub fn change(step: &Step, vm: &Vm, me: &NodeName) -> Option<VmChange> {
         | Step::Start
         | Step::AskGuestToShutDown
         | Step::PowerOff
+        | Step::Suspend
         | Step::LookAt(_)
         | Step::Migrate(_)
         | Step::AbortMigration

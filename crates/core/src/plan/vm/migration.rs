@@ -256,14 +256,17 @@ pub(super) fn arriving(facts: &Facts<'_>, from: &NodeName) -> Plan {
     if facts.here == Here::Arrived && sabotage::commits(Bug::ArriveRunning) {
         return act(Step::Resume, "it has arrived");
     }
+    if facts.here == Here::Active {
+        // What arrives is paused: somebody else has started this, or let it go on.
+        return act(Step::Suspend, format!("{from} has not handed it over"));
+    }
     wait(
         None,
         match facts.here {
-            Here::Active | Here::Arrived => {
-                format!("it has arrived from {from}, which has to let go of its claim")
-            }
+            Here::Arrived => format!("it has arrived from {from}, which has to let go of its claim"),
             Here::Held => format!("it is arriving from {from}"),
-            Here::Off | Here::Unstarted | Here::Suspended | Here::Unknown => {
+            Here::Suspended => format!("it was suspended here: {from} decides"),
+            Here::Off | Here::Unstarted | Here::Active | Here::Unknown => {
                 format!("it may be migrating here from {from}")
             }
         },

@@ -39,10 +39,13 @@ impl Node {
         if boot.hypervisor.running().contains(&guest.id) {
             return false;
         }
-        // What its claim says that this node may be executing is nothing strange.
-        let claimed =
-            |vm: VmId| self.around.journal.tree(|tree| tree.claim(vm).any(|name| name == self.name.as_str()));
-        if !claimed(guest.id) {
+        // What its claim says that this node may be executing is nothing strange; a target may not before it is the only claimant.
+        let may_execute = |vm: VmId| {
+            self.around
+                .journal
+                .tree(|tree| tree.claim(vm).next().is_some_and(|name| name == self.name.as_str()))
+        };
+        if !may_execute(guest.id) {
             self.around.journal.tell(Event::Stranger { vm: guest.id, node: self.name.clone() });
         }
         boot.hypervisor.put(Seen { activity: Activity::Running, ..guest });

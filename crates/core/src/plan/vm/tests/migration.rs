@@ -93,16 +93,22 @@ fn a_migration_that_is_over_without_an_arrival_on_record_leaves_the_guest_at_its
 }
 
 #[test]
-fn the_target_touches_nothing_while_the_source_claims_it_too() {
+fn while_the_source_claims_it_too_the_target_touches_nothing_and_lets_it_not_execute() {
     for state in VmState::ALL {
         for node in ["a", "b", "c"] {
             for (here, migration) in
-                [(Active, None), (Held, ARRIVING), (Held, None), (Arrived, None), (Off, None)]
+                [(Here::Suspended, None), (Held, ARRIVING), (Held, None), (Arrived, None), (Off, None)]
             {
                 let mut c = case(state, node, "b a", here);
                 c.migration = migration;
                 assert_eq!(c.next(), Next::Wait(None), "wish {state} on {node}, {here:?}");
             }
+            // Started by somebody else, or let go on by hand: the source may be executing it.
+            assert_eq!(
+                case(state, node, "b a", Active).next(),
+                Next::Do(Step::Suspend),
+                "wish {state} on {node}"
+            );
         }
     }
 }

@@ -268,6 +268,7 @@ impl World {
                 }
             }
             Step::PowerOff => self.end(me),
+            Step::Suspend => self.turn(me, Here::Suspended),
             Step::AskGuestToShutDown => self.past.get_mut(me).unwrap().asked_to_shut_down(&vm, now),
             Step::LookAt(to) => {
                 let there = match self.lives[to] {
