@@ -38,7 +38,7 @@ impl Seen {
         Self { recorded, version: value.map(|v| v.version) }
     }
 
-    /// The version that [`write`] gives it.
+    /// The version that [`write()`] gives it.
     pub fn next_version(&self) -> i32 {
         self.version.map_or(0, |version| version.wrapping_add(1))
     }
@@ -81,7 +81,7 @@ pub fn write(node: &NodeName, machine: &MachineRecord, seen: &Seen) -> Transacti
     txn
 }
 
-/// Records an operator's word that the machine is gone, as [`write`] does and only while the node's daemon has no session.
+/// Records an operator's word that the machine is gone, as [`write()`] does and only while the node's daemon has no session.
 pub fn replace(node: &NodeName, machine: &MachineRecord, seen: &Seen) -> Transaction {
     let mut txn = Transaction::default();
     // ZooKeeper has no check for absence; a key that can be created was absent.
