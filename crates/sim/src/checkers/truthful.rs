@@ -59,9 +59,7 @@ impl Checker for Truthful {
                     self.keeps_secrets(change)?;
                     self.notes_state(truth, change);
                 }
-                if commit.daemon().is_none() {
-                    self.is_moved_on(commit);
-                }
+                self.is_moved_on(commit);
                 if let Some(by) = commit.daemon() {
                     return commit
                         .changes
@@ -178,9 +176,10 @@ impl Truthful {
         }
     }
 
-    /// What an operator wishes of a VM that was recovered is no fence's business any more.
+    /// What an operator wishes of a VM that was recovered, or a flush that sends it on, is no fence's business any more.
     fn is_moved_on(&mut self, commit: &Commit) {
-        for (vm, _) in commit.changes.iter().filter_map(|change| keys::of_vm(&change.path)) {
+        let sent_on = |change: &&Change| commit.daemon().is_none() || change.is() == "migrate";
+        for (vm, _) in commit.changes.iter().filter(sent_on).filter_map(|change| keys::of_vm(&change.path)) {
             for moved in self.moved.values_mut() {
                 moved.remove(&vm);
             }
