@@ -2,11 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
-use std::{
-    io::Write,
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+mod log;
+
+use std::time::Duration;
 
 use pvc_store::{
     Store, StoreError,
@@ -14,45 +12,14 @@ use pvc_store::{
 };
 use tokio::{net::TcpListener, time::timeout};
 
+use log::Log;
+
 const SOON: Duration = Duration::from_secs(30);
-
-/// Keeps what is logged by our crates.
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
-impl Log {
-    fn lines(&self) -> Vec<String> {
-        let text = String::from_utf8(self.0.lock().unwrap().clone()).unwrap();
-        text.lines().map(str::to_owned).collect()
-    }
-
-    /// Collects on this thread until the guard is dropped.
-    fn collect(&self) -> tracing::subscriber::DefaultGuard {
-        let log = self.clone();
-        let subscriber = tracing_subscriber::fmt()
-            .with_env_filter("pvc_store=trace")
-            .with_ansi(false)
-            .with_writer(move || log.clone())
-            .finish();
-        tracing::subscriber::set_default(subscriber)
-    }
-}
 
 #[tokio::test]
 async fn a_server_that_does_not_answer_is_tried_again_and_said_once() {
     let log = Log::default();
-    let _guard = log.collect();
+    let _guard = log.collect("trace");
     // Accepts connections and closes them: a server on its way up.
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
@@ -71,7 +38,7 @@ async fn a_server_that_does_not_answer_is_tried_again_and_said_once() {
 #[tokio::test]
 async fn an_impossible_address_is_named() {
     let log = Log::default();
-    let _guard = log.collect();
+    let _guard = log.collect("trace");
     let options = Options { request_timeout: Duration::from_millis(300), ..Options::new("nowhere:port") };
     let store = ZooKeeperStore::start(options);
     let Err(StoreError::Unavailable(why)) = store.get("/a").await else { panic!("nobody can have answered") };

@@ -2,10 +2,12 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod log;
+
 use std::{
-    io::{self, Write},
+    io,
     sync::{
-        Arc, Mutex,
+        Arc,
         atomic::{AtomicU32, Ordering},
     },
     time::Duration,
@@ -20,6 +22,8 @@ use tokio::{
     net::{TcpListener, TcpStream},
     time::{sleep, timeout},
 };
+
+use log::Log;
 
 const ASKED: Duration = Duration::from_secs(10);
 
@@ -124,38 +128,6 @@ async fn serve(mut stream: TcpStream, script: Script, requests: Arc<AtomicU32>) 
     }
 }
 
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl Log {
-    fn lines(&self) -> Vec<String> {
-        let text = String::from_utf8(self.0.lock().unwrap().clone()).unwrap();
-        text.lines().map(str::to_owned).collect()
-    }
-
-    /// Collects what our crates log on this thread until the guard is dropped.
-    fn collect(&self) -> tracing::subscriber::DefaultGuard {
-        let log = self.clone();
-        let subscriber = tracing_subscriber::fmt()
-            .with_env_filter("pvc_store=info")
-            .with_ansi(false)
-            .with_writer(move || log.clone())
-            .finish();
-        tracing::subscriber::set_default(subscriber)
-    }
-}
-
 async fn session_timeout(granted_ms: i32) -> Option<Duration> {
     let server = Server::start(Script { granted_ms, ..ORDINARY }).await;
     let store = server.connect();
@@ -180,7 +152,7 @@ async fn a_length_that_cannot_be_is_not_waited_for_and_the_server_not_bothered_a
     let answers_so = |claims| Script { claims: Some(claims), ..ORDINARY };
     for script in [begins_so, answers_so(1 << 30), answers_so(-1), answers_so(4)] {
         let log = Log::default();
-        let guard = log.collect();
+        let guard = log.collect("info");
         let server = Server::start(script).await;
         let store = server.connect();
         let ask = async {

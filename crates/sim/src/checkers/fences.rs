@@ -224,6 +224,16 @@ mod tests {
     }
 
     #[test]
+    fn a_fence_of_a_node_that_speaks_seldom_is_waited_for_longer_and_not_for_ever() {
+        let mut history = history();
+        history.writes(&[("/nodes/x/keepalive_interval", "30")]);
+        orphan(&mut history);
+        history.at_s(300).writes(&[("/nodes/b/keepalive", "1")]);
+        let late = history.commit(daemon("b"), &[("/nodes/b/keepalive", "2")]);
+        history.at_s(320).violated_by(late, "nobody has worked on the fence of x for 5 min, though b could");
+    }
+
+    #[test]
     fn one_that_is_taken_over_or_cannot_be_is_none() {
         let mut taken = history();
         orphan(&mut taken);

@@ -359,6 +359,24 @@ mod tests {
     }
 
     #[test]
+    fn what_was_dropped_while_the_word_was_on_its_way_was_there_and_what_was_dropped_long_ago_was_not() {
+        let address = |until| Event::Address { node: node("a"), address: [10, 0, 0, 254].into(), until };
+        let mut history = wish("start");
+        history.on("a", 1).happens(address(Some(Duration::from_secs(9))));
+        let elsewhere = Event::Address {
+            node: node("b"),
+            address: [10, 0, 0, 254].into(),
+            until: Some(Duration::from_secs(99)),
+        };
+        history.on("b", 1).at_s(100).happens(address(None)).happens(elsewhere);
+        let started = Event::Daemon { node: node("a"), what: event::Daemon::Started { run: 1 } };
+        let event = history.happens(started).commit(daemon("a"), &[("/nodes/a/routerstate", "primary")]);
+        history.at_s(116).violated_by(event.clone(), "does not have 10.0.0.254");
+        history.at_s(117).happens(address(Some(Duration::from_secs(200)))).happens(address(None));
+        history.at_s(120).happens(event);
+    }
+
+    #[test]
     fn the_end_of_a_fence_is_said_when_what_was_moved_has_run() {
         let moved = || {
             let mut history = wish("start");
@@ -384,6 +402,14 @@ mod tests {
         moved_on.writes(&[(&path("node"), "c")]);
         let event = moved_on.deletion(daemon("c"), "/pvc/fence/x");
         moved_on.happens(event);
+        let mut sent_on = moved();
+        sent_on.daemon_writes("b", &[(&path("node"), "c"), (&path("state"), "migrate")]);
+        let event = sent_on.deletion(daemon("c"), "/pvc/fence/x");
+        sent_on.happens(event);
+        let mut kept = moved();
+        kept.daemon_writes("b", &[(&path("failedreason"), "")]);
+        let event = kept.deletion(daemon("c"), "/pvc/fence/x");
+        kept.violated_by(event, "has not run on b since it was moved");
     }
 
     #[test]

@@ -366,6 +366,10 @@ fn a_failed_fence_touches_nothing_and_is_repeated() {
     let plan = c.plan("x");
     assert_eq!(plan.next, Next::Wait(Some(Moment::secs(1025))), "{}", plan.why);
     assert!(plan.why.contains("no answer") && plan.why.contains("confirm-dead"), "{}", plan.why);
+    let mut seldom = case(&[("a", 0), ("b", 1), ("x", 200)]).with_job(failed()).left_to_others();
+    seldom.node("x").keepalive_interval = Some(Duration::from_secs(30));
+    seldom.past.shot_in_vain(Moment::secs(995));
+    assert_eq!(seldom.next("x"), Next::Wait(Some(Moment::secs(1025))), "its BMC does not speak seldom");
     c.past.shot_in_vain(Moment::secs(970));
     assert_eq!(c.next("x"), Next::Do(Step::TakeOver));
     c.fences[0].fencer = Some(name("a"));

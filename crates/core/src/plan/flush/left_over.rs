@@ -28,10 +28,15 @@ pub(super) fn plan(facts: &Facts<'_>) -> Plan {
             Err(not_now) => held.note(facts, vm.id, not_now),
         }
     }
-    if work.waiting.is_empty() {
+    if work.waiting.is_empty() && work.stuck.is_empty() {
         return work.plan(facts, Next::Settled, String::new());
     }
-    work.wait(facts, "started again", held)
+    let mut plan = work.wait(facts, "started again", held);
+    for reason in work.stuck.values() {
+        plan.why.push_str("; ");
+        plan.why.push_str(reason);
+    }
+    plan
 }
 
 fn place(facts: &Facts<'_>, rooms: &Rooms, vm: &Vm) -> Result<NodeName, NotNow> {

@@ -363,6 +363,11 @@ fn what_found_no_room_at_the_unflush_starts_when_there_is_room_here_or_elsewhere
     let waits = t.at(1_000_000);
     assert_eq!(waits.next, Next::Wait(None), "as long as it takes");
     assert!(waits.why.contains("MiB are needed"), "{}", waits.why);
+    for _ in 0..ATTEMPTS {
+        t.past.refused(id(1), "not authorized".into(), Moment::secs(100));
+    }
+    let refused = t.at(100);
+    assert!(refused.next == Next::Wait(None) && refused.why.contains("not authorized"), "{refused:?}");
     for vm in
         [written_by_a_client(shut_down), machine(1, Stop, "a", None, ""), machine(1, Start, "a", None, "a")]
     {
