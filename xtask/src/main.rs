@@ -64,6 +64,7 @@ fn main() -> ExitCode {
 }
 
 fn bench(arguments: &[String]) -> Result<()> {
+    run::cargo(["run", "--release", "-p", "pvc-core", "--example", "worst-definition"])?;
     run::cargo(["build", "--release", "-p", "pvcd", "-p", "pvc-cli", "-p", "pvc-lab", "-p", "pvc-bench"])?;
     run::program("target/release/pvc-bench", arguments)
 }

@@ -22,7 +22,7 @@ use pvc_host::{
     hypervisor::Hypervisor, links::Links, machine::Machine, power::Power, services::Services,
     storage_fence::StorageFence, watchdog::Watchdog,
 };
-use pvc_process::JoinSet;
+use pvc_process::{JoinSet, Place};
 use pvc_store::{
     Store,
     mirror::Mirror,
@@ -101,6 +101,9 @@ pub struct Parts {
     pub metrics: Option<Metrics>,
     /// The service manager.
     pub notify: Notify,
+    /// Where the keepalive and what feeds the watchdog run, and should what keeps the store's session: if that is a thread of its own, no plan, no parse
+    /// and no listing makes this node look dead.
+    pub lifeline: Place,
 }
 
 /// Why a daemon ended although nobody asked it to.
@@ -289,6 +292,7 @@ async fn start(
             .keepalives
             .then_some(Shown { cluster_details: config.logging.keepalive_cluster_details }),
         parts.notify.clone(),
+        &parts.lifeline,
     );
     // From its registration on the node speaks: one that dies on its way is missed like any other.
     tokio::join!(
@@ -302,14 +306,7 @@ async fn start(
             Sources { me: config.node.clone(), store: Arc::clone(&parts.store), mirror: mirror.clone() };
         background.spawn(async move { metrics.serve(sources).await });
     }
-    let self_fence = SelfFence::start(selffence::Parts {
-        me: config.node.clone(),
-        store: Arc::clone(&parts.store),
-        mirror: mirror.clone(),
-        watchdog: parts.watchdog.clone(),
-        within: config.intervals.suicide_after(),
-        acknowledged: keepalive.acknowledged(),
-    });
+    let self_fence = start_self_fence(config, parts, mirror.clone(), keepalive.acknowledged());
     keepalive.declare(DaemonState::Run).await;
     let flush = start_flush(config, parts, mirror.clone(), reconcilers.as_ref());
     let fencing =
@@ -338,6 +335,23 @@ async fn prepare_machine(config: &Config, parts: &Parts) -> Result<JoinSet<()>, 
 fn follow_consoles(parts: &Parts) -> io::Result<Option<Arc<ConsoleLogs>>> {
     let Some(wish) = &parts.consoles else { return Ok(None) };
     Ok(Some(Arc::new(ConsoleLogs::start(Arc::clone(&parts.store), wish)?)))
+}
+
+fn start_self_fence(
+    config: &Config,
+    parts: &Parts,
+    mirror: Mirror,
+    acknowledged: watch::Receiver<Option<Instant>>,
+) -> SelfFence {
+    SelfFence::start(selffence::Parts {
+        me: config.node.clone(),
+        store: Arc::clone(&parts.store),
+        mirror,
+        watchdog: parts.watchdog.clone(),
+        within: config.intervals.suicide_after(),
+        acknowledged,
+        place: parts.lifeline.clone(),
+    })
 }
 
 fn start_primary(config: &Config, parts: &Parts, mirror: Mirror) -> Primary {

@@ -1,9 +1,10 @@
 //! Says every few seconds that this node lives, and how it is. The other nodes fence a node that does not.
 //!
-//! A task of its own that waits for nothing but the store: not for libvirt, not for a disk, not for an operation on a VM. What it
-//! reports of those is what was last known. The node's `daemonstate` goes the same way, so that a wish about it and a
+//! A task of its own, in a place of its own ([`Place`]), that waits for nothing but the store: not for libvirt, not for a disk, not for an operation on
+//! a VM, nor for a turn after whoever plans, parses or lists. What it reports of those is what was last known. The node's `daemonstate` goes the same way, so that a wish about it and a
 //! keepalive never cross: the next keepalive is early, and carries it.
 
+mod attention;
 mod line;
 mod unbroken;
 
@@ -11,7 +12,7 @@ use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 
 use pvc_core::model::{DaemonState, NodeReport};
 use pvc_host::{hypervisor::Seen, machine::Machine};
-use pvc_process::JoinSet;
+use pvc_process::{JoinSet, Place};
 use pvc_store::{
     CommitError, Store, StoreError,
     mirror::Mirror,
@@ -29,6 +30,7 @@ use tracing::{debug, error, info, warn};
 
 use crate::{log, metrics, notify::Notify, reconcile::Active};
 
+use attention::Attention;
 pub use unbroken::Unbroken;
 
 /// The longest pause after a failure; a quarter of the time between keepalives if that is shorter, or the next one came sooner than the
@@ -87,6 +89,7 @@ impl Keepalive {
         facts: Facts,
         shown: Option<Shown>,
         notify: Notify,
+        place: &Place,
     ) -> Self {
         let (declarations, orders) = mpsc::unbounded_channel();
         let (sent, acknowledged) = watch::channel(None);
@@ -100,6 +103,8 @@ impl Keepalive {
             facts,
             repair: JoinSet::new(),
             shown,
+            // Answered where the rest of the daemon runs, which is here.
+            attention: notify.sign_of_life_every().map(|_| Attention::of_here()),
             notify,
             state: None,
             declared: Vec::new(),
@@ -110,7 +115,7 @@ impl Keepalive {
             sent,
             taken,
         };
-        Self { declarations, acknowledged, unbroken, task: pvc_process::spawn(beats.run(orders)) }
+        Self { declarations, acknowledged, unbroken, task: place.spawn(beats.run(orders)) }
     }
 
     /// Makes this the node's `daemonstate`, with a keepalive at once; returns when the store has it. While the store is away that
@@ -150,6 +155,7 @@ struct Beats {
     every: Duration,
     facts: Facts,
     shown: Option<Shown>,
+    attention: Option<Attention>,
     notify: Notify,
     /// What the node's state shall be; nothing is written before it is known.
     state: Option<DaemonState>,
@@ -201,7 +207,9 @@ impl Beats {
                     }
                     None => return,
                 },
-                () = tick(&mut life) => self.notify.alive(),
+                () = tick(&mut life) => if self.attention.as_mut().is_none_or(Attention::lasts) {
+                    self.notify.alive();
+                },
                 outcome = written(&mut beat) => {
                     let Some(done) = beat.take() else { continue };
                     if !self.settle(done, outcome) {

@@ -21,6 +21,7 @@ use pvc_host::{
     storage_fence::NoStorage,
     watchdog::{Guard, MachineHardware, Watchdog},
 };
+use pvc_process::{OwnThread, Place};
 use pvc_store::{
     Store,
     servers::ZooKeeperServers,
@@ -86,8 +87,9 @@ fn start(file: &Path) -> anyhow::Result<ExitCode> {
     for warning in &report.diagnostics {
         tracing::warn!("{}", warning.headline());
     }
-    // What blocks has threads of its own: the log, the consoles' files, libvirt. The rest waits for others nearly all the time, and a
-    // second thread for it would only cost the waking of it.
+    // What blocks has threads of its own: the log, the consoles' files, libvirt; and what says that this node lives has one, so that
+    // nothing makes it late. The rest waits for others nearly all the time, and more threads for it would only cost the waking of them.
+    let lifeline = OwnThread::start("lifeline").context("cannot start the thread of the keepalive")?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .max_blocking_threads(8)
         .thread_stack_size(512 * 1024)
@@ -95,7 +97,7 @@ fn start(file: &Path) -> anyhow::Result<ExitCode> {
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
-    let outcome = runtime.block_on(serve(&config, log.clone()));
+    let outcome = runtime.block_on(serve(&config, log.clone(), lifeline.place()));
     // Whatever is stuck somewhere (a disk, libvirt) does not hold up the end.
     runtime.shutdown_timeout(Duration::from_millis(500));
     let code = match outcome {
@@ -109,7 +111,7 @@ fn start(file: &Path) -> anyhow::Result<ExitCode> {
     Ok(code)
 }
 
-async fn serve(config: &Config, log: Log) -> anyhow::Result<()> {
+async fn serve(config: &Config, log: Log, lifeline: &Place) -> anyhow::Result<()> {
     let (stopper, stop) = Stop::new();
     signals::listen(log, stopper).context("cannot listen to signals")?;
     let host = ThisMachine.host_name();
@@ -142,7 +144,7 @@ async fn serve(config: &Config, log: Log) -> anyhow::Result<()> {
         None => None,
     };
     let metrics = config.metrics.map(Metrics::install).transpose().context("cannot record figures")?;
-    let store: Arc<dyn Store> = ZooKeeperStore::start(store_options(config));
+    let store: Arc<dyn Store> = lifeline.run(|| ZooKeeperStore::start(store_options(config)));
     let consoles = hypervisor.as_ref().map(|_| Consoles {
         directory: config.directories.console_log.clone(),
         lines: usize::try_from(config.logging.console_log_lines).unwrap_or(usize::MAX),
@@ -161,6 +163,7 @@ async fn serve(config: &Config, log: Log) -> anyhow::Result<()> {
         process: this_process(host).context("cannot tell this process from others")?,
         metrics,
         notify: Notify::systemd(),
+        lifeline: lifeline.clone(),
     };
     pvcd::run(config, parts, stop).await.map_err(|error| anyhow::anyhow!("{}", chain(&error)))
 }

@@ -8,6 +8,7 @@
 //!
 //! Begins with what runs here: libvirt is read and running VMs are adopted before anything else is done.
 
+mod definitions;
 mod explain;
 pub mod fence;
 pub mod flush;

@@ -15,6 +15,7 @@ use pvc_core::{
     sabotage::{self, Bug},
 };
 use pvc_host::watchdog::Watchdog;
+use pvc_process::Place;
 use pvc_store::{Store, mirror::Mirror, schema::node};
 use tokio::{
     sync::watch,
@@ -43,6 +44,8 @@ pub struct Parts {
     pub within: Option<Duration>,
     /// When the last keepalive that was acknowledged was sent.
     pub acknowledged: watch::Receiver<Option<Instant>>,
+    /// Where the task runs.
+    pub place: Place,
 }
 
 /// The running task. Dropping it disarms nothing.
@@ -77,7 +80,7 @@ impl SelfFence {
             maintenance: false,
             said_why_not: false,
         };
-        Self { stopping, task: pvc_process::spawn(task.run()) }
+        Self { stopping, task: parts.place.spawn(task.run()) }
     }
 
     /// Disarms for a stop in order, once the state tree does not promise a reset any more. Without ZooKeeper, the machine stays

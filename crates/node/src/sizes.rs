@@ -21,6 +21,9 @@ use tracing::debug;
 /// Definitions per request: some 8 KiB each.
 const AT_ONCE: usize = 64;
 
+/// Bytes of a definition from which on it is no ordinary one, and may take milliseconds to parse: others have their turn before the next.
+const LARGE: usize = 32 * 1024;
+
 /// See the module's documentation.
 pub struct VmSizes {
     store: Arc<dyn Store>,
@@ -52,17 +55,26 @@ impl VmSizes {
         for some in missing.chunks(AT_ONCE) {
             let paths: Vec<String> = some.iter().map(|id| xml_path(*id)).collect();
             let values = self.read(&paths).await?;
-            let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
             for (id, value) in some.iter().zip(values) {
-                match (value, view.vm(*id)) {
-                    (Some(value), Some(vm)) => known.insert(*id, (value.version, size(vm, &value.data))),
-                    _ => known.remove(id),
-                };
+                let is_large = value.as_ref().is_some_and(|value| value.data.len() > LARGE);
+                let read = value.zip(view.vm(*id)).map(|(value, vm)| (value.version, size(vm, &value.data)));
+                self.know(*id, read);
+                if is_large {
+                    tokio::task::yield_now().await;
+                }
             }
         }
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let size = |id: &VmId| known.get(id)?.1.as_ref().ok().copied();
         Ok(wanted.iter().filter_map(|(id, _)| Some((*id, size(id)?))).collect())
+    }
+
+    fn know(&self, id: VmId, read: Option<Known>) {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        match read {
+            Some(read) => known.insert(id, read),
+            None => known.remove(&id),
+        };
     }
 
     /// Of the definitions that were read: what is wrong with those from which no VM could be started.

@@ -3,6 +3,7 @@
 //!
 //! Without the feature `simulated` this is tokio, and nothing more: no wrapper, no bookkeeping. Never knows what a task does.
 
+mod place;
 #[cfg(feature = "simulated")]
 mod process;
 #[cfg(feature = "simulated")]
@@ -25,6 +26,7 @@ use std::ops::{Deref, DerefMut};
 
 use tokio::task::{AbortHandle, JoinHandle};
 
+pub use place::{OwnThread, Place};
 #[cfg(feature = "simulated")]
 pub use process::Process;
 #[cfg(feature = "simulated")]

@@ -25,6 +25,7 @@ use std::{
 };
 
 use async_trait::async_trait;
+use pvc_process::Place;
 use tokio::{
     sync::watch,
     time::{self, timeout_at},
@@ -89,7 +90,8 @@ impl Shared {
 }
 
 impl ZooKeeperStore {
-    /// Starts connecting in the background; returns at once. Needs a tokio runtime.
+    /// Starts connecting in the background; returns at once. Needs a tokio runtime: what keeps its session, sends its signs of life and hands out
+    /// its answers and events runs there, wherever its callers do.
     pub fn start(options: Options) -> Arc<Self> {
         let (client_tx, client) = watch::channel(None);
         let (session_tx, session) = watch::channel(Session::Connecting);
@@ -102,8 +104,10 @@ impl ZooKeeperStore {
             session: session_tx,
             shared: Arc::clone(&shared),
         };
-        pvc_process::spawn(task.run(closed));
-        Arc::new(Self { options, client, session, shared, closing, forwarders: Forwarders::default() })
+        let place = Place::here();
+        place.spawn(task.run(closed));
+        let forwarders = Forwarders::new(place);
+        Arc::new(Self { options, client, session, shared, closing, forwarders })
     }
 
     /// The client of a healthy session, waiting for one until `deadline`.

@@ -5,6 +5,7 @@
 //! `virDomainDefParse`, tried on 9.0.
 
 mod details;
+mod limits;
 mod mark;
 mod read;
 mod size;
@@ -13,6 +14,8 @@ mod tests;
 
 pub use details::{Controller, Disk, DomainDetails, Interface};
 pub use mark::{ARRIVING, SUSPENDED, UNSTARTED, marked_arriving};
+
+use std::collections::BTreeSet;
 
 use read::{Definition, Element};
 
@@ -125,6 +128,7 @@ fn name(root: Element<'_>) -> Result<VmName, DomainError> {
 /// `pool/image` of every RBD disk, each once, in the order of the definition.
 fn rbd_images(devices: Element<'_>) -> Result<Vec<String>, DomainError> {
     let mut images: Vec<String> = Vec::new();
+    let mut known = BTreeSet::new();
     for disk in devices.children("disk") {
         for source in disk.children("source").filter(|s| s.attribute("protocol") == Some("rbd")) {
             let image = source.attribute("name").ok_or_else(|| {
@@ -138,7 +142,7 @@ fn rbd_images(devices: Element<'_>) -> Result<Vec<String>, DomainError> {
                 let what = format!("{} is no RBD image", read::excerpt(image));
                 return Err(source.error(what, "write name='pool/image', without commas and spaces"));
             }
-            if !images.iter().any(|known| known == image) {
+            if known.insert(image) {
                 images.push(image.to_owned());
             }
         }

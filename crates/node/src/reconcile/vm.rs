@@ -10,7 +10,7 @@ use std::{
 };
 
 use pvc_core::{
-    model::{ClusterView, DomainSpec, Entry, Migration, Moment, NodeName, Vm, VmChange, VmId, VmState},
+    model::{ClusterView, Entry, Migration, Moment, NodeName, Vm, VmChange, VmId, VmState},
     plan::vm::{
         Answer, Facts, Here, Next, Past, Plan, Step, admits, change, concerns, may_execute_elsewhere,
         needs_definition, plan, proven_dead,
@@ -24,6 +24,7 @@ use tracing::{debug, info, warn};
 
 use super::{
     Parts,
+    definitions::{self, Definitions},
     explain::{Explanations, Said},
     inventory::Inventory,
     kept::KeptDefinitions,
@@ -53,6 +54,7 @@ pub(super) struct VmReconciler {
     pub(super) mirror: Mirror,
     pub(super) inventory: Arc<Inventory>,
     kept: KeptDefinitions,
+    definitions: Definitions,
     consoles: Option<Arc<ConsoleLogs>>,
     pub(super) peers: Peers,
     explanations: Explanations,
@@ -109,6 +111,7 @@ impl VmReconciler {
         let Parts { me, peers, store, mirror, machine, hypervisor, consoles } = parts;
         Self {
             explanations: Explanations::new(Arc::clone(&store), machine, me.clone()),
+            definitions: Definitions::new(Arc::clone(&store)),
             me,
             store,
             mirror,
@@ -268,14 +271,8 @@ impl VmReconciler {
     }
 
     /// What it is started from; or what is wrong with that, and what to do.
-    async fn definition(&self, vm: &Vm) -> Result<Result<DomainSpec, String>, StepError> {
-        let xml = schema::vm::read_xml(&*self.store, vm.id).await;
-        let xml = xml.map_err(|error| StepError::Failed(error.to_string()))?;
-        Ok(match xml.map(|(xml, _)| DomainSpec::parse_as(&xml, vm.id, &vm.name)) {
-            Some(Ok(spec)) => Ok(spec),
-            Some(Err(error)) => Err(format!("its definition is not usable: {error}")),
-            None => Err("it has no definition (the key xml is missing): write it again".to_owned()),
-        })
+    async fn definition(&self, vm: &Vm) -> Result<definitions::Read, StepError> {
+        self.definitions.of(vm).await.map_err(|error| StepError::Failed(error.to_string()))
     }
 
     pub(super) fn plan(

@@ -44,6 +44,7 @@ impl World {
             watchdog: Some(watchdog.clone()),
             within: Some(WITHIN),
             acknowledged,
+            place: Place::here(),
         });
         Self { store, eye, watchdog, keepalives, fence }
     }

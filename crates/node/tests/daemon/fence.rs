@@ -87,6 +87,7 @@ impl Cluster {
             machine: Arc::new(FakeMachine::default()),
             process: Owner { boot: name.into(), ..ownership::this_process(name.into()).unwrap() },
             notify: Notify::default(),
+            lifeline: pvc_process::Place::here(),
         };
         let (stopper, stop) = Stop::new();
         let daemon = pvc_process::spawn(async move { pvcd::run(&config, parts, stop).await });

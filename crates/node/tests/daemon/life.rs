@@ -76,6 +76,7 @@ impl Cluster {
             machine: Arc::new(FakeMachine::default()),
             process,
             notify: Notify::default(),
+            lifeline: pvc_process::Place::here(),
         };
         let (stopper, stop) = Stop::new();
         let daemon = pvc_process::spawn(async move { pvcd::run(&config, parts, stop).await });

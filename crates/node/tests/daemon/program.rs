@@ -12,6 +12,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+use nix::sys::{
+    ptrace,
+    wait::{WaitPidFlag, waitpid},
+};
 use pvc_store::{
     Store as _,
     testing::ZooKeeperProcess,
@@ -162,6 +166,50 @@ fn the_service_manager_hears_of_start_life_and_stop() {
     let log = machine.log();
     assert_eq!(log.matches("could not be written").count(), 1, "an outage is said once:\n{log}");
     assert!(!log.contains("Passw0rd"));
+}
+
+/// A thread that does not go on, as one that is busy with something else, while the process' other threads do.
+struct Held(nix::unistd::Pid);
+
+impl Held {
+    /// The main thread, where the reconcilers run.
+    fn main_thread_of(daemon: &Daemon) -> Self {
+        let main = nix::unistd::Pid::from_raw(daemon.child.id().cast_signed());
+        ptrace::seize(main, ptrace::Options::empty()).unwrap();
+        ptrace::interrupt(main).unwrap();
+        waitpid(main, Some(WaitPidFlag::__WALL)).unwrap();
+        Self(main)
+    }
+
+    fn let_go(self) {
+        ptrace::detach(self.0, None).unwrap();
+    }
+}
+
+#[test]
+fn a_main_thread_that_is_held_for_longer_than_a_session_costs_neither_keepalives_nor_the_session() {
+    let zookeeper = ZooKeeperProcess::start();
+    let machine = Machine::new(&zookeeper.connect_string());
+    let daemon = machine.start();
+    daemon.until_notified("READY=1");
+    let speaks = || key(&zookeeper, "/nodes/node1/keepalive").unwrap();
+    let held = Held::main_thread_of(&daemon);
+    while daemon.notes.try_recv().is_ok() {}
+    let began = Instant::now();
+    // Its session is one of ten seconds.
+    while began.elapsed() < Duration::from_secs(13) {
+        let before = speaks();
+        thread::sleep(Duration::from_millis(2500));
+        assert_ne!(speaks(), before, "no keepalive for 2.5 s:\n{}", machine.log());
+        daemon.until_notified("WATCHDOG=1");
+    }
+    machine.until_logged("the daemon's other work is held up for 5 s: keepalives go on");
+    held.let_go();
+    machine.until_logged("the daemon's other work goes on");
+    daemon.signal(Signal::TERM);
+    assert!(daemon.ends().0.success());
+    let log = machine.log();
+    assert!(!log.contains("session has ended") && !log.contains("could not be written"), "{log}");
 }
 
 /// The answer to one request, head and all.

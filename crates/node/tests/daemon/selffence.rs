@@ -56,6 +56,7 @@ impl Node {
             machine: Arc::new(FakeMachine::default()),
             process: Owner { boot: "1".into(), ..ownership::this_process("node1".into()).unwrap() },
             notify: Notify::default(),
+            lifeline: pvc_process::Place::here(),
         };
         let (stopper, stop) = Stop::new();
         let daemon = pvc_process::spawn(async move { pvcd::run(&config, parts, stop).await });

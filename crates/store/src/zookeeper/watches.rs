@@ -15,6 +15,7 @@ use std::{
     time::Duration,
 };
 
+use pvc_process::Place;
 use tokio::{
     sync::{mpsc, oneshot, watch},
     time::{Instant, sleep, timeout, timeout_at},
@@ -32,12 +33,19 @@ type Events = mpsc::UnboundedReceiver<Event>;
 type Flush = oneshot::Sender<()>;
 
 /// The tasks that carry events from the client's watches to ours.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Forwarders {
+    /// Where they run. Commits wait for them ([`Self::flush`]), so whoever subscribes, from wherever, must not decide when they get a turn.
+    place: Place,
     flush: Arc<Mutex<Vec<mpsc::UnboundedSender<Flush>>>>,
 }
 
 impl Forwarders {
+    /// Those of a store whose tasks run there.
+    pub(super) fn new(place: Place) -> Self {
+        Self { place, flush: Arc::default() }
+    }
+
     pub(super) fn start(
         &self,
         path: &str,
@@ -50,7 +58,7 @@ impl Forwarders {
         registered.retain(|f| !f.is_closed());
         registered.push(flush_tx);
         let forwarder = Forwarder { path: path.to_owned(), events, flush, within };
-        pvc_process::spawn(forwarder.run(clients));
+        self.place.spawn(forwarder.run(clients));
         watch
     }
 

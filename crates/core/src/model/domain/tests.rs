@@ -240,6 +240,47 @@ fn hostile_sizes_are_refused_quickly() {
     assert!(DomainSpec::parse(&domain(&" ".repeat(1_000_001), "")).unwrap_err().what.contains("bytes"));
 }
 
+#[path = "../../../examples/worst_definition/texts.rs"]
+mod worst;
+
+#[test]
+fn what_the_benchmark_measures_is_accepted() {
+    for (what, text) in worst::texts() {
+        assert_eq!(DomainSpec::parse(&text).err(), None, "{what}");
+    }
+}
+
+#[test]
+fn each_limit_refuses_what_exceeds_it_by_one() {
+    let attributes = |n: usize| (0..n).fold(String::new(), |text, n| text + &format!(" a{n}='\"'"));
+    let error = |devices: &str| {
+        DomainSpec::parse(&domain("<memory>1</memory>", devices)).err().map(|e| (e.what, e.line))
+    };
+    let is = |what: &str, line| Some((what.to_owned(), line));
+    assert_eq!(error(&format!("<a{}/>", attributes(64))), None);
+    assert_eq!(
+        error(&format!("\n<a{}/>", attributes(65))),
+        is("an element has too many attributes, more than 64", 7)
+    );
+    assert_eq!(error(&"<a/>".repeat(20_000 - 10)), None);
+    assert_eq!(
+        error(&"<a/>".repeat(20_000 - 9)),
+        is("the definition has more than 20000 tags and comments", 7)
+    );
+    assert_eq!(error(&"<a b='1' c='2'/>".repeat(5_000 - 1)), None);
+    assert_eq!(
+        error(&"<a b='1' c='2'/>".repeat(5_000)),
+        is("the definition has more than 10000 attributes", 6)
+    );
+    // What only looks like markup counts for what it is.
+    for hidden in ["<!-- x -->", "<![CDATA[ x ]]>", "<?a x ?>", "<a>x</a>"] {
+        assert_eq!(error(&hidden.replace('x', &attributes(70))), None, "{hidden}");
+    }
+    for quoted in ["<a b='>'/>", "<a b='/>'></a>", "<a b=\"'>\" c='d'/>"] {
+        assert_eq!(error(&format!("{quoted}{quoted}")), None, "{quoted}");
+    }
+}
+
 #[test]
 fn two_hundred_and_fifty_six_levels_are_the_last_that_is_read() {
     let nested = |levels: usize| {

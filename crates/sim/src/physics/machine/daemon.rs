@@ -111,6 +111,7 @@ impl Node {
             },
             metrics: None,
             notify: Notify::default(),
+            lifeline: pvc_process::Place::here(),
         }
     }
 }
