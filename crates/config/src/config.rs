@@ -250,4 +250,9 @@ pub struct Logging {
     pub keepalive_storage_details: bool,
     /// `console_log_lines`: lines of each VM's console kept in ZooKeeper; 0 = none.
     pub console_log_lines: u32,
+    /// `console_log_vm_rate`: bytes of each VM's console log that are written to ZooKeeper in a second, averaged over a minute; in
+    /// the file it is KiB.
+    pub console_log_vm_rate: u64,
+    /// `console_log_node_rate`: … of all VMs of the node together.
+    pub console_log_node_rate: u64,
 }

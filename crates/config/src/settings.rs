@@ -27,6 +27,8 @@ pub(crate) const LOGGING: &[&str] = &[
     "log_keepalive_cluster_details",
     "log_keepalive_storage_details",
     "console_log_lines",
+    "console_log_vm_rate",
+    "console_log_node_rate",
 ];
 pub(crate) const METRICS: &[&str] = &["listen"];
 pub(crate) const INTERFACE: &[&str] = &["device", "mtu", "address"];

@@ -1,7 +1,7 @@
 //! The serial consoles of the VMs that run here: their log files, followed by inotify into the state tree.
 //!
 //! One thread reads the files of all VMs, so that a disk which hangs hangs nothing else; one task writes their last lines to the
-//! store, each at once after a quiet second and then at most once a second. Nothing here knows whether a VM runs here: the
+//! store, each at once after a quiet second and then at most once a second, or less often if it is heavy. Nothing here knows whether a VM runs here: the
 //! reconciler says so by [`ConsoleLogs::follow`] and [`ConsoleLogs::forget`].
 //!
 //! ```text
@@ -9,6 +9,7 @@
 //!      inotify                                     publish
 //! ```
 
+mod budget;
 mod file;
 mod publish;
 mod tail;
@@ -27,6 +28,7 @@ use std::{
 use pvc_core::model::{VmId, VmName};
 use pvc_store::Store;
 
+pub use budget::Rates;
 use tail::Tail;
 
 /// Which console logs are followed.
@@ -36,6 +38,8 @@ pub struct Consoles {
     pub directory: PathBuf,
     /// How many lines of each are kept in the store; 0: none is followed.
     pub lines: usize,
+    /// How much of them is written.
+    pub rates: Rates,
 }
 
 /// Follows the console logs of VMs. Everything ends when it is dropped.
@@ -61,7 +65,7 @@ impl ConsoleLogs {
     /// # Errors
     /// If no thread can be started.
     pub fn start(store: Arc<dyn Store>, wish: &Consoles) -> io::Result<Self> {
-        let publisher = publish::start(store);
+        let publisher = publish::start(store, wish.rates);
         let reader = watch::start(wish.directory.clone(), wish.lines, publisher)?;
         Ok(Self { followed: Mutex::default(), reader })
     }

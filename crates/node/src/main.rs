@@ -30,7 +30,7 @@ use pvc_store::{
 use pvcd::{
     Parts, Stop,
     args::Args,
-    console::Consoles,
+    console::{Consoles, Rates},
     log::{FILE_NAME, Log, Settings, chain},
     metrics::Metrics,
     notify::Notify,
@@ -148,6 +148,7 @@ async fn serve(config: &Config, log: Log, lifeline: &Place) -> anyhow::Result<()
     let consoles = hypervisor.as_ref().map(|_| Consoles {
         directory: config.directories.console_log.clone(),
         lines: usize::try_from(config.logging.console_log_lines).unwrap_or(usize::MAX),
+        rates: Rates { vm: config.logging.console_log_vm_rate, node: config.logging.console_log_node_rate },
     });
     let parts = Parts {
         store,

@@ -26,6 +26,8 @@ const VM_START: &str = "pvcd_vm_start_seconds";
 const VM_STARTS: &str = "pvcd_vm_starts_total";
 const VM_MIGRATION: &str = "pvcd_vm_migration_seconds";
 const VM_MIGRATIONS: &str = "pvcd_vm_migrations_total";
+const CONSOLE_BYTES: &str = "pvcd_console_bytes_total";
+const CONSOLE_HELD: &str = "pvcd_console_held_total";
 const FENCE_STEPS: &str = "pvcd_fence_steps_total";
 const NODE_VMS: &str = "pvcd_node_vms";
 const NODE_VCPUS: &str = "pvcd_node_vcpus_allocated";
@@ -126,6 +128,16 @@ pub(crate) fn vm_migrated(succeeded: bool, took: Duration) {
     counter!(VM_MIGRATIONS, "outcome" => if succeeded { "migrated" } else { "failed" }).increment(1);
 }
 
+/// A console log of so many bytes was sent to the store.
+pub(crate) fn console_written(bytes: usize) {
+    counter!(CONSOLE_BYTES).increment(bytes.try_into().unwrap_or(u64::MAX));
+}
+
+/// A console log has to wait for its budget, or the node's.
+pub(crate) fn console_held() {
+    counter!(CONSOLE_HELD).increment(1);
+}
+
 /// This node did a step of a fence.
 pub(crate) fn fence_step(step: &'static str, succeeded: bool) {
     counter!(FENCE_STEPS, "step" => step, "outcome" => if succeeded { "done" } else { "failed" })
@@ -148,6 +160,11 @@ fn describe() {
         "Time that a live migration from this node took, whatever its outcome"
     );
     describe_counter!(VM_MIGRATIONS, "Live migrations from this node, by outcome");
+    describe_counter!(CONSOLE_BYTES, Unit::Bytes, "Bytes of console logs that were written to ZooKeeper");
+    describe_counter!(
+        CONSOLE_HELD,
+        "Times that a console log waited because the budget for console logs was spent"
+    );
     describe_counter!(FENCE_STEPS, "Steps of fences that this node did, by step and outcome");
     describe_gauge!(NODE_VMS, "VMs that run on this node");
     describe_gauge!(NODE_VCPUS, "vCPUs given to the VMs that run on this node");

@@ -22,6 +22,10 @@ const INTERVALS: std::ops::RangeInclusive<u32> = 0..=10_000;
 const MIGRATIONS: std::ops::RangeInclusive<u32> = 1..=32;
 /// No console log of more lines fits in a ZooKeeper key.
 const CONSOLE_LOG_LINES: std::ops::RangeInclusive<u32> = 0..=1_000_000;
+/// KiB a second. A log has up to 900 KiB, and is written once a second at most.
+const CONSOLE_LOG_RATE: std::ops::RangeInclusive<u32> = 1..=1_000_000;
+const CONSOLE_LOG_VM_RATE: u32 = 64;
+const CONSOLE_LOG_NODE_RATE: u32 = 256;
 /// The numbers that IPMI 2.0 gives to cipher suites (table 22-20), without 0, which is no protection at all.
 const CIPHER_SUITES: std::ops::RangeInclusive<u32> = 1..=17;
 /// IPMI 2.0's longest password.
@@ -222,6 +226,12 @@ fn logging(walk: &mut Walk<'_>, configuration: &Section) -> Result<Logging, Told
     let cluster_details = switch("log_keepalive_cluster_details");
     let storage_details = switch("log_keepalive_storage_details");
     let lines = walk.required(&section, "console_log_lines", &kind::whole(CONSOLE_LOG_LINES, " of lines"));
+    let mut rate = |name, default: u32| -> Result<u64, Told> {
+        let found = walk.optional(&section, name, &kind::whole(CONSOLE_LOG_RATE, " of KiB a second"))?;
+        Ok(u64::from(found.map_or(default, |found| found.value)) * 1024)
+    };
+    let vm_rate = rate("console_log_vm_rate", CONSOLE_LOG_VM_RATE);
+    let node_rate = rate("console_log_node_rate", CONSOLE_LOG_NODE_RATE);
     if let (Ok(file), Ok(stdout)) = (&file, &stdout)
         && !file.value
         && !stdout.value
@@ -241,5 +251,7 @@ fn logging(walk: &mut Walk<'_>, configuration: &Section) -> Result<Logging, Told
         keepalive_cluster_details: cluster_details?.value,
         keepalive_storage_details: storage_details?.value,
         console_log_lines: lines?.value,
+        console_log_vm_rate: vm_rate?,
+        console_log_node_rate: node_rate?,
     })
 }

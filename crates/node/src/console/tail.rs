@@ -66,6 +66,11 @@ impl Tail {
         }
     }
 
+    /// About how many bytes its text has.
+    pub(super) fn weight(&self) -> usize {
+        (self.lines.len() + self.last.len()).min(LONGEST_TEXT)
+    }
+
     /// The last lines as text of at most [`LONGEST_TEXT`] bytes, the unfinished one included. What is not UTF-8 appears as U+FFFD;
     /// the beginning of a character whose end was not printed yet does not appear.
     pub(super) fn text(&self) -> String {

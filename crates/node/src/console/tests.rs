@@ -19,6 +19,8 @@ use super::*;
 /// Longer than anything takes on the slowest machine.
 const DEADLINE: Duration = Duration::from_secs(30);
 
+const RATES: Rates = Rates { vm: 64 * 1024, node: 256 * 1024 };
+
 struct Cluster {
     dir: tempfile::TempDir,
     store: Arc<MemoryStore>,
@@ -42,9 +44,11 @@ impl Cluster {
             });
         }
         store.commit(parents).await.unwrap();
-        let logs =
-            ConsoleLogs::start(store.clone(), &Consoles { directory: dir.path().join("console"), lines })
-                .unwrap();
+        let logs = ConsoleLogs::start(
+            store.clone(),
+            &Consoles { directory: dir.path().join("console"), lines, rates: RATES },
+        )
+        .unwrap();
         Self { dir, store, logs, id, name: "web1".parse().unwrap() }
     }
 
@@ -113,7 +117,7 @@ async fn what_is_stored_already_is_not_written_again() {
     let before = cluster.writes().await;
     let again = ConsoleLogs::start(
         cluster.store.clone(),
-        &Consoles { directory: cluster.dir.path().join("console"), lines: 100 },
+        &Consoles { directory: cluster.dir.path().join("console"), lines: 100, rates: RATES },
     )
     .unwrap();
     again.follow(cluster.id, &cluster.name);

@@ -15,7 +15,7 @@ use pvc_store::{
 use tempfile::TempDir;
 
 use super::*;
-use crate::console::Consoles;
+use crate::console::{Consoles, Rates};
 
 mod claims;
 mod migration;
@@ -39,9 +39,15 @@ struct TestNode {
 impl TestNode {
     fn start(&mut self) {
         let store = Arc::clone(&self.store) as Arc<dyn Store>;
-        let consoles =
-            ConsoleLogs::start(Arc::clone(&store), &Consoles { directory: self.consoles.clone(), lines: 10 })
-                .unwrap();
+        let consoles = ConsoleLogs::start(
+            Arc::clone(&store),
+            &Consoles {
+                directory: self.consoles.clone(),
+                lines: 10,
+                rates: Rates { vm: 65_536, node: 262_144 },
+            },
+        )
+        .unwrap();
         self.reconcilers = Some(Reconcilers::start(Parts {
             me: self.name.clone(),
             peers: Peers { domain: Some("cluster".into()) },
