@@ -1,4 +1,4 @@
-//! Project chores that are programs rather than habits: `cargo xtask ci | tidy | faults | bench | sim`.
+//! Project chores that are programs rather than habits: `cargo xtask ci | tidy | faults | bench | sim | fuzz`.
 //! Never part of what is shipped.
 
 mod ci;
@@ -9,7 +9,7 @@ mod tidy;
 
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use clap::{Parser, Subcommand};
 
 /// Project chores.
@@ -37,6 +37,15 @@ enum Chore {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// `pvc` on state trees made from seeds: whatever they hold, it does not panic.
+    Fuzz {
+        /// How many trees.
+        #[arg(long, default_value_t = 100_000)]
+        trees: u64,
+        /// The first seed.
+        #[arg(long, default_value_t = 1)]
+        first: u64,
+    },
     /// Simulated clusters, seed after seed; see `cargo xtask sim --help`.
     #[command(disable_help_flag = true)]
     Sim {
@@ -52,6 +61,7 @@ fn main() -> ExitCode {
         Chore::Tidy => tidy::run(),
         Chore::Faults(faults) => faults::run(&faults),
         Chore::Bench { arguments } => bench(&arguments),
+        Chore::Fuzz { trees, first } => fuzz(trees, first),
         Chore::Sim { arguments } => sim::run(&arguments),
     };
     match done {
@@ -61,6 +71,18 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// The test of every day with more trees, and as fast as it gets with every assertion.
+fn fuzz(trees: u64, first: u64) -> Result<()> {
+    let mut test = run::command(run::cargo_path());
+    test.args(["test", "--profile", "sim", "-p", "pvc-cli", "--bin", "pvc", "no_tree_makes_a_command_panic"]);
+    test.env("PVC_FUZZ_TREES", trees.to_string()).env("PVC_FUZZ_FIRST", first.to_string());
+    let status = test.status()?;
+    if !status.success() {
+        bail!("cargo test: {status}");
+    }
+    Ok(())
 }
 
 fn bench(arguments: &[String]) -> Result<()> {

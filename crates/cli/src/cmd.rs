@@ -2,6 +2,8 @@
 
 mod confirm;
 mod explain;
+#[cfg(test)]
+mod fuzz;
 mod init;
 mod maintenance;
 mod node;

@@ -1,13 +1,10 @@
 //! Waits until something is so: looks, waits for the next event (or a slow safety net), looks again.
 //! Always bounded, never polls in a hurry, and Ctrl-C ends the waiting, not the wish.
 
-use std::{
-    future::poll_fn,
-    task::Poll,
-    time::{Duration, Instant},
-};
+use std::{future::poll_fn, task::Poll, time::Duration};
 
 use pvc_store::{Store, Watch};
+use tokio::time::Instant;
 
 use crate::{failure::Failure, print::Out};
 

@@ -29,6 +29,7 @@ pub(crate) fn node(name: &str) -> Node {
 
 /// The cluster and a client of it.
 pub(crate) struct Cluster {
+    pub(crate) tree: MemoryTree,
     pub(crate) client: Arc<MemoryStore>,
     pub(crate) connection: Connection,
 }
@@ -36,10 +37,11 @@ pub(crate) struct Cluster {
 impl Cluster {
     /// One with nodes that work, take VMs and have 1000 MiB each.
     pub(crate) async fn with(nodes: &[&str]) -> Self {
-        let client = MemoryTree::new().client();
+        let tree = MemoryTree::new();
+        let client = tree.client();
         let store: Arc<dyn Store> = client.clone();
         root::init(&*store).await.unwrap();
-        let cluster = Self { client, connection: Connection { store, addresses: "memory".into() } };
+        let cluster = Self { tree, client, connection: Connection { store, addresses: "memory".into() } };
         for node in nodes {
             cluster.add_node(&name(node)).await;
         }

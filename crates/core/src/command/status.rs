@@ -348,8 +348,8 @@ fn totals(facts: Facts<'_>) -> Totals {
     for node in view.all_nodes().filter(|node| facts.works(node)) {
         totals.nodes.well += 1;
         totals.nodes_ready += usize::from(node.domain_state.value == DomainState::Ready);
-        totals.memory_mib += node.report.mem_total_mib;
-        totals.memory_allocated_mib += node.report.mem_alloc_mib;
+        totals.memory_mib = totals.memory_mib.saturating_add(node.report.mem_total_mib);
+        totals.memory_allocated_mib = totals.memory_allocated_mib.saturating_add(node.report.mem_alloc_mib);
     }
     for vm in view.good_vms() {
         match vm.state.value {

@@ -58,6 +58,18 @@ fn a_cluster_that_is_well_is_only_counted() {
 }
 
 #[test]
+fn sums_that_are_too_large_are_the_largest_number() {
+    let mut view = well();
+    for node in ["hv1", "hv2"] {
+        change(&mut view, node, |node| {
+            (node.report.mem_total_mib, node.report.mem_alloc_mib) = (u64::MAX, u64::MAX - 1);
+        });
+    }
+    let totals = status(&view).totals;
+    assert_eq!((totals.memory_mib, totals.memory_allocated_mib), (u64::MAX, u64::MAX));
+}
+
+#[test]
 fn what_is_wrong_stands_before_what_goes_on() {
     let mut view = well();
     view.maintenance = true;
