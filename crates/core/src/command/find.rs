@@ -1,5 +1,5 @@
 //! Which VM or node an operator means. Names are not unique by nature (nothing in the state tree forbids two VMs of one
-//! name), so an ambiguous one is refused, never guessed.
+//! name, nor that one is called as another's UUID), so an ambiguous one is refused, never guessed.
 
 use std::collections::BTreeMap;
 
@@ -35,27 +35,40 @@ impl Roster {
         self.0.iter().map(|(&id, name)| (id, name.as_str()))
     }
 
-    /// The VM that `reference`, a name or a UUID, means. A UUID goes first: it cannot be ambiguous.
+    /// The VM that `reference`, a name or a UUID, means. What is written exactly so goes before other spellings of a UUID.
     pub fn find(&self, reference: &str) -> Result<VmId, Refusal> {
         let as_id: Option<VmId> = reference.parse().ok();
-        // In the spelling of its key, which need not be that of the reference.
-        if let Some((id, _)) = as_id.and_then(|id| self.0.get_key_value(&id)) {
-            return Ok(*id);
-        }
-        let named: Vec<VmId> = self.iter().filter(|(_, name)| *name == reference).map(|(id, _)| id).collect();
-        match named[..] {
+        let exactly = |id: VmId, name: &str| name == reference || id.to_string() == reference;
+        let meant: Vec<VmId> =
+            self.iter().filter(|(id, name)| exactly(*id, name)).map(|(id, _)| id).collect();
+        match meant[..] {
             [id] => Ok(id),
-            [] => Err(self.unknown(reference, as_id.is_some())),
+            // In the spelling of its key, which is not that of the reference.
+            [] => match as_id.and_then(|id| self.0.get_key_value(&id)) {
+                Some((id, _)) => Ok(*id),
+                None => Err(self.unknown(reference, as_id.is_some())),
+            },
             _ => {
-                let ids: Vec<_> = named.iter().map(VmId::to_string).collect();
-                let why = format!("{} VMs have this name", ids.len());
+                let others: Vec<_> = meant.iter().map(|&id| self.another_word(id, reference)).collect();
                 Err(Refusal::refused(
                     format!("{reference:?} is ambiguous"),
-                    why,
-                    format!("use a UUID: {}", ids.join(", ")),
+                    format!("{} VMs have this name or UUID", others.len()),
+                    format!("use one of these: {}", others.join(", ")),
                 ))
             }
         }
+    }
+
+    /// What means this VM only, other than that.
+    fn another_word(&self, id: VmId, reference: &str) -> String {
+        let text = id.to_string();
+        if text != reference {
+            return text;
+        }
+        // Another VM has its UUID for a name.
+        let name = self.name(id).unwrap_or_default();
+        let is_unique = self.iter().filter(|(_, other)| *other == name).count() == 1;
+        if is_unique && !name.is_empty() { name.to_owned() } else { text.to_uppercase() }
     }
 
     fn unknown(&self, reference: &str, is_uuid: bool) -> Refusal {
@@ -158,6 +171,24 @@ mod tests {
         assert_eq!(refusal.kind, RefusalKind::Refused);
         assert!(refusal.todo.contains(&testing::id(4).to_string()), "{refusal}");
         assert!(refusal.todo.contains(&testing::id(5).to_string()), "{refusal}");
+    }
+
+    #[test]
+    fn a_name_that_is_another_vms_uuid_is_ambiguous_and_each_has_a_word_that_is_not() {
+        let all = "abcdef00-0000-4000-8000-000000000001".parse::<VmId>().unwrap();
+        let (uuid, upper) = (all.to_string(), all.to_string().to_uppercase());
+        let is =
+            |vms: &[(VmId, &str)]| vms.iter().map(|(id, name)| (*id, (*name).to_owned())).collect::<Roster>();
+        let confused = is(&[(all, "mail"), (testing::id(7), &uuid)]);
+        let refusal = confused.find(&uuid).unwrap_err();
+        assert_eq!(refusal.todo, format!("use one of these: {}, mail", testing::id(7)));
+        assert_eq!(confused.find("mail"), Ok(all));
+        assert_eq!(confused.find(&testing::id(7).to_string()), Ok(testing::id(7)));
+        let nameless = is(&[(all, "twin"), (testing::id(7), &uuid), (testing::id(8), "twin")]);
+        assert!(nameless.find(&uuid).unwrap_err().todo.ends_with(&upper));
+        assert_eq!(nameless.find(&upper), Ok(all));
+        // Exactly so written is a name; the UUID is spelt otherwise.
+        assert_eq!(is(&[(all, "mail"), (testing::id(7), &upper)]).find(&upper), Ok(testing::id(7)));
     }
 
     #[test]

@@ -15,7 +15,7 @@ pub use wish::{restart, shutdown, start, stop};
 
 use super::{Accepted, Refusal, Roster, find};
 use crate::{
-    model::{DaemonState, DomainSpec, Node, NodeName, VmChange},
+    model::{DaemonState, DomainSpec, Node, NodeName, VmChange, VmId},
     plan::placement::{self, Rooms, Selector, Size},
 };
 
@@ -53,6 +53,15 @@ pub fn define<'a>(
     if let Some((other, _)) = roster.iter().find(|(_, name)| *name == spec.name.as_str()) {
         let why = format!("VM {other} has this name");
         return Err(Refusal::refused(what(), why, "choose another name, or undefine the other VM"));
+    }
+    // Whoever names one of two such VMs means the other one.
+    if spec.name.as_str().parse::<VmId>().is_ok_and(|id| id != spec.id) {
+        let why = "its name has the form of a UUID, and is not its own".to_owned();
+        return Err(Refusal::refused(what(), why, "choose another name"));
+    }
+    if let Some((other, _)) = roster.iter().find(|(_, name)| name.parse() == Ok(spec.id)) {
+        let why = format!("VM {other} has its UUID for a name");
+        return Err(Refusal::refused(what(), why, "give it another UUID, for instance from uuidgen"));
     }
     let target = request.target.map(|target| find::node(nodes.clone(), target)).transpose();
     let target = target.map_err(|r| Refusal { what: what(), why: r.what, ..r })?;

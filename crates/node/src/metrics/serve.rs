@@ -1,6 +1,7 @@
-//! Answers `GET /metrics`, on loopback, for a few askers at once and each for a short time.
+//! Answers `GET /metrics`, on loopback, for a few askers at once and each for a short time. Whoever asks slowly, or does not take the answer, keeps nobody
+//! out: when all places are taken, the newest asker gets the oldest one's.
 
-use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
+use std::{collections::VecDeque, convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
 
 use http_body_util::Full;
 use hyper::{
@@ -10,11 +11,12 @@ use hyper::{
     server::conn::http1,
     service::service_fn,
 };
-use hyper_util::rt::TokioIo;
+use hyper_util::rt::{TokioIo, TokioTimer};
 use metrics_exporter_prometheus::PrometheusHandle;
+use pvc_process::JoinSet;
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::Semaphore,
+    task::AbortHandle,
     time::{MissedTickBehavior, interval, sleep, timeout},
 };
 use tracing::{debug, info, warn};
@@ -24,11 +26,13 @@ use super::{Sources, gauges};
 /// The version of the text format that is spoken.
 const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// So many are answered at once; others wait.
-const AT_ONCE: usize = 4;
+/// So many are answered at once.
+const AT_ONCE: usize = 8;
 
-/// How long a connection lives, whatever is asked over it.
-const LIFE: Duration = Duration::from_secs(30);
+/// How long an asker may take to say what it wants …
+const ASKED_WITHIN: Duration = Duration::from_secs(2);
+/// … and until it has the answer. A connection is for one question, so none is idle.
+const LIFE: Duration = Duration::from_secs(5);
 
 /// How long an answer waits for the state tree.
 const FRESH_WITHIN: Duration = Duration::from_secs(1);
@@ -42,7 +46,7 @@ const UPKEEP: Duration = Duration::from_mins(1);
 pub(super) async fn serve(address: SocketAddr, handle: &PrometheusHandle, sources: &Arc<Sources>) {
     let listener = listen(address).await;
     info!("figures for Prometheus are told on http://{address}/metrics");
-    let places = Arc::new(Semaphore::new(AT_ONCE));
+    let mut askers = Askers::default();
     let mut upkeep = interval(UPKEEP);
     upkeep.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -63,12 +67,30 @@ pub(super) async fn serve(address: SocketAddr, handle: &PrometheusHandle, source
                 continue;
             }
         };
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
         let (handle, sources) = (handle.clone(), Arc::clone(sources));
-        pvc_process::spawn(async move {
-            let _place = place;
-            answer(stream, &handle, &sources).await;
-        });
+        askers.admit(async move { answer(stream, &handle, &sources).await });
+    }
+}
+
+/// Who is being answered; none is any longer when this is dropped.
+#[derive(Default)]
+struct Askers {
+    tasks: JoinSet<()>,
+    /// The oldest first.
+    order: VecDeque<AbortHandle>,
+}
+
+impl Askers {
+    fn admit(&mut self, answering: impl Future<Output = ()> + Send + 'static) {
+        while self.tasks.try_join_next().is_some() {}
+        self.order.retain(|asker| !asker.is_finished());
+        if self.order.len() >= AT_ONCE
+            && let Some(oldest) = self.order.pop_front()
+        {
+            debug!("who asked for figures first, and has no answer yet, makes room for others");
+            oldest.abort();
+        }
+        self.order.push_back(self.tasks.spawn(answering));
     }
 }
 
@@ -97,9 +119,15 @@ async fn answer(stream: TcpStream, handle: &PrometheusHandle, sources: &Sources)
         let _ = sources.mirror.caught_up(FRESH_WITHIN).await;
         Ok::<_, Infallible>(respond(&request, handle, sources))
     });
-    let connection = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
-    if let Ok(Err(error)) = timeout(LIFE, connection).await {
-        debug!(error = &error as &dyn std::error::Error, "who asked for figures went away");
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(ASKED_WITHIN)
+        .keep_alive(false)
+        .serve_connection(TokioIo::new(stream), service);
+    match timeout(LIFE, connection).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => debug!(error = &error as &dyn std::error::Error, "who asked for figures went away"),
+        Err(_) => debug!("who asked for figures does not take them"),
     }
 }
 

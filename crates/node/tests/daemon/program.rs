@@ -259,6 +259,24 @@ fn figures_are_told_to_whoever_asks_on_loopback() {
         assert!(began.elapsed() < DEADLINE, "keepalives are not counted");
         thread::sleep(Duration::from_millis(50));
     }
+    // Who says nothing, half a question, or one without taking the answer keeps nobody out, and is hung up on.
+    let slow: Vec<TcpStream> = (0..40)
+        .map(|n| {
+            let mut stream = TcpStream::connect_timeout(&address, DEADLINE).unwrap();
+            let said = ["", "GET /metr", "GET /metrics HTTP/1.1\r\nHost: localhost\r\n"][n % 3];
+            stream.write_all(said.as_bytes()).unwrap();
+            stream
+        })
+        .collect();
+    let began = Instant::now();
+    assert!(asked(address, "GET /metrics").starts_with("HTTP/1.1 200 OK\r\n"));
+    assert!(began.elapsed() < Duration::from_secs(2), "it took {:?}", began.elapsed());
+    for mut stream in slow {
+        stream.set_read_timeout(Some(DEADLINE)).unwrap();
+        // Reset, or ended, perhaps with an answer that says why.
+        let _ = stream.read_to_end(&mut Vec::new());
+    }
+    assert!(began.elapsed() < Duration::from_secs(10), "the last was let go after {:?}", began.elapsed());
     assert!(asked(address, "GET /").starts_with("HTTP/1.1 404 "));
     assert!(asked(address, "POST /metrics").starts_with("HTTP/1.1 405 "));
     assert!(!answer.contains("Passw0rd"));

@@ -52,6 +52,26 @@ fn a_vm_is_defined_on_the_best_node_or_on_the_one_that_is_named() {
 }
 
 #[test]
+fn no_vm_is_called_as_another_ones_uuid_whichever_comes_first() {
+    let nodes = [node("hv1")];
+    let why = |roster: &Roster, xml: &str| {
+        let spec = DomainSpec::parse(xml).unwrap();
+        let rooms = Rooms::count(&view(&nodes, &[]), &Sizes::new(), &[].into());
+        let request = Define { spec: &spec, target: None, selector: Selector::Mem };
+        define(request, roster, nodes.iter(), &rooms).err().map(|refusal| refusal.why)
+    };
+    let called = |name: &str| XML.replace("web1", name);
+    for other in [id(2).to_string(), id(2).to_string().to_uppercase(), id(2).to_string().replace('-', "")] {
+        let form = why(&roster(&[(2, "web2")]), &called(&other)).unwrap();
+        assert_eq!(form, "its name has the form of a UUID, and is not its own", "{other}");
+    }
+    assert_eq!(why(&roster(&[]), &called(&id(1).to_string())), None);
+    let taken = id(1).to_string();
+    let why = why(&roster(&[(2, &taken)]), XML).unwrap();
+    assert_eq!(why, format!("VM {} has its UUID for a name", id(2)));
+}
+
+#[test]
 fn a_new_vm_goes_to_a_node_that_could_take_it_and_else_to_the_nearest_which_is_said() {
     let mut nodes = [node("hv1"), node("hv2")];
     nodes[0].report.mem_total_mib = 63;
