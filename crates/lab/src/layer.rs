@@ -136,7 +136,9 @@ fn units(layer: &Path, options: &LabOptions) -> Result<()> {
     write(&units.join("lab-network.service"), include_str!("../files/lab-network.service"))?;
     enable("sysinit.target", "lab-network.service", "/etc/systemd/system")?;
     write(&units.join("zookeeper.service"), include_str!("../files/zookeeper.service"))?;
-    write(&units.join("pvcd.service"), include_str!("../files/pvcd.service"))?;
+    // The packaged one, with what it may not do.
+    write(&units.join("pvcd.service"), include_str!("../../../packaging/pvcd.service"))?;
+    write(&units.join("pvcd.service.d/lab.conf"), include_str!("../files/pvcd.conf"))?;
     if options.daemon {
         enable("multi-user.target", "pvcd.service", "/etc/systemd/system")?;
     }
@@ -153,7 +155,7 @@ pub fn build_disk(layout: &Layout, options: &LabOptions, node: NodeNumber) -> Re
     let own = [
         ("etc/machine-id", uuid.replace('-', "") + "\n"),
         ("etc/hostname", format!("{node}\n")),
-        // This machine's firmware, if it has any, is the same for all nodes; see pvcd.service.
+        // This machine's firmware, if it has any, is the same for all nodes; see pvcd.conf.
         ("etc/lab/dmi/product_uuid", format!("{}\n", node.hardware_uuid())),
         ("etc/lab/dmi/board_serial", format!("LAB-BOARD-{node}\n")),
         ("etc/lab/dmi/chassis_serial", format!("LAB-CHASSIS-{node}\n")),
