@@ -177,11 +177,12 @@ impl Node {
             .with_context(|| format!("this lab has no {}", self.number))
     }
 
-    /// Runs ipmitool with these arguments, for example `chassis power status`, against the node's BMC.
+    /// Runs ipmitool with these arguments, for example `chassis power status`, against the node's BMC. A packet that is lost, as the
+    /// first ones are after a cable was plugged in, is sent again.
     pub fn ipmi(&self, arguments: &[&str], deadline: Duration) -> Result<Output> {
         let address = self.number.bmc_address().to_string();
         let mut program: Vec<&str> =
-            vec!["/usr/bin/ipmitool", "-I", "lanplus", "-C", "3", "-N", "3", "-R", "1"];
+            vec!["/usr/bin/ipmitool", "-I", "lanplus", "-C", "3", "-N", "3", "-R", "4"];
         program.extend(["-H", &address, "-U", bmc::USER, "-P", bmc::PASSWORD]);
         program.extend(arguments);
         exec_in_switch(&self.layout, &program, deadline)
