@@ -272,6 +272,7 @@ async fn start(
                 mirror: mirror.clone(),
                 machine: Arc::clone(&parts.machine),
                 hypervisor: Arc::clone(hypervisor),
+                selector: config.target_selector,
                 consoles,
             });
             Some(reconcilers)

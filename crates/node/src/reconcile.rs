@@ -23,7 +23,10 @@ mod vm;
 
 use std::{sync::Arc, time::Duration};
 
-use pvc_core::model::{NodeName, Subject};
+use pvc_core::{
+    model::{NodeName, Subject},
+    plan::placement::Selector,
+};
 use pvc_host::{
     hypervisor::{Event, Hypervisor},
     machine::Machine,
@@ -64,6 +67,8 @@ pub struct Parts {
     pub machine: Arc<dyn Machine>,
     /// Its hypervisor.
     pub hypervisor: Arc<dyn Hypervisor>,
+    /// How a node is chosen for a VM whose wish names none.
+    pub selector: Selector,
     /// What publishes consoles; `None`: nobody.
     pub consoles: Option<Arc<ConsoleLogs>>,
 }

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use pvc_core::model::{DaemonMode, Entry, NodeName, NodeReport, StaticData, VmChange, VmId, VmKey};
+use pvc_core::model::{DaemonMode, NodeName, NodeReport, StaticData, VmChange, VmId, VmKey};
 use pvc_store::{
     Op, Store, Transaction,
     mirror::Mirror,
@@ -130,16 +130,19 @@ async fn a_key_behind_an_access_control_list_costs_its_vm_and_no_other() {
     assert!(mirror.synced());
     let view = mirror.view();
     assert!(view.vm(other).is_some() && view.node(&name(1)).is_some());
-    let Some(Entry::Bad(problems)) = view.vms.get(&protected).map(|entry| &**entry) else {
-        panic!("{view:?}")
-    };
-    let told: Vec<String> = problems.iter().map(ToString::to_string).collect();
+    let Some(vm) = view.vm(protected) else { panic!("{view:?}") };
+    assert!(vm.cannot_read(VmKey::State) && vm.node.value == name(1), "{vm:?}");
+    let told: Vec<String> = vm.problems.iter().map(ToString::to_string).collect();
     assert!(told.len() == 1 && told[0].starts_with(&key), "{told:?}");
     println!("{}", told[0]);
 
     protect(&server, &key, "open");
     let mut views = mirror.views();
-    let shown = tokio::time::timeout(SOON, views.wait_for(|view| view.vm(protected).is_some())).await;
+    let shown = tokio::time::timeout(
+        SOON,
+        views.wait_for(|view| view.vm(protected).is_some_and(|vm| vm.problems.is_empty())),
+    )
+    .await;
     shown.expect("it is read again").unwrap();
 }
 

@@ -15,7 +15,7 @@ use serde::Serialize;
 use super::{cluster, node::step_words};
 use crate::model::{
     ClusterView, DaemonMode, DaemonState, DomainState, Entry, Explanation, FenceStep, FlushProgress, Node,
-    NodeName, Problem, Vm, VmState,
+    NodeName, Problem, Vm, VmId, VmName, VmState,
 };
 
 /// Everything there is to look at.
@@ -110,6 +110,7 @@ pub fn survey(facts: Facts<'_>) -> Status {
     survey.undefined();
     survey.primary();
     survey.switches();
+    survey.shared_names();
     survey.broken_keys();
     let mut findings = survey.findings;
     // Stable: within a level the order is that of looking.
@@ -298,19 +299,34 @@ impl Survey<'_> {
         }
     }
 
+    /// Old clients define a second VM of a name; both run.
+    fn shared_names(&mut self) {
+        let mut ids: BTreeMap<&VmName, Vec<VmId>> = BTreeMap::new();
+        for vm in self.facts.view.good_vms() {
+            ids.entry(&vm.name).or_default().push(vm.id);
+        }
+        let shared: Vec<_> = ids.into_iter().filter(|(_, ids)| ids.len() > 1).collect();
+        for (name, ids) in shared.iter().take(NAMED) {
+            let ids: Vec<String> = ids.iter().map(VmId::to_string).collect();
+            let what = format!(
+                "{} VMs are called {name} and can only be told apart by UUID: {}",
+                ids.len(),
+                ids.join(", ")
+            );
+            self.notice(what, Some("pvc vm list".to_owned()));
+        }
+    }
+
     fn broken_keys(&mut self) {
         let view = self.facts.view;
         let broken = view.all_nodes().map(|node| &node.problems);
-        let vms = view.vms.values().filter_map(|entry| match entry.as_ref() {
-            Entry::Bad(problems) => Some(problems),
-            Entry::Good(_) => None,
-        });
+        let vms = view.vms.values().flat_map(|entry| entry.problems());
         let claims = view.orphan_claims.values().filter_map(|entry| match entry.as_ref() {
             Entry::Bad(problems) => Some(problems),
             Entry::Good(_) => None,
         });
         let all: Vec<&Problem> =
-            broken.chain(vms).chain(claims).flatten().chain(view.strays.iter()).collect();
+            broken.chain(claims).flatten().chain(vms).chain(view.strays.iter()).collect();
         for problem in all.iter().take(NAMED) {
             self.wrong(format!("broken key {problem}"), None);
         }

@@ -25,6 +25,11 @@ impl Claim {
         Self(vec![node.clone()])
     }
 
+    /// What is claimed cannot be read: somebody may be executing the VM, and nobody is known to.
+    pub fn unknown() -> Self {
+        Self(vec![NodeName::unknown()])
+    }
+
     /// Whether nobody claims the VM.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()

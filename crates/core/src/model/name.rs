@@ -21,6 +21,21 @@ pub struct NameError {
 pub struct NodeName(String);
 
 impl NodeName {
+    /// No node, where a node should be named: no node can be called so.
+    pub fn nobody() -> Self {
+        Self("none".to_owned())
+    }
+
+    /// A node that is not known. As [`Self::nobody`], it is no node's name.
+    pub(super) fn unknown() -> Self {
+        Self("?".to_owned())
+    }
+
+    /// Whether this names no node.
+    pub fn is_nobody(&self) -> bool {
+        self.0 == "none"
+    }
+
     /// The name as text.
     pub fn as_str(&self) -> &str {
         &self.0

@@ -70,6 +70,16 @@ pub struct ClusterView {
     pub networks_count: u64,
 }
 
+impl Entry<Vm> {
+    /// What is wrong with its keys.
+    pub fn problems(&self) -> &[Problem] {
+        match self {
+            Self::Good(vm) => &vm.problems,
+            Self::Bad(problems) => problems,
+        }
+    }
+}
+
 impl ClusterView {
     /// The readable VM of that id.
     pub fn vm(&self, id: VmId) -> Option<&Vm> {

@@ -1,12 +1,14 @@
 //! A virtual machine as the state tree describes it: the wish, the answer, the claim.
 
-use std::{fmt, str::FromStr};
+use std::{collections::BTreeSet, fmt, str::FromStr};
 
 use serde::Serialize;
 
 use super::{
+    change::VmKey,
     claim::Claim,
     name::{NameError, NodeName, VmName},
+    view::Problem,
     vm_id::VmId,
 };
 
@@ -118,29 +120,50 @@ pub struct Field<T> {
     pub zxid: i64,
 }
 
-/// One VM as read from the state tree. The XML and the console log are read on demand, not kept here.
+/// One VM as read from the state tree, key by key. The XML and the console log are read on demand, not kept here.
+///
+/// A key that cannot be read takes a VM out of nobody's hands: it is named in `problems` and counts as what is said at its field.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Vm {
     /// The key below `/domains`.
     pub id: VmId,
-    /// The value of `/domains/<uuid>`.
+    /// The value of `/domains/<uuid>`; the UUID if that cannot be a name.
     pub name: VmName,
-    /// `state`.
+    /// `state`. If it cannot be read the VM stays as it is: `start` where it may be executing, `stop` if nobody claims it. An unreadable
+    /// word is no wish that a guest ends, nor that it starts.
     pub state: Field<VmState>,
-    /// `node`: who should run it.
+    /// `node`: who should run it. If it cannot be read, the node that has it; nobody, if that is not known or the wish is `migrate`: then
+    /// a node is chosen.
     pub node: Field<NodeName>,
-    /// `lastnode`: where it was migrated away from.
+    /// `lastnode`: where it was migrated away from; nowhere if it cannot be read.
     pub last_node: Field<Option<NodeName>>,
     /// `failedreason`, empty = none.
     pub failed_reason: Field<String>,
     /// `/pvc/claim/<uuid>`: who may be executing it. An absent key means an empty claim.
     pub claim: Field<Claim>,
-    /// `migration_method`; an absent key means `none`.
+    /// `migration_method`; an absent key means `none`, an unreadable one `live`: no guest is shut down for it.
     pub migration_method: MigrationMethod,
     /// `rbdlist`: RBD images it uses, `pool/image`.
     pub rbd_images: Vec<String>,
     /// Data version of `xml`; changes when the definition does. `None` if it has none.
     pub xml_version: Option<i32>,
+    /// Keys whose values here are not what they hold: they cannot be read, or say the same in other words. Who writes next about what
+    /// they say writes them.
+    pub unread: BTreeSet<VmKey>,
+    /// What is wrong with its keys.
+    pub problems: Vec<Problem>,
+}
+
+impl Vm {
+    /// Whether that key holds something else than the field says.
+    pub fn cannot_read(&self, key: VmKey) -> bool {
+        self.unread.contains(&key)
+    }
+
+    /// Whether its wish is gone: a client deletes it key by key, or somebody has lost that key. Nothing is created below it.
+    pub fn is_half_deleted(&self) -> bool {
+        self.state.version.is_none()
+    }
 }
 
 impl Vm {

@@ -18,7 +18,7 @@ mod tests;
 
 use std::fmt;
 
-use crate::model::{ClusterView, DaemonState, MachineId, MachineRecord, NodeName};
+use crate::model::{ClusterView, DaemonState, MachineId, MachineRecord, NodeName, VmKey};
 
 /// What the tree has about the machine that has a name.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -116,8 +116,9 @@ impl Ties {
             0 => {}
             n => words.push(format!("it claims {n} VM(s) that somebody has undefined")),
         }
-        let bad = view.vms.values().filter(|vm| vm.good().is_none()).count()
-            + claims.filter(|claim| claim.good().is_none()).count();
+        let bad =
+            view.vms.values().filter(|vm| vm.good().is_none_or(|vm| vm.cannot_read(VmKey::Claim))).count()
+                + claims.filter(|claim| claim.good().is_none()).count();
         if bad > 0 {
             words.push(format!("{bad} VM(s) cannot be read, whose claims may name it"));
         }

@@ -62,6 +62,10 @@ fn order(
     action: Action,
     storage_is_fenced: bool,
 ) -> Option<Order> {
+    // Who may be executing it is not known: that this node is dead does not say that it may start.
+    if vm.cannot_read(VmKey::Claim) {
+        return None;
+    }
     let claimed = vm.claim.value.names(dead);
     let (what, why) = if claimed {
         claimed_by(dead, vm, view)
@@ -88,6 +92,7 @@ fn claimed_by(dead: &NodeName, vm: &Vm, view: &ClusterView) -> (What, &'static s
     let wished_there = vm.node.value == *dead;
     let others = vm.claim.value.without(dead);
     match vm.state.value {
+        _ if vm.is_half_deleted() => (What::Release, "it is being deleted"),
         VmState::Stop | VmState::Shutdown | VmState::Failed | VmState::Delete => {
             (What::Release, "it is not to run")
         }

@@ -24,11 +24,11 @@ use std::time::Duration;
 
 use super::{act, settled, wait};
 use crate::{
-    model::{Claim, Field, Migration, Moment, NodeName, Vm, VmState},
+    model::{Claim, Field, Migration, Moment, NodeName, Vm, VmKey, VmState},
     sabotage::{self, Bug},
 };
 
-pub use change::change;
+pub use change::{change, choose, put_back};
 pub use last_word::{last_words, may_execute_elsewhere, proven_dead};
 pub use migration::{
     COPIES, LIVE_AGAIN, LIVE_ATTEMPTS, STALLED, TARGET_PATIENCE, There, admits, needs_migration,
@@ -73,7 +73,8 @@ pub struct Facts<'a> {
     pub vm: Option<&'a Vm>,
     /// Its claim, if it is not in the state tree but claimed.
     pub orphan: Option<&'a Field<Claim>>,
-    /// Whether this node removes what nobody else does: it is the primary coordinator.
+    /// Whether this node does what is nobody else's: removes empty claims without a VM, and chooses a node for what shall run and names
+    /// none. It is the primary coordinator.
     pub tidies_up: bool,
     /// Whether no other node may be executing it by its last word; if one may, why (see [`may_execute_elsewhere`]).
     pub last_word: Result<(), &'a str>,
@@ -117,6 +118,8 @@ pub enum Step {
     HandOver,
     /// Its keys are gone and it is confirmed off: take this node out of the claim, and remove that if it names nobody.
     Forget,
+    /// The wish names no node: choose one, and write it.
+    Choose,
     /// Ask that node's libvirt whether the VM is there.
     LookAt(NodeName),
     /// Put that node in the claim after this one, to migrate the VM there next.
@@ -165,6 +168,7 @@ pub fn plan(facts: &Facts<'_>) -> Plan {
             wait(None, "libvirt does not answer: nothing is known about this node")
         }
         Here::Unknown => settled(),
+        _ if vm.cannot_read(VmKey::Claim) => unclaimable(facts, vm),
         Here::Active | Here::Held | Here::Arrived | Here::Suspended => while_here(facts, vm),
         Here::Unstarted => while_unstarted(facts, vm),
         Here::Off => while_off(facts, vm),
@@ -220,9 +224,24 @@ fn without_keys(facts: &Facts<'_>) -> Plan {
     }
 }
 
-/// Whether the state tree ties the VM to this node.
+/// Whether the state tree ties the VM to this node, or to no node at all.
 pub fn concerns(me: &NodeName, vm: &Vm) -> bool {
-    vm.node.value == *me || vm.claim.value.names(me)
+    vm.node.value == *me || vm.claim.value.names(me) || vm.node.value.is_nobody()
+}
+
+/// Its claim says nothing: it neither starts nor is it ended for the claim's sake, and the claim stays as it is.
+fn unclaimable(facts: &Facts<'_>, vm: &Vm) -> Plan {
+    let ends = matches!(vm.state.value, VmState::Stop | VmState::Delete) && !vm.cannot_read(VmKey::State);
+    match facts.here {
+        Here::Active if ends => act(Step::PowerOff, format!("wish is {}", vm.state.value)),
+        Here::Active if vm.state.value == VmState::Shutdown => shut_down(facts, vm),
+        Here::Off if !concerns(facts.me, vm) => settled(),
+        _ => wait(
+            None,
+            "its claim cannot be read, so who may be executing it is not known: write the name of the node that runs it there, or \
+             nothing if none does",
+        ),
+    }
 }
 
 fn while_here(facts: &Facts<'_>, vm: &Vm) -> Plan {
@@ -262,6 +281,12 @@ fn while_here(facts: &Facts<'_>, vm: &Vm) -> Plan {
         }
         None => {}
     }
+    if vm.is_half_deleted() {
+        return wait(
+            None,
+            "it runs, and its key state is gone: left alone; `undefine` ends its deletion, `start` keeps it",
+        );
+    }
     let wished_here = vm.node.value == *facts.me;
     match vm.state.value {
         VmState::Stop => act(Step::PowerOff, "wish is stop"),
@@ -293,6 +318,9 @@ fn while_here(facts: &Facts<'_>, vm: &Vm) -> Plan {
 /// Why an instance that executes on this node shall not, if so: the state tree has the VM, and gives it to another.
 pub fn belongs_elsewhere(me: &NodeName, vm: &Vm) -> Option<String> {
     let (claim, node) = (&vm.claim.value, &vm.node.value);
+    if vm.cannot_read(VmKey::Claim) {
+        return None;
+    }
     if claim.is_empty() {
         return (node != me).then(|| format!("nobody claims it, and it is to run on {node}"));
     }
@@ -377,13 +405,17 @@ fn while_off(facts: &Facts<'_>, vm: &Vm) -> Plan {
         _ => {}
     }
     let wished_here = vm.node.value == *facts.me;
-    let shall_run = matches!(vm.state.value, VmState::Start | VmState::Restart | VmState::Migrate);
+    let shall_run = matches!(vm.state.value, VmState::Start | VmState::Restart | VmState::Migrate)
+        && !vm.is_half_deleted();
     if claim.names(facts.me) && !(wished_here && shall_run) {
         return match vm.state.value {
             VmState::Shutdown if claim.is_only(facts.me) => act(Step::Answer(Answer::Stopped), "it is off"),
             VmState::Migrate if let Some(plan) = migration::not_taken(facts, vm) => plan,
             _ => act(Step::Release, "it is off here"),
         };
+    }
+    if vm.node.value.is_nobody() && shall_run && claim.is_empty() {
+        return homeless(facts, vm);
     }
     if !wished_here {
         return settled();
@@ -403,6 +435,17 @@ fn while_off(facts: &Facts<'_>, vm: &Vm) -> Plan {
         VmState::Migrate if claim.is_only(facts.me) => start(facts, vm),
         VmState::Migrate => act(Step::Answer(Answer::Running), "nothing to migrate: nobody runs it"),
         VmState::Start | VmState::Restart => start(facts, vm),
+    }
+}
+
+/// It shall run, nobody has it, and its wish names no node.
+fn homeless(facts: &Facts<'_>, vm: &Vm) -> Plan {
+    if !facts.tidies_up {
+        return settled();
+    }
+    match facts.past.no_target(vm, facts.now) {
+        None => act(Step::Choose, "its wish names no node"),
+        Some(why) => wait(Some(facts.now + past::CHOOSE_AGAIN), format!("its wish names no node, and {why}")),
     }
 }
 

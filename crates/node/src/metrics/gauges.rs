@@ -1,7 +1,7 @@
 //! What is, as the mirror and the session have it at the moment that somebody asks.
 
 use metrics::gauge;
-use pvc_core::model::{DaemonState, Entry, VmState};
+use pvc_core::model::{DaemonState, VmState};
 use pvc_store::Session;
 
 use super::Sources;
@@ -42,7 +42,7 @@ pub(super) fn look_up(sources: &Sources) {
     gauge!(super::CLUSTER_FENCES).set(view.fences.len() as f64);
     gauge!(super::CLUSTER_MAINTENANCE).set(one_if(view.maintenance));
     let bad = view.all_nodes().filter(|node| !node.problems.is_empty()).count()
-        + view.vms.values().filter(|entry| matches!(***entry, Entry::Bad(_))).count()
+        + view.vms.values().filter(|entry| !entry.problems().is_empty()).count()
         + view.strays.len();
     gauge!(super::CLUSTER_PROBLEMS).set(bad as f64);
     let session = *sources.store.session().borrow();

@@ -163,6 +163,10 @@ impl State {
             match plan.next {
                 Next::Settled => return None,
                 Next::Wait(until) => {
+                    if plan.left.is_empty() {
+                        // Only what the own keepalive says is waited for, which the view shows when it is asked for.
+                        self.catch_up().await;
+                    }
                     self.past.no_room(&plan.no_room, self.now());
                     let doing = match wish {
                         DomainState::Ready => "waiting for room for what its flush has shut down".to_owned(),

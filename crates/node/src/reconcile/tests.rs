@@ -19,6 +19,7 @@ use crate::console::{Consoles, Rates};
 
 mod claims;
 mod migration;
+mod old_clients;
 
 /// A cluster of nodes `a` and `b`, and an operator.
 struct World {
@@ -55,6 +56,7 @@ impl TestNode {
             store,
             machine: Arc::new(FakeMachine::default()),
             hypervisor: Arc::clone(&self.hypervisor) as Arc<dyn Hypervisor>,
+            selector: Selector::Mem,
             consoles: Some(Arc::new(consoles)),
         }));
     }

@@ -4,16 +4,21 @@
 //! fresh reading of libvirt, and every write is checked against the versions it was decided from.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use pvc_core::{
-    model::{ClusterView, Entry, Migration, Moment, NodeName, Vm, VmChange, VmId, VmState},
-    plan::vm::{
-        Answer, Facts, Here, Next, Past, Plan, Step, admits, change, concerns, may_execute_elsewhere,
-        needs_definition, plan, proven_dead,
+    model::{
+        ClusterView, Entry, Migration, Moment, NodeName, Vm, VmChange, VmId, VmKey, VmState,
+    },
+    plan::{
+        placement::{Rooms, Selector, Unfit},
+        vm::{
+            Answer, Facts, Here, Next, Past, Plan, Step, admits, change, choose, concerns,
+            may_execute_elsewhere, needs_definition, plan, proven_dead, put_back,
+        },
     },
     sabotage::{self, Bug},
 };
@@ -30,7 +35,7 @@ use super::{
     kept::KeptDefinitions,
     migration::Peers,
 };
-use crate::{console::ConsoleLogs, metrics};
+use crate::{console::ConsoleLogs, metrics, sizes::VmSizes};
 
 /// So many guests are started at once; more only makes each slower.
 const STARTS_AT_ONCE: usize = 4;
@@ -57,6 +62,8 @@ pub(super) struct VmReconciler {
     definitions: Definitions,
     consoles: Option<Arc<ConsoleLogs>>,
     pub(super) peers: Peers,
+    selector: Selector,
+    sizes: VmSizes,
     explanations: Explanations,
     memory: Mutex<HashMap<VmId, Memory>>,
     starts: Semaphore,
@@ -108,10 +115,12 @@ impl From<HypervisorError> for StepError {
 
 impl VmReconciler {
     pub(super) fn new(parts: Parts) -> Self {
-        let Parts { me, peers, store, mirror, machine, hypervisor, consoles } = parts;
+        let Parts { me, peers, store, mirror, machine, hypervisor, selector, consoles } = parts;
         Self {
             explanations: Explanations::new(Arc::clone(&store), machine, me.clone()),
             definitions: Definitions::new(Arc::clone(&store)),
+            sizes: VmSizes::new(Arc::clone(&store)),
+            selector,
             me,
             store,
             mirror,
@@ -254,6 +263,7 @@ impl VmReconciler {
     async fn look(&self, id: VmId, view: &ClusterView, here: Here) -> Result<Plan, StepError> {
         let fate = match view.vm(id) {
             Some(vm) if self.mirror.synced() => {
+                self.notice_home(vm, here);
                 if vm.state.value == VmState::Migrate && vm.claim.value.is_only(&self.me) {
                     self.remember(id, |m| m.past.notice(vm, self.now()));
                 }
@@ -326,6 +336,7 @@ impl VmReconciler {
         match step {
             Step::Start => return self.start(vm, why).await,
             Step::LookAt(node) => self.look_at(vm, node).await,
+            Step::Choose => return self.choose(vm, why).await,
             Step::Migrate(to) => return self.migrate(vm, to, why).await,
             Step::AbortMigration => return self.abort_migration(vm, why).await,
             Step::Resume => {
@@ -431,9 +442,48 @@ impl VmReconciler {
 
     /// Writes a step's transaction and waits until the mirror shows it, so that the next plan sees what was done.
     async fn commit(&self, step: &Step, vm: &Vm) -> Result<(), StepError> {
-        let Some(change) = change(step, vm, &self.me) else { return Ok(()) };
+        let Some(mut change) = change(step, vm, &self.me) else { return Ok(()) };
+        if matches!(step, Step::Answer(Answer::Stays(_)))
+            && let Some(home) = self.memory().get(&vm.id).and_then(|m| m.past.home())
+        {
+            change = put_back(change, vm, &self.me, home);
+        }
         schema::vm::apply(&*self.store, &change).await?;
         self.catch_up().await
+    }
+
+    /// While it is not to move, where it shall return to is what its key says.
+    fn notice_home(&self, vm: &Vm, here: Here) {
+        if vm.state.value == VmState::Migrate || here != Here::Active {
+            return;
+        }
+        let mut memory = self.memory();
+        // What has no way home needs no memory of that.
+        if vm.last_node.value.is_some() || memory.contains_key(&vm.id) {
+            memory.entry(vm.id).or_default().past.saw_home(vm);
+        }
+    }
+
+    /// Its wish names no node: writes one that can take it, or notes that there is none.
+    async fn choose(&self, vm: &Vm, why: &str) -> Result<(), StepError> {
+        let view = self.mirror.view();
+        let failed = |error: String| StepError::Failed(error);
+        let sizes = self.sizes.of(&view, &[vm.id]).await.map_err(|e| failed(e.to_string()))?;
+        let size = sizes.get(&vm.id).copied().unwrap_or_default();
+        let here = |node: &NodeName| vm.claim.value.names(node).then_some(Unfit::Excluded);
+        let rooms = Rooms::count(&view, &sizes, &BTreeSet::new());
+        match rooms.choose(vm.id, size, self.selector, here) {
+            Ok(node) => {
+                let change = choose(vm, &node);
+                schema::placement::apply_placed(&*self.store, &change, view.placement_version).await?;
+                info!(vm = %vm.name, to = %node, "chosen for it: {why}");
+                self.mirror.caught_up(CATCH_UP_WITHIN).await.map_err(|e| failed(e.to_string()))
+            }
+            Err(no_room) => {
+                self.remember(vm.id, |m| m.past.found_no_target(vm, no_room.to_string(), self.now()));
+                Ok(())
+            }
+        }
     }
 
     async fn start(&self, vm: &Vm, why: &str) -> Result<(), StepError> {
@@ -520,7 +570,11 @@ impl VmReconciler {
             Some(Entry::Good(vm)) => {
                 // Of several claimants the first decides, so it also explains.
                 let first = vm.claim.value.iter().next();
-                first.map_or(vm.node.value == self.me, |first| *first == self.me)
+                let primary = view.primary_holder.as_ref() == Some(&self.me);
+                let wished = || vm.node.value == self.me || vm.node.value.is_nobody() && primary;
+                first.map_or_else(wished, |first| {
+                    *first == self.me || vm.cannot_read(VmKey::Claim) && wished()
+                })
             }
             Some(Entry::Bad(_)) | None => self.inventory.here(id) == Here::Active,
         };

@@ -300,6 +300,48 @@ async fn a_node_whose_keys_were_deleted_while_it_lives_registers_again() {
     node.stop().await;
 }
 
+/// An old client's `init` of a tree that has our roots: it deletes what it knows, one root after the other, and then fails.
+#[tokio::test(start_paused = true)]
+async fn roots_and_nodes_that_an_old_init_deleted_are_there_again_within_a_keepalive() {
+    let cluster = Cluster::new();
+    let nodes = [cluster.start_node("node1"), cluster.start_node("node2")];
+    for name in ["node1", "node2"] {
+        cluster.until_state(name, "run").await;
+    }
+    cluster.until("/nodes/node1/routerstate", "primary").await;
+    let guest = "11111111-0000-4000-8000-000000000001".parse().unwrap();
+    let seen = Seen { id: guest, name: "g".into(), activity: Activity::Running, memory_mib: 64, vcpus: 1 };
+    nodes[0].hypervisor.put(seen);
+    let roots: Vec<String> =
+        cluster.tree.dump().into_keys().filter(|key| key.matches('/').count() == 1).collect();
+    for root in ["/nodes", "/primary_node", "/domains", "/networks", "/ceph", "/cmd"] {
+        let below = |key: &String| key == root || key.starts_with(&format!("{root}/"));
+        let mut keys: Vec<String> = cluster.tree.dump().into_keys().filter(below).collect();
+        keys.reverse();
+        let ops = keys.into_iter().map(|path| Op::Delete { path, version: None }).collect();
+        cluster.eye.commit(Transaction { ops }).await.unwrap();
+    }
+    sleep(INTERVAL + Duration::from_secs(1)).await;
+    for root in roots {
+        assert!(cluster.get(&root).is_some(), "{root}");
+    }
+    for key in ["/ceph/osds", "/ceph/pools", "/ceph/volumes", "/ceph/snapshots", "/cmd/domains", "/cmd/ceph"]
+    {
+        assert!(cluster.get(key).is_some(), "{key}");
+    }
+    for name in ["node1", "node2"] {
+        assert_eq!(cluster.node_key(name, "daemonstate"), "run");
+        assert_eq!(cluster.node_key(name, "memtotal"), "16384");
+    }
+    cluster.until("/primary_node", "node1").await;
+    cluster.until("/nodes/node1/routerstate", "primary").await;
+    assert_eq!(cluster.node_key("node1", "runningdomains"), guest.to_string());
+    assert_eq!(nodes[0].hypervisor.running(), [guest], "what runs is not touched");
+    for node in nodes {
+        node.stop().await;
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_node_whose_root_keys_were_deleted_while_it_lives_makes_them_and_registers_again() {
     let cluster = Cluster::new();

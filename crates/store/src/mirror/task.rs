@@ -450,9 +450,9 @@ impl Task {
             let outcome = self.read_together(&[], &[(*id, *parts)]).await;
             if let Some(problems) = refused::keys(&*self.store, outcome, vm::paths(*id)).await? {
                 self.refused.vm(*id);
-                let is_there = self.store.stat_many(&[vm::path(*id)]).await?[0].is_some();
-                self.picture.set_vm(*id, is_there.then(|| Entry::Bad(problems.clone())));
-                self.picture.set_orphan_claim(*id, (!is_there).then_some(Entry::Bad(problems)));
+                let vm = vm::read_key_by_key(&*self.store, *id).await?;
+                self.picture.set_orphan_claim(*id, vm.is_none().then_some(Entry::Bad(problems)));
+                self.picture.set_vm(*id, vm.map(Entry::Good));
             }
         }
         Ok(())

@@ -8,20 +8,21 @@
 
 mod change;
 mod python;
+mod read;
 #[cfg(test)]
 mod tests;
 
 use std::collections::BTreeSet;
 
-use pvc_core::model::{
-    Claim, Entry, Explanation, Field, MigrationMethod, NameError, NodeName, Problem, Vm, VmId, VmKey, VmName,
-    VmState,
-};
+use pvc_core::model::{Explanation, NameError, Problem, VmId, VmKey};
 
-pub use self::change::{apply, apply_with, transaction};
+pub(crate) use self::read::{READ_KEYS, decode_claim, is_read, read_key_by_key};
+pub use self::{
+    change::{apply, apply_with, transaction},
+    read::{decode, paths, read},
+};
 use super::explain as published;
-use super::text::{Decoder, field, present};
-use crate::store::{Store, StoreError, Transaction, Value};
+use crate::store::{Store, StoreError, Transaction};
 
 /// The parent of all VMs.
 pub const ROOT: &str = "/domains";
@@ -100,85 +101,6 @@ pub(crate) fn claimed(name: &str) -> Result<VmId, NameError> {
 /// What a migration of a VM may do **(ours)**.
 pub fn migration_method_path(id: VmId) -> String {
     format!("{}/migration_method", path(id))
-}
-
-/// Whether a key below a VM is among those that [`paths`] names.
-pub(crate) fn is_read(key: &str) -> bool {
-    matches!(key, "state" | "node" | "lastnode" | "failedreason" | "rbdlist" | "migration_method")
-}
-
-/// The number of keys that [`paths`] names.
-pub(crate) const READ_KEYS: usize = 8;
-/// Which of them is the claim.
-const CLAIM: usize = 6;
-
-/// The keys whose contents make a [`Vm`], in the order that [`decode`] takes them. `xml` is not among them.
-pub fn paths(id: VmId) -> [String; READ_KEYS] {
-    [
-        path(id),
-        key_path(id, VmKey::State),
-        key_path(id, VmKey::Node),
-        key_path(id, VmKey::LastNode),
-        key_path(id, VmKey::FailedReason),
-        format!("{}/rbdlist", path(id)),
-        key_path(id, VmKey::Claim),
-        migration_method_path(id),
-    ]
-}
-
-/// The claim among the values of a VM's [`paths`]; `None` if it has no record.
-pub(crate) fn decode_claim(id: VmId, values: &[Option<Value>]) -> Option<Entry<Field<Claim>>> {
-    let value = values.get(CLAIM).and_then(Option::as_ref)?;
-    let mut d = Decoder::default();
-    let claim = claim(&mut d, &key_path(id, VmKey::Claim), Some(value));
-    Some(if d.problems.is_empty() { Entry::Good(claim) } else { Entry::Bad(d.problems) })
-}
-
-fn claim(d: &mut Decoder, key: &str, value: Option<&Value>) -> Field<Claim> {
-    let claim = d.text(key, value).and_then(|text| d.parse::<Claim>(key, text));
-    field(claim.unwrap_or_default(), value)
-}
-
-/// A VM from the values of its [`paths`] and the version of its `xml`; `None` if there is no such VM.
-pub fn decode(id: VmId, values: &[Option<Value>], xml_version: Option<i32>) -> Option<Entry<Vm>> {
-    let keys = paths(id);
-    let value = |i: usize| values.get(i).and_then(Option::as_ref);
-    let name_value = value(0)?;
-    let mut d = Decoder::default();
-    let name = d.required::<VmName>(&keys[0], Some(name_value));
-    let state = d.required::<VmState>(&keys[1], value(1));
-    let node = d.required::<NodeName>(&keys[2], value(2));
-    let last_node = d.optional::<NodeName>(&keys[3], value(3));
-    let reason = value(4).map(|v| String::from_utf8_lossy(&v.data).into_owned());
-    let failed_reason = field(reason.filter(|r| present(r).is_some()).unwrap_or_default(), value(4));
-    let images = d.text(&keys[5], value(5)).and_then(present).unwrap_or_default();
-    let rbd_images = images.split(',').map(str::trim).filter(|i| !i.is_empty()).map(str::to_owned).collect();
-    let claim = claim(&mut d, &keys[CLAIM], value(CLAIM));
-    let method = d.text(&keys[7], value(7)).and_then(|text| d.parse::<MigrationMethod>(&keys[7], text));
-    let migration_method = method.unwrap_or_default();
-    if let (Some(name), Some(state), Some(node), true) = (name, state, node, d.problems.is_empty()) {
-        let name = name.value;
-        return Some(Entry::Good(Vm {
-            id,
-            name,
-            state,
-            node,
-            last_node,
-            failed_reason,
-            claim,
-            migration_method,
-            rbd_images,
-            xml_version,
-        }));
-    }
-    Some(Entry::Bad(d.problems))
-}
-
-/// Reads one VM as it is now.
-pub async fn read(store: &dyn Store, id: VmId) -> Result<Option<Entry<Vm>>, StoreError> {
-    let values = store.get_many(&paths(id)).await?;
-    let xml = store.stat_many(&[xml_path(id)]).await?;
-    Ok(decode(id, &values, xml.first().copied().flatten().map(|xml| xml.version)))
 }
 
 /// Reads a VM's definition and its version; `None` if it has none.

@@ -202,8 +202,10 @@ fn people(facts: &Facts, colour: bool) -> String {
                 lines.push((word, Cell::new(&vm.failed_reason.value, Look::Bad)));
             }
         }
-        Entry::Bad(problems) => lines.extend(explain::broken("broken key", problems)),
+        Entry::Bad(_) => {}
     }
+    let broken = facts.entry.problems().iter();
+    lines.extend(broken.map(|problem| ("broken key", Cell::new(problem.to_string(), Look::Bad))));
     for daemon in &facts.nodes {
         lines.push(("daemon of", daemon_cell(daemon)));
         let of = |words: &String| Cell::new(format!("{}: {words}", daemon.node), Look::Busy);
@@ -288,7 +290,7 @@ fn daemon_json(daemon: &Daemon) -> DaemonJson<'_> {
 
 fn json(facts: &Facts) -> ExplainJson<'_> {
     let vm = facts.entry.good();
-    let mut problems: Vec<String> = explain::problems(&facts.entry).iter().map(Problem::to_string).collect();
+    let mut problems: Vec<String> = facts.entry.problems().iter().map(Problem::to_string).collect();
     problems.extend(facts.definition.as_ref().err().map(|e| format!("definition: {e}")));
     problems.extend(facts.said.as_ref().and_then(|said| said.as_ref().err()).map(Problem::to_string));
     ExplainJson {

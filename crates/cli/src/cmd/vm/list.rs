@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use pvc_core::model::{DomainDetails, Entry, NodeName, Vm, VmId, VmState};
+use pvc_core::model::{DomainDetails, Entry, NodeName, Vm, VmId, VmKey, VmState};
 use pvc_store::schema::vm;
 use serde::Serialize;
 
@@ -130,8 +130,8 @@ fn people(
         let mut row = vec![Cell::from(shown_name(listed)), listed.id.to_string().into()];
         match &listed.entry {
             Entry::Good(vm) => row.extend([
-                Cell::state(vm.state.value.as_str()),
-                vm.node.value.as_str().into(),
+                Cell::state(if vm.cannot_read(VmKey::State) { "?" } else { vm.state.value.as_str() }),
+                if vm.cannot_read(VmKey::Node) { Cell::state("?") } else { vm.node.value.as_str().into() },
                 runs_on(vm, running),
                 migrated(vm).into(),
             ]),
@@ -198,10 +198,7 @@ pub(super) fn migrated(vm: &Vm) -> String {
 }
 
 fn problems(listed: &Listed, details: &Details) -> Vec<String> {
-    let mut problems = match &listed.entry {
-        Entry::Bad(problems) => problems.iter().map(ToString::to_string).collect(),
-        Entry::Good(_) => Vec::new(),
-    };
+    let mut problems: Vec<String> = listed.entry.problems().iter().map(ToString::to_string).collect();
     if let Some(Err(problem)) = details.get(&listed.id) {
         problems.push(problem.clone());
     }

@@ -51,7 +51,10 @@ impl Survey<'_> {
         for (id, entry) in view.vms.iter() {
             let (group, name) = match entry.good() {
                 None => (Some(Group::Broken), id.to_string()),
-                Some(vm) => (self.group(vm), vm.name.to_string()),
+                Some(vm) => {
+                    let broken = (!vm.problems.is_empty()).then_some(Group::Broken);
+                    (self.group(vm).into_iter().chain(broken).min(), vm.name.to_string())
+                }
             };
             if let Some(group) = group {
                 groups.entry(group).or_default().push(name);

@@ -67,8 +67,9 @@ pub fn migrate(
         return Err(choice.refused(why, todo));
     }
     let (node, notes) = choice.target(request)?;
-    let last = vm.last_node.value.clone().unwrap_or_else(|| vm.node.value.clone());
-    Ok(choice.live(node, Some(last), notes))
+    let from = Some(&vm.node.value).filter(|node| !node.is_nobody()).or_else(|| vm.claim.value.iter().next());
+    let last = vm.last_node.value.as_ref().or(from).cloned();
+    Ok(choice.live(node, last, notes))
 }
 
 /// Wishes that a migrated VM returns.

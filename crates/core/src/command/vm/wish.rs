@@ -9,7 +9,12 @@ use crate::{
 /// Wishes that the VM runs.
 pub fn start<'a>(vm: &Vm, mut nodes: impl Iterator<Item = &'a Node> + Clone) -> Result<Accepted, Refusal> {
     let what = || format!("VM {} was not started", vm.name);
-    let node = nodes.clone().find(|node| node.name == vm.node.value).ok_or_else(|| {
+    let named = nodes.clone().find(|node| node.name == vm.node.value);
+    if named.is_none() && vm.node.value.is_nobody() && vm.state.value != VmState::Delete {
+        let note = "its wish names no node: one will be chosen";
+        return Ok(wish(vm, VmState::Start, Some(note.to_owned())));
+    }
+    let node = named.ok_or_else(|| {
         let why = format!("its node {} does not exist", vm.node.value);
         Refusal::refused(
             what(),
@@ -21,6 +26,7 @@ pub fn start<'a>(vm: &Vm, mut nodes: impl Iterator<Item = &'a Node> + Clone) -> 
         return Err(Refusal::refused(what(), "no node's daemon runs", "start pvcd on the nodes"));
     }
     match vm.state.value {
+        _ if vm.cannot_read(VmKey::State) => Ok(wish(vm, VmState::Start, not_running(node))),
         VmState::Start => {
             let runs = vm.claim.value.names(&node.name);
             let already =
@@ -47,6 +53,7 @@ fn stays_off(vm: &Vm) -> bool {
 /// Wishes that the VM is off at once, as if its power was cut.
 pub fn stop(vm: &Vm) -> Result<Accepted, Refusal> {
     match vm.state.value {
+        _ if vm.cannot_read(VmKey::State) => Ok(wish(vm, VmState::Stop, None)),
         VmState::Stop if stays_off(vm) => Ok(Accepted::already("it is to be off already")),
         VmState::Delete => Err(being_deleted(format!("VM {} was not stopped", vm.name))),
         _ => Ok(wish(vm, VmState::Stop, None)),
@@ -57,6 +64,7 @@ pub fn stop(vm: &Vm) -> Result<Accepted, Refusal> {
 pub fn shutdown(vm: &Vm) -> Result<Accepted, Refusal> {
     let what = || format!("VM {} was not shut down", vm.name);
     match vm.state.value {
+        _ if vm.cannot_read(VmKey::State) => Ok(wish(vm, VmState::Shutdown, None)),
         VmState::Shutdown if stays_off(vm) => Ok(Accepted::already("it is shutting down already")),
         VmState::Stop if stays_off(vm) => Ok(Accepted::already("it is to be off already")),
         VmState::Stop => Ok(wish(vm, VmState::Stop, None)),

@@ -1,10 +1,15 @@
 //! The flush: VMs leave this node.
 
+use std::time::Duration;
+
 use super::{
-    DomainState, Entry, Facts, Held, NodeName, NotNow, Plan, Rooms, Step, Traffic, Unfit, Vm, VmState, Work,
-    largest_first, may_try, name_of, size_of,
+    DomainState, Entry, Facts, Held, Next, NodeName, NotNow, Plan, Rooms, Step, Traffic, Unfit, Vm, VmId,
+    VmKey, VmState, Work, largest_first, may_try, name_of, size_of,
 };
 use crate::model::MigrationMethod;
+
+/// How often the own keepalive is looked at. It is early when what runs here has changed.
+const REPORT_AGAIN: Duration = Duration::from_millis(250);
 
 pub(super) fn plan(facts: &Facts<'_>) -> Plan {
     let mut work = survey(facts);
@@ -47,6 +52,10 @@ pub(super) fn plan(facts: &Facts<'_>) -> Plan {
     if !work.is_over() {
         return work.wait(facts, "left", held);
     }
+    if let Some(id) = still_reported(facts) {
+        let why = format!("all have left; the next keepalive says so of {}", name_of(facts.view, id));
+        return work.plan(facts, Next::Wait(Some(facts.now + REPORT_AGAIN)), why);
+    }
     let mut why = format!("wish is flush, and {} VM(s) are left", work.stuck.len());
     for reason in work.stuck.values() {
         why.push_str("; ");
@@ -55,12 +64,27 @@ pub(super) fn plan(facts: &Facts<'_>) -> Plan {
     work.step(facts, Step::Answer(DomainState::Flushed), why)
 }
 
+/// What the last keepalive says to run here and does not any more. Who waits for the flush reads that.
+fn still_reported(facts: &Facts<'_>) -> Option<VmId> {
+    let running = facts.running?;
+    let me = facts.view.node(facts.me)?;
+    me.report.running.iter().find(|id| !running.contains(id)).copied()
+}
+
 /// What is still here, or shall be.
 fn survey<'a>(facts: &Facts<'a>) -> Work<'a> {
     let mut work = Work::default();
     for (id, entry) in facts.view.vms.iter() {
         let runs_here = facts.running.is_some_and(|running| running.contains(id));
         match &**entry {
+            Entry::Good(vm) if runs_here && vm.cannot_read(VmKey::Claim) => {
+                work.stuck.insert(*id, format!("{} runs here, and its claim cannot be read", vm.name));
+            }
+            Entry::Good(vm) if vm.is_half_deleted() => {
+                if runs_here {
+                    work.stuck.insert(*id, format!("{} runs here, and is half deleted", vm.name));
+                }
+            }
             Entry::Good(vm) => sort(facts, vm, &mut work),
             Entry::Bad(_) if runs_here => {
                 work.stuck.insert(*id, format!("{id} runs here, and its keys cannot be read"));

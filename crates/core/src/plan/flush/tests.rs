@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::*;
 use crate::{
     command::testing::{field, id, name, node, vm},
-    model::MigrationMethod,
+    model::{Claim, MigrationMethod},
 };
 
 /// Node `a` is this one; `b` and `c` have 1000 MiB and take VMs; every VM has 100 MiB.
@@ -236,6 +236,35 @@ fn what_cannot_be_moved_is_named_and_does_not_hold_up_the_end() {
         reasons[0].ends_with("is not in the state tree") && reasons[1].ends_with("cannot be read"),
         "{reasons:?}"
     );
+}
+
+#[test]
+fn a_flush_is_over_when_the_keepalive_says_so_too_and_what_cannot_leave_does_not_hold_it_up() {
+    let reports = |t: &mut Table, ids: &[VmId]| {
+        let mut nodes = (*t.view.nodes).clone();
+        let mut node = t.view.node(&name("a")).unwrap().clone();
+        node.report.running = ids.to_vec();
+        nodes.insert(name("a"), Arc::new(node));
+        t.view.nodes = Arc::new(nodes);
+    };
+    let mut gone = table(Flush, vec![machine(1, Start, "b", Some("a"), "b")]);
+    reports(&mut gone, &[id(1)]);
+    let waits = gone.at(100);
+    assert!(matches!(waits.next, Next::Wait(Some(_))) && waits.left.is_empty(), "{waits:?}");
+    reports(&mut gone, &[]);
+    assert_eq!(gone.at(100).next, Next::Do(Step::Answer(Flushed)));
+
+    let mut unclaimable = machine(2, Start, "a", None, "");
+    unclaimable.unread = [VmKey::Claim].into();
+    unclaimable.claim.value = Claim::unknown();
+    let mut half = machine(3, Start, "a", None, "a");
+    half.state.version = None;
+    let mut stuck = table(Flush, vec![unclaimable, half]);
+    stuck.running = [id(2), id(3)].into();
+    reports(&mut stuck, &[id(2), id(3)]);
+    let ends = stuck.at(100);
+    assert_eq!(ends.next, Next::Do(Step::Answer(Flushed)));
+    assert_eq!(ends.progress.stuck.len(), 2, "{ends:?}");
 }
 
 #[test]

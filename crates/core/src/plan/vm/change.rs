@@ -28,8 +28,13 @@ pub fn change(step: &Step, vm: &Vm, me: &NodeName) -> Option<VmChange> {
         Step::Answer(answer) => {
             let released = || VmSet::Claim(vm.claim.value.without(me));
             let set = match answer {
-                Answer::Running => vec![VmSet::State(VmState::Start)],
                 Answer::Stopped => return Some(stopped(vm, me)),
+                // With `node`, if that does not name this one as it stands: so does the old word `unmigrate`, which names none.
+                Answer::Running => {
+                    let at_home = vm.cannot_read(VmKey::LastNode).then(|| VmSet::LastNode(None));
+                    let set = [VmSet::State(VmState::Start), VmSet::Node(me.clone())];
+                    set.into_iter().chain(at_home).collect()
+                }
                 Answer::Failed(reason) => {
                     vec![VmSet::State(VmState::Failed), VmSet::FailedReason(reason.clone()), released()]
                 }
@@ -47,6 +52,7 @@ pub fn change(step: &Step, vm: &Vm, me: &NodeName) -> Option<VmChange> {
         | Step::LookAt(_)
         | Step::Migrate(_)
         | Step::AbortMigration
+        | Step::Choose
         | Step::Resume => None,
     }
 }
@@ -85,6 +91,23 @@ fn stopped(vm: &Vm, me: &NodeName) -> VmChange {
 /// `node` = this one. What is so already is not written again: that would be in the way of a client who is about to write it.
 fn node_is(vm: &Vm, me: &NodeName) -> Option<VmSet> {
     (vm.node.value != *me).then(|| VmSet::Node(me.clone()))
+}
+
+/// It shall run on, or migrate to, the node that was chosen, since its wish names none.
+pub fn choose(vm: &Vm, node: &NodeName) -> VmChange {
+    VmChange::update(vm, &[VmKey::State, VmKey::Node, VmKey::Claim], vec![VmSet::Node(node.clone())])
+}
+
+/// The answer that a VM stays where it is, with the way home that the refused wish has cleared.
+pub fn put_back(change: VmChange, vm: &Vm, me: &NodeName, home: &NodeName) -> VmChange {
+    match change {
+        VmChange::Update { id, mut expect, mut set } if vm.last_node.value.is_none() && home != me => {
+            expect.push((VmKey::LastNode, vm.last_node.version));
+            set.push(VmSet::LastNode(Some(home.clone())));
+            VmChange::Update { id, expect, set }
+        }
+        other => other,
+    }
 }
 
 /// It is where it was before the wish. A VM whose way home would lead from here to here is at home.

@@ -15,7 +15,7 @@
 
 use std::time::Duration;
 
-use super::{Answer, Facts, Here, Plan, Step, act, shut_down, wait};
+use super::{Answer, Facts, Here, Plan, Step, act, past, shut_down, wait};
 use crate::{
     model::{
         ClusterView, DaemonState, DomainState, Entry, FenceStep, Migration, MigrationMethod, NodeName,
@@ -101,6 +101,12 @@ pub(super) fn leave(facts: &Facts<'_>, vm: &Vm) -> Plan {
         // A guest that was asked to shut down for its move cannot be asked to stay.
         return shut_down(facts, vm);
     }
+    if to.is_nobody() {
+        let Some(why) = facts.past.no_target(vm, facts.now) else {
+            return act(Step::Choose, "wish is migrate to no node in particular");
+        };
+        return stay_in_the_end(facts, vm, past::CHOOSE_AGAIN, why.to_owned());
+    }
     if let Err(why) = facts.target {
         return stay_in_the_end(facts, vm, TARGET_AGAIN, format!("{to} cannot take it: {why}"));
     }
@@ -149,7 +155,7 @@ fn stay_in_the_end(facts: &Facts<'_>, vm: &Vm, again: Duration, why: String) -> 
 }
 
 fn not_migrated(to: &NodeName, why: &str) -> String {
-    format!("not migrated to {to}: {why}")
+    if to.is_nobody() { format!("not migrated: {why}") } else { format!("not migrated to {to}: {why}") }
 }
 
 /// It was to be moved by a shutdown, is off here, and its target cannot take it after all.

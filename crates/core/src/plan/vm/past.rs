@@ -18,6 +18,9 @@ pub const START_WINDOW: Duration = Duration::from_mins(10);
 /// How long the word of another node's libvirt counts. The one step that follows from it is done at once.
 const LOOK_IS_FRESH: Duration = Duration::from_millis(500);
 
+/// How often a target is looked for.
+pub(super) const CHOOSE_AGAIN: Duration = Duration::from_secs(5);
+
 const FIRST_BACK_OFF: Duration = Duration::from_secs(1);
 const LONGEST_BACK_OFF: Duration = Duration::from_mins(1);
 
@@ -35,6 +38,9 @@ pub struct Past {
     aborted: Option<Moment>,
     left: Option<i32>,
     tries: Tries,
+    no_target: Option<(String, Moment)>,
+    /// Outlives the wish.
+    home: Option<NodeName>,
 }
 
 /// What became of live migrations.
@@ -62,6 +68,22 @@ pub(super) struct Asking {
 }
 
 impl Past {
+    /// Where the VM shall return to, as it is while it is not to move. A client's `unmigrate` and `move` clear that in the wish itself.
+    pub fn saw_home(&mut self, vm: &Vm) {
+        self.home.clone_from(&vm.last_node.value);
+    }
+
+    /// Where the VM was to return to before it was to move.
+    pub fn home(&self) -> Option<&NodeName> {
+        self.home.as_ref()
+    }
+
+    /// No node could take it, for this reason.
+    pub fn found_no_target(&mut self, vm: &Vm, why: String, now: Moment) {
+        self.begin(vm);
+        self.no_target = Some((why, now));
+    }
+
     /// The wish is seen; the first time counts.
     pub fn notice(&mut self, vm: &Vm, now: Moment) {
         self.begin(vm);
@@ -158,6 +180,12 @@ impl Past {
         self.noticed.filter(|_| self.is_of(vm)).unwrap_or(now)
     }
 
+    /// Why there was no target for it just now.
+    pub(super) fn no_target(&self, vm: &Vm, now: Moment) -> Option<&str> {
+        let (why, at) = self.no_target.as_ref().filter(|_| self.is_of(vm))?;
+        (now.since(*at) < CHOOSE_AGAIN).then_some(why)
+    }
+
     /// What that node's libvirt has just said. Old words are none: the plan asks again.
     pub(super) fn there(&self, vm: &Vm, node: &NodeName, now: Moment) -> Option<There> {
         let (looked_at, there, at) = self.looked.as_ref().filter(|_| self.is_of(vm))?;
@@ -215,7 +243,8 @@ impl Past {
 
     fn begin(&mut self, vm: &Vm) {
         if !self.is_of(vm) {
-            *self = Self { wish: vm.state.version, left: self.left, ..Self::default() };
+            *self =
+                Self { wish: vm.state.version, left: self.left, home: self.home.take(), ..Self::default() };
         }
     }
 }

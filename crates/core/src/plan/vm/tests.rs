@@ -2,7 +2,10 @@
 
 mod claims;
 mod migration;
+mod unreadable;
 mod worlds;
+
+use std::collections::BTreeSet;
 
 use super::*;
 use crate::model::{Claim, Field, MigrationMethod, VmChange, VmId, VmKey, VmSet};
@@ -28,6 +31,8 @@ fn vm(state: VmState, node: &str, claim: &str) -> Vm {
         migration_method: MigrationMethod::default(),
         rbd_images: vec![],
         xml_version: Some(0),
+        unread: BTreeSet::new(),
+        problems: vec![],
     }
 }
 

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use proptest::{collection::btree_set, option, prelude::*};
-use pvc_core::model::{VmChange, VmSet};
+use pvc_core::model::{Claim, Entry, Field, NodeName, Vm, VmChange, VmSet, VmState};
 
 use super::*;
 use crate::{
-    CommitError, CreateMode, Op,
+    CommitError, CreateMode, Op, Value,
     memory::{MemoryStore, MemoryTree},
 };
 
@@ -231,32 +231,83 @@ async fn a_console_log_is_replaced() {
     assert_eq!(read_console_log(&*store, id()).await.unwrap(), "login: ");
 }
 
-#[tokio::test]
-async fn each_unreadable_key_is_named_with_what_it_holds_and_what_is_allowed() {
+/// The keys hold this, and are read as these: `state`, `node`, `lastnode`, claim; and are not what they hold.
+async fn read_as(keys: [&str; 4], words: [&str; 4], unread: &[VmKey], told: &[&str]) {
     let (store, _) = defined().await;
-    write(&*store, vec![create("claim")]).await;
-    for (key, rubbish, part) in [
-        ("state", "Start", "start, stop, shutdown"),
-        ("node", "", "a short host name"),
-        ("node", "None", "a short host name"),
-        ("lastnode", "a b", "a short host name"),
-        ("claim", "node1 ../x", "a short host name"),
-    ] {
-        let good_value = if key == "state" { "stop" } else { "node1" };
-        let path = self::key(key);
-        write(&*store, vec![set(key, rubbish)]).await;
-        let Some(Entry::Bad(problems)) = read(&*store, id()).await.unwrap() else {
-            panic!("{key} {rubbish:?}")
-        };
-        assert_eq!(problems.len(), 1);
-        assert_eq!(problems[0].key, path);
-        assert!(problems[0].what.contains(part), "{}", problems[0].what);
-        write(&*store, vec![set(key, good_value)]).await;
+    let paths = [VmKey::State, VmKey::Node, VmKey::LastNode, VmKey::Claim].map(|key| key_path(id(), key));
+    let mut txn = Transaction::default();
+    txn.create(&*paths[3], "");
+    for (path, value) in paths.iter().zip(keys) {
+        match value {
+            "(gone)" => txn.delete(path.as_str(), None),
+            value => txn.set(path.as_str(), value, None),
+        }
     }
-    write(&*store, vec![delete("state"), set("node", &"x".repeat(10_000))]).await;
-    let Some(Entry::Bad(problems)) = read(&*store, id()).await.unwrap() else { panic!("accepted") };
-    assert_eq!(problems[0].what, "missing");
-    assert!(problems[1].what.len() < 400, "long rubbish is cut");
+    store.commit(txn).await.unwrap();
+    let vm = good(&*store).await;
+    let last = vm.last_node.value.as_ref().map(ToString::to_string).unwrap_or_default();
+    let claim = vm.claim.value.to_string();
+    let read = [vm.state.value.as_str(), vm.node.value.as_str(), &last, &claim];
+    assert_eq!(read, words, "{keys:?}");
+    assert_eq!(vm.unread, unread.iter().copied().collect(), "{keys:?}");
+    let keys_told: Vec<&str> = vm.problems.iter().map(|p| p.key.rsplit('/').next().unwrap()).collect();
+    assert_eq!(keys_told, told, "{keys:?}: {:?}", vm.problems);
+}
+
+#[tokio::test]
+async fn each_key_is_read_for_itself_and_what_cannot_be_read_changes_nothing() {
+    use VmKey::{Claim, LastNode, Node, State};
+    let uuid = id().to_string();
+    for (keys, words, unread, told) in [
+        (["start", "a", "b", "a"], ["start", "a", "b", "a"], &[][..], &[][..]),
+        // The wish: it stays as it is.
+        (["Start", "a", "b", "a"], ["start", "a", "b", "a"], &[State], &["state"]),
+        (["", "a", "", ""], ["stop", "a", "", ""], &[State], &["state"]),
+        (["stopp", "b", "", "a"], ["start", "a", "", "a"], &[State, Node], &["state"]),
+        (["x", "b", "", "a b"], ["start", "a", "", "a b"], &[State, Node], &["state"]),
+        (["(gone)", "a", "", "a"], ["start", "a", "", "a"], &[State], &["state"]),
+        (["(gone)", "(gone)", "", ""], ["stop", "none", "", ""], &[State, Node], &["node", "state"]),
+        // The node: who has it, or whoever is chosen.
+        (["start", "None", "b", "a"], ["start", "a", "b", "a"], &[Node], &["node"]),
+        (["start", "", "", ""], ["start", "none", "", ""], &[Node], &["node"]),
+        (["stop", "a b", "", ""], ["stop", "none", "", ""], &[Node], &["node"]),
+        (["migrate", "None", "a", "a"], ["migrate", "none", "a", "a"], &[Node], &["node"]),
+        (["migrate", "(gone)", "", ""], ["migrate", "none", "", ""], &[Node], &["node"]),
+        // The way home.
+        (["start", "a", "a b", "a"], ["start", "a", "", "a"], &[LastNode], &["lastnode"]),
+        (["start", "a", "None", "a"], ["start", "a", "", "a"], &[], &[]),
+        (["unmigrate", "a", "b", "a"], ["migrate", "b", "", "a"], &[State, Node, LastNode], &[]),
+        (["unmigrate", "a", "", "a"], ["migrate", "a", "", "a"], &[State, Node, LastNode], &[]),
+        // The claim: somebody may have it.
+        (["start", "a", "", "a ../x"], ["start", "a", "", "?"], &[Claim], &[uuid.as_str()]),
+        (["x", "a", "", "?"], ["start", "a", "", "?"], &[Claim, State], &[uuid.as_str(), "state"]),
+    ] {
+        read_as(keys, words, unread, told).await;
+    }
+}
+
+#[tokio::test]
+async fn what_is_wrong_is_told_with_what_the_key_holds_and_what_is_allowed() {
+    let (store, _) = defined().await;
+    write(&*store, vec![set("state", "Start"), set("node", &"x".repeat(10_000)), set("lastnode", "a b")])
+        .await;
+    let mut txn = Transaction::default();
+    txn.set(path(id()), "my web server", None);
+    txn.create(migration_method_path(id()), "telepathy");
+    store.commit(txn).await.unwrap();
+    let vm = good(&*store).await;
+    assert_eq!(vm.name.as_str(), id().to_string(), "a name that cannot be used");
+    assert_eq!(vm.migration_method, pvc_core::model::MigrationMethod::Live, "no guest is shut down for it");
+    let told: Vec<String> = vm.problems.iter().map(ToString::to_string).collect();
+    for (part, allowed) in [
+        ("\"my web server\"", "letters, digits"),
+        ("\"Start\"", "start, stop, shutdown"),
+        ("\"a b\"", "a short host name"),
+        ("\"telepathy\"", "live, shutdown or none"),
+    ] {
+        assert!(told.iter().any(|told| told.contains(part) && told.contains(allowed)), "{part}: {told:?}");
+    }
+    assert!(told.iter().all(|told| told.len() < 500), "long rubbish is cut: {told:?}");
 }
 
 fn name_text() -> impl Strategy<Value = String> {
@@ -313,9 +364,14 @@ proptest! {
         let values: Vec<Option<Value>> = data.into_iter().map(|d| d.map(value)).collect();
         match decode(id(), &values, None) {
             None => prop_assert!(values[0].is_none()),
-            Some(Entry::Bad(problems)) => prop_assert!(!problems.is_empty()),
+            Some(Entry::Bad(problems)) => prop_assert!(false, "{problems:?}"),
             Some(Entry::Good(vm)) => {
-                prop_assert_eq!(vm.state.value.as_str().as_bytes(), values[1].as_ref().unwrap().data.trim_ascii());
+                let held = values[1].as_ref().map(|v| v.data.trim_ascii());
+                let read = held == Some(vm.state.value.as_str().as_bytes());
+                prop_assert!(read || vm.cannot_read(VmKey::State) && !vm.problems.is_empty());
+                // Whoever names an unreadable claim names nobody that may start or release it.
+                let claim = values[6].as_ref().is_some_and(|v| !v.data.trim_ascii().is_empty());
+                prop_assert_eq!(vm.claim.value.is_empty(), !claim);
             }
         }
     }

@@ -3,7 +3,7 @@
 #[cfg(test)]
 mod tests;
 
-use pvc_core::model::{DaemonState, Entry, NodeName, Vm, VmState};
+use pvc_core::model::{DaemonState, Entry, NodeName, Vm, VmKey, VmState};
 
 use super::{Daemon, Facts};
 use crate::read::{Runners, silent};
@@ -22,8 +22,25 @@ pub(super) fn conclude(facts: &Facts) -> String {
             list(&facts.running.now)
         );
     }
+    if vm.cannot_read(VmKey::Claim) {
+        return "Who may be executing it is not known, since its claim cannot be read: it neither starts nor is it moved until \
+                that names the node that runs it, or nothing if none does."
+            .to_owned();
+    }
     if let Some(doubt) = doubt(facts, vm) {
         return doubt;
+    }
+    if vm.is_half_deleted() {
+        let name = &vm.name;
+        return format!(
+            "It is half deleted: its key state is gone. `pvc vm undefine {name}` ends that, `pvc vm start {name}` keeps it."
+        );
+    }
+    if vm.cannot_read(VmKey::State) {
+        return format!(
+            "What is asked of it cannot be read, so it stays as it is: `pvc vm start {}` or `stop` says it anew.",
+            vm.name
+        );
     }
     match vm.state.value {
         VmState::Start | VmState::Restart | VmState::Migrate => to_run(facts, vm),

@@ -21,6 +21,8 @@ fn vm_in(state: VmState, claim: &str) -> Vm {
         migration_method: pvc_core::model::MigrationMethod::default(),
         rbd_images: Vec::new(),
         xml_version: Some(0),
+        unread: std::collections::BTreeSet::new(),
+        problems: Vec::new(),
     }
 }
 

@@ -70,6 +70,7 @@ impl Whole {
             mirror: mirror.clone(),
             machine: Arc::new(FakeMachine::default()),
             hypervisor: Arc::clone(&node.hypervisor) as Arc<dyn Hypervisor>,
+            selector: Selector::Vms,
             consoles: None,
         });
         let flush = Flush::start(Parts {

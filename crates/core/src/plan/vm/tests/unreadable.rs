@@ -1,0 +1,202 @@
+//! What a VM's keys say that clients of the 0.5 generation write, and what nobody can read: no VM is wedged by it.
+
+use super::*;
+
+/// … and its keys say so much else.
+fn with(mut case: Case, unread: &[VmKey]) -> Case {
+    case.vm.unread = unread.iter().copied().collect();
+    case
+}
+
+/// `node` = `None`.
+fn nowhere(state: VmState, claim: &str, here: Here) -> Case {
+    let mut case = with(case(state, "b", claim, here), &[VmKey::Node]);
+    case.vm.node.value = NodeName::nobody();
+    case
+}
+
+fn sets(step: &Step, vm: &Vm) -> Vec<VmSet> {
+    match change(step, vm, &name("a")) {
+        Some(VmChange::Update { set, .. }) => set,
+        other => panic!("no update: {other:?}"),
+    }
+}
+
+#[test]
+fn a_migration_to_no_node_in_particular_is_one_to_a_node_that_is_chosen() {
+    let mut c = nowhere(Migrate, "a", Active);
+    assert_eq!(c.next(), Next::Do(Step::Choose), "the guest is not ended for it");
+    c.past.found_no_target(&c.vm.clone(), "no node can take it".into(), c.now);
+    c.past.notice(&c.vm.clone(), c.now);
+    assert!(matches!(c.next(), Next::Wait(Some(_))));
+    c.now = c.now + TARGET_PATIENCE;
+    assert_eq!(c.next(), Next::Do(Step::Choose), "an old answer is none");
+    c.past.found_no_target(&c.vm.clone(), "no node can take it".into(), c.now);
+    let reason = "not migrated: no node can take it";
+    let stays = Step::Answer(Answer::Stays(reason.into()));
+    assert_eq!(c.next(), Next::Do(stays.clone()));
+    let stays = sets(&stays, &c.vm);
+    assert!(stays.contains(&VmSet::Node(name("a"))) && stays.contains(&VmSet::State(Start)), "{stays:?}");
+    let VmChange::Update { expect, set, .. } = choose(&c.vm, &name("c")) else { panic!("no update") };
+    assert_eq!(set, [VmSet::Node(name("c"))]);
+    assert_eq!(expect.len(), 3, "wish, node and claim are checked");
+    assert_eq!(nowhere(Migrate, "b", Off).next(), Next::Settled, "the source chooses, nobody else");
+}
+
+#[test]
+fn a_vm_that_shall_run_nowhere_in_particular_is_placed_by_the_primary() {
+    for state in [Start, Restart, Migrate] {
+        let case = nowhere(state, "", Off);
+        assert_eq!(case.next(), Next::Settled, "{state}: this node does not choose");
+        let me = name("a");
+        let facts = Facts {
+            me: &me,
+            vm: Some(&case.vm),
+            here: Off,
+            migration: None,
+            left: false,
+            target: Ok(()),
+            definition: Ok(()),
+            tidies_up: true,
+            orphan: None,
+            last_word: Ok(()),
+            view_is_current: true,
+            past: &case.past,
+            now: case.now,
+        };
+        assert_eq!(plan(&facts).next, Next::Do(Step::Choose), "{state}");
+        let claimed = nowhere(state, "b", Off);
+        assert_eq!(
+            plan(&Facts { vm: Some(&claimed.vm), ..facts }).next,
+            Next::Settled,
+            "{state}: somebody has it"
+        );
+    }
+    for state in [Stop, Shutdown, Failed, Delete] {
+        assert_eq!(nowhere(state, "", Off).next(), Next::Settled, "{state}");
+    }
+    assert!(concerns(&name("a"), &nowhere(Start, "", Off).vm));
+}
+
+#[test]
+fn the_old_word_unmigrate_is_a_migration_home_and_its_answer_says_where_it_is() {
+    // As it is read: `migrate` to what `lastnode` says, and no `lastnode`.
+    let all = [VmKey::State, VmKey::Node, VmKey::LastNode];
+    let c = with(case(Migrate, "b", "a", Active), &all);
+    assert_eq!(c.next(), Next::Do(Step::LookAt(name("b"))));
+    let home = with(case(Migrate, "a", "a", Active), &all);
+    assert_eq!(home.next(), Next::Do(Step::Answer(Answer::Running)));
+    let expected = [VmSet::State(Start), VmSet::Node(name("a")), VmSet::LastNode(None)];
+    assert_eq!(sets(&Step::Answer(Answer::Running), &home.vm), expected);
+    let usual = case(Migrate, "a", "a", Active);
+    assert_eq!(
+        sets(&Step::Answer(Answer::Running), &usual.vm),
+        [VmSet::State(Start)],
+        "what is there is not written"
+    );
+}
+
+#[test]
+fn a_vm_whose_wish_cannot_be_read_goes_on_as_it_is_and_can_be_told_otherwise() {
+    // As it is read: `start` where it is claimed, `stop` where nobody claims it.
+    let unread = |state, claim, here| with(case(state, "a", claim, here), &[VmKey::State, VmKey::Node]);
+    assert_eq!(unread(Start, "a", Active).next(), Next::Settled);
+    assert_eq!(unread(Start, "a", Off).next(), Next::Do(Step::Claim), "it has crashed and starts again");
+    assert_eq!(unread(Stop, "", Off).next(), Next::Settled);
+    assert_eq!(unread(Stop, "", Active).next(), Next::Do(Step::Adopt), "what runs is not ended");
+}
+
+#[test]
+fn what_is_half_deleted_neither_starts_nor_is_ended_and_nothing_is_created_below_it() {
+    for claim in ["", "a", "b", "a b", "b a"] {
+        for here in [Active, Off] {
+            let mut c =
+                with(case(if claim.is_empty() { Stop } else { Start }, "a", claim, here), &[VmKey::State]);
+            c.vm.state.version = None;
+            let next = c.next();
+            if let Next::Do(step) = &next {
+                assert!(
+                    !matches!(step, Step::Claim | Step::Start | Step::AskGuestToShutDown),
+                    "{claim:?}: {next:?}"
+                );
+                assert!(
+                    *step != Step::PowerOff || !c.vm.claim.value.names(&name("a")),
+                    "{claim:?}: {next:?}"
+                );
+                if let Some(VmChange::Update { set, .. }) = change(step, &c.vm, &name("a")) {
+                    assert!(set.iter().all(|set| matches!(set, VmSet::Claim(_))), "{claim:?}: {set:?}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_claim_that_cannot_be_read_lets_nothing_start_and_nothing_be_ended_but_by_a_wish() {
+    for state in VmState::ALL {
+        for here in [Active, Held, Unstarted, Off] {
+            let mut c = with(case(state, "a", "", here), &[VmKey::Claim]);
+            c.vm.claim.value = Claim::unknown();
+            let ended = Next::Do(Step::PowerOff);
+            let expected = match (state, here) {
+                (Stop | Delete, Active) => ended,
+                (Shutdown, Active) => Next::Do(Step::AskGuestToShutDown),
+                _ => Next::Wait(None),
+            };
+            assert_eq!(c.next(), expected, "{state} {here:?}");
+        }
+    }
+}
+
+#[test]
+fn the_way_home_that_a_refused_wish_has_cleared_is_put_back_with_the_answer() {
+    let me = name("a");
+    let mut past = Past::default();
+    let mut visiting = case(Start, "a", "a", Active).vm;
+    visiting.last_node = field(Some(name("b")), 5);
+    past.saw_home(&visiting);
+    // An old `unmigrate` to `b`, which takes no VMs.
+    let mut refused = case(Migrate, "b", "a", Active).vm;
+    refused.state.version = Some(9);
+    past.notice(&refused, Moment::secs(1));
+    let home = past.home().expect("a new wish does not make it forget");
+    let answer = change(&Step::Answer(Answer::Stays("it takes no VMs".into())), &refused, &me).unwrap();
+    let VmChange::Update { expect, set, .. } = put_back(answer.clone(), &refused, &me, home) else {
+        panic!()
+    };
+    assert!(
+        set.contains(&VmSet::LastNode(Some(name("b")))) && set.contains(&VmSet::Node(me.clone())),
+        "{set:?}"
+    );
+    assert!(expect.contains(&(VmKey::LastNode, refused.last_node.version)), "{expect:?}");
+    refused.last_node.value = Some(name("c"));
+    assert_eq!(put_back(answer.clone(), &refused, &me, home), answer, "what was not cleared stands");
+    refused.last_node.value = None;
+    assert_eq!(put_back(answer.clone(), &refused, &me, &me), answer, "it is at home");
+}
+
+#[test]
+fn no_answer_writes_a_wish_that_is_there_already() {
+    let me = name("a");
+    let answers = [Answer::Running, Answer::Stopped, Answer::Failed("x".into()), Answer::Stays("x".into())];
+    for state in VmState::ALL {
+        for node in ["a", "b"] {
+            let vm = case(state, node, "a", Active).vm;
+            for answer in &answers {
+                for value in sets(&Step::Answer(answer.clone()), &vm) {
+                    let same = match &value {
+                        VmSet::State(state) => *state == vm.state.value,
+                        VmSet::Node(node) => *node == vm.node.value,
+                        VmSet::FailedReason(reason) => *reason == vm.failed_reason.value,
+                        _ => false,
+                    };
+                    assert!(!same, "{state} on {node}: {answer:?} writes {value:?}");
+                }
+            }
+            // One exception: see `lives_on`.
+            let handed_over = change(&Step::TakeBack, &vm, &me);
+            let Some(VmChange::Update { set, .. }) = handed_over else { panic!() };
+            assert_eq!(set.contains(&VmSet::State(state)), state == Restart, "{state}");
+        }
+    }
+}
