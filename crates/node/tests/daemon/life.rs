@@ -343,28 +343,6 @@ async fn roots_and_nodes_that_an_old_init_deleted_are_there_again_within_a_keepa
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_node_whose_root_keys_were_deleted_while_it_lives_makes_them_and_registers_again() {
-    let cluster = Cluster::new();
-    let node = cluster.start_node("node1");
-    cluster.until_state("node1", "run").await;
-    // As an old client's `init` of a cluster that is in use: it knows nothing of `/pvc`.
-    let old = |path: &String| {
-        ["/nodes", "/domains", "/cmd", "/ceph", "/networks"].iter().any(|root| path.starts_with(root))
-    };
-    let mut keys: Vec<String> = cluster.tree.dump().into_keys().filter(old).collect();
-    keys.reverse();
-    let ops = keys.into_iter().map(|path| Op::Delete { path, version: None }).collect();
-    cluster.eye.commit(Transaction { ops }).await.unwrap();
-    let lasted = cluster.until_state("node1", "run").await;
-    assert!(lasted <= Duration::from_secs(6), "with the next keepalive: {lasted:?}");
-    assert_eq!(cluster.node_key("node1", "memtotal"), "16384");
-    for root in ["/domains", "/networks", "/ceph/volumes", "/cmd/domains"] {
-        assert!(cluster.get(root).is_some(), "{root}");
-    }
-    node.stop().await;
-}
-
-#[tokio::test(start_paused = true)]
 async fn what_runs_here_is_reported_within_seconds() {
     let cluster = Cluster::new();
     let node = cluster.start_node("node1");
