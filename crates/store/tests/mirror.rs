@@ -148,32 +148,39 @@ async fn a_key_behind_an_access_control_list_costs_its_vm_and_no_other() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_keepalive_costs_one_write_and_one_read() {
-    const KEEPALIVES: u64 = 200;
+    const BATCHES: u64 = 10;
+    const BATCH: u64 = 20;
     let server = server().await;
     let store = connect(&server);
     register(&*store).await;
     let mirror = Mirror::start(store.clone());
     mirror.ready().await;
-    let before = requests(&server);
     let mut acknowledged = None;
-    for n in 1..=KEEPALIVES {
-        let report = NodeReport {
-            mem_total_mib: 1000,
-            mem_used_mib: n,
-            mem_free_mib: 1000 - n,
-            mem_alloc_mib: n,
-            keepalive_unix_s: n,
-            ..NodeReport::default()
-        };
-        store.commit(node::report(&name(1), &report, acknowledged.as_ref())).await.unwrap();
-        mirror.caught_up(SOON).await.unwrap();
-        assert_eq!(mirror.view().node(&name(1)).unwrap().report, report);
-        acknowledged = Some(report);
+    let mut spent = Vec::new();
+    for batch in 0..BATCHES {
+        let before = requests(&server);
+        for n in 1..=BATCH {
+            let used = batch * BATCH + n;
+            let report = NodeReport {
+                mem_total_mib: 1000,
+                mem_used_mib: used,
+                mem_free_mib: 1000 - used,
+                mem_alloc_mib: used,
+                keepalive_unix_s: used,
+                ..NodeReport::default()
+            };
+            store.commit(node::report(&name(1), &report, acknowledged.as_ref())).await.unwrap();
+            mirror.caught_up(SOON).await.unwrap();
+            assert_eq!(mirror.view().node(&name(1)).unwrap().report, report);
+            acknowledged = Some(report);
+        }
+        spent.push(requests(&server) - before);
     }
-    let spent = requests(&server) - before;
-    println!("{KEEPALIVES} keepalives with {spent} requests");
-    // The client's own pings come on top, and on a busy machine a second read where a transaction's events came apart.
-    assert!(spent <= 2 * KEEPALIVES + KEEPALIVES / 2, "{spent} requests for {KEEPALIVES} keepalives");
+    println!("{BATCH} keepalives with {spent:?} requests");
+    // Two, and on a busy machine now and then a second read where a transaction's events came apart. With one more of any kind the
+    // calmest moment would need three.
+    let least = spent.iter().min().unwrap();
+    assert!(*least < 3 * BATCH, "{spent:?} requests for {BATCH} keepalives each");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

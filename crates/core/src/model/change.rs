@@ -91,23 +91,8 @@ impl VmChange {
         }
     }
 
-    /// An update decided from `keys` of `vm` as it was seen. A wish that is there already is not written again, only checked: old clients
-    /// read a key, write it in its next version, and say nothing when that fails, so a write in between loses an operator's command.
-    ///
-    /// Three are written all the same (decision 92). A wish for `restart` with its claim: one younger than the wish would say that it is done.
-    /// `lastnode` with another `state`: that they were written together says that a flush has shut the VM down. And `state` of a VM that a
-    /// flush has shut down: that it is younger than `lastnode` says that an operator wants it off.
-    pub fn update(vm: &Vm, keys: &[VmKey], mut set: Vec<VmSet>) -> Self {
-        let claims = set.iter().any(|value| matches!(value, VmSet::Claim(_)));
-        let marked = vm.is_shut_down_by_flush();
-        let answers =
-            set.iter().any(|value| matches!(value, VmSet::State(_)) && (marked || !is_there(vm, value)));
-        set.retain(|value| match value {
-            VmSet::State(VmState::Restart) if claims => true,
-            VmSet::State(_) if marked => true,
-            VmSet::LastNode(_) if answers => true,
-            _ => !is_there(vm, value),
-        });
+    /// An update decided from `keys` of `vm` as it was seen.
+    pub fn update(vm: &Vm, keys: &[VmKey], set: Vec<VmSet>) -> Self {
         Self::Update { id: vm.id, expect: versions(vm, keys), set }
     }
 
@@ -119,18 +104,6 @@ impl VmChange {
     /// A removal decided from `keys` of `vm` as it was seen.
     pub fn remove(vm: &Vm, keys: &[VmKey]) -> Self {
         Self::Remove { id: vm.id, expect: versions(vm, keys) }
-    }
-}
-
-/// Whether a wish, or the reason beside it, says this already.
-fn is_there(vm: &Vm, value: &VmSet) -> bool {
-    match value {
-        VmSet::State(state) => vm.state.value == *state && !vm.cannot_read(VmKey::State),
-        VmSet::Node(node) => vm.node.value == *node && !vm.cannot_read(VmKey::Node),
-        VmSet::LastNode(node) => vm.last_node.value == *node && !vm.cannot_read(VmKey::LastNode),
-        VmSet::FailedReason(reason) => vm.failed_reason.value == *reason,
-        // A claim that is written again permits one start.
-        VmSet::Claim(_) | VmSet::Name(_) | VmSet::Xml(_) | VmSet::RbdImages(_) => false,
     }
 }
 

@@ -98,7 +98,7 @@ async fn what_belongs_to_another_node_for_certain_is_suspended_at_once_and_nothi
     w.hypervisor.put(guest(8, Activity::Running));
     w.stray(9, "b", "b").await;
     w.hypervisor.turn(id(9), Activity::Paused);
-    for (n, key) in [(10, VmKey::Claim), (11, VmKey::State)] {
+    for (n, key) in [(10, VmKey::Claim), (12, VmKey::State)] {
         w.stray(n, "b", "b").await;
         let path = schema::vm::key_path(id(n), key);
         let broken = Op::Set { path, data: b"non sense!".to_vec(), version: None };
@@ -116,9 +116,9 @@ async fn what_belongs_to_another_node_for_certain_is_suspended_at_once_and_nothi
     }
     assert_eq!(w.activity(9).await, Activity::Paused, "an operator's pause is his");
     assert_eq!(w.activity(10).await, Activity::Running, "who has it cannot be read: it is left alone");
-    assert_eq!(w.activity(11).await, Activity::Suspended, "only the wish cannot be read: b has it");
+    assert_eq!(w.activity(12).await, Activity::Suspended, "only the wish cannot be read: b has it");
     let counts = w.hypervisor.counts();
-    assert_eq!((counts.suspend, counts.power_off), (4, 0));
+    assert_eq!((counts.suspend, counts.power_off), (5, 0));
 }
 
 #[tokio::test(start_paused = true)]

@@ -16,6 +16,7 @@ use pvc_store::schema::vm;
 use serde::Serialize;
 
 use self::conclusion::conclude;
+use super::list::{asked, wished_node};
 use crate::{
     cmd::explain::{self, Said},
     connect::{self, Connection},
@@ -183,8 +184,8 @@ fn people(facts: &Facts, colour: bool) -> String {
     let mut lines = vec![("VM", Cell::from(&facts.name)), ("uuid", facts.id.to_string().into())];
     match &facts.entry {
         Entry::Good(vm) => {
-            lines.push(("asked", Cell::state(vm.state.value.as_str())));
-            lines.push(("on node", vm.node.value.as_str().into()));
+            lines.push(("asked", asked(vm)));
+            lines.push(("on node", wished_node(vm)));
             lines.push(("claimed by", or_nobody(vm.claim.value.iter()).into()));
             lines.push(("seen running on", facts.running.words().into()));
             if !facts.last_words.is_empty() {

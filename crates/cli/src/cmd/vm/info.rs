@@ -3,7 +3,10 @@
 use pvc_core::model::{DomainDetails, NodeName, Vm};
 use serde::Serialize;
 
-use super::{explain::said_last, list::migrated};
+use super::{
+    explain::said_last,
+    list::{asked, migrated, wished_node},
+};
 use crate::{
     connect::Connection,
     failure::Failure,
@@ -97,8 +100,8 @@ fn state_lines(vm: &Vm, running: &Runners, unheard: &[NodeName]) -> Vec<(&'stati
     let mut lines = vec![
         ("name", Cell::from(vm.name.as_str())),
         ("uuid", vm.id.to_string().into()),
-        ("asked", Cell::state(vm.state.value.as_str())),
-        ("node", vm.node.value.as_str().into()),
+        ("asked", asked(vm)),
+        ("node", wished_node(vm)),
         ("runs on", running.words().into()),
         ("claimed by", or_nobody(vm.claim.value.to_string()).into()),
         ("migrated", migrated(vm).into()),

@@ -129,12 +129,9 @@ fn people(
     let row = |listed: &Listed| {
         let mut row = vec![Cell::from(shown_name(listed)), listed.id.to_string().into()];
         match &listed.entry {
-            Entry::Good(vm) => row.extend([
-                Cell::state(if vm.cannot_read(VmKey::State) { "?" } else { vm.state.value.as_str() }),
-                if vm.cannot_read(VmKey::Node) { Cell::state("?") } else { vm.node.value.as_str().into() },
-                runs_on(vm, running),
-                migrated(vm).into(),
-            ]),
+            Entry::Good(vm) => {
+                row.extend([asked(vm), wished_node(vm), runs_on(vm, running), migrated(vm).into()]);
+            }
             Entry::Bad(_) => row.extend(std::iter::repeat_n(Cell::state("?"), 4)),
         }
         match details.get(&listed.id) {
@@ -190,6 +187,16 @@ fn runs_on(vm: &Vm, running: &Running) -> Cell {
         _ => Look::Bad,
     };
     Cell::new(runners.words(), look)
+}
+
+/// The word of its key `state`, `?` if that cannot be read.
+pub(super) fn asked(vm: &Vm) -> Cell {
+    Cell::state(if vm.cannot_read(VmKey::State) { "?" } else { vm.state.value.as_str() })
+}
+
+/// The node of its key `node`, `?` if that cannot be read.
+pub(super) fn wished_node(vm: &Vm) -> Cell {
+    if vm.cannot_read(VmKey::Node) { Cell::state("?") } else { vm.node.value.as_str().into() }
 }
 
 /// `no`, or where it came from.

@@ -119,14 +119,13 @@ fn a_recovered_vm_is_started_elsewhere_and_remembers_where_it_was() {
 fn what_a_dead_source_was_sending_is_an_old_copy_that_nobody_claims_and_is_started_anew() {
     for wish in [VmState::Migrate, VmState::Restart, VmState::Start] {
         let vm = on("t", wish, "x t");
-        let wish_is_written = (wish != VmState::Start).then_some(VmSet::State(VmState::Start));
         let Some(VmChange::Update { set, .. }) = change(&What::Assign(name("t")), &name("x"), &vm, None)
         else {
             panic!()
         };
         assert_eq!(
             set,
-            wish_is_written.into_iter().chain([VmSet::Claim(Claim::none())]).collect::<Vec<_>>(),
+            [VmSet::Node(name("t")), VmSet::State(VmState::Start), VmSet::Claim(Claim::none())],
             "{wish}"
         );
     }

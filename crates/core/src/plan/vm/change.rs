@@ -29,14 +29,14 @@ pub fn change(step: &Step, vm: &Vm, me: &NodeName) -> Option<VmChange> {
             let released = || VmSet::Claim(vm.claim.value.without(me));
             let set = match answer {
                 Answer::Stopped => return Some(stopped(vm, me)),
-                // With `node`, if that does not name this one as it stands: so does the old word `unmigrate`, which names none.
                 Answer::Running => {
-                    let at_home = vm.cannot_read(VmKey::LastNode).then(|| VmSet::LastNode(None));
-                    let set = [VmSet::State(VmState::Start), VmSet::Node(me.clone())];
-                    set.into_iter().chain(at_home).collect()
+                    let at_home = vm.cannot_read(VmKey::LastNode).then_some(VmSet::LastNode(None));
+                    let running = [state_is(vm, VmState::Start), node_is(vm, me), at_home];
+                    running.into_iter().flatten().collect()
                 }
                 Answer::Failed(reason) => {
-                    vec![VmSet::State(VmState::Failed), VmSet::FailedReason(reason.clone()), released()]
+                    let why = [VmSet::FailedReason(reason.clone()), released()];
+                    state_is(vm, VmState::Failed).into_iter().chain(why).collect()
                 }
                 Answer::Stays(reason) => return Some(stay(vm, me, reason)),
                 Answer::ReasonVoid => vec![VmSet::FailedReason(String::new())],
@@ -77,7 +77,7 @@ fn runs_since_before(vm: &Vm) -> bool {
 /// Off as wished. One that a flush has shut down keeps that mark; see [`Vm::is_shut_down_by_flush`].
 fn stopped(vm: &Vm, me: &NodeName) -> VmChange {
     let mut decided_from = vec![VmKey::State, VmKey::Node, VmKey::Claim];
-    let mut set = vec![VmSet::State(VmState::Stop)];
+    let mut set: Vec<_> = state_is(vm, VmState::Stop).into_iter().collect();
     if !vm.claim.value.is_empty() {
         set.push(VmSet::Claim(vm.claim.value.without(me)));
     }
@@ -88,9 +88,16 @@ fn stopped(vm: &Vm, me: &NodeName) -> VmChange {
     VmChange::update(vm, if sabotage::commits(Bug::AnswerUnchecked) { &[] } else { &decided_from }, set)
 }
 
-/// `node` = this one. What is so already is not written again: that would be in the way of a client who is about to write it.
+/// `state` as it shall be. A value that is there already is not written again: an old client reads a key, writes its next version, and
+/// says nothing if that fails (decision 92). One that a flush has shut down keeps the age of its mark.
+fn state_is(vm: &Vm, state: VmState) -> Option<VmSet> {
+    let is_there = vm.state.value == state && !vm.cannot_read(VmKey::State) && !vm.is_shut_down_by_flush();
+    (!is_there).then_some(VmSet::State(state))
+}
+
+/// `node` = this one, unless it says so already; see [`state_is`].
 fn node_is(vm: &Vm, me: &NodeName) -> Option<VmSet> {
-    (vm.node.value != *me).then(|| VmSet::Node(me.clone()))
+    (vm.node.value != *me || vm.cannot_read(VmKey::Node)).then(|| VmSet::Node(me.clone()))
 }
 
 /// It shall run on, or migrate to, the node that was chosen, since its wish names none.
@@ -113,8 +120,7 @@ pub fn put_back(change: VmChange, vm: &Vm, me: &NodeName, home: &NodeName) -> Vm
 /// It is where it was before the wish. A VM whose way home would lead from here to here is at home.
 fn stay(vm: &Vm, me: &NodeName, reason: &str) -> VmChange {
     let mut decided_from = vec![VmKey::State, VmKey::Node, VmKey::Claim];
-    let mut set = vec![VmSet::State(VmState::Start)];
-    set.extend(node_is(vm, me));
+    let mut set: Vec<_> = state_is(vm, VmState::Start).into_iter().chain(node_is(vm, me)).collect();
     set.push(VmSet::FailedReason(reason.to_owned()));
     if vm.last_node.value.as_ref() == Some(me) {
         decided_from.push(VmKey::LastNode);
