@@ -50,6 +50,9 @@ const TARGET_AGAIN: Duration = Duration::from_secs(1);
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
 const TIDYING: Duration = Duration::from_millis(500);
 
+/// A target's daemon suspends what executes there too early as soon as its libvirt tells it; one that has just started takes seconds.
+pub(super) const SUSPENDS_WITHIN: Duration = Duration::from_secs(10);
+
 /// How often progress is looked at.
 const ATTEND: Duration = Duration::from_secs(1);
 
@@ -233,10 +236,7 @@ fn decide(facts: &Facts<'_>, vm: &Vm, to: &NodeName, wanted_there: bool) -> Plan
     }
     match facts.past.there(vm, to, facts.now) {
         None => act(Step::LookAt(to.clone()), format!("{to} claims it, too, and no migration is under way")),
-        Some(There::Active) => {
-            // Not by our doing: somebody has let it go on there by hand.
-            act(Step::PowerOff, format!("it executes on {to}: this is what was left here"))
-        }
+        Some(There::Active) => executes_on_both(facts, vm, to),
         Some(There::Off) => act(Step::TakeBack, format!("it is not on {to}")),
         Some(There::Held) => {
             act(Step::TakeBack, format!("what is on {to} was not let go on and never will be"))
@@ -247,6 +247,19 @@ fn decide(facts: &Facts<'_>, vm: &Vm, to: &NodeName, wanted_there: bool) -> Plan
             act(Step::TakeBack, why)
         }
     }
+}
+
+/// It executes on the target, and not by our doing. What executes here is the guest, and the target suspends what libvirt's autostart or
+/// somebody's hand has started there; if it does not, one of the two has to end. What is only held here was left behind.
+fn executes_on_both(facts: &Facts<'_>, vm: &Vm, to: &NodeName) -> Plan {
+    let until = facts.past.executes_there_since(vm, facts.now) + SUSPENDS_WITHIN;
+    if facts.here == Here::Active && facts.now < until {
+        return wait(
+            Some(until.min(facts.now + TIDYING)),
+            format!("it executes on {to}, too, which has to suspend what nobody has handed over to it"),
+        );
+    }
+    act(Step::PowerOff, format!("it executes on {to}: this is what was left here"))
 }
 
 /// This node and others claim it, this node first, and it is off here.

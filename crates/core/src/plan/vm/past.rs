@@ -33,6 +33,8 @@ pub struct Past {
     asking: Option<Asking>,
     noticed: Option<Moment>,
     looked: Option<(NodeName, There, Moment)>,
+    /// Since when each look has said that it executes there.
+    executes_there: Option<Moment>,
     migration_permit: Option<i32>,
     sent: Option<(u64, Moment)>,
     aborted: Option<Moment>,
@@ -93,6 +95,7 @@ impl Past {
     /// Another node's libvirt was asked about the VM.
     pub fn looked(&mut self, vm: &Vm, node: &NodeName, there: There, now: Moment) {
         self.begin(vm);
+        self.executes_there = (there == There::Active).then(|| self.executes_there.unwrap_or(now));
         self.looked = Some((node.clone(), there, now));
     }
 
@@ -190,6 +193,11 @@ impl Past {
     pub(super) fn there(&self, vm: &Vm, node: &NodeName, now: Moment) -> Option<There> {
         let (looked_at, there, at) = self.looked.as_ref().filter(|_| self.is_of(vm))?;
         (looked_at == node && now.since(*at) < LOOK_IS_FRESH).then(|| there.clone())
+    }
+
+    /// Since when another node's libvirt has said that it executes there.
+    pub(super) fn executes_there_since(&self, vm: &Vm, now: Moment) -> Moment {
+        self.executes_there.filter(|_| self.is_of(vm)).unwrap_or(now)
     }
 
     pub(super) fn may_migrate(&self, vm: &Vm) -> bool {

@@ -10,7 +10,7 @@ const LEAVING: Option<Migration> = Some(Migration::Leaving(Progress {
 }));
 const ARRIVING: Option<Migration> = Some(Migration::Arriving);
 
-use crate::model::Progress;
+use crate::{model::Progress, plan::vm::migration::SUSPENDS_WITHIN};
 
 fn b() -> NodeName {
     name("b")
@@ -76,8 +76,6 @@ fn a_migration_that_is_over_without_an_arrival_on_record_leaves_the_guest_at_its
         (There::Off, Next::Do(Step::TakeBack)),
         (There::Held, Next::Do(Step::TakeBack)),
         (There::Unknown("no route".into()), Next::Do(Step::TakeBack)),
-        // By somebody's hand.
-        (There::Active, Next::Do(Step::PowerOff)),
     ];
     for (there, next) in table {
         for here in [Active, Held] {
@@ -90,6 +88,30 @@ fn a_migration_that_is_over_without_an_arrival_on_record_leaves_the_guest_at_its
     let mut c = after_look(case(Migrate, "b", "a b", Active), There::Off);
     c.now = c.now + Duration::from_secs(1);
     assert_eq!(c.next(), Next::Do(Step::LookAt(b())), "an old word is none");
+}
+
+#[test]
+fn what_executes_at_the_target_by_itself_is_the_targets_to_suspend_and_only_in_the_end_the_sources_to_make_way_for() {
+    let mut c = after_look(case(Migrate, "b", "a b", Active), There::Active);
+    let first = c.now;
+    let Next::Wait(Some(again)) = c.next() else { panic!("{:?}", c.plan()) };
+    assert!(again <= first + Duration::from_secs(1));
+    // Each look says so again, for ten seconds.
+    for after in [5, 9].map(Duration::from_secs) {
+        c.now = first + after;
+        c = after_look(c, There::Active);
+        assert!(matches!(c.next(), Next::Wait(Some(_))), "{after:?}: {:?}", c.plan());
+    }
+    c.now = first + SUSPENDS_WITHIN;
+    c = after_look(c, There::Active);
+    assert_eq!(c.next(), Next::Do(Step::PowerOff));
+    c = after_look(c, There::Held);
+    assert_eq!(c.next(), Next::Do(Step::TakeBack), "it was suspended there");
+    c = after_look(c, There::Active);
+    assert!(matches!(c.next(), Next::Wait(Some(_))), "the patience begins anew");
+
+    let left_behind = after_look(case(Migrate, "b", "a b", Held), There::Active);
+    assert_eq!(left_behind.next(), Next::Do(Step::PowerOff), "nothing executes here: somebody let it go on there");
 }
 
 #[test]
