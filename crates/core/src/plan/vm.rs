@@ -34,7 +34,7 @@ pub use migration::{
     COPIES, LIVE_AGAIN, LIVE_ATTEMPTS, STALLED, TARGET_PATIENCE, There, admits, needs_migration,
     needs_record, never_ends,
 };
-pub use past::{Past, START_LIMIT, START_WINDOW};
+pub use past::{Past, REFUSED_FOR, START_LIMIT, START_WINDOW};
 
 /// How long a guest may take to shut down before it is powered off.
 pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(90);
@@ -149,6 +149,8 @@ pub enum Answer {
     Stays(String),
     /// It runs: an old failure's reason is void.
     ReasonVoid,
+    /// It could not be started, for this reason, and is tried again.
+    NotYet(String),
 }
 
 /// What to do next.
@@ -366,9 +368,10 @@ fn while_unstarted(facts: &Facts<'_>, vm: &Vm) -> Plan {
     act(Step::PowerOff, "a start that was given up left its process here, which executes nothing")
 }
 
-/// A reason that was written together with the last answer or wish, or after it, is still what an operator has to know.
+/// A reason that was written together with the last answer or wish, or after it, is still what an operator has to know; unless the VM was
+/// claimed to be started since then.
 fn reason_is_old(vm: &Vm) -> bool {
-    !vm.failed_reason.value.is_empty() && vm.failed_reason.zxid < vm.state.zxid
+    !vm.failed_reason.value.is_empty() && vm.failed_reason.zxid < vm.state.zxid.max(vm.claim.zxid)
 }
 
 /// A claim written after the wish was taken for a start that followed the wish: what runs is the new instance. (Whoever writes the claim
@@ -452,6 +455,24 @@ fn homeless(facts: &Facts<'_>, vm: &Vm) -> Plan {
 fn start(facts: &Facts<'_>, vm: &Vm) -> Plan {
     if let Err(why) = facts.last_word {
         return wait(Some(facts.now + HEAR_AGAIN), why);
+    }
+    if let Some(refused) = facts.past.refused(vm) {
+        let (given_up_at, again_at) = (refused.since + REFUSED_FOR, refused.again_at);
+        let (times, why) = (refused.times, &refused.why);
+        if facts.now >= given_up_at {
+            let minutes = REFUSED_FOR.as_secs() / 60;
+            let reason =
+                format!("{} could not start it for {minutes} minutes, {times} times: {why}", facts.me);
+            return act(Step::Answer(Answer::Failed(reason)), "it cannot be started here");
+        }
+        if again_at > facts.now {
+            let (again, left) =
+                (again_at.since(facts.now).as_secs(), given_up_at.since(facts.now).as_secs() / 60);
+            let why = format!(
+                "it could not be started, {times} time(s): {why}; tried again in {again} s, and for {left} more minutes"
+            );
+            return wait(Some(again_at.min(given_up_at)), why);
+        }
     }
     if let Some(until) = facts.past.start_not_before(vm, facts.now) {
         let left = until.since(facts.now).as_secs_f32();

@@ -463,7 +463,7 @@ impl State {
         }
         let xml = spec.xml.trim();
         if !(xml.starts_with("<domain") && (xml.ends_with("</domain>") || xml.ends_with("/>"))) {
-            return Err(HypervisorError::Refused("XML error: this is no domain definition".into()));
+            return Err(HypervisorError::Unusable("XML error: this is no domain definition".into()));
         }
         let name = spec.name.as_str().to_owned();
         let (memory_mib, vcpus) = (spec.memory_mib, spec.vcpus);

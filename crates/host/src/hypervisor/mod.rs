@@ -100,9 +100,12 @@ pub enum HypervisorError {
         /// What was being done.
         doing: String,
     },
-    /// It answered that it could not: the text is libvirt's.
+    /// It answered that it could not, here and now: the text is libvirt's.
     #[error("libvirt: {0}")]
     Refused(String),
+    /// It answered that the definition is wrong, which it is on any node.
+    #[error("libvirt: {0}")]
+    Unusable(String),
 }
 
 /// A hypervisor on this machine. "Already so" is success: starting what runs, powering off what is off.

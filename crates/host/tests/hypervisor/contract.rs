@@ -115,7 +115,7 @@ pub(crate) async fn a_definition_that_is_rubbish_is_refused_with_a_reason(bench:
         let guest = DomainSpec { xml: rubbish.into(), ..bench.guest(1, "one") };
         let refused = bench.hypervisor.start(&guest).await.unwrap_err();
         assert!(
-            matches!(&refused, HypervisorError::Refused(why) if !why.is_empty()),
+            matches!(&refused, HypervisorError::Unusable(why) if !why.is_empty()),
             "{rubbish:?}: {refused}"
         );
         assert_eq!(bench.hypervisor.seen(guest.id).await.unwrap(), None);

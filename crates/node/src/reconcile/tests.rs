@@ -1,6 +1,9 @@
 //! VMs through whole reconcilers, over the fake store and fake hypervisors, on a paused clock.
 
-use pvc_core::model::{Claim, Vm, VmChange, VmId, VmName, VmSet, VmState};
+use pvc_core::{
+    model::{Claim, Vm, VmChange, VmId, VmName, VmSet, VmState},
+    plan::vm::REFUSED_FOR,
+};
 use pvc_host::{
     hypervisor::{
         Activity, Seen,
@@ -13,6 +16,7 @@ use pvc_store::{
     schema,
 };
 use tempfile::TempDir;
+use tokio::time::{Instant, sleep};
 
 use super::*;
 use crate::console::{Consoles, Rates};
@@ -280,17 +284,52 @@ async fn a_vm_that_vanishes_is_started_again_after_a_second_and_gives_up_in_the_
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refused_start_ends_in_failed_with_libvirts_reason() {
+async fn a_refused_start_is_tried_again_until_it_succeeds_and_for_an_hour_at_most() {
     let w = World::new().await;
     w.define(1, xml(1)).await;
     let outcome = Outcome::Refused("no such bridge: br7".into());
     let start = Answer { outcome, ..Answer::default() };
+    let hypervisor = &w.nodes[0].hypervisor;
+    hypervisor.behave(id(1), Behaviour { start, ..Behaviour::default() });
+    w.wish(1, VmState::Start).await;
+    w.until("it is told why", 5, async |w| w.vm(1).await.failed_reason.value.contains("bridge: br7")).await;
+    sleep(Duration::from_mins(10)).await;
+    assert_eq!(w.vm(1).await.state.value, VmState::Start);
+    let tried = hypervisor.counts().start;
+    assert!((15..20).contains(&tried), "1, 2, 4 … 60 s: {tried} attempts in ten minutes");
+    hypervisor.behave(id(1), Behaviour::default());
+    w.until("it runs", 61, async |w| w.runs(0, 1)).await;
+    w.until("the reason is void", 1, async |w| w.vm(1).await.failed_reason.value.is_empty()).await;
+
+    let outcome = Outcome::Refused("no such bridge: br7".into());
+    let start = Answer { outcome, ..Answer::default() };
+    hypervisor.behave(id(1), Behaviour { start, ..Behaviour::default() });
+    hypervisor.vanish(id(1));
+    let begin = Instant::now();
+    w.until_state(1, VmState::Failed, 3700).await;
+    assert!(begin.elapsed() >= REFUSED_FOR, "{:?}", begin.elapsed());
+    let vm = w.vm(1).await;
+    assert!(
+        vm.failed_reason.value.contains("could not start it for 60 minutes"),
+        "{}",
+        vm.failed_reason.value
+    );
+    assert!(vm.claim.value.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_ends_the_attempts_to_start_what_is_refused() {
+    let w = World::new().await;
+    w.define(1, xml(1)).await;
+    let start = Answer { outcome: Outcome::Refused("no such bridge: br7".into()), ..Answer::default() };
     w.nodes[0].hypervisor.behave(id(1), Behaviour { start, ..Behaviour::default() });
     w.wish(1, VmState::Start).await;
-    w.until_state(1, VmState::Failed, 5).await;
-    let vm = w.vm(1).await;
-    assert!(vm.failed_reason.value.contains("no such bridge: br7"));
-    assert!(vm.claim.value.is_empty());
+    w.until("it is told why", 5, async |w| !w.vm(1).await.failed_reason.value.is_empty()).await;
+    w.wish(1, VmState::Stop).await;
+    w.until("nobody claims it", 2, async |w| w.vm(1).await.claim.value.is_empty()).await;
+    let tried = w.nodes[0].hypervisor.counts().start;
+    sleep(Duration::from_mins(5)).await;
+    assert_eq!(w.nodes[0].hypervisor.counts().start, tried);
 }
 
 #[tokio::test(start_paused = true)]

@@ -3,7 +3,10 @@
 //! Healthy is told by the state tree alone: a node whose last keepalive is not old enough was not silent, whatever its clock or
 //! anybody else's says. Time without a quorum is nobody's silence. What an operator asked for or confirmed is excused from health.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use pvc_core::model::{FenceJob, NodeName};
 
@@ -11,7 +14,7 @@ use crate::{
     checkers::{Checker, Timing},
     event::{Author, Change, Commit, Event, Power, Said, Stamped},
     tree::Tree,
-    truth::Truth,
+    truth::{Daemon, Truth},
 };
 
 use super::keys;
@@ -32,6 +35,8 @@ pub(super) struct Healthy {
     without_quorum: Duration,
     /// Since when there is none now.
     quorum_lost: Option<Duration>,
+    /// The nodes that had no daemon running when it was last lost.
+    mute: BTreeSet<NodeName>,
     maintenance_since: Option<Duration>,
     /// Since when each node has been back from being `dead`.
     back: BTreeMap<NodeName, Duration>,
@@ -44,6 +49,7 @@ impl Healthy {
             keepalives: BTreeMap::new(),
             without_quorum: Duration::ZERO,
             quorum_lost: None,
+            mute: BTreeSet::new(),
             maintenance_since: None,
             back: BTreeMap::new(),
         }
@@ -57,7 +63,11 @@ impl Checker for Healthy {
 
     fn step(&mut self, truth: &Truth, tree: &Tree, event: &Stamped) -> Result<(), String> {
         match &event.event {
-            Event::Leader(None) => self.quorum_lost = self.quorum_lost.or(Some(truth.now)),
+            Event::Leader(None) if self.quorum_lost.is_none() => {
+                self.quorum_lost = Some(truth.now);
+                let mute = truth.machines.iter().filter(|(_, machine)| machine.daemon != Daemon::Runs);
+                self.mute = mute.map(|(node, _)| node.clone()).collect();
+            }
             Event::Leader(Some(_)) => {
                 let gap = self.quorum_lost.take().map_or(Duration::ZERO, |lost| truth.since(lost));
                 // In a shorter one nobody misses a keepalive, so it is nobody's gap, however many there are (decision 51).
@@ -132,10 +142,12 @@ impl Healthy {
         }
         let (heard, without) = self.keepalives.get(node).copied().unwrap_or_default();
         let silence = truth.since(heard).saturating_sub(self.without_quorum.saturating_sub(without));
-        // An election that is over before a session notices is nobody's gap; and of a machine that does not work, one that is over
-        // before a keepalive is missed (decision 51).
+        // An election that is over before a session notices is nobody's gap; and of a node that could not speak, one that is over
+        // before a keepalive is missed: what was decided before an outage may be committed after it, when its machine has perhaps just
+        // come back (decision 51).
         let (every, fence_after) = self.timing.of(tree, node);
-        let unnoticed = if truth.machine(node).works() { every } else { every * 7 / 4 };
+        let could_speak = truth.machine(node).works() && !self.mute.contains(node);
+        let unnoticed = if could_speak { every } else { every * 7 / 4 };
         if silence + unnoticed < fence_after {
             return Err(format!(
                 "{by} declares {node} dead after {:.1} s of silence in which there was a quorum",
@@ -260,6 +272,27 @@ mod tests {
         let mut done = history();
         let event = declare(&mut done, OFF_AS_ASKED);
         done.at_s(101).happens(event);
+    }
+
+    #[test]
+    fn only_of_a_node_that_could_not_speak_when_the_quorum_was_lost_a_little_of_that_time_may_count() {
+        let outage = |speaks: bool| {
+            let mut history = history();
+            history.happens(Event::Machine { node: node("x"), what: event::Machine::On { boot: 1 } });
+            if speaks {
+                history.happens(Event::Daemon { node: node("x"), what: event::Daemon::Started { run: 1 } });
+            }
+            history.at_s(110).happens(Event::Leader(None));
+            history.at_s(120).happens(Event::Leader(Some(node("b"))));
+            let event = declare(&mut history, JOB);
+            (history, event)
+        };
+        let (mut mute, event) = outage(false);
+        mute.at_s(134).happens(event);
+        let (mut mute, event) = outage(false);
+        mute.at_s(131).violated_by(event, "after 21.0 s of silence");
+        let (mut speaks, event) = outage(true);
+        speaks.at_s(134).violated_by(event, "after 24.0 s of silence");
     }
 
     #[test]

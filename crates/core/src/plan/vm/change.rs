@@ -39,6 +39,7 @@ pub fn change(step: &Step, vm: &Vm, me: &NodeName) -> Option<VmChange> {
                     state_is(vm, VmState::Failed).into_iter().chain(why).collect()
                 }
                 Answer::Stays(reason) => return Some(stay(vm, me, reason)),
+                Answer::NotYet(reason) => vec![VmSet::FailedReason(reason.clone())],
                 Answer::ReasonVoid => vec![VmSet::FailedReason(String::new())],
             };
             let unchecked = sabotage::commits(Bug::AnswerUnchecked);

@@ -21,6 +21,9 @@ const LOOK_IS_FRESH: Duration = Duration::from_millis(500);
 /// How often a target is looked for.
 pub(super) const CHOOSE_AGAIN: Duration = Duration::from_secs(5);
 
+/// A start that the node's hypervisor refuses is tried again for so long: bridges and storage may come late after a power cut.
+pub const REFUSED_FOR: Duration = Duration::from_hours(1);
+
 const FIRST_BACK_OFF: Duration = Duration::from_secs(1);
 const LONGEST_BACK_OFF: Duration = Duration::from_mins(1);
 
@@ -30,6 +33,7 @@ pub struct Past {
     wish: Option<i32>,
     starts: VecDeque<Moment>,
     permit: Option<i32>,
+    refused: Option<Refused>,
     asking: Option<Asking>,
     noticed: Option<Moment>,
     looked: Option<(NodeName, There, Moment)>,
@@ -43,6 +47,16 @@ pub struct Past {
     no_target: Option<(String, Moment)>,
     /// Outlives the wish.
     home: Option<NodeName>,
+}
+
+/// This node's hypervisor does not start it.
+#[derive(Debug, Clone)]
+pub(super) struct Refused {
+    pub(super) since: Moment,
+    pub(super) times: u32,
+    pub(super) why: String,
+    /// Not before then again.
+    pub(super) again_at: Moment,
 }
 
 /// What became of live migrations.
@@ -178,6 +192,19 @@ impl Past {
         }
     }
 
+    /// The attempt was refused: it was no start that ended.
+    pub fn start_refused(&mut self, vm: &Vm, why: String, now: Moment) {
+        self.begin(vm);
+        self.starts.pop_back();
+        let (since, times) = self.refused.as_ref().map_or((now, 1), |r| (r.since, r.times.saturating_add(1)));
+        self.refused = Some(Refused { since, times, why, again_at: now + back_off(times) });
+    }
+
+    /// The attempt succeeded.
+    pub fn start_succeeded(&mut self) {
+        self.refused = None;
+    }
+
     /// Since when this wish is known.
     pub(super) fn noticed(&self, vm: &Vm, now: Moment) -> Moment {
         self.noticed.filter(|_| self.is_of(vm)).unwrap_or(now)
@@ -232,6 +259,10 @@ impl Past {
         self.starts.iter().filter(|&&at| now.since(at) < START_WINDOW).count()
     }
 
+    pub(super) fn refused(&self, vm: &Vm) -> Option<&Refused> {
+        self.refused.as_ref().filter(|_| self.is_of(vm))
+    }
+
     /// The end of the back-off, if it is not over: 1 s after the first start, doubling to 60 s.
     pub(super) fn start_not_before(&self, vm: &Vm, now: Moment) -> Option<Moment> {
         let times = self.starts(vm, now);
@@ -239,9 +270,7 @@ impl Past {
         if times == 0 || times >= START_LIMIT {
             return None;
         }
-        let doublings = u32::try_from(times - 1).unwrap_or(u32::MAX);
-        let pause = FIRST_BACK_OFF.saturating_mul(2u32.saturating_pow(doublings)).min(LONGEST_BACK_OFF);
-        let until = *self.starts.back()? + pause;
+        let until = *self.starts.back()? + back_off(u32::try_from(times).unwrap_or(u32::MAX));
         (until > now).then_some(until)
     }
 
@@ -255,4 +284,10 @@ impl Past {
                 Self { wish: vm.state.version, left: self.left, home: self.home.take(), ..Self::default() };
         }
     }
+}
+
+/// The pause after so many attempts: a second, doubling to a minute.
+fn back_off(times: u32) -> Duration {
+    let doublings = times.saturating_sub(1);
+    FIRST_BACK_OFF.saturating_mul(2u32.saturating_pow(doublings)).min(LONGEST_BACK_OFF)
 }

@@ -69,6 +69,7 @@ impl Failure {
     pub(super) fn into_error(self, within: Duration, doing: String) -> HypervisorError {
         match self {
             Self::Fault(fault) if fault.is_connection() => HypervisorError::Unavailable(fault.message),
+            Self::Fault(fault) if fault.is_definition() => HypervisorError::Unusable(fault.message),
             Self::Fault(fault) => HypervisorError::Refused(fault.message),
             Self::NotAsked => HypervisorError::Unavailable(format!(
                 "earlier requests are unanswered; gave up {doing} after {within:?} without having asked"

@@ -51,6 +51,11 @@ pub(super) struct VirDomainInfo {
 pub(super) const VIR_ERR_NO_SUPPORT: c_int = 3;
 pub(super) const VIR_ERR_NO_CONNECT: c_int = 5;
 pub(super) const VIR_ERR_INVALID_CONN: c_int = 6;
+pub(super) const VIR_ERR_OS_TYPE: c_int = 16;
+pub(super) const VIR_ERR_NO_NAME: c_int = 21;
+pub(super) const VIR_ERR_NO_OS: c_int = 22;
+pub(super) const VIR_ERR_XML_ERROR: c_int = 27;
+pub(super) const VIR_ERR_XML_DETAIL: c_int = 35;
 pub(super) const VIR_ERR_NO_DOMAIN: c_int = 42;
 pub(super) const VIR_ERR_OPERATION_INVALID: c_int = 55;
 pub(super) const VIR_ERR_NO_DOMAIN_METADATA: c_int = 80;

@@ -112,6 +112,18 @@ impl Fault {
         matches!(self.code, ffi::VIR_ERR_OPERATION_INVALID | ffi::VIR_ERR_OPERATION_UNSUPPORTED)
     }
 
+    /// It cannot use the definition, and so could no other node. What a machine lacks, or its QEMU, is told in other numbers.
+    pub(super) fn is_definition(&self) -> bool {
+        let numbers = [
+            ffi::VIR_ERR_XML_ERROR,
+            ffi::VIR_ERR_XML_DETAIL,
+            ffi::VIR_ERR_NO_NAME,
+            ffi::VIR_ERR_NO_OS,
+            ffi::VIR_ERR_OS_TYPE,
+        ];
+        numbers.contains(&self.code)
+    }
+
     /// There is no such domain.
     pub(super) fn is_no_domain(&self) -> bool {
         self.code == ffi::VIR_ERR_NO_DOMAIN

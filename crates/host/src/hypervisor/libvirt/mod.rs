@@ -177,7 +177,7 @@ impl Hypervisor for LibvirtHypervisor {
 
     async fn start(&self, spec: &DomainSpec) -> Result<(), HypervisorError> {
         let id = spec.id;
-        let xml = spec.marked_unstarted().map_err(|error| HypervisorError::Refused(error.to_string()))?;
+        let xml = spec.marked_unstarted().map_err(|error| HypervisorError::Unusable(error.to_string()))?;
         let limits = (Lane::Start, self.deadlines.start);
         let begun = Instant::now();
         let patience = Patience { tidying: begun + self.deadlines.ask, start: begun + self.deadlines.start };

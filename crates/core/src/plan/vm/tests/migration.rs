@@ -91,7 +91,8 @@ fn a_migration_that_is_over_without_an_arrival_on_record_leaves_the_guest_at_its
 }
 
 #[test]
-fn what_executes_at_the_target_by_itself_is_the_targets_to_suspend_and_only_in_the_end_the_sources_to_make_way_for() {
+fn what_executes_at_the_target_by_itself_is_the_targets_to_suspend_and_only_in_the_end_the_sources_to_make_way_for()
+ {
     let mut c = after_look(case(Migrate, "b", "a b", Active), There::Active);
     let first = c.now;
     let Next::Wait(Some(again)) = c.next() else { panic!("{:?}", c.plan()) };
@@ -111,7 +112,11 @@ fn what_executes_at_the_target_by_itself_is_the_targets_to_suspend_and_only_in_t
     assert!(matches!(c.next(), Next::Wait(Some(_))), "the patience begins anew");
 
     let left_behind = after_look(case(Migrate, "b", "a b", Held), There::Active);
-    assert_eq!(left_behind.next(), Next::Do(Step::PowerOff), "nothing executes here: somebody let it go on there");
+    assert_eq!(
+        left_behind.next(),
+        Next::Do(Step::PowerOff),
+        "nothing executes here: somebody let it go on there"
+    );
 }
 
 #[test]
