@@ -1,9 +1,6 @@
 //! VMs through whole reconcilers, over the fake store and fake hypervisors, on a paused clock.
 
-use pvc_core::{
-    model::{Claim, Vm, VmChange, VmId, VmName, VmSet, VmState},
-    plan::vm::REFUSED_FOR,
-};
+use pvc_core::model::{Claim, Vm, VmChange, VmId, VmName, VmSet, VmState};
 use pvc_host::{
     hypervisor::{
         Activity, Seen,
@@ -16,7 +13,6 @@ use pvc_store::{
     schema,
 };
 use tempfile::TempDir;
-use tokio::time::{Instant, sleep};
 
 use super::*;
 use crate::console::{Consoles, Rates};
@@ -24,6 +20,7 @@ use crate::console::{Consoles, Rates};
 mod claims;
 mod migration;
 mod old_clients;
+mod starts;
 
 /// A cluster of nodes `a` and `b`, and an operator.
 struct World {
@@ -262,124 +259,6 @@ async fn a_daemon_killed_after_a_restarts_start_answers_and_does_not_restart_aga
     w.nodes[0].start();
     w.until_state(1, VmState::Start, 5).await;
     assert_eq!(w.nodes[0].hypervisor.counts().start, 2);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_vm_that_vanishes_is_started_again_after_a_second_and_gives_up_in_the_end() {
-    let w = World::new().await;
-    w.running(1).await;
-    for starts in 2..=10 {
-        w.nodes[0].hypervisor.vanish(id(1));
-        w.until("it is started again", 70, async |w| w.nodes[0].hypervisor.counts().start == starts).await;
-        w.until("it runs", 5, async |w| w.runs(0, 1)).await;
-    }
-    w.nodes[0].hypervisor.vanish(id(1));
-    w.until_state(1, VmState::Failed, 5).await;
-    let vm = w.vm(1).await;
-    assert!(vm.failed_reason.value.contains("10 times"), "{}", vm.failed_reason.value);
-    assert!(vm.claim.value.is_empty());
-    w.wish(1, VmState::Start).await;
-    w.until("a new wish is tried at once", 1, async |w| w.runs(0, 1)).await;
-    w.until("the reason is void", 1, async |w| w.vm(1).await.failed_reason.value.is_empty()).await;
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_refused_start_is_tried_again_until_it_succeeds_and_for_an_hour_at_most() {
-    let w = World::new().await;
-    w.define(1, xml(1)).await;
-    let outcome = Outcome::Refused("no such bridge: br7".into());
-    let start = Answer { outcome, ..Answer::default() };
-    let hypervisor = &w.nodes[0].hypervisor;
-    hypervisor.behave(id(1), Behaviour { start, ..Behaviour::default() });
-    w.wish(1, VmState::Start).await;
-    w.until("it is told why", 5, async |w| w.vm(1).await.failed_reason.value.contains("bridge: br7")).await;
-    sleep(Duration::from_mins(10)).await;
-    assert_eq!(w.vm(1).await.state.value, VmState::Start);
-    let tried = hypervisor.counts().start;
-    assert!((15..20).contains(&tried), "1, 2, 4 … 60 s: {tried} attempts in ten minutes");
-    hypervisor.behave(id(1), Behaviour::default());
-    w.until("it runs", 61, async |w| w.runs(0, 1)).await;
-    w.until("the reason is void", 1, async |w| w.vm(1).await.failed_reason.value.is_empty()).await;
-
-    let outcome = Outcome::Refused("no such bridge: br7".into());
-    let start = Answer { outcome, ..Answer::default() };
-    hypervisor.behave(id(1), Behaviour { start, ..Behaviour::default() });
-    hypervisor.vanish(id(1));
-    let begin = Instant::now();
-    w.until_state(1, VmState::Failed, 3700).await;
-    assert!(begin.elapsed() >= REFUSED_FOR, "{:?}", begin.elapsed());
-    let vm = w.vm(1).await;
-    assert!(
-        vm.failed_reason.value.contains("could not start it for 60 minutes"),
-        "{}",
-        vm.failed_reason.value
-    );
-    assert!(vm.claim.value.is_empty());
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_stop_ends_the_attempts_to_start_what_is_refused() {
-    let w = World::new().await;
-    w.define(1, xml(1)).await;
-    let start = Answer { outcome: Outcome::Refused("no such bridge: br7".into()), ..Answer::default() };
-    w.nodes[0].hypervisor.behave(id(1), Behaviour { start, ..Behaviour::default() });
-    w.wish(1, VmState::Start).await;
-    w.until("it is told why", 5, async |w| !w.vm(1).await.failed_reason.value.is_empty()).await;
-    w.wish(1, VmState::Stop).await;
-    w.until("nobody claims it", 2, async |w| w.vm(1).await.claim.value.is_empty()).await;
-    let tried = w.nodes[0].hypervisor.counts().start;
-    sleep(Duration::from_mins(5)).await;
-    assert_eq!(w.nodes[0].hypervisor.counts().start, tried);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_refused_start_of_what_an_earlier_one_brought_after_all_is_no_failure() {
-    let w = World::new().await;
-    w.define(1, xml(1)).await;
-    let outcome = Outcome::Refused("it is being started already".into());
-    let start = Answer { outcome, after: Duration::from_secs(2) };
-    w.nodes[0].hypervisor.behave(id(1), Behaviour { start, ..Behaviour::default() });
-    w.wish(1, VmState::Start).await;
-    w.until("it is asked to start", 5, async |w| w.nodes[0].hypervisor.counts().start > 0).await;
-    w.nodes[0].hypervisor.put(Seen {
-        id: id(1),
-        name: "vm1".into(),
-        activity: Activity::Running,
-        memory_mib: 64,
-        vcpus: 1,
-    });
-    tokio::time::sleep(Duration::from_secs(10)).await;
-    let vm = w.vm(1).await;
-    assert_eq!((vm.state.value, vm.claim.value), (VmState::Start, Claim::only(&w.nodes[0].name)));
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_rubbish_definition_fails_its_vm_and_no_other() {
-    let w = World::new().await;
-    w.define(1, "<domain><name>vm1".into()).await;
-    w.define(2, xml(3)).await;
-    w.define(3, xml(3)).await;
-    for n in 1..=3 {
-        w.wish(n, VmState::Start).await;
-    }
-    w.until_state(1, VmState::Failed, 5).await;
-    w.until_state(2, VmState::Failed, 5).await;
-    w.until("the good one runs", 5, async |w| w.runs(0, 3)).await;
-    assert_eq!(w.nodes[0].hypervisor.counts().start, 1, "libvirt never saw the bad ones");
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_lost_answer_of_a_start_is_looked_into_and_not_repeated() {
-    let w = World::new().await;
-    w.define(1, xml(1)).await;
-    let start = Answer { outcome: Outcome::Lost, ..Answer::default() };
-    w.nodes[0].hypervisor.behave(id(1), Behaviour { start, ..Behaviour::default() });
-    w.wish(1, VmState::Start).await;
-    w.until("it runs", 5, async |w| w.runs(0, 1)).await;
-    sleep(Duration::from_mins(5)).await;
-    assert_eq!(w.nodes[0].hypervisor.counts().start, 1);
-    assert_eq!(w.vm(1).await.state.value, VmState::Start);
-    assert!(w.vm(1).await.claim.value.is_only(&w.nodes[0].name));
 }
 
 /// A VM whose start on `a` was given up and will be done ten seconds later.

@@ -3,21 +3,22 @@
 //! Decides nothing itself (see `pvc_core::plan::vm`) and remembers only what back-offs need. Every step is decided from a
 //! fresh reading of libvirt, and every write is checked against the versions it was decided from.
 
+mod choose;
+mod start;
+
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use pvc_core::{
-    model::{
-        ClusterView, Entry, Migration, Moment, NodeName, Vm, VmChange, VmId, VmKey, VmState,
-    },
+    model::{ClusterView, Entry, Migration, Moment, NodeName, Vm, VmChange, VmId, VmKey, VmState},
     plan::{
-        placement::{Rooms, Selector, Unfit},
+        placement::Selector,
         vm::{
-            Answer, Facts, Here, Next, Past, Plan, Step, admits, change, choose, concerns,
-            may_execute_elsewhere, needs_definition, plan, proven_dead, put_back,
+            Answer, Facts, Here, Next, Past, Plan, Step, admits, change, concerns, may_execute_elsewhere,
+            needs_definition, plan, proven_dead, put_back,
         },
     },
     sabotage::{self, Bug},
@@ -462,74 +463,6 @@ impl VmReconciler {
         if vm.last_node.value.is_some() || memory.contains_key(&vm.id) {
             memory.entry(vm.id).or_default().past.saw_home(vm);
         }
-    }
-
-    /// Its wish names no node: writes one that can take it, or notes that there is none.
-    async fn choose(&self, vm: &Vm, why: &str) -> Result<(), StepError> {
-        let view = self.mirror.view();
-        let failed = |error: String| StepError::Failed(error);
-        let sizes = self.sizes.of(&view, &[vm.id]).await.map_err(|e| failed(e.to_string()))?;
-        let size = sizes.get(&vm.id).copied().unwrap_or_default();
-        let here = |node: &NodeName| vm.claim.value.names(node).then_some(Unfit::Excluded);
-        let rooms = Rooms::count(&view, &sizes, &BTreeSet::new());
-        match rooms.choose(vm.id, size, self.selector, here) {
-            Ok(node) => {
-                let change = choose(vm, &node);
-                schema::placement::apply_placed(&*self.store, &change, view.placement_version).await?;
-                info!(vm = %vm.name, to = %node, "chosen for it: {why}");
-                self.mirror.caught_up(CATCH_UP_WITHIN).await.map_err(|e| failed(e.to_string()))
-            }
-            Err(no_room) => {
-                self.remember(vm.id, |m| m.past.found_no_target(vm, no_room.to_string(), self.now()));
-                Ok(())
-            }
-        }
-    }
-
-    async fn start(&self, vm: &Vm, why: &str) -> Result<(), StepError> {
-        let _one_of_few = self.starts.acquire().await.map_err(|e| StepError::Failed(e.to_string()))?;
-        let spec = match self.definition(vm).await? {
-            Ok(spec) => spec,
-            Err(reason) => return self.give_up(vm, reason).await,
-        };
-        let begin = Instant::now();
-        self.remember(vm.id, |m| m.past.start_attempted(vm, self.now()));
-        match self.inventory.hypervisor().start(&spec).await {
-            Ok(()) => {
-                metrics::vm_started(begin.elapsed());
-                self.remember(vm.id, |m| m.past.start_succeeded());
-                info!(vm = %vm.name, "started in {:.2} s: {why}", begin.elapsed().as_secs_f32());
-            }
-            Err(HypervisorError::Refused(reason)) => {
-                // It may be there: begun by an earlier run of this daemon, which is why libvirt refuses another.
-                return match self.inventory.read(vm.id).await? {
-                    Here::Off => self.refused(vm, reason).await,
-                    _ => Ok(()),
-                };
-            }
-            Err(HypervisorError::Unusable(reason)) => return self.give_up(vm, reason).await,
-            Err(unknown) => return Err(unknown.into()),
-        }
-        self.inventory.read(vm.id).await?;
-        Ok(())
-    }
-
-    /// What this node or this moment lacks may come: the plan tries again.
-    async fn refused(&self, vm: &Vm, reason: String) -> Result<(), StepError> {
-        metrics::vm_start_failed();
-        let is_news = vm.failed_reason.value != reason;
-        self.remember(vm.id, |m| m.past.start_refused(vm, reason.clone(), self.now()));
-        if !is_news {
-            return Ok(());
-        }
-        warn!(vm = %vm.name, "could not be started, and is tried again: {reason}");
-        self.commit(&Step::Answer(Answer::NotYet(reason)), vm).await
-    }
-
-    async fn give_up(&self, vm: &Vm, reason: String) -> Result<(), StepError> {
-        metrics::vm_start_failed();
-        warn!(vm = %vm.name, "could not be started: {reason}");
-        self.commit(&Step::Answer(Answer::Failed(reason)), vm).await
     }
 
     async fn settle(&self, id: VmId, view: &ClusterView) {

@@ -1,0 +1,60 @@
+//! The start of a VM, and what is said and done if it fails.
+
+use pvc_core::{
+    model::Vm,
+    plan::vm::{Answer, Here, Step},
+};
+use pvc_host::hypervisor::HypervisorError;
+use tokio::time::Instant;
+use tracing::{info, warn};
+
+use super::{StepError, VmReconciler};
+use crate::metrics;
+
+impl VmReconciler {
+    pub(super) async fn start(&self, vm: &Vm, why: &str) -> Result<(), StepError> {
+        let _one_of_few = self.starts.acquire().await.map_err(|e| StepError::Failed(e.to_string()))?;
+        let spec = match self.definition(vm).await? {
+            Ok(spec) => spec,
+            Err(reason) => return self.give_up(vm, reason).await,
+        };
+        let begin = Instant::now();
+        self.remember(vm.id, |m| m.past.start_attempted(vm, self.now()));
+        match self.inventory.hypervisor().start(&spec).await {
+            Ok(()) => {
+                metrics::vm_started(begin.elapsed());
+                self.remember(vm.id, |m| m.past.start_succeeded());
+                info!(vm = %vm.name, "started in {:.2} s: {why}", begin.elapsed().as_secs_f32());
+            }
+            Err(HypervisorError::Refused(reason)) => {
+                // It may be there: begun by an earlier run of this daemon, which is why libvirt refuses another.
+                return match self.inventory.read(vm.id).await? {
+                    Here::Off => self.refused(vm, reason).await,
+                    _ => Ok(()),
+                };
+            }
+            Err(HypervisorError::Unusable(reason)) => return self.give_up(vm, reason).await,
+            Err(unknown) => return Err(unknown.into()),
+        }
+        self.inventory.read(vm.id).await?;
+        Ok(())
+    }
+
+    /// What this node or this moment lacks may come: the plan tries again.
+    async fn refused(&self, vm: &Vm, reason: String) -> Result<(), StepError> {
+        metrics::vm_start_failed();
+        let is_news = vm.failed_reason.value != reason;
+        self.remember(vm.id, |m| m.past.start_refused(vm, reason.clone(), self.now()));
+        if !is_news {
+            return Ok(());
+        }
+        warn!(vm = %vm.name, "could not be started, and is tried again: {reason}");
+        self.commit(&Step::Answer(Answer::NotYet(reason)), vm).await
+    }
+
+    async fn give_up(&self, vm: &Vm, reason: String) -> Result<(), StepError> {
+        metrics::vm_start_failed();
+        warn!(vm = %vm.name, "could not be started: {reason}");
+        self.commit(&Step::Answer(Answer::Failed(reason)), vm).await
+    }
+}
