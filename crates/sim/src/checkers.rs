@@ -17,6 +17,7 @@ mod liveness;
 mod memory;
 mod migration;
 mod minority;
+mod noticed;
 mod once;
 mod proof;
 mod strangers;
@@ -89,7 +90,7 @@ pub fn all(timing: Timing) -> Vec<Box<dyn Checker>> {
         Box::<ends::Ends>::default(),
         Box::<leases::Leases>::default(),
         Box::<harmless::Harmless>::default(),
-        Box::<liveness::Liveness>::default(),
+        Box::new(liveness::Liveness::new(timing)),
         Box::<truthful::Truthful>::default(),
         Box::<intent::Intent>::default(),
     ]

@@ -1,17 +1,26 @@
 //! 13. Liveness: when faults stop and capacity exists, every VM whose wish is `start` runs within a bound.
 //!
-//! The bound is the length of the run's calm phases, at whose end every machine has had power for longer than anything may take.
+//! The bound is the length of the run's calm phases, at whose end every machine has had power for longer than anything may take. Before
+//! that can be, a machine that has lost its power is noticed: see `noticed`.
 
 use crate::{
-    checkers::Checker,
+    checkers::{Checker, Timing, noticed::Noticed},
     event::{Event, Phase, Stamped},
     tree::Tree,
     truth::Truth,
 };
 
 /// See the module's documentation.
-#[derive(Debug, Default)]
-pub(super) struct Liveness;
+#[derive(Debug)]
+pub(super) struct Liveness {
+    noticed: Noticed,
+}
+
+impl Liveness {
+    pub(super) fn new(timing: Timing) -> Self {
+        Self { noticed: Noticed::new(timing) }
+    }
+}
 
 impl Checker for Liveness {
     fn invariant(&self) -> u8 {
@@ -19,6 +28,7 @@ impl Checker for Liveness {
     }
 
     fn step(&mut self, truth: &Truth, tree: &Tree, event: &Stamped) -> Result<(), String> {
+        self.noticed.step(truth, tree, event)?;
         if event.event != Event::Phase(Phase::Settled) {
             return Ok(());
         }
@@ -49,13 +59,13 @@ impl Checker for Liveness {
 mod tests {
     use super::*;
     use crate::{
-        checkers::testing::{History, node, vm},
+        checkers::testing::{History, TIMING, node, vm},
         event::Guest,
     };
 
     #[test]
     fn what_shall_run_and_does_not_is_a_violation_once_it_is_settled() {
-        let mut history = History::new(Liveness);
+        let mut history = History::new(Liveness::new(TIMING));
         history.on("a", 1).writes(&[("/domains", ""), (&format!("/domains/{}", vm(1)), "web")]);
         history.writes(&[
             (&format!("/domains/{}/state", vm(1)), "start"),
@@ -67,7 +77,7 @@ mod tests {
 
     #[test]
     fn what_runs_where_it_shall_is_none() {
-        let mut history = History::new(Liveness);
+        let mut history = History::new(Liveness::new(TIMING));
         history.on("a", 1).writes(&[("/domains", ""), (&format!("/domains/{}", vm(1)), "web")]);
         history.writes(&[
             (&format!("/domains/{}/state", vm(1)), "start"),

@@ -24,7 +24,7 @@ use super::{keys, last_word::LastWords};
 pub(super) struct Proof {
     /// The boot in which each node was heard of last: the one that has fallen silent.
     heard: BTreeMap<NodeName, Option<u64>>,
-    /// The same of fenced nodes, when their fence began.
+    /// The same of fenced nodes: when their fence began, or later, if they have spoken since. (What is proven is not looked at again.)
     declared: BTreeMap<NodeName, Option<u64>>,
     words: LastWords,
 }
@@ -59,6 +59,7 @@ impl Proof {
             let machine = truth.machine(by);
             // One that was on its way when its machine was reset is no word of the next boot, in which no daemon runs yet.
             if machine.daemon != Daemon::Absent || !self.heard.contains_key(&node) {
+                self.declared.entry(node.clone()).and_modify(|boot| *boot = machine.boot);
                 self.heard.insert(node, machine.boot);
             }
         }
@@ -142,7 +143,7 @@ mod tests {
     use super::*;
     use crate::{
         checkers::testing::{History, daemon, node, vm, vm_key},
-        event::Machine,
+        event::{self, Machine},
     };
 
     const SHOOTING: &str = r#"{"step":"shooting","instance":null,"by":"a","at_unix_s":0}"#;
@@ -187,6 +188,18 @@ mod tests {
         history.daemon_writes("a", &[("/pvc/fence/x", SHOOTING)]);
         history.happens(machine("x", Machine::Off)).on("x", 2);
         history.daemon_writes("a", &[("/pvc/fence/x", PROVEN)]).daemon_writes("a", &[(&claim(), "")]);
+    }
+
+    #[test]
+    fn a_proof_of_a_node_that_has_spoken_in_another_boot_since_its_fence_began_is_about_that_boot() {
+        let mut history = history();
+        history.daemon_writes("x", &[("/nodes/x/keepalive", "1")]);
+        history.daemon_writes("a", &[("/pvc/fence/x", SHOOTING)]);
+        history.happens(machine("x", Machine::Off)).on("x", 2);
+        history.happens(Event::Daemon { node: node("x"), what: event::Daemon::Started { run: 2 } });
+        history.daemon_writes("x", &[("/nodes/x/keepalive", "2")]);
+        let proof = history.commit(daemon("a"), &[("/pvc/fence/x", PROVEN)]);
+        history.violated_by(proof, "lives on in the same boot");
     }
 
     #[test]
