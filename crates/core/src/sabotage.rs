@@ -56,11 +56,13 @@ pub enum Bug {
     ReadsFeedPrimary,
     /// A guest is ended for what the node's own server says, which may be behind (section 2, rule 5).
     EndForAStaleClaim,
+    /// Any machine may have a node's name, and with it what that claims (section 2).
+    AnyMachine,
 }
 
 impl Bug {
     /// All of them, in the order of the list in the simulator's documentation.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 22] = [
         Self::StartWithoutClaim,
         Self::TrustWallClock,
         Self::CountGapAsSilence,
@@ -74,10 +76,15 @@ impl Bug {
         Self::AdoptThenStop,
         Self::LeaveStrangersRunning,
         Self::OwnInterval,
+        Self::UnreadableIsUnfenced,
+        Self::WordOutlivesLife,
+        Self::ForgetTold,
         Self::ArriveRunning,
         Self::ClaimDiesWithItsVm,
         Self::IgnoreLastWord,
+        Self::ReadsFeedPrimary,
         Self::EndForAStaleClaim,
+        Self::AnyMachine,
     ];
 
     /// Its name on a command line.
@@ -104,6 +111,7 @@ impl Bug {
             Self::IgnoreLastWord => "ignore-last-word",
             Self::ReadsFeedPrimary => "reads-feed-primary",
             Self::EndForAStaleClaim => "end-for-a-stale-claim",
+            Self::AnyMachine => "any-machine",
         }
     }
 }

@@ -51,24 +51,29 @@ pub struct Trial<'a> {
 
 /// The first seed that shows each bug within [`WITHIN`], in small clusters with the default rates. Any change of a daemon may give it
 /// another course; then the seeds that follow are tried, and this list is brought up to date when that takes too long.
-const PINNED: [(Bug, u64); 17] = [
+const PINNED: [(Bug, u64); 22] = [
     (Bug::StartWithoutClaim, 1),
     (Bug::TrustWallClock, 7),
     (Bug::CountGapAsSilence, 7),
     (Bug::ResetAsProof, 2),
     (Bug::BreakLocksFirst, 2),
-    (Bug::ForgetDeadFencer, 1),
-    (Bug::AnswerUnchecked, 2),
-    (Bug::KeepAddresses, 2),
-    (Bug::IgnoreReservations, 1),
+    (Bug::ForgetDeadFencer, 7),
+    (Bug::AnswerUnchecked, 9),
+    (Bug::KeepAddresses, 4),
+    (Bug::IgnoreReservations, 2),
     (Bug::ReleaseFirst, 1),
     (Bug::AdoptThenStop, 1),
     (Bug::LeaveStrangersRunning, 1),
     (Bug::OwnInterval, 2),
+    (Bug::UnreadableIsUnfenced, 7),
+    (Bug::WordOutlivesLife, 1),
+    (Bug::ForgetTold, 11),
     (Bug::ArriveRunning, 8),
     (Bug::ClaimDiesWithItsVm, 1),
     (Bug::IgnoreLastWord, 2),
+    (Bug::ReadsFeedPrimary, 25),
     (Bug::EndForAStaleClaim, 38),
+    (Bug::AnyMachine, 1),
 ];
 /// How many seeds are tried from a pinned one on …
 const TRIES: u64 = 40;
@@ -181,6 +186,31 @@ fn led_to(bug: Bug, options: Options) -> Options {
             let faults = Rates { fall_behind: 60.0, ..options.faults };
             Options { faults, commands: 240.0, contradictions: 2.0, ..options }
         }
+        // Its server answers for some seconds after it has lost its leader, which is long against a short session.
+        Bug::ReadsFeedPrimary => {
+            let faults = Rates { deaf_primary: 12.0, ..options.faults };
+            Options { faults, longest_session: 8, timing: Timing::Mixed, ..options }
+        }
+        // A machine that comes back as soon as somebody has said that it is dead.
+        Bug::WordOutlivesLife => {
+            let faults = Rates { early_word: 12.0, ..options.faults };
+            Options { faults, longest_session: 8, ..options }
+        }
+        // A promise that a node does not know that it has given.
+        Bug::ForgetTold => {
+            let faults = Rates { lost_promise: 12.0, ..options.faults };
+            Options { faults, suicide_intervals: 2, ..options }
+        }
+        // A silent node with such a key, and otherwise not much.
+        Bug::UnreadableIsUnfenced => {
+            let faults = Rates { garble_node: 12.0, ..options.faults.times(0.2) };
+            Options { faults, ..options }
+        }
+        // Another machine while the first one is not heard.
+        Bug::AnyMachine => {
+            let faults = Rates { clone: 6.0, ..options.faults };
+            Options { faults, ..options }
+        }
         _ => options,
     }
 }
@@ -204,7 +234,7 @@ fn broken_by(bug: Bug) -> &'static [u8] {
         Bug::IgnoreReservations => &[8],
         Bug::AdoptThenStop => &[12],
         Bug::EndForAStaleClaim => &[1, 9, 12],
-        Bug::LeaveStrangersRunning => &[1],
+        Bug::LeaveStrangersRunning | Bug::AnyMachine => &[1],
         // Nobody takes care of its VMs.
         Bug::UnreadableIsUnfenced => &[13],
     }

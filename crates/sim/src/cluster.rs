@@ -15,7 +15,7 @@ use crate::{
     event::Net,
     journal::Journal,
     options::Options,
-    parts::hypervisor::Manners,
+    parts::{hypervisor::Manners, power::bmc},
     physics::{
         ensemble::Ensemble,
         machine::{Node, Surroundings},
@@ -30,6 +30,8 @@ pub struct Cluster {
     pub around: Surroundings,
     /// The machines, by number.
     pub nodes: Vec<Arc<Node>>,
+    /// A copy of each machine's disk in other hardware, by the same number: off until a fault has it boot.
+    pub clones: Vec<Arc<Node>>,
     /// The VMs that there may be, by number.
     pub vms: Vec<VmId>,
     gone: Mutex<Option<Number>>,
@@ -48,6 +50,8 @@ impl Cluster {
         let configs = (0..options.nodes).map(|n| config::of(options, n)).collect::<Result<Vec<_>, _>>()?;
         let journal = Arc::new(Journal::new(config::timing(options)?, print));
         let names: Vec<NodeName> = configs.iter().map(|config| config.node.clone()).collect();
+        let clones = names.iter().map(config::clone_name).collect::<anyhow::Result<Vec<_>>>()?;
+        let names: Vec<NodeName> = names.into_iter().chain(clones).collect();
         let network = Arc::new(Network::new(names.clone(), Arc::clone(&journal)));
         let servers: Vec<Number> = (0..options.coordinators()).collect();
         let ensemble = Ensemble::new(
@@ -71,17 +75,22 @@ impl Cluster {
             floating: Arc::new(configs.first().map(config::floating).unwrap_or_default()),
             manners: Arc::new(Mutex::new(Manners::GOOD)),
         };
-        let node = |(number, config)| {
+        let node = |number: Number, disk_of: Number| {
             let dice = dice.fork(&format!("node {number}"));
-            Node::new(number, config, memory_mib(options), around.clone(), dice)
+            let config = configs[disk_of].clone();
+            Node::new([number, disk_of], config, memory_mib(options), around.clone(), dice)
         };
-        let nodes: Vec<Arc<Node>> = configs.into_iter().enumerate().map(node).collect();
-        for node in &nodes {
+        let nodes: Vec<Arc<Node>> = (0..options.nodes).map(|n| node(n, n)).collect();
+        let clones: Vec<Arc<Node>> = (0..options.nodes).map(|n| node(options.nodes + n, n)).collect();
+        for clone in &clones {
+            around.power.plug(&bmc(&clone.name), false);
+        }
+        for node in nodes.iter().chain(&clones) {
             around.world.spawn(Arc::clone(node).live());
         }
         let id = |n: usize| format!("11111111-0000-4000-8000-{n:012x}").parse();
         let vms = (0..options.vms + SPARE).map(id).collect::<Result<Vec<VmId>, _>>()?;
-        let cluster = Arc::new(Self { around, nodes, vms, gone: Mutex::default() });
+        let cluster = Arc::new(Self { around, nodes, clones, vms, gone: Mutex::default() });
         cluster.around.world.spawn(follow_cuts(Arc::clone(&cluster)));
         Ok(cluster)
     }

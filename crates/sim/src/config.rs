@@ -3,6 +3,7 @@
 use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 
 use pvc_config::Config;
+use pvc_core::model::NodeName;
 
 use crate::{
     checkers,
@@ -12,6 +13,11 @@ use crate::{
 /// The name of a node, by its number.
 pub(crate) fn name(number: usize) -> String {
     format!("hv{}", number + 1)
+}
+
+/// The name of the machine that has a copy of a node's disk: the cluster knows nothing of it.
+pub(crate) fn clone_name(node: &NodeName) -> anyhow::Result<NodeName> {
+    Ok(format!("{node}-clone").parse()?)
 }
 
 /// The configuration of a node.

@@ -42,6 +42,10 @@ pub async fn happen(cluster: Arc<Cluster>, fault: Fault, lasts: Duration) {
     tell(true);
     match fault {
         Fault::Power(node) => out_of_power(&cluster, &[node], lasts).await,
+        Fault::ShortPower(node) => {
+            cluster.nodes[node].boots_quickly();
+            out_of_power(&cluster, &[node], lasts).await;
+        }
         Fault::PowerOfTwo(a, b) => out_of_power(&cluster, &[a, b], lasts).await,
         Fault::Reset(node) => {
             plug(&cluster, node, false);
@@ -121,19 +125,25 @@ pub async fn happen(cluster: Arc<Cluster>, fault: Fault, lasts: Duration) {
             plug(&cluster, node, true);
         }
         Fault::StartByHand(node, vm) => drop(cluster.nodes[node].start_by_hand(guest(&cluster, vm))),
-        Fault::DefineRunning(node, vm) => {
-            let known = cluster.around.journal.tree(|tree| tree.vms().any(|known| known == cluster.vms[vm]));
-            if !known && cluster.nodes[node].start_by_hand(guest(&cluster, vm)) {
-                // Its node may not have said yet that it runs there.
-                sleep(lasts.min(Duration::from_secs(20))).await;
-                workload::perform(Arc::clone(&cluster), 0, Command::Define(vm)).await;
-            }
-        }
-        Fault::DieHalfway(..) | Fault::Gone(..) | Fault::Garble(..) => {
+        Fault::DefineRunning(node, vm) => define_running(&cluster, node, vm, lasts).await,
+        Fault::DieHalfway(..)
+        | Fault::Gone(..)
+        | Fault::Garble(..)
+        | Fault::Clone(_)
+        | Fault::Reinstall(_) => {
             unkind::happen(&cluster, fault, lasts).await;
         }
     }
     tell(false);
+}
+
+async fn define_running(cluster: &Arc<Cluster>, node: Number, vm: usize, lasts: Duration) {
+    let known = cluster.around.journal.tree(|tree| tree.vms().any(|known| known == cluster.vms[vm]));
+    if !known && cluster.nodes[node].start_by_hand(guest(cluster, vm)) {
+        // Its node may not have said yet that it runs there.
+        sleep(lasts.min(Duration::from_secs(20))).await;
+        workload::perform(Arc::clone(cluster), 0, Command::Define(vm)).await;
+    }
 }
 
 /// A VM as plain libvirt runs it.

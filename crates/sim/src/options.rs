@@ -185,6 +185,16 @@ pub struct Rates {
     pub silent_stranger: f64,
     /// A node is flushed, and operators stop what leaves it, or was shut down by it.
     pub stop_in_flush: f64,
+    /// Another machine boots from a copy of a node's disk, mostly while that node is not heard.
+    pub clone: f64,
+    /// A key of a node holds what nobody can read for a while, in which the node perhaps has no power.
+    pub garble_node: f64,
+    /// The primary's ZooKeeper server loses its leader, and another node shall be primary.
+    pub deaf_primary: f64,
+    /// Nodes do not learn whether they have promised a reset, and one of them is cut off in maintenance.
+    pub lost_promise: f64,
+    /// A machine loses power for a while and comes back with an empty disk.
+    pub reinstall: f64,
 }
 
 impl Default for Rates {
@@ -233,6 +243,11 @@ impl Default for Rates {
             redefine_elsewhere: 1.0,
             silent_stranger: 0.5,
             stop_in_flush: 2.0,
+            clone: 0.5,
+            garble_node: 1.0,
+            deaf_primary: 0.5,
+            lost_promise: 0.3,
+            reinstall: 0.2,
         }
     }
 }
@@ -294,6 +309,11 @@ impl Rates {
         f("redefine_elsewhere", &mut self.redefine_elsewhere);
         f("silent_stranger", &mut self.silent_stranger);
         f("stop_in_flush", &mut self.stop_in_flush);
+        f("clone", &mut self.clone);
+        f("garble_node", &mut self.garble_node);
+        f("deaf_primary", &mut self.deaf_primary);
+        f("lost_promise", &mut self.lost_promise);
+        f("reinstall", &mut self.reinstall);
     }
 }
 

@@ -50,6 +50,8 @@ pub enum What {
 pub enum Fault {
     Power(usize),
     PowerOfTwo(usize, usize),
+    /// Without the firmware's tests afterwards.
+    ShortPower(usize),
     Reset(usize),
     Freeze(usize),
     FreezeDaemon(usize),
@@ -79,6 +81,9 @@ pub enum Fault {
     DefineRunning(usize, usize),
     DieHalfway(usize, Halfway),
     Gone(usize, bool),
+    /// A copy of a node's disk boots in another machine.
+    Clone(usize),
+    Reinstall(usize),
     Garble(Key, Rubbish),
 }
 

@@ -3,13 +3,14 @@
 
 use std::time::Duration;
 
-use pvc_store::{Op, Store as _, Transaction};
+use pvc_store::{Op, Store as _, Transaction, schema::machine};
 use tokio::time::{sleep, timeout};
 
 use super::{out_of_power, plug, set_bmc};
 use crate::{
     cluster::Cluster,
-    event::{Phase, VANDAL},
+    event::{self, Phase, VANDAL},
+    parts::power::bmc,
     physics::network::Number,
     schedule::{Bmc, Fault, Halfway, Key, Rubbish},
 };
@@ -27,6 +28,15 @@ pub(super) async fn happen(cluster: &Cluster, fault: Fault, lasts: Duration) {
         Fault::DieHalfway(node, when) => die_halfway(cluster, node, when, lasts).await,
         Fault::Gone(node, with_bmc) => break_for_good(cluster, node, with_bmc),
         Fault::Garble(key, rubbish) => garble(cluster, key, rubbish, lasts).await,
+        Fault::Clone(node) => clone_boots(cluster, node, lasts).await,
+        Fault::Reinstall(node) => {
+            plug(cluster, node, false);
+            sleep(lasts).await;
+            cluster.nodes[node].install_anew();
+            // Somebody may have switched it on meanwhile.
+            plug(cluster, node, false);
+            plug(cluster, node, true);
+        }
         _ => {}
     }
 }
@@ -40,6 +50,30 @@ fn break_for_good(cluster: &Cluster, node: Number, with_bmc: bool) {
     if with_bmc {
         set_bmc(cluster, node, Some(Bmc::Silent));
     }
+}
+
+/// A copy of a node's disk boots in another machine, which calls itself by the node's name. Where it gets that because nothing claims the
+/// name any more, it has taken the node's place by right: that is not simulated, and it is switched off at once.
+async fn clone_boots(cluster: &Cluster, node: Number, lasts: Duration) {
+    let (name, clone) = (&cluster.nodes[node].name, &cluster.clones[node]);
+    let plug = |on| cluster.around.power.plug(&bmc(&clone.name), on);
+    let store = cluster.around.ensemble.operator(VANDAL);
+    let mut records = store.watch(&machine::path(name));
+    clone.boots_quickly();
+    plug(true);
+    let by_right = || {
+        cluster.around.journal.tree(|tree| {
+            let is_clones =
+                tree.text(&machine::path(name)).is_some_and(|had| had.contains(clone.name.as_str()));
+            let names = |claim: &event::Key| {
+                String::from_utf8_lossy(&claim.data).split_whitespace().any(|n| n == name.as_str())
+            };
+            is_clones && !tree.below("/pvc/claim/").any(|(_, claim)| names(claim))
+        })
+    };
+    let takes_the_place = async { while records.recv().await.is_some() && !by_right() {} };
+    let _ = timeout(lasts, takes_the_place).await;
+    plug(false);
 }
 
 /// Has a machine lose its power when its daemon says that it starts, or stops.

@@ -75,7 +75,7 @@ pub struct Surroundings {
     pub power: Arc<FakePower>,
     /// Libvirt to libvirt.
     pub fabric: Arc<FakeFabric>,
-    /// The nodes' names, by number.
+    /// The machines' names, by number.
     pub names: Arc<Vec<NodeName>>,
     /// Addresses that are nobody's own.
     pub floating: Arc<BTreeSet<IpAddr>>,
@@ -87,8 +87,10 @@ pub struct Surroundings {
 pub struct Node {
     /// Its number.
     pub number: Number,
-    /// Its name.
+    /// Its name; a clone's daemon calls itself otherwise.
     pub name: NodeName,
+    /// Whose disk it has, or had when it was cloned.
+    disk_of: Number,
     config: Config,
     memory_mib: u64,
     around: Surroundings,
@@ -118,6 +120,10 @@ struct State {
     libvirt_down: u32,
     /// What libvirt keeps from boot to boot.
     disk: Disk,
+    /// How many times it was installed anew.
+    installed: u64,
+    /// The next boot is from a new installation.
+    anew: bool,
     /// The next boot is quick.
     quick: bool,
 }
@@ -139,20 +145,21 @@ struct Running {
 }
 
 impl Node {
-    /// A machine that has power, to be brought to [`live`](Self::live).
+    /// A machine that has power, to be brought to [`live`](Self::live): its number, and whose disk it has.
     pub fn new(
-        number: Number,
+        [number, disk_of]: [Number; 2],
         config: Config,
         memory_mib: u64,
         around: Surroundings,
         dice: Dice,
     ) -> Arc<Self> {
-        let name = config.node.clone();
+        let name = around.names[number].clone();
         let power = around.power.add(&bmc(&name), &config.ipmi.user, config.ipmi.pass.reveal());
         around.power.set_reset(&bmc(&name), RESET);
         Arc::new(Self {
             number,
             name,
+            disk_of,
             config,
             memory_mib,
             around,
@@ -185,7 +192,14 @@ impl Node {
 
     /// From power on to the loss of power.
     async fn boot(self: &Arc<Self>, number: u64) {
-        let [shortest, longest] = if std::mem::take(&mut self.lock().quick) { QUICK_BOOT } else { BOOT };
+        let [shortest, longest] = {
+            let mut state = self.lock();
+            if std::mem::take(&mut state.anew) {
+                state.installed += 1;
+                state.disk = Disk::default();
+            }
+            if std::mem::take(&mut state.quick) { QUICK_BOOT } else { BOOT }
+        };
         sleep(self.roll(|dice| dice.time(shortest, longest))).await;
         let boot = Boot {
             hypervisor: FakeHypervisor::new(),

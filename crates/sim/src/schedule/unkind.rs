@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use super::{Bmc, Command, Definition, Fault, Halfway, Key, OldState, Rubbish, What, ms};
-use crate::{cluster::SPARE, dice::Dice, options::Options};
+use crate::{cluster::SPARE, dice::Dice, event::Net, options::Options};
 
 /// The steps of a story of that name, in the order of their times.
 pub(super) fn story(dice: &Dice, name: &str, options: &Options) -> Vec<(Duration, What)> {
@@ -27,13 +27,17 @@ pub(super) fn story(dice: &Dice, name: &str, options: &Options) -> Vec<(Duration
             vec![fault(now, Fault::FreezeLibvirt(node), lasts), fault(s(1), Fault::Reset(node), now)]
         }
         "gone" if options.nodes >= 5 => vec![fault(now, Fault::Gone(node, dice.chance(0.5)), now)],
+        "clone" => another_machine(dice, node),
+        "garble_node" => unreadable(dice, node),
+        "deaf_primary" => deaf_primary(dice, options),
+        "lost_promise" => lost_promise(dice, node),
+        "reinstall" => vec![fault(now, Fault::Reinstall(node), dice.time(s(30), s(400)))],
         "early_word" => early_word(dice, node),
         "fence_living" => vec![command(now, Command::Fence(node))],
         "garble" => {
             let which = dice.below(1000);
             let key = if dice.chance(0.5) { Key::Node(node, which) } else { Key::Vm(vm, which) };
-            let all = [Rubbish::Empty, Rubbish::NoText, Rubbish::NoWord, Rubbish::NoWord, Rubbish::Long];
-            let rubbish = *dice.pick(&all).unwrap_or(&Rubbish::NoWord);
+            let rubbish = rubbish(dice);
             vec![fault(now, Fault::Garble(key, rubbish), dice.time(s(5), s(200)))]
         }
         "write_none" => vec![command(now, Command::WriteNone(vm))],
@@ -99,6 +103,75 @@ pub(super) fn story(dice: &Dice, name: &str, options: &Options) -> Vec<(Duration
     }
 }
 
+/// Another machine boots from a copy of a node's disk, mostly while that node is not heard.
+fn another_machine(dice: &mut Dice, node: usize) -> Vec<(Duration, What)> {
+    let s = Duration::from_secs;
+    let fault = |after, fault, lasts| (after, What::Fault(fault, ms(lasts)));
+    let all = [
+        Fault::Isolate(node),
+        Fault::CutNet(Net::Store, node),
+        Fault::Freeze(node),
+        Fault::FreezeDaemon(node),
+        Fault::StopDaemon(node),
+        Fault::Power(node),
+    ];
+    let silence = *dice.pick(&all).unwrap_or(&Fault::Power(node));
+    let mut steps = vec![fault(dice.time(s(0), s(20)), Fault::Clone(node), dice.time(s(60), s(300)))];
+    if dice.chance(0.9) {
+        steps.insert(0, fault(s(0), silence, dice.time(s(20), s(300))));
+    }
+    steps
+}
+
+/// A key of a node cannot be read, and half of the time the node has no power for as long.
+fn unreadable(dice: &mut Dice, node: usize) -> Vec<(Duration, What)> {
+    let s = Duration::from_secs;
+    let lasts = dice.time(s(5), s(200));
+    let garble = Fault::Garble(Key::Node(node, dice.below(1000)), rubbish(dice));
+    let mut steps = vec![(s(0), What::Fault(garble, ms(lasts)))];
+    if dice.chance(0.5) {
+        steps.push((s(1), What::Fault(Fault::Power(node), ms(lasts))));
+    }
+    steps
+}
+
+fn rubbish(dice: &mut Dice) -> Rubbish {
+    let all = [Rubbish::Empty, Rubbish::NoText, Rubbish::NoWord, Rubbish::NoWord, Rubbish::Long];
+    *dice.pick(&all).unwrap_or(&Rubbish::NoWord)
+}
+
+/// A coordinator is primary, its ZooKeeper server loses its leader, and an operator wants another one to be primary.
+fn deaf_primary(dice: &mut Dice, options: &Options) -> Vec<(Duration, What)> {
+    let s = Duration::from_secs;
+    let servers = options.coordinators();
+    let primary = dice.below(servers);
+    let other = (primary + 1 + dice.below(servers - 1)) % servers;
+    vec![
+        (s(0), What::Command(Command::Primary(primary))),
+        (s(25), What::Fault(Fault::CutNet(Net::Store, primary), ms(dice.time(s(10), s(40))))),
+        (s(25) + dice.time(s(1), s(6)), What::Command(Command::Primary(other))),
+    ]
+}
+
+/// Maintenance ends while ZooKeeper is so slow that nodes do not learn whether they have promised to reset themselves, begins again, and
+/// ends where one of them does not hear it, whose BMC does not answer.
+fn lost_promise(dice: &mut Dice, node: usize) -> Vec<(Duration, What)> {
+    let s = Duration::from_secs;
+    let fault = |after, fault, lasts| (after, What::Fault(fault, ms(lasts)));
+    let command = |after, on| (after, What::Command(Command::Maintenance(on)));
+    let again = dice.time(s(10), s(20));
+    let silent = again + dice.time(s(2), s(8));
+    vec![
+        command(s(0), true),
+        fault(s(3), Fault::SlowStore(3000), s(20)),
+        command(s(6), false),
+        command(again, true),
+        fault(silent, Fault::Isolate(node), dice.time(s(60), s(200))),
+        fault(silent, Fault::Bmc(node, Bmc::Silent), s(200)),
+        command(silent + s(8), false),
+    ]
+}
+
 fn another(dice: &mut Dice, node: usize, options: &Options) -> usize {
     (node + 1 + dice.below(options.nodes.saturating_sub(1).max(1))) % options.nodes
 }
@@ -109,21 +182,36 @@ fn early_word(dice: &mut Dice, node: usize) -> Vec<(Duration, What)> {
     let s = Duration::from_secs;
     let fault = |after, fault, lasts| (after, What::Fault(fault, ms(lasts)));
     let command = |after, command| (after, What::Command(command));
-    let off = dice.time(s(15), s(150));
-    let mut steps =
-        vec![fault(s(0), Fault::Bmc(node, Bmc::Silent), s(600)), fault(s(1), Fault::Power(node), off)];
-    if dice.chance(0.5) {
-        steps.push(command(dice.time(s(2), s(40)), Command::Fence(node)));
-    }
-    let word = dice.time(s(10), s(40)).min(off);
-    steps.extend([word, word + s(20)].map(|at| command(at, Command::ConfirmDead(node))));
+    let silent = fault(s(0), Fault::Bmc(node, Bmc::Silent), s(600));
+    let mut steps = vec![silent];
+    let off = if dice.chance(0.5) {
+        // Its session ends shortly before it has power again.
+        let word = dice.time(s(10), s(18));
+        let again = word + Duration::from_millis(500);
+        let off = word + Duration::from_millis(600);
+        steps.push(command(s(2), Command::Fence(node)));
+        steps.extend([word, again].map(|at| command(at, Command::ConfirmDead(node))));
+        steps.push(fault(s(0), Fault::ShortPower(node), off));
+        off
+    } else {
+        let off = dice.time(s(15), s(150));
+        steps.push(fault(s(1), Fault::Power(node), off));
+        if dice.chance(0.5) {
+            steps.push(command(dice.time(s(2), s(40)), Command::Fence(node)));
+        }
+        let word = dice.time(s(10), s(40)).min(off);
+        steps.extend([word, word + s(20)].map(|at| command(at, Command::ConfirmDead(node))));
+        off
+    };
     let back = off + dice.time(s(30), s(200));
     let silence = match dice.below(3) {
         0 => Fault::FreezeDaemon(node),
         1 => Fault::Freeze(node),
         _ => Fault::Isolate(node),
     };
-    steps.push(fault(back, silence, dice.time(s(20), s(150))));
+    // One that speaks seldom is silent for long before anybody acts on it.
+    let longest = if dice.chance(0.5) { s(150) } else { s(400) };
+    steps.push(fault(back, silence, dice.time(s(20), longest)));
     steps.sort_by_key(|(at, _)| *at);
     steps
 }

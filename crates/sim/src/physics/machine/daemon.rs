@@ -26,14 +26,15 @@ use crate::{
 };
 
 impl Node {
-    /// Its firmware and its installation are its own, and both outlive its boots.
+    /// Its firmware is its own, its installation that of its disk; both outlive its boots.
     fn identity(&self) -> MachineId {
-        let number = self.number;
+        let (number, disk_of) = (self.number, self.disk_of);
+        let installed = self.lock().installed;
         MachineId::of(
             Some(&format!("5e7ab1e5-0000-4000-8000-{number:012x}")),
             None,
             None,
-            Some(&format!("{:032x}", 0x1d00_0000_0000_u64 + number as u64)),
+            Some(&format!("{installed:016x}{:016x}", 0x1d00_0000_0000_u64 + disk_of as u64)),
         )
     }
 

@@ -119,6 +119,11 @@ impl Node {
         }
     }
 
+    /// Its next boot is that of a new installation on an empty disk.
+    pub fn install_anew(&self) {
+        self.lock().anew = true;
+    }
+
     /// Sets its wall clock.
     pub fn jump_clock(&self, by_s: i64) {
         self.hardware.clock_offset_s.fetch_add(by_s, Ordering::Relaxed);
