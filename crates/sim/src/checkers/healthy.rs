@@ -38,7 +38,7 @@ pub(super) struct Healthy {
     /// The nodes that had no daemon running when it was last lost.
     mute: BTreeSet<NodeName>,
     maintenance_since: Option<Duration>,
-    /// Since when each node has been back from being `dead`.
+    /// Since when each node has been back from being `dead`; of one that an operator had fenced, since its fence ended.
     back: BTreeMap<NodeName, Duration>,
 }
 
@@ -100,6 +100,14 @@ impl Healthy {
         if change.path == "/pvc/maintenance" {
             let on = change.is() == "on";
             self.maintenance_since = on.then(|| self.maintenance_since.unwrap_or(truth.now));
+        }
+        if let Some(node) = keys::of_fence(&change.path)
+            && change.after.is_none()
+            && is_word_of_operator(change.was())
+        {
+            // It lived all the while, so it is not back; what its fencer was about to do may be on its way.
+            self.back.entry(node).and_modify(|since| *since = truth.now);
+            return Ok(());
         }
         let Some((node, key)) = keys::of_node(&change.path) else { return Ok(()) };
         match key {
@@ -214,9 +222,12 @@ impl Healthy {
 
 /// Whether an operator asked for the fence, or has said that the node is dead.
 fn is_operators(tree: &Tree, node: &NodeName) -> bool {
-    let record = tree.text(&format!("/pvc/fence/{node}"));
-    let job = record.and_then(|text| serde_json::from_str::<FenceJob>(text).ok());
-    job.is_some_and(|job| job.asked.is_some() || job.confirmed_dead.is_some())
+    tree.text(&format!("/pvc/fence/{node}")).is_some_and(is_word_of_operator)
+}
+
+fn is_word_of_operator(record: &str) -> bool {
+    serde_json::from_str::<FenceJob>(record)
+        .is_ok_and(|job| job.asked.is_some() || job.confirmed_dead.is_some())
 }
 
 #[cfg(test)]
@@ -332,6 +343,17 @@ mod tests {
         history.at_s(150).daemon_writes("x", &[("/nodes/x/daemonstate", "init")]);
         history.at_s(170).happens(shot("a", "x"));
         history.at_s(190).violated_by(shot("a", "x"), "back for 40 s");
+    }
+
+    #[test]
+    fn what_was_on_its_way_when_an_operators_fence_ended_may_still_arrive() {
+        let mut history = history();
+        let event = history.commit(daemon("a"), &[("/pvc/fence/x", ASKED)]);
+        history.at_s(300).happens(event).happens(shot("a", "x"));
+        let over = history.deletion(daemon("b"), "/pvc/fence/x");
+        history.at_s(400).happens(over);
+        history.at_s(429).happens(shot("a", "x"));
+        history.at_s(431).violated_by(shot("a", "x"), "back for 31 s");
     }
 
     #[test]
