@@ -14,7 +14,7 @@ use crate::{
     checkers::Checker,
     event::{Change, Commit, Event, Guest, Stamped},
     tree::Tree,
-    truth::{Daemon, Truth},
+    truth::{Daemon, Run, Truth},
 };
 
 use super::{keys, last_word::LastWords};
@@ -40,12 +40,12 @@ impl Checker for Proof {
                 for change in &commit.changes {
                     self.hear(truth, commit, change);
                     self.recorded(truth, change)?;
-                    taken(truth, commit, change)?;
+                    self.taken(truth, commit, change)?;
                 }
                 self.words.step(truth, tree, commit)
             }
             Event::Guest { vm, node, what: Guest::Executes } => covered(truth, tree, *vm, node),
-            Event::ShutOut { by, of, images } => shut_out(truth, tree, by, of, images),
+            Event::ShutOut { by, of, images } => self.shut_out(truth, tree, by, of, images),
             _ => Ok(()),
         }
     }
@@ -81,26 +81,63 @@ impl Proof {
         }
         Ok(())
     }
-}
 
-/// Whoever leaves a claim, by whosever hand, has nothing of the VM any more.
-fn taken(truth: &Truth, commit: &Commit, change: &Change) -> Result<(), String> {
-    let (Some(by), Some((vm, "claim"))) = (commit.daemon(), keys::of_vm(&change.path)) else { return Ok(()) };
-    let left = |node: &&str| !change.is().split_whitespace().any(|other| other == *node);
-    for name in change.was().split_whitespace().filter(left) {
-        let Ok(node) = name.parse::<NodeName>() else { continue };
-        let run = truth.guests.get(&vm).and_then(|runs| runs.get(&node));
-        // What is held or unstarted on the node that gives up its own claim goes on nowhere without it; nor does what a migration has
-        // brought to its target, which goes with its source (decision 87).
-        let is_target = change.was().split_whitespace().next() != Some(name);
-        let is_there = run.is_some_and(|run| run.executes || node != *by && !is_target);
-        if is_there && !truth.machine(&node).bmc_lies {
-            return Err(format!(
-                "{by} took {node} out of the claim of {vm}, which still has a process there"
-            ));
+    /// Whoever leaves a claim, by whosever hand, has nothing of the VM any more.
+    fn taken(&self, truth: &Truth, commit: &Commit, change: &Change) -> Result<(), String> {
+        let (Some(by), Some((vm, "claim"))) = (commit.daemon(), keys::of_vm(&change.path)) else {
+            return Ok(());
+        };
+        let left = |node: &&str| !change.is().split_whitespace().any(|other| other == *node);
+        for name in change.was().split_whitespace().filter(left) {
+            let Ok(node) = name.parse::<NodeName>() else { continue };
+            let run = truth.guests.get(&vm).and_then(|runs| runs.get(&node));
+            // What is held or unstarted on the node that gives up its own claim goes on nowhere without it; nor does what a migration has
+            // brought to its target, which goes with its source (decision 87).
+            let is_target = change.was().split_whitespace().next() != Some(name);
+            let is_there = run.is_some_and(|run| {
+                run.executes || node != *by && !is_target && !self.goes_on_nowhere(&node, run)
+            });
+            if is_there && !truth.machine(&node).bmc_lies {
+                return Err(format!(
+                    "{by} took {node} out of the claim of {vm}, which still has a process there"
+                ));
+            }
         }
+        Ok(())
     }
-    Ok(())
+
+    fn shut_out(
+        &self,
+        truth: &Truth,
+        tree: &Tree,
+        by: &NodeName,
+        of: &NodeName,
+        images: &[String],
+    ) -> Result<(), String> {
+        if truth.machine(of).bmc_lies {
+            return Ok(());
+        }
+        let here = truth
+            .guests
+            .iter()
+            .filter(|(_, runs)| runs.get(of).is_some_and(|run| !self.goes_on_nowhere(of, run)));
+        for (vm, _) in here {
+            if let Some(image) =
+                tree.vm(*vm, "rbdlist").split(',').find(|image| images.iter().any(|i| i == image))
+            {
+                return Err(format!(
+                    "{by} shut {of} out of {image}, and {vm}, which writes to it, still lives there"
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// What a migration has brought to a node in a boot in which its daemon has not said a word: that asks for the claim before it lets
+    /// anything go on, and a proof that silence gives is of the boot before.
+    fn goes_on_nowhere(&self, node: &NodeName, run: &Run) -> bool {
+        !run.executes && self.heard.get(node).is_some_and(|heard| *heard != Some(run.boot))
+    }
 }
 
 /// Who executes it may be executing it.
@@ -113,29 +150,6 @@ fn covered(truth: &Truth, tree: &Tree, vm: VmId, node: &NodeName) -> Result<(), 
         return Ok(());
     }
     Err(format!("{vm} begins to execute on {node}, while its claim is {:?}", tree.vm(vm, "claim")))
-}
-
-fn shut_out(
-    truth: &Truth,
-    tree: &Tree,
-    by: &NodeName,
-    of: &NodeName,
-    images: &[String],
-) -> Result<(), String> {
-    if truth.machine(of).bmc_lies {
-        return Ok(());
-    }
-    let here = truth.guests.iter().filter(|(_, runs)| runs.contains_key(of));
-    for (vm, _) in here {
-        if let Some(image) =
-            tree.vm(*vm, "rbdlist").split(',').find(|image| images.iter().any(|i| i == image))
-        {
-            return Err(format!(
-                "{by} shut {of} out of {image}, and {vm}, which writes to it, still lives there"
-            ));
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -200,6 +214,26 @@ mod tests {
         history.daemon_writes("x", &[("/nodes/x/keepalive", "2")]);
         let proof = history.commit(daemon("a"), &[("/pvc/fence/x", PROVEN)]);
         history.violated_by(proof, "lives on in the same boot");
+    }
+
+    #[test]
+    fn what_a_migration_brought_to_a_boot_that_has_not_said_a_word_goes_on_nowhere() {
+        let arrival = |speaks: bool| {
+            let mut history = history();
+            history.daemon_writes("x", &[("/nodes/x/keepalive", "1")]);
+            history.happens(machine("x", Machine::Off)).on("x", 2);
+            history.happens(Event::Daemon { node: node("x"), what: event::Daemon::Started { run: 2 } });
+            if speaks {
+                history.daemon_writes("x", &[("/nodes/x/keepalive", "2")]);
+            }
+            history.happens(guest("x", Guest::Held));
+            history
+        };
+        let mut silent = arrival(false);
+        silent.daemon_writes("a", &[(&claim(), "")]);
+        let mut spoke = arrival(true);
+        let taken = spoke.commit(daemon("a"), &[(&claim(), "")]);
+        spoke.violated_by(taken, "still has a process there");
     }
 
     #[test]
