@@ -50,12 +50,14 @@ pub enum Event {
         /// What became of it.
         what: Guest,
     },
-    /// A guest that is about to execute on a machine was started by no daemon, and its claim does not name that.
+    /// A guest that is about to execute on a machine was started by no daemon.
     Stranger {
         /// Which VM.
         vm: VmId,
         /// On which machine.
         node: NodeName,
+        /// Its claim names that all the same.
+        claimed: bool,
     },
     /// What a daemon asks of its hypervisor, when it asks.
     Asked {
@@ -385,7 +387,7 @@ impl fmt::Display for Event {
             Self::Daemon { node, what } => write!(f, "{node}: daemon {what:?}"),
             Self::Libvirt { node, what } => write!(f, "{node}: libvirt {what:?}"),
             Self::Guest { vm, node, what } => write!(f, "{node}: guest {vm} {what:?}"),
-            Self::Stranger { vm, node } => write!(f, "{node}: somebody else than its daemon starts {vm}"),
+            Self::Stranger { vm, node, .. } => write!(f, "{node}: somebody else than its daemon starts {vm}"),
             Self::Synced { node } => write!(f, "{node}: has seen all that was committed"),
             Self::Asked { node, vm, what } => write!(f, "{node}: asks libvirt about {vm}: {what:?}"),
             Self::Address { node, address, until: Some(until) } => {

@@ -31,6 +31,8 @@ pub struct Truth {
     /// Guests' processes that no daemon has started, until they are claimed: nobody in the cluster answers for these, only for how long
     /// they execute.
     pub strangers: BTreeMap<(VmId, NodeName), Run>,
+    /// What is started next there is started by no daemon, though its claim names the machine.
+    by_hand: Option<(VmId, NodeName)>,
     /// Until when machines have floating addresses.
     pub addresses: BTreeMap<IpAddr, BTreeMap<NodeName, Duration>>,
     /// Directions in which nothing passes.
@@ -87,6 +89,8 @@ pub struct Run {
     pub boot: u64,
     /// Since when it is there.
     pub began: Duration,
+    /// No daemon has started it.
+    pub by_hand: bool,
 }
 
 impl Default for Truth {
@@ -98,6 +102,7 @@ impl Default for Truth {
             machines: BTreeMap::new(),
             guests: BTreeMap::new(),
             strangers: BTreeMap::new(),
+            by_hand: None,
             addresses: BTreeMap::new(),
             cuts: BTreeSet::new(),
             leader: None,
@@ -136,9 +141,11 @@ impl Truth {
                 self.machines.entry(node.clone()).or_default().libvirt = Some(*what);
             }
             Event::Guest { vm, node, what } => self.guest_turns(*vm, node, *what, now),
-            Event::Stranger { vm, node } => {
+            Event::Stranger { vm, node, claimed: true } => self.by_hand = Some((*vm, node.clone())),
+            Event::Stranger { vm, node, claimed: false } => {
                 let boot = self.machine(node).boot.unwrap_or_default();
-                self.strangers.insert((*vm, node.clone()), Run { executes: true, boot, began: now });
+                self.strangers
+                    .insert((*vm, node.clone()), Run { executes: true, boot, began: now, by_hand: true });
             }
             Event::Commit(commit) => self.adopt(commit),
             Event::Address { node, address, until } => {
@@ -237,7 +244,8 @@ impl Truth {
                 return;
             }
         };
-        let run = runs.entry(node.clone()).or_insert(Run { executes, boot, began: now });
+        let by_hand = self.by_hand.take_if(|what| *what == (vm, node.clone())).is_some();
+        let run = runs.entry(node.clone()).or_insert(Run { executes, boot, began: now, by_hand });
         run.executes = executes;
     }
 

@@ -170,7 +170,9 @@ mod tests {
     fn what_somebody_else_started_makes_no_copy_an_old_one() {
         let mut history = history();
         history.on("u", 1).happens(guest("s", Guest::Held)).happens(guest("t", Guest::Held));
-        history.happens(Event::Stranger { vm: vm(1), node: node("u") }).happens(guest("u", Guest::Executes));
+        history
+            .happens(Event::Stranger { vm: vm(1), node: node("u"), claimed: false })
+            .happens(guest("u", Guest::Executes));
         history.happens(guest("u", Guest::Gone)).happens(guest("s", Guest::Executes));
         history.happens(guest("s", Guest::Held));
         history.violated_by(guest("t", Guest::Executes), "goes on at t");

@@ -6,7 +6,7 @@
 //!
 //! A machine whose BMC lies is excused, as in number 1.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use pvc_core::model::{FenceJob, NodeName, VmId};
 
@@ -18,6 +18,9 @@ use crate::{
 };
 
 use super::{keys, last_word::LastWords};
+
+/// How long a write may wait for a connection after its daemon has looked: what somebody's hand starts meanwhile it cannot know.
+const ON_ITS_WAY: Duration = Duration::from_secs(10);
 
 /// See the module's documentation.
 #[derive(Debug, Default)]
@@ -95,7 +98,9 @@ impl Proof {
             // brought to its target, which goes with its source (decision 87).
             let is_target = change.was().split_whitespace().next() != Some(name);
             let is_there = run.is_some_and(|run| {
-                run.executes || node != *by && !is_target && !self.goes_on_nowhere(&node, run)
+                let meanwhile = run.by_hand && node == *by && truth.since(run.began) < ON_ITS_WAY;
+                let at_all = run.executes || node != *by && !is_target && !self.goes_on_nowhere(&node, run);
+                at_all && !meanwhile
             });
             if is_there && !truth.machine(&node).bmc_lies {
                 return Err(format!(
@@ -214,6 +219,24 @@ mod tests {
         history.daemon_writes("x", &[("/nodes/x/keepalive", "2")]);
         let proof = history.commit(daemon("a"), &[("/pvc/fence/x", PROVEN)]);
         history.violated_by(proof, "lives on in the same boot");
+    }
+
+    #[test]
+    fn a_daemon_cannot_know_what_was_started_by_hand_since_it_looked() {
+        let started = || {
+            let mut history = History::new(Proof::default());
+            history.on("x", 1).writes(&[(&claim(), "x")]);
+            history.at_s(10).happens(Event::Stranger { vm: vm(1), node: node("x"), claimed: true });
+            history.happens(guest("x", Guest::Executes));
+            history
+        };
+        started().at_s(14).daemon_writes("x", &[(&claim(), "")]);
+        let mut late = started();
+        let taken = late.commit(daemon("x"), &[(&claim(), "")]);
+        late.at_s(21).violated_by(taken, "still has a process there");
+        let mut other = started();
+        let taken = other.commit(daemon("a"), &[(&claim(), "")]);
+        other.at_s(14).violated_by(taken, "still has a process there");
     }
 
     #[test]

@@ -122,7 +122,7 @@ mod tests {
         history.happens(Event::Daemon { node: node("a"), what: event::Daemon::Started { run: 1 } });
         history.happens(Event::Session { node: node("a"), what: Session::Connected { session: 1 } });
         history.happens(Event::Libvirt { node: node("a"), what: event::Libvirt::Up });
-        history.at_s(100).happens(Event::Stranger { vm: vm(1), node: node("a") });
+        history.at_s(100).happens(Event::Stranger { vm: vm(1), node: node("a"), claimed: false });
         history.happens(on_a(Guest::Executes));
         history
     }

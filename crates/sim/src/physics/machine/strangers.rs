@@ -45,9 +45,8 @@ impl Node {
                 .journal
                 .tree(|tree| tree.claim(vm).next().is_some_and(|name| name == self.name.as_str()))
         };
-        if !may_execute(guest.id) {
-            self.around.journal.tell(Event::Stranger { vm: guest.id, node: self.name.clone() });
-        }
+        let claimed = may_execute(guest.id);
+        self.around.journal.tell(Event::Stranger { vm: guest.id, node: self.name.clone(), claimed });
         boot.hypervisor.put(Seen { activity: Activity::Running, ..guest });
         true
     }
