@@ -67,9 +67,12 @@ pub struct Timing {
 }
 
 impl Timing {
-    /// Between two keepalives of a node, and the silence after which it is fenced.
+    /// Between two keepalives of a node, and the silence after which it is fenced. One whose word cannot be read counts as slow.
     fn of(&self, tree: &Tree, node: &NodeName) -> (Duration, Duration) {
-        let every = tree.node(node, "keepalive_interval").parse().map_or(self.keepalive, Duration::from_secs);
+        let slow = self.keepalive.max(Duration::from_secs(30));
+        let path = format!("/nodes/{node}/keepalive_interval");
+        let said = || tree.text(&path).and_then(|text| text.parse().ok()).map_or(slow, Duration::from_secs);
+        let every = tree.key(&path).map_or(self.keepalive, |_| said());
         let intervals = self.fence_after.as_secs_f32() / self.keepalive.as_secs_f32();
         (every, every.mul_f32(intervals))
     }

@@ -28,10 +28,18 @@ pub fn longest_gap(every: Duration) -> Duration {
     every * 7 / 4
 }
 
-/// After how long a node's next keepalive is due: as it says itself, since slow nodes speak less often; or as the observer does, who
-/// speaks every `own`, while it has not said.
+/// The longest interval that the manual advises: to slow nodes.
+const SLOW: Duration = Duration::from_secs(30);
+
+/// After how long a node's next keepalive is due: as it says itself, since slow nodes speak less often; as the observer does, who
+/// speaks every `own`, while it has not said; as a slow node's if what it says cannot be read.
 pub fn interval(node: &Node, own: Duration) -> Duration {
-    node.keepalive_interval.filter(|_| !sabotage::commits(Bug::OwnInterval)).unwrap_or(own)
+    match node.keepalive_interval {
+        _ if sabotage::commits(Bug::OwnInterval) => own,
+        Some(said) => said,
+        None if node.cannot_read("keepalive_interval") => own.max(SLOW),
+        None => own,
+    }
 }
 
 /// One observer's measurements.
@@ -178,6 +186,25 @@ mod tests {
             (name(n), Arc::new(node))
         };
         ClusterView { nodes: Arc::new(versions.iter().map(entry).collect()), ..ClusterView::default() }
+    }
+
+    #[test]
+    fn a_node_is_due_as_it_says_and_as_a_slow_one_if_that_cannot_be_read() {
+        let s = Duration::from_secs;
+        let mut said = node("a");
+        for (interval, due) in [(None, 5), (Some(s(1)), 1), (Some(s(20)), 20)] {
+            said.keepalive_interval = interval;
+            assert_eq!(interval_of(&said), s(due), "{interval:?}");
+        }
+        said.keepalive_interval = None;
+        let key = "/nodes/a/keepalive_interval".to_owned();
+        said.problems.push(crate::model::Problem { key, what: "no number".into() });
+        assert_eq!(interval_of(&said), SLOW);
+        assert_eq!(interval(&said, s(60)), s(60), "the observer is slower still");
+    }
+
+    fn interval_of(node: &Node) -> Duration {
+        interval(node, Duration::from_secs(5))
     }
 
     const SHORTEST: Duration = Duration::from_secs(30);

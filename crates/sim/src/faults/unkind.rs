@@ -118,9 +118,7 @@ async fn garble(cluster: &Cluster, key: Key, rubbish: Rubbish, lasts: Duration) 
         }
     };
     let paths: Vec<String> = cluster.around.journal.tree(|tree| {
-        let all = parents.iter().flat_map(|parent| tree.below(parent).map(|(path, _)| path.to_owned()));
-        // Known gap (decision 93): a slow node without it is measured in its observer's interval.
-        all.filter(|path| !path.ends_with("/keepalive_interval")).collect()
+        parents.iter().flat_map(|parent| tree.below(parent).map(|(path, _)| path.to_owned())).collect()
     });
     let Some(path) = paths.get(which % paths.len().max(1)).cloned() else { return };
     let store = cluster.around.ensemble.operator(VANDAL);

@@ -123,7 +123,8 @@ fn boot(d: &mut Decoder, key: &str, value: Option<&Value>) -> Option<String> {
 }
 
 fn interval(d: &mut Decoder, key: &str, value: Option<&Value>) -> Option<Duration> {
-    let seconds: u32 = d.text(key, value).and_then(present).map(|_| d.number(key, value))?;
+    // Who has not said has no such key: an empty one was spoilt.
+    let seconds: u32 = value.map(|_| d.number(key, value))?;
     if KEEPALIVE_INTERVAL_S.contains(&seconds) {
         return Some(Duration::from_secs(seconds.into()));
     }
