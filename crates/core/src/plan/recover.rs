@@ -69,8 +69,8 @@ fn order(
     let claimed = vm.claim.value.names(dead);
     let (what, why) = if claimed {
         claimed_by(dead, vm, view)
-    } else if vm.node.value == *dead && matches!(vm.state.value, VmState::Start | VmState::Restart) {
-        (at_a_claimant(vm, view).unwrap_or(What::Place), "it is to run there")
+    } else if vm.node.value == *dead {
+        wished_there(vm, view)?
     } else {
         return None;
     };
@@ -113,6 +113,19 @@ fn claimed_by(dead: &NodeName, vm: &Vm, view: &ClusterView) -> (What, &'static s
         VmState::Start | VmState::Restart => {
             (What::Release, "it is to run on another node, which waits for it")
         }
+    }
+}
+
+/// Only its wish names the dead node, which cannot answer it.
+fn wished_there(vm: &Vm, view: &ClusterView) -> Option<(What, &'static str)> {
+    let is_off = vm.claim.value.is_empty();
+    match vm.state.value {
+        VmState::Start | VmState::Restart => {
+            Some((at_a_claimant(vm, view).unwrap_or(What::Place), "it is to run there"))
+        }
+        VmState::Migrate if is_off => Some((What::Place, "it was to migrate there, and is off")),
+        VmState::Shutdown if is_off => Some((What::Release, "it is off")),
+        _ => None,
     }
 }
 

@@ -43,7 +43,9 @@ fn the_table_of_a_dead_nodes_vms_holds() {
         ("x", Delete, "x", Some(What::Release)),
         ("x", Failed, "x", Some(What::Release)),
         ("x", Stop, "", None),
-        ("x", Shutdown, "", None),
+        ("x", Shutdown, "", Some(What::Release)),
+        ("x", Shutdown, "s", None),
+        ("x", Migrate, "", Some(What::Place)),
         ("x", Failed, "", None),
         // It was migrating from x to t …
         ("t", Migrate, "x t", assign("t")),
