@@ -172,9 +172,21 @@ fn the_service_manager_hears_of_start_life_and_stop() {
 struct Held(nix::unistd::Pid);
 
 impl Held {
-    /// The main thread, where the reconcilers run.
+    /// The main thread, where the reconcilers run; while it waits for something to do. In the middle of something it may hold a lock that
+    /// nobody holds for long, such as the log's.
     fn main_thread_of(daemon: &Daemon) -> Self {
         let main = nix::unistd::Pid::from_raw(daemon.child.id().cast_signed());
+        let waits = || {
+            let stat = fs::read_to_string(format!("/proc/{main}/task/{main}/stat")).unwrap();
+            stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('S'))
+        };
+        let began = Instant::now();
+        let mut seen_waiting = 0;
+        while seen_waiting < 20 {
+            assert!(began.elapsed() < DEADLINE, "it is never idle");
+            thread::sleep(Duration::from_millis(5));
+            seen_waiting = if waits() { seen_waiting + 1 } else { 0 };
+        }
         ptrace::seize(main, ptrace::Options::empty()).unwrap();
         ptrace::interrupt(main).unwrap();
         waitpid(main, Some(WaitPidFlag::__WALL)).unwrap();

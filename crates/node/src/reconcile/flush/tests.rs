@@ -65,7 +65,7 @@ async fn register(store: &MemoryStore, node: &NodeName, mem_total_mib: u64) {
     schema::node::register(store, &registration).await.unwrap();
     // It has not said how often it speaks, so the observer's own interval counts.
     let path = format!("{}/keepalive_interval", schema::node::path(node));
-    let op = pvc_store::Op::Set { path, data: Vec::new(), version: None };
+    let op = pvc_store::Op::Delete { path, version: None };
     store.commit(pvc_store::Transaction { ops: vec![op] }).await.unwrap();
     let report = NodeReport { mem_total_mib, ..NodeReport::default() };
     let mut ready = schema::node::report(node, &report, None);
