@@ -35,6 +35,7 @@ pub(crate) fn node(node: &str) -> Node {
         }),
         report: NodeReport { mem_total_mib: 1000, ..NodeReport::default() },
         keepalive_version: Some(3),
+        keepalive_zxid: 1,
         keepalive_interval: None,
         boot: Some("boot".into()),
         self_fence_s: None,

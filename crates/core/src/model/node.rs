@@ -181,6 +181,8 @@ pub struct Node {
     pub last_word: Field<()>,
     /// Version of the `keepalive` key: liveness is seen from its change, by the observer's own clock. `None` if there is no such key.
     pub keepalive_version: Option<i32>,
+    /// Transaction of its last keepalive: what it reports was so then.
+    pub keepalive_zxid: i64,
     /// `keepalive_interval`: after how long this node's next keepalive is due; `None` if it has not said.
     pub keepalive_interval: Option<Duration>,
     /// `boot`: the boot of its machine in which its daemon registered.

@@ -184,7 +184,9 @@ pub fn not_seen_running(dead: &NodeName, view: &ClusterView) -> Vec<String> {
             let node = view.node(&vm.node.value)?;
             // One that does not work any more is a case of its own. One whose daemon starts over will have them.
             let expected = matches!(node.daemon_state.value, DaemonState::Run | DaemonState::Init);
-            let seen = vm.claim.value.names(&node.name) && node.report.running.contains(&vm.id);
+            // What it said before the move may be of an instance that has ended since: one that had it already, and lost its power.
+            let said_since = node.keepalive_zxid > vm.node.zxid;
+            let seen = said_since && vm.claim.value.names(&node.name) && node.report.running.contains(&vm.id);
             (expected && !seen).then(|| format!("{} on {}", vm.name, node.name))
         })
         .collect()

@@ -82,6 +82,7 @@ fn decode_shown(name: &NodeName, values: &[Option<Value>], refused: Vec<Problem>
         report,
         last_word: field((), value(17)),
         keepalive_version: value(18).map(|v| v.version),
+        keepalive_zxid: value(18).map_or(0, |v| v.mzxid),
         keepalive_interval,
         boot,
         self_fence_s,
