@@ -28,21 +28,13 @@ const OBSERVED: Duration = Duration::from_secs(15);
 pub(super) struct Truthful {
     /// When each VM was last known to execute on each node, where it does not now.
     executed: BTreeMap<(VmId, NodeName), Duration>,
-    /// VMs that were moved from each fenced node.
-    moved: BTreeMap<NodeName, BTreeMap<VmId, Moved>>,
+    /// VMs that were moved from each fenced node, and when.
+    moved: BTreeMap<NodeName, BTreeMap<VmId, Duration>>,
     /// Since when each node says that it runs.
     runs: BTreeMap<NodeName, Duration>,
     passwords: BTreeSet<String>,
     /// When each node dropped its last floating address.
     dropped: BTreeMap<NodeName, Duration>,
-}
-
-/// A VM's move away from a fenced node.
-#[derive(Debug)]
-struct Moved {
-    since: Duration,
-    /// Who claimed it then. One that is only to run where it is executes there already.
-    claim: String,
 }
 
 impl Checker for Truthful {
@@ -123,7 +115,7 @@ impl Truthful {
         }
         if let Some((vm, key)) = keys::of_vm(&change.path) {
             if key == "lastnode" && commit.is_about("/pvc/fence/") {
-                self.moved(truth, tree, change, vm);
+                self.moved(truth, change, vm);
             }
             return match (key, change.was(), change.is()) {
                 ("state", was, "stop") if was != "stop" => is_off(truth, by, vm),
@@ -178,10 +170,9 @@ impl Truthful {
             || self.executed.get(&(vm, node.clone())).is_some_and(lately)
     }
 
-    fn moved(&mut self, truth: &Truth, tree: &Tree, change: &Change, vm: VmId) {
+    fn moved(&mut self, truth: &Truth, change: &Change, vm: VmId) {
         if let Ok(from) = change.is().parse::<NodeName>() {
-            let moved = Moved { since: truth.now, claim: tree.vm(vm, "claim").to_owned() };
-            self.moved.entry(from).or_default().insert(vm, moved);
+            self.moved.entry(from).or_default().insert(vm, truth.now);
         }
     }
 
@@ -216,15 +207,14 @@ impl Truthful {
         if is_back || !matches!(job.step, FenceStep::Recovered { .. }) {
             return Ok(());
         }
-        for (vm, Moved { since, claim }) in moved {
+        for (vm, since) in moved {
             let Ok(to) = tree.vm(vm, "node").parse::<NodeName>() else { continue };
             // Of one that did not work when this was decided nobody expects them.
             let works = self.runs.get(&to).is_some_and(|at| *at + OBSERVED <= truth.now);
             let expected =
                 tree.vm(vm, "state") == "start" && tree.vm(vm, "lastnode") == node.as_str() && works;
             let ran = truth.executing(vm).any(|(on, _)| *on == to)
-                || self.executed.get(&(vm, to.clone())).is_some_and(|at| *at >= since)
-                || claim == to.as_str() && self.executed_lately(truth, vm, &to);
+                || self.executed.get(&(vm, to.clone())).is_some_and(|at| *at >= since);
             if expected && !ran {
                 return Err(format!(
                     "the fence of {node} is over, and {vm} has not run on {to} since it was moved"
@@ -408,23 +398,6 @@ mod tests {
         right.happens(guest("b", Guest::Executes));
         let event = right.deletion(daemon("c"), "/pvc/fence/x");
         right.happens(event);
-        // An old client had defined it anew elsewhere: the wish is put right where it executed, until its machine lost its power a moment ago.
-        let had_it = |since: u64| {
-            let mut history = wish("start");
-            history.on("b", 1).writes(&[("/nodes/x/daemonstate", "dead"), ("/nodes/b/daemonstate", "run")]);
-            history.writes(&[(&path("claim"), "b")]).happens(guest("b", Guest::Executes));
-            history.at_s(60).daemon_writes("c", &[("/pvc/fence/x", RECOVERED)]);
-            history.at_s(since).happens(guest("b", Guest::Gone));
-            let keys = [(&*path("node"), "b"), (&*path("lastnode"), "x")];
-            let event = history.at_s(100).commit_about(daemon("c"), &keys, "/pvc/fence/x");
-            history.happens(event);
-            let event = history.deletion(daemon("c"), "/pvc/fence/x");
-            (history, event)
-        };
-        let (mut lately, event) = had_it(90);
-        lately.happens(event);
-        let (mut long_ago, event) = had_it(80);
-        long_ago.violated_by(event, "has not run on b since it was moved");
         let mut moved_on = moved();
         moved_on.writes(&[(&path("node"), "c")]);
         let event = moved_on.deletion(daemon("c"), "/pvc/fence/x");
