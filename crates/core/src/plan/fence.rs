@@ -217,7 +217,8 @@ fn outlived(fence: &Fence, node: &Node) -> Option<Plan> {
 
 fn sign_of_life(fence: &Fence, node: &Node) -> Option<String> {
     let state = node.daemon_state.value;
-    if state != DaemonState::Dead {
+    // A word that somebody has spoilt is not the node's.
+    if state != DaemonState::Dead && !node.cannot_read("daemonstate") {
         return Some(format!("its daemon says {state}"));
     }
     (fence.job.keepalive_version != node.keepalive_version).then(|| "it wrote a keepalive".to_owned())

@@ -524,6 +524,11 @@ fn a_node_that_is_back_after_the_proof_is_left_alone() {
             c.node("x").daemon_state = field(state);
             assert_eq!(c.next("x"), Next::Do(Step::Finish(End::Back)), "{state}");
         }
+        let key = "/nodes/x/daemonstate".to_owned();
+        c.node("x").problems.push(crate::model::Problem { key, what: "no state".into() });
+        assert_ne!(c.next("x"), Next::Do(Step::Finish(End::Back)), "somebody has spoilt it");
+        c.node("x").keepalive_version = Some(99);
+        assert_eq!(c.next("x"), Next::Do(Step::Finish(End::Back)), "it speaks");
     }
 }
 
