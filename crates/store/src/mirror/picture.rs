@@ -136,15 +136,16 @@ pub(super) fn stray(root: Root, name: &str, why: impl Display) -> Problem {
 /// Whether a keepalive is what makes these two differ, or part of it.
 fn said(before: &Node, now: &Node) -> bool {
     before.keepalive_version != now.keepalive_version
+        || before.keepalive_zxid != now.keepalive_zxid
         || before.report != now.report
         || before.last_word != now.last_word
 }
 
 /// Whether these two differ in more than what a keepalive says.
 fn became(before: &Node, now: &Node) -> bool {
-    let Node { report, last_word, keepalive_version, .. } = now;
-    let (report, last_word, keepalive_version) = (report.clone(), last_word.clone(), *keepalive_version);
-    Node { report, last_word, keepalive_version, ..before.clone() } != *now
+    let (report, last_word) = (now.report.clone(), now.last_word.clone());
+    let (keepalive_version, keepalive_zxid) = (now.keepalive_version, now.keepalive_zxid);
+    Node { report, last_word, keepalive_version, keepalive_zxid, ..before.clone() } != *now
 }
 
 /// Puts or removes an entry; false if that made no difference.
