@@ -14,9 +14,10 @@ use pvc_core::model::{DaemonState, NodeReport};
 use pvc_host::{hypervisor::Seen, machine::Machine};
 use pvc_process::{JoinSet, Place};
 use pvc_store::{
-    CommitError, Store, StoreError,
+    Clash, CommitError, Store, StoreError,
     mirror::Mirror,
     schema::{
+        SchemaError, machine,
         node::{self, Registration},
         root,
     },
@@ -391,13 +392,29 @@ impl Writer {
         }
         // Keys are missing: somebody removed the node from the cluster while it lives. An old client's init removes the
         // parents, too, and with them whatever lies below.
-        let created = root::init(&*self.store).await.map_err(|e| log::chain(&e))?;
+        let created = root::init(&*self.store).await.map_err(|e| self.not_made_again(&e))?;
         if !created.is_empty() {
             error!(alert = true, "ROOT KEYS WERE MISSING, and are made again: {}", created.join(", "));
         }
         node::register(&*self.store, &self.registration).await.map_err(|e| log::chain(&e))?;
         let outcome = self.commit(&report, None, Some(state)).await;
         outcome.map(|()| Written::All).map_err(|e| e.to_string())
+    }
+
+    /// Also the record that ties the name to this machine is gone, perhaps everything: what was in it no daemon can know.
+    fn not_made_again(&self, error: &SchemaError) -> String {
+        let why = log::chain(error);
+        let record = machine::path(&self.registration.name);
+        match error {
+            SchemaError::Commit(CommitError::Conflict { path, clash: Clash::Missing, .. })
+                if *path == record =>
+            {
+                format!(
+                    "the state tree, or a part of it, is gone: {why}; restore it, or make an empty one by `pvc init`"
+                )
+            }
+            _ => why,
+        }
     }
 
     /// A key that nobody may write costs what it says, not the node's life: with its state if that can be written, or without.

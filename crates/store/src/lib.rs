@@ -16,6 +16,6 @@ pub mod zookeeper;
 
 pub use heard::Heard;
 pub use store::{
-    Check, Children, CommitError, Committed, CreateMode, Op, Session, Stat, Store, StoreError, Transaction,
-    Value, Watch, WatchEvent,
+    Check, Children, Clash, CommitError, Committed, CreateMode, Op, Session, Stat, Store, StoreError,
+    Transaction, Value, Watch, WatchEvent,
 };

@@ -155,12 +155,14 @@ pub enum StoreError {
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum CommitError {
     /// A check or precondition of operation `op` (its index) failed: somebody was faster. Nothing was written. Normal.
-    #[error("{path} has changed meanwhile")]
+    #[error("{path} {clash}")]
     Conflict {
         /// Index of the operation.
         op: usize,
         /// Its key.
         path: String,
+        /// What it was found to be instead.
+        clash: Clash,
     },
     /// Nothing is known about the outcome: look again.
     #[error("unknown whether the write was done: {0}")]
@@ -168,6 +170,23 @@ pub enum CommitError {
     /// Certainly not written.
     #[error(transparent)]
     Failed(StoreError),
+}
+
+/// Why an operation does not fit what is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Clash {
+    /// The key has another version.
+    #[error("has changed meanwhile")]
+    Changed,
+    /// There is no such key; or none above it, if it was to be created.
+    #[error("is not there, or what is above it")]
+    Missing,
+    /// The key to create exists.
+    #[error("exists already")]
+    Present,
+    /// The key to delete has children.
+    #[error("has keys below it")]
+    NotEmpty,
 }
 
 /// The state of the session, as far as this client knows.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use pvc_core::model::NodeName;
 use pvc_store::{
-    Children, CommitError, Committed, Session, Stat, Store, StoreError, Transaction, Value, Watch,
+    Children, Clash, CommitError, Committed, Session, Stat, Store, StoreError, Transaction, Value, Watch,
     schema::machine,
 };
 use std::sync::Arc;
@@ -40,7 +40,8 @@ impl Store for Bound {
         let until = Instant::now() + TAKEN_WITHIN;
         loop {
             let Some(version) = *title.borrow_and_update() else {
-                return Err(CommitError::Conflict { op: txn.ops.len(), path: machine::path(&self.node) });
+                let (op, path) = (txn.ops.len(), machine::path(&self.node));
+                return Err(CommitError::Conflict { op, path, clash: Clash::Changed });
             };
             let mut bound = txn.clone();
             // Last, so that conflicts of the writer's own operations keep their numbers.

@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use crate::store::{Check, CommitError, CreateMode, Op, StoreError, Transaction, Value};
+use crate::store::{Check, Clash, CommitError, CreateMode, Op, StoreError, Transaction, Value};
 
 /// One key.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -127,7 +127,7 @@ impl Tree {
 
 /// Why an operation is not possible.
 enum No {
-    Conflict,
+    Conflict(Clash),
     Refused(&'static str),
 }
 
@@ -135,7 +135,7 @@ impl No {
     fn into_error(self, op: usize, on: &Op) -> CommitError {
         let path = on.path().to_owned();
         match self {
-            Self::Conflict => CommitError::Conflict { op, path },
+            Self::Conflict(clash) => CommitError::Conflict { op, path, clash },
             Self::Refused(why) => CommitError::Failed(StoreError::Refused { what: path, why: why.into() }),
         }
     }
@@ -159,7 +159,7 @@ impl Work<'_> {
             },
             Op::Set { path, data, version } => {
                 self.existing(path, *version)?;
-                let node = self.touch(path).ok_or(No::Conflict)?;
+                let node = self.touch(path).ok_or(No::Conflict(Clash::Missing))?;
                 node.data.clone_from(data);
                 node.version += 1;
                 node.mzxid = zxid;
@@ -174,7 +174,7 @@ impl Work<'_> {
                 }
                 let busy = self.tree.nodes.get(path).is_some_and(|node| !node.children.is_empty());
                 if busy {
-                    return Err(No::Conflict);
+                    return Err(No::Conflict(Clash::NotEmpty));
                 }
                 self.touch(path);
                 self.tree.nodes.remove(path);
@@ -190,17 +190,17 @@ impl Work<'_> {
 
     fn create(&mut self, path: &str, data: &[u8], mode: CreateMode, zxid: i64) -> Result<(), No> {
         if path == "/" {
-            return Err(No::Conflict);
+            return Err(No::Conflict(Clash::Present));
         }
         let owner = (mode != CreateMode::Persistent).then_some(self.session);
         let (parent_path, name) = split(path);
-        let parent = self.touch(parent_path).ok_or(No::Conflict)?;
+        let parent = self.touch(parent_path).ok_or(No::Conflict(Clash::Missing))?;
         let name = match mode {
             CreateMode::EphemeralSequential => format!("{name}{:010}", parent.created),
             CreateMode::Persistent | CreateMode::Ephemeral => name.to_owned(),
         };
         if parent.children.contains(&name) {
-            return Err(No::Conflict);
+            return Err(No::Conflict(Clash::Present));
         }
         if parent.owner.is_some() {
             return Err(No::Refused("ephemeral keys cannot have children"));
@@ -216,10 +216,10 @@ impl Work<'_> {
     }
 
     fn existing(&self, path: &str, version: Option<i32>) -> Result<(), No> {
-        let node = self.tree.nodes.get(path).ok_or(No::Conflict)?;
+        let node = self.tree.nodes.get(path).ok_or(No::Conflict(Clash::Missing))?;
         match version {
             Some(version) if version < 0 => Err(No::Refused("a key's version is never negative")),
-            Some(version) if version != node.version => Err(No::Conflict),
+            Some(version) if version != node.version => Err(No::Conflict(Clash::Changed)),
             _ => Ok(()),
         }
     }

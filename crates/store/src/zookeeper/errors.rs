@@ -1,7 +1,7 @@
 //! The client's errors in the store's words.
 
 use super::client::Error;
-use crate::store::{CommitError, StoreError};
+use crate::store::{Clash, CommitError, StoreError};
 
 /// Whether nothing is known about a request: it was perhaps never sent, perhaps done and not answered. What cannot be
 /// understood may have been a success.
@@ -23,7 +23,13 @@ pub(super) fn write_failed(what: &str, error: &Error) -> CommitError {
     }
 }
 
-/// Whether an operation failed because somebody else changed the tree.
-pub(super) fn is_conflict(error: &Error) -> bool {
-    matches!(error, Error::NoNode | Error::BadVersion | Error::NodeExists | Error::NotEmpty)
+/// How an operation disagrees with the tree, if that is why it failed.
+pub(super) fn clash(error: &Error) -> Option<Clash> {
+    match error {
+        Error::NoNode => Some(Clash::Missing),
+        Error::BadVersion => Some(Clash::Changed),
+        Error::NodeExists => Some(Clash::Present),
+        Error::NotEmpty => Some(Clash::NotEmpty),
+        _ => None,
+    }
 }

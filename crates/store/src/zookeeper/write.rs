@@ -25,8 +25,8 @@ pub(super) async fn commit(client: &Client, txn: &Transaction) -> Result<Committ
         Ok(done) => Ok(committed(done)),
         Err(MultiError::Operation { index, error }) => {
             let path = txn.ops.get(index).map_or("", |op| op.path()).to_owned();
-            if errors::is_conflict(&error) {
-                return Err(CommitError::Conflict { op: index, path });
+            if let Some(clash) = errors::clash(&error) {
+                return Err(CommitError::Conflict { op: index, path, clash });
             }
             Err(errors::write_failed(&path, &error))
         }

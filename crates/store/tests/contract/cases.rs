@@ -51,7 +51,7 @@ fn delete(path: &str, version: Option<i32>) -> Op {
 
 fn conflict(outcome: Result<Committed, CommitError>) -> (usize, String) {
     match outcome {
-        Err(CommitError::Conflict { op, path }) => (op, path),
+        Err(CommitError::Conflict { op, path, .. }) => (op, path),
         other => panic!("expected a conflict: {other:?}"),
     }
 }

@@ -91,7 +91,9 @@ impl Side {
                 let answered = outcome.is_ok() && !ops_were_empty;
                 let outcome = match outcome {
                     Ok(done) => format!("created {:?}, id told {}", done.created, done.zxid > 0),
-                    Err(CommitError::Conflict { op, path }) => format!("conflict at {op} {path}"),
+                    Err(CommitError::Conflict { op, path, clash }) => {
+                        format!("conflict at {op} {path}: {clash}")
+                    }
                     Err(CommitError::Failed(StoreError::Refused { what, .. })) => format!("refused {what}"),
                     Err(other) => panic!("{other}"),
                 };

@@ -4,7 +4,7 @@ use pvc_core::model::{VmChange, VmId, VmKey, VmSet};
 
 use super::{console_log_path, explain_path, key_path, path, xml_path};
 use crate::{
-    Check, CommitError, Committed, Op, Store, Transaction,
+    Check, Clash, CommitError, Committed, Op, Store, Transaction,
     put::{self, Subtree},
 };
 
@@ -136,7 +136,9 @@ async fn remove(
     let subtree = put::subtree(store, &path(id)).await.map_err(CommitError::Failed)?;
     let Some(Subtree { leaves_first }) = subtree else {
         return match expect.iter().find(|(_, version)| version.is_some()) {
-            Some((key, _)) => Err(CommitError::Conflict { op: 0, path: key_path(id, *key) }),
+            Some((key, _)) => {
+                Err(CommitError::Conflict { op: 0, path: key_path(id, *key), clash: Clash::Missing })
+            }
             None => Ok(Committed { zxid: 0, created: Vec::new() }),
         };
     };
