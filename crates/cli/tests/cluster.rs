@@ -124,6 +124,37 @@ fn the_claim_on_a_vm_that_a_client_has_undefined_is_told() {
 }
 
 #[test]
+fn what_runs_and_is_not_in_the_tree_is_listed_and_explained() {
+    let cluster = running();
+    let uuid = id(7).to_string();
+    cluster.set("/nodes/hv3/runningdomains", &uuid);
+    let status = cluster.ok(&["status"]);
+    assert!(status.contains(&format!("VM {uuid} runs on hv3 and is not in the state tree")), "{status}");
+    insta::assert_snapshot!("list_unknown", cluster.ok(&["vm", "list"]));
+    assert!(cluster.ok(&["vm", "list", "-t", "hv3"]).contains(&uuid));
+    assert!(!cluster.ok(&["vm", "list", "-t", "hv1"]).contains(&uuid));
+    assert!(!cluster.ok(&["vm", "list", "-r"]).contains(&uuid));
+    insta::assert_snapshot!("explain_unknown", cluster.ok(&["vm", "explain", &uuid]));
+    cluster.daemon_ends("hv3");
+    cluster.set("/nodes/hv3/daemonstate", "stop");
+    let explained = cluster.ok(&["vm", "explain", &uuid]);
+    assert!(explained.contains("may still run on hv3, which said so last"), "{explained}");
+}
+
+#[test]
+fn a_definition_is_told_to_be_damaged_before_somebody_starts_from_it() {
+    let cluster = running();
+    assert!(!cluster.ok(&["vm", "list"]).contains("damaged"));
+    cluster.set(&format!("/domains/{}/xml", id(1)), "<domain");
+    let told = "VM web1 has a definition that is damaged or missing, and could not be started again";
+    assert!(cluster.ok(&["status"]).contains(told));
+    let list = cluster.ok(&["vm", "list"]);
+    assert!(list.contains("? web1: the definition is damaged: there is no XML element"), "{list}");
+    let explained = cluster.ok(&["vm", "explain", "web1"]);
+    assert!(explained.contains("but it could not be started again: its definition"), "{explained}");
+}
+
+#[test]
 fn maintenance_is_a_switch_that_every_list_shows() {
     let cluster = Cluster::with_nodes(&["hv1"]);
     assert!(cluster.ok(&["maintenance"]).starts_with("maintenance is off"));

@@ -1,6 +1,6 @@
 //! `pvc status`: the cluster on one screen. What it says is `pvc_core::command::status`'s business.
 
-use pvc_core::command::status::{Count, Facts, Finding, Level, Status, survey};
+use pvc_core::command::status::{Count, Facts, Finding, Level, Status, Totals, survey};
 use pvc_store::schema::primary;
 
 use crate::{
@@ -18,7 +18,15 @@ pub(super) async fn status(cluster: &Connection, out: &Out) -> Result<(), Failur
     let flushes = cluster.flushes(&view).await?;
     let silent_s = Nodes::of(&view).silent();
     let said = primary::read_explanation(&*cluster.store).await?.and_then(Result::ok);
-    let facts = Facts { view: &view, flushes: &flushes, silent_s: &silent_s, primary_says: said.as_ref() };
+    let definitions = cluster.definitions(view.good_vms().map(|vm| (vm.id, &vm.name))).await?;
+    let damaged = definitions.into_iter().filter_map(|(id, spec)| Some((id, spec.err()?))).collect();
+    let facts = Facts {
+        view: &view,
+        flushes: &flushes,
+        silent_s: &silent_s,
+        damaged: &damaged,
+        primary_says: said.as_ref(),
+    };
     let status = survey(facts);
     if out.is_json() { out.json(&status) } else { out.write(&people(&status, out.colour())) }
 }
@@ -48,12 +56,21 @@ fn people(status: &Status, colour: bool) -> String {
             ("coordinators", count(totals.coordinators, "work")),
             ("primary", primary),
             ("maintenance", maintenance),
-            ("VMs", count(totals.vms, &format!("run as asked, {} are off as asked", totals.vms_off))),
+            ("VMs", vms(totals)),
             ("memory", memory.into()),
             ("networks", totals.networks.to_string().into()),
         ],
         colour,
     )
+}
+
+fn vms(totals: &Totals) -> Cell {
+    let failed = match totals.vms_failed {
+        0 => String::new(),
+        1 => ", 1 has failed".to_owned(),
+        n => format!(", {n} have failed"),
+    };
+    count(totals.vms, &format!("run as asked, {} are off as asked{failed}", totals.vms_off))
 }
 
 fn count(Count { well, of }: Count, words: &str) -> Cell {
@@ -71,8 +88,6 @@ fn line(finding: &Finding, colour: bool) -> String {
 
 #[cfg(test)]
 mod tests {
-    use pvc_core::command::status::Totals;
-
     use super::*;
 
     #[test]

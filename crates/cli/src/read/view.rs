@@ -6,11 +6,11 @@ use std::{
 };
 
 use pvc_core::{
-    model::{ClusterView, DomainSpec, FlushProgress, NodeName, Vm},
+    model::{ClusterView, DomainSpec, FlushProgress, NodeName, Vm, VmId, VmName},
     plan::placement::{Rooms, Size, Sizes, kept_on, works},
 };
 use pvc_store::{
-    StoreError,
+    StoreError, Value,
     mirror::Mirror,
     schema::{flush, node, owner, vm},
 };
@@ -72,19 +72,58 @@ impl Connection {
     }
 
     async fn read_sizes(&self, vms: &[&Vm], sizes: &mut Sizes) -> Result<(), Failure> {
-        /// Definitions are some KiB each: so many fit into an answer.
-        const AT_ONCE: usize = 100;
-        for vms in vms.chunks(AT_ONCE) {
-            let paths: Vec<String> = vms.iter().map(|vm| vm::xml_path(vm.id)).collect();
-            for (vm, value) in vms.iter().zip(self.store.get_many(&paths).await?) {
-                let xml = value.map(|v| vm::definition(&v.data));
-                let spec = xml.and_then(|xml| DomainSpec::parse_as(&xml, vm.id, &vm.name).ok());
-                if let Some(spec) = spec {
-                    sizes.insert(vm.id, Size { memory_mib: spec.memory_mib, vcpus: spec.vcpus });
-                }
+        let definitions = self.definitions(vms.iter().map(|vm| (vm.id, &vm.name))).await?;
+        for (id, spec) in definitions {
+            if let Ok(spec) = spec {
+                sizes.insert(id, Size { memory_mib: spec.memory_mib, vcpus: spec.vcpus });
             }
         }
         Ok(())
+    }
+
+    /// What each of these would be started from, or what is wrong with that.
+    pub(crate) async fn definitions<'a>(
+        &self,
+        vms: impl Iterator<Item = (VmId, &'a VmName)>,
+    ) -> Result<BTreeMap<VmId, Result<DomainSpec, String>>, Failure> {
+        let (ids, names): (Vec<VmId>, Vec<&VmName>) = vms.unzip();
+        let texts = self.definition_texts(&ids).await?;
+        let parse = |((id, name), text): ((VmId, &VmName), Result<String, String>)| {
+            let spec = text.and_then(|xml| DomainSpec::parse_as(&xml, id, name).map_err(|e| e.to_string()));
+            (id, spec)
+        };
+        Ok(ids.into_iter().zip(names).zip(texts).map(parse).collect())
+    }
+
+    /// The texts of definitions, or why there is none. One that may not be read costs nobody else.
+    pub(crate) async fn definition_texts(
+        &self,
+        ids: &[VmId],
+    ) -> Result<Vec<Result<String, String>>, Failure> {
+        /// Definitions are some KiB each: so many fit into an answer.
+        const AT_ONCE: usize = 100;
+        let text = |value: Option<Value>| {
+            let value = value.ok_or("it is missing")?;
+            Ok(vm::definition(&value.data))
+        };
+        let mut texts = Vec::with_capacity(ids.len());
+        for ids in ids.chunks(AT_ONCE) {
+            let paths: Vec<String> = ids.iter().map(|id| vm::xml_path(*id)).collect();
+            match self.store.get_many(&paths).await {
+                Err(StoreError::Refused { .. }) => {}
+                values => {
+                    texts.extend(values?.into_iter().map(text));
+                    continue;
+                }
+            }
+            for path in &paths {
+                texts.push(match self.store.get(path).await {
+                    Err(refused @ StoreError::Refused { .. }) => Err(refused.to_string()),
+                    value => text(value?),
+                });
+            }
+        }
+        Ok(texts)
     }
 
     /// What nodes say of the flushes and unflushes that go on.

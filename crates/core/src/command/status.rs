@@ -3,6 +3,7 @@
 
 #[cfg(test)]
 mod tests;
+mod undefined;
 mod vms;
 
 use std::{
@@ -27,6 +28,8 @@ pub struct Facts<'a> {
     pub flushes: &'a BTreeMap<NodeName, FlushProgress>,
     /// Nodes that should be heard of and are not, and for how many seconds.
     pub silent_s: &'a BTreeMap<NodeName, u64>,
+    /// VMs that could not be started from their definitions, and what is wrong with those.
+    pub damaged: &'a BTreeMap<VmId, String>,
     /// What the primary, or who is to be, says that is the matter with it.
     pub primary_says: Option<&'a Explanation>,
 }
@@ -71,10 +74,12 @@ pub struct Totals {
     pub nodes_ready: usize,
     /// Coordinators whose daemons run and are heard of.
     pub coordinators: Count,
-    /// VMs that are asked to run and seen running, of those that are asked to.
+    /// VMs that are asked to run and run where they shall, of those that are asked to.
     pub vms: Count,
     /// VMs that are off as asked.
     pub vms_off: usize,
+    /// VMs that could not do what was asked of them.
+    pub vms_failed: usize,
     /// Memory of the nodes that work, MiB.
     pub memory_mib: u64,
     /// Of it, allocated to VMs, MiB.
@@ -107,11 +112,13 @@ pub fn survey(facts: Facts<'_>) -> Status {
     survey.intervals();
     survey.fences();
     survey.vms();
+    survey.damaged();
     survey.undefined();
     survey.primary();
     survey.switches();
     survey.shared_names();
     survey.broken_keys();
+    let totals = totals(&survey);
     let mut findings = survey.findings;
     // Stable: within a level the order is that of looking.
     findings.sort_by_key(|finding| finding.level);
@@ -119,7 +126,7 @@ pub fn survey(facts: Facts<'_>) -> Status {
         primary: facts.view.primary_holder.clone(),
         maintenance: facts.view.maintenance,
         findings,
-        totals: totals(facts),
+        totals,
     }
 }
 
@@ -353,7 +360,8 @@ fn listed(names: &[String]) -> String {
     }
 }
 
-fn totals(facts: Facts<'_>) -> Totals {
+fn totals(survey: &Survey<'_>) -> Totals {
+    let facts = survey.facts;
     let view = facts.view;
     let mut totals = Totals {
         nodes: Count { well: 0, of: view.nodes.len() },
@@ -371,10 +379,12 @@ fn totals(facts: Facts<'_>) -> Totals {
         match vm.state.value {
             VmState::Start | VmState::Restart | VmState::Migrate => {
                 totals.vms.of += 1;
-                totals.vms.well += usize::from(!facts.seen(vm).is_empty());
+                totals.vms.well += usize::from(survey.runs_as_asked(vm));
             }
-            _ if facts.seen(vm).is_empty() => totals.vms_off += 1,
-            _ => {}
+            VmState::Failed => totals.vms_failed += 1,
+            VmState::Stop | VmState::Shutdown | VmState::Delete => {
+                totals.vms_off += usize::from(survey.is_off(vm));
+            }
         }
     }
     totals

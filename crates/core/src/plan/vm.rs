@@ -261,7 +261,10 @@ fn while_here(facts: &Facts<'_>, vm: &Vm) -> Plan {
     if !claim.names(facts.me) {
         let what = match facts.here {
             Here::Held | Here::Arrived => "a migration has left this here",
-            _ => "this node was fenced and survived",
+            // Nothing tells these apart: a migration by hand has no claim, and a fenced node may not know that it was.
+            _ => {
+                "this node was fenced and survived, or somebody has started it here or brought it here by hand"
+            }
         };
         return act(Step::PowerOff, format!("the claim names only {claim}: {what}"));
     }

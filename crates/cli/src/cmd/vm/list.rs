@@ -2,9 +2,9 @@
 //!
 //! What is asked (`asked`, `node`) and what is seen (`runs on`) stand in columns of their own.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use pvc_core::model::{DomainDetails, Entry, NodeName, Vm, VmId, VmKey, VmState};
+use pvc_core::model::{DomainDetails, DomainSpec, Entry, NodeName, Problem, Vm, VmId, VmKey, VmState};
 use pvc_store::schema::vm;
 use serde::Serialize;
 
@@ -23,6 +23,10 @@ pub(super) async fn list(cluster: &Connection, out: &Out, args: &args::List) -> 
     let nodes = cluster.nodes().await?;
     let target = args.target.as_deref().map(|node| nodes.find(node)).transpose()?.map(|node| &node.name);
     let mut listing = cluster.listing().await?;
+    let running = nodes.runners();
+    if !args.raw {
+        listing.vms.extend(unknown(&listing, &running));
+    }
     listing.vms.retain(|listed| {
         let matches = |l: &regex_lite::Regex| l.is_match(&listed.name) || l.is_match(&listed.id.to_string());
         let wanted = |vm: &Vm| {
@@ -30,16 +34,18 @@ pub(super) async fn list(cluster: &Connection, out: &Out, args: &args::List) -> 
         };
         // Whether a broken one would match is unknown: it shows in the unfiltered list.
         let unfiltered = args.state.is_none() && target.is_none();
-        args.limit.as_ref().is_none_or(matches) && listed.entry.good().map_or(unfiltered, wanted)
+        // Of what is not in the tree it is known where it runs.
+        let there = || args.state.is_none() && target.is_some_and(|t| running[&listed.id].now.contains(t));
+        args.limit.as_ref().is_none_or(matches)
+            && listed.entry.good().map_or_else(|| unfiltered || there(), wanted)
     });
     if args.limit.is_some() || args.state.is_some() || target.is_some() {
         listing.strays.clear();
     }
-    let running = nodes.runners();
-    let details = if args.long { details(cluster, &listing).await? } else { BTreeMap::new() };
     if args.raw {
         return raw(&listing, out);
     }
+    let details = details(cluster, &listing, args.long).await?;
     if out.is_json() {
         json(&listing, &running, &details, out)
     } else {
@@ -48,20 +54,36 @@ pub(super) async fn list(cluster: &Connection, out: &Out, args: &args::List) -> 
     }
 }
 
-/// What the definitions say, or why they cannot be read.
-async fn details(
-    cluster: &Connection,
-    listing: &Listing,
-) -> Result<BTreeMap<VmId, Result<DomainDetails, String>>, Failure> {
-    let ids: Vec<VmId> = listing.vms.iter().map(|listed| listed.id).collect();
-    let paths: Vec<String> = ids.iter().map(|&id| vm::xml_path(id)).collect();
-    let read = |value: Option<pvc_store::Value>| {
-        let value = value.ok_or("it has no definition")?;
-        DomainDetails::parse(&vm::definition(&value.data))
-            .map_err(|e| format!("the definition is unreadable: {e}"))
+/// What the definitions say, and whether they could be started from. What is damaged is told before somebody has to start from it.
+async fn details(cluster: &Connection, listing: &Listing, long: bool) -> Result<Details, Failure> {
+    let defined = listing.vms.iter().filter(|listed| listed.entry.good().is_some());
+    let ids: Vec<VmId> = defined.clone().map(|listed| listed.id).collect();
+    let texts = cluster.definition_texts(&ids).await?;
+    let read = |(listed, text): (&Listed, Result<String, String>)| {
+        let definition = match text {
+            Ok(xml) => Definition {
+                problem: listed.entry.good().and_then(|vm| {
+                    let spec = DomainSpec::parse_as(&xml, vm.id, &vm.name);
+                    spec.err().map(|e| format!("the definition is damaged: {e}"))
+                }),
+                details: long.then(|| DomainDetails::parse(&xml).ok()).flatten(),
+            },
+            Err(why) => Definition { problem: Some(format!("the definition: {why}")), details: None },
+        };
+        (listed.id, definition)
     };
-    let values = cluster.store.get_many(&paths).await?;
-    Ok(ids.into_iter().zip(values.into_iter().map(read)).collect())
+    Ok(defined.zip(texts).map(read).collect())
+}
+
+/// What nodes report that is not in the tree: nobody restarts, moves or recovers it, and nobody would know of it.
+fn unknown(listing: &Listing, running: &Running) -> Vec<Listed> {
+    let known: BTreeSet<VmId> = listing.vms.iter().map(|listed| listed.id).collect();
+    let row = |(&id, runners): (&VmId, &Runners)| {
+        let what = format!("not in the state tree, and runs on {}: `pvc vm explain {id}`", runners.words());
+        let problem = Problem { key: vm::path(id), what };
+        Listed { id, name: String::new(), entry: Entry::Bad(vec![problem]) }
+    };
+    running.iter().filter(|(id, _)| !known.contains(id)).map(row).collect()
 }
 
 fn raw(listing: &Listing, out: &Out) -> Result<(), Failure> {
@@ -93,7 +115,13 @@ struct VmJson<'a> {
 }
 
 type Running = BTreeMap<VmId, Runners>;
-type Details = BTreeMap<VmId, Result<DomainDetails, String>>;
+type Details = BTreeMap<VmId, Definition>;
+
+/// What a definition says, and what is wrong with it.
+struct Definition {
+    details: Option<DomainDetails>,
+    problem: Option<String>,
+}
 
 fn json(listing: &Listing, running: &Running, details: &Details, out: &Out) -> Result<(), Failure> {
     out.json(&listing.vms.iter().map(|listed| one(listed, running, details)).collect::<Vec<_>>())
@@ -109,7 +137,7 @@ fn one<'a>(listed: &'a Listed, running: &'a Running, details: &'a Details) -> Vm
         last_node: vm.map(|vm| vm.last_node.value.as_ref().map(NodeName::as_str).unwrap_or_default()),
         migrated: vm.map(migrated),
         running_on: running.get(&listed.id).into_iter().flat_map(|r| &r.now).map(NodeName::as_str).collect(),
-        details: details.get(&listed.id).and_then(|d| d.as_ref().ok()),
+        details: details.get(&listed.id).and_then(|d| d.details.as_ref()),
         problems: problems(listed, details),
     }
 }
@@ -132,12 +160,16 @@ fn people(
             Entry::Good(vm) => {
                 row.extend([asked(vm), wished_node(vm), runs_on(vm, running), migrated(vm).into()]);
             }
-            Entry::Bad(_) => row.extend(std::iter::repeat_n(Cell::state("?"), 4)),
+            Entry::Bad(_) => {
+                let runners = running.get(&listed.id).map(Runners::words).unwrap_or_default();
+                let unknown = || Cell::state("?");
+                row.extend([unknown(), unknown(), Cell::new(runners, Look::Bad), unknown()]);
+            }
         }
-        match details.get(&listed.id) {
+        match details.get(&listed.id).and_then(|definition| definition.details.as_ref()) {
             _ if !long => {}
-            Some(Ok(details)) => row.extend(in_definition(details)),
-            _ => row.extend(std::iter::repeat_n(Cell::state("?"), 3)),
+            Some(details) => row.extend(in_definition(details)),
+            None => row.extend(std::iter::repeat_n(Cell::state("?"), 3)),
         }
         row
     };
@@ -206,8 +238,6 @@ pub(super) fn migrated(vm: &Vm) -> String {
 
 fn problems(listed: &Listed, details: &Details) -> Vec<String> {
     let mut problems: Vec<String> = listed.entry.problems().iter().map(ToString::to_string).collect();
-    if let Some(Err(problem)) = details.get(&listed.id) {
-        problems.push(problem.clone());
-    }
+    problems.extend(details.get(&listed.id).and_then(|definition| definition.problem.clone()));
     problems
 }

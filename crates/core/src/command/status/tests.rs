@@ -31,7 +31,14 @@ fn add(view: &mut ClusterView, number: u8, called: &str, state: VmState) -> VmId
 }
 
 fn status(view: &ClusterView) -> Status {
-    survey(Facts { view, flushes: &BTreeMap::new(), silent_s: &BTreeMap::new(), primary_says: None })
+    survey(facts(view))
+}
+
+fn facts(view: &ClusterView) -> Facts<'_> {
+    const NO_FLUSHES: &BTreeMap<NodeName, FlushProgress> = &BTreeMap::new();
+    const NOBODY: &BTreeMap<NodeName, u64> = &BTreeMap::new();
+    const NONE: &BTreeMap<VmId, String> = &BTreeMap::new();
+    Facts { view, flushes: NO_FLUSHES, silent_s: NOBODY, damaged: NONE, primary_says: None }
 }
 
 /// What is found, the level as `!` or `-`.
@@ -79,8 +86,7 @@ fn what_is_wrong_stands_before_what_goes_on() {
     add(&mut view, 3, "late", VmState::Start);
     let flushes =
         [(name("hv1"), FlushProgress { total: 5, left: 3, moving: 2, ..FlushProgress::default() })].into();
-    let status =
-        survey(Facts { view: &view, flushes: &flushes, silent_s: &BTreeMap::new(), primary_says: None });
+    let status = survey(Facts { flushes: &flushes, ..facts(&view) });
     assert_eq!(
         found(&status),
         [
@@ -207,6 +213,58 @@ fn the_claim_on_a_vm_that_is_not_defined_any_more_is_told_until_it_is_given_up()
 }
 
 #[test]
+fn what_runs_and_nobody_in_the_tree_knows_of_is_told() {
+    let mut view = well();
+    change(&mut view, "hv2", |n| n.report.running = vec![id(8), id(9)]);
+    change(&mut view, "hv3", |n| n.report.running = vec![id(9)]);
+    let told = status(&view);
+    let both = format!("VMs {} and {}", id(8), id(9));
+    assert_eq!(found(&told), [format!("! {both} run on hv2, hv3 and are not in the state tree")]);
+    assert_eq!(told.findings[0].todo, Some(format!("pvc vm explain {}", id(8))));
+    let mut view = well();
+    change(&mut view, "hv3", |n| {
+        n.report.running = vec![id(9)];
+        n.daemon_state = field(DaemonState::Stop);
+    });
+    let last =
+        format!("! VM {} was last seen on hv3, which does not answer, and is not in the state tree", id(9));
+    assert!(found(&status(&view)).contains(&last), "{:?}", found(&status(&view)));
+    change(&mut view, "hv3", |n| n.daemon_state = field(DaemonState::Dead));
+    assert_eq!(found(&status(&view)), ["! hv3 is dead"], "its guests ended with it");
+    // After a wiped tree there may be hundreds.
+    let mut view = well();
+    change(&mut view, "hv2", |n| n.report.running = (10..90).map(id).collect());
+    assert!(found(&status(&view))[0].ends_with("and 75 more run on hv2 and are not in the state tree"));
+}
+
+#[test]
+fn a_definition_is_told_to_be_damaged_while_its_vm_is_well() {
+    let damaged = [(id(1), "there is no XML element".to_owned()), (id(5), "of a VM that is gone".to_owned())];
+    let view = well();
+    let told = survey(Facts { damaged: &damaged.into(), ..facts(&view) });
+    let what = "! VM web1 has a definition that is damaged or missing, and could not be started again";
+    assert_eq!(found(&told), [what]);
+    assert_eq!(told.findings[0].todo.as_deref(), Some("pvc vm explain web1"));
+}
+
+#[test]
+fn what_failed_runs_elsewhere_or_may_still_run_is_not_counted_as_asked() {
+    let mut view = well();
+    add(&mut view, 2, "off", VmState::Stop);
+    add(&mut view, 3, "broke", VmState::Failed);
+    let stays = add(&mut view, 4, "stays", VmState::Stop);
+    let strays = add(&mut view, 5, "strays", VmState::Start);
+    change(&mut view, "hv2", |n| n.report.running = vec![strays]);
+    change(&mut view, "hv3", |n| {
+        n.report.running = vec![stays];
+        n.last_word.zxid = 50;
+        n.daemon_state = field(DaemonState::Stop);
+    });
+    let totals = status(&view).totals;
+    assert_eq!((totals.vms, totals.vms_off, totals.vms_failed), (Count { well: 1, of: 2 }, 1, 1));
+}
+
+#[test]
 fn a_fence_is_told_with_its_step_and_who_works_on_it() {
     let words = |step: FenceStep, confirmed_dead: bool| {
         let job = FenceJob {
@@ -249,8 +307,7 @@ fn a_missing_quorum_is_the_first_thing_said() {
         "! only 1 of 3 coordinators work: one more failure may end the state store"
     );
     let silent = [(name("hv1"), 40)].into();
-    let quiet =
-        survey(Facts { view: &view, flushes: &BTreeMap::new(), silent_s: &silent, primary_says: None });
+    let quiet = survey(Facts { silent_s: &silent, ..facts(&view) });
     assert_eq!(found(&quiet)[0], "! no coordinator works: nobody is fenced, nobody is primary");
     assert!(found(&quiet).contains(&"! hv1 has been silent for 40 s".to_owned()));
     assert_eq!(found(&status(&ClusterView::default()))[0], "! there is no coordinator");
@@ -277,9 +334,8 @@ fn what_the_primary_says_is_the_matter_is_wrong_while_it_is_primary() {
         because: "primary with trouble".into(),
         error: Some("API: did not start within 10 s".into()),
     };
-    let (flushes, silent_s) = (BTreeMap::new(), BTreeMap::new());
     let found_with = |view: &ClusterView, said: &Explanation| {
-        found(&survey(Facts { view, flushes: &flushes, silent_s: &silent_s, primary_says: Some(said) }))
+        found(&survey(Facts { primary_says: Some(said), ..facts(view) }))
     };
     let trouble = "! hv1 is primary with trouble: API: did not start within 10 s".to_owned();
     view.primary_holder = Some(name("hv1"));

@@ -1,4 +1,4 @@
-//! What is the case with VMs: those of the tree in groups, and what is left of those that were undefined.
+//! What is the case with the VMs of the tree, in groups.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -99,36 +99,41 @@ impl Survey<'_> {
     }
 
     /// Whether a claimant cannot be asked.
-    fn is_unheard(&self, claim: &Claim) -> bool {
+    pub(super) fn is_unheard(&self, claim: &Claim) -> bool {
         let works = |name: &NodeName| self.facts.view.node(name).is_some_and(|node| self.facts.works(node));
         claim.iter().any(|name| !works(name))
     }
 
-    /// Claims on VMs that a client has undefined.
-    pub(super) fn undefined(&mut self) {
-        let view = self.facts.view;
-        for id in view.orphan_claims.keys() {
-            let Some(claim) = view.orphan_claim(*id).map(|claim| &claim.value).filter(|c| !c.is_empty())
-            else {
-                continue;
-            };
-            let runs = |name: &&NodeName| {
-                view.node(name).is_some_and(|node| self.facts.works(node) && node.report.running.contains(id))
-            };
-            let todo = Some(format!("pvc vm explain {id}"));
-            if let Some(name) = claim.iter().find(runs) {
-                self.wrong(format!("VM {id} is not defined any more, and runs on {name}"), todo);
-            } else if self.is_unheard(claim) {
-                let what = format!(
-                    "VM {id} is not defined any more, and may still run on {claim}, which does not answer"
-                );
-                self.wrong(what, todo);
-            } else {
-                self.notice(
-                    format!("VM {id} is not defined any more, and {claim} is about to give up its claim"),
-                    todo,
-                );
-            }
+    /// Whether it runs where it shall; while it is under way, anywhere.
+    pub(super) fn runs_as_asked(&self, vm: &Vm) -> bool {
+        match self.group(vm) {
+            None => true,
+            Some(Group::Busy) => !self.facts.seen(vm).is_empty(),
+            Some(_) => false,
         }
+    }
+
+    /// Whether nobody runs it, for all that is known.
+    pub(super) fn is_off(&self, vm: &Vm) -> bool {
+        self.facts.seen(vm).is_empty()
+            && self.said_last(vm).next().is_none()
+            && !self.is_unheard(&vm.claim.value)
+    }
+
+    /// Those that run, or are off, and could not be started again: that is not to be learned when their node has died.
+    pub(super) fn damaged(&mut self) {
+        let view = self.facts.view;
+        let mut names: Vec<String> = Vec::new();
+        for id in self.facts.damaged.keys() {
+            names.extend(view.vm(*id).map(|vm| vm.name.to_string()));
+        }
+        names.sort_unstable();
+        let Some(first) = names.first() else { return };
+        let what = if names.len() > 1 { "have definitions that are" } else { "has a definition that is" };
+        let todo = Some(format!("pvc vm explain {first}"));
+        self.wrong(
+            format!("{} {what} damaged or missing, and could not be started again", listed(&names)),
+            todo,
+        );
     }
 }

@@ -109,11 +109,18 @@ fn to_run(facts: &Facts, vm: &Vm) -> String {
         let running = if facts.running == Runners::default() { "is to run" } else { "was last seen running" };
         return format!("It {running} on {node}, but {out_of_order}.{}", storage(facts, vm));
     }
+    if let Err(problem) = &facts.definition {
+        // A guest that runs needs no definition until its node fails.
+        let runs = facts.running.now.first();
+        return match runs {
+            Some(node) => format!(
+                "It runs on {node}, but it could not be started again: its definition is refused: {problem}. Write it again before its node fails."
+            ),
+            None => format!("It cannot be started: its definition is refused: {problem}."),
+        };
+    }
     if settled && facts.said.is_none() {
         return format!("All is well: it runs on {node}, as asked.");
-    }
-    if let Err(problem) = &facts.definition {
-        return format!("It cannot be started: its definition is refused: {problem}.");
     }
     let others: Vec<NodeName> = vm.claim.value.iter().filter(|claimant| *claimant != node).cloned().collect();
     let absent = absent(facts, &others);
