@@ -4,7 +4,7 @@ use std::{error::Error, io, path::PathBuf};
 
 use pvc_core::{
     command::{Refusal, RefusalKind},
-    model::DomainError,
+    model::{DomainError, Halt, NodeName, Vm},
 };
 use pvc_store::{CommitError, StoreError, schema::SchemaError};
 
@@ -69,6 +69,12 @@ impl From<SchemaError> for Failure {
 }
 
 impl Failure {
+    /// The VM is where it was asked to be, and executes nothing: that is no success.
+    pub(crate) fn halted(vm: &Vm, node: &NodeName, halt: Halt) -> Self {
+        let (name, what, way_out) = (&vm.name, halt.what(), halt.way_out(&vm.name, node));
+        Self::Failed(format!("VM {name} is on {node} and does not execute: {what}; {way_out}"))
+    }
+
     /// As documented in `pvc --help` and the manual.
     pub(crate) fn exit_code(&self) -> u8 {
         match self {

@@ -7,7 +7,7 @@ use std::{
 
 use pvc_core::{
     command::{self, Refusal, RefusalKind, Roster, find},
-    model::{Claim, ClusterView, DaemonState, Entry, Field, Node, NodeName, Problem, Vm, VmId},
+    model::{Claim, ClusterView, DaemonState, Entry, Field, Halt, Node, NodeName, Problem, Vm, VmId},
     plan::vm::last_words,
 };
 use pvc_store::{
@@ -39,12 +39,17 @@ pub(crate) struct Runners {
     pub(crate) now: Vec<NodeName>,
     /// Nodes whose daemons said so before they stopped.
     pub(crate) before: Vec<NodeName>,
+    /// Why it does not execute on one of the first, if so.
+    pub(crate) halted: Option<(NodeName, Halt)>,
 }
 
 impl Runners {
     /// Names for people: those that are only remembered with a question mark, nobody as `-`.
     pub(crate) fn words(&self) -> String {
-        let now = self.now.iter().map(NodeName::to_string);
+        let now = self.now.iter().map(|node| match &self.halted {
+            Some((on, halt)) if on == node => format!("{node} ({halt})"),
+            _ => node.to_string(),
+        });
         let names: Vec<String> = now.chain(self.before.iter().map(|node| format!("{node}?"))).collect();
         if names.is_empty() { "-".to_owned() } else { names.join(",") }
     }
@@ -78,7 +83,11 @@ impl Nodes {
             for id in node.report.running.iter().collect::<BTreeSet<_>>() {
                 let runners = all.entry(*id).or_default();
                 match node.daemon_state.value {
-                    DaemonState::Run => runners.now.push(node.name.clone()),
+                    DaemonState::Run => {
+                        runners.now.push(node.name.clone());
+                        let halt = node.report.halt(*id).map(|halt| (node.name.clone(), halt));
+                        runners.halted = runners.halted.take().or(halt);
+                    }
                     // Guests go on without the daemon.
                     DaemonState::Init | DaemonState::Shutdown | DaemonState::Stop => {
                         runners.before.push(node.name.clone());

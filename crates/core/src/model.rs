@@ -7,6 +7,7 @@ pub mod domain;
 pub mod explanation;
 pub mod fence;
 pub mod flush;
+pub mod halt;
 pub mod link;
 pub mod machine;
 pub mod migration;
@@ -26,6 +27,7 @@ pub use domain::{ARRIVING, DomainDetails, DomainError, DomainSpec, SUSPENDED, UN
 pub use explanation::Explanation;
 pub use fence::{Fence, FenceJob, FenceStep, Proof, Word};
 pub use flush::{FlushProgress, Stuck};
+pub use halt::Halt;
 pub use machine::{MachineId, MachineRecord, Replaced};
 pub use migration::{Migration, Progress};
 pub use moment::Moment;

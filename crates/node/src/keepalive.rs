@@ -339,6 +339,8 @@ impl Beats {
             let runs = |vm: &&Seen| !vm.activity.is_held();
             report.running = active.values().filter(runs).map(|vm| vm.id).collect();
             report.domains_count = report.running.len() as u64;
+            let halted = |vm: &Seen| Some((vm.id, vm.activity.halt()?));
+            report.halted = active.values().filter_map(halted).collect();
             report.mem_alloc_mib = active.values().map(|vm| vm.memory_mib).sum();
             report.vcpu_alloc = active.values().map(|vm| u64::from(vm.vcpus)).sum();
         }

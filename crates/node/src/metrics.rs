@@ -30,6 +30,7 @@ const CONSOLE_BYTES: &str = "pvcd_console_bytes_total";
 const CONSOLE_HELD: &str = "pvcd_console_held_total";
 const FENCE_STEPS: &str = "pvcd_fence_steps_total";
 const NODE_VMS: &str = "pvcd_node_vms";
+const NODE_VMS_HALTED: &str = "pvcd_node_vms_not_executing";
 const NODE_VCPUS: &str = "pvcd_node_vcpus_allocated";
 const NODE_MEMORY: &str = "pvcd_node_memory_bytes";
 const NODE_LOAD: &str = "pvcd_node_load1";
@@ -167,6 +168,10 @@ fn describe() {
     );
     describe_counter!(FENCE_STEPS, "Steps of fences that this node did, by step and outcome");
     describe_gauge!(NODE_VMS, "VMs that run on this node");
+    describe_gauge!(
+        NODE_VMS_HALTED,
+        "Of these, VMs that do not execute, by why: paused, io-error, watchdog, crashed, asleep, busy"
+    );
     describe_gauge!(NODE_VCPUS, "vCPUs given to the VMs that run on this node");
     describe_gauge!(NODE_MEMORY, Unit::Bytes, "Memory of this node: total, used, free, and allocated to VMs");
     describe_gauge!(NODE_LOAD, "One-minute load average of this node");

@@ -15,8 +15,8 @@ use serde::Serialize;
 
 use super::{cluster, node::step_words};
 use crate::model::{
-    ClusterView, DaemonMode, DaemonState, DomainState, Entry, Explanation, FenceStep, FlushProgress, Node,
-    NodeName, Problem, Vm, VmId, VmName, VmState,
+    ClusterView, DaemonMode, DaemonState, DomainState, Entry, Explanation, FenceStep, FlushProgress, Halt,
+    Node, NodeName, Problem, Vm, VmId, VmName, VmState,
 };
 
 /// Everything there is to look at.
@@ -146,6 +146,13 @@ impl Facts<'_> {
             node.daemon_state.value == DaemonState::Run && node.report.running.contains(&vm.id)
         };
         self.view.all_nodes().filter(reports).map(|node| &node.name).collect()
+    }
+}
+
+impl Facts<'_> {
+    /// Why it does not execute on the node that is to run it, if so.
+    fn halt(&self, vm: &Vm) -> Option<Halt> {
+        self.view.node(&vm.node.value)?.report.halt(vm.id)
     }
 }
 

@@ -5,6 +5,7 @@ use std::{fmt, ops::RangeInclusive, str::FromStr, time::Duration};
 use serde::Serialize;
 
 use super::{
+    halt::Halt,
     name::{NameError, NodeName},
     view::Problem,
     vm::Field,
@@ -154,6 +155,8 @@ pub struct NodeReport {
     pub domains_count: u64,
     /// The VMs that run here.
     pub running: Vec<VmId>,
+    /// Those of them that do not execute, each with the reason, by id **(ours)**.
+    pub halted: Vec<(VmId, Halt)>,
     /// Wall clock of that node, seconds since 1970: for people and old clients, never compared between nodes.
     pub keepalive_unix_s: u64,
 }
@@ -192,6 +195,13 @@ pub struct Node {
     pub self_fence_s: Option<u32>,
     /// The keys that cannot be read.
     pub problems: Vec<Problem>,
+}
+
+impl NodeReport {
+    /// Why a VM that runs there does not execute, if so.
+    pub fn halt(&self, id: VmId) -> Option<Halt> {
+        self.halted.iter().find(|(halted, _)| *halted == id).map(|(_, halt)| *halt)
+    }
 }
 
 impl Node {

@@ -24,7 +24,7 @@ use std::time::Duration;
 
 use super::{act, settled, wait};
 use crate::{
-    model::{Claim, Field, Migration, Moment, NodeName, Vm, VmKey, VmState},
+    model::{Claim, Field, Halt, Migration, Moment, NodeName, Vm, VmKey, VmState},
     sabotage::{self, Bug},
 };
 
@@ -48,7 +48,7 @@ const HEAR_AGAIN: Duration = Duration::from_millis(500);
 /// What libvirt on this node says about the VM.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Here {
-    /// A process of it lives here; for all that is known it executes.
+    /// A process of it lives here; it executes, unless there is a [`Facts::halt`].
     Active,
     /// A process of it lives here, but executes nothing: a migration holds it, that brings it or that took it away.
     Held,
@@ -80,6 +80,8 @@ pub struct Facts<'a> {
     pub last_word: Result<(), &'a str>,
     /// What runs on this node.
     pub here: Here,
+    /// Why it executes nothing though a process of it is here and no daemon has stopped it, if so: it is [`Here::Active`] all the same.
+    pub halt: Option<Halt>,
     /// The migration from or to here that is under way; only looked for where [`needs_migration`] says so.
     pub migration: Option<Migration>,
     /// Whether libvirt has it on record that its last run here ended by its arrival elsewhere; only looked for where
@@ -147,6 +149,8 @@ pub enum Answer {
     Failed(String),
     /// It is not moved or restarted, but runs on here: `state` = `start`, `node` = this one, and why.
     Stays(String),
+    /// It is here as wished and does not execute: `state` = `start`, and why.
+    Halted(String),
     /// It runs: an old failure's reason is void.
     ReasonVoid,
     /// It could not be started, for this reason, and is tried again.
@@ -178,12 +182,13 @@ pub fn plan(facts: &Facts<'_>) -> Plan {
 }
 
 /// Whether a plan needs to know of the definition: it may end the guest in order to start it again.
-pub fn needs_definition(me: &NodeName, vm: &Vm, here: Here) -> bool {
+pub fn needs_definition(me: &NodeName, vm: &Vm, here: Here, halt: Option<Halt>) -> bool {
     let moves = vm.node.value != *me;
     here == Here::Active
         && vm.claim.value.names(me)
         && match vm.state.value {
             VmState::Restart => moves || !claimed_after_wish(vm),
+            VmState::Start if halt == Some(Halt::Crashed) => true,
             VmState::Start | VmState::Migrate => moves,
             VmState::Stop | VmState::Shutdown | VmState::Failed | VmState::Delete => false,
         }
@@ -298,7 +303,7 @@ fn while_here(facts: &Facts<'_>, vm: &Vm) -> Plan {
         VmState::Delete => act(Step::PowerOff, "wish is delete"),
         VmState::Shutdown => shut_down(facts, vm),
         VmState::Migrate if !wished_here => migration::leave(facts, vm),
-        VmState::Migrate => act(Step::Answer(Answer::Running), "it runs here, where it was to migrate to"),
+        VmState::Migrate => answer(facts, vm, "it runs here, where it was to migrate to"),
         VmState::Start | VmState::Restart if !wished_here => {
             let to = &vm.node.value;
             let moved = || act(Step::PowerOff, format!("it was moved to {to} without migration"));
@@ -307,16 +312,42 @@ fn while_here(facts: &Facts<'_>, vm: &Vm) -> Plan {
         VmState::Failed if !wished_here => {
             act(Step::PowerOff, format!("it was moved to {} without migration", vm.node.value))
         }
-        VmState::Restart if claimed_after_wish(vm) => {
-            act(Step::Answer(Answer::Running), "it was started after the wish")
-        }
+        VmState::Restart if claimed_after_wish(vm) => answer(facts, vm, "it was started after the wish"),
         // Once it was asked to go there is no way back.
         VmState::Restart if facts.past.asking(vm).is_some() => shut_down(facts, vm),
         VmState::Restart => kept_running(facts, "not restarted").unwrap_or_else(|| shut_down(facts, vm)),
-        VmState::Start if reason_is_old(vm) => {
+        VmState::Start if let Some(halt) = facts.halt => halted(facts, vm, halt),
+        VmState::Start if reason_is_old(vm) || tells_of_a_halt(vm) => {
             act(Step::Answer(Answer::ReasonVoid), "it runs: the old failure is over")
         }
         VmState::Start | VmState::Failed => settled(),
+    }
+}
+
+/// How a reason begins that says why a guest does not execute: it is void once it does.
+const DOES_NOT_EXECUTE: &str = "it does not execute: ";
+
+fn tells_of_a_halt(vm: &Vm) -> bool {
+    vm.failed_reason.value.starts_with(DOES_NOT_EXECUTE)
+}
+
+/// It is where it shall be; whether it executes there is another matter.
+fn answer(facts: &Facts<'_>, vm: &Vm, done: &str) -> Plan {
+    let Some(halt) = facts.halt else { return act(Step::Answer(Answer::Running), done) };
+    let (what, way_out) = (halt.what(), halt.way_out(&vm.name, facts.me));
+    act(Step::Answer(Answer::Halted(format!("{DOES_NOT_EXECUTE}{what}; {way_out}"))), what)
+}
+
+/// It shall run here, and its process executes nothing. What has crashed is started anew, as what has ended is; all else is somebody's wish, or
+/// holds what would be lost.
+fn halted(facts: &Facts<'_>, vm: &Vm, halt: Halt) -> Plan {
+    let way_out = halt.way_out(&vm.name, facts.me);
+    match (halt, facts.definition) {
+        (Halt::Crashed, Ok(())) => act(Step::PowerOff, "its guest has crashed, and it shall run"),
+        (Halt::Crashed, Err(why)) => {
+            wait(None, format!("its guest has crashed, and could not be started again: {why}"))
+        }
+        _ => wait(None, format!("{}, and it is left alone: {way_out}", halt.what())),
     }
 }
 
@@ -386,6 +417,10 @@ fn claimed_after_wish(vm: &Vm) -> bool {
 
 fn shut_down(facts: &Facts<'_>, vm: &Vm) -> Plan {
     let wish = vm.state.value;
+    // Nothing of it reaches its disks while one waits, so nothing is lost by not waiting.
+    if let Some(halt) = facts.halt.filter(|halt| halt.is_deaf()) {
+        return act(Step::PowerOff, format!("wish is {wish}; {}, so it hears no power button", halt.what()));
+    }
     let Some(asking) = facts.past.asking(vm) else {
         return act(Step::AskGuestToShutDown, format!("wish is {wish}"));
     };

@@ -12,7 +12,7 @@ pub mod libvirt;
 mod peer;
 
 pub use peer::{Peer, Transport};
-pub use pvc_core::model::{Migration, Progress};
+pub use pvc_core::model::{Halt, Migration, Progress};
 
 /// An active domain as the hypervisor sees it. Inactive definitions are nobody's business here.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,8 +34,8 @@ pub struct Seen {
 pub enum Activity {
     /// Executing, or blocked on I/O.
     Running,
-    /// Not executing, but its process and its claim on disks live (paused by hand, by an I/O error).
-    Paused,
+    /// Not executing, but its process and its claim on disks live, for this reason.
+    Halted(Halt),
     /// Not executing, held by a migration: on its way to this node, or left behind by one that did not end in order.
     Held,
     /// Not executing: a migration has brought all of it, and it has not executed here yet.
@@ -46,11 +46,17 @@ pub enum Activity {
     Suspended,
     /// On its way down.
     ShuttingDown,
-    /// The guest has crashed; its process is still there.
-    Crashed,
 }
 
 impl Activity {
+    /// Why it does not execute, if no daemon of the cluster has stopped it.
+    pub fn halt(self) -> Option<Halt> {
+        match self {
+            Self::Halted(halt) => Some(halt),
+            _ => None,
+        }
+    }
+
     /// Whether it executes nothing and waits for [`Hypervisor::resume`].
     pub fn is_held(self) -> bool {
         matches!(self, Self::Held | Self::Arrived | Self::Unstarted | Self::Suspended)

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use pvc_core::model::VmId;
 use pvc_host::hypervisor::{
-    Activity, Event, Hypervisor, HypervisorError,
+    Activity, Event, Halt, Hypervisor, HypervisorError,
     fake::{Answer, Behaviour, FakeHypervisor, Outcome, PowerButton, Reach},
 };
 use tokio::time::{Instant, advance, sleep};
@@ -166,8 +166,11 @@ async fn what_happens_behind_our_back_is_an_event() {
     let (fake, guest) = with(Behaviour::default());
     fake.start(&guest).await.unwrap();
     let mut events = fake.events();
-    fake.turn(guest.id, Activity::Paused);
-    assert_eq!(fake.seen(guest.id).await.unwrap().map(|seen| seen.activity), Some(Activity::Paused));
+    fake.turn(guest.id, Activity::Halted(Halt::Paused));
+    assert_eq!(
+        fake.seen(guest.id).await.unwrap().map(|seen| seen.activity),
+        Some(Activity::Halted(Halt::Paused))
+    );
     fake.vanish(guest.id);
     assert_eq!(fake.seen(guest.id).await.unwrap(), None);
     let told: Vec<Event> = std::iter::from_fn(|| events.try_recv().ok()).collect();

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use pvc_core::model::{DomainSpec, VmId};
 use pvc_host::{
     hypervisor::{
-        Activity, Event, Hypervisor, HypervisorError,
+        Activity, Event, Halt, Hypervisor, HypervisorError,
         libvirt::{Deadlines, LibvirtHypervisor},
     },
     testing::{LibvirtdProcess, tiny_guest},
@@ -30,7 +30,7 @@ fn guest(n: u32, name: &str) -> DomainSpec {
     DomainSpec { xml, id, name: name.parse().unwrap(), memory_mib: 16, vcpus: 1, rbd_images: Vec::new() }
 }
 
-async fn until(what: &str, condition: impl AsyncFn() -> bool) {
+pub(crate) async fn until(what: &str, condition: impl AsyncFn() -> bool) {
     let reached = timeout(SOON, async {
         while !condition().await {
             sleep(Duration::from_millis(20)).await;
@@ -185,11 +185,15 @@ async fn a_start_that_is_given_up_makes_a_process_at_most_which_can_be_let_go_or
             assert_eq!(activity(&hypervisor, &guest).await, Some(Activity::Running));
             libvirtd.virsh_says("dumpxml late", "unstarted").expect_err("the mark is gone");
             libvirtd.virsh("suspend late").unwrap();
-            assert_eq!(activity(&hypervisor, &guest).await, Some(Activity::Paused), "an operator's pause");
+            assert_eq!(
+                activity(&hypervisor, &guest).await,
+                Some(Activity::Halted(Halt::Paused)),
+                "an operator's pause"
+            );
             hypervisor.resume(guest.id).await.unwrap();
             assert_eq!(
                 activity(&hypervisor, &guest).await,
-                Some(Activity::Paused),
+                Some(Activity::Halted(Halt::Paused)),
                 "is the operator's to end"
             );
         }
@@ -292,7 +296,7 @@ async fn a_guest_that_is_paused_is_active_and_seen_as_paused() {
     let hypervisor = connect(&libvirtd.uri(), Deadlines::default()).await;
     let guest = guest(1, "dozing");
     hypervisor.start(&guest).await.unwrap();
-    for (command, activity) in [("suspend", Activity::Paused), ("resume", Activity::Running)] {
+    for (command, activity) in [("suspend", Activity::Halted(Halt::Paused)), ("resume", Activity::Running)] {
         let mut events = hypervisor.events();
         libvirtd.virsh(&format!("{command} dozing")).unwrap();
         event(&mut events, |event| *event == Event::Domain(guest.id)).await;

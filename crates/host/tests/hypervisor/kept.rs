@@ -2,7 +2,7 @@
 
 use pvc_core::model::VmId;
 use pvc_host::{
-    hypervisor::{Activity, Hypervisor, Kept, Undefined, libvirt::Deadlines},
+    hypervisor::{Activity, Halt, Hypervisor, Kept, Undefined, libvirt::Deadlines},
     testing::{LibvirtdProcess, tiny_guest},
 };
 
@@ -74,20 +74,20 @@ async fn our_suspension_outlives_libvirtd_and_is_told_from_an_operators_pause() 
         let seen = async |n| hypervisor.seen(id(n)).await.unwrap().unwrap().activity;
         (seen(1).await, seen(2).await)
     };
-    assert_eq!(activities().await, (Activity::Suspended, Activity::Paused));
+    assert_eq!(activities().await, (Activity::Suspended, Activity::Halted(Halt::Paused)));
     libvirtd.kill().unwrap();
     libvirtd.launch().unwrap();
-    assert_eq!(activities().await, (Activity::Suspended, Activity::Paused));
+    assert_eq!(activities().await, (Activity::Suspended, Activity::Halted(Halt::Paused)));
 
     let hypervisor = connect(&libvirtd.uri(), Deadlines::default()).await;
     hypervisor.resume(id(1)).await.unwrap();
     hypervisor.resume(id(2)).await.unwrap();
-    assert_eq!(activities().await, (Activity::Running, Activity::Paused));
+    assert_eq!(activities().await, (Activity::Running, Activity::Halted(Halt::Paused)));
     libvirtd.virsh("suspend ours").unwrap();
     hypervisor.resume(id(1)).await.unwrap();
     assert_eq!(
         activities().await,
-        (Activity::Paused, Activity::Paused),
+        (Activity::Halted(Halt::Paused), Activity::Halted(Halt::Paused)),
         "from now on it is the operator's pause"
     );
 }

@@ -9,6 +9,7 @@ mod control;
 mod cut;
 mod fake;
 mod faults;
+mod halted;
 mod kept;
 mod migration;
 mod real;

@@ -5,7 +5,7 @@ use std::{fs, path::PathBuf, sync::Arc, time::Duration};
 use pvc_core::model::{DomainSpec, VmId};
 use pvc_host::{
     hypervisor::{
-        Activity, Hypervisor, HypervisorError, Migration, Peer, Transport,
+        Activity, Halt, Hypervisor, HypervisorError, Migration, Peer, Transport,
         fake::{Behaviour, FakeFabric, FakeHypervisor, Journey, Reach},
         libvirt::{Deadlines, LibvirtHypervisor},
     },
@@ -166,7 +166,9 @@ impl Pair {
             (Some(real), _) => {
                 (if source { &real.source } else { &real.target }).virsh(&format!("suspend {name}")).unwrap();
             }
-            (_, Some(fakes)) => fakes[usize::from(!source)].turn(self.guest.id, Activity::Paused),
+            (_, Some(fakes)) => {
+                fakes[usize::from(!source)].turn(self.guest.id, Activity::Halted(Halt::Paused));
+            }
             _ => unreachable!(),
         }
     }
@@ -208,9 +210,9 @@ async fn it_arrives_paused_and_is_gone_at_the_source_and_goes_on_when_it_is_let(
     pair.target.resume(id).await.unwrap();
     assert_eq!(pair.target().await, Some(Activity::Running));
     pair.pause_by_hand(false);
-    assert_eq!(pair.target().await, Some(Activity::Paused), "the mark is gone");
+    assert_eq!(pair.target().await, Some(Activity::Halted(Halt::Paused)), "the mark is gone");
     pair.target.resume(id).await.unwrap();
-    assert_eq!(pair.target().await, Some(Activity::Paused), "what somebody paused is his");
+    assert_eq!(pair.target().await, Some(Activity::Halted(Halt::Paused)), "what somebody paused is his");
     assert_eq!(pair.target.migration(id).await.unwrap(), None);
     let again = pair.begin().await.unwrap().unwrap_err();
     assert!(matches!(again, HypervisorError::Refused(_)), "{again}");
@@ -219,11 +221,11 @@ async fn it_arrives_paused_and_is_gone_at_the_source_and_goes_on_when_it_is_let(
 async fn what_somebody_has_paused_arrives_so_and_stays_so(pair: Pair) {
     let id = pair.guest.id;
     pair.pause_by_hand(true);
-    assert_eq!(pair.source().await, Some(Activity::Paused));
+    assert_eq!(pair.source().await, Some(Activity::Halted(Halt::Paused)));
     pair.begin().await.unwrap().unwrap();
-    assert_eq!((pair.source().await, pair.target().await), (None, Some(Activity::Paused)));
+    assert_eq!((pair.source().await, pair.target().await), (None, Some(Activity::Halted(Halt::Paused))));
     pair.target.resume(id).await.unwrap();
-    assert_eq!(pair.target().await, Some(Activity::Paused));
+    assert_eq!(pair.target().await, Some(Activity::Halted(Halt::Paused)));
 }
 
 async fn while_it_is_copied_it_executes_at_the_source_and_is_held_at_the_target(pair: Pair) {

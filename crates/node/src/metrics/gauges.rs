@@ -1,7 +1,7 @@
 //! What is, as the mirror and the session have it at the moment that somebody asks.
 
 use metrics::gauge;
-use pvc_core::model::{DaemonState, VmState};
+use pvc_core::model::{DaemonState, Halt, VmState};
 use pvc_store::Session;
 
 use super::Sources;
@@ -18,6 +18,10 @@ pub(super) fn look_up(sources: &Sources) {
     if let Some(me) = view.node(&sources.me) {
         let report = &me.report;
         gauge!(super::NODE_VMS).set(report.domains_count as f64);
+        for halt in Halt::ALL {
+            let count = report.halted.iter().filter(|(_, why)| *why == halt).count();
+            gauge!(super::NODE_VMS_HALTED, "reason" => halt.as_str()).set(count as f64);
+        }
         gauge!(super::NODE_VCPUS).set(report.vcpu_alloc as f64);
         gauge!(super::NODE_LOAD).set(report.cpu_load);
         for (kind, mib) in [

@@ -9,8 +9,9 @@ use std::{
 };
 
 use pvc_core::{model::VmId, plan::vm::Here};
-use pvc_host::hypervisor::{Activity, Hypervisor, HypervisorError, Seen};
+use pvc_host::hypervisor::{Activity, Halt, Hypervisor, HypervisorError, Seen};
 use tokio::sync::watch;
+use tracing::{info, warn};
 
 /// The active domains of this node, by id; `None` while libvirt does not answer.
 pub type Active = Option<Arc<BTreeMap<VmId, Seen>>>;
@@ -51,6 +52,11 @@ impl Inventory {
             None => Here::Unknown,
             Some(active) => here(active.get(&id)),
         }
+    }
+
+    /// Why a VM executes nothing though its process is here, as last known.
+    pub fn halt(&self, id: VmId) -> Option<Halt> {
+        self.lock().as_ref()?.get(&id)?.activity.halt()
     }
 
     /// The ids of all that runs here, as last known.
@@ -102,6 +108,7 @@ impl Inventory {
     }
 
     fn replace(&self, active: Active) {
+        tell(self.lock().as_deref(), active.as_deref());
         self.lock().clone_from(&active);
         self.published.send_replace(active);
     }
@@ -119,5 +126,19 @@ fn here(seen: Option<&Seen>) -> Here {
         Some(seen) if seen.activity == Activity::Unstarted => Here::Unstarted,
         Some(seen) if seen.activity == Activity::Suspended => Here::Suspended,
         Some(_) => Here::Active,
+    }
+}
+
+/// Says of each VM that has stopped executing, or goes on, that it has.
+fn tell(before: Option<&BTreeMap<VmId, Seen>>, now: Option<&BTreeMap<VmId, Seen>>) {
+    for seen in now.into_iter().flat_map(BTreeMap::values) {
+        let before = before.and_then(|before| before.get(&seen.id)).and_then(|seen| seen.activity.halt());
+        match seen.activity.halt() {
+            now if now == before => {}
+            Some(Halt::Busy) => {}
+            Some(halt) => warn!(vm = %seen.name, "it does not execute: {}", halt.what()),
+            None if before != Some(Halt::Busy) => info!(vm = %seen.name, "it executes again"),
+            None => {}
+        }
     }
 }

@@ -10,7 +10,7 @@ use pvc_core::{
     model::{ClusterView, Migration, NodeName, Vm, VmId},
     plan::vm::{Here, Next, Step, There, needs_migration, needs_record},
 };
-use pvc_host::hypervisor::{Activity, HypervisorError, Peer};
+use pvc_host::hypervisor::{Activity, Halt, HypervisorError, Peer};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tracing::{debug, info, warn};
 
@@ -79,11 +79,11 @@ impl VmReconciler {
         let there = match self.inventory.hypervisor().seen_at(&self.peers.of(node), vm.id).await {
             Ok(None) => There::Off,
             Ok(Some(seen)) => match seen.activity {
-                Activity::Running | Activity::ShuttingDown | Activity::Crashed => There::Active,
+                Activity::Running | Activity::ShuttingDown | Activity::Halted(Halt::Crashed) => There::Active,
                 // A process that is made ready for a guest is paused, before a migration holds it and after a restart of libvirt.
                 Activity::Held
                 | Activity::Arrived
-                | Activity::Paused
+                | Activity::Halted(_)
                 | Activity::Unstarted
                 | Activity::Suspended => There::Held,
             },
@@ -175,7 +175,8 @@ impl VmReconciler {
         if migration.is_none() {
             return Ok(false);
         }
-        let fate = Fate { here: self.inventory.here(vm.id), migration, left: false };
+        let (here, halt) = (self.inventory.here(vm.id), self.inventory.halt(vm.id));
+        let fate = Fate { here, halt, migration, left: false };
         let plan = self.plan(vm.id, view, fate, Ok(()));
         match plan.next {
             Next::Wait(_) => self.explain(vm.id, view, "migrating", plan.why).await,

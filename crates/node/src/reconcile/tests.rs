@@ -18,6 +18,7 @@ use super::*;
 use crate::console::{Consoles, Rates};
 
 mod claims;
+mod halted;
 mod migration;
 mod old_clients;
 mod starts;

@@ -13,7 +13,7 @@ use std::{
 };
 
 use pvc_core::{
-    model::{ClusterView, Entry, Migration, Moment, NodeName, Vm, VmChange, VmId, VmKey, VmState},
+    model::{ClusterView, Entry, Halt, Migration, Moment, NodeName, Vm, VmChange, VmId, VmKey, VmState},
     plan::{
         placement::Selector,
         vm::{
@@ -86,6 +86,8 @@ pub(super) struct Memory {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Fate {
     pub(super) here: Here,
+    /// Why it executes nothing though it is here.
+    pub(super) halt: Option<Halt>,
     pub(super) migration: Option<Migration>,
     /// It is on record as migrated from here.
     pub(super) left: bool,
@@ -262,18 +264,24 @@ impl VmReconciler {
     }
 
     async fn look(&self, id: VmId, view: &ClusterView, here: Here) -> Result<Plan, StepError> {
+        let halt = self.inventory.halt(id);
         let fate = match view.vm(id) {
             Some(vm) if self.mirror.synced() => {
                 self.notice_home(vm, here);
                 if vm.state.value == VmState::Migrate && vm.claim.value.is_only(&self.me) {
                     self.remember(id, |m| m.past.notice(vm, self.now()));
                 }
-                Fate { here, migration: self.migration(vm, here).await?, left: self.left(vm, here).await? }
+                Fate {
+                    here,
+                    halt,
+                    migration: self.migration(vm, here).await?,
+                    left: self.left(vm, here).await?,
+                }
             }
-            _ => Fate { here, migration: None, left: false },
+            _ => Fate { here, halt, migration: None, left: false },
         };
         let definition = match view.vm(id) {
-            Some(vm) if self.mirror.synced() && needs_definition(&self.me, vm, here) => {
+            Some(vm) if self.mirror.synced() && needs_definition(&self.me, vm, here, halt) => {
                 self.definition(vm).await?.map(drop)
             }
             _ => Ok(()),
@@ -293,7 +301,7 @@ impl VmReconciler {
         fate: Fate,
         definition: Result<(), &str>,
     ) -> Plan {
-        let Fate { here, migration, left } = fate;
+        let Fate { here, halt, migration, left } = fate;
         if let Some(Entry::Bad(problems)) = view.vms.get(&id).map(|e| &**e) {
             let what: Vec<String> = problems.iter().map(ToString::to_string).collect();
             return Plan {
@@ -319,6 +327,7 @@ impl VmReconciler {
             tidies_up: view.primary_holder.as_ref() == Some(&self.me),
             last_word: last_word.as_ref().copied().map_err(String::as_str),
             here,
+            halt,
             migration,
             left,
             target: target.as_ref().copied().map_err(String::as_str),
@@ -375,7 +384,9 @@ impl VmReconciler {
                     Step::HandOver => debug!(vm = %name, "handed over: {why}"),
                     Step::Release => debug!(vm = %name, "released: {why}"),
                     Step::Answer(Answer::Failed(reason)) => warn!(vm = %name, "failed: {reason}"),
-                    Step::Answer(Answer::Stays(reason)) => warn!(vm = %name, "answered start here: {reason}"),
+                    Step::Answer(Answer::Stays(reason) | Answer::Halted(reason)) => {
+                        warn!(vm = %name, "answered start here: {reason}");
+                    }
                     Step::Answer(Answer::Running) => info!(vm = %name, "answered start: {why}"),
                     Step::Answer(Answer::Stopped) => info!(vm = %name, "answered stop: {why}"),
                     _ => debug!(vm = %name, "{why}"),

@@ -1,7 +1,7 @@
 use pvc_core::model::{Claim, VmChange, VmId, VmKey, VmSet, VmState};
 use pvc_host::{
     hypervisor::{
-        Seen,
+        Halt, Seen,
         fake::{FakeHypervisor, Reach},
     },
     machine::FakeMachine,
@@ -97,7 +97,7 @@ async fn what_belongs_to_another_node_for_certain_is_suspended_at_once_and_nothi
     }
     w.hypervisor.put(guest(8, Activity::Running));
     w.stray(9, "b", "b").await;
-    w.hypervisor.turn(id(9), Activity::Paused);
+    w.hypervisor.turn(id(9), Activity::Halted(Halt::Paused));
     for (n, key) in [(10, VmKey::Claim), (12, VmKey::State)] {
         w.stray(n, "b", "b").await;
         let path = schema::vm::key_path(id(n), key);
@@ -114,7 +114,7 @@ async fn what_belongs_to_another_node_for_certain_is_suspended_at_once_and_nothi
     for n in [4, 5, 6, 8, 11] {
         assert_eq!(w.activity(n).await, Activity::Running, "vm{n}");
     }
-    assert_eq!(w.activity(9).await, Activity::Paused, "an operator's pause is his");
+    assert_eq!(w.activity(9).await, Activity::Halted(Halt::Paused), "an operator's pause is his");
     assert_eq!(w.activity(10).await, Activity::Running, "who has it cannot be read: it is left alone");
     assert_eq!(w.activity(12).await, Activity::Suspended, "only the wish cannot be read: b has it");
     let counts = w.hypervisor.counts();

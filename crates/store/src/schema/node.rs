@@ -15,7 +15,7 @@ use super::{SchemaError, explain, text::present};
 use crate::store::{Check, CommitError, Committed, Store, StoreError, Transaction};
 
 pub(crate) use read::{READ_KEYS, is_read, read_key_by_key};
-pub use read::{decode, paths, read, reports_running};
+pub use read::{Reported, decode, paths, read, reported};
 
 /// The parent of all nodes.
 pub const ROOT: &str = "/nodes";
@@ -35,8 +35,10 @@ const SELF_FENCE: &str = "selffence";
 const BOOT: &str = "boot";
 /// **(ours)**
 const INTERVAL: &str = "keepalive_interval";
+/// **(ours)**
+const GUESTS: &str = "guests";
 /// The keys of a keepalive's figures, in the order of [`figures`].
-const FIGURES: [&str; 10] = [
+const FIGURES: [&str; 11] = [
     "memtotal",
     "memused",
     "memfree",
@@ -47,6 +49,7 @@ const FIGURES: [&str; 10] = [
     "domainscount",
     RUNNING,
     KEEPALIVE,
+    GUESTS,
 ];
 
 /// How the other nodes can power this one off.
@@ -131,7 +134,7 @@ pub async fn register(store: &dyn Store, node: &Registration) -> Result<Committe
     let overwritten = written.len();
     written.push((key(name, DOMAIN_STATE), DomainState::Flushed.as_str()));
     for figure in FIGURES {
-        written.push((key(name, figure), if figure == RUNNING { "" } else { "0" }));
+        written.push((key(name, figure), if matches!(figure, RUNNING | GUESTS) { "" } else { "0" }));
     }
     let paths: Vec<String> = written.iter().map(|(path, _)| path.clone()).collect();
     let mut attempt = 1;
@@ -230,7 +233,7 @@ pub fn report(name: &NodeName, report: &NodeReport, acknowledged: Option<&NodeRe
     txn
 }
 
-fn figures(report: &NodeReport) -> [String; 10] {
+fn figures(report: &NodeReport) -> [String; 11] {
     let mut running = String::with_capacity(report.running.len() * 37);
     for id in &report.running {
         if !running.is_empty() {
@@ -249,6 +252,7 @@ fn figures(report: &NodeReport) -> [String; 10] {
         report.domains_count.to_string(),
         running,
         report.keepalive_unix_s.to_string(),
+        report.halted.iter().map(|(id, halt)| format!("{id}={halt}")).collect::<Vec<_>>().join(" "),
     ]
 }
 

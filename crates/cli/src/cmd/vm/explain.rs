@@ -8,7 +8,7 @@ use pvc_core::{
     command::node::step_words,
     model::{
         Claim, ClusterView, DaemonState, DomainDetails, DomainSpec, DomainState, Entry, Explanation, Fence,
-        Field, FlushProgress, MigrationMethod, NodeName, Problem, Vm, VmId, VmState,
+        Field, FlushProgress, Halt, MigrationMethod, NodeName, Problem, Vm, VmId, VmState,
     },
     plan::{placement::Unfit, vm::last_words},
 };
@@ -250,6 +250,8 @@ struct ExplainJson<'a> {
     node: Option<&'a str>,
     claim: Vec<&'a str>,
     running_on: Vec<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    not_executing: Option<Halt>,
     /// By their last word, which no claim has answered.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     may_run_on: Vec<&'a str>,
@@ -301,6 +303,7 @@ fn json(facts: &Facts) -> ExplainJson<'_> {
         node: vm.map(|vm| vm.node.value.as_str()),
         claim: vm.into_iter().flat_map(|vm| vm.claim.value.iter()).map(NodeName::as_str).collect(),
         running_on: facts.running.now.iter().map(NodeName::as_str).collect(),
+        not_executing: facts.running.halted.as_ref().map(|(_, halt)| *halt),
         may_run_on: facts.last_words.iter().map(NodeName::as_str).collect(),
         failed_reason: vm.map(|vm| vm.failed_reason.value.as_str()).unwrap_or_default(),
         last_node: vm.and_then(|vm| vm.last_node.value.as_ref()),

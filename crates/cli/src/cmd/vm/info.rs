@@ -1,6 +1,6 @@
 //! `pvc vm info` and `pvc vm dump`: one VM, its keys and its definition.
 
-use pvc_core::model::{DomainDetails, NodeName, Vm};
+use pvc_core::model::{DomainDetails, Halt, NodeName, Vm, VmState};
 use serde::Serialize;
 
 use super::{
@@ -65,6 +65,8 @@ struct InfoJson<'a> {
     migrated: String,
     failed_reason: &'a str,
     running_on: Vec<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    not_executing: Option<Halt>,
     claim: Vec<&'a str>,
     #[serde(flatten)]
     details: Option<&'a DomainDetails>,
@@ -88,6 +90,7 @@ fn json<'a>(
         migrated: migrated(vm),
         failed_reason: &vm.failed_reason.value,
         running_on: running.now.iter().map(NodeName::as_str).collect(),
+        not_executing: running.halted.as_ref().map(|(_, halt)| *halt),
         claim: vm.claim.value.iter().map(NodeName::as_str).collect(),
         details: details.as_ref().ok(),
         problem: details.as_ref().err().map(String::as_str),
@@ -102,7 +105,10 @@ fn state_lines(vm: &Vm, running: &Runners, unheard: &[NodeName]) -> Vec<(&'stati
         ("uuid", vm.id.to_string().into()),
         ("asked", asked(vm)),
         ("node", wished_node(vm)),
-        ("runs on", running.words().into()),
+        (
+            "runs on",
+            Cell::new(running.words(), if running.halted.is_some() { Look::Bad } else { Look::Plain }),
+        ),
         ("claimed by", or_nobody(vm.claim.value.to_string()).into()),
         ("migrated", migrated(vm).into()),
     ];
@@ -113,7 +119,8 @@ fn state_lines(vm: &Vm, running: &Runners, unheard: &[NodeName]) -> Vec<(&'stati
         )
     }));
     if !vm.failed_reason.value.is_empty() {
-        lines.push(("failed because", Cell::new(&vm.failed_reason.value, Look::Bad)));
+        let word = if vm.state.value == VmState::Failed { "failed because" } else { "last trouble" };
+        lines.push((word, Cell::new(&vm.failed_reason.value, Look::Bad)));
     }
     lines
 }

@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use pvc_core::model::{DomainDetails, DomainSpec, Entry, NodeName, Problem, Vm, VmId, VmKey, VmState};
+use pvc_core::model::{DomainDetails, DomainSpec, Entry, Halt, NodeName, Problem, Vm, VmId, VmKey, VmState};
 use pvc_store::schema::vm;
 use serde::Serialize;
 
@@ -108,6 +108,8 @@ struct VmJson<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     migrated: Option<String>,
     running_on: Vec<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    not_executing: Option<Halt>,
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
     details: Option<&'a DomainDetails>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -137,6 +139,7 @@ fn one<'a>(listed: &'a Listed, running: &'a Running, details: &'a Details) -> Vm
         last_node: vm.map(|vm| vm.last_node.value.as_ref().map(NodeName::as_str).unwrap_or_default()),
         migrated: vm.map(migrated),
         running_on: running.get(&listed.id).into_iter().flat_map(|r| &r.now).map(NodeName::as_str).collect(),
+        not_executing: running.get(&listed.id).and_then(|r| r.halted.as_ref()).map(|(_, halt)| *halt),
         details: details.get(&listed.id).and_then(|d| d.details.as_ref()),
         problems: problems(listed, details),
     }
@@ -215,6 +218,7 @@ fn runs_on(vm: &Vm, running: &Running) -> Cell {
     let look = match &runners.now[..] {
         [] if asked_to_run || !runners.before.is_empty() => Look::Busy,
         [] => Look::Plain,
+        _ if runners.halted.is_some() => Look::Bad,
         [node] if *node == vm.node.value => Look::Good,
         _ => Look::Bad,
     };

@@ -14,7 +14,10 @@ use pvc_core::{
 };
 use pvc_store::{
     CommitError,
-    schema::{node, placement, vm},
+    schema::{
+        node::{self, Reported},
+        placement, vm,
+    },
 };
 
 use crate::{
@@ -132,18 +135,18 @@ async fn look(cluster: &Connection, id: VmId, from: &NodeName, to: &NodeName) ->
     let vm = cluster.vm(id).await?;
     let store = &*cluster.store;
     // The target may report it before its claim says so; what is reported from before it was claimed there is another matter.
-    let runs = node::reports_running(store, to, id, vm.node.zxid).await?;
+    let reported = node::reported(store, to, id, vm.node.zxid).await?;
     let said = vm::read_explanation(store, id).await?.and_then(Result::ok);
     let said = said.map(|e| format!("{} is {}: {}", e.by, e.doing, e.because));
-    judge(&vm, from, to, runs, said)
+    judge(&vm, from, to, reported, said)
 }
 
-/// Whether it has arrived, cannot arrive any more, or not yet. `runs`: the target has reported so since it was its node.
+/// Whether it has arrived, cannot arrive any more, or not yet. `reported`: what the target has said since it was its node.
 fn judge(
     vm: &Vm,
     from: &NodeName,
     to: &NodeName,
-    runs: bool,
+    reported: Reported,
     said: Option<String>,
 ) -> Result<Look<()>, Failure> {
     let failed = |what: String| Err(Failure::Failed(what));
@@ -158,7 +161,11 @@ fn judge(
                 if node == from { format!("stays on {from}") } else { format!("belongs to {node} now") };
             failed(format!("VM {} did not go to {to} and {stays}{why}", vm.name))
         }
-        VmState::Start if runs && vm.claim.value.is_only(to) => Ok(Look::Done(())),
+        VmState::Start if vm.claim.value.is_only(to) && reported != Reported::Nothing => match reported {
+            // It has arrived as it was.
+            Reported::Halted(halt) => Err(Failure::halted(vm, to, halt)),
+            _ => Ok(Look::Done(())),
+        },
         VmState::Start | VmState::Migrate => Ok(Look::NotYet(said.unwrap_or_else(|| {
             let on_its_way = vm.claim.value.names(to);
             format!("waiting for {}", if on_its_way || vm.claim.value.is_empty() { to } else { from })

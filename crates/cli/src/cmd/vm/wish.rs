@@ -9,11 +9,14 @@ use std::time::Duration;
 
 use pvc_core::{
     command::{self, Accepted, Refusal},
-    model::{Vm, VmId, VmState},
+    model::{Halt, Vm, VmId, VmState},
 };
 use pvc_store::{
     CommitError,
-    schema::{node, vm},
+    schema::{
+        node::{self, Reported},
+        vm,
+    },
 };
 
 use crate::{
@@ -122,14 +125,14 @@ async fn look(cluster: &Connection, id: VmId, kind: Kind) -> Result<Look<String>
     let vm = cluster.vm(id).await?;
     let store = &*cluster.store;
     // A report from before the claim may tell of the instance before this one.
-    let runs = node::reports_running(store, &vm.node.value, id, vm.claim.zxid).await?;
+    let reported = node::reported(store, &vm.node.value, id, vm.claim.zxid).await?;
     let said = vm::read_explanation(store, id).await?.and_then(Result::ok);
     let said = said.map(|e| format!("{} is {}: {}", e.by, e.doing, e.because));
-    judge(kind, &vm, runs, said)
+    judge(kind, &vm, reported, said)
 }
 
-/// Whether it is so, cannot be so any more, or not yet. `runs`: the VM's node has reported so since it claimed it.
-fn judge(kind: Kind, vm: &Vm, runs: bool, said: Option<String>) -> Result<Look<String>, Failure> {
+/// Whether it is so, cannot be so any more, or not yet. `reported`: what the VM's node has said since it claimed it.
+fn judge(kind: Kind, vm: &Vm, reported: Reported, said: Option<String>) -> Result<Look<String>, Failure> {
     let not_yet = |what: String| Ok(Look::NotYet(said.unwrap_or(what)));
     let node = &vm.node.value;
     let state = vm.state.value;
@@ -147,11 +150,14 @@ fn judge(kind: Kind, vm: &Vm, runs: bool, said: Option<String>) -> Result<Look<S
         return Err(Failure::Failed(what));
     }
     if kind.ends_running() {
-        let runs = runs && state == VmState::Start && vm.claim.value.names(node);
-        return if runs {
-            Ok(Look::Done(format!("runs on {node}")))
-        } else {
-            not_yet(format!("waiting for {node}"))
+        let is_there = state == VmState::Start && vm.claim.value.names(node);
+        return match reported {
+            Reported::Executes if is_there => Ok(Look::Done(format!("runs on {node}"))),
+            // What has crashed is about to be started anew.
+            Reported::Halted(halt) if is_there && halt != Halt::Crashed && halt != Halt::Busy => {
+                Err(Failure::halted(vm, node, halt))
+            }
+            _ => not_yet(format!("waiting for {node}")),
         };
     }
     if state == VmState::Stop && vm.claim.value.is_empty() {

@@ -248,6 +248,21 @@ fn a_definition_is_told_to_be_damaged_while_its_vm_is_well() {
 }
 
 #[test]
+fn what_does_not_execute_is_not_well() {
+    for (halt, told) in [
+        (Halt::IoError, "! VM web1 is stopped by an I/O error"),
+        (Halt::Crashed, "! VM web1 has crashed"),
+        (Halt::Paused, "- VM web1 is paused"),
+        (Halt::Asleep, "- VM web1 sleeps"),
+    ] {
+        let mut view = well();
+        change(&mut view, "hv1", |n| n.report.halted = vec![(id(1), halt)]);
+        let status = status(&view);
+        assert_eq!((found(&status), status.totals.vms), (vec![told.to_owned()], Count { well: 0, of: 1 }));
+    }
+}
+
+#[test]
 fn what_failed_runs_elsewhere_or_may_still_run_is_not_counted_as_asked() {
     let mut view = well();
     add(&mut view, 2, "off", VmState::Stop);

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Survey, listed};
 use crate::{
-    model::{Claim, NodeName, Vm, VmState},
+    model::{Claim, Halt, NodeName, Vm, VmState},
     plan::vm::last_words,
 };
 
@@ -15,6 +15,7 @@ enum Group {
     Failed,
     Elsewhere,
     NotRunning,
+    Halted(Halt),
     Unheard,
     Broken,
     Busy,
@@ -32,6 +33,7 @@ impl Group {
             (Self::Elsewhere, true) => "run elsewhere than asked",
             (Self::NotRunning, false) => "is to run and is not seen running",
             (Self::NotRunning, true) => "are to run and are not seen running",
+            (Self::Halted(halt), _) => halt.is_stopped(many),
             (Self::Unheard, false) => "is to be off and may still run on a node that does not answer",
             (Self::Unheard, true) => "are to be off and may still run on nodes that do not answer",
             (Self::Broken, false) => "has broken keys",
@@ -65,7 +67,11 @@ impl Survey<'_> {
             let what = format!("{} {}", listed(&names), group.words(names.len() > 1));
             let todo = names.first().map(|name| format!("pvc vm explain {name}"));
             match group {
-                Group::Busy | Group::StillRunning => self.notice(what, todo),
+                Group::Busy
+                | Group::StillRunning
+                | Group::Halted(Halt::Paused | Halt::Asleep | Halt::Busy) => {
+                    self.notice(what, todo);
+                }
                 _ => self.wrong(what, todo),
             }
         }
@@ -81,7 +87,7 @@ impl Survey<'_> {
             VmState::Migrate | VmState::Restart | VmState::Shutdown | VmState::Delete => Some(Group::Busy),
             VmState::Failed => Some(Group::Failed),
             _ if reported.len() > 1 => Some(Group::Twice),
-            VmState::Start if on_its_node => None,
+            VmState::Start if on_its_node => self.facts.halt(vm).map(Group::Halted),
             VmState::Start if seen.is_empty() => Some(Group::NotRunning),
             VmState::Start => Some(Group::Elsewhere),
             VmState::Stop if !seen.is_empty() => Some(Group::StillRunning),

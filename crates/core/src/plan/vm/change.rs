@@ -39,6 +39,12 @@ pub fn change(step: &Step, vm: &Vm, me: &NodeName) -> Option<VmChange> {
                     state_is(vm, VmState::Failed).into_iter().chain(why).collect()
                 }
                 Answer::Stays(reason) => return Some(stay(vm, me, reason)),
+                Answer::Halted(reason) => {
+                    let at_home = vm.cannot_read(VmKey::LastNode).then_some(VmSet::LastNode(None));
+                    let why = Some(VmSet::FailedReason(reason.clone()));
+                    let halted = [state_is(vm, VmState::Start), node_is(vm, me), at_home, why];
+                    halted.into_iter().flatten().collect()
+                }
                 Answer::NotYet(reason) => vec![VmSet::FailedReason(reason.clone())],
                 Answer::ReasonVoid => vec![VmSet::FailedReason(String::new())],
             };

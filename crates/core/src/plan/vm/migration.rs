@@ -18,7 +18,7 @@ use std::time::Duration;
 use super::{Answer, Facts, Here, Plan, Step, act, past, shut_down, wait};
 use crate::{
     model::{
-        ClusterView, DaemonState, DomainState, Entry, FenceStep, Migration, MigrationMethod, NodeName,
+        ClusterView, DaemonState, DomainState, Entry, FenceStep, Halt, Migration, MigrationMethod, NodeName,
         Progress, Vm, VmState,
     },
     sabotage::{self, Bug},
@@ -124,6 +124,10 @@ pub(super) fn leave(facts: &Facts<'_>, vm: &Vm) -> Plan {
             return stay_in_the_end(facts, vm, TIDYING, why);
         }
         Some(There::Off) => {}
+    }
+    if let Some(Halt::Crashed) = facts.halt {
+        // There is nothing to keep alive.
+        return leave_by_shutdown(facts, vm);
     }
     let tries = facts.past.tries(vm);
     let impossible = tries.impossible || tries.failures >= LIVE_ATTEMPTS;
@@ -275,7 +279,7 @@ pub(super) fn arriving(facts: &Facts<'_>, from: &NodeName) -> Plan {
     if facts.here == Here::Arrived && sabotage::commits(Bug::ArriveRunning) {
         return act(Step::Resume, "it has arrived");
     }
-    if facts.here == Here::Active {
+    if facts.here == Here::Active && facts.halt.is_none() {
         // What arrives is paused: somebody else has started this, or let it go on.
         return act(Step::Suspend, format!("{from} has not handed it over"));
     }
@@ -285,6 +289,9 @@ pub(super) fn arriving(facts: &Facts<'_>, from: &NodeName) -> Plan {
             Here::Arrived => format!("it has arrived from {from}, which has to let go of its claim"),
             Here::Held => format!("it is arriving from {from}"),
             Here::Suspended => format!("it was suspended here: {from} decides"),
+            Here::Active if facts.halt.is_some() => {
+                format!("it does not execute here, and {from} has not let go of its claim")
+            }
             Here::Off | Here::Unstarted | Here::Active | Here::Unknown => {
                 format!("it may be migrating here from {from}")
             }

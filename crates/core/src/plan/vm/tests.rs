@@ -1,6 +1,7 @@
 //! The tables of protocols: claims and a VM's life, one row a case; and walks over random worlds.
 
 mod claims;
+mod halted;
 mod migration;
 mod unreadable;
 mod worlds;
@@ -40,6 +41,7 @@ struct Case {
     vm: Vm,
     here: Here,
     migration: Option<Migration>,
+    halt: Option<Halt>,
     left: bool,
     target: Result<(), &'static str>,
     definition: Result<(), &'static str>,
@@ -52,6 +54,7 @@ fn case(state: VmState, node: &str, claim: &str, here: Here) -> Case {
         vm: vm(state, node, claim),
         here,
         migration: None,
+        halt: None,
         left: false,
         target: Ok(()),
         definition: Ok(()),
@@ -63,7 +66,7 @@ fn case(state: VmState, node: &str, claim: &str, here: Here) -> Case {
 impl Case {
     fn plan(&self) -> Plan {
         let me = name("a");
-        let Case { vm, here, migration, left, target, definition, past, now } = self;
+        let Case { vm, here, halt, migration, left, target, definition, past, now } = self;
         plan(&Facts {
             me: &me,
             vm: Some(vm),
@@ -72,6 +75,7 @@ impl Case {
             last_word: Ok(()),
             here: *here,
             migration: *migration,
+            halt: *halt,
             left: *left,
             target: *target,
             definition: *definition,
@@ -213,6 +217,7 @@ fn nothing_is_done_while_the_view_is_old_or_libvirt_is_silent() {
                     last_word: Ok(()),
                     here,
                     migration: None,
+                    halt: None,
                     left: false,
                     target: Ok(()),
                     definition: Ok(()),
@@ -239,6 +244,7 @@ fn what_runs_but_is_in_no_state_tree_is_left_alone() {
         last_word: Ok(()),
         here: Active,
         migration: None,
+        halt: None,
         left: false,
         target: Ok(()),
         definition: Ok(()),
@@ -429,7 +435,7 @@ fn a_guest_that_could_not_be_started_again_is_not_ended() {
         (migration::after_look(unusable(Migrate, "b"), There::Off), "not migrated to b"),
     ] {
         c.vm.migration_method = MigrationMethod::Shutdown;
-        assert!(needs_definition(&name("a"), &c.vm, c.here));
+        assert!(needs_definition(&name("a"), &c.vm, c.here, c.halt));
         let Next::Do(Step::Answer(Answer::Stays(reason))) = c.next() else { panic!("{:?}", c.plan()) };
         assert!(reason.starts_with(not_done) && reason.ends_with("is not usable"), "{reason}");
         let answer = change(&Step::Answer(Answer::Stays(reason)), &c.vm, &name("a"));

@@ -22,7 +22,7 @@ use tokio::{
 };
 
 use super::{
-    super::{Activity, HypervisorError, Migration, Peer, Progress, Seen},
+    super::{Activity, Halt, HypervisorError, Migration, Peer, Progress, Seen},
     FakeHypervisor, Outcome, Reach, State, lock,
 };
 
@@ -117,8 +117,8 @@ impl FakeFabric {
 pub(super) struct Job {
     peer: String,
     outgoing: bool,
-    /// Somebody had paused it; so it stays.
-    paused: bool,
+    /// It did not execute when it left; so it stays.
+    halt: Option<Halt>,
     copying: Option<Duration>,
     began: Instant,
     total: u64,
@@ -231,7 +231,7 @@ impl FakeHypervisor {
         let job = Job {
             peer: to.host.clone(),
             outgoing: true,
-            paused: seen.activity == Activity::Paused,
+            halt: seen.activity.halt(),
             copying: journey.copying,
             began: Instant::now(),
             total: seen.memory_mib * 1024 * 1024,
@@ -350,7 +350,8 @@ impl Run {
         let mut target = lock(&self.target);
         target.jobs.remove(&self.id);
         target.pauses.insert(self.id, self.journey.pause);
-        let arrived = if self.job.paused { Activity::Paused } else { Activity::Arrived };
+        // As libvirt, whose target knows only that it shall not go on.
+        let arrived = self.job.halt.map_or(Activity::Arrived, |_| Activity::Halted(Halt::Paused));
         target.turn(self.id, arrived);
     }
 
@@ -379,7 +380,7 @@ impl Run {
         let mut source = lock(&self.source);
         source.jobs.remove(&self.id);
         if source.active.get(&self.id).is_some_and(|domain| domain.seen.activity == Activity::Held) {
-            let as_before = if self.job.paused { Activity::Paused } else { Activity::Running };
+            let as_before = self.job.halt.map_or(Activity::Running, Activity::Halted);
             source.turn(self.id, as_before);
         }
         Err(HypervisorError::Refused(match end {

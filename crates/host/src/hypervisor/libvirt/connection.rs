@@ -18,7 +18,7 @@ use pvc_core::model::VmId;
 use uuid::Uuid;
 
 use super::{
-    super::{Activity, Seen},
+    super::{Activity, Halt, Seen},
     ffi::{self, VirConnect, VirDomain, VirDomainInfo},
     library::{Fault, Libvirt, text},
     watch::{Callbacks, Observer},
@@ -207,9 +207,10 @@ impl Drop for Domain<'_> {
 
 fn activity(state: u8) -> Activity {
     match state {
-        ffi::VIR_DOMAIN_PAUSED | ffi::VIR_DOMAIN_PMSUSPENDED => Activity::Paused,
+        ffi::VIR_DOMAIN_PAUSED => Activity::Halted(Halt::Paused),
+        ffi::VIR_DOMAIN_PMSUSPENDED => Activity::Halted(Halt::Asleep),
         ffi::VIR_DOMAIN_SHUTDOWN => Activity::ShuttingDown,
-        ffi::VIR_DOMAIN_CRASHED => Activity::Crashed,
+        ffi::VIR_DOMAIN_CRASHED => Activity::Halted(Halt::Crashed),
         // An active domain in any other state executes, or blocks on I/O.
         _ => Activity::Running,
     }

@@ -75,10 +75,17 @@ pub(super) const VIR_DOMAIN_SHUTDOWN: c_uchar = 4;
 pub(super) const VIR_DOMAIN_CRASHED: c_uchar = 6;
 pub(super) const VIR_DOMAIN_PMSUSPENDED: c_uchar = 7;
 
-/// Reasons of `VIR_DOMAIN_PAUSED`: as it was left by a libvirtd that ended, by somebody's wish, by a migration, not started yet.
+/// Reasons of `VIR_DOMAIN_PAUSED`: as it was left by a libvirtd that ended, by somebody's wish, by a migration, … not started yet.
 pub(super) const VIR_DOMAIN_PAUSED_UNKNOWN: c_int = 0;
 pub(super) const VIR_DOMAIN_PAUSED_USER: c_int = 1;
 pub(super) const VIR_DOMAIN_PAUSED_MIGRATION: c_int = 2;
+pub(super) const VIR_DOMAIN_PAUSED_SAVE: c_int = 3;
+pub(super) const VIR_DOMAIN_PAUSED_DUMP: c_int = 4;
+pub(super) const VIR_DOMAIN_PAUSED_IOERROR: c_int = 5;
+pub(super) const VIR_DOMAIN_PAUSED_WATCHDOG: c_int = 6;
+pub(super) const VIR_DOMAIN_PAUSED_SHUTTING_DOWN: c_int = 8;
+pub(super) const VIR_DOMAIN_PAUSED_SNAPSHOT: c_int = 9;
+pub(super) const VIR_DOMAIN_PAUSED_CRASHED: c_int = 10;
 pub(super) const VIR_DOMAIN_PAUSED_STARTING_UP: c_int = 11;
 
 pub(super) const VIR_DOMAIN_START_PAUSED: c_uint = 1;

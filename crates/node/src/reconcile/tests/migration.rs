@@ -2,7 +2,7 @@
 
 use pvc_core::model::{DaemonState, DomainState};
 use pvc_host::hypervisor::{
-    Activity, Hypervisor, Seen,
+    Activity, Halt, Hypervisor, Seen,
     fake::{Journey, Switch},
 };
 
@@ -12,7 +12,7 @@ const SECOND: Duration = Duration::from_secs(1);
 
 impl World {
     /// As old clients write it.
-    async fn migrate(&self, n: u8, to: &str) {
+    pub(super) async fn migrate(&self, n: u8, to: &str) {
         let from = self.vm(n).await.node.value;
         self.set(
             n,
@@ -178,7 +178,7 @@ async fn what_is_paused_at_the_target_does_not_execute_and_ends_nothing_at_the_s
     // A daemon that was killed while it migrated; the migration has failed since.
     w.nodes[0].kill();
     let arriving = w.nodes[0].hypervisor.seen(id(1)).await.unwrap().unwrap();
-    w.nodes[1].hypervisor.put(Seen { activity: Activity::Paused, ..arriving });
+    w.nodes[1].hypervisor.put(Seen { activity: Activity::Halted(Halt::Paused), ..arriving });
     w.migrate(1, "b").await;
     w.set(1, vec![VmSet::Claim("a b".parse().unwrap())]).await;
     w.nodes[0].start();

@@ -4,13 +4,13 @@
 use std::time::Duration;
 
 use pvc_core::model::{
-    DaemonMode, DaemonState, DomainState, Field, KEEPALIVE_INTERVAL_S, Node, NodeName, NodeReport, Problem,
-    StaticData, VmId,
+    DaemonMode, DaemonState, DomainState, Field, Halt, KEEPALIVE_INTERVAL_S, Node, NodeName, NodeReport,
+    Problem, StaticData, VmId,
 };
 
 use super::{
-    BOOT, DAEMON_STATE, DOMAIN_STATE, FIGURES, INTERVAL, KEEPALIVE, MODE, ROUTER_STATE, RUNNING, SELF_FENCE,
-    STATIC_DATA, key, not_primary, path,
+    BOOT, DAEMON_STATE, DOMAIN_STATE, FIGURES, GUESTS, INTERVAL, KEEPALIVE, MODE, ROUTER_STATE, RUNNING,
+    SELF_FENCE, STATIC_DATA, key, not_primary, path,
 };
 use crate::{
     schema::text::{Decoder, field, present},
@@ -71,6 +71,7 @@ fn decode_shown(name: &NodeName, values: &[Option<Value>], refused: Vec<Problem>
         domains_count: d.number(&keys[16], value(16)),
         running: running(&mut d, &keys[17], value(17)),
         keepalive_unix_s: d.number(&keys[18], value(18)),
+        halted: halted(&mut d, &keys[19], value(19)),
     };
     Some(Node {
         name: name.clone(),
@@ -167,6 +168,27 @@ fn running(d: &mut Decoder, key: &str, value: Option<&Value>) -> Vec<VmId> {
     ids
 }
 
+/// Which guests do not execute, and why. A node of the 0.5 generation has no such key.
+fn halted(d: &mut Decoder, key: &str, value: Option<&Value>) -> Vec<(VmId, Halt)> {
+    let Some(text) = d.text(key, value).and_then(present) else { return Vec::new() };
+    let mut halted = Vec::new();
+    for word in text.split_ascii_whitespace() {
+        if halted.len() == MOST_RUNNING {
+            d.problem(key, format_args!("more than {MOST_RUNNING} VMs"));
+            break;
+        }
+        let (id, halt) = word.split_once('=').unwrap_or((word, ""));
+        match (id.parse(), halt.parse()) {
+            (Ok(id), Ok(halt)) => halted.push((id, halt)),
+            (Err(error), _) | (_, Err(error)) => {
+                d.problem(key, error);
+                break;
+            }
+        }
+    }
+    halted
+}
+
 /// Reads one node as it is now.
 pub async fn read(store: &dyn Store, name: &NodeName) -> Result<Option<Node>, StoreError> {
     match store.get_many(&paths(name)).await {
@@ -199,20 +221,36 @@ pub(crate) async fn read_key_by_key(store: &dyn Store, name: &NodeName) -> Resul
     Ok(decode_shown(name, &values, refused))
 }
 
-/// Whether a node reports to run a VM, in a report written after the transaction `since`: an older one may tell of an
+/// What a node reports about a VM.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reported {
+    /// Not that it runs there.
+    Nothing,
+    /// It executes there.
+    Executes,
+    /// It has a process there that executes nothing, for this reason.
+    Halted(Halt),
+}
+
+/// What a node reports about a VM in a report that was written after the transaction `since`: an older one may tell of an
 /// instance that has ended.
-pub async fn reports_running(
+pub async fn reported(
     store: &dyn Store,
     name: &NodeName,
     id: VmId,
     since: i64,
-) -> Result<bool, StoreError> {
-    // In this order: should a report come between the two reads, it is counted for less than it says.
-    let paths = [key(name, KEEPALIVE), key(name, RUNNING)];
+) -> Result<Reported, StoreError> {
+    // In this order: should a report come between the reads, it is counted for less than it says.
+    let paths = [key(name, KEEPALIVE), key(name, RUNNING), key(name, GUESTS)];
     let values = store.get_many(&paths).await?;
-    let reported = values[0].as_ref().map_or(0, |keepalive| keepalive.mzxid);
-    let ids = running(&mut Decoder::default(), &paths[1], values[1].as_ref());
-    Ok(reported > since && ids.contains(&id))
+    let written = values[0].as_ref().map_or(0, |keepalive| keepalive.mzxid);
+    let mut d = Decoder::default();
+    if written <= since || !running(&mut d, &paths[1], values[1].as_ref()).contains(&id) {
+        return Ok(Reported::Nothing);
+    }
+    let halted = halted(&mut d, &paths[2], values[2].as_ref());
+    let halt = halted.into_iter().find(|(halted, _)| *halted == id);
+    Ok(halt.map_or(Reported::Executes, |(_, halt)| Reported::Halted(halt)))
 }
 
 impl Decoder {

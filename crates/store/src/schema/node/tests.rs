@@ -5,7 +5,7 @@ use std::sync::Arc;
 use proptest::{option, prelude::*};
 
 use super::*;
-use pvc_core::model::VmId;
+use pvc_core::model::{Halt, VmId};
 
 use crate::{
     Op, Value,
@@ -62,6 +62,7 @@ async fn a_new_node_has_every_key_of_the_contract_and_starts_flushed() {
             "daemonstate",
             "domainscount",
             "domainstate",
+            "guests",
             "ipmihostname",
             "ipmipassword",
             "ipmiusername",
@@ -231,11 +232,43 @@ async fn what_is_checked_of_a_node_whose_keys_are_gone_is_that_they_are_gone() {
     assert!(matches!(store.commit(expect()).await, Err(CommitError::Conflict { .. })));
 }
 
+#[tokio::test]
+async fn what_does_not_execute_is_told_by_nodes_that_tell_it_and_believed_only_of_a_new_report() {
+    let (store, _) = store().await;
+    register(&*store, &registration(DaemonMode::Coordinator)).await.unwrap();
+    let id = |n: u8| VmId::from(uuid::Uuid::from_u128(n.into()));
+    let figures = NodeReport {
+        running: vec![id(1), id(2)],
+        halted: vec![(id(2), Halt::IoError)],
+        ..NodeReport::default()
+    };
+    let committed = store.commit(report(&name(), &figures, None)).await.unwrap();
+    let before = committed.zxid - 1;
+    for (vm, since, expected) in [
+        (1, before, Reported::Executes),
+        (2, before, Reported::Halted(Halt::IoError)),
+        (3, before, Reported::Nothing),
+        (2, committed.zxid, Reported::Nothing),
+    ] {
+        assert_eq!(reported(&*store, &name(), id(vm), since).await.unwrap(), expected);
+    }
+    for rubbish in [format!("{}=on fire", id(2)), "rubbish".into(), format!("{}", id(2))] {
+        set(&*store, key(&name(), GUESTS), &rubbish).await;
+        let node = read(&*store, &name()).await.unwrap().unwrap();
+        assert!(node.cannot_read(GUESTS) && node.report.halted.is_empty(), "{rubbish}");
+    }
+    let mut txn = Transaction::default();
+    txn.delete(key(&name(), GUESTS), None);
+    store.commit(txn).await.unwrap();
+    assert_eq!(good(&*store).await.report.halted, [], "a node of the 0.5 generation has no such key");
+}
+
 fn any_report() -> impl Strategy<Value = NodeReport> {
     let numbers = prop::array::uniform8(any::<u64>());
     let running =
         prop::collection::vec(any::<u128>().prop_map(|n| VmId::from(uuid::Uuid::from_u128(n))), 0..5);
-    (numbers, 0.0..1e6_f64, running).prop_map(|(n, cpu_load, running)| NodeReport {
+    let halts = prop::collection::vec(prop::sample::select(&Halt::ALL), 0..5);
+    (numbers, 0.0..1e6_f64, running, halts).prop_map(|(n, cpu_load, running, halts)| NodeReport {
         mem_total_mib: n[0],
         mem_used_mib: n[1],
         mem_free_mib: n[2],
@@ -244,6 +277,7 @@ fn any_report() -> impl Strategy<Value = NodeReport> {
         cpu_load,
         networks_count: n[5],
         domains_count: n[6],
+        halted: running.iter().copied().zip(halts).collect(),
         running,
         keepalive_unix_s: n[7],
     })

@@ -109,6 +109,17 @@ fn to_run(facts: &Facts, vm: &Vm) -> String {
         let running = if facts.running == Runners::default() { "is to run" } else { "was last seen running" };
         return format!("It {running} on {node}, but {out_of_order}.{}", storage(facts, vm));
     }
+    if let Some((on, halt)) = facts.running.halted.as_ref().filter(|(on, _)| on == node) {
+        let broken =
+            facts.definition.as_ref().err().map(|problem| {
+                format!(" It could not be started again: its definition is refused: {problem}.")
+            });
+        let (what, way_out) = (halt.what(), halt.way_out(&vm.name, on));
+        return format!(
+            "It is on {on} and does not execute: {what}. To go on: {way_out}.{}",
+            broken.unwrap_or_default()
+        );
+    }
     if let Err(problem) = &facts.definition {
         // A guest that runs needs no definition until its node fails.
         let runs = facts.running.now.first();

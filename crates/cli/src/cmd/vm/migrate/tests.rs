@@ -149,7 +149,8 @@ async fn only_what_arrived_has_arrived() {
         let mut vm = vm.clone();
         (vm.state.value, vm.node.value) = (state, name(node));
         (vm.claim.value, vm.failed_reason.value) = (claim.parse().unwrap(), reason.to_owned());
-        match judge(&vm, &name("hv1"), &name("hv2"), runs, None) {
+        let reported = if runs { Reported::Executes } else { Reported::Nothing };
+        match judge(&vm, &name("hv1"), &name("hv2"), reported, None) {
             Ok(Look::Done(())) => "arrived".to_owned(),
             Ok(Look::NotYet(what)) => what,
             Err(failure) => failure.to_string(),
@@ -178,4 +179,16 @@ async fn only_what_arrived_has_arrived() {
     ] {
         assert_eq!(judged(state, node, claim, runs, reason), words, "{state} {node} {claim:?}");
     }
+}
+
+#[tokio::test]
+async fn what_arrived_as_it_was_and_does_not_execute_is_no_success() {
+    let cluster = cluster().await;
+    let mut vm = cluster.connection.vm(id(1)).await.unwrap();
+    (vm.state.value, vm.node.value) = (VmState::Start, name("hv2"));
+    vm.claim.value = "hv2".parse().unwrap();
+    let reported = Reported::Halted(pvc_core::model::Halt::Paused);
+    let judged = judge(&vm, &name("hv1"), &name("hv2"), reported, None);
+    let told = judged.map(drop).unwrap_err().to_string();
+    assert!(told.contains("is on hv2 and does not execute: it is paused"), "{told}");
 }

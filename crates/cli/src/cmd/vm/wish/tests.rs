@@ -28,7 +28,11 @@ fn vm_in(state: VmState, claim: &str) -> Vm {
 
 /// `yes`: what is said when it is so; `wait`: what is waited for; `no`: why it cannot be so any more.
 fn judged(kind: Kind, state: VmState, claim: &str, runs: bool) -> (&'static str, String) {
-    match judge(kind, &vm_in(state, claim), runs, None) {
+    reported(kind, state, claim, if runs { Reported::Executes } else { Reported::Nothing })
+}
+
+fn reported(kind: Kind, state: VmState, claim: &str, what: Reported) -> (&'static str, String) {
+    match judge(kind, &vm_in(state, claim), what, None) {
         Ok(Look::Done(said)) => ("yes", said),
         Ok(Look::NotYet(what)) => ("wait", what),
         Err(failure) => ("no", failure.to_string()),
@@ -144,4 +148,13 @@ async fn a_report_from_before_the_claim_is_about_an_instance_that_has_ended() {
     );
     store.commit(node::report(&hv1, &report, Some(&report))).await.unwrap();
     assert!(matches!(look(&cluster, id, Kind::Start).await, Ok(Look::Done(_))));
+}
+
+#[test]
+fn what_does_not_execute_is_no_success() {
+    let paused = reported(Kind::Start, VmState::Start, "hv1", Reported::Halted(Halt::Paused));
+    assert_eq!(paused.0, "no");
+    assert!(paused.1.contains("does not execute: it is paused; `virsh resume web1` on hv1"), "{}", paused.1);
+    let crashed = reported(Kind::Restart, VmState::Start, "hv1", Reported::Halted(Halt::Crashed));
+    assert_eq!(crashed.0, "wait", "it is about to be started anew");
 }

@@ -54,6 +54,7 @@ fn a_vm_that_shall_run_nowhere_in_particular_is_placed_by_the_primary() {
             vm: Some(&case.vm),
             here: Off,
             migration: None,
+            halt: None,
             left: false,
             target: Ok(()),
             definition: Ok(()),

@@ -235,6 +235,7 @@ impl World {
             last_word: Ok(()),
             here: self.lives[me],
             migration,
+            halt: None,
             left: needs_record(me, &vm, self.lives[me]) && self.left.contains(me),
             target: if self.dead.contains(&vm.node.value) { Err("it is dead") } else { Ok(()) },
             definition: Ok(()),

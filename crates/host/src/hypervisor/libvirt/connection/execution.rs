@@ -13,7 +13,11 @@ use std::{
 use pvc_core::model::{ARRIVING, SUSPENDED, UNSTARTED};
 
 use super::{
-    super::{super::Activity, ffi, library::Fault},
+    super::{
+        super::{Activity, Halt},
+        ffi,
+        library::Fault,
+    },
     Domain,
 };
 
@@ -64,7 +68,7 @@ impl Domain<'_> {
             (libvirt.0.virDomainGetState)(self.raw.as_ptr(), &raw mut state, &raw mut reason, 0)
         })?;
         let (Ok(ffi::VIR_DOMAIN_PAUSED), reason) = (u8::try_from(state), reason) else {
-            return Ok(u8::try_from(state).map_or(Activity::Paused, super::activity));
+            return Ok(u8::try_from(state).map_or(Activity::Halted(Halt::Paused), super::activity));
         };
         Ok(match reason {
             ffi::VIR_DOMAIN_PAUSED_MIGRATION => Activity::Held,
@@ -79,10 +83,18 @@ impl Domain<'_> {
                 } else if self.is_marked(SUSPENDED)? {
                     Activity::Suspended
                 } else {
-                    Activity::Paused
+                    Activity::Halted(Halt::Paused)
                 }
             }
-            _ => Activity::Paused,
+            ffi::VIR_DOMAIN_PAUSED_IOERROR => Activity::Halted(Halt::IoError),
+            ffi::VIR_DOMAIN_PAUSED_WATCHDOG => Activity::Halted(Halt::Watchdog),
+            ffi::VIR_DOMAIN_PAUSED_CRASHED => Activity::Halted(Halt::Crashed),
+            ffi::VIR_DOMAIN_PAUSED_SHUTTING_DOWN => Activity::ShuttingDown,
+            ffi::VIR_DOMAIN_PAUSED_SAVE
+            | ffi::VIR_DOMAIN_PAUSED_DUMP
+            | ffi::VIR_DOMAIN_PAUSED_SNAPSHOT
+            | ffi::VIR_DOMAIN_PAUSED_STARTING_UP => Activity::Halted(Halt::Busy),
+            _ => Activity::Halted(Halt::Paused),
         })
     }
 

@@ -8,7 +8,7 @@ use std::{
 
 use super::{
     super::{
-        super::{Activity, Migration, Peer, Progress},
+        super::{Activity, Halt, Migration, Peer, Progress},
         ffi::{self, VirTypedParameter},
         library::{Fault, Libvirt, text},
     },
@@ -32,9 +32,12 @@ impl Domain<'_> {
         let c_text =
             |text: String| CString::new(text).map_err(|_| Fault::ours("a NUL byte in a peer's name".into()));
         let (control, memory) = (c_text(to.uri())?, c_text(to.memory_uri())?);
-        // What somebody has paused here stays paused there: it bears no mark, so nobody lets it go on.
-        let paused = self.activity()? == Some(Activity::Paused);
-        let definition = if paused { None } else { Some(c_text(self.definition_on_arrival()?)?) };
+        // What does not execute here, since somebody has paused it for instance, does not there: it bears no mark, so nobody lets it go on.
+        let halt = self.activity()?.and_then(Activity::halt);
+        // One that has met an I/O error already may leave with it: libvirt refuses that only for the sake of errors that it would meet on its way.
+        let flags =
+            if halt == Some(Halt::IoError) { FLAGS & !ffi::VIR_MIGRATE_ABORT_ON_ERROR } else { FLAGS };
+        let definition = if halt.is_some() { None } else { Some(c_text(self.definition_on_arrival()?)?) };
         let libvirt = self.connection.libvirt;
         // SAFETY: alive until dropped; the URIs and the definition are C text; null means "as it is".
         let answer = unsafe {
@@ -43,7 +46,7 @@ impl Domain<'_> {
                 control.as_ptr(),
                 memory.as_ptr(),
                 definition.as_ref().map_or(ptr::null(), |xml| xml.as_ptr()),
-                FLAGS,
+                flags,
                 ptr::null(),
                 0,
             )

@@ -39,7 +39,11 @@ fn facts(state: VmState, claim: &str, running: &[&str], daemon: Option<DaemonSta
         id,
         entry: Entry::Good(vm),
         nodes,
-        running: Runners { now: running.iter().map(|n| n.parse().unwrap()).collect(), before: Vec::new() },
+        running: Runners {
+            now: running.iter().map(|n| n.parse().unwrap()).collect(),
+            before: Vec::new(),
+            halted: None,
+        },
         last_words: Vec::new(),
         said: None,
         definition: Ok(()),
@@ -153,6 +157,17 @@ fn broken_keys_and_definitions_are_the_cause_that_is_named() {
     assert!(conclude(&broken).contains("<uuid> is missing"));
     broken.entry = Entry::Bad(vec![Problem { key: "/domains/x/state".into(), what: "rubbish".into() }]);
     assert!(conclude(&broken).starts_with("Nothing is done with this VM"));
+}
+
+#[test]
+fn what_does_not_execute_is_told_before_what_its_daemon_says() {
+    let mut facts = facts(VmState::Start, "hv1", &["hv1"], Some(DaemonState::Run));
+    facts.running.halted = Some(("hv1".parse().unwrap(), pvc_core::model::Halt::IoError));
+    let told = conclude(&facts);
+    let expected = "It is on hv1 and does not execute: an I/O error of a disk has stopped it. To go on: once its storage works again, `virsh \
+                    resume web1` on hv1";
+    assert!(told.starts_with(expected), "{told}");
+    assert_eq!(facts.running.words(), "hv1 (io-error)");
 }
 
 #[test]
