@@ -7,6 +7,7 @@ mod clock;
 mod daemon;
 mod disk;
 mod fencer;
+mod halted;
 mod load;
 mod machine;
 mod migration;
