@@ -34,7 +34,8 @@ pub use moment::Moment;
 pub use name::{NameError, NodeName, VmName};
 pub use network::{Network, Vni};
 pub use node::{
-    DaemonMode, DaemonState, DomainState, KEEPALIVE_INTERVAL_S, Node, NodeReport, RouterState, StaticData,
+    DaemonMode, DaemonState, DomainState, KEEPALIVE_INTERVAL_S, NO_HYPERVISOR, Node, NodeReport, RouterState,
+    StaticData,
 };
 pub use old_command::{OldCommand, OldCommandError};
 pub use subject::Subject;

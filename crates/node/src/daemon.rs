@@ -41,6 +41,7 @@ use tokio::{
 use tracing::{debug, info, warn};
 
 use crate::{
+    ability::{Ability, Trouble},
     console::{ConsoleLogs, Consoles},
     keepalive::{Facts, Keepalive, Shown, Unbroken},
     metrics::{Metrics, Sources},
@@ -226,7 +227,7 @@ async fn start(
     let machine = |doing| move |cause| DaemonError::Machine { doing, cause };
     let static_data = parts.machine.describe().map_err(machine("find out what this machine is"))?;
     info!("pvcd {} starts as {mode} {} on {static_data}", env!("CARGO_PKG_VERSION"), config.node);
-    let mut background = prepare_machine(config, parts).await?;
+    let (mut background, networks) = prepare_machine(config, parts).await?;
     connect(config, parts).await;
     let looking = Instant::now();
     let strangers = match &parts.hypervisor {
@@ -279,6 +280,7 @@ async fn start(
         }
         None => None,
     };
+    let ability = Ability::new(reconcilers.as_ref().map(Reconcilers::trouble), networks);
     let keepalive = Keepalive::start(
         Arc::clone(&parts.store),
         registration,
@@ -286,6 +288,7 @@ async fn start(
         Facts {
             machine: Arc::clone(&parts.machine),
             active: reconcilers.as_ref().map(Reconcilers::active),
+            ability: ability.clone(),
             mirror: mirror.clone(),
         },
         config
@@ -309,7 +312,7 @@ async fn start(
     }
     let self_fence = start_self_fence(config, parts, mirror.clone(), keepalive.acknowledged());
     keepalive.declare(DaemonState::Run).await;
-    let flush = start_flush(config, parts, mirror.clone(), reconcilers.as_ref());
+    let flush = start_flush(config, parts, mirror.clone(), reconcilers.as_ref(), ability);
     let fencing =
         config.is_coordinator().then(|| start_fencing(config, parts, mirror.clone(), keepalive.unbroken()));
     let primary = config.is_coordinator().then(|| start_primary(config, parts, mirror));
@@ -320,16 +323,21 @@ async fn start(
 }
 
 /// Networks first: without them neither ZooKeeper nor anybody else is reached. Then what this node's functions need.
-async fn prepare_machine(config: &Config, parts: &Parts) -> Result<JoinSet<()>, NetworkError> {
-    let mut background = JoinSet::new();
+async fn prepare_machine(
+    config: &Config,
+    parts: &Parts,
+) -> Result<(JoinSet<()>, Option<watch::Receiver<Trouble>>), NetworkError> {
+    let (mut background, mut networks) = (JoinSet::new(), None);
     if let (Some(links), Some(wish)) = (&parts.links, network::wish(config)) {
         network::bring_up(&**links, &wish).await?;
-        background.spawn(network::keep_up(Arc::clone(links), wish));
+        let (missing, told) = watch::channel(None);
+        background.spawn(network::keep_up(Arc::clone(links), wish, missing));
+        networks = Some(told);
     }
     if let Some(services) = &parts.services {
         background.spawn(units::start(Arc::clone(services), units::needed(config)));
     }
-    Ok(background)
+    Ok((background, networks))
 }
 
 /// Only once the name is this daemon's: what guests print is written like everything else.
@@ -390,13 +398,20 @@ fn start_fencing(
 }
 
 /// Every node flushes itself, also one without a hypervisor, which has nothing to send away.
-fn start_flush(config: &Config, parts: &Parts, mirror: Mirror, reconcilers: Option<&Reconcilers>) -> Flush {
+fn start_flush(
+    config: &Config,
+    parts: &Parts,
+    mirror: Mirror,
+    reconcilers: Option<&Reconcilers>,
+    ability: Ability,
+) -> Flush {
     Flush::start(flush::Parts {
         me: config.node.clone(),
         store: Arc::clone(&parts.store),
         mirror,
         machine: Arc::clone(&parts.machine),
         active: reconcilers.map(Reconcilers::active),
+        ability,
         selector: config.target_selector,
         limits: config.limits,
         keepalive: config.intervals.keepalive(),

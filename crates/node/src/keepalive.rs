@@ -29,7 +29,7 @@ use tokio::{
 };
 use tracing::{debug, error, info, warn};
 
-use crate::{log, metrics, notify::Notify, reconcile::Active};
+use crate::{ability::Ability, log, metrics, notify::Notify, reconcile::Active};
 
 use attention::Attention;
 pub use unbroken::Unbroken;
@@ -56,6 +56,8 @@ pub struct Facts {
     pub machine: Arc<dyn Machine>,
     /// What runs here; `None` on a node without a hypervisor.
     pub active: Option<watch::Receiver<Active>>,
+    /// Whether VMs can be started here.
+    pub ability: Ability,
     /// The cluster, for what is counted in it.
     pub mirror: Mirror,
 }
@@ -192,7 +194,7 @@ impl Beats {
             ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
             ticks
         });
-        let mut active = self.facts.active.clone();
+        let (mut active, mut ability) = (self.facts.active.clone(), self.facts.ability.clone());
         let mut regular_at = Instant::now();
         let mut early_at: Option<Instant> = None;
         let mut beat: Option<Beat> = None;
@@ -217,7 +219,7 @@ impl Beats {
                         early_at = Some(Instant::now() + RETRY.min(self.every / 4));
                     }
                 }
-                () = changed(&mut active) => {
+                () = news(&mut active, &mut ability) => {
                     let soon = (self.acknowledged_at + EARLY_AFTER).max(Instant::now());
                     early_at = Some(early_at.map_or(soon, |early| early.min(soon)));
                 }
@@ -344,6 +346,7 @@ impl Beats {
             report.mem_alloc_mib = active.values().map(|vm| vm.memory_mib).sum();
             report.vcpu_alloc = active.values().map(|vm| u64::from(vm.vcpus)).sum();
         }
+        report.cannot_start = self.facts.ability.why_not();
         report.networks_count = self.facts.mirror.view().networks_count;
         report.keepalive_unix_s = self.facts.machine.unix_s();
         report.clone()
@@ -462,6 +465,14 @@ async fn written(beat: &mut Option<Beat>) -> Result<Written, String> {
     match beat {
         Some(beat) => beat.write.as_mut().await,
         None => std::future::pending().await,
+    }
+}
+
+/// Returns when what runs here changed, or whether anything can be started here.
+async fn news(active: &mut Option<watch::Receiver<Active>>, ability: &mut Ability) {
+    tokio::select! {
+        () = changed(active) => {}
+        () = ability.changed() => {}
     }
 }
 

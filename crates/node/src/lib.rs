@@ -6,6 +6,7 @@
 //!
 //! Never holds state of its own: what it must remember is in the state tree or in libvirt, so that it can be killed at any time.
 
+pub mod ability;
 pub mod args;
 pub mod console;
 pub mod daemon;

@@ -34,6 +34,7 @@ const NODE_VMS_HALTED: &str = "pvcd_node_vms_not_executing";
 const NODE_VCPUS: &str = "pvcd_node_vcpus_allocated";
 const NODE_MEMORY: &str = "pvcd_node_memory_bytes";
 const NODE_LOAD: &str = "pvcd_node_load1";
+const NODE_STARTS: &str = "pvcd_node_can_start_vms";
 const NODE_PRIMARY: &str = "pvcd_node_primary";
 const NODE_SELF_FENCE: &str = "pvcd_node_self_fence_seconds";
 const CLUSTER_NODES: &str = "pvcd_cluster_nodes";
@@ -175,6 +176,10 @@ fn describe() {
     describe_gauge!(NODE_VCPUS, "vCPUs given to the VMs that run on this node");
     describe_gauge!(NODE_MEMORY, Unit::Bytes, "Memory of this node: total, used, free, and allocated to VMs");
     describe_gauge!(NODE_LOAD, "One-minute load average of this node");
+    describe_gauge!(
+        NODE_STARTS,
+        "1 if this node can start VMs; 0 while its libvirt does not answer, or it has none"
+    );
     describe_gauge!(NODE_PRIMARY, "1 if this node is the primary coordinator");
     describe_gauge!(
         NODE_SELF_FENCE,

@@ -39,7 +39,7 @@ use tokio::{
 };
 use tracing::{debug, info, warn};
 
-use crate::{console::ConsoleLogs, queue::Queue};
+use crate::{ability::Trouble, console::ConsoleLogs, queue::Queue};
 pub use inventory::{Active, Inventory};
 pub use migration::Peers;
 use vm::VmReconciler;
@@ -76,6 +76,7 @@ pub struct Parts {
 /// The running reconcilers of a node.
 pub struct Reconcilers {
     active: watch::Receiver<Active>,
+    trouble: watch::Receiver<Trouble>,
     queue: Arc<Queue>,
     tasks: JoinSet<()>,
 }
@@ -87,19 +88,24 @@ impl Reconcilers {
         let events = parts.hypervisor.events();
         let changes = parts.mirror.changes(|subject, _| matches!(subject, Subject::Vm(_)));
         let vms = Arc::new(VmReconciler::new(parts));
-        let active = vms.inventory.subscribe();
+        let (active, trouble) = (vms.inventory.subscribe(), vms.inventory.trouble());
         let mut tasks = JoinSet::new();
         tasks.spawn(listen_to_libvirt(Arc::clone(&vms), Arc::clone(&queue), events));
         tasks.spawn(listen_to_the_mirror(Arc::clone(&queue), changes));
         tasks.spawn(listen_to_the_session(Arc::clone(&vms), Arc::clone(&queue)));
         tasks.spawn(keep_a_safety_net(Arc::clone(&vms), Arc::clone(&queue)));
         tasks.spawn(work(vms, Arc::clone(&queue)));
-        Self { active, queue, tasks }
+        Self { active, trouble, queue, tasks }
     }
 
     /// What runs here, signalled whenever it changes.
     pub fn active(&self) -> watch::Receiver<Active> {
         self.active.clone()
+    }
+
+    /// Why libvirt does not answer, if so, signalled whenever it changes.
+    pub fn trouble(&self) -> watch::Receiver<Trouble> {
+        self.trouble.clone()
     }
 
     /// Takes up nothing new and lets what is being done end, for so long at most. Nothing that runs is touched.
@@ -195,7 +201,7 @@ async fn listen_to_libvirt(
                 queue.poke(Subject::Vm(id));
             }
             Event::Connected => read_all(&vms, &queue).await,
-            Event::Disconnected => vms.inventory.forget(),
+            Event::Disconnected => vms.inventory.forget("the connection to libvirt is lost"),
         }
     }
 }

@@ -16,7 +16,7 @@ use crate::{
     failure::Failure,
     print::{
         Out,
-        table::{Cell, Look, pairs, table},
+        table::{Cell, Look, pairs, printable, table},
     },
     read::Nodes,
 };
@@ -61,6 +61,9 @@ struct NodeJson<'a> {
     running_domains: Vec<String>,
     vcpu: Vcpu,
     memory: Memory,
+    can_start: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cannot_start_because: Option<&'a str>,
     keepalive_unix_s: u64,
     keepalive_interval_s: Option<u64>,
     boot: Option<&'a str>,
@@ -119,6 +122,8 @@ fn json(node: &pvc_core::model::Node) -> NodeJson<'_> {
             used: report.mem_used_mib,
             free: report.mem_free_mib,
         },
+        can_start: node.can_start(),
+        cannot_start_because: report.cannot_start.as_deref(),
         keepalive_unix_s: report.keepalive_unix_s,
         keepalive_interval_s: node.keepalive_interval.map(|interval| interval.as_secs()),
         boot: node.boot.as_deref(),
@@ -160,9 +165,14 @@ fn list(nodes: &Nodes, out: &Out) -> Result<(), Failure> {
     for silence in nodes.silences() {
         out.write(&format!("{silence}\n"))?;
     }
+    for (node, why) in
+        nodes.all.iter().filter_map(|node| Some((&node.name, node.report.cannot_start.as_ref()?)))
+    {
+        out.write(&format!("{node} can start no VMs: {}\n", printable(why)))?;
+    }
     let strays = nodes.strays.iter().map(|(_, problem)| problem);
     for problem in nodes.all.iter().flat_map(|node| &node.problems).chain(strays) {
-        out.write(&format!("? {}\n", crate::print::table::printable(&problem.to_string())))?;
+        out.write(&format!("? {}\n", printable(&problem.to_string())))?;
     }
     Ok(())
 }
@@ -201,6 +211,15 @@ fn info(node: &pvc_core::model::Node, long: bool, out: &Out) -> Result<(), Failu
         ("mode", node.mode.as_str().into()),
         ("coordinator", Cell::state(node.router_state.value.as_str())),
         ("domains", Cell::state(node.domain_state.value.as_str())),
+        (
+            "starts VMs",
+            match &report.cannot_start {
+                // Its last word: how old that is, its keepalive says.
+                Some(why) => Cell::new(format!("no: {why}"), Look::Bad),
+                None if node.can_start() => "yes".into(),
+                None => Cell::new("no: its daemon does not run", Look::Bad),
+            },
+        ),
         ("running VMs", report.domains_count.to_string().into()),
         ("CPUs", machine(|m| m.cpu_count.to_string())),
         ("vCPUs allocated", report.vcpu_alloc.to_string().into()),

@@ -16,7 +16,7 @@ use serde::Serialize;
 use super::{cluster, node::step_words};
 use crate::model::{
     ClusterView, DaemonMode, DaemonState, DomainState, Entry, Explanation, FenceStep, FlushProgress, Halt,
-    Node, NodeName, Problem, Vm, VmId, VmName, VmState,
+    NO_HYPERVISOR, Node, NodeName, Problem, Vm, VmId, VmName, VmState,
 };
 
 /// Everything there is to look at.
@@ -203,7 +203,18 @@ impl Survey<'_> {
                 DaemonState::Init => self.notice(format!("the daemon of {name} is starting"), None),
                 DaemonState::Shutdown => self.notice(format!("the daemon of {name} is stopping"), None),
             }
+            self.hypervisor(node);
             self.domain_state(node);
+        }
+    }
+
+    /// A node that works and cannot do what it is for. One that is configured so is as somebody wished.
+    fn hypervisor(&mut self, node: &Node) {
+        if let Some(why) = &node.report.cannot_start
+            && node.daemon_state.value == DaemonState::Run
+            && why != NO_HYPERVISOR
+        {
+            self.wrong(format!("{} can start no VMs: {why}", node.name), explain(&node.name));
         }
     }
 
@@ -378,7 +389,7 @@ fn totals(survey: &Survey<'_>) -> Totals {
     };
     for node in view.all_nodes().filter(|node| facts.works(node)) {
         totals.nodes.well += 1;
-        totals.nodes_ready += usize::from(node.domain_state.value == DomainState::Ready);
+        totals.nodes_ready += usize::from(node.can_start() && node.domain_state.value == DomainState::Ready);
         totals.memory_mib = totals.memory_mib.saturating_add(node.report.mem_total_mib);
         totals.memory_allocated_mib = totals.memory_allocated_mib.saturating_add(node.report.mem_alloc_mib);
     }

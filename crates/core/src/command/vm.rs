@@ -89,7 +89,7 @@ pub fn define<'a>(
         Refusal::refused(what(), "no node's daemon runs", "start pvcd on a node, or name one with --target")
     })?;
     let warning = not_running(chosen).map(|trouble| format!("{trouble}; the VM cannot start before"));
-    let memory = rooms.has_memory(&chosen.name, spec.id, size).err();
+    let memory = rooms.has_room(&chosen.name, spec.id, size).err();
     let warning = warning.or_else(|| memory.map(|unfit| format!("{} {unfit}", chosen.name)));
     let adopted = runs_on.map(|node| format!("it runs on {} already, which adopts it as it is", node.name));
     let notes = match adopted {
@@ -107,11 +107,13 @@ pub fn define<'a>(
     Ok((chosen, Accepted { change: Some(change), notes }))
 }
 
-/// What to say of a node whose daemon does not work now.
+/// What to say of a node that starts nothing now.
 fn not_running(node: &Node) -> Option<String> {
     let name = &node.name;
     match node.daemon_state.value {
-        DaemonState::Run => None,
+        DaemonState::Run => {
+            node.report.cannot_start.as_ref().map(|why| format!("{name} can start no VMs now: {why}"))
+        }
         DaemonState::Init => Some(format!("the daemon of {name} is starting")),
         DaemonState::Shutdown | DaemonState::Stop => {
             Some(format!("the daemon of {name} is stopped: start pvcd there"))

@@ -157,6 +157,8 @@ pub struct NodeReport {
     pub running: Vec<VmId>,
     /// Those of them that do not execute, each with the reason, by id **(ours)**.
     pub halted: Vec<(VmId, Halt)>,
+    /// Why no VM can be started here, in a line; `None`: they can, or the daemon does not say.
+    pub cannot_start: Option<String>,
     /// Wall clock of that node, seconds since 1970: for people and old clients, never compared between nodes.
     pub keepalive_unix_s: u64,
 }
@@ -197,14 +199,33 @@ pub struct Node {
     pub problems: Vec<Problem>,
 }
 
+/// What a node says in whose configuration `enable_hypervisor` is `False`.
+pub const NO_HYPERVISOR: &str = "it runs no VMs: enable_hypervisor is False in its configuration";
+
+/// The longest [`NodeReport::cannot_start`], characters.
+const LONGEST_REASON: usize = 300;
+
 impl NodeReport {
     /// Why a VM that runs there does not execute, if so.
     pub fn halt(&self, id: VmId) -> Option<Halt> {
         self.halted.iter().find(|(halted, _)| *halted == id).map(|(_, halt)| *halt)
     }
+
+    /// A reason as it is told: one line of bounded length.
+    pub fn reason(text: &str) -> Option<String> {
+        let line: Vec<&str> = text.split(|c: char| c.is_whitespace() || c.is_control()).collect();
+        let line = line.into_iter().filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ");
+        let line: String = line.chars().take(LONGEST_REASON).collect();
+        (!line.is_empty()).then(|| line.trim_end().to_owned())
+    }
 }
 
 impl Node {
+    /// Whether VMs that are given to it are started: its daemon works, and says nothing else.
+    pub fn can_start(&self) -> bool {
+        self.daemon_state.value == DaemonState::Run && self.report.cannot_start.is_none()
+    }
+
     /// Whether its daemon should be speaking: it works, or is on its way to or from that. One that stopped in order says nothing, and
     /// one that is dead has been heard enough.
     pub fn should_speak(&self) -> bool {

@@ -5,13 +5,15 @@
 //!                      a VM that cannot go is shut down    a VM that cannot return stays where it is
 //! ```
 //!
-//! A VM that was shut down and for which its node has no room at the unflush starts when there is room, here or elsewhere.
+//! A VM that was shut down and for which its node has no room at the unflush starts when there is room, here or elsewhere. What shall run
+//! on a node that can start no VMs is given away.
 //!
 //! The opposite wish takes over at any point: what is under way is wished back. Never migrates anything itself: it writes the
 //! wish that a client would write, and the VM's own plan carries it out. Everything but the count of attempts is in the state
 //! tree, so a daemon that starts in the middle goes on. Always ends: attempts are bounded, and so is the wait for room.
 
 mod come_back;
+mod give_away;
 mod leave;
 mod left_over;
 mod past;
@@ -29,6 +31,7 @@ use crate::model::{
     VmSet, VmState,
 };
 
+pub use give_away::GIVES_AWAY_AFTER;
 pub use past::Past;
 
 /// How many migrations go on at once.
@@ -77,10 +80,21 @@ pub struct Facts<'a> {
     pub selector: Selector,
     /// How much goes on at once.
     pub limits: Limits,
+    /// Why this node can start no VMs, if so.
+    pub unable: Option<Unable<'a>>,
     /// What this daemon tried so far.
     pub past: &'a Past,
     /// Now, on this node's monotonic clock.
     pub now: Moment,
+}
+
+/// This node can start no VMs.
+#[derive(Debug, Clone, Copy)]
+pub struct Unable<'a> {
+    /// Why.
+    pub why: &'a str,
+    /// Since when without a break, as its daemon noticed.
+    pub since: Moment,
 }
 
 /// One step.
@@ -111,6 +125,17 @@ pub enum Step {
         /// `lastnode` with it: where it shall return to.
         home: Option<NodeName>,
     },
+    /// Wish that a VM starts elsewhere that shall run here and cannot be started here. Written as a placement.
+    GiveAway {
+        /// Which VM.
+        vm: VmId,
+        /// Where.
+        to: NodeName,
+        /// `lastnode` with it: where it shall return to.
+        home: Option<NodeName>,
+        /// Why it is not started here.
+        reason: String,
+    },
     /// Give a VM that is off its home back. It stays off.
     TakeBack(VmId),
     /// Answer the wish.
@@ -124,6 +149,7 @@ impl Step {
             Self::Send { vm, .. }
             | Self::ShutDown { vm, .. }
             | Self::Start { vm, .. }
+            | Self::GiveAway { vm, .. }
             | Self::TakeBack(vm) => Some(*vm),
             Self::Answer(_) => None,
         }
@@ -153,22 +179,22 @@ pub fn plan(facts: &Facts<'_>) -> Plan {
     let wish = facts.view.node(facts.me).map(|node| node.domain_state.value);
     let plan = |next, why: &str| Work::default().plan(facts, next, why.to_owned());
     match wish {
-        Some(DomainState::Flush | DomainState::Unflush | DomainState::Ready) if !facts.view_is_current => {
+        Some(_) if !facts.view_is_current => {
             plan(Next::Wait(None), "the state store is out of reach: nothing is changed until it answers")
         }
         Some(DomainState::Flush) => leave::plan(facts),
         Some(DomainState::Unflush) => come_back::plan(facts),
-        Some(DomainState::Ready) => left_over::plan(facts),
-        Some(DomainState::Flushed) | None => plan(Next::Settled, ""),
+        Some(DomainState::Ready | DomainState::Flushed) => left_over::plan(facts),
+        None => plan(Next::Settled, ""),
     }
 }
 
-/// Whether a node has something to do: its wish is to be emptied or filled, or what a flush has shut down waits for room.
-pub fn has_work(me: &NodeName, view: &ClusterView) -> bool {
+/// Whether a node has something to do: its wish is to be emptied or filled, or what a flush has shut down waits for room, or what
+/// shall run here waits though the node is `unable` to start it.
+pub fn has_work(me: &NodeName, view: &ClusterView, unable: bool) -> bool {
     view.node(me).is_some_and(|node| match node.domain_state.value {
         DomainState::Flush | DomainState::Unflush => true,
-        DomainState::Ready => left_over::of(me, view).next().is_some(),
-        DomainState::Flushed => false,
+        DomainState::Ready | DomainState::Flushed => !left_over::waiting(me, view, unable).is_empty(),
     })
 }
 
@@ -394,6 +420,15 @@ pub fn change(step: &Step, view: &ClusterView, me: &NodeName) -> Option<VmChange
                 VmSet::Node(on.clone()),
                 VmSet::LastNode(home.clone()),
                 VmSet::FailedReason(String::new()),
+            ],
+        ),
+        Step::GiveAway { vm, to, home, reason } => update(
+            vm,
+            vec![
+                VmSet::State(VmState::Start),
+                VmSet::Node(to.clone()),
+                VmSet::LastNode(home.clone()),
+                VmSet::FailedReason(reason.clone()),
             ],
         ),
         Step::TakeBack(vm) => update(vm, vec![VmSet::Node(me.clone()), VmSet::LastNode(None)]),

@@ -73,10 +73,11 @@ pub fn works(node: &Node) -> bool {
     node.daemon_state.value == DaemonState::Run
 }
 
-/// The node for a new VM: one whose daemon works and whose keys can be read; rather one that takes VMs (`ready`) than one that is flushed, since a
-/// new cluster's nodes all start flushed; then the selector; then the name.
+/// The node for a new VM: one whose daemon works and whose keys can be read; rather one that can start VMs than one that cannot now, and rather
+/// one that takes VMs (`ready`) than one that is flushed, since a new cluster's nodes all start flushed; then the selector; then the name.
 pub fn choose<'a>(nodes: impl IntoIterator<Item = &'a Node>, selector: Selector) -> Option<&'a Node> {
     let preference = |node: &Node| match node.domain_state.value {
+        _ if !node.can_start() => 4,
         DomainState::Ready => 0,
         DomainState::Unflush => 1,
         DomainState::Flushed => 2,
@@ -130,6 +131,15 @@ mod tests {
         assert_eq!(chosen(&nodes, Selector::Mem), Some("a"), "a new cluster's nodes are all flushed");
         nodes[0].daemon_state.value = DaemonState::Init;
         assert_eq!(chosen(&nodes, Selector::Mem), None);
+    }
+
+    #[test]
+    fn a_node_that_can_start_nothing_comes_last() {
+        let mut nodes = [node("a"), node("b")];
+        nodes[0].report.cannot_start = Some("no libvirt".into());
+        nodes[1].domain_state.value = DomainState::Flushed;
+        assert_eq!(chosen(&nodes, Selector::Mem), Some("b"));
+        assert_eq!(chosen(&nodes[..1], Selector::Mem), Some("a"));
     }
 
     #[test]

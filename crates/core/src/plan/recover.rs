@@ -8,7 +8,9 @@
 mod tests;
 
 use super::fence::Action;
-use crate::model::{Claim, ClusterView, DaemonState, NodeName, Vm, VmChange, VmId, VmKey, VmSet, VmState};
+use crate::model::{
+    Claim, ClusterView, DaemonState, Node, NodeName, Vm, VmChange, VmId, VmKey, VmSet, VmState,
+};
 
 /// What to do with one VM.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -106,7 +108,7 @@ fn claimed_by(dead: &NodeName, vm: &Vm, view: &ClusterView) -> (What, &'static s
         VmState::Start | VmState::Restart | VmState::Migrate if wished_there => {
             (What::Place, "it was running there")
         }
-        VmState::Migrate if view.node(&vm.node.value).is_some_and(super::placement::works) => {
+        VmState::Migrate if view.node(&vm.node.value).is_some_and(Node::can_start) => {
             (What::Assign(vm.node.value.clone()), "it was to migrate from there")
         }
         VmState::Migrate => (What::Place, "it was to migrate from there to a node that does not work"),

@@ -32,6 +32,7 @@ pub(super) fn look_up(sources: &Sources) {
         ] {
             gauge!(super::NODE_MEMORY, "kind" => kind).set(mib as f64 * MIB);
         }
+        gauge!(super::NODE_STARTS).set(one_if(me.report.cannot_start.is_none()));
         gauge!(super::NODE_SELF_FENCE).set(f64::from(me.self_fence_s.unwrap_or(0)));
     }
     gauge!(super::NODE_PRIMARY).set(one_if(view.primary_holder.as_ref() == Some(&sources.me)));

@@ -11,7 +11,7 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use pvc_core::{
     model::{ClusterView, DomainState, Explanation, FlushProgress, Moment, NodeName, Subject, Vm, VmId},
     plan::{
-        flush::{Facts, Limits, Next, Past, Plan, Step, change, has_work, plan},
+        flush::{Facts, Limits, Next, Past, Plan, Step, Unable, change, has_work, plan},
         liveness::Liveness,
         placement::Selector,
     },
@@ -22,7 +22,7 @@ use tokio::{sync::watch, task::JoinHandle, time::Instant};
 use tracing::{debug, info, warn};
 
 use super::{Active, until};
-use crate::sizes::VmSizes;
+use crate::{ability::Ability, sizes::VmSizes};
 
 /// How often a flush that goes on is looked at though nothing seems to have changed; silence is the absence of signals.
 const TICK: Duration = Duration::from_secs(1);
@@ -51,6 +51,8 @@ pub struct Parts {
     pub machine: Arc<dyn Machine>,
     /// What runs here; `None` on a node without a hypervisor.
     pub active: Option<watch::Receiver<Active>>,
+    /// Whether VMs can be started here.
+    pub ability: Ability,
     /// The configured `target_selector`.
     pub selector: Selector,
     /// How many migrations go on at once.
@@ -76,6 +78,7 @@ impl Flush {
             began: None,
             progress: None,
             explained: None,
+            unable: None,
             origin: Instant::now(),
         };
         Self { task: pvc_process::spawn(state.run()) }
@@ -97,6 +100,8 @@ struct State {
     began: Option<(DomainState, Instant)>,
     progress: Option<FlushProgress>,
     explained: Option<Said>,
+    /// Why no VM can be started here, and since when.
+    unable: Option<(String, Moment)>,
     origin: Instant,
 }
 
@@ -110,18 +115,23 @@ struct Said {
 
 impl State {
     async fn run(mut self) {
-        let me = self.parts.me.clone();
-        let mut news = self.parts.mirror.signal(move |subject, view| concerns(&me, subject, view));
+        let (me, mut ability) = (self.parts.me.clone(), self.parts.ability.clone());
+        let looked_up = ability.clone();
+        let concerned = move |subject: &Subject, view: &ClusterView| concerns(&me, subject, view, &looked_up);
+        let mut news = self.parts.mirror.signal(concerned);
         self.parts.mirror.ready().await;
         self.take_over().await;
         loop {
             news.mark_unchanged();
             self.liveness.observe(&self.parts.mirror.view(), self.parts.mirror.synced(), self.now());
+            let since = self.unable.take().map_or_else(|| self.now(), |(_, since)| since);
+            self.unable = self.parts.ability.why_not().map(|why| (why, since));
             let again = self.look().await;
             let tick = self.began.map(|_| Instant::now() + TICK);
             tokio::select! {
                 biased;
                 changed = news.changed() => if changed.is_err() { return },
+                () = ability.changed() => {}
                 () = until(again.into_iter().chain(tick).min()) => {}
             }
         }
@@ -148,7 +158,7 @@ impl State {
     async fn look(&mut self) -> Option<Instant> {
         for _ in 0..STEPS_A_ROUND {
             let view = self.parts.mirror.view();
-            let Some(wish) = wish(&self.parts.me, &view) else {
+            let Some(wish) = wish(&self.parts.me, &view, self.unable.is_some()) else {
                 self.began = None;
                 self.explain(None).await;
                 return self.explained.is_some().then(|| Instant::now() + RETRY);
@@ -169,7 +179,9 @@ impl State {
                     }
                     self.past.no_room(&plan.no_room, self.now());
                     let doing = match wish {
-                        DomainState::Ready => "waiting for room for what its flush has shut down".to_owned(),
+                        DomainState::Ready | DomainState::Flushed => {
+                            "waiting to start what is off and shall run".to_owned()
+                        }
                         wish => format!("waiting to complete the {wish}"),
                     };
                     self.explain(Some(Said { doing, because: plan.why, error: None })).await;
@@ -200,7 +212,7 @@ impl State {
         self.past.wish_is(wish);
         if self.began.is_none_or(|(before, _)| before != wish) {
             self.began = Some((wish, Instant::now()));
-            if wish != DomainState::Ready {
+            if is_asked_for(wish) {
                 info!("{wish} of this node begins");
             }
         }
@@ -224,6 +236,7 @@ impl State {
             silent: &silent,
             selector: self.parts.selector,
             limits: self.parts.limits,
+            unable: self.unable.as_ref().map(|(why, since)| Unable { why, since: *since }),
             past: &self.past,
             now: self.now(),
         }))
@@ -236,7 +249,7 @@ impl State {
                 let version = view.node(me).and_then(|node| node.domain_state.version);
                 store.commit(schema::node::set_domain_state(me, *state, version)).await?;
             }
-            (Step::Send { .. } | Step::Start { .. }, Some(change)) => {
+            (Step::Send { .. } | Step::Start { .. } | Step::GiveAway { .. }, Some(change)) => {
                 schema::placement::apply_placed(&**store, &change, view.placement_version).await?;
             }
             (_, Some(change)) => drop(schema::vm::apply(&**store, &change).await?),
@@ -252,6 +265,7 @@ impl State {
                 self.past.gave_up(*vm, reason);
                 warn!("{why}");
             }
+            Step::GiveAway { .. } => warn!("{why}"),
             Step::TakeBack(_) => info!("{why}"),
             Step::Answer(state) => {
                 let took = self.began.map_or(0.0, |(_, since)| since.elapsed().as_secs_f32());
@@ -285,7 +299,7 @@ impl State {
     }
 
     async fn publish(&mut self, plan: &Plan) {
-        let of_a_wish = self.began.is_some_and(|(wish, _)| wish != DomainState::Ready);
+        let of_a_wish = self.began.is_some_and(|(wish, _)| is_asked_for(wish));
         if !of_a_wish || self.progress.as_ref() == Some(&plan.progress) || !self.parts.mirror.synced() {
             return;
         }
@@ -320,17 +334,22 @@ impl State {
 }
 
 /// The wish about this node, and how the others are; while there is something to do, everything.
-fn concerns(me: &NodeName, subject: &Subject, view: &ClusterView) -> bool {
+fn concerns(me: &NodeName, subject: &Subject, view: &ClusterView, ability: &Ability) -> bool {
     match subject {
         Subject::Node(_) => true,
         Subject::Keepalive(name) => name != me,
-        Subject::Vm(_) | Subject::Fence(_) => wish(me, view).is_some(),
+        Subject::Vm(_) | Subject::Fence(_) => wish(me, view, ability.why_not().is_some()).is_some(),
         Subject::Primary | Subject::Cluster => false,
     }
 }
 
 /// What is wished of this node, if there is something to do for it.
-fn wish(me: &NodeName, view: &ClusterView) -> Option<DomainState> {
+fn wish(me: &NodeName, view: &ClusterView, unable: bool) -> Option<DomainState> {
     let wish = view.node(me).map(|node| node.domain_state.value);
-    wish.filter(|_| has_work(me, view))
+    wish.filter(|_| has_work(me, view, unable))
+}
+
+/// Whether it is a wish, and no answer: then its progress is told.
+fn is_asked_for(wish: DomainState) -> bool {
+    matches!(wish, DomainState::Flush | DomainState::Unflush)
 }

@@ -13,6 +13,8 @@ use pvc_host::hypervisor::{Activity, Halt, Hypervisor, HypervisorError, Seen};
 use tokio::sync::watch;
 use tracing::{info, warn};
 
+use crate::ability::Trouble;
+
 /// The active domains of this node, by id; `None` while libvirt does not answer.
 pub type Active = Option<Arc<BTreeMap<VmId, Seen>>>;
 
@@ -23,6 +25,8 @@ pub struct Inventory {
     reading: tokio::sync::Mutex<()>,
     active: Mutex<Active>,
     published: watch::Sender<Active>,
+    /// Why libvirt does not answer, while nothing is known.
+    trouble: watch::Sender<Trouble>,
 }
 
 impl Inventory {
@@ -33,6 +37,7 @@ impl Inventory {
             reading: tokio::sync::Mutex::default(),
             active: Mutex::default(),
             published: watch::Sender::new(None),
+            trouble: watch::Sender::new(Some("libvirt has not answered yet".to_owned())),
         }
     }
 
@@ -44,6 +49,11 @@ impl Inventory {
     /// Signals every change of what runs here.
     pub fn subscribe(&self) -> watch::Receiver<Active> {
         self.published.subscribe()
+    }
+
+    /// Signals whether libvirt answers, and why it does not.
+    pub fn trouble(&self) -> watch::Receiver<Trouble> {
+        self.trouble.subscribe()
     }
 
     /// The last known fact about one VM.
@@ -67,7 +77,8 @@ impl Inventory {
     /// Reads everything; answers with the ids that came, went or changed.
     pub async fn read_all(&self) -> Result<Vec<VmId>, HypervisorError> {
         let _one_at_a_time = self.reading.lock().await;
-        let seen = self.hypervisor.active().await.inspect_err(|_| self.forget())?;
+        let seen = self.hypervisor.active().await.inspect_err(|error| self.forget(&error.to_string()))?;
+        self.trouble.send_if_modified(|trouble| trouble.take().is_some());
         let now: BTreeMap<VmId, Seen> = seen.into_iter().map(|s| (s.id, s)).collect();
         let before = self.lock().clone();
         let changed: Vec<VmId> = match &before {
@@ -100,8 +111,12 @@ impl Inventory {
         Ok(here)
     }
 
-    /// libvirt is gone: nothing is known any more.
-    pub fn forget(&self) {
+    /// libvirt is gone, for this reason: nothing is known any more.
+    pub fn forget(&self, why: &str) {
+        self.trouble.send_if_modified(|trouble| {
+            let is_news = trouble.as_deref() != Some(why);
+            is_news.then(|| *trouble = Some(why.to_owned())).is_some()
+        });
         if self.lock().is_some() {
             self.replace(None);
         }

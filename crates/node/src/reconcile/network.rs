@@ -15,8 +15,13 @@ use pvc_core::{
     plan::network::{Next, Wanted, Wish, plan},
 };
 use pvc_host::links::{Links, LinksError};
-use tokio::time::{sleep, timeout};
+use tokio::{
+    sync::watch,
+    time::{sleep, timeout},
+};
 use tracing::{info, warn};
+
+use crate::ability::Trouble;
 
 /// How often it is looked whether all is still there, in case a change went unreported.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
@@ -93,13 +98,17 @@ pub async fn bring_up(links: &dyn Links, wish: &Wish) -> Result<usize, NetworkEr
     Err(NetworkError::Restless(last))
 }
 
-/// Keeps them up, for ever: what is removed comes back.
-pub async fn keep_up(links: Arc<dyn Links>, wish: Wish) {
+/// Keeps them up, for ever: what is removed comes back. Tells when they cannot be, for want of what they are made of.
+pub async fn keep_up(links: Arc<dyn Links>, wish: Wish, missing: watch::Sender<Trouble>) {
     let mut changes = links.changes();
     let mut trouble = None;
     loop {
         changes.mark_unchanged();
-        let now = bring_up(&*links, &wish).await.err().map(|error| crate::log::chain(&error));
+        let outcome = bring_up(&*links, &wish).await.err();
+        let refused = outcome.as_ref().filter(|error| matches!(error, NetworkError::Refused(_)));
+        let refused = refused.map(ToString::to_string);
+        missing.send_if_modified(|missing| std::mem::replace(missing, refused.clone()) != refused);
+        let now = outcome.map(|error| crate::log::chain(&error));
         // Said when it is news: it is looked at every few seconds.
         match &now {
             Some(error) if trouble != now => warn!("{error}; looking again every {} s", LOOK_EVERY.as_secs()),

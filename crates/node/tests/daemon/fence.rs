@@ -4,7 +4,10 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use pvc_core::model::{VmChange, VmId, VmSet, VmState};
 use pvc_host::{
-    hypervisor::{Hypervisor, fake::FakeHypervisor},
+    hypervisor::{
+        Hypervisor,
+        fake::{FakeHypervisor, Reach},
+    },
     machine::FakeMachine,
     power::fake::{Call, FakePower},
     storage_fence::NoStorage,
@@ -51,6 +54,11 @@ fn bmc(node: &str) -> String {
 impl Cluster {
     /// Three coordinators that take VMs.
     async fn new() -> Self {
+        Self::with_hypervisors(&NODES).await
+    }
+
+    /// … of which only these have hypervisors.
+    async fn with_hypervisors(able: &[&'static str]) -> Self {
         let tree = MemoryTree::new();
         let mut cluster = Self {
             eye: tree.client(),
@@ -61,7 +69,7 @@ impl Cluster {
         };
         for name in NODES {
             let _life = cluster.power.add(&bmc(name), "admin", "Passw0rd");
-            let node = cluster.start(name);
+            let node = cluster.start(name, able.contains(&name));
             cluster.nodes.insert(name, node);
             cluster.until("it runs", 30, |c| c.get(&format!("/nodes/{name}/daemonstate")) == "run").await;
             cluster.write(&format!("/nodes/{name}/domainstate"), "ready").await;
@@ -69,13 +77,13 @@ impl Cluster {
         cluster
     }
 
-    fn start(&self, name: &'static str) -> Node {
-        let sample = Sample { node: name, coordinator: name, hypervisor: true, keepalive_interval_s: 5 };
+    fn start(&self, name: &'static str, able: bool) -> Node {
+        let sample = Sample { node: name, coordinator: name, hypervisor: able, keepalive_interval_s: 5 };
         let config = config(self.dir.path(), &sample);
         let (store, hypervisor) = (self.tree.client(), FakeHypervisor::new());
         let parts = Parts {
             store: store.clone(),
-            hypervisor: Some(hypervisor.clone() as Arc<dyn Hypervisor>),
+            hypervisor: able.then(|| hypervisor.clone() as Arc<dyn Hypervisor>),
             consoles: None,
             links: None,
             services: None,
@@ -113,6 +121,11 @@ impl Cluster {
     }
 
     async fn run_vms_on(&self, node: &str) {
+        self.wish_vms_on(node).await;
+        self.until("its VMs run", 30, |c| (1..=VMS).all(|n| c.runs(node, n))).await;
+    }
+
+    async fn wish_vms_on(&self, node: &str) {
         for n in 1..=VMS {
             let xml = format!(
                 "<domain type='qemu'><name>vm{n}</name><uuid>{}</uuid><memory unit='GiB'>1</memory><vcpu>1</vcpu>\
@@ -126,7 +139,6 @@ impl Cluster {
             let start = VmChange::Update { id: id(n), expect: vec![], set };
             schema::vm::apply(&*self.eye, &start).await.unwrap();
         }
-        self.until("its VMs run", 30, |c| (1..=VMS).all(|n| c.runs(node, n))).await;
     }
 
     fn runs(&self, node: &str, n: u8) -> bool {
@@ -191,4 +203,60 @@ async fn in_maintenance_nobody_is_fenced_and_afterwards_who_is_still_silent_is()
     cluster
         .until("they run elsewhere", 10, |c| (1..=VMS).all(|n| c.runs("node1", n) || c.runs("node2", n)))
         .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dead_nodes_vms_go_where_they_can_be_started() {
+    for able in [vec!["node2", "node3"], vec!["node1", "node2", "node3"]] {
+        let cluster = Cluster::with_hypervisors(&able).await;
+        cluster.run_vms_on("node3").await;
+        if able.contains(&"node1") {
+            cluster.nodes["node1"].hypervisor.set_reach(Reach::Down);
+            cluster.until("node1 says so", 1, |c| c.get("/nodes/node1/hypervisor").contains("libvirt")).await;
+        } else {
+            assert!(cluster.get("/nodes/node1/hypervisor").contains("enable_hypervisor is False"));
+        }
+        cluster.kill("node3");
+        cluster.until("they run on node2", 60, |c| (1..=VMS).all(|n| c.runs("node2", n))).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_shall_run_where_nothing_can_be_started_runs_elsewhere_and_finds_home() {
+    for able in [vec!["node2"], vec!["node1", "node2"]] {
+        let cluster = Cluster::with_hypervisors(&able).await;
+        if able.contains(&"node1") {
+            cluster.nodes["node1"].hypervisor.set_reach(Reach::Down);
+        }
+        cluster.wish_vms_on("node1").await;
+        cluster.until("they run on node2", 40, |c| (1..=VMS).all(|n| c.runs("node2", n))).await;
+        for n in 1..=VMS {
+            assert_eq!(cluster.get(&format!("/domains/{}/lastnode", id(n))), "node1");
+        }
+        cluster.nodes["node1"].hypervisor.set_reach(Reach::Up);
+        sleep(Duration::from_mins(2)).await;
+        assert!((1..=VMS).all(|n| cluster.runs("node2", n)));
+        let is = cluster.get("/nodes/node1/hypervisor");
+        assert_eq!(is.is_empty(), able.contains(&"node1"), "{is:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_libvirt_that_starts_over_moves_nothing_and_what_it_may_execute_is_never_moved() {
+    let cluster = Cluster::new().await;
+    cluster.run_vms_on("node1").await;
+    let state = format!("/domains/{}/state", id(1));
+    cluster.write(&state, "stop").await;
+    cluster.until("it is off", 10, |c| !c.runs("node1", 1)).await;
+    cluster.nodes["node1"].hypervisor.set_reach(Reach::Down);
+    cluster.write(&state, "start").await;
+    sleep(Duration::from_secs(20)).await;
+    cluster.nodes["node1"].hypervisor.set_reach(Reach::Up);
+    cluster.until("it runs again", 10, |c| c.runs("node1", 1)).await;
+    cluster.nodes["node1"].hypervisor.set_reach(Reach::Down);
+    sleep(Duration::from_mins(10)).await;
+    assert!((1..=VMS).all(|n| cluster.runs("node1", n)));
+    for n in 1..=VMS {
+        assert_eq!(cluster.get(&format!("/domains/{}/node", id(n))), "node1");
+    }
 }

@@ -37,8 +37,10 @@ const BOOT: &str = "boot";
 const INTERVAL: &str = "keepalive_interval";
 /// **(ours)**
 const GUESTS: &str = "guests";
+/// **(ours)**
+const HYPERVISOR: &str = "hypervisor";
 /// The keys of a keepalive's figures, in the order of [`figures`].
-const FIGURES: [&str; 11] = [
+const FIGURES: [&str; 12] = [
     "memtotal",
     "memused",
     "memfree",
@@ -50,6 +52,7 @@ const FIGURES: [&str; 11] = [
     RUNNING,
     KEEPALIVE,
     GUESTS,
+    HYPERVISOR,
 ];
 
 /// How the other nodes can power this one off.
@@ -134,7 +137,7 @@ pub async fn register(store: &dyn Store, node: &Registration) -> Result<Committe
     let overwritten = written.len();
     written.push((key(name, DOMAIN_STATE), DomainState::Flushed.as_str()));
     for figure in FIGURES {
-        written.push((key(name, figure), if matches!(figure, RUNNING | GUESTS) { "" } else { "0" }));
+        written.push((key(name, figure), if matches!(figure, RUNNING | GUESTS | HYPERVISOR) { "" } else { "0" }));
     }
     let paths: Vec<String> = written.iter().map(|(path, _)| path.clone()).collect();
     let mut attempt = 1;
@@ -233,7 +236,7 @@ pub fn report(name: &NodeName, report: &NodeReport, acknowledged: Option<&NodeRe
     txn
 }
 
-fn figures(report: &NodeReport) -> [String; 11] {
+fn figures(report: &NodeReport) -> [String; 12] {
     let mut running = String::with_capacity(report.running.len() * 37);
     for id in &report.running {
         if !running.is_empty() {
@@ -253,6 +256,7 @@ fn figures(report: &NodeReport) -> [String; 11] {
         running,
         report.keepalive_unix_s.to_string(),
         report.halted.iter().map(|(id, halt)| format!("{id}={halt}")).collect::<Vec<_>>().join(" "),
+        report.cannot_start.clone().unwrap_or_default(),
     ]
 }
 

@@ -56,6 +56,8 @@ struct Daemon {
     node: NodeName,
     /// `None`: there is no such node.
     state: Option<DaemonState>,
+    /// Why it can start no VMs, as it says.
+    cannot_start: Option<String>,
     /// For how long it has been silent, if that is suspicious.
     silent_s: Option<u64>,
     /// How far its fence has come, in words, if it is being fenced.
@@ -134,6 +136,7 @@ pub(super) fn said_last(view: &ClusterView, id: VmId, claim: &Field<Claim>) -> V
 fn daemon(nodes: &Nodes, node: NodeName) -> Daemon {
     Daemon {
         state: nodes.get(&node).map(|n| n.daemon_state.value),
+        cannot_start: nodes.get(&node).and_then(|n| n.report.cannot_start.clone()),
         silent_s: nodes.silent_s(&node),
         fence: None,
         flush: None,

@@ -212,7 +212,7 @@ impl Choice<'_> {
         let unfit = match rooms.admits(&name, vm.id, self.size) {
             Ok(()) => return Ok((name, Vec::new())),
             Err(Unfit::Domains(DomainState::Unflush)) if request.force => {
-                match rooms.has_memory(&name, vm.id, self.size) {
+                match rooms.has_room(&name, vm.id, self.size) {
                     Ok(()) => {
                         let note = format!("{name} is still taking its own VMs back");
                         return Ok((name, vec![note]));
@@ -227,7 +227,7 @@ impl Choice<'_> {
                 "wait until it has its own VMs back, or use --force".to_owned()
             }
             Unfit::Domains(_) => format!("`pvc node ready {name}` first"),
-            Unfit::Daemon(_) | Unfit::Silent => {
+            Unfit::Daemon(_) | Unfit::Silent | Unfit::Hypervisor(_) => {
                 format!("`pvc node explain {name}` says what is wrong with it")
             }
             _ => "name another node, or none and one is chosen".to_owned(),

@@ -74,7 +74,10 @@ fn how(
         return Ok((Step::TakeBack(vm.id), "it was stopped meanwhile, belongs here and stays off"));
     }
     may_try(facts, vm)?;
-    if let Err(unfit) = rooms.has_memory(facts.me, vm.id, size_of(facts, vm)) {
+    if let Some(unable) = facts.unable {
+        return Err(NotNow::NoRoom(format!("{} can start no VMs: {}", facts.me, unable.why)));
+    }
+    if let Err(unfit) = rooms.has_room(facts.me, vm.id, size_of(facts, vm)) {
         return Err(NotNow::NoRoom(format!("{} {unfit}", facts.me)));
     }
     let start = || Step::Start { vm: vm.id, on: facts.me.clone(), home: None };

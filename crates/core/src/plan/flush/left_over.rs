@@ -1,30 +1,30 @@
-//! What a flush has shut down and the unflush could not start for want of room: it starts as soon as there is room, on this node or
-//! on another, from which it returns as any VM that a flush has sent away.
+//! What is off on a node whose flush is over, or that has none, and shall run.
+//!
+//! What a flush has shut down and the unflush could not start for want of room starts as soon as there is room, on this node or
+//! on another, from which it returns as any VM that a flush has sent away. What this node cannot start it gives away.
 
 use super::{
-    ClusterView, Facts, Held, Next, NodeName, NotNow, Plan, Rooms, Step, Unfit, Vm, VmState, Work,
-    largest_first, may_write, size_of,
+    ClusterView, DomainState, Facts, Held, Next, NodeName, NotNow, Plan, Rooms, Step, Unfit, Vm, VmState,
+    Work, give_away, largest_first, may_write, size_of,
 };
 
 /// The VMs that wait.
-pub(super) fn of<'a>(me: &'a NodeName, view: &'a ClusterView) -> impl Iterator<Item = &'a Vm> {
-    view.good_vms().filter(move |vm| vm.node.value == *me && vm.is_shut_down_by_flush())
+pub(super) fn waiting<'a>(me: &'a NodeName, view: &'a ClusterView, unable: bool) -> Vec<&'a Vm> {
+    let is_ready = view.node(me).is_some_and(|node| node.domain_state.value == DomainState::Ready);
+    let shut_down = |vm: &&Vm| is_ready && vm.node.value == *me && vm.is_shut_down_by_flush();
+    view.good_vms().filter(shut_down).chain(give_away::of(me, view).filter(|_| unable)).collect()
 }
 
 pub(super) fn plan(facts: &Facts<'_>) -> Plan {
-    let mut work = Work { waiting: of(facts.me, facts.view).collect(), ..Work::default() };
+    let waiting = waiting(facts.me, facts.view, facts.unable.is_some());
+    let mut work = Work { waiting, ..Work::default() };
     work.leave_refused(facts);
     largest_first(facts, &mut work.waiting);
     let rooms = Rooms::count(facts.view, facts.sizes, facts.silent);
     let mut held = Held::default();
     for vm in &work.waiting {
         match place(facts, &rooms, vm) {
-            Ok(on) => {
-                let why =
-                    format!("{} was shut down by the flush and starts on {on}: there is room now", vm.name);
-                let home = (on != *facts.me).then(|| facts.me.clone());
-                return work.step(facts, Step::Start { vm: vm.id, on, home }, why);
-            }
+            Ok((step, why)) => return work.step(facts, step, why),
             Err(not_now) => held.note(facts, vm.id, not_now),
         }
     }
@@ -39,16 +39,24 @@ pub(super) fn plan(facts: &Facts<'_>) -> Plan {
     plan
 }
 
-fn place(facts: &Facts<'_>, rooms: &Rooms, vm: &Vm) -> Result<NodeName, NotNow> {
+fn place(facts: &Facts<'_>, rooms: &Rooms, vm: &Vm) -> Result<(Step, String), NotNow> {
     may_write(facts, vm)?;
+    if !vm.is_shut_down_by_flush() {
+        return give_away::place(facts, rooms, vm);
+    }
     if vm.state.value == VmState::Shutdown || !vm.claim.value.is_empty() {
         return Err(NotNow::Later(None, "it is not off yet".to_owned()));
     }
     let size = size_of(facts, vm);
-    if rooms.has_memory(facts.me, vm.id, size).is_ok() {
-        return Ok(facts.me.clone());
-    }
-    rooms
-        .choose(vm.id, size, facts.selector, |_| None::<Unfit>)
-        .map_err(|refused| NotNow::Later(None, refused.to_string()))
+    let on = if facts.unable.is_none() && rooms.has_room(facts.me, vm.id, size).is_ok() {
+        facts.me.clone()
+    } else {
+        let here = |node: &NodeName| (facts.unable.is_some() && node == facts.me).then_some(Unfit::Excluded);
+        rooms
+            .choose(vm.id, size, facts.selector, here)
+            .map_err(|refused| NotNow::Later(None, refused.to_string()))?
+    };
+    let why = format!("{} was shut down by the flush and starts on {on}: there is room now", vm.name);
+    let home = (on != *facts.me).then(|| facts.me.clone());
+    Ok((Step::Start { vm: vm.id, on, home }, why))
 }

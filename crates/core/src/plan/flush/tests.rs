@@ -17,6 +17,8 @@ struct Table {
     sizes: Sizes,
     unusable: BTreeMap<VmId, String>,
     running: BTreeSet<VmId>,
+    /// Node `a` can start no VMs since this second.
+    unable_since: Option<u64>,
 }
 
 fn machine(n: u8, state: VmState, on: &str, home: Option<&str>, claim: &str) -> Vm {
@@ -42,7 +44,7 @@ fn table(wish: DomainState, vms: Vec<Vm>) -> Table {
     let sizes = (0..20).map(|n| (id(n), Size { memory_mib: 100, vcpus: 1 })).collect();
     let vms = vms.into_iter().map(|vm| (vm.id, Arc::new(Entry::Good(vm)))).collect();
     let view = ClusterView { nodes: Arc::new(nodes.into()), vms: Arc::new(vms), ..ClusterView::default() };
-    Table { view, past, sizes, unusable: BTreeMap::new(), running: BTreeSet::new() }
+    Table { view, past, sizes, unusable: BTreeMap::new(), running: BTreeSet::new(), unable_since: None }
 }
 
 impl Table {
@@ -57,6 +59,7 @@ impl Table {
             silent: &BTreeSet::new(),
             selector: Selector::Mem,
             limits: TWO,
+            unable: self.unable_since.map(|s| Unable { why: "no libvirt", since: Moment::secs(s) }),
             past: &self.past,
             now: Moment::secs(now),
         })
@@ -359,6 +362,7 @@ fn nothing_is_done_from_an_old_view_or_without_a_wish() {
         silent: &BTreeSet::new(),
         selector: Selector::Mem,
         limits: TWO,
+        unable: None,
         past: &t.past,
         now: Moment::secs(1),
     };
@@ -370,7 +374,8 @@ fn every_change_is_checked_against_all_that_it_was_decided_from() {
     let vm = machine(1, Start, "a", None, "a");
     let t = table(Flush, vec![vm]);
     let shut_down = Step::ShutDown { vm: id(1), reason: "why".into() };
-    for step in [send(1, "b", Some("a")), shut_down, start(1, "a", None), Step::TakeBack(id(1))] {
+    let given = Step::GiveAway { vm: id(1), to: name("b"), home: None, reason: "why".into() };
+    for step in [send(1, "b", Some("a")), shut_down, start(1, "a", None), given, Step::TakeBack(id(1))] {
         let Some(VmChange::Update { expect, .. }) = change(&step, &t.view, &name("a")) else {
             panic!("{step:?}")
         };
@@ -400,8 +405,81 @@ fn what_found_no_room_at_the_unflush_starts_when_there_is_room_here_or_elsewhere
     for vm in
         [written_by_a_client(shut_down), machine(1, Stop, "a", None, ""), machine(1, Start, "a", None, "a")]
     {
-        assert!(!has_work(&name("a"), &table(DomainState::Ready, vec![vm.clone()]).view), "{vm:?}");
+        assert!(!has_work(&name("a"), &table(DomainState::Ready, vec![vm.clone()]).view, false), "{vm:?}");
     }
+}
+
+#[test]
+fn what_shall_run_on_a_node_that_can_start_nothing_starts_elsewhere_after_a_while() {
+    let gives = |to: &str, home: Option<&str>| Step::GiveAway {
+        vm: id(1),
+        to: name(to),
+        home: home.map(name),
+        reason: "a could not start it: no libvirt".into(),
+    };
+    for (wish, vm, to, home) in [
+        (DomainState::Ready, machine(1, Start, "a", None, ""), "b", Some("a")),
+        (DomainState::Flushed, machine(1, Start, "a", None, ""), "b", Some("a")),
+        (DomainState::Ready, machine(1, Restart, "a", None, ""), "b", Some("a")),
+        (DomainState::Ready, machine(1, Migrate, "a", Some("c"), ""), "b", Some("c")),
+        (DomainState::Ready, machine(1, Start, "a", Some("b"), ""), "b", None),
+    ] {
+        let mut t = table(wish, vec![vm]);
+        assert_eq!(t.at(100).next, Next::Settled, "it can start it");
+        t.unable_since = Some(71);
+        assert_eq!(
+            t.at(100).next,
+            Next::Wait(Some(Moment::secs(101))),
+            "a libvirt that starts over is no loss"
+        );
+        t.unable_since = Some(70);
+        assert_eq!(t.step(), gives(to, home));
+        t.node("b", |n| n.report.cannot_start = Some("no libvirt".into()));
+        t.node("c", |n| n.domain_state.value = DomainState::Flushed);
+        let waits = t.at(100);
+        assert!(
+            waits.next == Next::Wait(None) && waits.why.contains("b can start no VMs: no libvirt"),
+            "{waits:?}"
+        );
+    }
+    // What may be executing, or shall not run, or is another node's, is left alone.
+    for vm in [
+        machine(1, Start, "a", None, "a"),
+        machine(1, Start, "a", None, "b"),
+        machine(1, Migrate, "a", None, "b a"),
+        machine(1, Stop, "a", None, ""),
+        machine(1, Failed, "a", None, ""),
+        machine(1, Start, "b", None, ""),
+    ] {
+        let mut t = table(DomainState::Ready, vec![vm.clone()]);
+        t.unable_since = Some(0);
+        assert_eq!(t.at(100).next, Next::Settled, "{vm:?}");
+        assert!(!has_work(&name("a"), &t.view, true), "{vm:?}");
+    }
+    let mut t = table(DomainState::Ready, vec![machine(1, Start, "a", None, "")]);
+    t.unable_since = Some(0);
+    t.node("c", |n| {
+        n.report.running = vec![id(1)];
+        n.last_word.zxid = 1_000;
+    });
+    assert!(
+        matches!(t.at(100).next, Next::Wait(_)) && t.at(100).why.contains("last word"),
+        "{:?}",
+        t.at(100)
+    );
+}
+
+#[test]
+fn nothing_returns_to_a_node_that_can_start_nothing() {
+    let mut t = table(Unflush, vec![machine(1, Start, "b", Some("a"), "b")]);
+    t.unable_since = Some(0);
+    let waits = t.at(100);
+    assert!(waits.why.contains("a can start no VMs: no libvirt"), "{waits:?}");
+    t.past.no_room(&waits.no_room, Moment::secs(100));
+    assert_eq!(t.at(200).next, Next::Do(Step::Answer(Ready)), "it stays where it runs");
+    let mut t = table(DomainState::Ready, vec![machine(1, Stop, "a", Some("a"), "")]);
+    t.unable_since = Some(0);
+    assert_eq!(t.step(), start(1, "b", Some("a")));
 }
 
 #[test]

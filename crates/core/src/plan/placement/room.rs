@@ -50,6 +50,8 @@ pub enum Unfit {
     Fenced,
     /// Its daemon does not work.
     Daemon(DaemonState),
+    /// It can start no VMs now, as it says, for this reason.
+    Hypervisor(String),
     /// It takes no VMs now.
     Domains(DomainState),
     /// Its memory is spoken for.
@@ -72,6 +74,7 @@ impl fmt::Display for Unfit {
             Self::Silent => f.write_str("is silent"),
             Self::Fenced => f.write_str("is being fenced"),
             Self::Daemon(state) => write!(f, "has a daemon in state {state}"),
+            Self::Hypervisor(why) => write!(f, "can start no VMs: {why}"),
             Self::Domains(state) => write!(f, "takes no VMs: it is in state {state}"),
             Self::Memory { free_mib, needed_mib } => {
                 write!(f, "has {free_mib} MiB of memory left, {needed_mib} MiB are needed")
@@ -164,6 +167,7 @@ impl Rooms {
                 (daemon, _) if daemon != DaemonState::Run => Some(Unfit::Daemon(daemon)),
                 _ if silent.contains(name) => Some(Unfit::Silent),
                 _ if !node.problems.is_empty() => Some(Unfit::Unreadable),
+                _ if let Some(why) = &node.report.cannot_start => Some(Unfit::Hypervisor(why.clone())),
                 (_, domains) if domains != DomainState::Ready => Some(Unfit::Domains(domains)),
                 _ => None,
             };
@@ -231,12 +235,16 @@ impl Rooms {
         room.unfit.clone().map_or_else(|| room.admits(vm, size), Err)
     }
 
-    /// Whether a node has memory for a VM, whatever its state.
+    /// Whether a node that takes its own VMs back can start this one and has memory for it, whatever its state.
     ///
     /// # Errors
     /// Why not.
-    pub fn has_memory(&self, node: &NodeName, vm: VmId, size: Size) -> Result<(), Unfit> {
-        self.rooms.get(node).ok_or(Unfit::Unknown)?.admits(vm, size)
+    pub fn has_room(&self, node: &NodeName, vm: VmId, size: Size) -> Result<(), Unfit> {
+        let room = self.rooms.get(node).ok_or(Unfit::Unknown)?;
+        match &room.unfit {
+            Some(unfit @ Unfit::Hypervisor(_)) => Err(unfit.clone()),
+            _ => room.admits(vm, size),
+        }
     }
 
     /// Counts a VM on a node from now on.

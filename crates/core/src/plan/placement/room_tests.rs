@@ -69,10 +69,11 @@ fn a_vm_counts_where_its_wish_keeps_it_and_where_it_is_claimed() {
 #[test]
 fn only_nodes_that_work_take_vms_and_are_heard_are_chosen_and_each_other_says_why_not() {
     let mut nodes: Vec<Node> =
-        ["dead", "flushing", "full", "here", "mute", "fenced"].map(|n| hv(n, 1000)).into();
+        ["dead", "flushing", "full", "here", "mute", "fenced", "unable"].map(|n| hv(n, 1000)).into();
     nodes[0].daemon_state.value = DaemonState::Dead;
     nodes[1].domain_state.value = DomainState::Flush;
     nodes[2].report.mem_total_mib = 150;
+    nodes[6].report.cannot_start = Some("libvirt is gone".into());
     let fence = Entry::Bad(Vec::new());
     let mut view = view(nodes, vec![machine(1, VmState::Start, "full", "full")]);
     view.fences = Arc::new([(name("fenced"), fence)].into());
@@ -82,7 +83,8 @@ fn only_nodes_that_work_take_vms_and_are_heard_are_chosen_and_each_other_says_wh
     assert_eq!(
         refused.to_string(),
         "no node can take it: dead has a daemon in state dead; fenced is being fenced; \
-         flushing takes no VMs: it is in state flush; full has 50 MiB of memory left, 100 MiB are needed; mute is silent"
+         flushing takes no VMs: it is in state flush; full has 50 MiB of memory left, 100 MiB are needed; mute is silent; \
+         unable can start no VMs: libvirt is gone"
     );
     assert!(!refused.is_busy());
     assert_eq!(rooms.choose(id(2), size(100), Selector::Mem, anybody), Ok(name("here")));
@@ -93,7 +95,8 @@ fn only_nodes_that_work_take_vms_and_are_heard_are_chosen_and_each_other_says_wh
     );
     assert_eq!(rooms.admits(&name("gone"), id(2), size(1)), Err(Unfit::Unknown));
     assert_eq!(rooms.admits(&name("flushing"), id(2), size(1)), Err(Unfit::Domains(DomainState::Flush)));
-    assert_eq!(rooms.has_memory(&name("flushing"), id(2), size(1)), Ok(()));
+    assert_eq!(rooms.has_room(&name("flushing"), id(2), size(1)), Ok(()));
+    assert!(rooms.has_room(&name("unable"), id(2), size(1)).is_err());
 }
 
 #[test]

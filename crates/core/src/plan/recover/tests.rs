@@ -10,7 +10,10 @@ use crate::{
 
 fn view(vms: Vec<Vm>) -> ClusterView {
     let x = Node { daemon_state: field(DaemonState::Dead), ..node("x") };
-    let nodes = [x, node("s"), node("t"), Node { daemon_state: field(DaemonState::Stop), ..node("off") }];
+    let mut unable = node("unable");
+    unable.report.cannot_start = Some("no libvirt".into());
+    let nodes =
+        [x, node("s"), node("t"), Node { daemon_state: field(DaemonState::Stop), ..node("off") }, unable];
     ClusterView {
         nodes: Arc::new(nodes.map(|n| (n.name.clone(), Arc::new(n))).into()),
         vms: Arc::new(vms.into_iter().map(|vm| (vm.id, Arc::new(Entry::Good(vm)))).collect()),
@@ -51,6 +54,7 @@ fn the_table_of_a_dead_nodes_vms_holds() {
         ("t", Migrate, "x t", assign("t")),
         ("t", Migrate, "x", assign("t")),
         ("off", Migrate, "x", Some(What::Place)),
+        ("unable", Migrate, "x", Some(What::Place)),
         ("t", Migrate, "t", None),
         ("x", Start, "t x", assign("t")),
         // … or from s to x.

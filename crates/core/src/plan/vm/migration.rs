@@ -80,6 +80,9 @@ pub fn admits(view: &ClusterView, node: &NodeName) -> Result<(), String> {
         return Err("it is being fenced".into());
     }
     match (found.daemon_state.value, found.domain_state.value) {
+        (DaemonState::Run, _) if let Some(why) = &found.report.cannot_start => {
+            Err(format!("it can start no VMs: {why}"))
+        }
         (DaemonState::Run, DomainState::Ready | DomainState::Unflush) => Ok(()),
         (DaemonState::Run, state) => Err(format!("it takes no VMs, its domain state is {state}")),
         (state, _) => Err(format!("its daemon is in state {state}")),

@@ -191,6 +191,7 @@ impl World {
             mirror: Mirror::start(store.clone()),
             machine: Arc::new(FakeMachine::default()),
             active: None,
+            ability: Ability::new(Some(watch::channel(None).1), None),
             selector: Selector::Mem,
             limits: Limits { outgoing: 2, incoming: 2 },
             keepalive: self.keepalive,

@@ -72,6 +72,8 @@ fn decode_shown(name: &NodeName, values: &[Option<Value>], refused: Vec<Problem>
         running: running(&mut d, &keys[17], value(17)),
         keepalive_unix_s: d.number(&keys[18], value(18)),
         halted: halted(&mut d, &keys[19], value(19)),
+        // A daemon that does not say can start VMs, as all could before there was this key.
+        cannot_start: d.text(&keys[20], value(20)).and_then(NodeReport::reason),
     };
     Some(Node {
         name: name.clone(),

@@ -63,6 +63,7 @@ async fn a_new_node_has_every_key_of_the_contract_and_starts_flushed() {
             "domainscount",
             "domainstate",
             "guests",
+            "hypervisor",
             "ipmihostname",
             "ipmipassword",
             "ipmiusername",
@@ -135,11 +136,33 @@ async fn an_answer_about_vms_never_overwrites_a_newer_wish() {
 #[test]
 fn a_keepalive_writes_what_changed_and_always_its_time() {
     let first = NodeReport { mem_free_mib: 7, keepalive_unix_s: 100, ..NodeReport::default() };
-    assert_eq!(report(&name(), &first, None).ops.len(), 10);
+    assert_eq!(report(&name(), &first, None).ops.len(), 12);
     let second = NodeReport { mem_free_mib: 8, keepalive_unix_s: 100, ..first.clone() };
     let written: Vec<String> =
         report(&name(), &second, Some(&first)).ops.iter().map(|op| op.path().to_owned()).collect();
     assert_eq!(written, ["/nodes/node1/memfree", "/nodes/node1/keepalive"]);
+}
+
+#[tokio::test]
+async fn what_keeps_a_node_from_starting_vms_is_read_as_a_line_and_silence_as_nothing() {
+    let (store, _) = store().await;
+    register(&*store, &registration(DaemonMode::Coordinator)).await.unwrap();
+    for (told, is) in [
+        ("", None),
+        (" \n", None),
+        ("libvirt cannot be reached", Some("libvirt cannot be reached".to_owned())),
+        ("a\nb\u{9b}\tc", Some("a b c".to_owned())),
+        (&"x".repeat(100_000), Some("x".repeat(300))),
+    ] {
+        set(&*store, "/nodes/node1/hypervisor".into(), told).await;
+        let node = good(&*store).await;
+        assert_eq!(node.report.cannot_start, is);
+        store.commit(report(&name(), &node.report, None)).await.unwrap();
+        assert_eq!(good(&*store).await.report.cannot_start, is, "as it is written");
+    }
+    let gone = Op::Delete { path: "/nodes/node1/hypervisor".into(), version: None };
+    store.commit(Transaction { ops: vec![gone] }).await.unwrap();
+    assert_eq!(good(&*store).await.report.cannot_start, None, "a daemon that does not say");
 }
 
 #[test]
@@ -268,7 +291,9 @@ fn any_report() -> impl Strategy<Value = NodeReport> {
     let running =
         prop::collection::vec(any::<u128>().prop_map(|n| VmId::from(uuid::Uuid::from_u128(n))), 0..5);
     let halts = prop::collection::vec(prop::sample::select(&Halt::ALL), 0..5);
-    (numbers, 0.0..1e6_f64, running, halts).prop_map(|(n, cpu_load, running, halts)| NodeReport {
+    let cannot_start = option::of(".{0,400}").prop_map(|why| why.as_deref().and_then(NodeReport::reason));
+    (numbers, 0.0..1e6_f64, running, halts, cannot_start).prop_map(|(n, cpu_load, running, halts, cannot_start)| NodeReport {
+        cannot_start,
         mem_total_mib: n[0],
         mem_used_mib: n[1],
         mem_free_mib: n[2],

@@ -101,6 +101,11 @@ fn working(facts: &Facts, node: &Node) -> String {
             said.error.as_ref().map(|e| format!(" The last attempt failed: {e}.")).unwrap_or_default();
         return format!("{} is {}: {}.{error}", said.by, said.doing, said.because.trim_end_matches('.'));
     }
+    if let Some(why) = &node.report.cannot_start {
+        return format!(
+            "It works, and can start no VMs: {why}. What runs there goes on; what is to start there and nobody claims starts elsewhere."
+        );
+    }
     let progress = facts.flush.as_ref().and_then(|flush| flush.as_ref().ok());
     let left = progress.map(|p| format!(" {} of {} are left.", p.left, p.total)).unwrap_or_default();
     match node.domain_state.value {

@@ -3,7 +3,10 @@
 #[cfg(test)]
 mod tests;
 
-use pvc_core::model::{DaemonState, Entry, NodeName, Vm, VmKey, VmState};
+use pvc_core::{
+    model::{DaemonState, Entry, NodeName, Vm, VmKey, VmState},
+    plan::flush::GIVES_AWAY_AFTER,
+};
 
 use super::{Daemon, Facts};
 use crate::read::{Runners, silent};
@@ -130,6 +133,9 @@ fn to_run(facts: &Facts, vm: &Vm) -> String {
             None => format!("It cannot be started: its definition is refused: {problem}."),
         };
     }
+    if let Some(why) = unable(facts, vm) {
+        return why;
+    }
     if settled && facts.said.is_none() {
         return format!("All is well: it runs on {node}, as asked.");
     }
@@ -160,6 +166,30 @@ fn to_run(facts: &Facts, vm: &Vm) -> String {
     format!(
         "{node} has not taken it up yet. That takes less than a second; if it stays so, see the log of pvcd on {node}."
     )
+}
+
+/// Its node works, and can start nothing.
+fn unable(facts: &Facts, vm: &Vm) -> Option<String> {
+    let node = &vm.node.value;
+    let why = facts.nodes.iter().find(|daemon| daemon.node == *node)?.cannot_start.as_ref()?;
+    if facts.running.now.contains(node) {
+        return None;
+    }
+    if vm.claim.value.names(node) {
+        return Some(format!(
+            "{node} claims it and may be executing it, which nobody can tell while it can start no VMs: {why}. It is not started elsewhere."
+        ));
+    }
+    let elsewhere = match &facts.could_go_to {
+        _ if !vm.claim.value.is_empty() => return None,
+        Some(Ok(other)) => format!(
+            "If that lasts for {} s, it starts on another node, such as {other}.",
+            GIVES_AWAY_AFTER.as_secs()
+        ),
+        Some(Err(none)) => format!("It waits, since {none}."),
+        None => "It waits.".to_owned(),
+    };
+    Some(format!("It is to run on {node}, which can start no VMs: {why}. {elsewhere}"))
 }
 
 fn to_be_off(facts: &Facts, vm: &Vm) -> String {

@@ -130,6 +130,7 @@ impl World {
                 silent: &BTreeSet::new(),
                 selector: Selector::Vms,
                 limits: Limits { outgoing: 2, incoming: 2 },
+                unable: None,
                 past: &self.past,
                 now,
             });

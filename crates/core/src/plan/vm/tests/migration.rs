@@ -377,5 +377,10 @@ fn a_node_takes_vms_while_its_daemon_runs_and_it_is_not_flushed() {
         let answer = admits(&view, &b());
         assert_eq!(answer.is_ok(), takes, "{daemon} {domain}: {answer:?}");
     }
+    let mut unable = node("b");
+    unable.report.cannot_start = Some("no libvirt".into());
+    let nodes = [(b(), std::sync::Arc::new(unable))].into();
+    let view = ClusterView { nodes: std::sync::Arc::new(nodes), ..ClusterView::default() };
+    assert_eq!(admits(&view, &b()), Err("it can start no VMs: no libvirt".into()));
     assert_eq!(admits(&ClusterView::default(), &b()), Err("there is no such node".into()));
 }

@@ -79,6 +79,7 @@ impl Whole {
             mirror,
             machine: Arc::new(FakeMachine::default()),
             active: Some(reconcilers.active()),
+            ability: Ability::new(Some(reconcilers.trouble()), None),
             selector: Selector::Vms,
             limits: Limits { outgoing: 2, incoming: 2 },
             keepalive: Duration::from_hours(1),

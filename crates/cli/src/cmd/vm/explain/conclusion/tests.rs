@@ -13,6 +13,7 @@ fn facts(state: VmState, claim: &str, running: &[&str], daemon: Option<DaemonSta
     let hv = |node: &str, state| Daemon {
         node: node.parse().unwrap(),
         state,
+        cannot_start: None,
         silent_s: None,
         fence: None,
         flush: None,
@@ -112,9 +113,9 @@ fn the_last_word_of_another_node_is_told_with_what_helps_and_is_never_well() {
     use VmState::{Start, Stop};
     let with = |state, claim, running: &[&str], other: Option<DaemonState>| {
         let mut facts = facts(state, claim, running, Some(DaemonState::Run));
-        let hv2 =
-            |state| Daemon { node: "hv2".parse().unwrap(), state, silent_s: None, fence: None, flush: None };
-        facts.nodes.push(hv2(other));
+        let node = "hv2".parse().unwrap();
+        let hv2 = Daemon { node, state: other, cannot_start: None, silent_s: None, fence: None, flush: None };
+        facts.nodes.push(hv2);
         facts.last_words = vec!["hv2".parse().unwrap()];
         conclude(&facts)
     };
@@ -188,4 +189,28 @@ fn of_a_dead_nodes_vm_its_fence_and_its_disks_are_told() {
     vm.rbd_images = vec!["vms/web1".into()];
     let disks = " It has RBD disks: it is not started elsewhere before hv1 is shut out of the storage.";
     assert_eq!(conclude(&facts), format!("{fenced}{disks}"));
+}
+
+#[test]
+fn a_node_that_can_start_nothing_is_the_reason_and_what_happens_next_is_said() {
+    let with = |claim, running: &[&str], elsewhere: Result<&str, &str>| {
+        let mut facts = facts(VmState::Start, claim, running, Some(DaemonState::Run));
+        facts.nodes[0].cannot_start = Some("no libvirt".into());
+        facts.could_go_to = Some(elsewhere.map(|n| n.parse().unwrap()).map_err(str::to_owned));
+        conclude(&facts)
+    };
+    assert_eq!(
+        with("", &[], Ok("hv2")),
+        "It is to run on hv1, which can start no VMs: no libvirt. If that lasts for 30 s, it starts on another node, such as hv2."
+    );
+    assert_eq!(
+        with("", &[], Err("no node can take it")),
+        "It is to run on hv1, which can start no VMs: no libvirt. It waits, since no node can take it."
+    );
+    assert!(with("hv1", &[], Ok("hv2")).contains("It is not started elsewhere"));
+    assert!(
+        with("hv1", &["hv1"], Ok("hv2")).starts_with("All is well"),
+        "{}",
+        with("hv1", &["hv1"], Ok("hv2"))
+    );
 }
