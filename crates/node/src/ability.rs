@@ -38,6 +38,7 @@ impl Ability {
     /// Returns when that may have changed.
     pub async fn changed(&mut self) {
         tokio::select! {
+            biased;
             () = changed(&mut self.hypervisor) => {}
             () = changed(&mut self.networks) => {}
         }

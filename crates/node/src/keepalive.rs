@@ -471,6 +471,7 @@ async fn written(beat: &mut Option<Beat>) -> Result<Written, String> {
 /// Returns when what runs here changed, or whether anything can be started here.
 async fn news(active: &mut Option<watch::Receiver<Active>>, ability: &mut Ability) {
     tokio::select! {
+        biased;
         () = changed(active) => {}
         () = ability.changed() => {}
     }
