@@ -28,13 +28,13 @@ use crate::{
     sabotage::{self, Bug},
 };
 
-pub use change::{change, choose, put_back};
+pub use change::{change, choose, give_away, put_back};
 pub use last_word::{last_words, may_execute_elsewhere, proven_dead};
 pub use migration::{
-    COPIES, LIVE_AGAIN, LIVE_ATTEMPTS, STALLED, TARGET_PATIENCE, There, admits, needs_migration,
-    needs_record, never_ends,
+    COPIES, LIVE_AGAIN, LIVE_ATTEMPTS, STALLED, TARGET_PATIENCE, There, admits, is_to_arrive,
+    needs_migration, needs_record, never_ends,
 };
-pub use past::{Past, REFUSED_FOR, START_LIMIT, START_WINDOW};
+pub use past::{ELSEWHERE_AFTER, Past, REFUSED_FOR, START_LIMIT, START_WINDOW};
 
 /// How long a guest may take to shut down before it is powered off.
 pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(90);
@@ -122,6 +122,8 @@ pub enum Step {
     Forget,
     /// The wish names no node: choose one, and write it.
     Choose,
+    /// It cannot be started here: choose another node that has not refused it, the one that it came from before all others, and write that.
+    GiveAway,
     /// Ask that node's libvirt whether the VM is there.
     LookAt(NodeName),
     /// Put that node in the claim after this one, to migrate the VM there next.
@@ -503,11 +505,17 @@ fn start(facts: &Facts<'_>, vm: &Vm) -> Plan {
                 format!("{} could not start it for {minutes} minutes, {times} times: {why}", facts.me);
             return act(Step::Answer(Answer::Failed(reason)), "it cannot be started here");
         }
+        let is_stuck = times > 1 && facts.now >= refused.since + ELSEWHERE_AFTER;
+        let nowhere = facts.past.no_target(vm, facts.now);
+        if is_stuck && nowhere.is_none() {
+            return act(Step::GiveAway, format!("{} could not start it, {times} times: {why}", facts.me));
+        }
         if again_at > facts.now {
             let (again, left) =
                 (again_at.since(facts.now).as_secs(), given_up_at.since(facts.now).as_secs() / 60);
+            let elsewhere = nowhere.map(|why| format!("; elsewhere: {why}")).unwrap_or_default();
             let why = format!(
-                "it could not be started, {times} time(s): {why}; tried again in {again} s, and for {left} more minutes"
+                "it could not be started, {times} time(s): {why}; tried again in {again} s, and for {left} more minutes{elsewhere}"
             );
             return wait(Some(again_at.min(given_up_at)), why);
         }

@@ -327,6 +327,17 @@ impl Hypervisor for FakeHypervisor {
         self.change(Deadlines::default().start, doing, answer, start).await
     }
 
+    async fn could_start(&self, spec: &DomainSpec) -> Result<(), HypervisorError> {
+        let outcome = match self.behaviour(spec.id).start.outcome {
+            Outcome::Refused(why) => Err(HypervisorError::Refused(why)),
+            Outcome::Done | Outcome::Lost | Outcome::Hangs => Ok(()),
+        };
+        self.reached(Deadlines::default().ask, || format!("asking about a start of VM {}", spec.id), async {
+            outcome
+        })
+        .await
+    }
+
     async fn ask_to_shut_down(&self, id: VmId) -> Result<(), HypervisorError> {
         self.state().counts.ask_to_shut_down += 1;
         let (state, button) = (self.state.clone(), self.behaviour(id).power_button);

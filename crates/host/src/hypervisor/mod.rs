@@ -127,6 +127,9 @@ pub trait Hypervisor: Send + Sync + 'static {
     /// executes of it any more: whatever libvirt does later leaves it [`Activity::Unstarted`] at most.
     async fn start(&self, spec: &DomainSpec) -> Result<(), HypervisorError>;
 
+    /// Whether it could be started here now, as far as that can be told without starting it: [`HypervisorError::Refused`] if not.
+    async fn could_start(&self, spec: &DomainSpec) -> Result<(), HypervisorError>;
+
     /// Asks the guest to shut down (ACPI); returns when asked, not when done.
     async fn ask_to_shut_down(&self, id: VmId) -> Result<(), HypervisorError>;
 

@@ -11,6 +11,7 @@ use pvc_core::{
     plan::vm::{Here, Next, Step, There, needs_migration, needs_record},
 };
 use pvc_host::hypervisor::{Activity, Halt, HypervisorError, Peer};
+use pvc_store::schema::vm::read_arrival;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tracing::{debug, info, warn};
 
@@ -74,8 +75,12 @@ impl VmReconciler {
         Ok(migration)
     }
 
-    /// Asks the other side; an answer that does not come is an answer, too.
-    pub(super) async fn look_at(&self, vm: &Vm, node: &NodeName) {
+    /// Asks the other side; an answer that does not come is an answer, too. Its daemon has said by itself whether the VM could be started there.
+    pub(super) async fn look_at(&self, vm: &Vm, node: &NodeName) -> Result<(), StepError> {
+        let word = read_arrival(&*self.store, vm, node).await;
+        if let Some(word) = word.map_err(|error| StepError::Failed(error.to_string()))? {
+            self.remember(vm.id, |m| m.past.heard(vm, node, word));
+        }
         let there = match self.inventory.hypervisor().seen_at(&self.peers.of(node), vm.id).await {
             Ok(None) => There::Off,
             Ok(Some(seen)) => match seen.activity {
@@ -91,6 +96,7 @@ impl VmReconciler {
         };
         debug!(vm = %vm.name, "{node} says: {there:?}");
         self.remember(vm.id, |m| m.past.looked(vm, node, there, self.now()));
+        Ok(())
     }
 
     /// Migrates, and watches meanwhile. A failure is only noted: where the VM is, is asked afterwards.

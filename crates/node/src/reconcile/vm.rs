@@ -3,7 +3,9 @@
 //! Decides nothing itself (see `pvc_core::plan::vm`) and remembers only what back-offs need. Every step is decided from a
 //! fresh reading of libvirt, and every write is checked against the versions it was decided from.
 
+mod arrival;
 mod choose;
+mod give_away;
 mod start;
 
 use std::{
@@ -23,7 +25,7 @@ use pvc_core::{
     },
     sabotage::{self, Bug},
 };
-use pvc_host::hypervisor::HypervisorError;
+use pvc_host::{hypervisor::HypervisorError, machine::Machine};
 use pvc_store::{CommitError, Store, Transaction, mirror::Mirror, schema};
 use tokio::{sync::Semaphore, time::Instant};
 use tracing::{debug, info, warn};
@@ -66,6 +68,7 @@ pub(super) struct VmReconciler {
     selector: Selector,
     sizes: VmSizes,
     explanations: Explanations,
+    machine: Arc<dyn Machine>,
     memory: Mutex<HashMap<VmId, Memory>>,
     starts: Semaphore,
     migrations: Arc<Semaphore>,
@@ -76,6 +79,8 @@ pub(super) struct VmReconciler {
 #[derive(Default, Clone)]
 pub(super) struct Memory {
     pub(super) past: Past,
+    /// The wish of which its source was told whether it could be started here.
+    said_of: Option<i32>,
     /// Failures in a row, for the retry's back-off.
     failures: u32,
     /// The last failure, for `explain`.
@@ -120,7 +125,8 @@ impl VmReconciler {
     pub(super) fn new(parts: Parts) -> Self {
         let Parts { me, peers, store, mirror, machine, hypervisor, selector, consoles } = parts;
         Self {
-            explanations: Explanations::new(Arc::clone(&store), machine, me.clone()),
+            explanations: Explanations::new(Arc::clone(&store), Arc::clone(&machine), me.clone()),
+            machine,
             definitions: Definitions::new(Arc::clone(&store)),
             sizes: VmSizes::new(Arc::clone(&store)),
             selector,
@@ -193,7 +199,11 @@ impl VmReconciler {
                 Next::Wait(until) => {
                     self.follow_console(id, &view);
                     self.explain(id, &view, "waiting", next.why).await;
-                    return until.map(|moment| self.origin + moment.0);
+                    let again = match view.vm(id) {
+                        Some(vm) => self.say_whether_it_could_start(id, vm).await,
+                        None => None,
+                    };
+                    return until.map(|moment| self.origin + moment.0).into_iter().chain(again).min();
                 }
                 Next::Do(Step::Forget) => match self.forget(id, &view).await {
                     Ok(()) => {}
@@ -345,7 +355,8 @@ impl VmReconciler {
         let hypervisor = self.inventory.hypervisor();
         match step {
             Step::Start => return self.start(vm, why).await,
-            Step::LookAt(node) => self.look_at(vm, node).await,
+            Step::LookAt(node) => self.look_at(vm, node).await?,
+            Step::GiveAway => return self.give_away(vm, why).await,
             Step::Choose => return self.choose(vm, why).await,
             Step::Migrate(to) => return self.migrate(vm, to, why).await,
             Step::AbortMigration => return self.abort_migration(vm, why).await,

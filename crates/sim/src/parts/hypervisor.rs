@@ -149,6 +149,11 @@ impl Hypervisor for SimHypervisor {
         self.fake.start(spec).await
     }
 
+    async fn could_start(&self, spec: &DomainSpec) -> Result<(), HypervisorError> {
+        let spec = spec.clone();
+        self.ask(|fake| async move { fake.could_start(&spec).await }).await
+    }
+
     async fn ask_to_shut_down(&self, id: VmId) -> Result<(), HypervisorError> {
         self.asked(id, Ask::ShutDown);
         self.ask(move |fake| async move { fake.ask_to_shut_down(id).await }).await

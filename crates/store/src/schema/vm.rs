@@ -6,6 +6,7 @@
 //!
 //! Never writes a result without checking the versions it was decided from: a newer command is never overwritten.
 
+mod arrival;
 mod change;
 mod python;
 mod read;
@@ -18,6 +19,9 @@ use pvc_core::model::{Explanation, NameError, Problem, VmId, VmKey};
 
 pub(crate) use self::read::{READ_KEYS, decode_claim, is_read, read_key_by_key};
 pub use self::{
+    arrival::{
+        Arrival, arrival_path, read_arrival, read_refused_by, refused_by, refused_by_path, say_arrival,
+    },
     change::{apply, apply_with, transaction},
     read::{decode, paths, read},
 };

@@ -40,6 +40,8 @@ pub fn kept_on(vm: &Vm) -> BTreeSet<&NodeName> {
 pub enum Unfit {
     /// The asker excludes it: the VM is there, or shall leave it.
     Excluded,
+    /// It could not start the VM.
+    Refused,
     /// As many migrations go on as the asker allows.
     Busy,
     /// Its keys cannot be read.
@@ -69,6 +71,7 @@ impl fmt::Display for Unfit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Excluded => f.write_str("is the one that it leaves"),
+            Self::Refused => f.write_str("could not start it"),
             Self::Busy => f.write_str("takes in as many at once as it may"),
             Self::Unreadable => f.write_str("has keys that cannot be read"),
             Self::Silent => f.write_str("is silent"),

@@ -60,6 +60,7 @@ pub fn change(step: &Step, vm: &Vm, me: &NodeName) -> Option<VmChange> {
         | Step::Migrate(_)
         | Step::AbortMigration
         | Step::Choose
+        | Step::GiveAway
         | Step::Resume => None,
     }
 }
@@ -110,6 +111,21 @@ fn node_is(vm: &Vm, me: &NodeName) -> Option<VmSet> {
 /// It shall run on, or migrate to, the node that was chosen, since its wish names none.
 pub fn choose(vm: &Vm, node: &NodeName) -> VmChange {
     VmChange::update(vm, &[VmKey::State, VmKey::Node, VmKey::Claim], vec![VmSet::Node(node.clone())])
+}
+
+/// It is off here, where it could not be started for this reason, and shall be started on another node, with a way home.
+pub fn give_away(vm: &Vm, me: &NodeName, to: &NodeName, reason: &str) -> VmChange {
+    let home = vm.last_node.value.as_ref().unwrap_or(me);
+    let home = (home != to).then(|| home.clone());
+    let decided_from = [VmKey::State, VmKey::Node, VmKey::LastNode, VmKey::Claim];
+    let set = vec![
+        VmSet::State(VmState::Start),
+        VmSet::Node(to.clone()),
+        VmSet::LastNode(home),
+        VmSet::FailedReason(reason.to_owned()),
+        VmSet::Claim(vm.claim.value.without(me)),
+    ];
+    VmChange::update(vm, &decided_from, set)
 }
 
 /// The answer that a VM stays where it is, with the way home that the refused wish has cleared.

@@ -150,9 +150,30 @@ pub(super) fn leave(facts: &Facts<'_>, vm: &Vm) -> Plan {
     }
 }
 
+/// Nothing is done to the guest before its target has said that it could start it.
 fn leave_by_shutdown(facts: &Facts<'_>, vm: &Vm) -> Plan {
-    let stays = super::kept_running(facts, &format!("not migrated to {}", vm.node.value));
-    stays.unwrap_or_else(|| shut_down(facts, vm))
+    let to = &vm.node.value;
+    if let Some(stays) = super::kept_running(facts, &format!("not migrated to {to}")) {
+        return stays;
+    }
+    match facts.past.word_of(vm, to) {
+        Some(Ok(())) => shut_down(facts, vm),
+        Some(Err(why)) => {
+            let why = format!("it could not be started there: {why}");
+            let live = facts.past.tries(vm).reason.map(|live| format!("; live: {live}")).unwrap_or_default();
+            act(Step::Answer(Answer::Stays(not_migrated(to, &format!("{why}{live}")))), why)
+        }
+        None => {
+            let why = format!("{to} has not said whether it could be started there");
+            stay_in_the_end(facts, vm, TARGET_AGAIN, why)
+        }
+    }
+}
+
+/// Whether a VM is to come here from a node that may be executing it, which wants to know whether it could be started here.
+pub fn is_to_arrive(me: &NodeName, vm: &Vm) -> bool {
+    let claim = &vm.claim.value;
+    vm.state.value == VmState::Migrate && vm.node.value == *me && !claim.is_empty() && !claim.names(me)
 }
 
 /// Waits for a target that cannot take the VM now, but not for ever.

@@ -24,6 +24,9 @@ pub(super) const CHOOSE_AGAIN: Duration = Duration::from_secs(5);
 /// A start that the node's hypervisor refuses is tried again for so long: bridges and storage may come late after a power cut.
 pub const REFUSED_FOR: Duration = Duration::from_hours(1);
 
+/// After so long another node is looked for: what comes late after a power cut has come by then, as a rule.
+pub const ELSEWHERE_AFTER: Duration = Duration::from_secs(30);
+
 const FIRST_BACK_OFF: Duration = Duration::from_secs(1);
 const LONGEST_BACK_OFF: Duration = Duration::from_mins(1);
 
@@ -37,6 +40,7 @@ pub struct Past {
     asking: Option<Asking>,
     noticed: Option<Moment>,
     looked: Option<(NodeName, There, Moment)>,
+    word: Option<(NodeName, Result<(), String>)>,
     /// Since when each look has said that it executes there.
     executes_there: Option<Moment>,
     migration_permit: Option<i32>,
@@ -111,6 +115,12 @@ impl Past {
         self.begin(vm);
         self.executes_there = (there == There::Active).then(|| self.executes_there.unwrap_or(now));
         self.looked = Some((node.clone(), there, now));
+    }
+
+    /// The daemon of the node that it is to go to has said whether it could be started there.
+    pub fn heard(&mut self, vm: &Vm, node: &NodeName, word: Result<(), String>) {
+        self.begin(vm);
+        self.word = Some((node.clone(), word));
     }
 
     /// The claim was shared: one migration is permitted, under exactly that claim.
@@ -220,6 +230,12 @@ impl Past {
     pub(super) fn there(&self, vm: &Vm, node: &NodeName, now: Moment) -> Option<There> {
         let (looked_at, there, at) = self.looked.as_ref().filter(|_| self.is_of(vm))?;
         (looked_at == node && now.since(*at) < LOOK_IS_FRESH).then(|| there.clone())
+    }
+
+    /// Whether it could be started on that node, as that has said about this wish.
+    pub(super) fn word_of(&self, vm: &Vm, node: &NodeName) -> Option<Result<(), &str>> {
+        let (by, word) = self.word.as_ref().filter(|_| self.is_of(vm))?;
+        (by == node).then(|| word.as_ref().copied().map_err(String::as_str))
     }
 
     /// Since when another node's libvirt has said that it executes there.

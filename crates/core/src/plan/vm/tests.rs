@@ -350,6 +350,41 @@ fn a_crash_loop_backs_off_and_ends_in_failed_after_10_starts() {
 }
 
 #[test]
+fn what_cannot_be_started_here_for_half_a_minute_is_given_away_or_tried_on() {
+    let mut c = case(Start, "a", "a", Off);
+    let begin = c.now;
+    while c.next() != Next::Do(Step::GiveAway) {
+        match c.next() {
+            Next::Do(Step::Claim) => c.past.start_refused(&c.vm, "no bridge br7".into(), c.now),
+            Next::Wait(Some(until)) => c.now = until,
+            other => panic!("{other:?}"),
+        }
+        assert!(c.now.since(begin) < Duration::from_mins(2));
+    }
+    assert!(c.now.since(begin) >= ELSEWHERE_AFTER);
+    c.past.found_no_target(&c.vm, "no node can take it".into(), c.now);
+    assert_eq!(c.next(), Next::Do(Step::Claim), "it is due, and tried here again");
+    c.past.start_refused(&c.vm, "no bridge br7".into(), c.now);
+    let waits = c.plan();
+    assert!(
+        matches!(waits.next, Next::Wait(Some(_))) && waits.why.contains("elsewhere: no node"),
+        "{waits:?}"
+    );
+    for (home, to, kept) in [(None, "b", Some("a")), (Some("c"), "b", Some("c")), (Some("b"), "b", None)] {
+        c.vm.last_node.value = home.map(name);
+        let VmChange::Update { set, expect, .. } = give_away(&c.vm, &name("a"), &name(to), "why") else {
+            panic!()
+        };
+        assert!(
+            set.contains(&VmSet::LastNode(kept.map(name))) && set.contains(&VmSet::Claim(Claim::none())),
+            "{set:?}"
+        );
+        assert!(set.contains(&VmSet::State(Start)) && set.contains(&VmSet::Node(name(to))), "{set:?}");
+        assert_eq!(expect.len(), 4, "{expect:?}");
+    }
+}
+
+#[test]
 fn a_new_wish_is_not_held_up_by_an_old_crash_loop() {
     let mut c = case(Start, "a", "a", Off);
     for _ in 0..5 {

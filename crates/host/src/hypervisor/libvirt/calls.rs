@@ -33,10 +33,12 @@ pub(super) enum Lane {
     Migrate,
     /// Words about migrations, which go through the guest's process.
     Migration,
+    /// Looks at files, which may be on storage that hangs.
+    Trial,
 }
 
 /// How many calls of each lane may be under way.
-const SLOTS: [usize; 5] = [4, 8, 4, 16, 8];
+const SLOTS: [usize; 6] = [4, 8, 4, 16, 8, 2];
 
 /// How libvirt is reached.
 #[derive(Clone)]
@@ -86,7 +88,7 @@ impl Failure {
 pub(super) struct Changes {
     target: Target,
     workers: Arc<Workers>,
-    lanes: [Arc<Semaphore>; 5],
+    lanes: [Arc<Semaphore>; 6],
     /// One connection is opened at a time: a frozen libvirtd holds who opens one, and keepalives do not end that.
     opening: Arc<Semaphore>,
 }

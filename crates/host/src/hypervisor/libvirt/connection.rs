@@ -113,6 +113,25 @@ impl Connection {
         domain.ok_or_else(|| self.libvirt.fault())
     }
 
+    /// Has libvirt build the command line of a guest that it does not start.
+    pub(super) fn try_command_line(&self, xml: &str) -> Result<(), Fault> {
+        let xml = CString::new(xml).map_err(|_| Fault::ours("the definition contains a NUL byte".into()))?;
+        // SAFETY: both are C text; the answer is null or text that is ours to free.
+        unsafe {
+            let line = (self.libvirt.0.virConnectDomainXMLToNative)(
+                self.raw.as_ptr(),
+                c"qemu-argv".as_ptr(),
+                xml.as_ptr(),
+                0,
+            );
+            if line.is_null() {
+                return Err(self.libvirt.fault());
+            }
+            libc::free(line.cast());
+        }
+        Ok(())
+    }
+
     /// # Safety
     /// `raw` is null or a domain of this connection whose reference becomes the answer's.
     unsafe fn own(&self, raw: *mut VirDomain) -> Option<Domain<'_>> {

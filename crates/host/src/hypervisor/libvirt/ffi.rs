@@ -58,6 +58,8 @@ pub(super) const VIR_ERR_XML_ERROR: c_int = 27;
 pub(super) const VIR_ERR_XML_DETAIL: c_int = 35;
 pub(super) const VIR_ERR_NO_DOMAIN: c_int = 42;
 pub(super) const VIR_ERR_OPERATION_INVALID: c_int = 55;
+pub(super) const VIR_ERR_CONFIG_UNSUPPORTED: c_int = 67;
+pub(super) const VIR_ERR_CPU_INCOMPATIBLE: c_int = 91;
 pub(super) const VIR_ERR_NO_DOMAIN_METADATA: c_int = 80;
 pub(super) const VIR_ERR_OPERATION_UNSUPPORTED: c_int = 84;
 /// Errors that arise in the transport on our side, as opposed to answers of the daemon.
@@ -200,6 +202,10 @@ functions! {
 
     fn virDomainLookupByUUID(connection: *mut VirConnect, uuid: *const c_uchar) -> *mut VirDomain;
     fn virDomainCreateXML(connection: *mut VirConnect, xml: *const c_char, flags: c_uint) -> *mut VirDomain;
+    /// Builds the command line that a start would have; the text is the caller's to `free`.
+    fn virConnectDomainXMLToNative(
+        connection: *mut VirConnect, format: *const c_char, xml: *const c_char, flags: c_uint,
+    ) -> *mut c_char;
     fn virDomainShutdownFlags(domain: *mut VirDomain, flags: c_uint) -> c_int;
     fn virDomainDestroy(domain: *mut VirDomain) -> c_int;
     /// Needs neither QEMU's monitor nor the domain's job lock: answers while the guest's process hangs.

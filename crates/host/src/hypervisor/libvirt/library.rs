@@ -124,6 +124,11 @@ impl Fault {
         numbers.contains(&self.code)
     }
 
+    /// This machine, or its QEMU, cannot do what the definition asks for.
+    pub(super) fn is_incapable(&self) -> bool {
+        matches!(self.code, ffi::VIR_ERR_CONFIG_UNSUPPORTED | ffi::VIR_ERR_CPU_INCOMPATIBLE)
+    }
+
     /// There is no such domain.
     pub(super) fn is_no_domain(&self) -> bool {
         self.code == ffi::VIR_ERR_NO_DOMAIN

@@ -11,6 +11,7 @@ mod library;
 mod peers;
 mod record;
 mod supervisor;
+mod trial;
 mod watch;
 mod workers;
 
@@ -187,6 +188,13 @@ impl Hypervisor for LibvirtHypervisor {
             move |connection| start(connection, id, &xml, &patience),
         )
         .await
+    }
+
+    async fn could_start(&self, spec: &DomainSpec) -> Result<(), HypervisorError> {
+        let (limits, doing) =
+            ((Lane::Trial, self.deadlines.ask), || format!("asking about a start of VM {}", spec.id));
+        let spec = spec.clone();
+        self.change(limits, doing, move |connection| trial::could_start(connection, &spec)).await
     }
 
     async fn ask_to_shut_down(&self, id: VmId) -> Result<(), HypervisorError> {

@@ -58,6 +58,62 @@ async fn a_refused_start_is_tried_again_until_it_succeeds_and_for_an_hour_at_mos
     assert!(vm.claim.value.is_empty());
 }
 
+fn refusing(why: &str) -> Behaviour {
+    let start = Answer { outcome: Outcome::Refused(why.into()), ..Answer::default() };
+    Behaviour { start, ..Behaviour::default() }
+}
+
+async fn give_room(w: &World) {
+    for node in ["a", "b"].map(|n| n.parse().unwrap()) {
+        let report = pvc_core::model::NodeReport { mem_total_mib: 1000, ..Default::default() };
+        w.operator.commit(schema::node::report(&node, &report, None)).await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_one_node_cannot_start_runs_on_another_with_its_way_home() {
+    let w = World::new().await;
+    give_room(&w).await;
+    w.define(1, xml(1)).await;
+    w.nodes[0].hypervisor.behave(id(1), refusing("no such bridge: br7"));
+    w.wish(1, VmState::Start).await;
+    w.until("it runs on b", 40, async |w| w.runs(1, 1)).await;
+    let vm = w.vm(1).await;
+    assert_eq!((vm.node.value.as_str(), vm.last_node.value), ("b", Some("a".parse().unwrap())));
+    w.until("the reason is void", 1, async |w| w.vm(1).await.failed_reason.value.is_empty()).await;
+    assert!(w.vm(1).await.claim.value.is_only(&w.nodes[1].name));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_no_node_can_start_goes_round_once_and_is_told_and_starts_when_it_can() {
+    let w = World::new().await;
+    give_room(&w).await;
+    w.define(1, xml(1)).await;
+    for node in &w.nodes {
+        node.hypervisor.behave(id(1), refusing("no such bridge: br7"));
+    }
+    w.wish(1, VmState::Start).await;
+    w.until("it is b's turn", 40, async |w| w.vm(1).await.node.value.as_str() == "b").await;
+    sleep(Duration::from_mins(10)).await;
+    assert_eq!(w.vm(1).await.node.value.as_str(), "b", "a has refused it");
+    let told = schema::vm::read_explanation(&*w.operator, id(1)).await.unwrap().unwrap().unwrap();
+    assert!(
+        told.because.contains("elsewhere: no node can take it: a could not start it"),
+        "{}",
+        told.because
+    );
+    w.nodes[1].hypervisor.behave(id(1), Behaviour::default());
+    w.until("it runs", 61, async |w| w.runs(1, 1)).await;
+    // A new wish starts from nothing.
+    w.wish(1, VmState::Stop).await;
+    w.until("it is off", 5, async |w| !w.runs(1, 1)).await;
+    w.nodes[0].hypervisor.behave(id(1), Behaviour::default());
+    w.nodes[1].hypervisor.behave(id(1), refusing("no such bridge: br7"));
+    w.wish(1, VmState::Start).await;
+    w.until("it runs at home", 40, async |w| w.runs(0, 1)).await;
+    assert_eq!(w.vm(1).await.last_node.value, None);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_stop_ends_the_attempts_to_start_what_is_refused() {
     let w = World::new().await;

@@ -16,8 +16,9 @@ fn b() -> NodeName {
     name("b")
 }
 
-/// After the libvirt of `b` has said this, just now.
+/// After the libvirt of `b` has said this, just now, and its daemon that it could start it.
 pub(super) fn after_look(mut c: Case, there: There) -> Case {
+    c.past.heard(&c.vm, &b(), Ok(()));
     c.past.looked(&c.vm, &b(), there, c.now);
     c
 }
@@ -266,6 +267,42 @@ fn a_failed_migration_is_tried_again_and_then_answered_as_the_policy_says() {
     assert_eq!(after_failures(Live, 2).next(), Next::Do(Step::Answer(answer)));
     assert_eq!(after_failures(MigrationMethod::None, 2).next(), Next::Do(Step::AskGuestToShutDown));
     assert_eq!(after_failures(Shutdown, 0).next(), Next::Do(Step::AskGuestToShutDown));
+}
+
+#[test]
+fn no_guest_is_shut_down_for_a_target_that_has_not_said_that_it_could_start_it() {
+    for (method, failures) in [(MigrationMethod::Shutdown, 0), (MigrationMethod::None, 2)] {
+        let mut c = after_failures(method, failures);
+        c.past.heard(&c.vm, &b(), Err("no bridge br7".into()));
+        let Next::Do(Step::Answer(Answer::Stays(why))) = c.next() else { panic!("{:?}", c.plan()) };
+        assert!(why.starts_with("not migrated to b: it could not be started there: no bridge br7"), "{why}");
+        assert_eq!(why.contains("cpu differs"), failures > 0, "{why}");
+        // What it has said about another wish, or another node, counts for nothing.
+        for (by, later) in [(b(), true), (name("c"), false)] {
+            let mut c = after_failures(method, failures);
+            c.past.heard(&c.vm, &by, Ok(()));
+            if later {
+                c.vm.state.version = Some(9);
+                (0..failures)
+                    .for_each(|_| c.past.migration_failed(&c.vm, "cpu differs".into(), c.now - LIVE_AGAIN));
+                c.past.looked(&c.vm, &b(), There::Off, c.now);
+            }
+            c.past.notice(&c.vm, c.now);
+            assert!(matches!(c.next(), Next::Wait(Some(_))), "{:?}", c.plan());
+            c.now = c.now + TARGET_PATIENCE;
+            c.past.looked(&c.vm, &b(), There::Off, c.now);
+            assert!(matches!(c.next(), Next::Do(Step::Answer(Answer::Stays(_)))), "{:?}", c.plan());
+        }
+    }
+    for (state, node, claim, asks) in [
+        (Migrate, "a", "b", true),
+        (Migrate, "a", "b a", false),
+        (Migrate, "a", "", false),
+        (Migrate, "b", "c", false),
+        (Start, "a", "b", false),
+    ] {
+        assert_eq!(is_to_arrive(&name("a"), &vm(state, node, claim)), asks, "{state} on {node}, {claim}");
+    }
 }
 
 #[test]

@@ -278,7 +278,9 @@ impl World {
                     Held | Arrived | Unstarted => There::Held,
                     _ => There::Off,
                 };
-                self.past.get_mut(me).unwrap().looked(&vm, to, there, now);
+                let past = self.past.get_mut(me).unwrap();
+                past.looked(&vm, to, there, now);
+                past.heard(&vm, to, Ok(()));
             }
             Step::Migrate(to) => self.migrate(me, to, &vm),
             Step::AbortMigration => {

@@ -1,0 +1,65 @@
+//! Tells the source of a VM that is to migrate here whether it could be started here, before the source does anything to the guest.
+
+use pvc_core::{
+    model::{Vm, VmId},
+    plan::vm::{Here, is_to_arrive},
+};
+use pvc_host::hypervisor::HypervisorError;
+use pvc_store::schema::vm::{Arrival, say_arrival};
+use tokio::time::Instant;
+use tracing::{debug, info};
+
+use super::{FIRST_RETRY, StepError, VmReconciler};
+
+impl VmReconciler {
+    /// Says it once a wish; answers when to try again if it could not be found out.
+    pub(super) async fn say_whether_it_could_start(&self, id: VmId, vm: &Vm) -> Option<Instant> {
+        let is_asked = is_to_arrive(&self.me, vm) && self.inventory.here(id) == Here::Off;
+        let Some(wish) = vm.state.version.filter(|_| is_asked) else { return None };
+        if self.remember(id, |m| m.said_of == Some(wish)) {
+            return None;
+        }
+        match self.say_arrival(vm, wish).await {
+            Ok(()) => {
+                self.remember(id, |m| m.said_of = Some(wish));
+                None
+            }
+            Err(error) => {
+                debug!(vm = %vm.name, "cannot say whether it could be started here: {error}");
+                Some(Instant::now() + FIRST_RETRY)
+            }
+        }
+    }
+
+    async fn say_arrival(&self, vm: &Vm, wish: i32) -> Result<(), String> {
+        let cannot = self.cannot_start(vm).await?;
+        if let Some(why) = &cannot {
+            info!(vm = %vm.name, "it is to migrate here, and could not be started here: {why}");
+        }
+        let arrival = Arrival { by: self.me.to_string(), wish, cannot };
+        say_arrival(&*self.store, vm.id, &arrival).await.map_err(|error| error.to_string())
+    }
+
+    async fn cannot_start(&self, vm: &Vm) -> Result<Option<String>, String> {
+        let spec = match self.definition(vm).await {
+            Ok(Ok(spec)) => spec,
+            Ok(Err(reason)) => return Ok(Some(reason)),
+            Err(StepError::Failed(error)) => return Err(error),
+            Err(StepError::Conflict) => return Err("somebody was faster".to_owned()),
+        };
+        if let Ok(figures) = self.machine.figures() {
+            let unused_mib = figures.mem_total_mib.saturating_sub(figures.mem_used_mib);
+            if unused_mib < spec.memory_mib {
+                return Ok(Some(format!(
+                    "{unused_mib} MiB of memory are unused, {} MiB are needed",
+                    spec.memory_mib
+                )));
+            }
+        }
+        match self.inventory.hypervisor().could_start(&spec).await {
+            Ok(()) => Ok(None),
+            Err(HypervisorError::Refused(why) | HypervisorError::Unusable(why)) => Ok(Some(why)),
+            Err(unknown) => Err(unknown.to_string()),
+        }
+    }
+}

@@ -1,0 +1,50 @@
+//! Another node for a VM that cannot be started here.
+
+use std::collections::BTreeSet;
+
+use pvc_core::{
+    model::{NodeName, Vm},
+    plan::{
+        placement::{Rooms, Unfit},
+        vm::give_away,
+    },
+};
+use pvc_store::schema::{
+    self,
+    placement::bump,
+    vm::{read_refused_by, refused_by},
+};
+use tracing::warn;
+
+use super::{StepError, VmReconciler};
+
+impl VmReconciler {
+    /// Writes a node that has not refused it, the one that it came from before all others, or notes that there is none.
+    pub(super) async fn give_away(&self, vm: &Vm, why: &str) -> Result<(), StepError> {
+        let view = self.mirror.view();
+        let failed = |error: pvc_store::StoreError| StepError::Failed(error.to_string());
+        let mut refused: BTreeSet<NodeName> =
+            read_refused_by(&*self.store, vm).await.map_err(failed)?.into_iter().collect();
+        refused.insert(self.me.clone());
+        let sizes = self.sizes.of(&view, &[vm.id]).await.map_err(failed)?;
+        let size = sizes.get(&vm.id).copied().unwrap_or_default();
+        let rooms = Rooms::count(&view, &sizes, &BTreeSet::new());
+        let home = vm.last_node.value.as_ref().filter(|home| !refused.contains(*home));
+        let home = home.filter(|home| rooms.admits(home, vm.id, size).is_ok());
+        let excluded = |node: &NodeName| refused.contains(node).then_some(Unfit::Refused);
+        let chosen = home.cloned().map_or_else(|| rooms.choose(vm.id, size, self.selector, excluded), Ok);
+        match chosen {
+            Ok(to) => {
+                let mut others = bump(view.placement_version, &vm.id.to_string());
+                others.ops.extend(refused_by(vm.id, &refused).ops);
+                schema::vm::apply_with(&*self.store, &give_away(vm, &self.me, &to, why), others).await?;
+                warn!(vm = %vm.name, %to, "given away: {why}");
+                self.catch_up().await
+            }
+            Err(no_room) => {
+                self.remember(vm.id, |m| m.past.found_no_target(vm, no_room.to_string(), self.now()));
+                Ok(())
+            }
+        }
+    }
+}
