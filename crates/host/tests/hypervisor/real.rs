@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use pvc_host::{
     hypervisor::{
-        Event, Hypervisor,
+        Event, Hypervisor, HypervisorError,
         libvirt::{Deadlines, LibvirtHypervisor},
     },
     testing::{LibvirtdProcess, tiny_guest},
@@ -42,4 +42,36 @@ mod libvirtd {
         a_suspended_guest_executes_nothing_until_it_is_resumed,
         what_is_not_kept_has_nothing_to_be_removed,
     );
+}
+
+/// It says so without starting anything.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_this_machine_or_its_qemu_lacks_is_told_before_a_start() {
+    let libvirtd = LibvirtdProcess::start().unwrap();
+    let hypervisor = connect(&libvirtd.uri(), Deadlines::default()).await;
+    let id = "22222222-0000-4000-8000-0000000000aa".parse().unwrap();
+    let good = pvc_core::model::DomainSpec::parse(&tiny_guest(id, "could")).unwrap();
+    hypervisor.could_start(&good).await.unwrap();
+    let with = |what: &str, instead: &str| {
+        let xml = good.xml.replacen(what, instead, 1);
+        assert_ne!(xml, good.xml, "{what}");
+        pvc_core::model::DomainSpec::parse(&xml).unwrap()
+    };
+    let bridge = "<interface type='bridge'><source bridge='pvc-none0'/></interface></devices>";
+    for (spec, says) in [
+        (with("</devices>", bridge), "there is no network device pvc-none0"),
+        (
+            with(
+                "</devices>",
+                "<disk type='file'><source file='/none/a'/><target dev='vda'/></disk></devices>",
+            ),
+            "there is no /none/a",
+        ),
+        (with("machine='pc'", "machine='pc-i440fx-99.9'"), "pc-i440fx-99.9"),
+    ] {
+        let told = hypervisor.could_start(&spec).await;
+        let refused = matches!(&told, Err(HypervisorError::Refused(why)) if why.contains(says));
+        assert!(refused, "{says}: {told:?}");
+    }
+    assert!(hypervisor.active().await.unwrap().is_empty());
 }
