@@ -15,7 +15,7 @@ impl VmReconciler {
     /// Says it once a wish; answers when to try again if it could not be found out.
     pub(super) async fn say_whether_it_could_start(&self, id: VmId, vm: &Vm) -> Option<Instant> {
         let is_asked = is_to_arrive(&self.me, vm) && self.inventory.here(id) == Here::Off;
-        let Some(wish) = vm.state.version.filter(|_| is_asked) else { return None };
+        let wish = vm.state.version.filter(|_| is_asked)?;
         if self.remember(id, |m| m.said_of == Some(wish)) {
             return None;
         }
