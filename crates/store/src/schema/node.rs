@@ -137,7 +137,10 @@ pub async fn register(store: &dyn Store, node: &Registration) -> Result<Committe
     let overwritten = written.len();
     written.push((key(name, DOMAIN_STATE), DomainState::Flushed.as_str()));
     for figure in FIGURES {
-        written.push((key(name, figure), if matches!(figure, RUNNING | GUESTS | HYPERVISOR) { "" } else { "0" }));
+        written.push((
+            key(name, figure),
+            if matches!(figure, RUNNING | GUESTS | HYPERVISOR) { "" } else { "0" },
+        ));
     }
     let paths: Vec<String> = written.iter().map(|(path, _)| path.clone()).collect();
     let mut attempt = 1;

@@ -292,20 +292,22 @@ fn any_report() -> impl Strategy<Value = NodeReport> {
         prop::collection::vec(any::<u128>().prop_map(|n| VmId::from(uuid::Uuid::from_u128(n))), 0..5);
     let halts = prop::collection::vec(prop::sample::select(&Halt::ALL), 0..5);
     let cannot_start = option::of(".{0,400}").prop_map(|why| why.as_deref().and_then(NodeReport::reason));
-    (numbers, 0.0..1e6_f64, running, halts, cannot_start).prop_map(|(n, cpu_load, running, halts, cannot_start)| NodeReport {
-        cannot_start,
-        mem_total_mib: n[0],
-        mem_used_mib: n[1],
-        mem_free_mib: n[2],
-        mem_alloc_mib: n[3],
-        vcpu_alloc: n[4],
-        cpu_load,
-        networks_count: n[5],
-        domains_count: n[6],
-        halted: running.iter().copied().zip(halts).collect(),
-        running,
-        keepalive_unix_s: n[7],
-    })
+    (numbers, 0.0..1e6_f64, running, halts, cannot_start).prop_map(
+        |(n, cpu_load, running, halts, cannot_start)| NodeReport {
+            cannot_start,
+            mem_total_mib: n[0],
+            mem_used_mib: n[1],
+            mem_free_mib: n[2],
+            mem_alloc_mib: n[3],
+            vcpu_alloc: n[4],
+            cpu_load,
+            networks_count: n[5],
+            domains_count: n[6],
+            halted: running.iter().copied().zip(halts).collect(),
+            running,
+            keepalive_unix_s: n[7],
+        },
+    )
 }
 
 proptest! {
