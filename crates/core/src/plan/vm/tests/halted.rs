@@ -76,6 +76,7 @@ fn what_is_paused_migrates_as_it_is_and_what_has_crashed_is_moved_by_an_end_and_
         let mut c = halted(Migrate, "b", halt);
         c.vm.migration_method = method;
         c.past.looked(&c.vm, &name("b"), There::Off, c.now);
+        c.past.heard(&c.vm, &name("b"), Ok(()));
         c.next()
     };
     for method in [MigrationMethod::None, MigrationMethod::Live] {
