@@ -182,3 +182,24 @@ async fn keys_that_are_too_much_for_one_answer_are_asked_for_in_parts() {
     assert_eq!(server.requests.load(Ordering::Relaxed), 7, "100, 50, 25, 25, 50, 25, 25");
     assert_eq!(server.connections(), 1);
 }
+
+#[tokio::test]
+async fn a_name_that_nobody_knows_and_servers_that_say_nothing_are_passed_by_within_one_call() {
+    let server = Server::start(ORDINARY).await;
+    let mute = [(); 2].map(|()| std::net::TcpListener::bind("127.0.0.1:0").unwrap());
+    let [one, other] = mute.each_ref().map(|listener| listener.local_addr().unwrap().to_string());
+    let servers = ["nobody-knows.invalid:2181", &one, &other, &server.address];
+    let patience = Duration::from_secs(5);
+    for first in 0..servers.len() {
+        // Where a client begins is left to chance: this many begin everywhere.
+        let connect = [&servers[first..], &servers[..first]].concat().join(",");
+        let options = Options { request_timeout: patience, ..Options::new(connect) };
+        let stores: Vec<Arc<ZooKeeperStore>> =
+            (0..12).map(|_| ZooKeeperStore::start(options.clone())).collect();
+        for store in &stores {
+            let mut session = store.session();
+            let connected = timeout(patience, session.wait_for(|session| session.is_healthy())).await;
+            assert!(connected.is_ok_and(|state| state.is_ok()), "{}", options.connect);
+        }
+    }
+}

@@ -122,16 +122,20 @@ impl Known {
 }
 
 impl Client {
-    /// Opens a session with any of the servers `host:port,…[/chroot]`, each tried once.
-    pub(crate) async fn connect(connect: &str, session_timeout: Duration) -> Result<Self, Error> {
+    /// Opens a session with any of the servers `host:port,…[/chroot]`, each tried once, if possible within `patience`.
+    pub(crate) async fn connect(
+        connect: &str,
+        session_timeout: Duration,
+        patience: Duration,
+    ) -> Result<Self, Error> {
         let (mut servers, chroot) = servers(connect)?;
         // The cluster's clients spread over its servers.
         let first = usize::try_from(RandomState::new().hash_one(connect) % 256).unwrap_or(0) % servers.len();
         servers.rotate_left(first);
         let mut ticket = Ticket::new(session_timeout);
-        // One round over all servers fits into a session: silent ones must not cost it while another would answer.
+        // One round over all servers fits into a session, and into a call: silent ones must not cost either while another answers.
         let turns = u32::try_from(servers.len()).unwrap_or(u32::MAX).max(3);
-        let within = (session_timeout / turns).max(ANSWER_WITHIN);
+        let within = (session_timeout.min(patience) / turns).max(ANSWER_WITHIN);
         let sent = Instant::now();
         let link = Link::open(&servers, &mut ticket, within).await?;
         let known = Arc::new(Known::default());

@@ -132,8 +132,8 @@ impl Task {
     }
 
     async fn attempt(&self) -> Result<Client, String> {
-        let connect = &self.options.connect;
-        match Client::connect(connect, self.options.session_timeout).await {
+        let Options { connect, session_timeout, request_timeout } = &self.options;
+        match Client::connect(connect, *session_timeout, *request_timeout).await {
             Ok(client) => Ok(client),
             Err(Error::NoHosts) => {
                 Err(format!("cannot connect to ZooKeeper: no server of {connect} answers"))

@@ -2,10 +2,11 @@
 
 use std::{io, time::Duration};
 
+use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpStream, lookup_host},
-    time::timeout,
+    time::{sleep, timeout},
 };
 
 use super::{
@@ -26,6 +27,8 @@ const LONGEST_BELIEVED: usize = 512 << 20;
 const LONGEST_WELCOME: usize = 1024;
 /// The bytes of a packet that say what it answers.
 pub(super) const HEADER: usize = 16;
+/// A server that is not reached by then has the next one tried beside it (RFC 8305 recommends this pause).
+const BESIDE_AFTER: Duration = Duration::from_millis(250);
 /// No server grants less: its shortest tick in use is 50 ms, in tests.
 const SHORTEST_SESSION: Duration = Duration::from_millis(100);
 
@@ -70,34 +73,38 @@ pub(super) struct Packet {
 }
 
 impl Link {
-    /// Tries the servers, each for at most `within`. The session goes on or begins, as the ticket says, which is then updated.
+    /// Tries the servers in their order: each has `within` to be reached, beside the others, and then, alone, `within` to answer.
+    /// The session goes on or begins, as the ticket says, which is then updated.
     /// [`Error::SessionExpired`] if the server no longer knows the session.
     pub(super) async fn open(
         servers: &[String],
         ticket: &mut Ticket,
         within: Duration,
     ) -> Result<Self, Error> {
-        for server in servers {
-            match timeout(within, Self::open_one(server, ticket)).await {
+        let mut untried = servers.iter();
+        let mut reaching = FuturesUnordered::new();
+        loop {
+            reaching.extend(untried.next().map(|server| timeout(within, reach(server))));
+            if reaching.is_empty() {
+                return Err(Error::NoHosts);
+            }
+            let reached = tokio::select! {
+                reached = reaching.next() => reached,
+                () = sleep(BESIDE_AFTER), if untried.len() > 0 => None,
+            };
+            // Why a server is not reached is the network's business; the store says which do not answer.
+            let Some(Ok(Ok(stream))) = reached else { continue };
+            // One at a time: a session that is taken over by two connections at once loses one of them, perhaps the one in use.
+            match timeout(within, Self::greet(stream, ticket)).await {
                 Ok(Ok(link)) => return Ok(link),
                 Ok(Err(Error::SessionExpired)) => return Err(Error::SessionExpired),
-                // Why is the network's business; the store says which servers do not answer.
                 Ok(Err(_)) | Err(_) => {}
             }
         }
-        Err(Error::NoHosts)
     }
 
-    async fn open_one(server: &str, ticket: &mut Ticket) -> Result<Self, Error> {
+    async fn greet(stream: TcpStream, ticket: &mut Ticket) -> Result<Self, Error> {
         let lost = |_: io::Error| Error::ConnectionLost;
-        let mut stream = None;
-        for address in lookup_host(server).await.map_err(lost)? {
-            stream = TcpStream::connect(address).await.ok();
-            if stream.is_some() {
-                break;
-            }
-        }
-        let stream = stream.ok_or(Error::ConnectionLost)?;
         stream.set_nodelay(true).map_err(lost)?;
         let mut link = Self { stream, received: Vec::new(), skip: 0, sending: Vec::new(), sent: 0 };
         let mut hello = Writer::default();
@@ -193,4 +200,16 @@ impl Link {
         self.skip = length - kept;
         Ok(Some(Packet { bytes, cut_off }))
     }
+}
+
+/// A connection to the first of a server's addresses that takes one.
+async fn reach(server: &str) -> io::Result<TcpStream> {
+    let mut outcome = Err(io::ErrorKind::NotFound.into());
+    for address in lookup_host(server).await? {
+        outcome = TcpStream::connect(address).await;
+        if outcome.is_ok() {
+            break;
+        }
+    }
+    outcome
 }
