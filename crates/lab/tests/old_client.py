@@ -7,6 +7,7 @@ does not read as the contract says ends it with a traceback and a non-zero exit.
 
 Usage: old_client.py [-z HOSTS] COMMAND [ARGUMENT]
   define FILE NODE | undefine VM | start VM | stop VM | shutdown VM | restart VM | log VM [LINES] | list | init
+  ask domains|ceph LINE
 VM is a UUID or a name.
 """
 
@@ -119,6 +120,16 @@ class Client:
         text = self.read(f"/domains/{self.find(vm)}/consolelog")
         print("\n".join(text.split("\n")[-int(lines):]))
 
+    def ask(self, pipeline, line):
+        key = f"/cmd/{pipeline}"
+        self.write({key: line})
+        time.sleep(0.5)
+        with self.zk.ReadLock(key):
+            answer = self.read(key)
+        with self.zk.WriteLock(key):
+            self.write({key: ""})
+        return {"answer": answer}
+
     def list(self):
         return {
             "primary": self.read("/primary_node"),
@@ -137,7 +148,7 @@ def main(arguments):
     client = Client(hosts)
     if command in ("start", "stop", "shutdown", "restart"):
         answer = client.wish(*rest, command)
-    elif command in ("init", "define", "undefine", "log", "list"):
+    elif command in ("init", "define", "undefine", "log", "list", "ask"):
         answer = getattr(client, command)(*rest)
     else:
         raise SystemExit(f"no command {command}")

@@ -81,6 +81,16 @@ fn a_client_of_the_0_5_generation_defines_starts_lists_logs_shuts_down_restarts_
     })
     .unwrap();
 
+    wait_until("a primary", PATIENCE, || {
+        let nodes = old.run(&["list"]);
+        nodes.contains("\"routerstate\": \"primary\"")
+    })
+    .unwrap();
+    for (pipeline, line) in [("ceph", "osd_out 3"), ("domains", &format!("flush_locks {VM}"))] {
+        let answer: Value = serde_json::from_str(&old.run(&["ask", pipeline, line])).unwrap();
+        assert_eq!(answer["answer"], format!("failure-{line}"), "nothing serves it yet");
+    }
+
     let folder = tempfile::tempdir().unwrap();
     let definition = folder.path().join("vm.xml");
     std::fs::write(&definition, guest_xml(NAME, VM, 96)).unwrap();

@@ -46,13 +46,14 @@ use crate::{
     keepalive::{Facts, Keepalive, Shown, Unbroken},
     metrics::{Metrics, Sources},
     notify::Notify,
+    old_commands::OldCommands,
     ownership::{Ownership, OwnershipError},
     reconcile::{
         self, Peers, Reconcilers,
         fence::{self, Fencing},
         flush::{self, Flush},
         network::{self, NetworkError},
-        primary::{self, Primary},
+        primary::{self, Primary, PrimaryService},
     },
     selffence::{self, SelfFence},
     stop::Stop,
@@ -364,7 +365,11 @@ fn start_self_fence(
 }
 
 fn start_primary(config: &Config, parts: &Parts, mirror: Mirror) -> Primary {
-    let api = parts.services.as_ref().filter(|_| config.functions.api);
+    let mut services: Vec<Arc<dyn PrimaryService>> =
+        vec![Arc::new(OldCommands::new(Arc::clone(&parts.store)))];
+    if let Some(units) = parts.services.as_ref().filter(|_| config.functions.api) {
+        services.push(primary::Unit::api(Arc::clone(units)));
+    }
     Primary::start(primary::Parts {
         me: config.node.clone(),
         store: Arc::clone(&parts.store),
@@ -372,7 +377,7 @@ fn start_primary(config: &Config, parts: &Parts, mirror: Mirror) -> Primary {
         machine: Arc::clone(&parts.machine),
         links: parts.links.clone(),
         floating: primary::floating(config),
-        services: api.into_iter().map(|services| primary::Unit::api(Arc::clone(services))).collect(),
+        services,
     })
 }
 

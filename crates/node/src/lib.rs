@@ -14,6 +14,7 @@ pub mod keepalive;
 pub mod log;
 pub mod metrics;
 pub mod notify;
+mod old_commands;
 pub mod ownership;
 pub mod queue;
 pub mod reconcile;
