@@ -1,5 +1,6 @@
 //! What a cluster consists of, in typed words. Values are validated once, when they become these types.
 
+pub mod bmc;
 pub mod ceph;
 pub mod change;
 pub mod claim;
@@ -21,6 +22,7 @@ pub mod view;
 pub mod vm;
 pub mod vm_id;
 
+pub use bmc::{BmcReport, BmcWord};
 pub use change::{VmChange, VmKey, VmSet};
 pub use claim::Claim;
 pub use domain::{ARRIVING, DomainDetails, DomainError, DomainSpec, SUSPENDED, UNSTARTED, marked_arriving};

@@ -42,6 +42,7 @@ use tracing::{debug, info, warn};
 
 use crate::{
     ability::{Ability, Trouble},
+    bmcs::Bmcs,
     console::{ConsoleLogs, Consoles},
     keepalive::{Facts, Keepalive, Shown, Unbroken},
     metrics::{Metrics, Sources},
@@ -316,6 +317,9 @@ async fn start(
     let flush = start_flush(config, parts, mirror.clone(), reconcilers.as_ref(), ability);
     let fencing =
         config.is_coordinator().then(|| start_fencing(config, parts, mirror.clone(), keepalive.unbroken()));
+    if config.is_coordinator() {
+        background.spawn(ask_bmcs(config, parts, mirror.clone()).run());
+    }
     let primary = config.is_coordinator().then(|| start_primary(config, parts, mirror));
     info!("runs, {:.2} s after its start", began.elapsed().as_secs_f32());
     parts.notify.status("runs");
@@ -379,6 +383,17 @@ fn start_primary(config: &Config, parts: &Parts, mirror: Mirror) -> Primary {
         floating: primary::floating(config),
         services,
     })
+}
+
+fn ask_bmcs(config: &Config, parts: &Parts, mirror: Mirror) -> Bmcs {
+    Bmcs {
+        me: config.node.clone(),
+        store: Arc::clone(&parts.store),
+        mirror,
+        machine: Arc::clone(&parts.machine),
+        power: Arc::clone(&parts.power),
+        keepalive: config.intervals.keepalive(),
+    }
 }
 
 fn start_fencing(

@@ -8,6 +8,7 @@
 
 pub mod ability;
 pub mod args;
+mod bmcs;
 pub mod console;
 pub mod daemon;
 pub mod keepalive;

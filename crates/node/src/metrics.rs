@@ -42,6 +42,8 @@ const CLUSTER_VMS: &str = "pvcd_cluster_vms";
 const CLUSTER_FENCES: &str = "pvcd_cluster_fences";
 const CLUSTER_MAINTENANCE: &str = "pvcd_cluster_maintenance";
 const CLUSTER_PROBLEMS: &str = "pvcd_cluster_unreadable_objects";
+/// Told by the node that asks.
+pub(crate) const BMC_USABLE: &str = "pvcd_bmc_usable";
 const STORE_SESSION: &str = "pvcd_store_session";
 
 /// From a millisecond to minutes.
@@ -191,5 +193,9 @@ fn describe() {
     describe_gauge!(CLUSTER_FENCES, "Fences that are not over");
     describe_gauge!(CLUSTER_MAINTENANCE, "1 while maintenance is on: nobody is fenced");
     describe_gauge!(CLUSTER_PROBLEMS, "Objects of the state tree that this node cannot read");
+    describe_gauge!(
+        BMC_USABLE,
+        "1 if a node's BMC answers as a fence needs, 0 if not; NaN where another node asks it"
+    );
     describe_gauge!(STORE_SESSION, "1 for the state that the session with ZooKeeper is in");
 }

@@ -133,7 +133,7 @@ mod tests {
         let lock = Lock::acquire(Arc::clone(store), key, Kind::Read, within).await.unwrap();
         let answer = store.get(key).await.unwrap().unwrap().data;
         lock.release().await;
-        String::from_utf8(answer.to_vec()).unwrap()
+        String::from_utf8(answer).unwrap()
     }
 
     #[tokio::test(start_paused = true)]

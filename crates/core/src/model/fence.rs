@@ -13,6 +13,8 @@ use super::name::NodeName;
 pub enum Proof {
     /// Its BMC reported power off after it was told to power off, or before.
     PowerOff,
+    /// Its BMC reported power off of itself, after its daemon had stopped in order: somebody shut it down.
+    FoundOff,
     /// Its BMC accepted a reset: what the manual calls a success, and weaker than power off.
     ResetAccepted,
     /// It was given the time in which it must have reset itself (`failed_fence: migrate`).
@@ -25,6 +27,7 @@ impl fmt::Display for Proof {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::PowerOff => "its BMC reports power off",
+            Self::FoundOff => "it was shut down, and its BMC reports power off",
             Self::ResetAccepted => "its BMC accepted a reset",
             Self::SelfFence => "it has had the time to reset itself",
             Self::Operator => "an operator confirmed it",

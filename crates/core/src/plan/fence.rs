@@ -13,6 +13,7 @@
 //! Never talks to a BMC, never chooses targets; see [`super::recover`].
 
 mod past;
+mod stopped;
 mod suspect;
 #[cfg(test)]
 mod tests;
@@ -67,7 +68,7 @@ impl Settings {
     /// What happens to the VMs of a node that is dead by this proof.
     pub fn action(&self, proof: Proof) -> Action {
         match proof {
-            Proof::PowerOff | Proof::ResetAccepted | Proof::Operator => self.successful,
+            Proof::PowerOff | Proof::FoundOff | Proof::ResetAccepted | Proof::Operator => self.successful,
             Proof::SelfFence => self.failed,
         }
     }
@@ -117,6 +118,8 @@ pub enum Step {
     Declare,
     /// Ask whether the ZooKeeper servers of these coordinators, whose daemons have stopped, serve.
     AskServers(Vec<NodeName>),
+    /// Ask the BMC of a node whose daemon has stopped whether its machine is off; if so, declare it dead by that.
+    AskPower,
     /// Take a job that nobody works on.
     TakeOver,
     /// Cut its power; record how it went.
@@ -169,7 +172,11 @@ pub fn plan(node: &NodeName, f: &Facts<'_>) -> Plan {
             let what: Vec<String> = problems.iter().map(ToString::to_string).collect();
             wait(None, format!("the record of its fence cannot be read: {}", what.join("; ")))
         }
-        None => suspect::suspect(node, f),
+        None => match f.view.node(node) {
+            Some(seen) if seen.should_speak() => suspect::suspect(seen, f),
+            Some(seen) if seen.daemon_state.value == DaemonState::Stop => stopped::stopped(seen, f),
+            _ => settled(),
+        },
     }
 }
 

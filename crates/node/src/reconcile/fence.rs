@@ -5,6 +5,7 @@
 //! against the record and against the node having said nothing: whoever is late finds a conflict, and looks again.
 
 mod apply;
+mod found_off;
 mod recover;
 mod shoot;
 mod tell;
@@ -269,6 +270,7 @@ impl Fencer {
                     Effect::Taken => memory.past.taken(),
                     Effect::Recorded => {}
                     Effect::Asked(serving) => memory.past.asked_servers(serving, now),
+                    Effect::NotOff(why) => memory.past.asked_power(why, now),
                     Effect::ShotInVain => memory.past.shot_in_vain(now),
                     Effect::ToldToPowerOn => memory.past.told_to_power_on(),
                     Effect::StorageFailed(why) => memory.past.storage_failed(why, now),
@@ -310,6 +312,7 @@ fn kind(step: &Step) -> &'static str {
         Step::TakeOver => "take-over",
         Step::Shoot => "shoot",
         Step::AskServers(_) => "ask-servers",
+        Step::AskPower => "ask-power",
         Step::Unconfirm => "unconfirm",
         Step::Record(_) => "record",
         Step::PowerOn => "power-on",

@@ -21,7 +21,7 @@ pub const SCHEMA: &str = "/pvc/schema";
 pub const SCHEMA_VERSION: u32 = 1;
 
 /// Every root key with its first value, parents before children.
-const KEYS: [(&str, &str); 24] = [
+const KEYS: [(&str, &str); 25] = [
     (super::node::ROOT, ""),
     (PRIMARY_NODE, "none"),
     (super::vm::ROOT, ""),
@@ -44,6 +44,7 @@ const KEYS: [(&str, &str); 24] = [
     (super::node::EXPLAIN_ROOT, ""),
     (super::fence::ROOT, ""),
     (super::flush::ROOT, ""),
+    (super::bmc::ROOT, ""),
     (super::primary::HELD, ""),
     (super::placement::PLACEMENT, ""),
 ];

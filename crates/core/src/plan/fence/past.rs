@@ -9,6 +9,9 @@ use super::TRY_AGAIN;
 /// For how long it is believed who serves.
 const ASK_SERVERS_AGAIN: Duration = Duration::from_secs(10);
 
+/// How often the BMC of a node whose daemon has stopped is asked whether its machine is off.
+const ASK_POWER_AGAIN: Duration = Duration::from_mins(1);
+
 /// Memory of one fence.
 #[derive(Debug, Clone, Default)]
 pub struct Past {
@@ -20,6 +23,8 @@ pub struct Past {
     stuck: String,
     /// When the servers of stopped coordinators were asked, and which of them serve.
     servers: Option<(Moment, BTreeSet<NodeName>)>,
+    /// When it was not known to be off, and why.
+    not_off: Option<(Moment, String)>,
 }
 
 impl Past {
@@ -60,6 +65,18 @@ impl Past {
         let (at, serving) = self.servers.as_ref()?;
         let again = *at + ASK_SERVERS_AGAIN;
         (now < again).then_some((serving, again))
+    }
+
+    /// Its machine is not known to be off.
+    pub fn asked_power(&mut self, why: String, now: Moment) {
+        self.not_off = Some((now, why));
+    }
+
+    /// Why its machine is not known to be off, and when to ask again; `None`: that is to be asked now.
+    pub(super) fn not_off(&self, now: Moment) -> Option<(&str, Moment)> {
+        let (at, why) = self.not_off.as_ref()?;
+        let again = *at + ASK_POWER_AGAIN;
+        (now < again).then_some((why, again))
     }
 
     pub(super) fn holds(&self) -> bool {

@@ -7,9 +7,9 @@ use crate::{
     sabotage::{self, Bug},
 };
 
-/// About a node without a fence.
-pub(super) fn suspect(node: &NodeName, f: &Facts<'_>) -> Plan {
-    let Some(seen) = f.view.node(node).filter(|node| node.should_speak()) else { return settled() };
+/// About a node without a fence whose daemon should speak.
+pub(super) fn suspect(seen: &Node, f: &Facts<'_>) -> Plan {
+    let node = &seen.name;
     if sabotage::commits(Bug::UnreadableIsUnfenced) && !seen.problems.is_empty() {
         return settled();
     }

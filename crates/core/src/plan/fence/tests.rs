@@ -1,5 +1,7 @@
 //! The rules of protocols.md section 6, one case each.
 
+mod stopped;
+
 use std::{collections::BTreeSet, sync::Arc};
 
 use super::*;

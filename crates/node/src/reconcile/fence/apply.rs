@@ -11,7 +11,7 @@ use pvc_core::{
     plan::fence::{Action, End, Step},
     sabotage::{self, Bug},
 };
-use pvc_host::power::{Bmc, IPMI_PORT, Power};
+use pvc_host::power::{Bmc, Power};
 use pvc_process::JoinSet;
 use pvc_store::{CommitError, StoreError, Transaction, schema};
 use tokio::time::{sleep, timeout};
@@ -19,11 +19,12 @@ use tracing::{error, info, warn};
 
 use super::{
     Parts,
+    found_off::StoppedNode,
     recover::Dead,
     shoot::{Outcome, Shot},
     tell,
 };
-use crate::sizes::VmSizes;
+use crate::{bmcs, sizes::VmSizes};
 
 /// How long the mirror may take to show what this node wrote.
 const CATCH_UP_WITHIN: Duration = Duration::from_secs(10);
@@ -47,6 +48,8 @@ pub(super) enum Effect {
     Recorded,
     /// Of these stopped coordinators the servers serve.
     Asked(BTreeSet<NodeName>),
+    /// Its machine is not known to be off, for this reason.
+    NotOff(String),
     ShotInVain,
     ToldToPowerOn,
     StorageFailed(String),
@@ -90,7 +93,12 @@ impl Apply {
         let seen = view.node(node);
         let fence = view.fences.get(node).and_then(|entry| entry.good());
         match (step, seen, fence) {
-            (Step::Declare, Some(seen), None) => self.declare(seen, why).await,
+            (Step::Declare, Some(seen), None) => {
+                self.declare(seen, FenceStep::Shooting).await?;
+                warn!(%node, "declared dead: {why}; this node fences it");
+                Ok(Effect::Taken)
+            }
+            (Step::AskPower, Some(seen), None) => self.ask_power(seen, view, why).await,
             (Step::AskServers(stopped), ..) => Ok(Effect::Asked(self.serving(stopped).await)),
             (Step::TakeOver, _, Some(fence)) => self.take_over(fence, why).await,
             (Step::Shoot, _, Some(fence)) => {
@@ -118,11 +126,10 @@ impl Apply {
         }
     }
 
-    async fn declare(&self, seen: &Node, why: &str) -> Result<Effect, StepError> {
-        let node = &seen.name;
-        let owner = schema::owner::read(&*self.parts.store, node).await?;
+    async fn declare(&self, seen: &Node, step: FenceStep) -> Result<(), StepError> {
+        let owner = schema::owner::read(&*self.parts.store, &seen.name).await?;
         let job = FenceJob {
-            step: FenceStep::Shooting,
+            step,
             instance: owner.and_then(|held| held.by).map(|owner| owner.instance),
             by: self.parts.me.to_string(),
             at_unix_s: self.parts.machine.unix_s(),
@@ -131,8 +138,18 @@ impl Apply {
             keepalive_version: seen.keepalive_version,
             boot: seen.boot.clone(),
         };
-        self.commit(schema::fence::begin(seen, &self.parts.me, &job)).await?;
-        warn!(%node, "declared dead: {why}; this node fences it");
+        self.commit(schema::fence::begin(seen, &self.parts.me, &job)).await
+    }
+
+    /// Nothing is switched. What the node says after it was seen, be it that its machine boots, is a conflict.
+    async fn ask_power(&self, seen: &Node, view: &ClusterView, why: &str) -> Result<Effect, StepError> {
+        let node = &seen.name;
+        let asked = StoppedNode { store: &*self.parts.store, power: &*self.parts.power, seen, view };
+        if let Err(why) = asked.is_off().await? {
+            return Ok(Effect::NotOff(why));
+        }
+        self.declare(seen, FenceStep::Proven { proof: Proof::FoundOff }).await?;
+        warn!(%node, "declared dead: {why}, and its BMC reports power off; this node has its VMs run elsewhere");
         Ok(Effect::Taken)
     }
 
@@ -162,7 +179,7 @@ impl Apply {
     async fn shoot(&self, fence: &Fence, why: &str) -> Result<Effect, StepError> {
         let (node, store) = (&fence.node, &*self.parts.store);
         info!(%node, "cutting its power: {why}");
-        let outcome = match self.bmc(node).await? {
+        let outcome = match bmcs::read(store, node).await? {
             Some(bmc) => {
                 let (me, power) = (&self.parts.me, &*self.parts.power);
                 Shot { me, store, power, bmc: &bmc, fence }.fire().await?
@@ -224,7 +241,7 @@ impl Apply {
 
     /// Tells it to power on, in the background: nobody waits for its boot.
     async fn power_on(&self, node: &NodeName) -> Result<Effect, StepError> {
-        if let Some(bmc) = self.bmc(node).await? {
+        if let Some(bmc) = bmcs::read(&*self.parts.store, node).await? {
             let (power, node) = (Arc::clone(&self.parts.power), node.clone());
             let mut background = self.background.lock().unwrap_or_else(PoisonError::into_inner);
             while background.try_join_next().is_some() {}
@@ -295,16 +312,6 @@ impl Apply {
             at_unix_s: self.parts.machine.unix_s(),
             ..fence.job.clone()
         }
-    }
-
-    async fn bmc(&self, node: &NodeName) -> Result<Option<Bmc>, StoreError> {
-        let ipmi = schema::node::read_ipmi(&*self.parts.store, node).await?;
-        Ok((!ipmi.hostname.is_empty()).then_some(Bmc {
-            host: ipmi.hostname,
-            port: IPMI_PORT,
-            user: ipmi.username,
-            password: ipmi.password,
-        }))
     }
 
     /// Writes, and waits until the mirror shows it, so that the next plan sees what was done.

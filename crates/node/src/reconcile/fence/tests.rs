@@ -2,7 +2,9 @@
 
 mod world;
 
-use pvc_core::model::{DomainState, FenceJob, FenceStep, Proof, VmSet, Word};
+use pvc_core::model::{
+    BmcReport, BmcWord, DaemonState, DomainState, FenceJob, FenceStep, Proof, VmSet, Word,
+};
 use pvc_host::power::fake::{Call, Off, Reach, Reset};
 use pvc_store::schema;
 use tokio::time::sleep;
@@ -438,5 +440,61 @@ async fn whatever_goes_wrong_no_vm_runs_twice_and_in_the_end_each_runs() {
         for node in ["a", "b"] {
             assert!(w.power.calls(&bmc(&name(node))).is_empty(), "{node} was touched (seed {seed})");
         }
+    }
+}
+
+/// `x` stops in order; its guests execute on until somebody switches it off.
+async fn stopped_in_order(w: &World) {
+    w.machine("x").hang();
+    pvc_store::Store::commit(&*w.eye, schema::node::set_daemon_state(&name("x"), DaemonState::Stop))
+        .await
+        .unwrap();
+}
+
+fn said_on(host: &str) -> BmcReport {
+    let on_in_boot = Some("boot".to_owned());
+    BmcReport { word: BmcWord::On, host: host.to_owned(), by: "a".to_owned(), at_unix_s: 0, on_in_boot }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_vms_of_a_node_that_was_shut_down_run_elsewhere_once_its_bmc_says_that_it_is_off() {
+    let w = world(SETTINGS).await;
+    schema::bmc::record(&*w.eye, &name("x"), &said_on("x-lom")).await.unwrap();
+    stopped_in_order(&w).await;
+    sleep(Duration::from_mins(10)).await;
+    assert_eq!(w.starts(1), 1, "its machine has power: its guests execute on");
+    let told = schema::node::read_explanation(&*w.eye, &name("x")).await.unwrap().unwrap().unwrap();
+    assert!(told.because.contains("its BMC says that its machine has power"), "{told:?}");
+
+    w.power.plug("x-lom", false);
+    recovered(&w, 90).await;
+    is_over(&w).await;
+    assert_eq!(w.node(&name("x")).await.domain_state.value, DomainState::Flushed);
+    sleep(Duration::from_mins(5)).await;
+    assert!(!w.power.is_on("x-lom"), "who switched it off may work on it");
+    let switched = |call: &&Call| **call != Call::Status;
+    assert_eq!(w.power.calls("x-lom").iter().filter(switched).count(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_bmc_that_may_be_another_machines_is_no_proof_that_a_stopped_node_is_off() {
+    for (said, other) in [(None, None), (Some(said_on("old-lom")), None), (Some(said_on("x-lom")), Some("b"))]
+    {
+        let w = world(SETTINGS).await;
+        if let Some(report) = &said {
+            schema::bmc::record(&*w.eye, &name("x"), report).await.unwrap();
+        }
+        if let Some(other) = other {
+            let key = format!("/nodes/{other}/ipmihostname");
+            let op = pvc_store::Op::Set { path: key, data: b"X-LOM".to_vec(), version: None };
+            let txn = pvc_store::Transaction { ops: vec![op] };
+            pvc_store::Store::commit(&*w.eye, txn).await.unwrap();
+        }
+        stopped_in_order(&w).await;
+        // As far as the fake goes: the power of the machine whose BMC answers is off, while x's guests may execute.
+        w.power.plug("x-lom", false);
+        sleep(Duration::from_mins(10)).await;
+        assert_eq!(w.starts(1), 1, "{said:?} {other:?}");
+        assert!(w.fence("x").await.is_none());
     }
 }
