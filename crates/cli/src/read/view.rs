@@ -7,7 +7,7 @@ use std::{
 
 use pvc_core::{
     model::{ClusterView, DomainSpec, FlushProgress, NodeName, Vm, VmId, VmName},
-    plan::placement::{Rooms, Size, Sizes, kept_on, works},
+    plan::placement::{Reserve, Rooms, Size, Sizes, kept_on, works},
 };
 use pvc_store::{
     StoreError, Value,
@@ -21,11 +21,26 @@ use crate::{connect::Connection, failure::Failure};
 /// How long a listing may take.
 const WITHIN: Duration = Duration::from_secs(15);
 
+/// What each VM would be started from, or what is wrong with that.
+pub(crate) type Definitions = BTreeMap<VmId, Result<DomainSpec, String>>;
+
+fn sizes(definitions: &Definitions) -> Sizes {
+    let size = |spec: &DomainSpec| Size { memory_mib: spec.memory_mib, vcpus: spec.vcpus };
+    definitions.iter().filter_map(|(id, spec)| Some((*id, size(spec.as_ref().ok()?)))).collect()
+}
+
 /// What a target is chosen from.
 pub(crate) struct Ground {
     /// What is spoken for.
     pub(crate) rooms: Rooms,
     sizes: Sizes,
+}
+
+impl Ground {
+    /// Whether there is memory left for what may happen.
+    pub(crate) fn reserve(&self, view: &ClusterView) -> Reserve {
+        Reserve::count(view, &self.rooms, &self.sizes)
+    }
 }
 
 impl Connection {
@@ -40,9 +55,18 @@ impl Connection {
 
     /// Counts what is spoken for in a view, from the definitions of the VMs that are kept somewhere.
     pub(crate) async fn rooms(&self, view: &ClusterView) -> Result<Ground, Failure> {
-        let kept: Vec<&Vm> = view.good_vms().filter(|vm| !kept_on(vm).is_empty()).collect();
-        let mut sizes = Sizes::new();
-        self.read_sizes(&kept, &mut sizes).await?;
+        let kept = view.good_vms().filter(|vm| !kept_on(vm).is_empty());
+        let definitions = self.definitions(kept.map(|vm| (vm.id, &vm.name))).await?;
+        self.ground(view, &definitions).await
+    }
+
+    /// The same, from definitions that were read.
+    pub(crate) async fn ground(
+        &self,
+        view: &ClusterView,
+        definitions: &Definitions,
+    ) -> Result<Ground, Failure> {
+        let sizes = sizes(definitions);
         let silent = self.absent(view).await?;
         Ok(Ground { rooms: Rooms::count(view, &sizes, &silent), sizes })
     }
@@ -62,30 +86,19 @@ impl Connection {
         if let Some(size) = ground.sizes.get(&id) {
             return Ok(*size);
         }
-        let mut sizes = Sizes::new();
-        self.read_sizes(&[vm], &mut sizes).await?;
-        sizes.remove(&id).ok_or_else(|| {
+        let definitions = self.definitions([(id, &vm.name)].into_iter()).await?;
+        sizes(&definitions).remove(&id).ok_or_else(|| {
             Failure::Failed(format!(
                 "VM {id} has no readable definition: nobody knows how much memory it needs; `pvc vm explain {id}`"
             ))
         })
     }
 
-    async fn read_sizes(&self, vms: &[&Vm], sizes: &mut Sizes) -> Result<(), Failure> {
-        let definitions = self.definitions(vms.iter().map(|vm| (vm.id, &vm.name))).await?;
-        for (id, spec) in definitions {
-            if let Ok(spec) = spec {
-                sizes.insert(id, Size { memory_mib: spec.memory_mib, vcpus: spec.vcpus });
-            }
-        }
-        Ok(())
-    }
-
     /// What each of these would be started from, or what is wrong with that.
     pub(crate) async fn definitions<'a>(
         &self,
         vms: impl Iterator<Item = (VmId, &'a VmName)>,
-    ) -> Result<BTreeMap<VmId, Result<DomainSpec, String>>, Failure> {
+    ) -> Result<Definitions, Failure> {
         let (ids, names): (Vec<VmId>, Vec<&VmName>) = vms.unzip();
         let texts = self.definition_texts(&ids).await?;
         let parse = |((id, name), text): ((VmId, &VmName), Result<String, String>)| {

@@ -3,6 +3,7 @@
 
 #[cfg(test)]
 mod tests;
+mod trouble_to_come;
 mod undefined;
 mod vms;
 
@@ -14,9 +15,12 @@ use std::{
 use serde::Serialize;
 
 use super::{cluster, node::step_words};
-use crate::model::{
-    ClusterView, DaemonMode, DaemonState, DomainState, Entry, Explanation, FenceStep, FlushProgress, Halt,
-    NO_HYPERVISOR, Node, NodeName, Problem, Vm, VmId, VmName, VmState,
+use crate::{
+    model::{
+        BmcReport, ClusterView, DaemonMode, DaemonState, DomainState, Entry, Explanation, FenceStep,
+        FlushProgress, Halt, NO_HYPERVISOR, Node, NodeName, Problem, Vm, VmId, VmName, VmState,
+    },
+    plan::placement::Reserve,
 };
 
 /// Everything there is to look at.
@@ -30,6 +34,12 @@ pub struct Facts<'a> {
     pub silent_s: &'a BTreeMap<NodeName, u64>,
     /// VMs that could not be started from their definitions, and what is wrong with those.
     pub damaged: &'a BTreeMap<VmId, String>,
+    /// VMs whose definitions lack what clients of the 0.5 generation cannot do without.
+    pub bare: &'a BTreeSet<VmId>,
+    /// What nodes' BMCs said last.
+    pub bmcs: &'a BTreeMap<NodeName, BmcReport>,
+    /// Whether there is memory left for what may happen.
+    pub reserve: &'a Reserve,
     /// What the primary, or who is to be, says that is the matter with it.
     pub primary_says: Option<&'a Explanation>,
 }
@@ -115,6 +125,9 @@ pub fn survey(facts: Facts<'_>) -> Status {
     survey.damaged();
     survey.undefined();
     survey.primary();
+    survey.bmcs();
+    survey.memory();
+    survey.bare();
     survey.switches();
     survey.shared_names();
     survey.broken_keys();

@@ -1,10 +1,12 @@
 //! Chooses a node for a VM. Deterministic: ties break by node name, so two clients with the same view choose alike.
 //! Never writes. [`Rooms`] counts memory, for VMs that shall run; [`choose`] only says where a new VM, which is off, belongs.
 
+mod reserve;
 mod room;
 #[cfg(test)]
 mod room_tests;
 
+pub use reserve::{Overcommitted, Reserve};
 pub use room::{NoRoom, Rooms, Size, Sizes, Unfit, kept_on};
 
 use std::{cmp::Ordering, fmt, str::FromStr};

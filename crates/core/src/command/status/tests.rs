@@ -3,7 +3,8 @@ use std::sync::Arc;
 use super::*;
 use crate::{
     command::testing::{field, id, name, node, view, vm},
-    model::{Fence, FenceJob, Field, Proof, VmId, Word},
+    model::{BmcWord, Fence, FenceJob, Field, Proof, VmId, Word},
+    plan::placement::Overcommitted,
 };
 
 /// Everything well: three coordinators, hv1 primary, web1 on hv1.
@@ -38,7 +39,19 @@ fn facts(view: &ClusterView) -> Facts<'_> {
     const NO_FLUSHES: &BTreeMap<NodeName, FlushProgress> = &BTreeMap::new();
     const NOBODY: &BTreeMap<NodeName, u64> = &BTreeMap::new();
     const NONE: &BTreeMap<VmId, String> = &BTreeMap::new();
-    Facts { view, flushes: NO_FLUSHES, silent_s: NOBODY, damaged: NONE, primary_says: None }
+    const COMPLETE: &BTreeSet<VmId> = &BTreeSet::new();
+    const UNASKED: &BTreeMap<NodeName, BmcReport> = &BTreeMap::new();
+    const ENOUGH: &Reserve = &Reserve { overcommitted: Vec::new(), not_absorbed: Vec::new() };
+    Facts {
+        view,
+        flushes: NO_FLUSHES,
+        silent_s: NOBODY,
+        damaged: NONE,
+        bare: COMPLETE,
+        bmcs: UNASKED,
+        reserve: ENOUGH,
+        primary_says: None,
+    }
 }
 
 /// What is found, the level as `!` or `-`.
@@ -358,4 +371,48 @@ fn what_the_primary_says_is_the_matter_is_wrong_while_it_is_primary() {
     assert!(!found_with(&view, &Explanation { error: None, ..said.clone() }).contains(&trouble));
     view.primary_holder = Some(name("hv2"));
     assert!(!found_with(&view, &said).contains(&trouble), "hv1 is primary no more");
+}
+
+#[test]
+fn a_bmc_that_cannot_be_used_is_told_while_its_node_lives() {
+    let view = well();
+    let report = |host: &str, word: BmcWord| BmcReport {
+        word,
+        host: host.into(),
+        by: "hv1".into(),
+        at_unix_s: 0,
+        on_in_boot: None,
+    };
+    let refused = BmcWord::WrongCredentials { why: "the BMC lom2 refuses user admin: bad password".into() };
+    let said = |word: BmcWord| {
+        let bmcs = [(name("hv1"), report("lom1", BmcWord::On)), (name("hv2"), report("lom2", word))].into();
+        found(&survey(Facts { bmcs: &bmcs, ..facts(&view) }))
+    };
+    assert_eq!(said(BmcWord::On), Vec::<String>::new());
+    assert_eq!(
+        said(refused),
+        ["! hv2 cannot be fenced if it dies: the BMC lom2 refuses user admin: bad password"]
+    );
+    assert_eq!(said(BmcWord::NotConfigured), ["- hv2 cannot be fenced if it dies: it has no BMC configured"]);
+    assert!(said(BmcWord::Elsewhere)[0].contains("it is another machine's"));
+    let same =
+        [(name("hv1"), report("lom1", BmcWord::On)), (name("hv2"), report("LOM1", BmcWord::On))].into();
+    assert_eq!(
+        found(&survey(Facts { bmcs: &same, ..facts(&view) })),
+        ["! hv1 and hv2 name the same BMC, lom1: fencing one may switch off another"]
+    );
+}
+
+#[test]
+fn memory_that_a_nodes_death_would_take_is_told() {
+    let view = well();
+    let over = Overcommitted { node: name("hv2"), reserved_mib: 1200, total_mib: 1000 };
+    let reserve = Reserve { overcommitted: vec![over], not_absorbed: vec![(name("hv1"), vec![id(1)])] };
+    assert_eq!(
+        found(&survey(Facts { reserve: &reserve, ..facts(&view) })),
+        [
+            "! the VMs of hv2 may take 1200 MiB of memory, it has 1000",
+            "- if hv1 dies, no node has room for VM web1"
+        ]
+    );
 }
