@@ -122,6 +122,17 @@ pub(crate) enum Node {
         /// The node.
         node: String,
     },
+    /// Remove a node from the cluster for good. Refused while it may execute anything, or a VM belongs to it.
+    Remove {
+        /// Do not ask.
+        #[arg(short, long)]
+        yes: bool,
+        /// How long to listen whether it lives.
+        #[arg(long, default_value = "6", value_parser = seconds, value_name = "SECONDS", hide = true)]
+        listen: Duration,
+        /// The node.
+        node: String,
+    },
     /// Say why a node is in the state it is in.
     Explain {
         /// The node.

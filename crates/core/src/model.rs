@@ -25,7 +25,9 @@ pub mod vm_id;
 pub use bmc::{BmcReport, BmcWord};
 pub use change::{VmChange, VmKey, VmSet};
 pub use claim::Claim;
-pub use domain::{ARRIVING, DomainDetails, DomainError, DomainSpec, SUSPENDED, UNSTARTED, marked_arriving};
+pub use domain::{
+    ARRIVING, Completed, DomainDetails, DomainError, DomainSpec, SUSPENDED, UNSTARTED, marked_arriving,
+};
 pub use explanation::Explanation;
 pub use fence::{Fence, FenceJob, FenceStep, Proof, Word};
 pub use flush::{FlushProgress, Stuck};

@@ -56,6 +56,7 @@ use crate::{
         network::{self, NetworkError},
         primary::{self, Primary, PrimaryService},
     },
+    reserve,
     selffence::{self, SelfFence},
     stop::Stop,
     strangers::Strangers,
@@ -319,6 +320,7 @@ async fn start(
         config.is_coordinator().then(|| start_fencing(config, parts, mirror.clone(), keepalive.unbroken()));
     if config.is_coordinator() {
         background.spawn(ask_bmcs(config, parts, mirror.clone()).run());
+        background.spawn(reserve::run(config.node.clone(), Arc::clone(&parts.store), mirror.clone()));
     }
     let primary = config.is_coordinator().then(|| start_primary(config, parts, mirror));
     info!("runs, {:.2} s after its start", began.elapsed().as_secs_f32());

@@ -19,6 +19,7 @@ mod old_commands;
 pub mod ownership;
 pub mod queue;
 pub mod reconcile;
+mod reserve;
 pub mod selffence;
 pub mod signals;
 pub mod sizes;

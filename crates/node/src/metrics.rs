@@ -42,6 +42,9 @@ const CLUSTER_VMS: &str = "pvcd_cluster_vms";
 const CLUSTER_FENCES: &str = "pvcd_cluster_fences";
 const CLUSTER_MAINTENANCE: &str = "pvcd_cluster_maintenance";
 const CLUSTER_PROBLEMS: &str = "pvcd_cluster_unreadable_objects";
+/// Told by the primary.
+pub(crate) const NOT_ABSORBED: &str = "pvcd_cluster_vms_not_absorbed";
+pub(crate) const OVERCOMMITTED: &str = "pvcd_cluster_nodes_overcommitted";
 /// Told by the node that asks.
 pub(crate) const BMC_USABLE: &str = "pvcd_bmc_usable";
 const STORE_SESSION: &str = "pvcd_store_session";
@@ -196,6 +199,14 @@ fn describe() {
     describe_gauge!(
         BMC_USABLE,
         "1 if a node's BMC answers as a fence needs, 0 if not; NaN where another node asks it"
+    );
+    describe_gauge!(
+        NOT_ABSORBED,
+        "VMs that would find no room elsewhere if the node died whose death costs most; told by the primary, 0 elsewhere"
+    );
+    describe_gauge!(
+        OVERCOMMITTED,
+        "Nodes whose VMs may take more memory than they have; told by the primary, 0 elsewhere"
     );
     describe_gauge!(STORE_SESSION, "1 for the state that the session with ZooKeeper is in");
 }

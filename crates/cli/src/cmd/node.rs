@@ -2,12 +2,14 @@
 
 mod dead;
 mod explain;
+mod remove;
 mod replace;
 #[cfg(test)]
 mod tests;
 mod wish;
 
-use pvc_core::model::Problem;
+use pvc_core::model::{BmcReport, BmcWord, Problem};
+use pvc_store::schema::bmc;
 use serde::Serialize;
 
 use crate::{
@@ -18,7 +20,7 @@ use crate::{
         Out,
         table::{Cell, Look, pairs, printable, table},
     },
-    read::Nodes,
+    read::{Nodes, now_unix_s},
 };
 
 pub(super) async fn run(command: args::Node, cluster: &Connection, out: &Out) -> Result<(), Failure> {
@@ -31,7 +33,12 @@ pub(super) async fn run(command: args::Node, cluster: &Connection, out: &Out) ->
             nodes.strays.retain(|(name, _)| shown(name));
             list(&nodes, out)
         }
-        Node::Info { long, node } => info(cluster.nodes().await?.find(&node)?, long, out),
+        Node::Info { long, node } => {
+            let nodes = cluster.nodes().await?;
+            let node = nodes.find(&node)?;
+            let bmc = bmc::read(&*cluster.store, &node.name).await?;
+            info(node, bmc.as_ref(), long, out)
+        }
         Node::Flush(follow) => wish::domain_state(cluster, out, wish::Kind::Flush, &follow).await,
         Node::Ready(follow) => wish::domain_state(cluster, out, wish::Kind::Ready, &follow).await,
         Node::Primary(handover) => wish::primary(cluster, out, &handover).await,
@@ -40,6 +47,7 @@ pub(super) async fn run(command: args::Node, cluster: &Connection, out: &Out) ->
         Node::Fence { death, cancel: false } => dead::fence(cluster, out, &death).await,
         Node::ConfirmDead { death, listen } => dead::confirm(cluster, out, &death, listen).await,
         Node::Replace { yes, listen, node } => replace::replace(cluster, out, &node, yes, listen).await,
+        Node::Remove { yes, listen, node } => remove::remove(cluster, out, &node, yes, listen).await,
         Node::Explain { node } => explain::explain(cluster, out, &node).await,
     }
 }
@@ -67,6 +75,9 @@ struct NodeJson<'a> {
     keepalive_unix_s: u64,
     keepalive_interval_s: Option<u64>,
     boot: Option<&'a str>,
+    /// What its BMC said last; left out of lists.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bmc: Option<&'a BmcReport>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     problems: Vec<String>,
 }
@@ -127,6 +138,7 @@ fn json(node: &pvc_core::model::Node) -> NodeJson<'_> {
         keepalive_unix_s: report.keepalive_unix_s,
         keepalive_interval_s: node.keepalive_interval.map(|interval| interval.as_secs()),
         boot: node.boot.as_deref(),
+        bmc: None,
         problems: node.problems.iter().map(Problem::to_string).collect(),
     }
 }
@@ -196,9 +208,9 @@ fn row(node: &pvc_core::model::Node) -> Vec<Cell> {
     ]
 }
 
-fn info(node: &pvc_core::model::Node, long: bool, out: &Out) -> Result<(), Failure> {
+fn info(node: &pvc_core::model::Node, bmc: Option<&BmcReport>, long: bool, out: &Out) -> Result<(), Failure> {
     if out.is_json() {
-        return out.json(&json(node));
+        return out.json(&NodeJson { bmc, ..json(node) });
     }
     let report = &node.report;
     let unknown = || Cell::new("not reported yet", Look::Busy);
@@ -228,6 +240,7 @@ fn info(node: &pvc_core::model::Node, long: bool, out: &Out) -> Result<(), Failu
         ("memory used", mib(report.mem_used_mib)),
         ("memory free", mib(report.mem_free_mib)),
         ("memory allocated", mib(report.mem_alloc_mib)),
+        ("BMC", bmc.map_or_else(|| Cell::new("not asked yet", Look::Busy), bmc_cell)),
     ];
     if long {
         lines.extend([
@@ -247,6 +260,17 @@ fn info(node: &pvc_core::model::Node, long: bool, out: &Out) -> Result<(), Failu
     let broken = |problem: &Problem| ("broken key", Cell::new(problem.to_string(), Look::Bad));
     lines.extend(node.problems.iter().map(broken));
     out.write(&pairs(&lines, out.colour()))
+}
+
+fn bmc_cell(report: &BmcReport) -> Cell {
+    let host = &report.host;
+    let (says, look) = match (report.trouble(), &report.word) {
+        (Some(trouble), _) => (trouble, Look::Bad),
+        (None, BmcWord::Off) => (format!("{host} says that its machine is off"), Look::Busy),
+        (None, _) => (format!("{host} says that its machine is on"), Look::Plain),
+    };
+    let ago = now_unix_s().saturating_sub(report.at_unix_s);
+    Cell::new(format!("{says}; asked by {} {ago} s ago", report.by), look)
 }
 
 fn mib(mib: u64) -> Cell {

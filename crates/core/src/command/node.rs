@@ -1,12 +1,14 @@
-//! Commands on nodes: flush, ready, primary, secondary, fence and its end, confirm-dead, replace.
+//! Commands on nodes: flush, ready, primary, secondary, fence and its end, confirm-dead, replace, remove.
 //!
 //! None of them waits for the outcome, and none touches a node itself: the node's daemon, or a coordinator's, does what is
 //! asked. Three of them end with VMs started elsewhere, so they are refused wherever the node may be well.
 
+mod remove;
 mod replace;
 #[cfg(test)]
 mod tests;
 
+pub use remove::{Removal, remove};
 pub use replace::replace;
 
 use super::{Accepted, Refusal, find};

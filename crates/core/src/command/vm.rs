@@ -11,11 +11,11 @@ mod wish;
 
 pub use migrate::{Migrate, Moved, Target, migrate, move_to, unmigrate};
 pub use undefine::{Undefine, undefine};
-pub use wish::{restart, shutdown, start, stop};
+pub use wish::{restart, shutdown, start, stop, strained};
 
 use super::{Accepted, Refusal, Roster, find};
 use crate::{
-    model::{DaemonState, DomainSpec, Node, NodeName, VmChange, VmId},
+    model::{Completed, DaemonState, DomainSpec, Node, NodeName, VmChange, VmId},
     plan::placement::{self, Rooms, Selector, Size},
 };
 
@@ -92,16 +92,18 @@ pub fn define<'a>(
     let memory = rooms.has_room(&chosen.name, spec.id, size).err();
     let warning = warning.or_else(|| memory.map(|unfit| format!("{} {unfit}", chosen.name)));
     let adopted = runs_on.map(|node| format!("it runs on {} already, which adopts it as it is", node.name));
-    let notes = match adopted {
-        Some(adopted) => vec![adopted],
-        None => warning.into_iter().collect(),
-    };
+    let unchanged = || Completed { xml: spec.xml.clone(), filled_in: Vec::new() };
+    // A definition that was read can be read again.
+    let Completed { xml, filled_in } = spec.completed().unwrap_or_else(|_| unchanged());
+    let filled_in = (!filled_in.is_empty())
+        .then(|| format!("filled in, as older clients cannot do without: {}", filled_in.join(" ")));
+    let notes = adopted.or(warning).into_iter().chain(filled_in).collect();
     let chosen = chosen.name.clone();
     let change = VmChange::Define {
         id: spec.id,
         name: spec.name.clone(),
         node: chosen.clone(),
-        xml: spec.xml.clone(),
+        xml,
         rbd_images: spec.rbd_images.clone(),
     };
     Ok((chosen, Accepted { change: Some(change), notes }))

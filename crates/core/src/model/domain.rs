@@ -4,6 +4,7 @@
 //! (and with it every entity trick) is refused outright. What libvirt accepts is accepted, unless it would hurt others: the rules are those of libvirt's
 //! `virDomainDefParse`, tried on 9.0.
 
+mod complete;
 mod details;
 mod limits;
 mod mark;
@@ -12,6 +13,7 @@ mod size;
 #[cfg(test)]
 mod tests;
 
+pub use complete::Completed;
 pub use details::{Controller, Disk, DomainDetails, Interface};
 pub use mark::{ARRIVING, SUSPENDED, UNSTARTED, marked_arriving};
 

@@ -1,6 +1,7 @@
 //! `/nodes/<name>`: what a node says of itself, and what is wished of it.
 
 mod read;
+mod remove;
 #[cfg(test)]
 mod tests;
 
@@ -16,6 +17,7 @@ use crate::store::{Check, CommitError, Committed, Store, StoreError, Transaction
 
 pub(crate) use read::{READ_KEYS, is_read, read_key_by_key};
 pub use read::{Reported, decode, paths, read, reported};
+pub use remove::remove;
 
 /// The parent of all nodes.
 pub const ROOT: &str = "/nodes";

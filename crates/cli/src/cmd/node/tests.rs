@@ -267,3 +267,28 @@ async fn a_machine_is_replaced_once_its_daemon_has_no_session() {
         args::Node::Replace { yes: true, listen: std::time::Duration::from_millis(50), node: "hv9".into() };
     assert_eq!(node(&cluster, unknown).await.unwrap_err().exit_code(), 4);
 }
+
+#[tokio::test]
+async fn a_node_that_has_stopped_and_owns_nothing_is_removed_with_all_its_keys() {
+    let cluster = Cluster::with(&["hv1", "hv2"]).await;
+    let remove =
+        || args::Node::Remove { yes: true, listen: std::time::Duration::from_millis(50), node: "hv2".into() };
+    cluster.define(1, "web1", "hv1").await;
+    cluster.change(1, vec![VmSet::LastNode(Some(name("hv2")))]).await;
+    let refused = node(&cluster, remove()).await.unwrap_err();
+    assert!(refused.to_string().contains("connected"), "{refused}");
+    cluster.daemon_ends("hv2").await;
+    let refused = node(&cluster, remove()).await.unwrap_err();
+    assert!(refused.to_string().contains("state run"), "{refused}");
+    let stop = keys::set_domain_state(&name("hv2"), pvc_core::model::DomainState::Flushed, None);
+    cluster.connection.store.commit(stop).await.unwrap();
+    cluster.connection.store.commit(keys::set_daemon_state(&name("hv2"), DaemonState::Stop)).await.unwrap();
+    let said = node(&cluster, remove()).await.unwrap();
+    assert!(said.starts_with("hv2 is removed from the cluster\n"), "{said}");
+    for key in ["/nodes/hv2", "/pvc/machine/hv2", "/pvc/daemon/hv2"] {
+        assert_eq!(cluster.get(key).await, None, "{key}");
+    }
+    assert_eq!(cluster.get(&format!("/domains/{}/lastnode", id(1))).await.as_deref(), Some(""));
+    let unknown = node(&cluster, remove()).await.unwrap_err();
+    assert!(unknown.to_string().contains("hv2"), "{unknown}");
+}

@@ -19,6 +19,8 @@ use pvc_store::{
     },
 };
 
+use tokio::time::timeout;
+
 use crate::{
     args,
     connect::Connection,
@@ -28,6 +30,8 @@ use crate::{
     wait::{self, Look, Waited},
 };
 
+/// How long the cluster's memory is counted.
+const COUNT_WITHIN: Duration = Duration::from_secs(3);
 /// How often a wish is decided anew because the VM's keys moved meanwhile.
 const ATTEMPTS: usize = 5;
 
@@ -89,6 +93,11 @@ pub(super) async fn wish(
     for note in &notes {
         out.aside(&format!("{name}: {note}"));
     }
+    if kind == Kind::Start {
+        for warning in strained(cluster, &vm).await {
+            out.aside(&format!("{name}: {warning}"));
+        }
+    }
     let within = args.wait.unwrap_or(kind.patience());
     let paths = [vm::path(id), vm::explain_path(id), node::path(&vm.node.value)];
     let look = async || look(cluster, id, kind).await;
@@ -103,6 +112,17 @@ pub(super) async fn wish(
             Err(Failure::Interrupted(format!("VM {name} {} all the same ({waiting})", kind.wished())))
         }
     }
+}
+
+/// What a start takes from the cluster. Nothing is refused for it, and a start waits for nobody's counting: what cannot be read in time is
+/// not said.
+async fn strained(cluster: &Connection, vm: &Vm) -> Vec<String> {
+    let count = async {
+        let view = cluster.view().await.ok()?;
+        Some(cluster.rooms(&view).await.ok()?.reserve(&view))
+    };
+    let Ok(Some(reserve)) = timeout(COUNT_WITHIN, count).await else { return Vec::new() };
+    command::vm::strained(vm, &reserve)
 }
 
 /// Decides and writes, anew if somebody else was faster.

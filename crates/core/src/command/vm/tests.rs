@@ -5,7 +5,7 @@ use crate::{
         testing::{id, name, node, view, vm},
     },
     model::{Vm, VmKey, VmSet, VmState},
-    plan::placement::Sizes,
+    plan::placement::{Overcommitted, Reserve, Sizes},
 };
 
 const XML: &str = "<domain type='kvm'><name>web1</name><uuid>11111111-0000-4000-8000-000000000001</uuid>\
@@ -234,4 +234,19 @@ fn what_a_flush_has_shut_down_is_wished_off_though_it_is_off() {
         assert_eq!(wished(&stop(&flushed).unwrap()), Some(VmState::Stop));
         assert_eq!(wished(&shutdown(&flushed).unwrap()), Some(state));
     }
+}
+
+#[test]
+fn a_start_that_the_cluster_has_no_memory_for_is_told() {
+    let over = Overcommitted { node: name("hv1"), reserved_mib: 1200, total_mib: 1000 };
+    let not_absorbed = vec![(name("hv1"), vec![id(1)]), (name("hv2"), vec![id(2)])];
+    let started = vm(VmState::Start, "hv1");
+    assert_eq!(
+        strained(&started, &Reserve { overcommitted: vec![over], not_absorbed }),
+        [
+            "the VMs of hv1 may take 1200 MiB of memory now, it has 1000",
+            "if hv1 dies, no other node has room for it"
+        ]
+    );
+    assert_eq!(strained(&started, &Reserve::default()), Vec::<String>::new());
 }

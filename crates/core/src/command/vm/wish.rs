@@ -3,7 +3,7 @@
 use super::{Accepted, Refusal, not_running};
 use crate::{
     model::{Node, Vm, VmChange, VmKey, VmSet, VmState},
-    plan::placement,
+    plan::placement::{self, Reserve},
 };
 
 /// Wishes that the VM runs.
@@ -42,6 +42,17 @@ pub fn start<'a>(vm: &Vm, mut nodes: impl Iterator<Item = &'a Node> + Clone) -> 
             Ok(wish(vm, VmState::Start, not_running(node)))
         }
     }
+}
+
+/// What the start of a VM takes from a cluster that does not have it: its node's memory, or the others' to take over from a node that dies.
+pub fn strained(vm: &Vm, reserve: &Reserve) -> Vec<String> {
+    let over = reserve.overcommitted.iter().find(|over| over.node == vm.node.value).map(|over| {
+        let (node, takes, has) = (&over.node, over.reserved_mib, over.total_mib);
+        format!("the VMs of {node} may take {takes} MiB of memory now, it has {has}")
+    });
+    let lost = reserve.not_absorbed.iter().filter(|(_, vms)| vms.contains(&vm.id));
+    let lost = lost.map(|(node, _)| format!("if {node} dies, no other node has room for it"));
+    over.into_iter().chain(lost).collect()
 }
 
 /// Whether nobody starts a VM that is off, or about to be. One that a flush has shut down is started by the unflush: whoever wants it

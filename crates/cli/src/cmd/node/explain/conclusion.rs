@@ -29,12 +29,15 @@ pub(super) fn conclude(facts: &Facts) -> String {
         (DaemonState::Dead, _) => dead(facts),
         (DaemonState::Run, Some(silence)) => quiet(facts, silence),
         (DaemonState::Init, _) => "Its daemon is starting.".to_owned(),
-        (DaemonState::Shutdown, _) => "Its daemon is stopping in order; its VMs go on without it.".to_owned(),
+        (DaemonState::Shutdown, _) => "Its daemon is stopping in order; its VMs execute on, unless its machine is being shut down.".to_owned(),
         (DaemonState::Stop, _) => format!(
             "Its daemon is stopped: start pvcd there. {}",
             match facts.vms.claimed.len() {
                 0 => "It claims no VMs.".to_owned(),
-                n => format!("Its {n} VM(s) go on without it, and nobody else may start them."),
+                n => format!(
+                    "Its {n} VM(s) execute on without it, and nobody else may start them. If its machine was shut down they are off, and are \
+                     started elsewhere once its BMC says that it is off, as the configuration of fencing says."
+                ),
             }
         ),
         (DaemonState::Run, None) if !node.problems.is_empty() => {

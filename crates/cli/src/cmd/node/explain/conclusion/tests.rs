@@ -69,7 +69,7 @@ fn each_situation_has_its_sentence() {
         (facts(Stop), "Its daemon is stopped: start pvcd there. It claims no VMs."),
         (
             Facts { vms: claims(2), ..facts(Stop) },
-            "Its daemon is stopped: start pvcd there. Its 2 VM(s) go on without it",
+            "Its daemon is stopped: start pvcd there. Its 2 VM(s) execute on without it",
         ),
         (facts(Dead), "It was fenced, and its VMs were taken care of."),
         (Facts { vms: claims(1), ..facts(Dead) }, "It is dead, and 1 VM(s) are still claimed by it"),
