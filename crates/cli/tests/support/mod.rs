@@ -255,6 +255,7 @@ pub(crate) fn definition(name: &str, number: u16) -> String {
   <memory unit='MiB'>512</memory>
   <vcpu>2</vcpu>
   <os><type arch='x86_64' machine='pc-q35-7.2'>hvm</type></os>
+  <features><acpi/></features>
   <devices>
     <emulator>/usr/bin/kvm</emulator>
     <disk type='network' device='disk'><source protocol='rbd' name='vms/{name}_root'/><target dev='sda' bus='scsi'/></disk>

@@ -9,7 +9,8 @@ use crate::{
 };
 
 const XML: &str = "<domain type='kvm'><name>web1</name><uuid>11111111-0000-4000-8000-000000000001</uuid>\
-    <memory unit='MiB'>64</memory><devices/></domain>";
+    <memory unit='MiB'>64</memory><vcpu>1</vcpu><features/>\
+    <devices><emulator>/usr/bin/qemu-system-x86_64</emulator><console type='pty'/></devices></domain>";
 
 type Answer = Result<Accepted, Refusal>;
 
@@ -49,6 +50,18 @@ fn a_vm_is_defined_on_the_best_node_or_on_the_one_that_is_named() {
     };
     assert_eq!((defined, called.as_str(), node, xml.as_str()), (id(1), "web1", name("hv2"), XML));
     assert_eq!(define_with(Some("hv1"), &roster(&[]), &nodes).unwrap().0, name("hv1"));
+}
+
+#[test]
+fn what_a_definition_leaves_out_is_filled_in_and_said() {
+    let xml = XML.replace("<vcpu>1</vcpu>", "");
+    let (view, spec) = (view(&[node("hv1")], &[]), DomainSpec::parse(&xml).unwrap());
+    let rooms = Rooms::count(&view, &Sizes::new(), &[].into());
+    let request = Define { spec: &spec, target: None, selector: Selector::Mem };
+    let (_, accepted) = define(request, &roster(&[]), view.all_nodes(), &rooms).unwrap();
+    assert_eq!(accepted.notes, ["filled in, as older clients cannot do without: <vcpu>1</vcpu>"]);
+    let Some(VmChange::Define { xml, .. }) = accepted.change else { panic!() };
+    assert!(xml.contains("<vcpu>1</vcpu>"), "{xml}");
 }
 
 #[test]
