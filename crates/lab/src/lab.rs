@@ -74,7 +74,7 @@ impl Lab {
         progress("guest image ready");
         fs::copy(&self.options.executable, self.layout.program())
             .with_context(|| format!("could not copy {}", self.options.executable.display()))?;
-        self.copy_binaries()?;
+        self.copy_binaries(&self.options.binaries)?;
         self.capsule = Some(capsule::start(&self.layout, lifetime)?);
         progress("capsule, network and BMCs up");
         for node in self.nodes() {
@@ -92,11 +92,11 @@ impl Lab {
         Ok(())
     }
 
-    /// Copies pvcd and pvc anew into the running lab. The nodes use them at their next start.
-    pub fn copy_binaries(&self) -> Result<()> {
+    /// Copies pvcd and pvc from a folder into the running lab. The nodes use them at their next start.
+    pub fn copy_binaries(&self, folder: &Path) -> Result<()> {
         fs::create_dir_all(self.layout.binaries())?;
         for name in ["pvcd", "pvc"] {
-            let from = self.options.binaries.join(name);
+            let from = folder.join(name);
             if !self.options.daemon && !from.exists() {
                 continue;
             }

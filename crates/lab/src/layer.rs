@@ -139,6 +139,7 @@ fn units(layer: &Path, options: &LabOptions) -> Result<()> {
     // The packaged one, with what it may not do.
     write(&units.join("pvcd.service"), include_str!("../../../packaging/pvcd.service"))?;
     write(&units.join("pvcd.service.d/lab.conf"), include_str!("../files/pvcd.conf"))?;
+    write(&units.join("pvc-flush.service"), include_str!("../../../packaging/pvc-flush.service"))?;
     if options.daemon {
         enable("multi-user.target", "pvcd.service", "/etc/systemd/system")?;
     }

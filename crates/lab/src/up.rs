@@ -85,10 +85,13 @@ fn demo(lab: &Lab, progress: &Progress) -> Result<()> {
     Ok(())
 }
 
-/// Gives the nodes the binaries built last.
+/// Gives the nodes new binaries: those beside this program, which `./lab update` has just built, be it optimised or not; of a lab that was brought up
+/// with `--binaries` those that are in that folder now.
 pub(crate) fn update(lab: &Lab) -> Result<()> {
     let progress = Progress(Instant::now());
-    lab.copy_binaries()?;
+    let folder = newest(lab.options(), &std::env::current_exe()?).to_owned();
+    lab.copy_binaries(&folder)?;
+    progress.say(&format!("pvcd and pvc are those of {}", folder.display()));
     for node in lab.nodes() {
         if !node.machine()?.on {
             continue;
@@ -98,6 +101,11 @@ pub(crate) fn update(lab: &Lab) -> Result<()> {
         progress.say(&format!("pvcd restarted on {}", node.name()));
     }
     Ok(())
+}
+
+fn newest<'a>(options: &'a LabOptions, program: &'a Path) -> &'a Path {
+    let chosen = options.executable.parent() != Some(&options.binaries);
+    program.parent().filter(|_| !chosen).unwrap_or(&options.binaries)
 }
 
 fn daemon_log(node: &Node) -> String {
@@ -131,4 +139,18 @@ fn hints(name: &str, demo: bool) -> String {
         let _ = writeln!(text, "  {command:<width$}  {what}");
     }
     text.trim_end().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_update_takes_what_was_built_with_it_or_what_is_where_the_labs_binaries_came_from() {
+        let mut options = LabOptions::new("main", "/target/debug/pvc-lab");
+        let release = Path::new("/target/release/pvc-lab");
+        assert_eq!(newest(&options, release), Path::new("/target/release"));
+        options.binaries = "/elsewhere".into();
+        assert_eq!(newest(&options, release), Path::new("/elsewhere"));
+    }
 }

@@ -14,6 +14,7 @@ mod migration;
 mod network;
 mod node;
 mod primary;
+mod shutdown;
 mod strangers;
 mod zookeeper;
 

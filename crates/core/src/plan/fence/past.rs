@@ -10,7 +10,7 @@ use super::TRY_AGAIN;
 const ASK_SERVERS_AGAIN: Duration = Duration::from_secs(10);
 
 /// How often the BMC of a node whose daemon has stopped is asked whether its machine is off.
-const ASK_POWER_AGAIN: Duration = Duration::from_mins(1);
+const ASK_POWER_AGAIN: Duration = Duration::from_secs(20);
 
 /// Memory of one fence.
 #[derive(Debug, Clone, Default)]

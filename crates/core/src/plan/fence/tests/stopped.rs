@@ -19,8 +19,8 @@ fn the_bmc_of_a_node_that_has_stopped_with_vms_is_asked_and_nothing_is_shot() {
     c.past.asked_power("its BMC says that its machine has power".into(), Moment::secs(990));
     let plan = c.plan("x");
     assert!(waits(&plan, "1 VM(s) stay with it: its BMC says that its machine has power"), "{plan:?}");
-    assert_eq!(plan.next, Next::Wait(Some(Moment::secs(1050))));
-    c.now = 1050;
+    assert_eq!(plan.next, Next::Wait(Some(Moment::secs(1010))));
+    c.now = 1010;
     assert_eq!(c.next("x"), Next::Do(Step::AskPower));
 }
 
