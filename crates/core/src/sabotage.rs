@@ -56,13 +56,15 @@ pub enum Bug {
     ReadsFeedPrimary,
     /// A guest is ended for what the node's own server says, which may be behind (section 2, rule 5).
     EndForAStaleClaim,
+    /// A node whose daemon has stopped in order is taken for one that is off, whatever its BMC says (section 6.1).
+    StoppedIsOff,
     /// Any machine may have a node's name, and with it what that claims (section 2).
     AnyMachine,
 }
 
 impl Bug {
     /// All of them, in the order of the list in the simulator's documentation.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::StartWithoutClaim,
         Self::TrustWallClock,
         Self::CountGapAsSilence,
@@ -84,6 +86,7 @@ impl Bug {
         Self::IgnoreLastWord,
         Self::ReadsFeedPrimary,
         Self::EndForAStaleClaim,
+        Self::StoppedIsOff,
         Self::AnyMachine,
     ];
 
@@ -111,6 +114,7 @@ impl Bug {
             Self::IgnoreLastWord => "ignore-last-word",
             Self::ReadsFeedPrimary => "reads-feed-primary",
             Self::EndForAStaleClaim => "end-for-a-stale-claim",
+            Self::StoppedIsOff => "stopped-is-off",
             Self::AnyMachine => "any-machine",
         }
     }

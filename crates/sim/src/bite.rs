@@ -51,7 +51,7 @@ pub struct Trial<'a> {
 
 /// The first seed that shows each bug within [`WITHIN`], in small clusters with the default rates. Any change of a daemon may give it
 /// another course; then the seeds that follow are tried, and this list is brought up to date when that takes too long.
-const PINNED: [(Bug, u64); 22] = [
+const PINNED: [(Bug, u64); 23] = [
     (Bug::StartWithoutClaim, 1),
     (Bug::TrustWallClock, 7),
     (Bug::CountGapAsSilence, 7),
@@ -73,6 +73,7 @@ const PINNED: [(Bug, u64); 22] = [
     (Bug::IgnoreLastWord, 2),
     (Bug::ReadsFeedPrimary, 25),
     (Bug::EndForAStaleClaim, 38),
+    (Bug::StoppedIsOff, 1),
     (Bug::AnyMachine, 1),
 ];
 /// How many seeds are tried from a pinned one on …
@@ -206,6 +207,11 @@ fn led_to(bug: Bug, options: Options) -> Options {
             let faults = Rates { garble_node: 12.0, ..options.faults.times(0.2) };
             Options { faults, ..options }
         }
+        // A daemon alone that has stopped.
+        Bug::StoppedIsOff => {
+            let faults = Rates { shut_down: 12.0, ..options.faults.times(0.2) };
+            Options { faults, ..options }
+        }
         // Another machine while the first one is not heard.
         Bug::AnyMachine => {
             let faults = Rates { clone: 6.0, ..options.faults };
@@ -224,7 +230,7 @@ fn broken_by(bug: Bug) -> &'static [u8] {
         | Bug::ReleaseFirst
         | Bug::ClaimDiesWithItsVm
         | Bug::IgnoreLastWord => &[1, 2],
-        Bug::TrustWallClock | Bug::CountGapAsSilence | Bug::OwnInterval => &[6],
+        Bug::TrustWallClock | Bug::CountGapAsSilence | Bug::OwnInterval | Bug::StoppedIsOff => &[6],
         Bug::BreakLocksFirst | Bug::WordOutlivesLife | Bug::ForgetTold => &[2],
         // Or it ends again before the source goes on, and claims say what is wrong.
         Bug::ArriveRunning => &[1, 2, 9],

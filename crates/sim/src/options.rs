@@ -193,6 +193,8 @@ pub struct Rates {
     pub deaf_primary: f64,
     /// Nodes do not learn whether they have promised a reset, and one of them is cut off in maintenance.
     pub lost_promise: f64,
+    /// A machine is shut down in order, for minutes; or only its daemon stops for as long.
+    pub shut_down: f64,
     /// A machine loses power for a while and comes back with an empty disk.
     pub reinstall: f64,
 }
@@ -247,6 +249,7 @@ impl Default for Rates {
             garble_node: 1.0,
             deaf_primary: 0.5,
             lost_promise: 0.3,
+            shut_down: 0.5,
             reinstall: 0.2,
         }
     }
@@ -313,6 +316,7 @@ impl Rates {
         f("garble_node", &mut self.garble_node);
         f("deaf_primary", &mut self.deaf_primary);
         f("lost_promise", &mut self.lost_promise);
+        f("shut_down", &mut self.shut_down);
         f("reinstall", &mut self.reinstall);
     }
 }

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use pvc_core::model::{FenceJob, NodeName};
+use pvc_core::model::{FenceJob, NodeName, Proof};
 
 use crate::{
     checkers::{Checker, Timing},
@@ -144,8 +144,15 @@ impl Healthy {
         {
             return Err(format!("{by} declares {node} dead in maintenance"));
         }
-        // One that has stopped in order need not speak. What cannot be read says nothing against being fenced.
+        // One that has stopped in order need not speak, and its guests execute on, unless its machine is off (decision 103). What cannot be
+        // read says nothing against being fenced.
         if was == "stop" {
+            let machine = truth.machine(node);
+            // Somebody may have switched it on again since its BMC was asked.
+            let was_off = machine.boot.is_none() || truth.since(machine.power_since) < ON_ITS_WAY;
+            if is_found_off(tree, node) && (was_off || machine.bmc_lies) {
+                return Ok(());
+            }
             return Err(format!("{by} declares {node} dead, whose daemon says {was}"));
         }
         let (heard, without) = self.keepalives.get(node).copied().unwrap_or_default();
@@ -221,6 +228,12 @@ impl Healthy {
 }
 
 /// Whether an operator asked for the fence, or has said that the node is dead.
+fn is_found_off(tree: &Tree, node: &NodeName) -> bool {
+    let record = tree.text(&format!("/pvc/fence/{node}"));
+    let job = record.and_then(|text| serde_json::from_str::<FenceJob>(text).ok());
+    job.is_some_and(|job| job.step.proof() == Some(Proof::FoundOff))
+}
+
 fn is_operators(tree: &Tree, node: &NodeName) -> bool {
     tree.text(&format!("/pvc/fence/{node}")).is_some_and(is_word_of_operator)
 }

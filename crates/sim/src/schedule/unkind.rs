@@ -32,6 +32,7 @@ pub(super) fn story(dice: &Dice, name: &str, options: &Options) -> Vec<(Duration
         "deaf_primary" => deaf_primary(dice, options),
         "lost_promise" => lost_promise(dice, node),
         "reinstall" => vec![fault(now, Fault::Reinstall(node), dice.time(s(30), s(400)))],
+        "shut_down" => shut_down(dice, node),
         "early_word" => early_word(dice, node),
         "fence_living" => vec![command(now, Command::Fence(node))],
         "garble" => {
@@ -119,6 +120,18 @@ fn another_machine(dice: &mut Dice, node: usize) -> Vec<(Duration, What)> {
     let mut steps = vec![fault(dice.time(s(0), s(20)), Fault::Clone(node), dice.time(s(60), s(300)))];
     if dice.chance(0.9) {
         steps.insert(0, fault(s(0), silence, dice.time(s(20), s(300))));
+    }
+    steps
+}
+
+/// A node's daemon stops in order for minutes, mostly because its machine is shut down.
+fn shut_down(dice: &mut Dice, node: usize) -> Vec<(Duration, What)> {
+    let s = Duration::from_secs;
+    let lasts = dice.time(s(90), s(400));
+    let mut steps = vec![(s(0), What::Fault(Fault::StopDaemon(node), ms(lasts)))];
+    if dice.chance(0.7) {
+        let down = dice.time(s(2), s(20));
+        steps.push((down, What::Fault(Fault::Power(node), ms(lasts - down))));
     }
     steps
 }
