@@ -127,11 +127,10 @@ fn another_machine(dice: &mut Dice, node: usize) -> Vec<(Duration, What)> {
 /// A node's daemon stops in order for minutes, mostly because its machine is shut down.
 fn shut_down(dice: &mut Dice, node: usize) -> Vec<(Duration, What)> {
     let s = Duration::from_secs;
-    let lasts = dice.time(s(90), s(400));
-    let mut steps = vec![(s(0), What::Fault(Fault::StopDaemon(node), ms(lasts)))];
+    let (down, off) = (dice.time(s(2), s(20)), dice.time(s(90), s(400)));
+    let mut steps = vec![(s(0), What::Fault(Fault::StopDaemon(node), ms(down + off)))];
     if dice.chance(0.7) {
-        let down = dice.time(s(2), s(20));
-        steps.push((down, What::Fault(Fault::Power(node), ms(lasts - down))));
+        steps.push((down, What::Fault(Fault::Power(node), ms(off))));
     }
     steps
 }
