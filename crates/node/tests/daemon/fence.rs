@@ -145,6 +145,11 @@ impl Cluster {
         self.nodes[node].hypervisor.running().contains(&id(n))
     }
 
+    /// Whether somebody has switched a machine. That its BMC is asked how it is switches nothing.
+    fn is_touched(&self, node: &str) -> bool {
+        self.power.calls(&bmc(node)).iter().any(|call| *call != Call::Status)
+    }
+
     /// As if its plug were pulled.
     fn kill(&self, node: &str) {
         let killed = &self.nodes[node];
@@ -175,7 +180,7 @@ async fn the_vms_of_a_killed_node_run_on_the_others_within_31_s_by_the_default_t
     let shared = (1..=VMS).filter(|n| cluster.runs("node1", *n)).count();
     assert_eq!(shared, usize::from(VMS) / 2, "the others share them");
     for other in ["node1", "node2"] {
-        assert!(cluster.power.calls(&bmc(other)).is_empty(), "{other} was touched");
+        assert!(!cluster.is_touched(other), "{other} was touched");
         assert_eq!(cluster.get(&format!("/nodes/{other}/daemonstate")), "run");
     }
 }
@@ -187,7 +192,7 @@ async fn a_daemon_that_stops_in_order_is_not_fenced_and_its_guests_stay() {
     cluster.nodes["node3"].stopper.stop();
     sleep(Duration::from_mins(10)).await;
     assert_eq!(cluster.get("/nodes/node3/daemonstate"), "stop");
-    assert!(cluster.power.calls(&bmc("node3")).is_empty());
+    assert!(!cluster.is_touched("node3"));
     assert!((1..=VMS).all(|n| cluster.runs("node3", n)));
 }
 
@@ -198,7 +203,7 @@ async fn in_maintenance_nobody_is_fenced_and_afterwards_who_is_still_silent_is()
     schema::maintenance::set(&*cluster.eye, true).await.unwrap();
     cluster.kill("node3");
     sleep(Duration::from_mins(10)).await;
-    assert!(cluster.power.calls(&bmc("node3")).is_empty());
+    assert!(!cluster.is_touched("node3"));
     schema::maintenance::set(&*cluster.eye, false).await.unwrap();
     cluster
         .until("they run elsewhere", 10, |c| (1..=VMS).all(|n| c.runs("node1", n) || c.runs("node2", n)))
