@@ -422,10 +422,11 @@ pub fn change(step: &Step, view: &ClusterView, me: &NodeName) -> Option<VmChange
                 VmSet::FailedReason(String::new()),
             ],
         ),
+        // The wish stays what it is: who starts the VM answers it.
         Step::GiveAway { vm, to, home, reason } => update(
             vm,
             vec![
-                VmSet::State(VmState::Start),
+                VmSet::State(view.vm(*vm)?.state.value),
                 VmSet::Node(to.clone()),
                 VmSet::LastNode(home.clone()),
                 VmSet::FailedReason(reason.clone()),

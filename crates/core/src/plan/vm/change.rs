@@ -118,8 +118,9 @@ pub fn give_away(vm: &Vm, me: &NodeName, to: &NodeName, reason: &str) -> VmChang
     let home = vm.last_node.value.as_ref().unwrap_or(me);
     let home = (home != to).then(|| home.clone());
     let decided_from = [VmKey::State, VmKey::Node, VmKey::LastNode, VmKey::Claim];
+    // The wish stays what it is: who starts the VM answers it.
     let set = vec![
-        VmSet::State(VmState::Start),
+        VmSet::State(vm.state.value),
         VmSet::Node(to.clone()),
         VmSet::LastNode(home),
         VmSet::FailedReason(reason.to_owned()),
