@@ -60,11 +60,13 @@ pub enum Bug {
     StoppedIsOff,
     /// Any machine may have a node's name, and with it what that claims (section 2).
     AnyMachine,
+    /// A guest that has crashed and whose process stays is left as it is (section 3).
+    LeaveCrashed,
 }
 
 impl Bug {
     /// All of them, in the order of the list in the simulator's documentation.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 24] = [
         Self::StartWithoutClaim,
         Self::TrustWallClock,
         Self::CountGapAsSilence,
@@ -88,6 +90,7 @@ impl Bug {
         Self::EndForAStaleClaim,
         Self::StoppedIsOff,
         Self::AnyMachine,
+        Self::LeaveCrashed,
     ];
 
     /// Its name on a command line.
@@ -116,6 +119,7 @@ impl Bug {
             Self::EndForAStaleClaim => "end-for-a-stale-claim",
             Self::StoppedIsOff => "stopped-is-off",
             Self::AnyMachine => "any-machine",
+            Self::LeaveCrashed => "leave-crashed",
         }
     }
 }

@@ -51,7 +51,7 @@ pub struct Trial<'a> {
 
 /// The first seed that shows each bug within [`WITHIN`], in small clusters with the default rates. Any change of a daemon may give it
 /// another course; then the seeds that follow are tried, and this list is brought up to date when that takes too long.
-const PINNED: [(Bug, u64); 23] = [
+const PINNED: [(Bug, u64); 24] = [
     (Bug::StartWithoutClaim, 1),
     (Bug::TrustWallClock, 7),
     (Bug::CountGapAsSilence, 7),
@@ -75,6 +75,7 @@ const PINNED: [(Bug, u64); 23] = [
     (Bug::EndForAStaleClaim, 38),
     (Bug::StoppedIsOff, 1),
     (Bug::AnyMachine, 1),
+    (Bug::LeaveCrashed, 1),
 ];
 /// How many seeds are tried from a pinned one on …
 const TRIES: u64 = 40;
@@ -217,6 +218,11 @@ fn led_to(bug: Bug, options: Options) -> Options {
             let faults = Rates { clone: 6.0, ..options.faults };
             Options { faults, ..options }
         }
+        // A guest that panics where all is well.
+        Bug::LeaveCrashed => {
+            let faults = Rates { panic_guest: 20.0, ..options.faults };
+            Options { faults, ..options }
+        }
         _ => options,
     }
 }
@@ -242,7 +248,7 @@ fn broken_by(bug: Bug) -> &'static [u8] {
         Bug::EndForAStaleClaim => &[1, 9, 12],
         Bug::LeaveStrangersRunning | Bug::AnyMachine => &[1],
         // Nobody takes care of its VMs.
-        Bug::UnreadableIsUnfenced => &[13],
+        Bug::UnreadableIsUnfenced | Bug::LeaveCrashed => &[13],
     }
 }
 

@@ -7,6 +7,7 @@ mod addresses;
 mod answers;
 mod ends;
 mod fences;
+mod halted;
 mod harmless;
 mod healthy;
 mod intent;

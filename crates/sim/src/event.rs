@@ -59,6 +59,13 @@ pub enum Event {
         /// Its claim names that all the same.
         claimed: bool,
     },
+    /// Somebody is about to let a guest go on that was paused, or had met an I/O error.
+    LetGo {
+        /// Which VM.
+        vm: VmId,
+        /// On which machine.
+        node: NodeName,
+    },
     /// What a daemon asks of its hypervisor, when it asks.
     Asked {
         /// Whose.
@@ -223,8 +230,12 @@ pub enum Libvirt {
 pub enum Guest {
     /// It is there and executes.
     Executes,
-    /// It is there and does not execute: a migration holds it, or it is paused.
+    /// It is there and does not execute: a migration or a daemon holds it.
     Held,
+    /// It is there and does not execute: somebody has paused it, or it has met an I/O error.
+    Halted,
+    /// It is there and has crashed.
+    Crashed,
     /// It is gone.
     Gone,
 }
@@ -388,6 +399,7 @@ impl fmt::Display for Event {
             Self::Libvirt { node, what } => write!(f, "{node}: libvirt {what:?}"),
             Self::Guest { vm, node, what } => write!(f, "{node}: guest {vm} {what:?}"),
             Self::Stranger { vm, node, .. } => write!(f, "{node}: somebody else than its daemon starts {vm}"),
+            Self::LetGo { vm, node } => write!(f, "{node}: somebody lets {vm} go on"),
             Self::Synced { node } => write!(f, "{node}: has seen all that was committed"),
             Self::Asked { node, vm, what } => write!(f, "{node}: asks libvirt about {vm}: {what:?}"),
             Self::Address { node, address, until: Some(until) } => {

@@ -1,5 +1,6 @@
 //! Carries out what goes wrong, and undoes it when its time is over.
 
+mod halted;
 mod unkind;
 
 use std::{
@@ -126,13 +127,7 @@ pub async fn happen(cluster: Arc<Cluster>, fault: Fault, lasts: Duration) {
         }
         Fault::StartByHand(node, vm) => drop(cluster.nodes[node].start_by_hand(guest(&cluster, vm))),
         Fault::DefineRunning(node, vm) => define_running(&cluster, node, vm, lasts).await,
-        Fault::DieHalfway(..)
-        | Fault::Gone(..)
-        | Fault::Garble(..)
-        | Fault::Clone(_)
-        | Fault::Reinstall(_) => {
-            unkind::happen(&cluster, fault, lasts).await;
-        }
+        _ => unkind::happen(&cluster, fault, lasts).await,
     }
     tell(false);
 }

@@ -76,6 +76,11 @@ impl Options {
         if dice.chance(0.4) {
             faults.each(|_, rate| *rate *= if dice.chance(0.3) { 3.0 } else { 0.0 });
         }
+        // Of its own, so that what else is drawn stays what it was.
+        if Dice::new(self.seed).fork("halts").chance(0.4) {
+            (faults.panic_guest, faults.pause_guest, faults.io_error) =
+                (2.0 * factor, 3.0 * factor, 3.0 * factor);
+        }
         let vms = self.vms * nodes / 5;
         let commands = self.commands * dice.pick(&[0.2, 1.0, 3.0]).unwrap_or(&1.0);
         let longest_session = *dice.pick(&[40, 40, 40, 12, 8]).unwrap_or(&40);
@@ -119,6 +124,12 @@ pub struct Rates {
     pub freeze_libvirt: f64,
     /// A guest crashes.
     pub crash_guest: f64,
+    /// A guest panics, and its process stays.
+    pub panic_guest: f64,
+    /// Somebody pauses a guest for a while.
+    pub pause_guest: f64,
+    /// A guest is stopped by an I/O error for a while.
+    pub io_error: f64,
     /// VMs start, stop and travel badly for a while.
     pub bad_guests: f64,
     /// A node is cut off from all others.
@@ -212,6 +223,9 @@ impl Default for Rates {
             restart_libvirt: 4.0,
             freeze_libvirt: 2.0,
             crash_guest: 4.0,
+            panic_guest: 0.0,
+            pause_guest: 0.0,
+            io_error: 0.0,
             bad_guests: 2.0,
             isolate: 2.0,
             cut_store: 2.0,
@@ -279,6 +293,9 @@ impl Rates {
         f("restart_libvirt", &mut self.restart_libvirt);
         f("freeze_libvirt", &mut self.freeze_libvirt);
         f("crash_guest", &mut self.crash_guest);
+        f("panic_guest", &mut self.panic_guest);
+        f("pause_guest", &mut self.pause_guest);
+        f("io_error", &mut self.io_error);
         f("bad_guests", &mut self.bad_guests);
         f("isolate", &mut self.isolate);
         f("cut_store", &mut self.cut_store);

@@ -60,6 +60,11 @@ pub enum Fault {
     RestartLibvirt(usize),
     FreezeLibvirt(usize),
     CrashGuest(usize),
+    /// Its process stays.
+    PanicGuest(usize),
+    PauseGuest(usize),
+    /// A disk of it fails, and works again.
+    IoError(usize),
     BadGuests,
     Isolate(usize),
     CutNet(Net, usize),
@@ -339,6 +344,9 @@ fn faults(dice: &mut Dice, name: &str, options: &Options) -> Vec<(Fault, Duratio
         "restart_libvirt" => Fault::RestartLibvirt(node),
         "freeze_libvirt" => Fault::FreezeLibvirt(node),
         "crash_guest" => Fault::CrashGuest(dice.below(options.vms)),
+        "panic_guest" => Fault::PanicGuest(dice.below(options.vms)),
+        "pause_guest" => Fault::PauseGuest(dice.below(options.vms)),
+        "io_error" => Fault::IoError(dice.below(options.vms)),
         "bad_guests" => {
             lasts = dice.time(s(60), s(400));
             Fault::BadGuests

@@ -80,11 +80,22 @@ pub enum Daemon {
     Frozen,
 }
 
+/// Why a guest does not execute that no daemon holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stands {
+    /// Somebody has paused it, or it has met an I/O error.
+    Halted,
+    /// It has crashed.
+    Crashed,
+}
+
 /// A guest's process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Run {
     /// Whether it executes, as long as its machine does.
     pub executes: bool,
+    /// If not, whether that is its own or an operator's matter.
+    pub stands: Option<Stands>,
     /// The boot of its machine.
     pub boot: u64,
     /// Since when it is there.
@@ -117,6 +128,14 @@ impl Machine {
     }
 }
 
+fn stands(what: event::Guest) -> Option<Stands> {
+    match what {
+        event::Guest::Halted => Some(Stands::Halted),
+        event::Guest::Crashed => Some(Stands::Crashed),
+        event::Guest::Executes | event::Guest::Held | event::Guest::Gone => None,
+    }
+}
+
 impl Truth {
     /// Takes an event in.
     pub fn apply(&mut self, stamped: &Stamped) {
@@ -144,8 +163,10 @@ impl Truth {
             Event::Stranger { vm, node, claimed: true } => self.by_hand = Some((*vm, node.clone())),
             Event::Stranger { vm, node, claimed: false } => {
                 let boot = self.machine(node).boot.unwrap_or_default();
-                self.strangers
-                    .insert((*vm, node.clone()), Run { executes: true, boot, began: now, by_hand: true });
+                self.strangers.insert(
+                    (*vm, node.clone()),
+                    Run { executes: true, stands: None, boot, began: now, by_hand: true },
+                );
             }
             Event::Commit(commit) => self.adopt(commit),
             Event::Address { node, address, until } => {
@@ -185,6 +206,7 @@ impl Truth {
                 self.phase_since = now;
             }
             Event::Asked { .. }
+            | Event::LetGo { .. }
             | Event::Synced { .. }
             | Event::Bmc { .. }
             | Event::ShutOut { .. }
@@ -226,6 +248,7 @@ impl Truth {
     fn guest_turns(&mut self, vm: VmId, node: &NodeName, what: event::Guest, now: Duration) {
         if let Some(run) = self.strangers.get_mut(&(vm, node.clone())) {
             run.executes = what == event::Guest::Executes;
+            run.stands = stands(what);
             if what == event::Guest::Gone {
                 self.strangers.remove(&(vm, node.clone()));
             }
@@ -235,7 +258,7 @@ impl Truth {
         let runs = self.guests.entry(vm).or_default();
         let executes = match what {
             event::Guest::Executes => true,
-            event::Guest::Held => false,
+            event::Guest::Held | event::Guest::Halted | event::Guest::Crashed => false,
             event::Guest::Gone => {
                 runs.remove(node);
                 if runs.is_empty() {
@@ -245,8 +268,10 @@ impl Truth {
             }
         };
         let by_hand = self.by_hand.take_if(|what| *what == (vm, node.clone())).is_some();
-        let run = runs.entry(node.clone()).or_insert(Run { executes, boot, began: now, by_hand });
+        let run =
+            runs.entry(node.clone()).or_insert(Run { executes, stands: None, boot, began: now, by_hand });
         run.executes = executes;
+        run.stands = stands(what);
     }
 
     /// A stranger whose machine may be executing it, by a claim, is none any more.
@@ -279,6 +304,12 @@ impl Truth {
     pub fn executing(&self, vm: VmId) -> impl Iterator<Item = (&NodeName, &Run)> {
         let runs = self.guests.get(&vm).into_iter().flatten();
         runs.filter(|(node, run)| run.executes && self.machines.get(*node).is_some_and(Machine::works))
+    }
+
+    /// Where a VM's guest stands that was paused or has met an I/O error.
+    pub fn halted(&self, vm: VmId) -> impl Iterator<Item = &NodeName> {
+        let runs = self.guests.get(&vm).into_iter().flatten();
+        runs.filter(|(_, run)| run.stands == Some(Stands::Halted)).map(|(node, _)| node)
     }
 
     /// Which machines answer for an address now.

@@ -345,7 +345,9 @@ fn answer(facts: &Facts<'_>, vm: &Vm, done: &str) -> Plan {
 fn halted(facts: &Facts<'_>, vm: &Vm, halt: Halt) -> Plan {
     let way_out = halt.way_out(&vm.name, facts.me);
     match (halt, facts.definition) {
-        (Halt::Crashed, Ok(())) => act(Step::PowerOff, "its guest has crashed, and it shall run"),
+        (Halt::Crashed, Ok(())) if !sabotage::commits(Bug::LeaveCrashed) => {
+            act(Step::PowerOff, "its guest has crashed, and it shall run")
+        }
         (Halt::Crashed, Err(why)) => {
             wait(None, format!("its guest has crashed, and could not be started again: {why}"))
         }

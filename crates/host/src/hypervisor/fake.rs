@@ -193,6 +193,11 @@ impl FakeHypervisor {
         self.state().turn(id, activity);
     }
 
+    /// What a VM does here, without counting as a call and whether or not calls arrive.
+    pub fn activity(&self, id: VmId) -> Option<Activity> {
+        self.state().active.get(&id).map(|domain| domain.seen.activity)
+    }
+
     /// What runs, without counting as a call and whether or not calls arrive.
     pub fn running(&self) -> Vec<VmId> {
         self.state().active.keys().copied().collect()

@@ -14,7 +14,7 @@ use crate::{
     checkers::Checker,
     event::{self, Ask, Commit, Event, Stamped},
     tree::Tree,
-    truth::{Daemon, Truth},
+    truth::{Daemon, Stands, Truth},
 };
 
 use super::keys;
@@ -81,6 +81,11 @@ impl Harmless {
             ));
         }
         let old = self.since.get(&vm).is_some_and(|since| truth.now > *since + ON_ITS_WAY);
+        let run = truth.guests.get(&vm).and_then(|runs| runs.get(node));
+        if run.is_some_and(|run| run.stands == Some(Stands::Crashed)) {
+            // Nobody runs there.
+            return Ok(());
+        }
         let mine = tree.vm(vm, "node") == node.as_str() && tree.vm(vm, "claim") == node.as_str();
         if !mine || tree.vm(vm, "state") != "start" || self.was_disturbed(truth, node, ON_ITS_WAY) {
             return Ok(());

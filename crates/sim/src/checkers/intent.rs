@@ -115,7 +115,8 @@ impl Intent {
         for vm in tree.vms() {
             let Some(asked) = self.vms.get(&vm) else { continue };
             let state = tree.vm(vm, "state");
-            let executes = truth.executing(vm).next().is_some();
+            // What somebody has paused is where he wanted it.
+            let executes = truth.executing(vm).next().is_some() || truth.halted(vm).next().is_some();
             let told_why = state == "failed" && !tree.vm(vm, "failedreason").is_empty();
             if executes != asked.wanted && !(asked.wanted && told_why) {
                 let (what, is) = if asked.wanted { ("runs", "does not") } else { ("is off", "runs") };

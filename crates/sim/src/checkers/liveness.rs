@@ -3,8 +3,10 @@
 //! The bound is the length of the run's calm phases, at whose end every machine has had power for longer than anything may take. Before
 //! that can be, a machine that has lost its power is noticed: see `noticed`.
 
+use pvc_core::model::VmId;
+
 use crate::{
-    checkers::{Checker, Timing, noticed::Noticed},
+    checkers::{Checker, Timing, halted::Halted, noticed::Noticed},
     event::{Event, Phase, Stamped},
     tree::Tree,
     truth::Truth,
@@ -14,11 +16,12 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct Liveness {
     noticed: Noticed,
+    halted: Halted,
 }
 
 impl Liveness {
     pub(super) fn new(timing: Timing) -> Self {
-        Self { noticed: Noticed::new(timing) }
+        Self { noticed: Noticed::new(timing), halted: Halted::default() }
     }
 }
 
@@ -29,6 +32,7 @@ impl Checker for Liveness {
 
     fn step(&mut self, truth: &Truth, tree: &Tree, event: &Stamped) -> Result<(), String> {
         self.noticed.step(truth, tree, event)?;
+        self.halted.step(truth, tree, event)?;
         if event.event != Event::Phase(Phase::Settled) {
             return Ok(());
         }
@@ -37,7 +41,9 @@ impl Checker for Liveness {
             let node = tree.vm(vm, "node");
             let executes: Vec<&str> = truth.executing(vm).map(|(node, _)| node.as_str()).collect();
             let right = match state {
-                "start" => executes == [node],
+                "start" => {
+                    executes == [node] || executes.is_empty() && is_told_to_stand(truth, tree, vm, node)
+                }
                 "stop" => executes.is_empty(),
                 // Wishes that are carried out become one of the two; what failed needs an operator.
                 "failed" => true,
@@ -53,6 +59,15 @@ impl Checker for Liveness {
         }
         Ok(())
     }
+}
+
+/// What somebody has paused, and its node says so.
+fn is_told_to_stand(truth: &Truth, tree: &Tree, vm: VmId, node: &str) -> bool {
+    truth.halted(vm).any(|on| {
+        let told =
+            |word: &str| tree.node(on, "guests").split(' ').any(|guest| guest == format!("{vm}={word}"));
+        on.as_str() == node && (told("paused") || told("io-error"))
+    })
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use pvc_core::model::{DomainSpec, FenceJob, FenceStep, NodeName, VmId};
 
 use crate::{
     checkers::Checker,
-    event::{self, Change, Commit, Event, Guest, Stamped},
+    event::{self, Change, Commit, Event, Stamped},
     tree::Tree,
     truth::Truth,
 };
@@ -44,7 +44,7 @@ impl Checker for Truthful {
 
     fn step(&mut self, truth: &Truth, tree: &Tree, event: &Stamped) -> Result<(), String> {
         match &event.event {
-            Event::Guest { vm, node, what: Guest::Executes | Guest::Gone | Guest::Held } => {
+            Event::Guest { vm, node, .. } => {
                 self.executed.insert((*vm, node.clone()), truth.now);
             }
             Event::Machine { node, what: event::Machine::Off | event::Machine::Frozen } => {
@@ -260,7 +260,10 @@ fn is_empty(truth: &Truth, tree: &Tree, node: &NodeName) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::checkers::testing::{History, daemon, definition, node, vm, vm_key};
+    use crate::{
+        checkers::testing::{History, daemon, definition, node, vm, vm_key},
+        event::Guest,
+    };
 
     const RECOVERED: &str =
         r#"{"step":"recovered","proof":"power-off","instance":null,"by":"a","at_unix_s":0}"#;

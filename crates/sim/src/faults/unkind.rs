@@ -37,7 +37,7 @@ pub(super) async fn happen(cluster: &Cluster, fault: Fault, lasts: Duration) {
             plug(cluster, node, false);
             plug(cluster, node, true);
         }
-        _ => {}
+        _ => super::halted::happen(cluster, fault, lasts).await,
     }
 }
 

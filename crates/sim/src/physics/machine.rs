@@ -21,7 +21,7 @@ use pvc_config::Config;
 use pvc_core::model::NodeName;
 use pvc_host::{
     hypervisor::{
-        Activity,
+        Activity, Halt,
         fake::{Disk, FakeFabric, FakeHypervisor},
     },
     links::fake::FakeLinks,
@@ -229,6 +229,8 @@ impl Node {
         hypervisor.observe(move |vm, activity| {
             let what = match activity {
                 Some(Activity::Running | Activity::ShuttingDown) => Guest::Executes,
+                Some(Activity::Halted(Halt::Crashed)) => Guest::Crashed,
+                Some(Activity::Halted(_)) => Guest::Halted,
                 Some(_) => Guest::Held,
                 None => Guest::Gone,
             };

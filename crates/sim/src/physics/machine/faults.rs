@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use pvc_core::model::VmId;
-use pvc_host::hypervisor::fake::Reach;
+use pvc_host::hypervisor::{Activity, Halt, fake::Reach};
 
 use super::Node;
 use crate::event::{self, Event, Libvirt};
@@ -117,6 +117,35 @@ impl Node {
         if let Some(boot) = boot {
             boot.hypervisor.vanish(vm);
         }
+    }
+
+    /// A guest stops executing that this node alone claims, and its process stays.
+    pub fn halt_guest(&self, vm: VmId, halt: Halt) {
+        let boot = self.lock().boot.clone();
+        if let Some(boot) = boot
+            && boot.hypervisor.activity(vm) == Some(Activity::Running)
+            && self.claims_alone(vm)
+        {
+            boot.hypervisor.turn(vm, Activity::Halted(halt));
+        }
+    }
+
+    /// Somebody lets it go on, once this node alone claims it. Answers whether it still stands.
+    pub fn let_go(&self, vm: VmId) -> bool {
+        let boot = self.lock().boot.clone();
+        let Some(boot) = boot else { return false };
+        let stands =
+            matches!(boot.hypervisor.activity(vm), Some(Activity::Halted(Halt::Paused | Halt::IoError)));
+        if !stands || !self.claims_alone(vm) {
+            return stands;
+        }
+        self.around.journal.tell(Event::LetGo { vm, node: self.name.clone() });
+        boot.hypervisor.turn(vm, Activity::Running);
+        false
+    }
+
+    fn claims_alone(&self, vm: VmId) -> bool {
+        self.around.journal.tree(|tree| tree.claim(vm).eq([self.name.as_str()]))
     }
 
     /// Its next boot is that of a new installation on an empty disk.
