@@ -62,11 +62,23 @@ pub enum Bug {
     AnyMachine,
     /// A guest that has crashed and whose process stays is left as it is (section 3).
     LeaveCrashed,
+    /// A silent node's VMs are given new homes before it is proven dead (section 6.7).
+    RecoverUnproven,
+    /// A recovery takes the dead node out of the claim now, and gives the VM its new home later (section 6.7).
+    RecoverInHalves,
+    /// Who has begun to shoot does not look again whether the node is back (section 6.4).
+    KeepShooting,
+    /// A guest that is not on the target when its migration is over is ended (section 4).
+    EndAtTheSource,
+    /// A migration begins to a node whose daemon has no session (section 2, rule 3).
+    MigrateToTheAbsent,
+    /// What was stopped while a flush had it shut down starts at the unflush (section 9, invariant 15).
+    ForgetTheStop,
 }
 
 impl Bug {
     /// All of them, in the order of the list in the simulator's documentation.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 30] = [
         Self::StartWithoutClaim,
         Self::TrustWallClock,
         Self::CountGapAsSilence,
@@ -91,6 +103,12 @@ impl Bug {
         Self::StoppedIsOff,
         Self::AnyMachine,
         Self::LeaveCrashed,
+        Self::RecoverUnproven,
+        Self::RecoverInHalves,
+        Self::KeepShooting,
+        Self::EndAtTheSource,
+        Self::MigrateToTheAbsent,
+        Self::ForgetTheStop,
     ];
 
     /// Its name on a command line.
@@ -120,6 +138,12 @@ impl Bug {
             Self::StoppedIsOff => "stopped-is-off",
             Self::AnyMachine => "any-machine",
             Self::LeaveCrashed => "leave-crashed",
+            Self::RecoverUnproven => "recover-unproven",
+            Self::RecoverInHalves => "recover-in-halves",
+            Self::KeepShooting => "keep-shooting",
+            Self::EndAtTheSource => "end-at-the-source",
+            Self::MigrateToTheAbsent => "migrate-to-the-absent",
+            Self::ForgetTheStop => "forget-the-stop",
         }
     }
 }

@@ -51,7 +51,7 @@ pub struct Trial<'a> {
 
 /// The first seed that shows each bug within [`WITHIN`], in small clusters with the default rates. Any change of a daemon may give it
 /// another course; then the seeds that follow are tried, and this list is brought up to date when that takes too long.
-const PINNED: [(Bug, u64); 24] = [
+const PINNED: [(Bug, u64); 30] = [
     (Bug::StartWithoutClaim, 1),
     (Bug::TrustWallClock, 7),
     (Bug::CountGapAsSilence, 7),
@@ -59,7 +59,7 @@ const PINNED: [(Bug, u64); 24] = [
     (Bug::BreakLocksFirst, 2),
     (Bug::ForgetDeadFencer, 7),
     (Bug::AnswerUnchecked, 9),
-    (Bug::KeepAddresses, 4),
+    (Bug::KeepAddresses, 5),
     (Bug::IgnoreReservations, 2),
     (Bug::ReleaseFirst, 1),
     (Bug::AdoptThenStop, 1),
@@ -76,6 +76,12 @@ const PINNED: [(Bug, u64); 24] = [
     (Bug::StoppedIsOff, 1),
     (Bug::AnyMachine, 1),
     (Bug::LeaveCrashed, 1),
+    (Bug::RecoverUnproven, 2),
+    (Bug::RecoverInHalves, 1),
+    (Bug::KeepShooting, 2),
+    (Bug::EndAtTheSource, 1),
+    (Bug::MigrateToTheAbsent, 2),
+    (Bug::ForgetTheStop, 5),
 ];
 /// How many seeds are tried from a pinned one on …
 const TRIES: u64 = 40;
@@ -87,7 +93,8 @@ pub fn pinned(bugs: &[Bug]) -> Vec<Trial<'static>> {
     let trial = |(bug, seed): (Bug, u64)| Trial {
         bug,
         seeds: seed..seed + TRIES,
-        within: Some(WITHIN),
+        // What an operator asked for is judged when it has been calm.
+        within: (bug != Bug::ForgetTheStop).then_some(WITHIN),
         options: &|seed| Options { seed, vms: 20, hours: 1.0, ..Options::default() },
     };
     PINNED.into_iter().filter(|(bug, _)| bugs.contains(bug)).map(trial).collect()
@@ -223,6 +230,26 @@ fn led_to(bug: Bug, options: Options) -> Options {
             let faults = Rates { panic_guest: 20.0, ..options.faults };
             Options { faults, ..options }
         }
+        // Operators who stop what a flush has shut down.
+        Bug::ForgetTheStop => {
+            let faults = Rates { stop_in_flush: 12.0, ..options.faults };
+            Options { faults, ..options }
+        }
+        // A node that is back while its BMC does nothing.
+        Bug::KeepShooting => {
+            let faults = Rates { isolate: 12.0, flap: 6.0, stubborn_bmc: 30.0, ..options.faults };
+            Options { faults, ..options }
+        }
+        // Migrations that take their time, and fail.
+        Bug::EndAtTheSource => {
+            let faults = Rates { bad_guests: 12.0, cut_cluster: 12.0, ..options.faults };
+            Options { faults, commands: 240.0, ..options }
+        }
+        // A node whose libvirt answers, and whose daemon has lost its session.
+        Bug::MigrateToTheAbsent => {
+            let faults = Rates { cut_store: 12.0, expire: 12.0, ..options.faults };
+            Options { faults, commands: 240.0, longest_session: 8, ..options }
+        }
         _ => options,
     }
 }
@@ -236,14 +263,20 @@ fn broken_by(bug: Bug) -> &'static [u8] {
         | Bug::ReleaseFirst
         | Bug::ClaimDiesWithItsVm
         | Bug::IgnoreLastWord => &[1, 2],
-        Bug::TrustWallClock | Bug::CountGapAsSilence | Bug::OwnInterval | Bug::StoppedIsOff => &[6],
-        Bug::BreakLocksFirst | Bug::WordOutlivesLife | Bug::ForgetTold => &[2],
+        Bug::TrustWallClock
+        | Bug::CountGapAsSilence
+        | Bug::OwnInterval
+        | Bug::StoppedIsOff
+        | Bug::KeepShooting => &[6],
+        Bug::BreakLocksFirst | Bug::WordOutlivesLife | Bug::ForgetTold | Bug::RecoverUnproven => &[2],
+        Bug::EndAtTheSource | Bug::MigrateToTheAbsent => &[9],
         // Or it ends again before the source goes on, and claims say what is wrong.
         Bug::ArriveRunning => &[1, 2, 9],
-        Bug::ForgetDeadFencer => &[5],
+        Bug::ForgetDeadFencer | Bug::RecoverInHalves => &[5],
         Bug::AnswerUnchecked => &[4, 14],
         Bug::KeepAddresses | Bug::ReadsFeedPrimary => &[3],
         Bug::IgnoreReservations => &[8],
+        Bug::ForgetTheStop => &[15],
         Bug::AdoptThenStop => &[12],
         Bug::EndForAStaleClaim => &[1, 9, 12],
         Bug::LeaveStrangersRunning | Bug::AnyMachine => &[1],

@@ -8,8 +8,9 @@
 mod tests;
 
 use super::fence::Action;
-use crate::model::{
-    Claim, ClusterView, DaemonState, Node, NodeName, Vm, VmChange, VmId, VmKey, VmSet, VmState,
+use crate::{
+    model::{Claim, ClusterView, DaemonState, Node, NodeName, Vm, VmChange, VmId, VmKey, VmSet, VmState},
+    sabotage::{self, Bug},
 };
 
 /// What to do with one VM.
@@ -169,6 +170,9 @@ pub fn change(order: &What, dead: &NodeName, vm: &Vm, target: Option<&NodeName>)
         What::NeedsStorageFence => return None,
     };
     if claim != vm.claim.value {
+        if sabotage::commits(Bug::RecoverInHalves) {
+            set.clear();
+        }
         set.push(VmSet::Claim(claim));
     }
     (!set.is_empty()).then(|| VmChange::update(vm, &decided_from, set))

@@ -314,6 +314,9 @@ fn while_here(facts: &Facts<'_>, vm: &Vm) -> Plan {
         VmState::Failed if !wished_here => {
             act(Step::PowerOff, format!("it was moved to {} without migration", vm.node.value))
         }
+        VmState::Restart if claimed_after_wish(vm) && facts.past.ran_unclaimed(vm) => {
+            act(Step::TakeBack, "it was to restart while its claim could not be read, and has not")
+        }
         VmState::Restart if claimed_after_wish(vm) => answer(facts, vm, "it was started after the wish"),
         // Once it was asked to go there is no way back.
         VmState::Restart if facts.past.asking(vm).is_some() => shut_down(facts, vm),

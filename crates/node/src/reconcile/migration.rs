@@ -8,10 +8,14 @@ use std::{sync::Arc, time::Duration};
 use pvc_config::Config;
 use pvc_core::{
     model::{ClusterView, Migration, NodeName, Vm, VmId},
-    plan::vm::{Here, Next, Step, There, needs_migration, needs_record},
+    plan::vm::{Here, Next, Step, There, change, needs_migration, needs_record},
+    sabotage::{self, Bug},
 };
 use pvc_host::hypervisor::{Activity, Halt, HypervisorError, Peer};
-use pvc_store::schema::vm::read_arrival;
+use pvc_store::{
+    CommitError, Transaction,
+    schema::{self, vm::read_arrival},
+};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tracing::{debug, info, warn};
 
@@ -96,6 +100,29 @@ impl VmReconciler {
         };
         debug!(vm = %vm.name, "{node} says: {there:?}");
         self.remember(vm.id, |m| m.past.looked(vm, node, there, self.now()));
+        Ok(())
+    }
+
+    /// The claim that permits a migration is written only while the target's daemon has a session: without one nobody there lets go on
+    /// what arrives.
+    pub(super) async fn share(&self, vm: &Vm, to: &NodeName, why: &str) -> Result<(), StepError> {
+        let Some(change) = change(&Step::Share(to.clone()), vm, &self.me) else { return Ok(()) };
+        let present = if sabotage::commits(Bug::MigrateToTheAbsent) {
+            Transaction::default()
+        } else {
+            schema::owner::expect(to)
+        };
+        match schema::vm::apply_with(&*self.store, &change, present).await {
+            Err(CommitError::Conflict { path, .. }) if path == schema::owner::path(to) => {
+                debug!(vm = %vm.name, "not migrated to {to}: its daemon has no session");
+                self.remember(vm.id, |m| m.past.found_absent(vm, to, self.now()));
+                return Ok(());
+            }
+            outcome => drop(outcome?),
+        }
+        self.catch_up().await?;
+        self.remember(vm.id, |m| m.past.shared(vm));
+        debug!(vm = %vm.name, "claimed for {to}, too: {why}");
         Ok(())
     }
 

@@ -102,6 +102,19 @@ async fn register(store: &MemoryStore, name: &NodeName) {
     store.commit(set_domain_state(name, DomainState::Ready, None)).await.unwrap();
 }
 
+/// Its daemon has a session.
+pub(super) async fn connect(store: &MemoryStore, node: &NodeName) {
+    let owner = schema::owner::Owner {
+        host: node.to_string(),
+        boot: "boot".into(),
+        pid_namespace: "pid:[1]".into(),
+        pid: 1,
+        started: 1,
+        instance: "instance".into(),
+    };
+    store.commit(schema::owner::take(node, &owner, None)).await.unwrap();
+}
+
 impl World {
     async fn new() -> Self {
         let tree = MemoryTree::new();
@@ -119,6 +132,7 @@ impl World {
         for node in &nodes {
             fabric.join(&format!("{}.cluster", node.name), &node.hypervisor);
             register(&operator, &node.name).await;
+            connect(&node.store, &node.name).await;
         }
         let mut world = Self { operator, fabric, nodes: nodes.into(), _logs: logs };
         world.nodes.iter_mut().for_each(TestNode::start);

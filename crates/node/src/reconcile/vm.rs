@@ -278,6 +278,10 @@ impl VmReconciler {
         let fate = match view.vm(id) {
             Some(vm) if self.mirror.synced() => {
                 self.notice_home(vm, here);
+                if vm.cannot_read(VmKey::Claim) && vm.state.value == VmState::Restart && here == Here::Active
+                {
+                    self.remember(id, |m| m.past.runs_unclaimed(vm));
+                }
                 if vm.state.value == VmState::Migrate && vm.claim.value.is_only(&self.me) {
                     self.remember(id, |m| m.past.notice(vm, self.now()));
                 }
@@ -377,8 +381,8 @@ impl VmReconciler {
             }
             Step::PowerOff => self.power_off(vm, why).await?,
             Step::Claim => self.claim(vm, why).await?,
+            Step::Share(to) => self.share(vm, to, why).await?,
             Step::Adopt
-            | Step::Share(_)
             | Step::TakeBack
             | Step::HandOver
             | Step::Release
@@ -387,10 +391,6 @@ impl VmReconciler {
                 self.commit(step, vm).await?;
                 match step {
                     Step::Adopt => info!(vm = %name, "adopted: {why}"),
-                    Step::Share(to) => {
-                        self.remember(vm.id, |m| m.past.shared(vm));
-                        debug!(vm = %name, "claimed for {to}, too: {why}");
-                    }
                     Step::TakeBack => info!(vm = %name, "it stays here: {why}"),
                     Step::HandOver => debug!(vm = %name, "handed over: {why}"),
                     Step::Release => debug!(vm = %name, "released: {why}"),
@@ -448,7 +448,7 @@ impl VmReconciler {
         Ok(())
     }
 
-    async fn catch_up(&self) -> Result<(), StepError> {
+    pub(super) async fn catch_up(&self) -> Result<(), StepError> {
         self.mirror.caught_up(CATCH_UP_WITHIN).await.map_err(|e| StepError::Failed(e.to_string()))
     }
 

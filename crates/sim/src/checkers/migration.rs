@@ -1,5 +1,6 @@
 //! 9. A failed migration leaves the VM on exactly one side.
 //!
+//! None begins to a node whose daemon has no session, which may never let go on what arrives there.
 //! While two nodes claim a VM that shall migrate, nobody ends the only instance that executes. A copy that a migration has brought, or
 //! left, never goes on once its VM has executed elsewhere: it knows nothing of what has been written since. When all is settled there is no
 //! remnant: one process at most of each VM, and exactly where the claim says.
@@ -13,7 +14,7 @@ use pvc_core::model::{NodeName, VmId};
 
 use crate::{
     checkers::Checker,
-    event::{Ask, Commit, Event, Guest, Machine, Phase, Stamped},
+    event::{Ask, Change, Commit, Event, Guest, Machine, Phase, Stamped},
     tree::Tree,
     truth::Truth,
 };
@@ -39,7 +40,10 @@ impl Checker for Migration {
 
     fn step(&mut self, truth: &Truth, tree: &Tree, event: &Stamped) -> Result<(), String> {
         match &event.event {
-            Event::Commit(commit) => self.note(truth, commit),
+            Event::Commit(commit) => {
+                self.note(truth, commit);
+                return commit.changes.iter().try_for_each(|change| begins(tree, commit, change));
+            }
             Event::Machine { node, what: Machine::Off } => self.old.retain(|(_, on)| on != node),
             Event::Guest { vm, node, what } => return self.turns(truth, *vm, node, *what),
             Event::Asked { node, vm, what: Ask::PowerOff } => return self.ends(truth, tree, node, *vm),
@@ -91,6 +95,18 @@ impl Migration {
     }
 }
 
+/// A daemon that takes another one in its claim begins a migration there.
+fn begins(tree: &Tree, commit: &Commit, change: &Change) -> Result<(), String> {
+    let (Some(by), Some((vm, "claim"))) = (commit.daemon(), keys::of_vm(&change.path)) else { return Ok(()) };
+    let Some((from, to)) = change.is().split_once(' ').filter(|_| change.was() == by.as_str()) else {
+        return Ok(());
+    };
+    if from == by.as_str() && tree.key(&format!("/pvc/daemon/{to}")).is_none() {
+        return Err(format!("{by} begins to migrate {vm} to {to}, whose daemon has no session"));
+    }
+    Ok(())
+}
+
 fn is_on_one_side(truth: &Truth, tree: &Tree, vm: VmId) -> Result<(), String> {
     let processes: Vec<&str> =
         truth.guests.get(&vm).into_iter().flatten().map(|(node, _)| node.as_str()).collect();
@@ -107,7 +123,7 @@ fn is_on_one_side(truth: &Truth, tree: &Tree, vm: VmId) -> Result<(), String> {
 mod tests {
     use super::*;
     use crate::{
-        checkers::testing::{History, node, vm, vm_key},
+        checkers::testing::{History, daemon, node, vm, vm_key},
         event::Guest,
     };
 
@@ -149,6 +165,21 @@ mod tests {
         over.happens(guest("s", Guest::Held)).happens(guest("t", Guest::Executes));
         over.at_s(20).happens(power_off("s"));
         history().at_s(20).writes(&[(&path("state"), "stop")]).at_s(40).happens(power_off("s"));
+    }
+
+    #[test]
+    fn a_migration_to_a_node_whose_daemon_has_no_session_is_a_violation() {
+        let begin = |history: &mut History| {
+            history.writes(&[(&path("claim"), "s")]);
+            history.commit(daemon("s"), &[(&path("claim"), "s t")])
+        };
+        let mut present = history();
+        present.writes(&[("/pvc/daemon/t", "{}")]);
+        let begins = begin(&mut present);
+        present.happens(begins);
+        let mut absent = history();
+        let begins = begin(&mut absent);
+        absent.violated_by(begins, "whose daemon has no session");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use pvc_core::model::NodeName;
 use serde::{Deserialize, Serialize};
 
-use crate::{CreateMode, Op, Store, StoreError, Transaction};
+use crate::{Check, CreateMode, Op, Store, StoreError, Transaction};
 
 /// The parent of all owner keys.
 pub const ROOT: &str = "/pvc/daemon";
@@ -43,6 +43,13 @@ pub fn path(node: &NodeName) -> String {
 pub async fn read(store: &dyn Store, node: &NodeName) -> Result<Option<Held>, StoreError> {
     let value = store.get(&path(node)).await?;
     Ok(value.map(|v| Held { by: serde_json::from_slice(&v.data).ok(), version: v.version }))
+}
+
+/// Requires that somebody holds the key: the node's daemon has a session.
+pub fn expect(node: &NodeName) -> Transaction {
+    let mut txn = Transaction::default();
+    txn.check(path(node), Check::Exists);
+    txn
 }
 
 /// Takes the key with this session: if nobody holds it, or from the holder that `replacing` names.

@@ -4,6 +4,7 @@ use super::{
     DomainState, Facts, Held, NotNow, Plan, Rooms, Step, Traffic, Vm, VmState, Work, is_moving,
     largest_first, may_try, may_write, size_of,
 };
+use crate::sabotage::{self, Bug};
 
 pub(super) fn plan(facts: &Facts<'_>) -> Plan {
     let mut work = survey(facts);
@@ -49,6 +50,7 @@ fn sort<'a>(facts: &Facts<'_>, vm: &'a Vm, here: bool, work: &mut Work<'a>) {
     let off = vm.claim.value.is_empty();
     match vm.state.value {
         _ if here && vm.is_shut_down_by_flush() => work.waiting.push(vm),
+        VmState::Stop if here && off && sabotage::commits(Bug::ForgetTheStop) => work.waiting.push(vm),
         // It runs here, or it is off because somebody wants it off.
         _ if here => {}
         VmState::Start | VmState::Failed => work.waiting.push(vm),

@@ -7,6 +7,8 @@
 //!                                                        └── off, and it did not leave ──Release──► nobody's
 //! ```
 //!
+//! The claim is shared only while the target's daemon has a session: what arrives where nobody lets it go on is lost (decision 104).
+//!
 //! The source alone decides while two claim the VM; the target leaves it alone, whatever the wish is by now. A guest arrives
 //! paused, since libvirt's source lets its guest go on when the target's last answer is lost, and nothing can prevent that. So what
 //! has arrived is a copy that is good only until its original executes again: it goes on when the source has handed it over, which
@@ -44,7 +46,7 @@ pub const COPIES: u64 = 12;
 const ABORT_AGAIN: Duration = Duration::from_secs(5);
 
 /// How often the keys of a target that takes no VMs are looked at again.
-const TARGET_AGAIN: Duration = Duration::from_secs(1);
+pub(super) const TARGET_AGAIN: Duration = Duration::from_secs(1);
 
 /// How often a target that does not answer is asked again, and how often one that tidies up.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
@@ -115,6 +117,10 @@ pub(super) fn leave(facts: &Facts<'_>, vm: &Vm) -> Plan {
     }
     if let Err(why) = facts.target {
         return stay_in_the_end(facts, vm, TARGET_AGAIN, format!("{to} cannot take it: {why}"));
+    }
+    if facts.past.is_absent(vm, to, facts.now) {
+        let why = format!("{to} cannot take it: its daemon has no session with ZooKeeper");
+        return stay_in_the_end(facts, vm, TARGET_AGAIN, why);
     }
     match facts.past.there(vm, to, facts.now) {
         None => return act(Step::LookAt(to.clone()), format!("wish is migrate to {to}")),
@@ -265,6 +271,9 @@ fn decide(facts: &Facts<'_>, vm: &Vm, to: &NodeName, wanted_there: bool) -> Plan
     match facts.past.there(vm, to, facts.now) {
         None => act(Step::LookAt(to.clone()), format!("{to} claims it, too, and no migration is under way")),
         Some(There::Active) => executes_on_both(facts, vm, to),
+        Some(There::Off) if sabotage::commits(Bug::EndAtTheSource) => {
+            act(Step::PowerOff, format!("it is not on {to}"))
+        }
         Some(There::Off) => act(Step::TakeBack, format!("it is not on {to}")),
         Some(There::Held) => {
             act(Step::TakeBack, format!("what is on {to} was not let go on and never will be"))

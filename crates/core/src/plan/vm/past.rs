@@ -6,7 +6,7 @@
 
 use std::{collections::VecDeque, time::Duration};
 
-use super::{LIVE_AGAIN, There, never_ends};
+use super::{LIVE_AGAIN, There, migration::TARGET_AGAIN, never_ends};
 use crate::model::{Moment, NodeName, Progress, Vm};
 
 /// So many starts within [`START_WINDOW`], and the VM is declared failed.
@@ -49,6 +49,10 @@ pub struct Past {
     left: Option<i32>,
     tries: Tries,
     no_target: Option<(String, Moment)>,
+    /// This node's daemon had no session when the claim was to be shared with it.
+    absent: Option<(NodeName, Moment)>,
+    /// It executed here under its wish while its claim could not be read.
+    unclaimed: bool,
     /// Outlives the wish.
     home: Option<NodeName>,
 }
@@ -123,6 +127,12 @@ impl Past {
         self.word = Some((node.clone(), word));
     }
 
+    /// The claim was to be shared with that node, whose daemon had no session.
+    pub fn found_absent(&mut self, vm: &Vm, node: &NodeName, now: Moment) {
+        self.begin(vm);
+        self.absent = Some((node.clone(), now));
+    }
+
     /// The claim was shared: one migration is permitted, under exactly that claim.
     pub fn shared(&mut self, vm: &Vm) {
         self.begin(vm);
@@ -190,6 +200,7 @@ impl Past {
     pub fn claimed(&mut self, vm: &Vm) {
         self.begin(vm);
         self.permit = Some(vm.claim.version.map_or(0, |v| v.wrapping_add(1)));
+        self.unclaimed = false;
     }
 
     /// A start was attempted: the permit is spent.
@@ -224,6 +235,22 @@ impl Past {
     pub(super) fn no_target(&self, vm: &Vm, now: Moment) -> Option<&str> {
         let (why, at) = self.no_target.as_ref().filter(|_| self.is_of(vm))?;
         (now.since(*at) < CHOOSE_AGAIN).then_some(why)
+    }
+
+    /// It executes here, and its claim cannot be read: whoever puts that right starts nothing.
+    pub fn runs_unclaimed(&mut self, vm: &Vm) {
+        self.begin(vm);
+        self.unclaimed = true;
+    }
+
+    pub(super) fn ran_unclaimed(&self, vm: &Vm) -> bool {
+        self.is_of(vm) && self.unclaimed
+    }
+
+    /// Whether that node's daemon had no session just now.
+    pub(super) fn is_absent(&self, vm: &Vm, node: &NodeName, now: Moment) -> bool {
+        let absent = self.absent.as_ref().filter(|_| self.is_of(vm));
+        absent.is_some_and(|(absent, at)| absent == node && now.since(*at) < TARGET_AGAIN)
     }
 
     /// What that node's libvirt has just said. Old words are none: the plan asks again.

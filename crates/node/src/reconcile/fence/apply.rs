@@ -105,6 +105,11 @@ impl Apply {
                 if sabotage::commits(Bug::BreakLocksFirst) {
                     self.shut_out(fence, view, why).await?;
                 }
+                if let Some(node) = seen.filter(|_| sabotage::commits(Bug::RecoverUnproven)) {
+                    let (proof, action) = ("nothing".to_owned(), Action::Migrate);
+                    let unproven = Dead { fence, node, proof, action, storage_is_fenced: true };
+                    self.recover(&unproven, view, silent).await?;
+                }
                 self.shoot(fence, why).await
             }
             (Step::Record(step), Some(seen), Some(fence)) => self.record(fence, seen, step, why).await,

@@ -102,9 +102,10 @@ impl Shot<'_> {
             info!(%node, "its BMC says that it is off already");
             return Ok((Proof::PowerOff, seen));
         }
-        for command in 1..=COMMANDS {
+        let commands = if sabotage::commits(Bug::KeepShooting) { 20 } else { COMMANDS };
+        for command in 1..=commands {
             let seen = self.still_ours().await?;
-            info!(%node, bmc = self.bmc.host, "power off (command {command} of {COMMANDS})");
+            info!(%node, bmc = self.bmc.host, "power off (command {command} of {commands})");
             match self.power.off(self.bmc).await {
                 Ok(()) => {}
                 Err(PowerError::Refused { why, .. }) => return self.reset(&why).await,
@@ -119,7 +120,7 @@ impl Shot<'_> {
             }
         }
         Err(Halt::Alive(format!(
-            "its BMC {} does not say that it is off {} s after each of {COMMANDS} commands to power off",
+            "its BMC {} does not say that it is off {} s after each of {commands} commands to power off",
             self.bmc.host,
             OFF_WITHIN.as_secs()
         )))
@@ -160,12 +161,15 @@ impl Shot<'_> {
         let now = schema::fence::read(self.store, node).await?;
         let same = matches!(&now, Some(Entry::Good(now))
             if now.version == self.fence.version && now.fencer.as_ref() == Some(self.me));
-        if !same {
+        if !same && !sabotage::commits(Bug::KeepShooting) {
             return Err(Halt::NotOurs("the fence is not this node's, or not what it was"));
         }
         let Some(seen) = schema::node::read(self.store, node).await? else {
             return Err(Halt::NotOurs("it was removed from the cluster"));
         };
+        if sabotage::commits(Bug::KeepShooting) {
+            return Ok(seen);
+        }
         let declared = self.fence.job.keepalive_version;
         let spoke = seen.daemon_state.value != DaemonState::Dead || declared != seen.keepalive_version;
         let asked = self.fence.job.asked.is_some();

@@ -424,6 +424,28 @@ async fn a_target_whose_libvirt_is_silent_is_not_migrated_to() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_target_whose_daemon_has_no_session_is_not_migrated_to_until_it_has_one() {
+    let w = World::new().await;
+    w.running(1).await;
+    let mut gone = pvc_store::Transaction::default();
+    gone.ops.push(pvc_store::Op::Delete { path: schema::owner::path(&w.nodes[1].name), version: None });
+    w.operator.commit(gone).await.unwrap();
+    w.migrate(1, "b").await;
+    sleep(20 * SECOND).await;
+    assert!(w.explained().await.contains("its daemon has no session"), "{}", w.explained().await);
+    assert_eq!(w.vm(1).await.claim.value.to_string(), "a");
+    w.until_at_home(0, 20).await;
+    let why = w.vm(1).await.failed_reason.value;
+    assert!(why.contains("not migrated to b: b cannot take it: its daemon has no session"), "{why}");
+    assert_eq!(w.nodes[0].hypervisor.counts().migrate, 0);
+
+    w.migrate(1, "b").await;
+    sleep(10 * SECOND).await;
+    connect(&w.nodes[1].store, &w.nodes[1].name).await;
+    w.until_at_home(1, 5).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_guest_that_arrives_while_the_store_is_away_waits_for_it() {
     for node in [0, 1] {
         let w = World::new().await;

@@ -10,7 +10,10 @@ const LEAVING: Option<Migration> = Some(Migration::Leaving(Progress {
 }));
 const ARRIVING: Option<Migration> = Some(Migration::Arriving);
 
-use crate::{model::Progress, plan::vm::migration::SUSPENDS_WITHIN};
+use crate::{
+    model::Progress,
+    plan::vm::migration::{SUSPENDS_WITHIN, TARGET_AGAIN},
+};
 
 fn b() -> NodeName {
     name("b")
@@ -198,6 +201,23 @@ fn a_migration_looks_shares_migrates_and_lets_go() {
     assert_eq!(c.next(), Next::Do(Step::HandOver));
     let Some(VmChange::Update { set, .. }) = change(&Step::HandOver, &c.vm, &name("a")) else { panic!() };
     assert_eq!(set, [VmSet::Claim(Claim::only(&b()))]);
+}
+
+#[test]
+fn a_target_whose_daemon_had_no_session_is_asked_again_soon_and_not_for_ever() {
+    let mut c = wishing(MigrationMethod::None);
+    c.past.notice(&c.vm, c.now);
+    c = after_look(c, There::Off);
+    c.past.found_absent(&c.vm, &b(), c.now);
+    assert_eq!(c.next(), Next::Wait(Some(c.now + TARGET_AGAIN)));
+    assert!(c.plan().why.contains("its daemon has no session"), "{}", c.plan().why);
+    c.now = c.now + TARGET_AGAIN;
+    assert_eq!(c.next(), Next::Do(Step::LookAt(b())));
+    c.now = c.now + TARGET_PATIENCE;
+    c.past.found_absent(&c.vm, &b(), c.now);
+    assert!(matches!(c.next(), Next::Do(Step::Answer(Answer::Stays(_)))), "{}", c.plan().why);
+    c.vm.node.value = name("c");
+    assert_eq!(c.next(), Next::Do(Step::LookAt(name("c"))), "another target is another matter");
 }
 
 /// The source's libvirt may have let it go on when the target's last answer was lost: what the target has is then an old copy.

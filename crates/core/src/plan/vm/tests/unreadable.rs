@@ -201,3 +201,16 @@ fn no_answer_writes_a_wish_that_is_there_already() {
         }
     }
 }
+
+#[test]
+fn a_claim_that_somebody_has_put_right_is_no_start_that_followed_a_restart() {
+    let mut c = case(Restart, "a", "a", Active);
+    c.vm.claim.zxid = c.vm.state.zxid + 1;
+    assert_eq!(c.next(), Next::Do(Step::Answer(Answer::Running)));
+    c.past.runs_unclaimed(&c.vm);
+    assert_eq!(c.next(), Next::Do(Step::TakeBack));
+    let again = sets(&Step::TakeBack, &c.vm);
+    assert_eq!(again, [VmSet::Claim(Claim::only(&name("a"))), VmSet::State(Restart)], "of one age");
+    c.past.claimed(&c.vm);
+    assert_eq!(c.next(), Next::Do(Step::Answer(Answer::Running)), "this daemon claimed it to start it");
+}

@@ -6,7 +6,7 @@ use pvc_host::hypervisor::{
 };
 
 use super::*;
-use crate::reconcile::{self, Reconcilers, migration::Peers};
+use crate::reconcile::{self, Reconcilers, migration::Peers, tests::connect};
 
 const VMS: u8 = 6;
 const COPYING: Duration = Duration::from_secs(2);
@@ -36,7 +36,9 @@ impl Whole {
             register(&operator, &node, 10_000).await;
             let hypervisor = FakeHypervisor::new();
             fabric.join(&format!("{node}.cluster"), &hypervisor);
-            nodes.push(Node { name: node, store: tree.client(), hypervisor, daemon: None });
+            let store = tree.client();
+            connect(&store, &node).await;
+            nodes.push(Node { name: node, store, hypervisor, daemon: None });
         }
         let mut whole = Self { operator, nodes, fabric };
         (0..3).for_each(|i| whole.start(i));
