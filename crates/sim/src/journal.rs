@@ -2,6 +2,7 @@
 //! minutes for whoever has to understand a violation.
 
 use std::{
+    borrow::Cow,
     collections::VecDeque,
     hash::{DefaultHasher, Hash, Hasher},
     sync::{Mutex, MutexGuard, PoisonError},
@@ -11,8 +12,8 @@ use std::{
 use tokio::{sync::watch, time::Instant};
 
 use crate::{
-    checkers::{self, Checker, Timing, Violation},
-    event::{Author, Event, Stamped, VANDAL},
+    checkers::{self, Checker, Timing, Violation, keys},
+    event::{Author, Change, Commit, Event, Stamped, VANDAL},
     tree::Tree,
     truth::Truth,
 };
@@ -174,14 +175,20 @@ impl State {
         stamped.hash(&mut self.hash);
         self.truth.apply(&stamped);
         // For whoever judges, an unreadable value holds what it held before.
-        let is_vandals = matches!(&stamped.event, Event::Commit(c) if c.by == Author::Client(VANDAL));
-        if let Event::Commit(commit) = &stamped.event
+        // A definition does not: what it needs nobody reserves as long as nobody can read it (decision 89).
+        let hidden = |commit: &Commit| {
+            let xml = |change: &Change| matches!(keys::of_vm(&change.path), Some((_, "xml")));
+            commit.by == Author::Client(VANDAL) && !commit.changes.iter().all(xml)
+        };
+        let is_vandals = matches!(&stamped.event, Event::Commit(commit) if hidden(commit));
+        let judged = as_it_held(&stamped, &self.tree);
+        if let Event::Commit(commit) = &judged.event
             && !is_vandals
         {
             self.tree.apply(commit);
         }
         for checker in self.checkers.iter_mut().filter(|_| !is_vandals) {
-            if let Err(what) = checker.step(&self.truth, &self.tree, &stamped) {
+            if let Err(what) = checker.step(&self.truth, &self.tree, &judged) {
                 self.violation = Some(Violation { invariant: checker.invariant(), what });
                 break;
             }
@@ -192,4 +199,27 @@ impl State {
         }
         self.recent.push_back(stamped);
     }
+}
+
+/// The event as checkers see it: what is written over an unreadable value is written over what the key held. Not where a VM is to run, and came
+/// from: what nobody can read there the daemons choose anew, and cannot know better (decision 92).
+fn as_it_held<'a>(stamped: &'a Stamped, tree: &Tree) -> Cow<'a, Stamped> {
+    let Event::Commit(commit) = &stamped.event else { return Cow::Borrowed(stamped) };
+    let held = |change: &Change| {
+        if matches!(keys::of_vm(&change.path), Some((_, "node" | "lastnode"))) {
+            return None;
+        }
+        let (before, held) = (change.before.as_ref()?, tree.key(&change.path)?);
+        (before.data != held.data).then(|| held.data.clone())
+    };
+    if commit.changes.iter().all(|change| held(change).is_none()) {
+        return Cow::Borrowed(stamped);
+    }
+    let mut commit = commit.clone();
+    for change in &mut commit.changes {
+        if let (Some(data), Some(before)) = (held(change), change.before.as_mut()) {
+            before.data = data;
+        }
+    }
+    Cow::Owned(Stamped { at: stamped.at, event: Event::Commit(commit) })
 }

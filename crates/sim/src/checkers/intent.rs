@@ -172,7 +172,7 @@ fn overwrites(tree: &Tree, commit: &Commit, by: &NodeName) -> Result<(), String>
         }
         let allowed = match keys::of_vm(&change.path) {
             Some((vm, "node")) => moves(tree, commit, by, vm, is),
-            Some((vm, "lastnode")) if !was.is_empty() => forgets(tree, commit, vm, was, is),
+            Some((vm, "lastnode")) if names_a_node(was) => forgets(tree, commit, vm, was, is),
             _ => true,
         };
         if !allowed {
@@ -180,6 +180,10 @@ fn overwrites(tree: &Tree, commit: &Commit, by: &NodeName) -> Result<(), String>
         }
     }
     Ok(())
+}
+
+fn names_a_node(text: &str) -> bool {
+    text != "None" && text.parse::<NodeName>().is_ok()
 }
 
 fn beside<'a>(commit: &'a Commit, vm: VmId, key: &str) -> Option<&'a Change> {
@@ -192,8 +196,8 @@ fn moves(tree: &Tree, commit: &Commit, by: &NodeName, vm: VmId, to: &str) -> boo
     let came_from = beside(commit, vm, "lastnode").map_or(way_back, Change::was);
     let returns = by.as_str() == to && tree.node(by, "domainstate") == "unflush";
     let reason = beside(commit, vm, "failedreason").is_some_and(|change| !change.is().is_empty());
-    // An old client left the choice to the daemons.
-    let unnamed = beside(commit, vm, "node").is_some_and(|change| matches!(change.was(), "" | "None"));
+    // An old client left the choice to the daemons; or nobody can read what was chosen (decision 92).
+    let unnamed = beside(commit, vm, "node").is_some_and(|change| !names_a_node(change.was()));
     // It ran there when it was defined, which could not know (decision 75).
     let adopted = by.as_str() == to && beside(commit, vm, "claim").is_some_and(|change| change.is() == to);
     !way_back.is_empty()
@@ -312,6 +316,9 @@ mod tests {
         let event = silent.commit(daemon("a"), &[(&home, "b")]);
         silent.violated_by(event, "\"a\" becomes \"b\"");
         history().daemon_writes("a", &[(&home, "b"), (&last, "a")]);
+        for nobody in ["None", "what / is this?"] {
+            history().writes(&[(&home, nobody)]).daemon_writes("a", &[(&home, "b")]);
+        }
         history().daemon_writes("a", &[(&home, "b"), (&why, "the target has no room")]);
         let mut unflush = history();
         unflush.writes(&[("/nodes/b/domainstate", "unflush")]).daemon_writes("b", &[(&home, "b")]);
