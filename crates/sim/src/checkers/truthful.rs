@@ -153,13 +153,14 @@ impl Truthful {
         Err(format!("{by} answers that {vm} runs, and it does not execute there"))
     }
 
-    /// A write is on its way for a while: what was dropped meanwhile was there when it was sent.
+    /// A write is on its way for a while: what was dropped, or lapsed in the kernel, meanwhile was there when it was sent.
     fn has_addresses(&self, truth: &Truth, node: &NodeName) -> Result<(), String> {
         if self.dropped.get(node).is_some_and(|at| truth.now <= *at + OBSERVED) {
             return Ok(());
         }
-        match truth.addresses.keys().find(|address| truth.holders(**address).all(|holder| holder != node)) {
-            Some(address) => Err(format!("{node} says that it is primary, and does not have {address}")),
+        let had = |until: &Duration| truth.now <= *until + OBSERVED;
+        match truth.addresses.iter().find(|(_, holders)| !holders.get(node).is_some_and(had)) {
+            Some((address, _)) => Err(format!("{node} says that it is primary, and does not have {address}")),
             None => Ok(()),
         }
     }
@@ -377,6 +378,21 @@ mod tests {
         history.at_s(116).violated_by(event.clone(), "does not have 10.0.0.254");
         history.at_s(117).happens(address(Some(Duration::from_secs(200)))).happens(address(None));
         history.at_s(120).happens(event);
+    }
+
+    #[test]
+    fn what_lapsed_while_the_word_was_on_its_way_was_there_and_what_lapsed_long_ago_was_not() {
+        let until = Some(Duration::from_secs(9));
+        let mut history = wish("start");
+        history.on("a", 1).happens(Event::Address {
+            node: node("a"),
+            address: [10, 0, 0, 254].into(),
+            until,
+        });
+        let started = Event::Daemon { node: node("a"), what: event::Daemon::Started { run: 1 } };
+        let event = history.happens(started).commit(daemon("a"), &[("/nodes/a/routerstate", "primary")]);
+        history.at_s(23).happens(event.clone());
+        history.at_s(25).violated_by(event, "does not have 10.0.0.254");
     }
 
     #[test]
