@@ -65,14 +65,14 @@ const PINNED: [(Bug, u64); 30] = [
     (Bug::AdoptThenStop, 1),
     (Bug::LeaveStrangersRunning, 1),
     (Bug::OwnInterval, 2),
-    (Bug::UnreadableIsUnfenced, 7),
+    (Bug::UnreadableIsUnfenced, 11),
     (Bug::WordOutlivesLife, 1),
     (Bug::ForgetTold, 11),
     (Bug::ArriveRunning, 8),
     (Bug::ClaimDiesWithItsVm, 1),
     (Bug::IgnoreLastWord, 2),
-    (Bug::ReadsFeedPrimary, 25),
-    (Bug::EndForAStaleClaim, 38),
+    (Bug::ReadsFeedPrimary, 26),
+    (Bug::EndForAStaleClaim, 40),
     (Bug::StoppedIsOff, 1),
     (Bug::AnyMachine, 1),
     (Bug::LeaveCrashed, 1),
@@ -263,13 +263,11 @@ fn broken_by(bug: Bug) -> &'static [u8] {
         | Bug::ReleaseFirst
         | Bug::ClaimDiesWithItsVm
         | Bug::IgnoreLastWord => &[1, 2],
-        Bug::TrustWallClock
-        | Bug::CountGapAsSilence
-        | Bug::OwnInterval
-        | Bug::StoppedIsOff
-        | Bug::KeepShooting => &[6],
+        Bug::TrustWallClock | Bug::CountGapAsSilence | Bug::OwnInterval | Bug::KeepShooting => &[6],
         Bug::BreakLocksFirst | Bug::WordOutlivesLife | Bug::ForgetTold | Bug::RecoverUnproven => &[2],
         Bug::EndAtTheSource | Bug::MigrateToTheAbsent => &[9],
+        // Declared dead, and taken for dead, in one transaction.
+        Bug::StoppedIsOff => &[2, 6],
         // Or it ends again before the source goes on, and claims say what is wrong.
         Bug::ArriveRunning => &[1, 2, 9],
         Bug::ForgetDeadFencer | Bug::RecoverInHalves => &[5],
