@@ -174,10 +174,12 @@ impl Vm {
 
     /// Whether the flush of its node has shut it down, or is doing so. The flush names that node as `lastnode`, too, and writes it
     /// in one transaction with the wish, and again with the answer. So whoever writes `state` alone, as every client's `stop`
-    /// does, ends this: that VM is off because somebody wants it off.
+    /// does, ends this: that VM is off because somebody wants it off. So does whoever moves it: while it was another node's, a client that
+    /// wanted it off found it off already, and it may have come back since.
     pub fn is_shut_down_by_flush(&self) -> bool {
         matches!(self.state.value, VmState::Shutdown | VmState::Stop)
             && self.last_node.value.as_ref() == Some(&self.node.value)
             && self.last_node.zxid == self.state.zxid
+            && self.node.zxid <= self.state.zxid
     }
 }

@@ -1,6 +1,7 @@
 //! The fault menu: whole clusters of real daemons, each with something broken under it. `cargo xtask faults` plays all of it; what is
 //! not marked as ignored plays in continuous integration too. Every scenario ends as `pvc_lab::scenario` says.
 
+mod able;
 mod bmc;
 mod claims;
 mod clock;
