@@ -43,6 +43,7 @@ fn the_vms_of_a_dead_node_run_where_libvirt_is_and_not_on_an_idle_node_without()
 
 /// Of the next boot: libvirt takes 20 s, and the bridge that guests are in is there after 40 s.
 fn comes_up_late(node: &Node) -> Result<()> {
+    node.run(&["/bin/mkdir", "-p", "/etc/systemd/system/libvirtd.service.d"], PATIENCE)?;
     node.write_file(
         "/etc/systemd/system/libvirtd.service.d/late.conf",
         b"[Service]\nExecStartPre=/bin/sleep 20\n",

@@ -19,7 +19,7 @@ pub(crate) fn of_vm(path: &str) -> Option<(VmId, &str)> {
 }
 
 /// `/nodes/<name>/<key>`.
-pub(super) fn of_node(path: &str) -> Option<(NodeName, &str)> {
+pub(crate) fn of_node(path: &str) -> Option<(NodeName, &str)> {
     let (node, key) = path.strip_prefix("/nodes/")?.split_once('/')?;
     Some((node.parse().ok()?, key))
 }

@@ -158,4 +158,14 @@ mod tests {
             history.at_s(170).happens(late);
         }
     }
+
+    #[test]
+    fn one_whose_interval_somebody_has_spoilt_is_noticed_as_a_slow_one() {
+        let mut history = history();
+        history.at_s(101).writes(&[("/nodes/x/keepalive_interval", "")]);
+        let early = a_speaks(&mut history);
+        history.at_s(300).happens(early);
+        let late = a_speaks(&mut history);
+        history.at_s(350).violated_by(late, "x has had no power for 250 s");
+    }
 }
