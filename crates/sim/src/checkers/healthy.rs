@@ -282,6 +282,31 @@ mod tests {
     }
 
     #[test]
+    fn a_node_that_has_stopped_is_declared_dead_by_a_bmc_that_says_off_and_by_nothing_else() {
+        const FOUND: &str = r#"{"step":"proven","proof":"found-off","instance":null,"by":"a","at_unix_s":0}"#;
+        let machine = |what| Event::Machine { node: node("x"), what };
+        let stopped = || {
+            let mut history = history();
+            history.happens(machine(event::Machine::On { boot: 1 }));
+            history.daemon_writes("x", &[("/nodes/x/daemonstate", "stop")]);
+            history
+        };
+        for job in [JOB, FOUND] {
+            let mut on = stopped();
+            let event = declare(&mut on, job);
+            on.at_s(200).violated_by(event, "a declares x dead, whose daemon says stop");
+        }
+        let mut is_off = stopped();
+        is_off.at_s(110).happens(machine(event::Machine::Off));
+        let event = declare(&mut is_off, FOUND);
+        is_off.at_s(200).happens(event);
+        let mut shot = stopped();
+        shot.at_s(110).happens(machine(event::Machine::Off));
+        let event = declare(&mut shot, JOB);
+        shot.at_s(200).violated_by(event, "whose daemon says stop");
+    }
+
+    #[test]
     fn a_node_that_was_not_silent_for_long_enough_is_not_declared_dead() {
         let mut early = history();
         let event = declare(&mut early, JOB);
