@@ -182,7 +182,7 @@ pub struct Rates {
     pub early_word: f64,
     /// An operator has a node fenced that lives.
     pub fence_living: f64,
-    /// A key of a node or a VM holds what nobody can read for a while.
+    /// A key of a node or a VM holds what nobody can read for a while. By hand only: see decision 89.
     pub garble: f64,
     /// An old client has a VM migrate to the node `None`.
     pub write_none: f64,
@@ -252,7 +252,7 @@ impl Default for Rates {
             gone: 0.05,
             early_word: 1.0,
             fence_living: 0.5,
-            garble: 2.0,
+            garble: 0.0,
             write_none: 1.0,
             modify: 2.0,
             redefine: 1.0,
