@@ -85,7 +85,7 @@ fn survey<'a>(facts: &Facts<'a>) -> Work<'a> {
                     work.stuck.insert(*id, format!("{} runs here, and is half deleted", vm.name));
                 }
             }
-            Entry::Good(vm) => sort(facts, vm, &mut work),
+            Entry::Good(vm) => sort(facts, vm, runs_here, &mut work),
             Entry::Bad(_) if runs_here => {
                 work.stuck.insert(*id, format!("{id} runs here, and its keys cannot be read"));
             }
@@ -98,7 +98,7 @@ fn survey<'a>(facts: &Facts<'a>) -> Work<'a> {
     work
 }
 
-fn sort<'a>(facts: &Facts<'_>, vm: &'a Vm, work: &mut Work<'a>) {
+fn sort<'a>(facts: &Facts<'_>, vm: &'a Vm, runs_here: bool, work: &mut Work<'a>) {
     let claimed = vm.claim.value.names(facts.me);
     let wished_here = vm.node.value == *facts.me;
     match vm.state.value {
@@ -107,8 +107,8 @@ fn sort<'a>(facts: &Facts<'_>, vm: &'a Vm, work: &mut Work<'a>) {
         VmState::Failed if wished_here && claimed => work.waiting.push(vm),
         VmState::Restart | VmState::Shutdown if wished_here => drop(work.ending.insert(vm.id)),
         VmState::Migrate if claimed => drop(work.moving.insert(vm.id)),
-        // About to be ended here, or just being so.
-        _ if claimed => drop(work.ending.insert(vm.id)),
+        // About to be ended here, or just being so; also what somebody else than this daemon has started, and it has not claimed yet.
+        _ if claimed || runs_here => drop(work.ending.insert(vm.id)),
         // Off: it stays assigned to this node, as a client's `flush` has always left it.
         _ => {}
     }

@@ -125,6 +125,15 @@ fn a_vm_that_runs_here_leaves_and_shall_return_and_one_on_a_visit_keeps_its_home
 }
 
 #[test]
+fn what_somebody_has_started_here_is_waited_for_though_it_is_to_be_off_and_is_not_claimed_yet() {
+    let mut t = table(Flush, vec![machine(1, Stop, "a", None, "")]);
+    t.running = [id(1)].into();
+    assert!(matches!(t.at(100).next, Next::Wait(_)), "{:?}", t.at(100));
+    t.running.clear();
+    assert_eq!(t.step(), Step::Answer(Flushed));
+}
+
+#[test]
 fn a_vm_that_is_off_stays_assigned_and_the_flush_ends() {
     let off = [Stop, Failed, Delete].map(|state| machine(1, state, "a", None, ""));
     let gone = [Start, Migrate, Stop].map(|state| machine(1, state, "b", Some("a"), "b"));
