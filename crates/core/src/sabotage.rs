@@ -74,11 +74,13 @@ pub enum Bug {
     MigrateToTheAbsent,
     /// What was stopped while a flush had it shut down starts at the unflush (section 9, invariant 15).
     ForgetTheStop,
+    /// A flush leaves a VM where it is without trying to move it (section 5).
+    LeaveUntried,
 }
 
 impl Bug {
     /// All of them, in the order of the list in the simulator's documentation.
-    pub const ALL: [Self; 30] = [
+    pub const ALL: [Self; 31] = [
         Self::StartWithoutClaim,
         Self::TrustWallClock,
         Self::CountGapAsSilence,
@@ -109,6 +111,7 @@ impl Bug {
         Self::EndAtTheSource,
         Self::MigrateToTheAbsent,
         Self::ForgetTheStop,
+        Self::LeaveUntried,
     ];
 
     /// Its name on a command line.
@@ -144,6 +147,7 @@ impl Bug {
             Self::EndAtTheSource => "end-at-the-source",
             Self::MigrateToTheAbsent => "migrate-to-the-absent",
             Self::ForgetTheStop => "forget-the-stop",
+            Self::LeaveUntried => "leave-untried",
         }
     }
 }

@@ -270,10 +270,13 @@ impl Survey<'_> {
                 self.notice(gone("is taking its VMs back"), explain(name));
             }
             DomainState::Flushed if node.daemon_state.value == DaemonState::Run => {
-                self.notice(
-                    format!("{name} takes no VMs: it is flushed"),
-                    Some(format!("pvc node ready {name}")),
-                );
+                let takes_none = format!("{name} takes no VMs: it is flushed");
+                match node.report.running.len() {
+                    0 => self.notice(takes_none, Some(format!("pvc node ready {name}"))),
+                    some => {
+                        self.notice(format!("{takes_none}, and {some} VM(s) still run on it"), explain(name));
+                    }
+                }
             }
             DomainState::Ready | DomainState::Flushed => {}
         }

@@ -23,6 +23,9 @@ use super::keys;
 /// How long ago what is reported may have been the case.
 const OBSERVED: Duration = Duration::from_secs(15);
 
+/// How often a flush has a VM migrated before it may leave it where it is.
+const ATTEMPTS: u32 = 3;
+
 /// See the module's documentation.
 #[derive(Debug, Default)]
 pub(super) struct Truthful {
@@ -35,6 +38,8 @@ pub(super) struct Truthful {
     passwords: BTreeSet<String>,
     /// When each node dropped its last floating address.
     dropped: BTreeMap<NodeName, Duration>,
+    /// How often each node has sent a VM away since it last answered or was asked for a flush.
+    sent: BTreeMap<(NodeName, VmId), u32>,
 }
 
 impl Checker for Truthful {
@@ -61,11 +66,10 @@ impl Checker for Truthful {
                 }
                 self.is_moved_on(commit);
                 if let Some(by) = commit.daemon() {
-                    return commit
-                        .changes
-                        .iter()
-                        .try_for_each(|change| self.answers(truth, tree, commit, by, change));
+                    let mut changes = commit.changes.iter();
+                    changes.try_for_each(|change| self.answers(truth, tree, commit, by, change))?;
                 }
+                self.counts_attempts(commit);
             }
             Event::Log { node, text, .. }
                 if self.passwords.iter().any(|password| text.contains(password)) =>
@@ -131,7 +135,7 @@ impl Truthful {
             Some((node, "domainstate"))
                 if node == *by && change.is() == "flushed" && change.was() == "flush" =>
             {
-                is_empty(truth, tree, by)
+                self.is_empty(truth, tree, by)
             }
             // What was on its way when its author's machine or process ended was true when it was sent, or nobody can tell.
             Some((node, "routerstate"))
@@ -224,6 +228,37 @@ impl Truthful {
         }
         Ok(())
     }
+
+    fn counts_attempts(&mut self, commit: &Commit) {
+        for change in &commit.changes {
+            match (keys::of_node(&change.path), keys::of_vm(&change.path), commit.daemon()) {
+                (Some((node, "domainstate")), ..) => self.sent.retain(|(by, _), _| *by != node),
+                (_, Some((vm, "state")), Some(by)) if change.is() == "migrate" => {
+                    *self.sent.entry((by.clone(), vm)).or_default() += 1;
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Only those may stay that may not be shut down for their move, by their migration method or because nobody could start them
+    /// again from their definition (decision 75), and those that no node took over (decision 116).
+    fn is_empty(&self, truth: &Truth, tree: &Tree, node: &NodeName) -> Result<(), String> {
+        let left = truth.guests.iter().filter(|(_, runs)| runs.get(node).is_some_and(|run| run.executes));
+        let was_tried = |vm: &VmId| {
+            self.sent.get(&(node.clone(), *vm)).is_some_and(|times| *times >= ATTEMPTS)
+        };
+        let unexpected = |vm: &VmId| {
+            tree.key(&format!("/domains/{vm}")).is_some()
+                && tree.vm(*vm, "migration_method") != "live"
+                && DomainSpec::parse(tree.vm(*vm, "xml")).is_ok()
+                && !was_tried(vm)
+        };
+        match left.map(|(vm, _)| vm).find(|vm| unexpected(vm)) {
+            Some(vm) => Err(format!("{node} answers that it is flushed, and {vm} executes there")),
+            None => Ok(()),
+        }
+    }
 }
 
 /// Whether it says why it was not done: what was not migrated stays, and is started if it is off there.
@@ -239,21 +274,6 @@ fn is_off(truth: &Truth, by: &NodeName, vm: VmId) -> Result<(), String> {
         Some((node, _)) => {
             Err(format!("{by} answers that {vm} is off, and there is a process of it on {node}"))
         }
-        None => Ok(()),
-    }
-}
-
-/// Only those that may not be shut down for their move may stay: by their migration method, or because nobody could start them
-/// again from their definition (decision 75).
-fn is_empty(truth: &Truth, tree: &Tree, node: &NodeName) -> Result<(), String> {
-    let left = truth.guests.iter().filter(|(_, runs)| runs.get(node).is_some_and(|run| run.executes));
-    let unexpected = |vm: &VmId| {
-        tree.key(&format!("/domains/{vm}")).is_some()
-            && tree.vm(*vm, "migration_method") != "live"
-            && DomainSpec::parse(tree.vm(*vm, "xml")).is_ok()
-    };
-    match left.map(|(vm, _)| vm).find(|vm| unexpected(vm)) {
-        Some(vm) => Err(format!("{node} answers that it is flushed, and {vm} executes there")),
         None => Ok(()),
     }
 }
@@ -323,6 +343,14 @@ mod tests {
         failed.happens(event);
     }
 
+    /// Node `a` wishes that VM 1 migrates, and then that it stays.
+    fn send_away_in_vain(history: &mut History) {
+        let reason = (&*path("failedreason"), "not migrated to b: no route");
+        history
+            .daemon_writes("a", &[(&path("state"), "migrate"), (&path("node"), "b")])
+            .daemon_writes("a", &[(&path("state"), "start"), (&path("node"), "a"), reason]);
+    }
+
     #[test]
     fn flushed_is_said_of_a_node_without_guests_but_for_those_that_must_stay() {
         let key = "/nodes/a/domainstate";
@@ -340,8 +368,15 @@ mod tests {
         history
             .daemon_writes("a", &[(key, "flushed")])
             .writes(&[(key, "flush"), (&path("xml"), &definition(1))]);
-        let event = history.commit(daemon("a"), &[(key, "flushed")]);
-        history.violated_by(event, "executes there");
+        for _ in 1..ATTEMPTS {
+            send_away_in_vain(&mut history);
+        }
+        let flushed = history.commit(daemon("a"), &[(key, "flushed")]);
+        history.violated_by(flushed.clone(), "executes there");
+        send_away_in_vain(&mut history);
+        history.happens(flushed);
+        let again = history.writes(&[(key, "flush")]).commit(daemon("a"), &[(key, "flushed")]);
+        history.violated_by(again, "executes there");
     }
 
     #[test]

@@ -117,7 +117,7 @@ fn what_is_wrong_stands_before_what_goes_on() {
 #[test]
 fn each_trouble_has_its_words() {
     type Trouble = (fn(&mut ClusterView), &'static str);
-    let troubles: [Trouble; 11] = [
+    let troubles: [Trouble; 12] = [
         (
             |v| change(v, "hv2", |n| n.daemon_state = field(DaemonState::Stop)),
             "! the daemon of hv2 is stopped",
@@ -129,6 +129,10 @@ fn each_trouble_has_its_words() {
         (
             |v| change(v, "hv2", |n| n.domain_state = field(DomainState::Flushed)),
             "- hv2 takes no VMs: it is flushed",
+        ),
+        (
+            |v| change(v, "hv1", |n| n.domain_state = field(DomainState::Flushed)),
+            "- hv1 takes no VMs: it is flushed, and 1 VM(s) still run on it",
         ),
         (
             |v| change(v, "hv2", |n| n.report.running = vec![id(1)]),

@@ -32,22 +32,13 @@ pub(super) fn plan(facts: &Facts<'_>) -> Plan {
     }
     for (id, reason) in std::mem::take(&mut held.cannot) {
         let name = name_of(facts.view, id);
-        let live_only = facts.view.vm(id).is_some_and(|vm| vm.migration_method == MigrationMethod::Live);
-        let runs_on = match facts.unusable.get(&id) {
-            _ if live_only => Some("its migration method is live".to_owned()),
-            Some(what) => Some(format!("it could not be started again: {what}")),
-            None if facts.view.vm(id).is_some_and(|vm| vm.xml_version.is_none()) => {
-                Some("it could not be started again: it has no definition".to_owned())
-            }
-            None => None,
-        };
-        let Some(runs_on) = runs_on else {
+        let Some(keeps_running) = keeps_running(facts, id) else {
             let why = format!("{name} cannot go and is shut down: {reason}");
             let reason = format!("shut down by the flush of {}: {reason}", facts.me);
             return work.step(facts, Step::ShutDown { vm: id, reason }, why);
         };
         work.waiting.retain(|vm| vm.id != id);
-        work.stuck.insert(id, format!("{name} keeps running: {runs_on}, and {reason}"));
+        work.stuck.insert(id, format!("{name} keeps running: {keeps_running}, and {reason}"));
     }
     if !work.is_over() {
         return work.wait(facts, "left", held);
@@ -62,6 +53,24 @@ pub(super) fn plan(facts: &Facts<'_>) -> Plan {
         why.push_str(reason);
     }
     work.step(facts, Step::Answer(DomainState::Flushed), why)
+}
+
+/// Why a VM that cannot go is not shut down either, if so.
+fn keeps_running(facts: &Facts<'_>, id: VmId) -> Option<String> {
+    let vm = facts.view.vm(id)?;
+    if vm.migration_method == MigrationMethod::Live {
+        return Some("its migration method is live".to_owned());
+    }
+    // It is healthy where it is, and ending it would keep it down until the unflush (decision 116).
+    if facts.past.is_exhausted(id) && vm.claim.value.names(facts.me) {
+        return Some("no node took it over".to_owned());
+    }
+    let unusable = match facts.unusable.get(&id) {
+        None if vm.xml_version.is_some() => return None,
+        None => "it has no definition",
+        Some(what) => what,
+    };
+    Some(format!("it could not be started again: {unusable}"))
 }
 
 /// What the last keepalive says to run here and does not any more. Who waits for the flush reads that.
