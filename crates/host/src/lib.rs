@@ -1,6 +1,7 @@
 //! Everything that touches this machine, one folder a capability: a trait in our words, the real thing, a fake.
 //! Knows nothing of the state tree.
 
+mod blocking;
 pub mod hypervisor;
 pub mod links;
 pub mod machine;

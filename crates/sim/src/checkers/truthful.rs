@@ -245,9 +245,8 @@ impl Truthful {
     /// again from their definition (decision 75), and those that no node took over (decision 116).
     fn is_empty(&self, truth: &Truth, tree: &Tree, node: &NodeName) -> Result<(), String> {
         let left = truth.guests.iter().filter(|(_, runs)| runs.get(node).is_some_and(|run| run.executes));
-        let was_tried = |vm: &VmId| {
-            self.sent.get(&(node.clone(), *vm)).is_some_and(|times| *times >= ATTEMPTS)
-        };
+        let was_tried =
+            |vm: &VmId| self.sent.get(&(node.clone(), *vm)).is_some_and(|times| *times >= ATTEMPTS);
         let unexpected = |vm: &VmId| {
             tree.key(&format!("/domains/{vm}")).is_some()
                 && tree.vm(*vm, "migration_method") != "live"

@@ -116,8 +116,7 @@ impl Past {
 
     /// Whether the VM was sent as often as it is.
     pub(super) fn is_exhausted(&self, vm: VmId) -> bool {
-        sabotage::commits(Bug::LeaveUntried)
-            || self.sent.get(&vm).is_some_and(|sent| sent.times >= ATTEMPTS)
+        sabotage::commits(Bug::LeaveUntried) || self.sent.get(&vm).is_some_and(|sent| sent.times >= ATTEMPTS)
     }
 
     /// When a VM may be sent (again), if that is not now.

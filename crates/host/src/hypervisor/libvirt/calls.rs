@@ -9,19 +9,16 @@
 //! of a lane bound how many. Lanes keep what is urgent from waiting behind what may hang: a guest whose process hangs
 //! holds a shutdown request until it is powered off, and powering off is what ends it.
 
-use std::{ffi::CString, io, sync::Arc, time::Duration};
+use std::{ffi::CString, sync::Arc, time::Duration};
 
-use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore, oneshot},
-    time::{Instant, timeout_at},
-};
+use tokio::time::Instant;
 
 use super::{
     super::HypervisorError,
     connection::Connection,
     library::{Fault, Libvirt},
-    workers::Workers,
 };
+use crate::blocking::{self, Slots, Workers};
 
 /// Changes that share slots.
 #[derive(Debug, Clone, Copy)]
@@ -55,16 +52,8 @@ impl Target {
     }
 }
 
-/// Why a call has no answer.
-pub(super) enum Failure {
-    Fault(Fault),
-    /// Other calls held the slots until the deadline: nothing was asked.
-    NotAsked,
-    /// Asked, perhaps, but not answered in time.
-    Late,
-    /// No thread could be started: nothing was asked.
-    NoThread(io::Error),
-}
+/// Why libvirt has not answered, or not well.
+pub(super) type Failure = blocking::Failure<Fault>;
 
 impl Failure {
     /// In the words of the trait.
@@ -88,15 +77,15 @@ impl Failure {
 pub(super) struct Changes {
     target: Target,
     workers: Arc<Workers>,
-    lanes: [Arc<Semaphore>; 6],
+    lanes: [Slots; 6],
     /// One connection is opened at a time: a frozen libvirtd holds who opens one, and keepalives do not end that.
-    opening: Arc<Semaphore>,
+    opening: Slots,
 }
 
 impl Changes {
     pub(super) fn new(target: Target, workers: Arc<Workers>) -> Self {
-        let lanes = SLOTS.map(|slots| Arc::new(Semaphore::new(slots)));
-        Self { target, workers, lanes, opening: Arc::new(Semaphore::new(1)) }
+        let lanes = SLOTS.map(Slots::new);
+        Self { target, workers, lanes, opening: Slots::new(1) }
     }
 
     pub(super) async fn call<T: Send + 'static>(
@@ -106,9 +95,9 @@ impl Changes {
         ask: impl FnOnce(&Connection) -> Result<T, Fault> + Send + 'static,
     ) -> Result<T, Failure> {
         let (target, deadline) = (self.target.clone(), Instant::now() + within);
-        let slot = slot(&self.lanes[lane as usize], deadline).await?;
-        let opening = self::slot(&self.opening, deadline).await?;
-        run(&self.workers, deadline, move || {
+        let slot = self.lanes[lane as usize].take(deadline).await?;
+        let opening = self.opening.take(deadline).await?;
+        let change = move || {
             let _slot = slot;
             let connection = target.open()?;
             drop(opening);
@@ -117,8 +106,8 @@ impl Changes {
                 return Err(Fault::ours("libvirt accepted the connection too late".into()));
             }
             ask(&connection)
-        })
-        .await
+        };
+        self.workers.call(deadline, change).await
     }
 }
 
@@ -127,14 +116,14 @@ pub(super) struct Link {
     /// Taken when dropped only.
     connection: Option<Connection>,
     workers: Arc<Workers>,
-    turn: Arc<Semaphore>,
+    turn: Slots,
     /// Tells the supervisor's connections apart.
     pub(super) generation: u64,
 }
 
 impl Link {
     pub(super) fn new(connection: Connection, workers: Arc<Workers>, generation: u64) -> Self {
-        Self { connection: Some(connection), workers, turn: Arc::new(Semaphore::new(1)), generation }
+        Self { connection: Some(connection), workers, turn: Slots::new(1), generation }
     }
 
     /// Whether the transport still stands.
@@ -148,15 +137,15 @@ impl Link {
         ask: impl FnOnce(&Connection) -> Result<T, Fault> + Send + 'static,
     ) -> Result<T, Failure> {
         let (workers, deadline) = (self.workers.clone(), Instant::now() + within);
-        let turn = slot(&self.turn, deadline).await?;
-        run(&workers, deadline, move || {
+        let turn = self.turn.take(deadline).await?;
+        let question = move || {
             let _turn = turn;
             match &self.connection {
                 Some(connection) => ask(connection),
                 None => Err(Fault::ours("the connection is closed".into())),
             }
-        })
-        .await
+        };
+        workers.call(deadline, question).await
     }
 }
 
@@ -167,29 +156,5 @@ impl Drop for Link {
         if let Err(error) = self.workers.run(Box::new(move || drop(connection))) {
             tracing::warn!(%error, "no thread to close a libvirt connection; it was closed in the caller's");
         }
-    }
-}
-
-/// A slot, as soon as there is one.
-pub(super) async fn slot(slots: &Arc<Semaphore>, deadline: Instant) -> Result<OwnedSemaphorePermit, Failure> {
-    let slot = timeout_at(deadline, slots.clone().acquire_owned()).await;
-    // Nobody closes the semaphore: the only failure is the deadline.
-    slot.ok().and_then(Result::ok).ok_or(Failure::NotAsked)
-}
-
-/// Runs `job` on a worker and waits for it until the deadline. The job holds its slots until it ends.
-pub(super) async fn run<T: Send + 'static>(
-    workers: &Arc<Workers>,
-    deadline: Instant,
-    job: impl FnOnce() -> Result<T, Fault> + Send + 'static,
-) -> Result<T, Failure> {
-    let (answer, answered) = oneshot::channel();
-    // Nobody listens after the deadline.
-    let job = move || drop(answer.send(job()));
-    workers.run(Box::new(job)).map_err(Failure::NoThread)?;
-    match timeout_at(deadline, answered).await {
-        Ok(Ok(result)) => result.map_err(Failure::Fault),
-        // The deadline passed, or the thread panicked: either way nothing is known of the outcome.
-        Ok(Err(_)) | Err(_) => Err(Failure::Late),
     }
 }

@@ -11,15 +11,15 @@ use std::{
     time::Duration,
 };
 
-use tokio::{sync::Semaphore, time::Instant};
+use tokio::time::Instant;
 
 use super::{
     super::{HypervisorError, Peer},
-    calls::{Failure, run, slot},
+    calls::Failure,
     connection::Connection,
     library::{Fault, Libvirt},
-    workers::Workers,
 };
+use crate::blocking::{Slots, Workers};
 
 /// How many questions to one node may be under way.
 const SLOTS: usize = 2;
@@ -29,7 +29,7 @@ pub(super) struct Peers {
     libvirt: Libvirt,
     workers: Arc<Workers>,
     probe: Duration,
-    slots: Mutex<HashMap<Peer, Arc<Semaphore>>>,
+    slots: Mutex<HashMap<Peer, Slots>>,
 }
 
 impl Peers {
@@ -63,17 +63,17 @@ impl Peers {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .entry(peer.clone())
-            .or_insert_with(|| Arc::new(Semaphore::new(SLOTS)))
+            .or_insert_with(|| Slots::new(SLOTS))
             .clone();
-        let slot = slot(&slots, deadline).await?;
+        let slot = slots.take(deadline).await?;
         let (libvirt, probe) = (self.libvirt, self.probe);
-        run(&self.workers, deadline, move || {
+        let question = move || {
             let _slot = slot;
             knock(&peer, within)?;
             let connection = Connection::open(libvirt, &uri, probe)?;
             ask(&connection)
-        })
-        .await
+        };
+        self.workers.call(deadline, question).await
     }
 }
 

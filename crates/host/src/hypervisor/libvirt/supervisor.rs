@@ -20,10 +20,10 @@ use super::{
     calls::{Link, Target},
     connection::Connection,
     footprint,
-    library::Fault,
+    library::{Fault, STACK},
     watch::Observer,
-    workers::Workers,
 };
+use crate::blocking::Workers;
 
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_millis(3200));
 
@@ -105,12 +105,12 @@ pub(super) fn start(target: Target) -> std::io::Result<Arc<Shared>> {
         status: Mutex::new(Status::Connecting { why: "the first connection is not made yet".into() }),
         subscribers: Mutex::default(),
         signals: sender,
-        workers: Arc::default(),
+        workers: Arc::new(Workers::new("libvirt-call", STACK)),
     });
     let supervisor = Supervisor { target, shared: shared.clone(), signals, links: Vec::new() };
     std::thread::Builder::new()
         .name("libvirt-link".into())
-        .stack_size(super::library::STACK)
+        .stack_size(STACK)
         .spawn(move || supervisor.run())?;
     Ok(shared)
 }

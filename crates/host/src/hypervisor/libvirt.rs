@@ -13,7 +13,6 @@ mod record;
 mod supervisor;
 mod trial;
 mod watch;
-mod workers;
 
 use std::{
     ffi::CString,
@@ -235,7 +234,7 @@ impl Hypervisor for LibvirtHypervisor {
     async fn has_left(&self, _: VmId, name: &VmName) -> Result<bool, HypervisorError> {
         let (within, log) = (self.deadlines.ask, self.logs.join(format!("{name}.log")));
         let deadline = tokio::time::Instant::now() + within;
-        let answer = calls::run(&self.shared.workers, deadline, move || Ok(record::says_left(&log))).await;
+        let answer = self.shared.workers.call(deadline, move || Ok(record::says_left(&log))).await;
         answer.map_err(|failure| failure.into_error(within, format!("reading how VM {name} ended")))
     }
 

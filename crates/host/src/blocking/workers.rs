@@ -1,7 +1,7 @@
 //! Threads for calls that block, made when needed and gone when idle.
 //!
-//! Not the runtime's blocking pool: a runtime waits for its threads when it ends, and one that hangs in libvirt would
-//! keep the daemon from stopping. How many there are is bounded by the callers: see `calls::Lane`.
+//! Not the runtime's blocking pool: a runtime waits for its threads when it ends, and one that hangs would keep the
+//! daemon from stopping. How many there are is bounded by the callers' slots.
 
 use std::{
     collections::VecDeque,
@@ -11,15 +11,15 @@ use std::{
     time::Duration,
 };
 
-use super::library::STACK;
-
 /// Longer than the daemon's usual rhythm, so that its one busy thread is kept.
 const IDLE: Duration = Duration::from_secs(30);
 
-pub(super) type Job = Box<dyn FnOnce() + Send>;
+pub(crate) type Job = Box<dyn FnOnce() + Send>;
 
-#[derive(Default)]
-pub(super) struct Workers {
+/// The threads of one library.
+pub(crate) struct Workers {
+    name: &'static str,
+    stack: usize,
     queue: Mutex<Queue>,
     work: Condvar,
 }
@@ -32,8 +32,13 @@ struct Queue {
 }
 
 impl Workers {
+    /// Threads of this name, with this much stack (bytes).
+    pub(crate) fn new(name: &'static str, stack: usize) -> Self {
+        Self { name, stack, queue: Mutex::default(), work: Condvar::new() }
+    }
+
     /// Runs `job` at once, on a thread that is idle or new.
-    pub(super) fn run(self: &Arc<Self>, job: Job) -> io::Result<()> {
+    pub(crate) fn run(self: &Arc<Self>, job: Job) -> io::Result<()> {
         let mut queue = self.lock();
         if queue.jobs.len() < queue.idle {
             queue.jobs.push_back(job);
@@ -41,7 +46,7 @@ impl Workers {
             return Ok(());
         }
         let this = Arc::clone(self);
-        thread::Builder::new().name("libvirt-call".into()).stack_size(STACK).spawn(move || {
+        thread::Builder::new().name(self.name.into()).stack_size(self.stack).spawn(move || {
             job();
             this.serve();
         })?;
@@ -50,7 +55,7 @@ impl Workers {
     }
 
     /// How many jobs are under way.
-    pub(super) fn busy(&self) -> usize {
+    pub(crate) fn busy(&self) -> usize {
         let queue = self.lock();
         queue.alive - queue.idle
     }
@@ -100,7 +105,7 @@ mod tests {
 
     #[test]
     fn a_job_never_waits_behind_one_that_hangs_and_threads_are_used_again() {
-        let workers = Arc::new(Workers::default());
+        let workers = Arc::new(Workers::new("test", 64 * 1024));
         let (unblock, blocked) = mpsc::channel::<()>();
         let (done, all) = mpsc::channel();
         let finished = done.clone();
