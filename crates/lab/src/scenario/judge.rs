@@ -147,8 +147,9 @@ fn claims_end_lawfully(evidence: &Evidence) -> Vec<String> {
             let before = named(change.before.as_deref());
             let by = daemons.get(session).map_or("a client", String::as_str);
             for node in before.iter().filter(|node| !named(Some(after)).contains(node)) {
-                // The source of a migration may give up its target.
-                let decides = *node == by || (before[0] == by && *node != before[0]);
+                // The source of a migration may give up its target, and so may who has proven that the source is dead (decision 87).
+                let source = before[0];
+                let decides = *node == by || (*node != source && (source == by || dead.0.contains(source)));
                 if !decides && !dead.0.contains(*node) {
                     wrong.push(format!(
                         "{by} took {node} out of the claim of {vm} without a proof ({zxid:#x})"

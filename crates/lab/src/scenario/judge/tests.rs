@@ -122,6 +122,11 @@ fn a_claim_that_somebody_else_ends_needs_a_proof() {
     let shared = |by| history(&[(1, 1, CLAIM, "node1 node2"), (2, by, CLAIM, "node3")]);
     let found = |by| claims_end_lawfully(&Evidence { history: shared(by), ..Evidence::default() }).len();
     assert_eq!([found(1), found(2)], [0, 1]);
+    // With a dead source its target's copy ends, with a dead target nothing of the source.
+    let fenced = |claim| history(&[(1, 1, CLAIM, claim), (2, 2, FENCE, PROVEN), (3, 2, CLAIM, "")]);
+    let found =
+        |claim| claims_end_lawfully(&Evidence { history: fenced(claim), ..Evidence::default() }).len();
+    assert_eq!([found("node1 node3"), found("node3 node1")], [0, 1]);
 }
 
 #[test]
