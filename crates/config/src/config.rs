@@ -8,16 +8,13 @@ use std::{
     time::Duration,
 };
 
+use ipnet::{Ipv4Net, Ipv6Net};
 use pvc_core::{
     model::name::NodeName,
     plan::{flush::Limits, placement::Selector},
 };
 
-use crate::{
-    coordinators::Coordinator,
-    net::{Ipv4Interface, Ipv4Net, Ipv6Interface, Ipv6Net},
-    secret::Secret,
-};
+use crate::{coordinators::Coordinator, secret::Secret};
 
 /// Everything `pvcd.yaml` says. Field names are the manual's setting names; see `docs/manual/configuration.md`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,7 +57,7 @@ impl Config {
         let own: Vec<Ipv4Addr> = self
             .interfaces
             .iter()
-            .flat_map(|i| i.iter().filter_map(|(_, interface)| interface.address.map(|a| a.address)))
+            .flat_map(|i| i.iter().filter_map(|(_, interface)| interface.address.map(|a| a.addr())))
             .collect();
         self.coordinators
             .iter()
@@ -113,13 +110,13 @@ pub struct Network {
     /// `network`.
     pub network: Option<Ipv4Net>,
     /// `floating_ip`: a host address of `network`, nobody's own; the primary coordinator holds it.
-    pub floating_ip: Option<Ipv4Interface>,
+    pub floating_ip: Option<Ipv4Net>,
     /// `gateway`: a host address of `network`, nobody's own.
     pub gateway: Option<Ipv4Addr>,
     /// `network6`.
     pub network6: Option<Ipv6Net>,
     /// `floating_ip6`: a host address of `network6`; the primary coordinator holds it.
-    pub floating_ip6: Option<Ipv6Interface>,
+    pub floating_ip6: Option<Ipv6Net>,
 }
 
 /// One entry of `system.configuration.networking`: this node's side of a network.
@@ -130,7 +127,7 @@ pub struct Interface {
     /// `mtu` of the device, bytes.
     pub mtu: u16,
     /// `address`, with `by-id` already resolved; `None` if this node has no address there.
-    pub address: Option<Ipv4Interface>,
+    pub address: Option<Ipv4Net>,
 }
 
 /// `coordinator.dns.database`: the DNS aggregator's PostgreSQL.

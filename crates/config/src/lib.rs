@@ -27,6 +27,5 @@ pub use config::{
 pub use coordinators::{Coordinator, DEFAULT_PORT, connect_string};
 pub use diagnostic::{Diagnostic, Severity};
 pub use files::{check_file, coordinators_in, load};
-pub use net::{CidrError, Family, IpInterface, IpNet, Ipv4Interface, Ipv4Net, Ipv6Interface, Ipv6Net};
 pub use secret::Secret;
 pub use source::Excerpt;

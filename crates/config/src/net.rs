@@ -6,8 +6,14 @@ use std::{
     str::FromStr,
 };
 
-/// An address of one of the two families, as a number of so many bits.
-pub trait Family: Copy + Ord + fmt::Debug + fmt::Display + FromStr + 'static {
+use ipnet::{Ipv4Net, Ipv6Net};
+
+/// One of the two families, by the type of its networks. An interface's address with its prefix length has the same type.
+pub(crate) trait Family: Copy + fmt::Debug + fmt::Display + 'static {
+    /// An address.
+    type Address: Copy + Ord + fmt::Display + FromStr;
+    /// The other family, for who mistakes one for the other.
+    type Other: Family;
     /// An address's length.
     const BITS: u8;
     /// Whether a network's last address is everybody's.
@@ -16,183 +22,130 @@ pub trait Family: Copy + Ord + fmt::Debug + fmt::Display + FromStr + 'static {
     const NAME: &'static str;
     /// The prefix length that most networks have.
     const USUAL_PREFIX: u8;
-    /// The other family, for who mistakes one for the other.
-    type Other: Family;
 
-    /// The address as a number.
-    fn bits(self) -> u128;
-
+    fn new(address: Self::Address, prefix: u8) -> Option<Self>;
+    /// As written: host bits may be set.
+    fn address(self) -> Self::Address;
+    fn prefix(self) -> u8;
+    /// Without host bits.
+    fn network(self) -> Self;
+    fn contains(self, address: Self::Address) -> bool;
+    /// The first and the last address of all, as numbers.
+    fn ends(self) -> (u128, u128);
     /// The address of a number that fits.
-    fn of(bits: u128) -> Self;
-}
+    fn at(number: u128) -> Self::Address;
 
-impl Family for Ipv4Addr {
-    const BITS: u8 = 32;
-    const BROADCAST: bool = true;
-    const NAME: &'static str = "IPv4";
-    const USUAL_PREFIX: u8 = 24;
-    type Other = Ipv6Addr;
-
-    fn bits(self) -> u128 {
-        self.to_bits().into()
-    }
-
-    fn of(bits: u128) -> Self {
-        Self::from_bits(u32::try_from(bits).unwrap_or(u32::MAX))
-    }
-}
-
-impl Family for Ipv6Addr {
-    const BITS: u8 = 128;
-    const BROADCAST: bool = false;
-    const NAME: &'static str = "IPv6";
-    const USUAL_PREFIX: u8 = 64;
-    type Other = Ipv4Addr;
-
-    fn bits(self) -> u128 {
-        self.to_bits()
-    }
-
-    fn of(bits: u128) -> Self {
-        Self::from_bits(bits)
-    }
-}
-
-/// The bits that tell hosts of a network apart.
-fn host_bits<A: Family>(prefix: u8) -> u128 {
-    1_u128.checked_shl(u32::from(A::BITS - prefix)).map_or(u128::MAX, |beyond| beyond - 1)
-}
-
-/// A network: `10.255.0.0/24`, `fd00:255::/64`. Host bits are zero.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct IpNet<A> {
-    address: A,
-    prefix: u8,
-}
-
-/// An IPv4 network.
-pub type Ipv4Net = IpNet<Ipv4Addr>;
-/// An IPv6 network.
-pub type Ipv6Net = IpNet<Ipv6Addr>;
-
-impl<A: Family> IpNet<A> {
-    /// The network's first address.
-    pub fn address(self) -> A {
-        self.address
-    }
-
-    /// The prefix length, 0 to 32 or 128.
-    pub fn prefix(self) -> u8 {
-        self.prefix
-    }
-
-    /// Whether `address` lies in the network (its first and last addresses do).
-    pub fn contains(self, address: A) -> bool {
-        address.bits() & !host_bits::<A>(self.prefix) == self.address.bits()
-    }
-
-    /// The first and the last address that a machine can have: not the network's own, which in IPv6 is all its routers'
+    /// The first and the last address that a machine can have, as numbers: not the network's own, which in IPv6 is all its routers'
     /// (RFC 4291, 2.6.1), nor an IPv4 network's broadcast address. Networks of two addresses or one have neither (RFC 3021, 6164).
-    pub fn hosts(self) -> (A, A) {
-        let (own, end) = (self.address.bits(), self.address.bits() | host_bits::<A>(self.prefix));
-        if self.prefix >= A::BITS - 1 {
-            return (A::of(own), A::of(end));
+    fn host_numbers(self) -> (u128, u128) {
+        let (first, last) = self.ends();
+        if self.prefix() >= Self::BITS - 1 {
+            (first, last)
+        } else {
+            (first + 1, last - u128::from(Self::BROADCAST))
         }
-        (A::of(own + 1), A::of(end - u128::from(A::BROADCAST)))
+    }
+
+    /// The first and the last address that a machine can have.
+    fn hosts(self) -> (Self::Address, Self::Address) {
+        let (first, last) = self.host_numbers();
+        (Self::at(first), Self::at(last))
     }
 
     /// Whether a machine can have `address`.
-    pub fn is_host(self, address: A) -> bool {
+    fn is_host(self, address: Self::Address) -> bool {
         let (first, last) = self.hosts();
         (first..=last).contains(&address)
     }
 
     /// Whether the networks have an address in common.
-    pub fn overlaps(self, other: Self) -> bool {
-        self.contains(other.address) || other.contains(self.address)
+    fn overlaps(self, other: Self) -> bool {
+        self.contains(other.address()) || other.contains(self.address())
     }
 
     /// How many addresses machines can have.
-    pub fn host_count(self) -> u128 {
-        let (first, last) = self.hosts();
-        (last.bits() - first.bits()).saturating_add(1)
+    fn host_count(self) -> u128 {
+        let (first, last) = self.host_numbers();
+        (last - first).saturating_add(1)
     }
 
     /// The `number`th host address, counted from 1: of `10.0.0.0/24`, 1 is `10.0.0.1`. `None` beyond the last.
-    pub fn host(self, number: u32) -> Option<A> {
+    fn host(self, number: u32) -> Option<Self::Address> {
         let skipped = u128::from(number.checked_sub(1)?);
-        (skipped < self.host_count()).then(|| A::of(self.hosts().0.bits() + skipped))
+        (skipped < self.host_count()).then(|| Self::at(self.host_numbers().0 + skipped))
     }
 }
 
-impl<A: Family> fmt::Display for IpNet<A> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.address, self.prefix)
-    }
+macro_rules! family {
+    ($net:ty, $address:ty, $other:ty, $bits:literal, $name:literal, usual $usual:literal, broadcast $broadcast:literal) => {
+        impl Family for $net {
+            type Address = $address;
+            type Other = $other;
+            const BITS: u8 = $bits;
+            const BROADCAST: bool = $broadcast;
+            const NAME: &'static str = $name;
+            const USUAL_PREFIX: u8 = $usual;
+
+            fn new(address: $address, prefix: u8) -> Option<Self> {
+                Self::new(address, prefix).ok()
+            }
+
+            fn address(self) -> $address {
+                self.addr()
+            }
+
+            fn prefix(self) -> u8 {
+                self.prefix_len()
+            }
+
+            fn network(self) -> Self {
+                self.trunc()
+            }
+
+            fn contains(self, address: $address) -> bool {
+                Self::contains(&self, &address)
+            }
+
+            fn ends(self) -> (u128, u128) {
+                (Self::network(&self).to_bits().into(), self.broadcast().to_bits().into())
+            }
+
+            fn at(number: u128) -> $address {
+                <$address>::from_bits(number.try_into().unwrap_or_default())
+            }
+        }
+    };
 }
 
-impl<A: Family> FromStr for IpNet<A> {
-    type Err = CidrError<A>;
+family!(Ipv4Net, Ipv4Addr, Ipv6Net, 32, "IPv4", usual 24, broadcast true);
+family!(Ipv6Net, Ipv6Addr, Ipv4Net, 128, "IPv6", usual 64, broadcast false);
 
-    fn from_str(text: &str) -> Result<Self, CidrError<A>> {
-        let interface: IpInterface<A> = text.parse()?;
-        let net = interface.net();
-        if net.address == interface.address { Ok(net) } else { Err(CidrError::HostBits(net)) }
-    }
+/// A network: `10.255.0.0/24`, `fd00:255::/64`. Host bits are zero.
+pub(crate) fn network<N: Family>(text: &str) -> Result<N, CidrError<N>> {
+    let interface: N = interface(text)?;
+    let network = interface.network();
+    if network.address() == interface.address() { Ok(network) } else { Err(CidrError::HostBits(network)) }
 }
 
 /// An address together with the prefix length of its network: `10.255.0.254/24`, as it is given to an interface.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct IpInterface<A> {
-    /// The address.
-    pub address: A,
-    /// The prefix length, 0 to 32 or 128.
-    pub prefix: u8,
-}
-
-/// An IPv4 address of an interface.
-pub type Ipv4Interface = IpInterface<Ipv4Addr>;
-/// An IPv6 address of an interface.
-pub type Ipv6Interface = IpInterface<Ipv6Addr>;
-
-impl<A: Family> IpInterface<A> {
-    /// The network it lies in.
-    pub fn net(self) -> IpNet<A> {
-        let bits = self.address.bits() & !host_bits::<A>(self.prefix);
-        IpNet { address: A::of(bits), prefix: self.prefix }
+pub(crate) fn interface<N: Family>(text: &str) -> Result<N, CidrError<N>> {
+    let (address, prefix) = text.split_once('/').map_or((text, None), |(a, p)| (a, Some(p)));
+    let Ok(address) = address.parse::<N::Address>() else {
+        let other = address.parse::<<N::Other as Family>::Address>().is_ok();
+        return Err(if other { CidrError::OtherFamily } else { CidrError::NotCidr });
+    };
+    let prefix = prefix.ok_or(CidrError::NoPrefix)?;
+    if let Ok(netmask) = prefix.parse::<Ipv4Addr>() {
+        return Err(CidrError::Netmask(netmask));
     }
-}
-
-impl<A: Family> fmt::Display for IpInterface<A> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.address, self.prefix)
-    }
-}
-
-impl<A: Family> FromStr for IpInterface<A> {
-    type Err = CidrError<A>;
-
-    fn from_str(text: &str) -> Result<Self, CidrError<A>> {
-        let (address, prefix) = text.split_once('/').map_or((text, None), |(a, p)| (a, Some(p)));
-        let Ok(address) = address.parse::<A>() else {
-            let other = address.parse::<A::Other>().is_ok();
-            return Err(if other { CidrError::OtherFamily } else { CidrError::NotCidr });
-        };
-        let prefix = prefix.ok_or(CidrError::NoPrefix)?;
-        if let Ok(netmask) = prefix.parse::<Ipv4Addr>() {
-            return Err(CidrError::Netmask(netmask));
-        }
-        let digits = prefix.bytes().all(|b| b.is_ascii_digit()) && prefix.len() <= A::BITS.to_string().len();
-        match prefix.parse::<u8>() {
-            Ok(prefix) if digits && prefix <= A::BITS => Ok(Self { address, prefix }),
-            _ => Err(CidrError::Prefix),
-        }
-    }
+    let digits = prefix.bytes().all(|b| b.is_ascii_digit()) && prefix.len() <= N::BITS.to_string().len();
+    let prefix = prefix.parse().ok().filter(|_| digits);
+    prefix.and_then(|prefix| N::new(address, prefix)).ok_or(CidrError::Prefix)
 }
 
 /// Why a text is not CIDR notation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum CidrError<A> {
+pub(crate) enum CidrError<N> {
     /// No address, or more than one and a prefix length.
     NotCidr,
     /// IPv6 where IPv4 is asked for, or the other way round.
@@ -204,7 +157,7 @@ pub enum CidrError<A> {
     /// A netmask where the prefix length belongs.
     Netmask(Ipv4Addr),
     /// An address inside the network where the network itself is asked for: here is the network.
-    HostBits(IpNet<A>),
+    HostBits(N),
 }
 
 #[cfg(test)]
@@ -212,11 +165,11 @@ mod tests {
     use super::*;
 
     fn net(text: &str) -> Ipv4Net {
-        text.parse().unwrap()
+        network(text).unwrap()
     }
 
     fn net6(text: &str) -> Ipv6Net {
-        text.parse().unwrap()
+        network(text).unwrap()
     }
 
     #[test]
@@ -255,7 +208,7 @@ mod tests {
             ("10.0.0.0/008", CidrError::Prefix),
             ("10.0.0.1/8", CidrError::HostBits(net("10.0.0.0/8"))),
         ] {
-            assert_eq!(text.parse::<Ipv4Net>(), Err(error), "{text}");
+            assert_eq!(super::network::<Ipv4Net>(text), Err(error), "{text}");
         }
         for (text, error) in [
             ("fd00::", CidrError::NoPrefix),
@@ -268,7 +221,7 @@ mod tests {
             ("10.0.0.0/8", CidrError::OtherFamily),
             ("fd00::1/64", CidrError::HostBits(net6("fd00::/64"))),
         ] {
-            assert_eq!(text.parse::<Ipv6Net>(), Err(error), "{text}");
+            assert_eq!(super::network::<Ipv6Net>(text), Err(error), "{text}");
         }
     }
 

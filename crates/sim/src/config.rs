@@ -50,7 +50,7 @@ fn is_slow(number: usize) -> bool {
 /// The addresses that move with the primary.
 pub(crate) fn floating(config: &Config) -> BTreeSet<IpAddr> {
     let networks = config.networks.iter().flat_map(|networks| networks.iter().map(|(_, network)| network));
-    networks.filter_map(|network| network.floating_ip).map(|ip| IpAddr::V4(ip.address)).collect()
+    networks.filter_map(|network| network.floating_ip).map(|ip| IpAddr::V4(ip.addr())).collect()
 }
 
 fn text(options: &Options, number: usize) -> String {

@@ -24,7 +24,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
 ];
 
 /// All that `core` may use from elsewhere: none of these can do I/O or read a clock in the way `core` uses them.
-const PURE: &[&str] = &["thiserror", "uuid", "roxmltree", "serde", "serde_json"];
+const PURE: &[&str] = &["thiserror", "ipnet", "uuid", "roxmltree", "serde", "serde_json"];
 
 /// Every crate of the workspace with what it depends on, development dependencies left out.
 pub(super) type Manifests = BTreeMap<String, Vec<String>>;

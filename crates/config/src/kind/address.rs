@@ -2,29 +2,31 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 
+use ipnet::{Ipv4Net, Ipv6Net};
+
 use super::{Kind, Refusal};
 use crate::{
-    net::{CidrError, Family, Ipv4Interface, Ipv4Net, Ipv6Interface, Ipv6Net},
+    net::{self, CidrError, Family},
     tree::Scalar,
 };
 
 /// An IPv4 network in CIDR notation.
 pub(crate) fn network() -> Kind<Ipv4Net> {
     Kind::new("an IPv4 network in CIDR notation such as 10.255.0.0/24", |s| {
-        s.text.parse().map_err(|error| not_cidr(error, Some("network6")))
+        net::network(&s.text).map_err(|error| not_cidr(error, Some("network6")))
     })
 }
 
 /// An IPv6 network in CIDR notation that means something beyond one wire.
 pub(crate) fn network6() -> Kind<Ipv6Net> {
     Kind::new("an IPv6 network in CIDR notation such as fd00:255::/64", |s| {
-        let net: Ipv6Net = s.text.parse().map_err(|error| not_cidr(error, Some("network")))?;
-        let first = net.address();
+        let net: Ipv6Net = net::network(&s.text).map_err(|error| not_cidr(error, Some("network")))?;
+        let first = net.addr();
         let problem = if first.is_multicast() {
             "is multicast"
         } else if first.is_unicast_link_local() {
             "is link-local: it means another network on every wire"
-        } else if first.segments()[..5] == [0; 5] && net.prefix() > 0 {
+        } else if first.segments()[..5] == [0; 5] && net.prefix_len() > 0 {
             "is reserved"
         } else {
             return Ok(net);
@@ -34,32 +36,32 @@ pub(crate) fn network6() -> Kind<Ipv6Net> {
 }
 
 /// An IPv4 address in CIDR notation.
-pub(crate) fn interface() -> Kind<Ipv4Interface> {
+pub(crate) fn interface() -> Kind<Ipv4Net> {
     Kind::new("an IPv4 address with prefix length such as 10.255.0.254/24", |s| {
-        s.text.parse().map_err(|error| not_cidr(error, Some("floating_ip6")))
+        net::interface(&s.text).map_err(|error| not_cidr(error, Some("floating_ip6")))
     })
 }
 
 /// An IPv6 address in CIDR notation.
-pub(crate) fn interface6() -> Kind<Ipv6Interface> {
+pub(crate) fn interface6() -> Kind<Ipv6Net> {
     Kind::new("an IPv6 address with prefix length such as fd00:255::fe/64", |s| {
-        s.text.parse().map_err(|error| not_cidr(error, Some("floating_ip")))
+        net::interface(&s.text).map_err(|error| not_cidr(error, Some("floating_ip")))
     })
 }
 
 /// `sibling` is the setting for the other family, if there is one.
-fn not_cidr<A: Family>(error: CidrError<A>, sibling: Option<&str>) -> Refusal {
-    let range = format!("0 to {}", A::BITS);
+fn not_cidr<N: Family>(error: CidrError<N>, sibling: Option<&str>) -> Refusal {
+    let range = format!("0 to {}", N::BITS);
     match error {
         CidrError::NotCidr => "is not in CIDR notation".into(),
         CidrError::OtherFamily => {
-            let other = <A::Other as Family>::NAME;
-            let problem = format!("is {other}, not {}", A::NAME);
+            let other = <N::Other as Family>::NAME;
+            let problem = format!("is {other}, not {}", N::NAME);
             let help = sibling.map(|sibling| format!("{other} goes into the setting {sibling}"));
             Refusal { problem, help: help.into_iter().collect() }
         }
         CidrError::NoPrefix => {
-            Refusal::help("has no prefix length", format!("add it, such as /{}", A::USUAL_PREFIX))
+            Refusal::help("has no prefix length", format!("add it, such as /{}", N::USUAL_PREFIX))
         }
         CidrError::Prefix => Refusal::help("has an invalid prefix length", format!("it is {range}")),
         CidrError::Netmask(netmask) => {
@@ -81,9 +83,9 @@ fn not_cidr<A: Family>(error: CidrError<A>, sibling: Option<&str>) -> Refusal {
 pub(crate) fn address() -> Kind<Ipv4Addr> {
     Kind::new("an IPv4 address without prefix length", |s| match s.text.parse() {
         Ok(address) => Ok(address),
-        Err(_) => Err(match s.text.parse::<Ipv4Interface>() {
+        Err(_) => Err(match net::interface::<Ipv4Net>(&s.text) {
             Ok(interface) => {
-                Refusal::help("must have no prefix length", format!("write {} alone", interface.address))
+                Refusal::help("must have no prefix length", format!("write {} alone", interface.addr()))
             }
             Err(_) => "is not an IPv4 address".into(),
         }),
@@ -116,7 +118,7 @@ pub(crate) fn loopback() -> Kind<SocketAddr> {
 pub(crate) enum AddressChoice {
     None,
     ById,
-    Static(Ipv4Interface),
+    Static(Ipv4Net),
 }
 
 /// `None`, `by-id` or an address in CIDR notation.
@@ -128,8 +130,7 @@ pub(crate) fn address_choice() -> Kind<AddressChoice> {
         if s.text.eq_ignore_ascii_case("by-id") {
             return Ok(Some(AddressChoice::ById));
         }
-        s.text
-            .parse()
+        net::interface(&s.text)
             .map(|address| Some(AddressChoice::Static(address)))
             .map_err(|error| not_cidr(error, None))
     };

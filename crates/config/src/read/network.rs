@@ -2,11 +2,12 @@
 
 use std::net::Ipv4Addr;
 
+use ipnet::{Ipv4Net, Ipv6Net};
+
 use super::optional_unless;
 use crate::{
     config::PerNetwork,
     kind::{self, AddressChoice},
-    net::{Ipv4Interface, Ipv4Net, Ipv6Interface, Ipv6Net},
     settings,
     walk::{Found, ReadOptional, Section, Told, Walk},
 };
@@ -18,10 +19,10 @@ pub(crate) type DraftPerNetwork<T> = PerNetwork<Result<T, Told>>;
 pub(crate) struct DraftNetwork {
     pub(crate) domain: Result<Option<String>, Told>,
     pub(crate) network: ReadOptional<Ipv4Net>,
-    pub(crate) floating_ip: ReadOptional<Ipv4Interface>,
+    pub(crate) floating_ip: ReadOptional<Ipv4Net>,
     pub(crate) gateway: ReadOptional<Ipv4Addr>,
     pub(crate) network6: ReadOptional<Ipv6Net>,
-    pub(crate) floating_ip6: ReadOptional<Ipv6Interface>,
+    pub(crate) floating_ip6: ReadOptional<Ipv6Net>,
 }
 
 /// An entry of `system.configuration.networking`.

@@ -3,6 +3,7 @@
 
 use std::net::Ipv4Addr;
 
+use ipnet::Ipv4Net;
 use pvc_core::model::name::NodeName;
 
 use super::network::{inside, warn_of_another_prefix};
@@ -11,7 +12,7 @@ use crate::{
     coordinators::Coordinator,
     diagnostic::{Diagnostic, Severity},
     kind::AddressChoice,
-    net::{Ipv4Interface, Ipv4Net},
+    net::Family,
     read::{Draft, DraftInterface, DraftNetwork, DraftPerNetwork},
     walk::{Found, Setting, Told, Walk},
 };
@@ -96,7 +97,7 @@ fn address(
     draft: &Draft,
     network: Option<&DraftNetwork>,
     choice: &Found<AddressChoice>,
-) -> Result<Option<Ipv4Interface>, Told> {
+) -> Result<Option<Ipv4Net>, Told> {
     let net = match network.map(|n| &n.network) {
         Some(Ok(net)) => net.as_ref(),
         Some(Err(told)) => return Err(*told),
@@ -107,7 +108,7 @@ fn address(
         AddressChoice::Static(own) => {
             // Without networks (a node that PVC does not network) there is nothing to compare a static address with.
             if let Some(net) = net {
-                inside(walk, ("network", Some(net)), &choice.at, own.address)?;
+                inside(walk, ("network", Some(net)), &choice.at, own.addr())?;
                 warn_of_another_prefix(walk, net, &choice.at, own);
             }
             own
@@ -117,12 +118,12 @@ fn address(
     let mut result = Ok(Some(own));
     if let Some(network) = network {
         if let Ok(Some(floating)) = &network.floating_ip
-            && floating.value.address == own.address
+            && floating.value.addr() == own.addr()
         {
             result = Err(taken_by_node(walk, draft, &choice.at, own, &floating.at));
         }
         if let Ok(Some(gateway)) = &network.gateway
-            && gateway.value == own.address
+            && gateway.value == own.addr()
         {
             result = Err(taken_by_node(walk, draft, &choice.at, own, &gateway.at));
         }
@@ -133,20 +134,14 @@ fn address(
     result
 }
 
-fn taken_by_node(
-    walk: &mut Walk<'_>,
-    draft: &Draft,
-    at: &Setting,
-    own: Ipv4Interface,
-    other: &Setting,
-) -> Told {
+fn taken_by_node(walk: &mut Walk<'_>, draft: &Draft, at: &Setting, own: Ipv4Net, other: &Setting) -> Told {
     let node = draft.node.as_ref().map(|n| n.value.to_string()).unwrap_or_default();
     let problem = format!("gives this node the address of {}", other.path);
     let help = format!(
         "{} in line {} is {} too, node {node}'s own; each address has one holder",
         other.path,
         other.line(),
-        own.address
+        own.addr()
     );
     let diagnostic = Diagnostic { help: vec![help], ..walk.about(Severity::Error, at, problem) };
     walk.tell(diagnostic)
@@ -157,7 +152,7 @@ fn by_id(
     draft: &Draft,
     net: Option<&Found<Ipv4Net>>,
     choice: &Found<AddressChoice>,
-) -> Result<Ipv4Interface, Told> {
+) -> Result<Ipv4Net, Told> {
     let node = draft.node.as_ref().map_err(|told| *told)?;
     let refuse = |walk: &mut Walk<'_>, problem: &str, help: String| {
         let diagnostic = Diagnostic { help: vec![help], ..walk.about(Severity::Error, &choice.at, problem) };
@@ -175,8 +170,8 @@ fn by_id(
         );
         return refuse(walk, "needs a number in the node's name", help);
     };
-    if let Some(address) = net.value.host(number) {
-        return Ok(Ipv4Interface { address, prefix: net.value.prefix() });
+    if let Some(own) = net.value.host(number).and_then(|address| Family::new(address, net.value.prefix())) {
+        return Ok(own);
     }
     let (path, line, last) = (&net.at.path, net.at.line(), net.value.host_count());
     let help = format!(
@@ -195,7 +190,7 @@ fn refuse_coordinators_addresses(
     let (Ok(coordinators), Ok(Some(net))) = (&draft.coordinators, &network.network) else { return Ok(()) };
     let mut shared: Vec<(&Setting, Ipv4Addr)> = Vec::new();
     if let Ok(Some(floating)) = &network.floating_ip {
-        shared.push((&floating.at, floating.value.address));
+        shared.push((&floating.at, floating.value.addr()));
     }
     if let Ok(Some(gateway)) = &network.gateway {
         shared.push((&gateway.at, gateway.value));

@@ -3,7 +3,7 @@
 use crate::{
     config::{Network, PerNetwork},
     diagnostic::{Diagnostic, Severity},
-    net::{Family, IpInterface, IpNet},
+    net::Family,
     read::{Draft, DraftNetwork, DraftPerNetwork},
     walk::{Found, ReadOptional, Setting, Told, Walk},
 };
@@ -38,7 +38,7 @@ fn one_network(walk: &mut Walk<'_>, draft: &DraftNetwork) -> Result<Network, Tol
         refused = Err(told);
     }
     if let (Ok(Some(floating)), Ok(Some(gateway))) = (&draft.floating_ip, &draft.gateway)
-        && floating.value.address == gateway.value
+        && floating.value.addr() == gateway.value
     {
         refused = Err(taken(walk, &floating.at, "the gateway", &gateway.at));
     }
@@ -58,24 +58,24 @@ fn value<T: Copy>(read: &ReadOptional<T>) -> Result<Option<T>, Told> {
 }
 
 /// A floating address lies in its family's network, which the setting `name` gives.
-fn floating<A: Family>(
+fn floating<N: Family>(
     walk: &mut Walk<'_>,
     name: &str,
-    network: &ReadOptional<IpNet<A>>,
-    floating: &ReadOptional<IpInterface<A>>,
+    network: &ReadOptional<N>,
+    floating: &ReadOptional<N>,
 ) -> Result<(), Told> {
     let (Ok(network), Ok(Some(floating))) = (network, floating) else { return Ok(()) };
-    let network = inside(walk, (name, network.as_ref()), &floating.at, floating.value.address)?;
+    let network = inside(walk, (name, network.as_ref()), &floating.at, floating.value.address())?;
     warn_of_another_prefix(walk, network, &floating.at, floating.value);
     Ok(())
 }
 
-fn refuse_overlaps<A: Family>(
+fn refuse_overlaps<N: Family>(
     walk: &mut Walk<'_>,
     networks: &DraftPerNetwork<DraftNetwork>,
-    of: impl Fn(&DraftNetwork) -> &ReadOptional<IpNet<A>>,
+    of: impl Fn(&DraftNetwork) -> &ReadOptional<N>,
 ) -> Result<(), Told> {
-    let known: Vec<&Found<IpNet<A>>> =
+    let known: Vec<&Found<N>> =
         networks.iter().filter_map(|(_, n)| of(n.as_ref().ok()?).as_ref().ok()?.as_ref()).collect();
     let mut result = Ok(());
     for (index, later) in known.iter().enumerate() {
@@ -95,12 +95,12 @@ fn refuse_overlaps<A: Family>(
 }
 
 /// Refuses an address that no machine can have in the network, which the setting of that name gives.
-pub(super) fn inside<'n, A: Family>(
+pub(super) fn inside<'n, N: Family>(
     walk: &mut Walk<'_>,
-    (name, network): (&str, Option<&'n Found<IpNet<A>>>),
+    (name, network): (&str, Option<&'n Found<N>>),
     at: &Setting,
-    address: A,
-) -> Result<&'n Found<IpNet<A>>, Told> {
+    address: N::Address,
+) -> Result<&'n Found<N>, Told> {
     let Some(network) = network else {
         let help = format!("set the network's '{name}' in cluster.networks");
         let diagnostic =
@@ -129,13 +129,13 @@ pub(super) fn inside<'n, A: Family>(
     Err(walk.tell(diagnostic))
 }
 
-pub(super) fn warn_of_another_prefix<A: Family>(
+pub(super) fn warn_of_another_prefix<N: Family>(
     walk: &mut Walk<'_>,
-    network: &Found<IpNet<A>>,
+    network: &Found<N>,
     at: &Setting,
-    value: IpInterface<A>,
+    value: N,
 ) {
-    if value.prefix == network.value.prefix() {
+    if value.prefix() == network.value.prefix() {
         return;
     }
     let problem = format!("has another prefix length than {}", network.at.path);

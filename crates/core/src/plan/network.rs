@@ -16,7 +16,9 @@ mod tests;
 
 use std::net::IpAddr;
 
-use crate::model::link::{CLUSTER_BRIDGE, Cidr, HostNetwork, Link, LinkChange};
+use ipnet::IpNet;
+
+use crate::model::link::{CLUSTER_BRIDGE, HostNetwork, Link, LinkChange};
 
 /// This node's side of one network.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,7 +28,7 @@ pub struct Wanted {
     /// Its MTU, bytes.
     pub mtu: u32,
     /// This node's own address there.
-    pub address: Option<Cidr>,
+    pub address: Option<IpNet>,
 }
 
 /// What the configuration wants of this node's networks.
@@ -218,8 +220,8 @@ const KEEP_OTHERS: &str = "removing one address of a network must not remove its
 
 /// An IPv6 address that was learnt from a router is learnt again on the bridge; a link-local one belongs to its device.
 fn moves(assigned: &crate::model::link::Assigned) -> bool {
-    let learnt = assigned.cidr.address.is_ipv6() && assigned.lifetime_s.is_some();
-    assigned.cidr.is_global() && !learnt
+    let learnt = assigned.cidr.addr().is_ipv6() && assigned.lifetime_s.is_some();
+    assigned.is_global() && !learnt
 }
 
 fn addresses(wish: &Wish, seen: &HostNetwork) -> Change {
@@ -264,7 +266,7 @@ fn settings(wish: &Wish, seen: &HostNetwork) -> Change {
 
 fn way_out(wish: &Wish, seen: &HostNetwork) -> Change {
     let defaults = || seen.routes.iter().filter(|r| r.destination.is_none());
-    let reaches = |link: &Link, via: IpAddr| link.addresses.iter().any(|a| a.cidr.contains(via));
+    let reaches = |link: &Link, via: IpAddr| link.addresses.iter().any(|a| a.cidr.contains(&via));
     let stale = defaults().filter(|r| r.ours).find_map(|r| {
         let via = r.gateway?;
         let reachable = seen.link(&r.device).is_some_and(|link| reaches(link, via));

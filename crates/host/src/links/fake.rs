@@ -9,7 +9,8 @@ use std::{
 };
 
 use async_trait::async_trait;
-use pvc_core::model::link::{Assigned, Cidr, HostNetwork, Link, LinkChange, Route};
+use ipnet::IpNet;
+use pvc_core::model::link::{Assigned, HostNetwork, Link, LinkChange, Route};
 use tokio::{sync::watch, time::Instant};
 
 use super::{DEADLINE, Links, LinksError};
@@ -23,7 +24,7 @@ pub struct FakeLinks {
 struct State {
     network: HostNetwork,
     /// When lifetimes end.
-    ends: Vec<(String, Cidr, Instant)>,
+    ends: Vec<(String, IpNet, Instant)>,
     announced: Vec<(Instant, String, IpAddr)>,
     /// Calls hang until their deadline.
     hangs: bool,
@@ -64,7 +65,7 @@ impl FakeLinks {
 
     /// Whether any device has that address now.
     pub fn has(&self, address: IpAddr) -> bool {
-        self.lock().network.links.iter().any(|l| l.addresses.iter().any(|a| a.cidr.address == address))
+        self.lock().network.links.iter().any(|l| l.addresses.iter().any(|a| a.cidr.addr() == address))
     }
 
     /// Changes something behind everybody's back, as an operator would.
@@ -180,7 +181,7 @@ impl State {
             LinkChange::RemoveAddress { device, cidr } => {
                 let Ok(link) = self.link(change, device) else { return Ok(()) };
                 link.addresses.retain(|a| a.cidr != *cidr);
-                if !link.addresses.iter().any(|a| a.cidr.address.is_ipv4()) {
+                if !link.addresses.iter().any(|a| a.cidr.addr().is_ipv4()) {
                     self.network.routes.retain(|r| r.device != *device);
                 }
             }

@@ -9,7 +9,8 @@ use std::{
 
 use async_trait::async_trait;
 use futures_util::{StreamExt as _, TryStreamExt as _};
-use pvc_core::model::link::{Cidr, HostNetwork, LinkChange};
+use ipnet::IpNet;
+use pvc_core::model::link::{HostNetwork, LinkChange};
 use rtnetlink::{
     AddressMessageBuilder, Error, Handle, LinkBridge, LinkUnspec, MulticastGroup, RouteMessageBuilder,
     packet_route::{
@@ -172,13 +173,13 @@ async fn routes(handle: &Handle) -> Result<Vec<RouteMessage>, Error> {
     Ok(found)
 }
 
-fn address(index: u32, cidr: Cidr) -> AddressMessage {
-    match cidr.address {
+fn address(index: u32, cidr: IpNet) -> AddressMessage {
+    match cidr.addr() {
         IpAddr::V4(a) => {
-            AddressMessageBuilder::<Ipv4Addr>::new().index(index).address(a, cidr.prefix).build()
+            AddressMessageBuilder::<Ipv4Addr>::new().index(index).address(a, cidr.prefix_len()).build()
         }
         IpAddr::V6(a) => {
-            AddressMessageBuilder::<Ipv6Addr>::new().index(index).address(a, cidr.prefix).build()
+            AddressMessageBuilder::<Ipv6Addr>::new().index(index).address(a, cidr.prefix_len()).build()
         }
     }
 }
@@ -236,17 +237,17 @@ impl Links for Netlink {
             LinkChange::SetAddress { device, cidr, lifetime_s } => {
                 let index = self.index(&doing, device).await?;
                 let mut message = address(index, *cidr);
-                if cidr.address.is_ipv6() {
+                if cidr.addr().is_ipv6() {
                     message.header.flags |= AddressHeaderFlags::Nodad;
                 }
                 let mut lifetime = CacheInfo::default();
                 lifetime.ifa_valid = lifetime_s.unwrap_or(u32::MAX);
                 // Not preferred: it answers, but connections of this node's own do not come from it.
-                let passing = lifetime_s.is_some() && cidr.address.is_ipv6();
+                let passing = lifetime_s.is_some() && cidr.addr().is_ipv6();
                 lifetime.ifa_preferred = if passing { 0 } else { lifetime.ifa_valid };
                 message.attributes.push(AddressAttribute::CacheInfo(lifetime));
                 self.request(&doing, &[], async |handle| {
-                    let mut request = handle.address().add(index, cidr.address, cidr.prefix).replace();
+                    let mut request = handle.address().add(index, cidr.addr(), cidr.prefix_len()).replace();
                     *request.message_mut() = message;
                     request.execute().await
                 })

@@ -5,7 +5,8 @@ use std::{
     net::IpAddr,
 };
 
-use pvc_core::model::link::{Assigned, Cidr, HostNetwork, Link, Route};
+use ipnet::IpNet;
+use pvc_core::model::link::{Assigned, HostNetwork, Link, Route};
 use rtnetlink::packet_route::{
     address::{AddressAttribute, AddressMessage},
     link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage},
@@ -83,10 +84,7 @@ fn assigned(message: &AddressMessage) -> Option<Assigned> {
             _ => {}
         }
     }
-    Some(Assigned {
-        cidr: Cidr { address: local.or(address)?, prefix: message.header.prefix_len },
-        lifetime_s,
-    })
+    Some(Assigned { cidr: IpNet::new(local.or(address)?, message.header.prefix_len).ok()?, lifetime_s })
 }
 
 /// Whether somebody chose this route: the kernel makes others itself, and learns some from routers.
@@ -114,7 +112,7 @@ fn route(message: &RouteMessage, names: &HashMap<u32, String>) -> Route {
         match attribute {
             RouteAttribute::Destination(to) => {
                 let prefix = message.header.destination_prefix_length;
-                route.destination = ip(to).map(|address| Cidr { address, prefix });
+                route.destination = ip(to).and_then(|address| IpNet::new(address, prefix).ok());
             }
             RouteAttribute::Gateway(via) => route.gateway = ip(via),
             RouteAttribute::Oif(index) => route.device = names.get(index).cloned().unwrap_or_default(),

@@ -3,8 +3,9 @@
 use std::{sync::Arc, time::Duration};
 
 use futures_util::future::join_all;
+use ipnet::IpNet;
 use pvc_core::{
-    model::link::{Assigned, Cidr, HostNetwork, LinkChange},
+    model::link::{Assigned, HostNetwork, LinkChange},
     plan::primary::KERNEL_LATE,
 };
 use pvc_host::links::{Links, LinksError, Netlink, fake::FakeLinks};
@@ -41,9 +42,8 @@ fn netlink() -> Arc<Netlink> {
     Netlink::start().unwrap()
 }
 
-pub(crate) fn cidr(text: &str) -> Cidr {
-    let (address, prefix) = text.split_once('/').unwrap();
-    Cidr { address: address.parse().unwrap(), prefix: prefix.parse().unwrap() }
+pub(crate) fn cidr(text: &str) -> IpNet {
+    text.parse().unwrap()
 }
 
 fn set(device: &str, text: &str, lifetime_s: Option<u32>) -> LinkChange {

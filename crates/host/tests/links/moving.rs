@@ -108,7 +108,7 @@ fn a_connection_over_the_cluster_devices_address_survives_its_move_to_the_bridge
         let bridge = seen.link("brcluster").unwrap();
         assert!(bridge.has(cidr("10.255.0.1/24")) && bridge.has(cidr("10.254.0.1/24")));
         assert_eq!(
-            seen.link("eth0").unwrap().addresses.iter().filter(|a| a.cidr.address.is_ipv4()).count(),
+            seen.link("eth0").unwrap().addresses.iter().filter(|a| a.cidr.addr().is_ipv4()).count(),
             0
         );
         assert_eq!(ip("route show default").trim(), "default via 10.255.0.200 dev brcluster");
@@ -132,7 +132,7 @@ fn what_is_removed_by_hand_comes_back_and_a_floating_address_takes_no_other_alon
         let addresses = async || {
             let seen = links.observe(&[]).await.unwrap();
             let all = seen.link("brcluster").unwrap().addresses.clone();
-            let mut v4: Vec<_> = all.into_iter().map(|a| a.cidr).filter(|c| c.address.is_ipv4()).collect();
+            let mut v4: Vec<_> = all.into_iter().map(|a| a.cidr).filter(|c| c.addr().is_ipv4()).collect();
             v4.sort();
             v4
         };

@@ -9,11 +9,8 @@ mod tests;
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
-use pvc_config::{Config, Interface, IpInterface};
-use pvc_core::{
-    model::link::Cidr,
-    plan::network::{Next, Wanted, Wish, plan},
-};
+use pvc_config::{Config, Interface};
+use pvc_core::plan::network::{Next, Wanted, Wish, plan};
 use pvc_host::links::{Links, LinksError};
 use tokio::{
     sync::watch,
@@ -68,13 +65,8 @@ fn wanted(interface: &Interface) -> Wanted {
     Wanted {
         device: interface.device.clone(),
         mtu: interface.mtu.into(),
-        address: interface.address.map(cidr),
+        address: interface.address.map(Into::into),
     }
-}
-
-/// An address of the configuration, as devices have it.
-pub fn cidr<A: Into<IpAddr>>(interface: IpInterface<A>) -> Cidr {
-    Cidr { address: interface.address.into(), prefix: interface.prefix }
 }
 
 /// Brings the networks up; answers with the number of steps that took.

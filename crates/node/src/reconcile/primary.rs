@@ -22,6 +22,7 @@ use std::{
     time::Duration,
 };
 
+use ipnet::IpNet;
 use pvc_config::Config;
 use pvc_core::{
     model::{ClusterView, Explanation, NodeName, RouterState, Subject},
@@ -68,8 +69,8 @@ pub fn floating(config: &Config) -> Vec<Floating> {
     };
     let devices = [&wish.upstream.device, &wish.cluster.device, &wish.storage.device];
     let all = networks.iter().zip(devices).flat_map(|((_, network), device)| {
-        let v4 = network.floating_ip.map(super::network::cidr);
-        let v6 = network.floating_ip6.map(super::network::cidr);
+        let v4 = network.floating_ip.map(IpNet::from);
+        let v6 = network.floating_ip6.map(IpNet::from);
         let floating = |cidr| Floating { device: wish.home(device).to_owned(), cidr };
         v4.into_iter().chain(v6).map(floating)
     });

@@ -43,9 +43,9 @@ impl Links for SimLinks {
                 LinkChange::SetAddress { cidr, lifetime_s, .. } => {
                     let until =
                         lifetime_s.map_or(Duration::MAX, |s| journal.now() + Duration::from_secs(s.into()));
-                    Some((cidr.address, Some(until)))
+                    Some((cidr.addr(), Some(until)))
                 }
-                LinkChange::RemoveAddress { cidr, .. } => Some((cidr.address, None)),
+                LinkChange::RemoveAddress { cidr, .. } => Some((cidr.addr(), None)),
                 _ => None,
             };
             if let Some((address, until)) = told.filter(|(address, _)| floating.contains(address)) {

@@ -3,9 +3,8 @@ use proptest::prelude::*;
 use super::*;
 use crate::model::link::{Assigned, Route};
 
-fn cidr(text: &str) -> Cidr {
-    let (address, prefix) = text.split_once('/').unwrap();
-    Cidr { address: address.parse().unwrap(), prefix: prefix.parse().unwrap() }
+fn cidr(text: &str) -> IpNet {
+    text.parse().unwrap()
 }
 
 fn forever(text: &str) -> Assigned {
@@ -278,7 +277,7 @@ proptest! {
             let gateway = Some("10.255.0.200".parse().unwrap());
             seen.routes.push(Route { destination: None, gateway, device: "ens4".into(), ours: false });
         }
-        let before: Vec<Cidr> = seen.links.iter().flat_map(|l| l.addresses.iter().map(|a| a.cidr)).collect();
+        let before: Vec<IpNet> = seen.links.iter().flat_map(|l| l.addresses.iter().map(|a| a.cidr)).collect();
         settle(&wish, &mut seen);
         for cidr in before {
             prop_assert!(seen.links.iter().any(|l| l.has(cidr)), "{cidr} is lost");

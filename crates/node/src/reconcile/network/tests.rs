@@ -1,13 +1,13 @@
 //! The machine's networks over the fake; real ones are in `tests/network`.
 
+use ipnet::IpNet;
 use pvc_core::model::link::{Assigned, LinkChange};
 use pvc_host::links::fake::FakeLinks;
 
 use super::*;
 
-fn address(text: &str) -> Cidr {
-    let (address, prefix) = text.split_once('/').unwrap();
-    Cidr { address: address.parse().unwrap(), prefix: prefix.parse().unwrap() }
+fn address(text: &str) -> IpNet {
+    text.parse().unwrap()
 }
 
 fn wish() -> Wish {

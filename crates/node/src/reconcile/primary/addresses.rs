@@ -5,10 +5,11 @@
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
+use ipnet::IpNet;
 use pvc_core::{
     model::{
         Moment,
-        link::{Assigned, Cidr, HostNetwork, LinkChange},
+        link::{Assigned, HostNetwork, LinkChange},
     },
     plan::primary::{Held, keep_until, lifetime_s},
     sabotage::{self, Bug},
@@ -40,7 +41,7 @@ pub struct Floating {
     /// The device.
     pub device: String,
     /// The address.
-    pub cidr: Cidr,
+    pub cidr: IpNet,
 }
 
 /// See the module's documentation.
@@ -61,7 +62,7 @@ struct Effects {
     /// What is there is this daemon's doing.
     touched: bool,
     /// Those that could not be added, and when to try again.
-    failed: Vec<(Cidr, Instant)>,
+    failed: Vec<(IpNet, Instant)>,
     announcing: JoinSet<()>,
 }
 
@@ -129,7 +130,7 @@ impl Addresses {
         };
         let effects = self.effects.lock().await;
         let now = Instant::now();
-        let given_up = |cidr: Cidr| effects.failed.iter().any(|(c, until)| *c == cidr && now < *until);
+        let given_up = |cidr: IpNet| effects.failed.iter().any(|(c, until)| *c == cidr && now < *until);
         let new = self.lifetime_s().unwrap_or(0);
         let all = self.floating.iter().all(|f| assigned(&seen, f).is_some() || given_up(f.cidr));
         let there = self.floating.iter().filter_map(|f| assigned(&seen, f));
@@ -139,7 +140,7 @@ impl Addresses {
             .links
             .iter()
             .flat_map(|l| &l.addresses)
-            .all(|a| a.lifetime_s.is_some() || !self.is_floating(a.cidr.address));
+            .all(|a| a.lifetime_s.is_some() || !self.is_floating(a.cidr.addr()));
         Ok(Held { any: !strays.is_empty(), all, fresh, inherited: !effects.touched && bounded })
     }
 
@@ -252,13 +253,13 @@ impl Addresses {
     }
 
     fn is_floating(&self, address: IpAddr) -> bool {
-        self.floating.iter().any(|f| f.cidr.address == address)
+        self.floating.iter().any(|f| f.cidr.addr() == address)
     }
 
     /// All that this machine has of them, with whatever prefix and on whatever device.
-    fn strays(&self, seen: &HostNetwork) -> Vec<(String, Cidr)> {
+    fn strays(&self, seen: &HostNetwork) -> Vec<(String, IpNet)> {
         let all = seen.links.iter().flat_map(|l| l.addresses.iter().map(|a| (l.name.clone(), a.cidr)));
-        all.filter(|(_, cidr)| self.is_floating(cidr.address)).collect()
+        all.filter(|(_, cidr)| self.is_floating(cidr.addr())).collect()
     }
 }
 
@@ -269,7 +270,7 @@ fn assigned<'a>(seen: &'a HostNetwork, floating: &Floating) -> Option<&'a Assign
 
 async fn announce(links: &dyn Links, floating: &[Floating]) {
     for f in floating {
-        if let Err(error) = links.announce(&f.device, &[f.cidr.address]).await {
+        if let Err(error) = links.announce(&f.device, &[f.cidr.addr()]).await {
             debug!("{}", crate::log::chain(&error));
         }
     }

@@ -3,10 +3,8 @@
 
 use std::net::IpAddr;
 
-use pvc_core::model::{
-    DaemonMode, DaemonState, StaticData,
-    link::{Assigned, Cidr},
-};
+use ipnet::IpNet;
+use pvc_core::model::{DaemonMode, DaemonState, StaticData, link::Assigned};
 use pvc_host::{
     links::fake::FakeLinks,
     machine::FakeMachine,
@@ -26,9 +24,9 @@ use super::*;
 const STEP: Duration = Duration::from_millis(5);
 const API: &str = "pvc-api.service";
 
-fn cidr(address: &str) -> Cidr {
+fn cidr(address: &str) -> IpNet {
     let address: IpAddr = address.parse().unwrap();
-    Cidr { address, prefix: if address.is_ipv4() { 24 } else { 64 } }
+    IpNet::new(address, if address.is_ipv4() { 24 } else { 64 }).unwrap()
 }
 
 fn cluster_ip() -> IpAddr {
@@ -157,7 +155,7 @@ impl World {
     }
 
     fn holds(&self, n: usize) -> bool {
-        floating_ips().iter().any(|f| self.machines[n].links.has(f.cidr.address))
+        floating_ips().iter().any(|f| self.machines[n].links.has(f.cidr.addr()))
     }
 
     /// In every respect that somebody can see.
@@ -202,7 +200,7 @@ async fn the_first_coordinator_becomes_primary_and_the_wish_says_so() {
     let announced = world.machines[0].links.announced();
     let first = announced[0].0;
     for floating in floating_ips() {
-        let its = announced.iter().filter(|(_, _, address)| *address == floating.cidr.address);
+        let its = announced.iter().filter(|(_, _, address)| *address == floating.cidr.addr());
         let times: Vec<u128> = its.map(|(at, ..)| (*at - first).as_millis()).collect();
         assert!(times.starts_with(&[0, 100, 1000]), "{floating:?}: {times:?}");
     }

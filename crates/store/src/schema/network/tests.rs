@@ -2,8 +2,8 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
+use ipnet::{Ipv4Net, Ipv6Net};
 use proptest::{collection::btree_map, option, prelude::*};
-use pvc_core::model::network::Subnet;
 
 use super::*;
 use crate::memory::MemoryTree;
@@ -104,8 +104,10 @@ fn network() -> impl Strategy<Value = Network> {
     let text = "[a-zA-Z0-9 ,.-]{0,12}";
     let v4 = || any::<u32>().prop_map(Ipv4Addr::from);
     let v6 = || any::<u128>().prop_map(Ipv6Addr::from);
-    let net4 = option::of((v4(), 0..=32_u8).prop_map(|(address, prefix)| Subnet { address, prefix }));
-    let net6 = option::of((v6(), 0..=128_u8).prop_map(|(address, prefix)| Subnet { address, prefix }));
+    let net4 =
+        option::of((v4(), 0..=32_u8).prop_map(|(address, prefix)| Ipv4Net::new_assert(address, prefix)));
+    let net6 =
+        option::of((v6(), 0..=128_u8).prop_map(|(address, prefix)| Ipv6Net::new_assert(address, prefix)));
     let mac = || any::<[u8; 6]>().prop_map(Mac);
     let lease = (v4(), text, any::<u64>(), text).prop_map(|(address, hostname, expiry_unix_s, client_id)| {
         Lease { address, hostname, expiry_unix_s, client_id }
