@@ -343,12 +343,16 @@ pub fn expect_last_word(seen: &Node) -> Transaction {
     txn
 }
 
-/// How to power a node off, read when it is needed and never kept: passwords are in no view.
+/// The longest host name there can be, in characters. Users and passwords of BMCs are far shorter.
+const LONGEST_IPMI: usize = 253;
+
+/// How to power a node off, read when it is needed and never kept: passwords are in no view. Whatever is longer than it can be is cut: it
+/// reaches no BMC either way, and what is reported of it stays short.
 pub async fn read_ipmi(store: &dyn Store, name: &NodeName) -> Result<Ipmi, StoreError> {
     let paths = ["ipmihostname", "ipmiusername", "ipmipassword"].map(|k| key(name, k));
     let mut values = store.get_many(&paths).await?.into_iter().map(|value| {
         let text = value.map(|v| String::from_utf8_lossy(&v.data).into_owned()).unwrap_or_default();
-        present(&text).map(str::to_owned).unwrap_or_default()
+        present(&text).map(|text| text.chars().take(LONGEST_IPMI).collect()).unwrap_or_default()
     });
     let mut next = || values.next().unwrap_or_default();
     Ok(Ipmi { hostname: next(), username: next(), password: next() })

@@ -259,6 +259,10 @@ async fn a_fencer_reads_how_to_power_a_node_off_and_no_output_shows_the_password
     assert!(!format!("{ipmi:?} {:?}", seen(&*a).await).contains("secret"));
     let absent = node::read_ipmi(&*a, &name("y")).await.unwrap();
     assert_eq!(absent, node::Ipmi::default());
+    let mut txn = Transaction::default();
+    txn.set("/nodes/x/ipmihostname", "x".repeat(900_000), None);
+    a.commit(txn).await.unwrap();
+    assert_eq!(node::read_ipmi(&*a, &name("x")).await.unwrap().hostname.len(), 253);
 }
 
 #[tokio::test(start_paused = true)]
