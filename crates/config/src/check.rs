@@ -67,7 +67,7 @@ pub fn coordinators_of(text: &str, file: &str) -> Result<Vec<Coordinator>, Box<D
     let tree = Tree::parse(text);
     let mut walk = Walk::new(text, &tree, file);
     let listed = read::root(&mut walk).and_then(|root| {
-        let cluster = walk.section(&root, "cluster", crate::settings::CLUSTER)?;
+        let cluster = walk.section(&root, "cluster")?;
         walk.list(&cluster, "coordinators", "coordinator hosts")
     });
     let mut found: Vec<Coordinator> = Vec::new();

@@ -11,9 +11,9 @@ use crate::{
     config::{DnsDatabase, Functions},
     coordinators::Coordinator,
     diagnostic::{Diagnostic, Severity},
-    kind, settings,
+    kind,
     tree::Content,
-    walk::{Found, Section, Setting, Told, Walk},
+    walk::{Found, Section, Setting, Told, Walk, a_section},
 };
 
 pub(crate) use network::{DraftInterface, DraftNetwork, DraftPerNetwork};
@@ -37,10 +37,10 @@ pub(crate) struct Draft {
 /// Reads everything below `pvc:`.
 pub(crate) fn draft(walk: &mut Walk<'_>) -> Result<Draft, Told> {
     let root = root(walk)?;
-    let debug = walk.optional(&root, "debug", &kind::switch()).map(|found| found.is_some_and(|f| f.value));
+    let debug = walk.defaulted(&root, "debug", &kind::switch());
     let node = walk.required(&root, "node", &kind::node_name());
     let (functions, networking) = functions(walk, &root);
-    let (coordinators, networks) = match walk.section(&root, "cluster", settings::CLUSTER) {
+    let (coordinators, networks) = match walk.section(&root, "cluster") {
         Ok(cluster) => (coordinators(walk, &cluster), network::networks(walk, &cluster, networking)),
         Err(told) => (Err(told), Err(told)),
     };
@@ -52,7 +52,7 @@ pub(crate) fn draft(walk: &mut Walk<'_>) -> Result<Draft, Told> {
 /// The section `pvc`, which holds everything.
 pub(crate) fn root(walk: &mut Walk<'_>) -> Result<Section, Told> {
     let problem = match walk.tree.root.map(|top| (top, walk.tree.content(top))) {
-        Some((top, Content::Map(_))) => return walk.root(top, settings::ROOT),
+        Some((top, Content::Map(_))) => return walk.root(top),
         None => "the file holds no settings",
         Some((_, Content::Scalar(scalar))) if scalar.is_none() => "the file holds no settings",
         Some(_) => "the file is not a section of settings",
@@ -66,7 +66,7 @@ pub(crate) fn root(walk: &mut Walk<'_>) -> Result<Section, Told> {
 
 /// The switches, and whether networking is on as far as is known: it decides what may be absent.
 fn functions(walk: &mut Walk<'_>, root: &Section) -> (Result<Functions, Told>, Option<bool>) {
-    let section = match walk.section(root, "functions", settings::FUNCTIONS) {
+    let section = match walk.section(root, "functions") {
         Ok(section) => section,
         Err(told) => return (Err(told), None),
     };
@@ -74,8 +74,7 @@ fn functions(walk: &mut Walk<'_>, root: &Section) -> (Result<Functions, Told>, O
     let hypervisor = required("enable_hypervisor");
     let networking = required("enable_networking");
     let storage = required("enable_storage");
-    let api =
-        walk.optional(&section, "enable_api", &kind::switch()).map(|found| found.is_some_and(|f| f.value));
+    let api = walk.defaulted(&section, "enable_api", &kind::switch());
     let all =
         || Ok(Functions { hypervisor: hypervisor?, networking: networking?, storage: storage?, api: api? });
     (all(), networking.ok())
@@ -128,12 +127,11 @@ fn dns_database(
     root: &Section,
     networking: Option<bool>,
 ) -> Result<Option<DnsDatabase>, Told> {
-    let Some(coordinator) = optional_unless(walk, root, "coordinator", settings::COORDINATOR, networking)?
-    else {
+    let Some(coordinator) = optional_unless(walk, root, "coordinator", networking)? else {
         return Ok(None);
     };
-    let dns = walk.section(&coordinator, "dns", settings::DNS)?;
-    let database = walk.section(&dns, "database", settings::DATABASE)?;
+    let dns = walk.section(&coordinator, "dns")?;
+    let database = walk.section(&dns, "database")?;
     let host = walk.required(&database, "host", &kind::host());
     let port = walk.required(&database, "port", &kind::short(1..=65535, ""));
     let name = walk.required(&database, "name", &kind::name("the name of a PostgreSQL database"));
@@ -154,14 +152,13 @@ pub(crate) fn optional_unless(
     walk: &mut Walk<'_>,
     parent: &Section,
     name: &str,
-    known: &[&str],
     networking: Option<bool>,
 ) -> Result<Option<Section>, Told> {
-    let section = walk.optional_section(parent, name, known)?;
+    let section = walk.optional_section(parent, name)?;
     if section.is_none() && networking == Some(true) {
         let allowed = format!(
-            "a section with {}; optional only if functions.enable_networking is False",
-            known.join(", ")
+            "{}; optional only if functions.enable_networking is False",
+            a_section(&parent.path_of(name))
         );
         return Err(walk.missing(parent, name, &allowed));
     }

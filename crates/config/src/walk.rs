@@ -5,8 +5,9 @@
 use crate::{
     diagnostic::{Diagnostic, Severity},
     kind::Kind,
+    settings,
     source::{Show, Source, is_secret},
-    tree::{Content, Fault, FaultKind, Item, LONGEST_LINE, MAX_FAULTS, Tree},
+    tree::{Content, Fault, FaultKind, Item, LONGEST_LINE, MAX_FAULTS, Scalar, Tree},
 };
 
 /// More would help nobody.
@@ -50,7 +51,7 @@ pub(crate) struct Section {
 }
 
 impl Section {
-    fn path_of(&self, name: &str) -> String {
+    pub(crate) fn path_of(&self, name: &str) -> String {
         if self.path.is_empty() { name.to_owned() } else { format!("{}.{name}", self.path) }
     }
 }
@@ -206,34 +207,30 @@ impl<'t> Walk<'t> {
     }
 
     /// The section `name`, if it is there. `None` and nothing at all count as absent. Warns of what is unknown in it.
-    pub(crate) fn optional_section(
-        &mut self,
-        parent: &Section,
-        name: &str,
-        known: &[&str],
-    ) -> Result<Option<Section>, Told> {
-        let section = self.enter(parent, name, known)?;
+    pub(crate) fn optional_section(&mut self, parent: &Section, name: &str) -> Result<Option<Section>, Told> {
+        let section = self.enter(parent, name, &parent.path_of(name))?;
         if let Some(section) = &section {
-            self.warn_unknown(section, known);
+            self.warn_unknown(section, &settings::known(&section.path));
         }
         Ok(section)
     }
 
     /// The section `pvc`, which holds all others; their paths do not name it, as the manual's do not.
-    pub(crate) fn root(&mut self, file: Item, known: &[&str]) -> Result<Section, Told> {
+    pub(crate) fn root(&mut self, file: Item) -> Result<Section, Told> {
         let file = Section { path: String::new(), item: file };
         self.warn_unknown(&file, &["pvc"]);
-        match self.enter(&file, "pvc", known)? {
+        match self.enter(&file, "pvc", "")? {
             Some(section) => {
                 let root = Section { path: String::new(), ..section };
-                self.warn_unknown(&root, known);
+                self.warn_unknown(&root, &settings::known(""));
                 Ok(root)
             }
-            None => Err(self.missing(&file, "pvc", &format!("a section with {}", known.join(", ")))),
+            None => Err(self.missing(&file, "pvc", &a_section(""))),
         }
     }
 
-    fn enter(&mut self, parent: &Section, name: &str, known: &[&str]) -> Result<Option<Section>, Told> {
+    /// `known_as` is the path by which its settings are known.
+    fn enter(&mut self, parent: &Section, name: &str, known_as: &str) -> Result<Option<Section>, Told> {
         let Some(item) = self.tree.get(parent.item, name) else { return Ok(None) };
         let path = parent.path_of(name);
         match self.tree.content(item) {
@@ -243,7 +240,7 @@ impl<'t> Walk<'t> {
                 let found = if matches!(content, Content::List(_)) { "a list" } else { "a single value" };
                 let diagnostic = Diagnostic {
                     found: Some(found.to_owned()),
-                    allowed: Some(format!("a section with {}", known.join(", "))),
+                    allowed: Some(a_section(known_as)),
                     ..self.about_key(Severity::Error, &Setting { path, item }, "must be a section")
                 };
                 Err(self.tell(diagnostic))
@@ -252,10 +249,10 @@ impl<'t> Walk<'t> {
     }
 
     /// The section `name`, which must be there.
-    pub(crate) fn section(&mut self, parent: &Section, name: &str, known: &[&str]) -> Result<Section, Told> {
-        match self.optional_section(parent, name, known)? {
+    pub(crate) fn section(&mut self, parent: &Section, name: &str) -> Result<Section, Told> {
+        match self.optional_section(parent, name)? {
             Some(section) => Ok(section),
-            None => Err(self.missing(parent, name, &format!("a section with {}", known.join(", ")))),
+            None => Err(self.missing(parent, name, &a_section(&parent.path_of(name)))),
         }
     }
 
@@ -296,6 +293,16 @@ impl<'t> Walk<'t> {
         let Some(item) = self.tree.get(section.item, name) else { return Ok(None) };
         let at = Setting { path: section.path_of(name), item };
         self.value(at, kind)
+    }
+
+    /// A setting with a default, which counts where it is absent.
+    pub(crate) fn defaulted<T>(&mut self, section: &Section, name: &str, kind: &Kind<T>) -> Result<T, Told> {
+        if let Some(found) = self.optional(section, name, kind)? {
+            return Ok(found.value);
+        }
+        let text = settings::default_of(&section.path, name).unwrap_or_default().to_owned();
+        let default = kind.read(&Scalar { text, plain: true });
+        default.ok().flatten().ok_or_else(|| self.missing(section, name, &kind.allowed))
     }
 
     /// The value at a known place.
@@ -340,7 +347,7 @@ impl<'t> Walk<'t> {
         // One more than is shown, so that the rest is told of.
         for (name, item) in unknown.by_ref().take(MAX_DIAGNOSTICS + 1) {
             let at = Setting { path: section.path_of(&self.source.safe(name)), item: *item };
-            let nearest = crate::settings::nearest(&section.path, name, known);
+            let nearest = settings::nearest(&section.path, name, known);
             let help = nearest.map_or_else(
                 || format!("it is ignored; known here: {}", known.join(", ")),
                 |nearest| format!("it is ignored; did you mean '{nearest}'?"),
@@ -351,6 +358,11 @@ impl<'t> Walk<'t> {
         }
         self.unmade += unknown.count();
     }
+}
+
+/// What is allowed where the section of that path is asked for.
+pub(crate) fn a_section(path: &str) -> String {
+    format!("a section with {}", settings::known(path).join(", "))
 }
 
 fn show_of(at: &Setting, tree: &Tree) -> Show {

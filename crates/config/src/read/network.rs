@@ -8,7 +8,6 @@ use super::optional_unless;
 use crate::{
     config::PerNetwork,
     kind::{self, AddressChoice},
-    settings,
     walk::{Found, ReadOptional, Section, Told, Walk},
 };
 
@@ -40,7 +39,7 @@ pub(super) fn networks(
     cluster: &Section,
     networking: Option<bool>,
 ) -> Result<Option<DraftPerNetwork<DraftNetwork>>, Told> {
-    per_network(walk, cluster, "networks", settings::NETWORK, networking, |walk, section| DraftNetwork {
+    per_network(walk, cluster, "networks", networking, |walk, section| DraftNetwork {
         domain: walk.required(section, "domain", &kind::domain().or_none()).map(|f| f.value),
         network: walk.optional(section, "network", &kind::network()),
         floating_ip: walk.optional(section, "floating_ip", &kind::interface()),
@@ -55,12 +54,10 @@ pub(super) fn interfaces(
     configuration: &Section,
     networking: Option<bool>,
 ) -> Result<Option<DraftPerNetwork<DraftInterface>>, Told> {
-    per_network(walk, configuration, "networking", settings::INTERFACE, networking, |walk, section| {
-        DraftInterface {
-            device: walk.required(section, "device", &kind::device()),
-            mtu: walk.required(section, "mtu", &kind::short(MTU, " of bytes")),
-            address: walk.required(section, "address", &kind::address_choice()),
-        }
+    per_network(walk, configuration, "networking", networking, |walk, section| DraftInterface {
+        device: walk.required(section, "device", &kind::device()),
+        mtu: walk.required(section, "mtu", &kind::short(MTU, " of bytes")),
+        address: walk.required(section, "address", &kind::address_choice()),
     })
 }
 
@@ -68,13 +65,12 @@ fn per_network<T>(
     walk: &mut Walk<'_>,
     parent: &Section,
     name: &str,
-    known: &[&str],
     networking: Option<bool>,
     read: impl Fn(&mut Walk<'_>, &Section) -> T,
 ) -> Result<Option<DraftPerNetwork<T>>, Told> {
-    let Some(all) = optional_unless(walk, parent, name, settings::NETWORKS, networking)? else {
+    let Some(all) = optional_unless(walk, parent, name, networking)? else {
         return Ok(None);
     };
-    let mut one = |name| walk.section(&all, name, known).map(|section| read(walk, &section));
+    let mut one = |name| walk.section(&all, name).map(|section| read(walk, &section));
     Ok(Some(PerNetwork { upstream: one("upstream"), cluster: one("cluster"), storage: one("storage") }))
 }

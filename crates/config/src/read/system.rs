@@ -12,8 +12,7 @@ use crate::{
     config::{FenceAction, Ipmi, Logging},
     diagnostic::{Diagnostic, Severity},
     kind::{self, Kind},
-    settings,
-    walk::{Found, Read, Section, Told, Walk},
+    walk::{Found, Read, Section, Told, Walk, a_section},
 };
 
 /// Bounds of the counts of intervals.
@@ -24,8 +23,6 @@ const MIGRATIONS: std::ops::RangeInclusive<u32> = 1..=32;
 const CONSOLE_LOG_LINES: std::ops::RangeInclusive<u32> = 0..=1_000_000;
 /// KiB a second. A log has up to 900 KiB, and is written once a second at most.
 const CONSOLE_LOG_RATE: std::ops::RangeInclusive<u32> = 1..=1_000_000;
-const CONSOLE_LOG_VM_RATE: u32 = 64;
-const CONSOLE_LOG_NODE_RATE: u32 = 256;
 /// The numbers that IPMI 2.0 gives to cipher suites (table 22-20), without 0, which is no protection at all.
 const CIPHER_SUITES: std::ops::RangeInclusive<u32> = 1..=17;
 /// IPMI 2.0's longest password.
@@ -63,8 +60,8 @@ pub(super) fn system(
     root: &Section,
     networking: Option<bool>,
 ) -> Result<DraftSystem, Told> {
-    let system = walk.section(root, "system", settings::SYSTEM)?;
-    let fencing = walk.section(&system, "fencing", settings::FENCING);
+    let system = walk.section(root, "system")?;
+    let fencing = walk.section(&system, "fencing");
     let intervals = intervals(walk, &system, fencing.as_ref().ok());
     let (successful_fence, failed_fence, ipmi) = match fencing {
         Ok(fencing) => {
@@ -73,23 +70,22 @@ pub(super) fn system(
         }
         Err(told) => (Err(told), Err(told), Err(told)),
     };
-    let (target_selector, limits) = match walk.section(&system, "migration", settings::MIGRATION) {
+    let (target_selector, limits) = match walk.section(&system, "migration") {
         Ok(migration) => (
             walk.required(&migration, "target_selector", &kind::word(TARGET_SELECTORS)),
             limits(walk, &migration),
         ),
         Err(told) => (Err(told), Err(told)),
     };
-    let (directories, logging, metrics, interfaces) =
-        match walk.section(&system, "configuration", settings::CONFIGURATION) {
-            Ok(configuration) => (
-                directories(walk, &configuration),
-                logging(walk, &configuration),
-                metrics(walk, &configuration),
-                network::interfaces(walk, &configuration, networking),
-            ),
-            Err(told) => ([Err(told), Err(told), Err(told)], Err(told), Err(told), Err(told)),
-        };
+    let (directories, logging, metrics, interfaces) = match walk.section(&system, "configuration") {
+        Ok(configuration) => (
+            directories(walk, &configuration),
+            logging(walk, &configuration),
+            metrics(walk, &configuration),
+            network::interfaces(walk, &configuration, networking),
+        ),
+        Err(told) => ([Err(told), Err(told), Err(told)], Err(told), Err(told), Err(told)),
+    };
     Ok(DraftSystem {
         intervals,
         successful_fence,
@@ -106,8 +102,8 @@ pub(super) fn system(
 
 /// The manual's example has the intervals under `system.fencing`, its reference under `system`: either will do.
 fn intervals(walk: &mut Walk<'_>, system: &Section, fencing: Option<&Section>) -> DraftIntervals {
-    let below_fencing = fencing.map(|f| walk.optional_section(f, "intervals", settings::INTERVALS));
-    let below_system = walk.optional_section(system, "intervals", settings::INTERVALS);
+    let below_fencing = fencing.map(|f| walk.optional_section(f, "intervals"));
+    let below_system = walk.optional_section(system, "intervals");
     let told = [below_fencing.as_ref(), Some(&below_system)]
         .into_iter()
         .flatten()
@@ -116,7 +112,7 @@ fn intervals(walk: &mut Walk<'_>, system: &Section, fencing: Option<&Section>) -
         [below_fencing, Some(below_system)].into_iter().flatten().filter_map(|s| s.ok().flatten()).collect();
     if sections.is_empty() {
         let told = told.unwrap_or_else(|| {
-            let allowed = format!("a section with {}", settings::INTERVALS.join(", "));
+            let allowed = a_section("system.intervals");
             match fencing {
                 Some(fencing) => walk.missing(fencing, "intervals", &allowed),
                 None => walk.missing(system, "intervals", &allowed),
@@ -162,7 +158,7 @@ fn interval(walk: &mut Walk<'_>, sections: &[Section], name: &str, kind: &Kind<u
 }
 
 fn actions(walk: &mut Walk<'_>, fencing: &Section) -> (Read<FenceAction>, Read<FenceAction>) {
-    let actions = match walk.section(fencing, "actions", settings::ACTIONS) {
+    let actions = match walk.section(fencing, "actions") {
         Ok(actions) => actions,
         Err(told) => return (Err(told), Err(told)),
     };
@@ -171,7 +167,7 @@ fn actions(walk: &mut Walk<'_>, fencing: &Section) -> (Read<FenceAction>, Read<F
 }
 
 fn ipmi(walk: &mut Walk<'_>, fencing: &Section) -> Result<Ipmi, Told> {
-    let ipmi = walk.section(fencing, "ipmi", settings::IPMI)?;
+    let ipmi = walk.section(fencing, "ipmi")?;
     let host = walk.required(&ipmi, "host", &kind::host());
     let user = walk.required(&ipmi, "user", &kind::name("a user of the IPMI interface"));
     let pass = walk.required(&ipmi, "pass", &kind::secret());
@@ -190,7 +186,7 @@ fn ipmi(walk: &mut Walk<'_>, fencing: &Section) -> Result<Ipmi, Told> {
 }
 
 fn directories(walk: &mut Walk<'_>, configuration: &Section) -> [Read<PathBuf>; 3] {
-    match walk.section(configuration, "directories", settings::DIRECTORIES) {
+    match walk.section(configuration, "directories") {
         Ok(section) => ["dynamic_directory", "log_directory", "console_log_directory"]
             .map(|name| walk.required(&section, name, &kind::directory())),
         Err(told) => [Err(told), Err(told), Err(told)],
@@ -198,25 +194,23 @@ fn directories(walk: &mut Walk<'_>, configuration: &Section) -> [Read<PathBuf>; 
 }
 
 fn limits(walk: &mut Walk<'_>, migration: &Section) -> Result<Limits, Told> {
-    let mut limit = |name, default: usize| -> Result<usize, Told> {
-        let found = walk.optional(migration, name, &kind::whole(MIGRATIONS, " of migrations at once"))?;
-        Ok(found.map_or(default, |found| usize::try_from(found.value).unwrap_or(default)))
+    let mut limit = |name| {
+        let limit = walk.defaulted(migration, name, &kind::whole(MIGRATIONS, " of migrations at once"))?;
+        usize::try_from(limit).map_err(|_| Told)
     };
-    let usual = Limits::default();
-    let outgoing = limit("outgoing_limit", usual.outgoing);
-    let incoming = limit("incoming_limit", usual.incoming);
+    let (outgoing, incoming) = (limit("outgoing_limit"), limit("incoming_limit"));
     Ok(Limits { outgoing: outgoing?, incoming: incoming? })
 }
 
 fn metrics(walk: &mut Walk<'_>, configuration: &Section) -> Result<Option<SocketAddr>, Told> {
-    let Some(section) = walk.optional_section(configuration, "metrics", settings::METRICS)? else {
+    let Some(section) = walk.optional_section(configuration, "metrics")? else {
         return Ok(None);
     };
     Ok(walk.optional(&section, "listen", &kind::loopback())?.map(|found| found.value))
 }
 
 fn logging(walk: &mut Walk<'_>, configuration: &Section) -> Result<Logging, Told> {
-    let section = walk.section(configuration, "logging", settings::LOGGING)?;
+    let section = walk.section(configuration, "logging")?;
     let mut switch = |name| walk.required(&section, name, &kind::switch());
     let file = switch("file_logging");
     let stdout = switch("stdout_logging");
@@ -226,12 +220,11 @@ fn logging(walk: &mut Walk<'_>, configuration: &Section) -> Result<Logging, Told
     let cluster_details = switch("log_keepalive_cluster_details");
     let storage_details = switch("log_keepalive_storage_details");
     let lines = walk.required(&section, "console_log_lines", &kind::whole(CONSOLE_LOG_LINES, " of lines"));
-    let mut rate = |name, default: u32| -> Result<u64, Told> {
-        let found = walk.optional(&section, name, &kind::whole(CONSOLE_LOG_RATE, " of KiB a second"))?;
-        Ok(u64::from(found.map_or(default, |found| found.value)) * 1024)
+    let mut rate = |name| {
+        let kib = walk.defaulted(&section, name, &kind::whole(CONSOLE_LOG_RATE, " of KiB a second"));
+        kib.map(|kib| u64::from(kib) * 1024)
     };
-    let vm_rate = rate("console_log_vm_rate", CONSOLE_LOG_VM_RATE);
-    let node_rate = rate("console_log_node_rate", CONSOLE_LOG_NODE_RATE);
+    let (vm_rate, node_rate) = (rate("console_log_vm_rate"), rate("console_log_node_rate"));
     if let (Ok(file), Ok(stdout)) = (&file, &stdout)
         && !file.value
         && !stdout.value

@@ -269,3 +269,22 @@ fn the_packaged_sample_is_the_manuals_example_with_other_passwords() {
     let example = edit(&edited("pass: pvcdns", "pass: change-me"), "pass: Passw0rd", "pass: change-me");
     assert_eq!(sample, accepted(&example));
 }
+
+#[test]
+fn a_default_that_is_written_changes_nothing() {
+    let mut text = EXAMPLE.replace("    enable_api: True\n", "");
+    let absent = accepted(&text);
+    for (after, written) in [
+        ("pvc:\n", "  debug: False\n"),
+        ("    enable_storage: True\n", "    enable_api: False\n"),
+        ("      target_selector: mem\n", "      outgoing_limit: 4\n      incoming_limit: 4\n"),
+        (
+            "        console_log_lines: 1000\n",
+            "        console_log_vm_rate: 64\n        console_log_node_rate: 256\n",
+        ),
+    ] {
+        text = edit(&text, after, &format!("{after}{written}"));
+    }
+    assert_eq!(accepted(&text), absent);
+    assert_eq!(absent.limits, Limits::default());
+}
