@@ -8,6 +8,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
+use pvc_config::sample::Sample;
 
 use crate::{
     capsule::{NODE, ROOM},
@@ -59,46 +60,18 @@ pub(crate) fn log_end() -> String {
 }
 
 fn configuration() -> String {
-    format!(
-        "pvc:
-  node: {NODE}
-  functions:
-    enable_hypervisor: True
-    enable_networking: False
-    enable_storage: False
-    enable_api: False
-  cluster:
-    coordinators:
-      - {NODE}
-  system:
-    fencing:
-      intervals:
-        keepalive_interval: {KEEPALIVE_S}
-        fence_intervals: 6
-        suicide_intervals: 0
-      actions:
-        successful_fence: migrate
-        failed_fence: None
-      ipmi:
-        host: {NODE}-lom
-        user: admin
-        pass: none-here
-    migration:
-      target_selector: mem
-    configuration:
-      directories:
-        dynamic_directory: /run/pvc
-        log_directory: {ROOM}
-        console_log_directory: /var/log/libvirt
-      logging:
-        file_logging: True
-        stdout_logging: True
-        log_colours: False
-        log_dates: True
-        log_keepalives: True
-        log_keepalive_cluster_details: True
-        log_keepalive_storage_details: True
-        console_log_lines: 1000
-"
-    )
+    let mut sample = Sample::default()
+        .with("node", NODE)
+        .with_list("cluster.coordinators", [NODE])
+        .without("cluster.networks")
+        .without("coordinator")
+        .without("system.configuration.networking")
+        .with("system.fencing.intervals.keepalive_interval", KEEPALIVE_S)
+        .with("system.fencing.ipmi.host", format!("{NODE}-lom"))
+        .with("system.configuration.directories.log_directory", ROOM)
+        .with("system.configuration.logging.log_colours", "False");
+    for function in ["networking", "storage", "api"] {
+        sample = sample.with(&format!("functions.enable_{function}"), "False");
+    }
+    sample.text()
 }

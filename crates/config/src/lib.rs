@@ -12,6 +12,8 @@ mod kind;
 mod net;
 mod read;
 mod relations;
+#[cfg(any(test, feature = "sample"))]
+pub mod sample;
 mod scalar;
 mod secret;
 mod settings;

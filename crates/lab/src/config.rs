@@ -1,7 +1,6 @@
-//! The pvcd.yaml of a lab's node, in the shape of the daemon's manual.
-//! Knows the manual's settings only as text; the daemon is what checks them.
+//! The pvcd.yaml of a lab's node: the packaged sample with the lab's own settings.
 
-use std::fmt::Write;
+use pvc_config::sample::Sample;
 
 use crate::{
     bmc,
@@ -16,108 +15,39 @@ fn boolean(value: bool) -> &'static str {
 
 /// The text of `/etc/pvc/pvcd.yaml` on `node`.
 pub fn pvcd_yaml(node: NodeNumber, options: &LabOptions) -> String {
-    let coordinators: Vec<_> = options.coordinators().map(|node| format!("      - {node}")).collect();
-    let coordinators = coordinators.join("\n");
-    let networks: String = [Net::Upstream, Net::Cluster, Net::Storage].map(network).concat();
-    let devices: String = [Net::Upstream, Net::Cluster, Net::Storage].map(device).concat();
     let timings = &options.timings;
-    format!(
-        "---
-pvc:
-  node: {node}
-  functions:
-    enable_hypervisor: True
-    enable_networking: {networking}
-    enable_storage: False
-    enable_api: {api}
-  cluster:
-    coordinators:
-{coordinators}
-    networks:{networks}
-  coordinator:
-    dns:
-      database:
-        host: localhost
-        port: 5432
-        name: pvcdns
-        user: pvcdns
-        pass: pvcdns
-  system:
-    fencing:
-      intervals:
-        keepalive_interval: {keepalive}
-        fence_intervals: {fence}
-        suicide_intervals: {suicide}
-      actions:
-        successful_fence: {successful}
-        failed_fence: {failed}
-      ipmi:
-        host: {bmc}
-        user: {user}
-        pass: {pass}
-    migration:
-      target_selector: mem
-    configuration:
-      directories:
-        dynamic_directory: \"/run/pvc\"
-        log_directory: \"/var/log/pvc\"
-        console_log_directory: \"/var/log/libvirt\"
-      logging:
-        file_logging: True
-        stdout_logging: True
-        log_colours: False
-        log_dates: False
-        log_keepalives: True
-        log_keepalive_cluster_details: True
-        log_keepalive_storage_details: False
-        console_log_lines: {lines}
-      networking:{devices}
-",
-        networking = boolean(options.enable_networking),
-        api = boolean(options.enable_api),
-        keepalive = timings.keepalive_interval_s,
-        fence = timings.fence_intervals,
-        suicide = timings.suicide_intervals,
-        successful = timings.successful_fence,
-        failed = timings.failed_fence,
-        bmc = node.bmc_address(),
-        user = bmc::USER,
-        pass = bmc::PASSWORD,
-        lines = options.console_log_lines,
-    )
-}
-
-fn network(net: Net) -> String {
-    let [floating, floating6] = net.floating();
-    let mut text = format!(
-        "
-      {name}:
-        domain: \"{domain}\"
-        network: \"{network}/24\"
-        floating_ip: \"{floating}/24\"
-        network6: \"{network6}/64\"
-        floating_ip6: \"{floating6}/64\"",
-        name = net.name(),
-        domain = net.domain(),
-        network = net.address(0),
-        network6 = net.address6(0),
-    );
-    if net == Net::Upstream {
-        let _ = write!(text, "\n        gateway: \"{}\"", net.switch());
+    let mut sample = Sample::default()
+        .with("node", node)
+        .with("functions.enable_networking", boolean(options.enable_networking))
+        .with("functions.enable_storage", "False")
+        .with("functions.enable_api", boolean(options.enable_api))
+        .with_list("cluster.coordinators", options.coordinators())
+        .with("system.fencing.intervals.keepalive_interval", timings.keepalive_interval_s)
+        .with("system.fencing.intervals.fence_intervals", timings.fence_intervals)
+        .with("system.fencing.intervals.suicide_intervals", timings.suicide_intervals)
+        .with("system.fencing.actions.successful_fence", &timings.successful_fence)
+        .with("system.fencing.actions.failed_fence", &timings.failed_fence)
+        .with("system.fencing.ipmi.host", node.bmc_address())
+        .with("system.fencing.ipmi.user", bmc::USER)
+        .with("system.fencing.ipmi.pass", bmc::PASSWORD)
+        .with("system.configuration.logging.log_colours", "False")
+        .with("system.configuration.logging.log_dates", "False")
+        .with("system.configuration.logging.log_keepalive_storage_details", "False")
+        .with("system.configuration.logging.console_log_lines", options.console_log_lines);
+    for net in [Net::Upstream, Net::Cluster, Net::Storage] {
+        let of_all = |setting: &str| format!("cluster.networks.{}.{setting}", net.name());
+        let here = |setting: &str| format!("system.configuration.networking.{}.{setting}", net.name());
+        let [floating, floating6] = net.floating();
+        sample = sample
+            .with(&of_all("domain"), format!("\"{}\"", net.domain()))
+            .with(&of_all("network"), format!("\"{}/24\"", net.address(0)))
+            .with(&of_all("floating_ip"), format!("\"{floating}/24\""))
+            .with(&of_all("network6"), format!("\"{}/64\"", net.address6(0)))
+            .with(&of_all("floating_ip6"), format!("\"{floating6}/64\""))
+            .with(&here("device"), net.device())
+            .with(&here("address"), "by-id");
     }
-    text
-}
-
-fn device(net: Net) -> String {
-    format!(
-        "
-        {}:
-          device: {}
-          mtu: 1500
-          address: by-id",
-        net.name(),
-        net.device()
-    )
+    sample.with("cluster.networks.upstream.gateway", format!("\"{}\"", Net::Upstream.switch())).text()
 }
 
 #[cfg(test)]

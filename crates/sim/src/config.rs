@@ -1,8 +1,8 @@
-//! The configuration of simulated nodes: the manual's example, as short as it may be.
+//! The configuration of simulated nodes.
 
 use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 
-use pvc_config::Config;
+use pvc_config::{Config, sample::Sample};
 use pvc_core::model::NodeName;
 
 use crate::{
@@ -54,94 +54,35 @@ pub(crate) fn floating(config: &Config) -> BTreeSet<IpAddr> {
 }
 
 fn text(options: &Options, number: usize) -> String {
-    let node = name(number);
-    let coordinators: Vec<String> =
-        (0..options.coordinators()).map(|n| format!("      - {}", name(n))).collect();
-    let coordinators = coordinators.join("\n");
     let (keepalive, fence) = match options.timing {
         Timing::Mixed if is_slow(number) => (30, 6),
         Timing::Default | Timing::Mixed => (5, 6),
         Timing::Fast => (1, 3),
     };
     let failed = if options.suicide_intervals > 0 { "migrate" } else { "None" };
-    let suicide = options.suicide_intervals;
-    format!(
-        r#"pvc:
-  node: {node}
-  functions:
-    enable_hypervisor: True
-    enable_networking: True
-    enable_storage: False
-    enable_api: True
-  cluster:
-    coordinators:
-{coordinators}
-    networks:
-      upstream:
-        domain: "example.net"
-        network: "192.0.2.0/24"
-        floating_ip: "192.0.2.254/24"
-        gateway: "192.0.2.1"
-      cluster:
-        domain: "pvc.local"
-        network: "10.255.0.0/24"
-        floating_ip: "10.255.0.254/24"
-      storage:
-        domain: "pvc.storage"
-        network: "10.254.0.0/24"
-        floating_ip: None
-  coordinator:
-    dns:
-      database:
-        host: localhost
-        port: 5432
-        name: pvcdns
-        user: pvcdns
-        pass: pvcdns
-  system:
-    intervals:
-      keepalive_interval: {keepalive}
-      fence_intervals: {fence}
-      suicide_intervals: {suicide}
-    fencing:
-      actions:
-        successful_fence: migrate
-        failed_fence: {failed}
-      ipmi:
-        host: {node}-lom
-        user: admin
-        pass: {SECRET}
-    migration:
-      target_selector: mem
-    configuration:
-      directories:
-        dynamic_directory: "/run/pvc"
-        log_directory: "/var/log/pvc"
-        console_log_directory: "/var/log/libvirt"
-      logging:
-        file_logging: False
-        stdout_logging: True
-        log_colours: False
-        log_dates: False
-        log_keepalives: False
-        log_keepalive_cluster_details: False
-        log_keepalive_storage_details: False
-        console_log_lines: 0
-      networking:
-        upstream:
-          device: ens4
-          mtu: 1500
-          address: None
-        cluster:
-          device: ens4
-          mtu: 1500
-          address: by-id
-        storage:
-          device: ens4
-          mtu: 1500
-          address: by-id
-"#
-    )
+    let node = name(number);
+    let mut sample = Sample::default()
+        .with("node", &node)
+        .with("functions.enable_storage", "False")
+        .with_list("cluster.coordinators", (0..options.coordinators()).map(name))
+        .with("cluster.networks.upstream.network", "192.0.2.0/24")
+        .with("cluster.networks.upstream.floating_ip", "192.0.2.254/24")
+        .with("cluster.networks.upstream.gateway", "192.0.2.1")
+        .with("cluster.networks.storage.floating_ip", "None")
+        .with("system.fencing.intervals.keepalive_interval", keepalive)
+        .with("system.fencing.intervals.fence_intervals", fence)
+        .with("system.fencing.intervals.suicide_intervals", options.suicide_intervals)
+        .with("system.fencing.actions.failed_fence", failed)
+        .with("system.fencing.ipmi.host", format!("{node}-lom"))
+        .with("system.fencing.ipmi.pass", SECRET)
+        .with("system.configuration.logging.console_log_lines", 0);
+    for quiet in ["file_logging", "log_colours", "log_dates", "log_keepalives"] {
+        sample = sample.with(&format!("system.configuration.logging.{quiet}"), "False");
+    }
+    for quiet in ["cluster", "storage"] {
+        sample = sample.with(&format!("system.configuration.logging.log_keepalive_{quiet}_details"), "False");
+    }
+    sample.text()
 }
 
 /// The BMCs' password: it must appear nowhere but in the node's own keys.

@@ -18,7 +18,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("pvcd", &["pvc-core", "pvc-process", "pvc-config", "pvc-store", "pvc-host"]),
     ("pvc-cli", &["pvc-core", "pvc-config", "pvc-store"]),
     ("pvc-lab", &["pvc-core", "pvc-config", "pvc-store", "pvc-host"]),
-    ("pvc-bench", &["pvc-lab"]),
+    ("pvc-bench", &["pvc-config", "pvc-lab"]),
     ("pvc-sim", &["pvc-core", "pvc-process", "pvc-config", "pvc-store", "pvc-host", "pvcd"]),
     ("xtask", &[]),
 ];

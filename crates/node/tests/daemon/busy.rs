@@ -18,7 +18,7 @@ use pvc_store::{Store as _, memory::MemoryTree, schema::owner::Owner};
 use pvcd::{Parts, Stop, notify::Notify, ownership};
 use tokio::{sync::mpsc, time::sleep};
 
-use crate::support::{Sample, config};
+use crate::support::{Settings, config};
 
 /// Longer than what others take for death, and than what the machine's watchdog waits.
 const BUSY: Duration = Duration::from_secs(6);
@@ -32,7 +32,7 @@ struct Node {
 
 /// A coordinator on a thread of its own, and what says that it lives on another.
 fn start(tree: &MemoryTree, name: &'static str, power: &Arc<FakePower>, directory: &std::path::Path) -> Node {
-    let sample = Sample { node: name, coordinator: name, hypervisor: false, keepalive_interval_s: 1 };
+    let sample = Settings { node: name, coordinator: name, hypervisor: false, keepalive_interval_s: 1 };
     let mut config = config(directory, &sample);
     (config.intervals.suicide_intervals, config.intervals.fence_intervals) = (INTERVALS, INTERVALS);
     let _life = power.add(&format!("{name}-lom"), "admin", "Passw0rd");

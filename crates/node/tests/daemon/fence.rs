@@ -23,7 +23,7 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use crate::support::{Sample, config};
+use crate::support::{Settings, config};
 
 const NODES: [&str; 3] = ["node1", "node2", "node3"];
 const VMS: u8 = 6;
@@ -78,7 +78,7 @@ impl Cluster {
     }
 
     fn start(&self, name: &'static str, able: bool) -> Node {
-        let sample = Sample { node: name, coordinator: name, hypervisor: able, keepalive_interval_s: 5 };
+        let sample = Settings { node: name, coordinator: name, hypervisor: able, keepalive_interval_s: 5 };
         let config = config(self.dir.path(), &sample);
         let (store, hypervisor) = (self.tree.client(), FakeHypervisor::new());
         let parts = Parts {

@@ -23,7 +23,7 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use crate::support::{Sample, config};
+use crate::support::{Settings, config};
 
 const INTERVAL: Duration = Duration::from_secs(5);
 
@@ -58,7 +58,7 @@ impl Cluster {
         store: Arc<MemoryStore>,
         hypervisor: Arc<FakeHypervisor>,
     ) -> Node {
-        let sample = Sample { node: name, coordinator: "node1", hypervisor: true, keepalive_interval_s: 5 };
+        let sample = Settings { node: name, coordinator: "node1", hypervisor: true, keepalive_interval_s: 5 };
         let config = config(&self.dir, &sample);
         // Daemons of different machines, although all are in this process.
         let process = Owner { boot: host.into(), ..ownership::this_process(host.into()).unwrap() };

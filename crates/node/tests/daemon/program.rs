@@ -23,7 +23,7 @@ use pvc_store::{
 };
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::support::{Sample, yaml};
+use crate::support::{Settings, yaml};
 
 /// Longer than anything takes on the slowest machine.
 const DEADLINE: Duration = Duration::from_mins(1);
@@ -35,7 +35,7 @@ struct Machine {
 impl Machine {
     fn new(coordinator: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let sample = Sample { node: "node1", coordinator, hypervisor: false, keepalive_interval_s: 1 };
+        let sample = Settings { node: "node1", coordinator, hypervisor: false, keepalive_interval_s: 1 };
         fs::write(dir.path().join("pvcd.yaml"), yaml(dir.path(), &sample)).unwrap();
         Self { dir }
     }

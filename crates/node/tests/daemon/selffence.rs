@@ -19,7 +19,7 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use crate::support::{Sample, config};
+use crate::support::{Settings, config};
 
 /// Three keepalives of 5 s.
 const WITHIN: Duration = Duration::from_secs(15);
@@ -38,7 +38,7 @@ impl Node {
     async fn armed() -> Self {
         let (tree, watchdog, dir) = (MemoryTree::new(), FakeWatchdog::new(), tempfile::tempdir().unwrap());
         let sample =
-            Sample { node: "node1", coordinator: "node1", hypervisor: false, keepalive_interval_s: 5 };
+            Settings { node: "node1", coordinator: "node1", hypervisor: false, keepalive_interval_s: 5 };
         let mut config = config(dir.path(), &sample);
         config.intervals.suicide_intervals = 3;
         let store = tree.client();

@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
-use pvc_config::Config;
+use pvc_config::{Config, sample::Sample};
 
 /// What differs between tests.
-pub(crate) struct Sample<'a> {
+pub(crate) struct Settings<'a> {
     pub(crate) node: &'a str,
     pub(crate) coordinator: &'a str,
     pub(crate) hypervisor: bool,
@@ -13,56 +13,33 @@ pub(crate) struct Sample<'a> {
 }
 
 /// The text of a `pvcd.yaml` whose directories are below `dir`.
-pub(crate) fn yaml(dir: &Path, sample: &Sample<'_>) -> String {
-    let (dir, Sample { node, coordinator, .. }) = (dir.display(), sample);
-    let hypervisor = if sample.hypervisor { "True" } else { "False" };
-    let interval = sample.keepalive_interval_s;
-    format!(
-        r#"pvc:
-  node: {node}
-  functions:
-    enable_hypervisor: {hypervisor}
-    enable_networking: False
-    enable_storage: False
-  cluster:
-    coordinators:
-      - "{coordinator}"
-  system:
-    intervals:
-      keepalive_interval: {interval}
-      fence_intervals: 6
-      suicide_intervals: 0
-    fencing:
-      actions:
-        successful_fence: migrate
-        failed_fence: None
-      ipmi:
-        host: {node}-lom
-        user: admin
-        pass: Passw0rd
-    migration:
-      target_selector: mem
-    configuration:
-      directories:
-        dynamic_directory: "{dir}/run"
-        log_directory: "{dir}/log"
-        console_log_directory: "{dir}/console"
-      logging:
-        file_logging: True
-        stdout_logging: True
-        log_colours: False
-        log_dates: True
-        log_keepalives: True
-        log_keepalive_cluster_details: True
-        log_keepalive_storage_details: True
-        console_log_lines: 100
-"#
-    )
+pub(crate) fn yaml(dir: &Path, settings: &Settings<'_>) -> String {
+    let Settings { node, coordinator, .. } = settings;
+    let directory = |name: &str| format!("\"{}/{name}\"", dir.display());
+    let sample = Sample::default()
+        .with("node", node)
+        .with("functions.enable_hypervisor", if settings.hypervisor { "True" } else { "False" })
+        .with("functions.enable_networking", "False")
+        .with("functions.enable_storage", "False")
+        .with("functions.enable_api", "False")
+        .with_list("cluster.coordinators", [coordinator])
+        .without("cluster.networks")
+        .without("coordinator")
+        .without("system.configuration.networking")
+        .with("system.fencing.intervals.keepalive_interval", settings.keepalive_interval_s)
+        .with("system.fencing.ipmi.host", format!("{node}-lom"))
+        .with("system.fencing.ipmi.pass", "Passw0rd")
+        .with("system.configuration.directories.dynamic_directory", directory("run"))
+        .with("system.configuration.directories.log_directory", directory("log"))
+        .with("system.configuration.directories.console_log_directory", directory("console"))
+        .with("system.configuration.logging.log_colours", "False")
+        .with("system.configuration.logging.console_log_lines", 100);
+    sample.text()
 }
 
 /// The same, checked.
-pub(crate) fn config(dir: &Path, sample: &Sample<'_>) -> Config {
-    let report = pvc_config::check(&yaml(dir, sample), "pvcd.yaml");
+pub(crate) fn config(dir: &Path, settings: &Settings<'_>) -> Config {
+    let report = pvc_config::check(&yaml(dir, settings), "pvcd.yaml");
     let headlines: Vec<String> = report.diagnostics.iter().map(pvc_config::Diagnostic::headline).collect();
     report.config.unwrap_or_else(|| panic!("the sample configuration is refused: {headlines:?}"))
 }
