@@ -1,6 +1,15 @@
 //! A machine's network devices; says which floating addresses it has.
 
-use std::{collections::BTreeSet, net::IpAddr, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    future::pending,
+    net::IpAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use pvc_core::model::{
@@ -26,6 +35,8 @@ pub struct SimLinks {
     pub floating: Arc<BTreeSet<IpAddr>>,
     /// Whom it is told.
     pub journal: Arc<Journal>,
+    /// The machine has lost its power.
+    pub over: Arc<AtomicBool>,
 }
 
 #[async_trait]
@@ -37,7 +48,11 @@ impl Links for SimLinks {
     async fn apply(&self, change: &LinkChange) -> Result<(), LinksError> {
         let (fake, change, node) = (Arc::clone(&self.fake), change.clone(), self.node.clone());
         let (floating, journal) = (Arc::clone(&self.floating), Arc::clone(&self.journal));
+        let over = Arc::clone(&self.over);
         in_flight(&self.world, async move {
+            if over.load(Ordering::Relaxed) {
+                return pending().await;
+            }
             fake.apply(&change).await?;
             let told = match change {
                 LinkChange::SetAddress { cidr, lifetime_s, .. } => {

@@ -13,7 +13,10 @@ mod strangers;
 use std::{
     collections::BTreeSet,
     net::IpAddr,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -137,6 +140,8 @@ struct Boot {
     watchdog: Arc<FakeWatchdog>,
     armed: Arc<Signal>,
     number: u64,
+    /// It is over: what was on its way to the kernel is done by nobody.
+    over: Arc<AtomicBool>,
 }
 
 struct Running {
@@ -208,6 +213,7 @@ impl Node {
             watchdog: FakeWatchdog::new(),
             armed: Arc::default(),
             number,
+            over: Arc::default(),
         };
         self.watch_guests(&boot.hypervisor);
         let domain = self.config.networks.as_ref().and_then(|networks| networks.cluster.domain.clone());
@@ -324,6 +330,7 @@ impl Node {
         self.hardware.living_run.store(0, Ordering::Relaxed);
         self.tell(event::Machine::Off);
         if let Some(boot) = boot {
+            boot.over.store(true, Ordering::Relaxed);
             // Of the two reasons why its server may be down, one more or one other.
             if !frozen {
                 self.around.ensemble.down(self.number, true);

@@ -167,6 +167,18 @@ fn table(wish: VmState, command: impl Fn(&Vm) -> Answer, written: &[VmState], al
 }
 
 #[test]
+fn the_stop_that_a_definition_begins_with_becomes_a_command_when_somebody_asks_for_it() {
+    let mut vm = vm(VmState::Stop, "");
+    vm.state.version = Some(0);
+    for command in [stop, shutdown] {
+        let change = command(&vm).unwrap().change;
+        let Some(VmChange::Update { expect, set, .. }) = change else { panic!("{change:?}") };
+        assert_eq!(expect, [(VmKey::State, Some(0))]);
+        assert_eq!(set, [VmSet::State(VmState::Stop)]);
+    }
+}
+
+#[test]
 fn every_wish_in_every_state_is_written_or_already_so_or_refused() {
     use VmState::{Failed, Migrate, Restart, Shutdown, Start, Stop};
     let nodes = [node("hv1")];

@@ -55,10 +55,11 @@ pub fn strained(vm: &Vm, reserve: &Reserve) -> Vec<String> {
     over.into_iter().chain(lost).collect()
 }
 
-/// Whether nobody starts a VM that is off, or about to be. One that a flush has shut down is started by the unflush: whoever wants it
-/// off writes his wish though it reads the same, which ends the flush's mark.
+/// Whether nobody starts a VM that is off, or about to be. One that a flush has shut down is started by the unflush, and the `stop` that a
+/// definition begins with is no command to who finds the guest running (decision 75): whoever wants it off writes his wish though it
+/// reads the same.
 fn stays_off(vm: &Vm) -> bool {
-    !vm.is_shut_down_by_flush()
+    !vm.is_shut_down_by_flush() && !vm.is_as_defined()
 }
 
 /// Wishes that the VM is off at once, as if its power was cut.

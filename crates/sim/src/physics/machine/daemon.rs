@@ -61,6 +61,7 @@ impl Node {
             fake: Arc::clone(&boot.links),
             floating: Arc::clone(&around.floating),
             journal: Arc::clone(&around.journal),
+            over: Arc::clone(&boot.over),
         };
         let power = SimPower {
             world: around.world.clone(),
