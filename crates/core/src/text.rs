@@ -15,6 +15,15 @@ pub fn one_line(text: &str) -> String {
     text.chars().map(|c| if is_plain(c) { c } else { '·' }).collect()
 }
 
+/// The first of some names, and how many more there are.
+pub fn some(names: &[&str]) -> String {
+    const NAMED: usize = 5;
+    match names.len().checked_sub(NAMED) {
+        None | Some(0) => names.join(", "),
+        Some(more) => format!("{} and {more} more", names[..NAMED].join(", ")),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

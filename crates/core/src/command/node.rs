@@ -17,7 +17,7 @@ use crate::{
         ClusterView, DaemonMode, DaemonState, DomainState, Entry, Fence, FenceJob, FenceStep, Field, Node,
         NodeName, Word,
     },
-    plan::placement,
+    plan::placement::{self, Asker, fit},
 };
 
 /// What to write.
@@ -81,12 +81,8 @@ pub fn flush(view: &ClusterView, name: &str) -> Answer {
         DomainState::Flushed => return Ok(Accepted::already("it is flushed already")),
         DomainState::Ready | DomainState::Unflush => {}
     }
-    let takes = |other: &&Node| {
-        placement::works(other)
-            && other.domain_state.value == DomainState::Ready
-            && !view.fences.contains_key(&other.name)
-    };
-    let others = view.all_nodes().filter(|other| other.name != node.name).filter(takes).count();
+    let others = view.nodes.keys().filter(|other| **other != node.name);
+    let others = others.filter(|other| fit(view, other, Asker::Placement).is_ok()).count();
     let runs = view.good_vms().any(|vm| vm.claim.value.names(&node.name));
     let nowhere = (others == 0 && runs).then(|| {
         "no other node takes VMs now: those that cannot go are shut down, as their migration method says"

@@ -89,7 +89,7 @@ pub fn define<'a>(
         Refusal::refused(what(), "no node's daemon runs", "start pvcd on a node, or name one with --target")
     })?;
     let warning = not_running(chosen).map(|trouble| format!("{trouble}; the VM cannot start before"));
-    let memory = rooms.has_room(&chosen.name, spec.id, size).err();
+    let memory = rooms.takes_back(&chosen.name, spec.id, size).err();
     let warning = warning.or_else(|| memory.map(|unfit| format!("{} {unfit}", chosen.name)));
     let adopted = runs_on.map(|node| format!("it runs on {} already, which adopts it as it is", node.name));
     let unchanged = || Completed { xml: spec.xml.clone(), filled_in: Vec::new() };

@@ -18,7 +18,10 @@ mod tests;
 
 use std::fmt;
 
-use crate::model::{ClusterView, DaemonState, MachineId, MachineRecord, NodeName, VmKey};
+use crate::{
+    model::{ClusterView, DaemonState, MachineId, MachineRecord, NodeName, VmKey},
+    text::some,
+};
 
 /// What the tree has about the machine that has a name.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -149,15 +152,6 @@ impl Ties {
 impl fmt::Display for Ties {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.is_empty() { f.write_str("nothing claims it") } else { f.write_str(&self.words.join(", ")) }
-    }
-}
-
-/// The first of some names, and how many more there are.
-fn some(names: &[&str]) -> String {
-    const NAMED: usize = 3;
-    match names.len().checked_sub(NAMED) {
-        None | Some(0) => names.join(", "),
-        Some(more) => format!("{} and {more} more", names[..NAMED].join(", ")),
     }
 }
 

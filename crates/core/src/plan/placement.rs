@@ -1,13 +1,15 @@
 //! Chooses a node for a VM. Deterministic: ties break by node name, so two clients with the same view choose alike.
 //! Never writes. [`Rooms`] counts memory, for VMs that shall run; [`choose`] only says where a new VM, which is off, belongs.
 
+mod fitness;
 mod reserve;
 mod room;
 #[cfg(test)]
 mod room_tests;
 
+pub use fitness::{Asker, Unfit, fit};
 pub use reserve::{Overcommitted, Reserve};
-pub use room::{NoRoom, Rooms, Size, Sizes, Unfit, kept_on};
+pub use room::{NoRoom, Rooms, Size, Sizes, kept_on};
 
 use std::{cmp::Ordering, fmt, str::FromStr};
 
@@ -85,7 +87,8 @@ pub fn choose<'a>(nodes: impl IntoIterator<Item = &'a Node>, selector: Selector)
         DomainState::Flushed => 2,
         DomainState::Flush => 3,
     };
-    nodes.into_iter().filter(|node| works(node) && node.problems.is_empty()).min_by(|a, b| {
+    let home = |node: &&Node| Asker::Home.first(&fitness::reasons(node, false, false)).is_ok();
+    nodes.into_iter().filter(home).min_by(|a, b| {
         (preference(a).cmp(&preference(b)))
             .then_with(|| selector.compare(a, b))
             .then_with(|| a.name.cmp(&b.name))

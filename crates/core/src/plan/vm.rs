@@ -31,8 +31,8 @@ use crate::{
 pub use change::{change, choose, give_away, put_back};
 pub use last_word::{last_words, may_execute_elsewhere, proven_dead};
 pub use migration::{
-    COPIES, LIVE_AGAIN, LIVE_ATTEMPTS, STALLED, TARGET_PATIENCE, There, admits, is_to_arrive,
-    needs_migration, needs_record, never_ends,
+    COPIES, LIVE_AGAIN, LIVE_ATTEMPTS, STALLED, TARGET_PATIENCE, There, is_to_arrive, needs_migration,
+    needs_record, never_ends,
 };
 pub use past::{ELSEWHERE_AFTER, Past, REFUSED_FOR, START_LIMIT, START_WINDOW};
 
@@ -87,7 +87,7 @@ pub struct Facts<'a> {
     /// Whether libvirt has it on record that its last run here ended by its arrival elsewhere; only looked for where
     /// [`needs_record`] says so.
     pub left: bool,
-    /// Whether the node that it is wished on takes VMs now; if not, why (see [`admits`]).
+    /// Whether the node that it is wished on takes VMs now; if not, why (see [`crate::plan::placement::fit`]).
     pub target: Result<(), &'a str>,
     /// Whether it could be started again from its definition; if not, why. Only looked at where [`needs_definition`] says so.
     pub definition: Result<(), &'a str>,

@@ -17,9 +17,9 @@ use std::{
 use pvc_core::{
     model::{ClusterView, Entry, Halt, Migration, Moment, NodeName, Vm, VmChange, VmId, VmKey, VmState},
     plan::{
-        placement::Selector,
+        placement::{Asker, Selector, fit},
         vm::{
-            Answer, Facts, Here, Next, Past, Plan, Step, admits, change, concerns, may_execute_elsewhere,
+            Answer, Facts, Here, Next, Past, Plan, Step, change, concerns, may_execute_elsewhere,
             needs_definition, plan, proven_dead, put_back,
         },
     },
@@ -326,7 +326,9 @@ impl VmReconciler {
         let past = self.memory().get(&id).map(|m| m.past.clone()).unwrap_or_default();
         let vm = view.vm(id);
         let begin = Instant::now();
-        let target = vm.map_or(Ok(()), |vm| admits(view, &vm.node.value));
+        let target = vm.map_or(Ok(()), |vm| {
+            fit(view, &vm.node.value, Asker::Source).map_err(|unfit| format!("it {unfit}"))
+        });
         // Asked of what may be started here only: it looks at all that runs in the cluster.
         let last_word = match vm {
             Some(vm) if vm.node.value == self.me && matches!(here, Here::Off | Here::Unstarted) => {

@@ -5,6 +5,7 @@ use crate::{
     command::{Accepted, Refusal, find},
     model::{ClusterView, DaemonMode, DaemonState, Node, VmChange, VmKey, VmSet},
     plan::machine::Ties,
+    text::some,
 };
 
 /// What to write.
@@ -65,15 +66,6 @@ pub fn remove(view: &ClusterView, name: &str, life: &Life) -> Result<Accepted<Re
     });
     let again = format!("a pvcd that starts as {name} adds it again");
     Ok(Accepted::write(change, coordinator.into_iter().chain([again])))
-}
-
-/// The first of some names, and how many more there are.
-fn some(names: &[&str]) -> String {
-    const NAMED: usize = 5;
-    match names.len().checked_sub(NAMED) {
-        None | Some(0) => names.join(", "),
-        Some(more) => format!("{} and {more} more", names[..NAMED].join(", ")),
-    }
 }
 
 #[cfg(test)]

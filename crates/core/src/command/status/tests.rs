@@ -3,7 +3,7 @@ use std::sync::Arc;
 use super::*;
 use crate::{
     command::testing::{field, id, name, node, view, vm},
-    model::{BmcWord, Fence, FenceJob, Field, Proof, VmId, Word},
+    model::{BmcWord, DomainState, Entry, Fence, FenceJob, FenceStep, Field, Problem, Proof, VmId, Word},
     plan::placement::Overcommitted,
 };
 

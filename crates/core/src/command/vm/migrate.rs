@@ -8,8 +8,8 @@ mod tests;
 
 use super::{Accepted, Refusal, find, not_running, wish::being_deleted};
 use crate::{
-    model::{ClusterView, DaemonState, DomainState, NodeName, Vm, VmChange, VmKey, VmSet, VmState},
-    plan::placement::{self, Rooms, Selector, Size, Unfit},
+    model::{ClusterView, DomainState, NodeName, Vm, VmChange, VmKey, VmSet, VmState},
+    plan::placement::{self, Asker, Rooms, Selector, Size, Unfit, fit},
 };
 
 /// Who says where to.
@@ -159,7 +159,11 @@ impl Choice<'_> {
                 return Err(self.refused(why, "wait until it is off, or `start` it"));
             }
         }
-        let trouble = vm.claim.value.iter().find_map(|node| Some((node, self.cannot_send(node)?)));
+        let trouble = vm
+            .claim
+            .value
+            .iter()
+            .find_map(|node| Some((node, fit(self.view, node, Asker::Departure).err()?)));
         trouble.map_or(Ok(()), |(node, unfit)| {
             let why = format!("{node}, which may be executing it, {unfit}");
             let todo = format!(
@@ -167,15 +171,6 @@ impl Choice<'_> {
             );
             Err(self.refused(why, todo))
         })
-    }
-
-    fn cannot_send(&self, name: &NodeName) -> Option<Unfit> {
-        let Some(node) = self.view.node(name) else { return Some(Unfit::Unknown) };
-        match node.daemon_state.value {
-            _ if self.view.fences.contains_key(name) => Some(Unfit::Fenced),
-            DaemonState::Run => None,
-            other => Some(Unfit::Daemon(other)),
-        }
     }
 
     /// A node by its name that is not the VM's own.
@@ -212,7 +207,7 @@ impl Choice<'_> {
         let unfit = match rooms.admits(&name, vm.id, self.size) {
             Ok(()) => return Ok((name, Vec::new())),
             Err(Unfit::Domains(DomainState::Unflush)) if request.force => {
-                match rooms.has_room(&name, vm.id, self.size) {
+                match rooms.takes_back(&name, vm.id, self.size) {
                     Ok(()) => {
                         let note = format!("{name} is still taking its own VMs back");
                         return Ok((name, vec![note]));

@@ -79,7 +79,7 @@ fn how(
     if let Some(unable) = facts.unable {
         return Err(NotNow::NoRoom(format!("{} can start no VMs: {}", facts.me, unable.why)));
     }
-    if let Err(unfit) = rooms.has_room(facts.me, vm.id, size_of(facts, vm)) {
+    if let Err(unfit) = rooms.takes_back(facts.me, vm.id, size_of(facts, vm)) {
         return Err(NotNow::NoRoom(format!("{} {unfit}", facts.me)));
     }
     let start = || Step::Start { vm: vm.id, on: facts.me.clone(), home: None };

@@ -48,7 +48,7 @@ fn place(facts: &Facts<'_>, rooms: &Rooms, vm: &Vm) -> Result<(Step, String), No
         return Err(NotNow::Later(None, "it is not off yet".to_owned()));
     }
     let size = size_of(facts, vm);
-    let on = if facts.unable.is_none() && rooms.has_room(facts.me, vm.id, size).is_ok() {
+    let on = if facts.unable.is_none() && rooms.takes_back(facts.me, vm.id, size).is_ok() {
         facts.me.clone()
     } else {
         let here = |node: &NodeName| (facts.unable.is_some() && node == facts.me).then_some(Unfit::Excluded);

@@ -10,9 +10,12 @@ use std::{
     fmt,
 };
 
-use super::Selector;
+use super::{
+    Selector,
+    fitness::{Asker, Unfit, is_being_fenced, reasons},
+};
 use crate::{
-    model::{ClusterView, DaemonState, DomainState, Entry, FenceStep, Node, NodeName, Vm, VmId, VmState},
+    model::{ClusterView, Node, NodeName, Vm, VmId, VmState},
     sabotage::{self, Bug},
 };
 
@@ -33,58 +36,6 @@ pub fn kept_on(vm: &Vm) -> BTreeSet<&NodeName> {
     let wished =
         matches!(vm.state.value, VmState::Start | VmState::Restart | VmState::Shutdown | VmState::Migrate);
     vm.claim.value.iter().chain(wished.then_some(&vm.node.value)).collect()
-}
-
-/// Why a node cannot take a VM.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Unfit {
-    /// The asker excludes it: the VM is there, or shall leave it.
-    Excluded,
-    /// It could not start the VM.
-    Refused,
-    /// As many migrations go on as the asker allows.
-    Busy,
-    /// Its keys cannot be read.
-    Unreadable,
-    /// It has not been heard of for too long.
-    Silent,
-    /// It is being fenced.
-    Fenced,
-    /// Its daemon does not work.
-    Daemon(DaemonState),
-    /// It can start no VMs now, as it says, for this reason.
-    Hypervisor(String),
-    /// It takes no VMs now.
-    Domains(DomainState),
-    /// Its memory is spoken for.
-    Memory {
-        /// What is left of it, MiB.
-        free_mib: u64,
-        /// What the VM needs, MiB.
-        needed_mib: u64,
-    },
-    /// There is no such node.
-    Unknown,
-}
-
-impl fmt::Display for Unfit {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Excluded => f.write_str("is the one that it leaves"),
-            Self::Refused => f.write_str("could not start it"),
-            Self::Busy => f.write_str("takes in as many at once as it may"),
-            Self::Unreadable => f.write_str("has keys that cannot be read"),
-            Self::Silent => f.write_str("is silent"),
-            Self::Fenced => f.write_str("is being fenced"),
-            Self::Daemon(state) => write!(f, "has a daemon in state {state}"),
-            Self::Hypervisor(why) => write!(f, "can start no VMs: {why}"),
-            Self::Domains(state) => write!(f, "takes no VMs: it is in state {state}"),
-            Self::Memory { free_mib, needed_mib } => {
-                write!(f, "has {free_mib} MiB of memory left, {needed_mib} MiB are needed")
-            }
-            Self::Unknown => f.write_str("is not in the cluster"),
-        }
-    }
 }
 
 /// Why no node takes a VM: each node's reason.
@@ -112,8 +63,8 @@ impl fmt::Display for NoRoom {
 /// What is spoken for on one node.
 #[derive(Debug, Clone)]
 struct Room {
-    /// Why it takes no VMs at all, if so.
-    unfit: Option<Unfit>,
+    /// What speaks against it besides memory.
+    reasons: Vec<Unfit>,
     total_mib: u64,
     /// What its VMs have, as it last reported.
     reported_mib: u64,
@@ -129,7 +80,7 @@ impl Room {
         self.reserved_mib.max(self.reported_mib)
     }
 
-    fn admits(&self, vm: VmId, size: Size) -> Result<(), Unfit> {
+    fn has_memory(&self, vm: VmId, size: Size) -> Result<(), Unfit> {
         let free_mib = self.total_mib.saturating_sub(self.taken_mib());
         // What is counted here already needs no more.
         if self.vms.contains(&vm) || size.memory_mib <= free_mib {
@@ -146,14 +97,6 @@ impl Room {
     }
 }
 
-/// From the moment it was declared dead until its VMs have new homes.
-fn is_being_fenced(view: &ClusterView, node: &NodeName) -> bool {
-    view.fences.get(node).is_some_and(|entry| match entry {
-        Entry::Good(fence) => !matches!(fence.job.step, FenceStep::Recovered { .. }),
-        Entry::Bad(_) => true,
-    })
-}
-
 /// Every node's room, as one view has it, and what was reserved on top.
 #[derive(Debug, Clone)]
 pub struct Rooms {
@@ -165,18 +108,9 @@ impl Rooms {
     pub fn count(view: &ClusterView, sizes: &Sizes, silent: &BTreeSet<NodeName>) -> Self {
         let room = |node: &Node| {
             let name = &node.name;
-            let unfit = match (node.daemon_state.value, node.domain_state.value) {
-                _ if is_being_fenced(view, name) => Some(Unfit::Fenced),
-                (daemon, _) if daemon != DaemonState::Run => Some(Unfit::Daemon(daemon)),
-                _ if silent.contains(name) => Some(Unfit::Silent),
-                _ if !node.problems.is_empty() => Some(Unfit::Unreadable),
-                _ if let Some(why) = &node.report.cannot_start => Some(Unfit::Hypervisor(why.clone())),
-                (_, domains) if domains != DomainState::Ready => Some(Unfit::Domains(domains)),
-                _ => None,
-            };
             let report = &node.report;
             let room = Room {
-                unfit,
+                reasons: reasons(node, is_being_fenced(view, name), silent.contains(name)),
                 total_mib: report.mem_total_mib,
                 reported_mib: report.mem_alloc_mib,
                 reserved_mib: 0,
@@ -213,10 +147,9 @@ impl Rooms {
         let mut best: Option<(&NodeName, &Room)> = None;
         let mut refused = Vec::new();
         for (name, room) in &self.rooms {
-            let unfit = match (excluded(name), &room.unfit) {
-                (Some(Unfit::Excluded), _) => Err(Unfit::Excluded),
-                (_, Some(unfit)) => Err(unfit.clone()),
-                (excluded, None) => room.admits(vm, size).and_then(|()| excluded.map_or(Ok(()), Err)),
+            let unfit = match excluded(name) {
+                Some(Unfit::Excluded) => Err(Unfit::Excluded),
+                excluded => self.admits(name, vm, size).and_then(|()| excluded.map_or(Ok(()), Err)),
             };
             match unfit {
                 Err(unfit) => refused.push((name.clone(), unfit)),
@@ -234,20 +167,21 @@ impl Rooms {
     /// # Errors
     /// Why not.
     pub fn admits(&self, node: &NodeName, vm: VmId, size: Size) -> Result<(), Unfit> {
-        let room = self.rooms.get(node).ok_or(Unfit::Unknown)?;
-        room.unfit.clone().map_or_else(|| room.admits(vm, size), Err)
+        self.ask(Asker::Placement, node, vm, size)
     }
 
-    /// Whether a node that takes its own VMs back can start this one and has memory for it, whatever its state.
+    /// Whether a node can take a VM back that came from it: it can start VMs and has memory for this one, whatever its state.
     ///
     /// # Errors
     /// Why not.
-    pub fn has_room(&self, node: &NodeName, vm: VmId, size: Size) -> Result<(), Unfit> {
+    pub fn takes_back(&self, node: &NodeName, vm: VmId, size: Size) -> Result<(), Unfit> {
+        self.ask(Asker::Return, node, vm, size)
+    }
+
+    fn ask(&self, asker: Asker, node: &NodeName, vm: VmId, size: Size) -> Result<(), Unfit> {
         let room = self.rooms.get(node).ok_or(Unfit::Unknown)?;
-        match &room.unfit {
-            Some(unfit @ Unfit::Hypervisor(_)) => Err(unfit.clone()),
-            _ => room.admits(vm, size),
-        }
+        asker.first(&room.reasons)?;
+        room.has_memory(vm, size)
     }
 
     /// Counts a VM on a node from now on.

@@ -95,8 +95,8 @@ fn only_nodes_that_work_take_vms_and_are_heard_are_chosen_and_each_other_says_wh
     );
     assert_eq!(rooms.admits(&name("gone"), id(2), size(1)), Err(Unfit::Unknown));
     assert_eq!(rooms.admits(&name("flushing"), id(2), size(1)), Err(Unfit::Domains(DomainState::Flush)));
-    assert_eq!(rooms.has_room(&name("flushing"), id(2), size(1)), Ok(()));
-    assert!(rooms.has_room(&name("unable"), id(2), size(1)).is_err());
+    assert_eq!(rooms.takes_back(&name("flushing"), id(2), size(1)), Ok(()));
+    assert!(rooms.takes_back(&name("unable"), id(2), size(1)).is_err());
 }
 
 #[test]

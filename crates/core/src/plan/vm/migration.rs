@@ -19,10 +19,7 @@ use std::time::Duration;
 
 use super::{Answer, Facts, Here, Plan, Step, act, past, shut_down, wait};
 use crate::{
-    model::{
-        ClusterView, DaemonState, DomainState, Entry, FenceStep, Halt, Migration, MigrationMethod, NodeName,
-        Progress, Vm, VmState,
-    },
+    model::{Halt, Migration, MigrationMethod, NodeName, Progress, Vm, VmState},
     sabotage::{self, Bug},
 };
 
@@ -69,26 +66,6 @@ pub enum There {
     Off,
     /// It did not answer, for this reason: nothing may be concluded.
     Unknown(String),
-}
-
-/// Whether a node takes VMs now; if not, why.
-pub fn admits(view: &ClusterView, node: &NodeName) -> Result<(), String> {
-    let found = view.node(node).ok_or("there is no such node")?;
-    if !found.problems.is_empty() {
-        return Err("its keys cannot be read".into());
-    }
-    let is_over = |step: &FenceStep| matches!(step, FenceStep::Recovered { .. });
-    if view.fences.get(node).and_then(Entry::good).is_some_and(|fence| !is_over(&fence.job.step)) {
-        return Err("it is being fenced".into());
-    }
-    match (found.daemon_state.value, found.domain_state.value) {
-        (DaemonState::Run, _) if let Some(why) = &found.report.cannot_start => {
-            Err(format!("it can start no VMs: {why}"))
-        }
-        (DaemonState::Run, DomainState::Ready | DomainState::Unflush) => Ok(()),
-        (DaemonState::Run, state) => Err(format!("it takes no VMs, its domain state is {state}")),
-        (state, _) => Err(format!("its daemon is in state {state}")),
-    }
 }
 
 /// Whether a plan needs to know of migrations under way here.

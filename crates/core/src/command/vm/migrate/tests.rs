@@ -6,7 +6,7 @@ use crate::{
         RefusalKind,
         testing::{field, name, node, view, vm},
     },
-    model::{DomainState, Entry, Node},
+    model::{DaemonState, DomainState, Entry, Node},
     plan::placement::Sizes,
 };
 

@@ -411,33 +411,3 @@ fn progress_is_told_in_words() {
     c.migration = LEAVING;
     assert_eq!(c.plan().why, "migrating to b: 50 % copied in 3 s");
 }
-
-#[test]
-fn a_node_takes_vms_while_its_daemon_runs_and_it_is_not_flushed() {
-    use crate::{
-        command::testing::node,
-        model::{ClusterView, DaemonState, DomainState},
-    };
-    for (daemon, domain, takes) in [
-        (DaemonState::Run, DomainState::Ready, true),
-        (DaemonState::Run, DomainState::Unflush, true),
-        (DaemonState::Run, DomainState::Flush, false),
-        (DaemonState::Run, DomainState::Flushed, false),
-        (DaemonState::Stop, DomainState::Ready, false),
-        (DaemonState::Dead, DomainState::Ready, false),
-        (DaemonState::Init, DomainState::Ready, false),
-    ] {
-        let mut found = node("b");
-        (found.daemon_state.value, found.domain_state.value) = (daemon, domain);
-        let nodes = [(b(), std::sync::Arc::new(found))].into();
-        let view = ClusterView { nodes: std::sync::Arc::new(nodes), ..ClusterView::default() };
-        let answer = admits(&view, &b());
-        assert_eq!(answer.is_ok(), takes, "{daemon} {domain}: {answer:?}");
-    }
-    let mut unable = node("b");
-    unable.report.cannot_start = Some("no libvirt".into());
-    let nodes = [(b(), std::sync::Arc::new(unable))].into();
-    let view = ClusterView { nodes: std::sync::Arc::new(nodes), ..ClusterView::default() };
-    assert_eq!(admits(&view, &b()), Err("it can start no VMs: no libvirt".into()));
-    assert_eq!(admits(&ClusterView::default(), &b()), Err("there is no such node".into()));
-}
