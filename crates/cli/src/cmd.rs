@@ -2,23 +2,26 @@
 
 mod confirm;
 mod explain;
+mod follow;
 #[cfg(test)]
 mod fuzz;
-mod init;
-mod maintenance;
 mod node;
 mod status;
-#[cfg(test)]
-mod testing;
 mod vm;
 
-use std::io::Write as _;
+use std::{
+    collections::BTreeMap,
+    io::Write as _,
+    time::{SystemTime, UNIX_EPOCH},
+};
 
 use clap::CommandFactory;
+use pvc_core::{command::cluster::MAINTENANCE, model::NodeName};
+use pvc_operate::{Cluster, silence_words};
 
 use crate::{
-    args::{Args, Command},
-    connect::{self, Connection},
+    args::{Args, Command, Switch},
+    connect,
     failure::Failure,
     print::Out,
 };
@@ -35,17 +38,41 @@ pub(crate) async fn run(args: Args, out: &Out) -> Result<(), Failure> {
     let addresses = connect::addresses(args.zookeeper.as_deref())?;
     let cluster = connect::connect(addresses).await?;
     let done = dispatch(args.command, &cluster, out).await;
-    cluster.close().await;
+    connect::close(cluster).await;
     done
 }
 
-async fn dispatch(command: Command, cluster: &Connection, out: &Out) -> Result<(), Failure> {
+async fn dispatch(command: Command, cluster: &Cluster, out: &Out) -> Result<(), Failure> {
     match command {
-        Command::Init { yes: _ } => init::init(cluster, out).await,
+        Command::Init { yes: _ } => out.answer(&cluster.init().await?),
         Command::Status => status::status(cluster, out).await,
-        Command::Maintenance { switch } => maintenance::maintenance(cluster, out, switch).await,
+        Command::Maintenance { switch: Some(switch) } => {
+            out.answer(&cluster.set_maintenance(switch == Switch::On).await?)
+        }
+        Command::Maintenance { switch: None } => {
+            let shown = cluster.maintenance().await?;
+            let off = "maintenance is off: silent nodes are fenced as configured";
+            let words = if shown.maintenance { MAINTENANCE } else { off };
+            if out.is_json() { out.json(&shown) } else { out.write(&format!("{words}\n")) }
+        }
         Command::Node(command) => node::run(command, cluster, out).await,
         Command::Vm(command) => vm::run(command, cluster, out).await,
         Command::Completions { .. } => Ok(()),
     }
+}
+
+/// This machine's clock.
+fn now_unix_s() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
+/// A line above a list, if something about the whole cluster is out of the ordinary.
+fn banner(maintenance: bool) -> String {
+    if maintenance { format!("! {MAINTENANCE}\n") } else { String::new() }
+}
+
+/// A line below it about each node that is silent.
+fn silences(silent_s: &BTreeMap<NodeName, u64>) -> String {
+    let line = |(node, silence): (&NodeName, &u64)| format!("! {node}: {}\n", silence_words(*silence));
+    silent_s.iter().map(line).collect::<Vec<_>>().concat()
 }

@@ -3,6 +3,7 @@
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use pvc_core::plan::placement::Selector;
+use pvc_operate::Cluster;
 use pvc_store::{
     Store,
     zookeeper::{Options, ZooKeeperStore},
@@ -24,19 +25,9 @@ pub(crate) struct Addresses {
     source_of: String,
 }
 
-/// A connection to the state store.
-pub(crate) struct Connection {
-    /// The store.
-    pub(crate) store: Arc<dyn Store>,
-    /// Where it is, for messages.
-    pub(crate) addresses: String,
-}
-
-impl Connection {
-    /// Ends the session, so that the servers need not wait for it to expire.
-    pub(crate) async fn close(self) {
-        let _ = tokio::time::timeout(CLOSE_WITHIN, self.store.close()).await;
-    }
+/// Ends the session, so that the servers need not wait for it to expire.
+pub(crate) async fn close(cluster: Cluster) {
+    let _ = tokio::time::timeout(CLOSE_WITHIN, cluster.store.close()).await;
 }
 
 fn config_file() -> PathBuf {
@@ -63,7 +54,7 @@ pub(crate) fn addresses(given: Option<&str>) -> Result<Addresses, Failure> {
 }
 
 /// Connects; returns when the session is established.
-pub(crate) async fn connect(addresses: Addresses) -> Result<Connection, Failure> {
+pub(crate) async fn connect(addresses: Addresses) -> Result<Cluster, Failure> {
     let options = Options { request_timeout: CONNECT_WITHIN, ..Options::new(addresses.connect.as_str()) };
     let store: Arc<dyn Store> = ZooKeeperStore::start(options);
     let mut session = store.session();
@@ -72,5 +63,5 @@ pub(crate) async fn connect(addresses: Addresses) -> Result<Connection, Failure>
         let Addresses { connect, source_of } = addresses;
         return Err(Failure::Unreachable { addresses: connect, source_of });
     }
-    Ok(Connection { store, addresses: addresses.connect })
+    Ok(Cluster { store, place: addresses.connect })
 }

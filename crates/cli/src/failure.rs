@@ -2,11 +2,8 @@
 
 use std::{error::Error, io, path::PathBuf};
 
-use pvc_core::{
-    command::{Refusal, RefusalKind},
-    model::{DomainError, Halt, NodeName, Vm},
-};
-use pvc_store::{CommitError, StoreError, schema::SchemaError};
+use pvc_core::model::DomainError;
+use pvc_operate::Kind;
 
 /// Why a command did not do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -14,9 +11,9 @@ pub(crate) enum Failure {
     /// The command makes no sense as it is.
     #[error("{0}")]
     Usage(String),
-    /// It is not to be done, or its object does not exist.
+    /// The cluster did not do it.
     #[error(transparent)]
-    Refused(#[from] Refusal),
+    Cluster(#[from] pvc_operate::Failure),
     /// A definition is refused.
     #[error("{} is refused", file.display())]
     Definition {
@@ -24,9 +21,6 @@ pub(crate) enum Failure {
         #[source]
         cause: DomainError,
     },
-    /// There is no cluster in the state store.
-    #[error("the state store at {addresses} holds no cluster: prepare it with `pvc init`")]
-    Uninitialised { addresses: String },
     /// No server answers.
     #[error(
         "no ZooKeeper server answers at {addresses} (given by {source_of}): is one running, and can it be reached from here?"
@@ -35,18 +29,9 @@ pub(crate) enum Failure {
     /// Nobody said where the servers are.
     #[error("where is ZooKeeper? Give -z HOST:PORT or PVC_ZOOKEEPER, or run this on a node: {0}")]
     NoAddress(String),
-    /// A request failed.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// A write failed.
-    #[error(transparent)]
-    Commit(#[from] CommitError),
-    /// The tree holds something that must be put right first.
-    #[error("the state tree is not in order")]
-    Tree(#[source] SchemaError),
-    /// The cluster could not do it, or did not in time.
-    #[error("{0}")]
-    Failed(String),
+    /// Nobody said yes to it.
+    #[error("{0}: not confirmed")]
+    Unconfirmed(String),
     /// The operator pressed Ctrl-C.
     #[error("interrupted: {0}")]
     Interrupted(String),
@@ -59,40 +44,20 @@ pub(crate) enum Failure {
     },
 }
 
-impl From<SchemaError> for Failure {
-    fn from(error: SchemaError) -> Self {
-        match error {
-            SchemaError::Commit(e) => Self::Commit(e),
-            SchemaError::Tree(_) => Self::Tree(error),
-        }
-    }
-}
-
 impl Failure {
-    /// The VM is where it was asked to be, and executes nothing: that is no success.
-    pub(crate) fn halted(vm: &Vm, node: &NodeName, halt: Halt) -> Self {
-        let (name, what, way_out) = (&vm.name, halt.what(), halt.way_out(&vm.name, node));
-        Self::Failed(format!("VM {name} is on {node} and does not execute: {what}; {way_out}"))
-    }
-
     /// As documented in `pvc --help` and the manual.
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
-            Self::Failed(_)
-            | Self::Machine { .. }
-            | Self::Tree(_)
-            | Self::Commit(CommitError::Conflict { .. }) => 1,
+            Self::Cluster(failure) => match failure.kind() {
+                Kind::Failed => 1,
+                Kind::Refused => 3,
+                Kind::NotFound => 4,
+                Kind::Unavailable => 5,
+            },
+            Self::Unconfirmed(_) | Self::Machine { .. } => 1,
             Self::Usage(_) => 2,
-            Self::Refused(refusal) => match refusal.kind {
-                RefusalKind::Refused => 3,
-                RefusalKind::NotFound => 4,
-            },
-            Self::Definition { .. } | Self::Uninitialised { .. } => 3,
+            Self::Definition { .. } => 3,
             Self::Unreachable { .. } | Self::NoAddress(_) => 5,
-            Self::Store(e) | Self::Commit(CommitError::Failed(e) | CommitError::Unknown(e)) => match e {
-                StoreError::Unavailable(_) | StoreError::SessionLost => 5,
-                StoreError::Refused { .. } => 1,
-            },
             Self::Interrupted(_) => 130,
         }
     }

@@ -9,8 +9,6 @@ mod cmd;
 mod connect;
 mod failure;
 mod print;
-mod read;
-mod wait;
 
 use std::process::ExitCode;
 

@@ -10,6 +10,7 @@ pub(crate) mod table;
 use std::io::{self, IsTerminal, Write};
 
 use pvc_core::text::{is_plain, one_line};
+use pvc_operate::Answer;
 use serde::Serialize;
 
 use crate::{args::Format, failure::Failure};
@@ -112,19 +113,13 @@ impl Out {
         self.put(&(escaped(&text) + "\n"))
     }
 
-    /// Writes the outcome of a change: a line, or the API's `{"message": …}`.
-    pub(crate) fn message(&self, message: &str, notes: &[String]) -> Result<(), Failure> {
-        #[derive(Serialize)]
-        struct Message<'a> {
-            message: &'a str,
-            #[serde(skip_serializing_if = "<[String]>::is_empty")]
-            notes: &'a [String],
-        }
+    /// Writes the outcome of a change: a line and notes, or the API's `{"message": …}`.
+    pub(crate) fn answer(&self, answer: &Answer) -> Result<(), Failure> {
         if self.is_json() {
-            return self.json(&Message { message, notes });
+            return self.json(answer);
         }
-        self.write(&format!("{}\n", one_line(message)))?;
-        notes.iter().try_for_each(|note| self.write(&format!("note: {}\n", one_line(note))))
+        self.write(&format!("{}\n", one_line(&answer.message)))?;
+        answer.notes.iter().try_for_each(|note| self.write(&format!("note: {}\n", one_line(note))))
     }
 
     /// Shows a passing line to a person who waits; nothing elsewhere.
@@ -216,7 +211,8 @@ mod tests {
     #[test]
     fn a_message_is_one_line_whatever_it_quotes() {
         let out = Out::captured(Format::Table);
-        out.message("VM a\npvc: b", &["c\nd".to_owned()]).unwrap();
+        let answer = Answer { message: "VM a\npvc: b".into(), notes: vec!["c\nd".into()] };
+        out.answer(&answer).unwrap();
         assert_eq!(out.text(), "VM a·pvc: b\nnote: c·d\n");
     }
 }

@@ -188,7 +188,7 @@ fn a_flush_is_followed_and_ctrl_c_says_what_goes_on() {
     let answer: Answer = child.wait_with_output().unwrap().into();
     assert_eq!(answer.code, 130, "{answer:?}");
     assert!(answer.stderr.contains("is to be flushed all the same"), "{answer:?}");
-    assert!(answer.stderr.contains("`pvc node ready` calls it off"), "{answer:?}");
+    assert!(answer.stderr.contains("`pvc node ready hv1` calls it off"), "{answer:?}");
     let child = follow(&["node", "flush", "--wait", "hv1"]);
     cluster.set(state, "flushed");
     let answer: Answer = child.wait_with_output().unwrap().into();

@@ -1,5 +1,5 @@
-//! What an operator asks for: request + view → the write to make, or a refusal that says what to do instead.
-//! The CLI, the API and tests all come through here. Never writes by itself, never looks at a clock.
+//! What an operator asks for: request + view → the write to make, or a refusal that says what to do instead. `pvc-operate` carries it out.
+//! Never writes by itself, never looks at a clock.
 
 pub mod cluster;
 pub mod find;

@@ -16,10 +16,11 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("pvc-store", &["pvc-core", "pvc-process"]),
     ("pvc-host", &["pvc-core"]),
     ("pvcd", &["pvc-core", "pvc-process", "pvc-config", "pvc-store", "pvc-host"]),
-    ("pvc-cli", &["pvc-core", "pvc-config", "pvc-store"]),
+    ("pvc-operate", &["pvc-core", "pvc-store"]),
+    ("pvc-cli", &["pvc-core", "pvc-config", "pvc-store", "pvc-operate"]),
     ("pvc-lab", &["pvc-core", "pvc-config", "pvc-store", "pvc-host"]),
     ("pvc-bench", &["pvc-config", "pvc-lab"]),
-    ("pvc-sim", &["pvc-core", "pvc-process", "pvc-config", "pvc-store", "pvc-host", "pvcd"]),
+    ("pvc-sim", &["pvc-core", "pvc-process", "pvc-config", "pvc-store", "pvc-host", "pvc-operate", "pvcd"]),
     ("xtask", &[]),
 ];
 

@@ -31,3 +31,13 @@ pub(super) fn ask(question: &str, otherwise: Otherwise) -> Result<bool, Failure>
     };
     ask().map_err(|cause| Failure::Machine { doing: "ask for confirmation".into(), cause })
 }
+
+/// Goes on only if a person says yes to the question, if there is one. `otherwise`: what is the case if nobody does.
+pub(super) fn insist(question: Option<&str>, otherwise: &str, yes: bool) -> Result<(), Failure> {
+    match question {
+        Some(question) if !yes && !ask(question, Otherwise::Refuse)? => {
+            Err(Failure::Unconfirmed(otherwise.to_owned()))
+        }
+        _ => Ok(()),
+    }
+}

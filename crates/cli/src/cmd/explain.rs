@@ -1,15 +1,13 @@
 //! What `pvc node explain` and `pvc vm explain` show alike: keys that cannot be read, maintenance, the daemon's own word, and at the end
-//! a conclusion. What it is drawn from is each one's own.
+//! a conclusion.
 
-use pvc_core::model::{Entry, Explanation, Problem};
+use pvc_core::model::Problem;
+use pvc_operate::explain::Said;
 
 use crate::print::table::{Cell, Look, pairs, printable};
 
 /// A word and what there is to say.
 pub(super) type Line = (&'static str, Cell);
-
-/// What somebody's daemon published, if anything.
-pub(super) type Said = Option<Result<Explanation, Problem>>;
 
 /// What cannot be read of an object, each under that word.
 pub(super) fn broken<'p>(
@@ -17,14 +15,6 @@ pub(super) fn broken<'p>(
     problems: &'p [Problem],
 ) -> impl Iterator<Item = Line> + use<'p> {
     problems.iter().map(move |problem| (word, Cell::new(problem.to_string(), Look::Bad)))
-}
-
-/// What cannot be read of an object.
-pub(super) fn problems<T>(entry: &Entry<T>) -> &[Problem] {
-    match entry {
-        Entry::Good(_) => &[],
-        Entry::Bad(problems) => problems,
-    }
 }
 
 /// Said only if it is on.

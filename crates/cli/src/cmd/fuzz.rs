@@ -4,12 +4,10 @@
 use std::{cell::Cell, fmt::Write as _, panic, time::Duration};
 
 use clap::Parser as _;
+use pvc_operate::testing::{Fake, id};
 use pvc_store::{CreateMode, Op, Store as _, Transaction};
 
-use super::{
-    dispatch,
-    testing::{Cluster, id},
-};
+use super::dispatch;
 use crate::{
     args::{Args, Format},
     print::Out,
@@ -177,8 +175,8 @@ impl Dice {
 }
 
 /// A cluster of two nodes and two VMs after accidents.
-async fn tree(dice: &mut Dice) -> Cluster {
-    let cluster = Cluster::with(&["hv1", "hv2"]).await;
+async fn tree(dice: &mut Dice) -> Fake {
+    let cluster = Fake::with(&["hv1", "hv2"]).await;
     for number in [1, 2] {
         cluster.define(number, &format!("web{number}"), "hv1").await;
     }
@@ -223,7 +221,7 @@ fn made(dice: &mut Dice) -> Vec<Op> {
     ops
 }
 
-fn value(dice: &mut Dice, cluster: &Cluster, paths: &[String]) -> Vec<u8> {
+fn value(dice: &mut Dice, cluster: &Fake, paths: &[String]) -> Vec<u8> {
     match dice.below(12) {
         0 => "x".repeat(60_000 + dice.below(80_000)).into(),
         1 => (0..dice.below(40)).map(|_| u8::try_from(dice.next() % 256).unwrap()).collect(),
@@ -243,11 +241,11 @@ fn value(dice: &mut Dice, cluster: &Cluster, paths: &[String]) -> Vec<u8> {
 }
 
 /// Runs a command; answers what is wrong with what it printed.
-async fn run(cluster: &Cluster, command: &str, format: Format) -> Option<String> {
+async fn run(cluster: &Fake, command: &str, format: Format) -> Option<String> {
     let args = Args::try_parse_from(std::iter::once("pvc").chain(command.split(' '))).unwrap();
     let out = Out::captured(format);
     let outcome =
-        tokio::time::timeout(Duration::from_mins(5), dispatch(args.command, &cluster.connection, &out)).await;
+        tokio::time::timeout(Duration::from_mins(5), dispatch(args.command, &cluster.cluster, &out)).await;
     let mut said = out.text();
     match outcome {
         Err(_) => return Some("it does not end".into()),

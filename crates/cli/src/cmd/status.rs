@@ -1,44 +1,19 @@
 //! `pvc status`: the cluster on one screen. What it says is `pvc_core::command::status`'s business.
 
-use pvc_core::{
-    command::status::{Count, Facts, Finding, Level, Status, Totals, survey},
-    model::DomainSpec,
-};
-use pvc_store::schema::{bmc, primary};
+use pvc_core::command::status::{Count, Finding, Level, Status, Totals};
+use pvc_operate::Cluster;
 
+use super::now_unix_s;
 use crate::{
-    connect::Connection,
     failure::Failure,
     print::{
         Out,
         table::{Cell, Look, pairs, printable, words},
     },
-    read::Nodes,
 };
 
-pub(super) async fn status(cluster: &Connection, out: &Out) -> Result<(), Failure> {
-    let view = cluster.view().await?;
-    let flushes = cluster.flushes(&view).await?;
-    let silent_s = Nodes::of(&view).silent();
-    let said = primary::read_explanation(&*cluster.store).await?.and_then(Result::ok);
-    let definitions = cluster.definitions(view.good_vms().map(|vm| (vm.id, &vm.name))).await?;
-    let reserve = cluster.ground(&view, &definitions).await?.reserve(&view);
-    let lacks = |spec: &DomainSpec| spec.completed().is_ok_and(|completed| !completed.filled_in.is_empty());
-    let bare =
-        definitions.iter().filter(|(_, spec)| spec.as_ref().is_ok_and(lacks)).map(|(id, _)| *id).collect();
-    let damaged = definitions.into_iter().filter_map(|(id, spec)| Some((id, spec.err()?))).collect();
-    let bmcs = bmc::read_all(&*cluster.store, view.nodes.keys()).await?;
-    let facts = Facts {
-        view: &view,
-        flushes: &flushes,
-        silent_s: &silent_s,
-        damaged: &damaged,
-        bare: &bare,
-        bmcs: &bmcs,
-        reserve: &reserve,
-        primary_says: said.as_ref(),
-    };
-    let status = survey(facts);
+pub(super) async fn status(cluster: &Cluster, out: &Out) -> Result<(), Failure> {
+    let status = pvc_operate::status::status(cluster, now_unix_s()).await?;
     if out.is_json() { out.json(&status) } else { out.write(&people(&status, out.colour())) }
 }
 

@@ -1,38 +1,107 @@
 //! `pvc vm …`: wishes about virtual machines, and what is known of them.
 
-mod define;
 mod explain;
 mod info;
 mod list;
 mod log;
-mod migrate;
-mod undefine;
-mod wish;
 
-use crate::{args, connect::Connection, failure::Failure, print::Out};
+use std::{
+    io::{self, Read as _},
+    path::Path,
+};
 
-pub(super) async fn run(command: args::Vm, cluster: &Connection, out: &Out) -> Result<(), Failure> {
+use pvc_core::model::DomainSpec;
+use pvc_operate::{
+    Cluster,
+    vm::{self as command, Relocation, To, Wish},
+};
+
+use super::{
+    confirm::{self, Otherwise},
+    follow::follow,
+};
+use crate::{args, connect, failure::Failure, print::Out};
+
+pub(super) async fn run(command: args::Vm, cluster: &Cluster, out: &Out) -> Result<(), Failure> {
     use args::Vm;
-    use wish::Kind;
     match command {
         Vm::Define { target, selector, file } => {
-            define::define(cluster, out, &file, target.as_deref(), selector).await
+            let spec = read(&file)?;
+            let selector = connect::selector(selector);
+            out.answer(&command::define(cluster, &spec, target.as_deref(), selector).await?.1)
         }
-        Vm::Undefine { yes, vm, wait } => undefine::undefine(cluster, out, &vm.vm, yes, wait).await,
-        Vm::Start(args) => wish::wish(cluster, out, Kind::Start, &args).await,
-        Vm::Stop(args) => wish::wish(cluster, out, Kind::Stop, &args).await,
-        Vm::Shutdown(args) => wish::wish(cluster, out, Kind::Shutdown, &args).await,
-        Vm::Restart(args) => wish::wish(cluster, out, Kind::Restart, &args).await,
-        Vm::Migrate(args) => migrate::migrate(cluster, out, migrate::Kind::Migrate, &args).await,
+        Vm::Undefine { yes, vm, wait } => {
+            let id = cluster.find_vm(&vm.vm).await?;
+            let (is_off, asked) = command::undefine(cluster, id).await?;
+            let name = &asked.subject;
+            let question = format!("VM {name} is not off. Power it off and undefine it?");
+            if !yes && !is_off && !confirm::ask(&question, Otherwise::Go)? {
+                return Err(Failure::Unconfirmed(format!("VM {name} was not undefined")));
+            }
+            follow(cluster, out, asked, Some(wait)).await
+        }
+        Vm::Start(args) => wish(cluster, out, Wish::Start, &args).await,
+        Vm::Stop(args) => wish(cluster, out, Wish::Stop, &args).await,
+        Vm::Shutdown(args) => wish(cluster, out, Wish::Shutdown, &args).await,
+        Vm::Restart(args) => wish(cluster, out, Wish::Restart, &args).await,
+        Vm::Migrate(args) => relocate(cluster, out, Relocation::Migrate, &args).await,
         Vm::Unmigrate { force, wish } => {
             let args = args::Migrate { target: None, selector: None, force, wish };
-            migrate::migrate(cluster, out, migrate::Kind::Unmigrate, &args).await
+            relocate(cluster, out, Relocation::Unmigrate, &args).await
         }
-        Vm::Move(args) => migrate::migrate(cluster, out, migrate::Kind::Move, &args).await,
+        Vm::Move(args) => relocate(cluster, out, Relocation::Move, &args).await,
         Vm::List(args) => list::list(cluster, out, &args).await,
         Vm::Info { long, vm } => info::info(cluster, out, &vm.vm, long).await,
         Vm::Dump(vm) => info::dump(cluster, out, &vm.vm).await,
         Vm::Log { lines, follow, vm } => log::log(cluster, out, &vm.vm, lines, follow).await,
         Vm::Explain(vm) => explain::explain(cluster, out, &vm.vm).await,
     }
+}
+
+async fn wish(cluster: &Cluster, out: &Out, wish: Wish, args: &args::Wish) -> Result<(), Failure> {
+    let id = cluster.find_vm(&args.vm.vm).await?;
+    let command::Wished { vm, asked } = command::wish(cluster, id, wish).await?;
+    let within = (!args.no_wait).then(|| args.wait.unwrap_or(asked.patience));
+    if wish == Wish::Start && within.is_some() {
+        for warning in command::strained(cluster, &vm).await {
+            out.aside(&format!("{}: {warning}", vm.name));
+        }
+    }
+    follow(cluster, out, asked, within).await
+}
+
+async fn relocate(
+    cluster: &Cluster,
+    out: &Out,
+    relocation: Relocation,
+    args: &args::Migrate,
+) -> Result<(), Failure> {
+    let id = cluster.find_vm(&args.wish.vm.vm).await?;
+    let selector = connect::selector(args.selector);
+    let to = To { node: args.target.as_deref(), selector, force: args.force };
+    match command::relocate(cluster, id, relocation, to).await?.outcome {
+        Err(done) => out.answer(&done),
+        Ok(asked) => {
+            let within = (!args.wish.no_wait).then(|| args.wish.wait.unwrap_or(asked.patience));
+            follow(cluster, out, asked, within).await
+        }
+    }
+}
+
+/// Reads a definition; `-` is standard input.
+fn read(file: &Path) -> Result<DomainSpec, Failure> {
+    /// More than any definition may have; a larger file is not read to its end.
+    const MOST: u64 = 2 * 1024 * 1024;
+    let text = || -> io::Result<String> {
+        let mut bytes = Vec::new();
+        if file == Path::new("-") {
+            io::stdin().lock().take(MOST).read_to_end(&mut bytes)?;
+        } else {
+            std::fs::File::open(file)?.take(MOST).read_to_end(&mut bytes)?;
+        }
+        String::from_utf8(bytes).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e.utf8_error()))
+    };
+    let xml =
+        text().map_err(|cause| Failure::Machine { doing: format!("read {}", file.display()), cause })?;
+    DomainSpec::parse(&xml).map_err(|cause| Failure::Definition { file: file.to_owned(), cause })
 }

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::Refusal;
-use crate::model::{ClusterView, Entry, Node, NodeName, VmId};
+use crate::model::{ClusterView, Entry, NameError, Node, NodeName, VmId};
 
 /// The names of all VMs, also of those whose other keys are unreadable. The name is the raw text of `/domains/<uuid>`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -93,6 +93,14 @@ pub fn node<'a>(nodes: impl Iterator<Item = &'a Node> + Clone, reference: &str) 
 /// The node of a view that `reference` means.
 pub fn node_in<'a>(view: &'a ClusterView, reference: &str) -> Result<&'a Node, Refusal> {
     node(view.all_nodes(), reference)
+}
+
+/// A reference as a node's name, whether or not there is one.
+pub fn name(reference: &str) -> Result<NodeName, Refusal> {
+    let what = || format!("there is no node {reference:?}");
+    reference
+        .parse()
+        .map_err(|e: NameError| Refusal::not_found(what(), e.to_string(), "`pvc node list` shows all nodes"))
 }
 
 fn suggestion(near: &[&str], otherwise: &str) -> String {

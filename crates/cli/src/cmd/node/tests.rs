@@ -1,15 +1,13 @@
 use pvc_core::model::{DaemonState, Entry, FlushProgress, RouterState, Stuck, VmSet};
+use pvc_operate::testing::{Fake, id, name};
 use pvc_store::schema::{fence as record, flush, maintenance, node as keys, primary as holder};
 
 use super::*;
-use crate::{
-    args::{Death, Follow, Format, Handover},
-    cmd::testing::{Cluster, id, name},
-};
+use crate::args::{Death, Follow, Format, Handover};
 
-async fn node(cluster: &Cluster, command: args::Node) -> Result<String, Failure> {
+async fn node(cluster: &Fake, command: args::Node) -> Result<String, Failure> {
     let out = Out::captured(Format::Table);
-    run(command, &cluster.connection, &out).await.map(|()| out.text())
+    run(command, &cluster.cluster, &out).await.map(|()| out.text())
 }
 
 fn follow(node: &str, wait: bool) -> Follow {
@@ -24,16 +22,16 @@ fn confirm(node: &str) -> args::Node {
     args::Node::ConfirmDead { death: death(node), listen: std::time::Duration::from_millis(50) }
 }
 
-async fn has_bmc(cluster: &Cluster, node: &str) {
+async fn has_bmc(cluster: &Fake, node: &str) {
     let mut txn = pvc_store::Transaction::default();
     let path = format!("/nodes/{node}/ipmihostname");
     txn.ops.push(pvc_store::Op::Set { path, data: b"bmc".into(), version: None });
-    cluster.connection.store.commit(txn).await.unwrap();
+    cluster.cluster.store.commit(txn).await.unwrap();
 }
 
 #[tokio::test]
 async fn a_flush_is_a_wish_and_its_end_is_told_with_what_stayed() {
-    let cluster = Cluster::with(&["hv1", "hv2"]).await;
+    let cluster = Fake::with(&["hv1", "hv2"]).await;
     cluster.define(1, "web1", "hv1").await;
     assert_eq!(
         node(&cluster, args::Node::Flush(follow("hv1", false))).await.unwrap(),
@@ -42,9 +40,9 @@ async fn a_flush_is_a_wish_and_its_end_is_told_with_what_stayed() {
     assert_eq!(cluster.get("/nodes/hv1/domainstate").await.unwrap(), "flush");
     let stuck = vec![Stuck { vm: id(1).to_string(), reason: "shut down: no node has room".into() }];
     let progress = FlushProgress { total: 1, left: 0, moving: 0, stuck, at_unix_s: 1 };
-    flush::publish(&*cluster.connection.store, &name("hv1"), &progress).await.unwrap();
+    flush::publish(&*cluster.cluster.store, &name("hv1"), &progress).await.unwrap();
     let done = keys::set_domain_state(&name("hv1"), pvc_core::model::DomainState::Flushed, None);
-    cluster.connection.store.commit(done).await.unwrap();
+    cluster.cluster.store.commit(done).await.unwrap();
     let said = node(&cluster, args::Node::Flush(follow("hv1", true))).await.unwrap();
     assert_eq!(said, "hv1 is flushed\nnote: VM web1: shut down: no node has room\n");
     assert_eq!(
@@ -56,7 +54,7 @@ async fn a_flush_is_a_wish_and_its_end_is_told_with_what_stayed() {
 
 #[tokio::test]
 async fn a_newer_wish_ends_the_waiting() {
-    let cluster = Cluster::with(&["hv1"]).await;
+    let cluster = Fake::with(&["hv1"]).await;
     let waiting = node(&cluster, args::Node::Flush(follow("hv1", true)));
     let other = async {
         let mut watch = pvc_store::Store::watch(&*cluster.client, "/nodes/hv1/domainstate");
@@ -64,7 +62,7 @@ async fn a_newer_wish_ends_the_waiting() {
             watch.recv().await;
         }
         let unflush = keys::set_domain_state(&name("hv1"), pvc_core::model::DomainState::Unflush, None);
-        cluster.connection.store.commit(unflush).await.unwrap();
+        cluster.cluster.store.commit(unflush).await.unwrap();
     };
     let (said, ()) = tokio::join!(waiting, other);
     assert!(said.unwrap_err().to_string().contains("somebody else has wished unflush meanwhile"));
@@ -72,7 +70,7 @@ async fn a_newer_wish_ends_the_waiting() {
 
 #[tokio::test]
 async fn the_primary_is_wished_for_and_stepping_down_is_none() {
-    let cluster = Cluster::with(&["hv1", "hv2"]).await;
+    let cluster = Fake::with(&["hv1", "hv2"]).await;
     let handover =
         |node: &str| Handover { wait: std::time::Duration::from_secs(1), no_wait: true, node: node.into() };
     let said = node(&cluster, args::Node::Primary(handover("hv2"))).await.unwrap();
@@ -84,10 +82,10 @@ async fn the_primary_is_wished_for_and_stepping_down_is_none() {
 
 #[tokio::test]
 async fn a_hand_over_is_done_when_the_new_primary_holds_the_addresses_and_says_so() {
-    let cluster = Cluster::with(&["hv1", "hv2"]).await;
+    let cluster = Fake::with(&["hv1", "hv2"]).await;
     let wait = std::time::Duration::from_secs(20);
     let handover = |node: &str| Handover { wait, no_wait: false, node: node.into() };
-    let store = &*cluster.connection.store;
+    let store = &*cluster.cluster.store;
     let taking = async {
         let mut watch = pvc_store::Store::watch(&*cluster.client, "/primary_node");
         while cluster.get("/primary_node").await.as_deref() != Some("hv2") {
@@ -113,9 +111,9 @@ async fn a_hand_over_is_done_when_the_new_primary_holds_the_addresses_and_says_s
 
 #[tokio::test]
 async fn a_fence_that_is_followed_ends_with_what_became_of_the_node() {
-    let cluster = Cluster::with(&["hv1", "hv2"]).await;
+    let cluster = Fake::with(&["hv1", "hv2"]).await;
     has_bmc(&cluster, "hv2").await;
-    let store = &*cluster.connection.store;
+    let store = &*cluster.cluster.store;
     let followed = Death { yes: true, follow: follow("hv2", true) };
     let fencing = async {
         let mut watch = pvc_store::Store::watch(&*cluster.client, "/pvc/fence");
@@ -134,7 +132,7 @@ async fn a_fence_that_is_followed_ends_with_what_became_of_the_node() {
 
 #[tokio::test]
 async fn a_fence_that_is_asked_for_is_a_record_without_a_fencer() {
-    let cluster = Cluster::with(&["hv1", "hv2"]).await;
+    let cluster = Fake::with(&["hv1", "hv2"]).await;
     let refused = node(&cluster, args::Node::Fence { death: death("hv2"), cancel: false }).await.unwrap_err();
     assert_eq!(refused.exit_code(), 3, "{refused}");
     has_bmc(&cluster, "hv2").await;
@@ -144,7 +142,7 @@ async fn a_fence_that_is_asked_for_is_a_record_without_a_fencer() {
             .unwrap()
             .starts_with("hv2 is to be fenced\n")
     );
-    let fence = record::read(&*cluster.connection.store, &name("hv2")).await.unwrap().unwrap();
+    let fence = record::read(&*cluster.cluster.store, &name("hv2")).await.unwrap().unwrap();
     let fence = fence.good().unwrap();
     assert!(fence.job.asked.is_some() && fence.fencer.is_none(), "{fence:?}");
     assert_eq!(fence.job.instance.as_deref(), Some("i7"));
@@ -155,7 +153,7 @@ async fn a_fence_that_is_asked_for_is_a_record_without_a_fencer() {
 
 #[tokio::test]
 async fn without_a_yes_and_somebody_to_ask_nothing_is_done() {
-    let cluster = Cluster::with(&["hv1", "hv2"]).await;
+    let cluster = Fake::with(&["hv1", "hv2"]).await;
     has_bmc(&cluster, "hv2").await;
     let mut unsure = death("hv2");
     unsure.yes = false;
@@ -167,7 +165,7 @@ async fn without_a_yes_and_somebody_to_ask_nothing_is_done() {
 
 #[tokio::test]
 async fn a_node_that_is_connected_or_heard_is_not_taken_for_dead() {
-    let cluster = Cluster::with(&["hv1", "hv2"]).await;
+    let cluster = Fake::with(&["hv1", "hv2"]).await;
     let refused = node(&cluster, confirm("hv2")).await.unwrap_err();
     assert!(refused.to_string().contains("connected to the state store"), "{refused}");
 
@@ -190,28 +188,28 @@ async fn a_node_that_is_connected_or_heard_is_not_taken_for_dead() {
 
 #[tokio::test]
 async fn a_silent_node_is_taken_for_dead_on_an_operators_word() {
-    let cluster = Cluster::with(&["hv1", "hv2"]).await;
+    let cluster = Fake::with(&["hv1", "hv2"]).await;
     cluster.daemon_ends("hv2").await;
     let said = node(&cluster, confirm("hv2")).await.unwrap();
     assert!(said.starts_with("hv2 is taken for dead\n"), "{said}");
-    let fence = record::read(&*cluster.connection.store, &name("hv2")).await.unwrap().unwrap();
+    let fence = record::read(&*cluster.cluster.store, &name("hv2")).await.unwrap().unwrap();
     assert!(fence.good().unwrap().job.confirmed_dead.is_some());
     assert_eq!(cluster.get("/nodes/hv2/daemonstate").await.unwrap(), DaemonState::Dead.as_str());
 }
 
 #[tokio::test]
 async fn maintenance_is_shown_above_lists() {
-    let cluster = Cluster::with(&["hv1"]).await;
+    let cluster = Fake::with(&["hv1"]).await;
     let list = || args::Node::List { limit: None };
     assert!(node(&cluster, list()).await.unwrap().starts_with("NAME"));
-    maintenance::set(&*cluster.connection.store, true).await.unwrap();
+    maintenance::set(&*cluster.cluster.store, true).await.unwrap();
     let text = node(&cluster, list()).await.unwrap();
     assert!(text.starts_with("! maintenance is on: nobody is fenced, no watchdog is armed\nNAME"), "{text}");
 }
 
 #[tokio::test]
 async fn explain_tells_of_the_fence_the_flush_and_the_vms() {
-    let cluster = Cluster::with(&["hv1", "hv2"]).await;
+    let cluster = Fake::with(&["hv1", "hv2"]).await;
     cluster.define(1, "web1", "hv2").await;
     cluster.change(1, vec![VmSet::Claim("hv2".parse().unwrap())]).await;
     cluster.daemon_ends("hv2").await;
@@ -234,7 +232,7 @@ async fn explain_tells_of_the_fence_the_flush_and_the_vms() {
 
 #[tokio::test]
 async fn a_machine_is_replaced_once_its_daemon_has_no_session() {
-    let cluster = Cluster::with(&["hv1", "hv2"]).await;
+    let cluster = Fake::with(&["hv1", "hv2"]).await;
     let replace = || args::Node::Replace {
         yes: true,
         listen: std::time::Duration::from_millis(50),
@@ -254,7 +252,7 @@ async fn a_machine_is_replaced_once_its_daemon_has_no_session() {
     };
     let seen = pvc_store::schema::machine::Seen::of(None);
     let record = pvc_store::schema::machine::write(&name("hv1"), &machine, &seen);
-    cluster.connection.store.commit(record).await.unwrap();
+    cluster.cluster.store.commit(record).await.unwrap();
     let said = node(&cluster, replace()).await.unwrap();
     assert_eq!(
         said,
@@ -270,7 +268,7 @@ async fn a_machine_is_replaced_once_its_daemon_has_no_session() {
 
 #[tokio::test]
 async fn a_node_that_has_stopped_and_owns_nothing_is_removed_with_all_its_keys() {
-    let cluster = Cluster::with(&["hv1", "hv2"]).await;
+    let cluster = Fake::with(&["hv1", "hv2"]).await;
     let remove =
         || args::Node::Remove { yes: true, listen: std::time::Duration::from_millis(50), node: "hv2".into() };
     cluster.define(1, "web1", "hv1").await;
@@ -281,8 +279,8 @@ async fn a_node_that_has_stopped_and_owns_nothing_is_removed_with_all_its_keys()
     let refused = node(&cluster, remove()).await.unwrap_err();
     assert!(refused.to_string().contains("state run"), "{refused}");
     let stop = keys::set_domain_state(&name("hv2"), pvc_core::model::DomainState::Flushed, None);
-    cluster.connection.store.commit(stop).await.unwrap();
-    cluster.connection.store.commit(keys::set_daemon_state(&name("hv2"), DaemonState::Stop)).await.unwrap();
+    cluster.cluster.store.commit(stop).await.unwrap();
+    cluster.cluster.store.commit(keys::set_daemon_state(&name("hv2"), DaemonState::Stop)).await.unwrap();
     let said = node(&cluster, remove()).await.unwrap();
     assert!(said.starts_with("hv2 is removed from the cluster\n"), "{said}");
     for key in ["/nodes/hv2", "/pvc/machine/hv2", "/pvc/daemon/hv2"] {

@@ -1,0 +1,22 @@
+//! Carries out operators' commands: reads what is needed, has [`pvc_core::command`] decide, writes, again if somebody else was faster,
+//! waits for what comes of it, and answers in types that serialise.
+//!
+//! The command line prints the answers, the API will send them, the simulator's operators throw dice: none of them decides or writes by
+//! itself. Nothing here prints, asks a person, or looks at a wall clock: whoever calls says who asks, when, and how long to wait.
+
+mod cluster;
+pub mod explain;
+mod failure;
+pub mod node;
+mod read;
+pub mod status;
+#[cfg(feature = "fake")]
+pub mod testing;
+pub mod vm;
+mod wait;
+mod write;
+
+pub use cluster::{Cluster, Maintenance};
+pub use failure::{Failure, Kind};
+pub use read::{Nodes, Runners, silence_words};
+pub use wait::{Answer, Asked, Progress};

@@ -1,0 +1,91 @@
+//! Makes a coordinator primary, or has it step down, and looks until another one holds the addresses.
+
+use std::time::Duration;
+
+use pvc_core::{
+    command::{find, node as command},
+    model::{ClusterView, NodeName, RouterState},
+};
+use pvc_store::schema::{node, primary as holder, root};
+
+use crate::{
+    Answer, Asked, Cluster, Failure,
+    wait::{Look, Pursuit},
+};
+
+/// Makes a coordinator primary.
+pub async fn primary(cluster: &Cluster, name: &str) -> Result<Asked, Failure> {
+    let accepted = super::write(cluster, |view| command::primary(view, name)).await?;
+    asked(name, "is to become primary", accepted, true)
+}
+
+/// Has the primary step down; another coordinator is elected.
+pub async fn secondary(cluster: &Cluster, name: &str) -> Result<Asked, Failure> {
+    let accepted = super::write(cluster, |view| command::secondary(view, name)).await?;
+    asked(name, "is to step down", accepted, false)
+}
+
+fn asked(
+    name: &str,
+    words: &str,
+    accepted: pvc_core::command::Accepted<command::NodeChange>,
+    takes: bool,
+) -> Result<Asked, Failure> {
+    Ok(Asked {
+        subject: name.to_owned(),
+        answer: Answer { message: format!("{name} {words}"), notes: accepted.notes },
+        written: accepted.change.is_some(),
+        more: format!("The wish stands; `pvc node explain {name}` says more"),
+        patience: Duration::from_secs(30),
+        pursuit: Pursuit::Primary(HandOver { node: find::name(name)?, takes }),
+    })
+}
+
+/// A hand-over that is followed.
+#[derive(Debug)]
+pub(crate) struct HandOver {
+    node: NodeName,
+    /// It is to become primary, else to be it no more.
+    takes: bool,
+}
+
+impl HandOver {
+    pub(crate) fn paths() -> Vec<String> {
+        vec![root::PRIMARY_NODE.to_owned(), holder::HOLDER.to_owned(), node::ROOT.to_owned()]
+    }
+
+    pub(crate) async fn look(&self, cluster: &Cluster) -> Result<Look<Answer>, Failure> {
+        let view = cluster.view().await?;
+        if self.takes { self.taken(&view) } else { Ok(self.left(&view)) }
+    }
+
+    fn taken(&self, view: &ClusterView) -> Result<Look<Answer>, Failure> {
+        let name = &self.node;
+        let serves = view.node(name).is_some_and(|node| node.router_state.value == RouterState::Primary);
+        if view.primary_holder.as_ref() == Some(name) && serves {
+            return Ok(Look::Done(Answer::new(format!("{name} is primary"))));
+        }
+        if view.primary_node.value.as_ref() != Some(name) {
+            let who = view.primary_node.value.as_ref().map_or("nobody", NodeName::as_str);
+            let what = format!("{name}: somebody else has wished {who} to be primary meanwhile");
+            return Err(Failure::Failed(what));
+        }
+        Ok(Look::NotYet(match &view.primary_holder {
+            Some(holder) if holder != name => format!("waiting for {holder} to step down"),
+            Some(_) => format!("{name} is taking over"),
+            None => format!("waiting for {name}"),
+        }))
+    }
+
+    fn left(&self, view: &ClusterView) -> Look<Answer> {
+        let name = &self.node;
+        match &view.primary_holder {
+            Some(holder) if holder == name => Look::NotYet(format!("waiting for {holder} to step down")),
+            Some(now) => Look::Done(Answer {
+                message: format!("{name} is not primary"),
+                notes: vec![format!("{now} is primary now")],
+            }),
+            None => Look::NotYet("waiting for another coordinator to take over".to_owned()),
+        }
+    }
+}

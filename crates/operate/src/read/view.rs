@@ -1,0 +1,154 @@
+//! The whole cluster at once, for what is decided from more than one of its objects.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use pvc_core::{
+    model::{ClusterView, DomainSpec, FlushProgress, NodeName, Vm, VmId, VmName},
+    plan::placement::{Reserve, Rooms, Size, Sizes, kept_on, works},
+};
+use pvc_store::{
+    StoreError, Value,
+    mirror::Mirror,
+    schema::{flush, node, owner, vm},
+};
+
+use crate::{Cluster, Failure};
+
+/// How long a listing may take.
+const WITHIN: Duration = Duration::from_secs(15);
+
+/// What each VM would be started from, or what is wrong with that.
+pub(crate) type Definitions = BTreeMap<VmId, Result<DomainSpec, String>>;
+
+fn sizes(definitions: &Definitions) -> Sizes {
+    let size = |spec: &DomainSpec| Size { memory_mib: spec.memory_mib, vcpus: spec.vcpus };
+    definitions.iter().filter_map(|(id, spec)| Some((*id, size(spec.as_ref().ok()?)))).collect()
+}
+
+/// What a target is chosen from.
+pub(crate) struct Ground {
+    /// What is spoken for.
+    pub(crate) rooms: Rooms,
+    sizes: Sizes,
+}
+
+impl Ground {
+    /// Whether there is memory left for what may happen.
+    pub(crate) fn reserve(&self, view: &ClusterView) -> Reserve {
+        Reserve::count(view, &self.rooms, &self.sizes)
+    }
+}
+
+impl Cluster {
+    /// Reads the cluster.
+    pub async fn view(&self) -> Result<ClusterView, Failure> {
+        self.children(node::ROOT).await?;
+        let mirror = Mirror::start(self.store.clone());
+        let late = |_| StoreError::Unavailable(format!("no complete answer within {} s", WITHIN.as_secs()));
+        tokio::time::timeout(WITHIN, mirror.ready()).await.map_err(late)?;
+        Ok((*mirror.view()).clone())
+    }
+
+    /// Counts what is spoken for in a view, from the definitions of the VMs that are kept somewhere.
+    pub(crate) async fn rooms(&self, view: &ClusterView) -> Result<Ground, Failure> {
+        let kept = view.good_vms().filter(|vm| !kept_on(vm).is_empty());
+        let definitions = self.definitions(kept.map(|vm| (vm.id, &vm.name))).await?;
+        self.ground(view, &definitions).await
+    }
+
+    /// The same, from definitions that were read.
+    pub(crate) async fn ground(
+        &self,
+        view: &ClusterView,
+        definitions: &Definitions,
+    ) -> Result<Ground, Failure> {
+        let sizes = sizes(definitions);
+        let silent = self.absent(view).await?;
+        Ok(Ground { rooms: Rooms::count(view, &sizes, &silent), sizes })
+    }
+
+    /// The nodes that say they work and whose daemons have no session: no VM is to be given to them. Not by the time of their last
+    /// keepalive, which is by their own clocks.
+    async fn absent(&self, view: &ClusterView) -> Result<BTreeSet<NodeName>, Failure> {
+        let present: BTreeSet<String> =
+            self.store.children(owner::ROOT).await?.unwrap_or_default().into_iter().collect();
+        let absent = view.all_nodes().filter(|node| works(node) && !present.contains(node.name.as_str()));
+        Ok(absent.map(|node| node.name.clone()).collect())
+    }
+
+    /// The size of a VM, by its definition.
+    pub(crate) async fn size(&self, ground: &Ground, vm: &Vm) -> Result<Size, Failure> {
+        let id = vm.id;
+        if let Some(size) = ground.sizes.get(&id) {
+            return Ok(*size);
+        }
+        let definitions = self.definitions([(id, &vm.name)].into_iter()).await?;
+        sizes(&definitions).remove(&id).ok_or_else(|| {
+            Failure::Failed(format!(
+                "VM {id} has no readable definition: nobody knows how much memory it needs; `pvc vm explain {id}`"
+            ))
+        })
+    }
+
+    /// What each of these would be started from, or what is wrong with that.
+    pub(crate) async fn definitions<'a>(
+        &self,
+        vms: impl Iterator<Item = (VmId, &'a VmName)>,
+    ) -> Result<Definitions, Failure> {
+        let (ids, names): (Vec<VmId>, Vec<&VmName>) = vms.unzip();
+        let texts = self.definition_texts(&ids).await?;
+        let parse = |((id, name), text): ((VmId, &VmName), Result<String, String>)| {
+            let spec = text.and_then(|xml| DomainSpec::parse_as(&xml, id, name).map_err(|e| e.to_string()));
+            (id, spec)
+        };
+        Ok(ids.into_iter().zip(names).zip(texts).map(parse).collect())
+    }
+
+    /// The texts of definitions, or why there is none. One that may not be read costs nobody else.
+    pub(crate) async fn definition_texts(
+        &self,
+        ids: &[VmId],
+    ) -> Result<Vec<Result<String, String>>, Failure> {
+        /// Definitions are some KiB each: so many fit into an answer.
+        const AT_ONCE: usize = 100;
+        let text = |value: Option<Value>| {
+            let value = value.ok_or("it is missing")?;
+            Ok(vm::definition(&value.data))
+        };
+        let mut texts = Vec::with_capacity(ids.len());
+        for ids in ids.chunks(AT_ONCE) {
+            let paths: Vec<String> = ids.iter().map(|id| vm::xml_path(*id)).collect();
+            match self.store.get_many(&paths).await {
+                Err(StoreError::Refused { .. }) => {}
+                values => {
+                    texts.extend(values?.into_iter().map(text));
+                    continue;
+                }
+            }
+            for path in &paths {
+                texts.push(match self.store.get(path).await {
+                    Err(refused @ StoreError::Refused { .. }) => Err(refused.to_string()),
+                    value => text(value?),
+                });
+            }
+        }
+        Ok(texts)
+    }
+
+    /// What nodes say of the flushes and unflushes that go on.
+    pub(crate) async fn flushes(
+        &self,
+        view: &ClusterView,
+    ) -> Result<BTreeMap<NodeName, FlushProgress>, Failure> {
+        let mut flushes = BTreeMap::new();
+        for name in view.nodes.keys() {
+            if let Some(Ok(progress)) = flush::read(&*self.store, name).await? {
+                flushes.insert(name.clone(), progress);
+            }
+        }
+        Ok(flushes)
+    }
+}

@@ -1,0 +1,30 @@
+//! Commands on virtual machines, and what is known of them.
+
+mod define;
+mod explain;
+mod info;
+mod list;
+mod log;
+mod relocate;
+mod undefine;
+mod wish;
+
+pub use define::define;
+pub use explain::{Daemon, Explained, Undefined, VmExplanation, explain};
+pub use info::{Console, Dump, VmInfo, dump, info};
+pub use list::{Filter, VmList, VmRow, list, names};
+pub use log::{Follower, New, last_lines};
+pub use relocate::{Relocated, Relocation, To, relocate};
+pub use undefine::undefine;
+pub use wish::{Wish, Wished, strained, wish};
+
+pub(crate) use relocate::Arrival;
+pub(crate) use undefine::Undefinition;
+pub(crate) use wish::WishPursuit;
+
+use pvc_core::model::Explanation;
+
+/// What a daemon says that it does, while that is waited for.
+fn said(explanation: &Explanation) -> String {
+    format!("{} is {}: {}", explanation.by, explanation.doing, explanation.because)
+}

@@ -1,0 +1,105 @@
+//! Undefines a VM: takes the steps of [`pvc_core::command::vm::undefine`] until its keys are gone, and waits for whoever executes it
+//! between them. Whoever drops it in the middle leaves the VM off and defined.
+
+use std::time::Duration;
+
+use pvc_core::{
+    command::vm::{Undefine, undefine as next},
+    model::{Entry, NodeName, Vm, VmId, VmState},
+};
+use pvc_store::{
+    CommitError,
+    schema::{node, vm},
+};
+
+use crate::{
+    Answer, Asked, Cluster, Failure, Nodes,
+    wait::{Look, Pursuit},
+};
+
+/// How many steps to take at once: three are needed, the others are for conflicts.
+const STEPS: usize = 8;
+
+/// Undefines a VM, which happens while that is waited for. Answers also whether it is off.
+pub async fn undefine(cluster: &Cluster, id: VmId) -> Result<(bool, Asked), Failure> {
+    let vm = cluster.vm(id).await?;
+    let name = vm.name.to_string();
+    let is_off = vm.state.value == VmState::Stop && vm.claim.value.is_empty();
+    let asked = Asked {
+        answer: Answer::new(format!("VM {name} is to be undefined")),
+        written: false,
+        more: format!("`pvc vm undefine {name}` finishes that when it is settled"),
+        patience: Duration::from_secs(30),
+        pursuit: Pursuit::Undefinition(Undefinition {
+            id,
+            node: node::path(&vm.node.value),
+            stopped: false,
+            done: format!("VM {name} ({id}) is undefined"),
+        }),
+        subject: name,
+    };
+    Ok((is_off, asked))
+}
+
+/// An undefinition that goes on.
+#[derive(Debug)]
+pub(crate) struct Undefinition {
+    id: VmId,
+    node: String,
+    /// Our wish that it is off was written.
+    stopped: bool,
+    done: String,
+}
+
+impl Undefinition {
+    pub(crate) fn paths(&self) -> Vec<String> {
+        vec![vm::path(self.id), self.node.clone()]
+    }
+
+    /// Takes all the steps that can be taken now.
+    pub(crate) async fn look(&mut self, cluster: &Cluster) -> Result<Look<Answer>, Failure> {
+        let done = || Ok(Look::Done(Answer::new(self.done.clone())));
+        for _ in 0..STEPS {
+            let vm: Vm = match vm::read(&*cluster.store, self.id).await? {
+                Some(Entry::Good(vm)) => vm,
+                Some(Entry::Bad(_)) => cluster.vm(self.id).await?,
+                // Somebody else undefined it at the same time.
+                None => return done(),
+            };
+            let state = vm.state.value;
+            if self.stopped && !matches!(state, VmState::Stop | VmState::Delete) {
+                let what =
+                    format!("VM {} was not undefined: somebody else has wished {state} meanwhile", vm.name);
+                return Err(Failure::Failed(what));
+            }
+            let nodes = cluster.nodes().await?;
+            let (change, last) = match next(&vm, nodes.all.iter()) {
+                Undefine::Change(change) => (change, false),
+                Undefine::Last(change) => (change, true),
+                Undefine::WaitFor(holders) => {
+                    self.stopped = true;
+                    return Ok(Look::NotYet(waiting_for(&nodes, &holders)));
+                }
+            };
+            match vm::apply(&*cluster.store, &change).await {
+                Ok(_) if last => return done(),
+                Ok(_) => self.stopped = true,
+                // A key has moved: decide anew.
+                Err(CommitError::Conflict { .. }) => {}
+                Err(e) => return Err(e.into()),
+            }
+        }
+        Ok(Look::NotYet("its keys keep changing".into()))
+    }
+}
+
+/// Who holds up an undefinition, and what is known of them.
+fn waiting_for(nodes: &Nodes, holders: &[NodeName]) -> String {
+    let names: Vec<&str> = holders.iter().map(NodeName::as_str).collect();
+    let say = |name: &NodeName| match nodes.get(name) {
+        Some(node) => format!("the daemon of {name} is in state {}", node.daemon_state.value),
+        None => format!("{name} is no node"),
+    };
+    let words: Vec<String> = holders.iter().map(say).collect();
+    format!("{} may still be executing it ({})", names.join(", "), words.join(", "))
+}

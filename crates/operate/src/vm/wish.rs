@@ -1,0 +1,173 @@
+//! Start, stop, shutdown, restart: writes the wish, and looks until it is so.
+
+#[cfg(test)]
+mod tests;
+
+use std::time::Duration;
+
+use pvc_core::{
+    command::{self, Accepted, Refusal},
+    model::{Halt, Vm, VmId, VmState},
+};
+use pvc_store::schema::{
+    node::{self, Reported},
+    vm,
+};
+use tokio::time::timeout;
+
+use crate::{
+    Answer, Asked, Cluster, Failure, Nodes,
+    wait::{Look, Pursuit},
+    write::{ATTEMPTS, Tries},
+};
+
+/// How long the cluster's memory is counted.
+const COUNT_WITHIN: Duration = Duration::from_secs(3);
+
+/// Which wish.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wish {
+    /// It runs.
+    Start,
+    /// It is off at once.
+    Stop,
+    /// Its guest is asked to shut down.
+    Shutdown,
+    /// The same, and it is started again.
+    Restart,
+}
+
+impl Wish {
+    fn decide(self, vm: &Vm, nodes: &Nodes) -> Result<Accepted, Refusal> {
+        match self {
+            Self::Start => command::vm::start(vm, nodes.all.iter()),
+            Self::Stop => command::vm::stop(vm),
+            Self::Shutdown => command::vm::shutdown(vm),
+            Self::Restart => command::vm::restart(vm),
+        }
+    }
+
+    fn words(self) -> &'static str {
+        match self {
+            Self::Start => "is to start",
+            Self::Stop => "is to stop",
+            Self::Shutdown => "is to shut down",
+            Self::Restart => "is to restart",
+        }
+    }
+
+    /// How long a healthy VM may take: a guest has 90 s to shut down.
+    fn patience(self) -> Duration {
+        Duration::from_secs(match self {
+            Self::Start | Self::Stop => 30,
+            Self::Shutdown => 105,
+            Self::Restart => 135,
+        })
+    }
+
+    fn ends_running(self) -> bool {
+        matches!(self, Self::Start | Self::Restart)
+    }
+}
+
+/// A wish that stands.
+#[derive(Debug)]
+pub struct Wished {
+    /// The VM that it was decided from.
+    pub vm: Vm,
+    /// The wish.
+    pub asked: Asked,
+}
+
+/// Writes a wish about a VM.
+pub async fn wish(cluster: &Cluster, id: VmId, wish: Wish) -> Result<Wished, Failure> {
+    let nodes = cluster.nodes().await?;
+    let mut tries = Tries::of(ATTEMPTS);
+    let (vm, accepted) = loop {
+        let vm = cluster.vm(id).await?;
+        let accepted = wish.decide(&vm, &nodes)?;
+        let Some(change) = &accepted.change else { break (vm, accepted) };
+        if tries.wrote(vm::apply(&*cluster.store, change).await)? {
+            break (vm, accepted);
+        }
+    };
+    let name = vm.name.to_string();
+    let asked = Asked {
+        answer: Answer { message: format!("VM {name} {}", wish.words()), notes: accepted.notes },
+        written: accepted.change.is_some(),
+        more: format!("The wish stands; `pvc vm explain {name}` says more"),
+        patience: wish.patience(),
+        pursuit: Pursuit::Wish(WishPursuit { wish, id, node: node::path(&vm.node.value) }),
+        subject: name,
+    };
+    Ok(Wished { vm, asked })
+}
+
+/// What a start takes from the cluster. Nothing is refused for it, and a start waits for nobody's counting: what cannot be read in time is
+/// not said.
+pub async fn strained(cluster: &Cluster, vm: &Vm) -> Vec<String> {
+    let count = async {
+        let view = cluster.view().await.ok()?;
+        Some(cluster.rooms(&view).await.ok()?.reserve(&view))
+    };
+    let Ok(Some(reserve)) = timeout(COUNT_WITHIN, count).await else { return Vec::new() };
+    command::vm::strained(vm, &reserve)
+}
+
+/// A wish that is looked after.
+#[derive(Debug)]
+pub(crate) struct WishPursuit {
+    wish: Wish,
+    id: VmId,
+    node: String,
+}
+
+impl WishPursuit {
+    pub(crate) fn paths(&self) -> Vec<String> {
+        vec![vm::path(self.id), vm::explain_path(self.id), self.node.clone()]
+    }
+
+    pub(crate) async fn look(&self, cluster: &Cluster) -> Result<Look<Answer>, Failure> {
+        let vm = cluster.vm(self.id).await?;
+        let store = &*cluster.store;
+        // A report from before the claim may tell of the instance before this one.
+        let reported = node::reported(store, &vm.node.value, self.id, vm.claim.zxid).await?;
+        let said = vm::read_explanation(store, self.id).await?.and_then(Result::ok);
+        judge(self.wish, &vm, reported, said.as_ref().map(super::said))
+    }
+}
+
+/// Whether it is so, cannot be so any more, or not yet. `reported`: what the VM's node has said since it claimed it.
+fn judge(wish: Wish, vm: &Vm, reported: Reported, said: Option<String>) -> Result<Look<Answer>, Failure> {
+    let not_yet = |what: String| Ok(Look::NotYet(said.unwrap_or(what)));
+    let done = |what: String| Ok(Look::Done(Answer::new(format!("VM {} {what}", vm.name))));
+    let (node, state, claim) = (&vm.node.value, vm.state.value, &vm.claim.value);
+    if state == VmState::Failed {
+        return Err(Failure::Failed(format!("VM {} failed: {}", vm.name, vm.failed_reason.value)));
+    }
+    let in_progress = match wish {
+        Wish::Start => state == VmState::Start,
+        Wish::Stop => state == VmState::Stop,
+        Wish::Shutdown => matches!(state, VmState::Shutdown | VmState::Stop),
+        Wish::Restart => matches!(state, VmState::Restart | VmState::Start),
+    };
+    if !in_progress {
+        let what = format!("VM {}: somebody else has wished {state} meanwhile, which counts", vm.name);
+        return Err(Failure::Failed(what));
+    }
+    if wish.ends_running() {
+        let is_there = state == VmState::Start && claim.names(node);
+        return match reported {
+            Reported::Executes if is_there => done(format!("runs on {node}")),
+            // What has crashed is about to be started anew.
+            Reported::Halted(halt) if is_there && halt != Halt::Crashed && halt != Halt::Busy => {
+                Err(Failure::halted(vm, node, halt))
+            }
+            _ => not_yet(format!("waiting for {node}")),
+        };
+    }
+    if state == VmState::Stop && claim.is_empty() {
+        return done("is off".to_owned());
+    }
+    not_yet(format!("waiting for {}", if claim.is_empty() { node.to_string() } else { claim.to_string() }))
+}
