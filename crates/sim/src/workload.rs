@@ -6,36 +6,28 @@ mod old_client;
 mod unkind;
 
 use std::{
-    collections::BTreeSet,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use pvc_core::{
-    command::{
-        Refusal, Roster,
-        node::{self, Life, NodeChange, Signature},
-        vm::{self, Define, Migrate, Target, Undefine},
-    },
-    model::{ClusterView, DaemonState, DomainSpec, DomainState, NodeName, Vm, VmId, VmState},
-    plan::placement::{Rooms, Selector, Size, Sizes},
+    command::node::Signature,
+    model::{DaemonState, DomainSpec, DomainState, NodeName, VmId, VmState},
+    plan::placement::Selector,
 };
-use pvc_store::{
-    CommitError, Op, Store, StoreError, Transaction,
-    memory::MemoryStore,
-    mirror::Mirror,
-    schema::{self, fence, maintenance, placement},
+use pvc_operate::{
+    Asked, Failure,
+    node::{self, Listen},
+    vm::{self, Relocation, To, Wish, Wished},
 };
-use tokio::time::{sleep, timeout};
+use pvc_store::{CommitError, Op, Store, StoreError, Transaction, memory::MemoryStore};
+use tokio::time::timeout;
 
 use crate::{
     cluster::Cluster,
     event::{Event, Told},
     schedule::{Command, Definition, OldState},
 };
-
-/// A client that finds that somebody was faster decides anew, so often.
-const ATTEMPTS: usize = 5;
 
 /// Why a command was not carried out.
 enum No {
@@ -45,9 +37,12 @@ enum No {
     Store(String),
 }
 
-impl From<Refusal> for No {
-    fn from(refusal: Refusal) -> Self {
-        Self::Refused(refusal.to_string())
+impl From<Failure> for No {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Refused(refusal) => Self::Refused(refusal.to_string()),
+            other => Self::Store(other.to_string()),
+        }
     }
 }
 
@@ -110,50 +105,38 @@ pub(crate) fn memory_mib(number: usize) -> u64 {
 struct Operator<'a> {
     cluster: &'a Cluster,
     store: Arc<MemoryStore>,
+    /// The same, for what `pvc` does.
+    client: pvc_operate::Cluster,
     /// Of which VM he was told that it is wished already, and the transaction of the wish that he saw.
     seen: Mutex<Option<(VmId, i64)>>,
 }
 
 impl<'a> Operator<'a> {
     fn new(cluster: &'a Cluster, client: u32) -> Self {
-        Self { cluster, store: cluster.around.ensemble.operator(client), seen: Mutex::default() }
+        let store = cluster.around.ensemble.operator(client);
+        let client =
+            pvc_operate::Cluster { store: Arc::clone(&store) as Arc<dyn Store>, place: String::new() };
+        Self { cluster, store, client, seen: Mutex::default() }
     }
 
     async fn perform(&self, command: Command) -> Result<String, No> {
         match command {
             Command::Define(vm) => self.define(vm).await,
             Command::Undefine(vm) => self.undefine(self.id(vm)).await,
-            Command::Start(vm) => self.wish(vm, |vm, view| Ok(vm::start(vm, view.all_nodes())?.change)).await,
-            Command::Stop(vm) => self.wish(vm, |vm, _| Ok(vm::stop(vm)?.change)).await,
-            Command::Shutdown(vm) => self.wish(vm, |vm, _| Ok(vm::shutdown(vm)?.change)).await,
-            Command::Restart(vm) => self.wish(vm, |vm, _| Ok(vm::restart(vm)?.change)).await,
+            Command::Start(vm) => self.wish(vm, Wish::Start).await,
+            Command::Stop(vm) => self.wish(vm, Wish::Stop).await,
+            Command::Shutdown(vm) => self.wish(vm, Wish::Shutdown).await,
+            Command::Restart(vm) => self.wish(vm, Wish::Restart).await,
             Command::Migrate(vm, to) => {
-                let name = to.map(|to| self.name(to));
-                let target =
-                    name.as_ref().map_or(Target::Chosen(Selector::Mem), |n| Target::Named(n.as_str()));
-                let request = Migrate { target, force: true };
-                self.relocate(vm, |vm, view, rooms, size| vm::migrate(vm, request, view, rooms, size)).await
+                self.relocate(vm, Relocation::Migrate, to.map(|to| self.name(to))).await
             }
-            Command::Unmigrate(vm) => {
-                self.relocate(vm, |vm, view, rooms, size| vm::unmigrate(vm, true, view, rooms, size)).await
-            }
-            Command::Move(vm, to) => {
-                let name = self.name(to);
-                let request = Migrate { target: Target::Named(name.as_str()), force: true };
-                self.relocate(vm, |vm, view, rooms, size| vm::move_to(vm, request, view, rooms, size)).await
-            }
-            Command::Flush(n) => self.node(|view| Ok(node::flush(view, self.name(n).as_str())?.change)).await,
-            Command::Ready(n) => self.node(|view| Ok(node::ready(view, self.name(n).as_str())?.change)).await,
-            Command::Primary(n) => {
-                self.node(|view| Ok(node::primary(view, self.name(n).as_str())?.change)).await
-            }
-            Command::Secondary(n) => {
-                self.node(|view| Ok(node::secondary(view, self.name(n).as_str())?.change)).await
-            }
-            Command::Maintenance(on) => {
-                maintenance::set(&*self.store, on).await?;
-                Ok("done".into())
-            }
+            Command::Unmigrate(vm) => self.relocate(vm, Relocation::Unmigrate, None).await,
+            Command::Move(vm, to) => self.relocate(vm, Relocation::Move, Some(self.name(to))).await,
+            Command::Flush(n) => Ok(said(&node::flush(&self.client, self.name(n).as_str()).await?)),
+            Command::Ready(n) => Ok(said(&node::ready(&self.client, self.name(n).as_str()).await?)),
+            Command::Primary(n) => Ok(said(&node::primary(&self.client, self.name(n).as_str()).await?)),
+            Command::Secondary(n) => Ok(said(&node::secondary(&self.client, self.name(n).as_str()).await?)),
+            Command::Maintenance(on) => Ok(self.client.set_maintenance(on).await?.message),
             Command::ConfirmDead(n) => self.confirm_dead(&self.name(n)).await,
             Command::Fence(n) => self.fence(&self.name(n)).await,
             Command::WriteState(vm, state) => {
@@ -166,7 +149,7 @@ impl<'a> Operator<'a> {
                 self.write(&[(vm, "state", word)]).await
             }
             Command::WriteMigrate(vm, to) => {
-                let now = self.view().await?;
+                let now = self.client.view().await?;
                 let Some(seen) = now.vm(self.id(vm)) else { return Err(No::Refused("no such VM".into())) };
                 // Old clients migrate what runs only.
                 if seen.state.value != VmState::Start || seen.node.value == self.name(to) {
@@ -192,12 +175,6 @@ impl<'a> Operator<'a> {
         self.cluster.nodes[node].name.clone()
     }
 
-    async fn view(&self) -> Result<Arc<ClusterView>, No> {
-        let mirror = Mirror::start(Arc::clone(&self.store) as Arc<dyn Store>);
-        mirror.ready().await;
-        Ok(mirror.view())
-    }
-
     /// Whatever is there.
     async fn write(&self, keys: &[(usize, &str, &str)]) -> Result<String, No> {
         let set = |(vm, key, text): &(usize, &str, &str)| Op::Set {
@@ -209,166 +186,71 @@ impl<'a> Operator<'a> {
         Ok("done".into())
     }
 
-    async fn wish(
-        &self,
-        number: usize,
-        decide: impl Fn(&Vm, &ClusterView) -> Result<Option<pvc_core::model::VmChange>, No>,
-    ) -> Result<String, No> {
-        for _ in 0..ATTEMPTS {
-            let view = self.view().await?;
-            let vm = view.vm(self.id(number)).ok_or_else(|| No::Refused("no such VM".into()))?;
-            let Some(change) = decide(vm, &view)? else {
-                let seen = Some((vm.id, vm.state.zxid));
-                *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = seen;
-                return Ok("already so".into());
-            };
-            match schema::vm::apply(&*self.store, &change).await {
-                Err(CommitError::Conflict { .. }) => {}
-                outcome => return Ok(outcome.map(|_| "done".to_owned())?),
-            }
+    async fn wish(&self, number: usize, wish: Wish) -> Result<String, No> {
+        let Wished { vm, asked } = vm::wish(&self.client, self.id(number), wish).await?;
+        if !asked.written {
+            let seen = Some((vm.id, vm.state.zxid));
+            *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = seen;
         }
-        Err(No::Store("others were faster".into()))
+        Ok(said(&asked))
     }
 
     async fn relocate(
         &self,
         number: usize,
-        decide: impl Fn(&Vm, &ClusterView, &Rooms, Size) -> Result<vm::Moved, Refusal>,
+        relocation: Relocation,
+        to: Option<NodeName>,
     ) -> Result<String, No> {
-        for _ in 0..ATTEMPTS {
-            let view = self.view().await?;
-            let id = self.id(number);
-            let vm = view.vm(id).ok_or_else(|| No::Refused("no such VM".into()))?;
-            let sizes = self.sizes(&view).await?;
-            let rooms = Rooms::count(&view, &sizes, &BTreeSet::new());
-            let size = sizes.get(&id).copied().ok_or_else(|| No::Refused("it has no definition".into()))?;
-            let moved = decide(vm, &view, &rooms, size)?;
-            let Some(change) = &moved.accepted.change else { return Ok("already so".into()) };
-            let written = if moved.live {
-                placement::apply_placed(&*self.store, change, view.placement_version).await
-            } else {
-                schema::vm::apply(&*self.store, change).await
-            };
-            match written {
-                Err(CommitError::Conflict { .. }) => {}
-                outcome => return Ok(outcome.map(|_| format!("done, to {}", moved.node))?),
-            }
-        }
-        Err(No::Store("others were faster".into()))
+        let to = To { node: to.as_ref().map(NodeName::as_str), selector: Selector::Mem, force: true };
+        let relocated = vm::relocate(&self.client, self.id(number), relocation, to).await?;
+        Ok(format!("done, to {}", relocated.node))
     }
 
-    async fn sizes(&self, view: &ClusterView) -> Result<Sizes, No> {
-        let ids: Vec<VmId> = view.good_vms().map(|vm| vm.id).collect();
-        let paths: Vec<String> = ids.iter().map(|id| schema::vm::xml_path(*id)).collect();
-        let mut sizes = Sizes::new();
-        for (id, value) in ids.into_iter().zip(self.store.get_many(&paths).await?) {
-            let spec = value.and_then(|v| DomainSpec::parse(std::str::from_utf8(&v.data).ok()?).ok());
-            if let Some(spec) = spec {
-                sizes.insert(id, Size { memory_mib: spec.memory_mib, vcpus: spec.vcpus });
-            }
-        }
-        Ok(sizes)
-    }
-
-    async fn node(
-        &self,
-        decide: impl Fn(&ClusterView) -> Result<Option<NodeChange>, No>,
-    ) -> Result<String, No> {
-        for _ in 0..ATTEMPTS {
-            let view = self.view().await?;
-            let Some(change) = decide(&view)? else { return Ok("already so".into()) };
-            let txn = match &change {
-                NodeChange::DomainState { node, state, version } => {
-                    schema::node::set_domain_state(node, *state, *version)
-                }
-                NodeChange::Primary { seen, node } => schema::primary::wish(seen, node.as_ref()),
-                NodeChange::Fence { seen, job } => fence::ask(seen, job),
-                NodeChange::ConfirmDead { seen, fence: known, job } => {
-                    fence::confirm_dead(seen, known.as_ref(), job)
-                }
-                NodeChange::CancelFence { seen, fence: Some(known) } => fence::cancel(known, seen),
-                NodeChange::CancelFence { seen, fence: None } => {
-                    match fence::read_unreadable(&*self.store, &seen.name).await? {
-                        Some(raw) => fence::cancel_unreadable(&raw, seen),
-                        None => continue,
-                    }
-                }
-            };
-            match self.store.commit(txn).await {
-                Err(CommitError::Conflict { .. }) => {}
-                outcome => return Ok(outcome.map(|_| "done".to_owned())?),
-            }
-        }
-        Err(No::Store("others were faster".into()))
-    }
-
-    /// Gives an operator's word, who has looked: the machine has no power.
+    /// Gives an operator's word, who has looked before and after listening: the machine has no power.
     async fn confirm_dead(&self, name: &NodeName) -> Result<String, No> {
+        self.has_no_power(name)?;
+        let listen = Listen { at_least: Duration::from_secs(1), progress: &|_| {} };
+        let prepared = node::confirm_dead(&self.client, name.as_str(), signature(), listen).await?;
+        self.has_no_power(name)?;
+        Ok(said(&prepared.carry_out(&self.client).await?))
+    }
+
+    fn has_no_power(&self, name: &NodeName) -> Result<(), No> {
         let has_power = self.cluster.around.journal.truth(|truth| truth.machine(name).boot.is_some());
-        if has_power {
-            return Err(No::Refused("it has power, as one sees".into()));
-        }
-        let life = self.life(name).await?;
-        let signature = || Signature { by: "an operator".into(), at_unix_s: 0 };
-        self.node(|view| Ok(node::confirm_dead(view, name.as_str(), &life, signature())?.change)).await
+        if has_power { Err(No::Refused("it has power, as one sees".into())) } else { Ok(()) }
     }
 
     /// Asks for a node's fence, whatever it does.
     async fn fence(&self, name: &NodeName) -> Result<String, No> {
-        let life = self.life(name).await?;
-        let signature = || Signature { by: "an operator".into(), at_unix_s: 0 };
-        self.node(|view| Ok(node::fence(view, name.as_str(), &life, signature())?.change)).await
-    }
-
-    async fn life(&self, name: &NodeName) -> Result<Life, No> {
-        let held = schema::owner::read(&*self.store, name).await?;
-        let instance = held.map(|held| held.by.map_or_else(|| "unknown".to_owned(), |owner| owner.instance));
-        Ok(Life { instance, heard: false, has_bmc: true })
+        let prepared = node::fence(&self.client, name.as_str(), signature()).await?;
+        Ok(said(&prepared.carry_out(&self.client).await?))
     }
 
     async fn define(&self, number: usize) -> Result<String, No> {
-        let id = self.id(number);
-        let xml = definition::xml(id, number, Definition::Good);
+        let xml = definition::xml(self.id(number), number, Definition::Good);
         let spec = DomainSpec::parse(&xml).map_err(|error| No::Refused(error.to_string()))?;
-        for _ in 0..ATTEMPTS {
-            let view = self.view().await?;
-            let sizes = self.sizes(&view).await?;
-            let rooms = Rooms::count(&view, &sizes, &BTreeSet::new());
-            let roster = Roster::of(&view);
-            let request = Define { spec: &spec, target: None, selector: Selector::Mem };
-            let (node, accepted) = vm::define(request, &roster, view.all_nodes(), &rooms)?;
-            let Some(change) = accepted.change else { return Ok("already so".into()) };
-            match placement::apply_placed(&*self.store, &change, view.placement_version).await {
-                Err(CommitError::Conflict { .. }) => {}
-                outcome => return Ok(outcome.map(|_| format!("done, on {node}"))?),
-            }
-        }
-        Err(No::Store("others were faster".into()))
+        let (node, _) = vm::define(&self.client, &spec, None, Selector::Mem).await?;
+        Ok(format!("done, on {node}"))
     }
 
     async fn undefine(&self, id: VmId) -> Result<String, No> {
-        loop {
-            let view = self.view().await?;
-            let Some(vm) = view.vm(id) else { return Ok("gone".into()) };
-            let change = match vm::undefine(vm, view.all_nodes()) {
-                Undefine::Change(change) | Undefine::Last(change) => change,
-                Undefine::WaitFor(_) => {
-                    sleep(Duration::from_secs(1)).await;
-                    continue;
-                }
-            };
-            match schema::vm::apply(&*self.store, &change).await {
-                Ok(_) | Err(CommitError::Conflict { .. }) => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
+        let (_, asked) = vm::undefine(&self.client, id).await?;
+        Ok(asked.wait(&self.client, Duration::from_mins(1), &|_| {}).await?.message)
     }
+}
+
+fn signature() -> Signature {
+    Signature { by: "an operator".into(), at_unix_s: 0 }
+}
+
+fn said(asked: &Asked) -> String {
+    if asked.written { "done" } else { "already so" }.to_owned()
 }
 
 /// What an operator does again and again: whatever waits for one. Maintenance is ended when it is calm.
 pub async fn tidy_up(cluster: Arc<Cluster>, calm: bool) {
     let operator = Operator::new(&cluster, 0);
-    let Ok(view) = operator.view().await else { return };
+    let Ok(view) = operator.client.view().await else { return };
     if view.maintenance && calm {
         perform(Arc::clone(&cluster), 0, Command::Maintenance(false)).await;
     }

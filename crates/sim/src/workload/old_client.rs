@@ -20,7 +20,7 @@ impl Operator<'_> {
         let number = (0..self.cluster.vms.len()).find(runs_there);
         let number = number.ok_or_else(|| No::Refused("nothing runs there".into()))?;
         let id = self.id(number);
-        let view = self.view().await?;
+        let view = self.client.view().await?;
         let seen = view.vm(id).ok_or_else(|| No::Refused("no such VM".into()))?;
         let Some((xml, _)) = schema::vm::read_xml(store, id).await? else {
             return Err(No::Refused("it has no definition".into()));

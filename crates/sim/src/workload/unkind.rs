@@ -53,7 +53,7 @@ pub(super) async fn stop_on(cluster: Arc<Cluster>, client: u32, node: usize) {
 impl Operator<'_> {
     /// As an old API's `migrate` without a node.
     pub(super) async fn write_none(&self, vm: usize) -> Result<String, No> {
-        let now = self.view().await?;
+        let now = self.client.view().await?;
         let seen = now.vm(self.id(vm)).ok_or_else(|| No::Refused("no such VM".into()))?;
         if seen.state.value != VmState::Start {
             return Err(No::Refused("it does not run".into()));
