@@ -4,18 +4,19 @@
 use std::path::Path;
 
 use pvc_core::model::{DomainDetails, DomainSpec};
+use rustix::{
+    io::Errno,
+    net::{AddressFamily, SocketType, netdevice::name_to_index, socket},
+};
 
 use super::{connection::Connection, library::Fault};
-
-/// The kernel's network devices.
-const DEVICES: &str = "/sys/class/net";
 
 /// Directories that a hardened daemon sees otherwise than libvirt does.
 const HIDDEN: [&str; 5] = ["/tmp/", "/var/tmp/", "/home/", "/root/", "/run/user/"];
 
 /// Fails with what is missing.
 pub(super) fn could_start(connection: &Connection, spec: &DomainSpec) -> Result<(), Fault> {
-    if let Some(missing) = missing(spec, Path::new("/")) {
+    if let Some(missing) = missing(spec, Path::new("/"), lacks_device) {
         return Err(Fault::ours(missing));
     }
     match connection.try_command_line(&spec.xml) {
@@ -25,8 +26,14 @@ pub(super) fn could_start(connection: &Connection, spec: &DomainSpec) -> Result<
     }
 }
 
+/// Whether this machine has no such network device. The kernel is asked, not `/sys`, of which a service may see a part only.
+fn lacks_device(name: &str) -> bool {
+    let any = socket(AddressFamily::INET, SocketType::DGRAM, None);
+    any.and_then(|any| name_to_index(any, name)) == Err(Errno::NODEV)
+}
+
 /// What a definition names and this machine, whose files are below `root`, has not.
-fn missing(spec: &DomainSpec, root: &Path) -> Option<String> {
+fn missing(spec: &DomainSpec, root: &Path, lacks_device: impl Fn(&str) -> bool) -> Option<String> {
     let details = DomainDetails::parse(&spec.xml).ok()?;
     let absent = |path: &str| {
         let known = !HIDDEN.iter().any(|hidden| path.starts_with(hidden));
@@ -35,10 +42,9 @@ fn missing(spec: &DomainSpec, root: &Path) -> Option<String> {
     if details.emulator.starts_with('/') && absent(&details.emulator) {
         return Some(format!("there is no emulator {}", details.emulator));
     }
-    let device = |name: &str| absent(&format!("{DEVICES}/{name}"));
     for interface in details.networks.iter().filter(|interface| !interface.source.is_empty()) {
-        let is_absent = matches!(interface.kind.as_str(), "bridge" | "direct") && device(&interface.source);
-        if is_absent {
+        let is_device = matches!(interface.kind.as_str(), "bridge" | "direct");
+        if is_device && lacks_device(&interface.source) {
             return Some(format!("there is no network device {}", interface.source));
         }
     }
@@ -62,9 +68,16 @@ mod tests {
     }
 
     #[test]
+    fn the_kernel_is_asked_for_network_devices() {
+        assert!(!lacks_device("lo"));
+        assert!(lacks_device("no-such-device"));
+        assert!(lacks_device("longer-than-any-devices-name-can-be"));
+    }
+
+    #[test]
     fn what_the_machine_has_not_is_named() {
         let root = tempfile::tempdir().unwrap();
-        for there in ["usr/bin/qemu", "vm/disk", "sys/class/net/br1/x"] {
+        for there in ["usr/bin/qemu", "vm/disk"] {
             let there = root.path().join(there);
             std::fs::create_dir_all(there.parent().unwrap()).unwrap();
             std::fs::write(there, "").unwrap();
@@ -92,7 +105,11 @@ mod tests {
             ("<disk type='file' device='cdrom'><target dev='hda'/></disk>", None),
             ("<disk type='network'><source protocol='rbd' name='vms/a'/><target dev='vda'/></disk>", None),
         ] {
-            assert_eq!(missing(&spec(devices), root.path()).as_deref(), says, "{devices}");
+            assert_eq!(
+                missing(&spec(devices), root.path(), |name| name == "br7").as_deref(),
+                says,
+                "{devices}"
+            );
         }
     }
 }
