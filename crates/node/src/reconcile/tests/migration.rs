@@ -400,7 +400,7 @@ async fn a_target_that_takes_no_vms_is_waited_for_but_not_for_ever() {
     w.operator.commit(flushed).await.unwrap();
     w.migrate(1, "b").await;
     sleep(20 * SECOND).await;
-    assert!(w.explained().await.contains("its domain state is flushed"), "{}", w.explained().await);
+    assert!(w.explained().await.contains("takes no VMs: it is in state flushed"), "{}", w.explained().await);
     assert_eq!(w.vm(1).await.claim.value.to_string(), "a");
     w.until_at_home(0, 20).await;
 
