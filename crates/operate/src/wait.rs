@@ -50,6 +50,8 @@ pub struct Asked {
 /// What is looked at until it is so.
 #[derive(Debug)]
 pub(crate) enum Pursuit {
+    /// All that was asked for is done.
+    Settled,
     Wish(vm::WishPursuit),
     Arrival(vm::Arrival),
     Undefinition(vm::Undefinition),
@@ -62,6 +64,7 @@ pub(crate) enum Pursuit {
 impl Pursuit {
     fn paths(&self) -> Vec<String> {
         match self {
+            Self::Settled => Vec::new(),
             Self::Wish(wish) => wish.paths(),
             Self::Arrival(arrival) => arrival.paths(),
             Self::Undefinition(undefinition) => undefinition.paths(),
@@ -74,6 +77,7 @@ impl Pursuit {
 
     async fn look(&mut self, cluster: &Cluster) -> Result<Look<Answer>, Failure> {
         match self {
+            Self::Settled => Ok(Look::Done(Answer::default())),
             Self::Wish(wish) => wish.look(cluster).await,
             Self::Arrival(arrival) => arrival.look(cluster).await,
             Self::Undefinition(undefinition) => undefinition.look(cluster).await,
@@ -86,6 +90,11 @@ impl Pursuit {
 }
 
 impl Asked {
+    /// Whether it is done: nothing is left to wait for, and `answer` says what was done.
+    pub fn is_settled(&self) -> bool {
+        matches!(self.pursuit, Pursuit::Settled)
+    }
+
     /// Waits until it is so; `progress` hears what is waited for.
     ///
     /// # Errors
@@ -96,6 +105,9 @@ impl Asked {
         within: Duration,
         progress: Progress<'_>,
     ) -> Result<Answer, Failure> {
+        if self.is_settled() {
+            return Ok(self.answer);
+        }
         match until(cluster, &mut self.pursuit, within, progress).await? {
             Waited::Done(answer) => Ok(answer),
             Waited::TimedOut(waiting) => Err(Failure::NotYet {

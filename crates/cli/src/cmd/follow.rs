@@ -36,7 +36,7 @@ pub(super) async fn follow(
     asked: Asked,
     within: Option<Duration>,
 ) -> Result<(), Failure> {
-    let Some(within) = within else { return out.answer(&asked.answer) };
+    let Some(within) = within.filter(|_| !asked.is_settled()) else { return out.answer(&asked.answer) };
     for note in &asked.answer.notes {
         out.aside(&format!("{}: {note}", asked.subject));
     }

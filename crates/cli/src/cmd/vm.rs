@@ -79,13 +79,9 @@ async fn relocate(
     let id = cluster.find_vm(&args.wish.vm.vm).await?;
     let selector = connect::selector(args.selector);
     let to = To { node: args.target.as_deref(), selector, force: args.force };
-    match command::relocate(cluster, id, relocation, to).await?.outcome {
-        Err(done) => out.answer(&done),
-        Ok(asked) => {
-            let within = (!args.wish.no_wait).then(|| args.wish.wait.unwrap_or(asked.patience));
-            follow(cluster, out, asked, within).await
-        }
-    }
+    let asked = command::relocate(cluster, id, relocation, to).await?.asked;
+    let within = (!args.wish.no_wait).then(|| args.wish.wait.unwrap_or(asked.patience));
+    follow(cluster, out, asked, within).await
 }
 
 /// Reads a definition; `-` is standard input.

@@ -53,8 +53,8 @@ pub struct To<'a> {
 pub struct Relocated {
     /// Which.
     pub node: NodeName,
-    /// What is asked of the daemons; or what was done, if it is off.
-    pub outcome: Result<Asked, Answer>,
+    /// What is asked of the daemons; settled if it is off.
+    pub asked: Asked,
 }
 
 /// Gives a VM another node.
@@ -94,25 +94,26 @@ pub async fn relocate(
         }
     };
     let (name, from, node) = (vm.name.to_string(), vm.node.value.clone(), moved.node);
-    let notes = moved.accepted.notes;
-    if !moved.live {
-        let message = format!("VM {name} is off and belongs to {node} now");
-        return Ok(Relocated { node, outcome: Err(Answer { message, notes }) });
-    }
     let verb = match relocation {
         Relocation::Migrate => "migrates",
         Relocation::Unmigrate => "returns",
         Relocation::Move => "moves",
     };
+    let (message, pursuit) = if moved.live {
+        let arrival = Arrival { id, from: from.clone(), to: node.clone() };
+        (format!("VM {name} {verb} from {from} to {node}"), Pursuit::Arrival(arrival))
+    } else {
+        (format!("VM {name} is off and belongs to {node} now"), Pursuit::Settled)
+    };
     let asked = Asked {
-        answer: Answer { message: format!("VM {name} {verb} from {from} to {node}"), notes },
+        answer: Answer { message, notes: moved.accepted.notes },
         written: moved.accepted.change.is_some(),
         more: format!("It goes on; `pvc vm explain {name}` says more"),
         patience: PATIENCE,
-        pursuit: Pursuit::Arrival(Arrival { id, from, to: node.clone() }),
+        pursuit,
         subject: name,
     };
-    Ok(Relocated { node, outcome: Ok(asked) })
+    Ok(Relocated { node, asked })
 }
 
 /// A VM that is looked for at its target.
