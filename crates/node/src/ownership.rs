@@ -204,12 +204,14 @@ impl Ownership {
         let watched = || (self.store.watch(&owner), self.store.watch(&machine));
         let mut watches = watched();
         let mut taken_in = epoch(*session.borrow_and_update());
+        let mut unread = false;
         loop {
             let watch_ended = tokio::select! {
                 biased;
                 _ = session.changed() => false,
                 event = watches.0.recv() => event.is_none(),
                 event = watches.1.recv() => event.is_none(),
+                () = sleep(LOOK_AGAIN), if unread => false,
             };
             if watch_ended {
                 watches = watched();
@@ -219,13 +221,16 @@ impl Ownership {
             if !now.is_healthy() {
                 continue;
             }
-            match self.still_has_it(epoch(now) == taken_in).await {
+            let has_it = self.still_has_it(epoch(now) == taken_in).await;
+            // A server that answers too late ends no session, so nothing else would have this looked at again; and without the key nothing is
+            // written, no keepalive either.
+            unread = has_it.is_err();
+            match has_it {
                 Ok(Ok(false)) => match self.take().await {
                     Ok(()) => taken_in = epoch(now),
                     Err(error) => return error,
                 },
                 Ok(Err(error)) => return error,
-                // What could not be read is looked at again when the session is healthy again.
                 Ok(Ok(true)) | Err(_) => {}
             }
         }

@@ -107,6 +107,22 @@ async fn the_key_is_taken_anew_in_a_new_session_and_given_up_to_a_stranger() {
     assert!(matches!(error, OwnershipError::Elsewhere { .. }), "{error}");
 }
 
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_read_in_a_new_session_is_looked_at_again() {
+    let tree = MemoryTree::new();
+    let (store, me) = (client(&tree).await, process());
+    let owned = ownership(&store, &me);
+    owned.take().await.unwrap();
+    let keeping = pvc_process::spawn(async move { owned.keep().await });
+    sleep(Duration::from_secs(1)).await;
+    store.expire();
+    store.refuse(3);
+    sleep(Duration::from_secs(5)).await;
+    let held = owner::read(&*client(&tree).await, &"node1".parse().unwrap()).await.unwrap();
+    assert_eq!(held.and_then(|held| held.by), Some(me));
+    keeping.abort();
+}
+
 #[test]
 fn only_a_process_of_this_boot_and_namespace_can_be_proven_dead() {
     let me = process();
