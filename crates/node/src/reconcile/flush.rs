@@ -169,8 +169,10 @@ impl State {
                 Err(error) => return Some(self.failed("cannot read how large the VMs are", &error).await),
             };
             self.past.noticed(&plan.left);
-            self.publish(&plan).await;
+            let told = self.publish(&plan).await;
             match plan.next {
+                // Whoever reads the answer reads what is left, too.
+                Next::Do(Step::Answer(_)) if !told => return Some(Instant::now() + RETRY),
                 Next::Settled => return None,
                 Next::Wait(until) => {
                     if plan.left.is_empty() {
@@ -298,15 +300,25 @@ impl State {
         Instant::now() + RETRY
     }
 
-    async fn publish(&mut self, plan: &Plan) {
+    /// Answers whether the tree tells how far it has come, or never will: what the store refuses to take holds up nothing.
+    async fn publish(&mut self, plan: &Plan) -> bool {
         let of_a_wish = self.began.is_some_and(|(wish, _)| is_asked_for(wish));
-        if !of_a_wish || self.progress.as_ref() == Some(&plan.progress) || !self.parts.mirror.synced() {
-            return;
+        if !of_a_wish || self.progress.as_ref() == Some(&plan.progress) {
+            return true;
+        }
+        if !self.parts.mirror.synced() {
+            return false;
         }
         let progress = FlushProgress { at_unix_s: self.parts.machine.unix_s(), ..plan.progress.clone() };
         match schema::flush::publish(&*self.parts.store, &self.parts.me, &progress).await {
-            Ok(()) => self.progress = Some(plan.progress.clone()),
-            Err(error) => debug!(%error, "could not publish the progress"),
+            Ok(()) => {
+                self.progress = Some(plan.progress.clone());
+                true
+            }
+            Err(error) => {
+                debug!(%error, "could not publish the progress");
+                matches!(error, CommitError::Failed(StoreError::Refused { .. }))
+            }
         }
     }
 

@@ -29,6 +29,7 @@ const VM_MIB: u64 = 100;
 
 /// Nodes `a`, `b` and `c`, each with a flush reconciler, guests that obey, and an operator.
 struct World {
+    tree: MemoryTree,
     operator: Arc<MemoryStore>,
     mirror: Mirror,
     nodes: Vec<(NodeName, Arc<MemoryStore>, Option<Flush>)>,
@@ -178,7 +179,7 @@ impl World {
         let guests = Guests::start(tree.client(), mirror.clone());
         // Nobody writes keepalives here, unless it is what a test is about.
         let keepalive = Duration::from_hours(1);
-        let mut world = Self { operator, mirror, nodes, guests, keepalive };
+        let mut world = Self { tree, operator, mirror, nodes, guests, keepalive };
         (0..3).for_each(|i| world.start(i));
         world
     }
@@ -431,6 +432,24 @@ async fn a_store_that_fails_loses_answers_and_goes_away_delays_a_flush_and_no_mo
     w.until_answered("a", DomainState::Flushed, 120).await;
     assert_eq!(w.running_on("a"), 0);
     assert!((0..8).all(|n| w.vm(n).state.value == VmState::Start), "none was shut down");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_flush_is_answered_once_the_tree_tells_what_is_left() {
+    let w = World::new(0, 10_000).await;
+    w.nodes[0].1.lose_requests(1);
+    w.wish("a", DomainState::Flush).await;
+    w.until_answered("a", DomainState::Flushed, 60).await;
+    assert_eq!(w.progress("a").await.left, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_flush_whose_progress_the_store_refuses_ends_all_the_same() {
+    let w = World::new(2, 10_000).await;
+    w.tree.seal("/pvc/flush/a", true);
+    w.wish("a", DomainState::Flush).await;
+    w.until_answered("a", DomainState::Flushed, 60).await;
+    assert_eq!(w.running_on("a"), 0);
 }
 
 #[tokio::test(start_paused = true)]
