@@ -76,11 +76,25 @@ pub enum Bug {
     ForgetTheStop,
     /// A flush leaves a VM where it is without trying to move it (section 5).
     LeaveUntried,
+    /// A flush ends over a VM whose claim nobody can read, and does not say that it stays (section 5).
+    FlushInSilence,
+    /// A node says that it is primary before it has the addresses (section 8).
+    SayPrimaryFirst,
+    /// A node is given VMs though it says that it can start none (section 5).
+    PlaceAtTheUnable,
+    /// A node that can start no VMs keeps what shall run on it (section 5).
+    KeepTheUnable,
+    /// What a node's hypervisor refuses to start is tried there for ever, and nowhere else (section 3).
+    KeepTheRefused,
+    /// A guest is shut down for its move before its target has said that it could start it (section 4).
+    MoveUnasked,
+    /// A coordinator is shot whether or not the others' ZooKeeper servers are a quorum (section 6.2).
+    ShootTheLast,
 }
 
 impl Bug {
     /// All of them, in the order of the list in the simulator's documentation.
-    pub const ALL: [Self; 31] = [
+    pub const ALL: [Self; 38] = [
         Self::StartWithoutClaim,
         Self::TrustWallClock,
         Self::CountGapAsSilence,
@@ -112,6 +126,13 @@ impl Bug {
         Self::MigrateToTheAbsent,
         Self::ForgetTheStop,
         Self::LeaveUntried,
+        Self::FlushInSilence,
+        Self::SayPrimaryFirst,
+        Self::PlaceAtTheUnable,
+        Self::KeepTheUnable,
+        Self::KeepTheRefused,
+        Self::MoveUnasked,
+        Self::ShootTheLast,
     ];
 
     /// Its name on a command line.
@@ -148,6 +169,13 @@ impl Bug {
             Self::MigrateToTheAbsent => "migrate-to-the-absent",
             Self::ForgetTheStop => "forget-the-stop",
             Self::LeaveUntried => "leave-untried",
+            Self::FlushInSilence => "flush-in-silence",
+            Self::SayPrimaryFirst => "say-primary-first",
+            Self::PlaceAtTheUnable => "place-at-the-unable",
+            Self::KeepTheUnable => "keep-the-unable",
+            Self::KeepTheRefused => "keep-the-refused",
+            Self::MoveUnasked => "move-unasked",
+            Self::ShootTheLast => "shoot-the-last",
         }
     }
 }

@@ -51,7 +51,7 @@ pub struct Trial<'a> {
 
 /// The first seed that shows each bug within [`WITHIN`], in small clusters with the default rates. Any change of a daemon may give it
 /// another course; then the seeds that follow are tried, and this list is brought up to date when that takes too long.
-const PINNED: [(Bug, u64); 31] = [
+const PINNED: [(Bug, u64); 38] = [
     (Bug::StartWithoutClaim, 1),
     (Bug::TrustWallClock, 7),
     (Bug::CountGapAsSilence, 7),
@@ -83,6 +83,13 @@ const PINNED: [(Bug, u64); 31] = [
     (Bug::MigrateToTheAbsent, 2),
     (Bug::ForgetTheStop, 5),
     (Bug::LeaveUntried, 1),
+    (Bug::FlushInSilence, 1),
+    (Bug::SayPrimaryFirst, 3),
+    (Bug::PlaceAtTheUnable, 1),
+    (Bug::KeepTheUnable, 2),
+    (Bug::KeepTheRefused, 1),
+    (Bug::MoveUnasked, 1),
+    (Bug::ShootTheLast, 5),
 ];
 /// How many seeds are tried from a pinned one on …
 const TRIES: u64 = 40;
@@ -236,6 +243,26 @@ fn led_to(bug: Bug, options: Options) -> Options {
             let faults = Rates { stop_in_flush: 12.0, ..options.faults };
             Options { faults, ..options }
         }
+        // A claim that cannot be read when its node is flushed.
+        Bug::FlushInSilence => {
+            let faults = Rates { unreadable_in_flush: 12.0, ..options.faults };
+            Options { faults, ..options }
+        }
+        // A node without libvirt for a while, and otherwise not much.
+        Bug::PlaceAtTheUnable | Bug::KeepTheUnable => {
+            let faults = Rates { lose_libvirt: 12.0, ..options.faults.times(0.2) };
+            Options { faults, ..options }
+        }
+        // A node that refuses every start.
+        Bug::KeepTheRefused | Bug::MoveUnasked => {
+            let faults = Rates { lack: 12.0, ..options.faults.times(0.2) };
+            Options { faults, ..options }
+        }
+        // A coordinator that does not speak while another one is off.
+        Bug::ShootTheLast => {
+            let faults = Rates { power: 12.0, freeze_daemon: 24.0, ..options.faults };
+            Options { faults, ..options }
+        }
         // A node that is back while its BMC does nothing.
         Bug::KeepShooting => {
             let faults = Rates { isolate: 12.0, flap: 6.0, stubborn_bmc: 30.0, ..options.faults };
@@ -264,9 +291,13 @@ fn broken_by(bug: Bug) -> &'static [u8] {
         | Bug::ReleaseFirst
         | Bug::ClaimDiesWithItsVm
         | Bug::IgnoreLastWord => &[1, 2],
-        Bug::TrustWallClock | Bug::CountGapAsSilence | Bug::OwnInterval | Bug::KeepShooting => &[6],
+        Bug::TrustWallClock
+        | Bug::CountGapAsSilence
+        | Bug::OwnInterval
+        | Bug::KeepShooting
+        | Bug::ShootTheLast => &[6],
         Bug::BreakLocksFirst | Bug::WordOutlivesLife | Bug::ForgetTold | Bug::RecoverUnproven => &[2],
-        Bug::EndAtTheSource | Bug::MigrateToTheAbsent => &[9],
+        Bug::EndAtTheSource | Bug::MigrateToTheAbsent | Bug::MoveUnasked => &[9],
         // Declared dead, and taken for dead, in one transaction.
         Bug::StoppedIsOff => &[2, 6],
         // Or it ends again before the source goes on, and claims say what is wrong.
@@ -276,12 +307,16 @@ fn broken_by(bug: Bug) -> &'static [u8] {
         Bug::KeepAddresses | Bug::ReadsFeedPrimary => &[3],
         Bug::IgnoreReservations => &[8],
         Bug::ForgetTheStop => &[15],
-        Bug::LeaveUntried => &[14],
+        Bug::LeaveUntried | Bug::FlushInSilence | Bug::SayPrimaryFirst => &[14],
         Bug::AdoptThenStop => &[12],
         Bug::EndForAStaleClaim => &[1, 9, 12],
         Bug::LeaveStrangersRunning | Bug::AnyMachine => &[1],
         // Nobody takes care of its VMs.
-        Bug::UnreadableIsUnfenced | Bug::LeaveCrashed => &[13],
+        Bug::UnreadableIsUnfenced
+        | Bug::LeaveCrashed
+        | Bug::PlaceAtTheUnable
+        | Bug::KeepTheUnable
+        | Bug::KeepTheRefused => &[13],
     }
 }
 

@@ -21,6 +21,7 @@ mod minority;
 mod noticed;
 mod once;
 mod proof;
+mod stranded;
 mod strangers;
 #[cfg(test)]
 pub(crate) mod testing;

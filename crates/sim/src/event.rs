@@ -41,6 +41,13 @@ pub enum Event {
         /// What became of it.
         what: Libvirt,
     },
+    /// A node lacks what every guest needs to be started there, or has it again: a bridge, a storage.
+    Lacks {
+        /// Which.
+        node: NodeName,
+        /// Whether it lacks that from now on.
+        lacks: bool,
+    },
     /// A guest's process on a machine.
     Guest {
         /// Which VM.
@@ -397,6 +404,8 @@ impl fmt::Display for Event {
             Self::Machine { node, what } => write!(f, "{node}: machine {what:?}"),
             Self::Daemon { node, what } => write!(f, "{node}: daemon {what:?}"),
             Self::Libvirt { node, what } => write!(f, "{node}: libvirt {what:?}"),
+            Self::Lacks { node, lacks: true } => write!(f, "{node}: no guest can be started here"),
+            Self::Lacks { node, lacks: false } => write!(f, "{node}: guests can be started here"),
             Self::Guest { vm, node, what } => write!(f, "{node}: guest {vm} {what:?}"),
             Self::Stranger { vm, node, .. } => write!(f, "{node}: somebody else than its daemon starts {vm}"),
             Self::LetGo { vm, node } => write!(f, "{node}: somebody lets {vm} go on"),

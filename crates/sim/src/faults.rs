@@ -78,6 +78,11 @@ pub async fn happen(cluster: Arc<Cluster>, fault: Fault, lasts: Duration) {
             sleep(lasts).await;
             cluster.nodes[node].freeze_libvirt(false);
         }
+        Fault::Lack(node) => {
+            cluster.nodes[node].lacks(true);
+            sleep(lasts).await;
+            cluster.nodes[node].lacks(false);
+        }
         Fault::CrashGuest(vm) => {
             for node in &cluster.nodes {
                 node.crash_guest(cluster.vms[vm]);

@@ -182,7 +182,7 @@ pub struct Rates {
     pub early_word: f64,
     /// An operator has a node fenced that lives.
     pub fence_living: f64,
-    /// A key of a node or a VM holds what nobody can read for a while. By hand only: see decision 89.
+    /// A key of a node or a VM holds what nobody can read for a while.
     pub garble: f64,
     /// An old client has a VM migrate to the node `None`.
     pub write_none: f64,
@@ -208,6 +208,12 @@ pub struct Rates {
     pub shut_down: f64,
     /// A machine loses power for a while and comes back with an empty disk.
     pub reinstall: f64,
+    /// A node is flushed while the claim of one of its VMs cannot be read.
+    pub unreadable_in_flush: f64,
+    /// A node has no libvirt for minutes.
+    pub lose_libvirt: f64,
+    /// A node cannot start any guest for minutes.
+    pub lack: f64,
 }
 
 impl Default for Rates {
@@ -252,7 +258,7 @@ impl Default for Rates {
             gone: 0.05,
             early_word: 1.0,
             fence_living: 0.5,
-            garble: 0.0,
+            garble: 1.0,
             write_none: 1.0,
             modify: 2.0,
             redefine: 1.0,
@@ -265,6 +271,9 @@ impl Default for Rates {
             lost_promise: 0.3,
             shut_down: 0.5,
             reinstall: 0.2,
+            unreadable_in_flush: 0.5,
+            lose_libvirt: 0.5,
+            lack: 0.5,
         }
     }
 }
@@ -335,6 +344,9 @@ impl Rates {
         f("lost_promise", &mut self.lost_promise);
         f("shut_down", &mut self.shut_down);
         f("reinstall", &mut self.reinstall);
+        f("unreadable_in_flush", &mut self.unreadable_in_flush);
+        f("lose_libvirt", &mut self.lose_libvirt);
+        f("lack", &mut self.lack);
     }
 }
 

@@ -59,6 +59,8 @@ pub enum Fault {
     StopDaemon(usize),
     RestartLibvirt(usize),
     FreezeLibvirt(usize),
+    /// A node cannot start any guest.
+    Lack(usize),
     CrashGuest(usize),
     /// Its process stays.
     PanicGuest(usize),
@@ -108,6 +110,8 @@ pub enum Halfway {
 pub enum Key {
     Node(usize, usize),
     Vm(usize, usize),
+    /// The claim of a VM that this node alone may be executing then.
+    ClaimOn(usize, usize),
 }
 
 /// What a key holds that nobody can read.
@@ -159,6 +163,8 @@ pub enum Command {
     Fence(usize),
     /// Whatever was or is on the node: a few are stopped, the guests at once.
     StopOn(usize),
+    /// A few of those that are off there, as old and new clients start them.
+    StartOn(usize),
     Redefine(usize),
     /// As an old client: the key, whatever it holds.
     WriteState(usize, OldState),

@@ -12,7 +12,7 @@ use pvc_core::model::{NodeName, VmId};
 
 use crate::{
     checkers::keys,
-    event::{self, Event, Net, Phase, Stamped},
+    event::{self, Author, Event, Net, Phase, Stamped, VANDAL},
 };
 
 /// See the module's documentation.
@@ -39,6 +39,12 @@ pub struct Truth {
     pub cuts: BTreeSet<(Net, NodeName, NodeName)>,
     /// Who leads ZooKeeper.
     pub leader: Option<NodeName>,
+    /// Keys that hold what nobody can read, with what they held before.
+    spoilt: BTreeMap<String, Option<Vec<u8>>>,
+    /// When such keys could be read again …
+    mended: BTreeMap<String, Duration>,
+    /// … and when the vandal last wrote to them.
+    vandalised: BTreeMap<String, Duration>,
 }
 
 /// A machine.
@@ -60,6 +66,8 @@ pub struct Machine {
     pub runs: u64,
     /// Libvirt.
     pub libvirt: Option<event::Libvirt>,
+    /// Since when no guest can be started there, since the node lacks something.
+    pub lacks: Option<Duration>,
     /// Its daemon's last session.
     pub session: Option<u64>,
     /// Whether that has a connection; `None`: it is over.
@@ -117,6 +125,9 @@ impl Default for Truth {
             addresses: BTreeMap::new(),
             cuts: BTreeSet::new(),
             leader: None,
+            spoilt: BTreeMap::new(),
+            mended: BTreeMap::new(),
+            vandalised: BTreeMap::new(),
         }
     }
 }
@@ -159,6 +170,9 @@ impl Truth {
             Event::Libvirt { node, what } => {
                 self.machines.entry(node.clone()).or_default().libvirt = Some(*what);
             }
+            Event::Lacks { node, lacks } => {
+                self.machines.entry(node.clone()).or_default().lacks = lacks.then_some(now);
+            }
             Event::Guest { vm, node, what } => self.guest_turns(*vm, node, *what, now),
             Event::Stranger { vm, node, claimed: true } => self.by_hand = Some((*vm, node.clone())),
             Event::Stranger { vm, node, claimed: false } => {
@@ -168,7 +182,10 @@ impl Truth {
                     Run { executes: true, stands: None, boot, began: now, by_hand: true },
                 );
             }
-            Event::Commit(commit) => self.adopt(commit),
+            Event::Commit(commit) => {
+                self.adopt(commit);
+                self.spoil(commit);
+            }
             Event::Address { node, address, until } => {
                 let holders = self.addresses.entry(*address).or_default();
                 match until {
@@ -288,6 +305,46 @@ impl Truth {
                 self.guests.entry(vm).or_default().insert(node, run);
             }
         }
+    }
+
+    /// What the vandal writes nobody can read, until he puts it right, or somebody else writes there.
+    fn spoil(&mut self, commit: &event::Commit) {
+        let by_vandal = commit.by == Author::Client(VANDAL);
+        for change in &commit.changes {
+            if by_vandal {
+                self.vandalised.insert(change.path.clone(), self.now);
+            }
+            let held = |key: &Option<event::Key>| key.as_ref().map(|key| key.data.clone());
+            let is_right = |before: &Option<Vec<u8>>| !by_vandal || *before == held(&change.after);
+            match self.spoilt.get(&change.path) {
+                Some(before) if is_right(before) => {
+                    self.spoilt.remove(&change.path);
+                    self.mended.insert(change.path.clone(), self.now);
+                }
+                None if by_vandal => drop(self.spoilt.insert(change.path.clone(), held(&change.before))),
+                _ => {}
+            }
+        }
+    }
+
+    /// Whether nobody can read a key now.
+    pub fn is_spoilt(&self, path: &str) -> bool {
+        self.spoilt.contains_key(path)
+    }
+
+    /// Whether nobody can read some key below a path that ends in `/`.
+    pub fn is_spoilt_below(&self, path: &str) -> bool {
+        self.spoilt.keys().any(|spoilt| spoilt.starts_with(path))
+    }
+
+    /// Whether the vandal has written to a key in this last while, to spoil it or to put it right.
+    pub fn was_written_by_vandal(&self, path: &str, within: Duration) -> bool {
+        self.vandalised.get(path).is_some_and(|at| self.now <= *at + within)
+    }
+
+    /// Whether nobody could read a key at some time of this last while.
+    pub fn was_spoilt(&self, path: &str, within: Duration) -> bool {
+        self.is_spoilt(path) || self.mended.get(path).is_some_and(|at| self.now <= *at + within)
     }
 
     /// How long ago that was.

@@ -66,6 +66,7 @@ pub async fn give(cluster: Arc<Cluster>, client: u32, command: Command) {
         }
         Command::Redefine(vm) => unkind::redefine(cluster, client, vm).await,
         Command::StopOn(node) => unkind::stop_on(cluster, client, node).await,
+        Command::StartOn(node) => unkind::start_on(cluster, client, node).await,
         _ => perform(cluster, client, command).await,
     }
 }
@@ -161,7 +162,7 @@ impl<'a> Operator<'a> {
             Command::WriteNone(vm) => self.write_none(vm).await,
             Command::WriteModify(vm, definition) => self.write_modify(vm, definition).await,
             Command::RedefineElsewhere(from, to) => self.redefine_elsewhere(from, to).await,
-            Command::Impatient { .. } | Command::Redefine(_) | Command::StopOn(_) => {
+            Command::Impatient { .. } | Command::Redefine(_) | Command::StopOn(_) | Command::StartOn(_) => {
                 Err(No::Refused("those are several commands".into()))
             }
         }

@@ -22,7 +22,10 @@ mod tests;
 use std::time::Duration;
 
 use super::{act, settled, wait};
-use crate::model::{ClusterView, DaemonMode, DaemonState, Moment, NodeName, RouterState};
+use crate::{
+    model::{ClusterView, DaemonMode, DaemonState, Moment, NodeName, RouterState},
+    sabotage::{self, Bug},
+};
 
 pub use past::Past;
 
@@ -248,10 +251,12 @@ fn be_first(f: &Facts<'_>) -> Option<Plan> {
 }
 
 fn be(f: &Facts<'_>, until: Option<Moment>) -> Plan {
-    if let Some(first) = be_first(f) {
+    let says_so = router_state(f).is_none_or(|state| state == RouterState::Primary);
+    let too_early = !says_so && sabotage::commits(Bug::SayPrimaryFirst);
+    if let Some(first) = be_first(f).filter(|_| !too_early) {
         return first;
     }
-    if router_state(f).is_some_and(|state| state != RouterState::Primary) {
+    if !says_so {
         return act(Step::Say(RouterState::Primary), "this node is primary");
     }
     if !f.services {

@@ -512,7 +512,7 @@ fn start(facts: &Facts<'_>, vm: &Vm) -> Plan {
         }
         let is_stuck = times > 1 && facts.now >= refused.since + ELSEWHERE_AFTER;
         let nowhere = facts.past.no_target(vm, facts.now);
-        if is_stuck && nowhere.is_none() {
+        if is_stuck && nowhere.is_none() && !sabotage::commits(Bug::KeepTheRefused) {
             return act(Step::GiveAway, format!("{} could not start it, {times} times: {why}", facts.me));
         }
         if again_at > facts.now {

@@ -213,7 +213,11 @@ impl Healthy {
             let machine = truth.machine(name);
             // A machine that freezes freezes its daemon.
             let stopped = machine.power_since.max(machine.daemon_since);
-            **name != of && (machine.works() || truth.now < stopped + unknown)
+            // Whoever writes a keepalive says that its node lives.
+            let (every, _) = self.timing.of(tree, name);
+            let spoken_for =
+                truth.was_written_by_vandal(&format!("/nodes/{name}/keepalive"), every * 2 + ON_ITS_WAY);
+            **name != of && (machine.works() || truth.now < stopped + unknown || spoken_for)
         };
         let left = coordinators.iter().filter(left).count();
         let all = coordinators.len();
@@ -248,7 +252,7 @@ mod tests {
     use super::*;
     use crate::{
         checkers::testing::{History, TIMING, daemon, node},
-        event,
+        event::{self, VANDAL},
     };
 
     const JOB: &str = r#"{"step":"shooting","instance":null,"by":"a","at_unix_s":0}"#;
@@ -401,5 +405,15 @@ mod tests {
         history.at_s(140).happens(event).happens(off("b"));
         history.at_s(150).happens(shot("a", "x"));
         history.at_s(200).violated_by(shot("a", "x"), "leaves 1 of 3 ZooKeeper servers");
+    }
+
+    #[test]
+    fn a_server_whose_keepalive_somebody_has_just_written_counts_as_left() {
+        let mut history = history();
+        let event = declare(&mut history, JOB);
+        history.at_s(140).happens(event).happens(off("b"));
+        let vandal = history.commit(Author::Client(VANDAL), &[("/nodes/b/keepalive", "what / is this?")]);
+        history.at_s(200).happens(vandal).at_s(240).happens(shot("a", "x"));
+        history.at_s(241).violated_by(shot("a", "x"), "leaves 1 of 3 ZooKeeper servers");
     }
 }

@@ -1,12 +1,12 @@
 //! 13. Liveness: when faults stop and capacity exists, every VM whose wish is `start` runs within a bound.
 //!
 //! The bound is the length of the run's calm phases, at whose end every machine has had power for longer than anything may take. Before
-//! that can be, a machine that has lost its power is noticed: see `noticed`.
+//! that can be, a machine that has lost its power is noticed (see `noticed`), and what its node cannot start runs elsewhere (see `stranded`).
 
 use pvc_core::model::VmId;
 
 use crate::{
-    checkers::{Checker, Timing, halted::Halted, noticed::Noticed},
+    checkers::{Checker, Timing, halted::Halted, noticed::Noticed, stranded::Stranded},
     event::{Event, Phase, Stamped},
     tree::Tree,
     truth::Truth,
@@ -17,11 +17,12 @@ use crate::{
 pub(super) struct Liveness {
     noticed: Noticed,
     halted: Halted,
+    stranded: Stranded,
 }
 
 impl Liveness {
     pub(super) fn new(timing: Timing) -> Self {
-        Self { noticed: Noticed::new(timing), halted: Halted::default() }
+        Self { noticed: Noticed::new(timing), halted: Halted::default(), stranded: Stranded::default() }
     }
 }
 
@@ -33,6 +34,7 @@ impl Checker for Liveness {
     fn step(&mut self, truth: &Truth, tree: &Tree, event: &Stamped) -> Result<(), String> {
         self.noticed.step(truth, tree, event)?;
         self.halted.step(truth, tree, event)?;
+        self.stranded.step(truth, tree, event)?;
         if event.event != Event::Phase(Phase::Settled) {
             return Ok(());
         }

@@ -88,7 +88,15 @@ impl Memory {
         let Ok(name) = node.parse::<NodeName>() else { return Ok(()) };
         let Ok(total) = tree.node(&name, "memtotal").parse::<u64>() else { return Ok(()) };
         let known = |kept: &Kept| kept.placed || truth.since(kept.since) > KNOWN_WITHIN;
-        let here = self.kept.iter().filter(|(_, nodes)| nodes.get(node).is_some_and(known));
+        // Of a claim that nobody can read nobody knows whom it names; what executes the node reports.
+        let unknowable = |vm: &VmId| {
+            let is_there = || truth.guests.get(vm).is_some_and(|runs| runs.contains_key(&name));
+            truth.was_spoilt(&format!("/pvc/claim/{vm}"), KNOWN_WITHIN)
+                && wished_on(tree, *vm) != Some(node)
+                && !is_there()
+        };
+        let kept = self.kept.iter().filter(|(_, nodes)| nodes.get(node).is_some_and(known));
+        let here = kept.filter(|(vm, _)| !unknowable(vm));
         let reserved: u64 = here.filter_map(|(vm, _)| self.sizes.get(vm)).sum();
         if reserved <= total {
             return Ok(());
@@ -98,15 +106,22 @@ impl Memory {
 }
 
 fn kept_on(tree: &Tree, vm: VmId) -> BTreeSet<String> {
+    tree.claim(vm).chain(wished_on(tree, vm)).map(str::to_owned).collect()
+}
+
+/// Where its wish keeps its memory.
+fn wished_on(tree: &Tree, vm: VmId) -> Option<&str> {
     let wished = matches!(tree.vm(vm, "state"), "start" | "restart" | "shutdown" | "migrate");
-    let node = wished.then(|| tree.vm(vm, "node"));
-    tree.claim(vm).chain(node).map(str::to_owned).collect()
+    wished.then(|| tree.vm(vm, "node"))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::checkers::testing::{History, daemon, definition, vm_key};
+    use crate::{
+        checkers::testing::{History, daemon, definition, node, vm, vm_key},
+        event::{Author, Guest, VANDAL},
+    };
 
     fn path(n: u8, key: &str) -> String {
         vm_key(n, key)
@@ -150,6 +165,26 @@ mod tests {
         history.happens(unreadable).writes(&[(&path(1, "node"), "b")]);
         let readable = place(&mut history, 1);
         history.violated_by(readable, "reserves 600 MiB of a, which has 500 MiB");
+    }
+
+    #[test]
+    fn what_is_off_under_a_claim_that_nobody_can_read_reserves_nothing_and_what_executes_does() {
+        for executes in [false, true] {
+            let mut history = history();
+            history.on("a", 1).daemon_writes("a", &[(&path(1, "claim"), "a")]).at_s(100);
+            if executes {
+                history.happens(Event::Guest { vm: vm(1), node: node("a"), what: Guest::Executes });
+            }
+            let spoils = history.commit(Author::Client(VANDAL), &[(&path(1, "claim"), "what / is this?")]);
+            // No checker sees that: for them it holds what it held.
+            history.only_truth(spoils);
+            let second = place(&mut history, 2);
+            if executes {
+                history.violated_by(second, "reserves 1200 MiB of a, which has 1000 MiB");
+            } else {
+                history.happens(second);
+            }
+        }
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! 9. A failed migration leaves the VM on exactly one side.
 //!
+//! Nor is a guest ended for a move to a node that could not start it, as that says when it is asked (decision 100).
 //! None begins to a node whose daemon has no session, which may never let go on what arrives there.
 //! While two nodes claim a VM that shall migrate, nobody ends the only instance that executes. A copy that a migration has brought, or
 //! left, never goes on once its VM has executed elsewhere: it knows nothing of what has been written since. When all is settled there is no
@@ -29,6 +30,8 @@ const ON_ITS_WAY: Duration = Duration::from_secs(10);
 pub(super) struct Migration {
     /// Since when each VM's wish, node and claim have been as they are.
     since: BTreeMap<VmId, Duration>,
+    /// When each wish was written.
+    wished: BTreeMap<VmId, Duration>,
     /// Where copies are whose VM has executed elsewhere since they came.
     old: BTreeSet<(VmId, NodeName)>,
 }
@@ -46,7 +49,13 @@ impl Checker for Migration {
             }
             Event::Machine { node, what: Machine::Off } => self.old.retain(|(_, on)| on != node),
             Event::Guest { vm, node, what } => return self.turns(truth, *vm, node, *what),
-            Event::Asked { node, vm, what: Ask::PowerOff } => return self.ends(truth, tree, node, *vm),
+            Event::Asked { node, vm, what: Ask::PowerOff } => {
+                self.ends(truth, tree, node, *vm)?;
+                return self.ends_for_a_move(truth, tree, node, *vm);
+            }
+            Event::Asked { node, vm, what: Ask::ShutDown } => {
+                return self.ends_for_a_move(truth, tree, node, *vm);
+            }
             Event::Phase(Phase::Settled) => {
                 return tree.vms().try_for_each(|vm| is_on_one_side(truth, tree, vm));
             }
@@ -59,8 +68,11 @@ impl Checker for Migration {
 impl Migration {
     fn note(&mut self, truth: &Truth, commit: &Commit) {
         for change in &commit.changes {
-            if let Some((vm, "state" | "node" | "claim")) = keys::of_vm(&change.path) {
+            if let Some((vm, key @ ("state" | "node" | "claim"))) = keys::of_vm(&change.path) {
                 self.since.insert(vm, truth.now);
+                if key == "state" {
+                    self.wished.insert(vm, truth.now);
+                }
             }
         }
     }
@@ -90,6 +102,24 @@ impl Migration {
             return Err(format!(
                 "{node} ends {vm} in the middle of its migration, and it executes nowhere else"
             ));
+        }
+        Ok(())
+    }
+}
+
+impl Migration {
+    /// A wish that came when its target lacked what a guest needs, and that lacks it now.
+    fn ends_for_a_move(&self, truth: &Truth, tree: &Tree, node: &NodeName, vm: VmId) -> Result<(), String> {
+        let to = tree.vm(vm, "node");
+        let is_moved =
+            tree.vm(vm, "state") == "migrate" && to != node.as_str() && tree.claim(vm).eq([node.as_str()]);
+        let (Some(since), Some(wished), Ok(to)) = (self.since.get(&vm), self.wished.get(&vm), to.parse())
+        else {
+            return Ok(());
+        };
+        let lacked = truth.machine(&to).lacks.is_some_and(|lacks| lacks < *wished);
+        if is_moved && lacked && truth.now > *since + ON_ITS_WAY {
+            return Err(format!("{node} ends {vm} in order to move it to {to}, which cannot start it"));
         }
         Ok(())
     }
@@ -165,6 +195,23 @@ mod tests {
         over.happens(guest("s", Guest::Held)).happens(guest("t", Guest::Executes));
         over.at_s(20).happens(power_off("s"));
         history().at_s(20).writes(&[(&path("state"), "stop")]).at_s(40).happens(power_off("s"));
+    }
+
+    #[test]
+    fn a_guest_is_not_ended_for_a_move_to_a_node_that_could_not_start_it_when_that_was_wished() {
+        let lacks = || Event::Lacks { node: node("t"), lacks: true };
+        let asked = || Event::Asked { node: node("s"), vm: vm(1), what: Ask::ShutDown };
+        let wish = |history: &mut History, at_s| {
+            history.at_s(at_s).writes(&[(&path("state"), "migrate"), (&path("claim"), "s")]);
+        };
+        let mut before = history();
+        before.at_s(10).happens(lacks());
+        wish(&mut before, 20);
+        before.at_s(30).happens(asked());
+        before.at_s(31).violated_by(asked(), "which cannot start it");
+        let mut since = history();
+        wish(&mut since, 10);
+        since.at_s(20).happens(lacks()).writes(&[(&path("claim"), "s")]).at_s(40).happens(asked());
     }
 
     #[test]

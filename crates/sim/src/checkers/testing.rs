@@ -87,6 +87,12 @@ impl History {
         self
     }
 
+    /// It happens, and neither the checker nor its tree sees it.
+    pub(crate) fn only_truth(&mut self, event: Event) -> &mut Self {
+        self.truth.apply(&Stamped { at: self.now, event });
+        self
+    }
+
     /// It happens, and that is a violation which says so.
     pub(crate) fn violated_by(&mut self, event: Event, says: &str) {
         let what = self.outcome(event).unwrap_err();

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use pvc_core::model::{DomainSpec, FenceJob, FenceStep, NodeName, VmId};
+use pvc_core::model::{DomainSpec, FenceJob, FenceStep, FlushProgress, NodeName, VmId};
 
 use crate::{
     checkers::Checker,
@@ -242,21 +242,28 @@ impl Truthful {
     }
 
     /// Only those may stay that may not be shut down for their move, by their migration method or because nobody could start them
-    /// again from their definition (decision 75), and those that no node took over (decision 116).
+    /// again from their definition (decision 75); those that no node took over (decision 116); and those of which nobody can read who may be
+    /// executing them (decision 92). Of each the node says so: whoever waits for the flush reads that, and does not switch the machine off.
     fn is_empty(&self, truth: &Truth, tree: &Tree, node: &NodeName) -> Result<(), String> {
+        let progress = tree.text(&format!("/pvc/flush/{node}")).map(serde_json::from_str::<FlushProgress>);
+        let stuck = progress.and_then(Result::ok).map(|progress| progress.stuck).unwrap_or_default();
         let left = truth.guests.iter().filter(|(_, runs)| runs.get(node).is_some_and(|run| run.executes));
-        let was_tried =
-            |vm: &VmId| self.sent.get(&(node.clone(), *vm)).is_some_and(|times| *times >= ATTEMPTS);
-        let unexpected = |vm: &VmId| {
-            tree.key(&format!("/domains/{vm}")).is_some()
-                && tree.vm(*vm, "migration_method") != "live"
-                && DomainSpec::parse(tree.vm(*vm, "xml")).is_ok()
-                && !was_tried(vm)
-        };
-        match left.map(|(vm, _)| vm).find(|vm| unexpected(vm)) {
-            Some(vm) => Err(format!("{node} answers that it is flushed, and {vm} executes there")),
-            None => Ok(()),
+        for vm in left.map(|(vm, _)| *vm).filter(|vm| tree.key(&format!("/domains/{vm}")).is_some()) {
+            let was_tried = self.sent.get(&(node.clone(), vm)).is_some_and(|times| *times >= ATTEMPTS);
+            let unreadable = |path: String| truth.was_spoilt(&path, OBSERVED);
+            let may_stay = tree.vm(vm, "migration_method") == "live"
+                || DomainSpec::parse(tree.vm(vm, "xml")).is_err()
+                || was_tried
+                || unreadable(format!("/pvc/claim/{vm}"))
+                || unreadable(format!("/domains/{vm}/migration_method"));
+            if !may_stay {
+                return Err(format!("{node} answers that it is flushed, and {vm} executes there"));
+            }
+            if !stuck.iter().any(|stuck| stuck.vm == vm.to_string()) {
+                return Err(format!("{node} answers that it is flushed, and does not say that {vm} stays"));
+            }
         }
+        Ok(())
     }
 }
 
@@ -282,7 +289,7 @@ mod tests {
     use super::*;
     use crate::{
         checkers::testing::{History, daemon, definition, node, vm, vm_key},
-        event::Guest,
+        event::{Author, Guest, VANDAL},
     };
 
     const RECOVERED: &str =
@@ -359,6 +366,7 @@ mod tests {
             (&path("migration_method"), "live"),
             (&path("xml"), &definition(1)),
         ]);
+        says_that_it_stays(&mut history);
         history.daemon_writes("a", &[(key, "flushed")]).writes(&[
             (key, "flush"),
             (&path("migration_method"), "none"),
@@ -376,6 +384,50 @@ mod tests {
         history.happens(flushed);
         let again = history.writes(&[(key, "flush")]).commit(daemon("a"), &[(key, "flushed")]);
         history.violated_by(again, "executes there");
+    }
+
+    fn says_that_it_stays(history: &mut History) {
+        let stuck = format!(
+            r#"{{"total":1,"left":1,"moving":0,"stuck":[{{"vm":"{}","reason":"it stays"}}],"at_unix_s":0}}"#,
+            vm(1)
+        );
+        history.daemon_writes("a", &[("/pvc/flush/a", &stuck)]);
+    }
+
+    #[test]
+    fn what_stays_since_nobody_can_read_its_claim_is_named_and_does_not_stay_once_it_can_be_read() {
+        let key = "/nodes/a/domainstate";
+        let flushed = |spoils: bool, named: bool, mended: bool, at_s| {
+            let mut history = wish("start");
+            history.happens(guest("a", Guest::Executes)).writes(&[(key, "flush")]);
+            history.writes(&[(&path("xml"), &definition(1))]);
+            let mut vandal = |text| {
+                let event = history.commit(Author::Client(VANDAL), &[(&path("claim"), text)]);
+                history.only_truth(event);
+            };
+            if spoils {
+                vandal("what / is this?");
+            }
+            if mended {
+                vandal("a");
+            }
+            if named {
+                says_that_it_stays(&mut history);
+            }
+            let event = history.commit(daemon("a"), &[(key, "flushed")]);
+            history.at_s(at_s);
+            (history, event)
+        };
+        let (mut named, event) = flushed(true, true, false, 100);
+        named.happens(event);
+        let (mut silent, event) = flushed(true, false, false, 100);
+        silent.violated_by(event, "does not say");
+        let (mut just_mended, event) = flushed(true, true, true, 15);
+        just_mended.happens(event);
+        let (mut mended, event) = flushed(true, true, true, 16);
+        mended.violated_by(event, "executes there");
+        let (mut readable, event) = flushed(false, true, false, 100);
+        readable.violated_by(event, "executes there");
     }
 
     #[test]

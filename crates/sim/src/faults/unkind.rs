@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use pvc_core::model::VmId;
 use pvc_store::{Op, Store as _, Transaction, schema::machine};
 use tokio::time::{sleep, timeout};
 
@@ -116,11 +117,23 @@ async fn garble(cluster: &Cluster, key: Key, rubbish: Rubbish, lasts: Duration) 
             let id = cluster.vms[vm];
             (vec![format!("/domains/{id}/"), format!("/pvc/claim/{id}")], which)
         }
+        Key::ClaimOn(node, which) => {
+            let name = &cluster.nodes[node].name;
+            let here = cluster.around.journal.tree(|tree| {
+                let claimed = |vm: &VmId| tree.claim(*vm).eq([name.as_str()]);
+                tree.vms().filter(claimed).map(|vm| format!("/pvc/claim/{vm}")).collect()
+            });
+            (here, which)
+        }
     };
     let paths: Vec<String> = cluster.around.journal.tree(|tree| {
         parents.iter().flat_map(|parent| tree.below(parent).map(|(path, _)| path.to_owned())).collect()
     });
     let Some(path) = paths.get(which % paths.len().max(1)).cloned() else { return };
+    // Who spoilt it first puts it right.
+    if cluster.around.journal.truth(|truth| truth.is_spoilt(&path)) {
+        return;
+    }
     let store = cluster.around.ensemble.operator(VANDAL);
     let Ok(Some(before)) = store.get(&path).await else { return };
     // Empty is a word there: nobody, nothing.

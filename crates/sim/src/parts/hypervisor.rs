@@ -67,7 +67,15 @@ pub struct SimHypervisor {
     pub journal: Arc<Journal>,
 }
 
+/// What libvirt says of a bridge that is missing.
+const LACKS: &str = "Cannot get interface MTU on 'vmbr100': No such device";
+
 impl SimHypervisor {
+    /// Whether a node lacks what every guest needs.
+    fn lacks(&self, node: &NodeName) -> bool {
+        self.journal.truth(|truth| truth.machine(node).lacks.is_some())
+    }
+
     fn roll<T>(&self, draw: impl FnOnce(&mut Dice, Manners) -> T) -> T {
         let manners = *self.manners.lock().unwrap_or_else(PoisonError::into_inner);
         draw(&mut self.dice.lock().unwrap_or_else(PoisonError::into_inner), manners)
@@ -93,6 +101,7 @@ impl SimHypervisor {
     }
 
     fn behaviour(&self) -> Behaviour {
+        let lacks = self.lacks(&self.node);
         self.roll(|dice, manners| {
             let answer = |dice: &mut Dice, after: Duration| Answer {
                 after,
@@ -101,7 +110,9 @@ impl SimHypervisor {
             let (start, power_off) = (ms(dice, 300, 2500), ms(dice, 50, 800));
             let refused = dice.chance(manners.start_fails);
             let mut start = answer(dice, start);
-            if refused {
+            if lacks {
+                start.outcome = Outcome::Refused(LACKS.into());
+            } else if refused {
                 start.outcome = Outcome::Refused("cannot set up guest memory".into());
             }
             let button = ms(dice, 1000, 20_000);
@@ -151,7 +162,10 @@ impl Hypervisor for SimHypervisor {
 
     async fn could_start(&self, spec: &DomainSpec) -> Result<(), HypervisorError> {
         let spec = spec.clone();
-        self.ask(|fake| async move { fake.could_start(&spec).await }).await
+        match self.ask(|fake| async move { fake.could_start(&spec).await }).await {
+            Ok(()) if self.lacks(&self.node) => Err(HypervisorError::Refused(LACKS.into())),
+            answer => answer,
+        }
     }
 
     async fn ask_to_shut_down(&self, id: VmId) -> Result<(), HypervisorError> {
@@ -167,10 +181,14 @@ impl Hypervisor for SimHypervisor {
 
     async fn migrate(&self, id: VmId, to: &Peer) -> Result<(), HypervisorError> {
         let target = to.host.split('.').next().and_then(|name| name.parse().ok());
+        let mut behaviour = self.behaviour();
         if let Some(target) = target {
+            if self.lacks(&target) {
+                behaviour.journey.outcome = Outcome::Refused(LACKS.into());
+            }
             self.asked(id, Ask::Migrate(target));
         }
-        self.fake.behave(id, self.behaviour());
+        self.fake.behave(id, behaviour);
         let to = to.clone();
         let outcome = self.ask(move |fake| async move { fake.migrate(id, &to).await }).await;
         self.asked(id, Ask::Migrated(outcome.clone().map_err(|error| error.to_string())));

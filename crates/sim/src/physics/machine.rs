@@ -121,6 +121,8 @@ struct State {
     libvirt_frozen: u32,
     /// Faults that keep libvirt away.
     libvirt_down: u32,
+    /// Faults that keep every guest from being started.
+    lacks: u32,
     /// What libvirt keeps from boot to boot.
     disk: Disk,
     /// How many times it was installed anew.

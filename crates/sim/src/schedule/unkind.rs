@@ -41,6 +41,9 @@ pub(super) fn story(dice: &Dice, name: &str, options: &Options) -> Vec<(Duration
             let rubbish = rubbish(dice);
             vec![fault(now, Fault::Garble(key, rubbish), dice.time(s(5), s(200)))]
         }
+        "unreadable_in_flush" => unreadable_in_flush(dice, node),
+        "lose_libvirt" => lose_libvirt(dice, node, options),
+        "lack" => lack(dice, node, options),
         "write_none" => vec![command(now, Command::WriteNone(vm))],
         "modify" => {
             let bad =
@@ -144,6 +147,53 @@ fn unreadable(dice: &mut Dice, node: usize) -> Vec<(Duration, What)> {
     if dice.chance(0.5) {
         steps.push((s(1), What::Fault(Fault::Power(node), ms(lasts))));
     }
+    steps
+}
+
+/// A node is flushed while the claim of one of its VMs cannot be read, and fills again.
+fn unreadable_in_flush(dice: &mut Dice, node: usize) -> Vec<(Duration, What)> {
+    let s = Duration::from_secs;
+    let garble = Fault::Garble(Key::ClaimOn(node, dice.below(1000)), rubbish(dice));
+    vec![
+        (s(0), What::Fault(garble, ms(dice.time(s(30), s(300))))),
+        (dice.time(s(0), s(20)), What::Command(Command::Flush(node))),
+        (s(240), What::Command(Command::Ready(node))),
+    ]
+}
+
+/// A node has no libvirt for minutes. What is off there shall run, and mostly another node dies, whose VMs need new homes.
+fn lose_libvirt(dice: &mut Dice, node: usize, options: &Options) -> Vec<(Duration, What)> {
+    let s = Duration::from_secs;
+    let other = another(dice, node, options);
+    let fault = |after, fault, lasts| (after, What::Fault(fault, ms(lasts)));
+    let lasts = dice.time(s(200), s(600));
+    let mut steps = vec![
+        (s(0), What::Command(Command::StopOn(node))),
+        fault(s(25), Fault::RestartLibvirt(node), lasts),
+        (dice.time(s(26), s(60)), What::Command(Command::StartOn(node))),
+    ];
+    match dice.below(4) {
+        0 => steps.push(fault(s(25), Fault::RestartLibvirt(other), lasts)),
+        1 | 2 => steps.push(fault(dice.time(s(60), s(90)), Fault::Power(other), dice.time(s(100), s(400)))),
+        _ => {}
+    }
+    steps.sort_by_key(|(at, _)| *at);
+    steps
+}
+
+/// A node cannot start any guest for minutes. What is off there shall run, and what runs elsewhere is to come.
+fn lack(dice: &mut Dice, node: usize, options: &Options) -> Vec<(Duration, What)> {
+    let s = Duration::from_secs;
+    let mut steps = vec![
+        (s(0), What::Command(Command::StopOn(node))),
+        (s(20), What::Fault(Fault::Lack(node), ms(dice.time(s(200), s(600))))),
+        (dice.time(s(21), s(60)), What::Command(Command::StartOn(node))),
+    ];
+    for _ in 0..3 {
+        let command = Command::Migrate(dice.below(options.vms), Some(node));
+        steps.push((dice.time(s(25), s(120)), What::Command(command)));
+    }
+    steps.sort_by_key(|(at, _)| *at);
     steps
 }
 

@@ -50,6 +50,24 @@ pub(super) async fn stop_on(cluster: Arc<Cluster>, client: u32, node: usize) {
     }
 }
 
+/// Starts a few of the VMs that are off on a node: by a command, which may look whether it can, or as an old client.
+pub(super) async fn start_on(cluster: Arc<Cluster>, client: u32, node: usize) {
+    let name = cluster.nodes[node].name.clone();
+    let is_off = |tree: &crate::tree::Tree, number: &usize| {
+        let id = cluster.vms[*number];
+        tree.vm(id, "node") == name.as_str() && tree.vm(id, "state") == "stop"
+    };
+    let all: Vec<usize> = cluster
+        .around
+        .journal
+        .tree(|tree| (0..cluster.vms.len()).filter(|number| is_off(tree, number)).take(A_FEW).collect());
+    for (n, vm) in all.into_iter().enumerate() {
+        let command = if n == 0 { Command::Start(vm) } else { Command::WriteState(vm, OldState::Start) };
+        perform(Arc::clone(&cluster), client, command).await;
+        sleep(Duration::from_millis(300)).await;
+    }
+}
+
 impl Operator<'_> {
     /// As an old API's `migrate` without a node.
     pub(super) async fn write_none(&self, vm: usize) -> Result<String, No> {

@@ -79,7 +79,7 @@ fn another_fence(node: &NodeName, f: &Facts<'_>) -> Option<String> {
 /// may serve all the same; its server is asked when it matters.
 fn quorum_would_be_lost(node: &NodeName, f: &Facts<'_>) -> Option<Hold> {
     let coordinators = || f.view.all_nodes().filter(|n| n.mode == DaemonMode::Coordinator);
-    if !coordinators().any(|n| n.name == *node) {
+    if !coordinators().any(|n| n.name == *node) || sabotage::commits(Bug::ShootTheLast) {
         return None;
     }
     let others = || coordinators().filter(|n| n.name != *node);

@@ -5,7 +5,10 @@
 use std::time::Duration;
 
 use super::{ClusterView, Facts, NodeName, NotNow, Rooms, Step, Unfit, Vm, VmKey, VmState, size_of};
-use crate::plan::vm::last_words;
+use crate::{
+    plan::vm::last_words,
+    sabotage::{self, Bug},
+};
 
 /// How long a node may be unable to start VMs before it gives them away: longer than libvirt takes for its restart.
 pub const GIVES_AWAY_AFTER: Duration = Duration::from_secs(30);
@@ -24,6 +27,9 @@ pub(super) fn place(facts: &Facts<'_>, rooms: &Rooms, vm: &Vm) -> Result<(Step, 
     };
     let reason = format!("{} could not start it: {}", facts.me, unable.why);
     let gives_away_at = unable.since + GIVES_AWAY_AFTER;
+    if sabotage::commits(Bug::KeepTheUnable) {
+        return Err(NotNow::Later(None, reason));
+    }
     if facts.now < gives_away_at {
         return Err(NotNow::Later(Some(gives_away_at), format!("{reason}; another node is chosen soon")));
     }

@@ -2,7 +2,10 @@
 
 use std::fmt;
 
-use crate::model::{ClusterView, DaemonState, DomainState, Entry, FenceStep, Node, NodeName};
+use crate::{
+    model::{ClusterView, DaemonState, DomainState, Entry, FenceStep, Node, NodeName},
+    sabotage::{self, Bug},
+};
 
 /// Why a node cannot take a VM.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -116,12 +119,14 @@ pub fn fit(view: &ClusterView, name: &NodeName, asker: Asker) -> Result<(), Unfi
 /// Everything that speaks against a node, the gravest first.
 pub(super) fn reasons(node: &Node, fenced: bool, silent: bool) -> Vec<Unfit> {
     let (daemon, domains) = (node.daemon_state.value, node.domain_state.value);
+    let ignored = sabotage::commits(Bug::PlaceAtTheUnable);
+    let cannot_start = node.report.cannot_start.as_ref().filter(|_| !ignored);
     let all = [
         fenced.then_some(Unfit::Fenced),
         (daemon != DaemonState::Run).then_some(Unfit::Daemon(daemon)),
         silent.then_some(Unfit::Silent),
         (!node.problems.is_empty()).then_some(Unfit::Unreadable),
-        node.report.cannot_start.clone().map(Unfit::Hypervisor),
+        cannot_start.cloned().map(Unfit::Hypervisor),
         (domains != DomainState::Ready).then_some(Unfit::Domains(domains)),
     ];
     all.into_iter().flatten().collect()

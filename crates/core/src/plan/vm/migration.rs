@@ -140,6 +140,7 @@ fn leave_by_shutdown(facts: &Facts<'_>, vm: &Vm) -> Plan {
         return stays;
     }
     match facts.past.word_of(vm, to) {
+        _ if sabotage::commits(Bug::MoveUnasked) => shut_down(facts, vm),
         Some(Ok(())) => shut_down(facts, vm),
         Some(Err(why)) => {
             let why = format!("it could not be started there: {why}");

@@ -94,6 +94,19 @@ impl Node {
         self.libvirt_turns();
     }
 
+    /// It lacks what every guest needs to be started here, or has it again; whether it has power makes no difference.
+    pub fn lacks(&self, one_more: bool) {
+        let (before, now) = {
+            let mut state = self.lock();
+            let before = state.lacks > 0;
+            count(&mut state.lacks, one_more);
+            (before, state.lacks > 0)
+        };
+        if before != now {
+            self.around.journal.tell(Event::Lacks { node: self.name.clone(), lacks: now });
+        }
+    }
+
     pub(super) fn libvirt_turns(&self) {
         let (boot, reach, what) = {
             let state = self.lock();
