@@ -100,7 +100,7 @@ async fn life(cluster: &Cluster, name: &NodeName) -> Result<Life, Failure> {
 /// How long to listen whether a node lives, and who hears of the waiting.
 #[derive(Clone, Copy)]
 pub struct Listen<'a> {
-    /// At least so long.
+    /// At least so long; zero: not at all, since who asks stands before the machine and sees that it has no power.
     pub at_least: std::time::Duration,
     /// Hears what is waited for.
     pub progress: Progress<'a>,
@@ -124,6 +124,9 @@ impl Listen<'_> {
 
     /// Whether a keepalive arrives, for as long as it takes a node that speaks seldom. Clocks are not asked: they differ.
     async fn hears(self, cluster: &Cluster, seen: &Node) -> Result<bool, Failure> {
+        if self.at_least.is_zero() {
+            return Ok(false);
+        }
         let listen =
             seen.keepalive_interval.map_or(self.at_least, |interval| self.at_least.max(interval * 5 / 4));
         let mut hearing = Pursuit::Life(Hearing { name: seen.name.clone(), seen: seen.keepalive_version });
