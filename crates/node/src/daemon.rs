@@ -44,17 +44,18 @@ use crate::{
     ability::{Ability, Trouble},
     bmcs::Bmcs,
     console::{ConsoleLogs, Consoles},
+    controller::Cluster,
     keepalive::{Facts, Keepalive, Shown, Unbroken},
     metrics::{Metrics, Sources},
     notify::Notify,
     old_commands::OldCommands,
     ownership::{Ownership, OwnershipError},
     reconcile::{
-        self, Peers, Reconcilers,
         fence::{self, Fencing},
         flush::{self, Flush},
         network::{self, NetworkError},
         primary::{self, Primary, PrimaryService},
+        vm::{self, Peers, Vms},
     },
     reserve,
     selffence::{self, SelfFence},
@@ -197,8 +198,8 @@ pub async fn run(config: &Config, mut parts: Parts, mut stop: Stop) -> Result<()
         if let Some(primary) = daemon.primary {
             primary.abandon().await;
         }
-        if let Some(reconcilers) = daemon.reconcilers {
-            reconcilers.stop(FINISH_WITHIN).await;
+        if let Some(vms) = daemon.vms {
+            vms.stop(FINISH_WITHIN).await;
         }
         close(&parts).await;
     }
@@ -210,7 +211,7 @@ struct Daemon {
     keepalive: Keepalive,
     flush: Flush,
     self_fence: SelfFence,
-    reconcilers: Option<Reconcilers>,
+    vms: Option<Vms>,
     /// On a coordinator.
     primary: Option<Primary>,
     /// On a coordinator.
@@ -266,31 +267,29 @@ async fn start(
     mirror.ready().await;
     debug!("registered and read the tree in {:.2} s", began.elapsed().as_secs_f32());
 
-    let reconcilers = match &parts.hypervisor {
+    let (store, machine_clock) = (Arc::clone(&parts.store), Arc::clone(&parts.machine));
+    let cluster = Cluster::new(config.node.clone(), store, mirror.clone(), machine_clock);
+    let vms = match &parts.hypervisor {
         Some(hypervisor) => {
             let consoles = follow_consoles(parts).map_err(machine("follow console logs"))?;
-            let reconcilers = Reconcilers::start(reconcile::Parts {
-                me: config.node.clone(),
+            Some(Vms::start(vm::Parts {
+                cluster: cluster.clone(),
                 peers: Peers::new(config),
-                store: Arc::clone(&parts.store),
-                mirror: mirror.clone(),
-                machine: Arc::clone(&parts.machine),
                 hypervisor: Arc::clone(hypervisor),
                 selector: config.target_selector,
                 consoles,
-            });
-            Some(reconcilers)
+            }))
         }
         None => None,
     };
-    let ability = Ability::new(reconcilers.as_ref().map(Reconcilers::trouble), networks);
+    let ability = Ability::new(vms.as_ref().map(Vms::trouble), networks);
     let keepalive = Keepalive::start(
         Arc::clone(&parts.store),
         registration,
         config.intervals.keepalive(),
         Facts {
             machine: Arc::clone(&parts.machine),
-            active: reconcilers.as_ref().map(Reconcilers::active),
+            active: vms.as_ref().map(Vms::active),
             ability: ability.clone(),
             mirror: mirror.clone(),
         },
@@ -304,7 +303,7 @@ async fn start(
     // From its registration on the node speaks: one that dies on its way is missed like any other.
     tokio::join!(
         keepalive.declare(DaemonState::Init),
-        wait_for_libvirt(reconcilers.as_ref(), libvirt_within)
+        wait_for_libvirt(vms.as_ref(), libvirt_within)
     );
     // From here on the reconcilers see to it.
     drop(strangers);
@@ -315,7 +314,7 @@ async fn start(
     }
     let self_fence = start_self_fence(config, parts, mirror.clone(), keepalive.acknowledged());
     keepalive.declare(DaemonState::Run).await;
-    let flush = start_flush(config, parts, mirror.clone(), reconcilers.as_ref(), ability);
+    let flush = start_flush(config, parts, mirror.clone(), vms.as_ref(), ability);
     let fencing =
         config.is_coordinator().then(|| start_fencing(config, parts, mirror.clone(), keepalive.unbroken()));
     if config.is_coordinator() {
@@ -326,7 +325,7 @@ async fn start(
     info!("runs, {:.2} s after its start", began.elapsed().as_secs_f32());
     parts.notify.status("runs");
     parts.notify.ready();
-    Ok(Daemon { keepalive, flush, self_fence, reconcilers, primary, fencing, _background: background })
+    Ok(Daemon { keepalive, flush, self_fence, vms, primary, fencing, _background: background })
 }
 
 /// Networks first: without them neither ZooKeeper nor anybody else is reached. Then what this node's functions need.
@@ -424,7 +423,7 @@ fn start_flush(
     config: &Config,
     parts: &Parts,
     mirror: Mirror,
-    reconcilers: Option<&Reconcilers>,
+    vms: Option<&Vms>,
     ability: Ability,
 ) -> Flush {
     Flush::start(flush::Parts {
@@ -432,7 +431,7 @@ fn start_flush(
         store: Arc::clone(&parts.store),
         mirror,
         machine: Arc::clone(&parts.machine),
-        active: reconcilers.map(Reconcilers::active),
+        active: vms.map(Vms::active),
         ability,
         selector: config.target_selector,
         limits: config.limits,
@@ -455,9 +454,9 @@ async fn connect(config: &Config, parts: &Parts) {
     let _ = healthy.await;
 }
 
-async fn wait_for_libvirt(reconcilers: Option<&Reconcilers>, within: Duration) {
-    let Some(reconcilers) = reconcilers else { return };
-    let mut active = reconcilers.active();
+async fn wait_for_libvirt(vms: Option<&Vms>, within: Duration) {
+    let Some(vms) = vms else { return };
+    let mut active = vms.active();
     let mut known = std::pin::pin!(active.wait_for(Option::is_some));
     if timeout(within, &mut known).await.is_err() {
         warn!(
@@ -478,8 +477,8 @@ impl Daemon {
         if let Some(primary) = self.primary {
             let _ = timeout_at(end - 2 * SAY_WITHIN, primary.stop(STEP_DOWN_WITHIN)).await;
         }
-        if let Some(reconcilers) = self.reconcilers {
-            let _ = timeout_at(end - 2 * SAY_WITHIN, reconcilers.stop(FINISH_WITHIN)).await;
+        if let Some(vms) = self.vms {
+            let _ = timeout_at(end - 2 * SAY_WITHIN, vms.stop(FINISH_WITHIN)).await;
         }
         let said = said && timeout(SAY_WITHIN, self.keepalive.declare(DaemonState::Stop)).await.is_ok();
         if !said {

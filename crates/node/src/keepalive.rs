@@ -29,7 +29,7 @@ use tokio::{
 };
 use tracing::{debug, error, info, warn};
 
-use crate::{ability::Ability, log, metrics, notify::Notify, reconcile::Active};
+use crate::{ability::Ability, log, metrics, notify::Notify, reconcile::vm::Active};
 
 use attention::Attention;
 pub use unbroken::Unbroken;

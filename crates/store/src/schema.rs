@@ -7,7 +7,7 @@
 pub mod bmc;
 pub mod ceph;
 pub mod cmd;
-mod explain;
+pub mod explain;
 pub mod fence;
 pub mod flush;
 pub mod machine;

@@ -21,7 +21,7 @@ use pvc_store::{CommitError, Store, StoreError, mirror::Mirror, schema};
 use tokio::{sync::watch, task::JoinHandle, time::Instant};
 use tracing::{debug, info, warn};
 
-use super::{Active, until};
+use super::{until, vm::Active};
 use crate::{ability::Ability, sizes::VmSizes};
 
 /// How often a flush that goes on is looked at though nothing seems to have changed; silence is the absence of signals.
@@ -334,7 +334,7 @@ impl State {
             error: said.error.clone(),
         });
         let store = &*self.parts.store;
-        match schema::node::explain(store, &self.parts.me, explanation.as_ref()).await {
+        match schema::explain::write(store, &Subject::Node(self.parts.me.clone()), explanation.as_ref()).await {
             Ok(()) => self.explained = said,
             Err(error) => debug!(%error, "could not publish why the node is not as wished"),
         }

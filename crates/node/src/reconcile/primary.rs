@@ -34,7 +34,7 @@ use pvc_process::JoinSet;
 use pvc_store::{
     CommitError, Session, Store, Transaction,
     mirror::Mirror,
-    schema::{node, primary},
+    schema::{explain, node, primary},
 };
 use tokio::{
     sync::watch,
@@ -458,7 +458,7 @@ impl Reconciler {
             because,
             error,
         });
-        match primary::explain(&*self.store, explanation.as_ref()).await {
+        match explain::write(&*self.store, &Subject::Primary, explanation.as_ref()).await {
             Ok(()) => self.memory().explained = said,
             Err(error) => debug!(%error, "could not publish what is the matter with the primary"),
         }

@@ -1,44 +1,58 @@
-//! Makes one VM on this node agree with its wish: observe → plan → apply, until there is nothing to do.
+//! Makes each VM on this node agree with its wish.
 //!
-//! Decides nothing itself (see `pvc_core::plan::vm`) and remembers only what back-offs need. Every step is decided from a
-//! fresh reading of libvirt, and every write is checked against the versions it was decided from.
+//! Decides nothing itself (see `pvc_core::plan::vm`) and remembers only what repetitions need. Every step is decided from a
+//! fresh reading of libvirt, and every write is checked against the versions it was decided from. Begins with what runs here: libvirt
+//! is read and running VMs are adopted before anything else is done.
 
+mod apply;
 mod arrival;
 mod choose;
+mod definitions;
 mod give_away;
+mod inventory;
+mod kept;
+mod migration;
 mod start;
+#[cfg(test)]
+pub(super) mod tests;
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak},
     time::Duration,
 };
 
+use async_trait::async_trait;
 use pvc_core::{
-    model::{ClusterView, Entry, Halt, Migration, Moment, NodeName, Vm, VmChange, VmId, VmKey, VmState},
+    model::{Claim, ClusterView, Entry, Halt, Migration, Subject, Vm, VmId, VmKey, VmState},
     plan::{
         placement::{Asker, Selector, fit},
-        vm::{
-            Answer, Facts, Here, Next, Past, Plan, Step, change, concerns, may_execute_elsewhere,
-            needs_definition, plan, proven_dead, put_back,
-        },
+        vm::{Facts, Here, Past, Plan, Step, concerns, may_execute_elsewhere, needs_definition, plan},
     },
     sabotage::{self, Bug},
 };
-use pvc_host::{hypervisor::HypervisorError, machine::Machine};
-use pvc_store::{CommitError, Store, Transaction, mirror::Mirror, schema};
-use tokio::{sync::Semaphore, time::Instant};
+use pvc_host::hypervisor::{Event, Hypervisor, HypervisorError};
+use pvc_store::schema;
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch},
+    time::{Instant, timeout},
+};
 use tracing::{debug, info, warn};
 
-use super::{
-    Parts,
-    definitions::{self, Definitions},
-    explain::{Explanations, Said},
+use self::{
+    definitions::Definitions,
     inventory::Inventory,
     kept::KeptDefinitions,
-    migration::Peers,
+    migration::{Call, InCall},
 };
-use crate::{console::ConsoleLogs, metrics, sizes::VmSizes};
+pub use self::{inventory::Active, migration::Peers};
+use crate::{
+    ability::Trouble,
+    console::ConsoleLogs,
+    controller::{Cluster, Controller, Freshness, Poker, Reconciler, Retry, StepError},
+    metrics,
+    sizes::VmSizes,
+};
 
 /// So many guests are started at once; more only makes each slower.
 const STARTS_AT_ONCE: usize = 4;
@@ -46,73 +60,112 @@ const STARTS_AT_ONCE: usize = 4;
 /// So many guests leave at once; more only makes each change more memory before it has gone.
 const MIGRATIONS_AT_ONCE: usize = 4;
 
-/// More steps than any plan needs: if one round takes more, something disagrees with itself and is left for a second.
-const STEPS_A_ROUND: usize = 16;
-
-/// How long the mirror may take to show what this node wrote.
-const CATCH_UP_WITHIN: Duration = Duration::from_secs(10);
-
 const FIRST_RETRY: Duration = Duration::from_secs(1);
-const LONGEST_RETRY: Duration = Duration::from_mins(1);
+
+/// What VMs stand on.
+pub struct Parts {
+    /// This node, and the state tree.
+    pub cluster: Cluster,
+    /// How the other nodes' hypervisors are reached.
+    pub peers: Peers,
+    /// This machine's hypervisor.
+    pub hypervisor: Arc<dyn Hypervisor>,
+    /// How a node is chosen for a VM whose wish names none.
+    pub selector: Selector,
+    /// What publishes consoles; `None`: nobody.
+    pub consoles: Option<Arc<ConsoleLogs>>,
+}
+
+/// The VMs of a node, looked after. Nothing that runs is touched when this is dropped.
+pub struct Vms {
+    vms: Arc<VmReconciler>,
+    controller: Controller<VmReconciler>,
+}
+
+impl Vms {
+    /// Starts it; returns at once.
+    pub fn start(parts: Parts) -> Self {
+        let events = parts.hypervisor.events();
+        let vms = Arc::new_cyclic(|this| VmReconciler::new(parts, this));
+        let mut controller = Controller::start(Arc::clone(&vms));
+        let _ = vms.poker.set(controller.poker());
+        controller.spawn(Arc::clone(&vms).follow_libvirt(controller.poker(), events));
+        Self { vms, controller }
+    }
+
+    /// What runs here, signalled whenever it changes.
+    pub fn active(&self) -> watch::Receiver<Active> {
+        self.vms.inventory.subscribe()
+    }
+
+    /// Why libvirt does not answer, if so, signalled whenever it changes.
+    pub fn trouble(&self) -> watch::Receiver<Trouble> {
+        self.vms.inventory.trouble()
+    }
+
+    /// Takes up nothing new and lets what is being done end, for so long at most. Nothing that runs is touched.
+    pub async fn stop(self, within: Duration) {
+        let end = Instant::now() + within;
+        // A guest that has just arrived is handed over, too.
+        let migrations = u32::try_from(MIGRATIONS_AT_ONCE).unwrap_or(u32::MAX);
+        let _ = timeout(within, self.vms.migrations.acquire_many(migrations)).await;
+        let left = self.controller.stop(end.saturating_duration_since(Instant::now())).await;
+        if left > 0 {
+            warn!(
+                "{left} operation(s) on VMs were still going on at the stop; the next start looks at them anew"
+            );
+        }
+    }
+}
 
 /// See the module's documentation.
-pub(super) struct VmReconciler {
-    pub(super) me: NodeName,
-    pub(super) store: Arc<dyn Store>,
-    pub(super) mirror: Mirror,
-    pub(super) inventory: Arc<Inventory>,
+struct VmReconciler {
+    cluster: Cluster,
+    inventory: Inventory,
     kept: KeptDefinitions,
     definitions: Definitions,
     consoles: Option<Arc<ConsoleLogs>>,
-    pub(super) peers: Peers,
+    peers: Peers,
     selector: Selector,
     sizes: VmSizes,
-    explanations: Explanations,
-    machine: Arc<dyn Machine>,
     memory: Mutex<HashMap<VmId, Memory>>,
     starts: Semaphore,
     migrations: Arc<Semaphore>,
-    origin: Instant,
+    this: Weak<Self>,
+    poker: OnceLock<Poker<Self>>,
 }
 
 /// What is remembered of one VM.
-#[derive(Default, Clone)]
-pub(super) struct Memory {
-    pub(super) past: Past,
+#[derive(Default)]
+struct Memory {
+    past: Past,
     /// The wish of which its source was told whether it could be started here.
     said_of: Option<i32>,
-    /// Failures in a row, for the retry's back-off.
-    failures: u32,
-    /// The last failure, for `explain`.
-    error: Option<String>,
+    /// Its turn to migrate, from before its claim is shared until it has left.
+    turn: Option<OwnedSemaphorePermit>,
+    /// The migration that libvirt was asked for and has not answered yet.
+    call: Option<Call>,
+}
+
+/// What is known of one VM.
+struct Seen {
+    view: Arc<ClusterView>,
+    local: Local,
+    /// What is wrong with what it would be started from, where a plan needs to know.
+    definition: Result<(), String>,
+    /// What is known of a migration that libvirt was asked for.
+    in_call: Option<InCall>,
 }
 
 /// What this node's libvirt knows of one VM.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Fate {
-    pub(super) here: Here,
+struct Local {
+    here: Here,
     /// Why it executes nothing though it is here.
-    pub(super) halt: Option<Halt>,
-    pub(super) migration: Option<Migration>,
+    halt: Option<Halt>,
+    migration: Option<Migration>,
     /// It is on record as migrated from here.
-    pub(super) left: bool,
-}
-
-/// Why a step did not succeed.
-pub(super) enum StepError {
-    /// Somebody was faster: look again, nothing is wrong.
-    Conflict,
-    /// Try again later.
-    Failed(String),
-}
-
-impl From<CommitError> for StepError {
-    fn from(error: CommitError) -> Self {
-        match error {
-            CommitError::Conflict { .. } => Self::Conflict,
-            CommitError::Unknown(_) | CommitError::Failed(_) => Self::Failed(error.to_string()),
-        }
-    }
+    left: bool,
 }
 
 impl From<HypervisorError> for StepError {
@@ -121,45 +174,67 @@ impl From<HypervisorError> for StepError {
     }
 }
 
-impl VmReconciler {
-    pub(super) fn new(parts: Parts) -> Self {
-        let Parts { me, peers, store, mirror, machine, hypervisor, selector, consoles } = parts;
-        Self {
-            explanations: Explanations::new(Arc::clone(&store), Arc::clone(&machine), me.clone()),
-            machine,
-            definitions: Definitions::new(Arc::clone(&store)),
-            sizes: VmSizes::new(Arc::clone(&store)),
-            selector,
-            me,
-            store,
-            mirror,
-            inventory: Arc::new(Inventory::new(hypervisor)),
-            kept: KeptDefinitions::default(),
-            consoles,
-            peers,
-            memory: Mutex::default(),
-            starts: Semaphore::new(STARTS_AT_ONCE),
-            migrations: Arc::new(Semaphore::new(MIGRATIONS_AT_ONCE)),
-            origin: Instant::now(),
-        }
+#[async_trait]
+impl Reconciler for VmReconciler {
+    type Facts = Seen;
+    type Step = Step;
+
+    const KIND: &'static str = "vm";
+    // Whoever waits for its turn to start has a place, too, and holds up nobody: as many as a node ever has.
+    const AT_ONCE: usize = 4096;
+    const RETRY: Retry = Retry { first: FIRST_RETRY, longest: Duration::from_mins(1) };
+    const OUTLIVES_STOP: bool = true;
+
+    fn cluster(&self) -> Option<&Cluster> {
+        Some(&self.cluster)
     }
 
-    /// Takes away what libvirt keeps beside the cluster's definitions.
-    pub(super) async fn tidy(&self) {
-        if self.mirror.synced() {
-            self.kept.tidy(&**self.inventory.hypervisor(), &self.mirror.view()).await;
-        }
+    /// The VMs that this node has a part in by the state tree, and what runs here.
+    fn subjects(&self) -> Vec<Subject> {
+        let view = self.cluster.view();
+        let ours = view.good_vms().filter(|vm| concerns(&self.cluster.me, vm)).map(|vm| vm.id);
+        let orphans = view.orphan_claims.keys().copied().filter(|id| self.is_left_to_us(*id, &view));
+        ours.chain(orphans).chain(self.inventory.ids()).map(Subject::Vm).collect()
     }
 
-    pub(super) fn explanations(&self) -> &Explanations {
-        &self.explanations
+    fn concerns(&self, changed: &Subject, _view: &ClusterView) -> bool {
+        matches!(changed, Subject::Vm(_))
     }
 
-    /// Whether there may be anything to do here, told without waiting for anything.
-    pub(super) fn is_settled(&self, id: VmId) -> bool {
-        let view = self.mirror.view();
+    fn affected(&self, changed: Subject) -> Vec<Subject> {
+        vec![changed]
+    }
+
+    async fn begin(&self) -> Vec<Subject> {
+        let begin = Instant::now();
+        // Ends only with the daemon: the inventory lives as long as `self`.
+        let _ = self.inventory.subscribe().wait_for(Option::is_some).await;
+        let running = self.inventory.ids();
+        info!("{} VM(s) run here; known after {:.2} s", running.len(), begin.elapsed().as_secs_f32());
+        self.tidy().await;
+        running.into_iter().map(Subject::Vm).collect()
+    }
+
+    async fn published(&self) -> Vec<Subject> {
+        let names = self.cluster.store.children(schema::vm::EXPLAIN_ROOT).await;
+        let names = names.inspect_err(|error| debug!(%error, "could not list what an earlier run published"));
+        let ids = names.ok().flatten().unwrap_or_default().into_iter().filter_map(|name| name.parse().ok());
+        ids.map(Subject::Vm).collect()
+    }
+
+    async fn refresh(&self) -> Vec<Subject> {
+        let changed = self.inventory.read_all().await;
+        let changed =
+            changed.inspect_err(|error| debug!(%error, "could not list what runs here")).unwrap_or_default();
+        self.tidy().await;
+        changed.into_iter().map(Subject::Vm).chain(self.subjects()).collect()
+    }
+
+    fn is_idle(&self, subject: &Subject) -> bool {
+        let Subject::Vm(id) = *subject else { return true };
+        let view = self.cluster.view();
         let concerned = match view.vms.get(&id).map(|e| &**e) {
-            Some(Entry::Good(vm)) => concerns(&self.me, vm),
+            Some(Entry::Good(vm)) => concerns(&self.cluster.me, vm),
             Some(Entry::Bad(_)) => false,
             None => self.is_left_to_us(id, &view),
         };
@@ -168,335 +243,243 @@ impl VmReconciler {
             && !self.memory().contains_key(&id)
     }
 
+    async fn observe(&self, subject: &Subject, freshness: Freshness) -> Result<Seen, StepError> {
+        let Subject::Vm(id) = *subject else { return Err(StepError::Conflict("no VM".to_owned())) };
+        let view = match freshness {
+            Freshness::Known | Freshness::Observed => self.cluster.view(),
+            Freshness::Confirmed => self.confirmed_view().await?,
+        };
+        if let Some(seen) = self.observe_call(id, &view, freshness).await {
+            return Ok(seen);
+        }
+        let here = match freshness {
+            Freshness::Known => self.inventory.here(id),
+            Freshness::Observed | Freshness::Confirmed => self.inventory.read(id).await?,
+        };
+        let halt = self.inventory.halt(id);
+        let (mut local, mut definition) = (Local { here, halt, migration: None, left: false }, Ok(()));
+        if let Some(vm) = view.vm(id)
+            && self.cluster.is_current()
+        {
+            local.migration = self.migration(vm, here).await?;
+            local.left = self.left(vm, here).await?;
+            if needs_definition(&self.cluster.me, vm, here, halt) {
+                definition = self.definitions.of(vm).await?.map(drop);
+            }
+        }
+        Ok(Seen { view, local, definition, in_call: None })
+    }
+
+    fn plan(&self, subject: &Subject, seen: &mut Seen) -> Plan {
+        let Subject::Vm(id) = *subject else { return migration::wait(None, "no VM".to_owned()) };
+        let plan = self.plan_of(id, seen);
+        match seen.in_call {
+            Some(in_call) => self.plan_in_call(id, in_call, plan),
+            None => plan,
+        }
+    }
+
+    fn freshness(&self, step: &Step) -> Freshness {
+        match step {
+            // What is on record stays so, and libvirt answers nothing about the VM while it ends its process.
+            Step::HandOver => Freshness::Known,
+            // A claim that names this node may be on its way here, with the guest that it is about, or a newer wish.
+            Step::PowerOff | Step::AskGuestToShutDown | Step::Resume | Step::Suspend => Freshness::Confirmed,
+            _ => Freshness::Observed,
+        }
+    }
+
+    async fn apply(
+        &self,
+        subject: &Subject,
+        step: &Step,
+        seen: &Seen,
+        why: &str,
+    ) -> Result<(), StepError> {
+        let Subject::Vm(id) = *subject else { return Ok(()) };
+        let outcome = match (step, seen.view.vm(id)) {
+            (Step::Forget, _) => self.forget(id, &seen.view).await,
+            (_, Some(vm)) => self.carry_out(step, vm, why).await,
+            // Plans name no other step for what is not in the tree.
+            (_, None) => Ok(()),
+        };
+        if let Err(StepError::Conflict(_)) = outcome {
+            metrics::claim_conflict();
+        }
+        outcome
+    }
+
+    async fn rest(&self, subject: &Subject, seen: &Seen, settled: bool) -> Option<Instant> {
+        let Subject::Vm(id) = *subject else { return None };
+        self.follow_console(id, &seen.view);
+        if let Some(memory) = self.memory().get_mut(&id)
+            && memory.call.is_none()
+        {
+            memory.turn = None;
+        }
+        if !settled {
+            return self.say_whether_it_could_start(id, seen.view.vm(id)?).await;
+        }
+        if self.inventory.here(id) != Here::Active {
+            self.memory().remove(&id);
+        }
+        None
+    }
+
+    fn doing(&self, _subject: &Subject, seen: &Seen) -> String {
+        if seen.in_call.is_some() { "migrating" } else { "waiting" }.to_owned()
+    }
+
+    /// Only the node that the VM is tied to by claim, or by wish where nobody claims it: others only wait for it.
+    fn speaks(&self, subject: &Subject) -> bool {
+        let Subject::Vm(id) = *subject else { return false };
+        if self.is_quiet(id) {
+            return false;
+        }
+        let (view, me) = (self.cluster.view(), &self.cluster.me);
+        match view.vms.get(&id).map(|e| &**e) {
+            Some(Entry::Good(vm)) => {
+                // Of several claimants the first decides, so it also explains.
+                let first = vm.claim.value.iter().next();
+                let wished =
+                    || vm.node.value == *me || vm.node.value.is_nobody() && self.cluster.is_primary(&view);
+                first
+                    .map_or_else(wished, |first| first == me || vm.cannot_read(VmKey::Claim) && wished())
+            }
+            Some(Entry::Bad(_)) | None => self.inventory.here(id) == Here::Active,
+        }
+    }
+}
+
+impl VmReconciler {
+    fn new(parts: Parts, this: &Weak<Self>) -> Self {
+        let Parts { cluster, peers, hypervisor, selector, consoles } = parts;
+        Self {
+            definitions: Definitions::new(Arc::clone(&cluster.store)),
+            sizes: VmSizes::new(Arc::clone(&cluster.store)),
+            selector,
+            cluster,
+            inventory: Inventory::new(hypervisor),
+            kept: KeptDefinitions::default(),
+            consoles,
+            peers,
+            memory: Mutex::default(),
+            starts: Semaphore::new(STARTS_AT_ONCE),
+            migrations: Arc::new(Semaphore::new(MIGRATIONS_AT_ONCE)),
+            this: this.clone(),
+            poker: OnceLock::new(),
+        }
+    }
+
+    async fn follow_libvirt(
+        self: Arc<Self>,
+        poker: Poker<Self>,
+        mut events: mpsc::UnboundedReceiver<Event>,
+    ) {
+        let read_all = async || match self.inventory.read_all().await {
+            Ok(_) => poker.poke_all(),
+            Err(error) => debug!(%error, "could not list what runs here"),
+        };
+        read_all().await;
+        while let Some(event) = events.recv().await {
+            match event {
+                Event::Domain(id) => {
+                    if let Err(error) = self.inventory.read(id).await {
+                        debug!(vm = %id, %error, "could not read it after an event");
+                    }
+                    poker.poke(Subject::Vm(id));
+                }
+                Event::Connected => read_all().await,
+                Event::Disconnected => self.inventory.forget("the connection to libvirt is lost"),
+            }
+        }
+    }
+
+    /// Takes away what libvirt keeps beside the cluster's definitions.
+    async fn tidy(&self) {
+        if self.cluster.is_current() {
+            self.kept.tidy(&**self.inventory.hypervisor(), &self.cluster.view()).await;
+        }
+    }
+
     /// Whether it is this node's to take care of the claim of a VM that is not in the state tree.
     fn is_left_to_us(&self, id: VmId, view: &ClusterView) -> bool {
-        let tidies_up = view.primary_holder.as_ref() == Some(&self.me);
-        view.orphan_claim(id).is_some_and(|c| c.value.names(&self.me) || (c.value.is_empty() && tidies_up))
-    }
-
-    /// The VMs that this node has a part in by the state tree.
-    pub(super) fn concerned(&self) -> Vec<VmId> {
-        let view = self.mirror.view();
-        let ours = view.good_vms().filter(|vm| concerns(&self.me, vm)).map(|vm| vm.id);
-        let orphans = view.orphan_claims.keys().copied().filter(|id| self.is_left_to_us(*id, &view));
-        ours.chain(orphans).collect()
-    }
-
-    /// Brings one VM as far as it goes now; answers when to look again at the latest.
-    pub(super) async fn reconcile(&self, id: VmId) -> Option<Instant> {
-        // A migration's turn lasts from before the claim is shared until it is over.
-        let mut turn = None;
-        for _ in 0..STEPS_A_ROUND {
-            let (view, next) = match self.observe(id).await {
-                Ok(observed) => observed,
-                Err((why, error)) => return self.failed(id, &why, error).await,
-            };
-            match next.next {
-                Next::Settled => {
-                    self.settle(id, &view).await;
-                    return None;
-                }
-                Next::Wait(until) => {
-                    self.follow_console(id, &view);
-                    self.explain(id, &view, "waiting", next.why).await;
-                    let again = match view.vm(id) {
-                        Some(vm) => self.say_whether_it_could_start(id, vm).await,
-                        None => None,
-                    };
-                    return until.map(|moment| self.origin + moment.0).into_iter().chain(again).min();
-                }
-                Next::Do(Step::Forget) => match self.forget(id, &view).await {
-                    Ok(()) => {}
-                    Err(error) => return self.failed(id, &next.why, error).await,
-                },
-                Next::Do(step) => {
-                    let vm = view.vm(id)?;
-                    if matches!(step, Step::Share(_)) && turn.is_none() {
-                        turn = Arc::clone(&self.migrations).try_acquire_owned().ok();
-                        if turn.is_none() {
-                            let why = format!(
-                                "{MIGRATIONS_AT_ONCE} others migrate from here; it is not its turn yet"
-                            );
-                            self.explain(id, &view, "waiting", why).await;
-                            return Some(Instant::now() + FIRST_RETRY);
-                        }
-                    }
-                    match self.apply(&step, vm, &next.why).await {
-                        Ok(()) => self.succeeded(id),
-                        Err(error) => return self.failed(id, &next.why, error).await,
-                    }
-                }
-            }
-        }
-        warn!(vm = %id, "still not settled after {STEPS_A_ROUND} steps: looking again in a second");
-        Some(Instant::now() + FIRST_RETRY)
-    }
-
-    /// A view and the plan that follows from it. What is done next is decided from a fresh reading of libvirt; and what ends a guest or lets one go
-    /// on, which cannot be undone, from a view that holds everything that was committed before.
-    async fn observe(&self, id: VmId) -> Result<(Arc<ClusterView>, Plan), (String, StepError)> {
-        let view = self.mirror.view();
-        let first = self.look(id, &view, self.inventory.here(id)).await;
-        let first = first.map_err(|error| ("how does it migrate".to_owned(), error))?;
-        let Next::Do(step) = &first.next else { return Ok((view, first)) };
-        if *step == Step::HandOver {
-            // What is on record stays so, and libvirt answers nothing about the VM while it ends its process.
-            return Ok((view, first));
-        }
-        let afresh = async {
-            // Also before the view is confirmed: a libvirt that takes its time shall not make that old again.
-            let plan = self.look_afresh(id, &view).await?;
-            if !cannot_be_undone(&plan) {
-                return Ok((view, plan));
-            }
-            let view = self.confirmed_view().await?;
-            let plan = self.look_afresh(id, &view).await?;
-            Ok((view, plan))
+        let ours = |claim: &Claim| {
+            claim.names(&self.cluster.me) || claim.is_empty() && self.cluster.is_primary(view)
         };
-        afresh.await.map_err(|error: StepError| (first.why, error))
+        view.orphan_claim(id).is_some_and(|claim| ours(&claim.value))
     }
 
-    /// A claim that names this node may be on its way here, with the guest that it is about, or a newer wish; the server that this
-    /// node reads from may even have missed it.
-    pub(super) async fn confirmed_view(&self) -> Result<Arc<ClusterView>, StepError> {
-        let caught_up = if sabotage::commits(Bug::EndForAStaleClaim) {
-            self.mirror.caught_up(CATCH_UP_WITHIN).await
+    async fn confirmed_view(&self) -> Result<Arc<ClusterView>, StepError> {
+        if sabotage::commits(Bug::EndForAStaleClaim) {
+            self.cluster.catch_up().await?;
         } else {
-            self.mirror.caught_up_with_everybody(CATCH_UP_WITHIN).await
-        };
-        caught_up.map_err(|error| StepError::Failed(error.to_string()))?;
-        Ok(self.mirror.view())
+            self.cluster.catch_up_with_everybody().await?;
+        }
+        Ok(self.cluster.view())
     }
 
-    async fn look_afresh(&self, id: VmId, view: &ClusterView) -> Result<Plan, StepError> {
-        let here = self.inventory.read(id).await?;
-        self.look(id, view, here).await
-    }
-
-    async fn look(&self, id: VmId, view: &ClusterView, here: Here) -> Result<Plan, StepError> {
-        let halt = self.inventory.halt(id);
-        let fate = match view.vm(id) {
-            Some(vm) if self.mirror.synced() => {
-                self.notice_home(vm, here);
-                if vm.cannot_read(VmKey::Claim) && vm.state.value == VmState::Restart && here == Here::Active
-                {
-                    self.remember(id, |m| m.past.runs_unclaimed(vm));
-                }
-                if vm.state.value == VmState::Migrate && vm.claim.value.is_only(&self.me) {
-                    self.remember(id, |m| m.past.notice(vm, self.now()));
-                }
-                Fate {
-                    here,
-                    halt,
-                    migration: self.migration(vm, here).await?,
-                    left: self.left(vm, here).await?,
-                }
-            }
-            _ => Fate { here, halt, migration: None, left: false },
-        };
-        let definition = match view.vm(id) {
-            Some(vm) if self.mirror.synced() && needs_definition(&self.me, vm, here, halt) => {
-                self.definition(vm).await?.map(drop)
-            }
-            _ => Ok(()),
-        };
-        Ok(self.plan(id, view, fate, definition.as_ref().copied().map_err(String::as_str)))
-    }
-
-    /// What it is started from; or what is wrong with that, and what to do.
-    async fn definition(&self, vm: &Vm) -> Result<definitions::Read, StepError> {
-        self.definitions.of(vm).await.map_err(|error| StepError::Failed(error.to_string()))
-    }
-
-    pub(super) fn plan(
-        &self,
-        id: VmId,
-        view: &ClusterView,
-        fate: Fate,
-        definition: Result<(), &str>,
-    ) -> Plan {
-        let Fate { here, halt, migration, left } = fate;
+    fn plan_of(&self, id: VmId, seen: &Seen) -> Plan {
+        let Seen { view, local, definition, .. } = seen;
         if let Some(Entry::Bad(problems)) = view.vms.get(&id).map(|e| &**e) {
             let what: Vec<String> = problems.iter().map(ToString::to_string).collect();
-            return Plan {
-                next: Next::Wait(None),
-                why: format!("its keys cannot be read: {}", what.join("; ")),
-            };
+            return migration::wait(None, format!("its keys cannot be read: {}", what.join("; ")));
+        }
+        let (me, vm, here) = (&self.cluster.me, view.vm(id), local.here);
+        if let Some(vm) = vm
+            && self.cluster.is_current()
+        {
+            self.note(vm, local);
         }
         let past = self.memory().get(&id).map(|m| m.past.clone()).unwrap_or_default();
-        let vm = view.vm(id);
-        let begin = Instant::now();
         let target = vm.map_or(Ok(()), |vm| {
             fit(view, &vm.node.value, Asker::Source).map_err(|unfit| format!("it {unfit}"))
         });
         // Asked of what may be started here only: it looks at all that runs in the cluster.
         let last_word = match vm {
-            Some(vm) if vm.node.value == self.me && matches!(here, Here::Off | Here::Unstarted) => {
-                may_execute_elsewhere(view, &self.me, id, &vm.claim)
+            Some(vm) if vm.node.value == *me && matches!(here, Here::Off | Here::Unstarted) => {
+                may_execute_elsewhere(view, me, id, &vm.claim)
             }
             _ => Ok(()),
         };
-        let plan = plan(&Facts {
-            me: &self.me,
+        plan(&Facts {
+            me,
             vm,
             orphan: view.orphan_claim(id),
-            tidies_up: view.primary_holder.as_ref() == Some(&self.me),
+            tidies_up: self.cluster.is_primary(view),
             last_word: last_word.as_ref().copied().map_err(String::as_str),
             here,
-            halt,
-            migration,
-            left,
+            halt: local.halt,
+            migration: local.migration,
+            left: local.left,
             target: target.as_ref().copied().map_err(String::as_str),
-            definition,
-            view_is_current: self.mirror.synced(),
+            definition: definition.as_ref().copied().map_err(String::as_str),
+            view_is_current: self.cluster.is_current(),
             past: &past,
-            now: self.now(),
-        });
-        metrics::planned("vm", begin.elapsed());
-        plan
+            now: self.cluster.now(),
+        })
     }
 
-    pub(super) async fn apply(&self, step: &Step, vm: &Vm, why: &str) -> Result<(), StepError> {
-        let name = &vm.name;
-        let hypervisor = self.inventory.hypervisor();
-        match step {
-            Step::Start => return self.start(vm, why).await,
-            Step::LookAt(node) => self.look_at(vm, node).await?,
-            Step::GiveAway => return self.give_away(vm, why).await,
-            Step::Choose => return self.choose(vm, why).await,
-            Step::Migrate(to) => return self.migrate(vm, to, why).await,
-            Step::AbortMigration => return self.abort_migration(vm, why).await,
-            Step::Resume => {
-                info!(vm = %name, "lets it go on: {why}");
-                hypervisor.resume(vm.id).await?;
-                self.inventory.read(vm.id).await?;
-            }
-            Step::Suspend => {
-                warn!(vm = %name, "it executes here though it belongs elsewhere ({why}): suspended");
-                hypervisor.suspend(vm.id).await?;
-                self.inventory.read(vm.id).await?;
-            }
-            Step::AskGuestToShutDown => {
-                self.remember(vm.id, |m| m.past.asked_to_shut_down(vm, self.now()));
-                info!(vm = %name, "asking the guest to shut down: {why}");
-                hypervisor.ask_to_shut_down(vm.id).await?;
-            }
-            Step::PowerOff => self.power_off(vm, why).await?,
-            Step::Claim => self.claim(vm, why).await?,
-            Step::Share(to) => self.share(vm, to, why).await?,
-            Step::Adopt
-            | Step::TakeBack
-            | Step::HandOver
-            | Step::Release
-            | Step::Forget
-            | Step::Answer(_) => {
-                self.commit(step, vm).await?;
-                match step {
-                    Step::Adopt => info!(vm = %name, "adopted: {why}"),
-                    Step::TakeBack => info!(vm = %name, "it stays here: {why}"),
-                    Step::HandOver => debug!(vm = %name, "handed over: {why}"),
-                    Step::Release => debug!(vm = %name, "released: {why}"),
-                    Step::Answer(Answer::Failed(reason)) => warn!(vm = %name, "failed: {reason}"),
-                    Step::Answer(Answer::Stays(reason) | Answer::Halted(reason)) => {
-                        warn!(vm = %name, "answered start here: {reason}");
-                    }
-                    Step::Answer(Answer::Running) => info!(vm = %name, "answered start: {why}"),
-                    Step::Answer(Answer::Stopped) => info!(vm = %name, "answered stop: {why}"),
-                    _ => debug!(vm = %name, "{why}"),
-                }
+    /// Keeps in memory what plans need to know of what was seen before.
+    fn note(&self, vm: &Vm, local: &Local) {
+        let (here, state, now) = (local.here, vm.state.value, self.cluster.now());
+        if let Some(Migration::Leaving(progress)) = local.migration {
+            self.remember(vm.id, |m| m.past.progressed(vm, progress, now));
+        }
+        if state != VmState::Migrate && here == Here::Active {
+            // While it is not to move, where it shall return to is what its key says.
+            let mut memory = self.memory();
+            // What has no way home needs no memory of that.
+            if vm.last_node.value.is_some() || memory.contains_key(&vm.id) {
+                memory.entry(vm.id).or_default().past.saw_home(vm);
             }
         }
-        Ok(())
-    }
-
-    /// The claim that permits a start is written only if no node has said anew what it executes since that was looked at.
-    async fn claim(&self, vm: &Vm, why: &str) -> Result<(), StepError> {
-        let Some(change) = change(&Step::Claim, vm, &self.me) else { return Ok(()) };
-        let view = self.mirror.view();
-        if let Err(why) = may_execute_elsewhere(&view, &self.me, vm.id, &vm.claim) {
-            debug!(vm = %vm.name, "not claimed: {why}");
-            return Ok(());
+        if vm.cannot_read(VmKey::Claim) && state == VmState::Restart && here == Here::Active {
+            self.remember(vm.id, |m| m.past.runs_unclaimed(vm));
         }
-        let mut words = Transaction::default();
-        for node in view.all_nodes().filter(|node| node.name != self.me) {
-            let expected = if proven_dead(&view, node) {
-                schema::node::expect_daemon_state(node)
-            } else {
-                schema::node::expect_last_word(node)
-            };
-            words.ops.extend(expected.ops);
+        if state == VmState::Migrate && vm.claim.value.is_only(&self.cluster.me) {
+            self.remember(vm.id, |m| m.past.notice(vm, now));
         }
-        match schema::vm::apply_with(&*self.store, &change, words).await {
-            // Heard in the next step.
-            Err(CommitError::Conflict { path, .. }) if path.starts_with(schema::node::ROOT) => {
-                self.catch_up().await?;
-                debug!(vm = %vm.name, "not claimed: {path} has changed");
-                return Ok(());
-            }
-            outcome => drop(outcome?),
-        }
-        self.catch_up().await?;
-        self.remember(vm.id, |m| m.past.claimed(vm));
-        debug!(vm = %vm.name, "claimed: {why}");
-        Ok(())
-    }
-
-    /// Its keys are gone, and it is off here.
-    async fn forget(&self, id: VmId, view: &ClusterView) -> Result<(), StepError> {
-        let Some(claim) = view.orphan_claim(id) else { return Ok(()) };
-        schema::vm::apply(&*self.store, &VmChange::orphan(id, claim, &self.me)).await?;
-        self.catch_up().await?;
-        info!(vm = %id, "its claim is released: its keys are gone, and it is off here");
-        Ok(())
-    }
-
-    pub(super) async fn catch_up(&self) -> Result<(), StepError> {
-        self.mirror.caught_up(CATCH_UP_WITHIN).await.map_err(|e| StepError::Failed(e.to_string()))
-    }
-
-    pub(super) async fn power_off(&self, vm: &Vm, why: &str) -> Result<(), StepError> {
-        info!(vm = %vm.name, "powering off: {why}");
-        if sabotage::commits(Bug::ReleaseFirst) {
-            self.commit(&Step::Release, vm).await?;
-        }
-        self.inventory.hypervisor().power_off(vm.id).await?;
-        self.inventory.read(vm.id).await?;
-        info!(vm = %vm.name, "powered off");
-        Ok(())
-    }
-
-    /// Writes a step's transaction and waits until the mirror shows it, so that the next plan sees what was done.
-    async fn commit(&self, step: &Step, vm: &Vm) -> Result<(), StepError> {
-        let Some(mut change) = change(step, vm, &self.me) else { return Ok(()) };
-        if matches!(step, Step::Answer(Answer::Stays(_)))
-            && let Some(home) = self.memory().get(&vm.id).and_then(|m| m.past.home())
-        {
-            change = put_back(change, vm, &self.me, home);
-        }
-        schema::vm::apply(&*self.store, &change).await?;
-        self.catch_up().await
-    }
-
-    /// While it is not to move, where it shall return to is what its key says.
-    fn notice_home(&self, vm: &Vm, here: Here) {
-        if vm.state.value == VmState::Migrate || here != Here::Active {
-            return;
-        }
-        let mut memory = self.memory();
-        // What has no way home needs no memory of that.
-        if vm.last_node.value.is_some() || memory.contains_key(&vm.id) {
-            memory.entry(vm.id).or_default().past.saw_home(vm);
-        }
-    }
-
-    async fn settle(&self, id: VmId, view: &ClusterView) {
-        self.follow_console(id, view);
-        if self.inventory.here(id) == Here::Active {
-            self.succeeded(id);
-        } else {
-            self.memory().remove(&id);
-        }
-        self.explanations.settled(id).await;
     }
 
     /// The console is followed by the node that runs the VM and claims it.
@@ -504,70 +487,19 @@ impl VmReconciler {
         let Some(consoles) = &self.consoles else { return };
         let runs_here = self.inventory.here(id) == Here::Active;
         match view.vm(id) {
-            Some(vm) if runs_here && vm.claim.value.names(&self.me) => consoles.follow(vm.id, &vm.name),
+            Some(vm) if runs_here && vm.claim.value.names(&self.cluster.me) => {
+                consoles.follow(vm.id, &vm.name);
+            }
             _ if !runs_here => consoles.forget(id),
             _ => (),
         }
     }
 
-    fn succeeded(&self, id: VmId) {
-        if let Some(memory) = self.memory().get_mut(&id) {
-            memory.failures = 0;
-            memory.error = None;
-        }
-    }
-
-    async fn failed(&self, id: VmId, why: &str, error: StepError) -> Option<Instant> {
-        let StepError::Failed(error) = error else {
-            metrics::claim_conflict();
-            // The mirror pokes when it sees the other's change; this is for the case that it already had.
-            return Some(Instant::now() + FIRST_RETRY);
-        };
-        let failures = self.remember(id, |m| {
-            m.failures = m.failures.saturating_add(1);
-            m.error = Some(error.clone());
-            m.failures
-        });
-        let pause = FIRST_RETRY.saturating_mul(2u32.saturating_pow(failures - 1)).min(LONGEST_RETRY);
-        warn!(vm = %id, "{error}; {why}; trying again in {} s", pause.as_secs());
-        let view = self.mirror.view();
-        self.explain(id, &view, "trying again", why.to_owned()).await;
-        Some(Instant::now() + pause)
-    }
-
-    /// Only the node that the VM is tied to by claim, or by wish where nobody claims it, explains: others only wait for it.
-    pub(super) async fn explain(&self, id: VmId, view: &ClusterView, doing: &'static str, because: String) {
-        let ours = match view.vms.get(&id).map(|e| &**e) {
-            Some(Entry::Good(vm)) => {
-                // Of several claimants the first decides, so it also explains.
-                let first = vm.claim.value.iter().next();
-                let primary = view.primary_holder.as_ref() == Some(&self.me);
-                let wished = || vm.node.value == self.me || vm.node.value.is_nobody() && primary;
-                first.map_or_else(wished, |first| {
-                    *first == self.me || vm.cannot_read(VmKey::Claim) && wished()
-                })
-            }
-            Some(Entry::Bad(_)) | None => self.inventory.here(id) == Here::Active,
-        };
-        if ours && self.mirror.synced() {
-            let error = self.memory().get(&id).and_then(|m| m.error.clone());
-            self.explanations.say(id, Said { doing, because, error }).await;
-        }
-    }
-
-    pub(super) fn now(&self) -> Moment {
-        Moment(self.origin.elapsed())
-    }
-
-    pub(super) fn remember<T>(&self, id: VmId, change: impl FnOnce(&mut Memory) -> T) -> T {
+    fn remember<T>(&self, id: VmId, change: impl FnOnce(&mut Memory) -> T) -> T {
         change(self.memory().entry(id).or_default())
     }
 
     fn memory(&self) -> MutexGuard<'_, HashMap<VmId, Memory>> {
         self.memory.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-fn cannot_be_undone(plan: &Plan) -> bool {
-    matches!(plan.next, Next::Do(Step::PowerOff | Step::AskGuestToShutDown | Step::Resume | Step::Suspend))
 }

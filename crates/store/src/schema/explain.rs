@@ -1,30 +1,48 @@
 //! `/pvc/explain/…` **(ours)**: why something is not (yet) as wished, as its daemon last said. Absent: nothing to explain.
 
-use pvc_core::model::{Explanation, Problem};
+use pvc_core::model::{Explanation, Problem, Subject};
 
 use crate::{CommitError, Store, StoreError};
 
 /// The parent of the parents.
 pub(super) const ROOT: &str = "/pvc/explain";
 
-/// Writes an explanation, or removes it.
-pub(super) async fn write(
-    store: &dyn Store,
-    path: &str,
-    explanation: Option<&Explanation>,
-) -> Result<(), CommitError> {
-    let Some(explanation) = explanation else {
-        return crate::put::remove_if_present(store, path).await;
-    };
-    // A struct of text and numbers always has a JSON form.
-    crate::put::put(store, path, serde_json::to_vec(explanation).unwrap_or_default()).await
+/// Where it is; a node has one key, which its own daemon and whoever fences it write.
+fn path(subject: &Subject) -> Option<String> {
+    match subject {
+        Subject::Vm(id) => Some(super::vm::explain_path(*id)),
+        Subject::Node(name) | Subject::Fence(name) => Some(super::node::explain_path(name)),
+        Subject::Primary => Some(super::primary::EXPLAIN.to_owned()),
+        Subject::Keepalive(_) | Subject::Cluster => None,
+    }
 }
 
-/// Reads an explanation.
-pub(super) async fn read(
+/// Publishes why a subject is not as wished, or that there is nothing to explain.
+///
+/// # Errors
+/// As every write.
+pub async fn write(
     store: &dyn Store,
-    key: String,
+    subject: &Subject,
+    explanation: Option<&Explanation>,
+) -> Result<(), CommitError> {
+    let Some(path) = path(subject) else { return Ok(()) };
+    let Some(explanation) = explanation else {
+        return crate::put::remove_if_present(store, &path).await;
+    };
+    // A struct of text and numbers always has a JSON form.
+    crate::put::put(store, &path, serde_json::to_vec(explanation).unwrap_or_default()).await
+}
+
+/// Reads what is said about a subject: `Ok(None)` if there is nothing to explain.
+///
+/// # Errors
+/// As every read.
+pub async fn read(
+    store: &dyn Store,
+    subject: &Subject,
 ) -> Result<Option<Result<Explanation, Problem>>, StoreError> {
+    let Some(key) = path(subject) else { return Ok(None) };
     Ok(store.get(&key).await?.map(|value| {
         serde_json::from_slice(&value.data)
             .map_err(|e| Problem { key, what: format!("not an explanation: {e}") })

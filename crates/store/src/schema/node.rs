@@ -9,7 +9,7 @@ use std::{fmt, time::Duration};
 
 use pvc_core::model::{
     DaemonMode, DaemonState, DomainState, Explanation, Node, NodeName, NodeReport, Problem, RouterState,
-    StaticData,
+    StaticData, Subject,
 };
 
 use super::{SchemaError, explain, text::present};
@@ -363,19 +363,10 @@ pub fn explain_path(name: &NodeName) -> String {
     format!("{EXPLAIN_ROOT}/{name}")
 }
 
-/// Publishes why a node is not as wished, or that there is nothing to explain.
-pub async fn explain(
-    store: &dyn Store,
-    name: &NodeName,
-    explanation: Option<&Explanation>,
-) -> Result<(), CommitError> {
-    explain::write(store, &explain_path(name), explanation).await
-}
-
 /// Reads what is said about a node: `Ok(None)` if there is nothing to explain.
 pub async fn read_explanation(
     store: &dyn Store,
     name: &NodeName,
 ) -> Result<Option<Result<Explanation, Problem>>, StoreError> {
-    explain::read(store, explain_path(name)).await
+    explain::read(store, &Subject::Node(name.clone())).await
 }

@@ -5,10 +5,10 @@
 //! and vanish together, so a release can be checked to remove this node's own tenure and never that of a successor who
 //! took over when a session had ended unnoticed.
 
-use pvc_core::model::{Explanation, Field, Node, NodeName, Problem, RouterState};
+use pvc_core::model::{Explanation, Field, Node, NodeName, Problem, RouterState, Subject};
 
 use super::{node, root};
-use crate::{Check, CommitError, CreateMode, Op, Store, StoreError, Transaction, Value};
+use crate::{Check, CreateMode, Op, Store, StoreError, Transaction, Value};
 
 /// Who holds the floating addresses and what goes with them; absent: nobody.
 pub const HOLDER: &str = "/pvc/primary";
@@ -74,12 +74,7 @@ pub fn wish(seen: &Field<Option<NodeName>>, node: Option<&NodeName>) -> Transact
     txn
 }
 
-/// Publishes what is the matter with the primary, or that nothing is.
-pub async fn explain(store: &dyn Store, explanation: Option<&Explanation>) -> Result<(), CommitError> {
-    super::explain::write(store, EXPLAIN, explanation).await
-}
-
 /// Reads what is the matter with the primary: `Ok(None)` if nothing is.
 pub async fn read_explanation(store: &dyn Store) -> Result<Option<Result<Explanation, Problem>>, StoreError> {
-    super::explain::read(store, EXPLAIN.to_owned()).await
+    super::explain::read(store, &Subject::Primary).await
 }

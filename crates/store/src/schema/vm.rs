@@ -15,7 +15,7 @@ mod tests;
 
 use std::collections::BTreeSet;
 
-use pvc_core::model::{Explanation, NameError, Problem, VmId, VmKey};
+use pvc_core::model::{Explanation, NameError, Problem, Subject, VmId, VmKey};
 
 pub(crate) use self::read::{READ_KEYS, decode_claim, is_read, read_key_by_key};
 pub use self::{
@@ -25,7 +25,7 @@ pub use self::{
     change::{apply, apply_with, transaction},
     read::{decode, paths, read},
 };
-use super::explain as published;
+use super::explain;
 use crate::store::{Store, StoreError, Transaction};
 
 /// The parent of all VMs.
@@ -132,19 +132,10 @@ pub async fn read_console_log(store: &dyn Store, id: VmId) -> Result<String, Sto
     Ok(value.map(|v| String::from_utf8_lossy(&v.data).into_owned()).unwrap_or_default())
 }
 
-/// Publishes why a VM is not as wished, or that there is nothing to explain.
-pub async fn explain(
-    store: &dyn Store,
-    id: VmId,
-    explanation: Option<&Explanation>,
-) -> Result<(), crate::CommitError> {
-    published::write(store, &explain_path(id), explanation).await
-}
-
 /// Reads what is said about a VM: `Ok(None)` if there is nothing to explain.
 pub async fn read_explanation(
     store: &dyn Store,
     id: VmId,
 ) -> Result<Option<Result<Explanation, Problem>>, StoreError> {
-    published::read(store, explain_path(id)).await
+    explain::read(store, &Subject::Vm(id)).await
 }

@@ -4,7 +4,7 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use pvc_core::{
-    model::{ClusterView, DaemonMode, Explanation, NodeName, Vm},
+    model::{ClusterView, DaemonMode, Explanation, NodeName, Subject, Vm},
     plan::placement,
 };
 use pvc_host::machine::Machine;
@@ -56,7 +56,7 @@ impl Tell {
         }
         warn!(%node, "{why}");
         let explanation = explanation(&*self.machine, &self.me, "fencing", why);
-        if let Err(error) = schema::node::explain(&*self.store, node, Some(&explanation)).await {
+        if let Err(error) = schema::explain::write(&*self.store, &Subject::Fence(node.clone()), Some(&explanation)).await {
             debug!(%node, %error, "could not publish what its fence waits for");
         }
     }
@@ -80,7 +80,7 @@ pub(super) async fn settled(store: &dyn Store, node: &NodeName) {
     if left.by == node.as_str() {
         return;
     }
-    if let Err(error) = schema::node::explain(store, node, None).await {
+    if let Err(error) = schema::explain::write(store, &Subject::Fence(node.clone()), None).await {
         debug!(%node, %error, "could not withdraw an explanation");
     }
 }
@@ -94,7 +94,7 @@ pub(super) async fn vm(parts: &Parts, vm: &Vm, because: &str) -> bool {
         return false;
     }
     let explanation = explanation(&*parts.machine, &parts.me, "waiting", because);
-    if let Err(error) = schema::vm::explain(&*parts.store, vm.id, Some(&explanation)).await {
+    if let Err(error) = schema::explain::write(&*parts.store, &Subject::Vm(vm.id), Some(&explanation)).await {
         debug!(vm = %vm.name, %error, "could not publish why it is not recovered");
     }
     true
@@ -102,7 +102,7 @@ pub(super) async fn vm(parts: &Parts, vm: &Vm, because: &str) -> bool {
 
 /// A dead node's VM has a home again: what was said of it before is void.
 pub(super) async fn vm_settled(parts: &Parts, vm: &Vm) {
-    if let Err(error) = schema::vm::explain(&*parts.store, vm.id, None).await {
+    if let Err(error) = schema::explain::write(&*parts.store, &Subject::Vm(vm.id), None).await {
         debug!(vm = %vm.name, %error, "could not withdraw an explanation");
     }
 }

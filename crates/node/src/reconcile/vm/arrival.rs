@@ -9,12 +9,12 @@ use pvc_store::schema::vm::{Arrival, say_arrival};
 use tokio::time::Instant;
 use tracing::{debug, info};
 
-use super::{FIRST_RETRY, StepError, VmReconciler};
+use super::{FIRST_RETRY, VmReconciler};
 
 impl VmReconciler {
     /// Says it once a wish; answers when to try again if it could not be found out.
     pub(super) async fn say_whether_it_could_start(&self, id: VmId, vm: &Vm) -> Option<Instant> {
-        let is_asked = is_to_arrive(&self.me, vm) && self.inventory.here(id) == Here::Off;
+        let is_asked = is_to_arrive(&self.cluster.me, vm) && self.inventory.here(id) == Here::Off;
         let wish = vm.state.version.filter(|_| is_asked)?;
         if self.remember(id, |m| m.said_of == Some(wish)) {
             return None;
@@ -36,18 +36,16 @@ impl VmReconciler {
         if let Some(why) = &cannot {
             info!(vm = %vm.name, "it is to migrate here, and could not be started here: {why}");
         }
-        let arrival = Arrival { by: self.me.to_string(), wish, cannot };
-        say_arrival(&*self.store, vm.id, &arrival).await.map_err(|error| error.to_string())
+        let arrival = Arrival { by: self.cluster.me.to_string(), wish, cannot };
+        say_arrival(&*self.cluster.store, vm.id, &arrival).await.map_err(|error| error.to_string())
     }
 
     async fn cannot_start(&self, vm: &Vm) -> Result<Option<String>, String> {
-        let spec = match self.definition(vm).await {
-            Ok(Ok(spec)) => spec,
-            Ok(Err(reason)) => return Ok(Some(reason)),
-            Err(StepError::Failed(error)) => return Err(error),
-            Err(StepError::Conflict) => return Err("somebody was faster".to_owned()),
+        let spec = match self.definitions.of(vm).await.map_err(|error| error.to_string())? {
+            Ok(spec) => spec,
+            Err(reason) => return Ok(Some(reason)),
         };
-        if let Ok(figures) = self.machine.figures() {
+        if let Ok(figures) = self.cluster.machine.figures() {
             let unused_mib = figures.mem_total_mib.saturating_sub(figures.mem_used_mib);
             if unused_mib < spec.memory_mib {
                 return Ok(Some(format!(

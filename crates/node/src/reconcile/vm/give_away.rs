@@ -10,23 +10,22 @@ use pvc_core::{
     },
 };
 use pvc_store::schema::{
-    self,
     placement::bump,
     vm::{read_refused_by, refused_by},
 };
 use tracing::warn;
 
-use super::{StepError, VmReconciler};
+use super::VmReconciler;
+use crate::controller::StepError;
 
 impl VmReconciler {
     /// Writes a node that has not refused it, the one that it came from before all others, or notes that there is none.
     pub(super) async fn give_away(&self, vm: &Vm, why: &str) -> Result<(), StepError> {
-        let view = self.mirror.view();
-        let failed = |error: pvc_store::StoreError| StepError::Failed(error.to_string());
+        let view = self.cluster.view();
         let mut refused: BTreeSet<NodeName> =
-            read_refused_by(&*self.store, vm).await.map_err(failed)?.into_iter().collect();
-        refused.insert(self.me.clone());
-        let sizes = self.sizes.of(&view, &[vm.id]).await.map_err(failed)?;
+            read_refused_by(&*self.cluster.store, vm).await?.into_iter().collect();
+        refused.insert(self.cluster.me.clone());
+        let sizes = self.sizes.of(&view, &[vm.id]).await?;
         let size = sizes.get(&vm.id).copied().unwrap_or_default();
         let rooms = Rooms::count(&view, &sizes, &BTreeSet::new());
         let home = vm.last_node.value.as_ref().filter(|home| !refused.contains(*home));
@@ -37,12 +36,12 @@ impl VmReconciler {
             Ok(to) => {
                 let mut others = bump(view.placement_version, &vm.id.to_string());
                 others.ops.extend(refused_by(vm.id, &refused).ops);
-                schema::vm::apply_with(&*self.store, &give_away(vm, &self.me, &to, why), others).await?;
+                self.cluster.change(&give_away(vm, &self.cluster.me, &to, why), others).await?;
                 warn!(vm = %vm.name, %to, "given away: {why}");
-                self.catch_up().await
+                Ok(())
             }
             Err(no_room) => {
-                self.remember(vm.id, |m| m.past.found_no_target(vm, no_room.to_string(), self.now()));
+                self.remember(vm.id, |m| m.past.found_no_target(vm, no_room.to_string(), self.cluster.now()));
                 Ok(())
             }
         }

@@ -8,18 +8,18 @@ use pvc_host::hypervisor::HypervisorError;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-use super::{StepError, VmReconciler};
-use crate::metrics;
+use super::VmReconciler;
+use crate::{controller::StepError, metrics};
 
 impl VmReconciler {
     pub(super) async fn start(&self, vm: &Vm, why: &str) -> Result<(), StepError> {
         let _one_of_few = self.starts.acquire().await.map_err(|e| StepError::Failed(e.to_string()))?;
-        let spec = match self.definition(vm).await? {
+        let spec = match self.definitions.of(vm).await? {
             Ok(spec) => spec,
             Err(reason) => return self.give_up(vm, reason).await,
         };
         let begin = Instant::now();
-        self.remember(vm.id, |m| m.past.start_attempted(vm, self.now()));
+        self.remember(vm.id, |m| m.past.start_attempted(vm, self.cluster.now()));
         match self.inventory.hypervisor().start(&spec).await {
             Ok(()) => {
                 metrics::vm_started(begin.elapsed());
@@ -44,7 +44,7 @@ impl VmReconciler {
     async fn refused(&self, vm: &Vm, reason: String) -> Result<(), StepError> {
         metrics::vm_start_failed();
         let is_news = vm.failed_reason.value != reason;
-        self.remember(vm.id, |m| m.past.start_refused(vm, reason.clone(), self.now()));
+        self.remember(vm.id, |m| m.past.start_refused(vm, reason.clone(), self.cluster.now()));
         if !is_news {
             return Ok(());
         }

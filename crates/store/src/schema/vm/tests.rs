@@ -185,7 +185,7 @@ async fn a_removal_takes_everything_below_with_it_or_nothing() {
         because: "wish is start".into(),
         error: None,
     };
-    explain(&*store, id(), Some(&why)).await.unwrap();
+    explain::write(&*store, &Subject::Vm(id()), Some(&why)).await.unwrap();
     assert_eq!(read_explanation(&*store, id()).await.unwrap(), Some(Ok(why)));
 
     write(&*store, vec![set("state", "start")]).await;
@@ -210,11 +210,11 @@ async fn an_explanation_is_replaced_and_taken_back_any_number_of_times() {
         error: Some("no".into()),
     };
     for doing in ["one", "two"] {
-        explain(&*store, id(), Some(&say(doing))).await.unwrap();
+        explain::write(&*store, &Subject::Vm(id()), Some(&say(doing))).await.unwrap();
         assert_eq!(read_explanation(&*store, id()).await.unwrap(), Some(Ok(say(doing))));
     }
     for _ in 0..2 {
-        explain(&*store, id(), None).await.unwrap();
+        explain::write(&*store, &Subject::Vm(id()), None).await.unwrap();
         assert_eq!(read_explanation(&*store, id()).await.unwrap(), None);
     }
     let create =

@@ -6,7 +6,10 @@ use pvc_host::hypervisor::{
 };
 
 use super::*;
-use crate::reconcile::{self, Reconcilers, migration::Peers, tests::connect};
+use crate::{
+    controller::Cluster,
+    reconcile::vm::{self, Peers, Vms, tests::connect},
+};
 
 const VMS: u8 = 6;
 const COPYING: Duration = Duration::from_secs(2);
@@ -15,7 +18,7 @@ struct Node {
     name: NodeName,
     store: Arc<MemoryStore>,
     hypervisor: Arc<FakeHypervisor>,
-    daemon: Option<(Reconcilers, Flush)>,
+    daemon: Option<(Vms, Flush)>,
 }
 
 /// Nodes `a`, `b` and `c`; [`VMS`] guests run on `a`, and take [`COPYING`] to migrate from anywhere.
@@ -65,12 +68,10 @@ impl Whole {
         let node = &mut self.nodes[i];
         let store = Arc::clone(&node.store) as Arc<dyn Store>;
         let mirror = Mirror::start(Arc::clone(&store));
-        let reconcilers = Reconcilers::start(reconcile::Parts {
-            me: node.name.clone(),
+        let machine = Arc::new(FakeMachine::default());
+        let vms = Vms::start(vm::Parts {
+            cluster: Cluster::new(node.name.clone(), Arc::clone(&store), mirror.clone(), machine),
             peers: Peers { domain: Some("cluster".into()) },
-            store: Arc::clone(&store),
-            mirror: mirror.clone(),
-            machine: Arc::new(FakeMachine::default()),
             hypervisor: Arc::clone(&node.hypervisor) as Arc<dyn Hypervisor>,
             selector: Selector::Vms,
             consoles: None,
@@ -80,13 +81,13 @@ impl Whole {
             store,
             mirror,
             machine: Arc::new(FakeMachine::default()),
-            active: Some(reconcilers.active()),
-            ability: Ability::new(Some(reconcilers.trouble()), None),
+            active: Some(vms.active()),
+            ability: Ability::new(Some(vms.trouble()), None),
             selector: Selector::Vms,
             limits: Limits { outgoing: 2, incoming: 2 },
             keepalive: Duration::from_hours(1),
         });
-        node.daemon = Some((reconcilers, flush));
+        node.daemon = Some((vms, flush));
     }
 
     fn on(&self, i: usize) -> usize {

@@ -17,15 +17,19 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-/// The queue; one a daemon.
-#[derive(Default)]
-pub struct Queue {
+/// The queue; one a kind of object.
+pub(super) struct Queue {
     state: Mutex<State>,
+    /// So many subjects are looked at side by side.
+    at_once: usize,
     wake: Notify,
+    /// A look is over.
+    over: Notify,
 }
 
 #[derive(Default)]
 struct State {
+    closed: bool,
     ready: VecDeque<Subject>,
     waiting: HashSet<Subject>,
     /// Being looked at; `true`: was poked meanwhile.
@@ -36,14 +40,18 @@ struct State {
 }
 
 /// A subject being looked at; nobody else gets it until this is dropped.
-pub struct Look {
+pub(super) struct Look {
     queue: Arc<Queue>,
     subject: Subject,
 }
 
 impl Queue {
+    pub(super) fn new(at_once: usize) -> Self {
+        Self { state: Mutex::default(), at_once, wake: Notify::new(), over: Notify::new() }
+    }
+
     /// Look at the subject as soon as possible.
-    pub fn poke(&self, subject: Subject) {
+    pub(super) fn poke(&self, subject: Subject) {
         let mut state = self.lock();
         if let Some(poked) = state.busy.get_mut(&subject) {
             *poked = true;
@@ -56,7 +64,7 @@ impl Queue {
 
     /// Look at the subject at that time, unless it is looked at earlier for another reason and booked anew then. Replaces
     /// an earlier booking; `None` cancels it.
-    pub fn book(&self, subject: &Subject, at: Option<Instant>) {
+    pub(super) fn book(&self, subject: &Subject, at: Option<Instant>) {
         let mut state = self.lock();
         state.unbook(subject);
         if let Some(at) = at {
@@ -67,20 +75,25 @@ impl Queue {
         }
     }
 
-    /// The next subject; waits for one.
-    pub async fn next(self: &Arc<Self>) -> Look {
+    /// The next subject; waits for one, and for a place. `None`: the queue is closed.
+    pub(super) async fn next(self: &Arc<Self>) -> Option<Look> {
         loop {
             let notified = self.wake.notified();
             let booked = {
                 let mut state = self.lock();
                 state.move_due(Instant::now());
-                if let Some(subject) = state.ready.pop_front() {
+                if state.closed {
+                    return None;
+                }
+                let has_place = state.busy.len() < self.at_once;
+                if has_place && let Some(subject) = state.ready.pop_front() {
                     state.waiting.remove(&subject);
                     state.unbook(&subject);
                     state.busy.insert(subject.clone(), false);
-                    return Look { queue: Arc::clone(self), subject };
+                    return Some(Look { queue: Arc::clone(self), subject });
                 }
-                state.booked.first().map(|(at, _)| *at)
+                // Without a place nothing is done when the time has come; a look that ends wakes this.
+                state.booked.first().map(|(at, _)| *at).filter(|_| has_place)
             };
             match booked {
                 Some(at) => tokio::select! {
@@ -93,19 +106,29 @@ impl Queue {
         }
     }
 
-    /// Waits until no subject is being looked at, or until the deadline. For a queue that nobody takes from any more.
-    pub async fn idle(&self, deadline: Instant) {
-        while self.busy() > 0 {
+    /// Nothing is taken from it any more.
+    pub(super) fn close(&self) {
+        self.lock().closed = true;
+        self.wake.notify_one();
+    }
+
+    /// Waits until no subject is being looked at, or until the deadline.
+    pub(super) async fn idle(&self, deadline: Instant) {
+        loop {
+            let over = self.over.notified();
+            if self.busy() == 0 {
+                return;
+            }
             tokio::select! {
                 biased;
-                () = self.wake.notified() => {}
+                () = over => {}
                 () = sleep_until(deadline) => return,
             }
         }
     }
 
     /// How many subjects are being looked at.
-    pub fn busy(&self) -> usize {
+    pub(super) fn busy(&self) -> usize {
         self.lock().busy.len()
     }
 
@@ -144,12 +167,12 @@ impl State {
 
 impl Look {
     /// What to look at.
-    pub fn subject(&self) -> &Subject {
+    pub(super) fn subject(&self) -> &Subject {
         &self.subject
     }
 
     /// Books the next look at the same subject.
-    pub fn again_at(&self, at: Option<Instant>) {
+    pub(super) fn again_at(&self, at: Option<Instant>) {
         self.queue.book(&self.subject, at);
     }
 }
@@ -162,5 +185,6 @@ impl Drop for Look {
         }
         drop(state);
         self.queue.wake.notify_one();
+        self.queue.over.notify_one();
     }
 }

@@ -1,6 +1,6 @@
 //! VMs through whole reconcilers, over the fake store and fake hypervisors, on a paused clock.
 
-use pvc_core::model::{Claim, Vm, VmChange, VmId, VmName, VmSet, VmState};
+use pvc_core::model::{Claim, NodeName, Vm, VmChange, VmId, VmName, VmSet, VmState};
 use pvc_host::{
     hypervisor::{
         Activity, Seen,
@@ -9,10 +9,13 @@ use pvc_host::{
     machine::FakeMachine,
 };
 use pvc_store::{
+    Store,
     memory::{MemoryStore, MemoryTree},
+    mirror::Mirror,
     schema,
 };
 use tempfile::TempDir;
+use tokio::time::sleep;
 
 use super::*;
 use crate::console::{Consoles, Rates};
@@ -35,7 +38,7 @@ struct TestNode {
     name: NodeName,
     store: Arc<MemoryStore>,
     hypervisor: Arc<FakeHypervisor>,
-    reconcilers: Option<Reconcilers>,
+    vms: Option<Vms>,
     consoles: std::path::PathBuf,
 }
 
@@ -51,12 +54,10 @@ impl TestNode {
             },
         )
         .unwrap();
-        self.reconcilers = Some(Reconcilers::start(Parts {
-            me: self.name.clone(),
+        let mirror = Mirror::start(Arc::clone(&store));
+        self.vms = Some(Vms::start(Parts {
+            cluster: Cluster::new(self.name.clone(), store, mirror, Arc::new(FakeMachine::default())),
             peers: Peers { domain: Some("cluster".into()) },
-            mirror: Mirror::start(Arc::clone(&store)),
-            store,
-            machine: Arc::new(FakeMachine::default()),
             hypervisor: Arc::clone(&self.hypervisor) as Arc<dyn Hypervisor>,
             selector: Selector::Mem,
             consoles: Some(Arc::new(consoles)),
@@ -65,7 +66,7 @@ impl TestNode {
 
     /// As kill -9.
     fn kill(&mut self) {
-        self.reconcilers = None;
+        self.vms = None;
     }
 }
 
@@ -103,7 +104,7 @@ async fn register(store: &MemoryStore, name: &NodeName) {
 }
 
 /// Its daemon has a session.
-pub(super) async fn connect(store: &MemoryStore, node: &NodeName) {
+pub(in crate::reconcile) async fn connect(store: &MemoryStore, node: &NodeName) {
     let owner = schema::owner::Owner {
         host: node.to_string(),
         boot: "boot".into(),
@@ -125,7 +126,7 @@ impl World {
             name: node.parse().unwrap(),
             store: tree.client(),
             hypervisor: FakeHypervisor::new(),
-            reconcilers: None,
+            vms: None,
             consoles: logs.path().to_owned(),
         });
         let fabric = FakeFabric::new();
@@ -422,8 +423,8 @@ async fn stopping_the_daemon_finishes_what_has_begun_and_touches_nothing_else() 
     w.nodes[0].hypervisor.behave(id(2), Behaviour { start, ..Behaviour::default() });
     w.wish(2, VmState::Start).await;
     w.until("the start has begun", 5, async |w| w.nodes[0].hypervisor.counts().start == 2).await;
-    let reconcilers = w.nodes[0].reconcilers.take().unwrap();
-    reconcilers.stop(Duration::from_secs(5)).await;
+    let vms = w.nodes[0].vms.take().unwrap();
+    vms.stop(Duration::from_secs(5)).await;
     assert!(w.runs(0, 1) && w.runs(0, 2));
     w.wish(1, VmState::Stop).await;
     sleep(Duration::from_secs(5)).await;

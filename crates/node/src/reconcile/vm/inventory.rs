@@ -19,7 +19,7 @@ use crate::ability::Trouble;
 pub type Active = Option<Arc<BTreeMap<VmId, Seen>>>;
 
 /// See the module's documentation.
-pub struct Inventory {
+pub(super) struct Inventory {
     hypervisor: Arc<dyn Hypervisor>,
     /// One reading at a time, so that an older answer never replaces a newer one.
     reading: tokio::sync::Mutex<()>,
@@ -31,7 +31,7 @@ pub struct Inventory {
 
 impl Inventory {
     /// Knows nothing yet.
-    pub fn new(hypervisor: Arc<dyn Hypervisor>) -> Self {
+    pub(super) fn new(hypervisor: Arc<dyn Hypervisor>) -> Self {
         Self {
             hypervisor,
             reading: tokio::sync::Mutex::default(),
@@ -42,22 +42,22 @@ impl Inventory {
     }
 
     /// The hypervisor it reads.
-    pub fn hypervisor(&self) -> &Arc<dyn Hypervisor> {
+    pub(super) fn hypervisor(&self) -> &Arc<dyn Hypervisor> {
         &self.hypervisor
     }
 
     /// Signals every change of what runs here.
-    pub fn subscribe(&self) -> watch::Receiver<Active> {
+    pub(super) fn subscribe(&self) -> watch::Receiver<Active> {
         self.published.subscribe()
     }
 
     /// Signals whether libvirt answers, and why it does not.
-    pub fn trouble(&self) -> watch::Receiver<Trouble> {
+    pub(super) fn trouble(&self) -> watch::Receiver<Trouble> {
         self.trouble.subscribe()
     }
 
     /// The last known fact about one VM.
-    pub fn here(&self, id: VmId) -> Here {
+    pub(super) fn here(&self, id: VmId) -> Here {
         match &*self.lock() {
             None => Here::Unknown,
             Some(active) => here(active.get(&id)),
@@ -65,17 +65,17 @@ impl Inventory {
     }
 
     /// Why a VM executes nothing though its process is here, as last known.
-    pub fn halt(&self, id: VmId) -> Option<Halt> {
+    pub(super) fn halt(&self, id: VmId) -> Option<Halt> {
         self.lock().as_ref()?.get(&id)?.activity.halt()
     }
 
     /// The ids of all that runs here, as last known.
-    pub fn ids(&self) -> Vec<VmId> {
+    pub(super) fn ids(&self) -> Vec<VmId> {
         self.lock().as_ref().map(|active| active.keys().copied().collect()).unwrap_or_default()
     }
 
     /// Reads everything; answers with the ids that came, went or changed.
-    pub async fn read_all(&self) -> Result<Vec<VmId>, HypervisorError> {
+    pub(super) async fn read_all(&self) -> Result<Vec<VmId>, HypervisorError> {
         let _one_at_a_time = self.reading.lock().await;
         let seen = self.hypervisor.active().await.inspect_err(|error| self.forget(&error.to_string()))?;
         self.trouble.send_if_modified(|trouble| trouble.take().is_some());
@@ -95,7 +95,7 @@ impl Inventory {
     }
 
     /// Reads one VM. Needs a full reading first: without it everything stays unknown.
-    pub async fn read(&self, id: VmId) -> Result<Here, HypervisorError> {
+    pub(super) async fn read(&self, id: VmId) -> Result<Here, HypervisorError> {
         let _one_at_a_time = self.reading.lock().await;
         let seen = self.hypervisor.seen(id).await?;
         let Some(before) = self.lock().clone() else { return Ok(Here::Unknown) };
@@ -112,7 +112,7 @@ impl Inventory {
     }
 
     /// libvirt is gone, for this reason: nothing is known any more.
-    pub fn forget(&self, why: &str) {
+    pub(super) fn forget(&self, why: &str) {
         self.trouble.send_if_modified(|trouble| {
             let is_news = trouble.as_deref() != Some(why);
             is_news.then(|| *trouble = Some(why.to_owned())).is_some()

@@ -1,0 +1,136 @@
+//! The engine over a kind of object that does what it is told, on a paused clock.
+
+use std::sync::{
+    Arc, Mutex,
+    atomic::{AtomicUsize, Ordering},
+};
+
+use pvc_core::plan::Next;
+use tokio::time::sleep;
+
+use super::*;
+
+const STEP: Duration = Duration::from_secs(1);
+
+/// Nodes that are to be counted up.
+#[derive(Default)]
+struct Counters {
+    /// How many steps each has to go.
+    to_go: Mutex<Vec<usize>>,
+    outcomes: Mutex<Vec<StepError>>,
+    observed: Mutex<Vec<(Instant, Freshness)>>,
+    at_once: AtomicUsize,
+    most_at_once: AtomicUsize,
+}
+
+fn subject(n: usize) -> Subject {
+    Subject::Node(format!("n{n}").parse().unwrap())
+}
+
+fn number(subject: &Subject) -> usize {
+    let Subject::Node(name) = subject else { panic!("{subject}") };
+    name.as_str()[1..].parse().unwrap()
+}
+
+#[async_trait]
+impl Reconciler for Counters {
+    type Facts = usize;
+    type Step = ();
+
+    const KIND: &'static str = "counter";
+    const AT_ONCE: usize = 2;
+    const RETRY: Retry = Retry { first: Duration::from_secs(1), longest: Duration::from_secs(4) };
+
+    fn cluster(&self) -> Option<&Cluster> {
+        None
+    }
+
+    fn subjects(&self) -> Vec<Subject> {
+        (0..self.to_go.lock().unwrap().len()).map(subject).collect()
+    }
+
+    async fn observe(&self, subject: &Subject, freshness: Freshness) -> Result<usize, StepError> {
+        self.observed.lock().unwrap().push((Instant::now(), freshness));
+        Ok(self.to_go.lock().unwrap()[number(subject)])
+    }
+
+    fn plan(&self, _subject: &Subject, to_go: &mut usize) -> Plan<()> {
+        let next = if *to_go == 0 { Next::Settled } else { Next::Do(()) };
+        Plan { next, why: String::new() }
+    }
+
+    fn freshness(&self, _step: &()) -> Freshness {
+        Freshness::Confirmed
+    }
+
+    async fn apply(&self, subject: &Subject, _step: &(), _facts: &usize, _why: &str) -> Result<(), StepError> {
+        let now = self.at_once.fetch_add(1, Ordering::Relaxed) + 1;
+        self.most_at_once.fetch_max(now, Ordering::Relaxed);
+        sleep(STEP).await;
+        self.at_once.fetch_sub(1, Ordering::Relaxed);
+        if let Some(error) = self.outcomes.lock().unwrap().pop() {
+            return Err(error);
+        }
+        self.to_go.lock().unwrap()[number(subject)] -= 1;
+        Ok(())
+    }
+}
+
+fn start(to_go: Vec<usize>, outcomes: Vec<StepError>) -> (Arc<Counters>, Controller<Counters>) {
+    let counters = Arc::new(Counters {
+        to_go: Mutex::new(to_go),
+        outcomes: Mutex::new(outcomes),
+        ..Counters::default()
+    });
+    (Arc::clone(&counters), Controller::start(counters))
+}
+
+impl Counters {
+    fn left(&self) -> usize {
+        self.to_go.lock().unwrap().iter().sum()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_step_is_decided_from_gets_fresher_degree_by_degree() {
+    let (counters, _controller) = start(vec![1], vec![]);
+    sleep(2 * STEP).await;
+    let observed: Vec<Freshness> = counters.observed.lock().unwrap().iter().map(|(_, how)| *how).collect();
+    use Freshness::{Confirmed, Known, Observed};
+    assert_eq!(observed, [Known, Observed, Confirmed, Known], "and what is settled is only glanced at");
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_so_many_subjects_are_looked_at_side_by_side() {
+    let (counters, _controller) = start(vec![2; 5], vec![]);
+    sleep(7 * STEP).await;
+    assert_eq!((counters.left(), counters.most_at_once.load(Ordering::Relaxed)), (0, 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_pause_after_a_failure_doubles_and_a_conflict_has_none() {
+    let failed = || StepError::Failed("no".to_owned());
+    let conflict = StepError::Conflict("key".to_owned());
+    let (counters, _controller) = start(vec![1], vec![failed(), conflict, failed(), failed(), failed()]);
+    let began = Instant::now();
+    sleep(30 * STEP).await;
+    let mut seconds: Vec<u64> =
+        counters.observed.lock().unwrap().iter().map(|(at, _)| (*at - began).as_secs()).collect();
+    seconds.dedup();
+    // Each step takes a second; pauses of 1, 2 and 4 s, none, and 4 s again.
+    assert_eq!(seconds, [0, 2, 5, 10, 11, 16, 17]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_lets_the_step_that_has_begun_end_and_begins_none_and_a_drop_cuts_it() {
+    let (counters, controller) = start(vec![1; 5], vec![]);
+    sleep(STEP / 2).await;
+    assert_eq!(controller.stop(2 * STEP).await, 0);
+    sleep(10 * STEP).await;
+    assert_eq!(counters.left(), 3, "two had begun");
+    let (counters, controller) = start(vec![1; 5], vec![]);
+    sleep(STEP / 2).await;
+    drop(controller);
+    sleep(10 * STEP).await;
+    assert_eq!(counters.left(), 5);
+}
