@@ -1,6 +1,7 @@
 //! Decisions: facts in, one step out. Pure, level-triggered: an event only says *look again*, and every crash point is an
 //! ordinary starting point. One public `plan` function a subject.
 
+mod diff;
 pub mod fence;
 pub mod flush;
 pub mod liveness;
@@ -11,6 +12,8 @@ pub mod primary;
 pub mod recover;
 pub mod selffence;
 pub mod vm;
+
+pub use diff::Diff;
 
 use crate::model::Moment;
 

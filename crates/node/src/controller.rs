@@ -173,6 +173,11 @@ pub(crate) trait Reconciler: Send + Sync + 'static {
         "waiting".to_owned()
     }
 
+    /// What does not work though nothing is to be done about it now, for the status.
+    fn trouble(&self, _subject: &Subject) -> Option<String> {
+        None
+    }
+
     /// Whether the status is this node's to publish.
     fn speaks(&self, _subject: &Subject) -> bool {
         true

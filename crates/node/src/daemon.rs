@@ -41,7 +41,7 @@ use tokio::{
 use tracing::{debug, info, warn};
 
 use crate::{
-    ability::{Ability, Trouble},
+    ability::Ability,
     bmcs::Bmcs,
     console::{ConsoleLogs, Consoles},
     controller::Cluster,
@@ -53,7 +53,7 @@ use crate::{
     reconcile::{
         fence::{self, Fencing},
         flush::{self, Flush},
-        network::{self, NetworkError},
+        network::{self, NetworkError, Networks},
         primary::{self, Primary, PrimaryService},
         vm::{self, Peers, Vms},
     },
@@ -216,6 +216,7 @@ struct Daemon {
     primary: Option<Primary>,
     /// On a coordinator.
     fencing: Option<Fencing>,
+    _networks: Option<Networks>,
     /// What ends with the daemon, whatever it is doing then.
     _background: JoinSet<()>,
 }
@@ -269,20 +270,8 @@ async fn start(
 
     let (store, machine_clock) = (Arc::clone(&parts.store), Arc::clone(&parts.machine));
     let cluster = Cluster::new(config.node.clone(), store, mirror.clone(), machine_clock);
-    let vms = match &parts.hypervisor {
-        Some(hypervisor) => {
-            let consoles = follow_consoles(parts).map_err(machine("follow console logs"))?;
-            Some(Vms::start(vm::Parts {
-                cluster: cluster.clone(),
-                peers: Peers::new(config),
-                hypervisor: Arc::clone(hypervisor),
-                selector: config.target_selector,
-                consoles,
-            }))
-        }
-        None => None,
-    };
-    let ability = Ability::new(vms.as_ref().map(Vms::trouble), networks);
+    let vms = start_vms(config, parts, cluster.clone()).map_err(machine("follow console logs"))?;
+    let ability = Ability::new(vms.as_ref().map(Vms::trouble), networks.as_ref().map(Networks::trouble));
     let keepalive = Keepalive::start(
         Arc::clone(&parts.store),
         registration,
@@ -301,10 +290,7 @@ async fn start(
         &parts.lifeline,
     );
     // From its registration on the node speaks: one that dies on its way is missed like any other.
-    tokio::join!(
-        keepalive.declare(DaemonState::Init),
-        wait_for_libvirt(vms.as_ref(), libvirt_within)
-    );
+    tokio::join!(keepalive.declare(DaemonState::Init), wait_for_libvirt(vms.as_ref(), libvirt_within));
     // From here on the reconcilers see to it.
     drop(strangers);
     if let Some(metrics) = parts.metrics.clone() {
@@ -314,7 +300,7 @@ async fn start(
     }
     let self_fence = start_self_fence(config, parts, mirror.clone(), keepalive.acknowledged());
     keepalive.declare(DaemonState::Run).await;
-    let flush = start_flush(config, parts, mirror.clone(), vms.as_ref(), ability);
+    let flush = start_flush(config, cluster, vms.as_ref(), ability);
     let fencing =
         config.is_coordinator().then(|| start_fencing(config, parts, mirror.clone(), keepalive.unbroken()));
     if config.is_coordinator() {
@@ -325,25 +311,44 @@ async fn start(
     info!("runs, {:.2} s after its start", began.elapsed().as_secs_f32());
     parts.notify.status("runs");
     parts.notify.ready();
-    Ok(Daemon { keepalive, flush, self_fence, vms, primary, fencing, _background: background })
+    Ok(Daemon {
+        keepalive,
+        flush,
+        self_fence,
+        vms,
+        primary,
+        fencing,
+        _networks: networks,
+        _background: background,
+    })
 }
 
 /// Networks first: without them neither ZooKeeper nor anybody else is reached. Then what this node's functions need.
 async fn prepare_machine(
     config: &Config,
     parts: &Parts,
-) -> Result<(JoinSet<()>, Option<watch::Receiver<Trouble>>), NetworkError> {
+) -> Result<(JoinSet<()>, Option<Networks>), NetworkError> {
     let (mut background, mut networks) = (JoinSet::new(), None);
     if let (Some(links), Some(wish)) = (&parts.links, network::wish(config)) {
         network::bring_up(&**links, &wish).await?;
-        let (missing, told) = watch::channel(None);
-        background.spawn(network::keep_up(Arc::clone(links), wish, missing));
-        networks = Some(told);
+        networks = Some(Networks::start(&config.node, Arc::clone(links), wish));
     }
     if let Some(services) = &parts.services {
         background.spawn(units::start(Arc::clone(services), units::needed(config)));
     }
     Ok((background, networks))
+}
+
+/// On a node with a hypervisor.
+fn start_vms(config: &Config, parts: &Parts, cluster: Cluster) -> io::Result<Option<Vms>> {
+    let Some(hypervisor) = &parts.hypervisor else { return Ok(None) };
+    Ok(Some(Vms::start(vm::Parts {
+        cluster,
+        peers: Peers::new(config),
+        hypervisor: Arc::clone(hypervisor),
+        selector: config.target_selector,
+        consoles: follow_consoles(parts)?,
+    })))
 }
 
 /// Only once the name is this daemon's: what guests print is written like everything else.
@@ -419,18 +424,9 @@ fn start_fencing(
 }
 
 /// Every node flushes itself, also one without a hypervisor, which has nothing to send away.
-fn start_flush(
-    config: &Config,
-    parts: &Parts,
-    mirror: Mirror,
-    vms: Option<&Vms>,
-    ability: Ability,
-) -> Flush {
+fn start_flush(config: &Config, cluster: Cluster, vms: Option<&Vms>, ability: Ability) -> Flush {
     Flush::start(flush::Parts {
-        me: config.node.clone(),
-        store: Arc::clone(&parts.store),
-        mirror,
-        machine: Arc::clone(&parts.machine),
+        cluster,
         active: vms.map(Vms::active),
         ability,
         selector: config.target_selector,

@@ -14,10 +14,11 @@
 #[cfg(test)]
 mod tests;
 
-use std::net::IpAddr;
+use std::{collections::BTreeMap, net::IpAddr};
 
 use ipnet::IpNet;
 
+use super::{Diff, Plan, act, settled, wait};
 use crate::model::link::{CLUSTER_BRIDGE, HostNetwork, Link, LinkChange};
 
 /// This node's side of one network.
@@ -96,31 +97,18 @@ fn accept_ra(device: &str) -> String {
     format!("net/ipv6/conf/{device}/accept_ra")
 }
 
-/// What to do next.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Next {
-    /// As wished.
-    Settled,
-    /// Do this, then look again.
-    Do(LinkChange, &'static str),
-    /// It cannot be as wished until somebody changes the machine or the configuration.
-    Refused(String),
-}
+/// Changes that do not depend on each other's outcome, each with its reason: they are made one after another, and then it is looked again.
+pub type Batch = Vec<(LinkChange, &'static str)>;
 
-/// Decides the next step.
-pub fn plan(wish: &Wish, seen: &HostNetwork) -> Next {
+/// Decides the next batch. Waits, and says why, while it cannot be as wished until somebody changes the machine or the configuration.
+pub fn plan(wish: &Wish, seen: &HostNetwork) -> Plan<Batch> {
     if let Some(reason) = refusal(wish, seen) {
-        return Next::Refused(reason);
+        return wait(None, reason);
     }
-    let change = devices(wish, seen)
-        .or_else(|| bridge(wish, seen))
-        .or_else(|| addresses(wish, seen))
-        .or_else(|| settings(wish, seen))
-        .or_else(|| way_out(wish, seen));
-    change.map_or(Next::Settled, |(change, why)| Next::Do(change, why))
+    let stages = [devices, bridge, addresses, settings, way_out];
+    let mut batches = stages.iter().map(|stage| stage(wish, seen));
+    batches.find(|batch| !batch.is_empty()).map_or_else(settled, |batch| act(batch, "as configured"))
 }
-
-type Change = Option<(LinkChange, &'static str)>;
 
 fn refusal(wish: &Wish, seen: &HostNetwork) -> Option<String> {
     let there = || {
@@ -159,61 +147,65 @@ fn refusal(wish: &Wish, seen: &HostNetwork) -> Option<String> {
     }
 }
 
-fn devices(wish: &Wish, seen: &HostNetwork) -> Change {
-    wish.networks().into_iter().find_map(|(_, wanted)| {
-        let link = seen.link(&wanted.device)?;
-        let device = link.name.clone();
+fn devices(wish: &Wish, seen: &HostNetwork) -> Batch {
+    let mut batch = Batch::new();
+    for (_, wanted) in wish.networks() {
+        let Some(link) = seen.link(&wanted.device) else { continue };
+        let device = || link.name.clone();
         if link.mtu != wanted.mtu {
-            return Some((LinkChange::SetMtu { device, mtu: wanted.mtu }, "as configured"));
+            batch.push((LinkChange::SetMtu { device: device(), mtu: wanted.mtu }, "as configured"));
         }
-        (!link.up).then_some((LinkChange::SetUp { device }, "a network is on it"))
-    })
+        if !link.up {
+            batch.push((LinkChange::SetUp { device: device() }, "a network is on it"));
+        }
+    }
+    // Networks may share a device.
+    let all = batch.clone();
+    let mut index = 0..;
+    batch.retain(|change| index.next().is_some_and(|i: usize| !all[..i].contains(change)));
+    batch
 }
 
-fn bridge(wish: &Wish, seen: &HostNetwork) -> Change {
-    let device = seen.link(&wish.cluster.device)?;
+fn bridge(wish: &Wish, seen: &HostNetwork) -> Batch {
+    let Some(device) = seen.link(&wish.cluster.device) else { return Batch::new() };
     let Some(bridge) = seen.link(CLUSTER_BRIDGE) else {
         let change = LinkChange::AddBridge { name: CLUSTER_BRIDGE.into(), mac: device.mac };
-        return Some((
+        return vec![(
             change,
             "the cluster network is on it; neighbours keep the Ethernet address they know",
-        ));
+        )];
     };
+    let (of, to) = (|| device.name.clone(), || bridge.name.clone());
     let enslaved = device.master.is_some();
     if enslaved && bridge.mtu != wish.cluster.mtu {
-        let change = LinkChange::SetMtu { device: bridge.name.clone(), mtu: wish.cluster.mtu };
-        return Some((change, "as configured for the cluster network"));
+        let change = LinkChange::SetMtu { device: to(), mtu: wish.cluster.mtu };
+        return vec![(change, "as configured for the cluster network")];
     }
     if !bridge.up {
-        return Some((LinkChange::SetUp { device: bridge.name.clone() }, "the cluster network is on it"));
+        return vec![(LinkChange::SetUp { device: to() }, "the cluster network is on it")];
     }
     let promote = promote(CLUSTER_BRIDGE);
     if seen.sysctls.get(&promote).is_some_and(|v| v == "0") {
-        return Some((LinkChange::SetSysctl { path: promote, value: "1".into() }, KEEP_OTHERS));
+        return vec![(LinkChange::SetSysctl { path: promote, value: "1".into() }, KEEP_OTHERS)];
     }
-    let mut moving = device.addresses.iter().filter(|a| moves(a));
-    if let Some(missing) = moving.clone().find(|a| !bridge.has(a.cidr)) {
-        let change = LinkChange::SetAddress {
-            device: bridge.name.clone(),
-            cidr: missing.cidr,
-            lifetime_s: missing.lifetime_s,
-        };
-        return Some((
-            change,
-            "its device is becoming a port of the bridge, and it must answer all the time",
-        ));
+    let moving: BTreeMap<IpNet, Option<u32>> =
+        device.addresses.iter().filter(|a| moves(a)).map(|a| (a.cidr, a.lifetime_s)).collect();
+    let diff = Diff::between(moving.keys().copied(), bridge.addresses.iter().map(|a| a.cidr));
+    if !diff.add.is_empty() {
+        let set = |cidr: IpNet| LinkChange::SetAddress { device: to(), cidr, lifetime_s: moving[&cidr] };
+        let why = "its device is becoming a port of the bridge, and it must answer all the time";
+        return diff.add.into_iter().map(|cidr| (set(cidr), why)).collect();
     }
     if !enslaved {
-        let change = LinkChange::Enslave { device: device.name.clone(), bridge: bridge.name.clone() };
-        return Some((change, "the cluster network is on the bridge"));
+        let change = LinkChange::Enslave { device: of(), bridge: to() };
+        return vec![(change, "the cluster network is on the bridge")];
     }
     if seen.routes.iter().any(|r| r.device == device.name) {
-        let change = LinkChange::MoveRoutes { from: device.name.clone(), to: bridge.name.clone() };
-        return Some((change, "a port of a bridge has no routes"));
+        let change = LinkChange::MoveRoutes { from: of(), to: to() };
+        return vec![(change, "a port of a bridge has no routes")];
     }
-    let moved = moving.next()?;
-    let change = LinkChange::RemoveAddress { device: device.name.clone(), cidr: moved.cidr };
-    Some((change, "it has moved to the bridge"))
+    let remove = |cidr| (LinkChange::RemoveAddress { device: of(), cidr }, "it has moved to the bridge");
+    diff.keep.into_iter().map(remove).collect()
 }
 
 const KEEP_OTHERS: &str = "removing one address of a network must not remove its others";
@@ -224,23 +216,26 @@ fn moves(assigned: &crate::model::link::Assigned) -> bool {
     assigned.is_global() && !learnt
 }
 
-fn addresses(wish: &Wish, seen: &HostNetwork) -> Change {
-    wish.networks().into_iter().find_map(|(_, wanted)| {
+fn addresses(wish: &Wish, seen: &HostNetwork) -> Batch {
+    let missing = wish.networks().into_iter().filter_map(|(_, wanted)| {
         let cidr = wanted.address?;
         let home = seen.link(wish.home(&wanted.device))?;
         let permanent = home.addresses.iter().any(|a| a.cidr == cidr && a.lifetime_s.is_none());
         let change = LinkChange::SetAddress { device: home.name.clone(), cidr, lifetime_s: None };
         (!permanent).then_some((change, "this node's own address"))
-    })
+    });
+    missing.collect()
 }
 
-fn settings(wish: &Wish, seen: &HostNetwork) -> Change {
+fn settings(wish: &Wish, seen: &HostNetwork) -> Batch {
     let is = |path: &str, value: &str| seen.sysctls.get(path).is_some_and(|v| v == value);
-    let set =
-        |path: String, value: &str, why| Some((LinkChange::SetSysctl { path, value: value.into() }, why));
+    let mut batch = Batch::new();
+    let mut set = |path: String, value: &str, why| {
+        batch.push((LinkChange::SetSysctl { path, value: value.into() }, why));
+    };
     for device in wish.homes() {
         if is(&promote(device), "0") {
-            return set(promote(device), "1", KEEP_OTHERS);
+            set(promote(device), "1", KEEP_OTHERS);
         }
         if !wish.routes {
             continue;
@@ -248,23 +243,27 @@ fn settings(wish: &Wish, seen: &HostNetwork) -> Change {
         // The larger of "all" and the device's own counts: 1 is strict, 2 is loose.
         let strict = is(&rp_filter(device), "1") || is(&rp_filter(device), "0") && is(RP_FILTER_ALL, "1");
         if strict && !is(RP_FILTER_ALL, "2") {
-            return set(rp_filter(device), "2", "answers may come in by another way than requests went out");
+            set(rp_filter(device), "2", "answers may come in by another way than requests went out");
         }
         // 1 means "unless forwarding": an address and a way out learnt from a router would be lost.
         if is(&accept_ra(device), "1") {
-            return set(accept_ra(device), "2", "what routers announce counts although this node forwards");
+            set(accept_ra(device), "2", "what routers announce counts although this node forwards");
         }
     }
-    if wish.routes
-        && let Some((path, value)) =
-            FORWARDING.iter().find(|(path, value)| seen.sysctls.contains_key(*path) && !is(path, value))
-    {
-        return set((*path).to_owned(), value, "a coordinator may become the gateway of client networks");
+    // Last: what routers announce is to count by then.
+    for (path, value) in FORWARDING.iter().filter(|_| wish.routes) {
+        if seen.sysctls.contains_key(*path) && !is(path, value) {
+            set((*path).to_owned(), value, "a coordinator may become the gateway of client networks");
+        }
     }
-    None
+    batch
 }
 
-fn way_out(wish: &Wish, seen: &HostNetwork) -> Change {
+fn way_out(wish: &Wish, seen: &HostNetwork) -> Batch {
+    route(wish, seen).into_iter().collect()
+}
+
+fn route(wish: &Wish, seen: &HostNetwork) -> Option<(LinkChange, &'static str)> {
     let defaults = || seen.routes.iter().filter(|r| r.destination.is_none());
     let reaches = |link: &Link, via: IpAddr| link.addresses.iter().any(|a| a.cidr.contains(&via));
     let stale = defaults().filter(|r| r.ours).find_map(|r| {

@@ -12,7 +12,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use pvc_core::plan::network::{Next, Wanted, Wish, plan};
+use pvc_core::plan::{
+    Next,
+    network::{Wanted, Wish, plan},
+};
 use pvc_host::links::{Links, Netlink};
 
 use crate::{
@@ -35,12 +38,15 @@ fn wish() -> Wish {
 async fn settle(links: &dyn Links, wish: &Wish) -> Vec<String> {
     let mut done = Vec::new();
     loop {
-        match plan(wish, &links.observe(&wish.sysctls()).await.unwrap()) {
+        let plan = plan(wish, &links.observe(&wish.sysctls()).await.unwrap());
+        match plan.next {
             Next::Settled => return done,
-            Next::Refused(why) => panic!("{why}"),
-            Next::Do(change, _) => {
-                links.apply(&change).await.unwrap();
-                done.push(change.to_string());
+            Next::Wait(_) => panic!("{}", plan.why),
+            Next::Do(batch) => {
+                for (change, _) in batch {
+                    links.apply(&change).await.unwrap();
+                    done.push(change.to_string());
+                }
             }
         }
         assert!(done.len() < 50, "{done:#?}");

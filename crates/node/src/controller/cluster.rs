@@ -61,13 +61,7 @@ impl Cluster {
         Moment(at.saturating_duration_since(self.origin))
     }
 
-    /// Writes, and waits until the view shows it, so that the next plan sees what was done.
-    pub(crate) async fn commit(&self, txn: Transaction) -> Result<(), StepError> {
-        self.store.commit(txn).await?;
-        self.catch_up().await
-    }
-
-    /// As [`Self::commit`], a change of a VM, and `others` with it.
+    /// Writes a change of a VM, and `others` with it, and waits until the view shows it, so that the next plan sees what was done.
     pub(crate) async fn change(&self, change: &VmChange, others: Transaction) -> Result<(), StepError> {
         schema::vm::apply_with(&*self.store, change, others).await?;
         self.catch_up().await

@@ -7,7 +7,7 @@ use std::{
 };
 
 use pvc_core::{
-    model::Subject,
+    model::{ClusterView, Subject},
     plan::{Next, Plan},
 };
 use pvc_process::JoinSet;
@@ -26,9 +26,6 @@ use crate::metrics;
 
 /// More steps than any plan needs at once; whoever needs more lets others have their turn.
 const STEPS_A_ROUND: usize = 64;
-
-/// The pause before the mirror is asked once more whether it has caught up.
-const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// The running reconciler of one kind. It ends when this is dropped.
 pub(crate) struct Controller<R> {
@@ -78,16 +75,22 @@ impl<R: Reconciler> Controller<R> {
             attempts: Mutex::default(),
             statuses: Statuses::default(),
         });
-        let mut tasks = JoinSet::new();
+        let mut controller = Self { core: Arc::clone(&core), tasks: JoinSet::new() };
         if let Some(cluster) = core.kind.cluster() {
-            let kind = Arc::clone(&core.kind);
-            let changes = cluster.mirror.changes(move |changed, view| kind.concerns(changed, view));
-            tasks.spawn(Arc::clone(&core).follow_the_view(changes));
-            tasks.spawn(Arc::clone(&core).follow_the_session());
+            // Weak, since the kind has a handle of the mirror that keeps this.
+            let kind = Arc::downgrade(&core.kind);
+            let concerns = move |changed: &Subject, view: &ClusterView| {
+                kind.upgrade().is_some_and(|kind| kind.concerns(changed, view))
+            };
+            let changes = cluster.mirror.changes(concerns);
+            controller.spawn(Arc::clone(&core).follow_the_view(changes));
+            // What waits for the store to come back is looked at when the view is current again, and what counts silence learns of each gap.
+            controller.look_at_changes(cluster.mirror.signal(|_, _| false));
+            controller.look_at_changes(cluster.store.session());
         }
-        tasks.spawn(Arc::clone(&core).keep_a_safety_net());
-        tasks.spawn(Arc::clone(&core).work());
-        Self { core, tasks }
+        controller.spawn(Arc::clone(&core).keep_a_safety_net());
+        controller.spawn(core.work());
+        controller
     }
 
     /// For what pokes by itself.
@@ -163,26 +166,6 @@ impl<R: Reconciler> Core<R> {
         }
     }
 
-    /// What waits for the store to come back is looked at when it is back and listed anew.
-    async fn follow_the_session(self: Arc<Self>) {
-        let Some(cluster) = self.kind.cluster() else { return };
-        let mut session = cluster.store.session();
-        while session.changed().await.is_ok() {
-            while session.borrow_and_update().is_healthy() {
-                match cluster.catch_up().await {
-                    Ok(()) => {
-                        self.poke(self.kind.subjects());
-                        break;
-                    }
-                    Err(error) => {
-                        debug!(?error, "waiting for the view after a reconnection");
-                        sleep(LOOK_AGAIN).await;
-                    }
-                }
-            }
-        }
-    }
-
     async fn keep_a_safety_net(self: Arc<Self>) {
         sleep(R::SAFETY_NET).await;
         let mut tick = interval(R::SAFETY_NET);
@@ -252,7 +235,7 @@ impl<R: Reconciler> Core<R> {
     /// A plan, from facts as fresh as its step needs. Each degree is observed after the one before: what takes its time to observe shall
     /// not make old what was confirmed.
     async fn decide(&self, subject: &Subject) -> Result<(R::Facts, Plan<R::Step>), (String, StepError)> {
-        let (mut freshness, mut why) = (Freshness::Known, String::new());
+        let (mut freshness, mut why) = (Freshness::Known, "it could not be looked at".to_owned());
         loop {
             let mut facts = match self.kind.observe(subject, freshness).await {
                 Ok(facts) => facts,
@@ -268,7 +251,8 @@ impl<R: Reconciler> Core<R> {
             if needed <= freshness {
                 return Ok((facts, plan));
             }
-            freshness = if freshness == Freshness::Known { Freshness::Observed } else { Freshness::Confirmed };
+            freshness =
+                if freshness == Freshness::Known { Freshness::Observed } else { Freshness::Confirmed };
             why = plan.why;
         }
     }
@@ -296,6 +280,7 @@ impl<R: Reconciler> Core<R> {
 
     async fn explain(&self, subject: &Subject, doing: String, because: String) {
         let error = self.attempts().get(subject).map(|attempts| attempts.error.clone());
+        let error = error.or_else(|| self.kind.trouble(subject));
         if self.kind.speaks(subject) {
             self.publish(subject, Some(Status { doing, because, error })).await;
         }

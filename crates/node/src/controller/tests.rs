@@ -63,7 +63,13 @@ impl Reconciler for Counters {
         Freshness::Confirmed
     }
 
-    async fn apply(&self, subject: &Subject, _step: &(), _facts: &usize, _why: &str) -> Result<(), StepError> {
+    async fn apply(
+        &self,
+        subject: &Subject,
+        _step: &(),
+        _facts: &usize,
+        _why: &str,
+    ) -> Result<(), StepError> {
         let now = self.at_once.fetch_add(1, Ordering::Relaxed) + 1;
         self.most_at_once.fetch_max(now, Ordering::Relaxed);
         sleep(STEP).await;
@@ -93,10 +99,10 @@ impl Counters {
 
 #[tokio::test(start_paused = true)]
 async fn what_a_step_is_decided_from_gets_fresher_degree_by_degree() {
+    use Freshness::{Confirmed, Known, Observed};
     let (counters, _controller) = start(vec![1], vec![]);
     sleep(2 * STEP).await;
     let observed: Vec<Freshness> = counters.observed.lock().unwrap().iter().map(|(_, how)| *how).collect();
-    use Freshness::{Confirmed, Known, Observed};
     assert_eq!(observed, [Known, Observed, Confirmed, Known], "and what is settled is only glanced at");
 }
 

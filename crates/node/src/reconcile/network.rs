@@ -1,5 +1,4 @@
-//! Makes this machine's own networks as configured: observe → plan → apply, until there is nothing to do, at start-up and whenever
-//! something has changed.
+//! Makes this machine's own networks as configured, at start-up and whenever something has changed.
 //!
 //! Decides nothing itself (see `pvc_core::plan::network`), and needs nothing of the state tree: without the cluster network
 //! there is none.
@@ -9,25 +8,29 @@ mod tests;
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
+use async_trait::async_trait;
 use pvc_config::{Config, Interface};
-use pvc_core::plan::network::{Next, Wanted, Wish, plan};
-use pvc_host::links::{Links, LinksError};
-use tokio::{
-    sync::watch,
-    time::{sleep, timeout},
+use pvc_core::{
+    model::{NodeName, Subject, link::HostNetwork},
+    plan::{
+        Next, Plan,
+        network::{Batch, Wanted, Wish, plan},
+    },
 };
+use pvc_host::links::{Links, LinksError};
+use tokio::{sync::watch, time::sleep};
 use tracing::{info, warn};
 
-use crate::ability::Trouble;
-
-/// How often it is looked whether all is still there, in case a change went unreported.
-const LOOK_EVERY: Duration = Duration::from_secs(10);
+use crate::{
+    ability::Trouble,
+    controller::{Cluster, Controller, Freshness, Reconciler, Retry, StepError},
+};
 
 /// The least time between two looks: addresses that are renewed cause changes all the time.
 const AT_LEAST_BETWEEN: Duration = Duration::from_secs(1);
 
-/// More steps than any machine needs.
-const STEPS: usize = 100;
+/// More looks than any machine needs.
+const LOOKS: usize = 32;
 
 /// Why the networks are not as configured.
 #[derive(Debug, thiserror::Error)]
@@ -40,7 +43,7 @@ pub enum NetworkError {
     Failed(#[from] LinksError),
     /// Something undoes what is done.
     #[error(
-        "the networks do not stay as they are set up ({STEPS} steps, the last: {0}): is another program configuring them?"
+        "the networks do not stay as they are set up ({LOOKS} looks, the last change: {0}): is another program configuring them?"
     )]
     Restless(String),
 }
@@ -69,49 +72,125 @@ fn wanted(interface: &Interface) -> Wanted {
     }
 }
 
-/// Brings the networks up; answers with the number of steps that took.
+/// Brings the networks up; answers with the number of changes that took.
 ///
 /// # Errors
-/// If a device is missing or a step fails. What was done so far stays, and is where the next attempt begins.
+/// If a device is missing or a change fails. What was done so far stays, and is where the next attempt begins.
 pub async fn bring_up(links: &dyn Links, wish: &Wish) -> Result<usize, NetworkError> {
     let sysctls = wish.sysctls();
-    let mut last = String::new();
-    for step in 0..STEPS {
-        match plan(wish, &links.observe(&sysctls).await?) {
-            Next::Settled => return Ok(step),
-            Next::Refused(reason) => return Err(NetworkError::Refused(reason)),
-            Next::Do(change, why) => {
-                last = change.to_string();
-                links.apply(&change).await?;
-                info!("network: {last}: {why}");
+    let (mut changes, mut last) = (0, String::new());
+    for _ in 0..LOOKS {
+        let plan = plan(wish, &links.observe(&sysctls).await?);
+        match plan.next {
+            Next::Settled => return Ok(changes),
+            Next::Wait(_) => return Err(NetworkError::Refused(plan.why)),
+            Next::Do(batch) => {
+                make(links, &batch).await?;
+                changes += batch.len();
+                last = batch.last().map(|(change, _)| change.to_string()).unwrap_or_default();
             }
         }
     }
     Err(NetworkError::Restless(last))
 }
 
-/// Keeps them up, for ever: what is removed comes back. Tells when they cannot be, for want of what they are made of.
-pub async fn keep_up(links: Arc<dyn Links>, wish: Wish, missing: watch::Sender<Trouble>) {
-    let mut changes = links.changes();
-    let mut trouble = None;
-    loop {
-        changes.mark_unchanged();
-        let outcome = bring_up(&*links, &wish).await.err();
-        let refused = outcome.as_ref().filter(|error| matches!(error, NetworkError::Refused(_)));
-        let refused = refused.map(ToString::to_string);
-        missing.send_if_modified(|missing| std::mem::replace(missing, refused.clone()) != refused);
-        let now = outcome.map(|error| crate::log::chain(&error));
-        // Said when it is news: it is looked at every few seconds.
-        match &now {
-            Some(error) if trouble != now => warn!("{error}; looking again every {} s", LOOK_EVERY.as_secs()),
-            None if trouble.is_some() => info!("the networks are as configured again"),
-            _ => {}
-        }
-        trouble = now;
-        sleep(AT_LEAST_BETWEEN).await;
-        // Also when the sender has gone: then the time alone counts.
-        if let Ok(Err(_)) = timeout(LOOK_EVERY, changes.changed()).await {
-            sleep(LOOK_EVERY).await;
-        }
+async fn make(links: &dyn Links, batch: &Batch) -> Result<(), LinksError> {
+    for (change, why) in batch {
+        links.apply(change).await?;
+        info!("network: {change}: {why}");
+    }
+    Ok(())
+}
+
+/// Keeps them up: what is removed comes back.
+pub struct Networks {
+    reconciler: Arc<NetworkReconciler>,
+    _controller: Controller<NetworkReconciler>,
+}
+
+impl Networks {
+    /// Starts it; returns at once.
+    pub fn start(me: &NodeName, links: Arc<dyn Links>, wish: Wish) -> Self {
+        let mut changes = links.changes();
+        let (subject, missing) = (Subject::Node(me.clone()), watch::Sender::new(None));
+        let reconciler = Arc::new(NetworkReconciler { subject, links, wish, missing });
+        let mut controller = Controller::start(Arc::clone(&reconciler));
+        let poker = controller.poker();
+        controller.spawn(async move {
+            // Without the sender the safety net alone counts.
+            while changes.changed().await.is_ok() {
+                poker.poke_all();
+                sleep(AT_LEAST_BETWEEN).await;
+            }
+        });
+        Self { reconciler, _controller: controller }
+    }
+
+    /// Why they cannot be as configured, for want of what they are made of.
+    pub fn trouble(&self) -> watch::Receiver<Trouble> {
+        self.reconciler.missing.subscribe()
+    }
+}
+
+struct NetworkReconciler {
+    subject: Subject,
+    links: Arc<dyn Links>,
+    wish: Wish,
+    missing: watch::Sender<Trouble>,
+}
+
+#[async_trait]
+impl Reconciler for NetworkReconciler {
+    type Facts = HostNetwork;
+    type Step = Batch;
+
+    const KIND: &'static str = "host-network";
+    const RETRY: Retry = Retry::every(Duration::from_secs(10));
+    // In case a change went unreported.
+    const SAFETY_NET: Duration = Duration::from_secs(10);
+
+    fn cluster(&self) -> Option<&Cluster> {
+        None
+    }
+
+    fn subjects(&self) -> Vec<Subject> {
+        vec![self.subject.clone()]
+    }
+
+    async fn observe(&self, _subject: &Subject, _freshness: Freshness) -> Result<HostNetwork, StepError> {
+        Ok(self.links.observe(&self.wish.sysctls()).await?)
+    }
+
+    fn plan(&self, _subject: &Subject, seen: &mut HostNetwork) -> Plan<Batch> {
+        let plan = plan(&self.wish, seen);
+        let missing = matches!(plan.next, Next::Wait(_)).then(|| plan.why.clone());
+        self.missing.send_if_modified(|before| {
+            let is_news = *before != missing;
+            // Said when it is news: it is looked at every few seconds.
+            match &missing {
+                Some(why) if is_news => warn!("{}", NetworkError::Refused(why.clone())),
+                None if is_news => info!("the networks can be as configured again"),
+                _ => {}
+            }
+            before.clone_from(&missing);
+            is_news
+        });
+        plan
+    }
+
+    async fn apply(
+        &self,
+        _subject: &Subject,
+        batch: &Batch,
+        _seen: &HostNetwork,
+        _why: &str,
+    ) -> Result<(), StepError> {
+        Ok(make(&*self.links, batch).await?)
+    }
+}
+
+impl From<LinksError> for StepError {
+    fn from(error: LinksError) -> Self {
+        Self::Failed(crate::log::chain(&NetworkError::Failed(error)))
     }
 }

@@ -289,13 +289,7 @@ impl Reconciler for VmReconciler {
         }
     }
 
-    async fn apply(
-        &self,
-        subject: &Subject,
-        step: &Step,
-        seen: &Seen,
-        why: &str,
-    ) -> Result<(), StepError> {
+    async fn apply(&self, subject: &Subject, step: &Step, seen: &Seen, why: &str) -> Result<(), StepError> {
         let Subject::Vm(id) = *subject else { return Ok(()) };
         let outcome = match (step, seen.view.vm(id)) {
             (Step::Forget, _) => self.forget(id, &seen.view).await,
@@ -343,8 +337,7 @@ impl Reconciler for VmReconciler {
                 let first = vm.claim.value.iter().next();
                 let wished =
                     || vm.node.value == *me || vm.node.value.is_nobody() && self.cluster.is_primary(&view);
-                first
-                    .map_or_else(wished, |first| first == me || vm.cannot_read(VmKey::Claim) && wished())
+                first.map_or_else(wished, |first| first == me || vm.cannot_read(VmKey::Claim) && wished())
             }
             Some(Entry::Bad(_)) | None => self.inventory.here(id) == Here::Active,
         }
@@ -371,11 +364,7 @@ impl VmReconciler {
         }
     }
 
-    async fn follow_libvirt(
-        self: Arc<Self>,
-        poker: Poker<Self>,
-        mut events: mpsc::UnboundedReceiver<Event>,
-    ) {
+    async fn follow_libvirt(self: Arc<Self>, poker: Poker<Self>, mut events: mpsc::UnboundedReceiver<Event>) {
         let read_all = async || match self.inventory.read_all().await {
             Ok(_) => poker.poke_all(),
             Err(error) => debug!(%error, "could not list what runs here"),

@@ -1,7 +1,10 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::model::link::{Assigned, Route};
+use crate::{
+    model::link::{Assigned, Route},
+    plan::Next,
+};
 
 fn cidr(text: &str) -> IpNet {
     text.parse().unwrap()
@@ -89,16 +92,46 @@ fn apply(seen: &mut HostNetwork, change: &LinkChange) {
 fn settle(wish: &Wish, seen: &mut HostNetwork) -> Vec<LinkChange> {
     let mut done = Vec::new();
     loop {
-        match plan(wish, seen) {
+        let plan = plan(wish, seen);
+        match plan.next {
             Next::Settled => return done,
-            Next::Refused(why) => panic!("{why}"),
-            Next::Do(change, _) => {
-                apply(seen, &change);
-                done.push(change);
+            Next::Wait(_) => panic!("{}", plan.why),
+            Next::Do(batch) => {
+                for (change, _) in batch {
+                    apply(seen, &change);
+                    done.push(change);
+                }
             }
         }
         assert!(done.len() < 60, "it does not settle: {done:#?}");
     }
+}
+
+fn refused(wish: &Wish, seen: &HostNetwork) -> String {
+    let plan = plan(wish, seen);
+    assert_eq!(plan.next, Next::Wait(None));
+    plan.why
+}
+
+#[test]
+fn two_hundred_networks_on_the_device_take_as_many_looks_as_one() {
+    let wish = wish();
+    let looks = |count: u8| {
+        let addresses = (0..count).map(|n| forever(&format!("10.1.{n}.1/24"))).collect();
+        let mut seen = machine(vec![Link { up: true, addresses, ..link("ens4") }], &wish);
+        let mut looks = 0;
+        while let Next::Do(batch) = plan(&wish, &seen).next {
+            looks += 1;
+            for (change, _) in &batch {
+                apply(&mut seen, change);
+            }
+        }
+        assert!(seen.link("ens4").unwrap().addresses.is_empty());
+        assert_eq!(seen.link("brcluster").unwrap().addresses.len(), usize::from(count) + 2);
+        looks
+    };
+    assert_eq!(looks(200), looks(1));
+    assert!(looks(200) < 12);
 }
 
 #[test]
@@ -129,7 +162,13 @@ fn an_address_on_the_cluster_device_answers_all_the_time_while_it_moves() {
         ours: false,
     };
     seen.routes.push(by_hand.clone());
-    while let Next::Do(change, _) = plan(&wish, &seen) {
+    let mut batch = Batch::new();
+    loop {
+        if batch.is_empty() {
+            let Next::Do(next) = plan(&wish, &seen).next else { break };
+            batch = next;
+        }
+        let (change, _) = batch.remove(0);
         apply(&mut seen, &change);
         let (device, bridge) = (seen.link("ens4").unwrap(), seen.link("brcluster"));
         let on_bridge = bridge.is_some_and(|b| b.up && b.has(cidr("10.255.0.1/24")));
@@ -152,7 +191,7 @@ fn an_address_on_the_cluster_device_answers_all_the_time_while_it_moves() {
 fn a_missing_device_is_named_with_those_there_are() {
     let wish = wish();
     let seen = machine(vec![link("lo"), link("eth0"), link("eth1")], &wish);
-    let Next::Refused(why) = plan(&wish, &seen) else { panic!("not refused") };
+    let why = refused(&wish, &seen);
     assert!(why.contains("upstream network's device ens4 does not exist"), "{why}");
     assert!(why.ends_with("devices there are: eth0, eth1"), "{why}");
 }
@@ -164,7 +203,7 @@ fn a_device_in_somebody_elses_bridge_is_left_there() {
         (Link { master: Some("br0".into()), ..link("ens4") }, "is a port of br0"),
         (Link { is_bridge: true, ..link("ens4") }, "is a bridge"),
     ] {
-        let Next::Refused(why) = plan(&wish, &machine(vec![device], &wish)) else { panic!("not refused") };
+        let why = refused(&wish, &machine(vec![device], &wish));
         assert!(why.contains(expected), "{why}");
     }
 }

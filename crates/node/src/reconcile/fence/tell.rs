@@ -56,7 +56,9 @@ impl Tell {
         }
         warn!(%node, "{why}");
         let explanation = explanation(&*self.machine, &self.me, "fencing", why);
-        if let Err(error) = schema::explain::write(&*self.store, &Subject::Fence(node.clone()), Some(&explanation)).await {
+        if let Err(error) =
+            schema::explain::write(&*self.store, &Subject::Fence(node.clone()), Some(&explanation)).await
+        {
             debug!(%node, %error, "could not publish what its fence waits for");
         }
     }

@@ -15,10 +15,12 @@ use pvc_core::{
 };
 use pvc_host::machine::FakeMachine;
 use pvc_store::{
+    Store,
     memory::{MemoryStore, MemoryTree},
+    mirror::Mirror,
     schema::node::{Ipmi, Registration},
 };
-use tokio::time::sleep;
+use tokio::{task::JoinHandle, time::sleep};
 
 use super::*;
 
@@ -187,10 +189,12 @@ impl World {
     fn start(&mut self, i: usize) {
         let (me, store, flush) = &mut self.nodes[i];
         *flush = Some(Flush::start(Parts {
-            me: me.clone(),
-            store: store.clone(),
-            mirror: Mirror::start(store.clone()),
-            machine: Arc::new(FakeMachine::default()),
+            cluster: Cluster::new(
+                me.clone(),
+                store.clone(),
+                Mirror::start(store.clone()),
+                Arc::new(FakeMachine::default()),
+            ),
             active: None,
             ability: Ability::new(Some(watch::channel(None).1), None),
             selector: Selector::Mem,

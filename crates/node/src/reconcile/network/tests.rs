@@ -42,7 +42,7 @@ async fn a_second_daemon_finds_nothing_to_do() {
 async fn what_somebody_removes_comes_back_and_what_is_the_operators_stays() {
     let links = FakeLinks::new(&["lo", "ens4"]);
     bring_up(&*links, &wish()).await.unwrap();
-    let _keeper = pvc_process::spawn(keep_up(links.clone(), wish(), watch::Sender::new(None)));
+    let _networks = Networks::start(&"a".parse().unwrap(), links.clone(), wish());
     let by_hand = Assigned { cidr: address("192.0.2.1/24"), lifetime_s: None };
     links.by_hand(|network| {
         let bridge = network.links.iter_mut().find(|l| l.name == "brcluster").unwrap();
@@ -61,7 +61,7 @@ async fn a_machine_whose_network_hangs_is_tried_again() {
     let links = FakeLinks::new(&["lo", "ens4"]);
     links.hang(true);
     assert!(matches!(bring_up(&*links, &wish()).await, Err(NetworkError::Failed(_))));
-    let _keeper = pvc_process::spawn(keep_up(links.clone(), wish(), watch::Sender::new(None)));
+    let _networks = Networks::start(&"a".parse().unwrap(), links.clone(), wish());
     sleep(Duration::from_mins(1)).await;
     links.hang(false);
     until("the bridge is there", || links.network().link("brcluster").is_some()).await;

@@ -26,7 +26,8 @@ impl VmReconciler {
         match rooms.choose(vm.id, size, self.selector, here) {
             Ok(node) => {
                 let change = choose(vm, &node);
-                schema::placement::apply_placed(&*self.cluster.store, &change, view.placement_version).await?;
+                schema::placement::apply_placed(&*self.cluster.store, &change, view.placement_version)
+                    .await?;
                 info!(vm = %vm.name, to = %node, "chosen for it: {why}");
                 self.cluster.catch_up().await
             }

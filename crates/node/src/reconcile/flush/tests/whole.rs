@@ -6,10 +6,7 @@ use pvc_host::hypervisor::{
 };
 
 use super::*;
-use crate::{
-    controller::Cluster,
-    reconcile::vm::{self, Peers, Vms, tests::connect},
-};
+use crate::reconcile::vm::{self, Peers, Vms, tests::connect};
 
 const VMS: u8 = 6;
 const COPYING: Duration = Duration::from_secs(2);
@@ -68,19 +65,16 @@ impl Whole {
         let node = &mut self.nodes[i];
         let store = Arc::clone(&node.store) as Arc<dyn Store>;
         let mirror = Mirror::start(Arc::clone(&store));
-        let machine = Arc::new(FakeMachine::default());
+        let cluster = Cluster::new(node.name.clone(), store, mirror, Arc::new(FakeMachine::default()));
         let vms = Vms::start(vm::Parts {
-            cluster: Cluster::new(node.name.clone(), Arc::clone(&store), mirror.clone(), machine),
+            cluster: cluster.clone(),
             peers: Peers { domain: Some("cluster".into()) },
             hypervisor: Arc::clone(&node.hypervisor) as Arc<dyn Hypervisor>,
             selector: Selector::Vms,
             consoles: None,
         });
         let flush = Flush::start(Parts {
-            me: node.name.clone(),
-            store,
-            mirror,
-            machine: Arc::new(FakeMachine::default()),
+            cluster,
             active: Some(vms.active()),
             ability: Ability::new(Some(vms.trouble()), None),
             selector: Selector::Vms,
