@@ -34,7 +34,7 @@ async fn measure(arguments: &Arguments) -> Result<Vec<Row>> {
     let tree = Tree::connect().await?;
     Daemon::start(&arguments.binaries, &tree).await?.0.stop().await?;
 
-    for &vms in &arguments.vms {
+    for &vms in arguments.vms.as_deref().unwrap_or(&[0, 100, 1000]) {
         eprintln!("with {vms} defined VMs");
         tree.define(&(defined..vms).map(definition).collect::<Vec<_>>()).await?;
         defined = vms;

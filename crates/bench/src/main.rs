@@ -12,6 +12,7 @@ mod measure;
 mod probe;
 mod program;
 mod report;
+mod scale;
 mod services;
 mod tree;
 
@@ -22,6 +23,7 @@ use clap::Parser;
 
 /// Measures the figures of docs/benchmarks.md.
 #[derive(Parser, Clone)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 struct Arguments {
     /// Folder with the binaries `pvcd` and `pvc`.
     #[arg(long, default_value = "target/release")]
@@ -32,9 +34,15 @@ struct Arguments {
     /// How often every other measurement is repeated.
     #[arg(long, default_value_t = 15)]
     repeat: usize,
-    /// Numbers of defined VMs, ascending.
-    #[arg(long, value_delimiter = ',', default_value = "0,100,1000")]
-    vms: Vec<usize>,
+    /// Numbers of defined VMs, ascending; otherwise 0, 100 and 1000, with --scale 0, 1000 and 10,000.
+    #[arg(long, value_delimiter = ',')]
+    vms: Option<Vec<usize>>,
+    /// Measure an idle daemon beside many other nodes.
+    #[arg(long, conflicts_with = "ha")]
+    scale: bool,
+    /// Numbers of other nodes, with --scale.
+    #[arg(long, value_delimiter = ',', default_value = "3,30,100")]
+    nodes: Vec<usize>,
     /// Measure high availability, in labs of several nodes.
     #[arg(long)]
     ha: bool,
@@ -67,25 +75,23 @@ fn main() -> ExitCode {
 
 fn run(arguments: &Arguments) -> Result<()> {
     if arguments.ha {
-        return told(arguments, &ha::run(arguments)?, &report::HIGH_AVAILABILITY);
+        return told(arguments, &report::table(&ha::run(arguments)?), &report::HIGH_AVAILABILITY);
     }
     if !arguments.inside {
         return capsule::enter();
     }
     capsule::furnish()?;
-    let rows = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()?
-        .block_on(bench::run(arguments))?;
-    told(arguments, &rows, &report::DAEMON)
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    if arguments.scale {
+        return told(arguments, &runtime.block_on(scale::run(arguments))?, &report::SCALE);
+    }
+    told(arguments, &report::table(&runtime.block_on(bench::run(arguments))?), &report::DAEMON)
 }
 
-fn told(arguments: &Arguments, rows: &[report::Row], place: &report::Marks) -> Result<()> {
-    let table = report::table(rows);
+fn told(arguments: &Arguments, table: &str, place: &report::Marks) -> Result<()> {
     println!("\n{table}");
     match &arguments.write {
-        Some(file) => report::replace(file, &table, place),
+        Some(file) => report::replace(file, table, place),
         None => Ok(()),
     }
 }

@@ -16,6 +16,10 @@ pub(crate) const HIGH_AVAILABILITY: Marks = [
     "<!-- end of high availability -->\n",
 ];
 
+/// The table of many nodes.
+pub(crate) const SCALE: Marks =
+    ["<!-- scale: written by cargo xtask bench -- --scale -->\n", "<!-- end of scale -->\n"];
+
 /// What a figure must reach.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Target {

@@ -32,7 +32,7 @@ namespaces = []
 /// Both services; they end when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Services {
-    _zookeeper: Running,
+    zookeeper: Running,
     _libvirtd: Running,
 }
 
@@ -42,7 +42,12 @@ impl Services {
         let mut libvirtd = libvirtd()?;
         wait("ZooKeeper", &mut zookeeper, || probe::zookeeper().is_ok()).await?;
         wait("libvirtd", &mut libvirtd, || Path::new("/run/libvirt/libvirt-sock").exists()).await?;
-        Ok(Self { _zookeeper: zookeeper, _libvirtd: libvirtd })
+        Ok(Self { zookeeper, _libvirtd: libvirtd })
+    }
+
+    /// ZooKeeper's process.
+    pub(crate) fn zookeeper_pid(&self) -> i32 {
+        self.zookeeper.pid()
     }
 }
 
@@ -51,7 +56,7 @@ fn zookeeper() -> Result<Running> {
     // On tmpfs: what is measured is the daemon's share, not the disk's.
     let text = format!(
         "dataDir={ROOM}/zookeeper\nclientPort=2181\nclientPortAddress=127.0.0.1\ntickTime=2000\n\
-         admin.enableServer=false\n4lw.commands.whitelist=mntr\n"
+         admin.enableServer=false\n4lw.commands.whitelist=mntr,cons\n"
     );
     fs::write(&config, text)?;
     let mut java = command("java");

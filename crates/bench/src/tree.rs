@@ -80,22 +80,52 @@ impl Tree {
         }
     }
 
-    /// Defines a stopped VM for the measured node, as clients do.
-    pub(crate) async fn define(&self, vms: &[Definition]) -> Result<()> {
+    /// Writes keys in one transaction.
+    pub(crate) async fn set_all<'a>(&self, keys: impl Iterator<Item = (String, &'a str)>) -> Result<()> {
+        let mut writer = self.0.new_multi_writer();
+        for (path, value) in keys {
+            writer.add_set_data(&path, value.as_bytes(), None)?;
+        }
+        writer.commit().await.map(drop).map_err(|error| anyhow::anyhow!("could not write keys: {error}"))
+    }
+
+    /// Creates keys in one transaction.
+    pub(crate) async fn create_all<'a>(&self, keys: impl Iterator<Item = (String, &'a str)>) -> Result<()> {
         let options = CreateMode::Persistent.with_acls(Acls::anyone_all());
-        for batch in vms.chunks(BATCH) {
-            let mut writer = self.0.new_multi_writer();
-            for vm in batch {
+        let mut writer = self.0.new_multi_writer();
+        for (path, value) in keys {
+            writer.add_create(&path, value.as_bytes(), &options)?;
+        }
+        writer.commit().await.map(drop).map_err(|error| anyhow::anyhow!("could not create keys: {error}"))
+    }
+
+    /// Creates a key that ends with this client.
+    pub(crate) async fn hold(&self, path: &str, value: &str) -> Result<()> {
+        let options = CreateMode::Ephemeral.with_acls(Acls::anyone_all());
+        self.0
+            .create(path, value.as_bytes(), &options)
+            .await
+            .with_context(|| format!("could not create {path}"))?;
+        Ok(())
+    }
+
+    /// Defines stopped VMs for the measured node, as clients do.
+    pub(crate) async fn define(&self, vms: &[Definition]) -> Result<()> {
+        self.define_on(vms, |_| NODE.to_owned()).await
+    }
+
+    /// Defines stopped VMs, each for a node.
+    pub(crate) async fn define_on(&self, vms: &[Definition], node: impl Fn(usize) -> String) -> Result<()> {
+        for (number, batch) in vms.chunks(BATCH).enumerate() {
+            let nodes: Vec<String> = (0..batch.len()).map(|n| node(number * BATCH + n)).collect();
+            let keys = batch.iter().zip(&nodes).flat_map(|(vm, node)| {
+                let keys = [("state", "stop"), ("node", node), ("lastnode", ""), ("failedreason", "")];
+                let below = keys.into_iter().chain([("consolelog", ""), ("rbdlist", ""), ("xml", &vm.xml)]);
                 let base = format!("/domains/{}", vm.id);
-                writer.add_create(&base, vm.name.as_bytes(), &options)?;
-                let keys = [("state", "stop"), ("node", NODE), ("lastnode", ""), ("failedreason", "")];
-                for (key, value) in
-                    keys.into_iter().chain([("consolelog", ""), ("rbdlist", ""), ("xml", &vm.xml)])
-                {
-                    writer.add_create(&format!("{base}/{key}"), value.as_bytes(), &options)?;
-                }
-            }
-            writer.commit().await.map_err(|error| anyhow::anyhow!("could not define VMs: {error}"))?;
+                let own = std::iter::once((base.clone(), vm.name.as_str()));
+                own.chain(below.map(move |(key, value)| (format!("{base}/{key}"), value)))
+            });
+            self.create_all(keys).await?;
         }
         Ok(())
     }
