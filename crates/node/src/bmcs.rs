@@ -114,13 +114,8 @@ impl Bmcs {
     async fn speaks(&self, node: &Node) -> bool {
         let patience = liveness::longest_gap(liveness::interval(node, self.keepalive));
         let speaking = async {
-            let mut views = self.mirror.views();
-            let version = |view: &ClusterView| view.node(&node.name).and_then(|node| node.keepalive_version);
-            let mut last = version(&views.borrow_and_update());
-            for _ in 0..2 {
-                last = version(&**views.wait_for(|view| version(view) != last).await.ok()?);
-            }
-            Some(())
+            self.mirror.hears(&node.name).await?;
+            self.mirror.hears(&node.name).await
         };
         matches!(timeout(patience * 2, speaking).await, Ok(Some(())))
     }

@@ -1,11 +1,12 @@
 //! The state tree in memory: list + watch → `Arc<ClusterView>`, one writer, cheap readers.
 //!
 //! Events only say which object to read again; the content of an object is always what a read gave. Whatever is missed while
-//! the connection is lost is found by listing again. Never holds definitions or console logs: of the former only the version,
+//! the connection is lost is found by listing again. That a node has spoken is no change of the view, but noted beside it. Never holds definitions or console logs: of the former only the version,
 //! of the latter nothing, which keeps a thousand VMs within a few MiB. Never decides from being up to date: it may lag, and
 //! every write is checked against versions.
 
 mod dirty;
+mod keepalives;
 mod picture;
 mod refused;
 mod subscribers;
@@ -13,15 +14,21 @@ mod task;
 #[cfg(test)]
 mod tests;
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, fmt, sync::Arc, time::Duration};
 
-use pvc_core::model::{ClusterView, NodeName, Subject};
+use pvc_core::{
+    model::{ClusterView, NodeName, Subject},
+    plan::{liveness::Heard, placement::Selector},
+};
 use tokio::{
     sync::{mpsc, oneshot, watch},
     time::{Instant, timeout},
 };
 
-use self::subscribers::Subscribers;
+use self::{
+    keepalives::{Keepalives, Noted},
+    subscribers::Subscribers,
+};
 use crate::{Session, Store};
 
 /// Why the mirror cannot promise to be up to date.
@@ -36,12 +43,33 @@ pub struct Mirror {
     view: watch::Receiver<Arc<ClusterView>>,
     status: watch::Receiver<Status>,
     session: watch::Receiver<Session>,
+    noted: watch::Receiver<Noted>,
     subscribers: Arc<Subscribers>,
     questions: mpsc::UnboundedSender<Question>,
 }
 
-/// Asks the task to answer when it has read everything that was reported before.
-type Question = oneshot::Sender<Result<(), NotCaughtUp>>;
+/// Asks the task to answer when it has read everything that was reported before, these figures included.
+struct Question {
+    figures: Figures,
+    answer: oneshot::Sender<Result<(), NotCaughtUp>>,
+}
+
+/// Of which nodes somebody needs what their keepalives say.
+enum Figures {
+    Nobodys,
+    Everybodys,
+    Of(BTreeSet<NodeName>),
+}
+
+impl Figures {
+    fn are_of(&self, node: &NodeName) -> bool {
+        match self {
+            Self::Nobodys => false,
+            Self::Everybodys => true,
+            Self::Of(nodes) => nodes.contains(node),
+        }
+    }
+}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 struct Status {
@@ -64,7 +92,8 @@ impl Mirror {
     }
 
     /// As [`Self::start`], on a node: nobody there waits for what its own keepalive said, so that is read together with what else
-    /// changes, and by [`Self::caught_up`]. While nothing else happens in the cluster, a node costs it one request a keepalive.
+    /// changes, and by [`Self::caught_up`]. While nothing happens in the cluster, it costs a node one request a keepalive of its own,
+    /// and none at another's.
     pub fn start_on(store: Arc<dyn Store>, me: NodeName) -> Self {
         Self::begin(store, Some(me))
     }
@@ -75,9 +104,12 @@ impl Mirror {
         let (questions, asked) = mpsc::unbounded_channel();
         let subscribers = Arc::new(Subscribers::default());
         let session = store.session();
-        let task = task::Task::new(Arc::clone(&store), me, view_tx, status_tx, Arc::clone(&subscribers));
+        let (noted_tx, noted) = watch::channel(Noted::default());
+        let keepalives = Keepalives::new(noted_tx);
+        let task =
+            task::Task::new(Arc::clone(&store), me, keepalives, view_tx, status_tx, Arc::clone(&subscribers));
         pvc_process::spawn(task.run(asked));
-        Self { store, view, status, session, subscribers, questions }
+        Self { store, view, status, session, noted, subscribers, questions }
     }
 
     /// The latest view. May lag behind: check versions when writing.
@@ -116,15 +148,54 @@ impl Mirror {
         let _closed = status.wait_for(|s| s.ready).await;
     }
 
-    /// Read-your-writes: returns when the view holds everything that this store had committed before the call.
+    /// Read-your-writes: returns when the view holds everything that this store had committed before the call. Not what has passed in
+    /// other nodes' keepalives: for that see [`Self::figures`].
     pub async fn caught_up(&self, within: Duration) -> Result<(), NotCaughtUp> {
+        self.ask(Figures::Nobodys, within).await
+    }
+
+    /// As [`Self::caught_up`], and the view holds what the last keepalive of each node says that was heard before the call: its version
+    /// and transaction, memory in use, the load. Until somebody asks that is read only while there is a fence; the rest of what
+    /// keepalives say, such as what runs where, always.
+    pub async fn figures(&self, within: Duration) -> Result<(), NotCaughtUp> {
+        self.ask(Figures::Everybodys, within).await
+    }
+
+    /// As [`Self::figures`], of these nodes only.
+    pub async fn figures_of(&self, nodes: BTreeSet<NodeName>, within: Duration) -> Result<(), NotCaughtUp> {
+        self.ask(Figures::Of(nodes), within).await
+    }
+
+    async fn ask(&self, figures: Figures, within: Duration) -> Result<(), NotCaughtUp> {
         const CLOSED: NotCaughtUp = NotCaughtUp("the state store is closed");
-        let (question, answer) = oneshot::channel();
-        self.questions.send(question).map_err(|_| CLOSED)?;
-        match timeout(within, answer).await {
+        let (answer, answered) = oneshot::channel();
+        self.questions.send(Question { figures, answer }).map_err(|_| CLOSED)?;
+        match timeout(within, answered).await {
             Ok(answer) => answer.unwrap_or(Err(CLOSED)),
             Err(_) => Err(NotCaughtUp("the state store does not answer in time")),
         }
+    }
+
+    /// The latest view, with everybody's load if it is by that that a node for a VM is chosen.
+    pub async fn view_to_place(&self, by: Selector) -> Arc<ClusterView> {
+        const WITHIN: Duration = Duration::from_secs(1);
+        if by == Selector::Load {
+            // Where nobody answers, what is written next fails, too; and an older load is no error.
+            let _ = self.figures(WITHIN).await;
+        }
+        self.view()
+    }
+
+    /// When a keepalive of each node was heard last, in the time of an observer whose clock began at `origin`.
+    pub fn heard(&self, origin: Instant) -> Heard {
+        self.noted.borrow().since(origin)
+    }
+
+    /// Waits for a node's next keepalive; `None` if the mirror ends.
+    pub async fn hears(&self, node: &NodeName) -> Option<()> {
+        let mut noted = self.noted.clone();
+        let before = noted.borrow_and_update().number(node);
+        noted.wait_for(|noted| noted.number(node) != before).await.ok().map(drop)
     }
 
     /// Returns when the view holds everything that anybody had committed before the call, through whatever server. For who is about

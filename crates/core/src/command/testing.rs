@@ -2,9 +2,12 @@
 
 use std::sync::Arc;
 
-use crate::model::{
-    Claim, ClusterView, DaemonMode, DaemonState, DomainState, Entry, Field, Node, NodeName, NodeReport,
-    RouterState, StaticData, Vm, VmId, VmState,
+use crate::{
+    model::{
+        Claim, ClusterView, DaemonMode, DaemonState, DomainState, Entry, Field, Moment, Node, NodeName,
+        NodeReport, RouterState, StaticData, Vm, VmId, VmState,
+    },
+    plan::liveness::Heard,
 };
 
 pub(crate) fn field<T>(value: T) -> Field<T> {
@@ -42,6 +45,13 @@ pub(crate) fn node(node: &str) -> Node {
         problems: Vec::new(),
         last_word: field(()),
     }
+}
+
+/// What is heard of these nodes at that moment: a keepalive is another one if its version is.
+pub(crate) fn heard(view: &ClusterView, now: Moment) -> Heard {
+    let number = |node: &Node| node.keepalive_version.map(|version| u64::from(version.cast_unsigned()));
+    let last = view.all_nodes().filter_map(|node| Some((node.name.clone(), (number(node)?, now))));
+    Heard { gaps: 0, last: last.collect() }
 }
 
 /// VM `web1`, number 1, on `hv1`.

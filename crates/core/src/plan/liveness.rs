@@ -1,11 +1,11 @@
-//! How long each node has been silent, as one observer measured it: the time since it last saw the node's `keepalive` key change, or
-//! the node said to be anything but dead, while its own session was healthy.
+//! How long each node has been silent, as one observer measured it: the time since its mirror last heard that the node's `keepalive`
+//! key changed, or it saw the node said to be anything but dead, while its own session was healthy.
 //!
 //! Never compares wall clocks, and never counts time in which nothing could have been seen: after a gap in the observer's session,
 //! in its own keepalives (a server without a leader still answers what is read, for seconds), or in its own attention (it was frozen),
 //! every measurement starts over. An observer that concludes something from silence says
-//! when it looks again ([`Liveness::look_by`]); one that comes too late for that was not attentive. While everybody speaks it need not
-//! look of its own accord: whoever speaks wakes it.
+//! when it looks again ([`Liveness::look_by`]); one that comes too late for that was not attentive. No keepalive wakes it: when it looks,
+//! it finds noted when each node was heard last.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -42,11 +42,21 @@ pub fn interval(node: &Node, own: Duration) -> Duration {
     }
 }
 
+/// What has been noted of all nodes' keepalives.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Heard {
+    /// How often keepalives may have gone unnoticed for a while.
+    pub gaps: u64,
+    /// The last one of each node: a number that no other has, and when it was noted.
+    pub last: BTreeMap<NodeName, (u64, Moment)>,
+}
+
 /// One observer's measurements.
 #[derive(Debug, Clone)]
 pub struct Liveness {
     /// How often the observer speaks.
     own: Duration,
+    gaps: u64,
     seen: BTreeMap<NodeName, Seen>,
     /// Until when it is known that whoever wanted to say something could.
     taken_until: Option<Moment>,
@@ -56,7 +66,8 @@ pub struct Liveness {
 
 #[derive(Debug, Clone, Copy)]
 struct Seen {
-    version: Option<i32>,
+    /// The number of its last keepalive, if any was noted.
+    keepalive: Option<u64>,
     /// The version of its state when that was last another than `dead`: whoever registers has not been silent since its last life,
     /// and of whom somebody says that it lives, silence is measured anew.
     lives: Option<i32>,
@@ -70,14 +81,15 @@ struct Seen {
 impl Liveness {
     /// The measurements of an observer that speaks so often.
     pub fn new(own: Duration) -> Self {
-        Self { own, seen: BTreeMap::new(), taken_until: None, away_after: None }
+        Self { own, gaps: 0, seen: BTreeMap::new(), taken_until: None, away_after: None }
     }
 
-    /// Takes note of what is seen now; to be called at every change of the view and of the session. `current`: the session is
+    /// Takes note of what is seen now, and of what was heard; to be called at every change of the session. `current`: the session is
     /// healthy, and the view complete ever since it became so.
-    pub fn observe(&mut self, view: &ClusterView, current: bool, now: Moment) {
+    pub fn observe(&mut self, view: &ClusterView, heard: &Heard, current: bool, now: Moment) {
         let was_away = self.away_after.take().is_some_and(|latest| now > latest);
-        if (was_away || !current) && !sabotage::commits(Bug::CountGapAsSilence) {
+        let missed_some = std::mem::replace(&mut self.gaps, heard.gaps) != heard.gaps;
+        if (was_away || missed_some || !current) && !sabotage::commits(Bug::CountGapAsSilence) {
             self.seen.clear();
         }
         self.taken_until = None;
@@ -86,15 +98,19 @@ impl Liveness {
         }
         self.seen.retain(|name, _| view.node(name).is_some());
         for node in view.all_nodes() {
-            let (version, every) = (node.keepalive_version, interval(node, self.own));
+            let last = heard.last.get(&node.name);
+            let (keepalive, every) = (last.map(|(number, _)| *number), interval(node, self.own));
             let says = (node.daemon_state.value != DaemonState::Dead).then_some(node.daemon_state.version);
             let lives = says.flatten();
-            let first = Seen { version, lives, at: now, spoke: false, every };
+            let first = Seen { keepalive, lives, at: now, spoke: false, every };
             let seen = self.seen.entry(node.name.clone()).or_insert(first);
             seen.every = every;
             let lives = says.unwrap_or(seen.lives);
-            if (seen.version, seen.lives) != (version, lives) {
-                *seen = Seen { version, lives, at: now, spoke: true, every };
+            if seen.lives != lives {
+                *seen = Seen { keepalive, lives, at: now, spoke: true, every };
+            } else if seen.keepalive != keepalive {
+                let at = last.map_or(now, |(_, at)| *at).max(seen.at);
+                *seen = Seen { keepalive, lives, at, spoke: true, every };
             }
         }
     }
@@ -176,7 +192,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        command::testing::{field, name, node},
+        command::testing::{field, heard, name, node},
         model::Field,
     };
 
@@ -211,7 +227,7 @@ mod tests {
 
     /// Observes, as `me` would; answers the second by which it looks again.
     fn look(l: &mut Liveness, at: u64, view: &ClusterView, current: bool) -> Option<u64> {
-        l.observe(view, current, Moment::secs(at));
+        l.observe(view, &heard(view, Moment::secs(at)), current, Moment::secs(at));
         l.look_by(&name("me"), view, |_| SHORTEST, Moment::secs(at)).map(|at| at.0.as_secs())
     }
 
@@ -326,7 +342,7 @@ mod tests {
     }
 
     #[test]
-    fn while_everybody_speaks_it_looks_when_they_speak_and_then_every_second() {
+    fn it_looks_while_everybody_speaks_as_seldom_as_they_do_and_then_every_second() {
         let mut l = Liveness::new(Duration::from_secs(5));
         for keepalive in 0..10_i32 {
             let spoke = 100 + 5 * u64::from(keepalive.unsigned_abs());
@@ -353,7 +369,7 @@ mod tests {
         let (mut l, x) = (Liveness::new(Duration::from_secs(5)), view(&[("x", 1)]));
         let mut look = |ms: u64| {
             let now = Moment(Duration::from_millis(ms));
-            l.observe(&x, true, now);
+            l.observe(&x, &heard(&x, now), true, now);
             let by = l.look_by(&name("me"), &x, |_| Duration::from_secs(3), now);
             (l.silence(&name("x"), now).as_millis(), by.map(|by| by.0.as_millis()))
         };
@@ -373,6 +389,28 @@ mod tests {
         assert_eq!(look(&mut l, 500, &alone, true), None);
         assert_eq!(silence(&l, 500), 400, "nothing was promised, so nothing was missed");
         assert_eq!(look(&mut l, 501, &alone, false), None, "without the store nothing is measured");
+    }
+
+    #[test]
+    fn silence_begins_when_the_keepalive_was_heard_however_late_somebody_looks() {
+        let (mut l, x) = (Liveness::new(Duration::from_secs(5)), view(&[("x", 1)]));
+        let mut look = |at, heard_at| {
+            let last = [(name("x"), (heard_at, Moment::secs(heard_at)))].into();
+            l.observe(&x, &Heard { gaps: 0, last }, true, Moment::secs(at));
+            silence(&l, at)
+        };
+        assert_eq!(look(100, 80), 0, "what was heard before it listened is no measurement");
+        assert_eq!((look(120, 113), look(121, 113)), (7, 8));
+    }
+
+    #[test]
+    fn a_gap_that_was_over_before_anybody_looked_ends_the_measurement() {
+        let (mut l, x) = (Liveness::new(Duration::from_secs(5)), view(&[("x", 1)]));
+        for (at, gaps, silent) in [(100, 0, 0), (110, 0, 10), (115, 1, 0), (116, 1, 1)] {
+            let heard = Heard { gaps, ..heard(&x, Moment::secs(100)) };
+            l.observe(&x, &heard, true, Moment::secs(at));
+            assert_eq!(silence(&l, at), silent);
+        }
     }
 
     #[test]

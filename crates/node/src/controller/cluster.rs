@@ -2,7 +2,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use pvc_core::model::{ClusterView, Moment, NodeName, VmChange};
+use pvc_core::{
+    model::{ClusterView, Moment, NodeName, VmChange},
+    plan::liveness::Heard,
+};
 use pvc_host::machine::Machine;
 use pvc_store::{Store, Transaction, mirror::Mirror, schema};
 use tokio::time::Instant;
@@ -35,6 +38,11 @@ impl Cluster {
     /// The latest view. It may be old; every write is checked against what it was decided from.
     pub(crate) fn view(&self) -> Arc<ClusterView> {
         self.mirror.view()
+    }
+
+    /// When a keepalive of each node was heard last.
+    pub(crate) fn heard(&self) -> Heard {
+        self.mirror.heard(self.origin)
     }
 
     /// Whether the view is current.

@@ -116,7 +116,7 @@ async fn listen(address: SocketAddr) -> TcpListener {
 async fn answer(stream: TcpStream, handle: &PrometheusHandle, sources: &Sources) {
     let service = service_fn(async |request| {
         // What this node's own keepalive said may not have been read yet; while the store is away, what was known last is shown.
-        let _ = sources.mirror.caught_up(FRESH_WITHIN).await;
+        let _ = sources.mirror.figures(FRESH_WITHIN).await;
         Ok::<_, Infallible>(respond(&request, handle, sources))
     });
     let connection = http1::Builder::new()

@@ -20,10 +20,10 @@ use std::{
 
 use pvc_config::{Config, FenceAction};
 use pvc_core::{
-    model::{ClusterView, Moment, NodeName, Subject},
+    model::{ClusterView, Moment, Node, NodeName, Subject},
     plan::{
         fence::{Action, Facts, Next, Past, Settings, Step, plan},
-        liveness::Liveness,
+        liveness::{Liveness, longest_gap},
         placement::Selector,
     },
     sabotage::{self, Bug},
@@ -44,6 +44,9 @@ const LONGEST_RETRY: Duration = Duration::from_secs(10);
 
 /// How often it is looked whether this node's keepalives are written again.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+/// How long the mirror may take to read what a silent node said last.
+const FIGURES_WITHIN: Duration = Duration::from_secs(1);
 
 /// Keepalives that a node may miss before it is given no VMs.
 const MISSED: u32 = 3;
@@ -165,7 +168,7 @@ impl Fencer {
                 self.memory.retain(|_, memory| memory.busy);
             }
             news.mark_unchanged();
-            let next = self.look(&self.mirror.view()).await;
+            let next = self.look().await;
             tokio::select! {
                 biased;
                 changed = session.changed() => if changed.is_err() { return },
@@ -179,27 +182,57 @@ impl Fencer {
         }
     }
 
-    /// Looks at every node; returns when to look again at the latest, though nothing is signalled.
-    async fn look(&mut self, view: &Arc<ClusterView>) -> Option<Instant> {
-        let keepalive = self.apply.parts.settings.keepalive;
-        let unbroken = self.apply.parts.unbroken.borrow().filter(|unbroken| unbroken.lasts(keepalive));
+    /// Takes note of who is silent. Answers with the view, whether it is current, and when that was.
+    fn observe(&mut self) -> (Arc<ClusterView>, bool, Moment) {
+        let unbroken = self.unbroken();
         let gaps_count = sabotage::commits(Bug::CountGapAsSilence);
+        let (view, heard) = (self.mirror.view(), self.mirror.heard(self.origin));
         let current = self.mirror.synced() && (unbroken.is_some() || gaps_count);
         let now = Moment(self.origin.elapsed());
-        self.liveness.observe(view, current, now);
+        self.liveness.observe(&view, &heard, current, now);
         if let Some(unbroken) = unbroken.filter(|_| !gaps_count) {
             let moment = |at: Instant| Moment(at.saturating_duration_since(self.origin));
             self.liveness.writes_were_taken(moment(unbroken.since), moment(unbroken.until));
         }
         if sabotage::commits(Bug::TrustWallClock) {
-            self.liveness.trust_wall_clocks(view, self.apply.parts.machine.unix_s(), now);
+            self.liveness.trust_wall_clocks(&view, self.apply.parts.machine.unix_s(), now);
         }
+        (view, current, now)
+    }
+
+    fn unbroken(&self) -> Option<Unbroken> {
+        let keepalive = self.apply.parts.settings.keepalive;
+        self.apply.parts.unbroken.borrow().filter(|unbroken| unbroken.lasts(keepalive))
+    }
+
+    /// Who has been silent for so long that something may follow from it.
+    fn late(&self, view: &ClusterView, now: Moment) -> BTreeSet<NodeName> {
+        let settings = &self.apply.parts.settings;
+        let late = |node: &&Node| {
+            let patience = settings.patience(node).min(longest_gap(settings.interval(node)));
+            self.liveness.silence(&node.name, now) >= patience
+        };
+        view.all_nodes().filter(late).map(|node| node.name.clone()).collect()
+    }
+
+    /// Looks at every node; returns when to look again at the latest, though nothing is signalled.
+    async fn look(&mut self) -> Option<Instant> {
+        if sabotage::commits(Bug::TrustWallClock) {
+            let _ = self.mirror.figures(FIGURES_WITHIN).await;
+        }
+        let (mut view, mut current, mut now) = self.observe();
+        let late = self.late(&view, now);
+        // What is done about a silent node is done only if its last keepalive is still the one that was seen.
+        if current && !late.is_empty() && self.mirror.figures_of(late, FIGURES_WITHIN).await.is_ok() {
+            (view, current, now) = self.observe();
+        }
+        let view = &view;
         let Parts { me, settings, .. } = &self.apply.parts;
         let look_by = self.liveness.look_by(me, view, |node| settings.patience(node), now);
         let mut next = look_by.map(|Moment(at)| self.origin + at);
         if !current {
             // Nobody says so when this node's next keepalive is written.
-            return next.or_else(|| unbroken.is_none().then(|| Instant::now() + LOOK_AGAIN));
+            return next.or_else(|| self.unbroken().is_none().then(|| Instant::now() + LOOK_AGAIN));
         }
         let mut by = |at: Instant| next = Some(next.map_or(at, |next| next.min(at)));
         let nodes: BTreeSet<&NodeName> = view.nodes.keys().chain(view.fences.keys()).collect();
@@ -295,7 +328,8 @@ impl Fencer {
     }
 }
 
-/// What says that somebody lives or works, and what a fence under way waits for. This node's own keepalive is no news to it.
+/// What says that somebody lives or works, and what a fence under way waits for. This node's own keepalive is no news to it, and others'
+/// are told while there is a fence.
 fn concerns(me: &NodeName, subject: &Subject, view: &ClusterView) -> bool {
     match subject {
         Subject::Keepalive(name) => name != me,

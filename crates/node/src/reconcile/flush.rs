@@ -162,7 +162,10 @@ impl Reconciler for FlushReconciler {
     }
 
     async fn observe(&self, _subject: &Subject, _freshness: Freshness) -> Result<Seen, StepError> {
-        let view = self.parts.cluster.view();
+        let mut view = self.parts.cluster.view();
+        if self.wish(&view).is_some() {
+            view = self.parts.cluster.mirror.view_to_place(self.parts.selector).await;
+        }
         let wish = self.wish(&view);
         let sizes = if wish.is_some() {
             let me = self.me();
@@ -271,7 +274,7 @@ impl FlushReconciler {
     fn note(&self, view: &ClusterView) {
         let (cluster, mut memory) = (&self.parts.cluster, self.memory());
         let now = cluster.now();
-        memory.liveness.observe(view, cluster.is_current(), now);
+        memory.liveness.observe(view, &cluster.heard(), cluster.is_current(), now);
         let since = memory.unable.take().map_or(now, |(_, since)| since);
         memory.unable = self.parts.ability.why_not().map(|why| (why, since));
     }

@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use pvc_core::model::{ClusterView, Entry, NodeName, Problem, Vm, VmId};
+use pvc_core::model::{ClusterView, Entry, Fence, NodeName, Problem, Vm, VmId};
 use tokio::{
     sync::{mpsc, watch},
     time::{Instant, sleep_until},
@@ -22,15 +22,22 @@ use tokio::{
 use tracing::warn;
 
 use super::{
-    NotCaughtUp, Question, Status,
+    Figures, NotCaughtUp, Question, Status,
     dirty::{Dirty, ROOTS, Root, VmParts},
+    keepalives::Keepalives,
     picture::{self, Picture},
     refused::{self, Refused},
     subscribers::Subscribers,
 };
 use crate::{
     Session, Store, StoreError, Watch, WatchEvent,
-    schema::{fence, maintenance, node, primary, root, text::field, vm},
+    schema::{
+        fence, maintenance,
+        node::{self, Figure},
+        primary, root,
+        text::field,
+        vm,
+    },
 };
 
 /// The events of one transaction usually arrive together: so often the connection is asked whether there are more before they
@@ -49,9 +56,9 @@ pub(super) struct Task {
     /// Roots whose last word was `Resync`. The others may have changed without a word.
     reported: BTreeSet<Root>,
     dirty: Dirty,
-    /// Whose own figures can wait, if anybody's, and whether they do.
+    /// The node that this runs on, if it is one: of its own figures none is news here.
     me: Option<NodeName>,
-    mine_changed: bool,
+    keepalives: Keepalives,
     picture: Picture,
     questions: Vec<Question>,
     retry: Option<(Instant, Duration)>,
@@ -65,6 +72,7 @@ impl Task {
     pub(super) fn new(
         store: Arc<dyn Store>,
         me: Option<NodeName>,
+        keepalives: Keepalives,
         view: watch::Sender<Arc<ClusterView>>,
         status: watch::Sender<Status>,
         subscribers: Arc<Subscribers>,
@@ -76,7 +84,7 @@ impl Task {
             reported: BTreeSet::new(),
             dirty: Dirty::default(),
             me,
-            mine_changed: false,
+            keepalives,
             picture: Picture::default(),
             questions: Vec::new(),
             retry: None,
@@ -156,10 +164,12 @@ impl Task {
 
     fn note(&mut self, root: Root, event: WatchEvent) {
         match event {
-            WatchEvent::Changed(path) => match &self.me {
-                Some(me) if root == Root::Nodes && node::is_figure(&path, me) => self.mine_changed = true,
-                _ => self.dirty.key(root, &path),
-            },
+            WatchEvent::Changed(path) => {
+                let waits = root == Root::Nodes && self.note_figure(&path);
+                if !waits {
+                    self.dirty.key(root, &path);
+                }
+            }
             WatchEvent::Resync => {
                 self.reported.insert(root);
                 self.dirty.everything(root);
@@ -171,12 +181,38 @@ impl Task {
         }
     }
 
+    /// Notes a figure of a node; whether it is read only when somebody asks for it, or in the node's own case together with something
+    /// else. While there is a fence it is seen from each keepalive who lives, and since when what runs where is told.
+    fn note_figure(&mut self, path: &str) -> bool {
+        let Some((name, figure)) = node::figure(path) else { return false };
+        let Ok(name) = name.parse::<NodeName>() else { return false };
+        let mine = self.me.as_ref() == Some(&name);
+        let waits = mine || (figure != Figure::Lasting && self.picture.view().fences.is_empty());
+        if figure == Figure::Keepalive {
+            self.keepalives.heard(name.clone());
+        }
+        if waits {
+            self.keepalives.is_unread(name);
+        }
+        waits
+    }
+
+    /// What was asked for and not read yet.
+    fn unread(&self) -> BTreeSet<NodeName> {
+        let unread = self.keepalives.unread();
+        let asked = |name: &&NodeName| self.questions.iter().any(|question| question.figures.are_of(name));
+        let mut due: BTreeSet<NodeName> = unread.iter().filter(asked).cloned().collect();
+        let of_others = |question: &Question| matches!(question.figures, Figures::Of(_));
+        if !self.dirty.is_empty() || !self.questions.iter().all(of_others) {
+            due.extend(self.me.iter().filter(|me| unread.contains(*me)).cloned());
+        }
+        due
+    }
+
     /// Reads what is dirty and publishes what differs. On failure it stays dirty.
     async fn refresh(&mut self) {
-        let is_worth_it = !self.dirty.is_empty() || !self.questions.is_empty();
-        if is_worth_it && std::mem::take(&mut self.mine_changed) {
-            self.dirty.nodes.extend(self.me.clone());
-        }
+        let unread = self.unread();
+        self.dirty.nodes.extend(unread);
         while !self.dirty.is_empty() {
             let mut dirty = std::mem::take(&mut self.dirty);
             let outcome = self.read(&mut dirty).await;
@@ -199,7 +235,10 @@ impl Task {
     }
 
     fn not_current(&self) {
-        let ready = self.status.borrow().ready;
+        let Status { ready, current } = *self.status.borrow();
+        if current {
+            self.keepalives.gap();
+        }
         self.status_is(Status { ready, current: false });
     }
 
@@ -225,11 +264,11 @@ impl Task {
             Ok(())
         } else {
             // Being listed again: the answer comes with it.
-            self.questions.retain(|question| !question.is_closed());
+            self.questions.retain(|question| !question.answer.is_closed());
             return;
         };
         for question in self.questions.drain(..) {
-            let _asker_may_be_gone = question.send(outcome.clone());
+            let _asker_may_be_gone = question.answer.send(outcome.clone());
         }
     }
 
@@ -266,8 +305,12 @@ impl Task {
 
     async fn read_all(&mut self, mut dirty: Dirty) -> Result<(), StoreError> {
         self.read_names(&mut dirty).await?;
-        if dirty.fences {
-            self.read_fences().await?;
+        let fences = if dirty.fences { Some(self.read_fences().await?) } else { None };
+        if fences.as_ref().is_some_and(|fences| !fences.is_empty()) {
+            // A fence is about a keepalive. Shown beside an older one it would look as if its node had spoken since.
+            self.store.show_events().await;
+            self.note_all();
+            dirty.nodes.extend(self.keepalives.unread().iter().cloned());
         }
         let nodes: Vec<NodeName> = std::mem::take(&mut dirty.nodes).into_iter().collect();
         for id in std::mem::take(&mut dirty.claims) {
@@ -281,10 +324,14 @@ impl Task {
         loop {
             let (some_nodes, some_vms) = (nodes.next().unwrap_or_default(), vms.next().unwrap_or_default());
             if some_nodes.is_empty() && some_vms.is_empty() {
-                return Ok(());
+                break;
             }
             self.read_objects(some_nodes, some_vms).await?;
         }
+        if let Some(fences) = fences {
+            self.picture.set_fences(fences);
+        }
+        Ok(())
     }
 
     /// Lists names where needed; what is to be read becomes dirty, what is gone is removed.
@@ -361,6 +408,7 @@ impl Task {
             }
         }
         for name in gone {
+            self.keepalives.forget(&name);
             self.picture.set_node(&name, None);
         }
         self.picture.set_strays(Root::Nodes, strays);
@@ -398,7 +446,7 @@ impl Task {
         Ok(value(Root::Placement).map(|v| v.version))
     }
 
-    async fn read_fences(&mut self) -> Result<(), StoreError> {
+    async fn read_fences(&mut self) -> Result<BTreeMap<NodeName, Entry<Fence>>, StoreError> {
         let names = self.store.children(fence::ROOT).await?.unwrap_or_default();
         let (mut strays, mut nodes) = (Vec::new(), Vec::new());
         for name in names {
@@ -426,13 +474,43 @@ impl Task {
                 fences.insert(name, entry);
             }
         }
-        self.picture.set_fences(fences);
         self.picture.set_strays(Root::Fences, strays);
+        Ok(fences)
+    }
+
+    async fn read_objects(&mut self, nodes: &[NodeName], vms: &[(VmId, VmParts)]) -> Result<(), StoreError> {
+        let unread: Vec<&NodeName> = nodes.iter().filter(|name| self.keepalives.reads(name)).collect();
+        let before: Vec<Option<i32>> = nodes.iter().map(|name| self.keepalive_version(name)).collect();
+        let outcome = self.read_objects_now(nodes, vms).await;
+        if outcome.is_err() {
+            for name in unread {
+                self.keepalives.is_unread(name.clone());
+            }
+            return outcome;
+        }
+        for (name, before) in nodes.iter().zip(before) {
+            if self.picture.view().node(name).is_none() {
+                self.keepalives.forget(name);
+                continue;
+            }
+            // Of this one no event has told.
+            if before.is_some() && !unread.contains(&name) && self.keepalive_version(name) != before {
+                self.keepalives.heard(name.clone());
+            }
+        }
         Ok(())
     }
 
+    fn keepalive_version(&self, name: &NodeName) -> Option<i32> {
+        self.picture.view().node(name)?.keepalive_version
+    }
+
     /// A key that the store refuses to show costs its object, and nobody else.
-    async fn read_objects(&mut self, nodes: &[NodeName], vms: &[(VmId, VmParts)]) -> Result<(), StoreError> {
+    async fn read_objects_now(
+        &mut self,
+        nodes: &[NodeName],
+        vms: &[(VmId, VmParts)],
+    ) -> Result<(), StoreError> {
         let together = self.read_together(nodes, vms).await;
         if !matches!(together, Err(StoreError::Refused { .. })) {
             return together;

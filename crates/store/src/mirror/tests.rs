@@ -233,11 +233,12 @@ async fn a_key_that_nobody_may_read_costs_its_object_and_no_other() {
     tree.forbid(&forbidden, false);
     shows(&mirror, "its last key", |view| why(view).is_empty()).await;
 
-    // A node's key, while the mirror runs; a change of it makes it be read.
+    // A node's key, while the mirror runs; it is read when somebody asks what the node's keepalive says.
     // Its version is told all the same: that it is written is what keeps the node from being fenced.
     let keepalive = format!("{}/keepalive", node::path(&name(1)));
     tree.forbid(&keepalive, true);
     set(&*other, &keepalive, "7").await;
+    mirror.figures(SOON).await.unwrap();
     let forbidden = |view: &ClusterView, version| {
         let node = view.node(&name(1)).unwrap();
         let told: Vec<&str> = node.problems.iter().map(|problem| problem.key.as_str()).collect();
@@ -246,6 +247,7 @@ async fn a_key_that_nobody_may_read_costs_its_object_and_no_other() {
     shows(&mirror, "the node without its keepalive", |view| forbidden(view, 1)).await;
     assert!(mirror.synced());
     set(&*other, &keepalive, "8").await;
+    mirror.figures(SOON).await.unwrap();
     shows(&mirror, "that it was written", |view| forbidden(view, 2)).await;
     tree.forbid(&keepalive, false);
     shows(&mirror, "the node", |view| view.node(&name(1)).unwrap().problems.is_empty()).await;

@@ -106,10 +106,27 @@ fn key(name: &NodeName, key: &str) -> String {
     [ROOT, "/", name.as_str(), "/", key].concat()
 }
 
-/// Whether a key below [`ROOT`] is one of that node's figures, which each of its keepalives writes.
-pub fn is_figure(path: &str, name: &NodeName) -> bool {
-    let below = path.strip_prefix(ROOT).and_then(|rest| rest.strip_prefix('/')?.strip_prefix(name.as_str()));
-    below.and_then(|rest| rest.strip_prefix('/')).is_some_and(|key| FIGURES.contains(&key))
+/// A key that keepalives write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Figure {
+    /// The keepalive itself: that the node lives.
+    Keepalive,
+    /// What is another nearly every time.
+    Passing,
+    /// What changes when a VM begins or ends, or the machine does.
+    Lasting,
+}
+
+/// Whose figure it is, and of what kind, if that path is one.
+pub(crate) fn figure(path: &str) -> Option<(&str, Figure)> {
+    let (name, key) = path.strip_prefix(ROOT)?.strip_prefix('/')?.split_once('/')?;
+    let figure = match key {
+        KEEPALIVE => Figure::Keepalive,
+        "memused" | "memfree" | "cpuload" => Figure::Passing,
+        key if FIGURES.contains(&key) => Figure::Lasting,
+        _ => return None,
+    };
+    Some((name, figure))
 }
 
 /// How often a registration is tried again when keys appear or vanish meanwhile.

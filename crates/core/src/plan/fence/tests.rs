@@ -6,7 +6,7 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use super::*;
 use crate::{
-    command::testing::{field, id, name, node, vm},
+    command::testing::{field, heard, id, name, node, vm},
     model::{FenceJob, NodeReport, Problem, Vm, VmState, Word},
 };
 
@@ -74,7 +74,8 @@ impl Case {
                     nodes.insert(node.name.clone(), Arc::new(earlier));
                 }
             }
-            liveness.observe(&seen, true, Moment::secs(second));
+            let now = Moment::secs(second);
+            liveness.observe(&seen, &heard(&seen, now), true, now);
         }
         liveness
     }
@@ -293,7 +294,8 @@ fn a_coordinator_that_a_fencer_has_not_heard_yet_is_not_counted_on() {
     let mut c = case(&[("a", 0), ("b", 1), ("x", 1)]).with_job(FenceStep::Shooting);
     c.fences[0].job.asked = Some(word());
     let mut begun = Liveness::new(SETTINGS.keepalive);
-    begun.observe(&c.view(), true, Moment::secs(c.now));
+    let now = Moment::secs(c.now);
+    begun.observe(&c.view(), &heard(&c.view(), now), true, now);
     assert!(waits(&c.plan_of("x", &begun), "1 of 3 coordinators would be left"));
     assert_eq!(c.next("x"), Next::Do(Step::Shoot));
 }

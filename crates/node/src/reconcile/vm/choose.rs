@@ -18,7 +18,7 @@ use crate::controller::StepError;
 impl VmReconciler {
     /// Writes a node that can take it, or notes that there is none.
     pub(super) async fn choose(&self, vm: &Vm, why: &str) -> Result<(), StepError> {
-        let view = self.cluster.view();
+        let view = self.cluster.mirror.view_to_place(self.selector).await;
         let sizes = self.sizes.of(&view, &[vm.id]).await?;
         let size = sizes.get(&vm.id).copied().unwrap_or_default();
         let here = |node: &NodeName| vm.claim.value.names(node).then_some(Unfit::Excluded);

@@ -21,7 +21,7 @@ use crate::controller::StepError;
 impl VmReconciler {
     /// Writes a node that has not refused it, the one that it came from before all others, or notes that there is none.
     pub(super) async fn give_away(&self, vm: &Vm, why: &str) -> Result<(), StepError> {
-        let view = self.cluster.view();
+        let view = self.cluster.mirror.view_to_place(self.selector).await;
         let mut refused: BTreeSet<NodeName> =
             read_refused_by(&*self.cluster.store, vm).await?.into_iter().collect();
         refused.insert(self.cluster.me.clone());

@@ -219,7 +219,7 @@ proptest! {
             own.resume();
             own.catch_up();
             own.refuse(0);
-            let caught_up = mirror.caught_up(SOON).await;
+            let caught_up = mirror.figures(SOON).await;
             prop_assert!(caught_up.is_ok() && mirror.synced(), "{:?}", caught_up);
             let fresh = Mirror::start(tree.client());
             fresh.ready().await;

@@ -13,17 +13,10 @@ async fn a_keepalive_is_told_apart_from_what_a_node_became() {
     subjects(&mut changes).await;
     let (keepalive, became) = (Subject::Keepalive(name(1)), Subject::Node(name(1)));
 
-    let report = NodeReport { keepalive_unix_s: 7, mem_free_mib: 7, ..NodeReport::default() };
+    let report = NodeReport { keepalive_unix_s: 7, running: vec![id(1)], ..NodeReport::default() };
     other.commit(node::report(&name(1), &report, None)).await.unwrap();
     assert_eq!(subjects(&mut changes).await, [keepalive.clone()].into());
-    assert_eq!(mirror.view().node(&name(1)).unwrap().report, report);
-
-    other.commit(node::report(&name(1), &report, Some(&report))).await.unwrap();
-    assert_eq!(
-        subjects(&mut changes).await,
-        [keepalive.clone()].into(),
-        "the same figures are a sign of life"
-    );
+    assert_eq!(mirror.view().node(&name(1)).unwrap().report, report, "what runs where is always read");
 
     other.commit(node::set_daemon_state(&name(1), DaemonState::Run)).await.unwrap();
     assert_eq!(subjects(&mut changes).await, [became.clone()].into());
@@ -32,6 +25,111 @@ async fn a_keepalive_is_told_apart_from_what_a_node_became() {
     both.ops.extend(node::set_daemon_state(&name(1), DaemonState::Stop).ops);
     other.commit(both).await.unwrap();
     assert_eq!(subjects(&mut changes).await, [keepalive, became].into());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_keepalive_is_heard_but_neither_read_nor_told_until_somebody_asks() {
+    let (own, other, _) = world().await;
+    let mirror = Mirror::start(own.clone());
+    mirror.ready().await;
+    let mut changes = mirror.changes(|_, _| true);
+    subjects(&mut changes).await;
+    let mut views = mirror.views();
+    views.borrow_and_update();
+    let origin = tokio::time::Instant::now();
+    let mut before = NodeReport::default();
+    let mut numbers = BTreeSet::new();
+    for n in 1..=3_u32 {
+        let report = NodeReport {
+            mem_free_mib: n.into(),
+            mem_used_mib: n.into(),
+            cpu_load: n.into(),
+            keepalive_unix_s: n.into(),
+            ..NodeReport::default()
+        };
+        other.commit(node::report(&name(1), &report, Some(&before))).await.unwrap();
+        before = report;
+        own.refuse(1);
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        assert!(own.get("/nodes").await.is_err(), "nothing was read meanwhile");
+        let (number, at) = mirror.heard(origin).last[&name(1)];
+        assert!(numbers.insert(number) && at.0.as_secs() == u64::from(n - 1) * 5, "{at:?}");
+    }
+    assert!(changes.try_recv().is_err() && !views.has_changed().unwrap());
+    mirror.caught_up(SOON).await.unwrap();
+    mirror.figures_of([name(2)].into(), SOON).await.unwrap();
+    assert_eq!(mirror.view().node(&name(1)).unwrap().report.mem_free_mib, 0, "nobody has asked for these");
+    mirror.figures_of([name(1)].into(), SOON).await.unwrap();
+    let shown = mirror.view().node(&name(1)).unwrap().clone();
+    assert_eq!((shown.report, shown.keepalive_version), (before, Some(3)));
+    assert_eq!(mirror.heard(origin).last[&name(1)].0, *numbers.last().unwrap(), "reading is not hearing");
+    assert_eq!(subjects(&mut changes).await, [Subject::Keepalive(name(1))].into());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_gap_in_listening_is_counted_and_what_was_missed_is_heard_after_it() {
+    let (own, other, _) = world().await;
+    let mirror = Mirror::start(own.clone());
+    mirror.ready().await;
+    let origin = tokio::time::Instant::now();
+    assert_eq!((mirror.heard(origin).gaps, mirror.heard(origin).last.len()), (0, 0));
+    own.suspend();
+    other.commit(node::report(&name(1), &NodeReport::default(), None)).await.unwrap();
+    own.resume();
+    mirror.caught_up(SOON).await.unwrap();
+    assert_eq!((mirror.heard(origin).gaps, mirror.heard(origin).last.len()), (1, 1));
+    delete_node(&*other).await;
+    mirror.caught_up(SOON).await.unwrap();
+    assert!(mirror.view().nodes.is_empty() && mirror.heard(origin).last.is_empty());
+}
+
+async fn delete_node(store: &dyn Store) {
+    let path = node::path(&name(1));
+    let keys = store.children(&path).await.unwrap().unwrap();
+    let mut txn = Transaction::default();
+    for key in keys {
+        txn.delete(format!("{path}/{key}"), None);
+    }
+    txn.delete(path, None);
+    store.commit(txn).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fence_is_never_shown_beside_an_older_keepalive_than_it_is_about() {
+    let (own, other, _) = world().await;
+    own.delay(Duration::from_millis(3));
+    let mirror = Mirror::start(own);
+    mirror.ready().await;
+    let mut views = mirror.views();
+    let fencing = pvc_process::spawn(async move {
+        for n in 0..100_u64 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            let report = NodeReport { keepalive_unix_s: n, ..NodeReport::default() };
+            other.commit(node::report(&name(1), &report, Some(&report))).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(n % 5)).await;
+            let seen = node::read(&*other, &name(1)).await.unwrap().unwrap();
+            other.commit(fence::begin(&seen, &name(2), &job(FenceStep::Shooting))).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(n % 7 * 4 + 10)).await;
+            // Whoever works on a fence sees each keepalive.
+            other.commit(node::report(&name(1), &report, Some(&report))).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            let Some(Entry::Good(begun)) = fence::read(&*other, &name(1)).await.unwrap() else { panic!() };
+            other.commit(fence::finish(&begun)).await.unwrap();
+        }
+    });
+    let (mut fenced, mut spoke) = (0, 0);
+    while !fencing.is_finished() {
+        if !matches!(timeout(Duration::from_millis(500), views.changed()).await, Ok(Ok(()))) {
+            break;
+        }
+        let view = views.borrow_and_update().clone();
+        let Some(Entry::Good(fence)) = view.fences.get(&name(1)) else { continue };
+        let (about, shown) = (fence.job.keepalive_version, view.node(&name(1)).unwrap().keepalive_version);
+        assert!(shown >= about, "a fence about keepalive {about:?} beside keepalive {shown:?}");
+        fenced += i32::from(shown == about);
+        spoke += i32::from(shown > about);
+    }
+    assert!(fenced >= 50 && spoke >= 90, "{fenced} fences and {spoke} keepalives were seen");
 }
 
 #[tokio::test(start_paused = true)]
