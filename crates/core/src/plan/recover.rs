@@ -192,7 +192,9 @@ pub fn not_seen_running(dead: &NodeName, view: &ClusterView) -> Vec<String> {
             let expected = matches!(node.daemon_state.value, DaemonState::Run | DaemonState::Init);
             // What it said before the move may be of an instance that has ended since: one that had it already, and lost its power.
             let said_since = node.keepalive_zxid > vm.node.zxid;
-            let seen = said_since && vm.claim.value.names(&node.name) && node.report.running.contains(&vm.id);
+            // Without libvirt it repeats what it knew, and does not see it.
+            let sees = said_since && node.can_start();
+            let seen = sees && vm.claim.value.names(&node.name) && node.report.running.contains(&vm.id);
             (expected && !seen).then(|| format!("{} on {}", vm.name, node.name))
         })
         .collect()

@@ -515,6 +515,9 @@ fn after_the_proof_it_is_powered_on_and_its_vms_get_new_homes_and_the_job_ends_w
     c.node("b").report = NodeReport { running: vec![id(1)], ..NodeReport::default() };
     assert!(waits(&c.plan("x"), "web1 on b"), "it said so before the move");
     c.node("b").keepalive_zxid = 2;
+    c.node("b").report.cannot_start = Some("libvirt is away".into());
+    assert!(waits(&c.plan("x"), "web1 on b"), "it repeats what it knew of its libvirt");
+    c.node("b").report.cannot_start = None;
     assert_eq!(c.next("x"), Next::Do(Step::Finish(End::Done)));
 }
 
