@@ -258,7 +258,7 @@ impl Default for Rates {
             gone: 0.05,
             early_word: 1.0,
             fence_living: 0.5,
-            garble: 1.0,
+            garble: 0.0,
             write_none: 1.0,
             modify: 2.0,
             redefine: 1.0,
@@ -271,9 +271,9 @@ impl Default for Rates {
             lost_promise: 0.3,
             shut_down: 0.5,
             reinstall: 0.2,
-            unreadable_in_flush: 0.5,
-            lose_libvirt: 0.5,
-            lack: 0.5,
+            unreadable_in_flush: 0.0,
+            lose_libvirt: 0.0,
+            lack: 0.0,
         }
     }
 }

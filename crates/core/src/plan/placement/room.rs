@@ -15,7 +15,7 @@ use super::{
     fitness::{Asker, Unfit, is_being_fenced, reasons},
 };
 use crate::{
-    model::{ClusterView, Node, NodeName, Vm, VmId, VmState},
+    model::{ClusterView, Node, NodeName, Vm, VmId, VmKey, VmState},
     sabotage::{self, Bug},
 };
 
@@ -123,7 +123,10 @@ impl Rooms {
         let mut rooms = Self { rooms: view.all_nodes().map(room).collect() };
         for vm in view.good_vms() {
             let size = sizes.get(&vm.id).copied().unwrap_or_default();
-            for node in kept_on(vm) {
+            // Of a claim that nobody can read the nodes say who executes the VM.
+            let reports = |node: &&Node| vm.cannot_read(VmKey::Claim) && node.report.running.contains(&vm.id);
+            let executes = view.all_nodes().filter(reports).map(|node| &node.name);
+            for node in kept_on(vm).into_iter().chain(executes) {
                 if let Some(room) = rooms.rooms.get_mut(node) {
                     room.reserve(vm.id, size);
                 }
