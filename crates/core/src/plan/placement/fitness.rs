@@ -59,7 +59,7 @@ impl fmt::Display for Unfit {
     }
 }
 
-/// Who asks about a node. The first reason that the asker minds is the answer; [`Asker::minds`] is this table:
+/// Who asks about a node. The first reason that the asker minds is the answer; this table is `Asker::minds`:
 ///
 /// | reason              | `Placement` | `Source` | `Return` | `Home` | `Departure` |
 /// |---------------------|-------------|----------|----------|--------|-------------|

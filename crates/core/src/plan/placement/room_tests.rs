@@ -7,7 +7,9 @@ use proptest::prelude::*;
 use super::*;
 use crate::{
     command::testing::{field, id, name, node, vm},
-    model::{Claim, ClusterView, DaemonState, DomainState, Entry, Field, Node, NodeName, Vm, VmId, VmState},
+    model::{
+        Claim, ClusterView, DaemonState, DomainState, Entry, Field, Node, NodeName, Vm, VmId, VmKey, VmState,
+    },
 };
 
 fn size(memory_mib: u64) -> Size {
@@ -64,6 +66,16 @@ fn a_vm_counts_where_its_wish_keeps_it_and_where_it_is_claimed() {
         let counted = (rooms.reserved_mib(&name("a")), rooms.reserved_mib(&name("b")));
         assert_eq!(counted, (at_a, at_b), "{state} on {on}, claim {claim:?}");
     }
+}
+
+#[test]
+fn a_vm_whose_claim_nobody_can_read_counts_where_a_node_says_that_it_executes() {
+    let mut a = hv("a", 1000);
+    a.report.running = [id(1)].into();
+    let mut moves = machine(1, VmState::Migrate, "b", "");
+    moves.unread.insert(VmKey::Claim);
+    let rooms = rooms(&view(vec![a, hv("b", 1000)], vec![moves]), &[(1, 100)]);
+    assert_eq!((rooms.reserved_mib(&name("a")), rooms.reserved_mib(&name("b"))), (100, 100));
 }
 
 #[test]
