@@ -36,7 +36,7 @@ const STEPS: &[Step] = &[
     // The end-to-end tests run the binaries of other crates, which `nextest run` alone would not build.
     Step { name: "build", check: || run::cargo(["build", "--workspace", "--all-targets", "--locked"]) },
     Step { name: "doctest", check: || run::cargo(["test", "--workspace", "--doc", "--locked"]) },
-    Step { name: "bite", check: || simulate(&["--bite"]) },
+    Step { name: "mutants", check: || simulate(&["--mutants"]) },
     Step { name: "simulate", check: || simulate(PINNED) },
     Step { name: "fresh", check: fresh },
     Step { name: "test", check: test },

@@ -7,7 +7,7 @@ use crate::run;
 /// Runs it with these arguments.
 pub(crate) fn run(arguments: &[String]) -> Result<()> {
     // The daemons' deliberate bugs are in no other build.
-    let sabotage = arguments.iter().any(|argument| argument == "--bite" || argument.starts_with("--bug"));
+    let sabotage = arguments.iter().any(|argument| argument == "--mutants" || argument.starts_with("--bug"));
     let features = if sabotage { "sabotage" } else { "" };
     run::cargo([
         "build",

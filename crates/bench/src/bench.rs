@@ -5,14 +5,14 @@ use anyhow::{Context, Result};
 use crate::{
     Arguments,
     daemon::{Daemon, log_end},
-    measure::{console, idle, list, start, wish},
+    measure::{console, idle, list, running, start},
     report::{Row, Target},
     services::Services,
     tree::{Tree, definition},
 };
 
 /// What the 0.5 daemon needed with so many VMs, measured on a machine of the same kind; where it was measured.
-fn past(table: &[(usize, f64)], vms: usize) -> Option<f64> {
+fn attempts(table: &[(usize, f64)], vms: usize) -> Option<f64> {
     table.iter().find(|(n, _)| *n == vms).map(|(_, figure)| *figure)
 }
 
@@ -48,8 +48,8 @@ async fn measure(arguments: &Arguments) -> Result<Vec<Row>> {
             rows.extend(list_rows(arguments, vms)?);
         }
     }
-    if wanted("wish") {
-        rows.extend(wish_rows(arguments, &tree, defined).await?);
+    if wanted("running") {
+        rows.extend(desired_rows(arguments, &tree, defined).await?);
     }
     if wanted("console") {
         rows.extend(console_rows(arguments, &tree, defined).await?);
@@ -59,8 +59,8 @@ async fn measure(arguments: &Arguments) -> Result<Vec<Row>> {
 
 async fn start_rows(arguments: &Arguments, tree: &Tree, vms: usize) -> Result<Vec<Row>> {
     let seen = start::measure(&arguments.binaries, tree, arguments.repeat).await?;
-    let seconds = past(&[(0, 5.3), (100, 5.9), (1000, 10.6)], vms);
-    let requests = past(&[(0, 45.0), (100, 649.0), (1000, 6059.0)], vms);
+    let seconds = attempts(&[(0, 5.3), (100, 5.9), (1000, 10.6)], vms);
+    let requests = attempts(&[(0, 45.0), (100, 649.0), (1000, 6059.0)], vms);
     let target = (vms == 1000).then_some(Target::AtMost(0.5));
     Ok(vec![
         Row::new(format!("start → `run`, {vms} VMs"), "s", seen.seconds).old(seconds).target(target),
@@ -71,8 +71,8 @@ async fn start_rows(arguments: &Arguments, tree: &Tree, vms: usize) -> Result<Ve
 
 async fn idle_rows(arguments: &Arguments, vms: usize) -> Result<Vec<Row>> {
     let seen = idle::measure(&arguments.binaries, arguments.keepalives).await?;
-    let cpu = past(&[(0, 15.4), (100, 15.4), (1000, 15.4)], vms);
-    let memory = past(&[(0, 48.6), (1000, 52.9)], vms);
+    let cpu = attempts(&[(0, 15.4), (100, 15.4), (1000, 15.4)], vms);
+    let memory = attempts(&[(0, 48.6), (1000, 52.9)], vms);
     Ok(vec![
         Row::new(format!("CPU a keepalive, {vms} VMs"), "ms", seen.cpu_ms)
             .old(cpu)
@@ -97,24 +97,24 @@ fn list_rows(arguments: &Arguments, vms: usize) -> Result<Vec<Row>> {
     let target = (vms == 1000).then_some(Target::TimesBelow(50.0));
     Ok(vec![
         Row::new(format!("`pvc vm list`, {vms} VMs"), "s", list.seconds)
-            .old(past(&[(100, 0.74), (1000, 4.41)], vms))
+            .old(attempts(&[(100, 0.74), (1000, 4.41)], vms))
             .target(target),
         Row::new(format!("… ZooKeeper packets, {vms} VMs"), "", list.packets)
-            .old(past(&[(100, 804.0), (1000, 8035.0)], vms)),
-        Row::new(format!("`pvc vm info`, {vms} VMs"), "s", info.seconds).old(past(&[(1000, 1.04)], vms)),
+            .old(attempts(&[(100, 804.0), (1000, 8035.0)], vms)),
+        Row::new(format!("`pvc vm info`, {vms} VMs"), "s", info.seconds).old(attempts(&[(1000, 1.04)], vms)),
         Row::new(format!("… ZooKeeper packets, {vms} VMs"), "", info.packets)
-            .old(past(&[(1000, 2010.0)], vms)),
+            .old(attempts(&[(1000, 2010.0)], vms)),
     ])
 }
 
-async fn wish_rows(arguments: &Arguments, tree: &Tree, defined: usize) -> Result<Vec<Row>> {
+async fn desired_rows(arguments: &Arguments, tree: &Tree, defined: usize) -> Result<Vec<Row>> {
     let vm = definition(defined);
     tree.define(std::slice::from_ref(&vm)).await?;
-    let seen = wish::measure(&arguments.binaries, tree, &vm, arguments.repeat).await?;
-    let overhead: Vec<f64> = seen.wish.iter().zip(&seen.virsh).map(|(ours, plain)| ours - plain).collect();
+    let seen = running::measure(&arguments.binaries, tree, &vm, arguments.repeat).await?;
+    let overhead: Vec<f64> = seen.running.iter().zip(&seen.virsh).map(|(ours, plain)| ours - plain).collect();
     let strict = overhead.iter().map(|overhead| overhead + seen.virsh_itself).collect();
     Ok(vec![
-        Row::new("`start` written → guest runs", "ms", seen.wish).old(Some(440.0)),
+        Row::new("`start` written → guest runs", "ms", seen.running).old(Some(440.0)),
         Row::new("… `virsh create` → guest runs, same XML", "ms", seen.virsh).old(Some(455.0)),
         Row::new("… difference, pair by pair", "ms", overhead).target(Some(Target::AtMost(30.0))),
         Row::new("… with virsh's own start-up given back", "ms", strict),

@@ -3,5 +3,5 @@
 pub(crate) mod console;
 pub(crate) mod idle;
 pub(crate) mod list;
+pub(crate) mod running;
 pub(crate) mod start;
-pub(crate) mod wish;

@@ -140,7 +140,7 @@ pub(crate) enum Node {
     },
 }
 
-/// A wish about a node that takes its time.
+/// A desired state of a node that takes its time.
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Follow {
     /// Wait until it is done, and show how it goes.
@@ -153,13 +153,13 @@ pub(crate) struct Follow {
     pub(crate) node: String,
 }
 
-/// A wish about who is primary.
+/// A desired state of who is primary.
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Handover {
     /// How long to wait until it is so.
     #[arg(long, default_value = "30", value_parser = seconds, value_name = "SECONDS")]
     pub(crate) wait: Duration,
-    /// Return when the wish is written.
+    /// Return when the desired state is written.
     #[arg(long, conflicts_with = "wait")]
     pub(crate) no_wait: bool,
     /// The coordinator.
@@ -203,13 +203,13 @@ pub(crate) enum Vm {
         wait: Duration,
     },
     /// Start a VM.
-    Start(Wish),
+    Start(Desired),
     /// Power a VM off at once.
-    Stop(Wish),
+    Stop(Desired),
     /// Ask a VM's guest to shut down; it is powered off if it does not go in 90 s.
-    Shutdown(Wish),
+    Shutdown(Desired),
     /// Shut a VM down and start it again.
-    Restart(Wish),
+    Restart(Desired),
     /// Move a running VM to another node and remember where it came from.
     Migrate(Migrate),
     /// Return a migrated VM to the node it came from.
@@ -218,7 +218,7 @@ pub(crate) enum Vm {
         #[arg(short, long)]
         force: bool,
         #[command(flatten)]
-        wish: Wish,
+        desired: Desired,
     },
     /// Move a VM to another node for good, running or not.
     Move(Migrate),
@@ -256,13 +256,13 @@ pub(crate) struct VmRef {
     pub(crate) vm: String,
 }
 
-/// A wish, and whether to wait for it.
+/// A desired state, and whether to wait for it.
 #[derive(Debug, ClapArgs)]
-pub(crate) struct Wish {
+pub(crate) struct Desired {
     /// How long to wait until it is so [default: long enough for a healthy VM].
     #[arg(long, value_parser = seconds, value_name = "SECONDS")]
     pub(crate) wait: Option<Duration>,
-    /// Return when the wish is written.
+    /// Return when the desired state is written.
     #[arg(long, conflicts_with = "wait")]
     pub(crate) no_wait: bool,
     #[command(flatten)]
@@ -282,7 +282,7 @@ pub(crate) struct Migrate {
     #[arg(short, long)]
     pub(crate) force: bool,
     #[command(flatten)]
-    pub(crate) wish: Wish,
+    pub(crate) desired: Desired,
 }
 
 #[derive(Debug, ClapArgs)]

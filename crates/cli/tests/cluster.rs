@@ -182,7 +182,7 @@ fn a_flush_is_followed_and_ctrl_c_says_what_goes_on() {
         cluster.command(words).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
     };
     let child = follow(&["node", "flush", "-w", "hv1"]);
-    eventually("the wish is written", || cluster.get(state).unwrap() == "flush");
+    eventually("the desired state is written", || cluster.get(state).unwrap() == "flush");
     eventually("the program handles Ctrl-C", || support::handles_interrupt(&child));
     support::interrupt(&child);
     let answer: Answer = child.wait_with_output().unwrap().into();
@@ -198,10 +198,10 @@ fn a_flush_is_followed_and_ctrl_c_says_what_goes_on() {
 }
 
 #[test]
-fn the_primary_is_waited_for_and_a_wish_that_nobody_answers_stands() {
+fn the_primary_is_waited_for_and_a_desired_state_that_nobody_answers_stands() {
     let cluster = Cluster::with_nodes(&["hv1", "hv2"]);
     let answer = cluster.pvc(&["node", "primary", "--wait", "1", "hv2"]);
-    check(&answer, 1, &["waiting for hv2", "The wish stands"]);
+    check(&answer, 1, &["waiting for hv2", "The command stands"]);
     assert_eq!(cluster.get("/primary_node").unwrap(), "hv2");
     assert_eq!(cluster.ok(&["node", "secondary", "--no-wait", "hv2"]), "hv2 is to step down\n");
     assert_eq!(cluster.get("/primary_node").unwrap(), "none");

@@ -121,7 +121,7 @@ fn waiting_is_bounded_and_says_what_is_waited_for() {
     let answer = cluster.pvc(&["vm", "start", "--wait", "1", "web1"]);
     assert_eq!(answer.code, 1, "{answer:?}");
     assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
-    assert!(answer.stderr.contains("The wish stands"), "{answer:?}");
+    assert!(answer.stderr.contains("The command stands"), "{answer:?}");
     assert_eq!(cluster.get(&format!("/domains/{}/state", id(1))).unwrap(), "start");
     let said = cluster.pvc(&["vm", "explain", "web1"]);
     assert!(said.stdout.contains("hv1 has not taken it up yet"), "{said:?}");
@@ -138,7 +138,7 @@ fn a_failure_is_reported_with_its_reason_while_one_waits() {
         .spawn()
         .unwrap();
     let state = format!("/domains/{}/state", id(1));
-    eventually("the wish is written", || cluster.get(&state).unwrap() == "start");
+    eventually("the desired state is written", || cluster.get(&state).unwrap() == "start");
     cluster.set(&format!("/domains/{}/failedreason", id(1)), "no such bridge");
     cluster.set(&state, "failed");
     let answer: Answer = child.wait_with_output().unwrap().into();
@@ -151,7 +151,7 @@ fn a_failure_is_reported_with_its_reason_while_one_waits() {
 }
 
 #[test]
-fn ctrl_c_ends_the_waiting_and_not_the_wish() {
+fn ctrl_c_ends_the_waiting_and_not_the_desired_state() {
     let cluster = Cluster::with_nodes(&["hv1"]);
     assert_eq!(cluster.define("web1", 1, &[]).code, 0);
     let child = cluster
@@ -161,7 +161,7 @@ fn ctrl_c_ends_the_waiting_and_not_the_wish() {
         .spawn()
         .unwrap();
     let state = format!("/domains/{}/state", id(1));
-    eventually("the wish is written", || cluster.get(&state).unwrap() == "start");
+    eventually("the desired state is written", || cluster.get(&state).unwrap() == "start");
     eventually("the program handles Ctrl-C", || handles_interrupt(&child));
     interrupt(&child);
     let answer: Answer = child.wait_with_output().unwrap().into();

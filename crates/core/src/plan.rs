@@ -20,7 +20,7 @@ use crate::model::Moment;
 /// What to do next about a subject whose steps are `S`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Next<S> {
-    /// Wish and facts agree, as far as this node is concerned.
+    /// Desired state and facts agree, as far as this node is concerned.
     Settled,
     /// Do this, then look again.
     Do(S),

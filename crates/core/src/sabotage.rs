@@ -26,7 +26,7 @@ pub enum Bug {
     BreakLocksFirst,
     /// A fence whose fencer died is nobody's business (section 6.3).
     ForgetDeadFencer,
-    /// An answer is written whatever has been wished meanwhile (section 9, invariant 4).
+    /// An answer is written whatever has been desired meanwhile (section 9, invariant 4).
     AnswerUnchecked,
     /// The floating addresses outlive the session (section 8).
     KeepAddresses,
@@ -88,7 +88,7 @@ pub enum Bug {
     KeepTheRefused,
     /// A guest is shut down for its move before its target has said that it could start it (section 4).
     MoveUnasked,
-    /// A coordinator is shot whether or not the others' ZooKeeper servers are a quorum (section 6.2).
+    /// A coordinator is powered off whether or not the others' ZooKeeper servers are a quorum (section 6.2).
     ShootTheLast,
 }
 

@@ -23,7 +23,7 @@ const DEADLINE: Duration = Duration::from_secs(30);
 /// How a BMC behaves.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Mood {
+pub enum Behaviour {
     /// As it should.
     #[default]
     Honest,
@@ -40,7 +40,7 @@ pub enum Mood {
     OnlyResets,
 }
 
-impl Mood {
+impl Behaviour {
     /// Whether a command of it reaches the power.
     fn acts(self) -> bool {
         matches!(self, Self::Honest | Self::Slow { .. })
@@ -104,12 +104,12 @@ pub fn chassis(layout: &Layout, node: NodeNumber, arguments: &[String]) -> Resul
     let look =
         || -> Result<Machine> { Ok(ask(Request::Status)?.nodes.get(&number).copied().unwrap_or_default()) };
     let mut machine = look()?;
-    if let Mood::Slow { ms } = machine.bmc {
+    if let Behaviour::Slow { ms } = machine.bmc {
         thread::sleep(Duration::from_millis(ms.into()));
         machine = look()?;
     }
     let press = |button| -> Result<()> {
-        if button == Button::Off && machine.bmc == Mood::OnlyResets {
+        if button == Button::Off && machine.bmc == Behaviour::OnlyResets {
             bail!("this BMC only resets");
         }
         if machine.bmc.acts() {
@@ -125,7 +125,7 @@ pub fn chassis(layout: &Layout, node: NodeNumber, arguments: &[String]) -> Resul
     };
     while let Some(name) = words.next() {
         match (setting, name) {
-            (false, "power") => println!("power:{}", u8::from(machine.on && machine.bmc != Mood::Liar)),
+            (false, "power") => println!("power:{}", u8::from(machine.on && machine.bmc != Behaviour::Liar)),
             (false, "boot") => println!("boot:default"),
             (false, other) => println!("{other}:0"),
             (true, "power") => press(if words.next() == Some("1") { Button::On } else { Button::Off })?,

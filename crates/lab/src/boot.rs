@@ -8,8 +8,8 @@ use rustix::mount::{MountFlags, mount};
 
 use crate::{
     cgroup::Cgroup,
-    claim::Marker,
     layout::{BINARIES_IN_NODE, GUEST_IN_NODE, Layout, NodeNumber, SHARED_IN_NODE},
+    marker::Marker,
     program::command,
 };
 

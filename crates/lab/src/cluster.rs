@@ -1,4 +1,4 @@
-//! A lab whose daemons run, as tests and benchmarks handle it: wishes go through `pvc`, as an operator's do; what became of
+//! A lab whose daemons run, as tests and benchmarks handle it: desired states go through `pvc`, as an operator's do; what became of
 //! them is judged by observers that ask neither pvcd nor libvirt.
 //! Decides nothing about right or wrong, except that a VM never runs twice.
 

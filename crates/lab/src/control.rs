@@ -12,7 +12,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
-use crate::{bmc::Mood, drops::Dropped, layout::NodeNumber};
+use crate::{bmc::Behaviour, drops::Dropped, layout::NodeNumber};
 
 /// A request.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
@@ -47,7 +47,7 @@ pub enum Request {
     /// Plugs it in again.
     HealBmc(u8),
     /// Makes a node's BMC behave so from now on.
-    SetBmc(u8, Mood),
+    SetBmc(u8, Behaviour),
 }
 
 /// What a BMC's clients ask for.
@@ -96,7 +96,7 @@ pub struct Machine {
     /// Whether its BMC's cable is pulled.
     pub bmc_cut: bool,
     /// How its BMC behaves.
-    pub bmc: Mood,
+    pub bmc: Behaviour,
 }
 
 /// Asks the capsule whose socket is `socket`.

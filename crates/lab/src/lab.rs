@@ -17,12 +17,12 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use crate::{
     capsule::{self, Lifetime},
     cgroup::Cgroup,
-    claim::{self, Marker},
     collect,
     control::{Machines, Request, ask},
     drops::{Dropped, Peer, Traffic},
     guest, layer,
     layout::{Layout, Net, NodeNumber, ZOOKEEPER_PORT},
+    marker::{self, Marker},
     node::{self, Node, REQUEST_DEADLINE},
     options::LabOptions,
     program::{Output, wait_until},
@@ -50,7 +50,7 @@ impl Lab {
     pub fn start(options: LabOptions, lifetime: Lifetime, progress: &mut dyn FnMut(&str)) -> Result<Self> {
         options.check()?;
         let layout = Layout::new(options.lab_name()?);
-        claim::take(&layout, &options)?;
+        marker::take(&layout, &options)?;
         // From here on, every way out takes down what was made so far.
         let mut lab = Self { layout, options, capsule: None, owned: true };
         match lab.bring_up(lifetime, progress) {
@@ -240,7 +240,7 @@ impl Lab {
     pub fn collect_logs(&self) -> PathBuf {
         // The program is in target/debug or target/release, wherever target may be.
         let target = self.options.executable.parent().and_then(Path::parent);
-        let target = target.map_or_else(|| claim::checkout().join("target"), PathBuf::from);
+        let target = target.map_or_else(|| marker::checkout().join("target"), PathBuf::from);
         let folder = target.join("lab-logs").join(self.layout.name().to_string());
         collect::collect(self, &folder);
         folder
@@ -253,7 +253,7 @@ impl Lab {
     }
 
     fn end(&mut self) -> Result<()> {
-        claim::release(&self.layout)?;
+        marker::release(&self.layout)?;
         if let Some(mut capsule) = self.capsule.take() {
             // Dead already; only its number is to be given back.
             capsule.wait().context("the capsule")?;

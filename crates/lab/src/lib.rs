@@ -1,5 +1,5 @@
 //! A whole cluster of real daemons on one machine, for people (`./lab up`) and for end-to-end tests ([`Lab::up`]).
-//! Never part of what is shipped, and never touches what it did not make: see `claim.rs`.
+//! Never part of what is shipped, and never touches what it did not make: see `marker.rs`.
 //!
 //! Every node is a `systemd-nspawn --boot` over this machine's own `/`, with its own network, processes, mounts and host
 //! name, ZooKeeper, libvirtd, pvcd, and a BMC that cuts its power. All of them live in one capsule of namespaces.
@@ -9,7 +9,6 @@ pub mod bmc;
 pub mod boot;
 pub mod capsule;
 pub mod cgroup;
-pub mod claim;
 pub mod cluster;
 mod collect;
 pub mod config;
@@ -20,6 +19,7 @@ pub mod guest;
 pub mod lab;
 pub mod layer;
 pub mod layout;
+pub mod marker;
 pub mod network;
 pub mod node;
 pub mod options;
@@ -31,7 +31,7 @@ pub mod switch;
 pub mod tree;
 pub mod watchdog;
 
-pub use bmc::Mood;
+pub use bmc::Behaviour;
 pub use capsule::Lifetime;
 pub use cluster::{Cluster, PATIENCE, Vm};
 pub use drops::{Dropped, Peer, Traffic, Way};

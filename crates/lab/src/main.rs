@@ -9,7 +9,7 @@ use std::{fs, os::unix::process::CommandExt, process::ExitCode, time::Duration};
 use anyhow::{Context, Result, bail};
 use clap::Parser;
 use pvc_lab::{
-    Dropped, Lab, Mood, Peer, bmc, boot, capsule, claim, layout::Layout, program::command, switch,
+    Behaviour, Dropped, Lab, Peer, bmc, boot, capsule, layout::Layout, marker, program::command, switch,
 };
 
 use crate::arguments::{Arguments, Bmc, Command, Internal, Zookeeper};
@@ -39,7 +39,7 @@ fn run(name: &str, command: Command) -> Result<ExitCode> {
         Command::Up(options) => up::up(name, &options)?,
         Command::Update => up::update(&attach()?)?,
         Command::Down => {
-            let existed = claim::release(&Layout::new(name.parse()?))?;
+            let existed = marker::release(&Layout::new(name.parse()?))?;
             println!("{}", if existed { "everything is gone" } else { "there was nothing to take down" });
         }
         Command::Status => print!("{}", status::status(&attach()?)?),
@@ -78,11 +78,11 @@ fn run(name: &str, command: Command) -> Result<ExitCode> {
         Command::Bmc(what) => match what {
             Bmc::Cut { node: name } => node(&name)?.cut_bmc()?,
             Bmc::Heal { node: name } => node(&name)?.heal_bmc()?,
-            Bmc::Honest { node: name } => node(&name)?.set_bmc(Mood::Honest)?,
-            Bmc::Slow { node: name, ms } => node(&name)?.set_bmc(Mood::Slow { ms })?,
-            Bmc::Liar { node: name } => node(&name)?.set_bmc(Mood::Liar)?,
-            Bmc::Idle { node: name } => node(&name)?.set_bmc(Mood::Idle)?,
-            Bmc::OnlyResets { node: name } => node(&name)?.set_bmc(Mood::OnlyResets)?,
+            Bmc::Honest { node: name } => node(&name)?.set_bmc(Behaviour::Honest)?,
+            Bmc::Slow { node: name, ms } => node(&name)?.set_bmc(Behaviour::Slow { ms })?,
+            Bmc::Liar { node: name } => node(&name)?.set_bmc(Behaviour::Liar)?,
+            Bmc::Idle { node: name } => node(&name)?.set_bmc(Behaviour::Idle)?,
+            Bmc::OnlyResets { node: name } => node(&name)?.set_bmc(Behaviour::OnlyResets)?,
         },
         Command::Zk(change) => {
             let (verb, name) = match change {

@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context, Result};
 
 use crate::{
-    bmc::{self, Mood},
+    bmc::{self, Behaviour},
     boot::find_init,
     control::{Machine, Request, ask},
     layout::{Layout, Net, NodeNumber},
@@ -163,8 +163,8 @@ impl Node {
     }
 
     /// Makes its BMC behave so from now on.
-    pub fn set_bmc(&self, mood: Mood) -> Result<()> {
-        self.ask(Request::SetBmc(self.number.get(), mood))
+    pub fn set_bmc(&self, behaviour: Behaviour) -> Result<()> {
+        self.ask(Request::SetBmc(self.number.get(), behaviour))
     }
 
     /// How it looks from outside.

@@ -241,8 +241,8 @@ impl Scenario {
             if machine.bmc_cut {
                 node.heal_bmc()?;
             }
-            if machine.bmc != crate::Mood::Honest {
-                node.set_bmc(crate::Mood::Honest)?;
+            if machine.bmc != crate::Behaviour::Honest {
+                node.set_bmc(crate::Behaviour::Honest)?;
             }
             if machine.cut {
                 node.heal()?;

@@ -4,7 +4,7 @@
 use std::{fmt::Write, thread, time::Duration};
 
 use anyhow::Result;
-use pvc_lab::{Lab, Mood, Node, control::Machine};
+use pvc_lab::{Behaviour, Lab, Node, control::Machine};
 
 const PATIENCE: Duration = Duration::from_secs(5);
 const HEADINGS: [&str; 7] = ["NODE", "POWER", "NETWORK", "BMC", "ZOOKEEPER", "PVCD", "VMS"];
@@ -49,7 +49,7 @@ fn row(lab: &Lab, node: &Node, machine: Machine) -> Row {
         node.name(),
         power.to_owned(),
         cable(machine.cut),
-        if machine.bmc_cut { cable(true) } else { mood(machine.bmc).to_owned() },
+        if machine.bmc_cut { cable(true) } else { behaviour(machine.bmc).to_owned() },
         if coordinator && awake {
             lab.zookeeper_mode(node.number()).unwrap_or_else(|_| "down".into())
         } else {
@@ -60,13 +60,13 @@ fn row(lab: &Lab, node: &Node, machine: Machine) -> Row {
     ]
 }
 
-fn mood(bmc: Mood) -> &'static str {
+fn behaviour(bmc: Behaviour) -> &'static str {
     match bmc {
-        Mood::Honest => "up",
-        Mood::Slow { .. } => "slow",
-        Mood::Liar => "liar",
-        Mood::Idle => "idle",
-        Mood::OnlyResets => "only resets",
+        Behaviour::Honest => "up",
+        Behaviour::Slow { .. } => "slow",
+        Behaviour::Liar => "liar",
+        Behaviour::Idle => "idle",
+        Behaviour::OnlyResets => "only resets",
     }
 }
 

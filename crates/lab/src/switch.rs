@@ -25,13 +25,13 @@ use rustix::mount::{MountFlags, mount};
 
 use crate::{
     addresses,
-    bmc::{self, Mood},
+    bmc::{self, Behaviour},
     boot::{REBOOTED, find_init, node_cgroup},
-    claim::Marker,
     control::{Answer, Button, Machine, Machines, Request, node},
     drops::{self, Dropped, Peer},
     layer,
     layout::{Layout, NodeNumber},
+    marker::Marker,
     network,
     program::{command, run, wait_until},
     watchdog::{self, Watchdog},
@@ -48,7 +48,7 @@ struct Slot {
     life: u64,
     cut: bool,
     bmc_cut: bool,
-    bmc: Mood,
+    bmc: Behaviour,
     /// Takes notes of the node's addresses as long as it has power.
     watching: Option<Child>,
     /// When the BMC's last command was done, if that was a reset.
@@ -161,8 +161,8 @@ impl Switch {
                 slot.bmc_cut = false;
                 network::set_bmc_cable(node, true)
             }),
-            Request::SetBmc(n, mood) => self.with(n, |_, slot| {
-                slot.bmc = mood;
+            Request::SetBmc(n, behaviour) => self.with(n, |_, slot| {
+                slot.bmc = behaviour;
                 Ok(())
             }),
             Request::Drop(drop) => {

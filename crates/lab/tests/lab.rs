@@ -10,8 +10,8 @@ use std::{
 };
 
 use pvc_lab::{
-    Lab, LabOptions, Mood, Node, Peer, Traffic, cgroup::Cgroup, claim, guest, guest_xml, layout::Layout,
-    program, wait_until,
+    Behaviour, Lab, LabOptions, Node, Peer, Traffic, cgroup::Cgroup, guest, guest_xml, layout::Layout,
+    marker, program, wait_until,
 };
 
 const SOON: Duration = Duration::from_mins(1);
@@ -157,25 +157,25 @@ fn a_bmc_is_slow_lies_or_is_idle_when_it_is_told_to() {
     let says = || ipmi("chassis power status").ok().unwrap().trim().to_owned();
     let boot = node.boot_id().unwrap();
 
-    node.set_bmc(Mood::Liar).unwrap();
+    node.set_bmc(Behaviour::Liar).unwrap();
     assert_eq!(says(), "Chassis Power is off");
     ipmi("chassis power off").ok().unwrap();
-    node.set_bmc(Mood::Idle).unwrap();
+    node.set_bmc(Behaviour::Idle).unwrap();
     for accepted in ["chassis power off", "chassis power reset"] {
         ipmi(accepted).ok().unwrap();
     }
-    node.set_bmc(Mood::OnlyResets).unwrap();
+    node.set_bmc(Behaviour::OnlyResets).unwrap();
     let refusal = ipmi("chassis power off");
     assert!(!refusal.success() && refusal.stderr.contains("Power Control to Down/Off failed"), "{refusal}");
     ipmi("chassis power reset").ok().unwrap();
     assert_eq!(says(), "Chassis Power is on");
     assert_eq!(node.boot_id().unwrap(), boot, "a BMC that only says so switched");
 
-    node.set_bmc(Mood::Slow { ms: 2000 }).unwrap();
+    node.set_bmc(Behaviour::Slow { ms: 2000 }).unwrap();
     let asked = std::time::Instant::now();
     assert_eq!(says(), "Chassis Power is on");
     assert!(asked.elapsed() > Duration::from_secs(2), "it answered after {:?}", asked.elapsed());
-    node.set_bmc(Mood::Honest).unwrap();
+    node.set_bmc(Behaviour::Honest).unwrap();
     ipmi("chassis power off").ok().unwrap();
     assert!(!node.machine().unwrap().on);
 }
@@ -342,9 +342,9 @@ fn a_lab_whose_capsule_was_killed_leaves_nothing_after_the_next_up_or_down() {
         // As after a crash of the whole harness: nobody takes it down.
         std::mem::forget(lab);
     }
-    assert!(claim::release(&layout).unwrap());
+    assert!(marker::release(&layout).unwrap());
     traces.iter().for_each(Traces::assert_gone);
-    assert!(!claim::release(&layout).unwrap(), "there was something left to take down");
+    assert!(!marker::release(&layout).unwrap(), "there was something left to take down");
 }
 
 /// Plays the owner in the next test when this variable is set.
@@ -371,7 +371,7 @@ fn a_lab_of_a_test_does_not_outlive_its_owner() {
     owner.kill().unwrap();
     owner.wait().unwrap();
     let died = wait_until("the lab to die with its owner", SOON, || !cgroup.populated());
-    claim::release(&Layout::new("t-owner".parse().unwrap())).unwrap();
+    marker::release(&Layout::new("t-owner".parse().unwrap())).unwrap();
     died.unwrap();
 }
 
@@ -381,7 +381,7 @@ fn what_the_lab_did_not_make_is_refused_and_left_alone() {
     let ours = up_named_folder("t-foreign");
     let refusal = up("t-foreign").expect("a foreign folder was taken");
     assert!(refusal.contains("was not made by the lab"), "{refusal}");
-    assert!(claim::release(&Layout::new("t-foreign".parse().unwrap())).is_err());
+    assert!(marker::release(&Layout::new("t-foreign".parse().unwrap())).is_err());
     assert_eq!(fs::read_to_string(ours.join("precious")).unwrap(), "mine");
     fs::remove_dir_all(&ours).unwrap();
 
@@ -397,7 +397,7 @@ fn what_the_lab_did_not_make_is_refused_and_left_alone() {
 fn up_named_folder(name: &str) -> PathBuf {
     let layout = Layout::new(name.parse().unwrap());
     // Makes the folder of all labs in passing.
-    claim::release(&layout).unwrap();
+    marker::release(&layout).unwrap();
     // Another lab's end may remove the common folder in between.
     wait_until("the folder", SOON, || fs::create_dir_all(layout.state()).is_ok()).unwrap();
     fs::write(layout.state().join("precious"), "mine").unwrap();
@@ -409,8 +409,8 @@ fn labs_that_come_and_go_at_the_same_time_do_not_take_the_ground_from_under_each
     let come_and_go = |name: &str| {
         let layout = Layout::new(name.parse().unwrap());
         for _ in 0..100 {
-            claim::take(&layout, &options(name, 1)).unwrap();
-            assert!(claim::release(&layout).unwrap());
+            marker::take(&layout, &options(name, 1)).unwrap();
+            assert!(marker::release(&layout).unwrap());
         }
     };
     std::thread::scope(|scope| {

@@ -108,12 +108,12 @@ class Client:
     def undefine(self, vm):
         base = f"/domains/{self.find(vm)}"
         # The daemon acknowledges neither step; these clients give it two seconds each.
-        for wish in ("stop", "delete"):
-            self.write({f"{base}/state": wish})
+        for state in ("stop", "delete"):
+            self.write({f"{base}/state": state})
             time.sleep(2)
         self.zk.delete(base, recursive=True)
 
-    def wish(self, vm, state):
+    def ask_for(self, vm, state):
         self.write({f"/domains/{self.find(vm)}/state": state})
 
     def log(self, vm, lines="1000"):
@@ -147,7 +147,7 @@ def main(arguments):
     command, *rest = arguments
     client = Client(hosts)
     if command in ("start", "stop", "shutdown", "restart"):
-        answer = client.wish(*rest, command)
+        answer = client.ask_for(*rest, command)
     elif command in ("init", "define", "undefine", "log", "list", "ask"):
         answer = getattr(client, command)(*rest)
     else:

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Parser;
 
-/// The node daemon of a PVC cluster: keeps this machine's part of the cluster as its clients wish it.
+/// The node daemon of a PVC cluster: keeps this machine's part of the cluster as its clients want it.
 #[derive(Debug, Parser)]
 #[command(version, about, disable_help_subcommand = true)]
 pub struct Args {

@@ -64,9 +64,9 @@ impl ConsoleLogs {
     ///
     /// # Errors
     /// If no thread can be started.
-    pub fn start(store: Arc<dyn Store>, wish: &Consoles) -> io::Result<Self> {
-        let publisher = publish::start(store, wish.rates);
-        let reader = watch::start(wish.directory.clone(), wish.lines, publisher)?;
+    pub fn start(store: Arc<dyn Store>, desired: &Consoles) -> io::Result<Self> {
+        let publisher = publish::start(store, desired.rates);
+        let reader = watch::start(desired.directory.clone(), desired.lines, publisher)?;
         Ok(Self { followed: Mutex::default(), reader })
     }
 

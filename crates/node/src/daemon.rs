@@ -45,7 +45,7 @@ use crate::{
     bmcs::Bmcs,
     console::{ConsoleLogs, Consoles},
     controller::Cluster,
-    keepalive::{Facts, Keepalive, Shown, Unbroken},
+    keepalive::{Facts, Keepalive, Shown, WriteStreak},
     metrics::{Metrics, Sources},
     notify::Notify,
     old_commands::OldCommands,
@@ -59,9 +59,9 @@ use crate::{
     },
     reserve,
     selffence::{self, SelfFence},
+    service_units,
     stop::Stop,
     strangers::Strangers,
-    units,
 };
 
 /// The longest a stop takes, whatever is away.
@@ -79,7 +79,7 @@ const LIBVIRT_WITHIN: Duration = Duration::from_secs(5);
 const SAY_AFTER: Duration = Duration::from_secs(1);
 
 /// What a daemon stands on.
-pub struct Parts {
+pub struct Dependencies {
     /// The state tree.
     pub store: Arc<dyn Store>,
     /// The hypervisor, on a node that has one.
@@ -147,36 +147,36 @@ pub enum DaemonError {
 ///
 /// # Errors
 /// If it cannot be the daemon of its node, or not any longer. Guests are not affected.
-pub async fn run(config: &Config, mut parts: Parts, mut stop: Stop) -> Result<(), DaemonError> {
+pub async fn run(config: &Config, mut dependencies: Dependencies, mut stop: Stop) -> Result<(), DaemonError> {
     let registered = AtomicBool::new(false);
     let ownership = Arc::new(Ownership::new(
-        Arc::clone(&parts.store),
-        Arc::clone(&parts.machine),
+        Arc::clone(&dependencies.store),
+        Arc::clone(&dependencies.machine),
         config.node.clone(),
-        parts.process.clone(),
+        dependencies.process.clone(),
     ));
     // From here on nothing is written under a name that is not this daemon's.
-    parts.store = ownership.store();
+    dependencies.store = ownership.store();
     let started = tokio::select! {
         biased;
         () = stop.requested() => None,
-        started = start(config, &parts, &ownership, &registered) => Some(started),
+        started = start(config, &dependencies, &ownership, &registered) => Some(started),
     };
     let Some(started) = started else {
         info!("asked to stop before the start was complete");
-        parts.notify.stopping();
+        dependencies.notify.stopping();
         // A node in `init` that says nothing any more would be fenced. The keys of one that is not registered are somebody else's.
         let stopped = pvc_store::schema::node::set_daemon_state(&config.node, DaemonState::Stop);
-        if registered.load(Ordering::Relaxed) && parts.store.session().borrow().is_healthy() {
-            let _ = timeout(SAY_WITHIN, parts.store.commit(stopped)).await;
+        if registered.load(Ordering::Relaxed) && dependencies.store.session().borrow().is_healthy() {
+            let _ = timeout(SAY_WITHIN, dependencies.store.commit(stopped)).await;
         }
-        close(&parts).await;
+        close(&dependencies).await;
         return Ok(());
     };
     let mut daemon = match started {
         Ok(daemon) => daemon,
         Err(error) => {
-            close(&parts).await;
+            close(&dependencies).await;
             return Err(error);
         }
     };
@@ -186,9 +186,9 @@ pub async fn run(config: &Config, mut parts: Parts, mut stop: Stop) -> Result<()
         error = ownership.keep() => Err(error.into()),
         () = daemon.keepalive.ended() => Err(DaemonError::Ended("keepalive")),
     };
-    parts.notify.stopping();
+    dependencies.notify.stopping();
     if outcome.is_ok() {
-        daemon.stop(&parts).await;
+        daemon.stop(&dependencies).await;
     } else {
         // Whoever has our name now writes these keys: not a word more from us. What guards this machine stays armed.
         drop(daemon.keepalive);
@@ -201,7 +201,7 @@ pub async fn run(config: &Config, mut parts: Parts, mut stop: Stop) -> Result<()
         if let Some(vms) = daemon.vms {
             vms.stop(FINISH_WITHIN).await;
         }
-        close(&parts).await;
+        close(&dependencies).await;
     }
     outcome
 }
@@ -223,21 +223,21 @@ struct Daemon {
 
 async fn start(
     config: &Config,
-    parts: &Parts,
+    dependencies: &Dependencies,
     ownership: &Arc<Ownership>,
     registered: &AtomicBool,
 ) -> Result<Daemon, DaemonError> {
     let began = Instant::now();
     let mode = if config.is_coordinator() { DaemonMode::Coordinator } else { DaemonMode::Hypervisor };
     let machine = |doing| move |cause| DaemonError::Machine { doing, cause };
-    let static_data = parts.machine.describe().map_err(machine("find out what this machine is"))?;
+    let static_data = dependencies.machine.describe().map_err(machine("find out what this machine is"))?;
     info!("pvcd {} starts as {mode} {} on {static_data}", env!("CARGO_PKG_VERSION"), config.node);
-    let (mut background, networks) = prepare_machine(config, parts).await?;
-    connect(config, parts).await;
+    let (mut background, networks) = prepare_machine(config, dependencies).await?;
+    connect(config, dependencies).await;
     let looking = Instant::now();
-    let strangers = match &parts.hypervisor {
+    let strangers = match &dependencies.hypervisor {
         Some(hypervisor) => {
-            let (store, hypervisor) = (Arc::clone(&parts.store), Arc::clone(hypervisor));
+            let (store, hypervisor) = (Arc::clone(&dependencies.store), Arc::clone(hypervisor));
             Some(Strangers::watch(config.node.clone(), Arc::clone(ownership), store, hypervisor).await)
         }
         None => None,
@@ -250,12 +250,12 @@ async fn start(
         info!("the state tree was prepared: {} keys created", created.len());
     }
     ownership.take().await?;
-    let mirror = Mirror::start_on(Arc::clone(&parts.store), config.node.clone());
+    let mirror = Mirror::start_on(Arc::clone(&dependencies.store), config.node.clone());
     let registration = Registration {
         name: config.node.clone(),
         mode,
         static_data,
-        boot: parts.process.boot.clone(),
+        boot: dependencies.process.boot.clone(),
         keepalive_interval: config.intervals.keepalive(),
         ipmi: Ipmi {
             hostname: config.ipmi.host.clone(),
@@ -264,20 +264,20 @@ async fn start(
         },
     };
     registered.store(true, Ordering::Relaxed);
-    register(&*parts.store, &registration).await.map_err(tree("register this node"))?;
+    register(&*dependencies.store, &registration).await.map_err(tree("register this node"))?;
     mirror.ready().await;
     debug!("registered and read the tree in {:.2} s", began.elapsed().as_secs_f32());
 
-    let (store, machine_clock) = (Arc::clone(&parts.store), Arc::clone(&parts.machine));
+    let (store, machine_clock) = (Arc::clone(&dependencies.store), Arc::clone(&dependencies.machine));
     let cluster = Cluster::new(config.node.clone(), store, mirror.clone(), machine_clock);
-    let vms = start_vms(config, parts, cluster.clone()).map_err(machine("follow console logs"))?;
+    let vms = start_vms(config, dependencies, cluster.clone()).map_err(machine("follow console logs"))?;
     let ability = Ability::new(vms.as_ref().map(Vms::trouble), networks.as_ref().map(Networks::trouble));
     let keepalive = Keepalive::start(
-        Arc::clone(&parts.store),
+        Arc::clone(&dependencies.store),
         registration,
         config.intervals.keepalive(),
         Facts {
-            machine: Arc::clone(&parts.machine),
+            machine: Arc::clone(&dependencies.machine),
             active: vms.as_ref().map(Vms::active),
             ability: ability.clone(),
             mirror: mirror.clone(),
@@ -286,31 +286,35 @@ async fn start(
             .logging
             .keepalives
             .then_some(Shown { cluster_details: config.logging.keepalive_cluster_details }),
-        parts.notify.clone(),
-        &parts.lifeline,
+        dependencies.notify.clone(),
+        &dependencies.lifeline,
     );
     // From its registration on the node speaks: one that dies on its way is missed like any other.
     tokio::join!(keepalive.declare(DaemonState::Init), wait_for_libvirt(vms.as_ref(), libvirt_within));
     // From here on the reconcilers see to it.
     drop(strangers);
-    if let Some(metrics) = parts.metrics.clone() {
-        let sources =
-            Sources { me: config.node.clone(), store: Arc::clone(&parts.store), mirror: mirror.clone() };
+    if let Some(metrics) = dependencies.metrics.clone() {
+        let sources = Sources {
+            me: config.node.clone(),
+            store: Arc::clone(&dependencies.store),
+            mirror: mirror.clone(),
+        };
         background.spawn(async move { metrics.serve(sources).await });
     }
-    let self_fence = start_self_fence(config, parts, mirror.clone(), keepalive.acknowledged());
+    let self_fence = start_self_fence(config, dependencies, mirror.clone(), keepalive.acknowledged());
     keepalive.declare(DaemonState::Run).await;
     let flush = start_flush(config, cluster, vms.as_ref(), ability);
-    let fencing =
-        config.is_coordinator().then(|| start_fencing(config, parts, mirror.clone(), keepalive.unbroken()));
+    let fencing = config
+        .is_coordinator()
+        .then(|| start_fencing(config, dependencies, mirror.clone(), keepalive.write_streak()));
     if config.is_coordinator() {
-        background.spawn(ask_bmcs(config, parts, mirror.clone()).run());
-        background.spawn(reserve::run(config.node.clone(), Arc::clone(&parts.store), mirror.clone()));
+        background.spawn(ask_bmcs(config, dependencies, mirror.clone()).run());
+        background.spawn(reserve::run(config.node.clone(), Arc::clone(&dependencies.store), mirror.clone()));
     }
-    let primary = config.is_coordinator().then(|| start_primary(config, parts, mirror));
+    let primary = config.is_coordinator().then(|| start_primary(config, dependencies, mirror));
     info!("runs, {:.2} s after its start", began.elapsed().as_secs_f32());
-    parts.notify.status("runs");
-    parts.notify.ready();
+    dependencies.notify.status("runs");
+    dependencies.notify.ready();
     Ok(Daemon {
         keepalive,
         flush,
@@ -326,97 +330,97 @@ async fn start(
 /// Networks first: without them neither ZooKeeper nor anybody else is reached. Then what this node's functions need.
 async fn prepare_machine(
     config: &Config,
-    parts: &Parts,
+    dependencies: &Dependencies,
 ) -> Result<(JoinSet<()>, Option<Networks>), NetworkError> {
     let (mut background, mut networks) = (JoinSet::new(), None);
-    if let (Some(links), Some(wish)) = (&parts.links, network::wish(config)) {
-        network::bring_up(&**links, &wish).await?;
-        networks = Some(Networks::start(&config.node, Arc::clone(links), wish));
+    if let (Some(links), Some(desired)) = (&dependencies.links, network::desired(config)) {
+        network::bring_up(&**links, &desired).await?;
+        networks = Some(Networks::start(&config.node, Arc::clone(links), desired));
     }
-    if let Some(services) = &parts.services {
-        background.spawn(units::start(Arc::clone(services), units::needed(config)));
+    if let Some(services) = &dependencies.services {
+        background.spawn(service_units::start(Arc::clone(services), service_units::needed(config)));
     }
     Ok((background, networks))
 }
 
 /// On a node with a hypervisor.
-fn start_vms(config: &Config, parts: &Parts, cluster: Cluster) -> io::Result<Option<Vms>> {
-    let Some(hypervisor) = &parts.hypervisor else { return Ok(None) };
-    Ok(Some(Vms::start(vm::Parts {
+fn start_vms(config: &Config, dependencies: &Dependencies, cluster: Cluster) -> io::Result<Option<Vms>> {
+    let Some(hypervisor) = &dependencies.hypervisor else { return Ok(None) };
+    Ok(Some(Vms::start(vm::Dependencies {
         cluster,
         peers: Peers::new(config),
         hypervisor: Arc::clone(hypervisor),
         selector: config.target_selector,
-        consoles: follow_consoles(parts)?,
+        consoles: follow_consoles(dependencies)?,
     })))
 }
 
 /// Only once the name is this daemon's: what guests print is written like everything else.
-fn follow_consoles(parts: &Parts) -> io::Result<Option<Arc<ConsoleLogs>>> {
-    let Some(wish) = &parts.consoles else { return Ok(None) };
-    Ok(Some(Arc::new(ConsoleLogs::start(Arc::clone(&parts.store), wish)?)))
+fn follow_consoles(dependencies: &Dependencies) -> io::Result<Option<Arc<ConsoleLogs>>> {
+    let Some(desired) = &dependencies.consoles else { return Ok(None) };
+    Ok(Some(Arc::new(ConsoleLogs::start(Arc::clone(&dependencies.store), desired)?)))
 }
 
 fn start_self_fence(
     config: &Config,
-    parts: &Parts,
+    dependencies: &Dependencies,
     mirror: Mirror,
     acknowledged: watch::Receiver<Option<Instant>>,
 ) -> SelfFence {
-    SelfFence::start(selffence::Parts {
+    SelfFence::start(selffence::Dependencies {
         me: config.node.clone(),
-        store: Arc::clone(&parts.store),
+        store: Arc::clone(&dependencies.store),
         mirror,
-        watchdog: parts.watchdog.clone(),
+        watchdog: dependencies.watchdog.clone(),
         within: config.intervals.suicide_after(),
         acknowledged,
-        place: parts.lifeline.clone(),
+        place: dependencies.lifeline.clone(),
     })
 }
 
-fn start_primary(config: &Config, parts: &Parts, mirror: Mirror) -> Primary {
+fn start_primary(config: &Config, dependencies: &Dependencies, mirror: Mirror) -> Primary {
     let mut services: Vec<Arc<dyn PrimaryService>> =
-        vec![Arc::new(OldCommands::new(Arc::clone(&parts.store)))];
-    if let Some(units) = parts.services.as_ref().filter(|_| config.functions.api) {
-        services.push(primary::Unit::api(Arc::clone(units)));
+        vec![Arc::new(OldCommands::new(Arc::clone(&dependencies.store)))];
+    if let Some(service_units) = dependencies.services.as_ref().filter(|_| config.functions.api) {
+        services.push(primary::Unit::api(Arc::clone(service_units)));
     }
-    Primary::start(primary::Parts {
+    Primary::start(primary::Dependencies {
         me: config.node.clone(),
-        store: Arc::clone(&parts.store),
+        store: Arc::clone(&dependencies.store),
         mirror,
-        machine: Arc::clone(&parts.machine),
-        links: parts.links.clone(),
+        machine: Arc::clone(&dependencies.machine),
+        links: dependencies.links.clone(),
         floating: primary::floating(config),
         services,
     })
 }
 
-fn ask_bmcs(config: &Config, parts: &Parts, mirror: Mirror) -> Bmcs {
+fn ask_bmcs(config: &Config, dependencies: &Dependencies, mirror: Mirror) -> Bmcs {
     Bmcs {
         me: config.node.clone(),
-        store: Arc::clone(&parts.store),
+        store: Arc::clone(&dependencies.store),
         mirror,
-        machine: Arc::clone(&parts.machine),
-        power: Arc::clone(&parts.power),
+        machine: Arc::clone(&dependencies.machine),
+        power: Arc::clone(&dependencies.power),
         keepalive: config.intervals.keepalive(),
     }
 }
 
 fn start_fencing(
     config: &Config,
-    parts: &Parts,
+    dependencies: &Dependencies,
     mirror: Mirror,
-    unbroken: watch::Receiver<Option<Unbroken>>,
+    write_streak: watch::Receiver<Option<WriteStreak>>,
 ) -> Fencing {
-    Fencing::start(fence::Parts {
+    Fencing::start(fence::Dependencies {
         me: config.node.clone(),
-        store: Arc::clone(&parts.store),
+        store: Arc::clone(&dependencies.store),
         mirror,
-        machine: Arc::clone(&parts.machine),
-        unbroken,
-        power: Arc::clone(&parts.power),
-        storage: Arc::clone(&parts.storage),
-        servers: Arc::clone(&parts.servers),
+        machine: Arc::clone(&dependencies.machine),
+        write_streak,
+        power: Arc::clone(&dependencies.power),
+        storage: Arc::clone(&dependencies.storage),
+        servers: Arc::clone(&dependencies.servers),
         settings: fence::settings(config),
         // The words are the same; the configuration has checked them.
         selector: config.target_selector.as_str().parse().unwrap_or_default(),
@@ -425,7 +429,7 @@ fn start_fencing(
 
 /// Every node flushes itself, also one without a hypervisor, which has nothing to send away.
 fn start_flush(config: &Config, cluster: Cluster, vms: Option<&Vms>, ability: Ability) -> Flush {
-    Flush::start(flush::Parts {
+    Flush::start(flush::Dependencies {
         cluster,
         active: vms.map(Vms::active),
         ability,
@@ -436,8 +440,8 @@ fn start_flush(config: &Config, cluster: Cluster, vms: Option<&Vms>, ability: Ab
 }
 
 /// Waits for a session, as long as it takes, and says once what is waited for.
-async fn connect(config: &Config, parts: &Parts) {
-    let mut session = parts.store.session();
+async fn connect(config: &Config, dependencies: &Dependencies) {
+    let mut session = dependencies.store.session();
     let mut healthy = std::pin::pin!(session.wait_for(|s| s.is_healthy()));
     if timeout(SAY_AFTER, &mut healthy).await.is_ok() {
         return;
@@ -445,7 +449,7 @@ async fn connect(config: &Config, parts: &Parts) {
     let servers = config.zookeeper_connect_string();
     // Why it does not answer, and which server, is said by the store.
     info!("the start waits for ZooKeeper; guests are not affected");
-    parts.notify.status(&format!("waits for ZooKeeper ({servers})"));
+    dependencies.notify.status(&format!("waits for ZooKeeper ({servers})"));
     // The store says when it is there.
     let _ = healthy.await;
 }
@@ -462,10 +466,10 @@ async fn wait_for_libvirt(vms: Option<&Vms>, within: Duration) {
 }
 
 impl Daemon {
-    async fn stop(self, parts: &Parts) {
+    async fn stop(self, dependencies: &Dependencies) {
         let end = Instant::now() + STOP_WITHIN;
         info!("stops; what runs here keeps running");
-        let said = self.say(parts, DaemonState::Shutdown).await;
+        let said = self.say(dependencies, DaemonState::Shutdown).await;
         drop(self.fencing);
         drop(self.flush);
         self.self_fence.disarm(DISARM_WITHIN).await;
@@ -481,17 +485,17 @@ impl Daemon {
             warn!("ZooKeeper does not answer: the node's keys do not say that it has stopped");
         }
         drop(self.keepalive);
-        close(parts).await;
+        close(dependencies).await;
         info!("stopped");
     }
 
-    async fn say(&self, parts: &Parts, state: DaemonState) -> bool {
-        let healthy = parts.store.session().borrow().is_healthy();
+    async fn say(&self, dependencies: &Dependencies, state: DaemonState) -> bool {
+        let healthy = dependencies.store.session().borrow().is_healthy();
         healthy && timeout(SAY_WITHIN, self.keepalive.declare(state)).await.is_ok()
     }
 }
 
 /// Ends the session, so that what hangs on it is free at once.
-async fn close(parts: &Parts) {
-    let _ = timeout(SAY_WITHIN, parts.store.close()).await;
+async fn close(dependencies: &Dependencies) {
+    let _ = timeout(SAY_WITHIN, dependencies.store.close()).await;
 }

@@ -1,12 +1,12 @@
 //! Says every few seconds that this node lives, and how it is. The other nodes fence a node that does not.
 //!
-//! A task of its own, in a place of its own ([`Place`]), that waits for nothing but the store: not for libvirt, not for a disk, not for an operation on
-//! a VM, nor for a turn after whoever plans, parses or lists. What it reports of those is what was last known. The node's `daemonstate` goes the same way, so that a wish about it and a
-//! keepalive never cross: the next keepalive is early, and carries it.
+//! A task of its own, in a place of its own ([`Place`]), that waits for nothing but the store: not for libvirt, not for a disk, not for an
+//! operation on a VM, nor for a turn after whoever plans, parses or lists. What it reports of those is what was last known. The node's
+//! `daemonstate` goes the same way, so that a desired state of it and a keepalive never cross: the next keepalive is early, and carries it.
 
 mod attention;
 mod line;
-mod unbroken;
+mod write_streak;
 
 use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 
@@ -32,7 +32,7 @@ use tracing::{debug, error, info, warn};
 use crate::{ability::Ability, log, metrics, notify::Notify, reconcile::vm::Active};
 
 use attention::Attention;
-pub use unbroken::Unbroken;
+pub use write_streak::WriteStreak;
 
 /// The longest pause after a failure; a quarter of the time between keepalives if that is shorter, or the next one came sooner than the
 /// one that is tried again.
@@ -73,7 +73,7 @@ pub struct Shown {
 pub struct Keepalive {
     declarations: mpsc::UnboundedSender<Declaration>,
     acknowledged: watch::Receiver<Option<Instant>>,
-    unbroken: watch::Receiver<Option<Unbroken>>,
+    write_streak: watch::Receiver<Option<WriteStreak>>,
     task: JoinHandle<()>,
 }
 
@@ -96,10 +96,10 @@ impl Keepalive {
     ) -> Self {
         let (declarations, orders) = mpsc::unbounded_channel();
         let (sent, acknowledged) = watch::channel(None);
-        let (taken, unbroken) = watch::channel(None);
+        let (taken, write_streak) = watch::channel(None);
         // Until it is known what runs here, what was last reported stands: it may keep a VM from being started twice.
         let last = facts.mirror.view().node(&registration.name).map(|me| me.report.clone());
-        let beats = Beats {
+        let beats = KeepaliveTask {
             writer: Arc::new(Writer { store, registration }),
             every,
             last: last.unwrap_or_default(),
@@ -118,7 +118,7 @@ impl Keepalive {
             sent,
             taken,
         };
-        Self { declarations, acknowledged, unbroken, task: place.spawn(beats.run(orders)) }
+        Self { declarations, acknowledged, write_streak, task: place.spawn(beats.run(orders)) }
     }
 
     /// Makes this the node's `daemonstate`, with a keepalive at once; returns when the store has it. While the store is away that
@@ -136,8 +136,8 @@ impl Keepalive {
     }
 
     /// For how long none was missed.
-    pub fn unbroken(&self) -> watch::Receiver<Option<Unbroken>> {
-        self.unbroken.clone()
+    pub fn write_streak(&self) -> watch::Receiver<Option<WriteStreak>> {
+        self.write_streak.clone()
     }
 
     /// Returns when the task has ended, which it does not while this exists, unless there is a bug.
@@ -153,7 +153,7 @@ impl Drop for Keepalive {
 }
 
 /// The task's state.
-struct Beats {
+struct KeepaliveTask {
     writer: Arc<Writer>,
     every: Duration,
     facts: Facts,
@@ -175,7 +175,7 @@ struct Beats {
     /// Tells whoever wants to know when the last acknowledged one was sent.
     sent: watch::Sender<Option<Instant>>,
     /// … and for how long none was missed.
-    taken: watch::Sender<Option<Unbroken>>,
+    taken: watch::Sender<Option<WriteStreak>>,
 }
 
 /// One keepalive under way.
@@ -187,7 +187,7 @@ struct Beat {
     sent: Instant,
 }
 
-impl Beats {
+impl KeepaliveTask {
     async fn run(mut self, mut orders: mpsc::UnboundedReceiver<Declaration>) {
         let mut life = self.notify.sign_of_life_every().map(|every| {
             let mut ticks = interval(every);
@@ -278,7 +278,8 @@ impl Beats {
                 self.acknowledged_at = Instant::now();
                 metrics::keepalive(beat.sent.elapsed());
                 self.sent.send_replace(Some(beat.sent));
-                self.taken.send_modify(|taken| *taken = Some(Unbroken::go_on(*taken, beat.sent, self.every)));
+                self.taken
+                    .send_modify(|taken| *taken = Some(WriteStreak::go_on(*taken, beat.sent, self.every)));
                 for declaration in beat.declared {
                     let _ = declaration.done.send(());
                 }

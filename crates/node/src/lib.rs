@@ -1,8 +1,8 @@
-//! The node daemon: makes one machine agree with what its cluster wishes.
+//! The node daemon: makes one machine agree with what its cluster desires.
 //!
-//! [`run`] is the whole of it, over whatever store, hypervisor and machine it is given. What it consists of:
-//! [`keepalive`] says that the node lives, [`reconcile`] does what is wished, [`console`] shows what guests print, [`ownership`] sees to it
-//! that there is one daemon a node. None of them waits for another.
+//! [`run`] is the whole of it, over whatever store, hypervisor and machine it is given. What it consists of: [`keepalive`] says that the
+//! node lives, [`reconcile`] brings the desired state about, [`console`] shows what guests print, [`ownership`] sees to it that there is
+//! one daemon a node. None of them waits for another.
 //!
 //! Never holds state of its own: what it must remember is in the state tree or in libvirt, so that it can be killed at any time.
 
@@ -21,11 +21,11 @@ pub mod ownership;
 pub mod reconcile;
 mod reserve;
 pub mod selffence;
+pub mod service_units;
 pub mod signals;
 pub mod sizes;
 pub mod stop;
 mod strangers;
-pub mod units;
 
-pub use daemon::{DaemonError, Parts, run};
+pub use daemon::{DaemonError, Dependencies, run};
 pub use stop::{Stop, Stopper};

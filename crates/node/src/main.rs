@@ -28,7 +28,7 @@ use pvc_store::{
     zookeeper::{Options, ZooKeeperStore},
 };
 use pvcd::{
-    Parts, Stop,
+    Dependencies, Stop,
     args::Args,
     console::{Consoles, Rates},
     log::{FILE_NAME, Log, Settings, chain},
@@ -150,7 +150,7 @@ async fn serve(config: &Config, log: Log, lifeline: &Place) -> anyhow::Result<()
         lines: usize::try_from(config.logging.console_log_lines).unwrap_or(usize::MAX),
         rates: Rates { vm: config.logging.console_log_vm_rate, node: config.logging.console_log_node_rate },
     });
-    let parts = Parts {
+    let parts = Dependencies {
         store,
         hypervisor,
         consoles,

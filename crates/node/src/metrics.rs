@@ -192,7 +192,7 @@ fn describe() {
         "Time without ZooKeeper after which this node has certainly reset itself; 0: it does not"
     );
     describe_gauge!(CLUSTER_NODES, "Nodes by the state of their daemon");
-    describe_gauge!(CLUSTER_VMS, "VMs by what is wished of them");
+    describe_gauge!(CLUSTER_VMS, "VMs by their desired state");
     describe_gauge!(CLUSTER_FENCES, "Fences that are not over");
     describe_gauge!(CLUSTER_MAINTENANCE, "1 while maintenance is on: nobody is fenced");
     describe_gauge!(CLUSTER_PROBLEMS, "Objects of the state tree that this node cannot read");

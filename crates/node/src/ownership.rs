@@ -100,7 +100,7 @@ pub enum OwnershipError {
     },
 }
 
-/// This process as a node's daemon, or the wish to be it.
+/// This process as a node's daemon, or the request to be it.
 pub struct Ownership {
     store: Arc<dyn Store>,
     machine: Arc<dyn Machine>,

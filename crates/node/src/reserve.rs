@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use metrics::gauge;
 use pvc_core::{
     model::{ClusterView, NodeName},
-    plan::placement::{Reserve, Rooms},
+    plan::placement::{ClusterCapacity, Reserve},
 };
 use pvc_store::{Store, StoreError, mirror::Mirror};
 use tokio::time::sleep;
@@ -43,7 +43,7 @@ pub(crate) async fn run(me: NodeName, store: Arc<dyn Store>, mirror: Mirror) {
 
 async fn count(sizes: &VmSizes, view: &ClusterView) -> Result<Reserve, StoreError> {
     let sizes = sizes.of(view, &[]).await?;
-    Ok(Reserve::count(view, &Rooms::count(view, &sizes, &BTreeSet::new()), &sizes))
+    Ok(Reserve::count(view, &ClusterCapacity::count(view, &sizes, &BTreeSet::new()), &sizes))
 }
 
 fn say(last: &Reserve, now: &Reserve) {

@@ -31,7 +31,7 @@ const TELL_WITHIN: Duration = Duration::from_secs(1);
 const TRY_AGAIN: Duration = Duration::from_secs(1);
 
 /// What it stands on.
-pub struct Parts {
+pub struct Dependencies {
     /// This node.
     pub me: NodeName,
     /// The state tree.
@@ -56,23 +56,23 @@ pub struct SelfFence {
 
 impl SelfFence {
     /// Starts the task, to be called once the mirror is ready.
-    pub fn start(parts: Parts) -> Self {
+    pub fn start(dependencies: Dependencies) -> Self {
         let (stopping, asked) = watch::channel(false);
         let task = Task {
-            switches: parts.mirror.signal({
-                let me = parts.me.clone();
+            switches: dependencies.mirror.signal({
+                let me = dependencies.me.clone();
                 move |subject, _| match subject {
                     Subject::Cluster => true,
                     Subject::Node(name) => *name == me,
                     _ => false,
                 }
             }),
-            mirror: parts.mirror,
-            within: parts.within.filter(|_| parts.watchdog.is_some()),
-            me: parts.me,
-            store: parts.store,
-            watchdog: parts.watchdog,
-            acknowledged: parts.acknowledged,
+            mirror: dependencies.mirror,
+            within: dependencies.within.filter(|_| dependencies.watchdog.is_some()),
+            me: dependencies.me,
+            store: dependencies.store,
+            watchdog: dependencies.watchdog,
+            acknowledged: dependencies.acknowledged,
             stopping: asked,
             armed: None,
             // The registration, which was acknowledged, has taken back what an earlier daemon promised.
@@ -80,7 +80,7 @@ impl SelfFence {
             maintenance: false,
             said_why_not: false,
         };
-        Self { stopping, task: parts.place.spawn(task.run()) }
+        Self { stopping, task: dependencies.place.spawn(task.run()) }
     }
 
     /// Disarms for a stop in order, once the state tree does not promise a reset any more. Without ZooKeeper, the machine stays

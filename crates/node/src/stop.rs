@@ -1,17 +1,17 @@
-//! The wish to stop, as everybody in the daemon may wait for it.
+//! The request to stop, as everybody in the daemon may wait for it.
 
 use tokio::sync::watch;
 
-/// Makes the wish. A daemon whose stopper is gone stops too.
+/// Makes the request. A daemon whose stopper is gone stops too.
 #[derive(Debug)]
 pub struct Stopper(watch::Sender<bool>);
 
-/// Learns of the wish.
+/// Learns of the request.
 #[derive(Debug, Clone)]
 pub struct Stop(watch::Receiver<bool>);
 
 impl Stop {
-    /// A wish that was not made yet.
+    /// A ask that was not made yet.
     pub fn new() -> (Stopper, Self) {
         let (sender, receiver) = watch::channel(false);
         (Stopper(sender), Self(receiver))

@@ -1,7 +1,7 @@
 //! Carries out operators' commands: reads what is needed, has [`pvc_core::command`] decide, writes, again if somebody else was faster,
 //! waits for what comes of it, and answers in types that serialise.
 //!
-//! The command line prints the answers, the API will send them, the simulator's operators throw dice: none of them decides or writes by
+//! The command line prints the answers, the API will send them, the simulator's operators draw at random: none of them decides or writes by
 //! itself. Nothing here prints, asks a person, or looks at a wall clock: whoever calls says who asks, when, and how long to wait.
 
 mod cluster;

@@ -61,7 +61,7 @@ async fn write(
 async fn transaction(cluster: &Cluster, change: &NodeChange) -> Result<Option<Transaction>, Failure> {
     Ok(Some(match change {
         NodeChange::DomainState { node, state, version } => node::set_domain_state(node, *state, *version),
-        NodeChange::Primary { seen, node } => holder::wish(seen, node.as_ref()),
+        NodeChange::Primary { seen, node } => holder::desired(seen, node.as_ref()),
         NodeChange::Fence { seen, job } => fence::ask(seen, job),
         NodeChange::ConfirmDead { seen, fence, job } => fence::confirm_dead(seen, fence.as_ref(), job),
         NodeChange::CancelFence { seen, fence: Some(fence) } => fence::cancel(fence, seen),

@@ -1,26 +1,26 @@
 //! Commands on virtual machines, and what is known of them.
 
 mod define;
+mod desired;
 mod explain;
 mod info;
 mod list;
 mod log;
 mod relocate;
 mod undefine;
-mod wish;
 
 pub use define::define;
+pub use desired::{Desired, Written, set_state, strained};
 pub use explain::{Daemon, Explained, Undefined, VmExplanation, explain};
 pub use info::{Console, Dump, VmInfo, dump, info};
 pub use list::{Filter, VmList, VmRow, list, names};
 pub use log::{Follower, New, last_lines};
 pub use relocate::{Relocated, Relocation, To, relocate};
 pub use undefine::undefine;
-pub use wish::{Wish, Wished, strained, wish};
 
+pub(crate) use desired::DesiredPursuit;
 pub(crate) use relocate::Arrival;
 pub(crate) use undefine::Undefinition;
-pub(crate) use wish::WishPursuit;
 
 use pvc_core::model::Explanation;
 

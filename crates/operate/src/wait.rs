@@ -1,5 +1,5 @@
 //! Waits until what was asked for is so: looks, waits for the next event (or a slow safety net), looks again. Always bounded, never
-//! polls in a hurry. Whoever drops the future ends the waiting, not the wish.
+//! polls in a hurry. Whoever drops the future ends the waiting, not the desired state.
 
 use std::{future::poll_fn, task::Poll, time::Duration};
 
@@ -52,7 +52,7 @@ pub struct Asked {
 pub(crate) enum Pursuit {
     /// All that was asked for is done.
     Settled,
-    Wish(vm::WishPursuit),
+    Desired(vm::DesiredPursuit),
     Arrival(vm::Arrival),
     Undefinition(vm::Undefinition),
     DomainState(node::Flushing),
@@ -65,7 +65,7 @@ impl Pursuit {
     fn paths(&self) -> Vec<String> {
         match self {
             Self::Settled => Vec::new(),
-            Self::Wish(wish) => wish.paths(),
+            Self::Desired(desired) => desired.paths(),
             Self::Arrival(arrival) => arrival.paths(),
             Self::Undefinition(undefinition) => undefinition.paths(),
             Self::DomainState(flushing) => flushing.paths(),
@@ -78,7 +78,7 @@ impl Pursuit {
     async fn look(&mut self, cluster: &Cluster) -> Result<Look<Answer>, Failure> {
         match self {
             Self::Settled => Ok(Look::Done(Answer::default())),
-            Self::Wish(wish) => wish.look(cluster).await,
+            Self::Desired(desired) => desired.look(cluster).await,
             Self::Arrival(arrival) => arrival.look(cluster).await,
             Self::Undefinition(undefinition) => undefinition.look(cluster).await,
             Self::DomainState(flushing) => flushing.look(cluster).await,

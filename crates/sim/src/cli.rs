@@ -75,7 +75,7 @@ pub struct Arguments {
     /// pinned ones.
     #[cfg(feature = "sabotage")]
     #[arg(long, conflicts_with_all = ["seed", "minutes"])]
-    bite: bool,
+    mutants: bool,
     /// Prints every event as it happens.
     #[arg(long, requires = "seed")]
     verbose: bool,
@@ -132,18 +132,23 @@ pub fn main(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     };
     #[cfg(feature = "sabotage")]
     {
-        use crate::bite;
+        use crate::mutants;
         use pvc_core::sabotage::{Bug, commit};
-        if arguments.bite {
+        if arguments.mutants {
             let bugs = arguments.bug.map_or_else(|| Bug::ALL.to_vec(), |bug| vec![bug]);
             let trials = match arguments.seeds {
                 Some(Seeds { from, to }) => bugs
                     .iter()
-                    .map(|bug| bite::Trial { bug: *bug, seeds: from..to, within: None, options: &options_of })
+                    .map(|bug| mutants::Trial {
+                        bug: *bug,
+                        seeds: from..to,
+                        within: None,
+                        options: &options_of,
+                    })
                     .collect(),
-                None => bite::pinned(&bugs),
+                None => mutants::pinned(&bugs),
             };
-            return bite::all(&trials, arguments.jobs.max(1));
+            return mutants::all(&trials, arguments.jobs.max(1));
         }
         commit(arguments.bug);
     }

@@ -11,16 +11,16 @@ use pvc_process::Scheduler;
 
 use crate::{
     config,
-    dice::Dice,
     event::Net,
     journal::Journal,
     options::Options,
-    parts::{hypervisor::Manners, power::bmc},
+    parts::{hypervisor::FaultRates, power::bmc},
     physics::{
         ensemble::Ensemble,
         machine::{Node, Surroundings},
         network::{Network, Number},
     },
+    rng::Rng,
     workload,
 };
 
@@ -43,8 +43,8 @@ impl Cluster {
     /// # Errors
     /// If the nodes' configuration is refused.
     pub fn new(options: &Options, print: bool) -> anyhow::Result<Arc<Self>> {
-        let dice = Dice::new(options.seed);
-        let mut order = dice.fork("order");
+        let rng = Rng::new(options.seed);
+        let mut order = rng.fork("order");
         let scheduler = Scheduler::new(move |wanting| order.below(wanting));
         let world = scheduler.process("world");
         let configs = (0..options.nodes).map(|n| config::of(options, n)).collect::<Result<Vec<_>, _>>()?;
@@ -60,7 +60,7 @@ impl Cluster {
             Arc::clone(&network),
             Arc::clone(&journal),
             world.clone(),
-            dice.fork("ensemble"),
+            rng.fork("ensemble"),
             Duration::from_secs(options.longest_session.into()),
         );
         let around = Surroundings {
@@ -73,12 +73,12 @@ impl Cluster {
             fabric: FakeFabric::new(),
             names: Arc::new(names),
             floating: Arc::new(configs.first().map(config::floating).unwrap_or_default()),
-            manners: Arc::new(Mutex::new(Manners::GOOD)),
+            fault_rates: Arc::new(Mutex::new(FaultRates::GOOD)),
         };
         let node = |number: Number, disk_of: Number| {
-            let dice = dice.fork(&format!("node {number}"));
+            let rng = rng.fork(&format!("node {number}"));
             let config = configs[disk_of].clone();
-            Node::new([number, disk_of], config, memory_mib(options), around.clone(), dice)
+            Node::new([number, disk_of], config, memory_mib(options), around.clone(), rng)
         };
         let nodes: Vec<Arc<Node>> = (0..options.nodes).map(|n| node(n, n)).collect();
         let clones: Vec<Arc<Node>> = (0..options.nodes).map(|n| node(options.nodes + n, n)).collect();

@@ -146,7 +146,7 @@ pub enum Event {
         text: String,
         /// `done`, or why not.
         outcome: String,
-        /// That there was nothing to write, because it is wished already.
+        /// That there was nothing to write, because it is desired already.
         told: Option<Told>,
     },
     /// A fault of the schedule begins or ends.
@@ -172,14 +172,14 @@ pub enum Event {
 /// Whose hand makes values unreadable. What it writes is nobody's word, and no checker sees it.
 pub const VANDAL: u32 = 99;
 
-/// What an operator was told instead of being obeyed: what he wants is wished already.
+/// What an operator was told instead of being obeyed: what he wants is desired already.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Told {
     /// Of which VM.
     pub vm: VmId,
     /// Whether he wants it to run.
     pub runs: bool,
-    /// The transaction in which the wish that he saw was written.
+    /// The transaction in which the ask that he saw was written.
     pub seen: i64,
 }
 
@@ -386,7 +386,7 @@ pub enum Phase {
     Chaos,
     /// No fault is left, every machine has power or is on its way, no new command is given.
     Calm,
-    /// It has been calm for as long as a cluster may take to be as wished: what is not now is a violation.
+    /// It has been calm for as long as a cluster may take to be as desired: what is not now is a violation.
     Settled,
 }
 

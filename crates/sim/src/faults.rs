@@ -18,7 +18,7 @@ use crate::{
     cluster::Cluster,
     event::{Event, Net},
     parts::{
-        hypervisor::Manners,
+        hypervisor::FaultRates,
         power::{RESET, bmc},
     },
     physics::network::Number,
@@ -27,7 +27,7 @@ use crate::{
 };
 
 /// How VMs behave while they behave badly.
-const BAD: Manners = Manners {
+const BAD: FaultRates = FaultRates {
     start_fails: 0.1,
     button_ignored: 0.3,
     never_converges: 0.2,
@@ -91,7 +91,7 @@ pub async fn happen(cluster: Arc<Cluster>, fault: Fault, lasts: Duration) {
         Fault::BadGuests => {
             behave(&cluster, BAD);
             sleep(lasts).await;
-            behave(&cluster, Manners::GOOD);
+            behave(&cluster, FaultRates::GOOD);
         }
         Fault::Isolate(_) | Fault::CutNet(..) | Fault::CutOneWay(..) | Fault::Split(_) => {
             let cuts = directions(&cluster, fault);
@@ -184,8 +184,8 @@ async fn out_of_power(cluster: &Cluster, nodes: &[Number], lasts: Duration) {
     }
 }
 
-fn behave(cluster: &Cluster, manners: Manners) {
-    *cluster.around.manners.lock().unwrap_or_else(PoisonError::into_inner) = manners;
+fn behave(cluster: &Cluster, fault_rates: FaultRates) {
+    *cluster.around.fault_rates.lock().unwrap_or_else(PoisonError::into_inner) = fault_rates;
 }
 
 /// The directions that a fault cuts.

@@ -4,7 +4,7 @@ use std::{str::FromStr, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use crate::dice::Dice;
+use crate::rng::Rng;
 
 /// See the module's documentation.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -64,26 +64,26 @@ impl Options {
     /// As its seed would have it: small and large clusters, quick and slow ones, calm and stormy ones.
     #[must_use]
     pub fn varied(self) -> Self {
-        let mut dice = Dice::new(self.seed).fork("options");
-        let nodes = *dice.pick(&[3, 3, 4, 5, 5, 5, 7]).unwrap_or(&5);
+        let mut rng = Rng::new(self.seed).fork("options");
+        let nodes = *rng.pick(&[3, 3, 4, 5, 5, 5, 7]).unwrap_or(&5);
         // A fast hour takes four times as long to simulate.
         let default = Timing::Default;
-        let timing = *dice.pick(&[Timing::Fast, Timing::Mixed, default, default]).unwrap_or(&default);
-        let suicide_intervals = *dice.pick(&[0, 0, 2, 4]).unwrap_or(&0);
-        let factor = *dice.pick(&[0.3, 1.0, 1.0, 2.0, 4.0]).unwrap_or(&1.0);
+        let timing = *rng.pick(&[Timing::Fast, Timing::Mixed, default, default]).unwrap_or(&default);
+        let suicide_intervals = *rng.pick(&[0, 0, 2, 4]).unwrap_or(&0);
+        let factor = *rng.pick(&[0.3, 1.0, 1.0, 2.0, 4.0]).unwrap_or(&1.0);
         let mut faults = self.faults.times(factor);
         // Some kinds of faults alone show what all together hide.
-        if dice.chance(0.4) {
-            faults.each(|_, rate| *rate *= if dice.chance(0.3) { 3.0 } else { 0.0 });
+        if rng.chance(0.4) {
+            faults.each(|_, rate| *rate *= if rng.chance(0.3) { 3.0 } else { 0.0 });
         }
         // Of its own, so that what else is drawn stays what it was.
-        if Dice::new(self.seed).fork("halts").chance(0.4) {
+        if Rng::new(self.seed).fork("halts").chance(0.4) {
             (faults.panic_guest, faults.pause_guest, faults.io_error) =
                 (2.0 * factor, 3.0 * factor, 3.0 * factor);
         }
         let vms = self.vms * nodes / 5;
-        let commands = self.commands * dice.pick(&[0.2, 1.0, 3.0]).unwrap_or(&1.0);
-        let longest_session = *dice.pick(&[40, 40, 40, 12, 8]).unwrap_or(&40);
+        let commands = self.commands * rng.pick(&[0.2, 1.0, 3.0]).unwrap_or(&1.0);
+        let longest_session = *rng.pick(&[40, 40, 40, 12, 8]).unwrap_or(&40);
         Self { nodes, vms, timing, suicide_intervals, longest_session, faults, commands, ..self }
     }
 
@@ -97,7 +97,7 @@ impl Options {
         Duration::from_mins(40)
     }
 
-    /// … and how long it is calm then: longer than a cluster may take to be as wished.
+    /// … and how long it is calm then: longer than a cluster may take to be as desired.
     pub fn calm(&self) -> Duration {
         Duration::from_mins(15)
     }
@@ -186,7 +186,7 @@ pub struct Rates {
     pub garble: f64,
     /// An old client has a VM migrate to the node `None`.
     pub write_none: f64,
-    /// An old client changes a definition, well or badly, and wishes a restart.
+    /// An old client changes a definition, well or badly, and asks for a restart.
     pub modify: f64,
     /// A VM is undefined, defined again and started.
     pub redefine: f64,

@@ -9,9 +9,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     cluster::SPARE,
-    dice::Dice,
     event::Net,
     options::{Options, Timing},
+    rng::Rng,
 };
 
 /// How long it takes until a new cluster has all its VMs running.
@@ -255,18 +255,18 @@ impl Schedule {
     /// What the seed says.
     pub fn generate(options: &Options) -> Self {
         let mut entries = Vec::new();
-        let dice = Dice::new(options.seed).fork("schedule");
+        let rng = Rng::new(options.seed).fork("schedule");
         for (n, chaos) in phases(options).into_iter().enumerate() {
-            let dice = dice.fork(&n.to_string());
+            let rng = rng.fork(&n.to_string());
             let mut rates = options.faults;
             rates.each(|name, rate| {
-                let mut dice = dice.fork(name);
-                for at in times(&mut dice, chaos, *rate) {
-                    for (fault, lasts) in faults(&mut dice, name, options) {
+                let mut rng = rng.fork(name);
+                for at in times(&mut rng, chaos, *rate) {
+                    for (fault, lasts) in faults(&mut rng, name, options) {
                         let lasts = lasts.min(chaos.ends.saturating_sub(at));
                         entries.push(Entry { at_ms: ms(at), what: What::Fault(fault, ms(lasts)) });
                     }
-                    let story = unkind::story(&dice, name, options).into_iter();
+                    let story = unkind::story(&rng, name, options).into_iter();
                     for (after, what) in story.take_while(|(after, _)| at + *after < chaos.ends) {
                         let left = ms(chaos.ends.saturating_sub(at + after));
                         let what = match what {
@@ -277,17 +277,17 @@ impl Schedule {
                     }
                 }
             });
-            let mut dice = dice.fork("commands");
-            for at in times(&mut dice, chaos, options.commands) {
-                let command = command(&mut dice, options);
+            let mut rng = rng.fork("commands");
+            for at in times(&mut rng, chaos, options.commands) {
+                let command = command(&mut rng, options);
                 entries.push(Entry { at_ms: ms(at), what: What::Command(command) });
                 // Two clients at once, or the second while what the first asked for is done.
                 let mut left = options.contradictions;
-                while left > 0.0 && dice.chance(left.min(1.0)) {
+                while left > 0.0 && rng.chance(left.min(1.0)) {
                     left -= 1.0;
-                    let another = also(&mut dice, command, options);
-                    let longest = *dice.pick(&[50, 1000, 20_000]).unwrap_or(&50);
-                    let at = at + dice.time(Duration::ZERO, Duration::from_millis(longest));
+                    let another = also(&mut rng, command, options);
+                    let longest = *rng.pick(&[50, 1000, 20_000]).unwrap_or(&50);
+                    let at = at + rng.time(Duration::ZERO, Duration::from_millis(longest));
                     if at >= chaos.ends {
                         continue;
                     }
@@ -305,14 +305,14 @@ fn ms(time: Duration) -> u64 {
 }
 
 /// The times of a Poisson process.
-fn times(dice: &mut Dice, chaos: Chaos, per_hour: f64) -> Vec<Duration> {
+fn times(rng: &mut Rng, chaos: Chaos, per_hour: f64) -> Vec<Duration> {
     let mut times = Vec::new();
     let mut at = chaos.begins;
     if per_hour <= 0.0 {
         return times;
     }
     loop {
-        at += Duration::from_secs_f64(dice.exponential() * 3600.0 / per_hour);
+        at += Duration::from_secs_f64(rng.exponential() * 3600.0 / per_hour);
         if at >= chaos.ends {
             return times;
         }
@@ -321,25 +321,25 @@ fn times(dice: &mut Dice, chaos: Chaos, per_hour: f64) -> Vec<Duration> {
 }
 
 /// One fault of that name, or several that belong together, and how long each lasts.
-fn faults(dice: &mut Dice, name: &str, options: &Options) -> Vec<(Fault, Duration)> {
+fn faults(rng: &mut Rng, name: &str, options: &Options) -> Vec<(Fault, Duration)> {
     let s = Duration::from_secs;
-    let node = dice.below(options.nodes);
-    let other = (node + 1 + dice.below(options.nodes.saturating_sub(1).max(1))) % options.nodes.max(1);
-    let server = dice.below(options.coordinators());
+    let node = rng.below(options.nodes);
+    let other = (node + 1 + rng.below(options.nodes.saturating_sub(1).max(1))) % options.nodes.max(1);
+    let server = rng.below(options.coordinators());
     // Short ones are healed before anybody notices, long ones outlast every time-out.
     let (short, long) = match options.timing {
         Timing::Default | Timing::Mixed => (s(4), s(150)),
         Timing::Fast => (s(1), s(60)),
     };
-    let mut lasts = if dice.chance(0.5) { dice.time(s(0), short) } else { dice.time(short, long) };
-    let net = *dice.pick(&[Net::Store, Net::Cluster]).unwrap_or(&Net::Store);
+    let mut lasts = if rng.chance(0.5) { rng.time(s(0), short) } else { rng.time(short, long) };
+    let net = *rng.pick(&[Net::Store, Net::Cluster]).unwrap_or(&Net::Store);
     let fault = match name {
         "power" => {
-            lasts = dice.time(s(1), s(400));
+            lasts = rng.time(s(1), s(400));
             Fault::Power(node)
         }
         "power_of_two" => {
-            lasts = dice.time(s(1), s(400));
+            lasts = rng.time(s(1), s(400));
             Fault::PowerOfTwo(node, other)
         }
         "reset" => Fault::Reset(node),
@@ -349,12 +349,12 @@ fn faults(dice: &mut Dice, name: &str, options: &Options) -> Vec<(Fault, Duratio
         "stop_daemon" => Fault::StopDaemon(node),
         "restart_libvirt" => Fault::RestartLibvirt(node),
         "freeze_libvirt" => Fault::FreezeLibvirt(node),
-        "crash_guest" => Fault::CrashGuest(dice.below(options.vms)),
-        "panic_guest" => Fault::PanicGuest(dice.below(options.vms)),
-        "pause_guest" => Fault::PauseGuest(dice.below(options.vms)),
-        "io_error" => Fault::IoError(dice.below(options.vms)),
+        "crash_guest" => Fault::CrashGuest(rng.below(options.vms)),
+        "panic_guest" => Fault::PanicGuest(rng.below(options.vms)),
+        "pause_guest" => Fault::PauseGuest(rng.below(options.vms)),
+        "io_error" => Fault::IoError(rng.below(options.vms)),
         "bad_guests" => {
-            lasts = dice.time(s(60), s(400));
+            lasts = rng.time(s(60), s(400));
             Fault::BadGuests
         }
         "isolate" => Fault::Isolate(node),
@@ -364,64 +364,64 @@ fn faults(dice: &mut Dice, name: &str, options: &Options) -> Vec<(Fault, Duratio
         "flap" => Fault::Flap(node),
         "split" => {
             let all = (1_u64 << options.nodes.min(63)) - 1;
-            Fault::Split(u64::try_from(dice.below(usize::try_from(all).unwrap_or(usize::MAX))).unwrap_or(1))
+            Fault::Split(u64::try_from(rng.below(usize::try_from(all).unwrap_or(usize::MAX))).unwrap_or(1))
         }
         "cut_bmcs" => Fault::CutNet(Net::Bmc, node),
         "end_server" => Fault::EndServer(server),
-        "slow_store" => Fault::SlowStore(ms(dice.time(Duration::from_millis(20), s(3)))),
-        "lose_answers" => Fault::LoseAnswers(node, 1 + u32::try_from(dice.below(3)).unwrap_or(0)),
+        "slow_store" => Fault::SlowStore(ms(rng.time(Duration::from_millis(20), s(3)))),
+        "lose_answers" => Fault::LoseAnswers(node, 1 + u32::try_from(rng.below(3)).unwrap_or(0)),
         "expire" => Fault::Expire(node),
         "fall_behind" => Fault::FallBehind(node),
         "mute_bmc" => {
-            lasts = dice.time(s(30), s(400));
-            let slow = ms(dice.time(Duration::from_millis(200), s(8)));
+            lasts = rng.time(s(30), s(400));
+            let slow = ms(rng.time(Duration::from_millis(200), s(8)));
             let all = [Bmc::Silent, Bmc::Slow(slow), Bmc::AnswersAreLost];
-            Fault::Bmc(node, *dice.pick(&all).unwrap_or(&Bmc::Silent))
+            Fault::Bmc(node, *rng.pick(&all).unwrap_or(&Bmc::Silent))
         }
         "stubborn_bmc" => {
-            lasts = dice.time(s(60), s(600));
-            let takes = ms(dice.time(s(1), s(30)));
+            lasts = rng.time(s(60), s(600));
+            let takes = ms(rng.time(s(1), s(30)));
             let all = [Bmc::OffTakesAWhile(takes), Bmc::OffIsIgnored, Bmc::OffIsRefused];
-            Fault::Bmc(node, *dice.pick(&all).unwrap_or(&Bmc::OffIsIgnored))
+            Fault::Bmc(node, *rng.pick(&all).unwrap_or(&Bmc::OffIsIgnored))
         }
         "lying_bmc" => {
-            lasts = dice.time(s(60), s(600));
-            Fault::Bmc(node, *dice.pick(&[Bmc::OffIsALie, Bmc::ResetIsALie]).unwrap_or(&Bmc::OffIsALie))
+            lasts = rng.time(s(60), s(600));
+            Fault::Bmc(node, *rng.pick(&[Bmc::OffIsALie, Bmc::ResetIsALie]).unwrap_or(&Bmc::OffIsALie))
         }
         "clock" => {
             let by = [-3600, 3600, -5, 5, 86_400, -86_400];
-            Fault::Clock(node, *dice.pick(&by).unwrap_or(&3600))
+            Fault::Clock(node, *rng.pick(&by).unwrap_or(&3600))
         }
-        "autostart" => Fault::Autostart(node, dice.below(options.vms)),
-        "start_by_hand" => Fault::StartByHand(node, dice.below(options.vms)),
-        "define_running" => Fault::DefineRunning(node, options.vms + dice.below(SPARE)),
+        "autostart" => Fault::Autostart(node, rng.below(options.vms)),
+        "start_by_hand" => Fault::StartByHand(node, rng.below(options.vms)),
+        "define_running" => Fault::DefineRunning(node, options.vms + rng.below(SPARE)),
         _ => return Vec::new(),
     };
     let mut all = vec![(fault, lasts)];
     // What is stubborn matters while its machine is to be fenced.
     if let Fault::Bmc(node, _) = fault
-        && dice.chance(0.7)
+        && rng.chance(0.7)
     {
-        let silence = match dice.below(3) {
+        let silence = match rng.below(3) {
             0 => Fault::Isolate(node),
             1 => Fault::FreezeDaemon(node),
             _ => Fault::Power(node),
         };
-        all.push((silence, dice.time(s(20), s(200))));
+        all.push((silence, rng.time(s(20), s(200))));
     }
     all
 }
 
-fn command(dice: &mut Dice, options: &Options) -> Command {
-    let vm = dice.below(options.vms);
-    let node = dice.below(options.nodes);
-    let spare = options.vms + dice.below(SPARE);
-    match dice.below(112) {
+fn command(rng: &mut Rng, options: &Options) -> Command {
+    let vm = rng.below(options.vms);
+    let node = rng.below(options.nodes);
+    let spare = options.vms + rng.below(SPARE);
+    match rng.below(112) {
         0..12 => Command::Start(vm),
         12..18 => Command::Stop(vm),
         18..26 => Command::Shutdown(vm),
         26..32 => Command::Restart(vm),
-        32..46 => Command::Migrate(vm, dice.chance(0.5).then_some(node)),
+        32..46 => Command::Migrate(vm, rng.chance(0.5).then_some(node)),
         46..52 => Command::Unmigrate(vm),
         52..58 => Command::Move(vm, node),
         58..62 => Command::Define(spare),
@@ -429,42 +429,42 @@ fn command(dice: &mut Dice, options: &Options) -> Command {
         64..67 => Command::Undefine(spare),
         67..71 => Command::Flush(node),
         71..79 => Command::Ready(node),
-        79..83 => Command::Primary(dice.below(options.coordinators())),
-        83..85 => Command::Secondary(dice.below(options.coordinators())),
+        79..83 => Command::Primary(rng.below(options.coordinators())),
+        83..85 => Command::Secondary(rng.below(options.coordinators())),
         85..86 => Command::Maintenance(true),
         86..90 => Command::Maintenance(false),
         90..92 => Command::ConfirmDead(node),
         92..97 => {
             let states = [OldState::Start, OldState::Stop, OldState::Shutdown, OldState::Restart];
-            Command::WriteState(vm, *dice.pick(&states).unwrap_or(&OldState::Start))
+            Command::WriteState(vm, *rng.pick(&states).unwrap_or(&OldState::Start))
         }
         97..100 => Command::WriteMigrate(vm, node),
-        _ => impatient(dice, vm),
+        _ => impatient(rng, vm),
     }
 }
 
 /// A script that waits for the guest, an operator with the next command at hand, and one to whom ZooKeeper is slow.
-fn impatient(dice: &mut Dice, vm: usize) -> Command {
-    let first = *dice.pick(&[First::Restart, First::Shutdown, First::Migrate]).unwrap_or(&First::Restart);
+fn impatient(rng: &mut Rng, vm: usize) -> Command {
+    let first = *rng.pick(&[First::Restart, First::Shutdown, First::Migrate]).unwrap_or(&First::Restart);
     let then = match first {
         First::Shutdown => OldState::Start,
         First::Restart | First::Migrate => {
             let all = [OldState::Stop, OldState::Shutdown, OldState::Restart];
-            *dice.pick(&all).unwrap_or(&OldState::Stop)
+            *rng.pick(&all).unwrap_or(&OldState::Stop)
         }
     };
-    let longest = *dice.pick(&[10, 50, 3000]).unwrap_or(&50);
+    let longest = *rng.pick(&[10, 50, 3000]).unwrap_or(&50);
     Command::Impatient {
         vm,
         first,
         then,
-        after_ms: ms(dice.time(Duration::ZERO, Duration::from_millis(longest))),
+        after_ms: ms(rng.time(Duration::ZERO, Duration::from_millis(longest))),
     }
 }
 
 /// What somebody else asks of the same at the same time.
-fn also(dice: &mut Dice, command: Command, options: &Options) -> Command {
-    let node = dice.below(options.nodes);
+fn also(rng: &mut Rng, command: Command, options: &Options) -> Command {
+    let node = rng.below(options.nodes);
     match command {
         Command::Start(vm)
         | Command::Stop(vm)
@@ -475,7 +475,7 @@ fn also(dice: &mut Dice, command: Command, options: &Options) -> Command {
         | Command::Move(vm, _)
         | Command::WriteState(vm, _)
         | Command::WriteMigrate(vm, _)
-        | Command::Impatient { vm, .. } => match dice.below(5) {
+        | Command::Impatient { vm, .. } => match rng.below(5) {
             0 => Command::Start(vm),
             1 => Command::Stop(vm),
             2 => Command::Shutdown(vm),
@@ -484,7 +484,7 @@ fn also(dice: &mut Dice, command: Command, options: &Options) -> Command {
         },
         Command::Flush(node) => Command::Ready(node),
         Command::Ready(node) => Command::Flush(node),
-        Command::Primary(_) | Command::Secondary(_) => Command::Primary(dice.below(options.coordinators())),
+        Command::Primary(_) | Command::Secondary(_) => Command::Primary(rng.below(options.coordinators())),
         other => other,
     }
 }

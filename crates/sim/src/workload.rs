@@ -18,7 +18,7 @@ use pvc_core::{
 use pvc_operate::{
     Asked, Failure,
     node::{self, Listen},
-    vm::{self, Relocation, To, Wish, Wished},
+    vm::{self, Desired, Relocation, To, Written},
 };
 use pvc_store::{CommitError, Op, Store, StoreError, Transaction, memory::MemoryStore};
 use tokio::time::timeout;
@@ -108,7 +108,7 @@ struct Operator<'a> {
     store: Arc<MemoryStore>,
     /// The same, for what `pvc` does.
     client: pvc_operate::Cluster,
-    /// Of which VM he was told that it is wished already, and the transaction of the wish that he saw.
+    /// Of which VM he was told that it is desired already, and the transaction of the ask that he saw.
     seen: Mutex<Option<(VmId, i64)>>,
 }
 
@@ -124,10 +124,10 @@ impl<'a> Operator<'a> {
         match command {
             Command::Define(vm) => self.define(vm).await,
             Command::Undefine(vm) => self.undefine(self.id(vm)).await,
-            Command::Start(vm) => self.wish(vm, Wish::Start).await,
-            Command::Stop(vm) => self.wish(vm, Wish::Stop).await,
-            Command::Shutdown(vm) => self.wish(vm, Wish::Shutdown).await,
-            Command::Restart(vm) => self.wish(vm, Wish::Restart).await,
+            Command::Start(vm) => self.ask_for(vm, Desired::Start).await,
+            Command::Stop(vm) => self.ask_for(vm, Desired::Stop).await,
+            Command::Shutdown(vm) => self.ask_for(vm, Desired::Shutdown).await,
+            Command::Restart(vm) => self.ask_for(vm, Desired::Restart).await,
             Command::Migrate(vm, to) => {
                 self.relocate(vm, Relocation::Migrate, to.map(|to| self.name(to))).await
             }
@@ -187,8 +187,8 @@ impl<'a> Operator<'a> {
         Ok("done".into())
     }
 
-    async fn wish(&self, number: usize, wish: Wish) -> Result<String, No> {
-        let Wished { vm, asked } = vm::wish(&self.client, self.id(number), wish).await?;
+    async fn ask_for(&self, number: usize, desired: Desired) -> Result<String, No> {
+        let Written { vm, asked } = vm::set_state(&self.client, self.id(number), desired).await?;
         if !asked.written {
             let seen = Some((vm.id, vm.state.zxid));
             *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = seen;

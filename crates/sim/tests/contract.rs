@@ -20,7 +20,6 @@ use async_trait::async_trait;
 use pvc_process::{Process, Scheduler};
 use pvc_sim::{
     checkers::Timing,
-    dice::Dice,
     event::{Author, Net},
     journal::Journal,
     parts::store::{Place, SimStore},
@@ -28,6 +27,7 @@ use pvc_sim::{
         ensemble::Ensemble,
         network::{Network, Number},
     },
+    rng::Rng,
 };
 use pvc_store::Store;
 
@@ -48,8 +48,8 @@ struct Simulated {
 
 impl Simulated {
     fn new(seed: u64) -> Self {
-        let dice = Dice::new(seed);
-        let mut order = dice.fork("order");
+        let rng = Rng::new(seed);
+        let mut order = rng.fork("order");
         let scheduler = Scheduler::new(move |wanting| order.below(wanting));
         let world = scheduler.process("world");
         let second = Duration::from_secs(1);
@@ -58,14 +58,14 @@ impl Simulated {
         let names: Vec<_> = (0..NODES).map(|n| format!("hv{n}").parse().unwrap()).collect();
         let network = Arc::new(Network::new(names.clone(), Arc::clone(&journal)));
         let servers: Vec<Number> = (0..SERVERS).collect();
-        let dice = dice.fork("ensemble");
+        let rng = rng.fork("ensemble");
         let ensemble = Ensemble::new(
             &servers,
             names,
             Arc::clone(&network),
             journal,
             world.clone(),
-            dice,
+            rng,
             Duration::from_secs(40),
         );
         for server in servers {

@@ -154,9 +154,9 @@ thread_local! {
 }
 
 /// Numbers from a seed (splitmix64): the same everywhere.
-struct Dice(u64);
+struct Rng(u64);
 
-impl Dice {
+impl Rng {
     fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
@@ -175,28 +175,28 @@ impl Dice {
 }
 
 /// A cluster of two nodes and two VMs after accidents.
-async fn tree(dice: &mut Dice) -> Fake {
+async fn tree(rng: &mut Rng) -> Fake {
     let cluster = Fake::with(&["hv1", "hv2"]).await;
     for number in [1, 2] {
         cluster.define(number, &format!("web{number}"), "hv1").await;
     }
     let running = [id(1), id(2)];
-    cluster.report(&"hv1".parse().unwrap(), &running[..dice.below(3)]).await;
+    cluster.report(&"hv1".parse().unwrap(), &running[..rng.below(3)]).await;
     // Few accidents leave enough in order for the commands to get far.
-    for _ in 0..=dice.below(12) {
+    for _ in 0..=rng.below(12) {
         let paths: Vec<String> = cluster.tree.dump().into_keys().filter(|path| path != "/").collect();
-        let path = dice.one(&paths).clone();
-        let ops = match dice.below(8) {
+        let path = rng.one(&paths).clone();
+        let ops = match rng.below(8) {
             0 => vec![Op::Delete { path, version: None }],
-            1 => made(dice),
+            1 => made(rng),
             // The same everywhere: what is too large for one sum of all.
             2 | 3 => {
-                let data = value(dice, &cluster, &paths);
+                let data = value(rng, &cluster, &paths);
                 let leaf = path.rsplit('/').next();
                 let alike = paths.iter().filter(|other| other.rsplit('/').next() == leaf);
                 alike.map(|path| Op::Set { data: data.clone(), path: path.clone(), version: None }).collect()
             }
-            _ => vec![Op::Set { data: value(dice, &cluster, &paths), path, version: None }],
+            _ => vec![Op::Set { data: value(rng, &cluster, &paths), path, version: None }],
         };
         // What the store refuses leaves the tree as it is.
         let _ = cluster.client.commit(Transaction { ops }).await;
@@ -205,15 +205,15 @@ async fn tree(dice: &mut Dice) -> Fake {
 }
 
 /// A key with all that must be above it.
-fn made(dice: &mut Dice) -> Vec<Op> {
-    let path = *dice.one(KEYS);
+fn made(rng: &mut Rng) -> Vec<Op> {
+    let path = *rng.one(KEYS);
     let create = |path: &str, data: &str| Op::Create {
         path: path.into(),
         data: data.into(),
         mode: CreateMode::Persistent,
     };
-    let mut ops = vec![create(path, dice.one::<&str>(VALUES))];
-    if dice.below(2) == 0
+    let mut ops = vec![create(path, rng.one::<&str>(VALUES))];
+    if rng.below(2) == 0
         && let Some((parent, _)) = path.rsplit_once('/')
     {
         ops.insert(0, create(parent, ""));
@@ -221,22 +221,22 @@ fn made(dice: &mut Dice) -> Vec<Op> {
     ops
 }
 
-fn value(dice: &mut Dice, cluster: &Fake, paths: &[String]) -> Vec<u8> {
-    match dice.below(12) {
-        0 => "x".repeat(60_000 + dice.below(80_000)).into(),
-        1 => (0..dice.below(40)).map(|_| u8::try_from(dice.next() % 256).unwrap()).collect(),
-        2 => dice.one(VALUES).repeat(1 + dice.below(3000)).into(),
+fn value(rng: &mut Rng, cluster: &Fake, paths: &[String]) -> Vec<u8> {
+    match rng.below(12) {
+        0 => "x".repeat(60_000 + rng.below(80_000)).into(),
+        1 => (0..rng.below(40)).map(|_| u8::try_from(rng.next() % 256).unwrap()).collect(),
+        2 => rng.one(VALUES).repeat(1 + rng.below(3000)).into(),
         3 | 4 => {
             // What another key says, or what this one said with a piece of something else in it.
-            let mut data = cluster.tree.dump().remove(dice.one(paths)).unwrap_or_default();
-            let at = dice.below(data.len() + 1);
-            if dice.below(2) == 0 {
+            let mut data = cluster.tree.dump().remove(rng.one(paths)).unwrap_or_default();
+            let at = rng.below(data.len() + 1);
+            if rng.below(2) == 0 {
                 data.truncate(at);
             }
-            data.splice(at.min(data.len()).., dice.one(VALUES).bytes());
+            data.splice(at.min(data.len()).., rng.one(VALUES).bytes());
             data
         }
-        _ => (*dice.one(VALUES)).into(),
+        _ => (*rng.one(VALUES)).into(),
     }
 }
 
@@ -278,11 +278,11 @@ fn no_tree_makes_a_command_panic_or_print_without_end() {
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
         runtime.block_on(async {
-            let mut dice = Dice(seed);
-            let cluster = tree(&mut dice).await;
-            let some = (0..SOME).map(|_| *dice.one(COMMANDS)).collect::<Vec<_>>();
+            let mut rng = Rng(seed);
+            let cluster = tree(&mut rng).await;
+            let some = (0..SOME).map(|_| *rng.one(COMMANDS)).collect::<Vec<_>>();
             for command in ALWAYS.iter().copied().chain(some) {
-                let format = *dice.one(&[Format::Table, Format::Json]);
+                let format = *rng.one(&[Format::Table, Format::Json]);
                 let wrong = caught(run(&cluster, command, format)).await;
                 let wrong = wrong.unwrap_or_else(|()| Some("it panics".to_owned()));
                 let hidden = PANICS.replace(0) > 0;

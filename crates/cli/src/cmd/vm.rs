@@ -1,4 +1,4 @@
-//! `pvc vm …`: wishes about virtual machines, and what is known of them.
+//! `pvc vm …`: desired states of virtual machines, and what is known of them.
 
 mod explain;
 mod info;
@@ -13,7 +13,7 @@ use std::{
 use pvc_core::model::DomainSpec;
 use pvc_operate::{
     Cluster,
-    vm::{self as command, Relocation, To, Wish},
+    vm::{self as command, Desired, Relocation, To},
 };
 
 use super::{
@@ -40,13 +40,13 @@ pub(super) async fn run(command: args::Vm, cluster: &Cluster, out: &Out) -> Resu
             }
             follow(cluster, out, asked, Some(wait)).await
         }
-        Vm::Start(args) => wish(cluster, out, Wish::Start, &args).await,
-        Vm::Stop(args) => wish(cluster, out, Wish::Stop, &args).await,
-        Vm::Shutdown(args) => wish(cluster, out, Wish::Shutdown, &args).await,
-        Vm::Restart(args) => wish(cluster, out, Wish::Restart, &args).await,
+        Vm::Start(args) => set_state(cluster, out, Desired::Start, &args).await,
+        Vm::Stop(args) => set_state(cluster, out, Desired::Stop, &args).await,
+        Vm::Shutdown(args) => set_state(cluster, out, Desired::Shutdown, &args).await,
+        Vm::Restart(args) => set_state(cluster, out, Desired::Restart, &args).await,
         Vm::Migrate(args) => relocate(cluster, out, Relocation::Migrate, &args).await,
-        Vm::Unmigrate { force, wish } => {
-            let args = args::Migrate { target: None, selector: None, force, wish };
+        Vm::Unmigrate { force, desired } => {
+            let args = args::Migrate { target: None, selector: None, force, desired };
             relocate(cluster, out, Relocation::Unmigrate, &args).await
         }
         Vm::Move(args) => relocate(cluster, out, Relocation::Move, &args).await,
@@ -58,11 +58,16 @@ pub(super) async fn run(command: args::Vm, cluster: &Cluster, out: &Out) -> Resu
     }
 }
 
-async fn wish(cluster: &Cluster, out: &Out, wish: Wish, args: &args::Wish) -> Result<(), Failure> {
+async fn set_state(
+    cluster: &Cluster,
+    out: &Out,
+    desired: Desired,
+    args: &args::Desired,
+) -> Result<(), Failure> {
     let id = cluster.find_vm(&args.vm.vm).await?;
-    let command::Wished { vm, asked } = command::wish(cluster, id, wish).await?;
+    let command::Written { vm, asked } = command::set_state(cluster, id, desired).await?;
     let within = (!args.no_wait).then(|| args.wait.unwrap_or(asked.patience));
-    if wish == Wish::Start && within.is_some() {
+    if desired == Desired::Start && within.is_some() {
         for warning in command::strained(cluster, &vm).await {
             out.aside(&format!("{}: {warning}", vm.name));
         }
@@ -76,11 +81,11 @@ async fn relocate(
     relocation: Relocation,
     args: &args::Migrate,
 ) -> Result<(), Failure> {
-    let id = cluster.find_vm(&args.wish.vm.vm).await?;
+    let id = cluster.find_vm(&args.desired.vm.vm).await?;
     let selector = connect::selector(args.selector);
     let to = To { node: args.target.as_deref(), selector, force: args.force };
     let asked = command::relocate(cluster, id, relocation, to).await?.asked;
-    let within = (!args.wish.no_wait).then(|| args.wish.wait.unwrap_or(asked.patience));
+    let within = (!args.desired.no_wait).then(|| args.desired.wait.unwrap_or(asked.patience));
     follow(cluster, out, asked, within).await
 }
 

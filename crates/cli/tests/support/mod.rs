@@ -1,4 +1,4 @@
-//! A real ZooKeeper, the real `pvc`, and a stand-in for the daemons that answers wishes as the contract says.
+//! A real ZooKeeper, the real `pvc`, and a stand-in for the daemons that answers desired states as the contract says.
 
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "tests start the program under test")]
 #![allow(dead_code, reason = "each test binary uses its part")]
@@ -175,7 +175,7 @@ impl Cluster {
         }
     }
 
-    /// Answers the wishes for VMs of these nodes from now on, as daemons do.
+    /// Answers the desired states of VMs of these nodes from now on, as daemons do.
     pub(crate) fn start_daemons(&self) {
         let store = self.store.clone();
         self.runtime.spawn(async move {

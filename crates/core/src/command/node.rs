@@ -23,7 +23,7 @@ use crate::{
 /// What to write.
 #[derive(Debug, Clone, PartialEq)]
 pub enum NodeChange {
-    /// A wish about its VMs, decided from the version of the last one.
+    /// A desired state of its VMs, decided from the version of the last one.
     DomainState {
         /// The node.
         node: NodeName,
@@ -32,7 +32,7 @@ pub enum NodeChange {
         /// The version that was seen.
         version: Option<i32>,
     },
-    /// A wish about the primary coordinator, decided from the last one.
+    /// A desired state of the primary coordinator, decided from the last one.
     Primary {
         /// As it was seen.
         seen: Field<Option<NodeName>>,
@@ -66,7 +66,7 @@ pub enum NodeChange {
 
 type Answer = Result<Accepted<NodeChange>, Refusal>;
 
-/// Wishes that a node sends its VMs away.
+/// Asks that a node sends its VMs away.
 pub fn flush(view: &ClusterView, name: &str) -> Answer {
     let node = find::node_in(view, name)?;
     let what = || format!("{} was not flushed", node.name);
@@ -91,7 +91,7 @@ pub fn flush(view: &ClusterView, name: &str) -> Answer {
     Ok(domain_state(node, DomainState::Flush, asleep(node).into_iter().chain(nowhere)))
 }
 
-/// Wishes that a node takes VMs, first those that were sent away from it.
+/// Asks that a node takes VMs, first those that were sent away from it.
 pub fn ready(view: &ClusterView, name: &str) -> Answer {
     let node = find::node_in(view, name)?;
     let refused = |why: &str, todo: String| {
@@ -131,7 +131,7 @@ fn asleep(node: &Node) -> Option<String> {
         .then(|| format!("the daemon of {} is in state {state}: nothing is done until it runs", node.name))
 }
 
-/// Wishes that a coordinator becomes primary.
+/// Asks that a coordinator becomes primary.
 pub fn primary(view: &ClusterView, name: &str) -> Answer {
     let node = find::node_in(view, name)?;
     let refused = |why: String, todo: &str| {
@@ -153,10 +153,10 @@ pub fn primary(view: &ClusterView, name: &str) -> Answer {
             if holds { "it is primary already" } else { "it is to be primary already, but is not yet" };
         return Ok(Accepted::already(said));
     }
-    Ok(Accepted::write(wish(view, Some(node.name.clone())), None))
+    Ok(Accepted::write(desired(view, Some(node.name.clone())), None))
 }
 
-/// Wishes that a coordinator stops being primary; another one is elected.
+/// Asks that a coordinator stops being primary; another one is elected.
 pub fn secondary(view: &ClusterView, name: &str) -> Answer {
     let node = find::node_in(view, name)?;
     let is = |who: &Option<NodeName>| who.as_ref() == Some(&node.name);
@@ -173,10 +173,10 @@ pub fn secondary(view: &ClusterView, name: &str) -> Answer {
     if !is(&view.primary_node.value) && view.primary_node.value.is_none() {
         return Ok(Accepted::already("it is to step down already"));
     }
-    Ok(Accepted::write(wish(view, None), None))
+    Ok(Accepted::write(desired(view, None), None))
 }
 
-fn wish(view: &ClusterView, node: Option<NodeName>) -> NodeChange {
+fn desired(view: &ClusterView, node: Option<NodeName>) -> NodeChange {
     NodeChange::Primary { seen: view.primary_node.clone(), node }
 }
 

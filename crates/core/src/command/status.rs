@@ -50,7 +50,7 @@ pub struct Facts<'a> {
 pub enum Level {
     /// Something does not work.
     Wrong,
-    /// Something goes on, or is not as usual by somebody's wish.
+    /// Something goes on, or is not as usual by somebody's command.
     Notice,
 }
 

@@ -1,22 +1,22 @@
 //! Commands on VMs: define, start, stop, shutdown, restart, migrate, unmigrate, move, undefine.
 //!
-//! Each answers a wish with one change that is decided from the keys it was read with; a newer wish of somebody else is
+//! Each answers a desired state with one change that is decided from the keys it was read with; a newer desired state of somebody else is
 //! never overwritten. None of them waits for the outcome: the daemon of the VM's node brings it about.
 
+mod desired;
 mod migrate;
 #[cfg(test)]
 mod tests;
 mod undefine;
-mod wish;
 
+pub use desired::{restart, shutdown, start, stop, strained};
 pub use migrate::{Migrate, Moved, Target, migrate, move_to, unmigrate};
 pub use undefine::{Undefine, undefine};
-pub use wish::{restart, shutdown, start, stop, strained};
 
 use super::{Accepted, Refusal, Roster, find};
 use crate::{
     model::{Completed, DaemonState, DomainSpec, Node, NodeName, VmChange, VmId},
-    plan::placement::{self, Rooms, Selector, Size},
+    plan::placement::{self, ClusterCapacity, Selector, Size},
 };
 
 /// A request to define a VM.
@@ -36,7 +36,7 @@ pub fn define<'a>(
     request: Define<'_>,
     roster: &Roster,
     nodes: impl Iterator<Item = &'a Node> + Clone,
-    rooms: &Rooms,
+    capacity: &ClusterCapacity,
 ) -> Result<(NodeName, Accepted), Refusal> {
     let spec = request.spec;
     let what = || format!("VM {} was not defined", spec.name);
@@ -82,14 +82,14 @@ pub fn define<'a>(
         return Err(Refusal::refused(what(), format!("it runs on {here}"), todo));
     }
     let size = Size { memory_mib: spec.memory_mib, vcpus: spec.vcpus };
-    let room = || rooms.choose(spec.id, size, request.selector, |_| None).ok();
+    let room = || capacity.choose(spec.id, size, request.selector, |_| None).ok();
     let fit = || room().and_then(|name| nodes.clone().find(|node| node.name == name));
     let nearest = || placement::choose(nodes.clone(), request.selector);
     let chosen = runs_on.or(target).or_else(fit).or_else(nearest).ok_or_else(|| {
         Refusal::refused(what(), "no node's daemon runs", "start pvcd on a node, or name one with --target")
     })?;
     let warning = not_running(chosen).map(|trouble| format!("{trouble}; the VM cannot start before"));
-    let memory = rooms.takes_back(&chosen.name, spec.id, size).err();
+    let memory = capacity.takes_back(&chosen.name, spec.id, size).err();
     let warning = warning.or_else(|| memory.map(|unfit| format!("{} {unfit}", chosen.name)));
     let adopted = runs_on.map(|node| format!("it runs on {} already, which adopts it as it is", node.name));
     let unchanged = || Completed { xml: spec.xml.clone(), filled_in: Vec::new() };

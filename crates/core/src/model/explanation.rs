@@ -1,4 +1,4 @@
-//! Why a subject is not (yet) as wished, in words for an operator: what `explain` shows.
+//! Why a subject is not (yet) as desired, in words for an operator: what `explain` shows.
 
 use serde::{Deserialize, Serialize};
 
@@ -12,7 +12,7 @@ pub struct Explanation {
     pub at_unix_s: u64,
     /// What it is doing or waiting for, e.g. `waiting for the guest to shut down`.
     pub doing: String,
-    /// Why, e.g. `wish is shutdown; asked 2 times; power off in 61 s`.
+    /// Why, e.g. `desired is shutdown; asked 2 times; power off in 61 s`.
     pub because: String,
     /// The last error, if the last attempt failed.
     pub error: Option<String>,

@@ -20,7 +20,7 @@ pub struct FlushProgress {
     pub left: u32,
     /// Of these, VMs that move now.
     pub moving: u32,
-    /// VMs that could not go as wished, and what was done instead.
+    /// VMs that could not go as desired, and what was done instead.
     pub stuck: Vec<Stuck>,
     /// The node's wall clock at the last change, seconds since 1970: for people.
     pub at_unix_s: u64,

@@ -87,7 +87,7 @@ words! {
 }
 
 words! {
-    /// `domainstate`: whether the node takes VMs; wish (`flush`, `unflush`) and answer (`flushed`, `ready`).
+    /// `domainstate`: whether the node takes VMs; desired state (`flush`, `unflush`) and answer (`flushed`, `ready`).
     DomainState, "domain state", "ready, flush, flushed or unflush" {
         /// Takes VMs.
         Ready = "ready",

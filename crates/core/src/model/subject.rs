@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::{name::NodeName, vm_id::VmId};
 
-/// One thing that is brought to agree with the cluster's wishes.
+/// One thing that is brought to agree with the cluster's desired states.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Subject {
     /// A node's own keys, but for what its keepalive says.

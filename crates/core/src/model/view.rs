@@ -54,7 +54,7 @@ pub struct ClusterView {
     pub vms: Arc<BTreeMap<VmId, Arc<Entry<Vm>>>>,
     /// `/pvc/claim` of those that are not in `/domains`: what a client deleted may still be executing.
     pub orphan_claims: Arc<BTreeMap<VmId, Arc<Entry<Field<Claim>>>>>,
-    /// `/primary_node`: wish and fact; `None` = `none`.
+    /// `/primary_node`: desired state and fact; `None` = `none`.
     pub primary_node: Field<Option<NodeName>>,
     /// `/pvc/primary`: who holds the floating addresses and what goes with them; ephemeral.
     pub primary_holder: Option<NodeName>,

@@ -1,4 +1,4 @@
-//! A virtual machine as the state tree describes it: the wish, the answer, the claim.
+//! A virtual machine as the state tree describes it: the desired state, the answer, the claim.
 
 use std::{collections::BTreeSet, fmt, str::FromStr};
 
@@ -12,7 +12,7 @@ use super::{
     vm_id::VmId,
 };
 
-/// `/domains/<uuid>/state`: wish and answer in one key.
+/// `/domains/<uuid>/state`: desired state and answer in one key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum VmState {
@@ -26,7 +26,7 @@ pub enum VmState {
     Restart,
     /// Shall move to `node` while it runs.
     Migrate,
-    /// Could not do as wished; see `failedreason`.
+    /// Could not do as desired; see `failedreason`.
     Failed,
     /// Is about to be deleted.
     Delete,
@@ -130,9 +130,9 @@ pub struct Vm {
     /// The value of `/domains/<uuid>`; the UUID if that cannot be a name.
     pub name: VmName,
     /// `state`. If it cannot be read the VM stays as it is: `start` where it may be executing, `stop` if nobody claims it. An unreadable
-    /// word is no wish that a guest ends, nor that it starts.
+    /// word is no ask that a guest ends, nor that it starts.
     pub state: Field<VmState>,
-    /// `node`: who should run it. If it cannot be read, the node that has it; nobody, if that is not known or the wish is `migrate`: then
+    /// `node`: who should run it. If it cannot be read, the node that has it; nobody, if that is not known or the desired state is `migrate`: then
     /// a node is chosen.
     pub node: Field<NodeName>,
     /// `lastnode`: where it was migrated away from; nowhere if it cannot be read.
@@ -160,20 +160,20 @@ impl Vm {
         self.unread.contains(&key)
     }
 
-    /// Whether its wish is gone: a client deletes it key by key, or somebody has lost that key. Nothing is created below it.
+    /// Whether its desired state is gone: a client deletes it key by key, or somebody has lost that key. Nothing is created below it.
     pub fn is_half_deleted(&self) -> bool {
         self.state.version.is_none()
     }
 }
 
 impl Vm {
-    /// Whether nobody has written a wish since it was defined: the `stop` that every definition begins with is no command.
+    /// Whether nobody has written a desired state since it was defined: the `stop` that every definition begins with is no command.
     pub fn is_as_defined(&self) -> bool {
         self.state.value == VmState::Stop && self.state.version == Some(0)
     }
 
     /// Whether the flush of its node has shut it down, or is doing so. The flush names that node as `lastnode`, too, and writes it
-    /// in one transaction with the wish, and again with the answer. So whoever writes `state` alone, as every client's `stop`
+    /// in one transaction with the desired state, and again with the answer. So whoever writes `state` alone, as every client's `stop`
     /// does, ends this: that VM is off because somebody wants it off. So does whoever moves it: while it was another node's, a client that
     /// wanted it off found it off already, and it may have come back since.
     pub fn is_shut_down_by_flush(&self) -> bool {

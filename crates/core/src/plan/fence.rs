@@ -7,12 +7,12 @@
 //!                         failed ──(it must have reset itself, or an operator confirms it)──► proven
 //! ```
 //!
-//! Silence is not proof of death: nothing of a node is touched before the proof, and only one at a time is shot. A sign of life
+//! Silence is not proof of death: nothing of a node is touched before the proof, and only one at a time is powered off. A sign of life
 //! ends the job at any step: before the proof it cancels it, after the proof it is another life of the node, which takes care of
 //! its VMs itself. Every step is recorded before the next begins, so that another coordinator goes on where a fencer died.
 //! Never talks to a BMC, never chooses targets; see [`super::recover`].
 
-mod past;
+mod attempts;
 mod stopped;
 mod suspect;
 #[cfg(test)]
@@ -30,12 +30,13 @@ use crate::{
     sabotage::{self, Bug},
 };
 
-pub use past::Past;
+pub use attempts::Attempts;
 
 /// How often VMs that found no new home are tried again, and a storage fence that failed.
 pub const TRY_AGAIN: Duration = Duration::from_secs(5);
 
-/// How often a shot that failed is repeated, where no shorter silence is death: the node may be one that speaks seldom, its BMC is not.
+/// How often a power-off that failed is repeated, where no shorter silence is death: the node may be one that speaks seldom, its BMC is
+/// not.
 const SHOOT_AGAIN: Duration = Duration::from_secs(30);
 
 /// How long a node must be silent before an operator's word that it is dead is acted on, and how often a fence that an operator
@@ -106,7 +107,7 @@ pub struct Facts<'a> {
     /// Whether this node can shut a node out of the storage.
     pub storage: bool,
     /// What this daemon did about the job so far.
-    pub past: &'a Past,
+    pub attempts: &'a Attempts,
     /// Now, on this node's monotonic clock.
     pub now: Moment,
 }
@@ -187,10 +188,10 @@ fn job(fence: &Fence, f: &Facts<'_>) -> Plan {
     }
     match &fence.fencer {
         Some(fencer) if fencer != f.me => wait(None, ""),
-        Some(_) if f.past.holds() => work(fence, f),
+        Some(_) if f.attempts.holds() => work(fence, f),
         Some(_) => act(Step::TakeOver, "an earlier run of this daemon worked on it"),
         None if sabotage::commits(Bug::ForgetDeadFencer) => settled(),
-        // Whoever shot in vain has left it to the others, who may reach the BMC, and waits before it tries again.
+        // Whoever failed to power it off has left it to the others, who may reach the BMC, and waits before it tries again.
         None => match work(fence, f) {
             asks @ Plan { next: Next::Do(Step::AskServers(_)), .. } => asks,
             Plan { next: Next::Do(_), .. } => act(Step::TakeOver, "nobody works on it"),
@@ -274,19 +275,19 @@ fn unproven(fence: &Fence, seen: &Node, f: &Facts<'_>) -> Plan {
         look_at = f.liveness.silent_for(node, gone_after, f.now);
     }
     if f.view.maintenance {
-        return wait(look_at, "it is not shot: maintenance is on");
+        return wait(look_at, "it is not powered off: maintenance is on");
     }
     match suspect::not_now(node, f) {
         Some(suspect::Hold::Wait(until, why)) => {
             let until = look_at.into_iter().chain(until).min();
-            return wait(until, format!("it is not shot now: {why}"));
+            return wait(until, format!("it is not powered off now: {why}"));
         }
         Some(suspect::Hold::Ask(stopped)) => {
             return act(Step::AskServers(stopped), "whether a quorum would be left");
         }
         None => {}
     }
-    if let (FenceStep::Failed { reason, attempts }, Some(at)) = (&job.step, f.past.shot_at()) {
+    if let (FenceStep::Failed { reason, attempts }, Some(at)) = (&job.step, f.attempts.shot_at()) {
         let again = at + patience.min(SHOOT_AGAIN);
         if f.now < again {
             let left = again.since(f.now).as_secs();
@@ -313,30 +314,32 @@ fn silent(silence: Duration) -> String {
 
 fn recover(fence: &Fence, proof: Proof, f: &Facts<'_>) -> Plan {
     let node = &fence.node;
-    if proof == Proof::PowerOff && !f.past.powered_on() {
+    if proof == Proof::PowerOff && !f.attempts.powered_on() {
         return act(Step::PowerOn, "its power was cut");
     }
     let storage_is_fenced = matches!(fence.job.step, FenceStep::StorageFenced { .. });
     let action = f.settings.action(proof);
     let orders = recover::orders(node, f.view, action, storage_is_fenced);
     let locked = orders.iter().filter(|o| o.what == What::NeedsStorageFence).count();
-    if locked > 0 && f.storage && !storage_is_fenced && f.past.storage_due(f.now) {
+    if locked > 0 && f.storage && !storage_is_fenced && f.attempts.storage_due(f.now) {
         return act(Step::ShutOutStorage, format!("{locked} VM(s) of it use RBD images"));
     }
     let to_do = orders.iter().filter(|o| o.what.is_to_do()).count() + recover::orphans(node, f.view).len();
     if to_do > 0 {
-        if f.past.recovery_due(f.now) {
+        if f.attempts.recovery_due(f.now) {
             return act(Step::Recover, format!("{proof}; {to_do} VM(s)"));
         }
         return wait(
-            f.past.recovery_again_at(),
-            format!("{proof}; {to_do} VM(s) wait for a new home: {}", f.past.stuck()),
+            f.attempts.recovery_again_at(),
+            format!("{proof}; {to_do} VM(s) wait for a new home: {}", f.attempts.stuck()),
         );
     }
     if locked > 0 && f.storage {
-        let why =
-            format!("{proof}; {locked} VM(s) wait until it is shut out of the storage: {}", f.past.stuck());
-        return wait(f.past.storage_again_at(), why);
+        let why = format!(
+            "{proof}; {locked} VM(s) wait until it is shut out of the storage: {}",
+            f.attempts.stuck()
+        );
+        return wait(f.attempts.storage_again_at(), why);
     }
     let left = match (action, locked) {
         (Action::Nothing, _) => "; its VMs stay assigned to it, as the configuration says".to_owned(),

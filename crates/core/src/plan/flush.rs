@@ -1,4 +1,4 @@
-//! What this node does next about a wish to be emptied (`domainstate` = `flush`) or filled again (`unflush`).
+//! What this node does next about a request to be emptied (`domainstate` = `flush`) or filled again (`unflush`).
 //!
 //! ```text
 //!   ready ──flush──► its VMs leave, a few at once ──► flushed ──unflush──► its VMs return ──► ready
@@ -8,15 +8,15 @@
 //! A VM that was shut down and for which its node has no room at the unflush starts when there is room, here or elsewhere. What shall run
 //! on a node that can start no VMs is given away.
 //!
-//! The opposite wish takes over at any point: what is under way is wished back. Never migrates anything itself: it writes the
-//! wish that a client would write, and the VM's own plan carries it out. Everything but the count of attempts is in the state
+//! The opposite desired state takes over at any point: what is under way is taken back. Never migrates anything itself: it writes the
+//! ask that a client would write, and the VM's own plan carries it out. Everything but the count of attempts is in the state
 //! tree, so a daemon that starts in the middle goes on. Always ends: attempts are bounded, and so is the wait for room.
 
+mod attempts;
 mod come_back;
 mod give_away;
 mod leave;
 mod left_over;
-mod past;
 #[cfg(test)]
 mod tests;
 
@@ -25,14 +25,14 @@ use std::{
     time::Duration,
 };
 
-use super::placement::{Rooms, Selector, Size, Sizes, Unfit};
+use super::placement::{ClusterCapacity, Selector, Size, Sizes, Unfit};
 use crate::model::{
     ClusterView, DomainState, Entry, FlushProgress, Moment, NodeName, Stuck, Vm, VmChange, VmId, VmKey,
     VmSet, VmState,
 };
 
+pub use attempts::Attempts;
 pub use give_away::GIVES_AWAY_AFTER;
-pub use past::Past;
 
 /// How many migrations go on at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,7 +83,7 @@ pub struct Facts<'a> {
     /// Why this node can start no VMs, if so.
     pub unable: Option<Unable<'a>>,
     /// What this daemon tried so far.
-    pub past: &'a Past,
+    pub attempts: &'a Attempts,
     /// Now, on this node's monotonic clock.
     pub now: Moment,
 }
@@ -100,7 +100,7 @@ pub struct Unable<'a> {
 /// One step.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
-    /// Wish that a VM migrates. Counts on memory that is free in the view, so it is written as a placement.
+    /// Ask that a VM migrates. Counts on memory that is free in the view, so it is written as a placement.
     Send {
         /// Which VM.
         vm: VmId,
@@ -109,14 +109,14 @@ pub enum Step {
         /// `lastnode` with it: where it shall return to.
         home: Option<NodeName>,
     },
-    /// Wish that a VM that cannot go shuts down, to be started again at the unflush.
+    /// Ask that a VM that cannot go shuts down, to be started again at the unflush.
     ShutDown {
         /// Which VM.
         vm: VmId,
         /// Why it cannot go.
         reason: String,
     },
-    /// Wish that a VM starts that was shut down at the flush, or has failed elsewhere. Written as a placement.
+    /// Ask that a VM starts that was shut down at the flush, or has failed elsewhere. Written as a placement.
     Start {
         /// Which VM.
         vm: VmId,
@@ -125,7 +125,7 @@ pub enum Step {
         /// `lastnode` with it: where it shall return to.
         home: Option<NodeName>,
     },
-    /// Wish that a VM starts elsewhere that shall run here and cannot be started here. Written as a placement.
+    /// Ask that a VM starts elsewhere that shall run here and cannot be started here. Written as a placement.
     GiveAway {
         /// Which VM.
         vm: VmId,
@@ -138,7 +138,7 @@ pub enum Step {
     },
     /// Give a VM that is off its home back. It stays off.
     TakeBack(VmId),
-    /// Answer the wish.
+    /// Answer the desired state.
     Answer(DomainState),
 }
 
@@ -171,14 +171,14 @@ pub struct Plan {
     /// VMs that have not arrived, to be remembered.
     pub left: BTreeSet<VmId>,
     /// Of these, those for which there is no room now, to be remembered with the time.
-    pub no_room: BTreeSet<VmId>,
+    pub no_capacity: BTreeSet<VmId>,
 }
 
 /// Decides the next step.
 pub fn plan(facts: &Facts<'_>) -> Plan {
-    let wish = facts.view.node(facts.me).map(|node| node.domain_state.value);
+    let desired = facts.view.node(facts.me).map(|node| node.domain_state.value);
     let plan = |next, why: &str| Work::default().plan(facts, next, why.to_owned());
-    match wish {
+    match desired {
         Some(_) if !facts.view_is_current => {
             plan(Next::Wait(None), "the state store is out of reach: nothing is changed until it answers")
         }
@@ -189,7 +189,7 @@ pub fn plan(facts: &Facts<'_>) -> Plan {
     }
 }
 
-/// Whether a node has something to do: its wish is to be emptied or filled, or what a flush has shut down waits for room, or what
+/// Whether a node has something to do: its desired state is to be emptied or filled, or what a flush has shut down waits for room, or what
 /// shall run here waits though the node is `unable` to start it.
 pub fn has_work(me: &NodeName, view: &ClusterView, unable: bool) -> bool {
     view.node(me).is_some_and(|node| match node.domain_state.value {
@@ -213,20 +213,26 @@ struct Work<'a> {
 
 impl Work<'_> {
     fn plan(&self, facts: &Facts<'_>, next: Next, why: String) -> Plan {
-        Plan { next, why, progress: self.progress(facts.past), left: self.left(), no_room: BTreeSet::new() }
+        Plan {
+            next,
+            why,
+            progress: self.progress(facts.attempts),
+            left: self.left(),
+            no_capacity: BTreeSet::new(),
+        }
     }
 
     fn step(&self, facts: &Facts<'_>, step: Step, why: String) -> Plan {
         self.plan(facts, Next::Do(step), why)
     }
 
-    fn progress(&self, past: &Past) -> FlushProgress {
+    fn progress(&self, attempts: &Attempts) -> FlushProgress {
         let left = self.left();
         let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
-        let given_up = past.reasons().filter(|(id, _)| !self.stuck.contains_key(*id));
+        let given_up = attempts.reasons().filter(|(id, _)| !self.stuck.contains_key(*id));
         let stuck = given_up.chain(&self.stuck);
         FlushProgress {
-            total: count(past.total(&left)),
+            total: count(attempts.total(&left)),
             left: count(left.len()),
             moving: count(self.moving.len()),
             stuck: stuck.map(|(vm, reason)| Stuck { vm: vm.to_string(), reason: reason.clone() }).collect(),
@@ -243,7 +249,7 @@ impl Work<'_> {
     /// What cannot be written, however often it was tried, is left as it is: it holds up nothing else, and is told.
     fn leave_refused(&mut self, facts: &Facts<'_>) {
         let stuck = &mut self.stuck;
-        self.waiting.retain(|vm| match facts.past.refusal(vm.id) {
+        self.waiting.retain(|vm| match facts.attempts.refusal(vm.id) {
             Some(refused) if refused.again_at().is_none() => {
                 stuck.insert(vm.id, format!("{} is left as it is: {}", vm.name, refused.why));
                 false
@@ -259,7 +265,7 @@ impl Work<'_> {
 
     /// Nothing can be done now: says what is waited for.
     fn wait(&self, facts: &Facts<'_>, what: &str, held: Held) -> Plan {
-        let progress = self.progress(facts.past);
+        let progress = self.progress(facts.attempts);
         let done = progress.total.saturating_sub(progress.left);
         let mut why =
             format!("{done} of {} VM(s) have {what}, {} on their way", progress.total, progress.moving);
@@ -270,7 +276,7 @@ impl Work<'_> {
             why.push_str(": ");
             why.push_str(&reason);
         }
-        Plan { next: Next::Wait(held.until), why, progress, left: self.left(), no_room: held.no_room }
+        Plan { next: Next::Wait(held.until), why, progress, left: self.left(), no_capacity: held.no_capacity }
     }
 }
 
@@ -279,7 +285,7 @@ enum NotNow {
     /// Something that goes on must end, or a pause pass.
     Later(Option<Moment>, String),
     /// There is no room for it.
-    NoRoom(String),
+    NoCapacity(String),
     /// It cannot go.
     Never(String),
 }
@@ -289,7 +295,7 @@ enum NotNow {
 struct Held {
     until: Option<Moment>,
     reasons: Vec<(VmId, String)>,
-    no_room: BTreeSet<VmId>,
+    no_capacity: BTreeSet<VmId>,
     /// Those that have waited or tried for long enough.
     cannot: BTreeMap<VmId, String>,
 }
@@ -302,9 +308,9 @@ impl Held {
                 return;
             }
             NotNow::Later(until, why) => (until, why),
-            NotNow::NoRoom(why) => {
-                self.no_room.insert(id);
-                let until = facts.past.room_until(id, facts.now);
+            NotNow::NoCapacity(why) => {
+                self.no_capacity.insert(id);
+                let until = facts.attempts.room_until(id, facts.now);
                 if until <= facts.now {
                     self.cannot.insert(id, why);
                     return;
@@ -322,7 +328,7 @@ impl Held {
 
 /// Whether a VM may be written about at all now.
 fn may_write(facts: &Facts<'_>, vm: &Vm) -> Result<(), NotNow> {
-    match facts.past.refusal(vm.id) {
+    match facts.attempts.refusal(vm.id) {
         Some(refused) if refused.again_at().is_none_or(|at| at > facts.now) => {
             Err(NotNow::Later(refused.again_at(), format!("{}; trying again soon", refused.why)))
         }
@@ -337,10 +343,10 @@ fn may_try(facts: &Facts<'_>, vm: &Vm) -> Result<(), NotNow> {
         "" => "it did not arrive where it was sent",
         reason => reason,
     };
-    if facts.past.is_exhausted(vm.id) {
+    if facts.attempts.is_exhausted(vm.id) {
         return Err(NotNow::Never(format!("{ATTEMPTS} attempts failed: {failure}")));
     }
-    match facts.past.not_before(vm.id, facts.now) {
+    match facts.attempts.not_before(vm.id, facts.now) {
         Some(until) => Err(NotNow::Later(Some(until), format!("{failure}; trying again soon"))),
         None => Ok(()),
     }
@@ -422,7 +428,7 @@ pub fn change(step: &Step, view: &ClusterView, me: &NodeName) -> Option<VmChange
                 VmSet::FailedReason(String::new()),
             ],
         ),
-        // The wish stays what it is: who starts the VM answers it.
+        // The desired state stays what it is: who starts the VM answers it.
         Step::GiveAway { vm, to, home, reason } => update(
             vm,
             vec![

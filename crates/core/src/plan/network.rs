@@ -34,7 +34,7 @@ pub struct Wanted {
 
 /// What the configuration wants of this node's networks.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Wish {
+pub struct Desired {
     /// Towards the world.
     pub upstream: Wanted,
     /// Between the nodes.
@@ -47,7 +47,7 @@ pub struct Wish {
     pub routes: bool,
 }
 
-impl Wish {
+impl Desired {
     /// Where the addresses of a network on `device` belong.
     pub fn home<'a>(&self, device: &'a str) -> &'a str {
         if device == self.cluster.device { CLUSTER_BRIDGE } else { device }
@@ -100,22 +100,22 @@ fn accept_ra(device: &str) -> String {
 /// Changes that do not depend on each other's outcome, each with its reason: they are made one after another, and then it is looked again.
 pub type Batch = Vec<(LinkChange, &'static str)>;
 
-/// Decides the next batch. Waits, and says why, while it cannot be as wished until somebody changes the machine or the configuration.
-pub fn plan(wish: &Wish, seen: &HostNetwork) -> Plan<Batch> {
-    if let Some(reason) = refusal(wish, seen) {
+/// Decides the next batch. Waits, and says why, while it cannot be as desired until somebody changes the machine or the configuration.
+pub fn plan(desired: &Desired, seen: &HostNetwork) -> Plan<Batch> {
+    if let Some(reason) = refusal(desired, seen) {
         return wait(None, reason);
     }
     let stages = [devices, bridge, addresses, settings, way_out];
-    let mut batches = stages.iter().map(|stage| stage(wish, seen));
+    let mut batches = stages.iter().map(|stage| stage(desired, seen));
     batches.find(|batch| !batch.is_empty()).map_or_else(settled, |batch| act(batch, "as configured"))
 }
 
-fn refusal(wish: &Wish, seen: &HostNetwork) -> Option<String> {
+fn refusal(desired: &Desired, seen: &HostNetwork) -> Option<String> {
     let there = || {
         let names: Vec<&str> = seen.links.iter().map(|l| l.name.as_str()).filter(|n| *n != "lo").collect();
         if names.is_empty() { "none but lo".to_owned() } else { names.join(", ") }
     };
-    for (network, wanted) in wish.networks() {
+    for (network, wanted) in desired.networks() {
         if seen.link(&wanted.device).is_none() {
             return Some(format!(
                 "the {network} network's device {} does not exist (setting \
@@ -125,7 +125,7 @@ fn refusal(wish: &Wish, seen: &HostNetwork) -> Option<String> {
             ));
         }
     }
-    let device = seen.link(&wish.cluster.device)?;
+    let device = seen.link(&desired.cluster.device)?;
     match (&device.master, device.is_bridge) {
         _ if device.name == CLUSTER_BRIDGE => Some(format!(
             "the cluster network's device must be the one below {CLUSTER_BRIDGE}, which this program makes itself"
@@ -147,9 +147,9 @@ fn refusal(wish: &Wish, seen: &HostNetwork) -> Option<String> {
     }
 }
 
-fn devices(wish: &Wish, seen: &HostNetwork) -> Batch {
+fn devices(desired: &Desired, seen: &HostNetwork) -> Batch {
     let mut batch = Batch::new();
-    for (_, wanted) in wish.networks() {
+    for (_, wanted) in desired.networks() {
         let Some(link) = seen.link(&wanted.device) else { continue };
         let device = || link.name.clone();
         if link.mtu != wanted.mtu {
@@ -166,8 +166,8 @@ fn devices(wish: &Wish, seen: &HostNetwork) -> Batch {
     batch
 }
 
-fn bridge(wish: &Wish, seen: &HostNetwork) -> Batch {
-    let Some(device) = seen.link(&wish.cluster.device) else { return Batch::new() };
+fn bridge(desired: &Desired, seen: &HostNetwork) -> Batch {
+    let Some(device) = seen.link(&desired.cluster.device) else { return Batch::new() };
     let Some(bridge) = seen.link(CLUSTER_BRIDGE) else {
         let change = LinkChange::AddBridge { name: CLUSTER_BRIDGE.into(), mac: device.mac };
         return vec![(
@@ -177,8 +177,8 @@ fn bridge(wish: &Wish, seen: &HostNetwork) -> Batch {
     };
     let (of, to) = (|| device.name.clone(), || bridge.name.clone());
     let enslaved = device.master.is_some();
-    if enslaved && bridge.mtu != wish.cluster.mtu {
-        let change = LinkChange::SetMtu { device: to(), mtu: wish.cluster.mtu };
+    if enslaved && bridge.mtu != desired.cluster.mtu {
+        let change = LinkChange::SetMtu { device: to(), mtu: desired.cluster.mtu };
         return vec![(change, "as configured for the cluster network")];
     }
     if !bridge.up {
@@ -216,10 +216,10 @@ fn moves(assigned: &crate::model::link::Assigned) -> bool {
     assigned.is_global() && !learnt
 }
 
-fn addresses(wish: &Wish, seen: &HostNetwork) -> Batch {
-    let missing = wish.networks().into_iter().filter_map(|(_, wanted)| {
+fn addresses(desired: &Desired, seen: &HostNetwork) -> Batch {
+    let missing = desired.networks().into_iter().filter_map(|(_, wanted)| {
         let cidr = wanted.address?;
-        let home = seen.link(wish.home(&wanted.device))?;
+        let home = seen.link(desired.home(&wanted.device))?;
         let permanent = home.addresses.iter().any(|a| a.cidr == cidr && a.lifetime_s.is_none());
         let change = LinkChange::SetAddress { device: home.name.clone(), cidr, lifetime_s: None };
         (!permanent).then_some((change, "this node's own address"))
@@ -227,17 +227,17 @@ fn addresses(wish: &Wish, seen: &HostNetwork) -> Batch {
     missing.collect()
 }
 
-fn settings(wish: &Wish, seen: &HostNetwork) -> Batch {
+fn settings(desired: &Desired, seen: &HostNetwork) -> Batch {
     let is = |path: &str, value: &str| seen.sysctls.get(path).is_some_and(|v| v == value);
     let mut batch = Batch::new();
     let mut set = |path: String, value: &str, why| {
         batch.push((LinkChange::SetSysctl { path, value: value.into() }, why));
     };
-    for device in wish.homes() {
+    for device in desired.homes() {
         if is(&promote(device), "0") {
             set(promote(device), "1", KEEP_OTHERS);
         }
-        if !wish.routes {
+        if !desired.routes {
             continue;
         }
         // The larger of "all" and the device's own counts: 1 is strict, 2 is loose.
@@ -251,7 +251,7 @@ fn settings(wish: &Wish, seen: &HostNetwork) -> Batch {
         }
     }
     // Last: what routers announce is to count by then.
-    for (path, value) in FORWARDING.iter().filter(|_| wish.routes) {
+    for (path, value) in FORWARDING.iter().filter(|_| desired.routes) {
         if seen.sysctls.contains_key(*path) && !is(path, value) {
             set((*path).to_owned(), value, "a coordinator may become the gateway of client networks");
         }
@@ -259,24 +259,24 @@ fn settings(wish: &Wish, seen: &HostNetwork) -> Batch {
     batch
 }
 
-fn way_out(wish: &Wish, seen: &HostNetwork) -> Batch {
-    route(wish, seen).into_iter().collect()
+fn way_out(desired: &Desired, seen: &HostNetwork) -> Batch {
+    route(desired, seen).into_iter().collect()
 }
 
-fn route(wish: &Wish, seen: &HostNetwork) -> Option<(LinkChange, &'static str)> {
+fn route(desired: &Desired, seen: &HostNetwork) -> Option<(LinkChange, &'static str)> {
     let defaults = || seen.routes.iter().filter(|r| r.destination.is_none());
     let reaches = |link: &Link, via: IpAddr| link.addresses.iter().any(|a| a.cidr.contains(&via));
     let stale = defaults().filter(|r| r.ours).find_map(|r| {
         let via = r.gateway?;
         let reachable = seen.link(&r.device).is_some_and(|link| reaches(link, via));
-        (!reachable || wish.gateway != Some(via)).then_some((via, r.device.clone()))
+        (!reachable || desired.gateway != Some(via)).then_some((via, r.device.clone()))
     });
     if let Some((via, device)) = stale {
         let change = LinkChange::RemoveDefaultRoute { via, device };
         return Some((change, "it was made by this program, and its gateway is out of reach now"));
     }
-    let via = wish.gateway?;
-    let home = seen.link(wish.home(&wish.upstream.device))?;
+    let via = desired.gateway?;
+    let home = seen.link(desired.home(&desired.upstream.device))?;
     let other = defaults().any(|r| r.gateway.is_none_or(|g| g.is_ipv4() == via.is_ipv4()));
     // Without an address there (`address: None`) only the primary reaches the gateway, by the floating address.
     if other || !reaches(home, via) {

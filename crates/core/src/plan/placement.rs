@@ -1,15 +1,15 @@
 //! Chooses a node for a VM. Deterministic: ties break by node name, so two clients with the same view choose alike.
-//! Never writes. [`Rooms`] counts memory, for VMs that shall run; [`choose`] only says where a new VM, which is off, belongs.
+//! Never writes. [`ClusterCapacity`] counts memory, for VMs that shall run; [`choose`] only says where a new VM, which is off, belongs.
 
+mod capacity;
+#[cfg(test)]
+mod capacity_tests;
 mod fitness;
 mod reserve;
-mod room;
-#[cfg(test)]
-mod room_tests;
 
+pub use capacity::{ClusterCapacity, NoCapacity, Size, Sizes, kept_on};
 pub use fitness::{Asker, Unfit, fit};
 pub use reserve::{Overcommitted, Reserve};
-pub use room::{NoRoom, Rooms, Size, Sizes, kept_on};
 
 use std::{cmp::Ordering, fmt, str::FromStr};
 

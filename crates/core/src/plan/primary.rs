@@ -1,8 +1,8 @@
 //! What this coordinator does next about being primary: the holder of the floating addresses and of what is served on them.
 //!
 //! ```text
-//!   free ──Take──► tenure ──Hold──► addresses ──Answer──► wish = fact ──Say──► routerstate ──StartServices──► primary
-//!   primary ──(the wish names another, or none, or this node stops)──► StopServices ──► Drop ──► Release ──► free
+//!   free ──Take──► tenure ──Hold──► addresses ──Answer──► desired state = fact ──Say──► routerstate ──StartServices──► primary
+//!   primary ──(the desired state names another, or none, or this node stops)──► StopServices ──► Drop ──► Release ──► free
 //! ```
 //!
 //! At most one node has the addresses at any instant:
@@ -12,10 +12,10 @@
 //! - they have a lifetime that the kernel enforces and that ends before the session can ([`lifetime_s`]), so the same holds of a
 //!   daemon that was killed, hangs or is frozen. That is what makes a fence unnecessary before the next one takes them.
 //!
-//! The wish and the fact share a key with old clients. A wish that is older than this node's tenure had its chance: it is
+//! The desired state and the fact share a key with old clients. A ask that is older than this node's tenure had its chance: it is
 //! answered; one that is younger is a command. Nothing that this node cannot know is waited for without bound.
 
-mod past;
+mod attempts;
 #[cfg(test)]
 mod tests;
 
@@ -27,9 +27,9 @@ use crate::{
     sabotage::{self, Bug},
 };
 
-pub use past::Past;
+pub use attempts::Attempts;
 
-/// How long a node that the wish names is waited for before somebody else is primary instead.
+/// How long a node that the desired state names is waited for before somebody else is primary instead.
 pub const TAKE_WITHIN: Duration = Duration::from_secs(5);
 
 /// How long a primary that was asked to step down lets others go first.
@@ -100,7 +100,7 @@ pub struct Facts<'a> {
     /// What the services were last told: to run (`true`) or not.
     pub services: bool,
     /// What this daemon saw and did so far.
-    pub past: &'a Past,
+    pub attempts: &'a Attempts,
     /// Now, on this node's monotonic clock.
     pub now: Moment,
 }
@@ -119,7 +119,7 @@ pub enum Step {
     Hold,
     /// Remove all floating addresses.
     Drop,
-    /// Make the wish say who is primary: this node.
+    /// Make the desired state say who is primary: this node.
     Answer,
     /// Write `routerstate`.
     Say(RouterState),
@@ -169,8 +169,8 @@ fn must_drop(f: &Facts<'_>) -> Option<String> {
         return is_late(f).then(|| format!("{UNANSWERED}: another node may become primary"));
     }
     let holder = f.view.primary_holder.as_ref();
-    let mine_before = holder == Some(f.me) || holder.is_none() && wished(f) == Some(f.me);
-    if f.held.inherited && (!f.view_is_current || f.runs && mine_before && wished(f) == Some(f.me)) {
+    let mine_before = holder == Some(f.me) || holder.is_none() && desired(f) == Some(f.me);
+    if f.held.inherited && (!f.view_is_current || f.runs && mine_before && desired(f) == Some(f.me)) {
         return None;
     }
     Some(match holder {
@@ -185,7 +185,7 @@ fn is_late(f: &Facts<'_>) -> bool {
     f.keep_until.is_none_or(|until| f.now >= until)
 }
 
-fn wished<'a>(f: &Facts<'a>) -> Option<&'a NodeName> {
+fn desired<'a>(f: &Facts<'a>) -> Option<&'a NodeName> {
     f.view.primary_node.value.as_ref()
 }
 
@@ -207,26 +207,27 @@ fn as_holder(f: &Facts<'_>, since: i64) -> Plan {
     if !f.runs {
         return leave(f, "this daemon stops");
     }
-    let wish = &f.view.primary_node;
-    let is_new = wish.zxid > since;
-    match &wish.value {
+    let desired = &f.view.primary_node;
+    let is_new = desired.zxid > since;
+    match &desired.value {
         Some(node) if node == f.me => be(f, None),
-        Some(node) if is_new && is_candidate(f.view, node) => leave(f, &format!("the wish is {node}")),
+        Some(node) if is_new && is_candidate(f.view, node) => {
+            leave(f, &format!("the desired state is {node}"))
+        }
         Some(node) if is_new => {
-            let until = f.past.wished_since(wish).unwrap_or(f.now) + TAKE_WITHIN;
+            let until = f.attempts.desired_since(desired).unwrap_or(f.now) + TAKE_WITHIN;
             if f.now < until { be(f, Some(until)) } else { answer(f, node) }
         }
         Some(node) => answer(f, node),
-        None if is_new && others(f) => leave(f, "the wish is none"),
-        None => {
-            be_first(f).unwrap_or_else(|| act(Step::Answer, "the wish is none, and this node is primary"))
-        }
+        None if is_new && others(f) => leave(f, "the desired state is none"),
+        None => be_first(f)
+            .unwrap_or_else(|| act(Step::Answer, "the desired state is none, and this node is primary")),
     }
 }
 
-fn answer(f: &Facts<'_>, wished: &NodeName) -> Plan {
+fn answer(f: &Facts<'_>, desired: &NodeName) -> Plan {
     let why = format!(
-        "the wish is {wished}, which is no running coordinator or did not take over; this node is primary"
+        "the desired state is {desired}, which is no running coordinator or did not take over; this node is primary"
     );
     be_first(f).unwrap_or_else(|| act(Step::Answer, why))
 }
@@ -262,9 +263,9 @@ fn be(f: &Facts<'_>, until: Option<Moment>) -> Plan {
     if !f.services {
         return act(Step::StartServices, "this node is primary");
     }
-    match (until, wished(f)) {
+    match (until, desired(f)) {
         (Some(until), Some(node)) => {
-            wait(Some(until), format!("the wish is {node}, which is not running as a coordinator"))
+            wait(Some(until), format!("the desired state is {node}, which is not running as a coordinator"))
         }
         _ => settled(),
     }
@@ -286,14 +287,14 @@ fn as_other(f: &Facts<'_>) -> Plan {
     }
     match &f.view.primary_holder {
         Some(holder) if holder == f.me => {
-            let unwanted = match wished(f) {
+            let unwanted = match desired(f) {
                 Some(node) => node != f.me && is_candidate(f.view, node),
                 None => others(f),
             };
             if unwanted || !f.runs {
                 return act(
                     Step::Release,
-                    "an earlier run of this daemon was primary, and the wish is another now",
+                    "an earlier run of this daemon was primary, and the desired state is another now",
                 );
             }
             act(Step::Take { again: true }, "an earlier run of this daemon was primary")
@@ -305,7 +306,7 @@ fn as_other(f: &Facts<'_>) -> Plan {
         Some(holder) if is_proven_dead(f.view, holder) => {
             act(Step::Discharge(holder.clone()), format!("{holder} was primary and is proven dead"))
         }
-        Some(holder) if wished(f) == Some(f.me) => wait(None, format!("waiting for {holder} to hand over")),
+        Some(holder) if desired(f) == Some(f.me) => wait(None, format!("waiting for {holder} to hand over")),
         Some(_) => settled(),
         None => contend(f),
     }
@@ -321,26 +322,29 @@ fn is_proven_dead(view: &ClusterView, node: &NodeName) -> bool {
 /// Nobody is primary.
 fn contend(f: &Facts<'_>) -> Plan {
     let take = |why: String| act(Step::Take { again: false }, why);
-    match wished(f) {
-        Some(node) if node == f.me => take("the wish is this node, and nobody is primary".into()),
-        Some(node) if !is_candidate(f.view, node) => {
-            take(format!("nobody is primary, and {node}, which the wish names, is no running coordinator"))
-        }
+    match desired(f) {
+        Some(node) if node == f.me => take("the desired state is this node, and nobody is primary".into()),
+        Some(node) if !is_candidate(f.view, node) => take(format!(
+            "nobody is primary, and {node}, which the desired state names, is no running coordinator"
+        )),
         // An orderly release says `secondary` in the same transaction.
         Some(node) if f.view.node(node).is_some_and(|n| n.router_state.value == RouterState::Primary) => {
             take(format!("{node} was primary, and its session with the state store has ended"))
         }
         Some(node) => {
-            let until = f.past.free_since().unwrap_or(f.now) + TAKE_WITHIN;
+            let until = f.attempts.free_since().unwrap_or(f.now) + TAKE_WITHIN;
             if f.now < until {
-                return wait(Some(until), format!("the wish is {node}, which has not taken over yet"));
+                return wait(
+                    Some(until),
+                    format!("the desired state is {node}, which has not taken over yet"),
+                );
             }
             let seconds = TAKE_WITHIN.as_secs();
             take(format!(
-                "nobody is primary, and {node}, which the wish names, has not taken over in {seconds} s"
+                "nobody is primary, and {node}, which the desired state names, has not taken over in {seconds} s"
             ))
         }
-        None => match f.past.stepped_down_at().map(|at| at + STAND_BACK) {
+        None => match f.attempts.stepped_down_at().map(|at| at + STAND_BACK) {
             Some(until) if f.now < until && others(f) => {
                 wait(Some(until), "this node stepped down: the others go first")
             }

@@ -1,7 +1,7 @@
 //! What becomes of each VM of a node that is proven dead.
 //!
 //! Every VM that the node may have been executing, or that shall run there, gets exactly one order; an order that was carried out
-//! leaves nothing of the node in the VM's claim and wish, so a repetition finds nothing to do. Never chooses a node: who carries
+//! leaves nothing of the node in the VM's claim and desired state, so a repetition finds nothing to do. Never chooses a node: who carries
 //! out an order that needs one asks `plan::placement`, and the write is checked against everything it was decided from.
 
 #[cfg(test)]
@@ -31,7 +31,7 @@ pub enum What {
     Place,
     /// It shall run on this node, which needs no placement: it may be running there already, or the operator chose it.
     Assign(NodeName),
-    /// It shall not run, or not here: the node leaves the claim, and a wish that is thereby fulfilled is answered.
+    /// It shall not run, or not here: the node leaves the claim, and a ask that is thereby fulfilled is answered.
     Release,
     /// It shall run, and may hold locks on its images: the node must be shut out of the storage before.
     NeedsStorageFence,
@@ -73,7 +73,7 @@ fn order(
     let (what, why) = if claimed {
         claimed_by(dead, vm, view)
     } else if vm.node.value == *dead {
-        wished_there(vm, view)?
+        desired_there(vm, view)?
     } else {
         return None;
     };
@@ -92,7 +92,7 @@ fn order(
 }
 
 fn claimed_by(dead: &NodeName, vm: &Vm, view: &ClusterView) -> (What, &'static str) {
-    let wished_there = vm.node.value == *dead;
+    let desired_there = vm.node.value == *dead;
     let others = vm.claim.value.without(dead);
     match vm.state.value {
         _ if vm.is_half_deleted() => (What::Release, "it is being deleted"),
@@ -106,7 +106,7 @@ fn claimed_by(dead: &NodeName, vm: &Vm, view: &ClusterView) -> (What, &'static s
             }
             None => (What::Release, "others may be running it"),
         },
-        VmState::Start | VmState::Restart | VmState::Migrate if wished_there => {
+        VmState::Start | VmState::Restart | VmState::Migrate if desired_there => {
             (What::Place, "it was running there")
         }
         VmState::Migrate if view.node(&vm.node.value).is_some_and(Node::can_start) => {
@@ -119,8 +119,8 @@ fn claimed_by(dead: &NodeName, vm: &Vm, view: &ClusterView) -> (What, &'static s
     }
 }
 
-/// Only its wish names the dead node, which cannot answer it.
-fn wished_there(vm: &Vm, view: &ClusterView) -> Option<(What, &'static str)> {
+/// Only its desired state names the dead node, which cannot answer it.
+fn desired_there(vm: &Vm, view: &ClusterView) -> Option<(What, &'static str)> {
     let is_off = vm.claim.value.is_empty();
     match vm.state.value {
         VmState::Start | VmState::Restart => {
@@ -149,11 +149,11 @@ pub fn change(order: &What, dead: &NodeName, vm: &Vm, target: Option<&NodeName>)
     let decided_from = [VmKey::State, VmKey::Node, VmKey::Claim];
     let claim = vm.claim.value.after_the_end_on(dead);
     // Whoever has it already has the guest that is to be restarted.
-    let wish = match (order, vm.state.value) {
+    let desired = match (order, vm.state.value) {
         (What::Assign(node), VmState::Restart) if claim.names(node) => VmState::Restart,
         _ => VmState::Start,
     };
-    let run_on = |node: &NodeName| vec![VmSet::Node(node.clone()), VmSet::State(wish)];
+    let run_on = |node: &NodeName| vec![VmSet::Node(node.clone()), VmSet::State(desired)];
     let from_there = || VmSet::LastNode(Some(dead.clone()));
     let mut set = match order {
         What::Place => [run_on(target?), vec![from_there()]].concat(),

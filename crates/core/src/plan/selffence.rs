@@ -1,8 +1,8 @@
 //! Whether this node guards itself by a reset, and when that reset comes.
 //!
-//! Two decisions: [`plan`] is the daemon's, at each acknowledged keepalive and each change of what is wished; [`Guarded::act`] is that of
-//! the thread that watches the daemon. The state tree never says that a node resets itself when it does not: what it says is
-//! written after arming, and withdrawn before disarming; a write whose answer was lost may have been done. Others take silence for death by it.
+//! Two decisions: [`plan`] is the daemon's, at each acknowledged keepalive and each change of the desired state; [`Guarded::act`] is that
+//! of the thread that watches the daemon. The state tree never says that a node resets itself when it does not: what it says is written
+//! after arming, and withdrawn before disarming; a write whose answer was lost may have been done. Others take silence for death by it.
 //! Never reads a clock and never touches the machine.
 
 #[cfg(test)]
@@ -70,7 +70,7 @@ pub enum Step {
 
 /// The next step; `None`: nothing to do until something changes.
 pub fn plan(f: &Facts) -> Option<Step> {
-    // Whatever is wished: as long as it is armed it is fed, or the way to disarming would be the reset.
+    // Whatever is desired: as long as it is armed it is fed, or the way to disarming would be the reset.
     if f.armed.is_some() && f.acknowledged {
         return Some(Step::Feed);
     }

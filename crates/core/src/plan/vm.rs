@@ -1,22 +1,22 @@
 //! What this node does next about one VM.
 //!
 //! ```text
-//!   wish: start            off ──Claim──► claimed ──Start──► running ──(vanishes)──► off, after a back-off
-//!   wish: stop, delete     running ──PowerOff──► off ──Release──► free
-//!   wish: shutdown         running ──AskGuestToShutDown … PowerOff──► off ──Answer(Stopped)──► free
-//!   wish: restart          as shutdown, then as start, then Answer(Running)
-//!   wish: migrate          see `migration`; or as shutdown here, then as start there
+//!   desired: start            off ──Claim──► claimed ──Start──► running ──(vanishes)──► off, after a back-off
+//!   desired: stop, delete     running ──PowerOff──► off ──Release──► free
+//!   desired: shutdown         running ──AskGuestToShutDown … PowerOff──► off ──Answer(Stopped)──► free
+//!   desired: restart          as shutdown, then as start, then Answer(Running)
+//!   desired: migrate          see `migration`; or as shutdown here, then as start there
 //! ```
 //!
 //! Never starts a VM that somebody else may be executing: the claim (see [`crate::model::Claim`]) changes from nobody, or from this node
-//! alone, to this node in a transaction that checks wish, node and claim, immediately before each start. Never acts while
+//! alone, to this node in a transaction that checks desired state, node and claim, immediately before each start. Never acts while
 //! the state store is out of reach or libvirt's answer is unknown. Each plan is one step, so the next one is decided from
 //! a fresh view.
 
+mod attempts;
 mod change;
 mod last_word;
 mod migration;
-mod past;
 #[cfg(test)]
 mod tests;
 
@@ -28,13 +28,13 @@ use crate::{
     sabotage::{self, Bug},
 };
 
+pub use attempts::{Attempts, ELSEWHERE_AFTER, REFUSED_FOR, START_LIMIT, START_WINDOW};
 pub use change::{change, choose, give_away, put_back};
 pub use last_word::{last_words, may_execute_elsewhere, proven_dead};
 pub use migration::{
-    COPIES, LIVE_AGAIN, LIVE_ATTEMPTS, STALLED, TARGET_PATIENCE, There, is_to_arrive, needs_migration,
+    COPIES, LIVE_AGAIN, LIVE_ATTEMPTS, PeerState, STALLED, TARGET_PATIENCE, is_to_arrive, needs_migration,
     needs_record, never_ends,
 };
-pub use past::{ELSEWHERE_AFTER, Past, REFUSED_FOR, START_LIMIT, START_WINDOW};
 
 /// How long a guest may take to shut down before it is powered off.
 pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(90);
@@ -47,7 +47,7 @@ const HEAR_AGAIN: Duration = Duration::from_millis(500);
 
 /// What libvirt on this node says about the VM.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Here {
+pub enum LocalState {
     /// A process of it lives here; it executes, unless there is a [`Facts::halt`].
     Active,
     /// A process of it lives here, but executes nothing: a migration holds it, that brings it or that took it away.
@@ -79,22 +79,23 @@ pub struct Facts<'a> {
     /// Whether no other node may be executing it by its last word; if one may, why (see [`may_execute_elsewhere`]).
     pub last_word: Result<(), &'a str>,
     /// What runs on this node.
-    pub here: Here,
-    /// Why it executes nothing though a process of it is here and no daemon has stopped it, if so: it is [`Here::Active`] all the same.
+    pub local_state: LocalState,
+    /// Why it executes nothing though a process of it is here and no daemon has stopped it, if so: it is [`LocalState::Active`] all the
+    /// same.
     pub halt: Option<Halt>,
     /// The migration from or to here that is under way; only looked for where [`needs_migration`] says so.
     pub migration: Option<Migration>,
     /// Whether libvirt has it on record that its last run here ended by its arrival elsewhere; only looked for where
     /// [`needs_record`] says so.
     pub left: bool,
-    /// Whether the node that it is wished on takes VMs now; if not, why (see [`crate::plan::placement::fit`]).
+    /// Whether the node that it is desired on takes VMs now; if not, why (see [`crate::plan::placement::fit`]).
     pub target: Result<(), &'a str>,
     /// Whether it could be started again from its definition; if not, why. Only looked at where [`needs_definition`] says so.
     pub definition: Result<(), &'a str>,
     /// Whether the view is current: a healthy session, listed since the last reconnection.
     pub view_is_current: bool,
     /// What this daemon did about the VM so far.
-    pub past: &'a Past,
+    pub attempts: &'a Attempts,
     /// Now, on this node's monotonic clock.
     pub now: Moment,
 }
@@ -120,7 +121,7 @@ pub enum Step {
     HandOver,
     /// Its keys are gone and it is confirmed off: take this node out of the claim, and remove that if it names nobody.
     Forget,
-    /// The wish names no node: choose one, and write it.
+    /// The desired state names no node: choose one, and write it.
     Choose,
     /// It cannot be started here: choose another node that has not refused it, the one that it came from before all others, and write that.
     GiveAway,
@@ -143,15 +144,15 @@ pub enum Step {
 /// An outcome that was observed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Answer {
-    /// It runs as wished: `state` = `start`.
+    /// It runs as desired: `state` = `start`.
     Running,
-    /// It is off as wished: `state` = `stop`, claim released.
+    /// It is off as desired: `state` = `stop`, claim released.
     Stopped,
     /// It could not be done: `state` = `failed` with the reason, claim released.
     Failed(String),
     /// It is not moved or restarted, but runs on here: `state` = `start`, `node` = this one, and why.
     Stays(String),
-    /// It is here as wished and does not execute: `state` = `start`, and why.
+    /// It is here as desired and does not execute: `state` = `start`, and why.
     Halted(String),
     /// It runs: an old failure's reason is void.
     ReasonVoid,
@@ -171,25 +172,27 @@ pub fn plan(facts: &Facts<'_>) -> Plan {
     if !facts.view_is_current {
         return wait(None, "the state store is out of reach: nothing is changed until it answers");
     }
-    match facts.here {
-        Here::Unknown if concerns(facts.me, vm) => {
+    match facts.local_state {
+        LocalState::Unknown if concerns(facts.me, vm) => {
             wait(None, "libvirt does not answer: nothing is known about this node")
         }
-        Here::Unknown => settled(),
+        LocalState::Unknown => settled(),
         _ if vm.cannot_read(VmKey::Claim) => unclaimable(facts, vm),
-        Here::Active | Here::Held | Here::Arrived | Here::Suspended => while_here(facts, vm),
-        Here::Unstarted => while_unstarted(facts, vm),
-        Here::Off => while_off(facts, vm),
+        LocalState::Active | LocalState::Held | LocalState::Arrived | LocalState::Suspended => {
+            while_here(facts, vm)
+        }
+        LocalState::Unstarted => while_unstarted(facts, vm),
+        LocalState::Off => while_off(facts, vm),
     }
 }
 
 /// Whether a plan needs to know of the definition: it may end the guest in order to start it again.
-pub fn needs_definition(me: &NodeName, vm: &Vm, here: Here, halt: Option<Halt>) -> bool {
+pub fn needs_definition(me: &NodeName, vm: &Vm, local_state: LocalState, halt: Option<Halt>) -> bool {
     let moves = vm.node.value != *me;
-    here == Here::Active
+    local_state == LocalState::Active
         && vm.claim.value.names(me)
         && match vm.state.value {
-            VmState::Restart => moves || !claimed_after_wish(vm),
+            VmState::Restart => moves || !claimed_after_desired(vm),
             VmState::Start if halt == Some(Halt::Crashed) => true,
             VmState::Start | VmState::Migrate => moves,
             VmState::Stop | VmState::Shutdown | VmState::Failed | VmState::Delete => false,
@@ -198,21 +201,21 @@ pub fn needs_definition(me: &NodeName, vm: &Vm, here: Here, halt: Option<Halt>) 
 
 /// It is not in the state tree: somebody has undefined it, whether it was off or not.
 fn without_keys(facts: &Facts<'_>) -> Plan {
-    match facts.here {
+    match facts.local_state {
         // Not ours to end: it may be the operator's own, or the state tree may have been lost. The claim stays.
-        Here::Active | Here::Held | Here::Arrived => {
+        LocalState::Active | LocalState::Held | LocalState::Arrived => {
             return wait(None, "it runs here but is not in the state tree: left alone");
         }
-        Here::Unstarted => {
+        LocalState::Unstarted => {
             return wait(None, "a start left its process here, and it is not in the state tree: left alone");
         }
-        Here::Suspended => {
+        LocalState::Suspended => {
             return wait(
                 None,
                 "it was suspended here when it belonged to another node, and is not in the state tree now: left alone",
             );
         }
-        Here::Off | Here::Unknown => {}
+        LocalState::Off | LocalState::Unknown => {}
     }
     let Some(claim) = facts.orphan.map(|claim| &claim.value) else { return settled() };
     let ours = claim.names(facts.me) || (claim.is_empty() && facts.tidies_up);
@@ -223,7 +226,7 @@ fn without_keys(facts: &Facts<'_>) -> Plan {
         return wait(None, "the state store is out of reach: nothing is changed until it answers");
     }
     match claim.between() {
-        _ if facts.here == Here::Unknown => {
+        _ if facts.local_state == LocalState::Unknown => {
             wait(None, "libvirt does not answer: nothing is known about this node")
         }
         Some((from, _)) if from != facts.me => {
@@ -241,10 +244,10 @@ pub fn concerns(me: &NodeName, vm: &Vm) -> bool {
 /// Its claim says nothing: it neither starts nor is it ended for the claim's sake, and the claim stays as it is.
 fn unclaimable(facts: &Facts<'_>, vm: &Vm) -> Plan {
     let ends = matches!(vm.state.value, VmState::Stop | VmState::Delete) && !vm.cannot_read(VmKey::State);
-    match facts.here {
-        Here::Active if ends => act(Step::PowerOff, format!("wish is {}", vm.state.value)),
-        Here::Active if vm.state.value == VmState::Shutdown => shut_down(facts, vm),
-        Here::Off if !concerns(facts.me, vm) => settled(),
+    match facts.local_state {
+        LocalState::Active if ends => act(Step::PowerOff, format!("desired state is {}", vm.state.value)),
+        LocalState::Active if vm.state.value == VmState::Shutdown => shut_down(facts, vm),
+        LocalState::Off if !concerns(facts.me, vm) => settled(),
         _ => wait(
             None,
             "its claim cannot be read, so who may be executing it is not known: write the name of the node that runs it there, or \
@@ -256,18 +259,18 @@ fn unclaimable(facts: &Facts<'_>, vm: &Vm) -> Plan {
 fn while_here(facts: &Facts<'_>, vm: &Vm) -> Plan {
     let claim = &vm.claim.value;
     if claim.is_empty() {
-        return match facts.here {
+        return match facts.local_state {
             // From a node of the 0.5 generation, which makes no claims.
-            Here::Held => wait(None, "a migration that nobody claims brings it here"),
-            Here::Arrived => {
+            LocalState::Held => wait(None, "a migration that nobody claims brings it here"),
+            LocalState::Arrived => {
                 act(Step::PowerOff, "its migration was given up: what arrived here is an old copy")
             }
             _ => act(Step::Adopt, "it runs here and nobody claims it"),
         };
     }
     if !claim.names(facts.me) {
-        let what = match facts.here {
-            Here::Held | Here::Arrived => "a migration has left this here",
+        let what = match facts.local_state {
+            LocalState::Held | LocalState::Arrived => "a migration has left this here",
             // Nothing tells these apart: a migration by hand has no claim, and a fenced node may not know that it was.
             _ => {
                 "this node was fenced and survived, or somebody has started it here or brought it here by hand"
@@ -286,8 +289,8 @@ fn while_here(facts: &Facts<'_>, vm: &Vm) -> Plan {
             }
         },
         Some((from, _)) => return migration::arriving(facts, from),
-        None if facts.here == Here::Suspended => return suspended(facts, vm),
-        None if facts.here != Here::Active => return migration::held(facts, vm),
+        None if facts.local_state == LocalState::Suspended => return suspended(facts, vm),
+        None if facts.local_state != LocalState::Active => return migration::held(facts, vm),
         None if vm.is_as_defined() && !sabotage::commits(Bug::AdoptThenStop) => {
             return act(Step::Adopt, "it was defined anew while it ran here");
         }
@@ -299,27 +302,29 @@ fn while_here(facts: &Facts<'_>, vm: &Vm) -> Plan {
             "it runs, and its key state is gone: left alone; `undefine` ends its deletion, `start` keeps it",
         );
     }
-    let wished_here = vm.node.value == *facts.me;
+    let desired_here = vm.node.value == *facts.me;
     match vm.state.value {
-        VmState::Stop => act(Step::PowerOff, "wish is stop"),
-        VmState::Delete => act(Step::PowerOff, "wish is delete"),
+        VmState::Stop => act(Step::PowerOff, "desired state is stop"),
+        VmState::Delete => act(Step::PowerOff, "desired state is delete"),
         VmState::Shutdown => shut_down(facts, vm),
-        VmState::Migrate if !wished_here => migration::leave(facts, vm),
+        VmState::Migrate if !desired_here => migration::leave(facts, vm),
         VmState::Migrate => answer(facts, vm, "it runs here, where it was to migrate to"),
-        VmState::Start | VmState::Restart if !wished_here => {
+        VmState::Start | VmState::Restart if !desired_here => {
             let to = &vm.node.value;
             let moved = || act(Step::PowerOff, format!("it was moved to {to} without migration"));
             kept_running(facts, &format!("not moved to {to}")).unwrap_or_else(moved)
         }
-        VmState::Failed if !wished_here => {
+        VmState::Failed if !desired_here => {
             act(Step::PowerOff, format!("it was moved to {} without migration", vm.node.value))
         }
-        VmState::Restart if claimed_after_wish(vm) && facts.past.ran_unclaimed(vm) => {
+        VmState::Restart if claimed_after_desired(vm) && facts.attempts.ran_unclaimed(vm) => {
             act(Step::TakeBack, "it was to restart while its claim could not be read, and has not")
         }
-        VmState::Restart if claimed_after_wish(vm) => answer(facts, vm, "it was started after the wish"),
+        VmState::Restart if claimed_after_desired(vm) => {
+            answer(facts, vm, "it was started after the desired state")
+        }
         // Once it was asked to go there is no way back.
-        VmState::Restart if facts.past.asking(vm).is_some() => shut_down(facts, vm),
+        VmState::Restart if facts.attempts.asking(vm).is_some() => shut_down(facts, vm),
         VmState::Restart => kept_running(facts, "not restarted").unwrap_or_else(|| shut_down(facts, vm)),
         VmState::Start if let Some(halt) = facts.halt => halted(facts, vm, halt),
         VmState::Start if reason_is_old(vm) || tells_of_a_halt(vm) => {
@@ -343,8 +348,8 @@ fn answer(facts: &Facts<'_>, vm: &Vm, done: &str) -> Plan {
     act(Step::Answer(Answer::Halted(format!("{DOES_NOT_EXECUTE}{what}; {way_out}"))), what)
 }
 
-/// It shall run here, and its process executes nothing. What has crashed is started anew, as what has ended is; all else is somebody's wish, or
-/// holds what would be lost.
+/// It shall run here, and its process executes nothing. What has crashed is started anew, as what has ended is; all else is somebody's
+/// command, or holds what would be lost.
 fn halted(facts: &Facts<'_>, vm: &Vm, halt: Halt) -> Plan {
     let way_out = halt.way_out(&vm.name, facts.me);
     match (halt, facts.definition) {
@@ -378,11 +383,11 @@ pub fn belongs_elsewhere(me: &NodeName, vm: &Vm) -> Option<String> {
 
 /// It turned out to be this node's.
 fn suspended(facts: &Facts<'_>, vm: &Vm) -> Plan {
-    let wish = vm.state.value;
+    let desired = vm.state.value;
     if migration::shall_go_on(facts.me, vm) {
         return act(Step::Resume, "it was suspended, and belongs here");
     }
-    act(Step::PowerOff, format!("it was suspended, and the wish is {wish} on {}", vm.node.value))
+    act(Step::PowerOff, format!("it was suspended, and the desired state is {desired} on {}", vm.node.value))
 }
 
 /// What could not be started again is not ended.
@@ -397,7 +402,7 @@ fn while_unstarted(facts: &Facts<'_>, vm: &Vm) -> Plan {
     let ours = vm.claim.value.is_only(facts.me) && vm.node.value == *facts.me;
     let shall_run = match vm.state.value {
         VmState::Start => true,
-        VmState::Restart => claimed_after_wish(vm),
+        VmState::Restart => claimed_after_desired(vm),
         _ => false,
     };
     if ours && shall_run {
@@ -409,39 +414,51 @@ fn while_unstarted(facts: &Facts<'_>, vm: &Vm) -> Plan {
     act(Step::PowerOff, "a start that was given up left its process here, which executes nothing")
 }
 
-/// A reason that was written together with the last answer or wish, or after it, is still what an operator has to know; unless the VM was
-/// claimed to be started since then.
+/// A reason that was written together with the last answer or desired state, or after it, is still what an operator has to know; unless the
+/// VM was claimed to be started since then.
 fn reason_is_old(vm: &Vm) -> bool {
     !vm.failed_reason.value.is_empty() && vm.failed_reason.zxid < vm.state.zxid.max(vm.claim.zxid)
 }
 
-/// A claim written after the wish was taken for a start that followed the wish: what runs is the new instance. (Whoever writes the claim
-/// of a guest that lives on, at an adoption or a migration's end, writes a wish for `restart` again in the same transaction, so an
-/// old instance never looks new.)
-fn claimed_after_wish(vm: &Vm) -> bool {
+/// A claim written after the desired state was taken for a start that followed the desired state: what runs is the new instance. (Whoever
+/// writes the claim of a guest that lives on, at an adoption or a migration's end, writes a request for `restart` again in the same
+/// transaction, so an old instance never looks new.)
+fn claimed_after_desired(vm: &Vm) -> bool {
     vm.claim.zxid > vm.state.zxid
 }
 
 fn shut_down(facts: &Facts<'_>, vm: &Vm) -> Plan {
-    let wish = vm.state.value;
+    let desired = vm.state.value;
     // Nothing of it reaches its disks while one waits, so nothing is lost by not waiting.
     if let Some(halt) = facts.halt.filter(|halt| halt.is_deaf()) {
-        return act(Step::PowerOff, format!("wish is {wish}; {}, so it hears no power button", halt.what()));
+        return act(
+            Step::PowerOff,
+            format!("desired state is {desired}; {}, so it hears no power button", halt.what()),
+        );
     }
-    let Some(asking) = facts.past.asking(vm) else {
-        return act(Step::AskGuestToShutDown, format!("wish is {wish}"));
+    let Some(asking) = facts.attempts.asking(vm) else {
+        return act(Step::AskGuestToShutDown, format!("desired state is {desired}"));
     };
     let power_off_at = asking.since + SHUTDOWN_GRACE;
     let ask_again_at = asking.last + SHUTDOWN_ASK_AGAIN;
     if facts.now >= power_off_at {
         let grace = SHUTDOWN_GRACE.as_secs();
-        return act(Step::PowerOff, format!("wish is {wish}; the guest has not gone in {grace} s"));
+        return act(
+            Step::PowerOff,
+            format!("desired state is {desired}; the guest has not gone in {grace} s"),
+        );
     }
     if facts.now >= ask_again_at {
-        return act(Step::AskGuestToShutDown, format!("wish is {wish}; the guest has not gone yet"));
+        return act(
+            Step::AskGuestToShutDown,
+            format!("desired state is {desired}; the guest has not gone yet"),
+        );
     }
     let left = power_off_at.since(facts.now).as_secs();
-    let why = format!("wish is {wish}; the guest was asked {} time(s), power off in {left} s", asking.times);
+    let why = format!(
+        "desired state is {desired}; the guest was asked {} time(s), power off in {left} s",
+        asking.times
+    );
     wait(Some(power_off_at.min(ask_again_at)), why)
 }
 
@@ -452,10 +469,10 @@ fn while_off(facts: &Facts<'_>, vm: &Vm) -> Plan {
         Some((from, _)) if claim.names(facts.me) => return migration::arriving(facts, from),
         _ => {}
     }
-    let wished_here = vm.node.value == *facts.me;
+    let desired_here = vm.node.value == *facts.me;
     let shall_run = matches!(vm.state.value, VmState::Start | VmState::Restart | VmState::Migrate)
         && !vm.is_half_deleted();
-    if claim.names(facts.me) && !(wished_here && shall_run) {
+    if claim.names(facts.me) && !(desired_here && shall_run) {
         return match vm.state.value {
             VmState::Shutdown if claim.is_only(facts.me) => act(Step::Answer(Answer::Stopped), "it is off"),
             VmState::Migrate if let Some(plan) = migration::not_taken(facts, vm) => plan,
@@ -465,7 +482,7 @@ fn while_off(facts: &Facts<'_>, vm: &Vm) -> Plan {
     if vm.node.value.is_nobody() && shall_run && claim.is_empty() {
         return homeless(facts, vm);
     }
-    if !wished_here {
+    if !desired_here {
         return settled();
     }
     let mut others = claim.without(facts.me);
@@ -486,14 +503,17 @@ fn while_off(facts: &Facts<'_>, vm: &Vm) -> Plan {
     }
 }
 
-/// It shall run, nobody has it, and its wish names no node.
+/// It shall run, nobody has it, and its desired state names no node.
 fn homeless(facts: &Facts<'_>, vm: &Vm) -> Plan {
     if !facts.tidies_up {
         return settled();
     }
-    match facts.past.no_target(vm, facts.now) {
-        None => act(Step::Choose, "its wish names no node"),
-        Some(why) => wait(Some(facts.now + past::CHOOSE_AGAIN), format!("its wish names no node, and {why}")),
+    match facts.attempts.no_target(vm, facts.now) {
+        None => act(Step::Choose, "its desired state names no node"),
+        Some(why) => wait(
+            Some(facts.now + attempts::CHOOSE_AGAIN),
+            format!("its desired state names no node, and {why}"),
+        ),
     }
 }
 
@@ -501,7 +521,7 @@ fn start(facts: &Facts<'_>, vm: &Vm) -> Plan {
     if let Err(why) = facts.last_word {
         return wait(Some(facts.now + HEAR_AGAIN), why);
     }
-    if let Some(refused) = facts.past.refused(vm) {
+    if let Some(refused) = facts.attempts.refused(vm) {
         let (given_up_at, again_at) = (refused.since + REFUSED_FOR, refused.again_at);
         let (times, why) = (refused.times, &refused.why);
         if facts.now >= given_up_at {
@@ -511,7 +531,7 @@ fn start(facts: &Facts<'_>, vm: &Vm) -> Plan {
             return act(Step::Answer(Answer::Failed(reason)), "it cannot be started here");
         }
         let is_stuck = times > 1 && facts.now >= refused.since + ELSEWHERE_AFTER;
-        let nowhere = facts.past.no_target(vm, facts.now);
+        let nowhere = facts.attempts.no_target(vm, facts.now);
         if is_stuck && nowhere.is_none() && !sabotage::commits(Bug::KeepTheRefused) {
             return act(Step::GiveAway, format!("{} could not start it, {times} times: {why}", facts.me));
         }
@@ -525,23 +545,23 @@ fn start(facts: &Facts<'_>, vm: &Vm) -> Plan {
             return wait(Some(again_at.min(given_up_at)), why);
         }
     }
-    if let Some(until) = facts.past.start_not_before(vm, facts.now) {
+    if let Some(until) = facts.attempts.start_not_before(vm, facts.now) {
         let left = until.since(facts.now).as_secs_f32();
-        let times = facts.past.starts(vm, facts.now);
+        let times = facts.attempts.starts(vm, facts.now);
         return wait(
             Some(until),
             format!("it ended {times} time(s) after a start; next start in {left:.0} s"),
         );
     }
-    if facts.past.starts(vm, facts.now) >= START_LIMIT {
+    if facts.attempts.starts(vm, facts.now) >= START_LIMIT {
         let minutes = START_WINDOW.as_secs() / 60;
         let reason = format!(
             "started {START_LIMIT} times in {minutes} minutes and ended each time; see its console log"
         );
         return act(Step::Answer(Answer::Failed(reason)), "it does not stay up");
     }
-    if facts.past.may_start(vm) || sabotage::commits(Bug::StartWithoutClaim) {
-        return act(Step::Start, format!("wish is {}", vm.state.value));
+    if facts.attempts.may_start(vm) || sabotage::commits(Bug::StartWithoutClaim) {
+        return act(Step::Start, format!("desired state is {}", vm.state.value));
     }
-    act(Step::Claim, format!("wish is {}, nobody else claims it", vm.state.value))
+    act(Step::Claim, format!("desired state is {}, nobody else claims it", vm.state.value))
 }

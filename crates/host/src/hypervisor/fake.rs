@@ -183,7 +183,7 @@ impl FakeHypervisor {
         self.state().insert(seen);
     }
 
-    /// The VM ends behind everybody's back: a crash, `virsh destroy`, the guest's own wish.
+    /// The VM ends behind everybody's back: a crash, `virsh destroy`, the guest's own doing.
     pub fn vanish(&self, id: VmId) {
         self.state().remove(id);
     }

@@ -14,7 +14,7 @@ use std::{
 
 use pvc_core::plan::{
     Next,
-    network::{Wanted, Wish, plan},
+    network::{Desired, Wanted, plan},
 };
 use pvc_host::links::{Links, Netlink};
 
@@ -24,9 +24,9 @@ use crate::{
 };
 
 /// All three networks on eth0, as in the manual's example.
-fn wish() -> Wish {
+fn desired() -> Desired {
     let wanted = |own: Option<&str>| Wanted { device: "eth0".into(), mtu: 1500, address: own.map(cidr) };
-    Wish {
+    Desired {
         upstream: wanted(None),
         cluster: wanted(Some("10.255.0.1/24")),
         storage: wanted(Some("10.254.0.1/24")),
@@ -35,10 +35,10 @@ fn wish() -> Wish {
     }
 }
 
-async fn settle(links: &dyn Links, wish: &Wish) -> Vec<String> {
+async fn settle(links: &dyn Links, desired: &Desired) -> Vec<String> {
     let mut done = Vec::new();
     loop {
-        let plan = plan(wish, &links.observe(&wish.sysctls()).await.unwrap());
+        let plan = plan(desired, &links.observe(&desired.sysctls()).await.unwrap());
         match plan.next {
             Next::Settled => return done,
             Next::Wait(_) => panic!("{}", plan.why),
@@ -103,14 +103,14 @@ fn a_connection_over_the_cluster_devices_address_survives_its_move_to_the_bridge
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         let links = Netlink::start().unwrap();
-        let done = settle(&*links, &wish()).await;
+        let done = settle(&*links, &desired()).await;
         tokio::time::sleep(Duration::from_millis(100)).await;
         end.store(true, Ordering::Relaxed);
         let longest = prober.join().unwrap();
         println!("the longest wait for an answer: {longest:?}");
         assert!(longest < Duration::from_millis(900), "{longest:?}; {done:#?}");
 
-        let seen = links.observe(&wish().sysctls()).await.unwrap();
+        let seen = links.observe(&desired().sysctls()).await.unwrap();
         let bridge = seen.link("brcluster").unwrap();
         assert!(bridge.has(cidr("10.255.0.1/24")) && bridge.has(cidr("10.254.0.1/24")));
         assert_eq!(
@@ -119,7 +119,7 @@ fn a_connection_over_the_cluster_devices_address_survives_its_move_to_the_bridge
         );
         assert_eq!(ip("route show default").trim(), "default via 10.255.0.200 dev brcluster");
         assert_eq!(seen.sysctls["net/ipv4/ip_forward"], "1");
-        assert_eq!(settle(&*links, &wish()).await, [""; 0], "once is enough");
+        assert_eq!(settle(&*links, &desired()).await, [""; 0], "once is enough");
     });
 }
 
@@ -129,11 +129,11 @@ fn what_is_removed_by_hand_comes_back_and_a_floating_address_takes_no_other_alon
         ip("link add eth0 type veth peer name peer0");
         ip("link set peer0 up");
         let links = Netlink::start().unwrap();
-        settle(&*links, &wish()).await;
+        settle(&*links, &desired()).await;
         ip("link set eth0 nomaster");
         ip("address flush dev brcluster");
         ip("address add 10.255.0.254/24 dev brcluster valid_lft 1 preferred_lft 1");
-        let done = settle(&*links, &wish()).await;
+        let done = settle(&*links, &desired()).await;
         assert!(!done.is_empty());
         let addresses = async || {
             let seen = links.observe(&[]).await.unwrap();
@@ -150,6 +150,6 @@ fn what_is_removed_by_hand_comes_back_and_a_floating_address_takes_no_other_alon
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         assert_eq!(addresses().await, [cidr("10.254.0.1/24"), cidr("10.255.0.1/24")]);
-        assert_eq!(settle(&*links, &wish()).await, [""; 0]);
+        assert_eq!(settle(&*links, &desired()).await, [""; 0]);
     });
 }

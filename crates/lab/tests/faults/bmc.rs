@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
-use pvc_lab::{Mood, Node, PATIENCE, Scenario, Vm, play, wait_until};
+use pvc_lab::{Behaviour, Node, PATIENCE, Scenario, Vm, play, wait_until};
 
 use crate::{SOON, fast};
 
@@ -141,7 +141,7 @@ fn a_slow_bmc_delays_the_recovery_and_does_not_prevent_it() {
     play(fast("f-bmc-slow", 3), |s| {
         let vms = s.start_vms([1, 2], "node3")?;
         let node = s.victim("node3");
-        node.set_bmc(Mood::Slow { ms: 2500 })?;
+        node.set_bmc(Behaviour::Slow { ms: 2500 })?;
         let died = s.fault("node3 freezes, and its BMC takes 2.5 s for each thing", || freeze(s, &node))?;
         s.recover_elsewhere(&vms, "node3", died, Duration::from_mins(1))
     });
@@ -153,7 +153,7 @@ fn a_bmc_that_says_off_of_a_dead_node_is_as_good_as_an_honest_one() {
     play(fast("f-bmc-liar-dead", 3), |s| {
         let vms = s.start_vms([1, 2], "node3")?;
         let node = s.victim("node3");
-        node.set_bmc(Mood::Liar)?;
+        node.set_bmc(Behaviour::Liar)?;
         let died = s.fault("node3 loses its power; its BMC says off whatever is so", || node.kill())?;
         s.recover_elsewhere(&vms, "node3", died, SOON)
     });
@@ -165,7 +165,7 @@ fn a_frozen_node_whose_bmc_lies_that_it_is_off_ends_its_guests_as_soon_as_it_goe
     play(fast("f-bmc-liar", 3), |s| {
         let vms = s.start_vms([1, 2], "node3")?;
         let node = s.undead("node3");
-        node.set_bmc(Mood::Liar)?;
+        node.set_bmc(Behaviour::Liar)?;
         let froze = s.fault("node3 freezes; its BMC says off and does nothing", || freeze(s, &node))?;
         s.recover_elsewhere(&vms, "node3", froze, SOON)?;
         guests_end_when_it_thaws(s, &vms, &node)
@@ -178,7 +178,7 @@ fn a_bmc_that_accepts_a_reset_and_ignores_it_is_believed_until_the_node_goes_on(
     play(fast("f-bmc-reset", 3), |s| {
         let vms = s.start_vms([1, 2], "node3")?;
         let node = s.undead("node3");
-        node.set_bmc(Mood::OnlyResets)?;
+        node.set_bmc(Behaviour::OnlyResets)?;
         let froze =
             s.fault("node3 freezes; its BMC refuses off, and ignores a reset", || freeze(s, &node))?;
         s.recover_elsewhere(&vms, "node3", froze, SOON)?;
@@ -192,11 +192,11 @@ fn while_a_bmc_accepts_off_and_does_nothing_nothing_is_touched_and_the_shot_is_r
     play(fast("f-bmc-idle", 3), |s| {
         let vms = s.start_vms([1, 2], "node3")?;
         let node = s.victim("node3");
-        node.set_bmc(Mood::Idle)?;
+        node.set_bmc(Behaviour::Idle)?;
         s.fault("node3 freezes; its BMC accepts everything and does nothing", || freeze(s, &node))?;
         nothing_is_touched(s, &vms, &node, "does not say that it is off")?;
         let mended = Instant::now();
-        node.set_bmc(Mood::Honest)?;
+        node.set_bmc(Behaviour::Honest)?;
         s.note("the BMC is mended");
         s.recover_elsewhere(&vms, "node3", mended, Duration::from_mins(1))
     });

@@ -65,7 +65,7 @@ fn clock_jumps(name: &str, offset_s: i64) {
         ensure!((ahead - offset_s).abs() < 30, "the clock did not jump: {ahead} s");
         s.untouched(&vms)?;
 
-        // It works on as ever: takes a wish, gives a guest away, holds the addresses.
+        // It works on as ever: takes a desired state, gives a guest away, holds the addresses.
         let to = if name == "node1" { "node2" } else { "node1" };
         s.pvc(&["vm", "migrate", "-t", to, &vms[0].name])?;
         s.cluster.wait_settled(&vms[0], to)?;

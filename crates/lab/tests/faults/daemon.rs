@@ -7,17 +7,17 @@ use pvc_lab::{Node, PATIENCE, Scenario, Vm, play, wait_until};
 
 use crate::{
     default, kill_daemon,
-    load::{Dice, under_load},
+    load::{Rng, under_load},
     pass,
 };
 
 /// Kills daemons, each of a node that has one just now, at moments that look random.
 fn kill(s: &Scenario, times: u32, seed: u64) -> Result<()> {
-    let mut dice = Dice::new(seed);
+    let mut rng = Rng::new(seed);
     let mut killed = 0;
     while killed < times {
-        pass(Duration::from_millis(300 + dice.below(1700)))?;
-        let node = *dice.choose(&["node1", "node2", "node3"]);
+        pass(Duration::from_millis(300 + rng.below(1700)))?;
+        let node = *rng.choose(&["node1", "node2", "node3"]);
         if s.node(node).kill_service("pvcd.service")? {
             killed += 1;
             s.fault(&format!("pvcd of {node} is killed ({killed} of {times})"), || Ok(()))?;
@@ -32,7 +32,7 @@ fn starts(node: &Node, vm: &Vm) -> Result<usize> {
     Ok(node.run(&log, PATIENCE)?.matches(&format!("{}: started", vm.name)).count())
 }
 
-/// It is powered off and started as an operator wishes.
+/// It is powered off and started as an operator wants.
 fn obeys(s: &Scenario, vm: &Vm) -> Result<()> {
     s.pvc(&["vm", "stop", &vm.name])?;
     ensure!(s.cluster.processes.where_is(&vm.uuid).is_empty(), "{} is not off", vm.name);
@@ -45,7 +45,7 @@ fn a_guest_survives_kill_9_of_the_daemon_which_adopts_it_and_repeats_nothing() {
         let vms = s.start_vms([1], "node1")?;
         let node = s.node("node1");
         s.fault("pvcd is killed", || kill_daemon(&node))?;
-        // A wish to the restarted daemon proves that it works, and comes after what it did at its start.
+        // A desired state to the restarted daemon proves that it works, and comes after what it did at its start.
         let second = s.start_vms([2], "node1")?;
         s.untouched(&vms)?;
         ensure!(starts(&node, &vms[0])? == 1, "the restarted daemon started it again");

@@ -55,7 +55,7 @@ fn on_a_full_disk_guests_run_start_and_migrate_and_their_consoles_go_on_when_the
         s.untouched(&vms)?;
         s.cluster.wait_node("node1", "daemon_state", "run")?;
 
-        // Wishes are done as ever.
+        // Desired states are done as ever.
         s.pvc(&["vm", "stop", &restarts.name])?;
         s.pvc(&["vm", "start", &restarts.name])?;
         s.cluster.wait_settled(restarts, "node1")?;
@@ -129,11 +129,11 @@ fn a_full_disk_under_zookeepers_leader_stops_no_guest_and_it_serves_again_when_t
         let before = boots(s)?;
         let full = fill_zookeepers(s, std::slice::from_ref(&node))?;
         // The server takes part in the elections, in which it is of no use: sometimes that takes the others some rounds.
-        wait_until("wishes to be taken", PATIENCE, || {
+        wait_until("commands to be taken", PATIENCE, || {
             s.cluster.pvc(&["vm", "migrate", "--no-wait", "-t", "node3", &vms[0].name]).is_ok()
         })?;
         s.cluster.wait_settled(&vms[0], "node3")?;
-        s.recovered("a wish", full.elapsed(), Duration::from_mins(2))?;
+        s.recovered("a desired state", full.elapsed(), Duration::from_mins(2))?;
         // Longer than the silence that is death.
         pass(Duration::from_secs(40))?;
         ensure!(boots(s)? == before, "a node was fenced");
@@ -158,17 +158,17 @@ fn while_the_disks_of_all_zookeepers_are_full_no_guest_stops_and_nobody_is_fence
         fill_zookeepers(s, &nodes)?;
         // Ten times the silence that is death.
         pass(Duration::from_secs(30))?;
-        let wish = s.cluster.pvc(&["vm", "stop", "--no-wait", &vms[0].name]);
-        ensure!(wish.is_err(), "a wish was taken: {wish:?}");
+        let desired = s.cluster.pvc(&["vm", "stop", "--no-wait", &vms[0].name]);
+        ensure!(desired.is_err(), "a command was taken: {desired:?}");
         s.untouched(&vms)?;
         ensure!(boots(s)? == before, "a node was fenced");
 
         let room = make_room_for_zookeepers(s, &nodes)?;
-        wait_until("wishes to be taken", PATIENCE, || {
+        wait_until("commands to be taken", PATIENCE, || {
             s.cluster.pvc(&["vm", "migrate", "--no-wait", "-t", "node3", &vms[0].name]).is_ok()
         })?;
         s.cluster.wait_settled(&vms[0], "node3")?;
-        s.recovered("a wish", room.elapsed(), Duration::from_mins(1))?;
+        s.recovered("a desired state", room.elapsed(), Duration::from_mins(1))?;
         // Time enough for somebody who took the silence for death.
         pass(Duration::from_secs(10))?;
         ensure!(boots(s)? == before, "a node was fenced");

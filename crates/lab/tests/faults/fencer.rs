@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use pvc_lab::{
-    Mood, Node, PATIENCE, Scenario, play,
+    Behaviour, Node, PATIENCE, Scenario, play,
     tree::{Follower, History},
 };
 use serde_json::Value;
@@ -85,8 +85,8 @@ fn a_fencers_daemon_that_dies_after_it_shot_in_vain_is_succeeded() {
 #[ignore = "the whole menu: cargo xtask faults"]
 fn a_fencer_that_loses_its_power_in_the_shot_is_fenced_too_and_its_job_is_done_by_a_third() {
     play(fast("f-fencer-node", 4), |s| {
-        // Slow enough that the fencer dies before the shot is over.
-        s.node(VICTIM).set_bmc(Mood::Slow { ms: 1500 })?;
+        // Slow enough that the fencer dies before the power-off is over.
+        s.node(VICTIM).set_bmc(Behaviour::Slow { ms: 1500 })?;
         let mut fencer = None;
         strike(s, "shooting", |node| {
             fencer = Some(node.name());
@@ -104,7 +104,7 @@ fn a_fencer_that_loses_its_power_in_the_shot_is_fenced_too_and_its_job_is_done_b
 #[ignore = "the whole menu: cargo xtask faults"]
 fn a_fencer_that_freezes_in_the_shot_does_nothing_of_the_job_when_it_goes_on() {
     play(default("f-fencer-frozen", 4), |s| {
-        s.node(VICTIM).set_bmc(Mood::Slow { ms: 1500 })?;
+        s.node(VICTIM).set_bmc(Behaviour::Slow { ms: 1500 })?;
         let mut frozen = None;
         // Longer than its session lasts, shorter than the silence that is death. The daemon alone: with a machine that leads ZooKeeper
         // everybody's measurements of the silence would start over.

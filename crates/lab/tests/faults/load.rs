@@ -13,9 +13,9 @@ use pvc_lab::{Scenario, Vm, wait_until};
 const BEFORE_THE_NEXT: Duration = Duration::from_secs(10);
 
 /// Numbers that look random and are the same in every run: Marsaglia's xorshift.
-pub(crate) struct Dice(u64);
+pub(crate) struct Rng(u64);
 
-impl Dice {
+impl Rng {
     /// A seed for each scenario.
     pub(crate) fn new(seed: u64) -> Self {
         Self(seed)
@@ -54,11 +54,11 @@ pub(crate) fn under_load(
     let nodes: Vec<_> = s.cluster.lab.nodes().iter().map(pvc_lab::Node::name).collect();
     std::thread::scope(|scope| {
         let operator = scope.spawn(|| {
-            let (mut dice, mut work) = (Dice::new(seed), Work::default());
+            let (mut rng, mut work) = (Rng::new(seed), Work::default());
             while !over.load(Ordering::Relaxed) {
-                let vm = dice.choose(vms);
-                let to = dice.choose(&nodes);
-                let command: &[&str] = match dice.below(5) {
+                let vm = rng.choose(vms);
+                let to = rng.choose(&nodes);
+                let command: &[&str] = match rng.below(5) {
                     0 => &["vm", "stop", "--no-wait", &vm.name],
                     1 => &["vm", "restart", "--no-wait", &vm.name],
                     2 => &["vm", "migrate", "--no-wait", "-t", to, &vm.name],

@@ -24,7 +24,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, ensure};
 use pvc_lab::{LabOptions, Node, PATIENCE, Timings, wait_until};
 
-/// A silence of 3 s is death; then the shot, the start, and what a busy machine adds.
+/// A silence of 3 s is death; then the power-off, the start, and what a busy machine adds.
 const SOON: Duration = Duration::from_secs(30);
 
 /// A cluster in which three seconds of silence are death.

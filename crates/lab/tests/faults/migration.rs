@@ -44,10 +44,10 @@ struct End {
     went_over: bool,
 }
 
-/// The one node on which the VM is, once the wish is answered and the claim names that node alone.
+/// The one node on which the VM is, once the desired state is answered and the claim names that node alone.
 fn wait_one_side(s: &Scenario, vm: &Vm, within: Duration) -> Result<String> {
     let mut at = Vec::new();
-    wait_until("the VM to run on one side, and the wish to be answered", within, || {
+    wait_until("the VM to run on one side, and the request to be answered", within, || {
         let seen = s.cluster.vm(vm);
         at = s.cluster.processes.where_is(&vm.uuid);
         at.len() == 1 && seen["state"] == "start" && seen["node"] == at[0] && seen["claim"] == json!(at)

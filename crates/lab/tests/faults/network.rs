@@ -121,11 +121,11 @@ fn a_fencer_that_does_not_reach_the_bmc_leaves_the_shot_to_one_that_does() {
             ["node1", "node2", "node3"].into_iter().try_for_each(reaches_no_bmc)?;
             node.kill()
         })?;
-        let first = follower.wait_for("a shot in vain", PATIENCE, |path, record| {
+        let first = follower.wait_for("a failed to power it off", PATIENCE, |path, record| {
             let record: Value = serde_json::from_str(record.filter(|_| path == "/pvc/fence/node4")?).ok()?;
             (record["step"] == "failed").then(|| record["by"].as_str().map(str::to_owned))?
         })?;
-        s.fault(&format!("all but {first}, which shot in vain, reach the BMCs again"), || {
+        s.fault(&format!("all but {first}, which failed to power it off, reach the BMCs again"), || {
             lab.undrop()?;
             reaches_no_bmc(&first)
         })?;
@@ -173,15 +173,16 @@ fn lose(s: &Scenario, what: &str, frames: impl IntoIterator<Item = Dropped>) -> 
     Ok(())
 }
 
-/// What nobody took for death: since the network is `back` no guest was touched, wishes are done, and nobody is fenced, not even later.
+/// What nobody took for death: since the network is `back` no guest was touched, desired states are reached, and nobody is fenced, not even
+/// later.
 fn left_alone(s: &Scenario, vms: &[Vm], before: &[String], back: Instant) -> Result<()> {
     s.untouched(vms)?;
-    wait_until("wishes to be taken", PATIENCE, || {
+    wait_until("commands to be taken", PATIENCE, || {
         s.cluster.pvc(&["vm", "migrate", "--no-wait", &vms[0].name]).is_ok()
     })?;
     let home = s.cluster.home(&vms[0])?;
     s.cluster.wait_settled(&vms[0], &home)?;
-    s.recovered("a wish", back.elapsed(), Duration::from_mins(1))?;
+    s.recovered("a desired state", back.elapsed(), Duration::from_mins(1))?;
     // Time enough for somebody who took the silence for death.
     pass(s.cluster.lab.options().timings.fence_after() + Duration::from_secs(10))?;
     ensure!(boots(s)? == before, "a node was fenced");
@@ -211,7 +212,7 @@ fn where_three_seconds_are_death_a_minute_in_which_three_of_ten_frames_are_lost_
             // It may well be silent for so long.
             s.victim(node);
         }
-        // What goes to the BMCs is not: who is taken for dead can be shot.
+        // What goes to the BMCs is not: who is taken for dead can be powered off.
         let between = [("node1", 2), ("node1", 3), ("node2", 3)].map(|(node, peer)| {
             let peer = Peer::Node(peer);
             Dropped { peer, ..Dropped::all_of(s.node(node).number()) }

@@ -28,10 +28,10 @@ fn the_death_of_zookeepers_leader_disturbs_nobody() {
         let died = s.fault(&format!("ZooKeeper's leader on {} is killed", leader.name()), || {
             leader.run(&["/bin/systemctl", "kill", "-s", "KILL", "zookeeper"], PATIENCE).map(drop)
         })?;
-        // Wishes are done as soon as there is a leader again.
+        // Desired states are done as soon as there is a leader again.
         s.pvc(&["vm", "migrate", "-t", "node3", &vms[0].name])?;
         s.cluster.wait_settled(&vms[0], "node3")?;
-        s.recovered("a wish", died.elapsed(), SOON)?;
+        s.recovered("a desired state", died.elapsed(), SOON)?;
         ensure!(boots(s)? == before, "a node was fenced");
         s.untouched(&vms[1..])
     });
@@ -52,19 +52,19 @@ fn while_the_quorum_is_lost_nothing_starts_and_stops_and_nobody_is_fenced_when_i
         })?;
         // Ten times the silence that is death.
         pass(Duration::from_secs(30))?;
-        let wish = s.cluster.pvc(&["vm", "stop", "--no-wait", &first[0].name]);
-        ensure!(wish.is_err(), "a minority took a wish: {wish:?}");
+        let desired = s.cluster.pvc(&["vm", "stop", "--no-wait", &first[0].name]);
+        ensure!(desired.is_err(), "a minority took a command: {desired:?}");
         s.untouched(&[first.clone(), second.clone()].concat())?;
         s.note(format!("the quorum was away for {:?}", lost.elapsed()));
         let back = Instant::now();
         two()
             .iter()
             .try_for_each(|node| node.run(&["/bin/systemctl", "start", "zookeeper"], PATIENCE).map(drop))?;
-        wait_until("wishes to be taken", PATIENCE, || {
+        wait_until("commands to be taken", PATIENCE, || {
             s.cluster.pvc(&["vm", "migrate", "--no-wait", "-t", "node3", &first[0].name]).is_ok()
         })?;
         s.cluster.wait_settled(&first[0], "node3")?;
-        s.recovered("a wish", back.elapsed(), Duration::from_mins(1))?;
+        s.recovered("a desired state", back.elapsed(), Duration::from_mins(1))?;
         // Time enough for somebody who took the silence for death.
         pass(Duration::from_secs(10))?;
         ensure!(boots(s)? == before, "a node was fenced");

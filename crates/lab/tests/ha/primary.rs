@@ -1,4 +1,4 @@
-//! The primary coordinator: its addresses move at once when wished. How they move when it is dead or cut off: tests/faults.
+//! The primary coordinator: its addresses move at once when desired. How they move when it is dead or cut off: tests/faults.
 
 use std::{net::IpAddr, time::Duration};
 

@@ -22,7 +22,7 @@ use pvc_config::{Config, FenceAction};
 use pvc_core::{
     model::{ClusterView, Moment, Node, NodeName, Subject},
     plan::{
-        fence::{Action, Facts, Next, Past, Settings, Step, plan},
+        fence::{Action, Attempts, Facts, Next, Settings, Step, plan},
         liveness::{Liveness, longest_gap},
         placement::Selector,
     },
@@ -35,7 +35,7 @@ use tokio::{sync::watch, task::JoinHandle, time::Instant};
 use tracing::{debug, warn};
 
 use super::until;
-use crate::{keepalive::Unbroken, metrics, sizes::VmSizes};
+use crate::{keepalive::WriteStreak, metrics, sizes::VmSizes};
 use apply::{Apply, Effect, StepError};
 use tell::Tell;
 
@@ -52,7 +52,7 @@ const FIGURES_WITHIN: Duration = Duration::from_secs(1);
 const MISSED: u32 = 3;
 
 /// What fencing stands on.
-pub struct Parts {
+pub struct Dependencies {
     /// This node.
     pub me: NodeName,
     /// The state tree.
@@ -62,7 +62,7 @@ pub struct Parts {
     /// This machine, for its clock.
     pub machine: Arc<dyn Machine>,
     /// For how long this node's keepalives were written without a gap.
-    pub unbroken: watch::Receiver<Option<Unbroken>>,
+    pub write_streak: watch::Receiver<Option<WriteStreak>>,
     /// The other machines' power.
     pub power: Arc<dyn Power>,
     /// The storage's side of a fence.
@@ -96,8 +96,8 @@ pub struct Fencing {
 
 impl Fencing {
     /// Starts it; returns at once.
-    pub fn start(parts: Parts) -> Self {
-        Self { task: pvc_process::spawn(Fencer::new(parts).run()) }
+    pub fn start(dependencies: Dependencies) -> Self {
+        Self { task: pvc_process::spawn(Fencer::new(dependencies).run()) }
     }
 }
 
@@ -122,7 +122,7 @@ struct Fencer {
 /// What is remembered of one node's fence.
 #[derive(Default)]
 struct Memory {
-    past: Past,
+    attempts: Attempts,
     busy: bool,
     /// Failures in a row.
     failures: u32,
@@ -137,27 +137,31 @@ struct Done {
 }
 
 impl Fencer {
-    fn new(parts: Parts) -> Self {
+    fn new(dependencies: Dependencies) -> Self {
         Self {
-            mirror: parts.mirror.clone(),
-            liveness: Liveness::new(parts.settings.keepalive),
-            tell: Tell::new(Arc::clone(&parts.store), Arc::clone(&parts.machine), parts.me.clone()),
+            mirror: dependencies.mirror.clone(),
+            liveness: Liveness::new(dependencies.settings.keepalive),
+            tell: Tell::new(
+                Arc::clone(&dependencies.store),
+                Arc::clone(&dependencies.machine),
+                dependencies.me.clone(),
+            ),
             memory: BTreeMap::new(),
             working: JoinSet::new(),
             epoch: None,
             origin: Instant::now(),
             apply: Arc::new(Apply {
-                sizes: VmSizes::new(Arc::clone(&parts.store)),
-                parts,
+                sizes: VmSizes::new(Arc::clone(&dependencies.store)),
+                dependencies,
                 background: Mutex::default(),
             }),
         }
     }
 
     async fn run(mut self) {
-        let me = self.apply.parts.me.clone();
+        let me = self.apply.dependencies.me.clone();
         let mut news = self.mirror.signal(move |subject, view| concerns(&me, subject, view));
-        let mut session = self.apply.parts.store.session();
+        let mut session = self.apply.dependencies.store.session();
         loop {
             let state = *session.borrow_and_update();
             if let Session::Healthy { epoch } = state
@@ -184,30 +188,30 @@ impl Fencer {
 
     /// Takes note of who is silent. Answers with the view, whether it is current, and when that was.
     fn observe(&mut self) -> (Arc<ClusterView>, bool, Moment) {
-        let unbroken = self.unbroken();
+        let write_streak = self.write_streak();
         let gaps_count = sabotage::commits(Bug::CountGapAsSilence);
         let (view, heard) = (self.mirror.view(), self.mirror.heard(self.origin));
-        let current = self.mirror.synced() && (unbroken.is_some() || gaps_count);
+        let current = self.mirror.synced() && (write_streak.is_some() || gaps_count);
         let now = Moment(self.origin.elapsed());
         self.liveness.observe(&view, &heard, current, now);
-        if let Some(unbroken) = unbroken.filter(|_| !gaps_count) {
+        if let Some(write_streak) = write_streak.filter(|_| !gaps_count) {
             let moment = |at: Instant| Moment(at.saturating_duration_since(self.origin));
-            self.liveness.writes_were_taken(moment(unbroken.since), moment(unbroken.until));
+            self.liveness.writes_were_taken(moment(write_streak.since), moment(write_streak.until));
         }
         if sabotage::commits(Bug::TrustWallClock) {
-            self.liveness.trust_wall_clocks(&view, self.apply.parts.machine.unix_s(), now);
+            self.liveness.trust_wall_clocks(&view, self.apply.dependencies.machine.unix_s(), now);
         }
         (view, current, now)
     }
 
-    fn unbroken(&self) -> Option<Unbroken> {
-        let keepalive = self.apply.parts.settings.keepalive;
-        self.apply.parts.unbroken.borrow().filter(|unbroken| unbroken.lasts(keepalive))
+    fn write_streak(&self) -> Option<WriteStreak> {
+        let keepalive = self.apply.dependencies.settings.keepalive;
+        self.apply.dependencies.write_streak.borrow().filter(|write_streak| write_streak.lasts(keepalive))
     }
 
     /// Who has been silent for so long that something may follow from it.
     fn late(&self, view: &ClusterView, now: Moment) -> BTreeSet<NodeName> {
-        let settings = &self.apply.parts.settings;
+        let settings = &self.apply.dependencies.settings;
         let late = |node: &&Node| {
             let patience = settings.patience(node).min(longest_gap(settings.interval(node)));
             self.liveness.silence(&node.name, now) >= patience
@@ -227,12 +231,12 @@ impl Fencer {
             (view, current, now) = self.observe();
         }
         let view = &view;
-        let Parts { me, settings, .. } = &self.apply.parts;
+        let Dependencies { me, settings, .. } = &self.apply.dependencies;
         let look_by = self.liveness.look_by(me, view, |node| settings.patience(node), now);
         let mut next = look_by.map(|Moment(at)| self.origin + at);
         if !current {
             // Nobody says so when this node's next keepalive is written.
-            return next.or_else(|| self.unbroken().is_none().then(|| Instant::now() + LOOK_AGAIN));
+            return next.or_else(|| self.write_streak().is_none().then(|| Instant::now() + LOOK_AGAIN));
         }
         let mut by = |at: Instant| next = Some(next.map_or(at, |next| next.min(at)));
         let nodes: BTreeSet<&NodeName> = view.nodes.keys().chain(view.fences.keys()).collect();
@@ -249,13 +253,13 @@ impl Fencer {
             let planned = plan(
                 node,
                 &Facts {
-                    me: &self.apply.parts.me,
+                    me: &self.apply.dependencies.me,
                     view,
                     view_is_current: current,
                     liveness: &self.liveness,
-                    settings: &self.apply.parts.settings,
-                    storage: self.apply.parts.storage.is_available(),
-                    past: &memory.past,
+                    settings: &self.apply.dependencies.settings,
+                    storage: self.apply.dependencies.storage.is_available(),
+                    attempts: &memory.attempts,
                     now,
                 },
             );
@@ -293,22 +297,22 @@ impl Fencer {
         memory.not_before = None;
         if done.epoch != self.epoch {
             // What it took was taken by a session that is over.
-            memory.past = Past::default();
+            memory.attempts = Attempts::default();
             return;
         }
         match done.outcome {
             Ok(effect) => {
                 memory.failures = 0;
                 match effect {
-                    Effect::Taken => memory.past.taken(),
+                    Effect::Taken => memory.attempts.taken(),
                     Effect::Recorded => {}
-                    Effect::Asked(serving) => memory.past.asked_servers(serving, now),
-                    Effect::NotOff(why) => memory.past.asked_power(why, now),
-                    Effect::ShotInVain => memory.past.shot_in_vain(now),
-                    Effect::ToldToPowerOn => memory.past.told_to_power_on(),
-                    Effect::StorageFailed(why) => memory.past.storage_failed(why, now),
-                    Effect::RecoveryFailed(why) => memory.past.recovery_failed(why, now),
-                    Effect::Finished => memory.past = Past::default(),
+                    Effect::Asked(serving) => memory.attempts.asked_servers(serving, now),
+                    Effect::NotOff(why) => memory.attempts.asked_power(why, now),
+                    Effect::PowerOffFailed => memory.attempts.power_off_failed(now),
+                    Effect::ToldToPowerOn => memory.attempts.told_to_power_on(),
+                    Effect::StorageFailed(why) => memory.attempts.storage_failed(why, now),
+                    Effect::RecoveryFailed(why) => memory.attempts.recovery_failed(why, now),
+                    Effect::Finished => memory.attempts = Attempts::default(),
                 }
             }
             Err(error) => {
@@ -358,7 +362,7 @@ fn kind(step: &Step) -> &'static str {
 
 fn count(kind: &'static str, outcome: &Result<Effect, StepError>) {
     match outcome {
-        Ok(Effect::ShotInVain | Effect::StorageFailed(_) | Effect::RecoveryFailed(_))
+        Ok(Effect::PowerOffFailed | Effect::StorageFailed(_) | Effect::RecoveryFailed(_))
         | Err(StepError::Failed(_)) => metrics::fence_step(kind, false),
         Ok(_) => metrics::fence_step(kind, true),
         // Nothing was done.

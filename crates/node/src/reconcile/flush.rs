@@ -1,6 +1,6 @@
 //! Carries out a flush or an unflush of this node, until the answer is written.
 //!
-//! Decides nothing itself (see `pvc_core::plan::flush`) and moves nothing itself: it writes wishes about VMs, which the VMs' own
+//! Decides nothing itself (see `pvc_core::plan::flush`) and moves nothing itself: it writes desired states of VMs, which the VMs' own
 //! reconcilers carry out, here and elsewhere. So a stuck VM does not hold it up, nor it a VM.
 
 #[cfg(test)]
@@ -17,7 +17,7 @@ use pvc_core::{
     model::{ClusterView, DomainState, FlushProgress, Moment, NodeName, Subject, Vm, VmId},
     plan::{
         self,
-        flush::{Facts, Limits, Past, Step, Unable, change, has_work},
+        flush::{Attempts, Facts, Limits, Step, Unable, change, has_work},
         liveness::Liveness,
         placement::{Selector, Sizes},
     },
@@ -40,7 +40,7 @@ const TICK: Duration = Duration::from_secs(1);
 const MISSED: u32 = 3;
 
 /// What it stands on.
-pub struct Parts {
+pub struct Dependencies {
     /// This node, and the state tree.
     pub cluster: Cluster,
     /// What runs here; `None` on a node without a hypervisor.
@@ -55,23 +55,23 @@ pub struct Parts {
     pub keepalive: Duration,
 }
 
-/// The running reconciler. It ends when this is dropped; what it has wished goes on.
+/// The running reconciler. It ends when this is dropped; what it has asked for goes on.
 pub struct Flush(#[allow(dead_code, reason = "kept for its end")] Controller<FlushReconciler>);
 
 impl Flush {
     /// Starts it; returns at once.
-    pub fn start(parts: Parts) -> Self {
-        let mut ability = parts.ability.clone();
+    pub fn start(dependencies: Dependencies) -> Self {
+        let mut ability = dependencies.ability.clone();
         let mut controller = Controller::start(Arc::new(FlushReconciler {
-            sizes: VmSizes::new(Arc::clone(&parts.cluster.store)),
+            sizes: VmSizes::new(Arc::clone(&dependencies.cluster.store)),
             memory: Mutex::new(Memory {
-                liveness: Liveness::new(parts.keepalive),
-                past: Past::default(),
+                liveness: Liveness::new(dependencies.keepalive),
+                attempts: Attempts::default(),
                 began: None,
                 progress: None,
                 unable: None,
             }),
-            parts,
+            dependencies,
         }));
         let poker = controller.poker();
         controller.spawn(async move {
@@ -85,15 +85,15 @@ impl Flush {
 }
 
 struct FlushReconciler {
-    parts: Parts,
+    dependencies: Dependencies,
     sizes: VmSizes,
     memory: Mutex<Memory>,
 }
 
 struct Memory {
     liveness: Liveness,
-    past: Past,
-    /// The wish that is being carried out, and since when.
+    attempts: Attempts,
+    /// The ask that is being carried out, and since when.
     began: Option<(DomainState, Instant)>,
     /// What was published last.
     progress: Option<FlushProgress>,
@@ -104,8 +104,8 @@ struct Memory {
 /// What is known of this node.
 struct Seen {
     view: Arc<ClusterView>,
-    /// What is wished of it, if there is something to do.
-    wish: Option<DomainState>,
+    /// The desired state of it, if there is something to do.
+    desired: Option<DomainState>,
     sizes: Sizes,
     running: Option<BTreeSet<VmId>>,
     /// What the plan has found beside its step.
@@ -120,7 +120,7 @@ impl Reconciler for FlushReconciler {
     const KIND: &'static str = "flush";
 
     fn cluster(&self) -> Option<&Cluster> {
-        Some(&self.parts.cluster)
+        Some(&self.dependencies.cluster)
     }
 
     fn subjects(&self) -> Vec<Subject> {
@@ -132,21 +132,21 @@ impl Reconciler for FlushReconciler {
             Subject::Node(_) => true,
             Subject::Keepalive(name) => name != self.me(),
             // While there is something to do, everything.
-            Subject::Vm(_) | Subject::Fence(_) => self.wish(view).is_some(),
+            Subject::Vm(_) | Subject::Fence(_) => self.desired(view).is_some(),
             Subject::Primary | Subject::Cluster => false,
         }
     }
 
     /// Goes on where an earlier life of this daemon stopped.
     async fn begin(&self) -> Vec<Subject> {
-        let cluster = &self.parts.cluster;
+        let cluster = &self.dependencies.cluster;
         if let Some(node) = cluster.view().node(self.me())
             && let Ok(Some(Ok(progress))) = schema::flush::read(&*cluster.store, self.me()).await
             && progress.left > 0
         {
             let mut memory = self.memory();
-            memory.past.wish_is(node.domain_state.value);
-            memory.past.resume(progress.total);
+            memory.attempts.desired_is(node.domain_state.value);
+            memory.attempts.resume(progress.total);
         }
         self.subjects()
     }
@@ -156,18 +156,18 @@ impl Reconciler for FlushReconciler {
     }
 
     fn is_idle(&self, _subject: &Subject) -> bool {
-        let view = self.parts.cluster.view();
+        let view = self.dependencies.cluster.view();
         self.note(&view);
-        self.wish(&view).is_none() && self.memory().began.is_none()
+        self.desired(&view).is_none() && self.memory().began.is_none()
     }
 
     async fn observe(&self, _subject: &Subject, _freshness: Freshness) -> Result<Seen, StepError> {
-        let mut view = self.parts.cluster.view();
-        if self.wish(&view).is_some() {
-            view = self.parts.cluster.mirror.view_to_place(self.parts.selector).await;
+        let mut view = self.dependencies.cluster.view();
+        if self.desired(&view).is_some() {
+            view = self.dependencies.cluster.mirror.view_to_place(self.dependencies.selector).await;
         }
-        let wish = self.wish(&view);
-        let sizes = if wish.is_some() {
+        let desired = self.desired(&view);
+        let sizes = if desired.is_some() {
             let me = self.me();
             let concerned = |vm: &&Vm| vm.node.value == *me || vm.last_node.value.as_ref() == Some(me);
             let concerned: Vec<VmId> = view.good_vms().filter(concerned).map(|vm| vm.id).collect();
@@ -175,26 +175,26 @@ impl Reconciler for FlushReconciler {
         } else {
             Sizes::default()
         };
-        let active = self.parts.active.as_ref().and_then(|active| active.borrow().clone());
+        let active = self.dependencies.active.as_ref().and_then(|active| active.borrow().clone());
         let running = active.map(|active| active.keys().copied().collect());
-        Ok(Seen { view, wish, sizes, running, plan: None })
+        Ok(Seen { view, desired, sizes, running, plan: None })
     }
 
     fn plan(&self, _subject: &Subject, seen: &mut Seen) -> plan::Plan<Step> {
         self.note(&seen.view);
         let mut memory = self.memory();
-        let Some(wish) = seen.wish else {
+        let Some(desired) = seen.desired else {
             memory.began = None;
             return plan::Plan { next: plan::Next::Settled, why: String::new() };
         };
-        memory.past.wish_is(wish);
-        if memory.began.is_none_or(|(before, _)| before != wish) {
-            memory.began = Some((wish, Instant::now()));
-            if is_asked_for(wish) {
-                info!("{wish} of this node begins");
+        memory.attempts.desired_is(desired);
+        if memory.began.is_none_or(|(before, _)| before != desired) {
+            memory.began = Some((desired, Instant::now()));
+            if is_asked_for(desired) {
+                info!("{desired} of this node begins");
             }
         }
-        let (cluster, now) = (&self.parts.cluster, self.parts.cluster.now());
+        let (cluster, now) = (&self.dependencies.cluster, self.dependencies.cluster.now());
         let plan = plan::flush::plan(&Facts {
             me: self.me(),
             view: &seen.view,
@@ -203,13 +203,13 @@ impl Reconciler for FlushReconciler {
             sizes: &seen.sizes,
             unusable: &self.sizes.unusable(),
             silent: &memory.liveness.have_missed(MISSED, now),
-            selector: self.parts.selector,
-            limits: self.parts.limits,
+            selector: self.dependencies.selector,
+            limits: self.dependencies.limits,
             unable: memory.unable.as_ref().map(|(why, since)| Unable { why, since: *since }),
-            past: &memory.past,
+            attempts: &memory.attempts,
             now,
         });
-        memory.past.noticed(&plan.left);
+        memory.attempts.noticed(&plan.left);
         let decided = plan::Plan { next: plan.next.clone(), why: plan.why.clone() };
         seen.plan = Some(plan);
         decided
@@ -227,13 +227,13 @@ impl Reconciler for FlushReconciler {
             Err(CommitError::Failed(refusal @ StoreError::Refused { .. })) if let Some(vm) = step.vm() => {
                 let reason = refusal.to_string();
                 warn!(%vm, error = reason, "{why}: the others go on");
-                self.memory().past.refused(vm, reason, self.parts.cluster.now());
+                self.memory().attempts.refused(vm, reason, self.dependencies.cluster.now());
                 return Ok(());
             }
             Err(error) => return Err(error.into()),
         }
         self.done(step, why);
-        self.parts.cluster.catch_up().await
+        self.dependencies.cluster.catch_up().await
     }
 
     async fn rest(&self, _subject: &Subject, seen: &Seen, settled: bool) -> Option<Instant> {
@@ -242,18 +242,18 @@ impl Reconciler for FlushReconciler {
         if !settled {
             if plan.left.is_empty() {
                 // Only what the own keepalive says is waited for, which the view shows when it is asked for.
-                if let Err(error) = self.parts.cluster.catch_up().await {
+                if let Err(error) = self.dependencies.cluster.catch_up().await {
                     debug!(?error, "the view lags behind");
                 }
             }
-            self.memory().past.no_room(&plan.no_room, self.parts.cluster.now());
+            self.memory().attempts.no_capacity(&plan.no_capacity, self.dependencies.cluster.now());
         }
         Some(Instant::now() + TICK)
     }
 
     fn doing(&self, _subject: &Subject, seen: &Seen) -> String {
-        match seen.wish {
-            Some(wish) if is_asked_for(wish) => format!("waiting to complete the {wish}"),
+        match seen.desired {
+            Some(desired) if is_asked_for(desired) => format!("waiting to complete the {desired}"),
             _ => "waiting to start what is off and shall run".to_owned(),
         }
     }
@@ -261,26 +261,26 @@ impl Reconciler for FlushReconciler {
 
 impl FlushReconciler {
     fn me(&self) -> &NodeName {
-        &self.parts.cluster.me
+        &self.dependencies.cluster.me
     }
 
-    /// What is wished of this node, if there is something to do for it.
-    fn wish(&self, view: &ClusterView) -> Option<DomainState> {
-        let wish = view.node(self.me()).map(|node| node.domain_state.value);
-        wish.filter(|_| has_work(self.me(), view, self.parts.ability.why_not().is_some()))
+    /// The desired state of this node, if there is something to do for it.
+    fn desired(&self, view: &ClusterView) -> Option<DomainState> {
+        let desired = view.node(self.me()).map(|node| node.domain_state.value);
+        desired.filter(|_| has_work(self.me(), view, self.dependencies.ability.why_not().is_some()))
     }
 
     /// Keeps in memory who speaks, and since when nothing can be started here.
     fn note(&self, view: &ClusterView) {
-        let (cluster, mut memory) = (&self.parts.cluster, self.memory());
+        let (cluster, mut memory) = (&self.dependencies.cluster, self.memory());
         let now = cluster.now();
         memory.liveness.observe(view, &cluster.heard(), cluster.is_current(), now);
         let since = memory.unable.take().map_or(now, |(_, since)| since);
-        memory.unable = self.parts.ability.why_not().map(|why| (why, since));
+        memory.unable = self.dependencies.ability.why_not().map(|why| (why, since));
     }
 
     async fn write(&self, step: &Step, view: &ClusterView) -> Result<(), CommitError> {
-        let (me, store) = (self.me(), &*self.parts.cluster.store);
+        let (me, store) = (self.me(), &*self.dependencies.cluster.store);
         match (step, change(step, view, me)) {
             (Step::Answer(state), _) => {
                 let version = view.node(me).and_then(|node| node.domain_state.version);
@@ -296,14 +296,14 @@ impl FlushReconciler {
     }
 
     fn done(&self, step: &Step, why: &str) {
-        let (now, mut memory) = (self.parts.cluster.now(), self.memory());
+        let (now, mut memory) = (self.dependencies.cluster.now(), self.memory());
         match step {
             Step::Send { vm, to, .. } | Step::Start { vm, on: to, .. } => {
-                memory.past.sent(*vm, to, now);
+                memory.attempts.sent(*vm, to, now);
                 info!("{why}");
             }
             Step::ShutDown { vm, reason } => {
-                memory.past.gave_up(*vm, reason);
+                memory.attempts.gave_up(*vm, reason);
                 warn!("{why}");
             }
             Step::GiveAway { .. } => warn!("{why}"),
@@ -317,9 +317,9 @@ impl FlushReconciler {
 
     /// Answers whether the tree tells how far it has come, or never will: what the store refuses to take holds up nothing.
     async fn publish_progress(&self, seen: &Seen) -> bool {
-        let (cluster, Some(plan)) = (&self.parts.cluster, &seen.plan) else { return true };
+        let (cluster, Some(plan)) = (&self.dependencies.cluster, &seen.plan) else { return true };
         let is_news = self.memory().progress.as_ref() != Some(&plan.progress);
-        if !seen.wish.is_some_and(is_asked_for) || !is_news {
+        if !seen.desired.is_some_and(is_asked_for) || !is_news {
             return true;
         }
         if !cluster.is_current() {
@@ -343,7 +343,7 @@ impl FlushReconciler {
     }
 }
 
-/// Whether it is a wish, and no answer: then its progress is told.
-fn is_asked_for(wish: DomainState) -> bool {
-    matches!(wish, DomainState::Flush | DomainState::Unflush)
+/// Whether it is a desired state, and no answer: then its progress is told.
+fn is_asked_for(desired: DomainState) -> bool {
+    matches!(desired, DomainState::Flush | DomainState::Unflush)
 }

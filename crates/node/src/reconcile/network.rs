@@ -14,7 +14,7 @@ use pvc_core::{
     model::{NodeName, Subject, link::HostNetwork},
     plan::{
         Next, Plan,
-        network::{Batch, Wanted, Wish, plan},
+        network::{Batch, Desired, Wanted, plan},
     },
 };
 use pvc_host::links::{Links, LinksError};
@@ -49,13 +49,13 @@ pub enum NetworkError {
 }
 
 /// What the configuration wants; `None` on a node whose networks are not managed.
-pub fn wish(config: &Config) -> Option<Wish> {
+pub fn desired(config: &Config) -> Option<Desired> {
     if !config.functions.networking {
         return None;
     }
     let interfaces = config.interfaces.as_ref()?;
     let gateway = config.networks.as_ref().and_then(|n| n.upstream.gateway).map(IpAddr::V4);
-    Some(Wish {
+    Some(Desired {
         upstream: wanted(&interfaces.upstream),
         cluster: wanted(&interfaces.cluster),
         storage: wanted(&interfaces.storage),
@@ -76,11 +76,11 @@ fn wanted(interface: &Interface) -> Wanted {
 ///
 /// # Errors
 /// If a device is missing or a change fails. What was done so far stays, and is where the next attempt begins.
-pub async fn bring_up(links: &dyn Links, wish: &Wish) -> Result<usize, NetworkError> {
-    let sysctls = wish.sysctls();
+pub async fn bring_up(links: &dyn Links, desired: &Desired) -> Result<usize, NetworkError> {
+    let sysctls = desired.sysctls();
     let (mut changes, mut last) = (0, String::new());
     for _ in 0..LOOKS {
-        let plan = plan(wish, &links.observe(&sysctls).await?);
+        let plan = plan(desired, &links.observe(&sysctls).await?);
         match plan.next {
             Next::Settled => return Ok(changes),
             Next::Wait(_) => return Err(NetworkError::Refused(plan.why)),
@@ -110,10 +110,10 @@ pub struct Networks {
 
 impl Networks {
     /// Starts it; returns at once.
-    pub fn start(me: &NodeName, links: Arc<dyn Links>, wish: Wish) -> Self {
+    pub fn start(me: &NodeName, links: Arc<dyn Links>, desired: Desired) -> Self {
         let mut changes = links.changes();
         let (subject, missing) = (Subject::Node(me.clone()), watch::Sender::new(None));
-        let reconciler = Arc::new(NetworkReconciler { subject, links, wish, missing });
+        let reconciler = Arc::new(NetworkReconciler { subject, links, desired, missing });
         let mut controller = Controller::start(Arc::clone(&reconciler));
         let poker = controller.poker();
         controller.spawn(async move {
@@ -135,7 +135,7 @@ impl Networks {
 struct NetworkReconciler {
     subject: Subject,
     links: Arc<dyn Links>,
-    wish: Wish,
+    desired: Desired,
     missing: watch::Sender<Trouble>,
 }
 
@@ -158,11 +158,11 @@ impl Reconciler for NetworkReconciler {
     }
 
     async fn observe(&self, _subject: &Subject, _freshness: Freshness) -> Result<HostNetwork, StepError> {
-        Ok(self.links.observe(&self.wish.sysctls()).await?)
+        Ok(self.links.observe(&self.desired.sysctls()).await?)
     }
 
     fn plan(&self, _subject: &Subject, seen: &mut HostNetwork) -> Plan<Batch> {
-        let plan = plan(&self.wish, seen);
+        let plan = plan(&self.desired, seen);
         let missing = matches!(plan.next, Next::Wait(_)).then(|| plan.why.clone());
         self.missing.send_if_modified(|before| {
             let is_news = *before != missing;

@@ -1,7 +1,7 @@
 //! Makes this coordinator agree with who shall be primary: observe → plan → apply, until there is nothing to do.
 //!
 //! ```text
-//!   mirror, session, clock ──► one look at a time ──► store (key, wish, routerstate)
+//!   mirror, session, clock ──► one look at a time ──► store (key, desired state, routerstate)
 //!                                    │  └───────────► addresses ◄── guard (drops them in time, whatever the look waits for)
 //!                                    └──────────────► services' runner (nobody waits for it but a moment)
 //!   heartbeat ──► store: writes, from which lifetimes and deadlines count
@@ -26,7 +26,7 @@ use ipnet::IpNet;
 use pvc_config::Config;
 use pvc_core::{
     model::{ClusterView, Explanation, NodeName, RouterState, Subject},
-    plan::primary::{Facts, Next, Past, Plan, Step, plan, write_every},
+    plan::primary::{Attempts, Facts, Next, Plan, Step, plan, write_every},
     sabotage::{self, Bug},
 };
 use pvc_host::{links::Links, machine::Machine};
@@ -64,21 +64,21 @@ const SAFETY_NET: Duration = Duration::from_mins(1);
 
 /// The floating addresses that the configuration gives to the primary, each where its network's addresses are.
 pub fn floating(config: &Config) -> Vec<Floating> {
-    let (Some(networks), Some(wish)) = (&config.networks, super::network::wish(config)) else {
+    let (Some(networks), Some(desired)) = (&config.networks, super::network::desired(config)) else {
         return Vec::new();
     };
-    let devices = [&wish.upstream.device, &wish.cluster.device, &wish.storage.device];
+    let devices = [&desired.upstream.device, &desired.cluster.device, &desired.storage.device];
     let all = networks.iter().zip(devices).flat_map(|((_, network), device)| {
         let v4 = network.floating_ip.map(IpNet::from);
         let v6 = network.floating_ip6.map(IpNet::from);
-        let floating = |cidr| Floating { device: wish.home(device).to_owned(), cidr };
+        let floating = |cidr| Floating { device: desired.home(device).to_owned(), cidr };
         v4.into_iter().chain(v6).map(floating)
     });
     all.collect()
 }
 
 /// What it stands on.
-pub struct Parts {
+pub struct Dependencies {
     /// This node: a coordinator.
     pub me: NodeName,
     /// The state tree.
@@ -105,14 +105,18 @@ pub struct Primary {
 
 impl Primary {
     /// Starts it; returns at once. The node's `daemonstate` should be `run`.
-    pub fn start(parts: Parts) -> Self {
-        let addresses = Arc::new(Addresses::new(parts.links, parts.floating, Arc::clone(&parts.store)));
-        let runner = Runner::new(parts.services);
+    pub fn start(dependencies: Dependencies) -> Self {
+        let addresses = Arc::new(Addresses::new(
+            dependencies.links,
+            dependencies.floating,
+            Arc::clone(&dependencies.store),
+        ));
+        let runner = Runner::new(dependencies.services);
         let reconciler = Arc::new(Reconciler {
-            me: parts.me,
-            store: parts.store,
-            mirror: parts.mirror,
-            machine: parts.machine,
+            me: dependencies.me,
+            store: dependencies.store,
+            mirror: dependencies.mirror,
+            machine: dependencies.machine,
             addresses: Arc::clone(&addresses),
             services: Arc::clone(&runner),
             memory: Mutex::default(),
@@ -165,7 +169,7 @@ struct Reconciler {
 
 #[derive(Default)]
 struct Memory {
-    past: Past,
+    attempts: Attempts,
     tenure: Option<Tenure>,
     /// The last error, so that it is logged once.
     error: Option<String>,
@@ -321,7 +325,7 @@ impl Reconciler {
         let session = epoch(*self.store.session().borrow());
         let mut memory = self.memory();
         if view_is_current {
-            memory.past.saw(&view, now);
+            memory.attempts.saw(&view, now);
         }
         let shows_me = view.primary_holder.as_ref() == Some(&self.me);
         let lost = |t: Tenure| Some(t.epoch) != session || t.shown && view_is_current && !shows_me;
@@ -339,7 +343,7 @@ impl Reconciler {
             keep_until: self.addresses.keep_until(),
             held,
             services: self.services.wanted(),
-            past: &memory.past,
+            attempts: &memory.attempts,
             now,
         });
         Ok((planned, Arc::clone(&view)))
@@ -375,7 +379,7 @@ impl Reconciler {
                 let now = self.addresses.now();
                 let mut memory = self.memory();
                 memory.tenure = None;
-                memory.past.stepped_down(now);
+                memory.attempts.stepped_down(now);
                 self.tenured.send_replace(false);
                 info!("primary: this node has stepped down: {why}");
             }
@@ -385,7 +389,7 @@ impl Reconciler {
                 info!("primary: {node} is discharged: {why}");
             }
             Step::Answer => {
-                self.commit(primary::wish(&view.primary_node, Some(&self.me))).await?;
+                self.commit(primary::desired(&view.primary_node, Some(&self.me))).await?;
                 info!("primary: answered {}: {why}", self.me);
             }
             Step::Say(state) => {
@@ -444,8 +448,8 @@ impl Reconciler {
             if said.as_ref().is_none_or(|(_, error)| error.is_none()) {
                 memory.error = None;
             }
-            let wished = self.mirror.view().primary_node.value.as_ref() == Some(&self.me);
-            (memory.tenure.is_some() || wished, memory.explained != said)
+            let desired = self.mirror.view().primary_node.value.as_ref() == Some(&self.me);
+            (memory.tenure.is_some() || desired, memory.explained != said)
         };
         if !changed || !self.mirror.synced() || !ours && said.is_some() {
             return;

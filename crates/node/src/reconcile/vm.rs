@@ -1,4 +1,4 @@
-//! Makes each VM on this node agree with its wish.
+//! Makes each VM on this node agree with its desired state.
 //!
 //! Decides nothing itself (see `pvc_core::plan::vm`) and remembers only what repetitions need. Every step is decided from a
 //! fresh reading of libvirt, and every write is checked against the versions it was decided from. Begins with what runs here: libvirt
@@ -27,7 +27,9 @@ use pvc_core::{
     model::{Claim, ClusterView, Entry, Halt, Migration, Subject, Vm, VmId, VmKey, VmState},
     plan::{
         placement::{Asker, Selector, fit},
-        vm::{Facts, Here, Past, Plan, Step, concerns, may_execute_elsewhere, needs_definition, plan},
+        vm::{
+            Attempts, Facts, LocalState, Plan, Step, concerns, may_execute_elsewhere, needs_definition, plan,
+        },
     },
     sabotage::{self, Bug},
 };
@@ -63,14 +65,14 @@ const MIGRATIONS_AT_ONCE: usize = 4;
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 
 /// What VMs stand on.
-pub struct Parts {
+pub struct Dependencies {
     /// This node, and the state tree.
     pub cluster: Cluster,
     /// How the other nodes' hypervisors are reached.
     pub peers: Peers,
     /// This machine's hypervisor.
     pub hypervisor: Arc<dyn Hypervisor>,
-    /// How a node is chosen for a VM whose wish names none.
+    /// How a node is chosen for a VM whose desired state names none.
     pub selector: Selector,
     /// What publishes consoles; `None`: nobody.
     pub consoles: Option<Arc<ConsoleLogs>>,
@@ -84,9 +86,9 @@ pub struct Vms {
 
 impl Vms {
     /// Starts it; returns at once.
-    pub fn start(parts: Parts) -> Self {
-        let events = parts.hypervisor.events();
-        let vms = Arc::new_cyclic(|this| VmReconciler::new(parts, this));
+    pub fn start(dependencies: Dependencies) -> Self {
+        let events = dependencies.hypervisor.events();
+        let vms = Arc::new_cyclic(|this| VmReconciler::new(dependencies, this));
         let mut controller = Controller::start(Arc::clone(&vms));
         let _ = vms.poker.set(controller.poker());
         controller.spawn(Arc::clone(&vms).follow_libvirt(controller.poker(), events));
@@ -138,8 +140,8 @@ struct VmReconciler {
 /// What is remembered of one VM.
 #[derive(Default)]
 struct Memory {
-    past: Past,
-    /// The wish of which its source was told whether it could be started here.
+    attempts: Attempts,
+    /// The desired state of which its source was told whether it could be started here.
     said_of: Option<i32>,
     /// Its turn to migrate, from before its claim is shared until it has left.
     turn: Option<OwnedSemaphorePermit>,
@@ -160,7 +162,7 @@ struct Seen {
 /// What this node's libvirt knows of one VM.
 #[derive(Debug, Clone, Copy)]
 struct Local {
-    here: Here,
+    state: LocalState,
     /// Why it executes nothing though it is here.
     halt: Option<Halt>,
     migration: Option<Migration>,
@@ -239,7 +241,7 @@ impl Reconciler for VmReconciler {
             None => self.is_left_to_us(id, &view),
         };
         !concerned
-            && matches!(self.inventory.here(id), Here::Off | Here::Unknown)
+            && matches!(self.inventory.local_state(id), LocalState::Off | LocalState::Unknown)
             && !self.memory().contains_key(&id)
     }
 
@@ -252,18 +254,19 @@ impl Reconciler for VmReconciler {
         if let Some(seen) = self.observe_call(id, &view, freshness).await {
             return Ok(seen);
         }
-        let here = match freshness {
-            Freshness::Known => self.inventory.here(id),
+        let local_state = match freshness {
+            Freshness::Known => self.inventory.local_state(id),
             Freshness::Observed | Freshness::Confirmed => self.inventory.read(id).await?,
         };
         let halt = self.inventory.halt(id);
-        let (mut local, mut definition) = (Local { here, halt, migration: None, left: false }, Ok(()));
+        let (mut local, mut definition) =
+            (Local { state: local_state, halt, migration: None, left: false }, Ok(()));
         if let Some(vm) = view.vm(id)
             && self.cluster.is_current()
         {
-            local.migration = self.migration(vm, here).await?;
-            local.left = self.left(vm, here).await?;
-            if needs_definition(&self.cluster.me, vm, here, halt) {
+            local.migration = self.migration(vm, local_state).await?;
+            local.left = self.left(vm, local_state).await?;
+            if needs_definition(&self.cluster.me, vm, local_state, halt) {
                 definition = self.definitions.of(vm).await?.map(drop);
             }
         }
@@ -283,7 +286,7 @@ impl Reconciler for VmReconciler {
         match step {
             // What is on record stays so, and libvirt answers nothing about the VM while it ends its process.
             Step::HandOver => Freshness::Known,
-            // A claim that names this node may be on its way here, with the guest that it is about, or a newer wish.
+            // A claim that names this node may be on its way here, with the guest that it is about, or a newer desired state.
             Step::PowerOff | Step::AskGuestToShutDown | Step::Resume | Step::Suspend => Freshness::Confirmed,
             _ => Freshness::Observed,
         }
@@ -314,7 +317,7 @@ impl Reconciler for VmReconciler {
         if !settled {
             return self.say_whether_it_could_start(id, seen.view.vm(id)?).await;
         }
-        if self.inventory.here(id) != Here::Active {
+        if self.inventory.local_state(id) != LocalState::Active {
             self.memory().remove(&id);
         }
         None
@@ -324,7 +327,7 @@ impl Reconciler for VmReconciler {
         if seen.in_call.is_some() { "migrating" } else { "waiting" }.to_owned()
     }
 
-    /// Only the node that the VM is tied to by claim, or by wish where nobody claims it: others only wait for it.
+    /// Only the node that the VM is tied to by claim, or by desired state where nobody claims it: others only wait for it.
     fn speaks(&self, subject: &Subject) -> bool {
         let Subject::Vm(id) = *subject else { return false };
         if self.is_quiet(id) {
@@ -335,18 +338,18 @@ impl Reconciler for VmReconciler {
             Some(Entry::Good(vm)) => {
                 // Of several claimants the first decides, so it also explains.
                 let first = vm.claim.value.iter().next();
-                let wished =
+                let desired =
                     || vm.node.value == *me || vm.node.value.is_nobody() && self.cluster.is_primary(&view);
-                first.map_or_else(wished, |first| first == me || vm.cannot_read(VmKey::Claim) && wished())
+                first.map_or_else(desired, |first| first == me || vm.cannot_read(VmKey::Claim) && desired())
             }
-            Some(Entry::Bad(_)) | None => self.inventory.here(id) == Here::Active,
+            Some(Entry::Bad(_)) | None => self.inventory.local_state(id) == LocalState::Active,
         }
     }
 }
 
 impl VmReconciler {
-    fn new(parts: Parts, this: &Weak<Self>) -> Self {
-        let Parts { cluster, peers, hypervisor, selector, consoles } = parts;
+    fn new(dependencies: Dependencies, this: &Weak<Self>) -> Self {
+        let Dependencies { cluster, peers, hypervisor, selector, consoles } = dependencies;
         Self {
             definitions: Definitions::new(Arc::clone(&cluster.store)),
             sizes: VmSizes::new(Arc::clone(&cluster.store)),
@@ -414,19 +417,21 @@ impl VmReconciler {
             let what: Vec<String> = problems.iter().map(ToString::to_string).collect();
             return migration::wait(None, format!("its keys cannot be read: {}", what.join("; ")));
         }
-        let (me, vm, here) = (&self.cluster.me, view.vm(id), local.here);
+        let (me, vm, local_state) = (&self.cluster.me, view.vm(id), local.state);
         if let Some(vm) = vm
             && self.cluster.is_current()
         {
             self.note(vm, local);
         }
-        let past = self.memory().get(&id).map(|m| m.past.clone()).unwrap_or_default();
+        let attempts = self.memory().get(&id).map(|m| m.attempts.clone()).unwrap_or_default();
         let target = vm.map_or(Ok(()), |vm| {
             fit(view, &vm.node.value, Asker::Source).map_err(|unfit| format!("it {unfit}"))
         });
         // Asked of what may be started here only: it looks at all that runs in the cluster.
         let last_word = match vm {
-            Some(vm) if vm.node.value == *me && matches!(here, Here::Off | Here::Unstarted) => {
+            Some(vm)
+                if vm.node.value == *me && matches!(local_state, LocalState::Off | LocalState::Unstarted) =>
+            {
                 may_execute_elsewhere(view, me, id, &vm.claim)
             }
             _ => Ok(()),
@@ -437,44 +442,44 @@ impl VmReconciler {
             orphan: view.orphan_claim(id),
             tidies_up: self.cluster.is_primary(view),
             last_word: last_word.as_ref().copied().map_err(String::as_str),
-            here,
+            local_state,
             halt: local.halt,
             migration: local.migration,
             left: local.left,
             target: target.as_ref().copied().map_err(String::as_str),
             definition: definition.as_ref().copied().map_err(String::as_str),
             view_is_current: self.cluster.is_current(),
-            past: &past,
+            attempts: &attempts,
             now: self.cluster.now(),
         })
     }
 
     /// Keeps in memory what plans need to know of what was seen before.
     fn note(&self, vm: &Vm, local: &Local) {
-        let (here, state, now) = (local.here, vm.state.value, self.cluster.now());
+        let (local_state, state, now) = (local.state, vm.state.value, self.cluster.now());
         if let Some(Migration::Leaving(progress)) = local.migration {
-            self.remember(vm.id, |m| m.past.progressed(vm, progress, now));
+            self.remember(vm.id, |m| m.attempts.progressed(vm, progress, now));
         }
-        if state != VmState::Migrate && here == Here::Active {
+        if state != VmState::Migrate && local_state == LocalState::Active {
             // While it is not to move, where it shall return to is what its key says.
             let mut memory = self.memory();
             // What has no way home needs no memory of that.
             if vm.last_node.value.is_some() || memory.contains_key(&vm.id) {
-                memory.entry(vm.id).or_default().past.saw_home(vm);
+                memory.entry(vm.id).or_default().attempts.saw_home(vm);
             }
         }
-        if vm.cannot_read(VmKey::Claim) && state == VmState::Restart && here == Here::Active {
-            self.remember(vm.id, |m| m.past.runs_unclaimed(vm));
+        if vm.cannot_read(VmKey::Claim) && state == VmState::Restart && local_state == LocalState::Active {
+            self.remember(vm.id, |m| m.attempts.runs_unclaimed(vm));
         }
         if state == VmState::Migrate && vm.claim.value.is_only(&self.cluster.me) {
-            self.remember(vm.id, |m| m.past.notice(vm, now));
+            self.remember(vm.id, |m| m.attempts.notice(vm, now));
         }
     }
 
     /// The console is followed by the node that runs the VM and claims it.
     fn follow_console(&self, id: VmId, view: &ClusterView) {
         let Some(consoles) = &self.consoles else { return };
-        let runs_here = self.inventory.here(id) == Here::Active;
+        let runs_here = self.inventory.local_state(id) == LocalState::Active;
         match view.vm(id) {
             Some(vm) if runs_here && vm.claim.value.names(&self.cluster.me) => {
                 consoles.follow(vm.id, &vm.name);

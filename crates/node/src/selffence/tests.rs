@@ -37,7 +37,7 @@ impl World {
         let mirror = Mirror::start(store.clone());
         mirror.ready().await;
         let (keepalives, acknowledged) = watch::channel(None);
-        let fence = SelfFence::start(Parts {
+        let fence = SelfFence::start(Dependencies {
             me: me(),
             store: store.clone(),
             mirror,

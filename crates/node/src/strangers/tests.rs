@@ -59,7 +59,7 @@ impl World {
             .await
     }
 
-    /// This machine's wish to be called so, in a boot.
+    /// This machine's request to be called so, in a boot.
     fn ownership(&self, name: &str, boot: &str) -> Arc<Ownership> {
         let me = Owner {
             host: name.into(),
@@ -116,7 +116,7 @@ async fn what_belongs_to_another_node_for_certain_is_suspended_at_once_and_nothi
     }
     assert_eq!(w.activity(9).await, Activity::Halted(Halt::Paused), "an operator's pause is his");
     assert_eq!(w.activity(10).await, Activity::Running, "who has it cannot be read: it is left alone");
-    assert_eq!(w.activity(12).await, Activity::Suspended, "only the wish cannot be read: b has it");
+    assert_eq!(w.activity(12).await, Activity::Suspended, "only the desired state cannot be read: b has it");
     let counts = w.hypervisor.counts();
     assert_eq!((counts.suspend, counts.power_off), (5, 0));
 }

@@ -15,7 +15,7 @@ use pvc_host::{
 };
 use pvc_process::{OwnThread, Place};
 use pvc_store::{Store as _, memory::MemoryTree, schema::owner::Owner};
-use pvcd::{Parts, Stop, notify::Notify, ownership};
+use pvcd::{Dependencies, Stop, notify::Notify, ownership};
 use tokio::{sync::mpsc, time::sleep};
 
 use crate::support::{Settings, config};
@@ -41,7 +41,7 @@ fn start(tree: &MemoryTree, name: &'static str, power: &Arc<FakePower>, director
     let guard = Arc::clone(&watchdog) as Arc<dyn Watchdog>;
     thread::spawn(move || {
         let lifeline = OwnThread::start("lifeline").unwrap();
-        let parts = Parts {
+        let parts = Dependencies {
             store,
             hypervisor: None,
             consoles: None,

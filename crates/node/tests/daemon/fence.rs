@@ -17,7 +17,7 @@ use pvc_store::{
     memory::{MemoryStore, MemoryTree},
     schema::{self, owner::Owner},
 };
-use pvcd::{DaemonError, Parts, Stop, Stopper, notify::Notify, ownership};
+use pvcd::{DaemonError, Dependencies, Stop, Stopper, notify::Notify, ownership};
 use tokio::{
     task::JoinHandle,
     time::{Instant, sleep},
@@ -81,7 +81,7 @@ impl Cluster {
         let sample = Settings { node: name, coordinator: name, hypervisor: able, keepalive_interval_s: 5 };
         let config = config(self.dir.path(), &sample);
         let (store, hypervisor) = (self.tree.client(), FakeHypervisor::new());
-        let parts = Parts {
+        let parts = Dependencies {
             store: store.clone(),
             hypervisor: able.then(|| hypervisor.clone() as Arc<dyn Hypervisor>),
             consoles: None,
@@ -121,11 +121,11 @@ impl Cluster {
     }
 
     async fn run_vms_on(&self, node: &str) {
-        self.wish_vms_on(node).await;
+        self.desired_vms_on(node).await;
         self.until("its VMs run", 30, |c| (1..=VMS).all(|n| c.runs(node, n))).await;
     }
 
-    async fn wish_vms_on(&self, node: &str) {
+    async fn desired_vms_on(&self, node: &str) {
         for n in 1..=VMS {
             let xml = format!(
                 "<domain type='qemu'><name>vm{n}</name><uuid>{}</uuid><memory unit='GiB'>1</memory><vcpu>1</vcpu>\
@@ -233,7 +233,7 @@ async fn what_shall_run_where_nothing_can_be_started_runs_elsewhere_and_finds_ho
         if able.contains(&"node1") {
             cluster.nodes["node1"].hypervisor.set_reach(Reach::Down);
         }
-        cluster.wish_vms_on("node1").await;
+        cluster.desired_vms_on("node1").await;
         cluster.until("they run on node2", 40, |c| (1..=VMS).all(|n| c.runs("node2", n))).await;
         for n in 1..=VMS {
             assert_eq!(cluster.get(&format!("/domains/{}/lastnode", id(n))), "node1");

@@ -17,7 +17,7 @@ use pvc_store::{
     memory::{MemoryStore, MemoryTree},
     schema::owner::Owner,
 };
-use pvcd::{DaemonError, Parts, Stop, Stopper, notify::Notify, ownership};
+use pvcd::{DaemonError, Dependencies, Stop, Stopper, notify::Notify, ownership};
 use tokio::{
     task::JoinHandle,
     time::{Instant, sleep},
@@ -62,7 +62,7 @@ impl Cluster {
         let config = config(&self.dir, &sample);
         // Daemons of different machines, although all are in this process.
         let process = Owner { boot: host.into(), ..ownership::this_process(host.into()).unwrap() };
-        let parts = Parts {
+        let parts = Dependencies {
             store: store.clone(),
             hypervisor: Some(hypervisor.clone() as Arc<dyn Hypervisor>),
             consoles: None,
@@ -413,12 +413,12 @@ async fn a_lost_answer_costs_no_keepalive() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_daemon_answers_the_wishes_to_be_emptied_and_filled() {
+async fn a_daemon_answers_the_desired_states_to_be_emptied_and_filled() {
     let cluster = Cluster::new();
     let node = cluster.start_node("node1");
     cluster.until_state("node1", "run").await;
-    for (wish, answer) in [("unflush", "ready"), ("flush", "flushed"), ("unflush", "ready")] {
-        cluster.write("/nodes/node1/domainstate", wish).await;
+    for (desired, answer) in [("unflush", "ready"), ("flush", "flushed"), ("unflush", "ready")] {
+        cluster.write("/nodes/node1/domainstate", desired).await;
         let took = cluster.until("/nodes/node1/domainstate", answer).await;
         assert!(took < Duration::from_secs(1), "{answer} after {took:?}");
     }
@@ -495,7 +495,7 @@ async fn a_node_writes_its_own_keys_again_that_say_something_else() {
     }
     cluster.write("/nodes/node1/domainstate", "Ready").await;
     sleep(5 * INTERVAL).await;
-    assert_eq!(cluster.node_key("node1", "domainstate"), "Ready", "what is wished is nobody's own word");
+    assert_eq!(cluster.node_key("node1", "domainstate"), "Ready", "the desired state is nobody's own word");
     node.stop().await;
 }
 

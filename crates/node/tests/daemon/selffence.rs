@@ -13,7 +13,7 @@ use pvc_store::{
     memory::{MemoryStore, MemoryTree},
     schema::{maintenance, owner::Owner},
 };
-use pvcd::{DaemonError, Parts, Stop, Stopper, notify::Notify, ownership};
+use pvcd::{DaemonError, Dependencies, Stop, Stopper, notify::Notify, ownership};
 use tokio::{
     task::JoinHandle,
     time::{Instant, sleep},
@@ -42,7 +42,7 @@ impl Node {
         let mut config = config(dir.path(), &sample);
         config.intervals.suicide_intervals = 3;
         let store = tree.client();
-        let parts = Parts {
+        let parts = Dependencies {
             store: store.clone(),
             hypervisor: None,
             consoles: None,

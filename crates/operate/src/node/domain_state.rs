@@ -1,4 +1,4 @@
-//! Flush and ready: writes the wish about a node's VMs, and looks until it is so.
+//! Flush and ready: writes the desired state of a node's VMs, and looks until it is so.
 
 use std::time::Duration;
 
@@ -106,7 +106,7 @@ fn judge(
         return Ok(Look::Done(()));
     }
     if state != going_on {
-        let what = format!("{}: somebody else has wished {state} meanwhile, which counts", node.name);
+        let what = format!("{}: somebody else has asked for {state} meanwhile, which counts", node.name);
         return Err(Failure::Failed(what));
     }
     let moved = progress.total.saturating_sub(progress.left);
@@ -121,7 +121,7 @@ fn judge(
     }))
 }
 
-/// What became of the VMs that did not move as wished.
+/// What became of the VMs that did not move as desired.
 fn stuck(progress: &FlushProgress, roster: &Roster) -> Vec<String> {
     let name = |id: &str| id.parse().ok().and_then(|id| roster.name(id)).unwrap_or(id).to_owned();
     progress.stuck.iter().map(|stuck| format!("VM {}: {}", name(&stuck.vm), stuck.reason)).collect()

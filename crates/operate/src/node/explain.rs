@@ -55,7 +55,7 @@ pub async fn explain(
 ) -> Result<NodeExplanation, Failure> {
     let (view, node) = look_up(cluster, reference).await?;
     let (store, name) = (&*cluster.store, node.name.clone());
-    let ground = cluster.rooms(&view).await?;
+    let ground = cluster.capacity(&view).await?;
     let as_primary = primary::read_explanation(store).await?.and_then(Result::ok);
     Ok(NodeExplanation {
         silent_s: Nodes::of(&view).silent_s(&name, now_unix_s),
@@ -67,8 +67,8 @@ pub async fn explain(
         flush: flush::read(store, &name).await?,
         said: node::read_explanation(store, &name).await?,
         as_primary: as_primary.filter(|said| said.by == name.as_str()),
-        unfit: ground.rooms.admits(&name, VmId::NIL, Size::default()).err(),
-        reserved_mib: ground.rooms.reserved_mib(&name),
+        unfit: ground.capacity.admits(&name, VmId::NIL, Size::default()).err(),
+        reserved_mib: ground.capacity.reserved_mib(&name),
         vms: vms(&view, &name),
         node,
     })

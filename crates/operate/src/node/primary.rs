@@ -35,7 +35,7 @@ fn asked(
         subject: name.to_owned(),
         answer: Answer { message: format!("{name} {words}"), notes: accepted.notes },
         written: accepted.change.is_some(),
-        more: format!("The wish stands; `pvc node explain {name}` says more"),
+        more: format!("The command stands; `pvc node explain {name}` says more"),
         patience: Duration::from_secs(30),
         pursuit: Pursuit::Primary(HandOver { node: find::name(name)?, takes }),
     })
@@ -67,7 +67,7 @@ impl HandOver {
         }
         if view.primary_node.value.as_ref() != Some(name) {
             let who = view.primary_node.value.as_ref().map_or("nobody", NodeName::as_str);
-            let what = format!("{name}: somebody else has wished {who} to be primary meanwhile");
+            let what = format!("{name}: somebody else has asked for {who} to be primary meanwhile");
             return Err(Failure::Failed(what));
         }
         Ok(Look::NotYet(match &view.primary_holder {

@@ -7,7 +7,7 @@ use std::{
 
 use pvc_core::{
     model::{ClusterView, DomainSpec, FlushProgress, NodeName, Vm, VmId, VmName},
-    plan::placement::{Reserve, Rooms, Size, Sizes, kept_on, works},
+    plan::placement::{ClusterCapacity, Reserve, Size, Sizes, kept_on, works},
 };
 use pvc_store::{
     StoreError, Value,
@@ -31,14 +31,14 @@ fn sizes(definitions: &Definitions) -> Sizes {
 /// What a target is chosen from.
 pub(crate) struct Ground {
     /// What is spoken for.
-    pub(crate) rooms: Rooms,
+    pub(crate) capacity: ClusterCapacity,
     sizes: Sizes,
 }
 
 impl Ground {
     /// Whether there is memory left for what may happen.
     pub(crate) fn reserve(&self, view: &ClusterView) -> Reserve {
-        Reserve::count(view, &self.rooms, &self.sizes)
+        Reserve::count(view, &self.capacity, &self.sizes)
     }
 }
 
@@ -53,7 +53,7 @@ impl Cluster {
     }
 
     /// Counts what is spoken for in a view, from the definitions of the VMs that are kept somewhere.
-    pub(crate) async fn rooms(&self, view: &ClusterView) -> Result<Ground, Failure> {
+    pub(crate) async fn capacity(&self, view: &ClusterView) -> Result<Ground, Failure> {
         let kept = view.good_vms().filter(|vm| !kept_on(vm).is_empty());
         let definitions = self.definitions(kept.map(|vm| (vm.id, &vm.name))).await?;
         self.ground(view, &definitions).await
@@ -67,7 +67,7 @@ impl Cluster {
     ) -> Result<Ground, Failure> {
         let sizes = sizes(definitions);
         let silent = self.absent(view).await?;
-        Ok(Ground { rooms: Rooms::count(view, &sizes, &silent), sizes })
+        Ok(Ground { capacity: ClusterCapacity::count(view, &sizes, &silent), sizes })
     }
 
     /// The nodes that say they work and whose daemons have no session: no VM is to be given to them. Not by the time of their last

@@ -24,8 +24,8 @@ pub async fn define(
     loop {
         // Names also of those whose other keys cannot be read: a view has none.
         let (roster, view) = (cluster.roster().await?, cluster.view().await?);
-        let ground = cluster.rooms(&view).await?;
-        let (node, accepted) = decide(request, &roster, view.all_nodes(), &ground.rooms)?;
+        let ground = cluster.capacity(&view).await?;
+        let (node, accepted) = decide(request, &roster, view.all_nodes(), &ground.capacity)?;
         let message = format!("VM {} ({}) is defined on {node}", spec.name, spec.id);
         let answer = Answer { message, notes: accepted.notes };
         let Some(change) = &accepted.change else { return Ok((node, answer)) };

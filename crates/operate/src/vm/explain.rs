@@ -133,12 +133,12 @@ async fn could_go_to(
     else {
         return Ok(None);
     };
-    let ground = cluster.rooms(view).await?;
+    let ground = cluster.capacity(view).await?;
     // Without a readable definition there is a better reason than this one.
     let Ok(size) = cluster.size(&ground, vm).await else { return Ok(None) };
     let own =
         |node: &NodeName| (*node == vm.node.value || vm.claim.value.names(node)).then_some(Unfit::Excluded);
-    let chosen = ground.rooms.choose(vm.id, size, selector, own);
+    let chosen = ground.capacity.choose(vm.id, size, selector, own);
     Ok(Some(chosen.map_err(|none| none.to_string())))
 }
 

@@ -74,13 +74,13 @@ pub async fn relocate(
             // Unreadable, or gone: this says which.
             None => return Err(cluster.vm(id).await.err().unwrap_or_else(|| Failure::gone(id))),
         };
-        let ground = cluster.rooms(&view).await?;
+        let ground = cluster.capacity(&view).await?;
         let size = cluster.size(&ground, &vm).await?;
-        let rooms = &ground.rooms;
+        let capacity = &ground.capacity;
         let moved = match relocation {
-            Relocation::Migrate => command::migrate(&vm, request, &view, rooms, size),
-            Relocation::Unmigrate => command::unmigrate(&vm, to.force, &view, rooms, size),
-            Relocation::Move => command::move_to(&vm, request, &view, rooms, size),
+            Relocation::Migrate => command::migrate(&vm, request, &view, capacity, size),
+            Relocation::Unmigrate => command::unmigrate(&vm, to.force, &view, capacity, size),
+            Relocation::Move => command::move_to(&vm, request, &view, capacity, size),
         }?;
         let store = &*cluster.store;
         let Some(change) = &moved.accepted.change else { break (vm, moved) };
@@ -168,6 +168,8 @@ fn judge(
             let on_its_way = vm.claim.value.names(to);
             format!("waiting for {}", if on_its_way || vm.claim.value.is_empty() { to } else { from })
         }))),
-        other => failed(format!("VM {}: somebody else has wished {other} meanwhile, which counts", vm.name)),
+        other => {
+            failed(format!("VM {}: somebody else has asked for {other} meanwhile, which counts", vm.name))
+        }
     }
 }

@@ -46,7 +46,7 @@ pub async fn undefine(cluster: &Cluster, id: VmId) -> Result<(bool, Asked), Fail
 pub(crate) struct Undefinition {
     id: VmId,
     node: String,
-    /// Our wish that it is off was written.
+    /// Our ask that it is off was written.
     stopped: bool,
     done: String,
 }
@@ -68,8 +68,10 @@ impl Undefinition {
             };
             let state = vm.state.value;
             if self.stopped && !matches!(state, VmState::Stop | VmState::Delete) {
-                let what =
-                    format!("VM {} was not undefined: somebody else has wished {state} meanwhile", vm.name);
+                let what = format!(
+                    "VM {} was not undefined: somebody else has asked for {state} meanwhile",
+                    vm.name
+                );
                 return Err(Failure::Failed(what));
             }
             let nodes = cluster.nodes().await?;

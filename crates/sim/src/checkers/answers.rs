@@ -1,8 +1,9 @@
 //! 4. A newer command of a client is never overwritten by an older answer.
 //!
-//! Wish and answer share a key, so an answer is told from what it replaces: nothing that a daemon may say about a VM makes a `start` a
-//! `stop`, or a `stop` a `start`. A second wish of the same name is told from what it asks for: a guest that is younger than a
-//! `restart`, a node that says that the VM runs where it was to go. What a daemon *wishes* in a client's stead (a flush, a recovery) is no answer, and is told by what
+//! Desired state and answer share a key, so an answer is told from what it replaces: nothing that a daemon may say about a VM makes a
+//! `start` a
+//! `stop`, or a `stop` a `start`. A second desired state of the same name is told from what it asks for: a guest that is younger than a
+//! `restart`, a node that says that the VM runs where it was to go. What a daemon *asks for* in a client's stead (a flush, a recovery) is no answer, and is told by what
 //! it writes beside it.
 
 use std::{collections::BTreeMap, time::Duration};
@@ -18,16 +19,16 @@ use crate::{
 
 use super::keys;
 
-/// How long a wish for another primary is waited for before the holder says that it stays.
+/// How long a request for another primary is waited for before the holder says that it stays.
 const TAKE_WITHIN: Duration = Duration::from_secs(5);
 
 /// See the module's documentation.
 #[derive(Debug, Default)]
 pub(super) struct Answers {
-    /// When the wish for a primary was last written by a client, and in which transaction.
-    primary_wished: Option<(Duration, i64)>,
-    /// When each VM's restart was last wished by a client.
-    restart_wished: BTreeMap<VmId, Duration>,
+    /// When the request for a primary was last written by a client, and in which transaction.
+    primary_desired: Option<(Duration, i64)>,
+    /// When each VM's restart was last asked for by a client.
+    restart_desired: BTreeMap<VmId, Duration>,
     /// In which transaction each node took the key of the primary.
     tenure: BTreeMap<NodeName, i64>,
 }
@@ -53,7 +54,7 @@ impl Checker for Answers {
                 if let Some((vm, "state")) = keys::of_vm(&change.path)
                     && change.is() == "restart"
                 {
-                    self.restart_wished.insert(vm, truth.now);
+                    self.restart_desired.insert(vm, truth.now);
                 }
                 continue;
             };
@@ -67,7 +68,10 @@ impl Checker for Answers {
             };
             if !allowed {
                 let (was, is) = (change.was(), change.is());
-                return Err(format!("{by} answers {is:?} where the wish is {was:?} by now: {}", change.path));
+                return Err(format!(
+                    "{by} answers {is:?} where the desired state is {was:?} by now: {}",
+                    change.path
+                ));
             }
             if let (Some((vm, "state")), "start") = (keys::of_vm(&change.path), change.is()) {
                 self.runs(truth, tree, commit, by, (vm, change))?;
@@ -119,7 +123,7 @@ fn of_node(by: &NodeName, node: &NodeName, commit: &Commit, change: &Change) -> 
 }
 
 impl Answers {
-    /// Who answers that a VM runs has it where it is wished, and a guest that is younger than the wish for another.
+    /// Who answers that a VM runs has it where it is desired, and a guest that is younger than the command for another.
     fn runs(
         &self,
         truth: &Truth,
@@ -132,9 +136,9 @@ impl Answers {
         if !matches!(was, "restart" | "migrate") || commit.is_about("/pvc/fence/") {
             return Ok(());
         }
-        let wished_on = tree.vm(vm, "node");
-        if wished_on != by.as_str() {
-            return Err(format!("{by} answers that {vm} runs, where it is wished on {wished_on} by now"));
+        let desired_on = tree.vm(vm, "node");
+        if desired_on != by.as_str() {
+            return Err(format!("{by} answers that {vm} runs, where it is desired on {desired_on} by now"));
         }
         // Who says why it was not restarted does not say that it was.
         let why = |change: &Change| {
@@ -143,11 +147,11 @@ impl Answers {
         if commit.changes.iter().any(why) {
             return Ok(());
         }
-        let wished = self.restart_wished.get(&vm).copied().unwrap_or_default();
+        let desired = self.restart_desired.get(&vm).copied().unwrap_or_default();
         let run = truth.guests.get(&vm).and_then(|runs| runs.get(by));
-        if was == "restart" && run.is_some_and(|run| run.began < wished) {
+        if was == "restart" && run.is_some_and(|run| run.began < desired) {
             return Err(format!(
-                "{by} answers that {vm} was restarted, and its guest is older than that wish"
+                "{by} answers that {vm} was restarted, and its guest is older than that command"
             ));
         }
         Ok(())
@@ -163,20 +167,22 @@ impl Answers {
         let by = match &commit.by {
             Author::Daemon { node, .. } => node,
             Author::Client(_) => {
-                self.primary_wished = Some((truth.now, commit.zxid));
+                self.primary_desired = Some((truth.now, commit.zxid));
                 return Ok(());
             }
             Author::Servers => return Ok(()),
         };
-        let (Ok(wished), Some((at, zxid))) = (change.was().parse::<NodeName>(), self.primary_wished.take())
+        let (Ok(desired), Some((at, zxid))) = (change.was().parse::<NodeName>(), self.primary_desired.take())
         else {
             return Ok(());
         };
         let is_candidate =
-            tree.node(&wished, "daemonstate") == "run" && tree.node(&wished, "daemonmode") == "coordinator";
+            tree.node(&desired, "daemonstate") == "run" && tree.node(&desired, "daemonmode") == "coordinator";
         let is_command = self.tenure.get(by).is_none_or(|tenure| *tenure < zxid);
-        if wished != *by && is_candidate && is_command && truth.now < at + TAKE_WITHIN {
-            return Err(format!("{by} answers that it is primary, where the wish is {wished} by now"));
+        if desired != *by && is_candidate && is_command && truth.now < at + TAKE_WITHIN {
+            return Err(format!(
+                "{by} answers that it is primary, where the desired state is {desired} by now"
+            ));
         }
         Ok(())
     }
@@ -194,7 +200,7 @@ mod tests {
         format!("/domains/{}/{key}", vm(1))
     }
 
-    fn wish(state: &str) -> History {
+    fn desired(state: &str) -> History {
         let mut history = History::new(Answers::default());
         history.writes(&[(&path("state"), state), (&path("node"), "a"), (&path("lastnode"), "")]);
         history
@@ -208,40 +214,40 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_to_a_wish_that_is_gone_is_a_violation() {
-        for (wish_now, answer) in [
+    fn an_answer_to_a_desired_state_that_is_gone_is_a_violation() {
+        for (desired_now, answer) in [
             ("start", "stop"),
             ("restart", "stop"),
             ("stop", "start"),
             ("shutdown", "start"),
             ("delete", "start"),
         ] {
-            let mut history = wish(wish_now);
+            let mut history = desired(desired_now);
             let late = history.commit(daemon("a"), &[(&path("state"), answer)]);
             history.violated_by(late, "by now");
         }
     }
 
     #[test]
-    fn answers_to_the_wish_and_what_flush_and_unflush_wish_are_none() {
-        for (wish_now, answer) in [
+    fn answers_to_the_desired_state_and_what_flush_and_unflush_desired_state_are_none() {
+        for (desired_now, answer) in [
             ("shutdown", "stop"),
             ("restart", "start"),
             ("migrate", "start"),
             ("start", "failed"),
             ("start", "migrate"),
         ] {
-            wish(wish_now).daemon_writes("a", &[(&path("state"), answer)]);
+            desired(desired_now).daemon_writes("a", &[(&path("state"), answer)]);
         }
-        wish("stop").daemon_writes("a", &[(&path("state"), "start"), (&path("lastnode"), "")]);
+        desired("stop").daemon_writes("a", &[(&path("state"), "start"), (&path("lastnode"), "")]);
     }
 
     #[test]
-    fn an_answer_to_a_restart_is_of_a_guest_that_is_younger_than_the_wish() {
+    fn an_answer_to_a_restart_is_of_a_guest_that_is_younger_than_the_desired_state() {
         let state = path("state");
         let executes = || Event::Guest { vm: vm(1), node: node("a"), what: Guest::Executes };
         let answer = |history: &mut History| history.commit(daemon("a"), &[(&state, "start")]);
-        let mut history = wish("start");
+        let mut history = desired("start");
         history.on("a", 1);
         history.at_s(10).writes(&[(&state, "restart")]);
         history.at_s(20).happens(executes());
@@ -251,37 +257,37 @@ mod tests {
         history.at_s(40).happens(executes());
         history.writes(&[(&state, "restart")]);
         let late = answer(&mut history);
-        history.violated_by(late, "older than that wish");
+        history.violated_by(late, "older than that command");
     }
 
     #[test]
     fn a_restart_may_be_refused_with_a_reason() {
-        let mut history = wish("start");
+        let mut history = desired("start");
         history.on("a", 1).happens(Event::Guest { vm: vm(1), node: node("a"), what: Guest::Executes });
         history.at_s(30).writes(&[(&path("state"), "restart")]);
         history.daemon_writes("a", &[(&path("state"), "start"), (&path("failedreason"), "no memory in it")]);
     }
 
     #[test]
-    fn who_answers_that_a_vm_runs_is_where_it_is_wished() {
+    fn who_answers_that_a_vm_runs_is_where_it_is_desired() {
         let answer = |history: &mut History| history.commit(daemon("a"), &[(&path("state"), "start")]);
-        let mut history = wish("migrate");
+        let mut history = desired("migrate");
         let arrived = answer(&mut history);
         history.happens(arrived);
         history.writes(&[(&path("state"), "migrate"), (&path("node"), "b"), (&path("lastnode"), "a")]);
         let late = answer(&mut history);
-        history.violated_by(late, "wished on b by now");
+        history.violated_by(late, "desired on b by now");
     }
 
     #[test]
-    fn only_the_wish_about_a_node_that_is_meant_is_answered() {
+    fn only_the_desired_state_about_a_node_that_is_meant_is_answered() {
         let key = "/nodes/a/domainstate";
         let mut history = History::new(Answers::default());
         history.writes(&[(key, "flush")]).daemon_writes("a", &[(key, "flushed")]);
         history.writes(&[(key, "unflush")]);
         let late = history.commit(daemon("a"), &[(key, "flushed")]);
-        history.violated_by(late, "the wish is \"unflush\" by now");
-        // Who recovers a dead node's VMs says that it has none, whatever was wished of it.
+        history.violated_by(late, "the desired state is \"unflush\" by now");
+        // Who recovers a dead node's VMs says that it has none, whatever was desired of it.
         let recovered = history.commit_about(daemon("b"), &[(key, "flush")], "/pvc/fence/a");
         history.violated_by(recovered, "by now");
         let recovered = history.commit_about(daemon("b"), &[(key, "flushed")], "/pvc/fence/a");
@@ -289,21 +295,21 @@ mod tests {
     }
 
     #[test]
-    fn a_holder_that_answers_a_fresh_wish_for_another_coordinator_is_a_violation() {
+    fn a_holder_that_answers_a_fresh_desired_state_for_another_coordinator_is_a_violation() {
         let mut history = History::new(Answers::default());
         history.daemon_writes("a", &[("/pvc/primary", "a"), ("/primary_node", "a")]);
         history.writes(&[("/nodes/b/daemonstate", "run"), ("/nodes/b/daemonmode", "coordinator")]);
         history.at_s(10).writes(&[("/primary_node", "b")]);
         let late = history.commit(daemon("a"), &[("/primary_node", "a")]);
-        history.at_s(12).violated_by(late, "the wish is b by now");
+        history.at_s(12).violated_by(late, "the desired state is b by now");
     }
 
     #[test]
-    fn a_wish_that_had_its_chance_may_be_answered() {
+    fn a_desired_state_that_had_its_chance_may_be_answered() {
         let mut history = History::new(Answers::default());
         history.writes(&[("/nodes/b/daemonstate", "run"), ("/nodes/b/daemonmode", "coordinator")]);
         history.writes(&[("/primary_node", "b")]);
-        // Taken after the wish: it was there first.
+        // Taken after the desired state: it was there first.
         history.daemon_writes("a", &[("/pvc/primary", "a")]).daemon_writes("a", &[("/primary_node", "a")]);
         history.at_s(20).writes(&[("/primary_node", "b")]);
         history.at_s(26).daemon_writes("a", &[("/primary_node", "a")]);

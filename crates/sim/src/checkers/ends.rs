@@ -59,8 +59,8 @@ impl Checker for Ends {
             }
             Event::Phase(Phase::Settled) => {
                 if let Some(node) = self.flushes.keys().next() {
-                    let wish = tree.node(node, "domainstate");
-                    return Err(format!("the {wish} of {node} is not over long after the last fault"));
+                    let desired = tree.node(node, "domainstate");
+                    return Err(format!("the {desired} of {node} is not over long after the last fault"));
                 }
             }
             _ => {}
@@ -103,9 +103,9 @@ impl Ends {
         }
         for (node, since) in &self.flushes {
             if self.able_for(truth, node, *since, FLUSH_WITHIN) {
-                let wish = tree.node(node, "domainstate");
+                let desired = tree.node(node, "domainstate");
                 return Err(format!(
-                    "the {wish} of {node} has not ended for {} min",
+                    "the {desired} of {node} has not ended for {} min",
                     FLUSH_WITHIN.as_secs() / 60
                 ));
             }

@@ -27,7 +27,7 @@ fn take_over_within(tree: &Tree, node: &NodeName) -> Duration {
     TAKE_OVER_WITHIN + Duration::from_secs(interval.saturating_sub(5) * 7)
 }
 
-/// The wishes with which a VM that is moved away from a dead node runs elsewhere.
+/// The desired states with which a VM that is moved away from a dead node runs elsewhere.
 const SHALL_RUN: [&str; 3] = ["start", "restart", "migrate"];
 
 /// See the module's documentation.
@@ -99,7 +99,7 @@ impl Fences {
         }
     }
 
-    /// A coordinator is not shot while too few others are known to work, whatever runs on their machines.
+    /// A coordinator is not powered off while too few others are known to work, whatever runs on their machines.
     fn who_is_needed(&mut self, truth: &Truth, tree: &Tree) {
         let coordinators = truth.machines.iter().filter(|(n, _)| tree.node(n, "daemonmode") == "coordinator");
         let works = |machine: &Machine| machine.daemon == Daemon::Runs && machine.connected == Some(true);
@@ -122,7 +122,7 @@ impl Fences {
                     continue;
                 }
                 match &commit.by {
-                    // Wished elsewhere, or there again and again: that is another matter.
+                    // Desired elsewhere, or there again and again: that is another matter.
                     Author::Client(_) => {
                         job.recovered.remove(&vm);
                     }
@@ -133,7 +133,7 @@ impl Fences {
                                 .changes
                                 .iter()
                                 .any(|c| keys::of_vm(&c.path) == Some((vm, "node")) && names(c.was(), node));
-                        // What shall not run is only let go of: a `start` that is wished later is what recovers it.
+                        // What shall not run is only let go of: a `start` that is desired later is what recovers it.
                         let shall_run = SHALL_RUN.contains(&tree.vm(vm, "state"));
                         if !once && shall_run && !job.recovered.insert(vm) {
                             return Err(format!("{by} recovers {vm} from {node} a second time"));

@@ -158,7 +158,7 @@ mod tests {
         let settled = || Event::Phase(event::Phase::Settled);
         let mut untold = history();
         untold.at_s(300).happens(turns(Guest::Halted));
-        untold.violated_by(settled(), "is not as wished");
+        untold.violated_by(settled(), "is not as desired");
         let mut told = history();
         told.at_s(300).happens(turns(Guest::Halted));
         told.daemon_writes("a", &[("/nodes/a/guests", &format!("{}=paused", vm(1)))]).happens(settled());

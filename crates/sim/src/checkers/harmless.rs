@@ -28,7 +28,7 @@ const ADOPT_WITHIN: Duration = Duration::from_mins(1);
 /// See the module's documentation.
 #[derive(Debug, Default)]
 pub(super) struct Harmless {
-    /// Since when each VM's wish, node and claim have been as they are.
+    /// Since when each VM's desired state, node and claim have been as they are.
     since: BTreeMap<VmId, Duration>,
     /// VMs that were claimed since they were defined: what executes under an older claim was to be removed.
     claimed: BTreeSet<VmId>,
@@ -68,16 +68,16 @@ impl Harmless {
     }
 
     fn ends(&self, truth: &Truth, tree: &Tree, node: &NodeName, vm: VmId, what: &Ask) -> Result<(), String> {
-        let wish = tree.key(&format!("/domains/{vm}/state"));
+        let desired = tree.key(&format!("/domains/{vm}/state"));
         let claimed = tree.claim(vm).any(|name| name == node.as_str());
         let executes = truth.executing(vm).any(|(on, _)| on == node);
         if claimed
             && self.claimed.contains(&vm)
             && executes
-            && wish.is_some_and(|wish| wish.version == 0 && wish.data == b"stop")
+            && desired.is_some_and(|desired| desired.version == 0 && desired.data == b"stop")
         {
             return Err(format!(
-                "{node} asks for {what:?} of {vm}, and nobody has wished anything since its definition"
+                "{node} asks for {what:?} of {vm}, and nobody has asked for anything since its definition"
             ));
         }
         let old = self.since.get(&vm).is_some_and(|since| truth.now > *since + ON_ITS_WAY);
@@ -212,12 +212,12 @@ mod tests {
         history.on("a", 1).writes(&[(&path("state"), "stop"), (&path("node"), "b")]);
         history.daemon_writes("a", &[(&format!("/pvc/claim/{}", vm(1)), "a")]);
         history.happens(Event::Guest { vm: vm(1), node: node("a"), what: Guest::Executes });
-        history.violated_by(asked(Ask::PowerOff), "nobody has wished anything");
+        history.violated_by(asked(Ask::PowerOff), "nobody has asked for anything");
         history.writes(&[(&path("state"), "stop")]).happens(asked(Ask::PowerOff));
     }
 
     #[test]
-    fn a_wish_that_is_just_gone_may_still_be_acted_upon() {
+    fn a_desired_state_that_is_just_gone_may_still_be_acted_upon() {
         let mut history = history();
         history.at_s(98).happens(Event::Synced { node: node("a") });
         history.at_s(100).writes(&[(&path("state"), "start")]).at_s(105).happens(asked(Ask::PowerOff));

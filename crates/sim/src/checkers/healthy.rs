@@ -181,19 +181,19 @@ impl Healthy {
         said: Option<Said>,
     ) -> Result<(), String> {
         if by == of {
-            return Err(format!("{by} shoots itself"));
+            return Err(format!("{by} powers itself off"));
         }
         if let Some(since) = self.maintenance_since
             && truth.now > since + KNOWN_WITHIN + ON_ITS_WAY
         {
-            return Err(format!("{by} shoots {of} in maintenance"));
+            return Err(format!("{by} powers off {of} in maintenance"));
         }
         if let Some(since) = self.back.get(of)
             && truth.now > *since + ON_ITS_WAY
             && !is_operators(tree, of)
         {
             let seconds = truth.since(*since).as_secs();
-            return Err(format!("{by} shoots {of}, which has been back for {seconds} s"));
+            return Err(format!("{by} powers off {of}, which has been back for {seconds} s"));
         }
         if said == Some(Said::Accepted) { self.leaves_a_quorum(truth, tree, by, of) } else { Ok(()) }
     }
@@ -224,7 +224,7 @@ impl Healthy {
         // One that has lost its power already takes nothing with it.
         if coordinators.contains(&of) && truth.leader.is_some() && left * 2 <= all {
             return Err(format!(
-                "{by} shoots {of}, which leaves {left} of {all} ZooKeeper servers: no quorum"
+                "{by} powers off {of}, which leaves {left} of {all} ZooKeeper servers: no quorum"
             ));
         }
         Ok(())
@@ -378,7 +378,7 @@ mod tests {
     #[test]
     fn a_node_that_came_back_and_oneself_are_not_shot() {
         let mut history = history();
-        history.violated_by(shot("a", "a"), "shoots itself");
+        history.violated_by(shot("a", "a"), "powers itself off");
         let event = declare(&mut history, JOB);
         history.at_s(140).happens(event);
         history.happens(shot("a", "x"));

@@ -2,8 +2,8 @@
 //!
 //! No stop is lost, nothing starts unwanted, no command is overwritten without a word, and a VM that was sent away keeps its way home.
 //!
-//! Remembers what was last asked of each VM and node, by whom, and what he was told (a client that finds that it is wished already
-//! writes nothing, and its operator counts on it). What a daemon wishes in between (a flush, a recovery) changes nothing of that. What is lost
+//! Remembers what was last asked of each VM and node, by whom, and what he was told (a client that finds that it is desired already writes
+//! nothing, and its operator counts on it). What a daemon asks for in between (a flush, a recovery) changes nothing of that. What is lost
 //! is seen when a calm phase ends; what is overwritten, at once.
 
 use std::{collections::BTreeMap, time::Duration};
@@ -64,7 +64,7 @@ impl Checker for Intent {
 impl Intent {
     fn told(&mut self, truth: &Truth, tree: &Tree, client: u32, told: &Told) {
         let newer = self.vms.get(&told.vm).is_some_and(|asked| asked.zxid > told.seen);
-        // What somebody wished while he read is newer than his word.
+        // What somebody asked for while he read is newer than his word.
         if !newer && runs(tree.vm(told.vm, "state")) == Some(told.runs) {
             let at_s = truth.now.as_secs();
             self.vms.insert(told.vm, Asked { wanted: told.runs, by: client, zxid: told.seen, at_s });
@@ -150,7 +150,7 @@ impl Intent {
     }
 }
 
-/// Whether a VM with this wish shall run; `None`: the word says neither.
+/// Whether a VM with this desired state shall run; `None`: the word says neither.
 fn runs(state: &str) -> Option<bool> {
     match state {
         "start" | "restart" | "migrate" => Some(true),
@@ -248,7 +248,7 @@ mod tests {
 
     fn told(runs: bool, seen: i64) -> Event {
         let told = Some(Told { vm: vm(1), runs, seen });
-        Event::Command { client: 3, text: "a wish".into(), outcome: "already so".into(), told }
+        Event::Command { client: 3, text: "a desired state".into(), outcome: "already so".into(), told }
     }
 
     const SETTLED: Event = Event::Phase(Phase::Settled);
@@ -281,7 +281,7 @@ mod tests {
         history.daemon_writes("a", &[(&path("state"), "start"), (&path("lastnode"), "")]);
         history.happens(turns(Guest::Executes));
         history.violated_by(SETTLED, "client 3 asked at second 0 that");
-        // Whoever wished something after he had read is newer.
+        // Whoever asked for something after he had read is newer.
         let mut newer = self::history();
         newer.writes(&[(&path("state"), "start")]).happens(turns(Guest::Executes));
         newer.happens(told(false, 1)).happens(SETTLED);

@@ -1,4 +1,4 @@
-//! 13. Liveness: when faults stop and capacity exists, every VM whose wish is `start` runs within a bound.
+//! 13. Liveness: when faults stop and capacity exists, every VM whose desired state is `start` runs within a bound.
 //!
 //! The bound is the length of the run's calm phases, at whose end every machine has had power for longer than anything may take. Before
 //! that can be, a machine that has lost its power is noticed (see `noticed`), and what its node cannot start runs elsewhere (see `stranded`).
@@ -47,14 +47,14 @@ impl Checker for Liveness {
                     executes == [node] || executes.is_empty() && is_told_to_stand(truth, tree, vm, node)
                 }
                 "stop" => executes.is_empty(),
-                // Wishes that are carried out become one of the two; what failed needs an operator.
+                // Asks that are carried out become one of the two; what failed needs an operator.
                 "failed" => true,
                 _ => false,
             };
             if !right {
                 let explained = tree.text(&format!("/pvc/explain/vm/{vm}")).unwrap_or("nothing");
                 return Err(format!(
-                    "{vm} is not as wished long after the last fault: state {state}, node {node}, claim {:?}, executes on {executes:?}; explained: {explained}",
+                    "{vm} is not as desired long after the last fault: state {state}, node {node}, claim {:?}, executes on {executes:?}; explained: {explained}",
                     tree.vm(vm, "claim")
                 ));
             }
@@ -89,7 +89,7 @@ mod tests {
             (&format!("/domains/{}/node", vm(1)), "a"),
         ]);
         history.happens(Event::Phase(Phase::Calm));
-        history.violated_by(Event::Phase(Phase::Settled), "is not as wished");
+        history.violated_by(Event::Phase(Phase::Settled), "is not as desired");
     }
 
     #[test]

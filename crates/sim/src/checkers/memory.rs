@@ -1,6 +1,7 @@
 //! 8. Reserved memory never exceeds a node's memory, however many placements run at once.
 //!
-//! A VM's memory is reserved where its wish keeps it and where it is claimed. Judged are placements, that is transactions which move
+//! A VM's memory is reserved where its desired state keeps it and where it is claimed. Judged are placements, that is transactions which
+//! move
 //! `/pvc/placement`: an old client may write any node it likes, and whoever starts a VM where it is asks nobody for room. A placement
 //! counts on what other placements have reserved, and on such a start once it can be known. A VM whose definition nobody can read
 //! reserves nothing (see `plan::placement::room`), so its placement is none that a full node refuses.
@@ -92,7 +93,7 @@ impl Memory {
         let unknowable = |vm: &VmId| {
             let is_there = || truth.guests.get(vm).is_some_and(|runs| runs.contains_key(&name));
             truth.was_spoilt(&format!("/pvc/claim/{vm}"), KNOWN_WITHIN)
-                && wished_on(tree, *vm) != Some(node)
+                && desired_on(tree, *vm) != Some(node)
                 && !is_there()
         };
         let kept = self.kept.iter().filter(|(_, nodes)| nodes.get(node).is_some_and(known));
@@ -106,13 +107,13 @@ impl Memory {
 }
 
 fn kept_on(tree: &Tree, vm: VmId) -> BTreeSet<String> {
-    tree.claim(vm).chain(wished_on(tree, vm)).map(str::to_owned).collect()
+    tree.claim(vm).chain(desired_on(tree, vm)).map(str::to_owned).collect()
 }
 
-/// Where its wish keeps its memory.
-fn wished_on(tree: &Tree, vm: VmId) -> Option<&str> {
-    let wished = matches!(tree.vm(vm, "state"), "start" | "restart" | "shutdown" | "migrate");
-    wished.then(|| tree.vm(vm, "node"))
+/// Where its desired state keeps its memory.
+fn desired_on(tree: &Tree, vm: VmId) -> Option<&str> {
+    let desired = matches!(tree.vm(vm, "state"), "start" | "restart" | "shutdown" | "migrate");
+    desired.then(|| tree.vm(vm, "node"))
 }
 
 #[cfg(test)]

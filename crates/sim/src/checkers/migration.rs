@@ -22,16 +22,16 @@ use crate::{
 
 use super::keys;
 
-/// How long a wish that is gone may still be acted upon.
+/// How long a ask that is gone may still be acted upon.
 const ON_ITS_WAY: Duration = Duration::from_secs(10);
 
 /// See the module's documentation.
 #[derive(Debug, Default)]
 pub(super) struct Migration {
-    /// Since when each VM's wish, node and claim have been as they are.
+    /// Since when each VM's desired state, node and claim have been as they are.
     since: BTreeMap<VmId, Duration>,
-    /// When each wish was written.
-    wished: BTreeMap<VmId, Duration>,
+    /// When each desired state was written.
+    desired: BTreeMap<VmId, Duration>,
     /// Where copies are whose VM has executed elsewhere since they came.
     old: BTreeSet<(VmId, NodeName)>,
 }
@@ -71,7 +71,7 @@ impl Migration {
             if let Some((vm, key @ ("state" | "node" | "claim"))) = keys::of_vm(&change.path) {
                 self.since.insert(vm, truth.now);
                 if key == "state" {
-                    self.wished.insert(vm, truth.now);
+                    self.desired.insert(vm, truth.now);
                 }
             }
         }
@@ -108,16 +108,16 @@ impl Migration {
 }
 
 impl Migration {
-    /// A wish that came when its target lacked what a guest needs, and that lacks it now.
+    /// A ask that came when its target lacked what a guest needs, and that lacks it now.
     fn ends_for_a_move(&self, truth: &Truth, tree: &Tree, node: &NodeName, vm: VmId) -> Result<(), String> {
         let to = tree.vm(vm, "node");
         let is_moved =
             tree.vm(vm, "state") == "migrate" && to != node.as_str() && tree.claim(vm).eq([node.as_str()]);
-        let (Some(since), Some(wished), Ok(to)) = (self.since.get(&vm), self.wished.get(&vm), to.parse())
+        let (Some(since), Some(desired), Ok(to)) = (self.since.get(&vm), self.desired.get(&vm), to.parse())
         else {
             return Ok(());
         };
-        let lacked = truth.machine(&to).lacks.is_some_and(|lacks| lacks < *wished);
+        let lacked = truth.machine(&to).lacks.is_some_and(|lacks| lacks < *desired);
         if is_moved && lacked && truth.now > *since + ON_ITS_WAY {
             return Err(format!("{node} ends {vm} in order to move it to {to}, which cannot start it"));
         }
@@ -198,19 +198,19 @@ mod tests {
     }
 
     #[test]
-    fn a_guest_is_not_ended_for_a_move_to_a_node_that_could_not_start_it_when_that_was_wished() {
+    fn a_guest_is_not_ended_for_a_move_to_a_node_that_could_not_start_it_when_that_was_desired() {
         let lacks = || Event::Lacks { node: node("t"), lacks: true };
         let asked = || Event::Asked { node: node("s"), vm: vm(1), what: Ask::ShutDown };
-        let wish = |history: &mut History, at_s| {
+        let desired = |history: &mut History, at_s| {
             history.at_s(at_s).writes(&[(&path("state"), "migrate"), (&path("claim"), "s")]);
         };
         let mut before = history();
         before.at_s(10).happens(lacks());
-        wish(&mut before, 20);
+        desired(&mut before, 20);
         before.at_s(30).happens(asked());
         before.at_s(31).violated_by(asked(), "which cannot start it");
         let mut since = history();
-        wish(&mut since, 10);
+        desired(&mut since, 10);
         since.at_s(20).happens(lacks()).writes(&[(&path("claim"), "s")]).at_s(40).happens(asked());
     }
 

@@ -164,8 +164,8 @@ fn is_free(truth: &Truth, tree: &Tree, vm: VmId, but: Option<&NodeName>) -> bool
 fn free_mib(tree: &Tree, node: &NodeName) -> u64 {
     let said = |key: &str| tree.node(node, key).parse::<u64>().unwrap_or_default();
     let kept = |vm: &VmId| {
-        let wished = matches!(tree.vm(*vm, "state"), "start" | "restart" | "shutdown" | "migrate");
-        let nodes: BTreeSet<&str> = tree.claim(*vm).chain(wished.then(|| tree.vm(*vm, "node"))).collect();
+        let desired = matches!(tree.vm(*vm, "state"), "start" | "restart" | "shutdown" | "migrate");
+        let nodes: BTreeSet<&str> = tree.claim(*vm).chain(desired.then(|| tree.vm(*vm, "node"))).collect();
         nodes.contains(node.as_str())
     };
     let sizes = tree.vms().filter(kept).filter_map(|vm| DomainSpec::parse(tree.vm(vm, "xml")).ok());

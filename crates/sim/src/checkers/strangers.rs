@@ -40,7 +40,7 @@ const AFTER_STORE: Duration = Duration::from_secs(30);
 pub(super) struct Strangers {
     /// Since when each node's libvirt has been as it is, or its programs have run.
     disturbed: BTreeMap<NodeName, Duration>,
-    /// Since when each VM's wish, node and claim have been as they are.
+    /// Since when each VM's desired state, node and claim have been as they are.
     since: BTreeMap<VmId, Duration>,
     /// Faults of the store's under way, and when one last began or ended.
     store: (u32, Option<Duration>),

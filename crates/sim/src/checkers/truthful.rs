@@ -181,7 +181,7 @@ impl Truthful {
         }
     }
 
-    /// What an operator wishes of a VM that was recovered, or a flush that sends it on, is no fence's business any more.
+    /// What an operator wants of a VM that was recovered, or a flush that sends it on, is no fence's business any more.
     fn is_moved_on(&mut self, commit: &Commit) {
         let sent_on = |change: &&Change| commit.daemon().is_none() || change.is() == "migrate";
         for (vm, _) in commit.changes.iter().filter(sent_on).filter_map(|change| keys::of_vm(&change.path)) {
@@ -303,8 +303,8 @@ mod tests {
         Event::Guest { vm: vm(1), node: node(on), what }
     }
 
-    /// VM 1 is of node `a`, and its wish is this.
-    fn wish(state: &str) -> History {
+    /// VM 1 is of node `a`, and its desired state is this.
+    fn desired(state: &str) -> History {
         let mut history = History::new(Truthful::default());
         history.on("a", 1).writes(&[
             (&format!("/domains/{}", vm(1)), "web"),
@@ -318,11 +318,11 @@ mod tests {
     #[test]
     fn off_is_said_of_what_has_no_process() {
         let answer = |history: &mut History| history.commit(daemon("a"), &[(&path("state"), "stop")]);
-        let mut early = wish("shutdown");
+        let mut early = desired("shutdown");
         early.happens(guest("a", Guest::Executes));
         let event = answer(&mut early);
         early.violated_by(event, "there is a process of it on a");
-        let mut right = wish("shutdown");
+        let mut right = desired("shutdown");
         right.happens(guest("a", Guest::Executes)).happens(guest("a", Guest::Gone));
         let event = answer(&mut right);
         right.happens(event);
@@ -331,25 +331,25 @@ mod tests {
     #[test]
     fn running_is_said_of_what_executes_or_did_a_moment_ago() {
         let answer = |history: &mut History| history.commit(daemon("a"), &[(&path("state"), "start")]);
-        let mut early = wish("restart");
+        let mut early = desired("restart");
         early.at_s(10).happens(guest("a", Guest::Held));
         let event = answer(&mut early);
         early.at_s(30).violated_by(event, "does not execute there");
-        let mut crashed = wish("restart");
+        let mut crashed = desired("restart");
         crashed.happens(guest("a", Guest::Executes)).at_s(5).happens(guest("a", Guest::Gone));
         let event = answer(&mut crashed);
         crashed.at_s(7).happens(event);
-        let mut nothing_to_migrate = wish("migrate");
+        let mut nothing_to_migrate = desired("migrate");
         nothing_to_migrate.writes(&[(&path("claim"), "")]);
         let event = answer(&mut nothing_to_migrate);
         nothing_to_migrate.happens(event);
-        let mut failed = wish("migrate");
+        let mut failed = desired("migrate");
         let keys = [(&*path("state"), "start"), (&*path("failedreason"), "not migrated to b: it is dead")];
         let event = failed.commit(daemon("a"), &keys);
         failed.happens(event);
     }
 
-    /// Node `a` wishes that VM 1 migrates, and then that it stays.
+    /// Node `a` asks that VM 1 migrates, and then that it stays.
     fn send_away_in_vain(history: &mut History) {
         let reason = (&*path("failedreason"), "not migrated to b: no route");
         history
@@ -360,7 +360,7 @@ mod tests {
     #[test]
     fn flushed_is_said_of_a_node_without_guests_but_for_those_that_must_stay() {
         let key = "/nodes/a/domainstate";
-        let mut history = wish("start");
+        let mut history = desired("start");
         history.happens(guest("a", Guest::Executes)).writes(&[
             (key, "flush"),
             (&path("migration_method"), "live"),
@@ -398,7 +398,7 @@ mod tests {
     fn what_stays_since_nobody_can_read_its_claim_is_named_and_does_not_stay_once_it_can_be_read() {
         let key = "/nodes/a/domainstate";
         let flushed = |spoils: bool, named: bool, mended: bool, at_s| {
-            let mut history = wish("start");
+            let mut history = desired("start");
             history.happens(guest("a", Guest::Executes)).writes(&[(key, "flush")]);
             history.writes(&[(&path("xml"), &definition(1))]);
             let mut vandal = |text| {
@@ -437,13 +437,13 @@ mod tests {
             address: [10, 0, 0, 254].into(),
             until: Some(Duration::from_secs(9)),
         };
-        let mut history = wish("start");
+        let mut history = desired("start");
         history.on("b", 1).happens(address("b"));
         let event = history.commit(daemon("a"), &[("/nodes/a/routerstate", "primary")]);
         let started = Event::Daemon { node: node("a"), what: event::Daemon::Started { run: 1 } };
         history.on("a", 1).happens(started).violated_by(event.clone(), "does not have 10.0.0.254");
         history.daemon_writes("b", &[("/nodes/b/routerstate", "primary")]);
-        let mut last_word = wish("start");
+        let mut last_word = desired("start");
         last_word.on("b", 1).happens(address("b"));
         last_word.happens(Event::Machine { node: node("a"), what: event::Machine::Off }).happens(event);
     }
@@ -451,7 +451,7 @@ mod tests {
     #[test]
     fn what_was_dropped_while_the_word_was_on_its_way_was_there_and_what_was_dropped_long_ago_was_not() {
         let address = |until| Event::Address { node: node("a"), address: [10, 0, 0, 254].into(), until };
-        let mut history = wish("start");
+        let mut history = desired("start");
         history.on("a", 1).happens(address(Some(Duration::from_secs(9))));
         let elsewhere = Event::Address {
             node: node("b"),
@@ -469,7 +469,7 @@ mod tests {
     #[test]
     fn what_lapsed_while_the_word_was_on_its_way_was_there_and_what_lapsed_long_ago_was_not() {
         let until = Some(Duration::from_secs(9));
-        let mut history = wish("start");
+        let mut history = desired("start");
         history.on("a", 1).happens(Event::Address {
             node: node("a"),
             address: [10, 0, 0, 254].into(),
@@ -484,7 +484,7 @@ mod tests {
     #[test]
     fn the_end_of_a_fence_is_said_when_what_was_moved_has_run() {
         let moved = || {
-            let mut history = wish("start");
+            let mut history = desired("start");
             history.on("b", 1).writes(&[("/nodes/x/daemonstate", "dead"), ("/nodes/b/daemonstate", "run")]);
             history.at_s(60).daemon_writes("c", &[("/pvc/fence/x", RECOVERED)]);
             let keys = [(&*path("node"), "b"), (&*path("lastnode"), "x")];
@@ -519,7 +519,7 @@ mod tests {
 
     #[test]
     fn a_password_in_a_log_or_another_key_is_a_violation() {
-        let mut history = wish("start");
+        let mut history = desired("start");
         history.daemon_writes("a", &[("/nodes/a/ipmipassword", "hunter2")]);
         let log = |text: &str| Event::Log { node: "a".into(), level: "WARN", text: text.into() };
         history.happens(log("HMAC is invalid"));

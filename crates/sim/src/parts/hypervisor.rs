@@ -17,14 +17,14 @@ use tokio::{sync::mpsc, time::sleep};
 
 use super::in_flight;
 use crate::{
-    dice::Dice,
     event::{self, Ask},
     journal::Journal,
+    rng::Rng,
 };
 
 /// How often VMs make trouble.
 #[derive(Debug, Clone, Copy)]
-pub struct Manners {
+pub struct FaultRates {
     /// A start is refused.
     pub start_fails: f64,
     /// The guest does not obey its power button.
@@ -39,7 +39,7 @@ pub struct Manners {
     pub answer_lost: f64,
 }
 
-impl Manners {
+impl FaultRates {
     /// No trouble.
     pub const GOOD: Self = Self {
         start_fails: 0.0,
@@ -60,9 +60,9 @@ pub struct SimHypervisor {
     /// Libvirt.
     pub fake: Arc<FakeHypervisor>,
     /// How it goes.
-    pub dice: Arc<Mutex<Dice>>,
+    pub rng: Arc<Mutex<Rng>>,
     /// How VMs behave now.
-    pub manners: Arc<Mutex<Manners>>,
+    pub fault_rates: Arc<Mutex<FaultRates>>,
     /// Whom it is told.
     pub journal: Arc<Journal>,
 }
@@ -76,9 +76,9 @@ impl SimHypervisor {
         self.journal.truth(|truth| truth.machine(node).lacks.is_some())
     }
 
-    fn roll<T>(&self, draw: impl FnOnce(&mut Dice, Manners) -> T) -> T {
-        let manners = *self.manners.lock().unwrap_or_else(PoisonError::into_inner);
-        draw(&mut self.dice.lock().unwrap_or_else(PoisonError::into_inner), manners)
+    fn roll<T>(&self, draw: impl FnOnce(&mut Rng, FaultRates) -> T) -> T {
+        let fault_rates = *self.fault_rates.lock().unwrap_or_else(PoisonError::into_inner);
+        draw(&mut self.rng.lock().unwrap_or_else(PoisonError::into_inner), fault_rates)
     }
 
     fn asked(&self, vm: VmId, what: Ask) {
@@ -92,7 +92,7 @@ impl SimHypervisor {
         F: Future<Output = T> + Send,
         W: FnOnce(Arc<FakeHypervisor>) -> F + Send + 'static,
     {
-        let (fake, pause) = (Arc::clone(&self.fake), self.roll(|dice, _| ms(dice, 1, 3)));
+        let (fake, pause) = (Arc::clone(&self.fake), self.roll(|rng, _| ms(rng, 1, 3)));
         in_flight(&self.world, async move {
             sleep(pause).await;
             work(fake).await
@@ -102,44 +102,44 @@ impl SimHypervisor {
 
     fn behaviour(&self) -> Behaviour {
         let lacks = self.lacks(&self.node);
-        self.roll(|dice, manners| {
-            let answer = |dice: &mut Dice, after: Duration| Answer {
+        self.roll(|rng, fault_rates| {
+            let answer = |rng: &mut Rng, after: Duration| Answer {
                 after,
-                outcome: if dice.chance(manners.answer_lost) { Outcome::Lost } else { Outcome::Done },
+                outcome: if rng.chance(fault_rates.answer_lost) { Outcome::Lost } else { Outcome::Done },
             };
-            let (start, power_off) = (ms(dice, 300, 2500), ms(dice, 50, 800));
-            let refused = dice.chance(manners.start_fails);
-            let mut start = answer(dice, start);
+            let (start, power_off) = (ms(rng, 300, 2500), ms(rng, 50, 800));
+            let refused = rng.chance(fault_rates.start_fails);
+            let mut start = answer(rng, start);
             if lacks {
                 start.outcome = Outcome::Refused(LACKS.into());
             } else if refused {
                 start.outcome = Outcome::Refused("cannot set up guest memory".into());
             }
-            let button = ms(dice, 1000, 20_000);
-            let obeys = !dice.chance(manners.button_ignored);
-            let copying = ms(dice, 500, 15_000);
-            let converges = !dice.chance(manners.never_converges);
+            let button = ms(rng, 1000, 20_000);
+            let obeys = !rng.chance(fault_rates.button_ignored);
+            let copying = ms(rng, 500, 15_000);
+            let converges = !rng.chance(fault_rates.never_converges);
             Behaviour {
                 start,
-                power_off: answer(dice, power_off),
+                power_off: answer(rng, power_off),
                 power_button: if obeys { PowerButton::Obeyed(button) } else { PowerButton::Ignored },
                 journey: Journey {
                     copying: converges.then_some(copying),
-                    pause: ms(dice, 50, 300),
+                    pause: ms(rng, 50, 300),
                     outcome: Outcome::Done,
-                    fails_at_switch: dice.chance(manners.fails_at_switch),
+                    fails_at_switch: rng.chance(fault_rates.fails_at_switch),
                     // As long as libvirts wait for each other, by their usual settings.
-                    reply_lost: dice.chance(manners.reply_lost).then(|| ms(dice, 100, 30_000)),
-                    teardown: ms(dice, 0, 500),
-                    cut_at_switch: if dice.chance(0.5) { Switch::Arrived } else { Switch::Lost },
+                    reply_lost: rng.chance(fault_rates.reply_lost).then(|| ms(rng, 100, 30_000)),
+                    teardown: ms(rng, 0, 500),
+                    cut_at_switch: if rng.chance(0.5) { Switch::Arrived } else { Switch::Lost },
                 },
             }
         })
     }
 }
 
-fn ms(dice: &mut Dice, shortest: u64, longest: u64) -> Duration {
-    dice.time(Duration::from_millis(shortest), Duration::from_millis(longest))
+fn ms(rng: &mut Rng, shortest: u64, longest: u64) -> Duration {
+    rng.time(Duration::from_millis(shortest), Duration::from_millis(longest))
 }
 
 #[async_trait]
@@ -156,7 +156,7 @@ impl Hypervisor for SimHypervisor {
         self.asked(spec.id, Ask::Start);
         self.fake.behave(spec.id, self.behaviour());
         // Libvirt makes it paused, whoever lives then, and who has asked for it lets it go: nobody does when that is gone (decision 62).
-        sleep(self.roll(|dice, _| ms(dice, 1, 3))).await;
+        sleep(self.roll(|rng, _| ms(rng, 1, 3))).await;
         self.fake.start(spec).await
     }
 

@@ -12,7 +12,7 @@ use pvc_process::Process;
 use tokio::time::sleep;
 
 use super::in_flight;
-use crate::{dice::Dice, event::Event, journal::Journal};
+use crate::{event::Event, journal::Journal, rng::Rng};
 
 /// How long it takes.
 const TAKES: [Duration; 2] = [Duration::from_millis(50), Duration::from_secs(2)];
@@ -24,7 +24,7 @@ pub struct SimStorage {
     /// Who asks.
     pub node: NodeName,
     /// How long it takes.
-    pub dice: Arc<Mutex<Dice>>,
+    pub rng: Arc<Mutex<Rng>>,
     /// Whom it is told.
     pub journal: Arc<Journal>,
 }
@@ -36,7 +36,7 @@ impl StorageFence for SimStorage {
     }
 
     async fn shut_out(&self, node: &NodeName, images: &[String]) -> Result<(), StorageFenceError> {
-        let takes = self.dice.lock().unwrap_or_else(PoisonError::into_inner).time(TAKES[0], TAKES[1]);
+        let takes = self.rng.lock().unwrap_or_else(PoisonError::into_inner).time(TAKES[0], TAKES[1]);
         let event = Event::ShutOut { by: self.node.clone(), of: node.clone(), images: images.to_vec() };
         let journal = Arc::clone(&self.journal);
         in_flight(&self.world, async move {

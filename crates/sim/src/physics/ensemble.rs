@@ -27,9 +27,9 @@ pub use self::sessions::{Accepted, Refused};
 use self::sessions::{Client, observe};
 use super::network::{Network, Number};
 use crate::{
-    dice::Dice,
     event::{Author, Event, Net},
     journal::Journal,
+    rng::Rng,
 };
 
 /// From the loss of a leader to the next one.
@@ -53,7 +53,7 @@ pub struct Ensemble {
 }
 
 struct State {
-    dice: Dice,
+    rng: Rng,
     servers: BTreeMap<Number, Server>,
     leader: Option<Number>,
     leads_since: Instant,
@@ -79,7 +79,7 @@ impl Ensemble {
         network: Arc<Network>,
         journal: Arc<Journal>,
         process: Process,
-        dice: Dice,
+        rng: Rng,
         longest_session: Duration,
     ) -> Arc<Self> {
         let authors = Arc::new(Mutex::new(BTreeMap::new()));
@@ -87,7 +87,7 @@ impl Ensemble {
         observe(&tree, Arc::clone(&journal), Arc::clone(&authors));
         let servers = servers.iter().map(|n| (*n, Server { down: 1 })).collect();
         let state = State {
-            dice,
+            rng,
             servers,
             leader: None,
             leads_since: Instant::now(),
@@ -153,7 +153,7 @@ impl Ensemble {
     pub fn latency(&self) -> Duration {
         let mut state = self.lock();
         let [shortest, longest] = state.latency;
-        state.dice.time(shortest, longest)
+        state.rng.time(shortest, longest)
     }
 
     /// For how long a node's reads are old from now on: [`catch_up`](Self::catch_up) ends it.
@@ -202,7 +202,7 @@ impl Ensemble {
             && state.servers.keys().any(|n| self.could_lead(&state, *n))
         {
             state.electing = true;
-            let pause = state.dice.time(ELECTION[0], ELECTION[1]);
+            let pause = state.rng.time(ELECTION[0], ELECTION[1]);
             let own = Arc::clone(self);
             self.process.spawn(async move {
                 sleep(pause).await;
@@ -223,7 +223,7 @@ impl Ensemble {
         }
         let leads_since = state.leads_since;
         for (client, line, server) in left {
-            let grace = state.dice.time(GRACE[0], GRACE[1]);
+            let grace = state.rng.time(GRACE[0], GRACE[1]);
             if let Some(client) = state.clients.get_mut(&client) {
                 client.leaves = Some(line);
             }
@@ -260,7 +260,7 @@ impl Ensemble {
         }
         let able: Vec<Number> =
             state.servers.keys().copied().filter(|server| self.could_lead(&state, *server)).collect();
-        let Some(leader) = state.dice.pick(&able).copied() else { return };
+        let Some(leader) = state.rng.pick(&able).copied() else { return };
         state.leader = Some(leader);
         state.leads_since = Instant::now();
         drop(state);

@@ -44,14 +44,14 @@ use super::{
     network::{Network, Number},
 };
 use crate::{
-    dice::Dice,
     event::{self, Event, Guest},
     journal::Journal,
     parts::{
         host::Hardware,
-        hypervisor::Manners,
+        hypervisor::FaultRates,
         power::{RESET, bmc},
     },
+    rng::Rng,
 };
 
 /// From power to programs.
@@ -83,7 +83,7 @@ pub struct Surroundings {
     /// Addresses that are nobody's own.
     pub floating: Arc<BTreeSet<IpAddr>>,
     /// How VMs behave now.
-    pub manners: Arc<Mutex<Manners>>,
+    pub fault_rates: Arc<Mutex<FaultRates>>,
 }
 
 /// See the module's documentation.
@@ -100,7 +100,7 @@ pub struct Node {
     /// What outlives its boots.
     pub hardware: Arc<Hardware>,
     power: watch::Receiver<Option<u64>>,
-    dice: Arc<Mutex<Dice>>,
+    rng: Arc<Mutex<Rng>>,
     state: Mutex<State>,
     /// Signalled when something of `state` that others wait for has changed.
     turned: watch::Sender<()>,
@@ -158,7 +158,7 @@ impl Node {
         config: Config,
         memory_mib: u64,
         around: Surroundings,
-        dice: Dice,
+        rng: Rng,
     ) -> Arc<Self> {
         let name = around.names[number].clone();
         let power = around.power.add(&bmc(&name), &config.ipmi.user, config.ipmi.pass.reveal());
@@ -172,7 +172,7 @@ impl Node {
             around,
             hardware: Arc::default(),
             power,
-            dice: Arc::new(Mutex::new(dice)),
+            rng: Arc::new(Mutex::new(rng)),
             state: Mutex::default(),
             turned: watch::Sender::new(()),
         })
@@ -207,7 +207,7 @@ impl Node {
             }
             if std::mem::take(&mut state.quick) { QUICK_BOOT } else { BOOT }
         };
-        sleep(self.roll(|dice| dice.time(shortest, longest))).await;
+        sleep(self.roll(|rng| rng.time(shortest, longest))).await;
         let boot = Boot {
             hypervisor: FakeHypervisor::new(),
             links: FakeLinks::new(&["ens4"]),
@@ -227,7 +227,7 @@ impl Node {
         self.around.ensemble.down(self.number, false);
         tokio::select! {
             biased;
-            () = self.bite(&boot) => {}
+            () = self.mutants(&boot) => {}
             () = self.keep_a_daemon(&boot) => {}
         }
     }
@@ -247,7 +247,7 @@ impl Node {
     }
 
     /// Resets the machine when its watchdog was not fed.
-    async fn bite(&self, boot: &Boot) {
+    async fn mutants(&self, boot: &Boot) {
         loop {
             match boot.watchdog.fires_at() {
                 None => boot.armed.notified().await,
@@ -346,8 +346,8 @@ impl Node {
         self.around.journal.tell(Event::Machine { node: self.name.clone(), what });
     }
 
-    fn roll<T>(&self, draw: impl FnOnce(&mut Dice) -> T) -> T {
-        draw(&mut self.dice.lock().unwrap_or_else(PoisonError::into_inner))
+    fn roll<T>(&self, draw: impl FnOnce(&mut Rng) -> T) -> T {
+        draw(&mut self.rng.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

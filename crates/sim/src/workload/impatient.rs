@@ -1,5 +1,5 @@
-//! An operator who cannot wait: asks for something, sees on the guest's screen that it is done, and at once writes another wish as the
-//! clients of 2019 do, whatever the key holds. What the daemons are about to answer to the first is old by then.
+//! An operator who cannot wait: asks for something, sees on the guest's screen that it is done, and at once writes another desired state as
+//! the clients of 2019 do, whatever the key holds. What the daemons are about to answer to the first is old by then.
 //!
 //! Looks at the guests themselves, not at what a daemon says: the answer is what it wants to be faster than.
 
@@ -44,7 +44,7 @@ pub(super) async fn act(
         return;
     }
     sleep(after).await;
-    // Nothing new is wished when it is calm.
+    // Nothing new is desired when it is calm.
     if journal.truth(|truth| truth.phase) == Phase::Chaos {
         perform(cluster, client, Command::WriteState(vm, then)).await;
     }

@@ -34,7 +34,7 @@ impl Operator<'_> {
         for path in keys.into_iter().map(|key| format!("{vm}/{key}")).chain([vm.clone()]) {
             store.commit(Transaction { ops: vec![Op::Delete { path, version: None }] }).await?;
         }
-        // Nothing new is wished when it is calm.
+        // Nothing new is desired when it is calm.
         if self.cluster.around.journal.truth(|truth| truth.phase) != Phase::Chaos {
             return Ok("undefined".into());
         }

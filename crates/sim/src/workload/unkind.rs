@@ -20,7 +20,7 @@ const A_FEW: usize = 3;
 /// Undefines a VM, defines it again and starts it, without a pause.
 pub(super) async fn redefine(cluster: Arc<Cluster>, client: u32, vm: usize) {
     for command in [Command::Undefine(vm), Command::Define(vm), Command::Start(vm)] {
-        // Nothing new is wished when it is calm.
+        // Nothing new is desired when it is calm.
         if cluster.around.journal.truth(|truth| truth.phase) != Phase::Chaos {
             return;
         }

@@ -22,7 +22,7 @@ pub(super) fn subjects(view: &ClusterView) -> impl Iterator<Item = Subject> {
 
 /// The writer's copy of the view; its parts are shared with the published one until they change.
 #[derive(Debug, Default)]
-pub(super) struct Picture {
+pub(super) struct ViewBuilder {
     view: ClusterView,
     strays: BTreeMap<Root, Vec<Problem>>,
     changed: BTreeSet<Subject>,
@@ -30,7 +30,7 @@ pub(super) struct Picture {
     otherwise: bool,
 }
 
-impl Picture {
+impl ViewBuilder {
     pub(super) fn view(&self) -> &ClusterView {
         &self.view
     }

@@ -25,7 +25,7 @@ use super::{
     Figures, NotCaughtUp, Question, Status,
     dirty::{Dirty, ROOTS, Root, VmParts},
     keepalives::Keepalives,
-    picture::{self, Picture},
+    picture::{self, ViewBuilder},
     refused::{self, Refused},
     subscribers::Subscribers,
 };
@@ -59,7 +59,7 @@ pub(super) struct Task {
     /// The node that this runs on, if it is one: of its own figures none is news here.
     me: Option<NodeName>,
     keepalives: Keepalives,
-    picture: Picture,
+    picture: ViewBuilder,
     questions: Vec<Question>,
     retry: Option<(Instant, Duration)>,
     refused: Refused,
@@ -85,7 +85,7 @@ impl Task {
             dirty: Dirty::default(),
             me,
             keepalives,
-            picture: Picture::default(),
+            picture: ViewBuilder::default(),
             questions: Vec::new(),
             retry: None,
             refused: Refused::default(),
@@ -435,10 +435,10 @@ impl Task {
             values.get(i).and_then(Option::as_ref)
         };
         self.picture.set_networks_count(value(Root::Networks).map_or(0, |v| v.children).into());
-        let wished = value(Root::Primary);
-        match root::decode_primary(wished) {
-            Ok(node) => self.picture.set_primary(field(node, wished), None),
-            Err(problem) => self.picture.set_primary(field(None, wished), Some::<Problem>(problem)),
+        let desired = value(Root::Primary);
+        match root::decode_primary(desired) {
+            Ok(node) => self.picture.set_primary(field(node, desired), None),
+            Err(problem) => self.picture.set_primary(field(None, desired), Some::<Problem>(problem)),
         }
         self.picture.set_holder(primary::decode_holder(value(Root::Holder)));
         let (on, problem) = maintenance::decode(value(Root::Maintenance));

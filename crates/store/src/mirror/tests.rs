@@ -186,9 +186,9 @@ async fn a_vm_is_found_however_its_key_spells_the_uuid_and_never_twice() {
         }
     };
     shows(&mirror, "the VM", is(&upper, "shouted", 0)).await;
-    let wish =
+    let desired =
         VmChange::update(mirror.view().vm(id).unwrap(), &[VmKey::State], vec![VmSet::State(VmState::Start)]);
-    vm::apply(&*other, &wish).await.unwrap();
+    vm::apply(&*other, &desired).await.unwrap();
     assert_eq!(other.get(&format!("{}/{upper}/state", vm::ROOT)).await.unwrap().unwrap().data, b"start");
 
     define_as(&*other, &braced, "braced").await;

@@ -1,4 +1,4 @@
-//! `/pvc/explain/…` **(ours)**: why something is not (yet) as wished, as its daemon last said. Absent: nothing to explain.
+//! `/pvc/explain/…` **(ours)**: why something is not (yet) as desired, as its daemon last said. Absent: nothing to explain.
 
 use pvc_core::model::{Explanation, Problem, Subject};
 
@@ -17,7 +17,7 @@ fn path(subject: &Subject) -> Option<String> {
     }
 }
 
-/// Publishes why a subject is not as wished, or that there is nothing to explain.
+/// Publishes why a subject is not as desired, or that there is nothing to explain.
 ///
 /// # Errors
 /// As every write.

@@ -97,7 +97,7 @@ pub fn record(fence: &Fence, job: &FenceJob) -> Transaction {
     txn
 }
 
-/// Records that the fencer shot in vain, and leaves the job to whoever may do better. Conflicts as [`record`] does.
+/// Records that the fencer failed to power it off, and leaves the job to whoever may do better. Conflicts as [`record`] does.
 pub fn record_failure(fence: &Fence, job: &FenceJob) -> Transaction {
     let mut txn = Transaction::default();
     txn.delete(fencer_path(&fence.node), None);

@@ -1,4 +1,4 @@
-//! `/nodes/<name>`: what a node says of itself, and what is wished of it.
+//! `/nodes/<name>`: what a node says of itself, and the desired state of it.
 
 mod read;
 mod remove;
@@ -96,7 +96,7 @@ pub fn path(name: &NodeName) -> String {
     format!("{ROOT}/{name}")
 }
 
-/// The key that wishes and answers whether the node takes VMs.
+/// The key that asks and answers whether the node takes VMs.
 pub fn domain_state_path(name: &NodeName) -> String {
     key(name, DOMAIN_STATE)
 }
@@ -237,7 +237,7 @@ pub fn set_daemon_state(name: &NodeName, state: DaemonState) -> Transaction {
     txn
 }
 
-/// Answers a wish about the node's VMs, unless a newer wish came meanwhile.
+/// Answers a desired state of the node's VMs, unless a newer desired state came meanwhile.
 pub fn set_domain_state(name: &NodeName, state: DomainState, version: Option<i32>) -> Transaction {
     let mut txn = Transaction::default();
     txn.set(key(name, DOMAIN_STATE), state.as_str(), version);
@@ -375,7 +375,7 @@ pub async fn read_ipmi(store: &dyn Store, name: &NodeName) -> Result<Ipmi, Store
     Ok(Ipmi { hostname: next(), username: next(), password: next() })
 }
 
-/// Why a node is not (yet) as wished **(ours)**.
+/// Why a node is not (yet) as desired **(ours)**.
 pub fn explain_path(name: &NodeName) -> String {
     format!("{EXPLAIN_ROOT}/{name}")
 }

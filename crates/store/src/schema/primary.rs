@@ -38,7 +38,7 @@ pub fn take(me: &NodeName, again: bool) -> Transaction {
     for path in [HOLDER.to_owned(), guard(me)] {
         txn.ops.push(Op::Create { path, data: me.as_str().into(), mode: CreateMode::Ephemeral });
     }
-    // Only a set tells its transaction, which says whether a wish came before or after.
+    // Only a set tells its transaction, which says whether a desired state came before or after.
     txn.set(HOLDER, me.as_str(), None);
     txn
 }
@@ -63,8 +63,8 @@ pub fn discharge(dead: &Node) -> Transaction {
     txn
 }
 
-/// Writes who shall be primary; `None` = `none`. Conflicts if somebody wished otherwise since `seen`.
-pub fn wish(seen: &Field<Option<NodeName>>, node: Option<&NodeName>) -> Transaction {
+/// Writes who shall be primary; `None` = `none`. Conflicts if somebody asked for otherwise since `seen`.
+pub fn desired(seen: &Field<Option<NodeName>>, node: Option<&NodeName>) -> Transaction {
     let data = node.map_or("none", NodeName::as_str);
     let mut txn = Transaction::default();
     match seen.version {

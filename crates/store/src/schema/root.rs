@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{CommitError, Store, StoreError, Transaction, Value};
 
-/// The wish and fact of who is primary coordinator.
+/// The desired state and fact of who is primary coordinator.
 pub const PRIMARY_NODE: &str = "/primary_node";
 /// The parent of all client networks.
 pub const NETWORKS: &str = "/networks";

@@ -63,7 +63,7 @@ pub fn console_log_path(id: VmId) -> String {
     format!("{}/consolelog", path(id))
 }
 
-/// Why the VM is not (yet) as wished **(ours)**.
+/// Why the VM is not (yet) as desired **(ours)**.
 pub fn explain_path(id: VmId) -> String {
     format!("{EXPLAIN_ROOT}/{id}")
 }

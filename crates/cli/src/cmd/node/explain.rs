@@ -70,11 +70,11 @@ fn about(facts: &NodeExplanation) -> Vec<Line> {
     lines.push(("session", connected.into()));
     lines.push(("domains", Cell::state(node.domain_state.value.as_str())));
     if node.router_state.value != RouterState::Client {
-        let (wish, holder) = (&facts.primary_asked, &facts.primary);
+        let (desired, holder) = (&facts.primary_asked, &facts.primary);
         let word =
             |who: &Option<NodeName>| who.as_ref().map_or_else(|| "nobody".to_owned(), NodeName::to_string);
         lines.push(("coordinator", Cell::state(node.router_state.value.as_str())));
-        lines.push(("primary", format!("{} holds it, {} is asked", word(holder), word(wish)).into()));
+        lines.push(("primary", format!("{} holds it, {} is asked", word(holder), word(desired)).into()));
     }
     lines
 }

@@ -30,7 +30,7 @@ async fn has_bmc(cluster: &Fake, node: &str) {
 }
 
 #[tokio::test]
-async fn a_flush_is_a_wish_and_its_end_is_told_with_what_stayed() {
+async fn a_flush_is_a_desired_state_and_its_end_is_told_with_what_stayed() {
     let cluster = Fake::with(&["hv1", "hv2"]).await;
     cluster.define(1, "web1", "hv1").await;
     assert_eq!(
@@ -53,7 +53,7 @@ async fn a_flush_is_a_wish_and_its_end_is_told_with_what_stayed() {
 }
 
 #[tokio::test]
-async fn a_newer_wish_ends_the_waiting() {
+async fn a_newer_desired_state_ends_the_waiting() {
     let cluster = Fake::with(&["hv1"]).await;
     let waiting = node(&cluster, args::Node::Flush(follow("hv1", true)));
     let other = async {
@@ -65,11 +65,11 @@ async fn a_newer_wish_ends_the_waiting() {
         cluster.cluster.store.commit(unflush).await.unwrap();
     };
     let (said, ()) = tokio::join!(waiting, other);
-    assert!(said.unwrap_err().to_string().contains("somebody else has wished unflush meanwhile"));
+    assert!(said.unwrap_err().to_string().contains("somebody else has asked for unflush meanwhile"));
 }
 
 #[tokio::test]
-async fn the_primary_is_wished_for_and_stepping_down_is_none() {
+async fn the_primary_is_desired_for_and_stepping_down_is_none() {
     let cluster = Fake::with(&["hv1", "hv2"]).await;
     let handover =
         |node: &str| Handover { wait: std::time::Duration::from_secs(1), no_wait: true, node: node.into() };

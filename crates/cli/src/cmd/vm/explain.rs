@@ -7,7 +7,7 @@ use pvc_operate::{
     vm::{self, Daemon, Explained, Undefined, VmExplanation},
 };
 
-use super::list::{asked, wished_node};
+use super::list::{asked, desired_node};
 use crate::{
     cmd::{explain, now_unix_s},
     connect,
@@ -32,7 +32,7 @@ fn people(facts: &VmExplanation, colour: bool) -> String {
     match &facts.entry {
         Entry::Good(vm) => {
             lines.push(("asked", asked(vm)));
-            lines.push(("on node", wished_node(vm)));
+            lines.push(("on node", desired_node(vm)));
             lines.push(("claimed by", or_nobody(vm.claim.value.iter()).into()));
             lines.push(("seen running on", facts.running.words().into()));
             if !facts.last_words.is_empty() {

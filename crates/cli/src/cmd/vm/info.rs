@@ -6,7 +6,7 @@ use pvc_operate::{
     vm::{self, VmInfo},
 };
 
-use super::list::{asked, wished_node};
+use super::list::{asked, desired_node};
 use crate::{
     failure::Failure,
     print::{
@@ -45,7 +45,7 @@ fn state_lines(info: &VmInfo) -> Vec<(&'static str, Cell)> {
         ("name", Cell::from(&info.name)),
         ("uuid", info.uuid.to_string().into()),
         ("asked", asked(vm)),
-        ("node", wished_node(vm)),
+        ("node", desired_node(vm)),
         ("runs on", Cell::new(runners.words(), look)),
         ("claimed by", if claim.is_empty() { "-".into() } else { claim.into() }),
         ("migrated", Cell::from(&info.migrated)),

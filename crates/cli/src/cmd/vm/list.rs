@@ -44,7 +44,7 @@ fn people(list: &VmList, long: bool, colour: bool) -> String {
         let unknown = || Cell::state("?");
         let migrated = row.migrated.as_ref().map_or_else(unknown, Cell::from);
         match &row.vm {
-            Some(vm) => cells.extend([asked(vm), wished_node(vm), runs_on(vm, &row.runners), migrated]),
+            Some(vm) => cells.extend([asked(vm), desired_node(vm), runs_on(vm, &row.runners), migrated]),
             None => {
                 let nobody = row.runners == Runners::default();
                 let runners = if nobody { String::new() } else { row.runners.words() };
@@ -102,6 +102,6 @@ pub(super) fn asked(vm: &Vm) -> Cell {
 }
 
 /// The node of its key `node`, `?` if that cannot be read.
-pub(super) fn wished_node(vm: &Vm) -> Cell {
+pub(super) fn desired_node(vm: &Vm) -> Cell {
     if vm.cannot_read(VmKey::Node) { Cell::state("?") } else { vm.node.value.as_str().into() }
 }

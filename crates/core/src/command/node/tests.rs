@@ -41,7 +41,7 @@ fn with_fence(mut view: ClusterView, node: &str, job: FenceJob) -> ClusterView {
 }
 
 #[test]
-fn wishes_about_a_nodes_vms_are_written_or_already_so() {
+fn desired_states_about_a_nodes_vms_are_written_or_already_so() {
     use DomainState::{Flush, Flushed, Ready, Unflush};
     for (state, flushes, readies) in
         [(Ready, true, false), (Unflush, true, false), (Flush, false, true), (Flushed, false, true)]
@@ -88,8 +88,8 @@ fn the_primary_is_a_coordinator_that_works() {
     all[1].mode = DaemonMode::Hypervisor;
     all[2].daemon_state = field(DaemonState::Stop);
     let mut view = view(&all, &[]);
-    let wish = |node: Option<&str>| NodeChange::Primary { seen: Field::default(), node: node.map(name) };
-    assert_eq!(primary(&view, "hv1").unwrap().change, Some(wish(Some("hv1"))));
+    let desired = |node: Option<&str>| NodeChange::Primary { seen: Field::default(), node: node.map(name) };
+    assert_eq!(primary(&view, "hv1").unwrap().change, Some(desired(Some("hv1"))));
     assert_eq!(primary(&view, "hv2").unwrap_err().why, "it is a hypervisor only");
     assert_eq!(primary(&view, "hv3").unwrap_err().why, "its daemon is in state stop");
     view.primary_node.value = Some(name("hv1"));

@@ -47,7 +47,7 @@ impl Survey<'_> {
         }
     }
 
-    /// A node that works and cannot do what it is for. One that is configured so is as somebody wished.
+    /// A node that works and cannot do what it is for. One that is configured so is as somebody asked for.
     fn hypervisor(&mut self, node: &Node) {
         if let Some(why) = &node.report.cannot_start
             && node.daemon_state.value == DaemonState::Run

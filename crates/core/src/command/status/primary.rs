@@ -8,12 +8,12 @@ impl Survey<'_> {
         let view = self.facts.view;
         let holds = |node: &NodeName| format!("{node} holds the floating addresses");
         match (&view.primary_node.value, &view.primary_holder) {
-            (Some(wished), Some(holder)) if wished == holder => {}
-            (Some(wished), Some(holder)) => {
-                self.notice(format!("{wished} is to become primary, {}", holds(holder)), explain(wished));
+            (Some(desired), Some(holder)) if desired == holder => {}
+            (Some(desired), Some(holder)) => {
+                self.notice(format!("{desired} is to become primary, {}", holds(holder)), explain(desired));
             }
-            (Some(wished), None) => {
-                self.wrong(format!("nobody is primary: {wished} is to be"), explain(wished));
+            (Some(desired), None) => {
+                self.wrong(format!("nobody is primary: {desired} is to be"), explain(desired));
             }
             (None, Some(holder)) => {
                 self.notice(format!("{holder} is stepping down as primary"), explain(holder));

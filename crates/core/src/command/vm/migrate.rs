@@ -1,4 +1,4 @@
-//! Wishes that a VM moves: `migrate` (with a way back), `unmigrate` (the way back), `move` (for good).
+//! Asks that a VM moves: `migrate` (with a way back), `unmigrate` (the way back), `move` (for good).
 //!
 //! What runs is moved by the daemons, which live-migrate it; of what is off only the node is changed. A target for what runs
 //! is counted against the memory that is spoken for, so its change must be written together with `/pvc/placement`.
@@ -6,10 +6,10 @@
 #[cfg(test)]
 mod tests;
 
-use super::{Accepted, Refusal, find, not_running, wish::being_deleted};
+use super::{Accepted, Refusal, desired::being_deleted, find, not_running};
 use crate::{
     model::{ClusterView, DomainState, NodeName, Vm, VmChange, VmKey, VmSet, VmState},
-    plan::placement::{self, Asker, Rooms, Selector, Size, Unfit, fit},
+    plan::placement::{self, Asker, ClusterCapacity, Selector, Size, Unfit, fit},
 };
 
 /// Who says where to.
@@ -47,19 +47,19 @@ struct Choice<'a> {
     vm: &'a Vm,
     size: Size,
     view: &'a ClusterView,
-    rooms: &'a Rooms,
+    capacity: &'a ClusterCapacity,
     what: String,
 }
 
-/// Wishes that a running VM runs elsewhere, and remembers where it came from (if it does not yet).
+/// Asks that a running VM runs elsewhere, and remembers where it came from (if it does not yet).
 pub fn migrate(
     vm: &Vm,
     request: Migrate<'_>,
     view: &ClusterView,
-    rooms: &Rooms,
+    capacity: &ClusterCapacity,
     size: Size,
 ) -> Result<Moved, Refusal> {
-    let choice = Choice { vm, size, view, rooms, what: format!("VM {} was not migrated", vm.name) };
+    let choice = Choice { vm, size, view, capacity, what: format!("VM {} was not migrated", vm.name) };
     choice.source_can()?;
     if let (Some(last), false) = (&vm.last_node.value, request.force) {
         let why = format!("it was migrated from {last} already");
@@ -72,15 +72,15 @@ pub fn migrate(
     Ok(choice.live(node, last, notes))
 }
 
-/// Wishes that a migrated VM returns.
+/// Asks that a migrated VM returns.
 pub fn unmigrate(
     vm: &Vm,
     force: bool,
     view: &ClusterView,
-    rooms: &Rooms,
+    capacity: &ClusterCapacity,
     size: Size,
 ) -> Result<Moved, Refusal> {
-    let choice = Choice { vm, size, view, rooms, what: format!("VM {} was not returned", vm.name) };
+    let choice = Choice { vm, size, view, capacity, what: format!("VM {} was not returned", vm.name) };
     let Some(last) = vm.last_node.value.clone() else {
         return Err(choice.refused("it has not been migrated", "`migrate` or `move` it to another node"));
     };
@@ -96,15 +96,15 @@ pub fn unmigrate(
     Ok(choice.live(node, None, notes))
 }
 
-/// Wishes that a VM belongs elsewhere from now on; if it runs, it moves running.
+/// Asks that a VM belongs elsewhere from now on; if it runs, it moves running.
 pub fn move_to(
     vm: &Vm,
     request: Migrate<'_>,
     view: &ClusterView,
-    rooms: &Rooms,
+    capacity: &ClusterCapacity,
     size: Size,
 ) -> Result<Moved, Refusal> {
-    let choice = Choice { vm, size, view, rooms, what: format!("VM {} was not moved", vm.name) };
+    let choice = Choice { vm, size, view, capacity, what: format!("VM {} was not moved", vm.name) };
     if !is_off(vm) {
         choice.source_can()?;
         let (node, notes) = choice.target(request)?;
@@ -189,14 +189,14 @@ impl Choice<'_> {
 
     /// The node for what runs, and what to say of it.
     fn target(&self, request: Migrate<'_>) -> Result<(NodeName, Vec<String>), Refusal> {
-        let (vm, rooms) = (self.vm, self.rooms);
+        let (vm, capacity) = (self.vm, self.capacity);
         let name = match request.target {
             Target::Named(name) => self.named(name)?,
             Target::Chosen(selector) => {
                 let left = |node: &NodeName| {
                     (*node == vm.node.value || vm.claim.value.names(node)).then_some(Unfit::Excluded)
                 };
-                return rooms
+                return capacity
                     .choose(vm.id, self.size, selector, left)
                     .map(|node| (node, Vec::new()))
                     .map_err(|none| {
@@ -204,10 +204,10 @@ impl Choice<'_> {
                     });
             }
         };
-        let unfit = match rooms.admits(&name, vm.id, self.size) {
+        let unfit = match capacity.admits(&name, vm.id, self.size) {
             Ok(()) => return Ok((name, Vec::new())),
             Err(Unfit::Domains(DomainState::Unflush)) if request.force => {
-                match rooms.takes_back(&name, vm.id, self.size) {
+                match capacity.takes_back(&name, vm.id, self.size) {
                     Ok(()) => {
                         let note = format!("{name} is still taking its own VMs back");
                         return Ok((name, vec![note]));

@@ -24,12 +24,12 @@ fn define_with(
     nodes: &[Node],
 ) -> Result<(NodeName, Accepted), Refusal> {
     let spec = DomainSpec::parse(XML).unwrap();
-    let rooms = Rooms::count(&view(nodes, &[]), &Sizes::new(), &[].into());
-    define(Define { spec: &spec, target, selector: Selector::Mem }, roster, nodes.iter(), &rooms)
+    let capacity = ClusterCapacity::count(&view(nodes, &[]), &Sizes::new(), &[].into());
+    define(Define { spec: &spec, target, selector: Selector::Mem }, roster, nodes.iter(), &capacity)
 }
 
-/// The state that a change wishes, having checked that it was decided from the state it was read with.
-fn wished(accepted: &Accepted) -> Option<VmState> {
+/// The state that a change asks for, having checked that it was decided from the state it was read with.
+fn desired(accepted: &Accepted) -> Option<VmState> {
     let Some(VmChange::Update { expect, set, .. }) = &accepted.change else {
         return None;
     };
@@ -56,9 +56,9 @@ fn a_vm_is_defined_on_the_best_node_or_on_the_one_that_is_named() {
 fn what_a_definition_leaves_out_is_filled_in_and_said() {
     let xml = XML.replace("<vcpu>1</vcpu>", "");
     let (view, spec) = (view(&[node("hv1")], &[]), DomainSpec::parse(&xml).unwrap());
-    let rooms = Rooms::count(&view, &Sizes::new(), &[].into());
+    let capacity = ClusterCapacity::count(&view, &Sizes::new(), &[].into());
     let request = Define { spec: &spec, target: None, selector: Selector::Mem };
-    let (_, accepted) = define(request, &roster(&[]), view.all_nodes(), &rooms).unwrap();
+    let (_, accepted) = define(request, &roster(&[]), view.all_nodes(), &capacity).unwrap();
     assert_eq!(accepted.notes, ["filled in, as older clients cannot do without: <vcpu>1</vcpu>"]);
     let Some(VmChange::Define { xml, .. }) = accepted.change else { panic!() };
     assert!(xml.contains("<vcpu>1</vcpu>"), "{xml}");
@@ -69,9 +69,9 @@ fn no_vm_is_called_as_another_ones_uuid_whichever_comes_first() {
     let nodes = [node("hv1")];
     let why = |roster: &Roster, xml: &str| {
         let spec = DomainSpec::parse(xml).unwrap();
-        let rooms = Rooms::count(&view(&nodes, &[]), &Sizes::new(), &[].into());
+        let capacity = ClusterCapacity::count(&view(&nodes, &[]), &Sizes::new(), &[].into());
         let request = Define { spec: &spec, target: None, selector: Selector::Mem };
-        define(request, roster, nodes.iter(), &rooms).err().map(|refusal| refusal.why)
+        define(request, roster, nodes.iter(), &capacity).err().map(|refusal| refusal.why)
     };
     let called = |name: &str| XML.replace("web1", name);
     for other in [id(2).to_string(), id(2).to_string().to_uppercase(), id(2).to_string().replace('-', "")] {
@@ -151,17 +151,17 @@ fn a_definition_needs_a_node() {
     assert!(define_with(None, &roster(&[]), &[]).is_err());
 }
 
-/// Checks a command in every state: in `written` it writes its wish, in `already` nothing, elsewhere it is refused.
-fn table(wish: VmState, command: impl Fn(&Vm) -> Answer, written: &[VmState], already: &[VmState]) {
+/// Checks a command in every state: in `written` it writes its desired state, in `already` nothing, elsewhere it is refused.
+fn table(expected: VmState, command: impl Fn(&Vm) -> Answer, written: &[VmState], already: &[VmState]) {
     for state in VmState::ALL {
         let answer = command(&vm(state, ""));
         if written.contains(&state) {
-            assert_eq!(wished(&answer.unwrap()), Some(wish), "{wish} in {state}");
+            assert_eq!(desired(&answer.unwrap()), Some(expected), "{expected} in {state}");
         } else if already.contains(&state) {
             let accepted = answer.unwrap();
-            assert!(accepted.change.is_none() && !accepted.notes.is_empty(), "{wish} in {state}");
+            assert!(accepted.change.is_none() && !accepted.notes.is_empty(), "{expected} in {state}");
         } else {
-            assert_eq!(answer.unwrap_err().kind, RefusalKind::Refused, "{wish} in {state}");
+            assert_eq!(answer.unwrap_err().kind, RefusalKind::Refused, "{expected} in {state}");
         }
     }
 }
@@ -179,7 +179,7 @@ fn the_stop_that_a_definition_begins_with_becomes_a_command_when_somebody_asks_f
 }
 
 #[test]
-fn every_wish_in_every_state_is_written_or_already_so_or_refused() {
+fn every_desired_state_in_every_state_is_written_or_already_so_or_refused() {
     use VmState::{Failed, Migrate, Restart, Shutdown, Start, Stop};
     let nodes = [node("hv1")];
     table(Start, |vm| start(vm, nodes.iter()), &[Stop, Shutdown, Restart, Failed], &[Start]);
@@ -190,7 +190,7 @@ fn every_wish_in_every_state_is_written_or_already_so_or_refused() {
 
 #[test]
 fn a_failed_vm_that_still_runs_can_be_shut_down() {
-    assert_eq!(wished(&shutdown(&vm(VmState::Failed, "hv1")).unwrap()), Some(VmState::Shutdown));
+    assert_eq!(desired(&shutdown(&vm(VmState::Failed, "hv1")).unwrap()), Some(VmState::Shutdown));
 }
 
 #[test]
@@ -198,7 +198,7 @@ fn a_start_that_must_wait_for_its_node_says_so() {
     let mut nodes = [node("hv1"), node("hv2")];
     nodes[0].daemon_state.value = DaemonState::Dead;
     let accepted = start(&vm(VmState::Stop, ""), nodes.iter()).unwrap();
-    assert_eq!(wished(&accepted), Some(VmState::Start));
+    assert_eq!(desired(&accepted), Some(VmState::Start));
     assert_eq!(accepted.notes, ["hv1 is dead: bring it back"]);
 }
 
@@ -250,14 +250,14 @@ fn undefine_never_removes_what_somebody_may_be_executing() {
 }
 
 #[test]
-fn what_a_flush_has_shut_down_is_wished_off_though_it_is_off() {
+fn what_a_flush_has_shut_down_is_desired_off_though_it_is_off() {
     for state in [VmState::Stop, VmState::Shutdown] {
         let mut flushed = vm(state, "");
-        assert_eq!(wished(&shutdown(&flushed).unwrap()), None);
+        assert_eq!(desired(&shutdown(&flushed).unwrap()), None);
         flushed.last_node.value = Some(flushed.node.value.clone());
         flushed.last_node.zxid = flushed.state.zxid;
-        assert_eq!(wished(&stop(&flushed).unwrap()), Some(VmState::Stop));
-        assert_eq!(wished(&shutdown(&flushed).unwrap()), Some(state));
+        assert_eq!(desired(&stop(&flushed).unwrap()), Some(VmState::Stop));
+        assert_eq!(desired(&shutdown(&flushed).unwrap()), Some(state));
     }
 }
 

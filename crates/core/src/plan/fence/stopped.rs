@@ -26,7 +26,7 @@ pub(super) fn stopped(seen: &Node, f: &Facts<'_>) -> Plan {
     if f.view.maintenance {
         return wait(None, format!("{stay}: maintenance is on"));
     }
-    match f.past.not_off(f.now) {
+    match f.attempts.not_off(f.now) {
         Some((why, again)) => wait(Some(again), format!("{stay}: {why}")),
         None => act(Step::AskPower, format!("its daemon has stopped; {down} VM(s) are to run there")),
     }

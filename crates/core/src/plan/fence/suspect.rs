@@ -51,7 +51,7 @@ fn too_many(suspect: &Node, f: &Facts<'_>) -> Option<String> {
         .then(|| format!("{silent} of {others} other nodes are silent: the fault may be this node's"))
 }
 
-/// Why a node may not be shot now, whoever wants it.
+/// Why a node may not be powered off now, whoever wants it.
 pub(super) enum Hold {
     /// For this reason; looked at again then, if nothing is signalled before.
     Wait(Option<Moment>, String),
@@ -59,12 +59,12 @@ pub(super) enum Hold {
     Ask(Vec<NodeName>),
 }
 
-/// Whether a node may be shot now, whoever wants it.
+/// Whether a node may be powered off now, whoever wants it.
 pub(super) fn not_now(node: &NodeName, f: &Facts<'_>) -> Option<Hold> {
     another_fence(node, f).map(|why| Hold::Wait(None, why)).or_else(|| quorum_would_be_lost(node, f))
 }
 
-/// One at a time: while it is not known how another one ends, nobody else is shot. Of two that wait, the first by name goes on.
+/// One at a time: while it is not known how another one ends, nobody else is powered off. Of two that wait, the first by name goes on.
 fn another_fence(node: &NodeName, f: &Facts<'_>) -> Option<String> {
     let mine = f.view.fences.contains_key(node);
     let other = f.view.fences.iter().find(|(other, entry)| {
@@ -74,9 +74,9 @@ fn another_fence(node: &NodeName, f: &Facts<'_>) -> Option<String> {
     Some(format!("{} is being fenced", other.0))
 }
 
-/// A coordinator is shot only if the others that can be there are a majority of all: who just fell silent may have taken its
-/// ZooKeeper with it, while that of the one to be shot still holds the quorum together. A coordinator whose daemon has stopped in order
-/// may serve all the same; its server is asked when it matters.
+/// A coordinator is powered off only if the others that can be there are a majority of all: who just fell silent may have taken its
+/// ZooKeeper with it, while that of the one to be powered off still holds the quorum together. A coordinator whose daemon has stopped in
+/// order may serve all the same; its server is asked when it matters.
 fn quorum_would_be_lost(node: &NodeName, f: &Facts<'_>) -> Option<Hold> {
     let coordinators = || f.view.all_nodes().filter(|n| n.mode == DaemonMode::Coordinator);
     if !coordinators().any(|n| n.name == *node) || sabotage::commits(Bug::ShootTheLast) {
@@ -96,7 +96,7 @@ fn quorum_would_be_lost(node: &NodeName, f: &Facts<'_>) -> Option<Hold> {
     let left = if suffice(left) || !suffice(left + stopped().count()) {
         left
     } else {
-        let Some((serving, at)) = f.past.serving(f.now) else {
+        let Some((serving, at)) = f.attempts.serving(f.now) else {
             return Some(Hold::Ask(stopped().map(|n| n.name.clone()).collect()));
         };
         again = Some(at);

@@ -25,7 +25,7 @@ struct Case {
     maintenance: bool,
     settings: Settings,
     storage: bool,
-    past: Past,
+    attempts: Attempts,
     now: u64,
 }
 
@@ -38,7 +38,7 @@ fn case(nodes: &[(&str, u64)]) -> Case {
         maintenance: false,
         settings: SETTINGS,
         storage: false,
-        past: Past::default(),
+        attempts: Attempts::default(),
         now: 1000,
     }
 }
@@ -94,7 +94,7 @@ impl Case {
                 liveness,
                 settings: &self.settings,
                 storage: self.storage,
-                past: &self.past,
+                attempts: &self.attempts,
                 now: Moment::secs(self.now),
             },
         )
@@ -108,7 +108,7 @@ impl Case {
     fn with_job(mut self, step: FenceStep) -> Self {
         self.node("x").daemon_state = field(DaemonState::Dead);
         self.fences.push(fence("x", step));
-        self.past.taken();
+        self.attempts.taken();
         self
     }
 
@@ -204,7 +204,7 @@ fn nobody_is_fenced_where_fencing_is_disabled_or_maintenance_is_on_or_the_view_i
         liveness: &c.liveness(),
         settings: &SETTINGS,
         storage: false,
-        past: &Past::default(),
+        attempts: &Attempts::default(),
         now: Moment::secs(1000),
     };
     assert_eq!(plan(&name("x"), &old).next, Next::Wait(None));
@@ -247,7 +247,7 @@ fn a_fence_never_costs_the_quorum_of_the_coordinators() {
     assert!(waits(&case(&[("a", 0), ("x", 30)]).plan("x"), "no quorum"), "1 of 2 is none");
     for gone in [DaemonState::Dead, DaemonState::Stop] {
         let mut c = case(&[("a", 0), ("b", 500), ("x", 30)]);
-        c.past.asked_servers(BTreeSet::new(), Moment::secs(1000));
+        c.attempts.asked_servers(BTreeSet::new(), Moment::secs(1000));
         c.node("b").daemon_state = field(gone);
         assert!(waits(&c.plan("x"), "no quorum"), "{gone}");
         c.node("x").mode = DaemonMode::Hypervisor;
@@ -265,17 +265,17 @@ fn a_stopped_coordinator_counts_for_the_quorum_if_its_server_serves_which_is_ask
     c.node("b").daemon_state = field(DaemonState::Stop);
     let ask = Next::Do(Step::AskServers(vec![name("b")]));
     assert_eq!(c.next("x"), ask);
-    c.past.asked_servers([name("b")].into(), Moment::secs(995));
+    c.attempts.asked_servers([name("b")].into(), Moment::secs(995));
     assert_eq!(c.next("x"), DECLARE);
-    c.past.asked_servers(BTreeSet::new(), Moment::secs(995));
+    c.attempts.asked_servers(BTreeSet::new(), Moment::secs(995));
     let plan = c.plan("x");
     assert!(waits(&plan, "1 of 3 coordinators would be left"), "{plan:?}");
     assert_eq!(plan.next, Next::Wait(Some(Moment::secs(1005))), "and asked again");
-    c.past.asked_servers([name("b")].into(), Moment::secs(990));
+    c.attempts.asked_servers([name("b")].into(), Moment::secs(990));
     assert_eq!(c.next("x"), ask, "an old answer is none");
     let mut job = c.with_job(FenceStep::Shooting);
-    assert_eq!(job.next("x"), ask, "also before the shot");
-    job.past.asked_servers([name("b")].into(), Moment::secs(995));
+    assert_eq!(job.next("x"), ask, "also before the power-off");
+    job.attempts.asked_servers([name("b")].into(), Moment::secs(995));
     assert_eq!(job.next("x"), Next::Do(Step::Shoot));
     // Where it changes nothing nobody is asked.
     let mut c = case(&[("a", 0), ("b", 1), ("c", 500), ("d", 500), ("x", 30)]);
@@ -338,7 +338,7 @@ fn a_job_is_worked_on_by_its_fencer_only_and_taken_over_when_that_is_gone() {
     c.fences[0].fencer = None;
     assert_eq!(c.next("x"), Next::Do(Step::TakeOver));
     c.fences[0].fencer = Some(name("a"));
-    c.past = Past::default();
+    c.attempts = Attempts::default();
     assert_eq!(c.next("x"), Next::Do(Step::TakeOver), "an earlier session's key is not this one's");
 }
 
@@ -366,18 +366,18 @@ fn a_new_fencer_shoots_only_what_it_saw_silent_itself() {
 fn a_failed_fence_touches_nothing_and_is_repeated() {
     let mut c = case(&[("a", 0), ("b", 1), ("x", 40)]).with_job(failed()).left_to_others();
     c.vms.push(Vm { node: field(name("x")), ..vm(VmState::Start, "x") });
-    c.past.shot_in_vain(Moment::secs(995));
+    c.attempts.power_off_failed(Moment::secs(995));
     let plan = c.plan("x");
     assert_eq!(plan.next, Next::Wait(Some(Moment::secs(1025))), "{}", plan.why);
     assert!(plan.why.contains("no answer") && plan.why.contains("confirm-dead"), "{}", plan.why);
     let mut seldom = case(&[("a", 0), ("b", 1), ("x", 200)]).with_job(failed()).left_to_others();
     seldom.node("x").keepalive_interval = Some(Duration::from_secs(30));
-    seldom.past.shot_in_vain(Moment::secs(995));
+    seldom.attempts.power_off_failed(Moment::secs(995));
     assert_eq!(seldom.next("x"), Next::Wait(Some(Moment::secs(1025))), "its BMC does not speak seldom");
-    c.past.shot_in_vain(Moment::secs(970));
+    c.attempts.power_off_failed(Moment::secs(970));
     assert_eq!(c.next("x"), Next::Do(Step::TakeOver));
     c.fences[0].fencer = Some(name("a"));
-    c.past.taken();
+    c.attempts.taken();
     assert_eq!(c.next("x"), Next::Do(Step::Shoot));
 }
 
@@ -385,14 +385,14 @@ fn a_failed_fence_touches_nothing_and_is_repeated() {
 fn whoever_has_not_shot_in_vain_yet_takes_a_failed_fence_over_and_shoots_at_once() {
     let mut c = case(&[("a", 0), ("b", 1), ("x", 40)]).with_job(failed()).left_to_others();
     c.fences[0].job.by = "b".into();
-    c.past = Past::default();
+    c.attempts = Attempts::default();
     assert_eq!(c.next("x"), Next::Do(Step::TakeOver));
     c.fences[0].fencer = Some(name("a"));
-    c.past.taken();
+    c.attempts.taken();
     assert_eq!(c.next("x"), Next::Do(Step::Shoot));
     // In vain, too: now all have tried.
     c.fences[0].fencer = None;
-    c.past.shot_in_vain(Moment::secs(1000));
+    c.attempts.power_off_failed(Moment::secs(1000));
     assert_eq!(c.next("x"), Next::Wait(Some(Moment::secs(1030))));
 }
 
@@ -403,8 +403,8 @@ fn a_failed_fence_is_proven_when_the_node_must_have_reset_itself_if_the_configur
         let mut c = case(&[("a", 0), ("b", 1), ("x", silence)]).with_job(failed());
         c.node("x").self_fence_s = Some(60);
         c.settings.failed = Action::Migrate;
-        c.past.shot_in_vain(Moment::secs(999));
-        c.past.taken();
+        c.attempts.power_off_failed(Moment::secs(999));
+        c.attempts.taken();
         c
     };
     assert_eq!(failed_for(100).next("x"), proof, "60 s, half of it more, and 10 s");
@@ -436,7 +436,7 @@ fn an_operators_word_ends_with_the_life_that_it_was_said_about() {
             let mut c = case(&[("a", 0), ("b", 1), ("x", 30)]).with_job(failed());
             c.fences[0].fencer = fencer.map(name);
             c.fences[0].job.confirmed_dead = Some(word());
-            c.past.shot_in_vain(Moment::secs(995));
+            c.attempts.power_off_failed(Moment::secs(995));
             c
         };
         // It spoke, and whether anybody counted a whole silence since or before is all the same.
@@ -495,9 +495,9 @@ fn after_the_proof_it_is_powered_on_and_its_vms_get_new_homes_and_the_job_ends_w
     let mut c = case(&[("a", 0), ("b", 1), ("x", 40)]).with_job(proven());
     c.vms.push(Vm { node: field(name("x")), ..vm(VmState::Start, "x") });
     assert_eq!(c.next("x"), Next::Do(Step::PowerOn));
-    c.past.told_to_power_on();
+    c.attempts.told_to_power_on();
     assert_eq!(c.next("x"), Next::Do(Step::Recover));
-    c.past.recovery_failed("no room".into(), Moment::secs(999));
+    c.attempts.recovery_failed("no room".into(), Moment::secs(999));
     assert_eq!(c.next("x"), Next::Wait(Some(Moment::secs(1004))));
     assert!(waits(&c.plan("x"), "no room"));
 
@@ -542,12 +542,12 @@ fn a_node_that_is_back_after_the_proof_is_left_alone() {
 #[test]
 fn vms_with_rbd_images_wait_for_the_storage_fence_and_the_others_do_not() {
     let mut c = case(&[("a", 0), ("b", 1), ("x", 40)]).with_job(proven());
-    c.past.told_to_power_on();
+    c.attempts.told_to_power_on();
     let rbd = Vm { rbd_images: vec!["vms/web1".into()], node: field(name("x")), ..vm(VmState::Start, "x") };
     c.vms.push(rbd.clone());
     c.storage = true;
     assert_eq!(c.next("x"), Next::Do(Step::ShutOutStorage));
-    c.past.storage_failed("ceph does not answer".into(), Moment::secs(999));
+    c.attempts.storage_failed("ceph does not answer".into(), Moment::secs(999));
     assert!(waits(&c.plan("x"), "ceph does not answer"));
     c.vms.push(Vm { id: id(2), rbd_images: vec![], ..rbd });
     assert_eq!(c.next("x"), Next::Do(Step::Recover), "the one without");
@@ -566,7 +566,7 @@ fn vms_with_rbd_images_wait_for_the_storage_fence_and_the_others_do_not() {
 fn of_a_node_that_is_dead_and_not_to_be_recovered_only_the_claims_are_released() {
     let mut c = case(&[("a", 0), ("b", 1), ("x", 40)]).with_job(proven());
     c.settings.successful = Action::Nothing;
-    c.past.told_to_power_on();
+    c.attempts.told_to_power_on();
     c.vms.push(Vm { node: field(name("x")), ..vm(VmState::Start, "x") });
     let orders = recover::orders(&name("x"), &c.view(), Action::Nothing, false);
     assert_eq!(orders.iter().map(|o| &o.what).collect::<Vec<_>>(), [&What::Release]);

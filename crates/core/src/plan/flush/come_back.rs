@@ -1,7 +1,7 @@
 //! The unflush: VMs whose `lastnode` is this node return.
 
 use super::{
-    DomainState, Facts, Held, NotNow, Plan, Rooms, Step, Traffic, Vm, VmState, Work, is_moving,
+    ClusterCapacity, DomainState, Facts, Held, NotNow, Plan, Step, Traffic, Vm, VmState, Work, is_moving,
     largest_first, may_try, may_write, size_of,
 };
 use crate::sabotage::{self, Bug};
@@ -10,12 +10,14 @@ pub(super) fn plan(facts: &Facts<'_>) -> Plan {
     let mut work = survey(facts);
     work.leave_refused(facts);
     largest_first(facts, &mut work.waiting);
-    let rooms = Rooms::count(facts.view, facts.sizes, facts.silent);
+    let capacity = ClusterCapacity::count(facts.view, facts.sizes, facts.silent);
     let traffic = Traffic::count(facts.view);
     let mut held = Held::default();
     for vm in &work.waiting {
-        match how(facts, &rooms, &traffic, vm) {
-            Ok((step, why)) => return work.step(facts, step, format!("{}: {why}: wish is unflush", vm.name)),
+        match how(facts, &capacity, &traffic, vm) {
+            Ok((step, why)) => {
+                return work.step(facts, step, format!("{}: {why}: desired state is unflush", vm.name));
+            }
             Err(not_now) => held.note(facts, vm.id, not_now),
         }
     }
@@ -26,35 +28,35 @@ pub(super) fn plan(facts: &Facts<'_>) -> Plan {
     if !work.is_over() {
         return work.wait(facts, "returned", held);
     }
-    let why = format!("wish is unflush, and {} VM(s) cannot return", work.stuck.len());
+    let why = format!("desired state is unflush, and {} VM(s) cannot return", work.stuck.len());
     work.step(facts, Step::Answer(DomainState::Ready), why)
 }
 
 fn survey<'a>(facts: &Facts<'a>) -> Work<'a> {
     let mut work = Work::default();
     for vm in facts.view.good_vms() {
-        let here = vm.node.value == *facts.me;
-        // A return that failed has lost its `lastnode` by the wish, as an old client's `unmigrate` writes it. One that has another by now
-        // was sent away from where it stayed, and returns there.
-        let failed_return = facts.past.was_sent(vm.id) && !here && vm.last_node.value.is_none();
+        let local_state = vm.node.value == *facts.me;
+        // A return that failed has lost its `lastnode` by the desired state, as an old client's `unmigrate` writes it. One that has another
+        // by now was sent away from where it stayed, and returns there.
+        let failed_return = facts.attempts.was_sent(vm.id) && !local_state && vm.last_node.value.is_none();
         if vm.last_node.value.as_ref() == Some(facts.me) || failed_return {
-            sort(facts, vm, here, &mut work);
-        } else if here && is_moving(vm) {
+            sort(facts, vm, local_state, &mut work);
+        } else if local_state && is_moving(vm) {
             work.moving.insert(vm.id);
         }
     }
     work
 }
 
-fn sort<'a>(facts: &Facts<'_>, vm: &'a Vm, here: bool, work: &mut Work<'a>) {
+fn sort<'a>(facts: &Facts<'_>, vm: &'a Vm, local_state: bool, work: &mut Work<'a>) {
     let off = vm.claim.value.is_empty();
     match vm.state.value {
-        _ if here && vm.is_shut_down_by_flush() => work.waiting.push(vm),
-        VmState::Stop if here && off && sabotage::commits(Bug::ForgetTheStop) => work.waiting.push(vm),
+        _ if local_state && vm.is_shut_down_by_flush() => work.waiting.push(vm),
+        VmState::Stop if local_state && off && sabotage::commits(Bug::ForgetTheStop) => work.waiting.push(vm),
         // It runs here, or it is off because somebody wants it off.
-        _ if here => {}
+        _ if local_state => {}
         VmState::Start | VmState::Failed => work.waiting.push(vm),
-        // Leaving just now: it is wished back.
+        // Leaving just now: it is taken back.
         VmState::Migrate if vm.claim.value.names(facts.me) => work.waiting.push(vm),
         VmState::Stop if off => work.waiting.push(vm),
         VmState::Stop | VmState::Shutdown | VmState::Restart | VmState::Migrate => {
@@ -66,24 +68,24 @@ fn sort<'a>(facts: &Facts<'_>, vm: &'a Vm, here: bool, work: &mut Work<'a>) {
 
 fn how(
     facts: &Facts<'_>,
-    rooms: &Rooms,
+    capacity: &ClusterCapacity,
     traffic: &Traffic<'_>,
     vm: &Vm,
 ) -> Result<(Step, &'static str), NotNow> {
     may_write(facts, vm)?;
-    let here = vm.node.value == *facts.me;
-    if vm.state.value == VmState::Stop && !here {
+    let local_state = vm.node.value == *facts.me;
+    if vm.state.value == VmState::Stop && !local_state {
         return Ok((Step::TakeBack(vm.id), "it was stopped meanwhile, belongs here and stays off"));
     }
     may_try(facts, vm)?;
     if let Some(unable) = facts.unable {
-        return Err(NotNow::NoRoom(format!("{} can start no VMs: {}", facts.me, unable.why)));
+        return Err(NotNow::NoCapacity(format!("{} can start no VMs: {}", facts.me, unable.why)));
     }
-    if let Err(unfit) = rooms.takes_back(facts.me, vm.id, size_of(facts, vm)) {
-        return Err(NotNow::NoRoom(format!("{} {unfit}", facts.me)));
+    if let Err(unfit) = capacity.takes_back(facts.me, vm.id, size_of(facts, vm)) {
+        return Err(NotNow::NoCapacity(format!("{} {unfit}", facts.me)));
     }
     let start = || Step::Start { vm: vm.id, on: facts.me.clone(), home: None };
-    if here {
+    if local_state {
         return Ok((start(), "it was shut down by the flush and starts again"));
     }
     if vm.state.value == VmState::Failed && vm.claim.value.is_empty() {

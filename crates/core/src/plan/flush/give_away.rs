@@ -4,7 +4,9 @@
 
 use std::time::Duration;
 
-use super::{ClusterView, Facts, NodeName, NotNow, Rooms, Step, Unfit, Vm, VmKey, VmState, size_of};
+use super::{
+    ClusterCapacity, ClusterView, Facts, NodeName, NotNow, Step, Unfit, Vm, VmKey, VmState, size_of,
+};
 use crate::{
     plan::vm::last_words,
     sabotage::{self, Bug},
@@ -15,13 +17,17 @@ pub const GIVES_AWAY_AFTER: Duration = Duration::from_secs(30);
 
 /// The VMs that shall run here, and that nobody may be executing by their claims.
 pub(super) fn of<'a>(me: &'a NodeName, view: &'a ClusterView) -> impl Iterator<Item = &'a Vm> {
-    let wished = |vm: &&Vm| matches!(vm.state.value, VmState::Start | VmState::Restart | VmState::Migrate);
+    let desired = |vm: &&Vm| matches!(vm.state.value, VmState::Start | VmState::Restart | VmState::Migrate);
     let free = |vm: &&Vm| vm.claim.value.is_empty() && !vm.cannot_read(VmKey::Claim) && !vm.is_half_deleted();
-    view.good_vms().filter(|vm| vm.node.value == *me).filter(wished).filter(free)
+    view.good_vms().filter(|vm| vm.node.value == *me).filter(desired).filter(free)
 }
 
 /// Where such a VM goes.
-pub(super) fn place(facts: &Facts<'_>, rooms: &Rooms, vm: &Vm) -> Result<(Step, String), NotNow> {
+pub(super) fn place(
+    facts: &Facts<'_>,
+    capacity: &ClusterCapacity,
+    vm: &Vm,
+) -> Result<(Step, String), NotNow> {
     let Some(unable) = facts.unable else {
         return Err(NotNow::Later(None, "it is started here".to_owned()));
     };
@@ -37,9 +43,9 @@ pub(super) fn place(facts: &Facts<'_>, rooms: &Rooms, vm: &Vm) -> Result<(Step, 
         let why = format!("{node} may be executing it by its last word (runningdomains)");
         return Err(NotNow::Later(None, format!("{reason}, and {why}")));
     }
-    let here = |node: &NodeName| (node == facts.me).then_some(Unfit::Excluded);
-    let to = rooms
-        .choose(vm.id, size_of(facts, vm), facts.selector, here)
+    let local_state = |node: &NodeName| (node == facts.me).then_some(Unfit::Excluded);
+    let to = capacity
+        .choose(vm.id, size_of(facts, vm), facts.selector, local_state)
         .map_err(|none| NotNow::Later(None, format!("{reason}, and {none}")))?;
     let home = vm.last_node.value.as_ref().unwrap_or(facts.me);
     let home = (*home != to).then(|| home.clone());

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::{
-    DomainState, Entry, Facts, Held, Next, NodeName, NotNow, Plan, Rooms, Step, Traffic, Unfit, Vm, VmId,
-    VmKey, VmState, Work, largest_first, may_try, name_of, size_of,
+    ClusterCapacity, DomainState, Entry, Facts, Held, Next, NodeName, NotNow, Plan, Step, Traffic, Unfit, Vm,
+    VmId, VmKey, VmState, Work, largest_first, may_try, name_of, size_of,
 };
 use crate::{
     model::MigrationMethod,
@@ -18,16 +18,16 @@ pub(super) fn plan(facts: &Facts<'_>) -> Plan {
     let mut work = survey(facts);
     work.leave_refused(facts);
     largest_first(facts, &mut work.waiting);
-    let rooms = Rooms::count(facts.view, facts.sizes, facts.silent);
+    let capacity = ClusterCapacity::count(facts.view, facts.sizes, facts.silent);
     let traffic = Traffic::count(facts.view);
     let mut held = Held::default();
     for vm in &work.waiting {
-        match target(facts, &rooms, &traffic, vm) {
+        match target(facts, &capacity, &traffic, vm) {
             Ok(to) => {
                 let home = vm.last_node.value.as_ref().unwrap_or(facts.me);
                 // One whose home is where it goes has come home.
                 let home = (*home != to).then(|| home.clone());
-                let why = format!("{} leaves for {to}: wish is flush", vm.name);
+                let why = format!("{} leaves for {to}: desired state is flush", vm.name);
                 return work.step(facts, Step::Send { vm: vm.id, to, home }, why);
             }
             Err(not_now) => held.note(facts, vm.id, not_now),
@@ -50,7 +50,7 @@ pub(super) fn plan(facts: &Facts<'_>) -> Plan {
         let why = format!("all have left; the next keepalive says so of {}", name_of(facts.view, id));
         return work.plan(facts, Next::Wait(Some(facts.now + REPORT_AGAIN)), why);
     }
-    let mut why = format!("wish is flush, and {} VM(s) are left", work.stuck.len());
+    let mut why = format!("desired state is flush, and {} VM(s) are left", work.stuck.len());
     for reason in work.stuck.values() {
         why.push_str("; ");
         why.push_str(reason);
@@ -65,7 +65,7 @@ fn keeps_running(facts: &Facts<'_>, id: VmId) -> Option<String> {
         return Some("its migration method is live".to_owned());
     }
     // It is healthy where it is, and ending it would keep it down until the unflush (decision 116).
-    if facts.past.is_exhausted(id) && vm.claim.value.names(facts.me) {
+    if facts.attempts.is_exhausted(id) && vm.claim.value.names(facts.me) {
         return Some("no node took it over".to_owned());
     }
     let unusable = match facts.unusable.get(&id) {
@@ -115,12 +115,12 @@ fn survey<'a>(facts: &Facts<'a>) -> Work<'a> {
 
 fn sort<'a>(facts: &Facts<'_>, vm: &'a Vm, runs_here: bool, work: &mut Work<'a>) {
     let claimed = vm.claim.value.names(facts.me);
-    let wished_here = vm.node.value == *facts.me;
+    let desired_here = vm.node.value == *facts.me;
     match vm.state.value {
-        VmState::Start | VmState::Migrate if wished_here => work.waiting.push(vm),
+        VmState::Start | VmState::Migrate if desired_here => work.waiting.push(vm),
         // It runs, though something about it has failed.
-        VmState::Failed if wished_here && claimed => work.waiting.push(vm),
-        VmState::Restart | VmState::Shutdown if wished_here => drop(work.ending.insert(vm.id)),
+        VmState::Failed if desired_here && claimed => work.waiting.push(vm),
+        VmState::Restart | VmState::Shutdown if desired_here => drop(work.ending.insert(vm.id)),
         VmState::Migrate if claimed => drop(work.moving.insert(vm.id)),
         // About to be ended here, or just being so; also what somebody else than this daemon has started, and it has not claimed yet.
         _ if claimed || runs_here => drop(work.ending.insert(vm.id)),
@@ -129,12 +129,17 @@ fn sort<'a>(facts: &Facts<'_>, vm: &'a Vm, runs_here: bool, work: &mut Work<'a>)
     }
 }
 
-fn target(facts: &Facts<'_>, rooms: &Rooms, traffic: &Traffic<'_>, vm: &Vm) -> Result<NodeName, NotNow> {
+fn target(
+    facts: &Facts<'_>,
+    capacity: &ClusterCapacity,
+    traffic: &Traffic<'_>,
+    vm: &Vm,
+) -> Result<NodeName, NotNow> {
     may_try(facts, vm)?;
     let size = size_of(facts, vm);
     // On its way here: it goes back to where it runs, which costs no memory there, nor a turn.
     let comes_from = vm.claim.value.without(facts.me);
-    if let Some(back) = comes_from.iter().find(|node| rooms.admits(node, vm.id, size).is_ok()) {
+    if let Some(back) = comes_from.iter().find(|node| capacity.admits(node, vm.id, size).is_ok()) {
         return Ok(back.clone());
     }
     let turn = || NotNow::Later(None, "waits for its turn".to_owned());
@@ -148,13 +153,14 @@ fn target(facts: &Facts<'_>, rooms: &Rooms, traffic: &Traffic<'_>, vm: &Vm) -> R
         (traffic.to(node) >= facts.limits.incoming).then_some(Unfit::Busy)
     };
     let tried = |node: &NodeName| {
-        excluded(node).or_else(|| facts.past.was_sent_to(vm.id, node).then_some(Unfit::Excluded))
+        excluded(node).or_else(|| facts.attempts.was_sent_to(vm.id, node).then_some(Unfit::Excluded))
     };
-    let choose =
-        |excluded: &dyn Fn(&NodeName) -> Option<Unfit>| rooms.choose(vm.id, size, facts.selector, excluded);
+    let choose = |excluded: &dyn Fn(&NodeName) -> Option<Unfit>| {
+        capacity.choose(vm.id, size, facts.selector, excluded)
+    };
     match choose(&tried).or_else(|_| choose(&excluded)) {
         Ok(node) => Ok(node),
         Err(refused) if refused.is_busy() => Err(turn()),
-        Err(refused) => Err(NotNow::NoRoom(refused.to_string())),
+        Err(refused) => Err(NotNow::NoCapacity(refused.to_string())),
     }
 }

@@ -4,8 +4,8 @@
 //! on another, from which it returns as any VM that a flush has sent away. What this node cannot start it gives away.
 
 use super::{
-    ClusterView, DomainState, Facts, Held, Next, NodeName, NotNow, Plan, Rooms, Step, Unfit, Vm, VmState,
-    Work, give_away, largest_first, may_write, size_of,
+    ClusterCapacity, ClusterView, DomainState, Facts, Held, Next, NodeName, NotNow, Plan, Step, Unfit, Vm,
+    VmState, Work, give_away, largest_first, may_write, size_of,
 };
 
 /// The VMs that wait.
@@ -20,10 +20,10 @@ pub(super) fn plan(facts: &Facts<'_>) -> Plan {
     let mut work = Work { waiting, ..Work::default() };
     work.leave_refused(facts);
     largest_first(facts, &mut work.waiting);
-    let rooms = Rooms::count(facts.view, facts.sizes, facts.silent);
+    let capacity = ClusterCapacity::count(facts.view, facts.sizes, facts.silent);
     let mut held = Held::default();
     for vm in &work.waiting {
-        match place(facts, &rooms, vm) {
+        match place(facts, &capacity, vm) {
             Ok((step, why)) => return work.step(facts, step, why),
             Err(not_now) => held.note(facts, vm.id, not_now),
         }
@@ -39,21 +39,22 @@ pub(super) fn plan(facts: &Facts<'_>) -> Plan {
     plan
 }
 
-fn place(facts: &Facts<'_>, rooms: &Rooms, vm: &Vm) -> Result<(Step, String), NotNow> {
+fn place(facts: &Facts<'_>, capacity: &ClusterCapacity, vm: &Vm) -> Result<(Step, String), NotNow> {
     may_write(facts, vm)?;
     if !vm.is_shut_down_by_flush() {
-        return give_away::place(facts, rooms, vm);
+        return give_away::place(facts, capacity, vm);
     }
     if vm.state.value == VmState::Shutdown || !vm.claim.value.is_empty() {
         return Err(NotNow::Later(None, "it is not off yet".to_owned()));
     }
     let size = size_of(facts, vm);
-    let on = if facts.unable.is_none() && rooms.takes_back(facts.me, vm.id, size).is_ok() {
+    let on = if facts.unable.is_none() && capacity.takes_back(facts.me, vm.id, size).is_ok() {
         facts.me.clone()
     } else {
-        let here = |node: &NodeName| (facts.unable.is_some() && node == facts.me).then_some(Unfit::Excluded);
-        rooms
-            .choose(vm.id, size, facts.selector, here)
+        let local_state =
+            |node: &NodeName| (facts.unable.is_some() && node == facts.me).then_some(Unfit::Excluded);
+        capacity
+            .choose(vm.id, size, facts.selector, local_state)
             .map_err(|refused| NotNow::Later(None, refused.to_string()))?
     };
     let why = format!("{} was shut down by the flush and starts on {on}: there is room now", vm.name);

@@ -1,4 +1,4 @@
-//! Tables first, then whole flushes in a world that carries wishes out, fails, and has operators.
+//! Tables first, then whole flushes in a world that brings desired states about, fails, and has operators.
 
 mod world;
 
@@ -13,7 +13,7 @@ use crate::{
 /// Node `a` is this one; `b` and `c` have 1000 MiB and take VMs; every VM has 100 MiB.
 struct Table {
     view: ClusterView,
-    past: Past,
+    attempts: Attempts,
     sizes: Sizes,
     unusable: BTreeMap<VmId, String>,
     running: BTreeSet<VmId>,
@@ -30,21 +30,21 @@ fn machine(n: u8, state: VmState, on: &str, home: Option<&str>, claim: &str) -> 
     vm
 }
 
-fn table(wish: DomainState, vms: Vec<Vm>) -> Table {
-    let mut past = Past::default();
-    past.wish_is(wish);
+fn table(desired: DomainState, vms: Vec<Vm>) -> Table {
+    let mut attempts = Attempts::default();
+    attempts.desired_is(desired);
     let nodes = ["a", "b", "c"].map(|n| {
         let mut node = node(n);
         node.report.mem_total_mib = 1000;
         if n == "a" {
-            node.domain_state = field(wish);
+            node.domain_state = field(desired);
         }
         (node.name.clone(), Arc::new(node))
     });
     let sizes = (0..20).map(|n| (id(n), Size { memory_mib: 100, vcpus: 1 })).collect();
     let vms = vms.into_iter().map(|vm| (vm.id, Arc::new(Entry::Good(vm)))).collect();
     let view = ClusterView { nodes: Arc::new(nodes.into()), vms: Arc::new(vms), ..ClusterView::default() };
-    Table { view, past, sizes, unusable: BTreeMap::new(), running: BTreeSet::new(), unable_since: None }
+    Table { view, attempts, sizes, unusable: BTreeMap::new(), running: BTreeSet::new(), unable_since: None }
 }
 
 impl Table {
@@ -60,7 +60,7 @@ impl Table {
             selector: Selector::Mem,
             limits: TWO,
             unable: self.unable_since.map(|s| Unable { why: "no libvirt", since: Moment::secs(s) }),
-            past: &self.past,
+            attempts: &self.attempts,
             now: Moment::secs(now),
         })
     }
@@ -161,24 +161,24 @@ fn what_is_about_to_end_is_waited_for() {
 #[test]
 fn two_leave_at_once_and_two_arrive_at_once_and_they_spread() {
     let leaving = |n, to: &str| machine(n, Migrate, to, Some("a"), "a");
-    let here = |n| machine(n, Start, "a", None, "a");
-    assert_eq!(table(Flush, vec![leaving(1, "b"), here(2)]).step(), send(2, "c", Some("a")));
-    let full = table(Flush, vec![leaving(1, "b"), leaving(2, "c"), here(3)]).at(100);
+    let local_state = |n| machine(n, Start, "a", None, "a");
+    assert_eq!(table(Flush, vec![leaving(1, "b"), local_state(2)]).step(), send(2, "c", Some("a")));
+    let full = table(Flush, vec![leaving(1, "b"), leaving(2, "c"), local_state(3)]).at(100);
     assert_eq!(full.next, Next::Wait(None));
     assert!(full.why.contains("vm3: waits for its turn"), "{}", full.why);
     assert_eq!((full.progress.total, full.progress.left, full.progress.moving), (3, 3, 2));
 
     // Two from elsewhere arrive at each already: a turn, not a lack of room.
     let arriving = |n, to: &str| machine(n, Migrate, to, None, "x");
-    let busy = [arriving(1, "b"), arriving(2, "b"), arriving(3, "c"), arriving(4, "c"), here(5)];
+    let busy = [arriving(1, "b"), arriving(2, "b"), arriving(3, "c"), arriving(4, "c"), local_state(5)];
     let waits = table(Flush, busy.into()).at(100);
-    assert!(waits.no_room.is_empty() && waits.next == Next::Wait(None), "{}", waits.why);
+    assert!(waits.no_capacity.is_empty() && waits.next == Next::Wait(None), "{}", waits.why);
 }
 
 #[test]
 fn the_largest_goes_first_and_one_that_finds_no_room_holds_up_nobody() {
-    let here = |n| machine(n, Start, "a", None, "a");
-    let mut t = table(Flush, vec![here(1), here(2), here(3)]);
+    let local_state = |n| machine(n, Start, "a", None, "a");
+    let mut t = table(Flush, vec![local_state(1), local_state(2), local_state(3)]);
     t.sizes.insert(id(2), Size { memory_mib: 500, vcpus: 1 });
     assert_eq!(t.step(), send(2, "b", Some("a")));
     t.sizes.insert(id(2), Size { memory_mib: 5000, vcpus: 1 });
@@ -190,8 +190,8 @@ fn without_room_a_vm_waits_a_while_then_shuts_down_with_the_reason_unless_it_may
     let mut t = table(Flush, vec![machine(1, Start, "a", None, "a")]).nowhere();
     let waits = t.at(100);
     assert_eq!(waits.next, Next::Wait(Some(Moment::secs(115))), "{}", waits.why);
-    assert_eq!(waits.no_room, [id(1)].into());
-    t.past.no_room(&waits.no_room, Moment::secs(100));
+    assert_eq!(waits.no_capacity, [id(1)].into());
+    t.attempts.no_capacity(&waits.no_capacity, Moment::secs(100));
     assert_eq!(t.at(114).next, Next::Wait(Some(Moment::secs(115))));
     let Next::Do(Step::ShutDown { vm, reason }) = t.at(115).next else { panic!("{:?}", t.at(115)) };
     assert_eq!(vm, id(1));
@@ -208,9 +208,9 @@ fn without_room_a_vm_waits_a_while_then_shuts_down_with_the_reason_unless_it_may
 
     let mut live = machine(1, Start, "a", None, "a");
     live.migration_method = MigrationMethod::Live;
-    let past = t.past;
+    let attempts = t.attempts;
     let mut t = table(Flush, vec![live]).nowhere();
-    t.past = past;
+    t.attempts = attempts;
     let ends = t.at(115);
     assert_eq!(ends.next, Next::Do(Step::Answer(Flushed)));
     assert!(ends.why.contains("vm1 keeps running: its migration method is live"), "{}", ends.why);
@@ -223,13 +223,13 @@ fn a_failed_attempt_is_repeated_elsewhere_three_times_at_most() {
     back.failed_reason.value = "no route".into();
     let mut t = table(Flush, vec![back]);
     for (at, until, to) in [(100, 105, "c"), (105, 115, "b")] {
-        t.past.sent(id(1), &name(if to == "c" { "b" } else { "c" }), Moment::secs(at));
+        t.attempts.sent(id(1), &name(if to == "c" { "b" } else { "c" }), Moment::secs(at));
         let waits = t.at(at);
         assert_eq!(waits.next, Next::Wait(Some(Moment::secs(until))));
         assert!(waits.why.contains("vm1: no route; trying again soon"), "{}", waits.why);
         assert_eq!(t.at(until).next, Next::Do(send(1, to, Some("a"))), "another target first");
     }
-    t.past.sent(id(1), &name("b"), Moment::secs(115));
+    t.attempts.sent(id(1), &name("b"), Moment::secs(115));
     let ends = t.at(400);
     assert_eq!(ends.next, Next::Do(Step::Answer(Flushed)), "what nobody could take over is not ended");
     assert_eq!(
@@ -335,16 +335,16 @@ fn returns_are_bounded_at_both_ends_and_need_room() {
     t.node("a", |a| a.report.mem_total_mib = 50);
     let waits = t.at(100);
     assert!(waits.why.contains("a has 50 MiB of memory left, 100 MiB are needed"), "{}", waits.why);
-    t.past.no_room(&waits.no_room, Moment::secs(100));
+    t.attempts.no_capacity(&waits.no_capacity, Moment::secs(100));
     let ends = t.at(115);
     assert_eq!(ends.next, Next::Do(Step::Answer(Ready)), "it stays where it is");
     assert_eq!(ends.progress.stuck.len(), 1);
 }
 
 #[test]
-fn a_return_that_failed_is_tried_again_though_its_wish_has_erased_the_home() {
+fn a_return_that_failed_is_tried_again_though_its_desired_state_has_erased_the_home() {
     let mut t = table(Unflush, vec![machine(1, Start, "b", None, "b")]);
-    t.past.sent(id(1), &name("a"), Moment::secs(100));
+    t.attempts.sent(id(1), &name("a"), Moment::secs(100));
     assert_eq!(t.at(101).next, Next::Wait(Some(Moment::secs(105))));
     assert_eq!(t.at(105).next, Next::Do(send(1, "a", None)));
 }
@@ -353,12 +353,12 @@ fn a_return_that_failed_is_tried_again_though_its_wish_has_erased_the_home() {
 #[test]
 fn a_return_that_failed_is_not_tried_again_once_another_flush_has_sent_the_vm_away() {
     let mut t = table(Unflush, vec![machine(1, Start, "c", Some("b"), "c")]);
-    t.past.sent(id(1), &name("a"), Moment::secs(100));
+    t.attempts.sent(id(1), &name("a"), Moment::secs(100));
     assert_eq!(t.at(105).next, Next::Do(Step::Answer(Ready)));
 }
 
 #[test]
-fn nothing_is_done_from_an_old_view_or_without_a_wish() {
+fn nothing_is_done_from_an_old_view_or_without_a_desired_state() {
     let running_here = || vec![machine(1, Start, "a", None, "a")];
     for state in [Ready, Flushed] {
         assert_eq!(table(state, running_here()).at(100).next, Next::Settled);
@@ -376,7 +376,7 @@ fn nothing_is_done_from_an_old_view_or_without_a_wish() {
         selector: Selector::Mem,
         limits: TWO,
         unable: None,
-        past: &t.past,
+        attempts: &t.attempts,
         now: Moment::secs(1),
     };
     assert_eq!(plan(&facts).next, Next::Wait(None));
@@ -411,7 +411,7 @@ fn what_found_no_room_at_the_unflush_starts_when_there_is_room_here_or_elsewhere
     assert_eq!(waits.next, Next::Wait(None), "as long as it takes");
     assert!(waits.why.contains("MiB are needed"), "{}", waits.why);
     for _ in 0..ATTEMPTS {
-        t.past.refused(id(1), "not authorized".into(), Moment::secs(100));
+        t.attempts.refused(id(1), "not authorized".into(), Moment::secs(100));
     }
     let refused = t.at(100);
     assert!(refused.next == Next::Wait(None) && refused.why.contains("not authorized"), "{refused:?}");
@@ -430,14 +430,14 @@ fn what_shall_run_on_a_node_that_can_start_nothing_starts_elsewhere_after_a_whil
         home: home.map(name),
         reason: "a could not start it: no libvirt".into(),
     };
-    for (wish, vm, to, home) in [
+    for (desired, vm, to, home) in [
         (DomainState::Ready, machine(1, Start, "a", None, ""), "b", Some("a")),
         (DomainState::Flushed, machine(1, Start, "a", None, ""), "b", Some("a")),
         (DomainState::Ready, machine(1, Restart, "a", None, ""), "b", Some("a")),
         (DomainState::Ready, machine(1, Migrate, "a", Some("c"), ""), "b", Some("c")),
         (DomainState::Ready, machine(1, Start, "a", Some("b"), ""), "b", None),
     ] {
-        let mut t = table(wish, vec![vm]);
+        let mut t = table(desired, vec![vm]);
         assert_eq!(t.at(100).next, Next::Settled, "it can start it");
         t.unable_since = Some(71);
         assert_eq!(
@@ -488,7 +488,7 @@ fn nothing_returns_to_a_node_that_can_start_nothing() {
     t.unable_since = Some(0);
     let waits = t.at(100);
     assert!(waits.why.contains("a can start no VMs: no libvirt"), "{waits:?}");
-    t.past.no_room(&waits.no_room, Moment::secs(100));
+    t.attempts.no_capacity(&waits.no_capacity, Moment::secs(100));
     assert_eq!(t.at(200).next, Next::Do(Step::Answer(Ready)), "it stays where it runs");
     let mut t = table(DomainState::Ready, vec![machine(1, Stop, "a", Some("a"), "")]);
     t.unable_since = Some(0);
@@ -497,18 +497,18 @@ fn nothing_returns_to_a_node_that_can_start_nothing() {
 
 #[test]
 fn what_the_store_refuses_of_one_vm_holds_up_no_other_and_is_left_in_the_end() {
-    for (wish, answer, home) in [
+    for (desired, answer, home) in [
         (DomainState::Flush, DomainState::Flushed, None),
         (DomainState::Unflush, DomainState::Ready, Some("a")),
     ] {
         let on = if home.is_some() { "b" } else { "a" };
         let mut t = table(
-            wish,
+            desired,
             vec![machine(1, VmState::Start, on, home, on), machine(2, VmState::Start, on, home, on)],
         );
-        t.past.refused(id(1), "not authorized".into(), Moment::secs(100));
+        t.attempts.refused(id(1), "not authorized".into(), Moment::secs(100));
         let Step::Send { vm, .. } = t.step() else { panic!("{:?}", t.step()) };
-        assert_eq!(vm, id(2), "{wish}");
+        assert_eq!(vm, id(2), "{desired}");
         Arc::make_mut(&mut t.view.vms).remove(&id(2));
         let waits = t.at(100);
         assert!(
@@ -517,7 +517,7 @@ fn what_the_store_refuses_of_one_vm_holds_up_no_other_and_is_left_in_the_end() {
         );
         assert!(matches!(t.at(200).next, Next::Do(Step::Send { .. })), "it is tried again");
         for _ in 1..ATTEMPTS {
-            t.past.refused(id(1), "not authorized".into(), Moment::secs(100));
+            t.attempts.refused(id(1), "not authorized".into(), Moment::secs(100));
         }
         let over = t.at(100);
         assert_eq!(over.next, Next::Do(Step::Answer(answer)));

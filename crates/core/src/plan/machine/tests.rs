@@ -200,7 +200,7 @@ fn what_ties_a_name_to_its_machine() {
     assert_eq!(
         ties(&view(&[said(Run, &[])], &[vm(VmState::Start, ""), vm(VmState::Stop, "hv2")])),
         free,
-        "a wish is no claim"
+        "a desired state is no claim"
     );
     assert_eq!(ties(&view(&[said(Stop, &[])], &[vm(VmState::Start, "hv1")])), "it claims web1");
     assert_eq!(ties(&view(&[said(Run, &[])], &[vm(VmState::Migrate, "hv2 hv1")])), "it claims web1");

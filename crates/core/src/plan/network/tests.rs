@@ -27,10 +27,10 @@ fn link(name: &str) -> Link {
 }
 
 /// The manual's example: all three networks on ens4.
-fn wish() -> Wish {
+fn desired() -> Desired {
     let wanted =
         |address: Option<&str>| Wanted { device: "ens4".into(), mtu: 1500, address: address.map(cidr) };
-    Wish {
+    Desired {
         upstream: wanted(None),
         cluster: wanted(Some("10.255.0.1/24")),
         storage: wanted(Some("10.254.0.1/24")),
@@ -39,8 +39,8 @@ fn wish() -> Wish {
     }
 }
 
-fn machine(links: Vec<Link>, wish: &Wish) -> HostNetwork {
-    let sysctls = wish.sysctls().into_iter().map(|path| (path, "0".to_owned())).collect();
+fn machine(links: Vec<Link>, desired: &Desired) -> HostNetwork {
+    let sysctls = desired.sysctls().into_iter().map(|path| (path, "0".to_owned())).collect();
     HostNetwork { links, routes: vec![], sysctls }
 }
 
@@ -89,10 +89,10 @@ fn apply(seen: &mut HostNetwork, change: &LinkChange) {
 }
 
 /// All steps until nothing is left to do.
-fn settle(wish: &Wish, seen: &mut HostNetwork) -> Vec<LinkChange> {
+fn settle(desired: &Desired, seen: &mut HostNetwork) -> Vec<LinkChange> {
     let mut done = Vec::new();
     loop {
-        let plan = plan(wish, seen);
+        let plan = plan(desired, seen);
         match plan.next {
             Next::Settled => return done,
             Next::Wait(_) => panic!("{}", plan.why),
@@ -107,20 +107,20 @@ fn settle(wish: &Wish, seen: &mut HostNetwork) -> Vec<LinkChange> {
     }
 }
 
-fn refused(wish: &Wish, seen: &HostNetwork) -> String {
-    let plan = plan(wish, seen);
+fn refused(desired: &Desired, seen: &HostNetwork) -> String {
+    let plan = plan(desired, seen);
     assert_eq!(plan.next, Next::Wait(None));
     plan.why
 }
 
 #[test]
 fn two_hundred_networks_on_the_device_take_as_many_looks_as_one() {
-    let wish = wish();
+    let desired = desired();
     let looks = |count: u8| {
         let addresses = (0..count).map(|n| forever(&format!("10.1.{n}.1/24"))).collect();
-        let mut seen = machine(vec![Link { up: true, addresses, ..link("ens4") }], &wish);
+        let mut seen = machine(vec![Link { up: true, addresses, ..link("ens4") }], &desired);
         let mut looks = 0;
-        while let Next::Do(batch) = plan(&wish, &seen).next {
+        while let Next::Do(batch) = plan(&desired, &seen).next {
             looks += 1;
             for (change, _) in &batch {
                 apply(&mut seen, change);
@@ -136,9 +136,9 @@ fn two_hundred_networks_on_the_device_take_as_many_looks_as_one() {
 
 #[test]
 fn all_three_networks_on_one_device_share_the_bridge() {
-    let wish = wish();
-    let mut seen = machine(vec![link("lo"), link("ens4")], &wish);
-    settle(&wish, &mut seen);
+    let desired = desired();
+    let mut seen = machine(vec![link("lo"), link("ens4")], &desired);
+    settle(&desired, &mut seen);
     let (device, bridge) = (seen.link("ens4").unwrap(), seen.link("brcluster").unwrap());
     assert_eq!(device.master.as_deref(), Some("brcluster"));
     assert_eq!(bridge.mac, device.mac);
@@ -146,15 +146,15 @@ fn all_three_networks_on_one_device_share_the_bridge() {
     assert!(bridge.has(cidr("10.255.0.1/24")) && bridge.has(cidr("10.254.0.1/24")));
     assert_eq!(seen.routes, [], "without an address upstream its gateway is out of reach");
     assert_eq!(seen.sysctls["net/ipv4/ip_forward"], "1");
-    assert_eq!(settle(&wish, &mut seen), [], "once is enough");
+    assert_eq!(settle(&desired, &mut seen), [], "once is enough");
 }
 
 #[test]
 fn an_address_on_the_cluster_device_answers_all_the_time_while_it_moves() {
-    let wish = wish();
+    let desired = desired();
     let ens4 =
         Link { up: true, addresses: vec![forever("10.255.0.1/24"), forever("fe80::1/64")], ..link("ens4") };
-    let mut seen = machine(vec![ens4], &wish);
+    let mut seen = machine(vec![ens4], &desired);
     let by_hand = Route {
         destination: None,
         gateway: Some("10.255.0.200".parse().unwrap()),
@@ -165,7 +165,7 @@ fn an_address_on_the_cluster_device_answers_all_the_time_while_it_moves() {
     let mut batch = Batch::new();
     loop {
         if batch.is_empty() {
-            let Next::Do(next) = plan(&wish, &seen).next else { break };
+            let Next::Do(next) = plan(&desired, &seen).next else { break };
             batch = next;
         }
         let (change, _) = batch.remove(0);
@@ -189,36 +189,36 @@ fn an_address_on_the_cluster_device_answers_all_the_time_while_it_moves() {
 
 #[test]
 fn a_missing_device_is_named_with_those_there_are() {
-    let wish = wish();
-    let seen = machine(vec![link("lo"), link("eth0"), link("eth1")], &wish);
-    let why = refused(&wish, &seen);
+    let desired = desired();
+    let seen = machine(vec![link("lo"), link("eth0"), link("eth1")], &desired);
+    let why = refused(&desired, &seen);
     assert!(why.contains("upstream network's device ens4 does not exist"), "{why}");
     assert!(why.ends_with("devices there are: eth0, eth1"), "{why}");
 }
 
 #[test]
 fn a_device_in_somebody_elses_bridge_is_left_there() {
-    let wish = wish();
+    let desired = desired();
     for (device, expected) in [
         (Link { master: Some("br0".into()), ..link("ens4") }, "is a port of br0"),
         (Link { is_bridge: true, ..link("ens4") }, "is a bridge"),
     ] {
-        let why = refused(&wish, &machine(vec![device], &wish));
+        let why = refused(&desired, &machine(vec![device], &desired));
         assert!(why.contains(expected), "{why}");
     }
 }
 
 #[test]
 fn the_default_route_is_added_where_the_gateway_can_be_reached_and_never_doubled() {
-    let mut wish = wish();
-    wish.upstream = Wanted { device: "ens3".into(), mtu: 1500, address: Some(cidr("1.1.1.5/24")) };
+    let mut desired = desired();
+    desired.upstream = Wanted { device: "ens3".into(), mtu: 1500, address: Some(cidr("1.1.1.5/24")) };
     let links = || vec![link("ens3"), link("ens4")];
-    let mut seen = machine(links(), &wish);
-    settle(&wish, &mut seen);
+    let mut seen = machine(links(), &desired);
+    settle(&desired, &mut seen);
     assert_eq!(seen.routes.len(), 1);
     assert_eq!((seen.routes[0].device.as_str(), seen.routes[0].ours), ("ens3", true));
 
-    let mut seen = machine(links(), &wish);
+    let mut seen = machine(links(), &desired);
     let by_hand = Route {
         destination: None,
         gateway: Some("9.9.9.9".parse().unwrap()),
@@ -226,41 +226,41 @@ fn the_default_route_is_added_where_the_gateway_can_be_reached_and_never_doubled
         ours: false,
     };
     seen.routes.push(by_hand.clone());
-    settle(&wish, &mut seen);
+    settle(&desired, &mut seen);
     assert_eq!(seen.routes, [by_hand]);
 }
 
 #[test]
 fn our_default_route_goes_with_the_floating_address_that_reached_the_gateway() {
-    let wish = wish();
-    let mut seen = machine(vec![link("ens4")], &wish);
-    settle(&wish, &mut seen);
+    let desired = desired();
+    let mut seen = machine(vec![link("ens4")], &desired);
+    settle(&desired, &mut seen);
     let floating = Assigned { cidr: cidr("1.1.1.10/24"), lifetime_s: Some(8) };
     let i = seen.links.iter().position(|l| l.name == "brcluster").unwrap();
     seen.links[i].addresses.push(floating);
-    settle(&wish, &mut seen);
+    settle(&desired, &mut seen);
     assert_eq!(seen.routes.len(), 1);
     seen.links[i].addresses.retain(|a| *a != floating);
-    settle(&wish, &mut seen);
+    settle(&desired, &mut seen);
     assert_eq!(seen.routes, []);
 }
 
 #[test]
 fn a_hypervisor_does_not_become_a_router() {
-    let wish = Wish { routes: false, ..wish() };
-    let mut seen = machine(vec![link("ens4")], &wish);
-    settle(&wish, &mut seen);
+    let desired = Desired { routes: false, ..desired() };
+    let mut seen = machine(vec![link("ens4")], &desired);
+    settle(&desired, &mut seen);
     assert_eq!(seen.sysctls["net/ipv4/ip_forward"], "0");
     assert_eq!(seen.sysctls["net/ipv6/conf/all/forwarding"], "0");
 }
 
 #[test]
 fn a_router_still_learns_its_own_way_out_and_strict_filters_are_loosened() {
-    let wish = wish();
-    let mut seen = machine(vec![link("ens4")], &wish);
+    let desired = desired();
+    let mut seen = machine(vec![link("ens4")], &desired);
     seen.sysctls.insert("net/ipv6/conf/brcluster/accept_ra".into(), "1".into());
     seen.sysctls.insert("net/ipv4/conf/all/rp_filter".into(), "1".into());
-    let done = settle(&wish, &mut seen);
+    let done = settle(&desired, &mut seen);
     let position = |path: &str| {
         done.iter().position(|c| matches!(c, LinkChange::SetSysctl { path: p, .. } if p == path)).unwrap()
     };
@@ -297,7 +297,7 @@ fn any_link(name: &'static str, bridge: bool) -> impl Strategy<Value = Link> {
 }
 
 proptest! {
-    /// Whatever state a crash, an operator or an earlier version left: it ends as wished, and nobody's address is lost.
+    /// Whatever state a crash, an operator or an earlier version left: it ends as desired, and nobody's address is lost.
     #[test]
     fn every_starting_point_settles_and_loses_no_address(
         ens3 in any_link("ens3", false),
@@ -307,17 +307,17 @@ proptest! {
         routes in any::<bool>(),
         way_out in any::<bool>(),
     ) {
-        let mut wish = Wish { routes, ..wish() };
+        let mut desired = Desired { routes, ..desired() };
         if upstream_apart {
-            wish.upstream = Wanted { device: "ens3".into(), mtu: 1500, address: Some(cidr("1.1.1.5/24")) };
+            desired.upstream = Wanted { device: "ens3".into(), mtu: 1500, address: Some(cidr("1.1.1.5/24")) };
         }
-        let mut seen = machine(vec![ens3, ens4, bridge], &wish);
+        let mut seen = machine(vec![ens3, ens4, bridge], &desired);
         if way_out {
             let gateway = Some("10.255.0.200".parse().unwrap());
             seen.routes.push(Route { destination: None, gateway, device: "ens4".into(), ours: false });
         }
         let before: Vec<IpNet> = seen.links.iter().flat_map(|l| l.addresses.iter().map(|a| a.cidr)).collect();
-        settle(&wish, &mut seen);
+        settle(&desired, &mut seen);
         for cidr in before {
             prop_assert!(seen.links.iter().any(|l| l.has(cidr)), "{cidr} is lost");
         }

@@ -74,7 +74,7 @@ impl fmt::Display for Unfit {
 ///
 /// (1) The source asks whether the target's daemon has a session instead, at the moment of the hand-over.
 /// (2) Comes after the others, see [`super::choose`].
-/// (3) Counted by [`super::Rooms`], after all other reasons.
+/// (3) Counted by [`super::ClusterCapacity`], after all other reasons.
 /// (4) Counted when the target was chosen, and reserved since.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Asker {

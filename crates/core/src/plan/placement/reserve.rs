@@ -3,7 +3,7 @@
 
 use std::cmp::Reverse;
 
-use super::{Rooms, Selector, Size, Sizes, Unfit, kept_on, works};
+use super::{ClusterCapacity, Selector, Size, Sizes, Unfit, kept_on, works};
 use crate::model::{ClusterView, Node, NodeName, Vm, VmId, VmState};
 
 /// See the module's documentation.
@@ -28,10 +28,10 @@ pub struct Overcommitted {
 
 impl Reserve {
     /// Looks at every node that works. Where there is only one, nothing is asked of the others.
-    pub fn count(view: &ClusterView, rooms: &Rooms, sizes: &Sizes) -> Self {
+    pub fn count(view: &ClusterView, capacity: &ClusterCapacity, sizes: &Sizes) -> Self {
         let working: Vec<&Node> = view.all_nodes().filter(|node| works(node)).collect();
         let overcommitted = working.iter().filter_map(|node| {
-            let (reserved_mib, total_mib) = (rooms.reserved_mib(&node.name), node.report.mem_total_mib);
+            let (reserved_mib, total_mib) = (capacity.reserved_mib(&node.name), node.report.mem_total_mib);
             // A node that has just started has not said yet how much it has.
             (total_mib > 0 && reserved_mib > total_mib).then(|| Overcommitted {
                 node: node.name.clone(),
@@ -40,7 +40,7 @@ impl Reserve {
             })
         });
         let not_absorbed = working.iter().filter(|_| view.nodes.len() > 1).filter_map(|node| {
-            let vms = not_absorbed(view, rooms.clone(), sizes, &node.name);
+            let vms = not_absorbed(view, capacity.clone(), sizes, &node.name);
             (!vms.is_empty()).then(|| (node.name.clone(), vms))
         });
         Self { overcommitted: overcommitted.collect(), not_absorbed: not_absorbed.collect() }
@@ -48,10 +48,15 @@ impl Reserve {
 }
 
 /// The largest first, as whoever wants to know the most that fits would try.
-fn not_absorbed(view: &ClusterView, mut rooms: Rooms, sizes: &Sizes, lost: &NodeName) -> Vec<VmId> {
+fn not_absorbed(
+    view: &ClusterView,
+    mut capacity: ClusterCapacity,
+    sizes: &Sizes,
+    lost: &NodeName,
+) -> Vec<VmId> {
     let runs = |vm: &&Vm| {
-        let wished = matches!(vm.state.value, VmState::Start | VmState::Restart | VmState::Migrate);
-        wished && kept_on(vm).contains(lost)
+        let desired = matches!(vm.state.value, VmState::Start | VmState::Restart | VmState::Migrate);
+        desired && kept_on(vm).contains(lost)
     };
     let mut vms: Vec<(VmId, Size)> = view
         .good_vms()
@@ -60,9 +65,9 @@ fn not_absorbed(view: &ClusterView, mut rooms: Rooms, sizes: &Sizes, lost: &Node
         .collect();
     vms.sort_by_key(|(id, size)| (Reverse(size.memory_mib), *id));
     let excluded = |node: &NodeName| (node == lost).then_some(Unfit::Excluded);
-    vms.retain(|(id, size)| match rooms.choose(*id, *size, Selector::Mem, excluded) {
+    vms.retain(|(id, size)| match capacity.choose(*id, *size, Selector::Mem, excluded) {
         Ok(target) => {
-            rooms.reserve(&target, *id, *size);
+            capacity.reserve(&target, *id, *size);
             false
         }
         Err(_) => true,
@@ -89,7 +94,7 @@ mod tests {
         }
         let nodes: Vec<Node> = nodes.iter().map(|(name, _)| node(name)).collect();
         let view = view(&nodes, &vms);
-        Reserve::count(&view, &Rooms::count(&view, &sizes, &BTreeSet::new()), &sizes)
+        Reserve::count(&view, &ClusterCapacity::count(&view, &sizes, &BTreeSet::new()), &sizes)
     }
 
     #[test]

@@ -30,13 +30,13 @@ struct Case {
     runs: bool,
     current: bool,
     now_s: u64,
-    past: Past,
+    attempts: Attempts,
 }
 
 const HELD: Held = Held { any: true, all: true, fresh: true, inherited: false };
 
 impl Case {
-    fn new(wish: Option<&str>, holder: Option<&str>) -> Self {
+    fn new(desired: Option<&str>, holder: Option<&str>) -> Self {
         let mut nodes = BTreeMap::new();
         for n in ["a", "b", "c"] {
             let router = if holder == Some(n) { RouterState::Primary } else { RouterState::Secondary };
@@ -44,12 +44,12 @@ impl Case {
         }
         let view = ClusterView {
             nodes: Arc::new(nodes),
-            primary_node: field(wish.map(name), 10),
+            primary_node: field(desired.map(name), 10),
             primary_holder: holder.map(name),
             ..ClusterView::default()
         };
-        let mut past = Past::default();
-        past.saw(&view, Moment::secs(100));
+        let mut attempts = Attempts::default();
+        attempts.saw(&view, Moment::secs(100));
         let mine = holder == Some("a");
         Self {
             view,
@@ -59,7 +59,7 @@ impl Case {
             runs: true,
             current: true,
             now_s: 100,
-            past,
+            attempts,
         }
     }
 
@@ -82,7 +82,7 @@ impl Case {
             keep_until: Some(Moment::secs(106)),
             held: self.held,
             services: self.services,
-            past: &self.past,
+            attempts: &self.attempts,
             now: Moment::secs(self.now_s),
         })
     }
@@ -115,27 +115,31 @@ fn every_situation_has_its_step() {
     use RouterState::{Primary, Secondary};
     let take = |again| Next::Do(Step::Take { again });
     let table: Vec<(&str, Case, Next)> = vec![
-        ("nobody, wish none: contend", Case::new(None, None), take(false)),
-        ("nobody, wish me", Case::new(Some("a"), None), take(false)),
+        ("nobody, desired state none: contend", Case::new(None, None), take(false)),
+        ("nobody, desired state me", Case::new(Some("a"), None), take(false)),
         (
-            "nobody, wish is another that runs: it goes first",
+            "nobody, desired state is another that runs: it goes first",
             Case::new(Some("b"), None),
             Next::Wait(Some(Moment::secs(105))),
         ),
         ("… but not for ever", Case::new(Some("b"), None).with(|c| c.now_s = 105), take(false)),
         (
-            "nobody, the wished one lost its session",
+            "nobody, the desired one lost its session",
             Case::new(Some("b"), None).with(|c| c.set("b", Run, Primary)),
             take(false),
         ),
         (
-            "nobody, the wished one has stopped",
+            "nobody, the desired one has stopped",
             Case::new(Some("b"), None).with(|c| c.set("b", Stop, Secondary)),
             take(false),
         ),
-        ("nobody, the wished one is unknown", Case::new(Some("x"), None), take(false)),
+        ("nobody, the desired one is unknown", Case::new(Some("x"), None), take(false)),
         ("another is primary", Case::new(Some("b"), Some("b")), Next::Settled),
-        ("another is primary, wish me: it hands over", Case::new(Some("a"), Some("b")), Next::Wait(None)),
+        (
+            "another is primary, desired state me: it hands over",
+            Case::new(Some("a"), Some("b")),
+            Next::Wait(None),
+        ),
         (
             "another is primary, addresses here",
             Case::new(Some("b"), Some("b")).with(|c| c.held = HELD),
@@ -151,7 +155,7 @@ fn every_situation_has_its_step() {
             Case::new(Some("b"), Some("b")).with(|c| c.set("a", Run, Primary)),
             Next::Do(Step::Say(Secondary)),
         ),
-        ("primary as wished", Case::new(Some("a"), Some("a")), Next::Settled),
+        ("primary as desired", Case::new(Some("a"), Some("a")), Next::Settled),
         (
             "primary without addresses",
             Case::new(Some("a"), Some("a")).with(|c| c.held = Held::default()),
@@ -172,7 +176,11 @@ fn every_situation_has_its_step() {
             Case::new(Some("a"), Some("a")).with(|c| c.services = false),
             Next::Do(Step::StartServices),
         ),
-        ("wish is another: services first", Case::new(Some("b"), Some("a")), Next::Do(Step::StopServices)),
+        (
+            "desired state is another: services first",
+            Case::new(Some("b"), Some("a")),
+            Next::Do(Step::StopServices),
+        ),
         (
             "… then addresses",
             Case::new(Some("b"), Some("a")).with(|c| c.services = false),
@@ -186,14 +194,14 @@ fn every_situation_has_its_step() {
             }),
             Next::Do(Step::Release),
         ),
-        ("wish none: step down", Case::new(None, Some("a")), Next::Do(Step::StopServices)),
+        ("desired state none: step down", Case::new(None, Some("a")), Next::Do(Step::StopServices)),
         (
-            "wish none from before this tenure: answered",
+            "desired state none from before this tenure: answered",
             Case::new(None, Some("a")).with(|c| c.tenure = Some(11)),
             Next::Do(Step::Answer),
         ),
         (
-            "wish of before this tenure: answered",
+            "desired state of before this tenure: answered",
             Case::new(Some("b"), Some("a")).with(|c| c.tenure = Some(11)),
             Next::Do(Step::Answer),
         ),
@@ -206,7 +214,7 @@ fn every_situation_has_its_step() {
             Next::Do(Step::Hold),
         ),
         (
-            "wish is no running coordinator: bounded wait",
+            "desired state is no running coordinator: bounded wait",
             Case::new(Some("x"), Some("a")),
             Next::Wait(Some(Moment::secs(105))),
         ),
@@ -248,7 +256,7 @@ fn every_situation_has_its_step() {
             take(true),
         ),
         (
-            "… unless the wish is another",
+            "… unless the desired state is another",
             Case::new(Some("b"), Some("a")).with(|c| {
                 c.tenure = None;
                 c.services = false;
@@ -310,7 +318,7 @@ fn a_proven_dead_holder_is_discharged_without_waiting_for_its_session() {
 #[test]
 fn who_steps_down_lets_others_go_first_if_there_are_any() {
     let mut case = Case::new(None, None);
-    case.past.stepped_down(Moment::secs(99));
+    case.attempts.stepped_down(Moment::secs(99));
     assert_eq!(case.next(), Next::Wait(Some(Moment::secs(104))));
     case.set("b", DaemonState::Stop, RouterState::Secondary);
     case.set("c", DaemonState::Dead, RouterState::Secondary);
@@ -360,8 +368,8 @@ fn any_event(nodes: usize) -> impl Strategy<Value = (u32, Event)> {
         who.clone().prop_map(Event::Thaw),
         who.clone().prop_map(Event::Stop),
         who.clone().prop_map(Event::Fence),
-        prop::option::of(who.clone()).prop_map(Event::Wish),
-        who.prop_map(|n| Event::Wish(Some(n))),
+        prop::option::of(who.clone()).prop_map(Event::Desired),
+        who.prop_map(|n| Event::Desired(Some(n))),
     ];
     (1_u32..200, event)
 }
@@ -369,8 +377,8 @@ fn any_event(nodes: usize) -> impl Strategy<Value = (u32, Event)> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
 
-    /// Whatever is killed, frozen, cut off, fenced, restarted and wished, at whatever moment: at most one node has the addresses at any
-    /// instant. When it is over, one running coordinator is primary, and the wish says so.
+    /// Whatever is killed, frozen, cut off, fenced, restarted and desired, at whatever moment: at most one node has the addresses at any
+    /// instant. When it is over, one running coordinator is primary, and the desired state says so.
     #[test]
     fn at_most_one_node_has_the_addresses_and_in_the_end_one_has(
         nodes in 2_usize..4,
@@ -391,7 +399,7 @@ proptest! {
         world.run(400)?;
         let primaries: Vec<usize> = world.holders();
         prop_assert_eq!(primaries.len(), 1, "{:#?}", world);
-        prop_assert_eq!(world.wish(), Some(primaries[0]));
+        prop_assert_eq!(world.ask_for(), Some(primaries[0]));
         prop_assert_eq!(world.router_states(RouterState::Primary), primaries);
     }
 }

@@ -36,7 +36,7 @@ fn the_table_of_a_dead_nodes_vms_holds() {
     use VmState::{Delete, Failed, Migrate, Restart, Shutdown, Start, Stop};
     let assign = |node| Some(What::Assign(name(node)));
     let table = [
-        // node, wish, claim → order
+        // node, desired state, claim → order
         ("x", Start, "x", Some(What::Place)),
         ("x", Restart, "x", Some(What::Place)),
         ("x", Start, "", Some(What::Place)),
@@ -68,25 +68,25 @@ fn the_table_of_a_dead_nodes_vms_holds() {
         ("x", Start, "off", Some(What::Place)),
         ("t", Start, "t", None),
     ];
-    for (node, wish, claim, expected) in table {
+    for (node, desired, claim, expected) in table {
         assert_eq!(
-            what(on(node, wish, claim), Action::Migrate),
+            what(on(node, desired, claim), Action::Migrate),
             expected,
-            "{wish} on {node}, claim {claim:?}"
+            "{desired} on {node}, claim {claim:?}"
         );
     }
 }
 
 #[test]
 fn an_order_that_was_carried_out_leaves_nothing_to_do() {
-    for wish in VmState::ALL {
+    for desired in VmState::ALL {
         for node in ["x", "t", "off"] {
             for claim in ["", "x", "t x", "s x"] {
-                let mut vm = on(node, wish, claim);
+                let mut vm = on(node, desired, claim);
                 let Some(order) = what(vm.clone(), Action::Migrate) else { continue };
                 let change = change(&order, &name("x"), &vm, Some(&name("t")));
                 let Some(VmChange::Update { set, expect, .. }) = change else {
-                    panic!("{wish} {node} {claim}")
+                    panic!("{desired} {node} {claim}")
                 };
                 assert_eq!(expect.len(), 3, "state, node and claim are checked");
                 for value in set {
@@ -99,7 +99,7 @@ fn an_order_that_was_carried_out_leaves_nothing_to_do() {
                     }
                 }
                 assert!(!vm.claim.value.names(&name("x")));
-                assert_eq!(what(vm, Action::Migrate), None, "{wish} on {node}, claim {claim:?}");
+                assert_eq!(what(vm, Action::Migrate), None, "{desired} on {node}, claim {claim:?}");
             }
         }
     }
@@ -123,8 +123,8 @@ fn a_recovered_vm_is_started_elsewhere_and_remembers_where_it_was() {
 
 #[test]
 fn what_a_dead_source_was_sending_is_an_old_copy_that_nobody_claims_and_is_started_anew() {
-    for wish in [VmState::Migrate, VmState::Restart, VmState::Start] {
-        let vm = on("t", wish, "x t");
+    for desired in [VmState::Migrate, VmState::Restart, VmState::Start] {
+        let vm = on("t", desired, "x t");
         let Some(VmChange::Update { set, .. }) = change(&What::Assign(name("t")), &name("x"), &vm, None)
         else {
             panic!()
@@ -132,7 +132,7 @@ fn what_a_dead_source_was_sending_is_an_old_copy_that_nobody_claims_and_is_start
         assert_eq!(
             set,
             [VmSet::Node(name("t")), VmSet::State(VmState::Start), VmSet::Claim(Claim::none())],
-            "{wish}"
+            "{desired}"
         );
     }
 }
@@ -149,7 +149,7 @@ fn a_guest_that_survives_at_the_source_of_a_migration_is_still_to_be_restarted()
 }
 
 #[test]
-fn a_wish_that_is_fulfilled_by_the_death_is_answered_unless_another_node_has_it_too() {
+fn a_desired_state_that_is_fulfilled_by_the_death_is_answered_unless_another_node_has_it_too() {
     let sets = |vm: &Vm| match change(&What::Release, &name("x"), vm, None) {
         Some(VmChange::Update { set, .. }) => set,
         other => panic!("{other:?}"),

@@ -61,8 +61,8 @@ fn maintenance_and_a_stop_disarm_it_after_the_others_were_told() {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
 
-    /// Keepalives, wishes and failures in any order, answers that are lost among them: the tree never promises a reset that would not
-    /// come.
+    /// Keepalives, desired states and failures in any order, answers that are lost among them: the tree never promises a reset that would
+    /// not come.
     #[test]
     fn the_others_are_never_told_of_a_guard_that_is_not_there(
         events in prop::collection::vec((any::<[bool; 3]>(), 0_u8..4), 1..40),

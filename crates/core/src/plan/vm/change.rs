@@ -65,7 +65,7 @@ pub fn change(step: &Step, vm: &Vm, me: &NodeName) -> Option<VmChange> {
     }
 }
 
-/// Who has the guest, of which this is no start: its claim does not become younger than a wish for its restart, or the guest that is to
+/// Who has the guest, of which this is no start: its claim does not become younger than a request for its restart, or the guest that is to
 /// be restarted would be taken for the one that was.
 fn lives_on(vm: &Vm, claim: Claim) -> VmChange {
     let mut set = vec![VmSet::Claim(claim)];
@@ -82,7 +82,7 @@ fn runs_since_before(vm: &Vm) -> bool {
     vm.is_as_defined() || never_claimed && vm.state.value == VmState::Start
 }
 
-/// Off as wished. One that a flush has shut down keeps that mark; see [`Vm::is_shut_down_by_flush`].
+/// Off as desired. One that a flush has shut down keeps that mark; see [`Vm::is_shut_down_by_flush`].
 fn stopped(vm: &Vm, me: &NodeName) -> VmChange {
     let mut decided_from = vec![VmKey::State, VmKey::Node, VmKey::Claim];
     let mut set: Vec<_> = state_is(vm, VmState::Stop).into_iter().collect();
@@ -108,7 +108,7 @@ fn node_is(vm: &Vm, me: &NodeName) -> Option<VmSet> {
     (vm.node.value != *me || vm.cannot_read(VmKey::Node)).then(|| VmSet::Node(me.clone()))
 }
 
-/// It shall run on, or migrate to, the node that was chosen, since its wish names none.
+/// It shall run on, or migrate to, the node that was chosen, since its desired state names none.
 pub fn choose(vm: &Vm, node: &NodeName) -> VmChange {
     VmChange::update(vm, &[VmKey::State, VmKey::Node, VmKey::Claim], vec![VmSet::Node(node.clone())])
 }
@@ -118,7 +118,7 @@ pub fn give_away(vm: &Vm, me: &NodeName, to: &NodeName, reason: &str) -> VmChang
     let home = vm.last_node.value.as_ref().unwrap_or(me);
     let home = (home != to).then(|| home.clone());
     let decided_from = [VmKey::State, VmKey::Node, VmKey::LastNode, VmKey::Claim];
-    // The wish stays what it is: who starts the VM answers it.
+    // The desired state stays what it is: who starts the VM answers it.
     let set = vec![
         VmSet::State(vm.state.value),
         VmSet::Node(to.clone()),
@@ -129,7 +129,7 @@ pub fn give_away(vm: &Vm, me: &NodeName, to: &NodeName, reason: &str) -> VmChang
     VmChange::update(vm, &decided_from, set)
 }
 
-/// The answer that a VM stays where it is, with the way home that the refused wish has cleared.
+/// The answer that a VM stays where it is, with the way home that the refused desired state has cleared.
 pub fn put_back(change: VmChange, vm: &Vm, me: &NodeName, home: &NodeName) -> VmChange {
     match change {
         VmChange::Update { id, mut expect, mut set } if vm.last_node.value.is_none() && home != me => {
@@ -141,7 +141,7 @@ pub fn put_back(change: VmChange, vm: &Vm, me: &NodeName, home: &NodeName) -> Vm
     }
 }
 
-/// It is where it was before the wish. A VM whose way home would lead from here to here is at home.
+/// It is where it was before the desired state. A VM whose way home would lead from here to here is at home.
 fn stay(vm: &Vm, me: &NodeName, reason: &str) -> VmChange {
     let mut decided_from = vec![VmKey::State, VmKey::Node, VmKey::Claim];
     let mut set: Vec<_> = state_is(vm, VmState::Start).into_iter().chain(node_is(vm, me)).collect();

@@ -1,4 +1,4 @@
-//! Live migration: from the wish at its source to the end of the shared claim.
+//! Live migration: from the desired state at its source to the end of the shared claim.
 //!
 //! ```text
 //!   claim S ──look at T: not there──► Share(T) ──► claim S T ──Migrate──► it left ──HandOver──► claim T ──► Resume at T
@@ -9,7 +9,7 @@
 //!
 //! The claim is shared only while the target's daemon has a session: what arrives where nobody lets it go on is lost (decision 104).
 //!
-//! The source alone decides while two claim the VM; the target leaves it alone, whatever the wish is by now. A guest arrives
+//! The source alone decides while two claim the VM; the target leaves it alone, whatever the desired state is by now. A guest arrives
 //! paused, since libvirt's source lets its guest go on when the target's last answer is lost, and nothing can prevent that. So what
 //! has arrived is a copy that is good only until its original executes again: it goes on when the source has handed it over, which
 //! the source does only for a guest that libvirt has on record as arrived; in every other case the copy is ended. It makes no
@@ -17,7 +17,7 @@
 
 use std::time::Duration;
 
-use super::{Answer, Facts, Here, Plan, Step, act, past, shut_down, wait};
+use super::{Answer, Facts, LocalState, Plan, Step, act, attempts, shut_down, wait};
 use crate::{
     model::{Halt, Migration, MigrationMethod, NodeName, Progress, Vm, VmState},
     sabotage::{self, Bug},
@@ -57,7 +57,7 @@ const ATTEND: Duration = Duration::from_secs(1);
 
 /// What another node's libvirt says about the VM.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum There {
+pub enum PeerState {
     /// It executes there, or has.
     Active,
     /// Its process is there and does not execute: brought by a migration, or being made ready for one.
@@ -69,53 +69,54 @@ pub enum There {
 }
 
 /// Whether a plan needs to know of migrations under way here.
-pub fn needs_migration(me: &NodeName, vm: &Vm, here: Here) -> bool {
+pub fn needs_migration(me: &NodeName, vm: &Vm, local_state: LocalState) -> bool {
     let source = vm.claim.value.between().is_some_and(|(from, _)| from == me);
-    here == Here::Held || here == Here::Active && source
+    local_state == LocalState::Held || local_state == LocalState::Active && source
 }
 
 /// Whether a plan needs to know if it left here by a migration.
-pub fn needs_record(me: &NodeName, vm: &Vm, here: Here) -> bool {
-    vm.claim.value.between().is_some_and(|(from, _)| from == me) && matches!(here, Here::Off | Here::Held)
+pub fn needs_record(me: &NodeName, vm: &Vm, local_state: LocalState) -> bool {
+    vm.claim.value.between().is_some_and(|(from, _)| from == me)
+        && matches!(local_state, LocalState::Off | LocalState::Held)
 }
 
-/// The wish is to migrate what executes here, claimed by this node alone.
+/// The desired state is to migrate what executes here, claimed by this node alone.
 pub(super) fn leave(facts: &Facts<'_>, vm: &Vm) -> Plan {
     let to = &vm.node.value;
-    if facts.past.asking(vm).is_some() {
+    if facts.attempts.asking(vm).is_some() {
         // A guest that was asked to shut down for its move cannot be asked to stay.
         return shut_down(facts, vm);
     }
     if to.is_nobody() {
-        let Some(why) = facts.past.no_target(vm, facts.now) else {
-            return act(Step::Choose, "wish is migrate to no node in particular");
+        let Some(why) = facts.attempts.no_target(vm, facts.now) else {
+            return act(Step::Choose, "desired state is migrate to no node in particular");
         };
-        return stay_in_the_end(facts, vm, past::CHOOSE_AGAIN, why.to_owned());
+        return stay_in_the_end(facts, vm, attempts::CHOOSE_AGAIN, why.to_owned());
     }
     if let Err(why) = facts.target {
         return stay_in_the_end(facts, vm, TARGET_AGAIN, format!("{to} cannot take it: {why}"));
     }
-    if facts.past.is_absent(vm, to, facts.now) {
+    if facts.attempts.is_absent(vm, to, facts.now) {
         let why = format!("{to} cannot take it: its daemon has no session with ZooKeeper");
         return stay_in_the_end(facts, vm, TARGET_AGAIN, why);
     }
-    match facts.past.there(vm, to, facts.now) {
-        None => return act(Step::LookAt(to.clone()), format!("wish is migrate to {to}")),
-        Some(There::Unknown(why)) => {
+    match facts.attempts.peer_state(vm, to, facts.now) {
+        None => return act(Step::LookAt(to.clone()), format!("desired state is migrate to {to}")),
+        Some(PeerState::Unknown(why)) => {
             let why = format!("the libvirt of {to} does not answer: {why}");
             return stay_in_the_end(facts, vm, LOOK_AGAIN, why);
         }
-        Some(There::Active | There::Held) => {
+        Some(PeerState::Active | PeerState::Held) => {
             let why = format!("{to} has an instance that nobody claims, which it has to end first");
             return stay_in_the_end(facts, vm, TIDYING, why);
         }
-        Some(There::Off) => {}
+        Some(PeerState::Off) => {}
     }
     if let Some(Halt::Crashed) = facts.halt {
         // There is nothing to keep alive.
         return leave_by_shutdown(facts, vm);
     }
-    let tries = facts.past.tries(vm);
+    let tries = facts.attempts.tries(vm);
     let impossible = tries.impossible || tries.failures >= LIVE_ATTEMPTS;
     match (vm.migration_method, &tries.reason) {
         (MigrationMethod::Shutdown, _) => leave_by_shutdown(facts, vm),
@@ -128,7 +129,7 @@ pub(super) fn leave(facts: &Facts<'_>, vm: &Vm) -> Plan {
                 let reason = reason.as_deref().unwrap_or_default();
                 wait(Some(at), format!("live migration to {to} failed and is tried again soon: {reason}"))
             }
-            None => act(Step::Share(to.clone()), format!("wish is migrate to {to}")),
+            None => act(Step::Share(to.clone()), format!("desired state is migrate to {to}")),
         },
     }
 }
@@ -139,12 +140,13 @@ fn leave_by_shutdown(facts: &Facts<'_>, vm: &Vm) -> Plan {
     if let Some(stays) = super::kept_running(facts, &format!("not migrated to {to}")) {
         return stays;
     }
-    match facts.past.word_of(vm, to) {
+    match facts.attempts.word_of(vm, to) {
         _ if sabotage::commits(Bug::MoveUnasked) => shut_down(facts, vm),
         Some(Ok(())) => shut_down(facts, vm),
         Some(Err(why)) => {
             let why = format!("it could not be started there: {why}");
-            let live = facts.past.tries(vm).reason.map(|live| format!("; live: {live}")).unwrap_or_default();
+            let live =
+                facts.attempts.tries(vm).reason.map(|live| format!("; live: {live}")).unwrap_or_default();
             act(Step::Answer(Answer::Stays(not_migrated(to, &format!("{why}{live}")))), why)
         }
         None => {
@@ -162,7 +164,7 @@ pub fn is_to_arrive(me: &NodeName, vm: &Vm) -> bool {
 
 /// Waits for a target that cannot take the VM now, but not for ever.
 fn stay_in_the_end(facts: &Facts<'_>, vm: &Vm, again: Duration, why: String) -> Plan {
-    let until = facts.past.noticed(vm, facts.now) + TARGET_PATIENCE;
+    let until = facts.attempts.noticed(vm, facts.now) + TARGET_PATIENCE;
     if facts.now >= until {
         return act(Step::Answer(Answer::Stays(not_migrated(&vm.node.value, &why))), why);
     }
@@ -184,25 +186,25 @@ pub(super) fn not_taken(facts: &Facts<'_>, vm: &Vm) -> Option<Plan> {
 /// This node and `to` claim it, this node first; its process is here.
 pub(super) fn between(facts: &Facts<'_>, vm: &Vm, to: &NodeName) -> Plan {
     let wanted_there = vm.state.value == VmState::Migrate && vm.node.value == *to;
-    if facts.left && facts.here == Here::Held {
+    if facts.left && facts.local_state == LocalState::Held {
         return act(Step::HandOver, format!("it has arrived on {to}, and its process here is being ended"));
     }
     if matches!(vm.state.value, VmState::Stop | VmState::Delete) {
-        return act(Step::PowerOff, format!("wish is {}", vm.state.value));
+        return act(Step::PowerOff, format!("desired state is {}", vm.state.value));
     }
     match facts.migration {
         Some(Migration::Leaving(progress)) if wanted_there => attend(facts, vm, to, progress),
         Some(Migration::Leaving(_)) => {
-            abort(facts, vm, format!("wish is now {} on {}", vm.state.value, vm.node.value))
+            abort(facts, vm, format!("desired state is now {} on {}", vm.state.value, vm.node.value))
         }
         Some(Migration::Arriving) => wait(Some(facts.now + ATTEND), "it arrives here from elsewhere"),
         None => decide(facts, vm, to, wanted_there),
     }
 }
 
-/// A migration is under way, as wished.
+/// A migration is under way, as desired.
 fn attend(facts: &Facts<'_>, vm: &Vm, to: &NodeName, progress: Progress) -> Plan {
-    let quiet = facts.past.quiet_for(vm, facts.now);
+    let quiet = facts.attempts.quiet_for(vm, facts.now);
     if quiet >= STALLED {
         return abort(facts, vm, format!("nothing was sent to {to} for {} s", quiet.as_secs()));
     }
@@ -223,7 +225,7 @@ pub fn never_ends(progress: Progress) -> Option<String> {
 }
 
 fn abort(facts: &Facts<'_>, vm: &Vm, why: String) -> Plan {
-    match facts.past.aborted(vm).map(|at| at + ABORT_AGAIN).filter(|until| *until > facts.now) {
+    match facts.attempts.aborted(vm).map(|at| at + ABORT_AGAIN).filter(|until| *until > facts.now) {
         Some(until) => {
             wait(Some(until.min(facts.now + TIDYING)), format!("the migration is being aborted: {why}"))
         }
@@ -233,30 +235,30 @@ fn abort(facts: &Facts<'_>, vm: &Vm, why: String) -> Plan {
 
 /// No migration is under way: it has not begun, or it has failed, or it has come to its end without an end here.
 fn decide(facts: &Facts<'_>, vm: &Vm, to: &NodeName, wanted_there: bool) -> Plan {
-    let wish = vm.state.value;
-    if facts.here == Here::Active {
-        if wish == VmState::Shutdown {
+    let desired = vm.state.value;
+    if facts.local_state == LocalState::Active {
+        if desired == VmState::Shutdown {
             return shut_down(facts, vm);
         }
         // What cannot be started again is taken back first, and answered then.
-        if wish != VmState::Migrate && vm.node.value != *facts.me && facts.definition.is_ok() {
+        if desired != VmState::Migrate && vm.node.value != *facts.me && facts.definition.is_ok() {
             return act(Step::PowerOff, format!("it was moved to {} without migration", vm.node.value));
         }
-        if wanted_there && facts.past.may_migrate(vm) {
-            return act(Step::Migrate(to.clone()), format!("wish is migrate to {to}"));
+        if wanted_there && facts.attempts.may_migrate(vm) {
+            return act(Step::Migrate(to.clone()), format!("desired state is migrate to {to}"));
         }
     }
-    match facts.past.there(vm, to, facts.now) {
+    match facts.attempts.peer_state(vm, to, facts.now) {
         None => act(Step::LookAt(to.clone()), format!("{to} claims it, too, and no migration is under way")),
-        Some(There::Active) => executes_on_both(facts, vm, to),
-        Some(There::Off) if sabotage::commits(Bug::EndAtTheSource) => {
+        Some(PeerState::Active) => executes_on_both(facts, vm, to),
+        Some(PeerState::Off) if sabotage::commits(Bug::EndAtTheSource) => {
             act(Step::PowerOff, format!("it is not on {to}"))
         }
-        Some(There::Off) => act(Step::TakeBack, format!("it is not on {to}")),
-        Some(There::Held) => {
+        Some(PeerState::Off) => act(Step::TakeBack, format!("it is not on {to}")),
+        Some(PeerState::Held) => {
             act(Step::TakeBack, format!("what is on {to} was not let go on and never will be"))
         }
-        Some(There::Unknown(why)) => {
+        Some(PeerState::Unknown(why)) => {
             let why =
                 format!("whatever is on {to} was not let go on and never will be; its libvirt says: {why}");
             act(Step::TakeBack, why)
@@ -267,8 +269,8 @@ fn decide(facts: &Facts<'_>, vm: &Vm, to: &NodeName, wanted_there: bool) -> Plan
 /// It executes on the target, and not by our doing. What executes here is the guest, and the target suspends what libvirt's autostart or
 /// somebody's hand has started there; if it does not, one of the two has to end. What is only held here was left behind.
 fn executes_on_both(facts: &Facts<'_>, vm: &Vm, to: &NodeName) -> Plan {
-    let until = facts.past.executes_there_since(vm, facts.now) + SUSPENDS_WITHIN;
-    if facts.here == Here::Active && facts.now < until {
+    let until = facts.attempts.executes_there_since(vm, facts.now) + SUSPENDS_WITHIN;
+    if facts.local_state == LocalState::Active && facts.now < until {
         return wait(
             Some(until.min(facts.now + TIDYING)),
             format!("it executes on {to}, too, which has to suspend what nobody has handed over to it"),
@@ -287,23 +289,23 @@ pub(super) fn ended(facts: &Facts<'_>, to: &[NodeName]) -> Plan {
 
 /// This node and others claim it, another one first: what is here is that node's business.
 pub(super) fn arriving(facts: &Facts<'_>, from: &NodeName) -> Plan {
-    if facts.here == Here::Arrived && sabotage::commits(Bug::ArriveRunning) {
+    if facts.local_state == LocalState::Arrived && sabotage::commits(Bug::ArriveRunning) {
         return act(Step::Resume, "it has arrived");
     }
-    if facts.here == Here::Active && facts.halt.is_none() {
+    if facts.local_state == LocalState::Active && facts.halt.is_none() {
         // What arrives is paused: somebody else has started this, or let it go on.
         return act(Step::Suspend, format!("{from} has not handed it over"));
     }
     wait(
         None,
-        match facts.here {
-            Here::Arrived => format!("it has arrived from {from}, which has to let go of its claim"),
-            Here::Held => format!("it is arriving from {from}"),
-            Here::Suspended => format!("it was suspended here: {from} decides"),
-            Here::Active if facts.halt.is_some() => {
+        match facts.local_state {
+            LocalState::Arrived => format!("it has arrived from {from}, which has to let go of its claim"),
+            LocalState::Held => format!("it is arriving from {from}"),
+            LocalState::Suspended => format!("it was suspended here: {from} decides"),
+            LocalState::Active if facts.halt.is_some() => {
                 format!("it does not execute here, and {from} has not let go of its claim")
             }
-            Here::Off | Here::Unstarted | Here::Active | Here::Unknown => {
+            LocalState::Off | LocalState::Unstarted | LocalState::Active | LocalState::Unknown => {
                 format!("it may be migrating here from {from}")
             }
         },
@@ -313,7 +315,7 @@ pub(super) fn arriving(facts: &Facts<'_>, from: &NodeName) -> Plan {
 /// A migration holds it here or has brought it, and this node alone claims it: what is here is the guest, not an old copy.
 pub(super) fn held(facts: &Facts<'_>, vm: &Vm) -> Plan {
     if !shall_go_on(facts.me, vm) {
-        return act(Step::PowerOff, format!("wish is {} on {}", vm.state.value, vm.node.value));
+        return act(Step::PowerOff, format!("desired state is {} on {}", vm.state.value, vm.node.value));
     }
     match facts.migration {
         Some(Migration::Arriving) => {

@@ -19,7 +19,7 @@ fn field<T>(value: T, zxid: i64) -> Field<T> {
     Field { value, version: Some(3), zxid }
 }
 
-/// A VM wished `state` on `node`, claimed by `claim`; the wish is younger than the claim.
+/// A VM desired `state` on `node`, claimed by `claim`; the desired state is younger than the claim.
 fn vm(state: VmState, node: &str, claim: &str) -> Vm {
     Vm {
         id: "11111111-0000-4000-8000-000000000001".parse::<VmId>().unwrap(),
@@ -39,26 +39,26 @@ fn vm(state: VmState, node: &str, claim: &str) -> Vm {
 
 struct Case {
     vm: Vm,
-    here: Here,
+    local_state: LocalState,
     migration: Option<Migration>,
     halt: Option<Halt>,
     left: bool,
     target: Result<(), &'static str>,
     definition: Result<(), &'static str>,
-    past: Past,
+    attempts: Attempts,
     now: Moment,
 }
 
-fn case(state: VmState, node: &str, claim: &str, here: Here) -> Case {
+fn case(state: VmState, node: &str, claim: &str, local_state: LocalState) -> Case {
     Case {
         vm: vm(state, node, claim),
-        here,
+        local_state,
         migration: None,
         halt: None,
         left: false,
         target: Ok(()),
         definition: Ok(()),
-        past: Past::default(),
+        attempts: Attempts::default(),
         now: Moment::secs(1000),
     }
 }
@@ -66,21 +66,21 @@ fn case(state: VmState, node: &str, claim: &str, here: Here) -> Case {
 impl Case {
     fn plan(&self) -> Plan {
         let me = name("a");
-        let Case { vm, here, halt, migration, left, target, definition, past, now } = self;
+        let Case { vm, local_state, halt, migration, left, target, definition, attempts, now } = self;
         plan(&Facts {
             me: &me,
             vm: Some(vm),
             orphan: None,
             tidies_up: false,
             last_word: Ok(()),
-            here: *here,
+            local_state: *local_state,
             migration: *migration,
             halt: *halt,
             left: *left,
             target: *target,
             definition: *definition,
             view_is_current: true,
-            past,
+            attempts,
             now: *now,
         })
     }
@@ -90,14 +90,14 @@ impl Case {
     }
 }
 
-use Here::{Active, Arrived, Held, Off, Unstarted};
+use LocalState::{Active, Arrived, Held, Off, Unstarted};
 use VmState::{Delete, Failed, Migrate, Restart, Shutdown, Start, Stop};
 
 #[test]
 fn the_table_of_a_vms_life_holds() {
     use Answer::{Running, Stopped};
     let table = [
-        // wish, node, claim, fact here → next
+        // desired state, node, claim, fact here → next
         (Start, "a", "", Off, Next::Do(Step::Claim)),
         (Start, "a", "a", Off, Next::Do(Step::Claim)),
         (Start, "a", "b", Off, Next::Wait(None)),
@@ -140,12 +140,12 @@ fn the_table_of_a_vms_life_holds() {
         (Failed, "a", "", Off, Next::Settled),
         (Failed, "b", "a", Active, Next::Do(Step::PowerOff)),
     ];
-    for (state, node, claim, here, next) in table {
-        let case = case(state, node, claim, here);
+    for (state, node, claim, local_state, next) in table {
+        let case = case(state, node, claim, local_state);
         assert_eq!(
             case.next(),
             next,
-            "wish {state} on {node}, claim {claim:?}, {here:?}: {}",
+            "desired state {state} on {node}, claim {claim:?}, {local_state:?}: {}",
             case.plan().why
         );
     }
@@ -175,7 +175,7 @@ fn what_a_start_left_behind_is_let_go_where_it_shall_run_and_claimed_and_ended_e
         );
     }
     let mut restart = case(Restart, "a", "a", Unstarted);
-    assert_eq!(restart.next(), Next::Do(Step::PowerOff), "it was made before the wish");
+    assert_eq!(restart.next(), Next::Do(Step::PowerOff), "it was made before the desired state");
     restart.vm.claim.zxid = restart.vm.state.zxid + 1;
     assert_eq!(restart.next(), Next::Do(Step::Resume));
 }
@@ -183,19 +183,19 @@ fn what_a_start_left_behind_is_let_go_where_it_shall_run_and_claimed_and_ended_e
 #[test]
 fn a_vm_is_started_only_under_a_claim_made_for_this_start() {
     let mut c = case(Start, "a", "", Off);
-    c.past.claimed(&c.vm);
+    c.attempts.claimed(&c.vm);
     assert_eq!(c.next(), Next::Do(Step::Claim), "the claim is not yet seen");
     c.vm.claim = Field { value: Claim::only(&name("a")), version: Some(4), zxid: 30 };
     assert_eq!(c.next(), Next::Do(Step::Start));
-    c.past.start_attempted(&c.vm, c.now);
+    c.attempts.start_attempted(&c.vm, c.now);
     c.now = c.now + Duration::from_secs(5);
     assert_eq!(c.next(), Next::Do(Step::Claim), "a spent permit starts nothing");
 }
 
 #[test]
-fn a_permit_dies_with_the_wish_it_was_made_for() {
+fn a_permit_dies_with_the_desired_state_it_was_made_for() {
     let mut c = case(Start, "a", "", Off);
-    c.past.claimed(&c.vm);
+    c.attempts.claimed(&c.vm);
     c.vm.claim = Field { value: Claim::only(&name("a")), version: Some(4), zxid: 30 };
     c.vm.state.version = Some(9);
     assert_eq!(c.next(), Next::Do(Step::Claim));
@@ -204,10 +204,10 @@ fn a_permit_dies_with_the_wish_it_was_made_for() {
 #[test]
 fn nothing_is_done_while_the_view_is_old_or_libvirt_is_silent() {
     let me = name("a");
-    let past = Past::default();
+    let attempts = Attempts::default();
     for state in VmState::ALL {
         for claim in ["", "a", "b"] {
-            for here in [Active, Arrived, Off, Unstarted, Here::Unknown] {
+            for local_state in [Active, Arrived, Off, Unstarted, LocalState::Unknown] {
                 let vm = vm(state, "a", claim);
                 let facts = Facts {
                     me: &me,
@@ -215,19 +215,19 @@ fn nothing_is_done_while_the_view_is_old_or_libvirt_is_silent() {
                     orphan: None,
                     tidies_up: false,
                     last_word: Ok(()),
-                    here,
+                    local_state,
                     migration: None,
                     halt: None,
                     left: false,
                     target: Ok(()),
                     definition: Ok(()),
                     view_is_current: false,
-                    past: &past,
+                    attempts: &attempts,
                     now: Moment::secs(1),
                 };
                 assert_eq!(plan(&facts).next, Next::Wait(None));
             }
-            let unknown = case(state, "a", claim, Here::Unknown);
+            let unknown = case(state, "a", claim, LocalState::Unknown);
             assert_eq!(unknown.next(), Next::Wait(None));
         }
     }
@@ -242,14 +242,14 @@ fn what_runs_but_is_in_no_state_tree_is_left_alone() {
         orphan: None,
         tidies_up: false,
         last_word: Ok(()),
-        here: Active,
+        local_state: Active,
         migration: None,
         halt: None,
         left: false,
         target: Ok(()),
         definition: Ok(()),
         view_is_current: true,
-        past: &Past::default(),
+        attempts: &Attempts::default(),
         now: Moment::secs(1),
     };
     assert_eq!(plan(&facts).next, Next::Wait(None));
@@ -264,7 +264,7 @@ fn a_guest_that_ignores_the_button_is_asked_every_15_s_and_powered_off_after_90(
         match c.next() {
             Next::Do(Step::AskGuestToShutDown) => {
                 seen.push((c.now.since(begin).as_secs(), "ask"));
-                c.past.asked_to_shut_down(&c.vm, c.now);
+                c.attempts.asked_to_shut_down(&c.vm, c.now);
             }
             Next::Do(Step::PowerOff) => {
                 seen.push((c.now.since(begin).as_secs(), "off"));
@@ -281,9 +281,9 @@ fn a_guest_that_ignores_the_button_is_asked_every_15_s_and_powered_off_after_90(
 }
 
 #[test]
-fn a_wish_changed_during_the_grace_wins() {
+fn a_desired_state_changed_during_the_grace_wins() {
     let mut c = case(Shutdown, "a", "a", Active);
-    c.past.asked_to_shut_down(&c.vm, c.now);
+    c.attempts.asked_to_shut_down(&c.vm, c.now);
     c.vm.state = Field { value: Start, version: Some(4), zxid: 40 };
     assert_eq!(c.next(), Next::Settled);
 }
@@ -291,17 +291,25 @@ fn a_wish_changed_during_the_grace_wins() {
 #[test]
 fn a_restarted_instance_is_told_from_the_old_one_across_a_crash_of_the_daemon() {
     let mut c = case(Restart, "a", "a", Active);
-    assert_eq!(c.next(), Next::Do(Step::AskGuestToShutDown), "claimed before the wish: the old instance");
+    assert_eq!(
+        c.next(),
+        Next::Do(Step::AskGuestToShutDown),
+        "claimed before the desired state: the old instance"
+    );
     c.vm.claim.zxid = 21;
-    assert_eq!(c.next(), Next::Do(Step::Answer(Answer::Running)), "claimed after the wish: the new instance");
+    assert_eq!(
+        c.next(),
+        Next::Do(Step::Answer(Answer::Running)),
+        "claimed after the desired state: the new instance"
+    );
 }
 
 /// The claims that are written without a start, each where its guest lives on.
-fn of_guests_that_live_on(wish: VmState) -> [(Step, Case); 3] {
+fn of_guests_that_live_on(desired: VmState) -> [(Step, Case); 3] {
     [
-        (Step::Adopt, case(wish, "a", "", Active)),
-        (Step::HandOver, Case { left: true, ..case(wish, "b", "a b", Off) }),
-        (Step::TakeBack, migration::after_look(case(wish, "a", "a b", Active), There::Off)),
+        (Step::Adopt, case(desired, "a", "", Active)),
+        (Step::HandOver, Case { left: true, ..case(desired, "b", "a b", Off) }),
+        (Step::TakeBack, migration::after_look(case(desired, "a", "a b", Active), PeerState::Off)),
     ]
 }
 
@@ -311,12 +319,12 @@ fn a_claim_that_follows_no_start_keeps_the_old_instance_recognisable() {
         assert_eq!(c.next(), Next::Do(step.clone()));
         let Some(VmChange::Update { set, .. }) = change(&step, &c.vm, &name("a")) else { panic!() };
         let together = set.contains(&VmSet::State(Restart));
-        assert!(together, "{step:?}: written together, so the claim is not younger than the wish");
+        assert!(together, "{step:?}: written together, so the claim is not younger than the command");
     }
 }
 
 #[test]
-fn a_restart_that_is_wished_while_such_a_claim_is_on_its_way_is_a_conflict() {
+fn a_restart_that_is_desired_while_such_a_claim_is_on_its_way_is_a_conflict() {
     for (step, c) in of_guests_that_live_on(Start) {
         let Some(VmChange::Update { expect, set, .. }) = change(&step, &c.vm, &name("a")) else { panic!() };
         assert!(expect.contains(&(VmKey::State, Some(3))), "{step:?}");
@@ -332,10 +340,10 @@ fn a_crash_loop_backs_off_and_ends_in_failed_after_10_starts() {
     let failed = loop {
         match c.next() {
             Next::Do(Step::Claim) => {
-                c.past.claimed(&c.vm);
+                c.attempts.claimed(&c.vm);
                 c.vm.claim.version = c.vm.claim.version.map(|v| v + 1);
             }
-            Next::Do(Step::Start) => c.past.start_attempted(&c.vm, c.now),
+            Next::Do(Step::Start) => c.attempts.start_attempted(&c.vm, c.now),
             Next::Wait(Some(until)) => {
                 pauses.push(until.since(c.now).as_secs());
                 c.now = until;
@@ -355,16 +363,16 @@ fn what_cannot_be_started_here_for_half_a_minute_is_given_away_or_tried_on() {
     let begin = c.now;
     while c.next() != Next::Do(Step::GiveAway) {
         match c.next() {
-            Next::Do(Step::Claim) => c.past.start_refused(&c.vm, "no bridge br7".into(), c.now),
+            Next::Do(Step::Claim) => c.attempts.start_refused(&c.vm, "no bridge br7".into(), c.now),
             Next::Wait(Some(until)) => c.now = until,
             other => panic!("{other:?}"),
         }
         assert!(c.now.since(begin) < Duration::from_mins(2));
     }
     assert!(c.now.since(begin) >= ELSEWHERE_AFTER);
-    c.past.found_no_target(&c.vm, "no node can take it".into(), c.now);
+    c.attempts.found_no_target(&c.vm, "no node can take it".into(), c.now);
     assert_eq!(c.next(), Next::Do(Step::Claim), "it is due, and tried here again");
-    c.past.start_refused(&c.vm, "no bridge br7".into(), c.now);
+    c.attempts.start_refused(&c.vm, "no bridge br7".into(), c.now);
     let waits = c.plan();
     assert!(
         matches!(waits.next, Next::Wait(Some(_))) && waits.why.contains("elsewhere: no node"),
@@ -385,10 +393,10 @@ fn what_cannot_be_started_here_for_half_a_minute_is_given_away_or_tried_on() {
 }
 
 #[test]
-fn a_new_wish_is_not_held_up_by_an_old_crash_loop() {
+fn a_new_desired_state_is_not_held_up_by_an_old_crash_loop() {
     let mut c = case(Start, "a", "a", Off);
     for _ in 0..5 {
-        c.past.start_attempted(&c.vm, c.now);
+        c.attempts.start_attempted(&c.vm, c.now);
     }
     assert!(matches!(c.next(), Next::Wait(Some(_))));
     c.vm.state.version = Some(4);
@@ -398,13 +406,13 @@ fn a_new_wish_is_not_held_up_by_an_old_crash_loop() {
 #[test]
 fn a_vm_that_ran_for_long_is_restarted_after_one_second() {
     let mut c = case(Start, "a", "a", Off);
-    c.past.start_attempted(&c.vm, c.now);
+    c.attempts.start_attempted(&c.vm, c.now);
     c.now = c.now + Duration::from_hours(1);
     assert_eq!(c.next(), Next::Do(Step::Claim));
 }
 
 #[test]
-fn every_answer_is_checked_against_wish_node_and_claim() {
+fn every_answer_is_checked_against_desired_state_node_and_claim() {
     let c = case(Shutdown, "a", "a", Off);
     for answer in [
         Answer::Running,
@@ -467,10 +475,10 @@ fn a_guest_that_could_not_be_started_again_is_not_ended() {
         (unusable(Restart, "a"), "not restarted"),
         (unusable(Restart, "b"), "not moved to b"),
         (unusable(Start, "b"), "not moved to b"),
-        (migration::after_look(unusable(Migrate, "b"), There::Off), "not migrated to b"),
+        (migration::after_look(unusable(Migrate, "b"), PeerState::Off), "not migrated to b"),
     ] {
         c.vm.migration_method = MigrationMethod::Shutdown;
-        assert!(needs_definition(&name("a"), &c.vm, c.here, c.halt));
+        assert!(needs_definition(&name("a"), &c.vm, c.local_state, c.halt));
         let Next::Do(Step::Answer(Answer::Stays(reason))) = c.next() else { panic!("{:?}", c.plan()) };
         assert!(reason.starts_with(not_done) && reason.ends_with("is not usable"), "{reason}");
         let answer = change(&Step::Answer(Answer::Stays(reason)), &c.vm, &name("a"));
@@ -483,7 +491,7 @@ fn a_guest_that_could_not_be_started_again_is_not_ended() {
         assert!(matches!(next, Next::Do(Step::PowerOff | Step::AskGuestToShutDown)), "{state}: {next:?}");
     }
     let mut asked = unusable(Restart, "a");
-    asked.past.asked_to_shut_down(&asked.vm, asked.now);
+    asked.attempts.asked_to_shut_down(&asked.vm, asked.now);
     assert!(matches!(asked.next(), Next::Wait(_)), "it is on its way down");
 }
 

@@ -77,7 +77,7 @@ pub(super) const VIR_DOMAIN_SHUTDOWN: c_uchar = 4;
 pub(super) const VIR_DOMAIN_CRASHED: c_uchar = 6;
 pub(super) const VIR_DOMAIN_PMSUSPENDED: c_uchar = 7;
 
-/// Reasons of `VIR_DOMAIN_PAUSED`: as it was left by a libvirtd that ended, by somebody's wish, by a migration, … not started yet.
+/// Reasons of `VIR_DOMAIN_PAUSED`: as it was left by a libvirtd that ended, by somebody's command, by a migration, … not started yet.
 pub(super) const VIR_DOMAIN_PAUSED_UNKNOWN: c_int = 0;
 pub(super) const VIR_DOMAIN_PAUSED_USER: c_int = 1;
 pub(super) const VIR_DOMAIN_PAUSED_MIGRATION: c_int = 2;

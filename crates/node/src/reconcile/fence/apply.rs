@@ -18,10 +18,10 @@ use tokio::time::{sleep, timeout};
 use tracing::{error, info, warn};
 
 use super::{
-    Parts,
+    Dependencies,
     found_off::StoppedNode,
     recover::Dead,
-    shoot::{Outcome, Shot},
+    shoot::{Outcome, PowerOff},
     tell,
 };
 use crate::{bmcs, sizes::VmSizes};
@@ -36,7 +36,7 @@ const POWER_ON_EVERY: Duration = Duration::from_secs(3);
 
 /// Carries out steps.
 pub(super) struct Apply {
-    pub(super) parts: Parts,
+    pub(super) dependencies: Dependencies,
     pub(super) sizes: VmSizes,
     /// What nobody waits for; it ends with this.
     pub(super) background: Mutex<JoinSet<()>>,
@@ -50,7 +50,7 @@ pub(super) enum Effect {
     Asked(BTreeSet<NodeName>),
     /// Its machine is not known to be off, for this reason.
     NotOff(String),
-    ShotInVain,
+    PowerOffFailed,
     ToldToPowerOn,
     StorageFailed(String),
     RecoveryFailed(String),
@@ -132,24 +132,25 @@ impl Apply {
     }
 
     async fn declare(&self, seen: &Node, step: FenceStep) -> Result<(), StepError> {
-        let owner = schema::owner::read(&*self.parts.store, &seen.name).await?;
+        let owner = schema::owner::read(&*self.dependencies.store, &seen.name).await?;
         let job = FenceJob {
             step,
             instance: owner.and_then(|held| held.by).map(|owner| owner.instance),
-            by: self.parts.me.to_string(),
-            at_unix_s: self.parts.machine.unix_s(),
+            by: self.dependencies.me.to_string(),
+            at_unix_s: self.dependencies.machine.unix_s(),
             confirmed_dead: None,
             asked: None,
             keepalive_version: seen.keepalive_version,
             boot: seen.boot.clone(),
         };
-        self.commit(schema::fence::begin(seen, &self.parts.me, &job)).await
+        self.commit(schema::fence::begin(seen, &self.dependencies.me, &job)).await
     }
 
     /// Nothing is switched. What the node says after it was seen, be it that its machine boots, is a conflict.
     async fn ask_power(&self, seen: &Node, view: &ClusterView, why: &str) -> Result<Effect, StepError> {
         let node = &seen.name;
-        let asked = StoppedNode { store: &*self.parts.store, power: &*self.parts.power, seen, view };
+        let asked =
+            StoppedNode { store: &*self.dependencies.store, power: &*self.dependencies.power, seen, view };
         if let Err(why) = asked.is_off().await? {
             return Ok(Effect::NotOff(why));
         }
@@ -161,7 +162,7 @@ impl Apply {
     async fn serving(&self, stopped: Vec<NodeName>) -> BTreeSet<NodeName> {
         let mut asked = JoinSet::new();
         for node in stopped {
-            let servers = Arc::clone(&self.parts.servers);
+            let servers = Arc::clone(&self.dependencies.servers);
             asked.spawn(async move { servers.serves(&node).await.then_some(node) });
         }
         let mut serving = BTreeSet::new();
@@ -176,18 +177,18 @@ impl Apply {
 
     async fn take_over(&self, fence: &Fence, why: &str) -> Result<Effect, StepError> {
         let job = self.signed(fence, fence.job.step.clone());
-        self.commit(schema::fence::take_over(fence, &self.parts.me, &job)).await?;
+        self.commit(schema::fence::take_over(fence, &self.dependencies.me, &job)).await?;
         warn!(node = %fence.node, "this node goes on with its fence ({}, last by {}): {why}", words(&job.step), fence.job.by);
         Ok(Effect::Taken)
     }
 
     async fn shoot(&self, fence: &Fence, why: &str) -> Result<Effect, StepError> {
-        let (node, store) = (&fence.node, &*self.parts.store);
+        let (node, store) = (&fence.node, &*self.dependencies.store);
         info!(%node, "cutting its power: {why}");
         let outcome = match bmcs::read(store, node).await? {
             Some(bmc) => {
-                let (me, power) = (&self.parts.me, &*self.parts.power);
-                Shot { me, store, power, bmc: &bmc, fence }.fire().await?
+                let (me, power) = (&self.dependencies.me, &*self.dependencies.power);
+                PowerOff { me, store, power, bmc: &bmc, fence }.fire().await?
             }
             None => Outcome::Alive("no BMC of it is known (system.fencing.ipmi in its pvcd.yaml)".to_owned()),
         };
@@ -213,7 +214,7 @@ impl Apply {
                 );
                 let job = self.signed(fence, FenceStep::Failed { reason, attempts });
                 self.commit(schema::fence::record_failure(fence, &job)).await?;
-                Ok(Effect::ShotInVain)
+                Ok(Effect::PowerOffFailed)
             }
         }
     }
@@ -232,7 +233,9 @@ impl Apply {
                 self.commit(schema::fence::record_proof(fence, &job, seen)).await?;
                 warn!(%node, "is taken for dead: {why}");
             }
-            FenceStep::Recovered { proof } if self.parts.settings.action(*proof) == Action::Migrate => {
+            FenceStep::Recovered { proof }
+                if self.dependencies.settings.action(*proof) == Action::Migrate =>
+            {
                 self.commit(schema::fence::record_recovered(fence, &job, seen)).await?;
                 info!(%node, "its VMs have new homes, it is flushed: {why}");
             }
@@ -246,8 +249,8 @@ impl Apply {
 
     /// Tells it to power on, in the background: nobody waits for its boot.
     async fn power_on(&self, node: &NodeName) -> Result<Effect, StepError> {
-        if let Some(bmc) = bmcs::read(&*self.parts.store, node).await? {
-            let (power, node) = (Arc::clone(&self.parts.power), node.clone());
+        if let Some(bmc) = bmcs::read(&*self.dependencies.store, node).await? {
+            let (power, node) = (Arc::clone(&self.dependencies.power), node.clone());
             let mut background = self.background.lock().unwrap_or_else(PoisonError::into_inner);
             while background.try_join_next().is_some() {}
             background.spawn(async move { power_on(&*power, &bmc, &node).await });
@@ -259,7 +262,7 @@ impl Apply {
         let node = &fence.node;
         let claimed = view.good_vms().filter(|vm| vm.claim.value.names(node));
         let images: Vec<String> = claimed.flat_map(|vm| vm.rbd_images.iter().cloned()).collect();
-        let shut_out = self.parts.storage.shut_out(node, &images);
+        let shut_out = self.dependencies.storage.shut_out(node, &images);
         let failed = match timeout(STORAGE_WITHIN, shut_out).await {
             Ok(Ok(())) => None,
             Ok(Err(error)) => Some(error.to_string()),
@@ -289,7 +292,7 @@ impl Apply {
             (End::Cancelled | End::Back | End::Done | End::Removed, _) => schema::fence::finish(fence),
         };
         self.commit(txn).await?;
-        tell::settled(&*self.parts.store, node).await;
+        tell::settled(&*self.dependencies.store, node).await;
         match end {
             End::Cancelled => warn!(%node, "its fence is cancelled: {why}"),
             End::Back => info!(%node, "its fence is over, it is back: {why}"),
@@ -305,7 +308,7 @@ impl Apply {
             fence,
             node,
             proof: proof.to_string(),
-            action: self.parts.settings.action(proof),
+            action: self.dependencies.settings.action(proof),
             storage_is_fenced: matches!(fence.job.step, FenceStep::StorageFenced { .. }),
         })
     }
@@ -313,20 +316,20 @@ impl Apply {
     fn signed(&self, fence: &Fence, step: FenceStep) -> FenceJob {
         FenceJob {
             step,
-            by: self.parts.me.to_string(),
-            at_unix_s: self.parts.machine.unix_s(),
+            by: self.dependencies.me.to_string(),
+            at_unix_s: self.dependencies.machine.unix_s(),
             ..fence.job.clone()
         }
     }
 
     /// Writes, and waits until the mirror shows it, so that the next plan sees what was done.
     async fn commit(&self, txn: Transaction) -> Result<(), StepError> {
-        self.parts.store.commit(txn).await?;
+        self.dependencies.store.commit(txn).await?;
         self.catch_up().await
     }
 
     pub(super) async fn catch_up(&self) -> Result<(), StepError> {
-        let caught_up = self.parts.mirror.caught_up(CATCH_UP_WITHIN).await;
+        let caught_up = self.dependencies.mirror.caught_up(CATCH_UP_WITHIN).await;
         caught_up.map_err(|error| StepError::Failed(error.to_string()))
     }
 }

@@ -6,7 +6,7 @@ use pvc_core::{
     model::{ClusterView, Fence, Node, NodeName, Vm, VmId},
     plan::{
         fence::Action,
-        placement::{NoRoom, Rooms, Unfit},
+        placement::{ClusterCapacity, NoCapacity, Unfit},
         recover::{Order, What, change, orders, orphans},
     },
 };
@@ -39,7 +39,7 @@ impl Apply {
         let orders = orders(name, view, dead.action, dead.storage_is_fenced);
         let ids: Vec<VmId> = orders.iter().map(|order| order.id).collect();
         let sizes = self.sizes.of(view, &ids).await.map_err(|error| StepError::Failed(error.to_string()))?;
-        let mut rooms = Rooms::count(view, &sizes, silent);
+        let mut capacity = ClusterCapacity::count(view, &sizes, silent);
         let mut placed = view.placement_version;
         let (mut stuck, mut conflict) = (Vec::new(), None);
         for order in &orders {
@@ -47,15 +47,15 @@ impl Apply {
             let size = sizes.get(&order.id).copied().unwrap_or_default();
             let target = match &order.what {
                 What::NeedsStorageFence => {
-                    tell::vm(&self.parts, vm, &order.why).await;
+                    tell::vm(&self.dependencies, vm, &order.why).await;
                     continue;
                 }
                 What::Place => {
                     let excluded = |node: &NodeName| (node == name).then_some(Unfit::Excluded);
-                    match rooms.choose(order.id, size, self.parts.selector, excluded) {
+                    match capacity.choose(order.id, size, self.dependencies.selector, excluded) {
                         Ok(target) => Some(target),
-                        Err(no_room) => {
-                            stuck.push(self.no_room(dead, vm, &no_room).await);
+                        Err(no_capacity) => {
+                            stuck.push(self.no_capacity(dead, vm, &no_capacity).await);
                             continue;
                         }
                     }
@@ -76,12 +76,12 @@ impl Apply {
                 Err(error) => return Err(error.into()),
             }
             if let Some(target) = target {
-                rooms.reserve(&target, order.id, size);
+                capacity.reserve(&target, order.id, size);
             }
         }
         for change in orphans(name, view) {
             let others = schema::fence::expect_dead(dead.fence, dead.node);
-            schema::vm::apply_with(&*self.parts.store, &change, others).await?;
+            schema::vm::apply_with(&*self.dependencies.store, &change, others).await?;
             info!(vm = %change.id(), from = %name, "released, it is not in the state tree any more; {name} is dead: {}", dead.proof);
         }
         self.catch_up().await?;
@@ -91,9 +91,9 @@ impl Apply {
         Ok(if stuck.is_empty() { Effect::Recorded } else { Effect::RecoveryFailed(stuck.join("; ")) })
     }
 
-    async fn no_room(&self, dead: &Dead<'_>, vm: &Vm, why: &NoRoom) -> String {
+    async fn no_capacity(&self, dead: &Dead<'_>, vm: &Vm, why: &NoCapacity) -> String {
         let because = format!("{} is dead ({}), and {why}", dead.fence.node, dead.proof);
-        if tell::vm(&self.parts, vm, &because).await {
+        if tell::vm(&self.dependencies, vm, &because).await {
             warn!(vm = %vm.name, "not recovered yet: {because}");
         }
         format!("{}: {why}", vm.name)
@@ -101,7 +101,7 @@ impl Apply {
 
     async fn refused(&self, dead: &Dead<'_>, vm: &Vm, why: &StoreError) -> String {
         let because = format!("{} is dead ({}), and {why}", dead.fence.node, dead.proof);
-        if tell::vm(&self.parts, vm, &because).await {
+        if tell::vm(&self.dependencies, vm, &because).await {
             error!(vm = %vm.name, alert = true, "not recovered: {because}");
         }
         format!("{}: {why}", vm.name)
@@ -121,7 +121,7 @@ impl Apply {
         if target.is_some() {
             others.ops.extend(bump(*placed, &vm.id.to_string()).ops);
         }
-        schema::vm::apply_with(&*self.parts.store, &change, others).await?;
+        schema::vm::apply_with(&*self.dependencies.store, &change, others).await?;
         if target.is_some() {
             // This was the next placement, or it would have been a conflict.
             *placed = Some(placed.map_or(0, |version| version.wrapping_add(1)));
@@ -133,7 +133,7 @@ impl Apply {
             }
             _ => info!(vm = %vm.name, from = %name, "released: {why}; {name} is dead: {proof}"),
         }
-        tell::vm_settled(&self.parts, vm).await;
+        tell::vm_settled(&self.dependencies, vm).await;
         Ok(())
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Never takes a command that was accepted for a machine that is off, and no answer for either: the status is read until it says
 //! so. The job is looked at afresh immediately before each command, and a look that took long is none: so a fencer that was frozen
-//! shoots nobody who lives.
+//! powers off nobody who lives.
 
 use std::time::Duration;
 
@@ -29,7 +29,7 @@ const RESET_WITHIN: Duration = Duration::from_secs(10);
 const LOOK_WITHIN: Duration = Duration::from_secs(3);
 
 /// One attempt on one node.
-pub(super) struct Shot<'a> {
+pub(super) struct PowerOff<'a> {
     pub(super) me: &'a NodeName,
     pub(super) store: &'a dyn Store,
     pub(super) power: &'a dyn Power,
@@ -77,7 +77,7 @@ impl From<PowerError> for Halt {
     }
 }
 
-impl Shot<'_> {
+impl PowerOff<'_> {
     /// Shoots.
     ///
     /// # Errors
@@ -154,7 +154,7 @@ impl Shot<'_> {
         Ok((Proof::ResetAccepted, seen))
     }
 
-    /// The node as it is now, if it is still to be shot by this daemon.
+    /// The node as it is now, if it is still to be powered off by this daemon.
     async fn still_ours(&self) -> Result<Node, Halt> {
         let node = &self.fence.node;
         let began = Instant::now();

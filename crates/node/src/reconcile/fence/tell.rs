@@ -12,7 +12,7 @@ use pvc_store::{Store, schema};
 use tokio::time::timeout;
 use tracing::{debug, warn};
 
-use super::Parts;
+use super::Dependencies;
 
 const SAY_WITHIN: Duration = Duration::from_secs(1);
 
@@ -88,23 +88,25 @@ pub(super) async fn settled(store: &dyn Store, node: &NodeName) {
 }
 
 /// Publishes why a dead node's VM does not run; answers whether that is news.
-pub(super) async fn vm(parts: &Parts, vm: &Vm, because: &str) -> bool {
-    let known = schema::vm::read_explanation(&*parts.store, vm.id).await;
+pub(super) async fn vm(dependencies: &Dependencies, vm: &Vm, because: &str) -> bool {
+    let known = schema::vm::read_explanation(&*dependencies.store, vm.id).await;
     if let Ok(Some(Ok(known))) = known
         && known.because == because
     {
         return false;
     }
-    let explanation = explanation(&*parts.machine, &parts.me, "waiting", because);
-    if let Err(error) = schema::explain::write(&*parts.store, &Subject::Vm(vm.id), Some(&explanation)).await {
+    let explanation = explanation(&*dependencies.machine, &dependencies.me, "waiting", because);
+    if let Err(error) =
+        schema::explain::write(&*dependencies.store, &Subject::Vm(vm.id), Some(&explanation)).await
+    {
         debug!(vm = %vm.name, %error, "could not publish why it is not recovered");
     }
     true
 }
 
 /// A dead node's VM has a home again: what was said of it before is void.
-pub(super) async fn vm_settled(parts: &Parts, vm: &Vm) {
-    if let Err(error) = schema::explain::write(&*parts.store, &Subject::Vm(vm.id), None).await {
+pub(super) async fn vm_settled(dependencies: &Dependencies, vm: &Vm) {
+    if let Err(error) = schema::explain::write(&*dependencies.store, &Subject::Vm(vm.id), None).await {
         debug!(vm = %vm.name, %error, "could not withdraw an explanation");
     }
 }

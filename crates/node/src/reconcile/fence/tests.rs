@@ -89,7 +89,7 @@ async fn an_operators_word_about_a_node_that_came_back_is_no_proof_of_its_next_d
     w.power.set_reach("x-lom", Reach::Silent);
     let seen = w.node(&name("x")).await;
     pvc_store::Store::commit(&*w.eye, schema::fence::ask(&seen, &job(true))).await.unwrap();
-    w.until("the shot has failed", 60, async |w| {
+    w.until("the power-off has failed", 60, async |w| {
         w.fence("x").await.is_some_and(|fence| matches!(fence.job.step, FenceStep::Failed { .. }))
     })
     .await;
@@ -109,7 +109,7 @@ async fn an_operators_word_about_a_node_that_came_back_is_no_proof_of_its_next_d
     sleep(Duration::from_mins(1)).await;
     w.machine("x").hang();
     sleep(Duration::from_mins(5)).await;
-    assert_eq!(w.starts(1), 1, "nobody has shot it, and nothing of it is started elsewhere");
+    assert_eq!(w.starts(1), 1, "nobody has powered it off, and nothing of it is started elsewhere");
 }
 
 #[tokio::test(start_paused = true)]

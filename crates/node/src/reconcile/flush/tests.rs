@@ -1,4 +1,4 @@
-//! Flushes over the fake store on a paused clock. The VMs' own reconcilers are played by [`Guests`], which carries out wishes
+//! Flushes over the fake store on a paused clock. The VMs' own reconcilers are played by [`Guests`], which brings desired states about
 //! about VMs as they do, in its own time, and fails when told to.
 
 use std::{
@@ -11,7 +11,7 @@ use pvc_core::{
         Claim, DaemonMode, DaemonState, MigrationMethod, NodeReport, StaticData, VmChange, VmKey, VmSet,
         VmState,
     },
-    plan::placement::{Rooms, Size, Sizes},
+    plan::placement::{ClusterCapacity, Size, Sizes},
 };
 use pvc_host::machine::FakeMachine;
 use pvc_store::{
@@ -84,7 +84,7 @@ async fn define(store: &MemoryStore, n: u8) {
     schema::vm::apply(store, &define).await.unwrap();
 }
 
-/// Carries out what is wished of VMs.
+/// Carries out the desired state of VMs.
 struct Guests {
     failures: Arc<AtomicU32>,
     most_moving: Arc<AtomicU32>,
@@ -188,7 +188,7 @@ impl World {
 
     fn start(&mut self, i: usize) {
         let (me, store, flush) = &mut self.nodes[i];
-        *flush = Some(Flush::start(Parts {
+        *flush = Some(Flush::start(Dependencies {
             cluster: Cluster::new(
                 me.clone(),
                 store.clone(),
@@ -208,7 +208,7 @@ impl World {
         self.nodes[i].2 = None;
     }
 
-    async fn wish(&self, node: &str, state: DomainState) {
+    async fn ask_for(&self, node: &str, state: DomainState) {
         self.operator.commit(schema::node::set_domain_state(&name(node), state, None)).await.unwrap();
         self.mirror.caught_up(Duration::from_secs(5)).await.unwrap();
     }
@@ -240,9 +240,9 @@ impl World {
             let view = self.mirror.view();
             let size = Size { memory_mib: VM_MIB, vcpus: 1 };
             let sizes: Sizes = view.good_vms().map(|vm| (vm.id, size)).collect();
-            let rooms = Rooms::count(&view, &sizes, &BTreeSet::new());
+            let capacity = ClusterCapacity::count(&view, &sizes, &BTreeSet::new());
             for node in view.all_nodes() {
-                let (kept, total) = (rooms.reserved_mib(&node.name), node.report.mem_total_mib);
+                let (kept, total) = (capacity.reserved_mib(&node.name), node.report.mem_total_mib);
                 assert!(kept <= total, "{}: {kept} MiB are kept of {total}", node.name);
             }
             if done(self, &view) {
@@ -265,7 +265,7 @@ impl World {
 #[tokio::test(start_paused = true)]
 async fn a_flush_empties_the_node_two_at_a_time_and_an_unflush_fills_it_again() {
     let w = World::new(20, 10_000).await;
-    w.wish("a", DomainState::Flush).await;
+    w.ask_for("a", DomainState::Flush).await;
     w.until("it is explained", 5, |_, view| view.good_vms().any(|vm| vm.state.value == VmState::Migrate))
         .await;
     sleep(Duration::from_secs(3)).await;
@@ -283,7 +283,7 @@ async fn a_flush_empties_the_node_two_at_a_time_and_an_unflush_fills_it_again() 
     let end = w.progress("a").await;
     assert_eq!((end.total, end.left, end.moving, end.stuck.len()), (20, 0, 0, 0));
 
-    w.wish("a", DomainState::Unflush).await;
+    w.ask_for("a", DomainState::Unflush).await;
     w.until_answered("a", DomainState::Ready, 60).await;
     assert_eq!(w.running_on("a"), 20);
     assert!(w.mirror.view().good_vms().all(|vm| vm.last_node.value.is_none()));
@@ -291,18 +291,18 @@ async fn a_flush_empties_the_node_two_at_a_time_and_an_unflush_fills_it_again() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_opposite_wish_turns_back_what_is_under_way() {
+async fn the_opposite_desired_state_turns_back_what_is_under_way() {
     let w = World::new(10, 10_000).await;
-    w.wish("a", DomainState::Flush).await;
+    w.ask_for("a", DomainState::Flush).await;
     w.until("half have left", 60, |w, _| w.running_on("a") <= 5).await;
-    w.wish("a", DomainState::Unflush).await;
+    w.ask_for("a", DomainState::Unflush).await;
     w.until_answered("a", DomainState::Ready, 60).await;
     assert_eq!(w.running_on("a"), 10);
-    w.wish("a", DomainState::Flush).await;
+    w.ask_for("a", DomainState::Flush).await;
     w.until("some have left", 60, |w, _| w.running_on("a") <= 8).await;
-    w.wish("a", DomainState::Unflush).await;
+    w.ask_for("a", DomainState::Unflush).await;
     w.until("some are back", 60, |w, _| w.running_on("a") >= 9).await;
-    w.wish("a", DomainState::Flush).await;
+    w.ask_for("a", DomainState::Flush).await;
     w.until_answered("a", DomainState::Flushed, 60).await;
     assert_eq!(w.running_on("a"), 0);
 }
@@ -310,7 +310,7 @@ async fn the_opposite_wish_turns_back_what_is_under_way() {
 #[tokio::test(start_paused = true)]
 async fn a_daemon_that_starts_in_the_middle_goes_on_and_knows_how_many_there_were() {
     let mut w = World::new(10, 10_000).await;
-    w.wish("a", DomainState::Flush).await;
+    w.ask_for("a", DomainState::Flush).await;
     w.until("some have left", 60, |w, _| w.running_on("a") <= 6).await;
     w.kill(0);
     sleep(Duration::from_secs(20)).await;
@@ -328,8 +328,8 @@ async fn two_nodes_that_flush_at_once_never_count_the_same_memory() {
     for n in 6..12 {
         w.set(n, vec![VmSet::Node(name("b")), VmSet::Claim(Claim::only(&name("b")))]).await;
     }
-    w.wish("a", DomainState::Flush).await;
-    w.wish("b", DomainState::Flush).await;
+    w.ask_for("a", DomainState::Flush).await;
+    w.ask_for("b", DomainState::Flush).await;
     w.until_answered("a", DomainState::Flushed, 120).await;
     w.until_answered("b", DomainState::Flushed, 120).await;
     assert_eq!((w.running_on("a"), w.running_on("b"), w.running_on("c")), (0, 0, 6));
@@ -342,8 +342,8 @@ async fn two_nodes_that_flush_at_once_never_count_the_same_memory() {
     let told = w.progress("a").await.stuck.len() + w.progress("b").await.stuck.len();
     assert_eq!(told, 6, "each is named with its reason");
 
-    w.wish("a", DomainState::Unflush).await;
-    w.wish("b", DomainState::Unflush).await;
+    w.ask_for("a", DomainState::Unflush).await;
+    w.ask_for("b", DomainState::Unflush).await;
     w.until_answered("a", DomainState::Ready, 120).await;
     w.until_answered("b", DomainState::Ready, 120).await;
     w.until("what was shut down runs again", 10, |w, _| (0..12).all(|n| !w.vm(n).claim.value.is_empty()))
@@ -355,14 +355,14 @@ async fn two_nodes_that_flush_at_once_never_count_the_same_memory() {
 async fn failed_migrations_are_tried_again_and_what_never_goes_keeps_running() {
     let w = World::new(2, 10_000).await;
     w.guests.failures.store(3, Ordering::Relaxed);
-    w.wish("a", DomainState::Flush).await;
+    w.ask_for("a", DomainState::Flush).await;
     w.until_answered("a", DomainState::Flushed, 120).await;
     assert_eq!(w.running_on("b") + w.running_on("c"), 2, "three failures are borne by two VMs");
 
-    w.wish("a", DomainState::Unflush).await;
+    w.ask_for("a", DomainState::Unflush).await;
     w.until_answered("a", DomainState::Ready, 60).await;
     w.guests.failures.store(u32::MAX, Ordering::Relaxed);
-    w.wish("a", DomainState::Flush).await;
+    w.ask_for("a", DomainState::Flush).await;
     w.until_answered("a", DomainState::Flushed, 120).await;
     assert_eq!((w.running_on("a"), w.running_on("b"), w.running_on("c")), (2, 0, 0));
     let stuck = w.progress("a").await.stuck;
@@ -383,7 +383,7 @@ async fn a_guest_that_may_only_live_is_not_shut_down() {
     let create = pvc_store::Op::Create { path, data: b"live".into(), mode };
     w.operator.commit(pvc_store::Transaction { ops: vec![create] }).await.unwrap();
     w.guests.failures.store(u32::MAX, Ordering::Relaxed);
-    w.wish("a", DomainState::Flush).await;
+    w.ask_for("a", DomainState::Flush).await;
     w.until_answered("a", DomainState::Flushed, 120).await;
     let vm = w.vm(0);
     assert_eq!((vm.migration_method, vm.state.value), (MigrationMethod::Live, VmState::Start));
@@ -410,7 +410,7 @@ async fn silent_nodes_get_no_vms() {
         }
     });
     sleep(Duration::from_secs(5)).await;
-    w.wish("a", DomainState::Flush).await;
+    w.ask_for("a", DomainState::Flush).await;
     w.until_answered("a", DomainState::Flushed, 60).await;
     assert_eq!((w.running_on("b"), w.running_on("c")), (0, 4));
     keepalives.abort();
@@ -420,7 +420,7 @@ async fn silent_nodes_get_no_vms() {
 async fn a_store_that_fails_loses_answers_and_goes_away_delays_a_flush_and_no_more() {
     let w = World::new(8, 10_000).await;
     let store = Arc::clone(&w.nodes[0].1);
-    w.wish("a", DomainState::Flush).await;
+    w.ask_for("a", DomainState::Flush).await;
     for _ in 0..3 {
         store.lose_answers(1);
         sleep(Duration::from_secs(2)).await;
@@ -442,7 +442,7 @@ async fn a_store_that_fails_loses_answers_and_goes_away_delays_a_flush_and_no_mo
 async fn a_flush_is_answered_once_the_tree_tells_what_is_left() {
     let w = World::new(0, 10_000).await;
     w.nodes[0].1.lose_requests(1);
-    w.wish("a", DomainState::Flush).await;
+    w.ask_for("a", DomainState::Flush).await;
     w.until_answered("a", DomainState::Flushed, 60).await;
     assert_eq!(w.progress("a").await.left, 0);
 }
@@ -451,7 +451,7 @@ async fn a_flush_is_answered_once_the_tree_tells_what_is_left() {
 async fn a_flush_whose_progress_the_store_refuses_ends_all_the_same() {
     let w = World::new(2, 10_000).await;
     w.tree.seal("/pvc/flush/a", true);
-    w.wish("a", DomainState::Flush).await;
+    w.ask_for("a", DomainState::Flush).await;
     w.until_answered("a", DomainState::Flushed, 60).await;
     assert_eq!(w.running_on("a"), 0);
 }
@@ -459,7 +459,7 @@ async fn a_flush_whose_progress_the_store_refuses_ends_all_the_same() {
 #[tokio::test(start_paused = true)]
 async fn a_newer_command_of_a_client_is_not_overwritten() {
     let w = World::new(6, 10_000).await;
-    w.wish("a", DomainState::Flush).await;
+    w.ask_for("a", DomainState::Flush).await;
     w.until("some leave", 10, |_, view| view.good_vms().any(|vm| vm.state.value == VmState::Migrate)).await;
     // Those that have not begun to leave are stopped by an operator; they stay off and at home.
     let mut stopped = Vec::new();

@@ -117,7 +117,7 @@ impl World {
     fn start(&mut self, n: usize) {
         let machine = &mut self.machines[n];
         let store = Arc::clone(&machine.store) as Arc<dyn Store>;
-        machine.primary = Some(Primary::start(Parts {
+        machine.primary = Some(Primary::start(Dependencies {
             me: machine.name.clone(),
             mirror: Mirror::start(Arc::clone(&store)),
             store,
@@ -141,7 +141,7 @@ impl World {
         old
     }
 
-    async fn wish(&self, text: &str) {
+    async fn ask_for(&self, text: &str) {
         let op = pvc_store::Op::Set { path: "/primary_node".into(), data: text.into(), version: None };
         self.operator.commit(Transaction { ops: vec![op] }).await.unwrap();
     }
@@ -195,7 +195,7 @@ impl World {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_first_coordinator_becomes_primary_and_the_wish_says_so() {
+async fn the_first_coordinator_becomes_primary_and_the_desired_state_says_so() {
     let world = World::running(3).await;
     let announced = world.machines[0].links.announced();
     let first = announced[0].0;
@@ -227,21 +227,21 @@ fn each_networks_floating_addresses_are_where_its_addresses_are() {
 #[tokio::test(start_paused = true)]
 async fn a_client_hands_over_by_writing_a_name() {
     let world = World::running(3).await;
-    world.wish("c").await;
+    world.ask_for("c").await;
     world.until("a has dropped them", |w| !w.holds(0)).await;
     let gap = world.until("c has them", |w| w.holds(2)).await;
     assert!(gap < Duration::from_millis(50), "{gap:?}");
     world.until("c is primary", |w| w.is_primary(2)).await;
     assert_eq!(world.router_state(0), "secondary");
     assert_eq!(world.machines[0].services.unit(API), UnitState::Inactive);
-    world.wish("a").await;
+    world.ask_for("a").await;
     world.until("a is primary again", |w| w.is_primary(0)).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_client_lets_the_primary_step_down_by_writing_none() {
     let world = World::running(2).await;
-    world.wish("none").await;
+    world.ask_for("none").await;
     let took = world.until("b is primary", |w| w.is_primary(1)).await;
     assert!(took < Duration::from_secs(1), "{took:?}");
     world.pass(Duration::from_secs(30)).await;
@@ -249,22 +249,22 @@ async fn a_client_lets_the_primary_step_down_by_writing_none() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_wish_for_nobody_else_is_answered_by_who_is_primary() {
-    for wish in ["none", "x", "b"] {
+async fn a_desired_state_for_nobody_else_is_answered_by_who_is_primary() {
+    for desired in ["none", "x", "b"] {
         let world = World::running(2).await;
         world.declare(1, DaemonState::Stop).await;
-        world.wish(wish).await;
+        world.ask_for(desired).await;
         world.pass(Duration::from_millis(500)).await;
-        assert!(world.holds(0), "{wish}: nothing is given up for nobody");
-        world.until("a is primary by wish, too", |w| w.is_primary(0)).await;
+        assert!(world.holds(0), "{desired}: nothing is given up for nobody");
+        world.until("a is primary by desired state, too", |w| w.is_primary(0)).await;
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_wish_for_a_coordinator_that_does_not_react_does_not_leave_the_cluster_without() {
+async fn a_desired_state_for_a_coordinator_that_does_not_react_does_not_leave_the_cluster_without() {
     let mut world = World::running(3).await;
     world.kill(1);
-    world.wish("b").await;
+    world.ask_for("b").await;
     world.until("a hands over", |w| !w.holds(0)).await;
     let gap = world.until("somebody is primary", |w| w.is_primary(0) || w.is_primary(2)).await;
     assert!(gap < Duration::from_secs(7), "{gap:?}");
@@ -393,10 +393,10 @@ async fn a_killed_primary_that_is_restarted_at_once_keeps_everything() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_restarted_primary_that_is_not_wished_any_more_gives_way() {
+async fn a_restarted_primary_that_is_not_desired_any_more_gives_way() {
     let mut world = World::running(2).await;
     world.kill(0);
-    world.wish("b").await;
+    world.ask_for("b").await;
     let _old = world.restart(0).await;
     let took = world.until("b is primary", |w| w.is_primary(1)).await;
     assert!(took < Duration::from_secs(2), "{took:?}");
@@ -449,7 +449,7 @@ async fn a_service_that_hangs_holds_up_no_hand_over() {
     let world = World::running(2).await;
     world.machines[0].services.hang(API, true);
     world.machines[1].services.hang(API, true);
-    world.wish("b").await;
+    world.ask_for("b").await;
     let took = world.until("b has the addresses", |w| w.holds(1)).await;
     assert!(took < Duration::from_millis(2500), "{took:?}");
     world.until("it is shown", |w| w.get("/pvc/explain/primary").is_some_and(|e| e.contains("API"))).await;
@@ -463,7 +463,7 @@ async fn a_service_that_hangs_holds_up_no_hand_over() {
 async fn addresses_that_cannot_be_removed_are_waited_for_until_the_kernel_ends_them() {
     let world = World::running(2).await;
     world.machines[0].links.refuse("remove-address", true);
-    world.wish("b").await;
+    world.ask_for("b").await;
     let took = world.until("b has the addresses", |w| w.holds(1)).await;
     assert!(took > Duration::from_secs(3) && took < Duration::from_secs(10), "{took:?}");
     world.until("b is primary", |w| w.is_primary(1)).await;
@@ -473,7 +473,7 @@ async fn addresses_that_cannot_be_removed_are_waited_for_until_the_kernel_ends_t
 async fn an_address_that_cannot_be_added_keeps_nothing_else_from_being_primary() {
     let world = World::running(2).await;
     world.machines[1].links.by_hand(|network| network.links.retain(|l| l.name != "ens3"));
-    world.wish("b").await;
+    world.ask_for("b").await;
     world
         .until("b is primary with what it can have", |w| {
             w.machines[1].links.has(cluster_ip())
@@ -488,14 +488,14 @@ async fn an_address_that_cannot_be_added_keeps_nothing_else_from_being_primary()
 #[tokio::test(start_paused = true)]
 async fn lost_answers_and_conflicts_end_with_one_primary() {
     let world = World::running(3).await;
-    for (round, wish) in ["b", "none", "c", "a", "none", "b"].into_iter().enumerate() {
+    for (round, desired) in ["b", "none", "c", "a", "none", "b"].into_iter().enumerate() {
         for machine in &world.machines {
             machine.store.lose_answers(u32::try_from(round % 3).unwrap());
         }
-        world.wish(wish).await;
+        world.ask_for(desired).await;
         world.until("somebody is primary", |w| (0..3).any(|n| w.is_primary(n))).await;
         world.pass(Duration::from_secs(12)).await;
-        assert!((0..3).any(|n| world.is_primary(n)), "after {wish}");
+        assert!((0..3).any(|n| world.is_primary(n)), "after {desired}");
     }
 }
 
@@ -504,7 +504,7 @@ async fn without_managed_networks_there_is_a_primary_without_addresses() {
     let mut world = World::new(1).await;
     let machine = &mut world.machines[0];
     let store = Arc::clone(&machine.store) as Arc<dyn Store>;
-    machine.primary = Some(Primary::start(Parts {
+    machine.primary = Some(Primary::start(Dependencies {
         me: machine.name.clone(),
         mirror: Mirror::start(Arc::clone(&store)),
         store,

@@ -33,7 +33,7 @@ impl VmReconciler {
                 self.inventory.read(vm.id).await?;
             }
             Step::AskGuestToShutDown => {
-                self.remember(vm.id, |m| m.past.asked_to_shut_down(vm, self.cluster.now()));
+                self.remember(vm.id, |m| m.attempts.asked_to_shut_down(vm, self.cluster.now()));
                 info!(vm = %name, "asking the guest to shut down: {why}");
                 hypervisor.ask_to_shut_down(vm.id).await?;
             }
@@ -92,7 +92,7 @@ impl VmReconciler {
             outcome => drop(outcome?),
         }
         self.cluster.catch_up().await?;
-        self.remember(vm.id, |m| m.past.claimed(vm));
+        self.remember(vm.id, |m| m.attempts.claimed(vm));
         debug!(vm = %vm.name, "claimed: {why}");
         Ok(())
     }
@@ -121,7 +121,7 @@ impl VmReconciler {
     pub(super) async fn commit(&self, step: &Step, vm: &Vm) -> Result<(), StepError> {
         let Some(mut change) = change(step, vm, &self.cluster.me) else { return Ok(()) };
         if matches!(step, Step::Answer(Answer::Stays(_)))
-            && let Some(home) = self.memory().get(&vm.id).and_then(|m| m.past.home())
+            && let Some(home) = self.memory().get(&vm.id).and_then(|m| m.attempts.home())
         {
             change = put_back(change, vm, &self.cluster.me, home);
         }

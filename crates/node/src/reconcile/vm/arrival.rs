@@ -2,7 +2,7 @@
 
 use pvc_core::{
     model::{Vm, VmId},
-    plan::vm::{Here, is_to_arrive},
+    plan::vm::{LocalState, is_to_arrive},
 };
 use pvc_host::hypervisor::HypervisorError;
 use pvc_store::schema::vm::{Arrival, say_arrival};
@@ -12,16 +12,17 @@ use tracing::{debug, info};
 use super::{FIRST_RETRY, VmReconciler};
 
 impl VmReconciler {
-    /// Says it once a wish; answers when to try again if it could not be found out.
+    /// Says it once a desired state; answers when to try again if it could not be found out.
     pub(super) async fn say_whether_it_could_start(&self, id: VmId, vm: &Vm) -> Option<Instant> {
-        let is_asked = is_to_arrive(&self.cluster.me, vm) && self.inventory.here(id) == Here::Off;
-        let wish = vm.state.version.filter(|_| is_asked)?;
-        if self.remember(id, |m| m.said_of == Some(wish)) {
+        let is_asked =
+            is_to_arrive(&self.cluster.me, vm) && self.inventory.local_state(id) == LocalState::Off;
+        let desired = vm.state.version.filter(|_| is_asked)?;
+        if self.remember(id, |m| m.said_of == Some(desired)) {
             return None;
         }
-        match self.say_arrival(vm, wish).await {
+        match self.say_arrival(vm, desired).await {
             Ok(()) => {
-                self.remember(id, |m| m.said_of = Some(wish));
+                self.remember(id, |m| m.said_of = Some(desired));
                 None
             }
             Err(error) => {
@@ -31,12 +32,12 @@ impl VmReconciler {
         }
     }
 
-    async fn say_arrival(&self, vm: &Vm, wish: i32) -> Result<(), String> {
+    async fn say_arrival(&self, vm: &Vm, desired: i32) -> Result<(), String> {
         let cannot = self.cannot_start(vm).await?;
         if let Some(why) = &cannot {
             info!(vm = %vm.name, "it is to migrate here, and could not be started here: {why}");
         }
-        let arrival = Arrival { by: self.cluster.me.to_string(), wish, cannot };
+        let arrival = Arrival { by: self.cluster.me.to_string(), desired, cannot };
         say_arrival(&*self.cluster.store, vm.id, &arrival).await.map_err(|error| error.to_string())
     }
 

@@ -1,11 +1,11 @@
-//! A node for a VM whose wish names none.
+//! A node for a VM whose desired state names none.
 
 use std::collections::BTreeSet;
 
 use pvc_core::{
     model::{NodeName, Vm},
     plan::{
-        placement::{Rooms, Unfit},
+        placement::{ClusterCapacity, Unfit},
         vm::choose,
     },
 };
@@ -21,9 +21,9 @@ impl VmReconciler {
         let view = self.cluster.mirror.view_to_place(self.selector).await;
         let sizes = self.sizes.of(&view, &[vm.id]).await?;
         let size = sizes.get(&vm.id).copied().unwrap_or_default();
-        let here = |node: &NodeName| vm.claim.value.names(node).then_some(Unfit::Excluded);
-        let rooms = Rooms::count(&view, &sizes, &BTreeSet::new());
-        match rooms.choose(vm.id, size, self.selector, here) {
+        let local_state = |node: &NodeName| vm.claim.value.names(node).then_some(Unfit::Excluded);
+        let capacity = ClusterCapacity::count(&view, &sizes, &BTreeSet::new());
+        match capacity.choose(vm.id, size, self.selector, local_state) {
             Ok(node) => {
                 let change = choose(vm, &node);
                 schema::placement::apply_placed(&*self.cluster.store, &change, view.placement_version)
@@ -31,8 +31,10 @@ impl VmReconciler {
                 info!(vm = %vm.name, to = %node, "chosen for it: {why}");
                 self.cluster.catch_up().await
             }
-            Err(no_room) => {
-                self.remember(vm.id, |m| m.past.found_no_target(vm, no_room.to_string(), self.cluster.now()));
+            Err(no_capacity) => {
+                self.remember(vm.id, |m| {
+                    m.attempts.found_no_target(vm, no_capacity.to_string(), self.cluster.now());
+                });
                 Ok(())
             }
         }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use pvc_core::{
     model::{NodeName, Vm},
     plan::{
-        placement::{Rooms, Unfit},
+        placement::{ClusterCapacity, Unfit},
         vm::give_away,
     },
 };
@@ -27,11 +27,11 @@ impl VmReconciler {
         refused.insert(self.cluster.me.clone());
         let sizes = self.sizes.of(&view, &[vm.id]).await?;
         let size = sizes.get(&vm.id).copied().unwrap_or_default();
-        let rooms = Rooms::count(&view, &sizes, &BTreeSet::new());
+        let capacity = ClusterCapacity::count(&view, &sizes, &BTreeSet::new());
         let home = vm.last_node.value.as_ref().filter(|home| !refused.contains(*home));
-        let home = home.filter(|home| rooms.admits(home, vm.id, size).is_ok());
+        let home = home.filter(|home| capacity.admits(home, vm.id, size).is_ok());
         let excluded = |node: &NodeName| refused.contains(node).then_some(Unfit::Refused);
-        let chosen = home.cloned().map_or_else(|| rooms.choose(vm.id, size, self.selector, excluded), Ok);
+        let chosen = home.cloned().map_or_else(|| capacity.choose(vm.id, size, self.selector, excluded), Ok);
         match chosen {
             Ok(to) => {
                 let mut others = bump(view.placement_version, &vm.id.to_string());
@@ -40,8 +40,10 @@ impl VmReconciler {
                 warn!(vm = %vm.name, %to, "given away: {why}");
                 Ok(())
             }
-            Err(no_room) => {
-                self.remember(vm.id, |m| m.past.found_no_target(vm, no_room.to_string(), self.cluster.now()));
+            Err(no_capacity) => {
+                self.remember(vm.id, |m| {
+                    m.attempts.found_no_target(vm, no_capacity.to_string(), self.cluster.now());
+                });
                 Ok(())
             }
         }

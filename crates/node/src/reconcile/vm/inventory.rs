@@ -1,14 +1,14 @@
 //! What runs on this node, as libvirt last said: read once, kept current by events, read again now and then in case an
 //! event was lost. Plans start from it; before anything is done to a VM, that VM is read afresh.
 //!
-//! Never guesses: while libvirt does not answer, everything is [`Here::Unknown`].
+//! Never guesses: while libvirt does not answer, everything is [`LocalState::Unknown`].
 
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use pvc_core::{model::VmId, plan::vm::Here};
+use pvc_core::{model::VmId, plan::vm::LocalState};
 use pvc_host::hypervisor::{Activity, Halt, Hypervisor, HypervisorError, Seen};
 use tokio::sync::watch;
 use tracing::{info, warn};
@@ -57,10 +57,10 @@ impl Inventory {
     }
 
     /// The last known fact about one VM.
-    pub(super) fn here(&self, id: VmId) -> Here {
+    pub(super) fn local_state(&self, id: VmId) -> LocalState {
         match &*self.lock() {
-            None => Here::Unknown,
-            Some(active) => here(active.get(&id)),
+            None => LocalState::Unknown,
+            Some(active) => local_state(active.get(&id)),
         }
     }
 
@@ -95,11 +95,11 @@ impl Inventory {
     }
 
     /// Reads one VM. Needs a full reading first: without it everything stays unknown.
-    pub(super) async fn read(&self, id: VmId) -> Result<Here, HypervisorError> {
+    pub(super) async fn read(&self, id: VmId) -> Result<LocalState, HypervisorError> {
         let _one_at_a_time = self.reading.lock().await;
         let seen = self.hypervisor.seen(id).await?;
-        let Some(before) = self.lock().clone() else { return Ok(Here::Unknown) };
-        let here = here(seen.as_ref());
+        let Some(before) = self.lock().clone() else { return Ok(LocalState::Unknown) };
+        let local_state = local_state(seen.as_ref());
         if before.get(&id) != seen.as_ref() {
             let mut now = (*before).clone();
             match seen {
@@ -108,7 +108,7 @@ impl Inventory {
             };
             self.replace(Some(Arc::new(now)));
         }
-        Ok(here)
+        Ok(local_state)
     }
 
     /// libvirt is gone, for this reason: nothing is known any more.
@@ -133,14 +133,14 @@ impl Inventory {
     }
 }
 
-fn here(seen: Option<&Seen>) -> Here {
+fn local_state(seen: Option<&Seen>) -> LocalState {
     match seen {
-        None => Here::Off,
-        Some(seen) if seen.activity == Activity::Held => Here::Held,
-        Some(seen) if seen.activity == Activity::Arrived => Here::Arrived,
-        Some(seen) if seen.activity == Activity::Unstarted => Here::Unstarted,
-        Some(seen) if seen.activity == Activity::Suspended => Here::Suspended,
-        Some(_) => Here::Active,
+        None => LocalState::Off,
+        Some(seen) if seen.activity == Activity::Held => LocalState::Held,
+        Some(seen) if seen.activity == Activity::Arrived => LocalState::Arrived,
+        Some(seen) if seen.activity == Activity::Unstarted => LocalState::Unstarted,
+        Some(seen) if seen.activity == Activity::Suspended => LocalState::Suspended,
+        Some(_) => LocalState::Active,
     }
 }
 

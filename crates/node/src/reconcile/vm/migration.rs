@@ -8,7 +8,7 @@ use std::{sync::Arc, time::Duration};
 use pvc_config::Config;
 use pvc_core::{
     model::{ClusterView, Migration, NodeName, Subject, Vm, VmId},
-    plan::vm::{Here, Next, Plan, Step, There, change, needs_migration, needs_record},
+    plan::vm::{LocalState, Next, PeerState, Plan, Step, change, needs_migration, needs_record},
     sabotage::{self, Bug},
 };
 use pvc_host::hypervisor::{Activity, Halt, HypervisorError, Peer};
@@ -62,7 +62,7 @@ impl Peers {
 /// A migration that libvirt was asked for and has not answered yet.
 pub(super) struct Call {
     /// The versions of `state` and `node` for which libvirt was asked last how far it is.
-    wish: Option<(Option<i32>, Option<i32>)>,
+    desired: Option<(Option<i32>, Option<i32>)>,
     watched: Instant,
     /// When it was under way for certain.
     seen: Instant,
@@ -87,8 +87,12 @@ pub(super) fn wait(until: Option<pvc_core::model::Moment>, why: String) -> Plan 
 
 impl VmReconciler {
     /// The migration from or to here that is under way, where a plan needs to know.
-    pub(super) async fn migration(&self, vm: &Vm, here: Here) -> Result<Option<Migration>, HypervisorError> {
-        if !needs_migration(&self.cluster.me, vm, here) {
+    pub(super) async fn migration(
+        &self,
+        vm: &Vm,
+        local_state: LocalState,
+    ) -> Result<Option<Migration>, HypervisorError> {
+        if !needs_migration(&self.cluster.me, vm, local_state) {
             return Ok(None);
         }
         self.inventory.hypervisor().migration(vm.id).await
@@ -96,28 +100,28 @@ impl VmReconciler {
 
     /// Whether it is on record as migrated from here, where a plan needs to know. The record may be lost; what this daemon was told
     /// itself counts as much.
-    pub(super) async fn left(&self, vm: &Vm, here: Here) -> Result<bool, HypervisorError> {
-        if !needs_record(&self.cluster.me, vm, here) {
+    pub(super) async fn left(&self, vm: &Vm, local_state: LocalState) -> Result<bool, HypervisorError> {
+        if !needs_record(&self.cluster.me, vm, local_state) {
             return Ok(false);
         }
-        let told = self.memory().get(&vm.id).is_some_and(|m| m.past.has_left(vm));
+        let told = self.memory().get(&vm.id).is_some_and(|m| m.attempts.has_left(vm));
         Ok(told || self.inventory.hypervisor().has_left(vm.id, &vm.name).await?)
     }
 
-    /// What is true of a VM while a call is going on, if one is. libvirt is asked once a second, and when the wish has changed; nothing
-    /// but that may hold up the end of the call.
+    /// What is true of a VM while a call is going on, if one is. libvirt is asked once a second, and when the desired state has changed;
+    /// nothing but that may hold up the end of the call.
     pub(super) async fn observe_call(
         &self,
         id: VmId,
         view: &Arc<ClusterView>,
         freshness: Freshness,
     ) -> Option<Seen> {
-        let wish = view.vm(id).map(|vm| (vm.state.version, vm.node.version));
+        let desired = view.vm(id).map(|vm| (vm.state.version, vm.node.version));
         let (ended, last) = {
             let mut memory = self.memory();
             let call = memory.get_mut(&id)?.call.as_mut()?;
-            let is_due = call.wish != wish || call.watched.elapsed() >= WATCH;
-            let asks = freshness == Freshness::Known && is_due && wish.is_some();
+            let is_due = call.desired != desired || call.watched.elapsed() >= WATCH;
+            let asks = freshness == Freshness::Known && is_due && desired.is_some();
             if freshness == Freshness::Known {
                 call.last = InCall::Quiet(call.watched + WATCH);
             }
@@ -130,7 +134,7 @@ impl VmReconciler {
                     _ = ended.changed() => Ok(None),
                     migration = self.inventory.hypervisor().migration(id) => migration,
                 };
-                self.watched(id, wish, asked)
+                self.watched(id, desired, asked)
             }
             None => last,
         };
@@ -138,22 +142,22 @@ impl VmReconciler {
             InCall::Quiet(_) => None,
             InCall::UnderWay(migration) => Some(migration),
         };
-        let (here, halt) = (self.inventory.here(id), self.inventory.halt(id));
-        let local = Local { here, halt, migration, left: false };
+        let (local_state, halt) = (self.inventory.local_state(id), self.inventory.halt(id));
+        let local = Local { state: local_state, halt, migration, left: false };
         Some(Seen { view: Arc::clone(view), local, definition: Ok(()), in_call: Some(in_call) })
     }
 
     fn watched(
         &self,
         id: VmId,
-        wish: Option<(Option<i32>, Option<i32>)>,
+        desired: Option<(Option<i32>, Option<i32>)>,
         asked: Result<Option<Migration>, HypervisorError>,
     ) -> InCall {
         let now = Instant::now();
         let quiet = InCall::Quiet(now + WATCH);
         let mut memory = self.memory();
         let Some(call) = memory.get_mut(&id).and_then(|m| m.call.as_mut()) else { return quiet };
-        (call.wish, call.watched) = (wish, now);
+        (call.desired, call.watched) = (desired, now);
         call.last = match asked {
             Ok(Some(migration)) => {
                 call.seen = now;
@@ -199,23 +203,25 @@ impl VmReconciler {
     /// Asks the other side; an answer that does not come is an answer, too. Its daemon has said by itself whether the VM could be started there.
     pub(super) async fn look_at(&self, vm: &Vm, node: &NodeName) -> Result<(), StepError> {
         if let Some(word) = read_arrival(&*self.cluster.store, vm, node).await? {
-            self.remember(vm.id, |m| m.past.heard(vm, node, word));
+            self.remember(vm.id, |m| m.attempts.heard(vm, node, word));
         }
-        let there = match self.inventory.hypervisor().seen_at(&self.peers.of(node), vm.id).await {
-            Ok(None) => There::Off,
+        let peer_state = match self.inventory.hypervisor().seen_at(&self.peers.of(node), vm.id).await {
+            Ok(None) => PeerState::Off,
             Ok(Some(seen)) => match seen.activity {
-                Activity::Running | Activity::ShuttingDown | Activity::Halted(Halt::Crashed) => There::Active,
+                Activity::Running | Activity::ShuttingDown | Activity::Halted(Halt::Crashed) => {
+                    PeerState::Active
+                }
                 // A process that is made ready for a guest is paused, before a migration holds it and after a restart of libvirt.
                 Activity::Held
                 | Activity::Arrived
                 | Activity::Halted(_)
                 | Activity::Unstarted
-                | Activity::Suspended => There::Held,
+                | Activity::Suspended => PeerState::Held,
             },
-            Err(error) => There::Unknown(error.to_string()),
+            Err(error) => PeerState::Unknown(error.to_string()),
         };
-        debug!(vm = %vm.name, "{node} says: {there:?}");
-        self.remember(vm.id, |m| m.past.looked(vm, node, there, self.cluster.now()));
+        debug!(vm = %vm.name, "{node} says: {peer_state:?}");
+        self.remember(vm.id, |m| m.attempts.looked(vm, node, peer_state, self.cluster.now()));
         Ok(())
     }
 
@@ -240,14 +246,14 @@ impl VmReconciler {
         match schema::vm::apply_with(&*self.cluster.store, &change, present).await {
             Err(CommitError::Conflict { path, .. }) if path == schema::owner::path(to) => {
                 debug!(vm = %vm.name, "not migrated to {to}: its daemon has no session");
-                self.remember(vm.id, |m| m.past.found_absent(vm, to, self.cluster.now()));
+                self.remember(vm.id, |m| m.attempts.found_absent(vm, to, self.cluster.now()));
                 return Ok(());
             }
             outcome => drop(outcome?),
         }
         self.cluster.catch_up().await?;
         self.remember(vm.id, |m| {
-            m.past.shared(vm);
+            m.attempts.shared(vm);
             m.turn = turn;
         });
         debug!(vm = %vm.name, "claimed for {to}, too: {why}");
@@ -261,9 +267,9 @@ impl VmReconciler {
         let (began, give_up) = (Instant::now(), Arc::new(Notify::new()));
         let (going_on, ended) = watch::channel(());
         let turn = self.remember(vm.id, |m| {
-            m.past.migrates(vm, self.cluster.now());
+            m.attempts.migrates(vm, self.cluster.now());
             m.call = Some(Call {
-                wish: Some((vm.state.version, vm.node.version)),
+                desired: Some((vm.state.version, vm.node.version)),
                 watched: began,
                 seen: began,
                 last: InCall::Quiet(began),
@@ -305,14 +311,14 @@ impl VmReconciler {
         metrics::vm_migrated(outcome.is_ok(), began.elapsed());
         match outcome {
             Ok(()) => {
-                self.remember(vm.id, |m| m.past.leaves(vm));
+                self.remember(vm.id, |m| m.attempts.leaves(vm));
                 self.log_duration(vm, to, began.elapsed());
             }
             Err(error) => {
                 let took = began.elapsed().as_secs_f32();
                 warn!(vm = %vm.name, "migration to {to} ended after {took:.2} s: {error}");
                 let now = self.cluster.now();
-                self.remember(vm.id, |m| m.past.migration_failed(vm, error.to_string(), now));
+                self.remember(vm.id, |m| m.attempts.migration_failed(vm, error.to_string(), now));
             }
         }
         // While libvirt ends the process it answers nothing about it, and the guest waits to be handed over.
@@ -328,7 +334,7 @@ impl VmReconciler {
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tick.tick().await;
-            let is_held = self.inventory.here(vm.id) == Here::Held;
+            let is_held = self.inventory.local_state(vm.id) == LocalState::Held;
             if is_held && matches!(self.inventory.hypervisor().has_left(vm.id, &vm.name).await, Ok(true)) {
                 return;
             }
@@ -336,7 +342,7 @@ impl VmReconciler {
     }
 
     pub(super) async fn abort_migration(&self, vm: &Vm, why: &str) -> Result<(), StepError> {
-        self.remember(vm.id, |m| m.past.aborts(vm, self.cluster.now()));
+        self.remember(vm.id, |m| m.attempts.aborts(vm, self.cluster.now()));
         info!(vm = %vm.name, "aborting its migration: {why}");
         Ok(self.inventory.hypervisor().abort_migration(vm.id).await?)
     }

@@ -2,7 +2,7 @@
 
 use pvc_core::{
     model::Vm,
-    plan::vm::{Answer, Here, Step},
+    plan::vm::{Answer, LocalState, Step},
 };
 use pvc_host::hypervisor::HypervisorError;
 use tokio::time::Instant;
@@ -19,17 +19,17 @@ impl VmReconciler {
             Err(reason) => return self.give_up(vm, reason).await,
         };
         let begin = Instant::now();
-        self.remember(vm.id, |m| m.past.start_attempted(vm, self.cluster.now()));
+        self.remember(vm.id, |m| m.attempts.start_attempted(vm, self.cluster.now()));
         match self.inventory.hypervisor().start(&spec).await {
             Ok(()) => {
                 metrics::vm_started(begin.elapsed());
-                self.remember(vm.id, |m| m.past.start_succeeded());
+                self.remember(vm.id, |m| m.attempts.start_succeeded());
                 info!(vm = %vm.name, "started in {:.2} s: {why}", begin.elapsed().as_secs_f32());
             }
             Err(HypervisorError::Refused(reason)) => {
                 // It may be there: begun by an earlier run of this daemon, which is why libvirt refuses another.
                 return match self.inventory.read(vm.id).await? {
-                    Here::Off => self.refused(vm, reason).await,
+                    LocalState::Off => self.refused(vm, reason).await,
                     _ => Ok(()),
                 };
             }
@@ -44,7 +44,7 @@ impl VmReconciler {
     async fn refused(&self, vm: &Vm, reason: String) -> Result<(), StepError> {
         metrics::vm_start_failed();
         let is_news = vm.failed_reason.value != reason;
-        self.remember(vm.id, |m| m.past.start_refused(vm, reason.clone(), self.cluster.now()));
+        self.remember(vm.id, |m| m.attempts.start_refused(vm, reason.clone(), self.cluster.now()));
         if !is_news {
             return Ok(());
         }

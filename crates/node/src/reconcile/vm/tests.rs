@@ -55,7 +55,7 @@ impl TestNode {
         )
         .unwrap();
         let mirror = Mirror::start(Arc::clone(&store));
-        self.vms = Some(Vms::start(Parts {
+        self.vms = Some(Vms::start(Dependencies {
             cluster: Cluster::new(self.name.clone(), store, mirror, Arc::new(FakeMachine::default())),
             peers: Peers { domain: Some("cluster".into()) },
             hypervisor: Arc::clone(&self.hypervisor) as Arc<dyn Hypervisor>,
@@ -156,7 +156,7 @@ impl World {
             .unwrap();
     }
 
-    async fn wish(&self, n: u8, state: VmState) {
+    async fn ask_for(&self, n: u8, state: VmState) {
         self.set(n, vec![VmSet::State(state)]).await;
     }
 
@@ -184,21 +184,21 @@ impl World {
     /// Defines a VM and has it running on `a`.
     async fn running(&self, n: u8) {
         self.define(n, xml(n)).await;
-        self.wish(n, VmState::Start).await;
+        self.ask_for(n, VmState::Start).await;
         self.until("it runs", 5, async |w| w.runs(0, n)).await;
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_wish_to_start_is_claimed_and_done_and_needs_no_explanation() {
+async fn a_desired_state_to_start_is_claimed_and_done_and_needs_no_explanation() {
     let w = World::new().await;
     w.running(1).await;
     assert!(w.vm(1).await.claim.value.is_only(&w.nodes[0].name));
     assert!(schema::vm::read_explanation(&*w.operator, id(1)).await.unwrap().is_none());
-    w.wish(1, VmState::Start).await;
-    w.wish(1, VmState::Stop).await;
+    w.ask_for(1, VmState::Start).await;
+    w.ask_for(1, VmState::Stop).await;
     w.until("it is off and free", 5, async |w| !w.runs(0, 1) && w.vm(1).await.claim.value.is_empty()).await;
-    assert_eq!(w.nodes[0].hypervisor.counts().start, 1, "a repeated wish repeats nothing");
+    assert_eq!(w.nodes[0].hypervisor.counts().start, 1, "a repeated desired state repeats nothing");
 }
 
 #[tokio::test(start_paused = true)]
@@ -206,9 +206,9 @@ async fn a_start_right_after_a_stop_is_not_lost() {
     let w = World::new().await;
     w.running(1).await;
     for round in 2..6 {
-        w.wish(1, VmState::Stop).await;
+        w.ask_for(1, VmState::Stop).await;
         sleep(Duration::from_millis(120)).await;
-        w.wish(1, VmState::Start).await;
+        w.ask_for(1, VmState::Start).await;
         w.until("it runs again", 5, async |w| w.runs(0, 1)).await;
         w.until("it was started anew", 5, async |w| w.nodes[0].hypervisor.counts().start == round).await;
     }
@@ -220,8 +220,8 @@ async fn a_guest_that_ignores_a_shutdown_holds_up_nobody_else_and_is_off_after_9
     w.running(1).await;
     w.define(2, xml(2)).await;
     let asked = Instant::now();
-    w.wish(1, VmState::Shutdown).await;
-    w.wish(2, VmState::Start).await;
+    w.ask_for(1, VmState::Shutdown).await;
+    w.ask_for(2, VmState::Start).await;
     w.until("the other one runs", 2, async |w| w.runs(0, 2)).await;
     let explained = schema::vm::read_explanation(&*w.operator, id(1)).await.unwrap().unwrap().unwrap();
     assert!(explained.because.contains("the guest was asked 1 time(s)"), "{explained:?}");
@@ -237,7 +237,7 @@ async fn a_restart_is_answered_when_the_new_instance_runs() {
     w.running(1).await;
     let power_button = PowerButton::Obeyed(Duration::from_secs(3));
     w.nodes[0].hypervisor.behave(id(1), Behaviour { power_button, ..Behaviour::default() });
-    w.wish(1, VmState::Restart).await;
+    w.ask_for(1, VmState::Restart).await;
     w.until_state(1, VmState::Start, 10).await;
     assert!(w.runs(0, 1));
     let counts = w.nodes[0].hypervisor.counts();
@@ -269,7 +269,7 @@ async fn a_daemon_killed_after_a_restarts_start_answers_and_does_not_restart_aga
             ..Behaviour::default()
         },
     );
-    w.wish(1, VmState::Restart).await;
+    w.ask_for(1, VmState::Restart).await;
     w.until("the new instance runs", 5, async |w| w.nodes[0].hypervisor.counts().start == 2).await;
     w.nodes[0].kill();
     w.nodes[0].start();
@@ -283,7 +283,7 @@ async fn given_up() -> World {
     let start = Answer { after: Duration::from_secs(70), outcome: Outcome::Done };
     w.nodes[0].hypervisor.behave(id(1), Behaviour { start, ..Behaviour::default() });
     w.define(1, xml(1)).await;
-    w.wish(1, VmState::Start).await;
+    w.ask_for(1, VmState::Start).await;
     w.until("it is being started", 5, async |w| w.nodes[0].hypervisor.counts().start == 1).await;
     w.nodes[0].hypervisor.behave(id(1), Behaviour::default());
     w
@@ -316,51 +316,51 @@ async fn a_lost_answer_of_a_claim_is_looked_into() {
     let w = World::new().await;
     w.define(1, xml(1)).await;
     w.nodes[0].store.lose_answers(1);
-    w.wish(1, VmState::Start).await;
+    w.ask_for(1, VmState::Start).await;
     w.until("it runs", 30, async |w| w.runs(0, 1)).await;
     assert_eq!(w.nodes[0].hypervisor.counts().start, 1);
 }
 
 #[tokio::test(start_paused = true)]
-async fn while_libvirt_is_away_nothing_is_concluded_and_then_the_wish_is_done() {
+async fn while_libvirt_is_away_nothing_is_concluded_and_then_the_desired_state_is_done() {
     let w = World::new().await;
     w.running(1).await;
     w.define(2, xml(2)).await;
     w.nodes[0].hypervisor.set_reach(Reach::Down);
-    w.wish(2, VmState::Start).await;
+    w.ask_for(2, VmState::Start).await;
     sleep(Duration::from_mins(2)).await;
     assert_eq!(w.vm(1).await.state.value, VmState::Start, "it is not taken for gone");
     let explained = schema::vm::read_explanation(&*w.operator, id(2)).await.unwrap().unwrap().unwrap();
     assert!(explained.because.contains("libvirt does not answer"), "{explained:?}");
     w.nodes[0].hypervisor.set_reach(Reach::Up);
-    w.until("the wish is done", 5, async |w| w.runs(0, 2)).await;
+    w.until("the desired state is reached", 5, async |w| w.runs(0, 2)).await;
     assert_eq!(w.nodes[0].hypervisor.counts().start, 2);
 }
 
 #[tokio::test(start_paused = true)]
-async fn while_the_store_is_away_guests_run_on_and_then_the_wish_is_done() {
+async fn while_the_store_is_away_guests_run_on_and_then_the_desired_state_is_done() {
     let w = World::new().await;
     w.running(1).await;
     w.define(2, xml(2)).await;
     w.nodes[0].store.suspend();
-    w.wish(2, VmState::Start).await;
-    w.wish(1, VmState::Stop).await;
+    w.ask_for(2, VmState::Start).await;
+    w.ask_for(1, VmState::Stop).await;
     sleep(Duration::from_mins(1)).await;
     assert!(w.runs(0, 1) && !w.runs(0, 2));
     w.nodes[0].store.resume();
-    w.until("both wishes are done", 5, async |w| !w.runs(0, 1) && w.runs(0, 2)).await;
+    w.until("both desired states are reached", 5, async |w| !w.runs(0, 1) && w.runs(0, 2)).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_lost_session_loses_no_guest_and_no_wish() {
+async fn a_lost_session_loses_no_guest_and_no_desired_state() {
     let w = World::new().await;
     w.running(1).await;
     w.nodes[0].store.suspend();
     w.nodes[0].store.expire();
     sleep(Duration::from_secs(30)).await;
-    w.wish(1, VmState::Stop).await;
+    w.ask_for(1, VmState::Stop).await;
     w.nodes[0].store.resume();
-    w.until("the wish is done", 5, async |w| !w.runs(0, 1)).await;
+    w.until("the desired state is reached", 5, async |w| !w.runs(0, 1)).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -379,10 +379,10 @@ async fn an_instance_that_survived_a_fence_is_destroyed_at_once() {
     let mut w = World::new().await;
     w.running(1).await;
     w.nodes[0].kill();
-    let there = "b".parse().unwrap();
+    let peer_state = "b".parse().unwrap();
     // What recovery writes after this node was proven dead, though it was not.
     w.nodes[1].kill();
-    w.set(1, vec![VmSet::Node(there), VmSet::Claim(Claim::only(&w.nodes[1].name))]).await;
+    w.set(1, vec![VmSet::Node(peer_state), VmSet::Claim(Claim::only(&w.nodes[1].name))]).await;
     w.nodes[0].start();
     w.until("the survivor is gone", 5, async |w| !w.runs(0, 1)).await;
     assert!(w.vm(1).await.claim.value.is_only(&w.nodes[1].name), "the other's claim is not ours to touch");
@@ -397,8 +397,8 @@ async fn a_guest_that_came_while_its_server_lags_is_not_taken_for_the_survivor_o
     w.nodes[0].kill();
     w.nodes[1].store.fall_behind();
     w.nodes[0].hypervisor.vanish(id(1));
-    let there = w.nodes[1].name.clone();
-    w.set(1, vec![VmSet::Claim(Claim::only(&there)), VmSet::Node(there)]).await;
+    let peer_state = w.nodes[1].name.clone();
+    w.set(1, vec![VmSet::Claim(Claim::only(&peer_state)), VmSet::Node(peer_state)]).await;
     w.nodes[1].hypervisor.put(guest);
     sleep(Duration::from_secs(5)).await;
     assert!(w.runs(1, 1));
@@ -421,12 +421,12 @@ async fn stopping_the_daemon_finishes_what_has_begun_and_touches_nothing_else() 
     w.define(2, xml(2)).await;
     let start = Answer { after: Duration::from_secs(1), ..Answer::default() };
     w.nodes[0].hypervisor.behave(id(2), Behaviour { start, ..Behaviour::default() });
-    w.wish(2, VmState::Start).await;
+    w.ask_for(2, VmState::Start).await;
     w.until("the start has begun", 5, async |w| w.nodes[0].hypervisor.counts().start == 2).await;
     let vms = w.nodes[0].vms.take().unwrap();
     vms.stop(Duration::from_secs(5)).await;
     assert!(w.runs(0, 1) && w.runs(0, 2));
-    w.wish(1, VmState::Stop).await;
+    w.ask_for(1, VmState::Stop).await;
     sleep(Duration::from_secs(5)).await;
     assert!(w.runs(0, 1), "a stopped daemon does nothing");
 }
@@ -452,7 +452,7 @@ async fn a_guest_that_runs_when_it_is_defined_is_adopted_and_answered_start_wher
     assert!(w.runs(0, 1) && w.runs(1, 2), "the stop of a definition is no command");
 
     w.define(3, xml(3)).await;
-    w.wish(3, VmState::Stop).await;
+    w.ask_for(3, VmState::Stop).await;
     w.nodes[0].hypervisor.put(guest(3));
     w.until("a client's stop is one", 5, async |w| !w.runs(0, 3)).await;
 }
@@ -461,7 +461,7 @@ async fn a_guest_that_runs_when_it_is_defined_is_adopted_and_answered_start_wher
 async fn a_restart_with_an_unusable_definition_touches_no_guest_and_is_answered_with_what_is_wrong() {
     let w = World::new().await;
     w.running(1).await;
-    // As `modify -r` of an old client: the definition, then the wish.
+    // As `modify -r` of an old client: the definition, then the desired state.
     let unusable = xml(1).replace("<devices/>", "");
     w.set(1, vec![VmSet::Xml(unusable), VmSet::State(VmState::Restart)]).await;
     w.until_state(1, VmState::Start, 5).await;
@@ -478,7 +478,7 @@ async fn a_restart_with_an_unusable_definition_touches_no_guest_and_is_answered_
 }
 
 #[tokio::test(start_paused = true)]
-async fn no_guest_is_ended_for_a_wish_or_claim_that_is_newer_at_another_server() {
+async fn no_guest_is_ended_for_a_desired_state_or_claim_that_is_newer_at_another_server() {
     for (seen, newer) in [
         (vec![VmSet::State(VmState::Stop)], vec![VmSet::State(VmState::Start)]),
         (vec![VmSet::State(VmState::Shutdown)], vec![VmSet::State(VmState::Start)]),
@@ -519,9 +519,9 @@ async fn what_was_suspended_before_the_start_is_ended_or_goes_on_as_the_tree_say
     w.set(3, started(&b, Claim::none())).await;
     w.nodes[0].start();
     sleep(Duration::from_secs(10)).await;
-    let here = w.nodes[0].hypervisor.executing();
-    assert_eq!(here, [id(2), id(4)], "claimed by b; claimed by a; to run on b; as it was defined");
-    assert_eq!(w.nodes[0].hypervisor.running(), here);
+    let local_state = w.nodes[0].hypervisor.executing();
+    assert_eq!(local_state, [id(2), id(4)], "claimed by b; claimed by a; to run on b; as it was defined");
+    assert_eq!(w.nodes[0].hypervisor.running(), local_state);
     assert!(w.vm(1).await.claim.value.is_only(&b));
     assert!(w.vm(3).await.claim.value.is_empty(), "b may start it");
     assert_eq!((w.vm(4).await.state.value, w.vm(4).await.node.value), (VmState::Start, a));

@@ -161,7 +161,7 @@ async fn only_what_arrived_has_arrived() {
         (Start, "hv3", "hv3", false, "", "VM web1 did not go to hv2 and belongs to hv3 now"),
         (Migrate, "hv3", "hv1", false, "", "VM web1 did not go to hv2 and belongs to hv3 now"),
         (Failed, "hv2", "", false, "no memory", "VM web1 failed: no memory"),
-        (Stop, "hv2", "", false, "", "VM web1: somebody else has wished stop meanwhile, which counts"),
+        (Stop, "hv2", "", false, "", "VM web1: somebody else has asked for stop meanwhile, which counts"),
     ] {
         assert_eq!(judged(state, node, claim, runs, reason), words, "{state} {node} {claim:?}");
     }

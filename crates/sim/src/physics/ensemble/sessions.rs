@@ -135,7 +135,7 @@ impl Ensemble {
         }
         state.next += 1;
         let line = state.next;
-        let behind = state.dice.chance(BEHIND).then(|| state.dice.time(Duration::ZERO, BEHIND_FOR));
+        let behind = state.rng.chance(BEHIND).then(|| state.rng.time(Duration::ZERO, BEHIND_FOR));
         let Some(known) = state.clients.get_mut(&client) else { return Err(Refused::Silence) };
         if let Some((_, _, old)) = known.line.take() {
             old.send_replace(true);
@@ -302,7 +302,7 @@ impl Ensemble {
             }
             let (leads, late) = {
                 let mut state = self.lock();
-                (state.leader.is_some(), state.dice.time(Duration::ZERO, TICK))
+                (state.leader.is_some(), state.rng.time(Duration::ZERO, TICK))
             };
             if !leads {
                 let mut changes = self.changes.subscribe();

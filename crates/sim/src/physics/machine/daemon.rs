@@ -8,7 +8,7 @@ use pvc_host::{
     watchdog::Watchdog,
 };
 use pvc_store::{schema::owner::Owner, servers::Servers};
-use pvcd::{Parts, notify::Notify};
+use pvcd::{Dependencies, notify::Notify};
 
 use super::{Boot, Node};
 use crate::{
@@ -38,7 +38,7 @@ impl Node {
         )
     }
 
-    pub(super) fn parts(&self, boot: &Boot, run: u32) -> Parts {
+    pub(super) fn parts(&self, boot: &Boot, run: u32) -> Dependencies {
         let around = &self.around;
         let place = Place {
             world: around.world.clone(),
@@ -51,8 +51,8 @@ impl Node {
             world: around.world.clone(),
             node: self.name.clone(),
             fake: Arc::clone(&boot.hypervisor),
-            dice: Arc::clone(&self.dice),
-            manners: Arc::clone(&around.manners),
+            rng: Arc::clone(&self.rng),
+            fault_rates: Arc::clone(&around.fault_rates),
             journal: Arc::clone(&around.journal),
         };
         let links = SimLinks {
@@ -81,12 +81,12 @@ impl Node {
         let storage = SimStorage {
             world: around.world.clone(),
             node: self.name.clone(),
-            dice: Arc::clone(&self.dice),
+            rng: Arc::clone(&self.rng),
             journal: Arc::clone(&around.journal),
         };
         let watchdog = SimWatchdog { fake: Arc::clone(&boot.watchdog), armed: Arc::clone(&boot.armed) };
         let guarded = self.config.intervals.suicide_after().is_some();
-        Parts {
+        Dependencies {
             store: SimStore::start(place, author, self.config.intervals.session_timeout()),
             hypervisor: Some(Arc::new(hypervisor) as Arc<dyn Hypervisor>),
             consoles: None,

@@ -96,7 +96,7 @@ async fn a_new_node_has_every_key_of_the_contract_and_starts_flushed() {
 }
 
 #[tokio::test]
-async fn a_known_node_keeps_what_was_wished_of_it_and_gets_what_it_lacks() {
+async fn a_known_node_keeps_what_was_desired_of_it_and_gets_what_it_lacks() {
     let (store, tree) = store().await;
     register(&*store, &registration(DaemonMode::Coordinator)).await.unwrap();
     set(&*store, domain_state_path(&name()), "ready").await;
@@ -123,7 +123,7 @@ async fn a_known_node_keeps_what_was_wished_of_it_and_gets_what_it_lacks() {
 }
 
 #[tokio::test]
-async fn an_answer_about_vms_never_overwrites_a_newer_wish() {
+async fn an_answer_about_vms_never_overwrites_a_newer_desired_state() {
     let (store, _) = store().await;
     register(&*store, &registration(DaemonMode::Coordinator)).await.unwrap();
     let seen = good(&*store).await.domain_state.version;

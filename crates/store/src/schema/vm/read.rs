@@ -1,7 +1,7 @@
 //! A VM from its keys, one by one: what cannot be read of one says nothing against the others. No VM is taken out of recovery, flush or
 //! an operator's hands because somebody spoilt, deleted or forbade a key of it.
 //!
-//! Never guesses a wish: what cannot be read counts as what changes least, as is said at the fields of [`Vm`].
+//! Never guesses a desired state: what cannot be read counts as what changes least, as is said at the fields of [`Vm`].
 
 use std::collections::BTreeSet;
 
@@ -69,8 +69,8 @@ fn decode_shown(
     let name = name(&mut d, id, &keys[0], own)?;
     let mut unread = BTreeSet::new();
     let claim = claim(&mut d, &keys[CLAIM], value(CLAIM), &mut unread);
-    let wish =
-        wish(&mut d, [&keys[1], &keys[2], &keys[3]], [value(1), value(2), value(3)], &claim, &mut unread);
+    let desired =
+        desired(&mut d, [&keys[1], &keys[2], &keys[3]], [value(1), value(2), value(3)], &claim, &mut unread);
     let reason = d.text(&keys[4], value(4)).and_then(present).unwrap_or_default();
     let images = d.text(&keys[5], value(5)).and_then(present).unwrap_or_default();
     let method = d.text(&keys[7], value(7)).map(|text| d.parse::<MigrationMethod>(&keys[7], text));
@@ -78,9 +78,9 @@ fn decode_shown(
     Some(Vm {
         id,
         name,
-        state: wish.state,
-        node: wish.node,
-        last_node: wish.last_node,
+        state: desired.state,
+        node: desired.node,
+        last_node: desired.last_node,
         failed_reason: field(reason.to_owned(), value(4)),
         claim,
         migration_method: method.unwrap_or(MigrationMethod::Live),
@@ -107,19 +107,19 @@ fn claim(d: &mut Decoder, key: &str, value: Option<&Value>, unread: &mut BTreeSe
     field(claim.unwrap_or_else(Claim::unknown), value)
 }
 
-struct Wish {
+struct Desired {
     state: Field<VmState>,
     node: Field<NodeName>,
     last_node: Field<Option<NodeName>>,
 }
 
-fn wish(
+fn desired(
     d: &mut Decoder,
     [state_key, node_key, last_key]: [&str; 3],
     [state_value, node_value, last_value]: [Option<&Value>; 3],
     claim: &Field<Claim>,
     unread: &mut BTreeSet<VmKey>,
-) -> Wish {
+) -> Desired {
     let told = d.problems.len();
     let last_node = d.optional::<NodeName>(last_key, last_value);
     if d.problems.len() > told {
@@ -131,7 +131,7 @@ fn wish(
     if state_value.is_some_and(|value| value.data.trim_ascii() == UNMIGRATE) {
         unread.extend([VmKey::State, VmKey::Node, VmKey::LastNode]);
         let to = last_node.value.or(node).unwrap_or_else(home);
-        return Wish {
+        return Desired {
             state: field(VmState::Migrate, state_value),
             node: field(to, node_value),
             last_node: field(None, last_value),
@@ -146,13 +146,13 @@ fn wish(
             unread.insert(VmKey::Node);
         }
         let node = stays.unwrap_or_else(NodeName::nobody);
-        return Wish { state: field(state, state_value), node: field(node, node_value), last_node };
+        return Desired { state: field(state, state_value), node: field(node, node_value), last_node };
     };
     let node = node.unwrap_or_else(|| {
         unread.insert(VmKey::Node);
         if state.value == VmState::Migrate { NodeName::nobody() } else { home() }
     });
-    Wish { state, node: field(node, node_value), last_node }
+    Desired { state, node: field(node, node_value), last_node }
 }
 
 /// Nothing and `None` are what old clients write who leave the choice to the daemons.

@@ -102,8 +102,8 @@ async fn an_update_is_done_only_while_every_key_it_was_decided_from_stands() {
     }
     let fresh = good(&*store).await;
     assert!(fresh.state.zxid > seen.state.zxid);
-    let wished = vec![VmSet::State(VmState::Shutdown), VmSet::Node(node("node3"))];
-    apply(&*store, &VmChange::update(&fresh, &keys, wished)).await.unwrap();
+    let desired = vec![VmSet::State(VmState::Shutdown), VmSet::Node(node("node3"))];
+    apply(&*store, &VmChange::update(&fresh, &keys, desired)).await.unwrap();
     let vm = good(&*store).await;
     assert_eq!((vm.state.value, vm.node.value), (VmState::Shutdown, node("node3")));
     assert_eq!(vm.state.version, fresh.state.version.map(|v| v + 1), "one write, one version");
@@ -182,7 +182,7 @@ async fn a_removal_takes_everything_below_with_it_or_nothing() {
         by: "node1".into(),
         at_unix_s: 1,
         doing: "waiting".into(),
-        because: "wish is start".into(),
+        because: "desired state is start".into(),
         error: None,
     };
     explain::write(&*store, &Subject::Vm(id()), Some(&why)).await.unwrap();
@@ -260,7 +260,7 @@ async fn each_key_is_read_for_itself_and_what_cannot_be_read_changes_nothing() {
     let uuid = id().to_string();
     for (keys, words, unread, told) in [
         (["start", "a", "b", "a"], ["start", "a", "b", "a"], &[][..], &[][..]),
-        // The wish: it stays as it is.
+        // The desired state: it stays as it is.
         (["Start", "a", "b", "a"], ["start", "a", "b", "a"], &[State], &["state"]),
         (["", "a", "", ""], ["stop", "a", "", ""], &[State], &["state"]),
         (["stopp", "b", "", "a"], ["start", "a", "", "a"], &[State, Node], &["state"]),

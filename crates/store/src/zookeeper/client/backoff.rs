@@ -36,8 +36,8 @@ impl Backoff {
     pub(in crate::zookeeper) fn pause(&mut self) -> Duration {
         let pause = self.next.unwrap_or(self.first);
         self.next = Some((pause * 2).min(self.longest));
-        let dice = RandomState::new().hash_one(pause) % 256;
-        pause / 2 + pause / 2 * u32::try_from(dice).unwrap_or(0) / 256
+        let rng = RandomState::new().hash_one(pause) % 256;
+        pause / 2 + pause / 2 * u32::try_from(rng).unwrap_or(0) / 256
     }
 }
 

@@ -43,11 +43,11 @@ enum Kind {
 use Kind::{Migrate as M, Move, Unmigrate as U};
 
 fn ask_in(kind: Kind, vm: &Vm, request: Migrate<'_>, view: &ClusterView) -> Result<Moved, Refusal> {
-    let rooms = Rooms::count(view, &Sizes::new(), &[].into());
+    let capacity = ClusterCapacity::count(view, &Sizes::new(), &[].into());
     match kind {
-        M => migrate(vm, request, view, &rooms, SIZE),
-        U => unmigrate(vm, request.force, view, &rooms, SIZE),
-        Move => move_to(vm, request, view, &rooms, SIZE),
+        M => migrate(vm, request, view, &capacity, SIZE),
+        U => unmigrate(vm, request.force, view, &capacity, SIZE),
+        Move => move_to(vm, request, view, &capacity, SIZE),
     }
 }
 

@@ -16,7 +16,7 @@ fn the_bmc_of_a_node_that_has_stopped_with_vms_is_asked_and_nothing_is_shot() {
     assert_eq!(stopped(29).next("x"), Next::Wait(Some(Moment::secs(1001))));
 
     let mut c = stopped(500);
-    c.past.asked_power("its BMC says that its machine has power".into(), Moment::secs(990));
+    c.attempts.asked_power("its BMC says that its machine has power".into(), Moment::secs(990));
     let plan = c.plan("x");
     assert!(waits(&plan, "1 VM(s) stay with it: its BMC says that its machine has power"), "{plan:?}");
     assert_eq!(plan.next, Next::Wait(Some(Moment::secs(1010))));

@@ -1,4 +1,4 @@
-//! A small cluster that carries wishes out in its own time, fails now and then, and has operators who change their minds.
+//! A small cluster that brings desired states about in its own time, fails now and then, and has operators who change their minds.
 
 use proptest::prelude::*;
 
@@ -12,7 +12,7 @@ const ENDS_WITHIN_S: u64 = 1000;
 /// What an operator, or bad luck, does; each some seconds after the one before.
 #[derive(Debug, Clone)]
 enum Event {
-    Wish(DomainState),
+    Desired(DomainState),
     Vm(u8, VmState),
     MigrateHere(u8),
     NodeState(&'static str, DomainState),
@@ -22,13 +22,13 @@ enum Event {
 }
 
 fn event() -> impl Strategy<Value = Event> {
-    let wish = prop::sample::select(vec![Flush, Unflush]);
-    let wish_of_vm = prop::sample::select(vec![Start, Stop, Shutdown, Restart]);
+    let desired = prop::sample::select(vec![Flush, Unflush]);
+    let desired_of_vm = prop::sample::select(vec![Start, Stop, Shutdown, Restart]);
     let other = prop::sample::select(vec!["b", "c"]);
     let state = prop::sample::select(vec![Ready, Flushed]);
     prop_oneof![
-        3 => wish.prop_map(Event::Wish),
-        3 => (0..VMS, wish_of_vm).prop_map(|(n, s)| Event::Vm(n, s)),
+        3 => desired.prop_map(Event::Desired),
+        3 => (0..VMS, desired_of_vm).prop_map(|(n, s)| Event::Vm(n, s)),
         1 => (0..VMS).prop_map(Event::MigrateHere),
         1 => (other, state).prop_map(|(n, s)| Event::NodeState(n, s)),
         1 => Just(Event::DaemonRestarts),
@@ -40,7 +40,7 @@ struct World {
     nodes: Vec<Node>,
     vms: Vec<Vm>,
     sizes: Sizes,
-    past: Past,
+    attempts: Attempts,
     /// How many migrations of each VM have failed.
     failed: BTreeMap<VmId, u32>,
     now: u64,
@@ -68,7 +68,7 @@ impl World {
             nodes: nodes.into(),
             vms: vms.collect(),
             sizes,
-            past: Past::default(),
+            attempts: Attempts::default(),
             failed: BTreeMap::new(),
             now: 0,
             failures: 0,
@@ -90,7 +90,7 @@ impl World {
     fn happens(&mut self, event: Event) {
         self.zxid += 1;
         match event {
-            Event::Wish(wish) => self.nodes[0].domain_state.value = wish,
+            Event::Desired(desired) => self.nodes[0].domain_state.value = desired,
             Event::Vm(n, state) => {
                 let vm = &mut self.vms[usize::from(n)];
                 write(&mut vm.state, state, self.zxid);
@@ -111,7 +111,7 @@ impl World {
                 let node = self.nodes.iter_mut().find(|n| n.name.as_str() == node).unwrap();
                 node.domain_state.value = state;
             }
-            Event::DaemonRestarts => self.past = Past::default(),
+            Event::DaemonRestarts => self.attempts = Attempts::default(),
             Event::Fail(times) => self.failures = times,
         }
     }
@@ -120,8 +120,8 @@ impl World {
     fn flush(&mut self) -> Result<(), TestCaseError> {
         for _ in 0..100 {
             let view = self.view();
-            let wish = view.node(&name("a")).unwrap().domain_state.value;
-            self.past.wish_is(wish);
+            let desired = view.node(&name("a")).unwrap().domain_state.value;
+            self.attempts.desired_is(desired);
             let now = Moment::secs(self.now);
             let plan = plan(&Facts {
                 me: &name("a"),
@@ -134,26 +134,26 @@ impl World {
                 selector: Selector::Vms,
                 limits: Limits { outgoing: 2, incoming: 2 },
                 unable: None,
-                past: &self.past,
+                attempts: &self.attempts,
                 now,
             });
-            self.past.noticed(&plan.left);
+            self.attempts.noticed(&plan.left);
             let step = match plan.next {
                 Next::Settled => return Ok(()),
                 Next::Wait(until) => {
                     prop_assert!(until.is_none_or(|until| until > now), "a wait for the past: {}", plan.why);
-                    self.past.no_room(&plan.no_room, now);
+                    self.attempts.no_capacity(&plan.no_capacity, now);
                     return Ok(());
                 }
                 Next::Do(step) => step,
             };
             match &step {
                 Step::Answer(state) => self.nodes[0].domain_state.value = *state,
-                Step::Send { vm, to, .. } => self.past.sent(*vm, to, now),
+                Step::Send { vm, to, .. } => self.attempts.sent(*vm, to, now),
                 Step::ShutDown { vm, reason } => {
                     let live = view.vm(*vm).unwrap().migration_method == MigrationMethod::Live;
                     prop_assert!(!live, "a guest that may only live was shut down: {reason}");
-                    self.past.gave_up(*vm, reason);
+                    self.attempts.gave_up(*vm, reason);
                 }
                 _ => {}
             }
@@ -191,12 +191,12 @@ impl World {
         Ok(())
     }
 
-    /// A second passes; what is wished of VMs is carried out.
+    /// A second passes; the desired state of VMs is carried out.
     fn second(&mut self) {
         self.now += 1;
         for vm in &mut self.vms {
             let runs_on = vm.claim.value.iter().next().cloned();
-            let (wish, by_flush) = (vm.state.value, vm.is_shut_down_by_flush());
+            let (desired, by_flush) = (vm.state.value, vm.is_shut_down_by_flush());
             match (vm.state.value, runs_on) {
                 // A migration takes three seconds.
                 (Migrate, Some(from)) if from != vm.node.value => {
@@ -226,7 +226,7 @@ impl World {
                 }
                 _ => {}
             }
-            if vm.state.value != wish {
+            if vm.state.value != desired {
                 self.zxid += 1;
                 vm.state.zxid = self.zxid;
                 if by_flush {
@@ -245,7 +245,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
 
     #[test]
-    fn whatever_happens_the_last_wish_is_answered_and_true(
+    fn whatever_happens_the_last_desired_state_is_answered_and_true(
         homes in prop::collection::vec(0..2_usize, usize::from(VMS)),
         methods in prop::collection::vec(
             prop::sample::select(vec![MigrationMethod::None, MigrationMethod::Live, MigrationMethod::Shutdown]),
@@ -263,7 +263,7 @@ proptest! {
                 w.second();
             }
         }
-        w.happens(Event::Wish(last));
+        w.happens(Event::Desired(last));
         let asked = w.now;
         while w.nodes[0].domain_state.value == last {
             w.flush()?;

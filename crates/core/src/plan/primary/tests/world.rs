@@ -39,7 +39,7 @@ pub(super) enum Event {
     Stop(usize),
     /// Power off, with proof, by somebody else.
     Fence(usize),
-    Wish(Option<usize>),
+    Desired(Option<usize>),
 }
 
 #[derive(Debug, Clone)]
@@ -73,7 +73,7 @@ struct Daemon {
     inherited: bool,
     services: bool,
     stopping: bool,
-    past: Past,
+    attempts: Attempts,
     view: ClusterView,
 }
 
@@ -82,7 +82,7 @@ pub(super) struct World {
     now: Tick,
     random: u64,
     zxid: i64,
-    wish: (Option<usize>, i64),
+    desired: (Option<usize>, i64),
     holder: Option<(usize, u64)>,
     /// When the leader last heard of each, and its time-out.
     sessions: BTreeMap<u64, (Tick, Tick)>,
@@ -135,7 +135,7 @@ impl World {
             now: 1000,
             random: seed | 1,
             zxid: 1,
-            wish: (None, 1),
+            desired: (None, 1),
             holder: None,
             sessions: BTreeMap::new(),
             fenced: BTreeMap::new(),
@@ -213,7 +213,7 @@ impl World {
                 };
                 self.fenced.insert(node.clone(), Entry::Good(Fence { node, job, version: 0, fencer: None }));
             }
-            Event::Wish(n) => self.wish = (n.map(there), self.write()),
+            Event::Desired(n) => self.desired = (n.map(there), self.write()),
         }
     }
 
@@ -242,7 +242,7 @@ impl World {
             inherited,
             services: false,
             stopping: false,
-            past: Past::default(),
+            attempts: Attempts::default(),
             view: self.view(),
         });
     }
@@ -361,7 +361,7 @@ impl World {
         let cut = machine.cut || machine.orphan.is_some();
         let current = now < daemon.last_answer + NOTICE;
         if current {
-            daemon.past.saw(&daemon.view, moment(now));
+            daemon.attempts.saw(&daemon.view, moment(now));
             let holds = daemon.view.primary_holder.as_ref() == Some(&me);
             daemon.tenure = daemon.tenure.filter(|_| holds);
         }
@@ -383,7 +383,7 @@ impl World {
             keep_until: Some(keep_until(heard, session)),
             held,
             services: daemon.services,
-            past: &daemon.past,
+            attempts: &daemon.attempts,
             now: moment(now),
         });
         let Next::Do(step) = planned.next else {
@@ -445,16 +445,16 @@ impl World {
                 if possible {
                     self.holder = None;
                     self.machines[n].router_state = RouterState::Secondary;
-                    daemon.past.stepped_down(moment(self.now));
+                    daemon.attempts.stepped_down(moment(self.now));
                     daemon.tenure = None;
                     self.zxid += 1;
                 }
                 possible
             }
             Step::Answer => {
-                let possible = self.wish.1 == daemon.view.primary_node.zxid;
+                let possible = self.desired.1 == daemon.view.primary_node.zxid;
                 if possible {
-                    self.wish = (Some(n), self.write());
+                    self.desired = (Some(n), self.write());
                 }
                 possible
             }
@@ -476,7 +476,7 @@ impl World {
         let entry = |m: &Machine| (m.name.clone(), node(m.name.as_str(), m.daemon_state, m.router_state));
         ClusterView {
             nodes: Arc::new(self.machines.iter().map(entry).collect()),
-            primary_node: field(self.wish.0.map(|n| self.machines[n].name.clone()), self.wish.1),
+            primary_node: field(self.desired.0.map(|n| self.machines[n].name.clone()), self.desired.1),
             primary_holder: self.holder.map(|(n, _)| self.machines[n].name.clone()),
             fences: Arc::new(self.fenced.clone()),
             ..ClusterView::default()
@@ -487,8 +487,8 @@ impl World {
         (0..self.machines.len()).filter(|n| self.machines[*n].addresses.is_some()).collect()
     }
 
-    pub(super) fn wish(&self) -> Option<usize> {
-        self.wish.0
+    pub(super) fn ask_for(&self) -> Option<usize> {
+        self.desired.0
     }
 
     pub(super) fn router_states(&self, state: RouterState) -> Vec<usize> {

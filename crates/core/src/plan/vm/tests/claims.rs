@@ -6,7 +6,7 @@ use crate::{
     model::{ClusterView, DaemonState, Entry, Fence, FenceJob, FenceStep, Node, NodeReport, Problem, Proof},
 };
 
-fn without_keys(claim: Option<&str>, here: Here, tidies_up: bool, current: bool) -> Next {
+fn without_keys(claim: Option<&str>, local_state: LocalState, tidies_up: bool, current: bool) -> Next {
     let orphan = claim.map(|claim| field(claim.parse().unwrap(), 10));
     plan(&Facts {
         me: &name("a"),
@@ -14,14 +14,14 @@ fn without_keys(claim: Option<&str>, here: Here, tidies_up: bool, current: bool)
         orphan: orphan.as_ref(),
         tidies_up,
         last_word: Ok(()),
-        here,
+        local_state,
         migration: None,
         halt: None,
         left: false,
         target: Ok(()),
         definition: Ok(()),
         view_is_current: current,
-        past: &Past::default(),
+        attempts: &Attempts::default(),
         now: Moment::secs(1000),
     })
     .next
@@ -42,49 +42,53 @@ fn the_claim_of_a_vm_without_keys_ends_where_it_is_off_and_nowhere_else() {
         (Some("a"), Active, false, Next::Wait(None)),
         (Some("a"), Held, false, Next::Wait(None)),
         (Some("a"), Unstarted, false, Next::Wait(None)),
-        (Some("a"), Here::Unknown, false, Next::Wait(None)),
-        (Some("b"), Here::Unknown, false, Next::Settled),
+        (Some("a"), LocalState::Unknown, false, Next::Wait(None)),
+        (Some("b"), LocalState::Unknown, false, Next::Settled),
     ];
-    for (claim, here, tidies_up, expected) in table {
-        let next = without_keys(claim, here, tidies_up, true);
-        assert_eq!(next, expected, "{claim:?} {here:?} {tidies_up}");
+    for (claim, local_state, tidies_up, expected) in table {
+        let next = without_keys(claim, local_state, tidies_up, true);
+        assert_eq!(next, expected, "{claim:?} {local_state:?} {tidies_up}");
         if expected == Next::Do(Step::Forget) {
-            assert_eq!(without_keys(claim, here, tidies_up, false), Next::Wait(None), "by an old view");
+            assert_eq!(
+                without_keys(claim, local_state, tidies_up, false),
+                Next::Wait(None),
+                "by an old view"
+            );
         }
     }
 }
 
 #[test]
 fn what_somebody_may_be_executing_by_his_last_word_is_neither_started_nor_let_go() {
-    let blocked = |state, claim, here| {
-        let Case { vm, past, now, .. } = case(state, "a", claim, here);
+    let blocked = |state, claim, local_state| {
+        let Case { vm, attempts, now, .. } = case(state, "a", claim, local_state);
         plan(&Facts {
             me: &name("a"),
             vm: Some(&vm),
             orphan: None,
             tidies_up: false,
             last_word: Err("b may be executing it"),
-            here,
+            local_state,
             migration: None,
             halt: None,
             left: false,
             target: Ok(()),
             definition: Ok(()),
             view_is_current: true,
-            past: &past,
+            attempts: &attempts,
             now,
         })
     };
     let until = Some(Moment::secs(1000) + HEAR_AGAIN);
-    for (state, claim, here) in [
+    for (state, claim, local_state) in [
         (Start, "", Off),
         (Start, "a", Off),
         (Restart, "", Off),
         (Migrate, "a", Off),
         (Start, "a", Unstarted),
     ] {
-        let plan = blocked(state, claim, here);
-        assert_eq!(plan.next, Next::Wait(until), "{state} {claim:?} {here:?}");
+        let plan = blocked(state, claim, local_state);
+        assert_eq!(plan.next, Next::Wait(until), "{state} {claim:?} {local_state:?}");
         assert!(plan.why.contains("b may be executing it"));
     }
     // What is to be off, or runs already, does not wait for it.

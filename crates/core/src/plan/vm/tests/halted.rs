@@ -26,8 +26,8 @@ fn what_has_crashed_is_started_anew_with_the_crash_rules_back_off_and_all_else_i
     // Once it is off it is a VM that ran and vanished.
     let mut off = case(Start, "a", "a", Off);
     assert_eq!(off.next(), Next::Do(Step::Claim));
-    off.past.claimed(&off.vm);
-    off.past.start_attempted(&off.vm, off.now);
+    off.attempts.claimed(&off.vm);
+    off.attempts.start_attempted(&off.vm, off.now);
     assert!(matches!(off.next(), Next::Wait(Some(_))), "back-off");
 }
 
@@ -72,19 +72,19 @@ fn what_does_not_execute_where_it_arrived_is_answered_with_the_reason() {
 
 #[test]
 fn what_is_paused_migrates_as_it_is_and_what_has_crashed_is_moved_by_an_end_and_a_start() {
-    let there = |halt, method| {
+    let peer_state = |halt, method| {
         let mut c = halted(Migrate, "b", halt);
         c.vm.migration_method = method;
-        c.past.looked(&c.vm, &name("b"), There::Off, c.now);
-        c.past.heard(&c.vm, &name("b"), Ok(()));
+        c.attempts.looked(&c.vm, &name("b"), PeerState::Off, c.now);
+        c.attempts.heard(&c.vm, &name("b"), Ok(()));
         c.next()
     };
     for method in [MigrationMethod::None, MigrationMethod::Live] {
-        assert_eq!(there(Halt::Paused, method), Next::Do(Step::Share(name("b"))));
-        assert_eq!(there(Halt::IoError, method), Next::Do(Step::Share(name("b"))));
-        assert_eq!(there(Halt::Crashed, method), Next::Do(Step::PowerOff));
+        assert_eq!(peer_state(Halt::Paused, method), Next::Do(Step::Share(name("b"))));
+        assert_eq!(peer_state(Halt::IoError, method), Next::Do(Step::Share(name("b"))));
+        assert_eq!(peer_state(Halt::Crashed, method), Next::Do(Step::PowerOff));
     }
-    assert_eq!(there(Halt::Paused, MigrationMethod::Shutdown), Next::Do(Step::PowerOff));
+    assert_eq!(peer_state(Halt::Paused, MigrationMethod::Shutdown), Next::Do(Step::PowerOff));
 }
 
 #[test]

@@ -20,24 +20,24 @@ fn b() -> NodeName {
 }
 
 /// After the libvirt of `b` has said this, just now, and its daemon that it could start it.
-pub(super) fn after_look(mut c: Case, there: There) -> Case {
-    c.past.heard(&c.vm, &b(), Ok(()));
-    c.past.looked(&c.vm, &b(), there, c.now);
+pub(super) fn after_look(mut c: Case, peer_state: PeerState) -> Case {
+    c.attempts.heard(&c.vm, &b(), Ok(()));
+    c.attempts.looked(&c.vm, &b(), peer_state, c.now);
     c
 }
 
-fn wishing(method: MigrationMethod) -> Case {
+fn desired(method: MigrationMethod) -> Case {
     let mut c = case(Migrate, "b", "a", Active);
     c.vm.migration_method = method;
     c
 }
 
 #[test]
-fn while_two_claim_it_the_source_decides_by_what_is_under_way_and_what_the_wish_is() {
+fn while_two_claim_it_the_source_decides_by_what_is_under_way_and_what_the_desired_state_is() {
     let soon = |ms| Next::Wait(Some(Moment::secs(1000) + Duration::from_millis(ms)));
     let look = || Next::Do(Step::LookAt(b()));
     let table = [
-        // wish, node, fact here, migration → next
+        // desired state, node, fact here, migration → next
         (Migrate, "b", Active, LEAVING, soon(1000)),
         (Migrate, "b", Held, LEAVING, soon(1000)),
         (Migrate, "a", Active, LEAVING, Next::Do(Step::AbortMigration)),
@@ -65,10 +65,15 @@ fn while_two_claim_it_the_source_decides_by_what_is_under_way_and_what_the_wish_
         (Stop, "a", Off, None, Next::Do(Step::Release)),
         (Shutdown, "a", Off, None, Next::Do(Step::Release)),
     ];
-    for (state, node, here, migration, next) in table {
-        let mut c = case(state, node, "a b", here);
+    for (state, node, local_state, migration, next) in table {
+        let mut c = case(state, node, "a b", local_state);
         c.migration = migration;
-        assert_eq!(c.next(), next, "wish {state} on {node}, {here:?}, {migration:?}: {}", c.plan().why);
+        assert_eq!(
+            c.next(),
+            next,
+            "desired state {state} on {node}, {local_state:?}, {migration:?}: {}",
+            c.plan().why
+        );
     }
 }
 
@@ -77,19 +82,23 @@ fn a_migration_that_is_over_without_an_arrival_on_record_leaves_the_guest_at_its
  {
     // What is there and has not been let go on never will be: only the claim of that node alone lets it.
     let table = [
-        (There::Off, Next::Do(Step::TakeBack)),
-        (There::Held, Next::Do(Step::TakeBack)),
-        (There::Unknown("no route".into()), Next::Do(Step::TakeBack)),
+        (PeerState::Off, Next::Do(Step::TakeBack)),
+        (PeerState::Held, Next::Do(Step::TakeBack)),
+        (PeerState::Unknown("no route".into()), Next::Do(Step::TakeBack)),
     ];
-    for (there, next) in table {
-        for here in [Active, Held] {
+    for (peer_state, next) in table {
+        for local_state in [Active, Held] {
             for (state, node) in [(Migrate, "b"), (Migrate, "a"), (Start, "a"), (Restart, "a")] {
-                let c = after_look(case(state, node, "a b", here), there.clone());
-                assert_eq!(c.next(), next, "wish {state} on {node}, {here:?}, {there:?}");
+                let c = after_look(case(state, node, "a b", local_state), peer_state.clone());
+                assert_eq!(
+                    c.next(),
+                    next,
+                    "desired state {state} on {node}, {local_state:?}, {peer_state:?}"
+                );
             }
         }
     }
-    let mut c = after_look(case(Migrate, "b", "a b", Active), There::Off);
+    let mut c = after_look(case(Migrate, "b", "a b", Active), PeerState::Off);
     c.now = c.now + Duration::from_secs(1);
     assert_eq!(c.next(), Next::Do(Step::LookAt(b())), "an old word is none");
 }
@@ -97,25 +106,25 @@ fn a_migration_that_is_over_without_an_arrival_on_record_leaves_the_guest_at_its
 #[test]
 fn what_executes_at_the_target_by_itself_is_the_targets_to_suspend_and_only_in_the_end_the_sources_to_make_way_for()
  {
-    let mut c = after_look(case(Migrate, "b", "a b", Active), There::Active);
+    let mut c = after_look(case(Migrate, "b", "a b", Active), PeerState::Active);
     let first = c.now;
     let Next::Wait(Some(again)) = c.next() else { panic!("{:?}", c.plan()) };
     assert!(again <= first + Duration::from_secs(1));
     // Each look says so again, for ten seconds.
     for after in [5, 9].map(Duration::from_secs) {
         c.now = first + after;
-        c = after_look(c, There::Active);
+        c = after_look(c, PeerState::Active);
         assert!(matches!(c.next(), Next::Wait(Some(_))), "{after:?}: {:?}", c.plan());
     }
     c.now = first + SUSPENDS_WITHIN;
-    c = after_look(c, There::Active);
+    c = after_look(c, PeerState::Active);
     assert_eq!(c.next(), Next::Do(Step::PowerOff));
-    c = after_look(c, There::Held);
+    c = after_look(c, PeerState::Held);
     assert_eq!(c.next(), Next::Do(Step::TakeBack), "it was suspended there");
-    c = after_look(c, There::Active);
+    c = after_look(c, PeerState::Active);
     assert!(matches!(c.next(), Next::Wait(Some(_))), "the patience begins anew");
 
-    let left_behind = after_look(case(Migrate, "b", "a b", Held), There::Active);
+    let left_behind = after_look(case(Migrate, "b", "a b", Held), PeerState::Active);
     assert_eq!(
         left_behind.next(),
         Next::Do(Step::PowerOff),
@@ -127,18 +136,18 @@ fn what_executes_at_the_target_by_itself_is_the_targets_to_suspend_and_only_in_t
 fn while_the_source_claims_it_too_the_target_touches_nothing_and_lets_it_not_execute() {
     for state in VmState::ALL {
         for node in ["a", "b", "c"] {
-            for (here, migration) in
-                [(Here::Suspended, None), (Held, ARRIVING), (Held, None), (Arrived, None), (Off, None)]
+            for (local_state, migration) in
+                [(LocalState::Suspended, None), (Held, ARRIVING), (Held, None), (Arrived, None), (Off, None)]
             {
-                let mut c = case(state, node, "b a", here);
+                let mut c = case(state, node, "b a", local_state);
                 c.migration = migration;
-                assert_eq!(c.next(), Next::Wait(None), "wish {state} on {node}, {here:?}");
+                assert_eq!(c.next(), Next::Wait(None), "desired state {state} on {node}, {local_state:?}");
             }
             // Started by somebody else, or let go on by hand: the source may be executing it.
             assert_eq!(
                 case(state, node, "b a", Active).next(),
                 Next::Do(Step::Suspend),
-                "wish {state} on {node}"
+                "desired state {state} on {node}"
             );
         }
     }
@@ -168,8 +177,12 @@ fn what_a_fenced_or_failed_other_side_left_held_goes_on_or_ends() {
         (Delete, "a", Next::Do(Step::PowerOff)),
         (Start, "b", Next::Do(Step::PowerOff)),
     ] {
-        for here in [Held, Arrived] {
-            assert_eq!(case(state, node, "a", here).next(), next, "wish {state} on {node}, {here:?}");
+        for local_state in [Held, Arrived] {
+            assert_eq!(
+                case(state, node, "a", local_state).next(),
+                next,
+                "desired state {state} on {node}, {local_state:?}"
+            );
         }
     }
     for (node, claim) in [("a", ""), ("b", ""), ("a", "b"), ("b", "b"), ("a", "b c"), ("b", "c")] {
@@ -178,7 +191,7 @@ fn what_a_fenced_or_failed_other_side_left_held_goes_on_or_ends() {
             assert_eq!(
                 next,
                 Next::Do(Step::PowerOff),
-                "a copy too many: wish {state} on {node}, claim {claim:?}"
+                "a copy too many: desired state {state} on {node}, claim {claim:?}"
             );
         }
     }
@@ -187,16 +200,16 @@ fn what_a_fenced_or_failed_other_side_left_held_goes_on_or_ends() {
 
 #[test]
 fn a_migration_looks_shares_migrates_and_lets_go() {
-    let mut c = wishing(MigrationMethod::None);
+    let mut c = desired(MigrationMethod::None);
     assert_eq!(c.next(), Next::Do(Step::LookAt(b())));
-    c = after_look(c, There::Off);
+    c = after_look(c, PeerState::Off);
     assert_eq!(c.next(), Next::Do(Step::Share(b())));
-    c.past.shared(&c.vm);
+    c.attempts.shared(&c.vm);
     c.vm.claim = Field { value: "a b".parse().unwrap(), version: Some(4), zxid: 30 };
     assert_eq!(c.next(), Next::Do(Step::Migrate(b())));
-    c.past.migrates(&c.vm, c.now);
+    c.attempts.migrates(&c.vm, c.now);
     assert_eq!(c.next(), Next::Do(Step::LookAt(b())), "a spent permit migrates nothing");
-    c.here = Off;
+    c.local_state = Off;
     c.left = true;
     assert_eq!(c.next(), Next::Do(Step::HandOver));
     let Some(VmChange::Update { set, .. }) = change(&Step::HandOver, &c.vm, &name("a")) else { panic!() };
@@ -205,16 +218,16 @@ fn a_migration_looks_shares_migrates_and_lets_go() {
 
 #[test]
 fn a_target_whose_daemon_had_no_session_is_asked_again_soon_and_not_for_ever() {
-    let mut c = wishing(MigrationMethod::None);
-    c.past.notice(&c.vm, c.now);
-    c = after_look(c, There::Off);
-    c.past.found_absent(&c.vm, &b(), c.now);
+    let mut c = desired(MigrationMethod::None);
+    c.attempts.notice(&c.vm, c.now);
+    c = after_look(c, PeerState::Off);
+    c.attempts.found_absent(&c.vm, &b(), c.now);
     assert_eq!(c.next(), Next::Wait(Some(c.now + TARGET_AGAIN)));
     assert!(c.plan().why.contains("its daemon has no session"), "{}", c.plan().why);
     c.now = c.now + TARGET_AGAIN;
     assert_eq!(c.next(), Next::Do(Step::LookAt(b())));
     c.now = c.now + TARGET_PATIENCE;
-    c.past.found_absent(&c.vm, &b(), c.now);
+    c.attempts.found_absent(&c.vm, &b(), c.now);
     assert!(matches!(c.next(), Next::Do(Step::Answer(Answer::Stays(_)))), "{}", c.plan().why);
     c.vm.node.value = name("c");
     assert_eq!(c.next(), Next::Do(Step::LookAt(name("c"))), "another target is another matter");
@@ -222,17 +235,25 @@ fn a_target_whose_daemon_had_no_session_is_asked_again_soon_and_not_for_ever() {
 
 /// The source's libvirt may have let it go on when the target's last answer was lost: what the target has is then an old copy.
 #[test]
-fn only_what_is_on_record_as_arrived_is_handed_over_and_at_once_whatever_the_wish() {
+fn only_what_is_on_record_as_arrived_is_handed_over_and_at_once_whatever_the_desired_state() {
     for state in VmState::ALL {
         for node in ["a", "b", "c"] {
-            for here in [Off, Held] {
-                let mut c = case(state, node, "a b", here);
-                assert_ne!(c.next(), Next::Do(Step::HandOver), "wish {state} on {node}, {here:?}");
+            for local_state in [Off, Held] {
+                let mut c = case(state, node, "a b", local_state);
+                assert_ne!(
+                    c.next(),
+                    Next::Do(Step::HandOver),
+                    "desired state {state} on {node}, {local_state:?}"
+                );
                 c.left = true;
-                assert_eq!(c.next(), Next::Do(Step::HandOver), "wish {state} on {node}, {here:?}");
+                assert_eq!(
+                    c.next(),
+                    Next::Do(Step::HandOver),
+                    "desired state {state} on {node}, {local_state:?}"
+                );
             }
             let c = case(state, node, "a b", Off);
-            assert_eq!(c.next(), Next::Do(Step::Release), "wish {state} on {node}");
+            assert_eq!(c.next(), Next::Do(Step::Release), "desired state {state} on {node}");
             let Some(VmChange::Update { set, .. }) = change(&Step::Release, &c.vm, &name("a")) else {
                 panic!()
             };
@@ -253,8 +274,8 @@ fn taking_it_back_is_written_before_it_goes_on() {
 }
 
 #[test]
-fn a_claim_is_shared_only_if_wish_node_and_claim_are_as_they_were() {
-    let c = wishing(MigrationMethod::None);
+fn a_claim_is_shared_only_if_desired_state_node_and_claim_are_as_they_were() {
+    let c = desired(MigrationMethod::None);
     let Some(VmChange::Update { expect, set, .. }) = change(&Step::Share(b()), &c.vm, &name("a")) else {
         panic!()
     };
@@ -266,12 +287,12 @@ fn a_claim_is_shared_only_if_wish_node_and_claim_are_as_they_were() {
 
 /// What is answered or done after live migration failed so often.
 fn after_failures(method: MigrationMethod, failures: u32) -> Case {
-    let mut c = wishing(method);
+    let mut c = desired(method);
     for _ in 0..failures {
-        c.past.migration_failed(&c.vm, "cpu differs".into(), c.now);
+        c.attempts.migration_failed(&c.vm, "cpu differs".into(), c.now);
     }
     c.now = c.now + LIVE_AGAIN;
-    after_look(c, There::Off)
+    after_look(c, PeerState::Off)
 }
 
 #[test]
@@ -281,7 +302,7 @@ fn a_failed_migration_is_tried_again_and_then_answered_as_the_policy_says() {
         let mut c = after_failures(method, 1);
         assert_eq!(c.next(), Next::Do(Step::Share(b())));
         c.now = c.now - Duration::from_millis(100);
-        assert_eq!(after_look(c, There::Off).next(), Next::Wait(Some(Moment::secs(1005))), "not at once");
+        assert_eq!(after_look(c, PeerState::Off).next(), Next::Wait(Some(Moment::secs(1005))), "not at once");
     }
     let answer = Answer::Stays("not migrated to b: cpu differs".into());
     assert_eq!(after_failures(Live, 2).next(), Next::Do(Step::Answer(answer)));
@@ -293,24 +314,25 @@ fn a_failed_migration_is_tried_again_and_then_answered_as_the_policy_says() {
 fn no_guest_is_shut_down_for_a_target_that_has_not_said_that_it_could_start_it() {
     for (method, failures) in [(MigrationMethod::Shutdown, 0), (MigrationMethod::None, 2)] {
         let mut c = after_failures(method, failures);
-        c.past.heard(&c.vm, &b(), Err("no bridge br7".into()));
+        c.attempts.heard(&c.vm, &b(), Err("no bridge br7".into()));
         let Next::Do(Step::Answer(Answer::Stays(why))) = c.next() else { panic!("{:?}", c.plan()) };
         assert!(why.starts_with("not migrated to b: it could not be started there: no bridge br7"), "{why}");
         assert_eq!(why.contains("cpu differs"), failures > 0, "{why}");
-        // What it has said about another wish, or another node, counts for nothing.
+        // What it has said about another desired state, or another node, counts for nothing.
         for (by, later) in [(b(), true), (name("c"), false)] {
             let mut c = after_failures(method, failures);
-            c.past.heard(&c.vm, &by, Ok(()));
+            c.attempts.heard(&c.vm, &by, Ok(()));
             if later {
                 c.vm.state.version = Some(9);
-                (0..failures)
-                    .for_each(|_| c.past.migration_failed(&c.vm, "cpu differs".into(), c.now - LIVE_AGAIN));
-                c.past.looked(&c.vm, &b(), There::Off, c.now);
+                (0..failures).for_each(|_| {
+                    c.attempts.migration_failed(&c.vm, "cpu differs".into(), c.now - LIVE_AGAIN);
+                });
+                c.attempts.looked(&c.vm, &b(), PeerState::Off, c.now);
             }
-            c.past.notice(&c.vm, c.now);
+            c.attempts.notice(&c.vm, c.now);
             assert!(matches!(c.next(), Next::Wait(Some(_))), "{:?}", c.plan());
             c.now = c.now + TARGET_PATIENCE;
-            c.past.looked(&c.vm, &b(), There::Off, c.now);
+            c.attempts.looked(&c.vm, &b(), PeerState::Off, c.now);
             assert!(matches!(c.next(), Next::Do(Step::Answer(Answer::Stays(_)))), "{:?}", c.plan());
         }
     }
@@ -337,16 +359,16 @@ fn a_guest_that_was_shut_down_for_its_move_is_started_at_the_target_or_here_agai
 #[test]
 fn a_target_that_cannot_take_it_is_waited_for_but_not_for_ever_and_never_with_a_guest_shut_down() {
     for method in [MigrationMethod::None, MigrationMethod::Live, MigrationMethod::Shutdown] {
-        for there in [None, Some(There::Unknown("no route".into())), Some(There::Active)] {
-            let mut c = wishing(method);
-            c.past.notice(&c.vm, c.now);
-            if there.is_none() {
+        for peer_state in [None, Some(PeerState::Unknown("no route".into())), Some(PeerState::Active)] {
+            let mut c = desired(method);
+            c.attempts.notice(&c.vm, c.now);
+            if peer_state.is_none() {
                 c.target = Err("its daemon is in state stop");
             }
             let begin = c.now;
             let reason = loop {
-                if let Some(there) = &there {
-                    c = after_look(c, there.clone());
+                if let Some(peer_state) = &peer_state {
+                    c = after_look(c, peer_state.clone());
                 }
                 match c.next() {
                     Next::Wait(Some(until)) => c.now = until,
@@ -364,7 +386,7 @@ fn a_target_that_cannot_take_it_is_waited_for_but_not_for_ever_and_never_with_a_
 fn a_vm_that_stays_is_at_home_unless_its_home_is_elsewhere() {
     let stays = Step::Answer(Answer::Stays("because".into()));
     for (last, kept) in [(Some("a"), false), (Some("c"), true), (None, true)] {
-        let mut c = wishing(MigrationMethod::None);
+        let mut c = desired(MigrationMethod::None);
         c.vm.last_node.value = last.map(name);
         let Some(VmChange::Update { set, expect, .. }) = change(&stays, &c.vm, &name("a")) else { panic!() };
         assert_eq!(
@@ -380,28 +402,30 @@ fn a_vm_that_stays_is_at_home_unless_its_home_is_elsewhere() {
 fn a_migration_that_sends_nothing_or_all_of_it_too_often_is_aborted() {
     let mut c = case(Migrate, "b", "a b", Active);
     c.migration = LEAVING;
-    c.past.migrates(&c.vm, c.now);
+    c.attempts.migrates(&c.vm, c.now);
     let Some(Migration::Leaving(progress)) = LEAVING else { panic!() };
-    c.past.progressed(&c.vm, progress, c.now);
+    c.attempts.progressed(&c.vm, progress, c.now);
     c.now = Moment(c.now.0 + STALLED) - Duration::from_secs(1);
     assert!(matches!(c.next(), Next::Wait(_)));
     c.now = c.now + Duration::from_secs(1);
     assert_eq!(c.next(), Next::Do(Step::AbortMigration), "{}", c.plan().why);
-    c.past.aborts(&c.vm, c.now);
+    c.attempts.aborts(&c.vm, c.now);
     assert!(matches!(c.next(), Next::Wait(Some(_))), "once is enough");
 
     let mut c = case(Migrate, "b", "a b", Active);
     let endless = Progress { sent: 12_000, ..progress };
     c.migration = Some(Migration::Leaving(endless));
-    c.past.migrates(&c.vm, c.now);
-    c.past.progressed(&c.vm, endless, c.now);
+    c.attempts.migrates(&c.vm, c.now);
+    c.attempts.progressed(&c.vm, endless, c.now);
     assert_eq!(c.next(), Next::Do(Step::AbortMigration));
-    c.past.migration_failed(&c.vm, "canceled by client".into(), c.now);
+    c.attempts.migration_failed(&c.vm, "canceled by client".into(), c.now);
     c.vm.claim.value = Claim::only(&name("a"));
     c.migration = None;
     c.now = c.now + LIVE_AGAIN;
     c.vm.migration_method = MigrationMethod::Live;
-    let Next::Do(Step::Answer(Answer::Stays(reason))) = after_look(c, There::Off).next() else { panic!() };
+    let Next::Do(Step::Answer(Answer::Stays(reason))) = after_look(c, PeerState::Off).next() else {
+        panic!()
+    };
     assert!(reason.contains("changes its memory faster"), "once is enough, and the reason is kept: {reason}");
 }
 

@@ -9,8 +9,8 @@ fn with(mut case: Case, unread: &[VmKey]) -> Case {
 }
 
 /// `node` = `None`.
-fn nowhere(state: VmState, claim: &str, here: Here) -> Case {
-    let mut case = with(case(state, "b", claim, here), &[VmKey::Node]);
+fn nowhere(state: VmState, claim: &str, local_state: LocalState) -> Case {
+    let mut case = with(case(state, "b", claim, local_state), &[VmKey::Node]);
     case.vm.node.value = NodeName::nobody();
     case
 }
@@ -26,12 +26,12 @@ fn sets(step: &Step, vm: &Vm) -> Vec<VmSet> {
 fn a_migration_to_no_node_in_particular_is_one_to_a_node_that_is_chosen() {
     let mut c = nowhere(Migrate, "a", Active);
     assert_eq!(c.next(), Next::Do(Step::Choose), "the guest is not ended for it");
-    c.past.found_no_target(&c.vm.clone(), "no node can take it".into(), c.now);
-    c.past.notice(&c.vm.clone(), c.now);
+    c.attempts.found_no_target(&c.vm.clone(), "no node can take it".into(), c.now);
+    c.attempts.notice(&c.vm.clone(), c.now);
     assert!(matches!(c.next(), Next::Wait(Some(_))));
     c.now = c.now + TARGET_PATIENCE;
     assert_eq!(c.next(), Next::Do(Step::Choose), "an old answer is none");
-    c.past.found_no_target(&c.vm.clone(), "no node can take it".into(), c.now);
+    c.attempts.found_no_target(&c.vm.clone(), "no node can take it".into(), c.now);
     let reason = "not migrated: no node can take it";
     let stays = Step::Answer(Answer::Stays(reason.into()));
     assert_eq!(c.next(), Next::Do(stays.clone()));
@@ -39,7 +39,7 @@ fn a_migration_to_no_node_in_particular_is_one_to_a_node_that_is_chosen() {
     assert!(stays.contains(&VmSet::Node(name("a"))) && stays.contains(&VmSet::State(Start)), "{stays:?}");
     let VmChange::Update { expect, set, .. } = choose(&c.vm, &name("c")) else { panic!("no update") };
     assert_eq!(set, [VmSet::Node(name("c"))]);
-    assert_eq!(expect.len(), 3, "wish, node and claim are checked");
+    assert_eq!(expect.len(), 3, "desired state, node and claim are checked");
     assert_eq!(nowhere(Migrate, "b", Off).next(), Next::Settled, "the source chooses, nobody else");
 }
 
@@ -52,7 +52,7 @@ fn a_vm_that_shall_run_nowhere_in_particular_is_placed_by_the_primary() {
         let facts = Facts {
             me: &me,
             vm: Some(&case.vm),
-            here: Off,
+            local_state: Off,
             migration: None,
             halt: None,
             left: false,
@@ -62,7 +62,7 @@ fn a_vm_that_shall_run_nowhere_in_particular_is_placed_by_the_primary() {
             orphan: None,
             last_word: Ok(()),
             view_is_current: true,
-            past: &case.past,
+            attempts: &case.attempts,
             now: case.now,
         };
         assert_eq!(plan(&facts).next, Next::Do(Step::Choose), "{state}");
@@ -98,9 +98,10 @@ fn the_old_word_unmigrate_is_a_migration_home_and_its_answer_says_where_it_is() 
 }
 
 #[test]
-fn a_vm_whose_wish_cannot_be_read_goes_on_as_it_is_and_can_be_told_otherwise() {
+fn a_vm_whose_desired_state_cannot_be_read_goes_on_as_it_is_and_can_be_told_otherwise() {
     // As it is read: `start` where it is claimed, `stop` where nobody claims it.
-    let unread = |state, claim, here| with(case(state, "a", claim, here), &[VmKey::State, VmKey::Node]);
+    let unread =
+        |state, claim, local_state| with(case(state, "a", claim, local_state), &[VmKey::State, VmKey::Node]);
     assert_eq!(unread(Start, "a", Active).next(), Next::Settled);
     assert_eq!(unread(Start, "a", Off).next(), Next::Do(Step::Claim), "it has crashed and starts again");
     assert_eq!(unread(Stop, "", Off).next(), Next::Settled);
@@ -110,9 +111,11 @@ fn a_vm_whose_wish_cannot_be_read_goes_on_as_it_is_and_can_be_told_otherwise() {
 #[test]
 fn what_is_half_deleted_neither_starts_nor_is_ended_and_nothing_is_created_below_it() {
     for claim in ["", "a", "b", "a b", "b a"] {
-        for here in [Active, Off] {
-            let mut c =
-                with(case(if claim.is_empty() { Stop } else { Start }, "a", claim, here), &[VmKey::State]);
+        for local_state in [Active, Off] {
+            let mut c = with(
+                case(if claim.is_empty() { Stop } else { Start }, "a", claim, local_state),
+                &[VmKey::State],
+            );
             c.vm.state.version = None;
             let next = c.next();
             if let Next::Do(step) = &next {
@@ -133,34 +136,34 @@ fn what_is_half_deleted_neither_starts_nor_is_ended_and_nothing_is_created_below
 }
 
 #[test]
-fn a_claim_that_cannot_be_read_lets_nothing_start_and_nothing_be_ended_but_by_a_wish() {
+fn a_claim_that_cannot_be_read_lets_nothing_start_and_nothing_be_ended_but_by_a_desired_state() {
     for state in VmState::ALL {
-        for here in [Active, Held, Unstarted, Off] {
-            let mut c = with(case(state, "a", "", here), &[VmKey::Claim]);
+        for local_state in [Active, Held, Unstarted, Off] {
+            let mut c = with(case(state, "a", "", local_state), &[VmKey::Claim]);
             c.vm.claim.value = Claim::unknown();
             let ended = Next::Do(Step::PowerOff);
-            let expected = match (state, here) {
+            let expected = match (state, local_state) {
                 (Stop | Delete, Active) => ended,
                 (Shutdown, Active) => Next::Do(Step::AskGuestToShutDown),
                 _ => Next::Wait(None),
             };
-            assert_eq!(c.next(), expected, "{state} {here:?}");
+            assert_eq!(c.next(), expected, "{state} {local_state:?}");
         }
     }
 }
 
 #[test]
-fn the_way_home_that_a_refused_wish_has_cleared_is_put_back_with_the_answer() {
+fn the_way_home_that_a_refused_desired_state_has_cleared_is_put_back_with_the_answer() {
     let me = name("a");
-    let mut past = Past::default();
+    let mut attempts = Attempts::default();
     let mut visiting = case(Start, "a", "a", Active).vm;
     visiting.last_node = field(Some(name("b")), 5);
-    past.saw_home(&visiting);
+    attempts.saw_home(&visiting);
     // An old `unmigrate` to `b`, which takes no VMs.
     let mut refused = case(Migrate, "b", "a", Active).vm;
     refused.state.version = Some(9);
-    past.notice(&refused, Moment::secs(1));
-    let home = past.home().expect("a new wish does not make it forget");
+    attempts.notice(&refused, Moment::secs(1));
+    let home = attempts.home().expect("a new desired state does not make it forget");
     let answer = change(&Step::Answer(Answer::Stays("it takes no VMs".into())), &refused, &me).unwrap();
     let VmChange::Update { expect, set, .. } = put_back(answer.clone(), &refused, &me, home) else {
         panic!()
@@ -177,7 +180,7 @@ fn the_way_home_that_a_refused_wish_has_cleared_is_put_back_with_the_answer() {
 }
 
 #[test]
-fn no_answer_writes_a_wish_that_is_there_already() {
+fn no_answer_writes_a_desired_state_that_is_there_already() {
     let me = name("a");
     let answers = [Answer::Running, Answer::Stopped, Answer::Failed("x".into()), Answer::Stays("x".into())];
     for state in VmState::ALL {
@@ -207,10 +210,10 @@ fn a_claim_that_somebody_has_put_right_is_no_start_that_followed_a_restart() {
     let mut c = case(Restart, "a", "a", Active);
     c.vm.claim.zxid = c.vm.state.zxid + 1;
     assert_eq!(c.next(), Next::Do(Step::Answer(Answer::Running)));
-    c.past.runs_unclaimed(&c.vm);
+    c.attempts.runs_unclaimed(&c.vm);
     assert_eq!(c.next(), Next::Do(Step::TakeBack));
     let again = sets(&Step::TakeBack, &c.vm);
     assert_eq!(again, [VmSet::Claim(Claim::only(&name("a"))), VmSet::State(Restart)], "of one age");
-    c.past.claimed(&c.vm);
+    c.attempts.claimed(&c.vm);
     assert_eq!(c.next(), Next::Do(Step::Answer(Answer::Running)), "this daemon claimed it to start it");
 }

@@ -15,7 +15,7 @@ const NODES: [&str; 3] = ["a", "b", "c"];
 struct World {
     vm: Vm,
     zxid: i64,
-    lives: BTreeMap<NodeName, Here>,
+    lives: BTreeMap<NodeName, LocalState>,
     /// Whose libvirt is so slow that starts are given up.
     slow: BTreeSet<NodeName>,
     /// Whose libvirt has yet to do a start that was given up.
@@ -27,7 +27,7 @@ struct World {
     old: BTreeSet<NodeName>,
     dead: BTreeSet<NodeName>,
     cut: bool,
-    past: BTreeMap<NodeName, Past>,
+    attempts: BTreeMap<NodeName, Attempts>,
     /// What each node believes the tree to be: may be old.
     view: BTreeMap<NodeName, Vm>,
     now: Moment,
@@ -56,7 +56,7 @@ enum Phase {
 
 #[derive(Debug, Clone)]
 enum Event {
-    Wish(VmState, usize),
+    Desired(VmState, usize),
     Look(usize),
     Step(usize),
     /// All nodes look and step.
@@ -92,7 +92,7 @@ fn event() -> impl Strategy<Value = Event> {
     ];
     let n = || 0..NODES.len();
     prop_oneof![
-        2 => (state, n()).prop_map(|(s, n)| Event::Wish(s, n)),
+        2 => (state, n()).prop_map(|(s, n)| Event::Desired(s, n)),
         2 => n().prop_map(Event::Look),
         4 => n().prop_map(Event::Step),
         6 => Just(Event::Round),
@@ -121,7 +121,7 @@ fn journey() -> impl Strategy<Value = Vec<Event>> {
     let events = proptest::collection::vec(event(), 0..6);
     (before, end, events).prop_map(|((to, rounds, advances), end, events)| {
         let mut all: Vec<Event> = (0..NODES.len()).map(Event::Fence).collect();
-        all.extend([Event::Cut(false), Event::Round, Event::Wish(Migrate, to)]);
+        all.extend([Event::Cut(false), Event::Round, Event::Desired(Migrate, to)]);
         all.extend(std::iter::repeat_n(Event::Round, rounds));
         all.extend(std::iter::repeat_n(Event::Advance, advances));
         if let Some((dies, n)) = end {
@@ -169,7 +169,7 @@ impl World {
             old: BTreeSet::new(),
             dead: BTreeSet::new(),
             cut: false,
-            past: nodes.iter().map(|n| (n.clone(), Past::default())).collect(),
+            attempts: nodes.iter().map(|n| (n.clone(), Attempts::default())).collect(),
             view: nodes.iter().map(|n| (n.clone(), vm.clone())).collect(),
             vm,
             now: Moment::secs(1),
@@ -222,10 +222,10 @@ impl World {
     fn plan(&mut self, me: &NodeName) -> (Vm, Next) {
         let vm = self.view[me].clone();
         let migration = self.migration_seen_by(me).filter(|_| needs_migration(me, &vm, self.lives[me]));
-        let past = self.past.get_mut(me).unwrap();
-        past.notice(&vm, self.now);
+        let attempts = self.attempts.get_mut(me).unwrap();
+        attempts.notice(&vm, self.now);
         if let Some(Migration::Leaving(progress)) = migration {
-            past.progressed(&vm, progress, self.now);
+            attempts.progressed(&vm, progress, self.now);
         }
         let facts = Facts {
             me,
@@ -233,14 +233,14 @@ impl World {
             orphan: None,
             tidies_up: false,
             last_word: Ok(()),
-            here: self.lives[me],
+            local_state: self.lives[me],
             migration,
             halt: None,
             left: needs_record(me, &vm, self.lives[me]) && self.left.contains(me),
             target: if self.dead.contains(&vm.node.value) { Err("it is dead") } else { Ok(()) },
             definition: Ok(()),
             view_is_current: true,
-            past: &self.past[me],
+            attempts: &self.attempts[me],
             now: self.now,
         };
         let next = plan(&facts).next;
@@ -261,7 +261,7 @@ impl World {
         let now = self.now;
         match &step {
             Step::Start => {
-                self.past.get_mut(me).unwrap().start_attempted(&vm, now);
+                self.attempts.get_mut(me).unwrap().start_attempted(&vm, now);
                 if self.slow.contains(me) {
                     self.late.insert(me.clone());
                 } else {
@@ -269,22 +269,22 @@ impl World {
                 }
             }
             Step::PowerOff => self.end(me),
-            Step::Suspend => self.turn(me, Here::Suspended),
-            Step::AskGuestToShutDown => self.past.get_mut(me).unwrap().asked_to_shut_down(&vm, now),
+            Step::Suspend => self.turn(me, LocalState::Suspended),
+            Step::AskGuestToShutDown => self.attempts.get_mut(me).unwrap().asked_to_shut_down(&vm, now),
             Step::LookAt(to) => {
-                let there = match self.lives[to] {
-                    _ if self.cut || self.dead.contains(to) => There::Unknown("no route".into()),
-                    Active => There::Active,
-                    Held | Arrived | Unstarted => There::Held,
-                    _ => There::Off,
+                let peer_state = match self.lives[to] {
+                    _ if self.cut || self.dead.contains(to) => PeerState::Unknown("no route".into()),
+                    Active => PeerState::Active,
+                    Held | Arrived | Unstarted => PeerState::Held,
+                    _ => PeerState::Off,
                 };
-                let past = self.past.get_mut(me).unwrap();
-                past.looked(&vm, to, there, now);
-                past.heard(&vm, to, Ok(()));
+                let attempts = self.attempts.get_mut(me).unwrap();
+                attempts.looked(&vm, to, peer_state, now);
+                attempts.heard(&vm, to, Ok(()));
             }
             Step::Migrate(to) => self.migrate(me, to, &vm),
             Step::AbortMigration => {
-                self.past.get_mut(me).unwrap().aborts(&vm, now);
+                self.attempts.get_mut(me).unwrap().aborts(&vm, now);
                 if self.migration.as_ref().is_some_and(|j| j.from == *me && j.phase == Phase::Copying) {
                     self.fail();
                 }
@@ -292,10 +292,10 @@ impl World {
             Step::Resume => self.resume(me),
             step => {
                 if self.commit(change(step, &vm, me).unwrap()) {
-                    let past = self.past.get_mut(me).unwrap();
+                    let attempts = self.attempts.get_mut(me).unwrap();
                     match step {
-                        Step::Claim => past.claimed(&vm),
-                        Step::Share(_) => past.shared(&vm),
+                        Step::Claim => attempts.claimed(&vm),
+                        Step::Share(_) => attempts.shared(&vm),
                         _ => {}
                     }
                 }
@@ -304,15 +304,15 @@ impl World {
     }
 
     fn migrate(&mut self, me: &NodeName, to: &NodeName, vm: &Vm) {
-        let past = self.past.get_mut(me).unwrap();
-        past.migrates(vm, self.now);
+        let attempts = self.attempts.get_mut(me).unwrap();
+        attempts.migrates(vm, self.now);
         let can = self.lives[me] == Active
             && self.lives[to] == Off
             && self.migration.is_none()
             && !self.cut
             && !self.dead.contains(to);
         if !can {
-            return past.migration_failed(vm, "it cannot".into(), self.now);
+            return attempts.migration_failed(vm, "it cannot".into(), self.now);
         }
         self.turn(to, Held);
         self.old.insert(to.clone());
@@ -333,16 +333,17 @@ impl World {
     }
 
     /// What executes makes every copy elsewhere an old one; only a migration brings a new one.
-    fn turn(&mut self, n: &NodeName, here: Here) {
-        self.lives.insert(n.clone(), here);
-        match here {
+    fn turn(&mut self, n: &NodeName, local_state: LocalState) {
+        self.lives.insert(n.clone(), local_state);
+        match local_state {
             Active => {
-                let copies = self.lives.iter().filter(|(other, here)| *other != n && **here != Off);
+                let copies =
+                    self.lives.iter().filter(|(other, local_state)| *other != n && **local_state != Off);
                 self.old.extend(copies.map(|(other, _)| other.clone()));
                 self.left.remove(n);
             }
-            Held | Unstarted | Here::Suspended => drop(self.left.remove(n)),
-            Arrived | Off | Here::Unknown => drop(self.old.remove(n)),
+            Held | Unstarted | LocalState::Suspended => drop(self.left.remove(n)),
+            Arrived | Off | LocalState::Unknown => drop(self.old.remove(n)),
         }
     }
 
@@ -381,7 +382,7 @@ impl World {
         }
         if journey.awaited {
             let vm = self.view[&journey.from].clone();
-            self.past.get_mut(&journey.from).unwrap().migration_failed(&vm, "it failed".into(), self.now);
+            self.attempts.get_mut(&journey.from).unwrap().migration_failed(&vm, "it failed".into(), self.now);
         }
     }
 
@@ -391,8 +392,8 @@ impl World {
         match journey.phase {
             Phase::Copying => self.fail(),
             Phase::Switching => {
-                let (to, here) = (journey.to.clone(), if arrives { Arrived } else { Off });
-                self.turn(&to, here);
+                let (to, local_state) = (journey.to.clone(), if arrives { Arrived } else { Off });
+                self.turn(&to, local_state);
                 self.migration = None;
             }
             // Once it is on record its process is ended by the next libvirt.
@@ -416,7 +417,7 @@ impl World {
 
     fn happen(&mut self, event: Event) {
         match event {
-            Event::Wish(state, n) => {
+            Event::Desired(state, n) => {
                 self.zxid += 1;
                 write(&mut self.vm.state, state, self.zxid);
                 write(&mut self.vm.node, node(n), self.zxid);
@@ -431,7 +432,7 @@ impl World {
                 }
             }
             Event::Crash(n) => {
-                self.past.insert(node(n), Past::default());
+                self.attempts.insert(node(n), Attempts::default());
                 if let Some(journey) = self.migration.as_mut().filter(|j| j.from == node(n)) {
                     journey.awaited = false;
                 }
@@ -466,7 +467,7 @@ impl World {
                 }
                 self.end(&n);
                 self.late.remove(&n);
-                self.past.insert(n.clone(), Past::default());
+                self.attempts.insert(n.clone(), Attempts::default());
                 self.dead.insert(n);
             }
             Event::Fence(n) => self.fence(&node(n)),
@@ -508,7 +509,7 @@ impl World {
     }
 
     fn executing(&self) -> Vec<&NodeName> {
-        self.lives.iter().filter(|(_, here)| **here == Active).map(|(n, _)| n).collect()
+        self.lives.iter().filter(|(_, local_state)| **local_state == Active).map(|(n, _)| n).collect()
     }
 }
 
@@ -545,7 +546,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
 
     #[test]
-    fn when_events_stop_the_wish_is_reached(
+    fn when_events_stop_the_desired_state_is_reached(
         events in events(),
         method in methods(),
         state in proptest::sample::select(vec![Start, Stop, Shutdown, Restart, Migrate]),
@@ -559,7 +560,7 @@ proptest! {
         (0..NODES.len()).for_each(|n| world.happen(Event::Fence(n)));
         (0..NODES.len()).for_each(|n| world.happen(Event::Slow(n, false)));
         world.happen(Event::Cut(false));
-        world.happen(Event::Wish(state, target));
+        world.happen(Event::Desired(state, target));
         // Also one that is under way already.
         let hurried = hurry || world.migration.as_ref().is_some_and(|journey| journey.endless);
         for round in 0..500 {

@@ -2,7 +2,7 @@
 //!
 //! A start makes the process without letting it execute, and lets it execute in a second call. So a request that libvirtd executes long
 //! after it was given up (frozen, overloaded) makes a process at most. Until the second call the domain bears a mark in its
-//! metadata, since libvirt says "paused by somebody's wish" of it as well as of a guest that an operator has paused. For the same reason
+//! metadata, since libvirt says "paused by somebody's command" of it as well as of a guest that an operator has paused. For the same reason
 //! a guest bears a mark while a migration brings it: it arrives paused.
 
 use std::{

@@ -291,14 +291,14 @@ async fn work(
     mirror: &Mirror,
     mut restarts: watch::Receiver<u64>,
 ) {
-    let (taken, unbroken) = watch::channel(None);
+    let (taken, write_streak) = watch::channel(None);
     let fencing = || {
-        Fencing::start(Parts {
+        Fencing::start(Dependencies {
             me: name.clone(),
             store: Arc::clone(store) as Arc<dyn Store>,
             mirror: mirror.clone(),
             machine: Arc::new(FakeMachine::default()),
-            unbroken: unbroken.clone(),
+            write_streak: write_streak.clone(),
             power: Arc::clone(&shared.power) as Arc<dyn Power>,
             storage: Arc::new(NoStorage) as Arc<dyn StorageFence>,
             servers: Arc::new(pvc_store::servers::FakeServers::default()),
@@ -334,8 +334,9 @@ async fn work(
         let sent = Instant::now();
         if due && store.commit(keepalive(name, &vms, &view)).await.is_ok() {
             said = Some((Instant::now(), vms));
-            taken
-                .send_modify(|taken| *taken = Some(Unbroken::go_on(*taken, sent, shared.settings.keepalive)));
+            taken.send_modify(|taken| {
+                *taken = Some(WriteStreak::go_on(*taken, sent, shared.settings.keepalive));
+            });
         }
     }
 }

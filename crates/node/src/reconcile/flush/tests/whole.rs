@@ -66,14 +66,14 @@ impl Whole {
         let store = Arc::clone(&node.store) as Arc<dyn Store>;
         let mirror = Mirror::start(Arc::clone(&store));
         let cluster = Cluster::new(node.name.clone(), store, mirror, Arc::new(FakeMachine::default()));
-        let vms = Vms::start(vm::Parts {
+        let vms = Vms::start(vm::Dependencies {
             cluster: cluster.clone(),
             peers: Peers { domain: Some("cluster".into()) },
             hypervisor: Arc::clone(&node.hypervisor) as Arc<dyn Hypervisor>,
             selector: Selector::Vms,
             consoles: None,
         });
-        let flush = Flush::start(Parts {
+        let flush = Flush::start(Dependencies {
             cluster,
             active: Some(vms.active()),
             ability: Ability::new(Some(vms.trouble()), None),
@@ -93,9 +93,9 @@ impl Whole {
         node.domain_state.value
     }
 
-    async fn wish(&self, i: usize, wish: DomainState) {
-        let wish = schema::node::set_domain_state(&self.nodes[i].name, wish, None);
-        self.operator.commit(wish).await.unwrap();
+    async fn ask_for(&self, i: usize, desired: DomainState) {
+        let desired = schema::node::set_domain_state(&self.nodes[i].name, desired, None);
+        self.operator.commit(desired).await.unwrap();
     }
 
     /// Waits, and all the while no guest executes twice.
@@ -137,11 +137,11 @@ impl Whole {
 #[tokio::test(start_paused = true)]
 async fn guests_live_through_a_flush_and_an_unflush() {
     let w = Whole::new().await;
-    w.wish(0, DomainState::Flush).await;
+    w.ask_for(0, DomainState::Flush).await;
     let took = w.until_answered(0, DomainState::Flushed, 60).await;
     assert!(took < COPYING * u32::from(VMS), "{took:?}: two at a time");
     assert_eq!((w.on(0), w.on(1), w.on(2)), (0, 3, 3));
-    w.wish(0, DomainState::Unflush).await;
+    w.ask_for(0, DomainState::Unflush).await;
     w.until_answered(0, DomainState::Ready, 60).await;
     assert_eq!(w.on(0), usize::from(VMS));
     w.all_lived();
@@ -151,8 +151,8 @@ async fn guests_live_through_a_flush_and_an_unflush() {
 async fn guests_live_through_an_operator_who_changes_his_mind_every_few_seconds() {
     let w = Whole::new().await;
     for pause_ms in [500, 2500, 1900, 2100, 3300, 700] {
-        for wish in [DomainState::Flush, DomainState::Unflush] {
-            w.wish(0, wish).await;
+        for desired in [DomainState::Flush, DomainState::Unflush] {
+            w.ask_for(0, desired).await;
             for _ in 0..pause_ms / 20 {
                 w.moment().await;
             }
@@ -166,7 +166,7 @@ async fn guests_live_through_an_operator_who_changes_his_mind_every_few_seconds(
 #[tokio::test(start_paused = true)]
 async fn guests_live_through_the_death_of_the_flushing_daemon() {
     let mut w = Whole::new().await;
-    w.wish(0, DomainState::Flush).await;
+    w.ask_for(0, DomainState::Flush).await;
     w.until("some have left", 30, |w| w.on(0) <= 4).await;
     w.nodes[0].daemon = None;
     for _ in 0..500 {
@@ -182,7 +182,7 @@ async fn guests_live_through_the_death_of_the_flushing_daemon() {
 async fn guests_go_elsewhere_when_a_target_cannot_be_reached() {
     let w = Whole::new().await;
     w.fabric.cut("a.cluster", "b.cluster");
-    w.wish(0, DomainState::Flush).await;
+    w.ask_for(0, DomainState::Flush).await;
     w.until_answered(0, DomainState::Flushed, 600).await;
     assert_eq!((w.on(0), w.on(1), w.on(2)), (0, 0, usize::from(VMS)));
     w.all_lived();
@@ -193,7 +193,7 @@ async fn a_guest_that_cannot_live_is_moved_by_a_shutdown_and_the_flush_ends() {
     let w = Whole::new().await;
     let outcome = Outcome::Refused("unsafe migration: migration without shared storage is unsafe".into());
     w.travel(0, &Journey { outcome, ..Journey::default() });
-    w.wish(0, DomainState::Flush).await;
+    w.ask_for(0, DomainState::Flush).await;
     w.until_answered(0, DomainState::Flushed, 600).await;
     w.until("it runs elsewhere", 10, |w| w.on(1) + w.on(2) == usize::from(VMS)).await;
     assert_eq!(w.on(0), 0);

@@ -38,7 +38,7 @@ async fn a_vm_that_is_deleted_under_a_frozen_daemon_and_started_elsewhere_waits_
     w.nodes[0].kill();
     undefine_as_old_clients_do(&w, 1).await;
     define_on(&w, 1, 1).await;
-    w.wish(1, VmState::Start).await;
+    w.ask_for(1, VmState::Start).await;
     let mut minutes = 0;
     w.until("it waits", 600, async |_| {
         minutes += 1;
@@ -63,7 +63,7 @@ async fn a_vm_that_is_deleted_and_defined_again_while_it_runs_runs_on_where_it_i
     assert!(vm.node.value == w.nodes[0].name && vm.claim.value.is_only(&w.nodes[0].name), "{vm:?}");
     sleep(Duration::from_mins(3)).await;
     assert!(w.runs(0, 1) && !w.runs(1, 1), "the stop of a definition is no command");
-    w.wish(1, VmState::Stop).await;
+    w.ask_for(1, VmState::Stop).await;
     w.until("a client's stop is one", 5, async |w| !w.runs(0, 1)).await;
 }
 
@@ -82,7 +82,7 @@ async fn the_claim_of_a_deleted_vm_ends_once_it_is_off_where_it_was() {
 async fn an_empty_claim_without_a_vm_is_removed_by_the_primary() {
     let w = World::new().await;
     w.running(1).await;
-    w.wish(1, VmState::Stop).await;
+    w.ask_for(1, VmState::Stop).await;
     w.until("it is off", 5, async |w| claim_key(w, 1).await.is_some_and(|claim| claim.is_empty())).await;
     undefine_as_old_clients_do(&w, 1).await;
     sleep(Duration::from_mins(2)).await;
@@ -98,7 +98,7 @@ async fn what_another_node_says_it_executes_is_not_started_until_it_says_otherwi
     w.nodes[0].kill();
     says(&w, 0, vec![id(1)]).await;
     define_on(&w, 1, 1).await;
-    w.wish(1, VmState::Start).await;
+    w.ask_for(1, VmState::Start).await;
     sleep(Duration::from_mins(5)).await;
     assert!(!w.runs(1, 1));
     let why = schema::vm::read_explanation(&*w.operator, id(1)).await.unwrap().unwrap().unwrap();
@@ -107,9 +107,9 @@ async fn what_another_node_says_it_executes_is_not_started_until_it_says_otherwi
     says(&w, 0, vec![]).await;
     w.until("it runs", 2, async |w| w.runs(1, 1)).await;
     // Its claim is younger than any word, so the next start waits for nobody.
-    w.wish(1, VmState::Stop).await;
+    w.ask_for(1, VmState::Stop).await;
     w.until("it is off", 5, async |w| !w.runs(1, 1)).await;
-    w.wish(1, VmState::Start).await;
+    w.ask_for(1, VmState::Start).await;
     w.until("it runs again", 1, async |w| w.runs(1, 1)).await;
 }
 
@@ -118,9 +118,9 @@ async fn a_claim_is_not_written_when_a_node_has_said_something_new_meanwhile() {
     let w = World::new().await;
     define_on(&w, 1, 1).await;
     sleep(Duration::from_secs(1)).await;
-    // The daemon sees the wish, and not yet what was said after it.
+    // The daemon sees the desired state, and not yet what was said after it.
     w.nodes[1].store.fall_behind();
-    w.wish(1, VmState::Start).await;
+    w.ask_for(1, VmState::Start).await;
     says(&w, 0, vec![id(1)]).await;
     sleep(Duration::from_secs(5)).await;
     assert!(!w.runs(1, 1));

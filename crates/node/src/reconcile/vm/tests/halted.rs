@@ -60,8 +60,8 @@ async fn a_shutdown_or_restart_does_not_wait_for_a_guest_that_hears_nothing() {
             w.running(n).await;
             w.halt(0, n, halt);
         }
-        w.wish(1, VmState::Shutdown).await;
-        w.wish(2, VmState::Restart).await;
+        w.ask_for(1, VmState::Shutdown).await;
+        w.ask_for(2, VmState::Restart).await;
         w.until_state(1, VmState::Stop, 5).await;
         w.until_state(2, VmState::Start, 5).await;
         assert_eq!(w.activity(0, 2).await, Some(Activity::Running), "{halt}");

@@ -101,7 +101,7 @@ async fn progress_is_explained_while_it_lasts() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_new_wish_ends_a_migration_at_any_time_and_is_done_on_the_right_side() {
+async fn a_new_desired_state_ends_a_migration_at_any_time_and_is_done_on_the_right_side() {
     for after_ms in (0..4500).step_by(250) {
         for (state, node) in
             [(VmState::Start, "a"), (VmState::Migrate, "a"), (VmState::Stop, "a"), (VmState::Start, "b")]
@@ -146,7 +146,7 @@ async fn a_daemon_that_is_killed_during_a_migration_leaves_it_to_libvirt_and_ans
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_libvirt_that_ends_during_a_migration_costs_no_guest_and_the_wish_is_done() {
+async fn a_libvirt_that_ends_during_a_migration_costs_no_guest_and_the_desired_state_is_done() {
     for after_ms in (0..4500).step_by(250) {
         for (node, cut_at_switch) in [(0, Switch::Arrived), (0, Switch::Lost), (1, Switch::Arrived)] {
             let w = World::new().await;
@@ -189,7 +189,7 @@ async fn what_is_paused_at_the_target_does_not_execute_and_ends_nothing_at_the_s
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_target_that_dies_leaves_the_guest_where_it_was_and_the_wish_is_answered_there() {
+async fn a_target_that_dies_leaves_the_guest_where_it_was_and_the_desired_state_is_answered_there() {
     for after_ms in (0..3750).step_by(250) {
         let mut w = World::new().await;
         w.running(1).await;
@@ -284,8 +284,8 @@ async fn a_refused_migration_is_answered_as_the_policy_says() {
         assert_eq!(reason.contains("lacks avx512"), method == "live", "{reason}");
         if method == "live" {
             sleep(10 * SECOND).await;
-            assert_eq!(w.vm(1).await.failed_reason.value, reason, "it is kept until the next wish");
-            w.wish(1, VmState::Start).await;
+            assert_eq!(w.vm(1).await.failed_reason.value, reason, "it is kept until the next desired state");
+            w.ask_for(1, VmState::Start).await;
             w.until("then it is void", 5, async |w| w.vm(1).await.failed_reason.value.is_empty()).await;
         }
     }
@@ -473,8 +473,8 @@ async fn many_migrate_but_only_four_at_once() {
         w.migrate(n, "b").await;
     }
     w.until("all have arrived", 20, async |w| {
-        let (here, there) = (&w.nodes[0].hypervisor, &w.nodes[1].hypervisor);
-        let under_way = here.running().iter().filter(|vm| there.running().contains(vm)).count();
+        let (local_state, peer_state) = (&w.nodes[0].hypervisor, &w.nodes[1].hypervisor);
+        let under_way = local_state.running().iter().filter(|vm| peer_state.running().contains(vm)).count();
         assert!(under_way <= 4, "{under_way} at once");
         let mut all = true;
         for n in 1..=6 {

@@ -144,9 +144,9 @@ async fn a_vm_runs_by_the_name_of_its_key_whatever_its_definition_says() {
     for xml in [other, python] {
         let n = 1;
         w.define(n, xml).await;
-        w.wish(n, VmState::Start).await;
+        w.ask_for(n, VmState::Start).await;
         w.until("it runs", 5, async |w| w.runs(0, n)).await;
-        w.wish(n, VmState::Stop).await;
+        w.ask_for(n, VmState::Stop).await;
         w.until("it is off", 5, async |w| !w.runs(0, n) && w.vm(n).await.claim.value.is_empty()).await;
         schema::vm::apply(&*w.operator, &VmChange::Remove { id: id(n), expect: vec![] }).await.unwrap();
     }

@@ -19,8 +19,8 @@ async fn a_vm_that_vanishes_is_started_again_after_a_second_and_gives_up_in_the_
     let vm = w.vm(1).await;
     assert!(vm.failed_reason.value.contains("10 times"), "{}", vm.failed_reason.value);
     assert!(vm.claim.value.is_empty());
-    w.wish(1, VmState::Start).await;
-    w.until("a new wish is tried at once", 1, async |w| w.runs(0, 1)).await;
+    w.ask_for(1, VmState::Start).await;
+    w.until("a new desired state is tried at once", 1, async |w| w.runs(0, 1)).await;
     w.until("the reason is void", 1, async |w| w.vm(1).await.failed_reason.value.is_empty()).await;
 }
 
@@ -32,7 +32,7 @@ async fn a_refused_start_is_tried_again_until_it_succeeds_and_for_an_hour_at_mos
     let start = Answer { outcome, ..Answer::default() };
     let hypervisor = &w.nodes[0].hypervisor;
     hypervisor.behave(id(1), Behaviour { start, ..Behaviour::default() });
-    w.wish(1, VmState::Start).await;
+    w.ask_for(1, VmState::Start).await;
     w.until("it is told why", 5, async |w| w.vm(1).await.failed_reason.value.contains("bridge: br7")).await;
     sleep(Duration::from_mins(10)).await;
     assert_eq!(w.vm(1).await.state.value, VmState::Start);
@@ -76,7 +76,7 @@ async fn what_one_node_cannot_start_runs_on_another_with_its_way_home() {
     give_room(&w).await;
     w.define(1, xml(1)).await;
     w.nodes[0].hypervisor.behave(id(1), refusing("no such bridge: br7"));
-    w.wish(1, VmState::Start).await;
+    w.ask_for(1, VmState::Start).await;
     w.until("it runs on b", 40, async |w| w.runs(1, 1)).await;
     let vm = w.vm(1).await;
     assert_eq!((vm.node.value.as_str(), vm.last_node.value), ("b", Some("a".parse().unwrap())));
@@ -92,7 +92,7 @@ async fn what_no_node_can_start_goes_round_once_and_is_told_and_starts_when_it_c
     for node in &w.nodes {
         node.hypervisor.behave(id(1), refusing("no such bridge: br7"));
     }
-    w.wish(1, VmState::Start).await;
+    w.ask_for(1, VmState::Start).await;
     w.until("it is b's turn", 40, async |w| w.vm(1).await.node.value.as_str() == "b").await;
     sleep(Duration::from_mins(10)).await;
     assert_eq!(w.vm(1).await.node.value.as_str(), "b", "a has refused it");
@@ -104,12 +104,12 @@ async fn what_no_node_can_start_goes_round_once_and_is_told_and_starts_when_it_c
     );
     w.nodes[1].hypervisor.behave(id(1), Behaviour::default());
     w.until("it runs", 61, async |w| w.runs(1, 1)).await;
-    // A new wish starts from nothing.
-    w.wish(1, VmState::Stop).await;
+    // A new desired state starts from nothing.
+    w.ask_for(1, VmState::Stop).await;
     w.until("it is off", 5, async |w| !w.runs(1, 1)).await;
     w.nodes[0].hypervisor.behave(id(1), Behaviour::default());
     w.nodes[1].hypervisor.behave(id(1), refusing("no such bridge: br7"));
-    w.wish(1, VmState::Start).await;
+    w.ask_for(1, VmState::Start).await;
     w.until("it runs at home", 40, async |w| w.runs(0, 1)).await;
     assert_eq!(w.vm(1).await.last_node.value, None);
 }
@@ -120,9 +120,9 @@ async fn a_stop_ends_the_attempts_to_start_what_is_refused() {
     w.define(1, xml(1)).await;
     let start = Answer { outcome: Outcome::Refused("no such bridge: br7".into()), ..Answer::default() };
     w.nodes[0].hypervisor.behave(id(1), Behaviour { start, ..Behaviour::default() });
-    w.wish(1, VmState::Start).await;
+    w.ask_for(1, VmState::Start).await;
     w.until("it is told why", 5, async |w| !w.vm(1).await.failed_reason.value.is_empty()).await;
-    w.wish(1, VmState::Stop).await;
+    w.ask_for(1, VmState::Stop).await;
     w.until("nobody claims it", 2, async |w| w.vm(1).await.claim.value.is_empty()).await;
     let tried = w.nodes[0].hypervisor.counts().start;
     sleep(Duration::from_mins(5)).await;
@@ -136,7 +136,7 @@ async fn a_refused_start_of_what_an_earlier_one_brought_after_all_is_no_failure(
     let outcome = Outcome::Refused("it is being started already".into());
     let start = Answer { outcome, after: Duration::from_secs(2) };
     w.nodes[0].hypervisor.behave(id(1), Behaviour { start, ..Behaviour::default() });
-    w.wish(1, VmState::Start).await;
+    w.ask_for(1, VmState::Start).await;
     w.until("it is asked to start", 5, async |w| w.nodes[0].hypervisor.counts().start > 0).await;
     w.nodes[0].hypervisor.put(Seen {
         id: id(1),
@@ -157,7 +157,7 @@ async fn a_rubbish_definition_fails_its_vm_and_no_other() {
     w.define(2, xml(3)).await;
     w.define(3, xml(3)).await;
     for n in 1..=3 {
-        w.wish(n, VmState::Start).await;
+        w.ask_for(n, VmState::Start).await;
     }
     w.until_state(1, VmState::Failed, 5).await;
     w.until_state(2, VmState::Failed, 5).await;
@@ -171,7 +171,7 @@ async fn a_lost_answer_of_a_start_is_looked_into_and_not_repeated() {
     w.define(1, xml(1)).await;
     let start = Answer { outcome: Outcome::Lost, ..Answer::default() };
     w.nodes[0].hypervisor.behave(id(1), Behaviour { start, ..Behaviour::default() });
-    w.wish(1, VmState::Start).await;
+    w.ask_for(1, VmState::Start).await;
     w.until("it runs", 5, async |w| w.runs(0, 1)).await;
     sleep(Duration::from_mins(5)).await;
     assert_eq!(w.nodes[0].hypervisor.counts().start, 1);

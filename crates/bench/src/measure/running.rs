@@ -1,4 +1,4 @@
-//! From a written wish to a running guest, beside plain virsh with the same XML, in turns.
+//! From a written desired state to a running guest, beside plain virsh with the same XML, in turns.
 
 use std::{
     path::Path,
@@ -22,8 +22,8 @@ const REST: Duration = Duration::from_millis(300);
 
 /// Milliseconds, one sample a pair, in the same order.
 #[derive(Default)]
-pub(crate) struct Wishes {
-    pub(crate) wish: Vec<f64>,
+pub(crate) struct Samples {
+    pub(crate) running: Vec<f64>,
     pub(crate) virsh: Vec<f64>,
     pub(crate) stop: Vec<f64>,
     pub(crate) destroy: Vec<f64>,
@@ -31,48 +31,48 @@ pub(crate) struct Wishes {
     pub(crate) virsh_itself: f64,
 }
 
-pub(crate) async fn measure(binaries: &Path, tree: &Tree, vm: &Definition, repeat: usize) -> Result<Wishes> {
+pub(crate) async fn measure(binaries: &Path, tree: &Tree, vm: &Definition, repeat: usize) -> Result<Samples> {
     let plain = definition(PLAIN);
     let file = Path::new(ROOM).join("plain.xml");
     std::fs::write(&file, &plain.xml)?;
     let (daemon, _) = Daemon::start(binaries, tree).await?;
     let mut events = Events::subscribe()?;
-    let mut wishes = Wishes::default();
+    let mut samples = Samples::default();
 
     // The first of each fills libvirt's caches.
     for round in 0..=repeat {
-        let mut pair = [Pair::Wish, Pair::Virsh];
+        let mut pair = [Pair::Desired, Pair::Virsh];
         if round % 2 == 1 {
             pair.reverse();
         }
         for one in pair {
             tokio::time::sleep(REST).await;
             let (started, stopped) = match one {
-                Pair::Wish => by_wish(tree, vm, &mut events).await?,
+                Pair::Desired => by_desired(tree, vm, &mut events).await?,
                 Pair::Virsh => by_virsh(&file, &plain.name, &mut events).await?,
             };
             if round > 0 {
                 let (starts, stops) = match one {
-                    Pair::Wish => (&mut wishes.wish, &mut wishes.stop),
-                    Pair::Virsh => (&mut wishes.virsh, &mut wishes.destroy),
+                    Pair::Desired => (&mut samples.running, &mut samples.stop),
+                    Pair::Virsh => (&mut samples.virsh, &mut samples.destroy),
                 };
                 starts.push(started.as_secs_f64() * 1e3);
                 stops.push(stopped.as_secs_f64() * 1e3);
             }
         }
     }
-    wishes.virsh_itself = virsh_itself(repeat)?;
+    samples.virsh_itself = virsh_itself(repeat)?;
     daemon.stop().await?;
-    Ok(wishes)
+    Ok(samples)
 }
 
 enum Pair {
-    Wish,
+    Desired,
     Virsh,
 }
 
 /// How long a start and a stop took through the state tree.
-async fn by_wish(tree: &Tree, vm: &Definition, events: &mut Events) -> Result<(Duration, Duration)> {
+async fn by_desired(tree: &Tree, vm: &Definition, events: &mut Events) -> Result<(Duration, Duration)> {
     let state = format!("/domains/{}/state", vm.id);
     let claim = format!("/pvc/claim/{}", vm.id);
     let began = Instant::now();

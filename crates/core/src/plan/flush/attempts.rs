@@ -9,10 +9,10 @@ use crate::{
     sabotage::{self, Bug},
 };
 
-/// See the module's documentation. Belongs to one wish: a new one starts over.
+/// See the module's documentation. Belongs to one desired state: a new one starts over.
 #[derive(Debug, Clone, Default)]
-pub struct Past {
-    wish: Option<DomainState>,
+pub struct Attempts {
+    desired: Option<DomainState>,
     /// Every VM that had to move at some time.
     seen: BTreeSet<VmId>,
     /// What was said to have to move before this daemon started.
@@ -47,11 +47,11 @@ struct Sent {
     last: Moment,
 }
 
-impl Past {
-    /// Starts over if the wish is another.
-    pub fn wish_is(&mut self, wish: DomainState) {
-        if self.wish != Some(wish) {
-            *self = Self { wish: Some(wish), ..Self::default() };
+impl Attempts {
+    /// Starts over if the desired state is another.
+    pub fn desired_is(&mut self, desired: DomainState) {
+        if self.desired != Some(desired) {
+            *self = Self { desired: Some(desired), ..Self::default() };
         }
     }
 
@@ -66,14 +66,14 @@ impl Past {
     }
 
     /// These find no room now; all others do, or need none.
-    pub fn no_room(&mut self, vms: &BTreeSet<VmId>, now: Moment) {
+    pub fn no_capacity(&mut self, vms: &BTreeSet<VmId>, now: Moment) {
         self.no_room_since.retain(|vm, _| vms.contains(vm));
         for vm in vms {
             self.no_room_since.entry(*vm).or_insert(now);
         }
     }
 
-    /// A VM was wished to go somewhere.
+    /// A VM was desired to go somewhere.
     pub fn sent(&mut self, vm: VmId, to: &NodeName, now: Moment) {
         let sent = self.sent.entry(vm).or_insert(Sent { times: 0, to: BTreeSet::new(), last: now });
         sent.times += 1;
@@ -105,7 +105,7 @@ impl Past {
         self.gave_up.iter()
     }
 
-    /// The VMs that this daemon sent under this wish.
+    /// The VMs that this daemon sent under this desired state.
     pub(super) fn was_sent(&self, vm: VmId) -> bool {
         self.sent.contains_key(&vm)
     }

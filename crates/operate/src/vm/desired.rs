@@ -1,4 +1,4 @@
-//! Start, stop, shutdown, restart: writes the wish, and looks until it is so.
+//! Start, stop, shutdown, restart: writes the desired state, and looks until it is so.
 
 #[cfg(test)]
 mod tests;
@@ -24,9 +24,9 @@ use crate::{
 /// How long the cluster's memory is counted.
 const COUNT_WITHIN: Duration = Duration::from_secs(3);
 
-/// Which wish.
+/// Which desired state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Wish {
+pub enum Desired {
     /// It runs.
     Start,
     /// It is off at once.
@@ -37,7 +37,7 @@ pub enum Wish {
     Restart,
 }
 
-impl Wish {
+impl Desired {
     fn decide(self, vm: &Vm, nodes: &Nodes) -> Result<Accepted, Refusal> {
         match self {
             Self::Start => command::vm::start(vm, nodes.all.iter()),
@@ -70,22 +70,22 @@ impl Wish {
     }
 }
 
-/// A wish that stands.
+/// A ask that stands.
 #[derive(Debug)]
-pub struct Wished {
+pub struct Written {
     /// The VM that it was decided from.
     pub vm: Vm,
-    /// The wish.
+    /// The desired state.
     pub asked: Asked,
 }
 
-/// Writes a wish about a VM.
-pub async fn wish(cluster: &Cluster, id: VmId, wish: Wish) -> Result<Wished, Failure> {
+/// Writes a desired state of a VM.
+pub async fn set_state(cluster: &Cluster, id: VmId, desired: Desired) -> Result<Written, Failure> {
     let nodes = cluster.nodes().await?;
     let mut tries = Tries::of(ATTEMPTS);
     let (vm, accepted) = loop {
         let vm = cluster.vm(id).await?;
-        let accepted = wish.decide(&vm, &nodes)?;
+        let accepted = desired.decide(&vm, &nodes)?;
         let Some(change) = &accepted.change else { break (vm, accepted) };
         if tries.wrote(vm::apply(&*cluster.store, change).await)? {
             break (vm, accepted);
@@ -93,14 +93,14 @@ pub async fn wish(cluster: &Cluster, id: VmId, wish: Wish) -> Result<Wished, Fai
     };
     let name = vm.name.to_string();
     let asked = Asked {
-        answer: Answer { message: format!("VM {name} {}", wish.words()), notes: accepted.notes },
+        answer: Answer { message: format!("VM {name} {}", desired.words()), notes: accepted.notes },
         written: accepted.change.is_some(),
-        more: format!("The wish stands; `pvc vm explain {name}` says more"),
-        patience: wish.patience(),
-        pursuit: Pursuit::Wish(WishPursuit { wish, id, node: node::path(&vm.node.value) }),
+        more: format!("The command stands; `pvc vm explain {name}` says more"),
+        patience: desired.patience(),
+        pursuit: Pursuit::Desired(DesiredPursuit { desired, id, node: node::path(&vm.node.value) }),
         subject: name,
     };
-    Ok(Wished { vm, asked })
+    Ok(Written { vm, asked })
 }
 
 /// What a start takes from the cluster. Nothing is refused for it, and a start waits for nobody's counting: what cannot be read in time is
@@ -108,21 +108,21 @@ pub async fn wish(cluster: &Cluster, id: VmId, wish: Wish) -> Result<Wished, Fai
 pub async fn strained(cluster: &Cluster, vm: &Vm) -> Vec<String> {
     let count = async {
         let view = cluster.view().await.ok()?;
-        Some(cluster.rooms(&view).await.ok()?.reserve(&view))
+        Some(cluster.capacity(&view).await.ok()?.reserve(&view))
     };
     let Ok(Some(reserve)) = timeout(COUNT_WITHIN, count).await else { return Vec::new() };
     command::vm::strained(vm, &reserve)
 }
 
-/// A wish that is looked after.
+/// A ask that is looked after.
 #[derive(Debug)]
-pub(crate) struct WishPursuit {
-    wish: Wish,
+pub(crate) struct DesiredPursuit {
+    desired: Desired,
     id: VmId,
     node: String,
 }
 
-impl WishPursuit {
+impl DesiredPursuit {
     pub(crate) fn paths(&self) -> Vec<String> {
         vec![vm::path(self.id), vm::explain_path(self.id), self.node.clone()]
     }
@@ -133,29 +133,34 @@ impl WishPursuit {
         // A report from before the claim may tell of the instance before this one.
         let reported = node::reported(store, &vm.node.value, self.id, vm.claim.zxid).await?;
         let said = vm::read_explanation(store, self.id).await?.and_then(Result::ok);
-        judge(self.wish, &vm, reported, said.as_ref().map(super::said))
+        judge(self.desired, &vm, reported, said.as_ref().map(super::said))
     }
 }
 
 /// Whether it is so, cannot be so any more, or not yet. `reported`: what the VM's node has said since it claimed it.
-fn judge(wish: Wish, vm: &Vm, reported: Reported, said: Option<String>) -> Result<Look<Answer>, Failure> {
+fn judge(
+    desired: Desired,
+    vm: &Vm,
+    reported: Reported,
+    said: Option<String>,
+) -> Result<Look<Answer>, Failure> {
     let not_yet = |what: String| Ok(Look::NotYet(said.unwrap_or(what)));
     let done = |what: String| Ok(Look::Done(Answer::new(format!("VM {} {what}", vm.name))));
     let (node, state, claim) = (&vm.node.value, vm.state.value, &vm.claim.value);
     if state == VmState::Failed {
         return Err(Failure::Failed(format!("VM {} failed: {}", vm.name, vm.failed_reason.value)));
     }
-    let in_progress = match wish {
-        Wish::Start => state == VmState::Start,
-        Wish::Stop => state == VmState::Stop,
-        Wish::Shutdown => matches!(state, VmState::Shutdown | VmState::Stop),
-        Wish::Restart => matches!(state, VmState::Restart | VmState::Start),
+    let in_progress = match desired {
+        Desired::Start => state == VmState::Start,
+        Desired::Stop => state == VmState::Stop,
+        Desired::Shutdown => matches!(state, VmState::Shutdown | VmState::Stop),
+        Desired::Restart => matches!(state, VmState::Restart | VmState::Start),
     };
     if !in_progress {
-        let what = format!("VM {}: somebody else has wished {state} meanwhile, which counts", vm.name);
+        let what = format!("VM {}: somebody else has asked for {state} meanwhile, which counts", vm.name);
         return Err(Failure::Failed(what));
     }
-    if wish.ends_running() {
+    if desired.ends_running() {
         let is_there = state == VmState::Start && claim.names(node);
         return match reported {
             Reported::Executes if is_there => done(format!("runs on {node}")),

@@ -27,15 +27,15 @@ pub fn needed(config: &Config) -> Vec<String> {
 }
 
 /// Starts them, side by side. Says what does not run, once.
-pub async fn start(services: Arc<dyn Services>, units: Vec<String>) {
-    if let Some(first) = units.first()
+pub async fn start(services: Arc<dyn Services>, service_units: Vec<String>) {
+    if let Some(first) = service_units.first()
         && let Err(ServicesError::Unavailable(why)) = services.state(first).await
     {
         info!("services are not managed here: {why}");
         return;
     }
     let mut starting = JoinSet::new();
-    for unit in units {
+    for unit in service_units {
         let services = Arc::clone(&services);
         starting.spawn(async move {
             match start_one(&*services, &unit).await {
@@ -70,8 +70,8 @@ mod tests {
         let services = FakeServices::new(&["zookeeper.service", "libvirtd.service", "frr.service"]);
         services.start("libvirtd.service").await.unwrap();
         services.hang("zookeeper.service", true);
-        let units = ["zookeeper.service", "libvirtd.service", "patroni.service", "frr.service"];
-        start(services.clone(), units.map(str::to_owned).into()).await;
+        let service_units = ["zookeeper.service", "libvirtd.service", "patroni.service", "frr.service"];
+        start(services.clone(), service_units.map(str::to_owned).into()).await;
         assert_eq!(services.unit("frr.service"), UnitState::Active);
         let mut history = services.history();
         history.sort();

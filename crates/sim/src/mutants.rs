@@ -176,7 +176,7 @@ pub fn one(trial: &Trial<'_>) -> anyhow::Result<Bitten> {
 /// Some bugs show in a moment that is rare in an ordinary day.
 fn led_to(bug: Bug, options: Options) -> Options {
     match bug {
-        // A node that is shot while it executes.
+        // A node that is powered off while it executes.
         Bug::ResetAsProof => {
             let faults = Rates { isolate: 6.0, ..options.faults };
             Options { faults, ..options }
@@ -198,7 +198,7 @@ fn led_to(bug: Bug, options: Options) -> Options {
             let faults = Rates { silent_stranger: 12.0, ..options.faults };
             Options { faults, ..options }
         }
-        // A wish that is taken back while the node's server lags.
+        // A ask that is taken back while the node's server lags.
         Bug::EndForAStaleClaim => {
             let faults = Rates { fall_behind: 60.0, ..options.faults };
             Options { faults, commands: 240.0, contradictions: 2.0, ..options }

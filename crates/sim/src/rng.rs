@@ -4,9 +4,9 @@ use std::time::Duration;
 
 /// A stream of chance.
 #[derive(Debug, Clone)]
-pub struct Dice(u64);
+pub struct Rng(u64);
 
-impl Dice {
+impl Rng {
     /// The stream of a seed.
     pub fn new(seed: u64) -> Self {
         Self(seed)
@@ -74,17 +74,17 @@ mod tests {
 
     #[test]
     fn the_same_seed_is_the_same_stream_and_forks_are_others() {
-        let draw = |mut dice: Dice| -> Vec<usize> { (0..20).map(|_| dice.below(1000)).collect() };
-        assert_eq!(draw(Dice::new(1)), draw(Dice::new(1)));
-        assert_ne!(draw(Dice::new(1)), draw(Dice::new(2)));
-        assert_ne!(draw(Dice::new(1).fork("a")), draw(Dice::new(1).fork("b")));
+        let draw = |mut rng: Rng| -> Vec<usize> { (0..20).map(|_| rng.below(1000)).collect() };
+        assert_eq!(draw(Rng::new(1)), draw(Rng::new(1)));
+        assert_ne!(draw(Rng::new(1)), draw(Rng::new(2)));
+        assert_ne!(draw(Rng::new(1).fork("a")), draw(Rng::new(1).fork("b")));
     }
 
     #[test]
     fn times_are_within_their_bounds_and_reach_them() {
         let (shortest, longest) = (Duration::from_millis(3), Duration::from_millis(5));
-        let mut dice = Dice::new(1);
-        let times: std::collections::BTreeSet<_> = (0..100).map(|_| dice.time(shortest, longest)).collect();
+        let mut rng = Rng::new(1);
+        let times: std::collections::BTreeSet<_> = (0..100).map(|_| rng.time(shortest, longest)).collect();
         assert_eq!(times, (3..=5).map(Duration::from_millis).collect());
     }
 }

@@ -27,12 +27,12 @@ fn vm_in(state: VmState, claim: &str) -> Vm {
 }
 
 /// `yes`: what is said when it is so; `wait`: what is waited for; `no`: why it cannot be so any more.
-fn judged(wish: Wish, state: VmState, claim: &str, runs: bool) -> (&'static str, String) {
-    reported(wish, state, claim, if runs { Reported::Executes } else { Reported::Nothing })
+fn judged(desired: Desired, state: VmState, claim: &str, runs: bool) -> (&'static str, String) {
+    reported(desired, state, claim, if runs { Reported::Executes } else { Reported::Nothing })
 }
 
-fn reported(wish: Wish, state: VmState, claim: &str, what: Reported) -> (&'static str, String) {
-    match judge(wish, &vm_in(state, claim), what, None) {
+fn reported(desired: Desired, state: VmState, claim: &str, what: Reported) -> (&'static str, String) {
+    match judge(desired, &vm_in(state, claim), what, None) {
         Ok(Look::Done(said)) => ("yes", said.message),
         Ok(Look::NotYet(what)) => ("wait", what),
         Err(failure) => ("no", failure.to_string()),
@@ -42,31 +42,31 @@ fn reported(wish: Wish, state: VmState, claim: &str, what: Reported) -> (&'stati
 #[test]
 fn success_is_what_is_observed_and_nothing_less() {
     use VmState::{Delete, Failed, Migrate, Restart, Shutdown, Start, Stop};
-    for (wish, state, claim, runs, expected) in [
-        (Wish::Start, Start, "hv1", true, "yes"),
-        (Wish::Start, Start, "hv1", false, "wait"),
-        (Wish::Start, Start, "", true, "wait"),
-        (Wish::Start, Start, "hv2", true, "wait"),
-        (Wish::Start, Stop, "", false, "no"),
-        (Wish::Start, Failed, "", false, "no"),
-        (Wish::Stop, Stop, "", false, "yes"),
-        (Wish::Stop, Stop, "hv1", false, "wait"),
-        (Wish::Stop, Start, "hv1", true, "no"),
-        (Wish::Shutdown, Shutdown, "hv1", true, "wait"),
-        (Wish::Shutdown, Shutdown, "", false, "wait"),
-        (Wish::Shutdown, Stop, "", false, "yes"),
-        (Wish::Shutdown, Restart, "hv1", true, "no"),
-        (Wish::Restart, Restart, "hv1", true, "wait"),
-        (Wish::Restart, Start, "hv1", true, "yes"),
-        (Wish::Restart, Migrate, "hv1", true, "no"),
-        (Wish::Restart, Delete, "", false, "no"),
+    for (desired, state, claim, runs, expected) in [
+        (Desired::Start, Start, "hv1", true, "yes"),
+        (Desired::Start, Start, "hv1", false, "wait"),
+        (Desired::Start, Start, "", true, "wait"),
+        (Desired::Start, Start, "hv2", true, "wait"),
+        (Desired::Start, Stop, "", false, "no"),
+        (Desired::Start, Failed, "", false, "no"),
+        (Desired::Stop, Stop, "", false, "yes"),
+        (Desired::Stop, Stop, "hv1", false, "wait"),
+        (Desired::Stop, Start, "hv1", true, "no"),
+        (Desired::Shutdown, Shutdown, "hv1", true, "wait"),
+        (Desired::Shutdown, Shutdown, "", false, "wait"),
+        (Desired::Shutdown, Stop, "", false, "yes"),
+        (Desired::Shutdown, Restart, "hv1", true, "no"),
+        (Desired::Restart, Restart, "hv1", true, "wait"),
+        (Desired::Restart, Start, "hv1", true, "yes"),
+        (Desired::Restart, Migrate, "hv1", true, "no"),
+        (Desired::Restart, Delete, "", false, "no"),
     ] {
-        let (verdict, words) = judged(wish, state, claim, runs);
-        assert_eq!(verdict, expected, "{wish:?} {state} {claim:?} {runs}: {words}");
+        let (verdict, words) = judged(desired, state, claim, runs);
+        assert_eq!(verdict, expected, "{desired:?} {state} {claim:?} {runs}: {words}");
         assert!(!words.is_empty());
     }
-    assert_eq!(judged(Wish::Start, Failed, "", false).1, "VM web1 failed: no such bridge");
-    assert!(judged(Wish::Start, Stop, "", false).1.contains("somebody else has wished stop"));
+    assert_eq!(judged(Desired::Start, Failed, "", false).1, "VM web1 failed: no such bridge");
+    assert!(judged(Desired::Start, Stop, "", false).1.contains("somebody else has asked for stop"));
 }
 
 /// A tree with a stopped VM whose node is in claim, and a client of it.
@@ -93,22 +93,22 @@ async fn cluster() -> (std::sync::Arc<pvc_store::memory::MemoryStore>, Cluster) 
 async fn a_write_whose_answer_is_lost_is_neither_done_nor_failed() {
     let (client, cluster) = cluster().await;
     client.lose_answers(1);
-    let failure = wish(&cluster, ID.parse().unwrap(), Wish::Stop).await.unwrap_err();
+    let failure = set_state(&cluster, ID.parse().unwrap(), Desired::Stop).await.unwrap_err();
     assert_eq!(failure.kind(), Kind::Unavailable, "{failure:?}");
     assert!(failure.to_string().contains("unknown whether"), "{failure}");
 }
 
 #[tokio::test]
-async fn a_wish_that_nobody_answers_stands_when_the_waiting_ends() {
+async fn a_desired_state_that_nobody_answers_stands_when_the_waiting_ends() {
     let (_client, cluster) = cluster().await;
     let id = ID.parse().unwrap();
-    let asked = wish(&cluster, id, Wish::Shutdown).await.unwrap().asked;
+    let asked = set_state(&cluster, id, Desired::Shutdown).await.unwrap().asked;
     assert_eq!((asked.answer.message.as_str(), asked.written), ("VM web1 is to shut down", true));
     let failure = asked.wait(&cluster, Duration::from_millis(50), &|_| {}).await.unwrap_err();
-    assert!(failure.to_string().contains("waiting for hv1. The wish stands"), "{failure}");
+    assert!(failure.to_string().contains("waiting for hv1. The command stands"), "{failure}");
     assert_eq!(failure.kind(), Kind::Failed);
     assert_eq!(cluster.vm(id).await.unwrap().state.value, VmState::Shutdown);
-    assert!(!wish(&cluster, id, Wish::Shutdown).await.unwrap().asked.written);
+    assert!(!set_state(&cluster, id, Desired::Shutdown).await.unwrap().asked.written);
 }
 
 #[tokio::test]
@@ -126,7 +126,7 @@ async fn a_report_from_before_the_claim_is_about_an_instance_that_has_ended() {
     node::register(store, &registration).await.unwrap();
     let report = NodeReport { running: vec![id], ..NodeReport::default() };
     store.commit(node::report(&hv1, &report, None)).await.unwrap();
-    let pursuit = WishPursuit { wish: Wish::Start, id, node: node::path(&hv1) };
+    let pursuit = DesiredPursuit { desired: Desired::Start, id, node: node::path(&hv1) };
     assert!(matches!(pursuit.look(&cluster).await, Ok(Look::Done(_))));
 
     let vm = cluster.vm(id).await.unwrap();
@@ -139,9 +139,9 @@ async fn a_report_from_before_the_claim_is_about_an_instance_that_has_ended() {
 
 #[test]
 fn what_does_not_execute_is_no_success() {
-    let paused = reported(Wish::Start, VmState::Start, "hv1", Reported::Halted(Halt::Paused));
+    let paused = reported(Desired::Start, VmState::Start, "hv1", Reported::Halted(Halt::Paused));
     assert_eq!(paused.0, "no");
     assert!(paused.1.contains("does not execute: it is paused; `virsh resume web1` on hv1"), "{}", paused.1);
-    let crashed = reported(Wish::Restart, VmState::Start, "hv1", Reported::Halted(Halt::Crashed));
+    let crashed = reported(Desired::Restart, VmState::Start, "hv1", Reported::Halted(Halt::Crashed));
     assert_eq!(crashed.0, "wait", "it is about to be started anew");
 }

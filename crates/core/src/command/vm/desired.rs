@@ -1,4 +1,4 @@
-//! The wishes about a VM's state. What is so already is success; what makes no sense in the present state is refused.
+//! The desired states of a VM's state. What is so already is success; what makes no sense in the present state is refused.
 
 use super::{Accepted, Refusal, not_running};
 use crate::{
@@ -6,13 +6,13 @@ use crate::{
     plan::placement::{self, Reserve},
 };
 
-/// Wishes that the VM runs.
+/// Asks that the VM runs.
 pub fn start<'a>(vm: &Vm, mut nodes: impl Iterator<Item = &'a Node> + Clone) -> Result<Accepted, Refusal> {
     let what = || format!("VM {} was not started", vm.name);
     let named = nodes.clone().find(|node| node.name == vm.node.value);
     if named.is_none() && vm.node.value.is_nobody() && vm.state.value != VmState::Delete {
-        let note = "its wish names no node: one will be chosen";
-        return Ok(wish(vm, VmState::Start, Some(note.to_owned())));
+        let note = "its desired state names no node: one will be chosen";
+        return Ok(desired(vm, VmState::Start, Some(note.to_owned())));
     }
     let node = named.ok_or_else(|| {
         let why = format!("its node {} does not exist", vm.node.value);
@@ -26,7 +26,7 @@ pub fn start<'a>(vm: &Vm, mut nodes: impl Iterator<Item = &'a Node> + Clone) -> 
         return Err(Refusal::refused(what(), "no node's daemon runs", "start pvcd on the nodes"));
     }
     match vm.state.value {
-        _ if vm.cannot_read(VmKey::State) => Ok(wish(vm, VmState::Start, not_running(node))),
+        _ if vm.cannot_read(VmKey::State) => Ok(desired(vm, VmState::Start, not_running(node))),
         VmState::Start => {
             let runs = vm.claim.value.names(&node.name);
             let already =
@@ -39,7 +39,7 @@ pub fn start<'a>(vm: &Vm, mut nodes: impl Iterator<Item = &'a Node> + Clone) -> 
         VmState::Migrate => Err(busy_migrating(what(), vm)),
         VmState::Delete => Err(being_deleted(what())),
         VmState::Stop | VmState::Shutdown | VmState::Restart | VmState::Failed => {
-            Ok(wish(vm, VmState::Start, not_running(node)))
+            Ok(desired(vm, VmState::Start, not_running(node)))
         }
     }
 }
@@ -56,30 +56,30 @@ pub fn strained(vm: &Vm, reserve: &Reserve) -> Vec<String> {
 }
 
 /// Whether nobody starts a VM that is off, or about to be. One that a flush has shut down is started by the unflush, and the `stop` that a
-/// definition begins with is no command to who finds the guest running (decision 75): whoever wants it off writes his wish though it
-/// reads the same.
+/// definition begins with is no command to who finds the guest running (decision 75): whoever wants it off writes his desired state though
+/// it reads the same.
 fn stays_off(vm: &Vm) -> bool {
     !vm.is_shut_down_by_flush() && !vm.is_as_defined()
 }
 
-/// Wishes that the VM is off at once, as if its power was cut.
+/// Asks that the VM is off at once, as if its power was cut.
 pub fn stop(vm: &Vm) -> Result<Accepted, Refusal> {
     match vm.state.value {
-        _ if vm.cannot_read(VmKey::State) => Ok(wish(vm, VmState::Stop, None)),
+        _ if vm.cannot_read(VmKey::State) => Ok(desired(vm, VmState::Stop, None)),
         VmState::Stop if stays_off(vm) => Ok(Accepted::already("it is to be off already")),
         VmState::Delete => Err(being_deleted(format!("VM {} was not stopped", vm.name))),
-        _ => Ok(wish(vm, VmState::Stop, None)),
+        _ => Ok(desired(vm, VmState::Stop, None)),
     }
 }
 
-/// Wishes that the guest is asked to shut down.
+/// Asks that the guest is asked to shut down.
 pub fn shutdown(vm: &Vm) -> Result<Accepted, Refusal> {
     let what = || format!("VM {} was not shut down", vm.name);
     match vm.state.value {
-        _ if vm.cannot_read(VmKey::State) => Ok(wish(vm, VmState::Shutdown, None)),
+        _ if vm.cannot_read(VmKey::State) => Ok(desired(vm, VmState::Shutdown, None)),
         VmState::Shutdown if stays_off(vm) => Ok(Accepted::already("it is shutting down already")),
         VmState::Stop if stays_off(vm) => Ok(Accepted::already("it is to be off already")),
-        VmState::Stop => Ok(wish(vm, VmState::Stop, None)),
+        VmState::Stop => Ok(desired(vm, VmState::Stop, None)),
         VmState::Migrate => Err(busy_migrating(what(), vm)),
         VmState::Delete => Err(being_deleted(what())),
         VmState::Failed if vm.claim.value.is_empty() => Err(Refusal::refused(
@@ -88,17 +88,17 @@ pub fn shutdown(vm: &Vm) -> Result<Accepted, Refusal> {
             "use `stop` to give up, `start` to try again",
         )),
         VmState::Start | VmState::Restart | VmState::Shutdown | VmState::Failed => {
-            Ok(wish(vm, VmState::Shutdown, None))
+            Ok(desired(vm, VmState::Shutdown, None))
         }
     }
 }
 
-/// Wishes that the guest is asked to shut down and is then started again.
+/// Asks that the guest is asked to shut down and is then started again.
 pub fn restart(vm: &Vm) -> Result<Accepted, Refusal> {
     let what = || format!("VM {} was not restarted", vm.name);
     match vm.state.value {
         VmState::Restart => Ok(Accepted::already("it is restarting already")),
-        VmState::Start => Ok(wish(vm, VmState::Restart, None)),
+        VmState::Start => Ok(desired(vm, VmState::Restart, None)),
         VmState::Migrate => Err(busy_migrating(what(), vm)),
         VmState::Delete => Err(being_deleted(what())),
         VmState::Stop | VmState::Shutdown | VmState::Failed => {
@@ -108,8 +108,8 @@ pub fn restart(vm: &Vm) -> Result<Accepted, Refusal> {
     }
 }
 
-/// Decided from the state alone: nothing else that may change meanwhile would make the wish wrong.
-fn wish(vm: &Vm, state: VmState, note: Option<String>) -> Accepted {
+/// Decided from the state alone: nothing else that may change meanwhile would make the desired state wrong.
+fn desired(vm: &Vm, state: VmState, note: Option<String>) -> Accepted {
     let change = VmChange::update(vm, &[VmKey::State], vec![VmSet::State(state)]);
     Accepted { change: Some(change), notes: note.into_iter().collect() }
 }

@@ -6,14 +6,14 @@ use tokio::time::Instant;
 
 /// A time in which no keepalive of this node was missed: others could have written theirs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Unbroken {
+pub struct WriteStreak {
     /// When it began …
     pub since: Instant,
     /// … and when the last keepalive that was acknowledged was sent.
     pub until: Instant,
 }
 
-impl Unbroken {
+impl WriteStreak {
     /// Goes on with a keepalive that was sent then and is acknowledged now, one of `every` so often; or begins with it, where one is missing
     /// before.
     pub fn go_on(before: Option<Self>, sent: Instant, every: Duration) -> Self {
@@ -45,22 +45,22 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn it_is_broken_by_a_keepalive_that_is_missing() {
         let began = Instant::now();
-        let mut unbroken = Unbroken::go_on(None, began, EVERY);
+        let mut write_streak = WriteStreak::go_on(None, began, EVERY);
         for _ in 0..10 {
             tokio::time::sleep(EVERY).await;
-            unbroken = Unbroken::go_on(Some(unbroken), Instant::now(), EVERY);
+            write_streak = WriteStreak::go_on(Some(write_streak), Instant::now(), EVERY);
         }
-        assert_eq!((unbroken.since, unbroken.until), (began, began + EVERY * 10));
+        assert_eq!((write_streak.since, write_streak.until), (began, began + EVERY * 10));
         tokio::time::sleep(EVERY * 3 / 2).await;
-        assert!(unbroken.lasts(EVERY));
+        assert!(write_streak.lasts(EVERY));
         tokio::time::sleep(EVERY / 2).await;
-        assert!(!unbroken.lasts(EVERY));
+        assert!(!write_streak.lasts(EVERY));
         // Sent while nothing was taken, acknowledged much later: what was before says nothing about the time between.
-        let unbroken = Unbroken::go_on(Some(unbroken), Instant::now(), EVERY);
+        let write_streak = WriteStreak::go_on(Some(write_streak), Instant::now(), EVERY);
         tokio::time::sleep(EVERY).await;
         let sent = Instant::now();
         tokio::time::sleep(EVERY).await;
-        let again = Unbroken::go_on(Some(unbroken), sent, EVERY);
+        let again = WriteStreak::go_on(Some(write_streak), sent, EVERY);
         assert_eq!((again.since, again.until), (sent + EVERY, sent));
     }
 }

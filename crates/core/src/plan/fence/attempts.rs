@@ -14,7 +14,7 @@ const ASK_POWER_AGAIN: Duration = Duration::from_secs(20);
 
 /// Memory of one fence.
 #[derive(Debug, Clone, Default)]
-pub struct Past {
+pub struct Attempts {
     holds: bool,
     shot: Option<Moment>,
     powered_on: bool,
@@ -27,14 +27,14 @@ pub struct Past {
     not_off: Option<(Moment, String)>,
 }
 
-impl Past {
+impl Attempts {
     /// The job was taken by this daemon's present session: a beginning, but for when it shot last.
     pub fn taken(&mut self) {
         *self = Self { holds: true, shot: self.shot, ..Self::default() };
     }
 
     /// Its power could not be cut by this daemon, which has left the job to others.
-    pub fn shot_in_vain(&mut self, now: Moment) {
+    pub fn power_off_failed(&mut self, now: Moment) {
         *self = Self { shot: Some(now), ..Self::default() };
     }
 

@@ -1,12 +1,12 @@
 //! What this daemon did about one VM: the memory that back-offs and grace periods need. Everything else is observed anew.
 //!
-//! It belongs to one wish, told by the version of the VM's `state`: a new wish starts from nothing, so an operator's
+//! It belongs to one desired state, told by the version of the VM's `state`: a new desired state starts from nothing, so an operator's
 //! `start` is never held up by an earlier crash loop. A restarted daemon starts from nothing, too; that only makes it more
 //! patient.
 
 use std::{collections::VecDeque, time::Duration};
 
-use super::{LIVE_AGAIN, There, migration::TARGET_AGAIN, never_ends};
+use super::{LIVE_AGAIN, PeerState, migration::TARGET_AGAIN, never_ends};
 use crate::model::{Moment, NodeName, Progress, Vm};
 
 /// So many starts within [`START_WINDOW`], and the VM is declared failed.
@@ -32,17 +32,17 @@ const LONGEST_BACK_OFF: Duration = Duration::from_mins(1);
 
 /// Memory of one VM.
 #[derive(Debug, Clone, Default)]
-pub struct Past {
-    wish: Option<i32>,
+pub struct Attempts {
+    desired: Option<i32>,
     starts: VecDeque<Moment>,
     permit: Option<i32>,
     refused: Option<Refused>,
     asking: Option<Asking>,
     noticed: Option<Moment>,
-    looked: Option<(NodeName, There, Moment)>,
+    looked: Option<(NodeName, PeerState, Moment)>,
     word: Option<(NodeName, Result<(), String>)>,
     /// Since when each look has said that it executes there.
-    executes_there: Option<Moment>,
+    executes_at_peer: Option<Moment>,
     migration_permit: Option<i32>,
     sent: Option<(u64, Moment)>,
     aborted: Option<Moment>,
@@ -51,9 +51,9 @@ pub struct Past {
     no_target: Option<(String, Moment)>,
     /// This node's daemon had no session when the claim was to be shared with it.
     absent: Option<(NodeName, Moment)>,
-    /// It executed here under its wish while its claim could not be read.
+    /// It executed here under its desired state while its claim could not be read.
     unclaimed: bool,
-    /// Outlives the wish.
+    /// Outlives the desired state.
     home: Option<NodeName>,
 }
 
@@ -91,8 +91,9 @@ pub(super) struct Asking {
     pub(super) times: u32,
 }
 
-impl Past {
-    /// Where the VM shall return to, as it is while it is not to move. A client's `unmigrate` and `move` clear that in the wish itself.
+impl Attempts {
+    /// Where the VM shall return to, as it is while it is not to move. A client's `unmigrate` and `move` clear that in the desired state
+    /// itself.
     pub fn saw_home(&mut self, vm: &Vm) {
         self.home.clone_from(&vm.last_node.value);
     }
@@ -108,17 +109,18 @@ impl Past {
         self.no_target = Some((why, now));
     }
 
-    /// The wish is seen; the first time counts.
+    /// The desired state is seen; the first time counts.
     pub fn notice(&mut self, vm: &Vm, now: Moment) {
         self.begin(vm);
         self.noticed.get_or_insert(now);
     }
 
     /// Another node's libvirt was asked about the VM.
-    pub fn looked(&mut self, vm: &Vm, node: &NodeName, there: There, now: Moment) {
+    pub fn looked(&mut self, vm: &Vm, node: &NodeName, peer_state: PeerState, now: Moment) {
         self.begin(vm);
-        self.executes_there = (there == There::Active).then(|| self.executes_there.unwrap_or(now));
-        self.looked = Some((node.clone(), there, now));
+        self.executes_at_peer =
+            (peer_state == PeerState::Active).then(|| self.executes_at_peer.unwrap_or(now));
+        self.looked = Some((node.clone(), peer_state, now));
     }
 
     /// The daemon of the node that it is to go to has said whether it could be started there.
@@ -152,7 +154,7 @@ impl Past {
         self.left = vm.claim.version;
     }
 
-    /// Whether it has; a new wish changes nothing of that.
+    /// Whether it has; a new desired state changes nothing of that.
     pub fn has_left(&self, vm: &Vm) -> bool {
         self.left.is_some() && self.left == vm.claim.version
     }
@@ -226,7 +228,7 @@ impl Past {
         self.refused = None;
     }
 
-    /// Since when this wish is known.
+    /// Since when this desired state is known.
     pub(super) fn noticed(&self, vm: &Vm, now: Moment) -> Moment {
         self.noticed.filter(|_| self.is_of(vm)).unwrap_or(now)
     }
@@ -254,12 +256,12 @@ impl Past {
     }
 
     /// What that node's libvirt has just said. Old words are none: the plan asks again.
-    pub(super) fn there(&self, vm: &Vm, node: &NodeName, now: Moment) -> Option<There> {
-        let (looked_at, there, at) = self.looked.as_ref().filter(|_| self.is_of(vm))?;
-        (looked_at == node && now.since(*at) < LOOK_IS_FRESH).then(|| there.clone())
+    pub(super) fn peer_state(&self, vm: &Vm, node: &NodeName, now: Moment) -> Option<PeerState> {
+        let (looked_at, peer_state, at) = self.looked.as_ref().filter(|_| self.is_of(vm))?;
+        (looked_at == node && now.since(*at) < LOOK_IS_FRESH).then(|| peer_state.clone())
     }
 
-    /// Whether it could be started on that node, as that has said about this wish.
+    /// Whether it could be started on that node, as that has said about this desired state.
     pub(super) fn word_of(&self, vm: &Vm, node: &NodeName) -> Option<Result<(), &str>> {
         let (by, word) = self.word.as_ref().filter(|_| self.is_of(vm))?;
         (by == node).then(|| word.as_ref().copied().map_err(String::as_str))
@@ -267,7 +269,7 @@ impl Past {
 
     /// Since when another node's libvirt has said that it executes there.
     pub(super) fn executes_there_since(&self, vm: &Vm, now: Moment) -> Moment {
-        self.executes_there.filter(|_| self.is_of(vm)).unwrap_or(now)
+        self.executes_at_peer.filter(|_| self.is_of(vm)).unwrap_or(now)
     }
 
     pub(super) fn may_migrate(&self, vm: &Vm) -> bool {
@@ -318,13 +320,17 @@ impl Past {
     }
 
     fn is_of(&self, vm: &Vm) -> bool {
-        self.wish.is_some() && self.wish == vm.state.version
+        self.desired.is_some() && self.desired == vm.state.version
     }
 
     fn begin(&mut self, vm: &Vm) {
         if !self.is_of(vm) {
-            *self =
-                Self { wish: vm.state.version, left: self.left, home: self.home.take(), ..Self::default() };
+            *self = Self {
+                desired: vm.state.version,
+                left: self.left,
+                home: self.home.take(),
+                ..Self::default()
+            };
         }
     }
 }

@@ -4,23 +4,23 @@ use crate::model::{ClusterView, Field, Moment, NodeName};
 
 /// Kept by the reconciler; a new daemon starts with an empty one, which at worst waits a little longer.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Past {
+pub struct Attempts {
     stepped_down_at: Option<Moment>,
     free: Option<(i64, Moment)>,
-    wish: Option<(i64, Moment)>,
+    desired: Option<(i64, Moment)>,
 }
 
-impl Past {
+impl Attempts {
     /// Notes what a current view shows.
     pub fn saw(&mut self, view: &ClusterView, now: Moment) {
-        let wish = view.primary_node.zxid;
-        if self.wish.is_none_or(|(zxid, _)| zxid != wish) {
-            self.wish = Some((wish, now));
+        let desired = view.primary_node.zxid;
+        if self.desired.is_none_or(|(zxid, _)| zxid != desired) {
+            self.desired = Some((desired, now));
         }
         match (&view.primary_holder, self.free) {
             (Some(_), _) => self.free = None,
-            (None, Some((zxid, _))) if zxid == wish => {}
-            (None, _) => self.free = Some((wish, now)),
+            (None, Some((zxid, _))) if zxid == desired => {}
+            (None, _) => self.free = Some((desired, now)),
         }
     }
 
@@ -34,13 +34,13 @@ impl Past {
         self.stepped_down_at
     }
 
-    /// Since when nobody has been primary under the present wish.
+    /// Since when nobody has been primary under the present desired state.
     pub fn free_since(&self) -> Option<Moment> {
         self.free.map(|(_, since)| since)
     }
 
-    /// Since when this has been the wish.
-    pub fn wished_since(&self, wish: &Field<Option<NodeName>>) -> Option<Moment> {
-        self.wish.filter(|(zxid, _)| *zxid == wish.zxid).map(|(_, since)| since)
+    /// Since when this has been the desired state.
+    pub fn desired_since(&self, desired: &Field<Option<NodeName>>) -> Option<Moment> {
+        self.desired.filter(|(zxid, _)| *zxid == desired.zxid).map(|(_, since)| since)
     }
 }

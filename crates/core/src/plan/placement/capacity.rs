@@ -1,9 +1,9 @@
 //! How much memory of which node is spoken for, and which node has room for one more VM.
 //!
-//! A VM counts where its wish keeps it and where it is claimed, so one that migrates counts at both ends. Whoever acts on a
+//! A VM counts where its desired state keeps it and where it is claimed, so one that migrates counts at both ends. Whoever acts on a
 //! choice writes it together with `/pvc/placement` in the version of the view that was counted (`placement_version`): of
 //! two placements that counted the same memory as free, one conflicts and counts again. Within one view, further
-//! placements are counted by [`Rooms::reserve`].
+//! placements are counted by [`ClusterCapacity::reserve`].
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -31,25 +31,25 @@ pub struct Size {
 /// The sizes of the VMs that were read. One that is missing counts with nothing but what its node reports.
 pub type Sizes = BTreeMap<VmId, Size>;
 
-/// The nodes that a VM's memory is kept for: where its wish has it, and where it may be executing.
+/// The nodes that a VM's memory is kept for: where its desired state has it, and where it may be executing.
 pub fn kept_on(vm: &Vm) -> BTreeSet<&NodeName> {
-    let wished =
+    let desired =
         matches!(vm.state.value, VmState::Start | VmState::Restart | VmState::Shutdown | VmState::Migrate);
-    vm.claim.value.iter().chain(wished.then_some(&vm.node.value)).collect()
+    vm.claim.value.iter().chain(desired.then_some(&vm.node.value)).collect()
 }
 
 /// Why no node takes a VM: each node's reason.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NoRoom(pub Vec<(NodeName, Unfit)>);
+pub struct NoCapacity(pub Vec<(NodeName, Unfit)>);
 
-impl NoRoom {
+impl NoCapacity {
     /// Whether some node would take it as soon as a migration there ends.
     pub fn is_busy(&self) -> bool {
         self.0.iter().any(|(_, unfit)| *unfit == Unfit::Busy)
     }
 }
 
-impl fmt::Display for NoRoom {
+impl fmt::Display for NoCapacity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("no node can take it")?;
         let told = self.0.iter().filter(|(_, unfit)| *unfit != Unfit::Excluded);
@@ -62,7 +62,7 @@ impl fmt::Display for NoRoom {
 
 /// What is spoken for on one node.
 #[derive(Debug, Clone)]
-struct Room {
+struct NodeCapacity {
     /// What speaks against it besides memory.
     reasons: Vec<Unfit>,
     total_mib: u64,
@@ -74,7 +74,7 @@ struct Room {
     vms: BTreeSet<VmId>,
 }
 
-impl Room {
+impl NodeCapacity {
     /// Memory that is spoken for. A VM whose definition cannot be read still counts if it runs: the node reports it.
     fn taken_mib(&self) -> u64 {
         self.reserved_mib.max(self.reported_mib)
@@ -99,17 +99,17 @@ impl Room {
 
 /// Every node's room, as one view has it, and what was reserved on top.
 #[derive(Debug, Clone)]
-pub struct Rooms {
-    rooms: BTreeMap<NodeName, Room>,
+pub struct ClusterCapacity {
+    capacity: BTreeMap<NodeName, NodeCapacity>,
 }
 
-impl Rooms {
+impl ClusterCapacity {
     /// Counts. `silent` are the nodes whose keepalives the caller misses.
     pub fn count(view: &ClusterView, sizes: &Sizes, silent: &BTreeSet<NodeName>) -> Self {
-        let room = |node: &Node| {
+        let capacity = |node: &Node| {
             let name = &node.name;
             let report = &node.report;
-            let room = Room {
+            let capacity = NodeCapacity {
                 reasons: reasons(node, is_being_fenced(view, name), silent.contains(name)),
                 total_mib: report.mem_total_mib,
                 reported_mib: report.mem_alloc_mib,
@@ -118,21 +118,21 @@ impl Rooms {
                 load: report.cpu_load,
                 vms: BTreeSet::new(),
             };
-            (name.clone(), room)
+            (name.clone(), capacity)
         };
-        let mut rooms = Self { rooms: view.all_nodes().map(room).collect() };
+        let mut capacity = Self { capacity: view.all_nodes().map(capacity).collect() };
         for vm in view.good_vms() {
             let size = sizes.get(&vm.id).copied().unwrap_or_default();
             // Of a claim that nobody can read the nodes say who executes the VM.
             let reports = |node: &&Node| vm.cannot_read(VmKey::Claim) && node.report.running.contains(&vm.id);
             let executes = view.all_nodes().filter(reports).map(|node| &node.name);
             for node in kept_on(vm).into_iter().chain(executes) {
-                if let Some(room) = rooms.rooms.get_mut(node) {
-                    room.reserve(vm.id, size);
+                if let Some(capacity) = capacity.capacity.get_mut(node) {
+                    capacity.reserve(vm.id, size);
                 }
             }
         }
-        rooms
+        capacity
     }
 
     /// The node for a VM: one that takes VMs, has room and is not excluded; of these the one with least of what the
@@ -146,23 +146,23 @@ impl Rooms {
         size: Size,
         selector: Selector,
         excluded: impl Fn(&NodeName) -> Option<Unfit>,
-    ) -> Result<NodeName, NoRoom> {
-        let mut best: Option<(&NodeName, &Room)> = None;
+    ) -> Result<NodeName, NoCapacity> {
+        let mut best: Option<(&NodeName, &NodeCapacity)> = None;
         let mut refused = Vec::new();
-        for (name, room) in &self.rooms {
+        for (name, capacity) in &self.capacity {
             let unfit = match excluded(name) {
                 Some(Unfit::Excluded) => Err(Unfit::Excluded),
                 excluded => self.admits(name, vm, size).and_then(|()| excluded.map_or(Ok(()), Err)),
             };
             match unfit {
                 Err(unfit) => refused.push((name.clone(), unfit)),
-                Ok(()) if best.is_none_or(|(_, other)| selector.orders(room, other)) => {
-                    best = Some((name, room));
+                Ok(()) if best.is_none_or(|(_, other)| selector.orders(capacity, other)) => {
+                    best = Some((name, capacity));
                 }
                 Ok(()) => {}
             }
         }
-        best.map(|(name, _)| name.clone()).ok_or(NoRoom(refused))
+        best.map(|(name, _)| name.clone()).ok_or(NoCapacity(refused))
     }
 
     /// Whether a node takes a VM.
@@ -182,31 +182,31 @@ impl Rooms {
     }
 
     fn ask(&self, asker: Asker, node: &NodeName, vm: VmId, size: Size) -> Result<(), Unfit> {
-        let room = self.rooms.get(node).ok_or(Unfit::Unknown)?;
-        asker.first(&room.reasons)?;
-        room.has_memory(vm, size)
+        let capacity = self.capacity.get(node).ok_or(Unfit::Unknown)?;
+        asker.first(&capacity.reasons)?;
+        capacity.has_memory(vm, size)
     }
 
     /// Counts a VM on a node from now on.
     pub fn reserve(&mut self, node: &NodeName, vm: VmId, size: Size) {
-        if let Some(room) = self.rooms.get_mut(node)
-            && !room.vms.contains(&vm)
+        if let Some(capacity) = self.capacity.get_mut(node)
+            && !capacity.vms.contains(&vm)
         {
-            room.reserve(vm, size);
+            capacity.reserve(vm, size);
             // It has not run there yet, so no load average knows of it.
-            room.load += f64::from(size.vcpus);
+            capacity.load += f64::from(size.vcpus);
         }
     }
 
     /// Memory of a node that is kept for VMs, MiB.
     pub fn reserved_mib(&self, node: &NodeName) -> u64 {
-        self.rooms.get(node).map_or(0, |room| room.reserved_mib)
+        self.capacity.get(node).map_or(0, |capacity| capacity.reserved_mib)
     }
 }
 
 impl Selector {
     /// Whether `a` has less than `b` of what the selector compares.
-    fn orders(self, a: &Room, b: &Room) -> bool {
+    fn orders(self, a: &NodeCapacity, b: &NodeCapacity) -> bool {
         match self {
             Self::Mem => a.taken_mib() < b.taken_mib(),
             Self::Vcpus => a.vcpus < b.vcpus,

@@ -36,9 +36,9 @@ fn view(nodes: Vec<Node>, vms: Vec<Vm>) -> ClusterView {
     }
 }
 
-fn rooms(view: &ClusterView, sizes: &[(u8, u64)]) -> Rooms {
+fn capacity(view: &ClusterView, sizes: &[(u8, u64)]) -> ClusterCapacity {
     let sizes = sizes.iter().map(|(n, mib)| (id(*n), size(*mib))).collect();
-    Rooms::count(view, &sizes, &[name("mute")].into())
+    ClusterCapacity::count(view, &sizes, &[name("mute")].into())
 }
 
 fn anybody(_: &NodeName) -> Option<Unfit> {
@@ -46,7 +46,7 @@ fn anybody(_: &NodeName) -> Option<Unfit> {
 }
 
 #[test]
-fn a_vm_counts_where_its_wish_keeps_it_and_where_it_is_claimed() {
+fn a_vm_counts_where_its_desired_state_keeps_it_and_where_it_is_claimed() {
     use VmState::{Delete, Failed, Migrate, Restart, Shutdown, Start, Stop};
     for (state, on, claim, at_a, at_b) in [
         (Start, "a", "", 100, 0),
@@ -62,8 +62,8 @@ fn a_vm_counts_where_its_wish_keeps_it_and_where_it_is_claimed() {
         (Delete, "a", "b", 0, 100),
     ] {
         let view = view(vec![hv("a", 1000), hv("b", 1000)], vec![machine(1, state, on, claim)]);
-        let rooms = rooms(&view, &[(1, 100)]);
-        let counted = (rooms.reserved_mib(&name("a")), rooms.reserved_mib(&name("b")));
+        let capacity = capacity(&view, &[(1, 100)]);
+        let counted = (capacity.reserved_mib(&name("a")), capacity.reserved_mib(&name("b")));
         assert_eq!(counted, (at_a, at_b), "{state} on {on}, claim {claim:?}");
     }
 }
@@ -74,8 +74,8 @@ fn a_vm_whose_claim_nobody_can_read_counts_where_a_node_says_that_it_executes() 
     a.report.running = [id(1)].into();
     let mut moves = machine(1, VmState::Migrate, "b", "");
     moves.unread.insert(VmKey::Claim);
-    let rooms = rooms(&view(vec![a, hv("b", 1000)], vec![moves]), &[(1, 100)]);
-    assert_eq!((rooms.reserved_mib(&name("a")), rooms.reserved_mib(&name("b"))), (100, 100));
+    let capacity = capacity(&view(vec![a, hv("b", 1000)], vec![moves]), &[(1, 100)]);
+    assert_eq!((capacity.reserved_mib(&name("a")), capacity.reserved_mib(&name("b"))), (100, 100));
 }
 
 #[test]
@@ -89,9 +89,9 @@ fn only_nodes_that_work_take_vms_and_are_heard_are_chosen_and_each_other_says_wh
     let fence = Entry::Bad(Vec::new());
     let mut view = view(nodes, vec![machine(1, VmState::Start, "full", "full")]);
     view.fences = Arc::new([(name("fenced"), fence)].into());
-    let rooms = rooms(&view, &[(1, 100)]);
+    let capacity = capacity(&view, &[(1, 100)]);
     let not_here = |node: &NodeName| (node.as_str() == "here").then_some(Unfit::Excluded);
-    let refused = rooms.choose(id(2), size(100), Selector::Mem, not_here).unwrap_err();
+    let refused = capacity.choose(id(2), size(100), Selector::Mem, not_here).unwrap_err();
     assert_eq!(
         refused.to_string(),
         "no node can take it: dead has a daemon in state dead; fenced is being fenced; \
@@ -99,16 +99,16 @@ fn only_nodes_that_work_take_vms_and_are_heard_are_chosen_and_each_other_says_wh
          unable can start no VMs: libvirt is gone"
     );
     assert!(!refused.is_busy());
-    assert_eq!(rooms.choose(id(2), size(100), Selector::Mem, anybody), Ok(name("here")));
+    assert_eq!(capacity.choose(id(2), size(100), Selector::Mem, anybody), Ok(name("here")));
     assert_eq!(
-        rooms.choose(id(1), size(100), Selector::Mem, not_here),
+        capacity.choose(id(1), size(100), Selector::Mem, not_here),
         Ok(name("full")),
         "it is counted there"
     );
-    assert_eq!(rooms.admits(&name("gone"), id(2), size(1)), Err(Unfit::Unknown));
-    assert_eq!(rooms.admits(&name("flushing"), id(2), size(1)), Err(Unfit::Domains(DomainState::Flush)));
-    assert_eq!(rooms.takes_back(&name("flushing"), id(2), size(1)), Ok(()));
-    assert!(rooms.takes_back(&name("unable"), id(2), size(1)).is_err());
+    assert_eq!(capacity.admits(&name("gone"), id(2), size(1)), Err(Unfit::Unknown));
+    assert_eq!(capacity.admits(&name("flushing"), id(2), size(1)), Err(Unfit::Domains(DomainState::Flush)));
+    assert_eq!(capacity.takes_back(&name("flushing"), id(2), size(1)), Ok(()));
+    assert!(capacity.takes_back(&name("unable"), id(2), size(1)).is_err());
 }
 
 #[test]
@@ -130,11 +130,12 @@ fn each_selector_compares_its_figure_then_the_name() {
     let of = |memory_mib, vcpus| Size { memory_mib, vcpus };
     let sizes = [(1, 10, 4), (2, 10, 4), (3, 100, 1), (4, 100, 1), (5, 100, 4), (6, 100, 4), (7, 300, 9)];
     let sizes: Sizes = sizes.into_iter().map(|(n, m, c)| (id(n), of(m, c))).collect();
-    let rooms = Rooms::count(&view(nodes, vms), &sizes, &[].into());
-    let chosen = Selector::ALL.map(|s| rooms.choose(id(9), size(1), s, anybody).unwrap().to_string());
+    let capacity = ClusterCapacity::count(&view(nodes, vms), &sizes, &[].into());
+    let chosen = Selector::ALL.map(|s| capacity.choose(id(9), size(1), s, anybody).unwrap().to_string());
     assert_eq!(chosen, ["a", "b", "c", "d"]);
 
-    let even = Rooms::count(&view(vec![hv("b", 100), hv("a", 100)], vec![]), &Sizes::new(), &[].into());
+    let even =
+        ClusterCapacity::count(&view(vec![hv("b", 100), hv("a", 100)], vec![]), &Sizes::new(), &[].into());
     for selector in Selector::ALL {
         assert_eq!(even.choose(id(9), size(1), selector, anybody), Ok(name("a")));
     }
@@ -144,11 +145,11 @@ fn each_selector_compares_its_figure_then_the_name() {
 fn placements_of_one_round_spread_whatever_the_selector() {
     for selector in Selector::ALL {
         let nodes = vec![hv("a", 1000), hv("b", 1000), hv("c", 1000)];
-        let mut rooms = Rooms::count(&view(nodes, vec![]), &Sizes::new(), &[].into());
+        let mut capacity = ClusterCapacity::count(&view(nodes, vec![]), &Sizes::new(), &[].into());
         let mut chosen = Vec::new();
         for n in 0..6 {
-            let node = rooms.choose(id(n), size(100), selector, anybody).unwrap();
-            rooms.reserve(&node, id(n), size(100));
+            let node = capacity.choose(id(n), size(100), selector, anybody).unwrap();
+            capacity.reserve(&node, id(n), size(100));
             chosen.push(node.to_string());
         }
         assert_eq!(chosen, ["a", "b", "c", "a", "b", "c"], "{selector}");
@@ -159,8 +160,8 @@ fn placements_of_one_round_spread_whatever_the_selector() {
 fn what_a_node_reports_counts_even_if_no_definition_tells() {
     let mut node = hv("a", 1000);
     node.report.mem_alloc_mib = 900;
-    let rooms = rooms(&view(vec![node], vec![machine(1, VmState::Start, "a", "a")]), &[]);
-    let refused = rooms.admits(&name("a"), id(2), size(200));
+    let capacity = capacity(&view(vec![node], vec![machine(1, VmState::Start, "a", "a")]), &[]);
+    let refused = capacity.admits(&name("a"), id(2), size(200));
     assert_eq!(refused, Err(Unfit::Memory { free_mib: 100, needed_mib: 200 }));
 }
 
@@ -232,15 +233,15 @@ proptest! {
                 Act::Look(placer) => views[placer] = truth.clone(),
                 Act::Place(placer, vms) => {
                     let seen = views[placer].clone();
-                    let mut rooms = Rooms::count(&view(seen.nodes.clone(), seen.vms.clone()), &sizes, &[].into());
+                    let mut capacity = ClusterCapacity::count(&view(seen.nodes.clone(), seen.vms.clone()), &sizes, &[].into());
                     let mut placement = seen.placement;
                     for n in vms {
                         let vm = seen.vms.iter().find(|vm| vm.id == id(n)).unwrap();
-                        if let Ok(node) = rooms.choose(vm.id, sizes[&vm.id], selector, anybody) {
+                        if let Ok(node) = capacity.choose(vm.id, sizes[&vm.id], selector, anybody) {
                             // Its own placement is one more than what it saw: it goes on with what it reserved.
                             if truth.place(vm, placement, &node) {
                                 placement += 1;
-                                rooms.reserve(&node, vm.id, sizes[&vm.id]);
+                                capacity.reserve(&node, vm.id, sizes[&vm.id]);
                             }
                         }
                     }
@@ -258,9 +259,9 @@ proptest! {
                     vm.claim.value = Claim::none();
                 }
             }
-            let rooms = Rooms::count(&view(truth.nodes.clone(), truth.vms.clone()), &sizes, &[].into());
+            let capacity = ClusterCapacity::count(&view(truth.nodes.clone(), truth.vms.clone()), &sizes, &[].into());
             for node in &truth.nodes {
-                let (reserved, total) = (rooms.reserved_mib(&node.name), node.report.mem_total_mib);
+                let (reserved, total) = (capacity.reserved_mib(&node.name), node.report.mem_total_mib);
                 prop_assert!(reserved <= total, "{}: {reserved} of {total} MiB", node.name);
             }
         }
