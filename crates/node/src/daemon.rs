@@ -303,7 +303,7 @@ async fn start(
     }
     let self_fence = start_self_fence(config, dependencies, mirror.clone(), keepalive.acknowledged());
     keepalive.declare(DaemonState::Run).await;
-    let flush = start_flush(config, cluster, vms.as_ref(), ability);
+    let flush = start_flush(config, cluster.clone(), vms.as_ref(), ability);
     let fencing = config
         .is_coordinator()
         .then(|| start_fencing(config, dependencies, mirror.clone(), keepalive.write_streak()));
@@ -311,7 +311,7 @@ async fn start(
         background.spawn(ask_bmcs(config, dependencies, mirror.clone()).run());
         background.spawn(reserve::run(config.node.clone(), Arc::clone(&dependencies.store), mirror.clone()));
     }
-    let primary = config.is_coordinator().then(|| start_primary(config, dependencies, mirror));
+    let primary = config.is_coordinator().then(|| start_primary(config, dependencies, cluster));
     info!("runs, {:.2} s after its start", began.elapsed().as_secs_f32());
     dependencies.notify.status("runs");
     dependencies.notify.ready();
@@ -378,17 +378,14 @@ fn start_self_fence(
     })
 }
 
-fn start_primary(config: &Config, dependencies: &Dependencies, mirror: Mirror) -> Primary {
+fn start_primary(config: &Config, dependencies: &Dependencies, cluster: Cluster) -> Primary {
     let mut services: Vec<Arc<dyn PrimaryService>> =
         vec![Arc::new(OldCommands::new(Arc::clone(&dependencies.store)))];
     if let Some(service_units) = dependencies.services.as_ref().filter(|_| config.functions.api) {
         services.push(primary::Unit::api(Arc::clone(service_units)));
     }
     Primary::start(primary::Dependencies {
-        me: config.node.clone(),
-        store: Arc::clone(&dependencies.store),
-        mirror,
-        machine: Arc::clone(&dependencies.machine),
+        cluster,
         links: dependencies.links.clone(),
         floating: primary::floating(config),
         services,

@@ -75,6 +75,12 @@ impl Cluster {
         self.catch_up().await
     }
 
+    /// Writes, and waits until the view shows it.
+    pub(crate) async fn commit(&self, txn: Transaction) -> Result<(), StepError> {
+        self.store.commit(txn).await?;
+        self.catch_up().await
+    }
+
     /// Waits until the view holds everything that this node has committed.
     pub(crate) async fn catch_up(&self) -> Result<(), StepError> {
         self.mirror.caught_up(CATCH_UP_WITHIN).await.map_err(|error| StepError::Failed(error.to_string()))

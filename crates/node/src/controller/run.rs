@@ -27,6 +27,9 @@ use crate::metrics;
 /// More steps than any plan needs at once; whoever needs more lets others have their turn.
 const STEPS_A_ROUND: usize = 64;
 
+/// How long rounds that are cut may take to let go of what they hold: they end at their next await.
+const CUT_WITHIN: Duration = Duration::from_secs(1);
+
 /// The running reconciler of one kind. It ends when this is dropped.
 pub(crate) struct Controller<R> {
     core: Arc<Core<R>>,
@@ -119,6 +122,10 @@ impl<R: Reconciler> Controller<R> {
         self.core.queue.idle(Instant::now() + within).await;
         let left = self.core.queue.busy();
         self.tasks.shutdown().await;
+        if !R::OUTLIVES_STOP {
+            // They are cut; what they have begun is let go of before this returns.
+            self.core.queue.idle(Instant::now() + CUT_WITHIN).await;
+        }
         left
     }
 }

@@ -1,198 +1,14 @@
-//! Coordinators' reconcilers over one fake tree, each with a fake machine, on a paused clock. In every step of every test it is
-//! checked that at most one machine has the floating addresses.
+//! Coordinators' reconcilers on a paused clock: hand-overs, cuts, kills, and machines that refuse.
 
-use std::net::IpAddr;
+mod world;
 
-use ipnet::IpNet;
-use pvc_core::model::{DaemonMode, DaemonState, StaticData, link::Assigned};
-use pvc_host::{
-    links::fake::FakeLinks,
-    machine::FakeMachine,
-    services::{Services, UnitState, fake::FakeServices},
-};
-use pvc_store::{
-    memory::{MemoryStore, MemoryTree},
-    schema::{
-        self,
-        node::{Ipmi, Registration, register, set_daemon_state},
-    },
-};
+use pvc_core::model::{DaemonState, link::Assigned};
+use pvc_host::services::UnitState;
+use pvc_store::Store;
 use tokio::time::sleep;
 
 use super::*;
-
-const STEP: Duration = Duration::from_millis(5);
-const API: &str = "pvc-api.service";
-
-fn cidr(address: &str) -> IpNet {
-    let address: IpAddr = address.parse().unwrap();
-    IpNet::new(address, if address.is_ipv4() { 24 } else { 64 }).unwrap()
-}
-
-fn cluster_ip() -> IpAddr {
-    "10.255.0.254".parse().unwrap()
-}
-
-struct Machine {
-    name: NodeName,
-    store: Arc<MemoryStore>,
-    links: Arc<FakeLinks>,
-    services: Arc<FakeServices>,
-    primary: Option<Primary>,
-}
-
-struct World {
-    tree: MemoryTree,
-    operator: Arc<MemoryStore>,
-    machines: Vec<Machine>,
-}
-
-fn floating_ips() -> Vec<Floating> {
-    vec![
-        Floating { device: "brcluster".into(), cidr: cidr("10.255.0.254") },
-        Floating { device: "brcluster".into(), cidr: cidr("fd00:255::fe") },
-        Floating { device: "ens3".into(), cidr: cidr("1.1.1.10") },
-    ]
-}
-
-impl World {
-    /// So many coordinators in `run`, none of them with a reconciler yet.
-    async fn new(count: usize) -> Self {
-        let tree = MemoryTree::new();
-        let operator = tree.client();
-        schema::root::init(&*operator).await.unwrap();
-        let mut machines = Vec::new();
-        for name in ["a", "b", "c"].into_iter().take(count) {
-            let machine = Machine {
-                name: name.parse().unwrap(),
-                store: tree.client(),
-                links: FakeLinks::new(&["lo", "ens3", "brcluster"]),
-                services: FakeServices::new(&[API]),
-                primary: None,
-            };
-            machines.push(machine);
-        }
-        let world = Self { tree, operator, machines };
-        for n in 0..count {
-            world.register(n).await;
-        }
-        world
-    }
-
-    /// Coordinators that run, the first of them primary.
-    async fn running(count: usize) -> Self {
-        let mut world = Self::new(count).await;
-        world.start(0);
-        world.until("a is primary", |w| w.is_primary(0)).await;
-        for n in 1..count {
-            world.start(n);
-        }
-        world.pass(Duration::from_secs(2)).await;
-        assert!(world.is_primary(0));
-        world
-    }
-
-    async fn register(&self, n: usize) {
-        let registration = Registration {
-            name: self.machines[n].name.clone(),
-            mode: DaemonMode::Coordinator,
-            static_data: StaticData {
-                cpu_count: 1,
-                kernel: "6.1".into(),
-                os: "GNU/Linux".into(),
-                arch: "x86_64".into(),
-            },
-            boot: "boot".into(),
-            keepalive_interval: std::time::Duration::from_secs(5),
-            ipmi: Ipmi::default(),
-        };
-        register(&*self.operator, &registration).await.unwrap();
-        self.declare(n, DaemonState::Run).await;
-    }
-
-    async fn declare(&self, n: usize, state: DaemonState) {
-        self.operator.commit(set_daemon_state(&self.machines[n].name, state)).await.unwrap();
-    }
-
-    fn start(&mut self, n: usize) {
-        let machine = &mut self.machines[n];
-        let store = Arc::clone(&machine.store) as Arc<dyn Store>;
-        machine.primary = Some(Primary::start(Dependencies {
-            me: machine.name.clone(),
-            mirror: Mirror::start(Arc::clone(&store)),
-            store,
-            machine: Arc::new(FakeMachine::default()),
-            links: Some(Arc::clone(&machine.links) as Arc<dyn Links>),
-            floating: floating_ips(),
-            services: vec![Unit::api(Arc::clone(&machine.services) as Arc<dyn Services>)],
-        }));
-    }
-
-    /// kill -9: the session lives on until it is told to expire.
-    fn kill(&mut self, n: usize) {
-        self.machines[n].primary = None;
-    }
-
-    /// A new run of a killed daemon: a new session; the old one is returned, to live until it is dropped.
-    async fn restart(&mut self, n: usize) -> Arc<MemoryStore> {
-        let old = std::mem::replace(&mut self.machines[n].store, self.tree.client());
-        self.register(n).await;
-        self.start(n);
-        old
-    }
-
-    async fn ask_for(&self, text: &str) {
-        let op = pvc_store::Op::Set { path: "/primary_node".into(), data: text.into(), version: None };
-        self.operator.commit(Transaction { ops: vec![op] }).await.unwrap();
-    }
-
-    fn get(&self, path: &str) -> Option<String> {
-        self.tree.dump().get(path).map(|data| String::from_utf8(data.clone()).unwrap())
-    }
-
-    fn router_state(&self, n: usize) -> String {
-        self.get(&format!("/nodes/{}/routerstate", self.machines[n].name)).unwrap()
-    }
-
-    fn holds(&self, n: usize) -> bool {
-        floating_ips().iter().any(|f| self.machines[n].links.has(f.cidr.addr()))
-    }
-
-    /// In every respect that somebody can see.
-    fn is_primary(&self, n: usize) -> bool {
-        let machine = &self.machines[n];
-        let name = Some(machine.name.to_string());
-        floating_ips().iter().all(|f| {
-            machine.links.network().link(&f.device).unwrap().addresses.iter().any(|a| a.cidr == f.cidr)
-        }) && self.get("/pvc/primary") == name
-            && self.get("/primary_node") == name
-            && self.router_state(n) == "primary"
-            && machine.services.unit(API) == UnitState::Active
-    }
-
-    /// Lets time pass.
-    async fn pass(&self, time: Duration) {
-        let end = Instant::now() + time;
-        while Instant::now() < end {
-            sleep(STEP).await;
-            let holders: Vec<usize> = (0..self.machines.len()).filter(|n| self.holds(*n)).collect();
-            assert!(holders.len() < 2, "{holders:?} have the addresses");
-        }
-    }
-
-    async fn until(&self, what: &str, condition: impl Fn(&Self) -> bool) -> Duration {
-        let began = Instant::now();
-        while !condition(self) {
-            assert!(
-                began.elapsed() < Duration::from_mins(2),
-                "not within two minutes: {what}\n{:#?}",
-                self.tree.dump()
-            );
-            self.pass(STEP).await;
-        }
-        began.elapsed()
-    }
-}
+use world::{API, STEP, World, cidr, cluster, cluster_ip, floating_ips};
 
 #[tokio::test(start_paused = true)]
 async fn the_first_coordinator_becomes_primary_and_the_desired_state_says_so() {
@@ -505,10 +321,7 @@ async fn without_managed_networks_there_is_a_primary_without_addresses() {
     let machine = &mut world.machines[0];
     let store = Arc::clone(&machine.store) as Arc<dyn Store>;
     machine.primary = Some(Primary::start(Dependencies {
-        me: machine.name.clone(),
-        mirror: Mirror::start(Arc::clone(&store)),
-        store,
-        machine: Arc::new(FakeMachine::default()),
+        cluster: cluster(machine, store),
         links: None,
         floating: floating_ips(),
         services: vec![],
