@@ -25,7 +25,7 @@ use pvc_host::{
 use pvc_process::{JoinSet, Place};
 use pvc_store::{
     Store,
-    mirror::Mirror,
+    mirror::{Mirror, Needs},
     schema::{
         SchemaError,
         node::{Ipmi, Registration, register},
@@ -250,7 +250,8 @@ async fn start(
         info!("the state tree was prepared: {} keys created", created.len());
     }
     ownership.take().await?;
-    let mirror = Mirror::start_on(Arc::clone(&dependencies.store), config.node.clone());
+    let needs = Needs { me: Some(config.node.clone()), ..Needs::default() };
+    let mirror = Mirror::start_on(Arc::clone(&dependencies.store), &needs);
     let registration = Registration {
         name: config.node.clone(),
         mode,

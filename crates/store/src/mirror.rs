@@ -7,12 +7,13 @@
 
 mod dirty;
 mod keepalives;
-mod picture;
+mod kinds;
 mod refused;
 mod subscribers;
 mod task;
 #[cfg(test)]
 mod tests;
+mod view_builder;
 
 use std::{collections::BTreeSet, fmt, sync::Arc, time::Duration};
 
@@ -46,6 +47,15 @@ pub struct Mirror {
     noted: watch::Receiver<Noted>,
     subscribers: Arc<Subscribers>,
     questions: mpsc::UnboundedSender<Question>,
+}
+
+/// What a mirror is for, besides nodes, VMs, fences and what there is one of in a cluster.
+#[derive(Debug, Clone, Default)]
+pub struct Needs {
+    /// The node that it is on.
+    pub me: Option<NodeName>,
+    /// Client networks.
+    pub networks: bool,
 }
 
 /// Asks the task to answer when it has read everything that was reported before, these figures included.
@@ -86,19 +96,15 @@ impl fmt::Debug for Mirror {
 }
 
 impl Mirror {
-    /// Starts mirroring; returns at once with an empty view. Needs a tokio runtime.
+    /// Starts mirroring everything, as a client does; returns at once with an empty view. Needs a tokio runtime.
     pub fn start(store: Arc<dyn Store>) -> Self {
-        Self::begin(store, None)
+        Self::start_on(store, &Needs { me: None, networks: true })
     }
 
-    /// As [`Self::start`], on a node: nobody there waits for what its own keepalive said, so that is read together with what else
-    /// changes, and by [`Self::caught_up`]. While nothing happens in the cluster, it costs a node one request a keepalive of its own,
-    /// and none at another's.
-    pub fn start_on(store: Arc<dyn Store>, me: NodeName) -> Self {
-        Self::begin(store, Some(me))
-    }
-
-    fn begin(store: Arc<dyn Store>, me: Option<NodeName>) -> Self {
+    /// As [`Self::start`], of what is needed. On a node nobody waits for what its own keepalive said, so that is read together with
+    /// what else changes, and by [`Self::caught_up`]. While nothing happens in the cluster, it costs a node one request a keepalive of
+    /// its own, and none at another's.
+    pub fn start_on(store: Arc<dyn Store>, needs: &Needs) -> Self {
         let (view_tx, view) = watch::channel(Arc::new(ClusterView::default()));
         let (status_tx, status) = watch::channel(Status::default());
         let (questions, asked) = mpsc::unbounded_channel();
@@ -106,8 +112,14 @@ impl Mirror {
         let session = store.session();
         let (noted_tx, noted) = watch::channel(Noted::default());
         let keepalives = Keepalives::new(noted_tx);
-        let task =
-            task::Task::new(Arc::clone(&store), me, keepalives, view_tx, status_tx, Arc::clone(&subscribers));
+        let task = task::Task::new(
+            Arc::clone(&store),
+            needs,
+            keepalives,
+            view_tx,
+            status_tx,
+            Arc::clone(&subscribers),
+        );
         pvc_process::spawn(task.run(asked));
         Self { store, view, status, session, noted, subscribers, questions }
     }
@@ -130,7 +142,7 @@ impl Mirror {
     ) -> mpsc::UnboundedReceiver<Subject> {
         let mut subscribers = self.subscribers.lock();
         let view = self.view();
-        subscribers.subjects(&view, picture::subjects(&view), Box::new(concerns))
+        subscribers.subjects(&view, view_builder::subjects(&view), Box::new(concerns))
     }
 
     /// Signals that something changed that concerns the caller as the view now is, or that the view became current, or is not any

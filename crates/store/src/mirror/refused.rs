@@ -6,7 +6,10 @@ use std::time::Duration;
 use pvc_core::model::{NodeName, Problem, VmId};
 use tokio::time::Instant;
 
-use super::dirty::{Dirty, VmParts};
+use super::{
+    dirty::{Dirty, VmParts},
+    kinds::Kind,
+};
 use crate::{Store, StoreError};
 
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
@@ -38,8 +41,8 @@ impl Refused {
         self.objects_now().vm(id, VmParts { xml: true });
     }
 
-    pub(super) fn fences(&mut self) {
-        self.objects_now().fences = true;
+    pub(super) fn object(&mut self, kind: Kind, name: &str) {
+        self.objects_now().object(kind, name);
     }
 
     fn objects_now(&mut self) -> &mut Dirty {

@@ -135,7 +135,7 @@ async fn a_fence_is_never_shown_beside_an_older_keepalive_than_it_is_about() {
 #[tokio::test(start_paused = true)]
 async fn a_nodes_own_figures_are_read_with_something_else_or_when_somebody_asks() {
     let (own, other, _) = world().await;
-    let mirror = Mirror::start_on(own.clone(), name(1));
+    let mirror = Mirror::start_on(own.clone(), &Needs { me: Some(name(1)), ..Needs::default() });
     mirror.ready().await;
     let say = async |n| {
         let report = NodeReport { keepalive_unix_s: n, mem_free_mib: n, ..NodeReport::default() };
@@ -187,4 +187,17 @@ async fn a_signal_is_given_for_what_concerns_and_for_what_makes_the_view_current
     assert!(mirror.synced());
     drop(mirror);
     timeout(SOON, async { while signal.changed().await.is_ok() {} }).await.expect("the mirror has gone");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_not_needed_is_not_watched() {
+    let (own, other, _) = world().await;
+    let create = Op::Create { path: "/networks/100".into(), data: vec![], mode: CreateMode::Persistent };
+    other.commit(Transaction { ops: vec![create] }).await.unwrap();
+    for networks in [false, true] {
+        let mirror = Mirror::start_on(own.clone(), &Needs { networks, ..Needs::default() });
+        mirror.ready().await;
+        assert!(mirror.synced());
+        assert_eq!((mirror.view().networks_count, mirror.view().vms.len()), (networks.into(), 2));
+    }
 }

@@ -2,29 +2,31 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fmt::Display,
     sync::Arc,
 };
 
-use pvc_core::model::{Claim, ClusterView, Entry, Fence, Field, Node, NodeName, Problem, Subject, Vm, VmId};
+use pvc_core::model::{Claim, ClusterView, Entry, Field, Node, NodeName, Problem, Subject, Vm, VmId};
 
-use super::dirty::Root;
+use super::kinds::{self, Kind, Objects};
+use crate::{
+    Value,
+    schema::{maintenance, primary, root, text::field},
+};
 
 /// All subjects of a view.
 pub(super) fn subjects(view: &ClusterView) -> impl Iterator<Item = Subject> {
     let nodes = view.nodes.keys().cloned().map(Subject::Node);
     let vms = view.vms.keys().chain(view.orphan_claims.keys()).copied().map(Subject::Vm);
-    let fences = view.fences.keys().cloned().map(Subject::Fence);
     let primary = view.primary_node.value.is_some() || view.primary_holder.is_some();
     let cluster = view.maintenance.then_some(Subject::Cluster);
-    nodes.chain(vms).chain(fences).chain(primary.then_some(Subject::Primary)).chain(cluster)
+    nodes.chain(vms).chain(kinds::subjects(view)).chain(primary.then_some(Subject::Primary)).chain(cluster)
 }
 
 /// The writer's copy of the view; its parts are shared with the published one until they change.
 #[derive(Debug, Default)]
 pub(super) struct ViewBuilder {
     view: ClusterView,
-    strays: BTreeMap<Root, Vec<Problem>>,
+    strays: BTreeMap<Kind, Vec<Problem>>,
     changed: BTreeSet<Subject>,
     /// Something differs that is no subject's.
     otherwise: bool,
@@ -67,27 +69,52 @@ impl ViewBuilder {
         }
     }
 
-    pub(super) fn set_primary(&mut self, node: Field<Option<NodeName>>, problem: Option<Problem>) {
+    /// Puts, changes or removes an object of a kind that is nothing more.
+    pub(super) fn set<K: Objects>(&mut self, id: K::Id, object: Option<K::Object>) {
+        if K::map(&self.view).get(&id) == object.as_ref() {
+            return;
+        }
+        let map = Arc::make_mut(K::map_mut(&mut self.view));
+        match object {
+            Some(object) => map.insert(id.clone(), object),
+            None => map.remove(&id),
+        };
+        self.changed.insert(K::subject(id));
+    }
+
+    pub(super) fn set_primary(&mut self, value: Option<&Value>) {
+        let (node, problem) = match root::decode_primary(value) {
+            Ok(node) => (field(node, value), None),
+            Err(problem) => (field(None, value), Some(problem)),
+        };
         if self.view.primary_node != node {
             self.view.primary_node = node;
             self.changed.insert(Subject::Primary);
         }
-        self.set_strays(Root::Primary, problem.into_iter().collect());
+        self.set_stray(root::PRIMARY_NODE, problem);
     }
 
-    pub(super) fn set_holder(&mut self, holder: Option<NodeName>) {
+    pub(super) fn set_holder(&mut self, value: Option<&Value>) {
+        let holder = primary::decode_holder(value);
         if self.view.primary_holder != holder {
             self.view.primary_holder = holder;
             self.changed.insert(Subject::Primary);
         }
     }
 
-    pub(super) fn set_maintenance(&mut self, on: bool, problem: Option<Problem>) {
+    pub(super) fn set_maintenance(&mut self, value: Option<&Value>) {
+        let (on, problem) = maintenance::decode(value);
         if self.view.maintenance != on {
             self.view.maintenance = on;
             self.changed.insert(Subject::Cluster);
         }
-        self.set_strays(Root::Maintenance, problem.into_iter().collect());
+        self.set_stray(maintenance::MAINTENANCE, problem);
+    }
+
+    pub(super) fn set_networks(&mut self, value: Option<&Value>) {
+        let count = value.map_or(0, |value| value.children.into());
+        self.otherwise |= self.view.networks_count != count;
+        self.view.networks_count = count;
     }
 
     pub(super) fn set_placement(&mut self, version: Option<i32>) {
@@ -95,42 +122,27 @@ impl ViewBuilder {
         self.view.placement_version = version;
     }
 
-    pub(super) fn set_fences(&mut self, fences: BTreeMap<NodeName, Entry<Fence>>) {
-        let names: BTreeSet<&NodeName> = self.view.fences.keys().chain(fences.keys()).collect();
-        let differ = |name: &&&NodeName| self.view.fences.get(**name) != fences.get(**name);
-        let changed: Vec<Subject> =
-            names.iter().filter(differ).map(|name| Subject::Fence((*name).clone())).collect();
-        if !changed.is_empty() {
-            self.changed.extend(changed);
-            self.view.fences = Arc::new(fences);
+    fn set_stray(&mut self, root: &str, problem: Option<Problem>) {
+        if let Some(kind) = Kind::at(root) {
+            self.set_strays(kind, problem.into_iter().collect());
         }
-    }
-
-    pub(super) fn set_networks_count(&mut self, count: u64) {
-        self.otherwise |= self.view.networks_count != count;
-        self.view.networks_count = count;
     }
 
     /// Whether something is wrong with the names below a root.
-    pub(super) fn has_strays(&self, root: Root) -> bool {
-        self.strays.get(&root).is_some_and(|strays| !strays.is_empty())
+    pub(super) fn has_strays(&self, kind: Kind) -> bool {
+        self.strays.get(&kind).is_some_and(|strays| !strays.is_empty())
     }
 
     /// Replaces what is wrong with the names below a root.
-    pub(super) fn set_strays(&mut self, root: Root, mut problems: Vec<Problem>) {
+    pub(super) fn set_strays(&mut self, kind: Kind, mut problems: Vec<Problem>) {
         problems.sort_by(|a, b| a.key.cmp(&b.key));
-        if self.strays.get(&root).map_or(&[][..], Vec::as_slice) == problems {
+        if self.strays.get(&kind).map_or(&[][..], Vec::as_slice) == problems {
             return;
         }
-        self.strays.insert(root, problems);
+        self.strays.insert(kind, problems);
         self.view.strays = Arc::new(self.strays.values().flatten().cloned().collect());
         self.otherwise = true;
     }
-}
-
-/// A key below a root that is no object's.
-pub(super) fn stray(root: Root, name: &str, why: impl Display) -> Problem {
-    Problem { key: format!("{}/{name}", root.path()), what: why.to_string() }
 }
 
 /// Whether a keepalive is what makes these two differ, or part of it.

@@ -1,0 +1,261 @@
+//! Reading what is dirty, in as few requests as possible and in an order that never shows what is decided without what it was decided from.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use pvc_core::model::{Entry, NodeName, Vm, VmId};
+
+use super::{
+    super::{
+        dirty::{Dirty, VmParts},
+        kinds::{Form, Found, Kind},
+        refused,
+    },
+    Task,
+};
+use crate::{
+    Stat, StoreError,
+    schema::{fence, node, vm},
+};
+
+/// Objects per read: bounds memory at the first listing.
+const OBJECTS_AT_ONCE: usize = 128;
+
+/// What was read of an object, and is not shown yet.
+struct Read {
+    kind: Kind,
+    name: String,
+    found: Found,
+}
+
+impl Read {
+    /// Whether it is a fence that there is.
+    fn is_a_fence(&self) -> bool {
+        let gone = matches!(&self.found, Found::Values(values) if matches!(values.first(), Some(None)));
+        self.kind.root() == fence::ROOT && !gone
+    }
+}
+
+impl Task {
+    /// Reads what is dirty, and what becomes so meanwhile, which is added.
+    pub(super) async fn read(&mut self, dirty: &mut Dirty) -> Result<(), StoreError> {
+        let mut placement = None;
+        if std::mem::take(&mut dirty.single) {
+            placement = match self.read_single().await {
+                Ok(version) => Some(version),
+                Err(error) => {
+                    dirty.single = true;
+                    return Err(error);
+                }
+            };
+            // The view must not show a placement without the VMs that were placed: their events are here by now.
+            self.store.show_events().await;
+            self.note_all();
+            let mut meanwhile = std::mem::take(&mut self.dirty);
+            // Read in the next round: a writer that is faster than a round must not keep the view from being published.
+            self.dirty.single = std::mem::take(&mut meanwhile.single);
+            dirty.merge(meanwhile);
+        }
+        if let Err(error) = self.read_all(dirty.clone()).await {
+            dirty.single |= placement.is_some();
+            return Err(error);
+        }
+        if let Some(version) = placement
+            && self.all_reported()
+        {
+            self.builder.set_placement(version);
+        }
+        Ok(())
+    }
+
+    async fn read_all(&mut self, mut dirty: Dirty) -> Result<(), StoreError> {
+        self.read_names(&mut dirty).await?;
+        let objects = self.read_plain(std::mem::take(&mut dirty.objects)).await?;
+        if objects.iter().any(Read::is_a_fence) {
+            // A fence is about a keepalive. Shown beside an older one it would look as if its node had spoken since.
+            self.store.show_events().await;
+            self.note_all();
+            dirty.nodes.extend(self.keepalives.unread().iter().cloned());
+        }
+        let nodes: Vec<NodeName> = std::mem::take(&mut dirty.nodes).into_iter().collect();
+        for id in std::mem::take(&mut dirty.claims) {
+            dirty.vms.entry(id).or_default();
+        }
+        let vms: Vec<(VmId, VmParts)> = std::mem::take(&mut dirty.vms).into_iter().collect();
+        let vms: Vec<(VmId, VmParts)> = vms.into_iter().map(|(id, parts)| (self.known(id), parts)).collect();
+        // The usual few of both together: one request.
+        let mut nodes = nodes.chunks(OBJECTS_AT_ONCE);
+        let mut vms = vms.chunks(OBJECTS_AT_ONCE);
+        loop {
+            let (some_nodes, some_vms) = (nodes.next().unwrap_or_default(), vms.next().unwrap_or_default());
+            if some_nodes.is_empty() && some_vms.is_empty() {
+                break;
+            }
+            self.read_objects(some_nodes, some_vms).await?;
+        }
+        for Read { kind, name, found } in objects {
+            if let Some(plain) = kind.plain() {
+                (plain.show)(&mut self.builder, &name, found);
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads the keys that stand for themselves; answers with the version of the placement, which is not shown yet.
+    async fn read_single(&mut self) -> Result<Option<i32>, StoreError> {
+        let single = |kind: &Kind| matches!(kind.row().form, Form::Key(_) | Form::Placement);
+        let kinds: Vec<Kind> = self.watches.iter().map(|(kind, _)| *kind).filter(single).collect();
+        let paths: Vec<String> = kinds.iter().map(|kind| kind.root().to_owned()).collect();
+        let values = self.store.get_many(&paths).await?;
+        let mut placement = None;
+        for (kind, value) in kinds.into_iter().zip(&values) {
+            match &kind.row().form {
+                Form::Key(show) => show(&mut self.builder, value.as_ref()),
+                _ => placement = value.as_ref().map(|value| value.version),
+            }
+        }
+        Ok(placement)
+    }
+
+    /// Reads objects of kinds that are nothing more. They are shown later: with what they are about.
+    async fn read_plain(
+        &mut self,
+        objects: BTreeMap<Kind, BTreeSet<String>>,
+    ) -> Result<Vec<Read>, StoreError> {
+        let keys = |kind: Kind, name: &str| kind.plain().map_or_else(Vec::new, |plain| (plain.paths)(name));
+        let named =
+            objects.into_iter().flat_map(|(kind, names)| names.into_iter().map(move |name| (kind, name)));
+        let all: Vec<_> = named.map(|(kind, name)| (kind, keys(kind, &name), name)).collect();
+        let mut read = Vec::new();
+        for some in all.chunks(OBJECTS_AT_ONCE) {
+            let paths: Vec<String> = some.iter().flat_map(|(_, paths, _)| paths).cloned().collect();
+            let mut values = match self.store.get_many(&paths).await {
+                Ok(values) => values.into_iter(),
+                Err(StoreError::Refused { .. }) => {
+                    for (kind, paths, name) in some {
+                        let found = self.read_one(*kind, name, paths).await?;
+                        read.push(Read { kind: *kind, name: name.clone(), found });
+                    }
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            for (kind, paths, name) in some {
+                let found = Found::Values(values.by_ref().take(paths.len()).collect());
+                read.push(Read { kind: *kind, name: name.clone(), found });
+            }
+        }
+        Ok(read)
+    }
+
+    async fn read_one(&mut self, kind: Kind, name: &str, paths: &[String]) -> Result<Found, StoreError> {
+        let values = self.store.get_many(paths).await;
+        let outcome = values.as_ref().map(drop).map_err(Clone::clone);
+        Ok(match refused::keys(&*self.store, outcome, paths.iter().cloned()).await? {
+            Some(problems) => {
+                self.refused.object(kind, name);
+                Found::Refused(problems)
+            }
+            None => Found::Values(values?),
+        })
+    }
+
+    async fn read_objects(&mut self, nodes: &[NodeName], vms: &[(VmId, VmParts)]) -> Result<(), StoreError> {
+        let unread: Vec<&NodeName> = nodes.iter().filter(|name| self.keepalives.reads(name)).collect();
+        let before: Vec<Option<i32>> = nodes.iter().map(|name| self.keepalive_version(name)).collect();
+        let outcome = self.read_objects_now(nodes, vms).await;
+        if outcome.is_err() {
+            for name in unread {
+                self.keepalives.is_unread(name.clone());
+            }
+            return outcome;
+        }
+        for (name, before) in nodes.iter().zip(before) {
+            if self.builder.view().node(name).is_none() {
+                self.keepalives.forget(name);
+                continue;
+            }
+            // Of this one no event has told.
+            if before.is_some() && !unread.contains(&name) && self.keepalive_version(name) != before {
+                self.keepalives.heard(name.clone());
+            }
+        }
+        Ok(())
+    }
+
+    fn keepalive_version(&self, name: &NodeName) -> Option<i32> {
+        self.builder.view().node(name)?.keepalive_version
+    }
+
+    /// A key that the store refuses to show costs its object, and nobody else.
+    async fn read_objects_now(
+        &mut self,
+        nodes: &[NodeName],
+        vms: &[(VmId, VmParts)],
+    ) -> Result<(), StoreError> {
+        let together = self.read_together(nodes, vms).await;
+        if !matches!(together, Err(StoreError::Refused { .. })) {
+            return together;
+        }
+        for name in nodes {
+            match self.read_together(std::slice::from_ref(name), &[]).await {
+                Err(StoreError::Refused { .. }) => {
+                    self.refused.node(name);
+                    self.builder.set_node(name, node::read_key_by_key(&*self.store, name).await?);
+                }
+                outcome => outcome?,
+            }
+        }
+        for (id, parts) in vms {
+            let outcome = self.read_together(&[], &[(*id, *parts)]).await;
+            if let Some(problems) = refused::keys(&*self.store, outcome, vm::paths(*id)).await? {
+                self.refused.vm(*id);
+                let vm = vm::read_key_by_key(&*self.store, *id).await?;
+                self.builder.set_orphan_claim(*id, vm.is_none().then_some(Entry::Bad(problems)));
+                self.builder.set_vm(*id, vm.map(Entry::Good));
+            }
+        }
+        Ok(())
+    }
+
+    async fn read_together(&mut self, nodes: &[NodeName], vms: &[(VmId, VmParts)]) -> Result<(), StoreError> {
+        let node_paths = nodes.iter().flat_map(node::paths);
+        let paths: Vec<String> = node_paths.chain(vms.iter().flat_map(|(id, _)| vm::paths(*id))).collect();
+        // The version of a definition is kept from the last reading unless it may have changed.
+        let kept = |id: VmId| self.builder.view().vm(id).map(|vm| vm.xml_version);
+        let looked_at: Vec<VmId> =
+            vms.iter().filter(|(id, parts)| parts.xml || kept(*id).is_none()).map(|(id, _)| *id).collect();
+        let xml_paths: Vec<String> = looked_at.iter().map(|id| vm::xml_path(*id)).collect();
+        let (values, stats) = tokio::try_join!(self.store.get_many(&paths), self.stats(&xml_paths))?;
+
+        let mut values = values.as_slice();
+        for name in nodes {
+            let (own, rest) = values.split_at(node::READ_KEYS.min(values.len()));
+            values = rest;
+            self.builder.set_node(name, node::decode(name, own));
+        }
+        for (id, _) in vms {
+            let (own, rest) = values.split_at(vm::READ_KEYS.min(values.len()));
+            values = rest;
+            let xml_version = match looked_at.binary_search(id) {
+                Ok(i) => stats.get(i).copied().flatten().map(|stat| stat.version),
+                Err(_) => self.builder.view().vm(*id).and_then(|vm: &Vm| vm.xml_version),
+            };
+            let entry: Option<Entry<Vm>> = vm::decode(*id, own, xml_version);
+            if entry.is_none() && Kind::at(vm::ROOT).is_some_and(|kind| self.builder.has_strays(kind)) {
+                // A key that spells the same UUID in another way is the VM's from now on.
+                self.dirty.names_in.extend(Kind::at(vm::ROOT));
+            }
+            let orphan = if entry.is_none() { vm::decode_claim(*id, own) } else { None };
+            self.builder.set_vm(*id, entry);
+            self.builder.set_orphan_claim(*id, orphan);
+        }
+        Ok(())
+    }
+
+    async fn stats(&self, paths: &[String]) -> Result<Vec<Option<Stat>>, StoreError> {
+        if paths.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.store.stat_many(paths).await
+    }
+}
