@@ -5,6 +5,7 @@ pub mod ceph;
 pub mod change;
 pub mod claim;
 pub mod domain;
+pub mod entry;
 pub mod explanation;
 pub mod fence;
 pub mod flush;
@@ -23,11 +24,12 @@ pub mod vm;
 pub mod vm_id;
 
 pub use bmc::{BmcReport, BmcWord};
-pub use change::{VmChange, VmKey, VmSet};
+pub use change::{VmChange, VmSet};
 pub use claim::Claim;
 pub use domain::{
     ARRIVING, Completed, DomainDetails, DomainError, DomainSpec, SUSPENDED, UNSTARTED, marked_arriving,
 };
+pub use entry::{Entry, Field, Problem};
 pub use explanation::Explanation;
 pub use fence::{Fence, FenceJob, FenceStep, Proof, Word};
 pub use flush::{FlushProgress, Stuck};
@@ -43,6 +45,6 @@ pub use node::{
 };
 pub use old_command::{OldCommand, OldCommandError};
 pub use subject::Subject;
-pub use view::{ClusterView, Entry, Problem};
-pub use vm::{Field, MigrationMethod, Vm, VmState};
+pub use view::ClusterView;
+pub use vm::{MigrationMethod, Vm, VmKey, VmState};
 pub use vm_id::VmId;

@@ -4,6 +4,7 @@
 //! The command line prints the answers, the API will send them, the simulator's operators draw at random: none of them decides or writes by
 //! itself. Nothing here prints, asks a person, or looks at a wall clock: whoever calls says who asks, when, and how long to wait.
 
+mod answer;
 mod cluster;
 pub mod explain;
 mod failure;
@@ -16,7 +17,8 @@ pub mod vm;
 mod wait;
 mod write;
 
+pub use answer::Answer;
 pub use cluster::{Cluster, Maintenance};
 pub use failure::{Failure, Kind};
 pub use read::{Nodes, Runners, silence_words};
-pub use wait::{Answer, Asked, Progress};
+pub use wait::{Asked, Progress};

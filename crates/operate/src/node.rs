@@ -16,10 +16,7 @@ pub use primary::{primary, secondary};
 pub use remove::remove;
 pub use replace::replace;
 
-pub(crate) use dead::Fencing;
-pub(crate) use domain_state::Flushing;
-pub(crate) use primary::HandOver;
-
+use async_trait::async_trait;
 use pvc_core::{
     command::{
         Accepted, Refusal, find,
@@ -129,24 +126,25 @@ impl Listen<'_> {
         }
         let listen =
             seen.keepalive_interval.map_or(self.at_least, |interval| self.at_least.max(interval * 5 / 4));
-        let mut hearing = Pursuit::Life(Hearing { name: seen.name.clone(), seen: seen.keepalive_version });
+        let mut hearing = Hearing { name: seen.name.clone(), seen: seen.keepalive_version };
         Ok(matches!(until(cluster, &mut hearing, listen, self.progress).await?, Waited::Done(_)))
     }
 }
 
 /// A node that is listened to.
 #[derive(Debug)]
-pub(crate) struct Hearing {
+struct Hearing {
     name: NodeName,
     seen: Option<i32>,
 }
 
-impl Hearing {
-    pub(crate) fn paths(&self) -> Vec<String> {
+#[async_trait]
+impl Pursuit for Hearing {
+    fn paths(&self) -> Vec<String> {
         vec![node::path(&self.name)]
     }
 
-    pub(crate) async fn look(&self, cluster: &Cluster) -> Result<Look<Answer>, Failure> {
+    async fn look(&mut self, cluster: &Cluster) -> Result<Look<Answer>, Failure> {
         let now = node::read(&*cluster.store, &self.name).await?;
         let moved = now.is_some_and(|node| node.keepalive_version != self.seen);
         Ok(if moved {

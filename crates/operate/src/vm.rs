@@ -18,10 +18,6 @@ pub use log::{Follower, New, last_lines};
 pub use relocate::{Relocated, Relocation, To, relocate};
 pub use undefine::undefine;
 
-pub(crate) use desired::DesiredPursuit;
-pub(crate) use relocate::Arrival;
-pub(crate) use undefine::Undefinition;
-
 use pvc_core::model::Explanation;
 
 /// What a daemon says that it does, while that is waited for.

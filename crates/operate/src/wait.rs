@@ -1,35 +1,19 @@
 //! Waits until what was asked for is so: looks, waits for the next event (or a slow safety net), looks again. Always bounded, never
 //! polls in a hurry. Whoever drops the future ends the waiting, not the desired state.
 
-use std::{future::poll_fn, task::Poll, time::Duration};
+use std::{fmt, future::poll_fn, task::Poll, time::Duration};
 
+use async_trait::async_trait;
 use pvc_store::Watch;
-use serde::Serialize;
 use tokio::time::Instant;
 
-use crate::{Cluster, Failure, node, vm};
+use crate::{Answer, Cluster, Failure};
 
 /// How long to trust that no event was missed.
 const LOOK_ANYWAY: Duration = Duration::from_secs(2);
 
 /// Hears what is waited for.
 pub type Progress<'a> = &'a (dyn Fn(&str) + Sync);
-
-/// What came of a command.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
-pub struct Answer {
-    /// One sentence: `VM web1 runs on hv1`.
-    pub message: String,
-    /// What to know besides.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub notes: Vec<String>,
-}
-
-impl Answer {
-    pub(crate) fn new(message: impl Into<String>) -> Self {
-        Self { message: message.into(), notes: Vec::new() }
-    }
-}
 
 /// A command that was accepted, and written if it was not so already. What it asks for takes time.
 #[derive(Debug)]
@@ -44,55 +28,23 @@ pub struct Asked {
     pub more: String,
     /// How long it may take if all is well.
     pub patience: Duration,
-    pub(crate) pursuit: Pursuit,
+    /// `None`: all that was asked for is done.
+    pub(crate) pursuit: Option<Box<dyn Pursuit>>,
 }
 
 /// What is looked at until it is so.
-#[derive(Debug)]
-pub(crate) enum Pursuit {
-    /// All that was asked for is done.
-    Settled,
-    Desired(vm::DesiredPursuit),
-    Arrival(vm::Arrival),
-    Undefinition(vm::Undefinition),
-    DomainState(node::Flushing),
-    Primary(node::HandOver),
-    Fence(node::Fencing),
-    Life(node::Hearing),
-}
+#[async_trait]
+pub(crate) trait Pursuit: fmt::Debug + Send {
+    /// The keys whose change is a reason to look again.
+    fn paths(&self) -> Vec<String>;
 
-impl Pursuit {
-    fn paths(&self) -> Vec<String> {
-        match self {
-            Self::Settled => Vec::new(),
-            Self::Desired(desired) => desired.paths(),
-            Self::Arrival(arrival) => arrival.paths(),
-            Self::Undefinition(undefinition) => undefinition.paths(),
-            Self::DomainState(flushing) => flushing.paths(),
-            Self::Primary(_) => node::HandOver::paths(),
-            Self::Fence(fencing) => fencing.paths(),
-            Self::Life(hearing) => hearing.paths(),
-        }
-    }
-
-    async fn look(&mut self, cluster: &Cluster) -> Result<Look<Answer>, Failure> {
-        match self {
-            Self::Settled => Ok(Look::Done(Answer::default())),
-            Self::Desired(desired) => desired.look(cluster).await,
-            Self::Arrival(arrival) => arrival.look(cluster).await,
-            Self::Undefinition(undefinition) => undefinition.look(cluster).await,
-            Self::DomainState(flushing) => flushing.look(cluster).await,
-            Self::Primary(hand_over) => hand_over.look(cluster).await,
-            Self::Fence(fencing) => fencing.look(cluster).await,
-            Self::Life(hearing) => hearing.look(cluster).await,
-        }
-    }
+    async fn look(&mut self, cluster: &Cluster) -> Result<Look<Answer>, Failure>;
 }
 
 impl Asked {
     /// Whether it is done: nothing is left to wait for, and `answer` says what was done.
     pub fn is_settled(&self) -> bool {
-        matches!(self.pursuit, Pursuit::Settled)
+        self.pursuit.is_none()
     }
 
     /// Waits until it is so; `progress` hears what is waited for.
@@ -100,15 +52,13 @@ impl Asked {
     /// # Errors
     /// If it is not so in time, or cannot be so any more.
     pub async fn wait(
-        mut self,
+        self,
         cluster: &Cluster,
         within: Duration,
         progress: Progress<'_>,
     ) -> Result<Answer, Failure> {
-        if self.is_settled() {
-            return Ok(self.answer);
-        }
-        match until(cluster, &mut self.pursuit, within, progress).await? {
+        let Some(mut pursuit) = self.pursuit else { return Ok(self.answer) };
+        match until(cluster, &mut *pursuit, within, progress).await? {
             Waited::Done(answer) => Ok(answer),
             Waited::TimedOut(waiting) => Err(Failure::NotYet {
                 message: self.answer.message,
@@ -140,7 +90,7 @@ pub(crate) enum Waited {
 /// Looks until it is so, whenever a key of interest changes.
 pub(crate) async fn until(
     cluster: &Cluster,
-    pursuit: &mut Pursuit,
+    pursuit: &mut dyn Pursuit,
     within: Duration,
     progress: Progress<'_>,
 ) -> Result<Waited, Failure> {

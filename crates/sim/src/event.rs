@@ -179,7 +179,7 @@ pub struct Told {
     pub vm: VmId,
     /// Whether he wants it to run.
     pub runs: bool,
-    /// The transaction in which the ask that he saw was written.
+    /// The transaction in which the desired state that he saw was written.
     pub seen: i64,
 }
 

@@ -108,7 +108,7 @@ struct Operator<'a> {
     store: Arc<MemoryStore>,
     /// The same, for what `pvc` does.
     client: pvc_operate::Cluster,
-    /// Of which VM he was told that it is desired already, and the transaction of the ask that he saw.
+    /// Of which VM he was told that it is desired already, and the transaction of the desired state that he saw.
     seen: Mutex<Option<(VmId, i64)>>,
 }
 

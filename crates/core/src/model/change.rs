@@ -3,22 +3,11 @@
 
 use super::{
     claim::Claim,
+    entry::Field,
     name::{NodeName, VmName},
-    vm::{Field, Vm, VmState},
+    vm::{Vm, VmKey, VmState},
     vm_id::VmId,
 };
-
-/// The keys of a VM that decisions are made from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[allow(missing_docs, reason = "each is the key of its name in the state tree")]
-pub enum VmKey {
-    State,
-    Node,
-    LastNode,
-    FailedReason,
-    Claim,
-    Xml,
-}
 
 /// One new value.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -5,10 +5,9 @@ use std::{fmt, ops::RangeInclusive, str::FromStr, time::Duration};
 use serde::Serialize;
 
 use super::{
+    entry::{Field, Problem},
     halt::Halt,
     name::{NameError, NodeName},
-    view::Problem,
-    vm::Field,
     vm_id::VmId,
 };
 

@@ -1,49 +1,16 @@
 //! A consistent-enough snapshot of the state tree. It may lag behind; every write is checked against versions instead.
 
-use std::{collections::BTreeMap, fmt, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
     claim::Claim,
+    entry::{Entry, Field, Problem},
     fence::Fence,
     name::{NodeName, VmName},
     node::Node,
-    vm::{Field, Vm},
+    vm::Vm,
     vm_id::VmId,
 };
-
-/// Why a key's content cannot be used. Shown to operators; never stops the other objects from being used.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Problem {
-    /// The key, as a path.
-    pub key: String,
-    /// What is wrong with it, and what would be right.
-    pub what: String,
-}
-
-impl fmt::Display for Problem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.key, self.what)
-    }
-}
-
-/// An object, or why it is unreadable.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Entry<T> {
-    /// All keys are well-formed.
-    Good(T),
-    /// Some are not: nothing is done with the object but to say so.
-    Bad(Vec<Problem>),
-}
-
-impl<T> Entry<T> {
-    /// The object, if it is readable.
-    pub fn good(&self) -> Option<&T> {
-        match self {
-            Self::Good(t) => Some(t),
-            Self::Bad(_) => None,
-        }
-    }
-}
 
 /// The cluster as last read. Cheap to clone; its parts are shared.
 #[derive(Debug, Clone, Default)]

@@ -5,10 +5,9 @@ use std::{collections::BTreeSet, fmt, str::FromStr};
 use serde::Serialize;
 
 use super::{
-    change::VmKey,
     claim::Claim,
+    entry::{Field, Problem},
     name::{NameError, NodeName, VmName},
-    view::Problem,
     vm_id::VmId,
 };
 
@@ -109,15 +108,16 @@ impl fmt::Display for MigrationMethod {
     }
 }
 
-/// A value with the version of the key it was read from; `None` if the key does not exist (then the value is its default).
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Field<T> {
-    /// The typed value.
-    pub value: T,
-    /// The key's data version, for compare-and-set.
-    pub version: Option<i32>,
-    /// The transaction that last wrote the key (ZooKeeper's mzxid): tells which of two keys was written later. 0 if absent.
-    pub zxid: i64,
+/// The keys of a VM that decisions are made from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[allow(missing_docs, reason = "each is the key of its name in the state tree")]
+pub enum VmKey {
+    State,
+    Node,
+    LastNode,
+    FailedReason,
+    Claim,
+    Xml,
 }
 
 /// One VM as read from the state tree, key by key. The XML and the console log are read on demand, not kept here.
@@ -130,7 +130,7 @@ pub struct Vm {
     /// The value of `/domains/<uuid>`; the UUID if that cannot be a name.
     pub name: VmName,
     /// `state`. If it cannot be read the VM stays as it is: `start` where it may be executing, `stop` if nobody claims it. An unreadable
-    /// word is no ask that a guest ends, nor that it starts.
+    /// word asks neither that a guest ends nor that it starts.
     pub state: Field<VmState>,
     /// `node`: who should run it. If it cannot be read, the node that has it; nobody, if that is not known or the desired state is `migrate`: then
     /// a node is chosen.

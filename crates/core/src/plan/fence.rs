@@ -30,6 +30,7 @@ use crate::{
     sabotage::{self, Bug},
 };
 
+pub use super::recover::Action;
 pub use attempts::Attempts;
 
 /// How often VMs that found no new home are tried again, and a storage fence that failed.
@@ -42,15 +43,6 @@ const SHOOT_AGAIN: Duration = Duration::from_secs(30);
 /// How long a node must be silent before an operator's word that it is dead is acted on, and how often a fence that an operator
 /// asked for is repeated, where `fence_intervals` is 0: so many of its intervals, and so long at least.
 const WITHOUT_FENCE_INTERVALS: (u32, Duration) = (6, Duration::from_secs(30));
-
-/// What to do with a fenced node's VMs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Action {
-    /// Start them on other nodes.
-    Migrate,
-    /// They stay assigned to their node.
-    Nothing,
-}
 
 /// The cluster's configuration, as far as fencing goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

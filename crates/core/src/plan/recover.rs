@@ -7,11 +7,19 @@
 #[cfg(test)]
 mod tests;
 
-use super::fence::Action;
 use crate::{
     model::{Claim, ClusterView, DaemonState, Node, NodeName, Vm, VmChange, VmId, VmKey, VmSet, VmState},
     sabotage::{self, Bug},
 };
+
+/// What to do with a fenced node's VMs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    /// Start them on other nodes.
+    Migrate,
+    /// They stay assigned to their node.
+    Nothing,
+}
 
 /// What to do with one VM.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,7 +39,7 @@ pub enum What {
     Place,
     /// It shall run on this node, which needs no placement: it may be running there already, or the operator chose it.
     Assign(NodeName),
-    /// It shall not run, or not here: the node leaves the claim, and a ask that is thereby fulfilled is answered.
+    /// It shall not run, or not here: the node leaves the claim, and a desired state that is thereby fulfilled is answered.
     Release,
     /// It shall run, and may hold locks on its images: the node must be shut out of the storage before.
     NeedsStorageFence,

@@ -17,6 +17,7 @@ mod attempts;
 mod change;
 mod last_word;
 mod migration;
+mod peer;
 #[cfg(test)]
 mod tests;
 
@@ -31,10 +32,8 @@ use crate::{
 pub use attempts::{Attempts, ELSEWHERE_AFTER, REFUSED_FOR, START_LIMIT, START_WINDOW};
 pub use change::{change, choose, give_away, put_back};
 pub use last_word::{last_words, may_execute_elsewhere, proven_dead};
-pub use migration::{
-    COPIES, LIVE_AGAIN, LIVE_ATTEMPTS, PeerState, STALLED, TARGET_PATIENCE, is_to_arrive, needs_migration,
-    needs_record, never_ends,
-};
+pub use migration::{LIVE_ATTEMPTS, STALLED, TARGET_PATIENCE, is_to_arrive, needs_migration, needs_record};
+pub use peer::{COPIES, LIVE_AGAIN, PeerState, never_ends};
 
 /// How long a guest may take to shut down before it is powered off.
 pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(90);

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use async_trait::async_trait;
 use pvc_core::{
     command::node::{self as command, Life, Signature, step_words},
     model::{ClusterView, DaemonState, Entry, NodeName},
@@ -83,7 +84,7 @@ impl Prepared<Death> {
             written: accepted.change.is_some(),
             more: format!("It goes on; `pvc node explain {name}` says more"),
             patience: Duration::from_hours(1),
-            pursuit: Pursuit::Fence(Fencing { name }),
+            pursuit: Some(Box::new(Fencing { name })),
         })
     }
 }
@@ -107,16 +108,17 @@ fn consequence(view: &ClusterView, name: &NodeName, fate: &str) -> String {
 
 /// A fence that is followed.
 #[derive(Debug)]
-pub(crate) struct Fencing {
+struct Fencing {
     name: NodeName,
 }
 
-impl Fencing {
-    pub(crate) fn paths(&self) -> Vec<String> {
+#[async_trait]
+impl Pursuit for Fencing {
+    fn paths(&self) -> Vec<String> {
         vec![record::path(&self.name), node::explain_path(&self.name), node::path(&self.name)]
     }
 
-    pub(crate) async fn look(&self, cluster: &Cluster) -> Result<Look<Answer>, Failure> {
+    async fn look(&mut self, cluster: &Cluster) -> Result<Look<Answer>, Failure> {
         let (store, name) = (&*cluster.store, &self.name);
         let said = node::read_explanation(store, name).await?.and_then(Result::ok);
         let fence = match record::read(store, name).await? {

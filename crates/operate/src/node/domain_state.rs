@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use async_trait::async_trait;
 use pvc_core::{
     command::{Roster, find, node as command},
     model::{ClusterView, DomainState, FlushProgress, Node, NodeName},
@@ -51,24 +52,25 @@ async fn ask(cluster: &Cluster, name: &str, kind: Kind) -> Result<Asked, Failure
             "It goes on; `pvc node explain {name}` says more, `pvc node {opposite} {name}` calls it off"
         ),
         patience: PATIENCE,
-        pursuit: Pursuit::DomainState(Flushing { node, kind, last: FlushProgress::default() }),
+        pursuit: Some(Box::new(Flushing { node, kind, last: FlushProgress::default() })),
     })
 }
 
 /// A flush or an unflush that is followed.
 #[derive(Debug)]
-pub(crate) struct Flushing {
+struct Flushing {
     node: NodeName,
     kind: Kind,
     last: FlushProgress,
 }
 
-impl Flushing {
-    pub(crate) fn paths(&self) -> Vec<String> {
+#[async_trait]
+impl Pursuit for Flushing {
+    fn paths(&self) -> Vec<String> {
         vec![node::domain_state_path(&self.node), progress::path(&self.node), node::explain_path(&self.node)]
     }
 
-    pub(crate) async fn look(&mut self, cluster: &Cluster) -> Result<Look<Answer>, Failure> {
+    async fn look(&mut self, cluster: &Cluster) -> Result<Look<Answer>, Failure> {
         let (store, name) = (&*cluster.store, &self.node);
         if let Some(Ok(progress)) = progress::read(store, name).await? {
             self.last = progress;

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use async_trait::async_trait;
 use pvc_core::{
     command::{find, node as command},
     model::{ClusterView, NodeName, RouterState},
@@ -37,28 +38,31 @@ fn asked(
         written: accepted.change.is_some(),
         more: format!("The command stands; `pvc node explain {name}` says more"),
         patience: Duration::from_secs(30),
-        pursuit: Pursuit::Primary(HandOver { node: find::name(name)?, takes }),
+        pursuit: Some(Box::new(HandOver { node: find::name(name)?, takes })),
     })
 }
 
 /// A hand-over that is followed.
 #[derive(Debug)]
-pub(crate) struct HandOver {
+struct HandOver {
     node: NodeName,
     /// It is to become primary, else to be it no more.
     takes: bool,
 }
 
-impl HandOver {
-    pub(crate) fn paths() -> Vec<String> {
+#[async_trait]
+impl Pursuit for HandOver {
+    fn paths(&self) -> Vec<String> {
         vec![root::PRIMARY_NODE.to_owned(), holder::HOLDER.to_owned(), node::ROOT.to_owned()]
     }
 
-    pub(crate) async fn look(&self, cluster: &Cluster) -> Result<Look<Answer>, Failure> {
+    async fn look(&mut self, cluster: &Cluster) -> Result<Look<Answer>, Failure> {
         let view = cluster.view().await?;
         if self.takes { self.taken(&view) } else { Ok(self.left(&view)) }
     }
+}
 
+impl HandOver {
     fn taken(&self, view: &ClusterView) -> Result<Look<Answer>, Failure> {
         let name = &self.node;
         let serves = view.node(name).is_some_and(|node| node.router_state.value == RouterState::Primary);

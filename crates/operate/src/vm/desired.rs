@@ -5,6 +5,7 @@ mod tests;
 
 use std::time::Duration;
 
+use async_trait::async_trait;
 use pvc_core::{
     command::{self, Accepted, Refusal},
     model::{Halt, Vm, VmId, VmState},
@@ -97,7 +98,7 @@ pub async fn set_state(cluster: &Cluster, id: VmId, desired: Desired) -> Result<
         written: accepted.change.is_some(),
         more: format!("The command stands; `pvc vm explain {name}` says more"),
         patience: desired.patience(),
-        pursuit: Pursuit::Desired(DesiredPursuit { desired, id, node: node::path(&vm.node.value) }),
+        pursuit: Some(Box::new(DesiredPursuit { desired, id, node: node::path(&vm.node.value) })),
         subject: name,
     };
     Ok(Written { vm, asked })
@@ -116,18 +117,19 @@ pub async fn strained(cluster: &Cluster, vm: &Vm) -> Vec<String> {
 
 /// A ask that is looked after.
 #[derive(Debug)]
-pub(crate) struct DesiredPursuit {
+struct DesiredPursuit {
     desired: Desired,
     id: VmId,
     node: String,
 }
 
-impl DesiredPursuit {
-    pub(crate) fn paths(&self) -> Vec<String> {
+#[async_trait]
+impl Pursuit for DesiredPursuit {
+    fn paths(&self) -> Vec<String> {
         vec![vm::path(self.id), vm::explain_path(self.id), self.node.clone()]
     }
 
-    pub(crate) async fn look(&self, cluster: &Cluster) -> Result<Look<Answer>, Failure> {
+    async fn look(&mut self, cluster: &Cluster) -> Result<Look<Answer>, Failure> {
         let vm = cluster.vm(self.id).await?;
         let store = &*cluster.store;
         // A report from before the claim may tell of the instance before this one.

@@ -7,6 +7,7 @@ mod tests;
 
 use std::time::Duration;
 
+use async_trait::async_trait;
 use pvc_core::{
     command::vm::{self as command, Migrate, Target},
     model::{NodeName, Vm, VmId, VmState},
@@ -101,9 +102,9 @@ pub async fn relocate(
     };
     let (message, pursuit) = if moved.live {
         let arrival = Arrival { id, from: from.clone(), to: node.clone() };
-        (format!("VM {name} {verb} from {from} to {node}"), Pursuit::Arrival(arrival))
+        (format!("VM {name} {verb} from {from} to {node}"), Some(Box::new(arrival) as Box<dyn Pursuit>))
     } else {
-        (format!("VM {name} is off and belongs to {node} now"), Pursuit::Settled)
+        (format!("VM {name} is off and belongs to {node} now"), None)
     };
     let asked = Asked {
         answer: Answer { message, notes: moved.accepted.notes },
@@ -118,18 +119,19 @@ pub async fn relocate(
 
 /// A VM that is looked for at its target.
 #[derive(Debug)]
-pub(crate) struct Arrival {
+struct Arrival {
     id: VmId,
     from: NodeName,
     to: NodeName,
 }
 
-impl Arrival {
-    pub(crate) fn paths(&self) -> Vec<String> {
+#[async_trait]
+impl Pursuit for Arrival {
+    fn paths(&self) -> Vec<String> {
         vec![vm::path(self.id), vm::explain_path(self.id), node::path(&self.to)]
     }
 
-    pub(crate) async fn look(&self, cluster: &Cluster) -> Result<Look<Answer>, Failure> {
+    async fn look(&mut self, cluster: &Cluster) -> Result<Look<Answer>, Failure> {
         let vm = cluster.vm(self.id).await?;
         let store = &*cluster.store;
         // The target may report it before its claim says so; what is reported from before it was claimed there is another matter.

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use async_trait::async_trait;
 use pvc_core::{
     command::vm::{Undefine, undefine as next},
     model::{Entry, NodeName, Vm, VmId, VmState},
@@ -30,12 +31,12 @@ pub async fn undefine(cluster: &Cluster, id: VmId) -> Result<(bool, Asked), Fail
         written: false,
         more: format!("`pvc vm undefine {name}` finishes that when it is settled"),
         patience: Duration::from_secs(30),
-        pursuit: Pursuit::Undefinition(Undefinition {
+        pursuit: Some(Box::new(Undefinition {
             id,
             node: node::path(&vm.node.value),
             stopped: false,
             done: format!("VM {name} ({id}) is undefined"),
-        }),
+        })),
         subject: name,
     };
     Ok((is_off, asked))
@@ -43,7 +44,7 @@ pub async fn undefine(cluster: &Cluster, id: VmId) -> Result<(bool, Asked), Fail
 
 /// An undefinition that goes on.
 #[derive(Debug)]
-pub(crate) struct Undefinition {
+struct Undefinition {
     id: VmId,
     node: String,
     /// Our ask that it is off was written.
@@ -51,13 +52,14 @@ pub(crate) struct Undefinition {
     done: String,
 }
 
-impl Undefinition {
-    pub(crate) fn paths(&self) -> Vec<String> {
+#[async_trait]
+impl Pursuit for Undefinition {
+    fn paths(&self) -> Vec<String> {
         vec![vm::path(self.id), self.node.clone()]
     }
 
     /// Takes all the steps that can be taken now.
-    pub(crate) async fn look(&mut self, cluster: &Cluster) -> Result<Look<Answer>, Failure> {
+    async fn look(&mut self, cluster: &Cluster) -> Result<Look<Answer>, Failure> {
         let done = || Ok(Look::Done(Answer::new(self.done.clone())));
         for _ in 0..STEPS {
             let vm: Vm = match vm::read(&*cluster.store, self.id).await? {

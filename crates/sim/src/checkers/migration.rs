@@ -22,7 +22,7 @@ use crate::{
 
 use super::keys;
 
-/// How long a ask that is gone may still be acted upon.
+/// How long a command that is gone may still be acted upon.
 const ON_ITS_WAY: Duration = Duration::from_secs(10);
 
 /// See the module's documentation.

@@ -6,7 +6,7 @@
 
 use std::{collections::VecDeque, time::Duration};
 
-use super::{LIVE_AGAIN, PeerState, migration::TARGET_AGAIN, never_ends};
+use super::peer::{LIVE_AGAIN, PeerState, TARGET_AGAIN, never_ends};
 use crate::model::{Moment, NodeName, Progress, Vm};
 
 /// So many starts within [`START_WINDOW`], and the VM is declared failed.

@@ -17,7 +17,11 @@
 
 use std::time::Duration;
 
-use super::{Answer, Facts, LocalState, Plan, Step, act, attempts, shut_down, wait};
+use super::{
+    Answer, Facts, LocalState, Plan, Step, act, attempts,
+    peer::{PeerState, TARGET_AGAIN, never_ends},
+    shut_down, wait,
+};
 use crate::{
     model::{Halt, Migration, MigrationMethod, NodeName, Progress, Vm, VmState},
     sabotage::{self, Bug},
@@ -29,21 +33,11 @@ pub const TARGET_PATIENCE: Duration = Duration::from_secs(30);
 /// How often live migration is tried before it counts as impossible.
 pub const LIVE_ATTEMPTS: u32 = 2;
 
-/// The pause before it is tried again.
-pub const LIVE_AGAIN: Duration = Duration::from_secs(5);
-
 /// A migration that sends nothing for so long is aborted.
 pub const STALLED: Duration = Duration::from_secs(30);
 
-/// A guest whose memory was sent so many times over changes it faster than it can be sent: auto-converge has slowed it down
-/// to a hundredth by then.
-pub const COPIES: u64 = 12;
-
 /// How long an abort may take to show.
 const ABORT_AGAIN: Duration = Duration::from_secs(5);
-
-/// How often the keys of a target that takes no VMs are looked at again.
-pub(super) const TARGET_AGAIN: Duration = Duration::from_secs(1);
 
 /// How often a target that does not answer is asked again, and how often one that tidies up.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
@@ -54,19 +48,6 @@ pub(super) const SUSPENDS_WITHIN: Duration = Duration::from_secs(10);
 
 /// How often progress is looked at.
 const ATTEND: Duration = Duration::from_secs(1);
-
-/// What another node's libvirt says about the VM.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum PeerState {
-    /// It executes there, or has.
-    Active,
-    /// Its process is there and does not execute: brought by a migration, or being made ready for one.
-    Held,
-    /// Confirmed: it is not there.
-    Off,
-    /// It did not answer, for this reason: nothing may be concluded.
-    Unknown(String),
-}
 
 /// Whether a plan needs to know of migrations under way here.
 pub fn needs_migration(me: &NodeName, vm: &Vm, local_state: LocalState) -> bool {
@@ -214,14 +195,6 @@ fn attend(facts: &Facts<'_>, vm: &Vm, to: &NodeName, progress: Progress) -> Plan
     let elapsed = progress.elapsed.as_secs();
     let why = format!("migrating to {to}: {} % copied in {elapsed} s", progress.percent());
     wait(Some(facts.now + ATTEND), why)
-}
-
-/// Why this migration has no end, if it has none.
-pub fn never_ends(progress: Progress) -> Option<String> {
-    let over = progress.total > 0 && progress.sent / progress.total >= COPIES;
-    over.then(|| {
-        format!("the guest changes its memory faster than it can be sent: {COPIES} times over by now")
-    })
 }
 
 fn abort(facts: &Facts<'_>, vm: &Vm, why: String) -> Plan {

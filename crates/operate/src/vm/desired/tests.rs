@@ -126,7 +126,7 @@ async fn a_report_from_before_the_claim_is_about_an_instance_that_has_ended() {
     node::register(store, &registration).await.unwrap();
     let report = NodeReport { running: vec![id], ..NodeReport::default() };
     store.commit(node::report(&hv1, &report, None)).await.unwrap();
-    let pursuit = DesiredPursuit { desired: Desired::Start, id, node: node::path(&hv1) };
+    let mut pursuit = DesiredPursuit { desired: Desired::Start, id, node: node::path(&hv1) };
     assert!(matches!(pursuit.look(&cluster).await, Ok(Look::Done(_))));
 
     let vm = cluster.vm(id).await.unwrap();

@@ -12,7 +12,7 @@ const ARRIVING: Option<Migration> = Some(Migration::Arriving);
 
 use crate::{
     model::Progress,
-    plan::vm::migration::{SUSPENDS_WITHIN, TARGET_AGAIN},
+    plan::vm::{migration::SUSPENDS_WITHIN, peer::TARGET_AGAIN},
 };
 
 fn b() -> NodeName {
