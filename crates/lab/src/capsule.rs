@@ -16,9 +16,9 @@ use anyhow::{Context, Result, anyhow, bail};
 use rustix::process::{Pid, WaitOptions, setsid, wait};
 
 use crate::{
-    cgroup::Cgroup,
-    control::{Request, ask},
+    devices::control::{Request, ask},
     layout::Layout,
+    machine::cgroup::Cgroup,
     program::{command, wait_until},
 };
 

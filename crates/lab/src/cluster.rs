@@ -12,8 +12,8 @@ use crate::{
     lab::Lab,
     layout::Net,
     node::Node,
+    observers::processes::Processes,
     options::LabOptions,
-    processes::Processes,
     program::wait_until,
 };
 

@@ -3,8 +3,7 @@
 use pvc_config::sample::Sample;
 
 use crate::{
-    bmc,
-    layout::{Net, NodeNumber},
+    layout::{BMC_PASSWORD, BMC_USER, Net, NodeNumber},
     options::LabOptions,
 };
 
@@ -28,8 +27,8 @@ pub fn pvcd_yaml(node: NodeNumber, options: &LabOptions) -> String {
         .with("system.fencing.actions.successful_fence", &timings.successful_fence)
         .with("system.fencing.actions.failed_fence", &timings.failed_fence)
         .with("system.fencing.ipmi.host", node.bmc_address())
-        .with("system.fencing.ipmi.user", bmc::USER)
-        .with("system.fencing.ipmi.pass", bmc::PASSWORD)
+        .with("system.fencing.ipmi.user", BMC_USER)
+        .with("system.fencing.ipmi.pass", BMC_PASSWORD)
         .with("system.configuration.logging.log_colours", "False")
         .with("system.configuration.logging.log_dates", "False")
         .with("system.configuration.logging.log_keepalive_storage_details", "False")

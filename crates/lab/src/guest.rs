@@ -11,8 +11,8 @@ use std::{
 use anyhow::{Context, Result, bail};
 
 use crate::{
-    cpio::Archive,
     layout::{CACHE, GUEST_IN_NODE, Layout},
+    machine::cpio::Archive,
     program::{Output, command, output, run},
 };
 

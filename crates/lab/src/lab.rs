@@ -1,6 +1,8 @@
 //! A whole lab, from outside: bring it up, find its nodes, reach its network, take it down.
 //! Never outlives its owner when a test made it; see [`Lifetime`].
 
+mod collect;
+
 use std::{
     fs,
     io::{Read, Write},
@@ -16,13 +18,13 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use crate::{
     capsule::{self, Lifetime},
-    cgroup::Cgroup,
-    collect,
-    control::{Machines, Request, ask},
-    drops::{Dropped, Peer, Traffic},
-    guest, layer,
+    devices::control::{Machines, Request, ask},
+    devices::drops::{Dropped, Peer, Traffic},
+    guest,
     layout::{Layout, Net, NodeNumber, ZOOKEEPER_PORT},
-    marker::{self, Marker},
+    machine::cgroup::Cgroup,
+    machine::layer,
+    machine::marker::{self, Marker},
     node::{self, Node, REQUEST_DEADLINE},
     options::LabOptions,
     program::{Output, wait_until},

@@ -10,6 +10,12 @@ use std::{
 
 use anyhow::{Result, bail};
 
+/// The user of each BMC that may switch.
+pub const BMC_USER: &str = "admin";
+
+/// That user's password. No secret: nothing outside the capsule can reach a BMC.
+pub const BMC_PASSWORD: &str = "labpass";
+
 /// Every lab's state is a folder below this one, which only root may enter.
 pub const STATE_ROOT: &str = "/var/tmp/pvc-lab";
 /// Things built once for all labs: the guest's kernel and image.

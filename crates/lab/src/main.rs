@@ -1,18 +1,17 @@
 //! The lab's command line; `./lab` builds and runs it. Reads arguments and prints; what is done is in the library.
 
-mod arguments;
-mod status;
-mod up;
+mod command_line;
 
 use std::{fs, os::unix::process::CommandExt, process::ExitCode, time::Duration};
 
 use anyhow::{Context, Result, bail};
 use clap::Parser;
 use pvc_lab::{
-    Behaviour, Dropped, Lab, Peer, bmc, boot, capsule, layout::Layout, marker, program::command, switch,
+    Behaviour, Dropped, Lab, Peer, capsule, devices::bmc, devices::switch, layout::Layout, machine::boot,
+    machine::marker, program::command,
 };
 
-use crate::arguments::{Arguments, Bmc, Command, Internal, Zookeeper};
+use crate::command_line::arguments::{Arguments, Bmc, Command, Internal, Zookeeper};
 
 /// For programs run on nodes that ought to answer at once.
 const DEADLINE: Duration = Duration::from_mins(1);
@@ -36,13 +35,13 @@ fn run(name: &str, command: Command) -> Result<ExitCode> {
     let node = |name: &str| attach()?.find_node(name);
     match command {
         Command::Internal(internal) => run_internal(internal)?,
-        Command::Up(options) => up::up(name, &options)?,
-        Command::Update => up::update(&attach()?)?,
+        Command::Up(options) => command_line::up::up(name, &options)?,
+        Command::Update => command_line::up::update(&attach()?)?,
         Command::Down => {
             let existed = marker::release(&Layout::new(name.parse()?))?;
             println!("{}", if existed { "everything is gone" } else { "there was nothing to take down" });
         }
-        Command::Status => print!("{}", status::status(&attach()?)?),
+        Command::Status => print!("{}", command_line::status::status(&attach()?)?),
         Command::Logs => println!("{}", attach()?.collect_logs().display()),
         Command::Exec { node: place, program } => exec(&attach()?, &place, &program)?,
         Command::Console { vm } => console(&attach()?, &vm)?,

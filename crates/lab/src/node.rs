@@ -11,10 +11,10 @@ use std::{
 use anyhow::{Context, Result};
 
 use crate::{
-    bmc::{self, Behaviour},
-    boot::find_init,
-    control::{Machine, Request, ask},
-    layout::{Layout, Net, NodeNumber},
+    devices::control::Behaviour,
+    devices::control::{Machine, Request, ask},
+    layout::{BMC_PASSWORD, BMC_USER, Layout, Net, NodeNumber},
+    machine::boot::find_init,
     program::{Output, command, output, wait_until},
 };
 
@@ -183,7 +183,7 @@ impl Node {
         let address = self.number.bmc_address().to_string();
         let mut program: Vec<&str> =
             vec!["/usr/bin/ipmitool", "-I", "lanplus", "-C", "3", "-N", "3", "-R", "4"];
-        program.extend(["-H", &address, "-U", bmc::USER, "-P", bmc::PASSWORD]);
+        program.extend(["-H", &address, "-U", BMC_USER, "-P", BMC_PASSWORD]);
         program.extend(arguments);
         exec_in_switch(&self.layout, &program, deadline)
     }

@@ -19,9 +19,9 @@ use anyhow::{Context, Result, anyhow, ensure};
 use crate::{
     cluster::{Cluster, PATIENCE, Vm},
     node::Node,
+    observers::tree::History,
     options::LabOptions,
     program::wait_until,
-    tree::History,
 };
 use evidence::{Clock, Evidence, Happening, Stranger};
 

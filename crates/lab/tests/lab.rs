@@ -10,8 +10,8 @@ use std::{
 };
 
 use pvc_lab::{
-    Behaviour, Lab, LabOptions, Node, Peer, Traffic, cgroup::Cgroup, guest, guest_xml, layout::Layout,
-    marker, program, wait_until,
+    Behaviour, Lab, LabOptions, Node, Peer, Traffic, guest, guest_xml, layout::Layout,
+    machine::cgroup::Cgroup, machine::marker, program, wait_until,
 };
 
 const SOON: Duration = Duration::from_mins(1);

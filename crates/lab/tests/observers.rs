@@ -7,9 +7,11 @@ use std::{
 };
 
 use pvc_lab::{
-    Beat, Lab, LabOptions, Node, Probe, Processes, addresses, beating_guest_xml,
-    tree::{Follower, History},
-    wait_until, watchdog,
+    Beat, Lab, LabOptions, Node, Probe, Processes, beating_guest_xml,
+    devices::addresses,
+    devices::watchdog,
+    observers::tree::{Follower, History},
+    wait_until,
 };
 
 const SOON: Duration = Duration::from_mins(2);
@@ -104,7 +106,8 @@ fn an_address_is_on_its_node_until_it_is_taken_away_or_the_power_is_cut() {
     let ip = |verb: &str| {
         node.run(&["/sbin/ip", "addr", verb, &format!("{address}/32"), "dev", "eth0"], SOON).unwrap();
     };
-    let tenures = || addresses::tenures(&lab, address.parse().unwrap());
+    let nodes = || lab.options().node_numbers();
+    let tenures = || addresses::tenures(lab.layout(), nodes(), address.parse().unwrap());
     let wait_for = |what: &str, count: usize, ended: bool| {
         wait_until(what, SOON, || {
             let seen = tenures();

@@ -10,11 +10,11 @@ use std::{
 use anyhow::Result;
 
 use crate::{
-    addresses::{Tenure, tenures},
     cluster::{Cluster, Vm},
+    devices::addresses::{Tenure, tenures},
     guest::Beat,
     layout::{Layout, Net},
-    tree::History,
+    observers::tree::History,
 };
 
 /// Everything that was seen.
@@ -111,7 +111,11 @@ impl Evidence {
         Ok(Self {
             history: History::of(&cluster.lab)?,
             lives: lives.collect(),
-            tenures: floating.map(|ip| (ip.to_string(), tenures(&cluster.lab, ip))).collect(),
+            tenures: floating
+                .map(|ip| {
+                    (ip.to_string(), tenures(cluster.lab.layout(), cluster.lab.options().node_numbers(), ip))
+                })
+                .collect(),
             machines: machines(cluster.lab.layout()),
             beats: vms.iter().map(|vm| (vm.name.clone(), beats(vm))).collect(),
             ..Self::default()

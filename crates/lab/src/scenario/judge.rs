@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::evidence::{Evidence, Life};
-use crate::tree::{Change, Transaction};
+use crate::observers::tree::{Change, Transaction};
 
 #[cfg(test)]
 mod tests;

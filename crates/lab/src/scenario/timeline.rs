@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::evidence::{Evidence, Happening};
-use crate::tree::Change;
+use crate::observers::tree::Change;
 
 /// Keys that change all the time, or are nobody's business.
 const NOISE: &[&str] = &[
@@ -100,7 +100,7 @@ fn seconds(at: SystemTime, zero: SystemTime) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tree::{History, Transaction};
+    use crate::observers::tree::{History, Transaction};
 
     #[test]
     fn the_list_is_in_order_names_vms_and_writers_and_leaves_out_signs_of_life() {

@@ -6,7 +6,7 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, ensure};
-use pvc_lab::{Node, PATIENCE, Scenario, play, tree::History};
+use pvc_lab::{Node, PATIENCE, Scenario, observers::tree::History, play};
 
 use crate::{fast, pass};
 

@@ -4,8 +4,9 @@ use std::{collections::BTreeSet, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use pvc_lab::{
-    Behaviour, Node, PATIENCE, Scenario, play,
-    tree::{Follower, History},
+    Behaviour, Node, PATIENCE, Scenario,
+    observers::tree::{Follower, History},
+    play,
 };
 use serde_json::Value;
 

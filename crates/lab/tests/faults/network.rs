@@ -3,7 +3,9 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
-use pvc_lab::{Dropped, Node, PATIENCE, Peer, Scenario, Traffic, Vm, Way, play, tree::Follower, wait_until};
+use pvc_lab::{
+    Dropped, Node, PATIENCE, Peer, Scenario, Traffic, Vm, Way, observers::tree::Follower, play, wait_until,
+};
 use serde_json::Value;
 
 use crate::{

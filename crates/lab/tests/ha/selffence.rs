@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use pvc_lab::{Cluster, Node, PATIENCE, Timings, Vm, wait_until, watchdog};
+use pvc_lab::{Cluster, Node, PATIENCE, Timings, Vm, devices::watchdog, wait_until};
 
 use crate::{fast_timings, on};
 

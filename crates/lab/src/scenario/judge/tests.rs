@@ -4,7 +4,7 @@ use super::{
     super::evidence::{Happening, Stranger},
     *,
 };
-use crate::{Beat, addresses::Tenure, tree::History};
+use crate::{Beat, devices::addresses::Tenure, observers::tree::History};
 
 /// Sessions of the daemons, by node number; others are clients.
 const CLIENT: i64 = 99;

@@ -7,9 +7,9 @@ use anyhow::{Context, Result, anyhow};
 use rustix::mount::{MountFlags, mount};
 
 use crate::{
-    cgroup::Cgroup,
     layout::{BINARIES_IN_NODE, GUEST_IN_NODE, Layout, NodeNumber, SHARED_IN_NODE},
-    marker::Marker,
+    machine::cgroup::Cgroup,
+    machine::marker::Marker,
     program::command,
 };
 
@@ -77,7 +77,7 @@ pub fn enter_node(layout: &Layout, node: NodeNumber, program: &[String]) -> Resu
         pid,
         &["-m", "-u", "-i", "-n", "-p", "-C"],
         program,
-        &[("PVC_ZOOKEEPER", crate::layer::zookeeper(&options))],
+        &[("PVC_ZOOKEEPER", crate::machine::layer::zookeeper(&options))],
     )
 }
 

@@ -93,8 +93,8 @@ pub fn build_shared(layout: &Layout, options: &LabOptions) -> Result<()> {
     }
     units(&layer, options)?;
     let files = [
-        ("etc/libvirt/libvirtd.conf", include_str!("../files/libvirtd.conf")),
-        ("etc/libvirt/qemu.conf", include_str!("../files/qemu.conf")),
+        ("etc/libvirt/libvirtd.conf", include_str!("../../files/libvirtd.conf")),
+        ("etc/libvirt/qemu.conf", include_str!("../../files/qemu.conf")),
         // Debian's default makes an idle libvirtd exit after two minutes.
         ("etc/default/libvirtd", "LIBVIRTD_ARGS=\"\"\n"),
         ("etc/hosts", &hosts(options)),
@@ -133,13 +133,13 @@ fn units(layer: &Path, options: &LabOptions) -> Result<()> {
         enable("sockets.target", unit, "/lib/systemd/system")?;
     }
     enable("multi-user.target", "libvirtd.service", "/lib/systemd/system")?;
-    write(&units.join("lab-network.service"), include_str!("../files/lab-network.service"))?;
+    write(&units.join("lab-network.service"), include_str!("../../files/lab-network.service"))?;
     enable("sysinit.target", "lab-network.service", "/etc/systemd/system")?;
-    write(&units.join("zookeeper.service"), include_str!("../files/zookeeper.service"))?;
+    write(&units.join("zookeeper.service"), include_str!("../../files/zookeeper.service"))?;
     // The packaged one, with what it may not do.
-    write(&units.join("pvcd.service"), include_str!("../../../packaging/pvcd.service"))?;
-    write(&units.join("pvcd.service.d/lab.conf"), include_str!("../files/pvcd.conf"))?;
-    write(&units.join("pvc-flush.service"), include_str!("../../../packaging/pvc-flush.service"))?;
+    write(&units.join("pvcd.service"), include_str!("../../../../packaging/pvcd.service"))?;
+    write(&units.join("pvcd.service.d/lab.conf"), include_str!("../../files/pvcd.conf"))?;
+    write(&units.join("pvc-flush.service"), include_str!("../../../../packaging/pvc-flush.service"))?;
     if options.daemon {
         enable("multi-user.target", "pvcd.service", "/etc/systemd/system")?;
     }
@@ -163,7 +163,7 @@ pub fn build_disk(layout: &Layout, options: &LabOptions, node: NodeNumber) -> Re
         ("etc/lab/network", network(node)),
         (
             "etc/libvirt/libvirtd.conf",
-            format!("{}host_uuid = \"{uuid}\"\n", include_str!("../files/libvirtd.conf")),
+            format!("{}host_uuid = \"{uuid}\"\n", include_str!("../../files/libvirtd.conf")),
         ),
         ("var/lib/zookeeper/myid", format!("{}\n", node.get())),
         ("etc/pvc/pvcd.yaml", pvcd_yaml(node, options)),

@@ -4,7 +4,7 @@
 use std::{fmt::Write, thread, time::Duration};
 
 use anyhow::Result;
-use pvc_lab::{Behaviour, Lab, Node, control::Machine};
+use pvc_lab::{Behaviour, Lab, Node, devices::control::Machine};
 
 const PATIENCE: Duration = Duration::from_secs(5);
 const HEADINGS: [&str; 7] = ["NODE", "POWER", "NETWORK", "BMC", "ZOOKEEPER", "PVCD", "VMS"];

@@ -12,7 +12,34 @@ use std::{
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
-use crate::{bmc::Behaviour, drops::Dropped, layout::NodeNumber};
+use crate::{devices::drops::Dropped, layout::NodeNumber};
+
+/// How a BMC behaves.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Behaviour {
+    /// As it should.
+    #[default]
+    Honest,
+    /// Takes so long for each thing, and answers nobody meanwhile.
+    Slow {
+        /// Milliseconds.
+        ms: u32,
+    },
+    /// Says that the power is off, whatever it is told to do, and does nothing.
+    Liar,
+    /// Accepts every command and does nothing; what it says of the power is true.
+    Idle,
+    /// Refuses to power off; a reset it accepts, and does nothing.
+    OnlyResets,
+}
+
+impl Behaviour {
+    /// Whether a command of it reaches the power.
+    pub(crate) fn acts(self) -> bool {
+        matches!(self, Self::Honest | Self::Slow { .. })
+    }
+}
 
 /// A request.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]

@@ -4,48 +4,16 @@
 use std::{fmt::Write, fs, os::unix::fs::PermissionsExt, process::Stdio, thread, time::Duration};
 
 use anyhow::{Context, Result, bail};
-use serde::{Deserialize, Serialize};
 
 use crate::{
-    control::{Button, Machine, Request, ask},
-    layout::{Layout, NodeNumber},
-    network,
+    devices::control::{Behaviour, Button, Machine, Request, ask},
+    devices::network,
+    layout::{BMC_PASSWORD, BMC_USER, Layout, NodeNumber},
     program::command,
 };
 
-/// The user that may switch.
-pub const USER: &str = "admin";
-/// That user's password. No secret: nothing outside the capsule can reach the BMC.
-pub const PASSWORD: &str = "labpass";
 /// ipmi_sim waits for us and answers nothing meanwhile.
 const DEADLINE: Duration = Duration::from_secs(30);
-
-/// How a BMC behaves.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Behaviour {
-    /// As it should.
-    #[default]
-    Honest,
-    /// Takes so long for each thing, and answers nobody meanwhile.
-    Slow {
-        /// Milliseconds.
-        ms: u32,
-    },
-    /// Says that the power is off, whatever it is told to do, and does nothing.
-    Liar,
-    /// Accepts every command and does nothing; what it says of the power is true.
-    Idle,
-    /// Refuses to power off; a reset it accepts, and does nothing.
-    OnlyResets,
-}
-
-impl Behaviour {
-    /// Whether a command of it reaches the power.
-    fn acts(self) -> bool {
-        matches!(self, Self::Honest | Self::Slow { .. })
-    }
-}
 
 /// Starts the BMC of `node`. Runs in the capsule.
 pub fn start(layout: &Layout, node: NodeNumber) -> Result<()> {
@@ -89,8 +57,8 @@ fn lan_conf(layout: &Layout, node: NodeNumber) -> String {
     }
     text + &format!(
         "    guid {guid:032x}\n  endlan\n  chassis_control \"{executable} internal chassis {lab} {node}\"\n  \
-         user 1 true \"\" \"{PASSWORD}\" user 10 none md2 md5 straight\n  \
-         user 2 true \"{USER}\" \"{PASSWORD}\" admin 10 none md2 md5 straight\n",
+         user 1 true \"\" \"{BMC_PASSWORD}\" user 10 none md2 md5 straight\n  \
+         user 2 true \"{BMC_USER}\" \"{BMC_PASSWORD}\" admin 10 none md2 md5 straight\n",
         guid = node.get(),
         executable = layout.program().display(),
         lab = layout.name(),

@@ -15,7 +15,6 @@ use anyhow::{Context, Result};
 use chrono::NaiveDateTime;
 
 use crate::{
-    lab::Lab,
     layout::{Layout, NodeNumber},
     program::command,
 };
@@ -35,12 +34,12 @@ pub struct Tenure {
 }
 
 /// All tenures of an address, node by node, each in order.
-pub fn tenures(lab: &Lab, address: IpAddr) -> Vec<Tenure> {
-    let of_node = |node: crate::Node| {
-        let log = fs::read_to_string(lab.layout().addresses(node.number())).unwrap_or_default();
-        tenures_in(&log, &node.name(), address)
+pub fn tenures(layout: &Layout, nodes: impl Iterator<Item = NodeNumber>, address: IpAddr) -> Vec<Tenure> {
+    let of_node = |node: NodeNumber| {
+        let log = fs::read_to_string(layout.addresses(node)).unwrap_or_default();
+        tenures_in(&log, &node.to_string(), address)
     };
-    lab.nodes().into_iter().flat_map(of_node).collect()
+    nodes.flat_map(of_node).collect()
 }
 
 /// Begins to take notes of a node that is being switched on. Runs in the capsule.

@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context, Result};
 use pvc_lab::{Lab, LabOptions, Lifetime, Node, Timings, guest, program::wait_until};
 
-use crate::arguments;
+use crate::command_line::arguments;
 
 const DEADLINE: Duration = Duration::from_mins(1);
 

@@ -24,17 +24,16 @@ use anyhow::{Context, Result, bail};
 use rustix::mount::{MountFlags, mount};
 
 use crate::{
-    addresses,
-    bmc::{self, Behaviour},
-    boot::{REBOOTED, find_init, node_cgroup},
-    control::{Answer, Button, Machine, Machines, Request, node},
-    drops::{self, Dropped, Peer},
-    layer,
+    devices::control::{Answer, Button, Machine, Machines, Request, node},
+    devices::drops::{self, Dropped, Peer},
+    devices::network,
+    devices::watchdog::{self, Watchdog},
+    devices::{addresses, bmc, control::Behaviour},
     layout::{Layout, NodeNumber},
-    marker::Marker,
-    network,
+    machine::boot::{REBOOTED, find_init, node_cgroup},
+    machine::layer,
+    machine::marker::Marker,
     program::{command, run, wait_until},
-    watchdog::{self, Watchdog},
 };
 
 const POWER_DEADLINE: Duration = Duration::from_secs(20);

@@ -16,8 +16,8 @@ use rustix::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    cgroup::Cgroup,
     layout::{Layout, STATE_ROOT},
+    machine::cgroup::Cgroup,
     options::LabOptions,
 };
 
