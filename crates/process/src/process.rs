@@ -53,8 +53,15 @@ impl fmt::Debug for Process {
     }
 }
 
+impl Scheduler {
+    /// A process without tasks. The name is for whoever asks for the [current](Process::current) one.
+    pub fn process(&self, name: impl Into<String>) -> Process {
+        Process::new(name.into(), self.clone())
+    }
+}
+
 impl Process {
-    pub(crate) fn new(name: String, scheduler: Scheduler) -> Self {
+    fn new(name: String, scheduler: Scheduler) -> Self {
         Self { shared: Arc::new(Shared { name, scheduler, state: Mutex::default() }) }
     }
 

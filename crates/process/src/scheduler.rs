@@ -16,8 +16,6 @@ use std::{
 
 use tokio::sync::Notify;
 
-use crate::process::Process;
-
 /// Chooses. Clones are the same one.
 #[derive(Clone)]
 pub struct Scheduler {
@@ -51,11 +49,6 @@ impl Scheduler {
         let order = Arc::new(Order { state: Mutex::new(state), idle: Notify::new() });
         tokio::spawn(start(Arc::clone(&order)));
         Self { order }
-    }
-
-    /// A process without tasks. The name is for whoever asks for the [current](Process::current) one.
-    pub fn process(&self, name: impl Into<String>) -> Process {
-        Process::new(name.into(), self.clone())
     }
 
     pub(crate) fn turn(&self) -> Arc<Turn> {

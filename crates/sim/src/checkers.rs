@@ -11,7 +11,6 @@ mod halted;
 mod harmless;
 mod healthy;
 mod intent;
-pub(crate) mod keys;
 mod last_word;
 mod leases;
 mod liveness;

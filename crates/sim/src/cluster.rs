@@ -13,15 +13,14 @@ use crate::{
     config,
     event::Net,
     journal::Journal,
-    options::Options,
+    machine::{Node, Surroundings},
+    options::{Options, SPARE, vm_memory_mib},
     parts::{hypervisor::FaultRates, power::bmc},
     physics::{
         ensemble::Ensemble,
-        machine::{Node, Surroundings},
         network::{Network, Number},
     },
     rng::Rng,
-    workload,
 };
 
 /// See the module's documentation.
@@ -111,12 +110,9 @@ impl Cluster {
     }
 }
 
-/// VMs that may be defined besides those that are from the beginning.
-pub const SPARE: usize = 5;
-
 /// Each machine's memory: with all machines there is room for every VM, with two of five less there is not.
 fn memory_mib(options: &Options) -> u64 {
-    let of_all: u64 = (0..options.vms + SPARE).map(workload::memory_mib).sum();
+    let of_all: u64 = (0..options.vms + SPARE).map(vm_memory_mib).sum();
     let machines = u64::try_from(options.nodes.max(1)).unwrap_or(u64::MAX);
     // One of many may break for good.
     let tenths = if options.nodes >= 5 && options.faults.gone > 0.0 { 16 } else { 14 };

@@ -148,7 +148,7 @@ async fn define_running(cluster: &Arc<Cluster>, node: Number, vm: usize, lasts: 
 
 /// A VM as plain libvirt runs it.
 fn guest(cluster: &Cluster, vm: usize) -> Seen {
-    let memory_mib = workload::memory_mib(vm);
+    let memory_mib = crate::options::vm_memory_mib(vm);
     let name = format!("vm{vm}");
     Seen { id: cluster.vms[vm], name, activity: Activity::Running, memory_mib, vcpus: 2 }
 }

@@ -12,8 +12,9 @@ use std::{
 use tokio::{sync::watch, time::Instant};
 
 use crate::{
-    checkers::{self, Checker, Timing, Violation, keys},
+    checkers::{self, Checker, Timing, Violation},
     event::{Author, Change, Commit, Event, Stamped, VANDAL},
+    keys,
     tree::Tree,
     truth::Truth,
 };

@@ -11,7 +11,9 @@ pub mod config;
 pub mod event;
 pub mod faults;
 pub mod journal;
+mod keys;
 pub mod log;
+pub mod machine;
 pub mod minimise;
 #[cfg(feature = "sabotage")]
 pub mod mutants;

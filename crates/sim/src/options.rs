@@ -381,3 +381,11 @@ impl FromStr for Rates {
         Ok(rates)
     }
 }
+
+/// VMs that may be defined besides those that are from the beginning.
+pub const SPARE: usize = 5;
+
+/// The memory of a VM, MiB.
+pub(crate) fn vm_memory_mib(number: usize) -> u64 {
+    [1024, 2048, 3072, 4096][number % 4]
+}

@@ -1,5 +1,4 @@
-//! What is the case, whatever anybody believes: the network, ZooKeeper's servers, machines and what is on them.
+//! What is the case, whatever anybody believes: the network, ZooKeeper's servers. [`crate::machine`] stands on it.
 
 pub mod ensemble;
-pub mod machine;
 pub mod network;

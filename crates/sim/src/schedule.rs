@@ -8,8 +8,8 @@ use std::{fmt, time::Duration};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    cluster::SPARE,
     event::Net,
+    options::SPARE,
     options::{Options, Timing},
     rng::Rng,
 };

@@ -11,8 +11,8 @@ use std::{
 use pvc_core::model::{NodeName, VmId};
 
 use crate::{
-    checkers::keys,
-    event::{self, Author, Event, Net, Phase, Stamped, VANDAL},
+    event::{self, Author, Commit, Event, Net, Phase, Stamped, VANDAL},
+    keys,
 };
 
 /// See the module's documentation.
@@ -148,6 +148,13 @@ fn stands(what: event::Guest) -> Option<Stands> {
 }
 
 impl Truth {
+    /// Whether a commit was asked for by a daemon that has ended since.
+    pub(crate) fn is_last_word(&self, commit: &Commit) -> bool {
+        let Author::Daemon { node, run } = &commit.by else { return false };
+        let machine = self.machine(node);
+        machine.daemon == Daemon::Absent || machine.runs != *run
+    }
+
     /// Takes an event in.
     pub fn apply(&mut self, stamped: &Stamped) {
         let now = stamped.at;

@@ -98,11 +98,6 @@ fn wants(command: Command) -> Option<bool> {
     }
 }
 
-/// The memory of a VM, MiB.
-pub(crate) fn memory_mib(number: usize) -> u64 {
-    [1024, 2048, 3072, 4096][number % 4]
-}
-
 struct Operator<'a> {
     cluster: &'a Cluster,
     store: Arc<MemoryStore>,

@@ -11,7 +11,7 @@ use pvc_core::model::{DaemonMode, NodeName, NodeReport, StaticData, VmChange, Vm
 use pvc_store::{
     Op, Store, Transaction,
     mirror::Mirror,
-    schema::{node, root, vm},
+    schema::{node, primary, root, vm},
     testing::ZooKeeperProcess,
     zookeeper::{Options, ZooKeeperStore},
 };
@@ -214,7 +214,7 @@ async fn a_mirror_outlives_its_servers_restart_and_pause() {
     tokio::time::timeout(SOON, views.wait_for(|v| v.vms.len() == 2)).await.unwrap().map(drop).unwrap();
     tokio::time::timeout(SOON, async {
         while !mirror.synced() {
-            let op = Op::Set { path: root::PRIMARY_NODE.into(), data: b"none".into(), version: None };
+            let op = Op::Set { path: primary::PRIMARY_NODE.into(), data: b"none".into(), version: None };
             let _ = other.commit(Transaction { ops: vec![op] }).await;
             let _ = mirror.caught_up(SOON).await;
         }

@@ -15,7 +15,7 @@ use rtnetlink::{
     AddressMessageBuilder, Error, Handle, LinkBridge, LinkUnspec, MulticastGroup, RouteMessageBuilder,
     packet_route::{
         address::{AddressAttribute, AddressHeaderFlags, AddressMessage, CacheInfo},
-        route::{RouteAttribute, RouteFlags, RouteMessage, RouteProtocol},
+        route::{RouteAttribute, RouteFlags, RouteMessage},
     },
 };
 use tokio::{
@@ -25,10 +25,11 @@ use tokio::{
 };
 use tracing::{debug, warn};
 
-use super::{DEADLINE, Links, LinksError, announce, seen, sysctl};
-
-/// Our routes are told from others by this protocol number, which nobody else has in `/etc/iproute2/rt_protos`.
-pub(super) const OURS: RouteProtocol = RouteProtocol::Other(112);
+use super::{
+    DEADLINE, Links, LinksError, announce,
+    seen::{self, OURS},
+    sysctl,
+};
 
 /// The pause before a socket that broke is opened again.
 const REOPEN_AFTER: Duration = Duration::from_secs(1);

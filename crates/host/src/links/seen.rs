@@ -13,7 +13,8 @@ use rtnetlink::packet_route::{
     route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteType},
 };
 
-use super::netlink::OURS;
+/// Our routes are told from others by this protocol number, which nobody else has in `/etc/iproute2/rt_protos`.
+pub(super) const OURS: RouteProtocol = RouteProtocol::Other(112);
 
 /// All of it.
 pub(super) fn network(

@@ -218,7 +218,7 @@ impl Reconciler for VmReconciler {
     }
 
     async fn published(&self) -> Vec<Subject> {
-        let names = self.cluster.store.children(schema::vm::EXPLAIN_ROOT).await;
+        let names = self.cluster.store.children(schema::explain::VMS).await;
         let names = names.inspect_err(|error| debug!(%error, "could not list what an earlier run published"));
         let ids = names.ok().flatten().unwrap_or_default().into_iter().filter_map(|name| name.parse().ok());
         ids.map(Subject::Vm).collect()

@@ -9,7 +9,7 @@ use pvc_core::{
     model::{ClusterView, DaemonState, Entry, NodeName},
     text::some,
 };
-use pvc_store::schema::{fence as record, node};
+use pvc_store::schema::{explain, fence as record, node};
 
 use super::{Listen, Prepared, life, look_up};
 use crate::{
@@ -115,7 +115,7 @@ struct Fencing {
 #[async_trait]
 impl Pursuit for Fencing {
     fn paths(&self) -> Vec<String> {
-        vec![record::path(&self.name), node::explain_path(&self.name), node::path(&self.name)]
+        vec![record::path(&self.name), explain::node_path(&self.name), node::path(&self.name)]
     }
 
     async fn look(&mut self, cluster: &Cluster) -> Result<Look<Answer>, Failure> {

@@ -7,7 +7,7 @@ use pvc_core::{
     command::{Roster, find, node as command},
     model::{ClusterView, DomainState, FlushProgress, Node, NodeName},
 };
-use pvc_store::schema::{flush as progress, node};
+use pvc_store::schema::{explain, flush as progress, node};
 
 use crate::{
     Answer, Asked, Cluster, Failure,
@@ -67,7 +67,7 @@ struct Flushing {
 #[async_trait]
 impl Pursuit for Flushing {
     fn paths(&self) -> Vec<String> {
-        vec![node::domain_state_path(&self.node), progress::path(&self.node), node::explain_path(&self.node)]
+        vec![node::domain_state_path(&self.node), progress::path(&self.node), explain::node_path(&self.node)]
     }
 
     async fn look(&mut self, cluster: &Cluster) -> Result<Look<Answer>, Failure> {

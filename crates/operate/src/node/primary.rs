@@ -7,7 +7,7 @@ use pvc_core::{
     command::{find, node as command},
     model::{ClusterView, NodeName, RouterState},
 };
-use pvc_store::schema::{node, primary as holder, root};
+use pvc_store::schema::{node, primary as holder};
 
 use crate::{
     Answer, Asked, Cluster, Failure,
@@ -53,7 +53,7 @@ struct HandOver {
 #[async_trait]
 impl Pursuit for HandOver {
     fn paths(&self) -> Vec<String> {
-        vec![root::PRIMARY_NODE.to_owned(), holder::HOLDER.to_owned(), node::ROOT.to_owned()]
+        vec![holder::PRIMARY_NODE.to_owned(), holder::HOLDER.to_owned(), node::ROOT.to_owned()]
     }
 
     async fn look(&mut self, cluster: &Cluster) -> Result<Look<Answer>, Failure> {

@@ -11,6 +11,7 @@ use pvc_core::{
     model::{Halt, Vm, VmId, VmState},
 };
 use pvc_store::schema::{
+    explain,
     node::{self, Reported},
     vm,
 };
@@ -126,7 +127,7 @@ struct DesiredPursuit {
 #[async_trait]
 impl Pursuit for DesiredPursuit {
     fn paths(&self) -> Vec<String> {
-        vec![vm::path(self.id), vm::explain_path(self.id), self.node.clone()]
+        vec![vm::path(self.id), explain::vm_path(self.id), self.node.clone()]
     }
 
     async fn look(&mut self, cluster: &Cluster) -> Result<Look<Answer>, Failure> {

@@ -14,6 +14,7 @@ use pvc_core::{
     plan::placement::Selector,
 };
 use pvc_store::schema::{
+    explain,
     node::{self, Reported},
     placement, vm,
 };
@@ -128,7 +129,7 @@ struct Arrival {
 #[async_trait]
 impl Pursuit for Arrival {
     fn paths(&self) -> Vec<String> {
-        vec![vm::path(self.id), vm::explain_path(self.id), node::path(&self.to)]
+        vec![vm::path(self.id), explain::vm_path(self.id), node::path(&self.to)]
     }
 
     async fn look(&mut self, cluster: &Cluster) -> Result<Look<Answer>, Failure> {

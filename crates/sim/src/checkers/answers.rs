@@ -17,7 +17,7 @@ use crate::{
     truth::Truth,
 };
 
-use super::keys;
+use crate::keys;
 
 /// How long a request for another primary is waited for before the holder says that it stays.
 const TAKE_WITHIN: Duration = Duration::from_secs(5);

@@ -14,7 +14,7 @@ use crate::{
     truth::{Daemon, Truth},
 };
 
-use super::keys;
+use crate::keys;
 
 /// A guest is asked for 90 s, then powered off: libvirt may be slow.
 const SHUTDOWN_WITHIN: Duration = Duration::from_mins(4);
@@ -53,7 +53,7 @@ impl Checker for Ends {
             // What stops is a run, and this is another one.
             Event::Daemon { node, what: event::Daemon::Started { .. } } => drop(self.stops.remove(node)),
             Event::Commit(commit) => {
-                let last_word = commit.is_last_word(truth);
+                let last_word = truth.is_last_word(commit);
                 commit.changes.iter().for_each(|change| self.note(truth, change, last_word));
                 return self.in_time(truth, tree);
             }

@@ -14,7 +14,7 @@ use crate::{
     truth::{Daemon, Machine, Truth},
 };
 
-use super::keys;
+use crate::keys;
 
 const MAINTENANCE: &str = "/pvc/maintenance";
 

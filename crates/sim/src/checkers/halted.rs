@@ -11,7 +11,7 @@ use crate::{
     truth::{Daemon, Stands, Truth},
 };
 
-use super::keys;
+use crate::keys;
 
 /// How long a daemon may take: its libvirt may have lost an answer, or taken its time.
 const WITHIN: Duration = Duration::from_mins(2);

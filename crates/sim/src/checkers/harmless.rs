@@ -17,7 +17,7 @@ use crate::{
     truth::{Daemon, Stands, Truth},
 };
 
-use super::keys;
+use crate::keys;
 
 /// How long what is gone may still be acted upon.
 const ON_ITS_WAY: Duration = Duration::from_secs(15);

@@ -17,7 +17,7 @@ use crate::{
     truth::{Daemon, Truth},
 };
 
-use super::keys;
+use crate::keys;
 
 /// How old a fencer's last look may be when its BMC's answer comes.
 const ON_ITS_WAY: Duration = Duration::from_secs(30);

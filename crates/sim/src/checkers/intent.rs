@@ -17,7 +17,7 @@ use crate::{
     truth::Truth,
 };
 
-use super::keys;
+use crate::keys;
 
 /// See the module's documentation.
 #[derive(Debug, Default)]

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use pvc_core::model::{FenceJob, NodeName, VmId};
 
-use super::keys;
+use crate::keys;
 use crate::{
     event::{Change, Commit},
     tree::Tree,

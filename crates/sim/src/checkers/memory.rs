@@ -20,7 +20,7 @@ use crate::{
     truth::Truth,
 };
 
-use super::keys;
+use crate::keys;
 
 /// How long it may take until everybody knows of what was written.
 const KNOWN_WITHIN: Duration = Duration::from_secs(20);

@@ -20,7 +20,7 @@ use crate::{
     truth::Truth,
 };
 
-use super::keys;
+use crate::keys;
 
 /// How long a command that is gone may still be acted upon.
 const ON_ITS_WAY: Duration = Duration::from_secs(10);

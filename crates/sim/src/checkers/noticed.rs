@@ -8,7 +8,8 @@ use std::{collections::BTreeMap, time::Duration};
 
 use pvc_core::model::NodeName;
 
-use super::{Timing, keys};
+use super::Timing;
+use crate::keys;
 use crate::{
     event::{self, Commit, Event, Net, Stamped},
     tree::Tree,

@@ -17,7 +17,8 @@ use crate::{
     truth::{Daemon, Run, Truth},
 };
 
-use super::{keys, last_word::LastWords};
+use super::last_word::LastWords;
+use crate::keys;
 
 /// How long a write may wait for a connection after its daemon has looked: what somebody's hand starts meanwhile it cannot know.
 const ON_ITS_WAY: Duration = Duration::from_secs(10);

@@ -12,7 +12,7 @@ use std::{
 
 use pvc_core::model::{DomainSpec, NodeName, VmId};
 
-use super::keys;
+use crate::keys;
 use crate::{
     event::{self, Commit, Event, Libvirt, Net, Stamped},
     tree::Tree,

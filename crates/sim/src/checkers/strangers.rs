@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use pvc_core::model::{NodeName, VmId};
 
-use super::keys;
+use crate::keys;
 use crate::{
     event::{self, Event, Stamped},
     tree::Tree,

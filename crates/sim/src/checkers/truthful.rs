@@ -18,7 +18,7 @@ use crate::{
     truth::Truth,
 };
 
-use super::keys;
+use crate::keys;
 
 /// How long ago what is reported may have been the case.
 const OBSERVED: Duration = Duration::from_secs(15);
@@ -139,7 +139,7 @@ impl Truthful {
             }
             // What was on its way when its author's machine or process ended was true when it was sent, or nobody can tell.
             Some((node, "routerstate"))
-                if node == *by && change.is() == "primary" && !commit.is_last_word(truth) =>
+                if node == *by && change.is() == "primary" && !truth.is_last_word(commit) =>
             {
                 self.has_addresses(truth, by)
             }

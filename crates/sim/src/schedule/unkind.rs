@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use super::{Bmc, Command, Definition, Fault, Halfway, Key, OldState, Rubbish, What, ms};
-use crate::{cluster::SPARE, event::Net, options::Options, rng::Rng};
+use crate::{event::Net, options::Options, options::SPARE, rng::Rng};
 
 /// The steps of a story of that name, in the order of their times.
 pub(super) fn story(rng: &Rng, name: &str, options: &Options) -> Vec<(Duration, What)> {

@@ -2,12 +2,11 @@
 
 use pvc_core::model::VmId;
 
-use super::memory_mib;
-use crate::schedule::Definition;
+use crate::{options::vm_memory_mib, schedule::Definition};
 
 /// The definition of a VM.
 pub(super) fn xml(id: VmId, number: usize, how: Definition) -> String {
-    let mib = memory_mib(number);
+    let mib = vm_memory_mib(number);
     // A third of them have an image in Ceph.
     let disk = if number.is_multiple_of(3) {
         format!("<disk type='network' device='disk'><source protocol='rbd' name='vms/vm{number}'/></disk>")

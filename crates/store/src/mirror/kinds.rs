@@ -95,7 +95,7 @@ static TABLE: [Row; 9] = [
     Row::always(node::ROOT, Form::Nodes),
     Row::always(vm::ROOT, Form::Vms),
     Row::always(vm::CLAIM_ROOT, Form::Claims),
-    Row::key(root::PRIMARY_NODE, ViewBuilder::set_primary),
+    Row::key(primary::PRIMARY_NODE, ViewBuilder::set_primary),
     Row { needed: |needs| needs.networks, ..Row::key(root::NETWORKS, ViewBuilder::set_networks) },
     Row::key(primary::HOLDER, ViewBuilder::set_holder),
     Row::objects::<Fences>(|_| true),

@@ -91,7 +91,7 @@ impl ViewBuilder {
             self.view.primary_node = node;
             self.changed.insert(Subject::Primary);
         }
-        self.set_stray(root::PRIMARY_NODE, problem);
+        self.set_stray(primary::PRIMARY_NODE, problem);
     }
 
     pub(super) fn set_holder(&mut self, value: Option<&Value>) {

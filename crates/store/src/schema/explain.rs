@@ -1,18 +1,35 @@
 //! `/pvc/explain/…` **(ours)**: why something is not (yet) as desired, as its daemon last said. Absent: nothing to explain.
 
-use pvc_core::model::{Explanation, Problem, Subject};
+use pvc_core::model::{Explanation, NodeName, Problem, Subject, VmId};
 
 use crate::{CommitError, Store, StoreError};
 
 /// The parent of the parents.
 pub(super) const ROOT: &str = "/pvc/explain";
 
+/// The parent of those about VMs.
+pub const VMS: &str = "/pvc/explain/vm";
+/// The parent of those about nodes.
+pub const NODES: &str = "/pvc/explain/node";
+/// Why nobody, or not the desired node, is primary.
+pub const PRIMARY: &str = "/pvc/explain/primary";
+
+/// What is said about a VM.
+pub fn vm_path(id: VmId) -> String {
+    format!("{VMS}/{id}")
+}
+
+/// What is said about a node.
+pub fn node_path(name: &NodeName) -> String {
+    format!("{NODES}/{name}")
+}
+
 /// Where it is; a node has one key, which its own daemon and whoever fences it write.
 fn path(subject: &Subject) -> Option<String> {
     match subject {
-        Subject::Vm(id) => Some(super::vm::explain_path(*id)),
-        Subject::Node(name) | Subject::Fence(name) => Some(super::node::explain_path(name)),
-        Subject::Primary => Some(super::primary::EXPLAIN.to_owned()),
+        Subject::Vm(id) => Some(vm_path(*id)),
+        Subject::Node(name) | Subject::Fence(name) => Some(node_path(name)),
+        Subject::Primary => Some(PRIMARY.to_owned()),
         Subject::Keepalive(_) | Subject::Cluster => None,
     }
 }

@@ -21,9 +21,6 @@ pub use remove::remove;
 
 /// The parent of all nodes.
 pub const ROOT: &str = "/nodes";
-/// The parent of all nodes' explanations **(ours)**.
-pub const EXPLAIN_ROOT: &str = "/pvc/explain/node";
-
 const MODE: &str = "daemonmode";
 const DAEMON_STATE: &str = "daemonstate";
 const ROUTER_STATE: &str = "routerstate";
@@ -373,11 +370,6 @@ pub async fn read_ipmi(store: &dyn Store, name: &NodeName) -> Result<Ipmi, Store
     });
     let mut next = || values.next().unwrap_or_default();
     Ok(Ipmi { hostname: next(), username: next(), password: next() })
-}
-
-/// Why a node is not (yet) as desired **(ours)**.
-pub fn explain_path(name: &NodeName) -> String {
-    format!("{EXPLAIN_ROOT}/{name}")
 }
 
 /// Reads what is said about a node: `Ok(None)` if there is nothing to explain.

@@ -7,16 +7,15 @@
 
 use pvc_core::model::{Explanation, Field, Node, NodeName, Problem, RouterState, Subject};
 
-use super::{node, root};
+use super::node;
 use crate::{Check, CreateMode, Op, Store, StoreError, Transaction, Value};
 
+/// The desired state and fact of who is primary coordinator.
+pub const PRIMARY_NODE: &str = "/primary_node";
 /// Who holds the floating addresses and what goes with them; absent: nobody.
 pub const HOLDER: &str = "/pvc/primary";
 /// The parent of the holder's guard.
 pub const HELD: &str = "/pvc/primary_held";
-
-/// What is not as it should be about the primary, as the node that it concerns last said **(ours)**.
-pub const EXPLAIN: &str = "/pvc/explain/primary";
 
 fn guard(me: &NodeName) -> String {
     format!("{HELD}/{me}")
@@ -68,8 +67,8 @@ pub fn desired(seen: &Field<Option<NodeName>>, node: Option<&NodeName>) -> Trans
     let data = node.map_or("none", NodeName::as_str);
     let mut txn = Transaction::default();
     match seen.version {
-        Some(version) => txn.set(root::PRIMARY_NODE, data, Some(version)),
-        None => txn.create(root::PRIMARY_NODE, data),
+        Some(version) => txn.set(PRIMARY_NODE, data, Some(version)),
+        None => txn.create(PRIMARY_NODE, data),
     }
     txn
 }

@@ -11,8 +11,6 @@ use super::{
 };
 use crate::{CommitError, Store, StoreError, Transaction, Value};
 
-/// The desired state and fact of who is primary coordinator.
-pub const PRIMARY_NODE: &str = "/primary_node";
 /// The parent of all client networks.
 pub const NETWORKS: &str = "/networks";
 /// The layout of the keys that are ours **(ours)**.
@@ -23,7 +21,7 @@ pub const SCHEMA_VERSION: u32 = 1;
 /// Every root key with its first value, parents before children.
 const KEYS: [(&str, &str); 25] = [
     (super::node::ROOT, ""),
-    (PRIMARY_NODE, "none"),
+    (super::primary::PRIMARY_NODE, "none"),
     (super::vm::ROOT, ""),
     (NETWORKS, ""),
     ("/ceph", ""),
@@ -40,8 +38,8 @@ const KEYS: [(&str, &str); 25] = [
     (super::vm::CLAIM_ROOT, ""),
     (super::machine::ROOT, ""),
     (super::explain::ROOT, ""),
-    (super::vm::EXPLAIN_ROOT, ""),
-    (super::node::EXPLAIN_ROOT, ""),
+    (super::explain::VMS, ""),
+    (super::explain::NODES, ""),
     (super::fence::ROOT, ""),
     (super::flush::ROOT, ""),
     (super::bmc::ROOT, ""),
@@ -87,8 +85,8 @@ pub async fn is_initialised(store: &dyn Store) -> Result<bool, StoreError> {
 /// Who is or shall be primary coordinator; absent, empty and `none` all mean nobody.
 pub fn decode_primary(value: Option<&Value>) -> Result<Option<NodeName>, Problem> {
     let mut d = Decoder::default();
-    let text = d.text(PRIMARY_NODE, value).and_then(present).filter(|text| *text != "none");
-    let node = text.and_then(|text| d.parse(PRIMARY_NODE, text));
+    let text = d.text(super::primary::PRIMARY_NODE, value).and_then(present).filter(|text| *text != "none");
+    let node = text.and_then(|text| d.parse(super::primary::PRIMARY_NODE, text));
     d.problems.into_iter().next().map_or(Ok(node), Err)
 }
 

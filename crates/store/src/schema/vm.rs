@@ -32,9 +32,6 @@ use crate::store::{Store, StoreError, Transaction};
 pub const ROOT: &str = "/domains";
 /// The parent of all VMs' claims **(ours)**.
 pub const CLAIM_ROOT: &str = "/pvc/claim";
-/// The parent of all VMs' explanations **(ours)**.
-pub const EXPLAIN_ROOT: &str = "/pvc/explain/vm";
-
 /// A VM's own key; its value is the VM's name.
 pub fn path(id: VmId) -> String {
     format!("{ROOT}/{}", id.key())
@@ -61,11 +58,6 @@ pub fn xml_path(id: VmId) -> String {
 /// The last lines of the serial console. Read on demand.
 pub fn console_log_path(id: VmId) -> String {
     format!("{}/consolelog", path(id))
-}
-
-/// Why the VM is not (yet) as desired **(ours)**.
-pub fn explain_path(id: VmId) -> String {
-    format!("{EXPLAIN_ROOT}/{id}")
 }
 
 /// The VMs that keys below [`ROOT`] name, and what is wrong with the other keys. Of several that spell one UUID, one is the VM's: the

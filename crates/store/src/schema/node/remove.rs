@@ -5,7 +5,7 @@ use pvc_core::model::Node;
 use super::{expect_silence, path};
 use crate::{
     CommitError, Store, Transaction, put,
-    schema::{bmc, flush, machine, node, owner, placement},
+    schema::{bmc, explain, flush, machine, owner, placement},
 };
 
 /// Removes everything that the tree has of a node, all or nothing. Conflicts if the node has said anything since it was `seen`, if its daemon has
@@ -19,7 +19,7 @@ pub async fn remove(store: &dyn Store, seen: &Node, placed: Option<i32>) -> Resu
     txn.ops.extend(expect_silence(seen).ops);
     txn.ops.extend(placement::bump(placed, &format!("without {name}")).ops);
     let roots =
-        [path(name), machine::path(name), bmc::path(name), flush::path(name), node::explain_path(name)];
+        [path(name), machine::path(name), bmc::path(name), flush::path(name), explain::node_path(name)];
     for root in roots {
         let found = put::subtree(store, &root).await.map_err(CommitError::Failed)?;
         for key in found.into_iter().flat_map(|found| found.leaves_first) {

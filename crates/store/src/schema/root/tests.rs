@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::*;
+use crate::schema::primary::PRIMARY_NODE;
 use crate::{
     CreateMode, Op,
     memory::{MemoryStore, MemoryTree},

@@ -2,7 +2,8 @@
 
 use pvc_core::model::{VmChange, VmId, VmKey, VmSet};
 
-use super::{console_log_path, explain_path, key_path, path, xml_path};
+use super::{console_log_path, key_path, path, xml_path};
+use crate::schema::explain;
 use crate::{
     Check, Clash, CommitError, Committed, Op, Store, Transaction,
     put::{self, Subtree},
@@ -147,7 +148,7 @@ async fn remove(
         check(&mut txn, id, *key, *version);
     }
     txn.ops.extend(leaves_first.into_iter().map(|path| Op::Delete { path, version: None }));
-    let besides = [explain_path(id), key_path(id, VmKey::Claim)];
+    let besides = [explain::vm_path(id), key_path(id, VmKey::Claim)];
     let found = store.get_many(&besides).await.map_err(CommitError::Failed)?;
     let [explanation, claim] = besides;
     if found[0].is_some() {

@@ -217,11 +217,14 @@ async fn an_explanation_is_replaced_and_taken_back_any_number_of_times() {
         explain::write(&*store, &Subject::Vm(id()), None).await.unwrap();
         assert_eq!(read_explanation(&*store, id()).await.unwrap(), None);
     }
-    let create =
-        Op::Create { path: explain_path(id()), data: b"rubbish".into(), mode: CreateMode::Persistent };
+    let create = Op::Create {
+        path: crate::schema::explain::vm_path(id()),
+        data: b"rubbish".into(),
+        mode: CreateMode::Persistent,
+    };
     write(&*store, vec![create]).await;
     assert!(matches!(read_explanation(&*store, id()).await.unwrap(), Some(Err(_))));
-    assert!(tree.dump().contains_key(&explain_path(id())));
+    assert!(tree.dump().contains_key(&crate::schema::explain::vm_path(id())));
 }
 
 #[tokio::test]

@@ -4,10 +4,7 @@
 
 use pvc_core::model::{NodeName, VmId};
 
-use crate::{
-    event::{Author, Change, Commit, Key},
-    truth::{Daemon, Truth},
-};
+use crate::event::{Author, Change, Commit, Key};
 
 /// `/domains/<uuid>/<key>`, and `/pvc/claim/<uuid>` as the key `claim`.
 pub(crate) fn of_vm(path: &str) -> Option<(VmId, &str)> {
@@ -25,7 +22,7 @@ pub(crate) fn of_node(path: &str) -> Option<(NodeName, &str)> {
 }
 
 /// `/pvc/fence/<name>`: whose fence it is the record of.
-pub(super) fn of_fence(path: &str) -> Option<NodeName> {
+pub(crate) fn of_fence(path: &str) -> Option<NodeName> {
     path.strip_prefix("/pvc/fence/")?.parse().ok()
 }
 
@@ -35,7 +32,7 @@ fn text(key: Option<&Key>) -> &str {
 
 impl Change {
     /// What the key said; empty if it was absent.
-    pub(super) fn was(&self) -> &str {
+    pub(crate) fn was(&self) -> &str {
         text(self.before.as_ref())
     }
 
@@ -47,22 +44,15 @@ impl Change {
 
 impl Commit {
     /// The node whose daemon wrote it, if one did.
-    pub(super) fn daemon(&self) -> Option<&NodeName> {
+    pub(crate) fn daemon(&self) -> Option<&NodeName> {
         match &self.by {
             Author::Daemon { node, .. } => Some(node),
             Author::Client(_) | Author::Servers => None,
         }
     }
 
-    /// Whether it was asked for by a daemon that has ended since.
-    pub(super) fn is_last_word(&self, truth: &Truth) -> bool {
-        let Author::Daemon { node, run } = &self.by else { return false };
-        let machine = truth.machine(node);
-        machine.daemon == Daemon::Absent || machine.runs != *run
-    }
-
     /// Whether anything in it, be it only a check, is about what is below a path.
-    pub(super) fn is_about(&self, below: &str) -> bool {
+    pub(crate) fn is_about(&self, below: &str) -> bool {
         self.ops.iter().any(|op| op.path().starts_with(below))
     }
 }

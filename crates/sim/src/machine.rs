@@ -39,10 +39,6 @@ use tokio::{
     time::{sleep, sleep_until},
 };
 
-use super::{
-    ensemble::Ensemble,
-    network::{Network, Number},
-};
 use crate::{
     event::{self, Event, Guest},
     journal::Journal,
@@ -50,6 +46,10 @@ use crate::{
         host::Hardware,
         hypervisor::FaultRates,
         power::{RESET, bmc},
+    },
+    physics::{
+        ensemble::Ensemble,
+        network::{Network, Number},
     },
     rng::Rng,
 };
