@@ -7,6 +7,8 @@ use anyhow::{Context, Result};
 
 use crate::program::{command, output};
 
+/// Where ZooKeeper listens.
+pub(crate) const ZOOKEEPER: &str = "127.0.0.1:2181";
 /// The name of the measured node, in its configuration, its host name and `/etc/hosts`.
 pub(crate) const NODE: &str = "bench1";
 /// Where everything that the measurement writes itself goes.

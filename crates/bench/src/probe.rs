@@ -3,6 +3,7 @@
 use std::{
     fs,
     io::{Read, Write},
+    net::TcpStream,
     time::Duration,
 };
 
@@ -12,7 +13,7 @@ use nix::{
     unistd::Pid,
 };
 
-use crate::services::zookeeper_socket;
+use crate::capsule::ZOOKEEPER;
 
 /// What a process occupies.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -57,6 +58,13 @@ pub(crate) fn size(pid: i32) -> Result<Size> {
 pub(crate) struct Served {
     /// Packets from clients: requests and pings.
     pub(crate) packets: f64,
+}
+
+/// A connection for one four-letter question.
+pub(crate) fn zookeeper_socket() -> Result<TcpStream> {
+    let stream = TcpStream::connect(ZOOKEEPER)?;
+    stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+    Ok(stream)
 }
 
 pub(crate) fn zookeeper() -> Result<Served> {

@@ -2,7 +2,6 @@
 
 use std::{
     fs::{self, File},
-    net::TcpStream,
     path::Path,
     time::{Duration, Instant},
 };
@@ -15,8 +14,6 @@ use crate::{
     program::{Running, command},
 };
 
-/// Where ZooKeeper listens.
-pub(crate) const ZOOKEEPER: &str = "127.0.0.1:2181";
 /// How long a service may take to come up.
 const PATIENCE: Duration = Duration::from_mins(1);
 
@@ -87,11 +84,4 @@ async fn wait(what: &str, service: &mut Running, ready: impl Fn() -> bool) -> Re
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     Ok(())
-}
-
-/// A connection for one four-letter question.
-pub(crate) fn zookeeper_socket() -> Result<TcpStream> {
-    let stream = TcpStream::connect(ZOOKEEPER)?;
-    stream.set_read_timeout(Some(Duration::from_secs(10)))?;
-    Ok(stream)
 }

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail};
 use tokio::time::timeout;
 use zookeeper_client::{Acls, Client, CreateMode, Error};
 
-use crate::{capsule::NODE, services::ZOOKEEPER};
+use crate::capsule::{NODE, ZOOKEEPER};
 
 /// How long anything that is waited for may take.
 const PATIENCE: Duration = Duration::from_mins(1);

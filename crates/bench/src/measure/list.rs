@@ -5,9 +5,9 @@ use std::{path::Path, time::Instant};
 use anyhow::Result;
 
 use crate::{
+    capsule::ZOOKEEPER,
     probe,
     program::{command, output},
-    services::ZOOKEEPER,
 };
 
 /// One sample a run.

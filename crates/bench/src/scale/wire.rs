@@ -8,8 +8,8 @@ use std::{
 use anyhow::{Context, Result};
 
 use crate::{
+    probe::zookeeper_socket,
     program::{command, output},
-    services::zookeeper_socket,
 };
 
 /// Since the connection was made.

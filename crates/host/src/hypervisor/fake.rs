@@ -17,6 +17,7 @@ use tokio::{
     time::sleep,
 };
 
+mod behaviour;
 mod fabric;
 mod kept;
 
@@ -24,83 +25,9 @@ use super::{
     Activity, Event, Hypervisor, HypervisorError, Kept, Migration, Peer, Seen, Undefined,
     libvirt::{Deadlines, MIGRATION_BACKSTOP},
 };
-pub use fabric::{FakeFabric, Journey, Switch};
+pub use behaviour::{Answer, Behaviour, Counts, Journey, Outcome, PowerButton, Reach, Switch};
+pub use fabric::FakeFabric;
 pub use kept::Disk;
-
-/// How a VM's starts, power button and power-offs go from now on. The default does everything at once.
-#[derive(Debug, Clone, Default)]
-pub struct Behaviour {
-    /// Starting.
-    pub start: Answer,
-    /// Powering off.
-    pub power_off: Answer,
-    /// Its power button.
-    pub power_button: PowerButton,
-    /// Its migrations from here.
-    pub journey: Journey,
-}
-
-/// How one kind of change goes.
-#[derive(Debug, Clone, Default)]
-pub struct Answer {
-    /// How long it takes. Longer than the caller's deadline means done, but after the caller was told `Deadline`.
-    pub after: Duration,
-    /// What comes of it then.
-    pub outcome: Outcome,
-}
-
-/// What comes of a change.
-#[derive(Debug, Clone, Default)]
-pub enum Outcome {
-    /// Done and said so.
-    #[default]
-    Done,
-    /// Done, but the answer never arrives.
-    Lost,
-    /// Not done, and no answer arrives.
-    Hangs,
-    /// Not done, for this reason.
-    Refused(String),
-}
-
-/// What a guest does when its power button is pressed.
-#[derive(Debug, Clone, Copy, Default)]
-pub enum PowerButton {
-    /// Nothing.
-    #[default]
-    Ignored,
-    /// It is off after this time.
-    Obeyed(Duration),
-}
-
-/// Whether calls arrive.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reach {
-    /// They do.
-    Up,
-    /// They fail at once.
-    Down,
-    /// They wait for their deadline, or for better times.
-    Frozen,
-}
-
-/// How often each method was called.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[allow(missing_docs, reason = "the methods of the trait")]
-pub struct Counts {
-    pub active: u64,
-    pub seen: u64,
-    pub start: u64,
-    pub ask_to_shut_down: u64,
-    pub power_off: u64,
-    pub migrate: u64,
-    pub migration: u64,
-    pub abort_migration: u64,
-    pub suspend: u64,
-    pub resume: u64,
-    pub seen_at: u64,
-    pub has_left: u64,
-}
 
 /// The fake.
 pub struct FakeHypervisor {

@@ -23,52 +23,10 @@ use tokio::{
 
 use super::{
     super::{Activity, Halt, HypervisorError, Migration, Peer, Progress, Seen},
-    FakeHypervisor, Outcome, Reach, State, lock,
+    FakeHypervisor, State,
+    behaviour::{Journey, Outcome, Reach, Switch},
+    lock,
 };
-
-/// How a VM's migrations from a node go.
-#[derive(Debug, Clone)]
-pub struct Journey {
-    /// How long copying takes; `None`: the guest changes its memory faster than it can be copied.
-    pub copying: Option<Duration>,
-    /// For how long the guest is held.
-    pub pause: Duration,
-    /// What comes of it. `Hangs` copies nothing, without end.
-    pub outcome: Outcome,
-    /// A failure after copying, instead of the guest's arrival.
-    pub fails_at_switch: bool,
-    /// The target's answer that all has arrived is lost: the source waits for it so long, then it lets its guest go on.
-    pub reply_lost: Option<Duration>,
-    /// How long the source's process takes to end.
-    pub teardown: Duration,
-    /// What is left if the source's libvirt ends while the guest is held on both sides.
-    pub cut_at_switch: Switch,
-}
-
-/// What is left of a migration whose source lost its libvirt at the worst moment: on the source a guest that is held, and
-/// on the target …
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Switch {
-    /// … all of the guest.
-    #[default]
-    Arrived,
-    /// … nothing.
-    Lost,
-}
-
-impl Default for Journey {
-    fn default() -> Self {
-        Self {
-            copying: Some(Duration::ZERO),
-            pause: Duration::ZERO,
-            outcome: Outcome::Done,
-            fails_at_switch: false,
-            reply_lost: None,
-            teardown: Duration::ZERO,
-            cut_at_switch: Switch::default(),
-        }
-    }
-}
 
 /// The network between fakes.
 #[derive(Default)]
