@@ -25,7 +25,7 @@ use pvc_core::{
     model::{ClusterView, Subject},
     plan::Plan,
 };
-use pvc_store::{CommitError, StoreError};
+use pvc_store::{CommitError, StoreError, schema};
 use tokio::time::Instant;
 
 pub use self::cluster::Cluster;
@@ -104,6 +104,8 @@ pub(crate) trait Reconciler: Send + Sync + 'static {
     const RETRY: Retry = Retry::every(Duration::from_secs(1));
     /// How often everything is looked at, in case a signal was lost.
     const SAFETY_NET: Duration = Duration::from_mins(1);
+    /// Whether a status is published anew when only figures in it have moved.
+    const FIGURES_ARE_NEWS: bool = true;
     /// Whether a step that has begun goes on when the daemon stops. Otherwise it is cut.
     const OUTLIVES_STOP: bool = false;
 
@@ -181,5 +183,11 @@ pub(crate) trait Reconciler: Send + Sync + 'static {
     /// Whether the status is this node's to publish.
     fn speaks(&self, _subject: &Subject) -> bool {
         true
+    }
+
+    /// Removes the published status: there is nothing to explain any more. Answers whether that is done.
+    async fn withdraw(&self, subject: &Subject) -> bool {
+        let Some(cluster) = self.cluster() else { return true };
+        schema::explain::write(&*cluster.store, subject, None).await.is_ok()
     }
 }

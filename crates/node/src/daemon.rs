@@ -45,7 +45,7 @@ use crate::{
     bmcs::Bmcs,
     console::{ConsoleLogs, Consoles},
     controller::Cluster,
-    keepalive::{Facts, Keepalive, Shown, WriteStreak},
+    keepalive::{Facts, Keepalive, Shown},
     metrics::{Metrics, Sources},
     notify::Notify,
     old_commands::OldCommands,
@@ -62,6 +62,7 @@ use crate::{
     service_units,
     stop::Stop,
     strangers::Strangers,
+    write_streak::WriteStreak,
 };
 
 /// The longest a stop takes, whatever is away.
@@ -307,7 +308,7 @@ async fn start(
     let flush = start_flush(config, cluster.clone(), vms.as_ref(), ability);
     let fencing = config
         .is_coordinator()
-        .then(|| start_fencing(config, dependencies, mirror.clone(), keepalive.write_streak()));
+        .then(|| start_fencing(config, dependencies, cluster.clone(), keepalive.write_streak()));
     if config.is_coordinator() {
         background.spawn(ask_bmcs(config, dependencies, mirror.clone()).run());
         background.spawn(reserve::run(config.node.clone(), Arc::clone(&dependencies.store), mirror.clone()));
@@ -407,14 +408,11 @@ fn ask_bmcs(config: &Config, dependencies: &Dependencies, mirror: Mirror) -> Bmc
 fn start_fencing(
     config: &Config,
     dependencies: &Dependencies,
-    mirror: Mirror,
+    cluster: Cluster,
     write_streak: watch::Receiver<Option<WriteStreak>>,
 ) -> Fencing {
     Fencing::start(fence::Dependencies {
-        me: config.node.clone(),
-        store: Arc::clone(&dependencies.store),
-        mirror,
-        machine: Arc::clone(&dependencies.machine),
+        cluster,
         write_streak,
         power: Arc::clone(&dependencies.power),
         storage: Arc::clone(&dependencies.storage),

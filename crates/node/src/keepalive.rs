@@ -6,7 +6,6 @@
 
 mod attention;
 mod line;
-mod write_streak;
 
 use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 
@@ -29,10 +28,11 @@ use tokio::{
 };
 use tracing::{debug, error, info, warn};
 
-use crate::{ability::Ability, log, metrics, notify::Notify, reconcile::vm::Active};
+use crate::{
+    ability::Ability, log, metrics, notify::Notify, reconcile::vm::Active, write_streak::WriteStreak,
+};
 
 use attention::Attention;
-pub use write_streak::WriteStreak;
 
 /// The longest pause after a failure; a quarter of the time between keepalives if that is shorter, or the next one came sooner than the
 /// one that is tried again.

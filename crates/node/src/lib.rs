@@ -26,6 +26,7 @@ pub mod signals;
 pub mod sizes;
 pub mod stop;
 mod strangers;
+pub mod write_streak;
 
 pub use daemon::{DaemonError, Dependencies, run};
 pub use stop::{Stop, Stopper};

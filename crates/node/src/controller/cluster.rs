@@ -7,7 +7,7 @@ use pvc_core::{
     plan::liveness::Heard,
 };
 use pvc_host::machine::Machine;
-use pvc_store::{Store, Transaction, mirror::Mirror, schema};
+use pvc_store::{Session, Store, Transaction, mirror::Mirror, schema};
 use tokio::time::Instant;
 
 use super::StepError;
@@ -48,6 +48,14 @@ impl Cluster {
     /// Whether the view is current.
     pub(crate) fn is_current(&self) -> bool {
         self.mirror.synced()
+    }
+
+    /// The session that what is ephemeral hangs on.
+    pub(crate) fn epoch(&self) -> Option<u64> {
+        match *self.store.session().borrow() {
+            Session::Connecting => None,
+            Session::Healthy { epoch } | Session::Suspended { epoch } => Some(epoch),
+        }
     }
 
     pub(crate) fn is_primary(&self, view: &ClusterView) -> bool {

@@ -195,6 +195,7 @@ impl<R: Reconciler> Core<R> {
 
     /// Goes as far as it goes now; answers when to look again at the latest.
     async fn round(&self, subject: &Subject) -> Option<Instant> {
+        let mut was_late = false;
         for _ in 0..STEPS_A_ROUND {
             let (facts, plan) = match self.decide(subject).await {
                 Ok(decided) => decided,
@@ -211,21 +212,31 @@ impl<R: Reconciler> Core<R> {
                     return again.into_iter().chain(retry).min();
                 }
                 Next::Wait(until) => {
-                    let doing = self.kind.doing(subject, &facts);
-                    self.explain(subject, doing, plan.why).await;
+                    if plan.why.is_empty() {
+                        self.publish(subject, None).await;
+                    } else {
+                        self.explain(subject, self.kind.doing(subject, &facts), plan.why).await;
+                    }
                     let again = self.kind.rest(subject, &facts, false).await;
                     let until = until.zip(self.kind.cluster()).map(|(until, cluster)| cluster.at(until));
                     return again.into_iter().chain(until).min();
                 }
             };
             match self.kind.apply(subject, &step, &facts, &plan.why).await {
-                Ok(()) => drop(self.attempts().remove(subject)),
+                Ok(()) => {
+                    was_late = false;
+                    self.attempts().remove(subject);
+                }
                 Err(StepError::Conflict(what)) => {
                     debug!(%subject, what, "somebody was faster: looking again");
                     if let Some(cluster) = self.kind.cluster()
                         && let Err(error) = cluster.catch_up().await
                     {
                         return Some(self.failed(subject, &plan.why, error).await);
+                    }
+                    // Late twice: what this node sees is behind, and nobody tells it for how long.
+                    if std::mem::replace(&mut was_late, true) {
+                        return Some(Instant::now() + R::RETRY.first);
                     }
                 }
                 Err(StepError::Later(why)) => {
@@ -295,7 +306,7 @@ impl<R: Reconciler> Core<R> {
 
     async fn publish(&self, subject: &Subject, status: Option<Status>) {
         if let Some(cluster) = self.kind.cluster().filter(|cluster| cluster.is_current()) {
-            self.statuses.publish(cluster, subject, status).await;
+            self.statuses.publish(&*self.kind, cluster, subject, status).await;
         }
     }
 

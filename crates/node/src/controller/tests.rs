@@ -6,6 +6,8 @@ use std::sync::{
 };
 
 use pvc_core::plan::Next;
+use pvc_host::machine::FakeMachine;
+use pvc_store::{Store, memory::MemoryTree, mirror::Mirror, schema};
 use tokio::time::sleep;
 
 use super::*;
@@ -125,6 +127,79 @@ async fn the_pause_after_a_failure_doubles_and_a_conflict_has_none() {
     seconds.dedup();
     // Each step takes a second; pauses of 1, 2 and 4 s, none, and 4 s again.
     assert_eq!(seconds, [0, 2, 5, 10, 11, 16, 17]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_second_conflict_in_a_row_has_a_pause() {
+    let conflict = || StepError::Conflict("key".to_owned());
+    let (counters, _controller) = start(vec![1], vec![conflict(), conflict()]);
+    let began = Instant::now();
+    sleep(30 * STEP).await;
+    let mut seconds: Vec<u64> =
+        counters.observed.lock().unwrap().iter().map(|(at, _)| (*at - began).as_secs()).collect();
+    seconds.dedup();
+    assert_eq!(seconds, [0, 1, 3, 4]);
+}
+
+/// Waits, and says for what.
+struct Waits {
+    cluster: Cluster,
+    why: Mutex<String>,
+}
+
+#[async_trait]
+impl Reconciler for Waits {
+    type Facts = ();
+    type Step = ();
+
+    const KIND: &'static str = "waits";
+    const FIGURES_ARE_NEWS: bool = false;
+
+    fn cluster(&self) -> Option<&Cluster> {
+        Some(&self.cluster)
+    }
+
+    fn subjects(&self) -> Vec<Subject> {
+        vec![Subject::Primary]
+    }
+
+    async fn observe(&self, _subject: &Subject, _freshness: Freshness) -> Result<(), StepError> {
+        Ok(())
+    }
+
+    fn plan(&self, _subject: &Subject, _facts: &mut ()) -> Plan<()> {
+        Plan { next: Next::Wait(None), why: self.why.lock().unwrap().clone() }
+    }
+
+    async fn apply(&self, _subject: &Subject, _step: &(), _facts: &(), _why: &str) -> Result<(), StepError> {
+        Ok(())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_status_is_published_when_it_is_news_and_withdrawn_when_there_is_none() {
+    let store: Arc<dyn Store> = MemoryTree::new().client();
+    schema::root::init(&*store).await.unwrap();
+    let mirror = Mirror::start(Arc::clone(&store));
+    let machine = Arc::new(FakeMachine::default());
+    let cluster = Cluster::new("a".parse().unwrap(), Arc::clone(&store), mirror, machine);
+    let waits = Arc::new(Waits { cluster, why: Mutex::default() });
+    let controller = Controller::start(Arc::clone(&waits));
+    let said = async || {
+        schema::explain::read(&*store, &Subject::Primary).await.unwrap().map(|said| said.unwrap().because)
+    };
+    for (why, published) in [
+        ("", None),
+        ("for 5 s more", Some("for 5 s more")),
+        ("for 4 s more", Some("for 5 s more")),
+        ("for good", Some("for good")),
+        ("", None),
+    ] {
+        why.clone_into(&mut waits.why.lock().unwrap());
+        controller.poker().poke_all();
+        sleep(STEP).await;
+        assert_eq!(said().await.as_deref(), published, "{why}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

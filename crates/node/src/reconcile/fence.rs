@@ -1,66 +1,59 @@
-//! Fences silent nodes and has their VMs run elsewhere: observe → plan → apply, on every coordinator.
+//! Fences silent nodes and has their VMs run elsewhere, on every coordinator.
 //!
-//! Decides nothing itself (see `pvc_core::plan::fence`). One node is one line of work, several go on side by side; a BMC that
-//! does not answer holds up nothing but its own node's fence. Every step is recorded before the next, and every write is checked
-//! against the record and against the node having said nothing: whoever is late finds a conflict, and looks again.
+//! ```text
+//!   view, session, own keepalives ──► silence (a task of its own) ──► one look a node ──► power, storage, store
+//! ```
+//!
+//! Decides nothing itself (see `pvc_core::plan::fence`). Each node is a subject of its own, and all are looked at side by side: a BMC that
+//! does not answer holds up nothing but its own node's fence, and nothing holds up who measures silence. Every step is recorded before the
+//! next, and every write is checked against the record and against the node having said nothing: whoever is late finds a conflict, and
+//! looks again.
 
 mod apply;
 mod found_off;
-mod recover;
 mod shoot;
+mod silence;
 mod tell;
 #[cfg(test)]
 mod tests;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::{Arc, Mutex},
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
+use async_trait::async_trait;
 use pvc_config::{Config, FenceAction};
 use pvc_core::{
-    model::{ClusterView, Moment, Node, NodeName, Subject},
+    model::{NodeName, Subject},
     plan::{
-        fence::{Action, Attempts, Facts, Next, Settings, Step, plan},
-        liveness::{Liveness, longest_gap},
+        Next, Plan,
+        fence::{Action, Attempts, Facts, Settings, Step, plan},
         placement::Selector,
     },
-    sabotage::{self, Bug},
 };
-use pvc_host::{machine::Machine, power::Power, storage_fence::StorageFence};
-use pvc_process::JoinSet;
-use pvc_store::{Session, Store, mirror::Mirror, servers::Servers};
-use tokio::{sync::watch, task::JoinHandle, time::Instant};
+use pvc_host::{power::Power, storage_fence::StorageFence};
+use pvc_store::servers::Servers;
+use tokio::{sync::watch, time::Instant};
 use tracing::{debug, warn};
 
-use super::until;
-use crate::{keepalive::WriteStreak, metrics, sizes::VmSizes};
-use apply::{Apply, Effect, StepError};
-use tell::Tell;
-
-const FIRST_RETRY: Duration = Duration::from_millis(250);
-const LONGEST_RETRY: Duration = Duration::from_secs(10);
-
-/// How often it is looked whether this node's keepalives are written again.
-const LOOK_AGAIN: Duration = Duration::from_secs(1);
-
-/// How long the mirror may take to read what a silent node said last.
-const FIGURES_WITHIN: Duration = Duration::from_secs(1);
+use crate::{
+    controller::{Cluster, Controller, Freshness, Reconciler, Retry, StepError},
+    metrics,
+    sizes::VmSizes,
+    write_streak::WriteStreak,
+};
+use apply::{Apply, Effect};
+use silence::{Look, Silence};
 
 /// Keepalives that a node may miss before it is given no VMs.
 const MISSED: u32 = 3;
 
 /// What fencing stands on.
 pub struct Dependencies {
-    /// This node.
-    pub me: NodeName,
-    /// The state tree.
-    pub store: Arc<dyn Store>,
-    /// Its mirror.
-    pub mirror: Mirror,
-    /// This machine, for its clock.
-    pub machine: Arc<dyn Machine>,
+    /// This node, a coordinator, and the state tree.
+    pub cluster: Cluster,
     /// For how long this node's keepalives were written without a gap.
     pub write_streak: watch::Receiver<Option<WriteStreak>>,
     /// The other machines' power.
@@ -90,256 +83,199 @@ pub fn settings(config: &Config) -> Settings {
 }
 
 /// The running work. It ends when this is dropped, at whatever step: another coordinator goes on from there.
-pub struct Fencing {
-    task: JoinHandle<()>,
-}
+pub struct Fencing(#[allow(dead_code, reason = "kept for its end")] Controller<Fencer>);
 
 impl Fencing {
     /// Starts it; returns at once.
     pub fn start(dependencies: Dependencies) -> Self {
-        Self { task: pvc_process::spawn(Fencer::new(dependencies).run()) }
-    }
-}
-
-impl Drop for Fencing {
-    fn drop(&mut self) {
-        self.task.abort();
+        let Dependencies { cluster, settings, write_streak, .. } = &dependencies;
+        let silence = Arc::new(Silence::new(cluster.clone(), *settings, write_streak.clone()));
+        let mut controller = Controller::start(Arc::new(Fencer {
+            silence: Arc::clone(&silence),
+            memory: Mutex::default(),
+            apply: Apply {
+                sizes: VmSizes::new(Arc::clone(&cluster.store)),
+                dependencies,
+                background: Mutex::default(),
+            },
+        }));
+        let poker = controller.poker();
+        controller.spawn(silence.measure(move || poker.poke_all()));
+        Self(controller)
     }
 }
 
 struct Fencer {
-    apply: Arc<Apply>,
-    mirror: Mirror,
-    liveness: Liveness,
-    tell: Tell,
-    memory: BTreeMap<NodeName, Memory>,
-    working: JoinSet<Done>,
-    /// The session whose ephemeral keys are this daemon's.
-    epoch: Option<u64>,
-    origin: Instant,
+    apply: Apply,
+    silence: Arc<Silence>,
+    memory: Mutex<BTreeMap<NodeName, Memory>>,
 }
 
 /// What is remembered of one node's fence.
 #[derive(Default)]
 struct Memory {
     attempts: Attempts,
-    busy: bool,
-    /// Failures in a row.
-    failures: u32,
-    not_before: Option<Instant>,
+    /// The session in which they were made: what an earlier one took is nobody's now.
+    epoch: Option<u64>,
+    /// What was last said that it waits for, without figures.
+    said: String,
 }
 
-/// A step that has ended.
-struct Done {
-    node: NodeName,
+/// What is known of one node.
+struct Seen {
+    look: Look,
     epoch: Option<u64>,
-    outcome: Result<Effect, StepError>,
+    /// What it waits for.
+    why: String,
+}
+
+#[async_trait]
+impl Reconciler for Fencer {
+    type Facts = Seen;
+    type Step = Step;
+
+    const KIND: &'static str = "fence";
+    // As many as there are nodes: the fence of one waits for no other's.
+    const AT_ONCE: usize = usize::MAX;
+    const RETRY: Retry = Retry { first: Duration::from_millis(250), longest: Duration::from_secs(10) };
+    const FIGURES_ARE_NEWS: bool = false;
+
+    fn cluster(&self) -> Option<&Cluster> {
+        Some(self.apply.cluster())
+    }
+
+    fn subjects(&self) -> Vec<Subject> {
+        let view = self.apply.cluster().view();
+        let without_keys = view.fences.keys().filter(|node| !view.nodes.contains_key(*node));
+        view.nodes.keys().chain(without_keys).cloned().map(Subject::Fence).collect()
+    }
+
+    async fn refresh(&self) -> Vec<Subject> {
+        let view = self.apply.cluster().view();
+        self.memory().retain(|node, _| view.nodes.contains_key(node) || view.fences.contains_key(node));
+        self.subjects()
+    }
+
+    /// A node that speaks. The one who measures silence has it looked at long before anything follows from that.
+    fn is_idle(&self, subject: &Subject) -> bool {
+        let Subject::Fence(node) = subject else { return true };
+        let look = self.silence.known();
+        let plan = self.plan_of(node, &look, &self.attempts(node, self.apply.cluster().epoch()));
+        match plan.next {
+            Next::Do(_) => false,
+            Next::Settled => true,
+            Next::Wait(_) => plan.why.is_empty() && self.silence.speaks(node, &look),
+        }
+    }
+
+    async fn observe(&self, subject: &Subject, _freshness: Freshness) -> Result<Seen, StepError> {
+        let Subject::Fence(node) = subject else { return Err(StepError::Conflict("no node".to_owned())) };
+        let epoch = self.apply.cluster().epoch();
+        Ok(Seen { look: self.silence.look_at(node).await, epoch, why: String::new() })
+    }
+
+    fn plan(&self, subject: &Subject, seen: &mut Seen) -> Plan<Step> {
+        let Subject::Fence(node) = subject else { return Plan { next: Next::Settled, why: String::new() } };
+        let plan = self.plan_of(node, &seen.look, &self.attempts(node, seen.epoch));
+        seen.why.clone_from(&plan.why);
+        plan
+    }
+
+    async fn apply(&self, subject: &Subject, step: &Step, seen: &Seen, why: &str) -> Result<(), StepError> {
+        let Subject::Fence(node) = subject else { return Ok(()) };
+        let Look { view, liveness, now, .. } = &seen.look;
+        let outcome = self.apply.step(node, step, why, view, &liveness.have_missed(MISSED, *now)).await;
+        count(step, &outcome);
+        self.note(node, seen.epoch, outcome?);
+        Ok(())
+    }
+
+    async fn rest(&self, subject: &Subject, seen: &Seen, _settled: bool) -> Option<Instant> {
+        let Subject::Fence(node) = subject else { return None };
+        let said: String = seen.why.chars().filter(|c| !c.is_ascii_digit()).collect();
+        let is_news = {
+            let mut memory = self.memory();
+            let before = &mut memory.entry(node.clone()).or_default().said;
+            std::mem::replace(before, said.clone()) != said
+        };
+        match &seen.why {
+            why if !is_news || why.is_empty() => {}
+            why if self.speaks(subject) => warn!(%node, "{why}"),
+            why => debug!(%node, "{why}"),
+        }
+        None
+    }
+
+    fn doing(&self, _subject: &Subject, _seen: &Seen) -> String {
+        "fencing".to_owned()
+    }
+
+    /// The fencer speaks, and where there is none the first of the coordinators that work.
+    fn speaks(&self, subject: &Subject) -> bool {
+        let Subject::Fence(node) = subject else { return false };
+        tell::speaks(&self.apply.cluster().me, node, &self.apply.cluster().view())
+    }
+
+    /// What is told of a fence under way, by whomever, is true until its end.
+    async fn withdraw(&self, subject: &Subject) -> bool {
+        let Subject::Fence(node) = subject else { return true };
+        let look = self.silence.known();
+        if !look.current {
+            return false;
+        }
+        look.view.fences.contains_key(node) || tell::settled(&*self.apply.cluster().store, node).await
+    }
 }
 
 impl Fencer {
-    fn new(dependencies: Dependencies) -> Self {
-        Self {
-            mirror: dependencies.mirror.clone(),
-            liveness: Liveness::new(dependencies.settings.keepalive),
-            tell: Tell::new(
-                Arc::clone(&dependencies.store),
-                Arc::clone(&dependencies.machine),
-                dependencies.me.clone(),
-            ),
-            memory: BTreeMap::new(),
-            working: JoinSet::new(),
-            epoch: None,
-            origin: Instant::now(),
-            apply: Arc::new(Apply {
-                sizes: VmSizes::new(Arc::clone(&dependencies.store)),
-                dependencies,
-                background: Mutex::default(),
-            }),
+    fn plan_of(&self, node: &NodeName, look: &Look, attempts: &Attempts) -> Plan<Step> {
+        let Dependencies { cluster, settings, storage, .. } = &self.apply.dependencies;
+        plan(
+            node,
+            &Facts {
+                me: &cluster.me,
+                view: &look.view,
+                view_is_current: look.current,
+                liveness: &look.liveness,
+                settings,
+                storage: storage.is_available(),
+                attempts,
+                now: look.now,
+            },
+        )
+    }
+
+    /// What was attempted about a node in this session.
+    fn attempts(&self, node: &NodeName, epoch: Option<u64>) -> Attempts {
+        let mut memory = self.memory();
+        let memory = memory.entry(node.clone()).or_default();
+        if memory.epoch != epoch {
+            (memory.epoch, memory.attempts) = (epoch, Attempts::default());
+        }
+        memory.attempts.clone()
+    }
+
+    /// Keeps what a step did that was begun in that session.
+    fn note(&self, node: &NodeName, epoch: Option<u64>, effect: Effect) {
+        let now = self.apply.cluster().now();
+        let mut memory = self.memory();
+        let Some(memory) = memory.get_mut(node).filter(|memory| memory.epoch == epoch) else { return };
+        let attempts = &mut memory.attempts;
+        match effect {
+            Effect::Taken => attempts.taken(),
+            Effect::Recorded => {}
+            Effect::Asked(serving) => attempts.asked_servers(serving, now),
+            Effect::NotOff(why) => attempts.asked_power(why, now),
+            Effect::PowerOffFailed => attempts.power_off_failed(now),
+            Effect::ToldToPowerOn => attempts.told_to_power_on(),
+            Effect::StorageFailed(why) => attempts.storage_failed(why, now),
+            Effect::RecoveryFailed(why) => attempts.recovery_failed(why, now),
+            Effect::Finished => *attempts = Attempts::default(),
         }
     }
 
-    async fn run(mut self) {
-        let me = self.apply.dependencies.me.clone();
-        let mut news = self.mirror.signal(move |subject, view| concerns(&me, subject, view));
-        let mut session = self.apply.dependencies.store.session();
-        loop {
-            let state = *session.borrow_and_update();
-            if let Session::Healthy { epoch } = state
-                && self.epoch != Some(epoch)
-            {
-                self.epoch = Some(epoch);
-                // The jobs that were this daemon's are nobody's now.
-                self.memory.retain(|_, memory| memory.busy);
-            }
-            news.mark_unchanged();
-            let next = self.look().await;
-            tokio::select! {
-                biased;
-                changed = session.changed() => if changed.is_err() { return },
-                Some(done) = self.working.join_next() => match done {
-                    Ok(done) => self.settle(done),
-                    Err(error) => warn!(%error, "a step of a fence ended unexpectedly"),
-                },
-                changed = news.changed() => if changed.is_err() { return },
-                () = until(next) => {}
-            }
-        }
-    }
-
-    /// Takes note of who is silent. Answers with the view, whether it is current, and when that was.
-    fn observe(&mut self) -> (Arc<ClusterView>, bool, Moment) {
-        let write_streak = self.write_streak();
-        let gaps_count = sabotage::commits(Bug::CountGapAsSilence);
-        let (view, heard) = (self.mirror.view(), self.mirror.heard(self.origin));
-        let current = self.mirror.synced() && (write_streak.is_some() || gaps_count);
-        let now = Moment(self.origin.elapsed());
-        self.liveness.observe(&view, &heard, current, now);
-        if let Some(write_streak) = write_streak.filter(|_| !gaps_count) {
-            let moment = |at: Instant| Moment(at.saturating_duration_since(self.origin));
-            self.liveness.writes_were_taken(moment(write_streak.since), moment(write_streak.until));
-        }
-        if sabotage::commits(Bug::TrustWallClock) {
-            self.liveness.trust_wall_clocks(&view, self.apply.dependencies.machine.unix_s(), now);
-        }
-        (view, current, now)
-    }
-
-    fn write_streak(&self) -> Option<WriteStreak> {
-        let keepalive = self.apply.dependencies.settings.keepalive;
-        self.apply.dependencies.write_streak.borrow().filter(|write_streak| write_streak.lasts(keepalive))
-    }
-
-    /// Who has been silent for so long that something may follow from it.
-    fn late(&self, view: &ClusterView, now: Moment) -> BTreeSet<NodeName> {
-        let settings = &self.apply.dependencies.settings;
-        let late = |node: &&Node| {
-            let patience = settings.patience(node).min(longest_gap(settings.interval(node)));
-            self.liveness.silence(&node.name, now) >= patience
-        };
-        view.all_nodes().filter(late).map(|node| node.name.clone()).collect()
-    }
-
-    /// Looks at every node; returns when to look again at the latest, though nothing is signalled.
-    async fn look(&mut self) -> Option<Instant> {
-        if sabotage::commits(Bug::TrustWallClock) {
-            let _ = self.mirror.figures(FIGURES_WITHIN).await;
-        }
-        let (mut view, mut current, mut now) = self.observe();
-        let late = self.late(&view, now);
-        // What is done about a silent node is done only if its last keepalive is still the one that was seen.
-        if current && !late.is_empty() && self.mirror.figures_of(late, FIGURES_WITHIN).await.is_ok() {
-            (view, current, now) = self.observe();
-        }
-        let view = &view;
-        let Dependencies { me, settings, .. } = &self.apply.dependencies;
-        let look_by = self.liveness.look_by(me, view, |node| settings.patience(node), now);
-        let mut next = look_by.map(|Moment(at)| self.origin + at);
-        if !current {
-            // Nobody says so when this node's next keepalive is written.
-            return next.or_else(|| self.write_streak().is_none().then(|| Instant::now() + LOOK_AGAIN));
-        }
-        let mut by = |at: Instant| next = Some(next.map_or(at, |next| next.min(at)));
-        let nodes: BTreeSet<&NodeName> = view.nodes.keys().chain(view.fences.keys()).collect();
-        for node in nodes {
-            let memory = self.memory.entry(node.clone()).or_default();
-            if memory.busy {
-                continue;
-            }
-            if let Some(at) = memory.not_before.filter(|at| *at > Instant::now()) {
-                by(at);
-                continue;
-            }
-            let begin = Instant::now();
-            let planned = plan(
-                node,
-                &Facts {
-                    me: &self.apply.dependencies.me,
-                    view,
-                    view_is_current: current,
-                    liveness: &self.liveness,
-                    settings: &self.apply.dependencies.settings,
-                    storage: self.apply.dependencies.storage.is_available(),
-                    attempts: &memory.attempts,
-                    now,
-                },
-            );
-            metrics::planned("fence", begin.elapsed());
-            match planned.next {
-                Next::Do(step) => {
-                    memory.busy = true;
-                    let kind = kind(&step);
-                    let silent = self.liveness.have_missed(MISSED, now);
-                    let (apply, view) = (Arc::clone(&self.apply), Arc::clone(view));
-                    let (node, epoch) = (node.clone(), self.epoch);
-                    self.working.spawn(async move {
-                        let outcome = apply.step(&node, step, &planned.why, &view, &silent).await;
-                        count(kind, &outcome);
-                        Done { node, epoch, outcome }
-                    });
-                }
-                Next::Wait(until) => {
-                    if let Some(Moment(at)) = until {
-                        by(self.origin + at);
-                    }
-                    self.tell.waits(node, &planned.why, view).await;
-                }
-                Next::Settled => self.tell.waits(node, "", view).await,
-            }
-        }
-        self.memory.retain(|node, memory| memory.busy || view.nodes.contains_key(node));
-        next
-    }
-
-    fn settle(&mut self, done: Done) {
-        let now = Moment(self.origin.elapsed());
-        let memory = self.memory.entry(done.node.clone()).or_default();
-        memory.busy = false;
-        memory.not_before = None;
-        if done.epoch != self.epoch {
-            // What it took was taken by a session that is over.
-            memory.attempts = Attempts::default();
-            return;
-        }
-        match done.outcome {
-            Ok(effect) => {
-                memory.failures = 0;
-                match effect {
-                    Effect::Taken => memory.attempts.taken(),
-                    Effect::Recorded => {}
-                    Effect::Asked(serving) => memory.attempts.asked_servers(serving, now),
-                    Effect::NotOff(why) => memory.attempts.asked_power(why, now),
-                    Effect::PowerOffFailed => memory.attempts.power_off_failed(now),
-                    Effect::ToldToPowerOn => memory.attempts.told_to_power_on(),
-                    Effect::StorageFailed(why) => memory.attempts.storage_failed(why, now),
-                    Effect::RecoveryFailed(why) => memory.attempts.recovery_failed(why, now),
-                    Effect::Finished => memory.attempts = Attempts::default(),
-                }
-            }
-            Err(error) => {
-                memory.failures = memory.failures.saturating_add(1);
-                let doubled = FIRST_RETRY.saturating_mul(2u32.saturating_pow(memory.failures - 1));
-                let pause = doubled.min(LONGEST_RETRY);
-                memory.not_before = Some(Instant::now() + pause);
-                let node = &done.node;
-                match error {
-                    StepError::Conflict(what) => debug!(%node, what, "somebody was faster: looking again"),
-                    StepError::Failed(why) => {
-                        warn!(%node, error = why, "a step of its fence failed; trying again in {:.1} s", pause.as_secs_f32());
-                    }
-                }
-            }
-        }
-    }
-}
-
-/// What says that somebody lives or works, and what a fence under way waits for. This node's own keepalive is no news to it, and others'
-/// are told while there is a fence.
-fn concerns(me: &NodeName, subject: &Subject, view: &ClusterView) -> bool {
-    match subject {
-        Subject::Keepalive(name) => name != me,
-        Subject::Node(_) | Subject::Fence(_) | Subject::Cluster => true,
-        Subject::Vm(_) => !view.fences.is_empty(),
-        Subject::Primary => false,
+    fn memory(&self) -> MutexGuard<'_, BTreeMap<NodeName, Memory>> {
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -360,12 +296,12 @@ fn kind(step: &Step) -> &'static str {
     }
 }
 
-fn count(kind: &'static str, outcome: &Result<Effect, StepError>) {
+fn count(step: &Step, outcome: &Result<Effect, StepError>) {
     match outcome {
         Ok(Effect::PowerOffFailed | Effect::StorageFailed(_) | Effect::RecoveryFailed(_))
-        | Err(StepError::Failed(_)) => metrics::fence_step(kind, false),
-        Ok(_) => metrics::fence_step(kind, true),
+        | Err(StepError::Failed(_)) => metrics::fence_step(kind(step), false),
+        Ok(_) => metrics::fence_step(kind(step), true),
         // Nothing was done.
-        Err(StepError::Conflict(_)) => {}
+        Err(StepError::Conflict(_) | StepError::Later(_)) => {}
     }
 }

@@ -35,10 +35,7 @@ use pvc_core::{
 };
 use pvc_host::links::Links;
 use pvc_process::JoinSet;
-use pvc_store::{
-    Session,
-    schema::{node, primary},
-};
+use pvc_store::schema::{node, primary};
 use tokio::{
     sync::watch,
     time::{Instant, sleep_until, timeout},
@@ -174,13 +171,6 @@ struct Seen {
     held: Held,
 }
 
-fn epoch(session: Session) -> Option<u64> {
-    match session {
-        Session::Connecting => None,
-        Session::Healthy { epoch } | Session::Suspended { epoch } => Some(epoch),
-    }
-}
-
 #[async_trait]
 impl Reconciler for PrimaryReconciler {
     type Facts = Seen;
@@ -224,7 +214,7 @@ impl Reconciler for PrimaryReconciler {
         let Seen { view, view_is_current, held } = seen;
         let view_is_current = *view_is_current;
         let now = self.addresses.now();
-        let session = epoch(*self.cluster.store.session().borrow());
+        let session = self.cluster.epoch();
         let mut memory = self.memory();
         if view_is_current {
             memory.attempts.saw(view, now);
@@ -375,8 +365,7 @@ impl PrimaryReconciler {
     /// Takes the key and, before anything else, the addresses: the cluster is without them now.
     async fn take(&self, again: bool, why: &str) -> Result<(), StepError> {
         let began = Instant::now();
-        let session = self.cluster.store.session();
-        let Some(epoch) = epoch(*session.borrow()) else {
+        let Some(epoch) = self.cluster.epoch() else {
             return Err(StepError::Conflict("there is no session".to_owned()));
         };
         let committed = self.cluster.store.commit(primary::take(&self.cluster.me, again)).await?;

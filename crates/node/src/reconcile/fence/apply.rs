@@ -1,5 +1,7 @@
 //! Carries out one step of a fence, and records it.
 
+mod recover;
+
 use std::{
     collections::BTreeSet,
     sync::{Arc, Mutex, PoisonError},
@@ -13,21 +15,23 @@ use pvc_core::{
 };
 use pvc_host::power::{Bmc, Power};
 use pvc_process::JoinSet;
-use pvc_store::{CommitError, StoreError, Transaction, schema};
+use pvc_store::schema;
 use tokio::time::{sleep, timeout};
 use tracing::{error, info, warn};
 
+use self::recover::Dead;
 use super::{
     Dependencies,
     found_off::StoppedNode,
-    recover::Dead,
     shoot::{Outcome, PowerOff},
     tell,
 };
-use crate::{bmcs, sizes::VmSizes};
+use crate::{
+    bmcs,
+    controller::{Cluster, StepError},
+    sizes::VmSizes,
+};
 
-/// How long the mirror may take to show what this node wrote.
-const CATCH_UP_WITHIN: Duration = Duration::from_secs(10);
 /// How long the storage may take to shut a node out.
 const STORAGE_WITHIN: Duration = Duration::from_mins(1);
 /// How often, and at what intervals, a node is told to power on.
@@ -57,35 +61,16 @@ pub(super) enum Effect {
     Finished,
 }
 
-/// Why a step was not carried out.
-pub(super) enum StepError {
-    /// Somebody was faster: look again, nothing is wrong.
-    Conflict(String),
-    /// Try again later.
-    Failed(String),
-}
-
-impl From<CommitError> for StepError {
-    fn from(error: CommitError) -> Self {
-        match error {
-            CommitError::Conflict { path, .. } => Self::Conflict(path),
-            CommitError::Unknown(_) | CommitError::Failed(_) => Self::Failed(error.to_string()),
-        }
-    }
-}
-
-impl From<StoreError> for StepError {
-    fn from(error: StoreError) -> Self {
-        Self::Failed(error.to_string())
-    }
-}
-
 impl Apply {
+    pub(super) fn cluster(&self) -> &Cluster {
+        &self.dependencies.cluster
+    }
+
     /// Carries out a step about a node, as it was decided from a view.
     pub(super) async fn step(
         &self,
         node: &NodeName,
-        step: Step,
+        step: &Step,
         why: &str,
         view: &ClusterView,
         silent: &BTreeSet<NodeName>,
@@ -112,10 +97,12 @@ impl Apply {
                 }
                 self.shoot(fence, why).await
             }
-            (Step::Record(step), Some(seen), Some(fence)) => self.record(fence, seen, step, why).await,
+            (Step::Record(step), Some(seen), Some(fence)) => {
+                self.record(fence, seen, step.clone(), why).await
+            }
             (Step::Unconfirm, Some(seen), Some(fence)) => {
                 let job = self.signed(fence, fence.job.step.clone());
-                self.commit(schema::fence::unconfirm(fence, &job, seen)).await?;
+                self.cluster().commit(schema::fence::unconfirm(fence, &job, seen)).await?;
                 warn!(%node, "an operator's word that it is dead is void: {why}");
                 Ok(Effect::Recorded)
             }
@@ -125,32 +112,32 @@ impl Apply {
                 let Some(dead) = self.dead(fence, seen) else { return Ok(Effect::Recorded) };
                 self.recover(&dead, view, silent).await
             }
-            (Step::Finish(end), seen, Some(fence)) => self.finish(fence, seen, end, why).await,
+            (Step::Finish(end), seen, Some(fence)) => self.finish(fence, seen, *end, why).await,
             // Plans name no step without what it is about.
             _ => Err(StepError::Conflict("what the step was about".to_owned())),
         }
     }
 
     async fn declare(&self, seen: &Node, step: FenceStep) -> Result<(), StepError> {
-        let owner = schema::owner::read(&*self.dependencies.store, &seen.name).await?;
+        let owner = schema::owner::read(&*self.cluster().store, &seen.name).await?;
         let job = FenceJob {
             step,
             instance: owner.and_then(|held| held.by).map(|owner| owner.instance),
-            by: self.dependencies.me.to_string(),
-            at_unix_s: self.dependencies.machine.unix_s(),
+            by: self.cluster().me.to_string(),
+            at_unix_s: self.cluster().machine.unix_s(),
             confirmed_dead: None,
             asked: None,
             keepalive_version: seen.keepalive_version,
             boot: seen.boot.clone(),
         };
-        self.commit(schema::fence::begin(seen, &self.dependencies.me, &job)).await
+        self.cluster().commit(schema::fence::begin(seen, &self.cluster().me, &job)).await
     }
 
     /// Nothing is switched. What the node says after it was seen, be it that its machine boots, is a conflict.
     async fn ask_power(&self, seen: &Node, view: &ClusterView, why: &str) -> Result<Effect, StepError> {
         let node = &seen.name;
         let asked =
-            StoppedNode { store: &*self.dependencies.store, power: &*self.dependencies.power, seen, view };
+            StoppedNode { store: &*self.cluster().store, power: &*self.dependencies.power, seen, view };
         if let Err(why) = asked.is_off().await? {
             return Ok(Effect::NotOff(why));
         }
@@ -159,10 +146,10 @@ impl Apply {
         Ok(Effect::Taken)
     }
 
-    async fn serving(&self, stopped: Vec<NodeName>) -> BTreeSet<NodeName> {
+    async fn serving(&self, stopped: &[NodeName]) -> BTreeSet<NodeName> {
         let mut asked = JoinSet::new();
         for node in stopped {
-            let servers = Arc::clone(&self.dependencies.servers);
+            let (node, servers) = (node.clone(), Arc::clone(&self.dependencies.servers));
             asked.spawn(async move { servers.serves(&node).await.then_some(node) });
         }
         let mut serving = BTreeSet::new();
@@ -177,29 +164,29 @@ impl Apply {
 
     async fn take_over(&self, fence: &Fence, why: &str) -> Result<Effect, StepError> {
         let job = self.signed(fence, fence.job.step.clone());
-        self.commit(schema::fence::take_over(fence, &self.dependencies.me, &job)).await?;
+        self.cluster().commit(schema::fence::take_over(fence, &self.cluster().me, &job)).await?;
         warn!(node = %fence.node, "this node goes on with its fence ({}, last by {}): {why}", words(&job.step), fence.job.by);
         Ok(Effect::Taken)
     }
 
     async fn shoot(&self, fence: &Fence, why: &str) -> Result<Effect, StepError> {
-        let (node, store) = (&fence.node, &*self.dependencies.store);
+        let (node, store) = (&fence.node, &*self.cluster().store);
         info!(%node, "cutting its power: {why}");
         let outcome = match bmcs::read(store, node).await? {
             Some(bmc) => {
-                let (me, power) = (&self.dependencies.me, &*self.dependencies.power);
+                let (me, power) = (&self.cluster().me, &*self.dependencies.power);
                 PowerOff { me, store, power, bmc: &bmc, fence }.fire().await?
             }
             None => Outcome::Alive("no BMC of it is known (system.fencing.ipmi in its pvcd.yaml)".to_owned()),
         };
         match outcome {
             Outcome::NotOurs(why) => {
-                self.catch_up().await?;
+                self.cluster().catch_up().await?;
                 Err(StepError::Conflict(why.to_owned()))
             }
             Outcome::Dead { proof, seen } => {
                 let job = self.signed(fence, FenceStep::Proven { proof });
-                self.commit(schema::fence::record_proof(fence, &job, &seen)).await?;
+                self.cluster().commit(schema::fence::record_proof(fence, &job, &seen)).await?;
                 warn!(%node, "is dead: {proof}");
                 Ok(Effect::Recorded)
             }
@@ -213,7 +200,7 @@ impl Apply {
                     "COULD NOT BE FENCED (attempt {attempts}): {reason}; its VMs stay where they are until it is proven dead"
                 );
                 let job = self.signed(fence, FenceStep::Failed { reason, attempts });
-                self.commit(schema::fence::record_failure(fence, &job)).await?;
+                self.cluster().commit(schema::fence::record_failure(fence, &job)).await?;
                 Ok(Effect::PowerOffFailed)
             }
         }
@@ -230,17 +217,17 @@ impl Apply {
         let job = self.signed(fence, step);
         match &job.step {
             FenceStep::Proven { .. } => {
-                self.commit(schema::fence::record_proof(fence, &job, seen)).await?;
+                self.cluster().commit(schema::fence::record_proof(fence, &job, seen)).await?;
                 warn!(%node, "is taken for dead: {why}");
             }
             FenceStep::Recovered { proof }
                 if self.dependencies.settings.action(*proof) == Action::Migrate =>
             {
-                self.commit(schema::fence::record_recovered(fence, &job, seen)).await?;
+                self.cluster().commit(schema::fence::record_recovered(fence, &job, seen)).await?;
                 info!(%node, "its VMs have new homes, it is flushed: {why}");
             }
             _ => {
-                self.commit(schema::fence::record(fence, &job)).await?;
+                self.cluster().commit(schema::fence::record(fence, &job)).await?;
                 info!(%node, "{}: {why}", words(&job.step));
             }
         }
@@ -249,7 +236,7 @@ impl Apply {
 
     /// Tells it to power on, in the background: nobody waits for its boot.
     async fn power_on(&self, node: &NodeName) -> Result<Effect, StepError> {
-        if let Some(bmc) = bmcs::read(&*self.dependencies.store, node).await? {
+        if let Some(bmc) = bmcs::read(&*self.cluster().store, node).await? {
             let (power, node) = (Arc::clone(&self.dependencies.power), node.clone());
             let mut background = self.background.lock().unwrap_or_else(PoisonError::into_inner);
             while background.try_join_next().is_some() {}
@@ -274,7 +261,7 @@ impl Apply {
         }
         let Some(proof) = fence.job.step.proof() else { return Ok(Effect::Recorded) };
         let job = self.signed(fence, FenceStep::StorageFenced { proof });
-        self.commit(schema::fence::record(fence, &job)).await?;
+        self.cluster().commit(schema::fence::record(fence, &job)).await?;
         warn!(%node, "is shut out of the storage: {why}");
         Ok(Effect::Recorded)
     }
@@ -291,8 +278,8 @@ impl Apply {
             (End::Cancelled | End::Back, Some(seen)) => schema::fence::call_off(fence, seen),
             (End::Cancelled | End::Back | End::Done | End::Removed, _) => schema::fence::finish(fence),
         };
-        self.commit(txn).await?;
-        tell::settled(&*self.dependencies.store, node).await;
+        self.cluster().commit(txn).await?;
+        tell::settled(&*self.cluster().store, node).await;
         match end {
             End::Cancelled => warn!(%node, "its fence is cancelled: {why}"),
             End::Back => info!(%node, "its fence is over, it is back: {why}"),
@@ -316,21 +303,10 @@ impl Apply {
     fn signed(&self, fence: &Fence, step: FenceStep) -> FenceJob {
         FenceJob {
             step,
-            by: self.dependencies.me.to_string(),
-            at_unix_s: self.dependencies.machine.unix_s(),
+            by: self.cluster().me.to_string(),
+            at_unix_s: self.cluster().machine.unix_s(),
             ..fence.job.clone()
         }
-    }
-
-    /// Writes, and waits until the mirror shows it, so that the next plan sees what was done.
-    async fn commit(&self, txn: Transaction) -> Result<(), StepError> {
-        self.dependencies.store.commit(txn).await?;
-        self.catch_up().await
-    }
-
-    pub(super) async fn catch_up(&self) -> Result<(), StepError> {
-        let caught_up = self.dependencies.mirror.caught_up(CATCH_UP_WITHIN).await;
-        caught_up.map_err(|error| StepError::Failed(error.to_string()))
     }
 }
 

@@ -9,8 +9,8 @@ use std::{
 };
 
 use pvc_core::model::{
-    Claim, DaemonMode, DaemonState, DomainState, Fence, NodeReport, StaticData, Vm, VmChange, VmId, VmKey,
-    VmSet, VmState,
+    Claim, ClusterView, DaemonMode, DaemonState, DomainState, Fence, NodeReport, StaticData, Vm, VmChange,
+    VmId, VmKey, VmSet, VmState,
 };
 use pvc_host::{
     machine::FakeMachine,
@@ -18,12 +18,14 @@ use pvc_host::{
     storage_fence::{NoStorage, StorageFence},
 };
 use pvc_store::{
-    Transaction,
+    Store, Transaction,
     memory::{MemoryStore, MemoryTree},
+    mirror::Mirror,
     schema::{self, node},
 };
 use tokio::{
     sync::watch,
+    task::JoinHandle,
     time::{MissedTickBehavior, interval, sleep},
 };
 
@@ -294,10 +296,12 @@ async fn work(
     let (taken, write_streak) = watch::channel(None);
     let fencing = || {
         Fencing::start(Dependencies {
-            me: name.clone(),
-            store: Arc::clone(store) as Arc<dyn Store>,
-            mirror: mirror.clone(),
-            machine: Arc::new(FakeMachine::default()),
+            cluster: Cluster::new(
+                name.clone(),
+                Arc::clone(store) as Arc<dyn Store>,
+                mirror.clone(),
+                Arc::new(FakeMachine::default()),
+            ),
             write_streak: write_streak.clone(),
             power: Arc::clone(&shared.power) as Arc<dyn Power>,
             storage: Arc::new(NoStorage) as Arc<dyn StorageFence>,

@@ -16,8 +16,8 @@ use pvc_store::{
 };
 use tracing::{error, info, warn};
 
-use super::apply::{Apply, Effect, StepError};
-use crate::reconcile::fence::tell;
+use super::{Apply, Effect};
+use crate::{controller::StepError, reconcile::fence::tell};
 
 /// The dead node, as it was seen.
 pub(super) struct Dead<'a> {
@@ -47,7 +47,7 @@ impl Apply {
             let size = sizes.get(&order.id).copied().unwrap_or_default();
             let target = match &order.what {
                 What::NeedsStorageFence => {
-                    tell::vm(&self.dependencies, vm, &order.why).await;
+                    tell::vm(self.cluster(), vm, &order.why).await;
                     continue;
                 }
                 What::Place => {
@@ -81,10 +81,10 @@ impl Apply {
         }
         for change in orphans(name, view) {
             let others = schema::fence::expect_dead(dead.fence, dead.node);
-            schema::vm::apply_with(&*self.dependencies.store, &change, others).await?;
+            schema::vm::apply_with(&*self.cluster().store, &change, others).await?;
             info!(vm = %change.id(), from = %name, "released, it is not in the state tree any more; {name} is dead: {}", dead.proof);
         }
-        self.catch_up().await?;
+        self.cluster().catch_up().await?;
         if let Some(path) = conflict {
             return Err(StepError::Conflict(path));
         }
@@ -93,7 +93,7 @@ impl Apply {
 
     async fn no_capacity(&self, dead: &Dead<'_>, vm: &Vm, why: &NoCapacity) -> String {
         let because = format!("{} is dead ({}), and {why}", dead.fence.node, dead.proof);
-        if tell::vm(&self.dependencies, vm, &because).await {
+        if tell::vm(self.cluster(), vm, &because).await {
             warn!(vm = %vm.name, "not recovered yet: {because}");
         }
         format!("{}: {why}", vm.name)
@@ -101,7 +101,7 @@ impl Apply {
 
     async fn refused(&self, dead: &Dead<'_>, vm: &Vm, why: &StoreError) -> String {
         let because = format!("{} is dead ({}), and {why}", dead.fence.node, dead.proof);
-        if tell::vm(&self.dependencies, vm, &because).await {
+        if tell::vm(self.cluster(), vm, &because).await {
             error!(vm = %vm.name, alert = true, "not recovered: {because}");
         }
         format!("{}: {why}", vm.name)
@@ -121,7 +121,7 @@ impl Apply {
         if target.is_some() {
             others.ops.extend(bump(*placed, &vm.id.to_string()).ops);
         }
-        schema::vm::apply_with(&*self.dependencies.store, &change, others).await?;
+        schema::vm::apply_with(&*self.cluster().store, &change, others).await?;
         if target.is_some() {
             // This was the next placement, or it would have been a conflict.
             *placed = Some(placed.map_or(0, |version| version.wrapping_add(1)));
@@ -133,7 +133,7 @@ impl Apply {
             }
             _ => info!(vm = %vm.name, from = %name, "released: {why}; {name} is dead: {proof}"),
         }
-        tell::vm_settled(&self.dependencies, vm).await;
+        tell::vm_settled(self.cluster(), vm).await;
         Ok(())
     }
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use pvc_core::plan::liveness::longest_gap;
 use tokio::time::Instant;
 
 /// A time in which no keepalive of this node was missed: others could have written theirs.
@@ -29,11 +30,6 @@ impl WriteStreak {
     pub fn lasts(&self, every: Duration) -> bool {
         self.until.elapsed() <= longest_gap(every)
     }
-}
-
-/// Between two keepalives of which none in between is missing, with some patience for the store.
-fn longest_gap(every: Duration) -> Duration {
-    every * 7 / 4
 }
 
 #[cfg(test)]
