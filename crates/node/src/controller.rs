@@ -18,7 +18,7 @@ mod status;
 #[cfg(test)]
 mod tests;
 
-use std::{fmt::Debug, time::Duration};
+use std::{fmt::Debug, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use pvc_core::{
@@ -26,7 +26,7 @@ use pvc_core::{
     plan::Plan,
 };
 use pvc_store::{CommitError, StoreError, schema};
-use tokio::time::Instant;
+use tokio::{sync::Semaphore, time::Instant};
 
 pub use self::cluster::Cluster;
 pub(crate) use self::run::{Controller, Poker};
@@ -158,6 +158,12 @@ pub(crate) trait Reconciler: Send + Sync + 'static {
     /// Whether there is certainly nothing to do, told without waiting for anything.
     fn is_idle(&self, _subject: &Subject) -> bool {
         false
+    }
+
+    /// The turns of which a step needs one, if only few like it are carried out at once. Whoever waits for one holds up nobody, and is
+    /// decided anew when it has it.
+    fn turns(&self, _step: &Self::Step) -> Option<&Arc<Semaphore>> {
+        None
     }
 
     /// What a step has to be decided from.

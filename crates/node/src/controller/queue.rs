@@ -1,19 +1,21 @@
 //! Which subject is looked at next.
 //!
 //! Pokes say *look again* and are merged; a subject is never looked at twice at once (a poke meanwhile is kept for
-//! afterwards); a look can be booked for later. The order is first come, first served. Never knows what a look does.
+//! afterwards); a look can be booked for later. The order is first come, first served. Looks have places, of which there are only so many; one that
+//! waits for its turn gives its place away. Never knows what a look does.
 
 #[cfg(test)]
 mod tests;
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet, VecDeque},
+    pin::pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use pvc_core::model::Subject;
 use tokio::{
-    sync::Notify,
+    sync::{Notify, OwnedSemaphorePermit, Semaphore},
     time::{Instant, sleep_until},
 };
 
@@ -25,6 +27,8 @@ pub(super) struct Queue {
     wake: Notify,
     /// A look is over.
     over: Notify,
+    /// What is being looked at was poked, or nothing is taken up any more.
+    news: Notify,
 }
 
 #[derive(Default)]
@@ -34,6 +38,8 @@ struct State {
     waiting: HashSet<Subject>,
     /// Being looked at; `true`: was poked meanwhile.
     busy: HashMap<Subject, bool>,
+    /// Those of them that wait for their turn.
+    without_place: usize,
     /// Booked looks, by time; at most one a subject.
     booked: BTreeSet<(Instant, Subject)>,
     booked_at: HashMap<Subject, Instant>,
@@ -47,7 +53,13 @@ pub(super) struct Look {
 
 impl Queue {
     pub(super) fn new(at_once: usize) -> Self {
-        Self { state: Mutex::default(), at_once, wake: Notify::new(), over: Notify::new() }
+        Self {
+            state: Mutex::default(),
+            at_once,
+            wake: Notify::new(),
+            over: Notify::new(),
+            news: Notify::new(),
+        }
     }
 
     /// Look at the subject as soon as possible.
@@ -55,6 +67,8 @@ impl Queue {
         let mut state = self.lock();
         if let Some(poked) = state.busy.get_mut(&subject) {
             *poked = true;
+            drop(state);
+            self.news.notify_waiters();
         } else {
             state.make_ready(subject);
             drop(state);
@@ -85,7 +99,7 @@ impl Queue {
                 if state.closed {
                     return None;
                 }
-                let has_place = state.busy.len() < self.at_once;
+                let has_place = state.busy.len() - state.without_place < self.at_once;
                 if has_place && let Some(subject) = state.ready.pop_front() {
                     state.waiting.remove(&subject);
                     state.unbook(&subject);
@@ -110,6 +124,7 @@ impl Queue {
     pub(super) fn close(&self) {
         self.lock().closed = true;
         self.wake.notify_one();
+        self.news.notify_waiters();
     }
 
     /// Waits until no subject is being looked at, or until the deadline.
@@ -171,9 +186,46 @@ impl Look {
         &self.subject
     }
 
+    /// Waits for a turn, without a place; `None`: there is news of the subject, or nothing is taken up any more.
+    pub(super) async fn turn(&self, turns: &Arc<Semaphore>) -> Option<OwnedSemaphorePermit> {
+        let _without_place = WithoutPlace::new(&self.queue);
+        let mut turn = pin!(Arc::clone(turns).acquire_owned());
+        loop {
+            let news = self.queue.news.notified();
+            {
+                let state = self.queue.lock();
+                if state.closed || state.busy.get(&self.subject) == Some(&true) {
+                    return None;
+                }
+            }
+            tokio::select! {
+                biased;
+                turn = &mut turn => return turn.ok(),
+                () = news => {}
+            }
+        }
+    }
+
     /// Books the next look at the same subject.
     pub(super) fn again_at(&self, at: Option<Instant>) {
         self.queue.book(&self.subject, at);
+    }
+}
+
+/// A look that waits for its turn.
+struct WithoutPlace<'a>(&'a Queue);
+
+impl<'a> WithoutPlace<'a> {
+    fn new(queue: &'a Queue) -> Self {
+        queue.lock().without_place += 1;
+        queue.wake.notify_one();
+        Self(queue)
+    }
+}
+
+impl Drop for WithoutPlace<'_> {
+    fn drop(&mut self) {
+        self.0.lock().without_place -= 1;
     }
 }
 

@@ -12,7 +12,7 @@ use pvc_core::{
 };
 use pvc_process::JoinSet;
 use tokio::{
-    sync::{mpsc, watch},
+    sync::{OwnedSemaphorePermit, mpsc, watch},
     time::{Instant, MissedTickBehavior, interval, sleep},
 };
 use tracing::{debug, warn};
@@ -189,13 +189,14 @@ impl<R: Reconciler> Core<R> {
     }
 
     async fn look(self: Arc<Self>, look: Look) {
-        let again = self.round(look.subject()).await;
+        let again = self.round(&look).await;
         look.again_at(again);
     }
 
     /// Goes as far as it goes now; answers when to look again at the latest.
-    async fn round(&self, subject: &Subject) -> Option<Instant> {
-        let mut was_late = false;
+    async fn round(&self, look: &Look) -> Option<Instant> {
+        let subject = look.subject();
+        let (mut was_late, mut turn) = (false, None::<OwnedSemaphorePermit>);
         for _ in 0..STEPS_A_ROUND {
             let (facts, plan) = match self.decide(subject).await {
                 Ok(decided) => decided,
@@ -222,7 +223,22 @@ impl<R: Reconciler> Core<R> {
                     return again.into_iter().chain(until).min();
                 }
             };
-            match self.kind.apply(subject, &step, &facts, &plan.why).await {
+            let turns = self.kind.turns(&step);
+            // One of another sort is given back.
+            turn = turn.filter(|turn| turns.is_some_and(|turns| Arc::ptr_eq(turn.semaphore(), turns)));
+            if let Some(turns) = turns
+                && turn.is_none()
+            {
+                turn = Arc::clone(turns).try_acquire_owned().ok();
+                if turn.is_none() {
+                    // With news of the subject it is looked at again at once.
+                    turn = Some(look.turn(turns).await?);
+                    continue;
+                }
+            }
+            let outcome = self.kind.apply(subject, &step, &facts, &plan.why).await;
+            turn = None;
+            match outcome {
                 Ok(()) => {
                     was_late = false;
                     self.attempts().remove(subject);

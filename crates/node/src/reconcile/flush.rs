@@ -133,7 +133,7 @@ impl Reconciler for FlushReconciler {
             Subject::Keepalive(name) => name != self.me(),
             // While there is something to do, everything.
             Subject::Vm(_) | Subject::Fence(_) => self.desired(view).is_some(),
-            Subject::Primary | Subject::Cluster => false,
+            _ => false,
         }
     }
 

@@ -193,7 +193,7 @@ impl Reconciler for PrimaryReconciler {
         match changed {
             Subject::Primary | Subject::Fence(_) => true,
             Subject::Node(name) => *name == self.cluster.me || view.primary_node.value.as_ref() == Some(name),
-            Subject::Keepalive(_) | Subject::Vm(_) | Subject::Cluster => false,
+            _ => false,
         }
     }
 

@@ -8,6 +8,7 @@ mod apply;
 mod arrival;
 mod choose;
 mod definitions;
+mod facts;
 mod give_away;
 mod inventory;
 mod kept;
@@ -24,14 +25,11 @@ use std::{
 
 use async_trait::async_trait;
 use pvc_core::{
-    model::{Claim, ClusterView, Entry, Halt, Migration, Subject, Vm, VmId, VmKey, VmState},
+    model::{Claim, ClusterView, Entry, Subject, VmId, VmKey},
     plan::{
-        placement::{Asker, Selector, fit},
-        vm::{
-            Attempts, Facts, LocalState, Plan, Step, concerns, may_execute_elsewhere, needs_definition, plan,
-        },
+        placement::Selector,
+        vm::{Attempts, LocalState, Plan, Step, concerns, needs_definition},
     },
-    sabotage::{self, Bug},
 };
 use pvc_host::hypervisor::{Event, Hypervisor, HypervisorError};
 use pvc_store::schema;
@@ -43,9 +41,10 @@ use tracing::{debug, info, warn};
 
 use self::{
     definitions::Definitions,
+    facts::{Local, Seen},
     inventory::Inventory,
     kept::KeptDefinitions,
-    migration::{Call, InCall},
+    migration::Call,
 };
 pub use self::{inventory::Active, migration::Peers};
 use crate::{
@@ -58,6 +57,11 @@ use crate::{
 
 /// So many guests are started at once; more only makes each slower.
 const STARTS_AT_ONCE: usize = 4;
+
+/// So many guests are asked to shut down, or are powered off, at once: as many as libvirt is told side by side (`pvc_host`). One whose process hangs
+/// takes as long as its deadline.
+const SHUTDOWNS_AT_ONCE: usize = 8;
+const POWER_OFFS_AT_ONCE: usize = 4;
 
 /// So many guests leave at once; more only makes each change more memory before it has gone.
 const MIGRATIONS_AT_ONCE: usize = 4;
@@ -131,7 +135,9 @@ struct VmReconciler {
     selector: Selector,
     sizes: VmSizes,
     memory: Mutex<HashMap<VmId, Memory>>,
-    starts: Semaphore,
+    starts: Arc<Semaphore>,
+    shutdowns: Arc<Semaphore>,
+    power_offs: Arc<Semaphore>,
     migrations: Arc<Semaphore>,
     this: Weak<Self>,
     poker: OnceLock<Poker<Self>>,
@@ -149,27 +155,6 @@ struct Memory {
     call: Option<Call>,
 }
 
-/// What is known of one VM.
-struct Seen {
-    view: Arc<ClusterView>,
-    local: Local,
-    /// What is wrong with what it would be started from, where a plan needs to know.
-    definition: Result<(), String>,
-    /// What is known of a migration that libvirt was asked for.
-    in_call: Option<InCall>,
-}
-
-/// What this node's libvirt knows of one VM.
-#[derive(Debug, Clone, Copy)]
-struct Local {
-    state: LocalState,
-    /// Why it executes nothing though it is here.
-    halt: Option<Halt>,
-    migration: Option<Migration>,
-    /// It is on record as migrated from here.
-    left: bool,
-}
-
 impl From<HypervisorError> for StepError {
     fn from(error: HypervisorError) -> Self {
         Self::Failed(error.to_string())
@@ -182,8 +167,8 @@ impl Reconciler for VmReconciler {
     type Step = Step;
 
     const KIND: &'static str = "vm";
-    // Whoever waits for its turn to start has a place, too, and holds up nobody: as many as a node ever has.
-    const AT_ONCE: usize = 4096;
+    // More than libvirt is ever asked side by side: what may hang there waits for its turn first, without a place here.
+    const AT_ONCE: usize = 64;
     const RETRY: Retry = Retry { first: FIRST_RETRY, longest: Duration::from_mins(1) };
     const OUTLIVES_STOP: bool = true;
 
@@ -251,7 +236,7 @@ impl Reconciler for VmReconciler {
             Freshness::Known | Freshness::Observed => self.cluster.view(),
             Freshness::Confirmed => self.confirmed_view().await?,
         };
-        if let Some(seen) = self.observe_call(id, &view, freshness).await {
+        if let Some(seen) = self.observe_call(id, &view).await {
             return Ok(seen);
         }
         let local_state = match freshness {
@@ -270,16 +255,13 @@ impl Reconciler for VmReconciler {
                 definition = self.definitions.of(vm).await?.map(drop);
             }
         }
-        Ok(Seen { view, local, definition, in_call: None })
+        Ok(Seen { view, local, definition, in_call: false })
     }
 
     fn plan(&self, subject: &Subject, seen: &mut Seen) -> Plan {
-        let Subject::Vm(id) = *subject else { return migration::wait(None, "no VM".to_owned()) };
+        let Subject::Vm(id) = *subject else { return facts::wait("no VM".to_owned()) };
         let plan = self.plan_of(id, seen);
-        match seen.in_call {
-            Some(in_call) => self.plan_in_call(id, in_call, plan),
-            None => plan,
-        }
+        if seen.in_call { migration::plan_in_call(seen.local.migration, plan) } else { plan }
     }
 
     fn freshness(&self, step: &Step) -> Freshness {
@@ -289,6 +271,15 @@ impl Reconciler for VmReconciler {
             // A claim that names this node may be on its way here, with the guest that it is about, or a newer desired state.
             Step::PowerOff | Step::AskGuestToShutDown | Step::Resume | Step::Suspend => Freshness::Confirmed,
             _ => Freshness::Observed,
+        }
+    }
+
+    fn turns(&self, step: &Step) -> Option<&Arc<Semaphore>> {
+        match step {
+            Step::Start => Some(&self.starts),
+            Step::AskGuestToShutDown => Some(&self.shutdowns),
+            Step::PowerOff => Some(&self.power_offs),
+            _ => None,
         }
     }
 
@@ -324,7 +315,7 @@ impl Reconciler for VmReconciler {
     }
 
     fn doing(&self, _subject: &Subject, seen: &Seen) -> String {
-        if seen.in_call.is_some() { "migrating" } else { "waiting" }.to_owned()
+        if seen.in_call { "migrating" } else { "waiting" }.to_owned()
     }
 
     /// Only the node that the VM is tied to by claim, or by desired state where nobody claims it: others only wait for it.
@@ -360,7 +351,9 @@ impl VmReconciler {
             consoles,
             peers,
             memory: Mutex::default(),
-            starts: Semaphore::new(STARTS_AT_ONCE),
+            starts: Arc::new(Semaphore::new(STARTS_AT_ONCE)),
+            shutdowns: Arc::new(Semaphore::new(SHUTDOWNS_AT_ONCE)),
+            power_offs: Arc::new(Semaphore::new(POWER_OFFS_AT_ONCE)),
             migrations: Arc::new(Semaphore::new(MIGRATIONS_AT_ONCE)),
             this: this.clone(),
             poker: OnceLock::new(),
@@ -400,80 +393,6 @@ impl VmReconciler {
             claim.names(&self.cluster.me) || claim.is_empty() && self.cluster.is_primary(view)
         };
         view.orphan_claim(id).is_some_and(|claim| ours(&claim.value))
-    }
-
-    async fn confirmed_view(&self) -> Result<Arc<ClusterView>, StepError> {
-        if sabotage::commits(Bug::EndForAStaleClaim) {
-            self.cluster.catch_up().await?;
-        } else {
-            self.cluster.catch_up_with_everybody().await?;
-        }
-        Ok(self.cluster.view())
-    }
-
-    fn plan_of(&self, id: VmId, seen: &Seen) -> Plan {
-        let Seen { view, local, definition, .. } = seen;
-        if let Some(Entry::Bad(problems)) = view.vms.get(&id).map(|e| &**e) {
-            let what: Vec<String> = problems.iter().map(ToString::to_string).collect();
-            return migration::wait(None, format!("its keys cannot be read: {}", what.join("; ")));
-        }
-        let (me, vm, local_state) = (&self.cluster.me, view.vm(id), local.state);
-        if let Some(vm) = vm
-            && self.cluster.is_current()
-        {
-            self.note(vm, local);
-        }
-        let attempts = self.memory().get(&id).map(|m| m.attempts.clone()).unwrap_or_default();
-        let target = vm.map_or(Ok(()), |vm| {
-            fit(view, &vm.node.value, Asker::Source).map_err(|unfit| format!("it {unfit}"))
-        });
-        // Asked of what may be started here only: it looks at all that runs in the cluster.
-        let last_word = match vm {
-            Some(vm)
-                if vm.node.value == *me && matches!(local_state, LocalState::Off | LocalState::Unstarted) =>
-            {
-                may_execute_elsewhere(view, me, id, &vm.claim)
-            }
-            _ => Ok(()),
-        };
-        plan(&Facts {
-            me,
-            vm,
-            orphan: view.orphan_claim(id),
-            tidies_up: self.cluster.is_primary(view),
-            last_word: last_word.as_ref().copied().map_err(String::as_str),
-            local_state,
-            halt: local.halt,
-            migration: local.migration,
-            left: local.left,
-            target: target.as_ref().copied().map_err(String::as_str),
-            definition: definition.as_ref().copied().map_err(String::as_str),
-            view_is_current: self.cluster.is_current(),
-            attempts: &attempts,
-            now: self.cluster.now(),
-        })
-    }
-
-    /// Keeps in memory what plans need to know of what was seen before.
-    fn note(&self, vm: &Vm, local: &Local) {
-        let (local_state, state, now) = (local.state, vm.state.value, self.cluster.now());
-        if let Some(Migration::Leaving(progress)) = local.migration {
-            self.remember(vm.id, |m| m.attempts.progressed(vm, progress, now));
-        }
-        if state != VmState::Migrate && local_state == LocalState::Active {
-            // While it is not to move, where it shall return to is what its key says.
-            let mut memory = self.memory();
-            // What has no way home needs no memory of that.
-            if vm.last_node.value.is_some() || memory.contains_key(&vm.id) {
-                memory.entry(vm.id).or_default().attempts.saw_home(vm);
-            }
-        }
-        if vm.cannot_read(VmKey::Claim) && state == VmState::Restart && local_state == LocalState::Active {
-            self.remember(vm.id, |m| m.attempts.runs_unclaimed(vm));
-        }
-        if state == VmState::Migrate && vm.claim.value.is_only(&self.cluster.me) {
-            self.remember(vm.id, |m| m.attempts.notice(vm, now));
-        }
     }
 
     /// The console is followed by the node that runs the VM and claims it.

@@ -167,8 +167,8 @@ fn concerns(me: &NodeName, subject: &Subject, view: &ClusterView) -> bool {
     match subject {
         Subject::Keepalive(name) => name != me,
         Subject::Node(_) | Subject::Fence(_) | Subject::Cluster => true,
-        Subject::Vm(_) => !view.fences.is_empty(),
-        Subject::Primary => false,
+        Subject::Vm(_) if !view.fences.is_empty() => true,
+        _ => false,
     }
 }
 

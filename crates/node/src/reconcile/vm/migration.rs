@@ -17,16 +17,16 @@ use pvc_store::{
     schema::{self, vm::read_arrival},
 };
 use tokio::{
-    sync::{Notify, watch},
-    time::{Instant, MissedTickBehavior, interval},
+    sync::watch,
+    time::{Instant, MissedTickBehavior, interval, sleep},
 };
 use tracing::{debug, info, warn};
 
-use super::{Local, MIGRATIONS_AT_ONCE, Seen, VmReconciler};
-use crate::{
-    controller::{Freshness, StepError},
-    metrics,
+use super::{
+    MIGRATIONS_AT_ONCE, VmReconciler,
+    facts::{Local, Seen, wait},
 };
+use crate::{controller::StepError, metrics};
 
 /// How often libvirt is asked how far a migration is.
 const WATCH: Duration = Duration::from_secs(1);
@@ -61,28 +61,32 @@ impl Peers {
 
 /// A migration that libvirt was asked for and has not answered yet.
 pub(super) struct Call {
-    /// The versions of `state` and `node` for which libvirt was asked last how far it is.
-    desired: Option<(Option<i32>, Option<i32>)>,
-    watched: Instant,
-    /// When it was under way for certain.
-    seen: Instant,
-    last: InCall,
-    give_up: Arc<Notify>,
+    /// The versions of `state` and `node` for which libvirt was asked.
+    desired: Option<Versions>,
+    /// How far it was when that was last known.
+    under_way: Option<Migration>,
     /// Its sender is gone when the call has ended.
     ended: watch::Receiver<()>,
 }
 
-/// What is known of it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum InCall {
-    /// Nothing new: libvirt says that it has begun, or that it has ended, when the call ends. Look again by then.
-    Quiet(Instant),
-    /// It is under way.
-    UnderWay(Migration),
+type Versions = (Option<i32>, Option<i32>);
+
+/// While the call goes on it can be ended; everything else is decided when it has. Whoever follows it has it looked at.
+pub(super) fn plan_in_call(under_way: Option<Migration>, plan: Plan) -> Plan {
+    match (under_way, plan.next) {
+        (None, _) => wait("libvirt migrates it".to_owned()),
+        (_, Next::Do(step @ (Step::AbortMigration | Step::PowerOff))) => {
+            Plan { next: Next::Do(step), why: plan.why }
+        }
+        (_, next) => {
+            debug!("while it migrates: {next:?}");
+            wait(plan.why)
+        }
+    }
 }
 
-pub(super) fn wait(until: Option<pvc_core::model::Moment>, why: String) -> Plan {
-    Plan { next: Next::Wait(until), why }
+fn versions(vm: &Vm) -> Versions {
+    (vm.state.version, vm.node.version)
 }
 
 impl VmReconciler {
@@ -108,96 +112,31 @@ impl VmReconciler {
         Ok(told || self.inventory.hypervisor().has_left(vm.id, &vm.name).await?)
     }
 
-    /// What is true of a VM while a call is going on, if one is. libvirt is asked once a second, and when the desired state has changed;
-    /// nothing but that may hold up the end of the call.
-    pub(super) async fn observe_call(
-        &self,
-        id: VmId,
-        view: &Arc<ClusterView>,
-        freshness: Freshness,
-    ) -> Option<Seen> {
-        let desired = view.vm(id).map(|vm| (vm.state.version, vm.node.version));
-        let (ended, last) = {
-            let mut memory = self.memory();
-            let call = memory.get_mut(&id)?.call.as_mut()?;
-            let is_due = call.desired != desired || call.watched.elapsed() >= WATCH;
-            let asks = freshness == Freshness::Known && is_due && desired.is_some();
-            if freshness == Freshness::Known {
-                call.last = InCall::Quiet(call.watched + WATCH);
-            }
-            (asks.then(|| call.ended.clone()), call.last)
+    /// What is true of a VM while a call is going on, if one is. With another desired state libvirt is asked how far it is, and nothing but
+    /// that may hold up the end of the call.
+    pub(super) async fn observe_call(&self, id: VmId, view: &Arc<ClusterView>) -> Option<Seen> {
+        let (mut ended, desired, mut migration) = {
+            let memory = self.memory();
+            let call = memory.get(&id)?.call.as_ref()?;
+            (call.ended.clone(), call.desired, call.under_way)
         };
-        let in_call = match ended {
-            Some(mut ended) => {
-                let asked = tokio::select! {
-                    biased;
-                    _ = ended.changed() => Ok(None),
-                    migration = self.inventory.hypervisor().migration(id) => migration,
-                };
-                self.watched(id, desired, asked)
-            }
-            None => last,
-        };
-        let migration = match in_call {
-            InCall::Quiet(_) => None,
-            InCall::UnderWay(migration) => Some(migration),
-        };
+        if migration.is_none() && view.vm(id).is_some_and(|vm| Some(versions(vm)) != desired) {
+            migration = tokio::select! {
+                biased;
+                _ = ended.changed() => None,
+                asked = self.inventory.hypervisor().migration(id) => asked.ok().flatten(),
+            };
+        }
         let (local_state, halt) = (self.inventory.local_state(id), self.inventory.halt(id));
         let local = Local { state: local_state, halt, migration, left: false };
-        Some(Seen { view: Arc::clone(view), local, definition: Ok(()), in_call: Some(in_call) })
+        Some(Seen { view: Arc::clone(view), local, definition: Ok(()), in_call: true })
     }
 
-    fn watched(
-        &self,
-        id: VmId,
-        desired: Option<(Option<i32>, Option<i32>)>,
-        asked: Result<Option<Migration>, HypervisorError>,
-    ) -> InCall {
-        let now = Instant::now();
-        let quiet = InCall::Quiet(now + WATCH);
-        let mut memory = self.memory();
-        let Some(call) = memory.get_mut(&id).and_then(|m| m.call.as_mut()) else { return quiet };
-        (call.desired, call.watched) = (desired, now);
-        call.last = match asked {
-            Ok(Some(migration)) => {
-                call.seen = now;
-                InCall::UnderWay(migration)
-            }
-            Ok(None) => {
-                if call.seen.elapsed() >= UNREPORTED {
-                    call.give_up.notify_one();
-                }
-                quiet
-            }
-            Err(error) => {
-                debug!(vm = %id, %error, "could not find out how far its migration is");
-                call.seen = now;
-                quiet
-            }
-        };
-        call.last
-    }
-
-    /// Whether nothing is known of a call that is news to anybody.
+    /// Whether a call is going on of which nothing is known yet that is news to anybody.
     pub(super) fn is_quiet(&self, id: VmId) -> bool {
         let memory = self.memory();
         let call = memory.get(&id).and_then(|m| m.call.as_ref());
-        call.is_some_and(|call| matches!(call.last, InCall::Quiet(_)))
-    }
-
-    /// While the call goes on it can be ended; everything else is decided when it has.
-    pub(super) fn plan_in_call(&self, id: VmId, in_call: InCall, plan: Plan) -> Plan {
-        let (again, why) = match (in_call, plan.next) {
-            (InCall::Quiet(again), _) => (again, "libvirt migrates it".to_owned()),
-            (_, Next::Do(step @ (Step::AbortMigration | Step::PowerOff))) => {
-                return Plan { next: Next::Do(step), why: plan.why };
-            }
-            (_, next) => {
-                debug!(vm = %id, "while it migrates: {next:?}");
-                (Instant::now() + WATCH, plan.why)
-            }
-        };
-        wait(Some(self.cluster.moment(again)), why)
+        call.is_some_and(|call| call.under_way.is_none())
     }
 
     /// Asks the other side; an answer that does not come is an answer, too. Its daemon has said by itself whether the VM could be started there.
@@ -264,34 +203,53 @@ impl VmReconciler {
     pub(super) fn migrate(&self, vm: &Vm, to: &NodeName, why: &str) {
         // It is there while somebody carries out its steps.
         let Some(this) = self.this.upgrade() else { return };
-        let (began, give_up) = (Instant::now(), Arc::new(Notify::new()));
         let (going_on, ended) = watch::channel(());
         let turn = self.remember(vm.id, |m| {
             m.attempts.migrates(vm, self.cluster.now());
-            m.call = Some(Call {
-                desired: Some((vm.state.version, vm.node.version)),
-                watched: began,
-                seen: began,
-                last: InCall::Quiet(began),
-                give_up: Arc::clone(&give_up),
-                ended,
-            });
+            m.call = Some(Call { desired: Some(versions(vm)), under_way: None, ended });
             m.turn.take()
         });
         info!(vm = %vm.name, "migrating to {to}: {why}");
         let (vm, to) = (vm.clone(), to.clone());
         // Not cut in the middle by the daemon's stop.
         pvc_process::spawn(async move {
-            this.wait_for_libvirt(&vm, &to, &give_up).await;
+            this.wait_for_libvirt(&vm, &to).await;
             this.remember(vm.id, |m| m.call = None);
             drop((turn, going_on));
-            if let Some(poker) = this.poker.get() {
-                poker.poke(Subject::Vm(vm.id));
-            }
+            this.poke(vm.id);
         });
     }
 
-    async fn wait_for_libvirt(&self, vm: &Vm, to: &NodeName, give_up: &Notify) {
+    fn poke(&self, id: VmId) {
+        if let Some(poker) = self.poker.get() {
+            poker.poke(Subject::Vm(id));
+        }
+    }
+
+    /// Asks libvirt how far a migration is, once a second, and has the VM looked at. Returns when it has been over for long.
+    async fn follow(&self, id: VmId) {
+        let mut seen = Instant::now();
+        while seen.elapsed() < UNREPORTED {
+            sleep(WATCH).await;
+            let under_way = match self.inventory.hypervisor().migration(id).await {
+                Ok(under_way) => under_way,
+                Err(error) => {
+                    debug!(vm = %id, %error, "could not find out how far its migration is");
+                    seen = Instant::now();
+                    None
+                }
+            };
+            if under_way.is_some() {
+                seen = Instant::now();
+            }
+            if let Some(call) = self.memory().get_mut(&id).and_then(|memory| memory.call.as_mut()) {
+                call.under_way = under_way;
+            }
+            self.poke(id);
+        }
+    }
+
+    async fn wait_for_libvirt(&self, vm: &Vm, to: &NodeName) {
         let (began, peer) = (Instant::now(), self.peers.of(to));
         let hypervisor = Arc::clone(self.inventory.hypervisor());
         let mut call = hypervisor.migrate(vm.id, &peer);
@@ -303,7 +261,7 @@ impl VmReconciler {
                 libvirt_is_done = false;
                 Ok(())
             }
-            () = give_up.notified() => {
+            () = self.follow(vm.id) => {
                 Err(HypervisorError::Unavailable("it has ended, but libvirt does not say how".into()))
             }
         };

@@ -13,7 +13,6 @@ use crate::{controller::StepError, metrics};
 
 impl VmReconciler {
     pub(super) async fn start(&self, vm: &Vm, why: &str) -> Result<(), StepError> {
-        let _one_of_few = self.starts.acquire().await.map_err(|e| StepError::Failed(e.to_string()))?;
         let spec = match self.definitions.of(vm).await? {
             Ok(spec) => spec,
             Err(reason) => return self.give_up(vm, reason).await,

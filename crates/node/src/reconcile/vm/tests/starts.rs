@@ -178,3 +178,43 @@ async fn a_lost_answer_of_a_start_is_looked_into_and_not_repeated() {
     assert_eq!(w.vm(1).await.state.value, VmState::Start);
     assert!(w.vm(1).await.claim.value.is_only(&w.nodes[0].name));
 }
+
+#[tokio::test(start_paused = true)]
+async fn two_hundred_starts_at_once_hold_up_no_other_and_who_waits_for_a_turn_may_still_be_stopped() {
+    let w = World::new().await;
+    w.running(201).await;
+    let after = Duration::from_secs(5);
+    for n in 1..=200 {
+        let start = Answer { after, ..Answer::default() };
+        w.nodes[0].hypervisor.behave(id(n), Behaviour { start, ..Behaviour::default() });
+        w.define(n, xml(n)).await;
+        w.ask_for(n, VmState::Start).await;
+    }
+    let began = Instant::now();
+    sleep(Duration::from_millis(100)).await;
+    w.ask_for(201, VmState::Stop).await;
+    w.until("what runs is stopped", 1, async |w| !w.runs(0, 201)).await;
+    w.ask_for(200, VmState::Stop).await;
+    w.until("what has not had its turn is free", 1, async |w| w.vm(200).await.claim.value.is_empty()).await;
+    w.until("all others run", 400, async |w| w.nodes[0].hypervisor.executing().len() == 199).await;
+    assert_eq!(w.nodes[0].hypervisor.counts().start, 200, "one before, and 199");
+    let (took, least) = (began.elapsed(), after * 199 / 4);
+    assert!(took > least && took < least + Duration::from_secs(10), "four at a time: {took:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hundred_guests_that_cannot_be_ended_hold_up_no_start() {
+    let w = World::new().await;
+    for n in 1..=100 {
+        w.running(n).await;
+        let power_off = Answer { outcome: Outcome::Hangs, ..Answer::default() };
+        w.nodes[0].hypervisor.behave(id(n), Behaviour { power_off, ..Behaviour::default() });
+    }
+    for n in 1..=100 {
+        w.ask_for(n, VmState::Stop).await;
+    }
+    sleep(Duration::from_millis(100)).await;
+    w.define(101, xml(101)).await;
+    w.ask_for(101, VmState::Start).await;
+    w.until("another one starts", 1, async |w| w.runs(0, 101)).await;
+}
