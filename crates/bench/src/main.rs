@@ -3,6 +3,7 @@
 //! It knows the daemon by its contract only: the configuration file, the keys of the state tree, the command line. So it
 //! imports none of our crates but the lab, and the same program could measure another implementation.
 
+mod awake;
 mod bench;
 mod capsule;
 mod daemon;
@@ -15,6 +16,7 @@ mod report;
 mod scale;
 mod services;
 mod tree;
+mod wire;
 
 use std::{path::PathBuf, process::ExitCode};
 

@@ -77,13 +77,6 @@ pub(crate) fn zookeeper() -> Result<Served> {
     Ok(Served { packets })
 }
 
-/// Bytes that have passed the loopback interface, which in the capsule is ZooKeeper's traffic alone: both directions, with
-/// the headers of TCP and IP.
-pub(crate) fn loopback_bytes() -> Result<f64> {
-    let text = fs::read_to_string("/proc/net/dev")?;
-    field(&text, "lo:").context("no loopback interface in /proc/net/dev")
-}
-
 /// The number after the word `key`.
 fn field(text: &str, key: &str) -> Option<f64> {
     let mut words = text.split_ascii_whitespace().skip_while(|word| *word != key);

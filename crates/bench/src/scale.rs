@@ -4,7 +4,6 @@
 //! primary's key, so that the measured node has nothing to do for the cluster. Counts are of the daemon's own connection.
 
 mod others;
-mod wire;
 
 use std::{fmt::Write as _, time::Duration};
 
@@ -14,11 +13,13 @@ use tokio::time::{MissedTickBehavior, interval, sleep};
 use self::others::Others;
 use crate::{
     Arguments,
+    awake::Awake,
     daemon::{Daemon, KEEPALIVE_S, log_end},
     probe,
     report::median,
     services::Services,
     tree::{Tree, definition},
+    wire,
 };
 
 /// Time for what follows a start to calm down.
@@ -54,6 +55,7 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<String> {
 }
 
 async fn measure(arguments: &Arguments, zookeeper: i32) -> Result<Vec<Cell>> {
+    let _awake = Awake::keep()?;
     let tree = Tree::connect().await?;
     // The first start makes the root keys.
     Daemon::start(&arguments.binaries, &tree).await?.0.stop().await?;

@@ -90,6 +90,24 @@ async fn a_thousand_vms_are_listed_with_few_requests() {
     assert!(took < Duration::from_secs(4), "{took:?}: this is a matter of tenths of a second");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_is_registered_and_an_empty_cluster_listed_with_few_requests() {
+    let server = server().await;
+    let store = connect(&server);
+    store.session().wait_for(|s| s.is_healthy()).await.map(drop).unwrap();
+    let before = requests(&server);
+    register(&*store).await;
+    let registered = requests(&server);
+    // To see what is there of the root keys, to make them; the same of the node's.
+    assert!(registered - before <= 4 + 1, "{} requests to register", registered - before);
+    let mirror = Mirror::start(store.clone());
+    mirror.ready().await;
+    let spent = requests(&server) - registered;
+    println!("an empty cluster listed with {spent} requests");
+    // A watch for each kind, two or three rounds to the leader for all of them, three reads.
+    assert!(spent <= 9 + 3 + 6 + 1, "{spent} requests to list");
+}
+
 /// Lets only a stranger read a key, or everybody again.
 const PROTECT: &str = r#"
 import sys

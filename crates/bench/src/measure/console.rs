@@ -11,6 +11,7 @@ use std::{
 use anyhow::{Context, Result};
 
 use crate::{
+    awake::Awake,
     daemon::{Daemon, KEEPALIVE_S},
     events::Events,
     probe,
@@ -57,6 +58,7 @@ pub(crate) async fn measure(binaries: &Path, tree: &Tree, vm: &Definition, repea
         line_ms.push((seen - began).as_secs_f64() * 1e3);
     }
 
+    let awake = Awake::keep()?;
     let before = probe::cpu(daemon.pid())?;
     let mut tick = tokio::time::interval(Duration::from_secs(1) / BUSY_LINES);
     for number in 0..BUSY_LINES * BUSY_KEEPALIVES * u32::try_from(KEEPALIVE_S)? {
@@ -64,6 +66,7 @@ pub(crate) async fn measure(binaries: &Path, tree: &Tree, vm: &Definition, repea
         say(&mut log, &format!("a busy guest prints its line number {number}"))?;
     }
     let busy = probe::cpu(daemon.pid())?.saturating_sub(before);
+    drop(awake);
 
     tree.write(&format!("{base}/state"), "stop").await?;
     events.wait_for(&vm.name, "Stopped").await?;

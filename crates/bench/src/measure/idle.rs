@@ -5,16 +5,18 @@ use std::{path::Path, time::Duration};
 use anyhow::{Result, ensure};
 
 use crate::{
+    awake::Awake,
     capsule::NODE,
     daemon::{Daemon, KEEPALIVE_S},
     probe,
     tree::Tree,
+    wire,
 };
 
 /// Time for what follows a start to calm down.
 const SETTLE: Duration = Duration::from_secs(8);
-/// Time for a client's farewell to be over; the window then begins and ends well between two keepalives.
-const FAREWELL: Duration = Duration::from_secs(1);
+/// From a keepalive to the window.
+const AFTER_ONE: Duration = Duration::from_secs(1);
 
 /// What was seen over the time watched.
 pub(crate) struct Idle {
@@ -23,24 +25,23 @@ pub(crate) struct Idle {
     /// One sample a keepalive.
     pub(crate) wakes: Vec<f64>,
     /// Averages.
-    pub(crate) packets: f64,
+    pub(crate) requests: f64,
     pub(crate) bytes: f64,
     pub(crate) size: probe::Size,
 }
 
-/// Watches the daemon over so many keepalives, with no other client connected meanwhile.
+/// Watches the daemon and its own connection over so many keepalives, on cores that are awake.
 pub(crate) async fn measure(binaries: &Path, keepalives: u32) -> Result<Idle> {
     let key = format!("/nodes/{NODE}/keepalive");
     let tree = Tree::connect().await?;
     let (daemon, _) = Daemon::start(binaries, &tree).await?;
     tokio::time::sleep(SETTLE).await;
     let first = tree.next_version(&key).await?;
-    drop(tree);
-    tokio::time::sleep(FAREWELL).await;
+    let awake = Awake::keep()?;
+    // The window begins and ends well between two keepalives.
+    tokio::time::sleep(AFTER_ONE).await;
 
-    // ZooKeeper's answer travels over the loopback interface too: it stays outside the count of bytes.
-    let packets = probe::zookeeper()?.packets;
-    let bytes = probe::loopback_bytes()?;
+    let before = wire::of(daemon.pid())?;
     let (mut cpu_ms, mut wakes) = (Vec::new(), Vec::new());
     let mut woken = probe::wakes(daemon.pid())?;
     let mut used = probe::cpu(daemon.pid())?;
@@ -55,13 +56,13 @@ pub(crate) async fn measure(binaries: &Path, keepalives: u32) -> Result<Idle> {
         wakes.push(now - woken);
         woken = now;
     }
-    let bytes = probe::loopback_bytes()? - bytes;
-    let packets = probe::zookeeper()?.packets - packets;
+    let seen = wire::of(daemon.pid())? - before;
+    drop(awake);
 
     let size = probe::size(daemon.pid())?;
-    let written = Tree::connect().await?.version(&key).await? - first;
+    let written = tree.version(&key).await? - first;
     daemon.stop().await?;
     ensure!(written > 0, "no keepalive was written in {keepalives} intervals");
     let each = f64::from(written);
-    Ok(Idle { cpu_ms, wakes, packets: packets / each, bytes: bytes / each, size })
+    Ok(Idle { cpu_ms, wakes, requests: seen.requests / each, bytes: seen.bytes / each, size })
 }

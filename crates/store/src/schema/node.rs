@@ -5,7 +5,7 @@ mod remove;
 #[cfg(test)]
 mod tests;
 
-use std::{fmt, time::Duration};
+use std::{collections::BTreeSet, fmt, time::Duration};
 
 use pvc_core::model::{
     DaemonMode, DaemonState, DomainState, Explanation, Node, NodeName, NodeReport, Problem, RouterState,
@@ -158,16 +158,19 @@ pub async fn register(store: &dyn Store, node: &Registration) -> Result<Committe
             if matches!(figure, RUNNING | GUESTS | HYPERVISOR) { "" } else { "0" },
         ));
     }
-    let paths: Vec<String> = written.iter().map(|(path, _)| path.clone()).collect();
     let mut attempt = 1;
     loop {
-        let present = store.stat_many(&paths).await?;
+        // One request, where asking for each key would be one a key.
+        let below = store.children(&path(name)).await?;
+        let own = below.is_some().then(|| path(name));
+        let present: BTreeSet<String> =
+            own.into_iter().chain(below.into_iter().flatten().map(|below| key(name, &below))).collect();
         let mut txn = Transaction::default();
-        for (i, ((path, data), found)) in written.iter().zip(present).enumerate() {
-            match found {
-                None => txn.create(path.as_str(), *data),
-                Some(_) if i < overwritten => txn.set(path.as_str(), *data, None),
-                Some(_) => {}
+        for (i, (path, data)) in written.iter().enumerate() {
+            if !present.contains(path) {
+                txn.create(path.as_str(), *data);
+            } else if i < overwritten {
+                txn.set(path.as_str(), *data, None);
             }
         }
         match store.commit(txn).await {

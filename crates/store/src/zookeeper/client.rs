@@ -104,6 +104,8 @@ struct Known {
     heard: Mutex<Heard>,
     /// Why the last connection was given up, if it was not simply lost.
     trouble: Mutex<Option<String>>,
+    /// How many have begun to wait for the leader, and how many of them it has answered.
+    syncs: (AtomicU64, tokio::sync::Mutex<u64>),
 }
 
 impl Known {
@@ -202,10 +204,18 @@ impl Client {
         }
     }
 
-    /// Catches up with the leader.
-    pub(crate) fn sync(&self, path: &str) -> impl Future<Output = Result<(), Error>> + use<> {
-        let answer = self.ask_about(op::SYNC, path, &[]);
-        async { answer.await.map(|_| ()) }
+    /// Catches up with the leader. One request serves all who have begun to wait before it is sent: whoever sets many watches at once
+    /// pays for two.
+    pub(crate) async fn sync(&self) -> Result<(), Error> {
+        let (waiting, answered) = &self.known.syncs;
+        let mine = waiting.fetch_add(1, Ordering::Relaxed) + 1;
+        let mut answered = answered.lock().await;
+        if *answered < mine {
+            let served = waiting.load(Ordering::Relaxed);
+            self.ask_about(op::SYNC, "/", &[]).await?;
+            *answered = served;
+        }
+        Ok(())
     }
 
     /// Watches a key and everything below it.

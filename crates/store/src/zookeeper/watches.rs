@@ -131,7 +131,7 @@ impl Forwarder {
         let within = self.within;
         self.meanwhile(async {
             let events = timeout(within, client.watch(&path)).await.ok()?.ok()?;
-            timeout(within, client.sync("/")).await.ok()?.ok()?;
+            timeout(within, client.sync()).await.ok()?.ok()?;
             Some(events)
         })
         .await

@@ -14,15 +14,15 @@ use crate::{
 
 /// Since the connection was made.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Wire {
+pub(crate) struct Wire {
     /// Requests, pings included.
-    pub(super) requests: f64,
+    pub(crate) requests: f64,
     /// Answers and events.
-    pub(super) told: f64,
+    pub(crate) told: f64,
     /// Segments of TCP, both directions.
-    pub(super) packets: f64,
+    pub(crate) packets: f64,
     /// What TCP carried, both directions, without its headers.
-    pub(super) bytes: f64,
+    pub(crate) bytes: f64,
 }
 
 impl Sub for Wire {
@@ -39,7 +39,7 @@ impl Sub for Wire {
 }
 
 /// Of the connection that a process has.
-pub(super) fn of(pid: i32) -> Result<Wire> {
+pub(crate) fn of(pid: i32) -> Result<Wire> {
     let sockets = output(command("ss").args(["-tinpHO", "state", "established", "dport", "=", ":2181"]))?;
     let mut stream = zookeeper_socket()?;
     stream.write_all(b"cons")?;
