@@ -18,6 +18,9 @@ use tracing::{debug, warn};
 
 use super::{Console, file::Follower, publish::Publisher};
 
+/// After a reading the next waits so long: a guest may print a character at a time, and what follows the first line of a quiet console is
+/// published a second later anyway.
+const REST: Duration = Duration::from_millis(200);
 /// How often all files are looked at without a reason.
 const SWEEP: Duration = Duration::from_secs(10);
 /// … while inotify does not work.
@@ -110,6 +113,7 @@ struct Followed {
 impl Files {
     fn run(&mut self, orders: &mpsc::Receiver<Command>) {
         let mut swept = Instant::now();
+        let mut read = None;
         loop {
             loop {
                 match orders.try_recv() {
@@ -120,8 +124,20 @@ impl Files {
                 }
             }
             let sweep_at = swept + if self.inotify.is_some() { SWEEP } else { SWEEP_BLIND };
-            self.wait(sweep_at);
-            let blind = self.read_events();
+            let rests_until = read.map(|read| read + REST).filter(|until| *until > Instant::now());
+            self.wait(rests_until.unwrap_or(sweep_at), rests_until.is_some());
+            if rests_until.is_some_and(|until| until > Instant::now()) {
+                // A command came.
+                continue;
+            }
+            let blind = match self.read_events() {
+                Some(0) => false,
+                Some(_) => {
+                    read = Some(Instant::now());
+                    false
+                }
+                None => true,
+            };
             if blind || Instant::now() >= sweep_at {
                 swept = Instant::now();
                 self.watch_directory();
@@ -157,8 +173,8 @@ impl Files {
         }
     }
 
-    /// Waits for a command, an event or the next sweep.
-    fn wait(&self, until: Instant) {
+    /// Waits for a command, or an event unless it `rests`, but not longer than this.
+    fn wait(&self, until: Instant, rests: bool) {
         let left = until.saturating_duration_since(Instant::now());
         let timeout = rustix::time::Timespec {
             tv_sec: i64::try_from(left.as_secs()).unwrap_or(1),
@@ -167,7 +183,7 @@ impl Files {
         // Without a reason to look there need be no looking: nothing is followed, a command will ring.
         let timeout = (!self.followed.is_empty()).then_some(&timeout);
         let mut waits_for = vec![PollFd::new(&self.bell, PollFlags::IN)];
-        if let Some(inotify) = &self.inotify {
+        if let Some(inotify) = self.inotify.as_ref().filter(|_| !rests) {
             waits_for.push(PollFd::from_borrowed_fd(inotify.as_fd(), PollFlags::IN));
         }
         // An interrupted wait is a short one.
@@ -175,10 +191,10 @@ impl Files {
         let _ = rustix::io::read(&self.bell, &mut [0; 8]);
     }
 
-    /// Reads the files that changed; answers whether that is not known, so that all must be looked at.
-    fn read_events(&mut self) -> bool {
+    /// Reads the files that changed, and answers how many; `None`: that is not known, so that all must be looked at.
+    fn read_events(&mut self) -> Option<usize> {
         let Some(inotify) = &mut self.inotify else {
-            return false;
+            return Some(0);
         };
         let mut buffer = [0; 4096];
         let mut changed = Vec::new();
@@ -189,17 +205,17 @@ impl Files {
                 Err(e) => {
                     debug!(error = %e, "inotify failed, starting it anew");
                     self.inotify = None;
-                    return true;
+                    return None;
                 }
             };
             for event in events {
                 if event.mask.contains(EventMask::IGNORED) {
                     // The directory itself is gone.
                     self.inotify = None;
-                    return true;
+                    return None;
                 }
                 if event.mask.contains(EventMask::Q_OVERFLOW) {
-                    return true;
+                    return None;
                 }
                 for id in event.name.into_iter().flat_map(|name| vms_of(name, &self.ids)) {
                     if !changed.contains(&id) {
@@ -208,12 +224,13 @@ impl Files {
                 }
             }
         }
+        let count = changed.len();
         for id in changed {
             if let Some(followed) = self.followed.get_mut(&id) {
                 followed.catch_up(&self.publisher);
             }
         }
-        false
+        Some(count)
     }
 
     /// Watches the directory, which may not exist yet: libvirt needs it too, so it is made.
