@@ -1,10 +1,13 @@
 //! The command line's grammar. Same words as the state tree, the API and the manual.
 
-use std::{path::PathBuf, time::Duration};
+use std::{ffi::OsString, path::PathBuf, time::Duration};
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
-use pvc_core::{model::VmState, plan::placement::Selector};
+use pvc_core::{
+    model::{NetworkKind, VmState},
+    plan::placement::Selector,
+};
 use regex_lite::Regex;
 
 const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 usage, 3 refused, 4 not found, 5 state store out of reach, \
@@ -56,6 +59,9 @@ pub(crate) enum Command {
     /// Work with virtual machines.
     #[command(subcommand)]
     Vm(Vm),
+    /// Work with client networks.
+    #[command(subcommand)]
+    Network(Network),
     /// Print a completion script for a shell.
     Completions {
         /// The shell.
@@ -249,6 +255,98 @@ pub(crate) enum Vm {
     Explain(VmRef),
 }
 
+#[derive(Debug, Subcommand)]
+pub(crate) enum Network {
+    /// Add a network. Its bridge, vmbrVNI, is on every node then.
+    Add {
+        /// Managed: between the nodes, in VXLAN; its number is from 1 to 16777215. Bridged: a VLAN of the cluster network's device, from 1
+        /// to 4094; addresses are given by whoever is outside.
+        #[arg(short = 'p', long = "type", value_parser = nettype, value_name = "TYPE")]
+        kind: NetworkKind,
+        #[command(flatten)]
+        settings: NetworkSettings,
+        /// The network's number.
+        vni: String,
+    },
+    /// Change a network. What is not given stays; `none` removes a setting.
+    Modify {
+        #[command(flatten)]
+        settings: NetworkSettings,
+        /// Its number or description.
+        network: String,
+    },
+    /// Remove a network. Refused while a VM has a network card in it.
+    Remove {
+        /// Do not ask.
+        #[arg(short, long)]
+        yes: bool,
+        /// Its number or description.
+        network: String,
+    },
+    /// Show one network, and who is in it.
+    Info {
+        /// Accepted for older scripts: all is shown.
+        #[arg(short, long, hide = true)]
+        long: bool,
+        /// Its number or description.
+        network: String,
+    },
+    /// List networks.
+    List {
+        /// Only networks whose number or description matches this regular expression.
+        #[arg(value_parser = regex)]
+        limit: Option<Regex>,
+    },
+}
+
+/// Settings of a network.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct NetworkSettings {
+    /// What it is called.
+    #[arg(short, long)]
+    pub(crate) description: Option<String>,
+    /// Its DNS domain [default: as the description, below .local].
+    #[arg(short = 'n', long, value_name = "DOMAIN")]
+    pub(crate) domain: Option<String>,
+    /// Its IPv4 network, such as 10.100.0.0/24.
+    #[arg(short, long, value_name = "NETWORK")]
+    pub(crate) ipnet: Option<String>,
+    /// Its IPv6 network, such as fd00:100::/64. Older scripts' -i6 is the same.
+    #[arg(long, value_name = "NETWORK")]
+    pub(crate) ipnet6: Option<String>,
+    /// Its IPv4 gateway.
+    #[arg(short, long, value_name = "ADDRESS")]
+    pub(crate) gateway: Option<String>,
+    /// Its IPv6 gateway [default: the first address of its network]. Older scripts' -g6 is the same.
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) gateway6: Option<String>,
+    /// Serve DHCP for IPv4.
+    #[arg(long, overrides_with = "no_dhcp")]
+    pub(crate) dhcp: bool,
+    /// Do not.
+    #[arg(long, overrides_with = "dhcp")]
+    pub(crate) no_dhcp: bool,
+    /// The first address that DHCP gives out.
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) dhcp_start: Option<String>,
+    /// The last.
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) dhcp_end: Option<String>,
+}
+
+/// Spells options as they are spelled here that older scripts spell with two characters after one hyphen.
+pub(crate) fn respelled(arguments: impl Iterator<Item = OsString>) -> impl Iterator<Item = OsString> {
+    arguments.map(|argument| match argument.to_str() {
+        Some("-i6") => "--ipnet6".into(),
+        Some("-g6") => "--gateway6".into(),
+        _ => argument,
+    })
+}
+
+fn nettype(text: &str) -> Result<NetworkKind, String> {
+    text.parse().map_err(|e: pvc_core::model::NameError| e.allowed.to_owned())
+}
+
 /// Which VM.
 #[derive(Debug, ClapArgs)]
 pub(crate) struct VmRef {
@@ -337,6 +435,18 @@ mod tests {
     }
 
     #[test]
+    fn older_scripts_options_are_understood() {
+        let line = "pvc network add -d web -p managed -i 10.1.0.0/24 -i6 fd00::/64 -g 10.1.0.1 -g6 fd00::1 --no-dhcp --dhcp 100";
+        let args = Args::try_parse_from(respelled(line.split(' ').map(OsString::from))).unwrap();
+        let Command::Network(Network::Add { settings, .. }) = args.command else { panic!() };
+        assert_eq!(
+            (settings.ipnet6.as_deref(), settings.gateway6.as_deref()),
+            (Some("fd00::/64"), Some("fd00::1"))
+        );
+        assert_eq!((settings.dhcp, settings.no_dhcp), (true, false), "the last counts");
+    }
+
+    #[test]
     fn options_that_make_no_sense_are_usage_errors() {
         for line in [
             "pvc vm start --wait 0 web1",
@@ -352,6 +462,8 @@ mod tests {
             "pvc node flush --within 5 hv1",
             "pvc node primary --wait 5 --no-wait hv1",
             "pvc maintenance maybe",
+            "pvc network add 100",
+            "pvc network add -p routed 100",
         ] {
             assert!(Args::try_parse_from(line.split(' ')).is_err(), "{line}");
         }

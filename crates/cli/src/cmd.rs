@@ -5,6 +5,7 @@ mod explain;
 mod follow;
 #[cfg(test)]
 mod fuzz;
+mod network;
 mod node;
 mod status;
 mod vm;
@@ -57,6 +58,7 @@ async fn dispatch(command: Command, cluster: &Cluster, out: &Out) -> Result<(), 
         }
         Command::Node(command) => node::run(command, cluster, out).await,
         Command::Vm(command) => vm::run(command, cluster, out).await,
+        Command::Network(command) => network::run(command, cluster, out).await,
         Command::Completions { .. } => Ok(()),
     }
 }

@@ -2,6 +2,7 @@
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
+use ipnet::IpNet;
 use pvc_core::plan::placement::Selector;
 use pvc_operate::Cluster;
 use pvc_store::{
@@ -39,6 +40,16 @@ fn config_file() -> PathBuf {
 pub(crate) fn selector(given: Option<Selector>) -> Selector {
     let configured = || Some(pvc_config::load(&config_file()).config?.target_selector);
     given.or_else(configured).unwrap_or_default()
+}
+
+/// The cluster's own networks, by name, as this machine's configuration says (if there is one, and it is in order).
+pub(crate) fn own_networks() -> Vec<(&'static str, IpNet)> {
+    let networks = pvc_config::load(&config_file()).config.and_then(|config| config.networks);
+    let both = |(name, network): (&'static str, &pvc_config::Network)| {
+        let (ip4, ip6) = (network.network.map(IpNet::from), network.network6.map(IpNet::from));
+        ip4.into_iter().chain(ip6).map(move |net| (name, net))
+    };
+    networks.iter().flat_map(|networks| networks.iter().flat_map(both)).collect()
 }
 
 /// The servers given on the command line or in the environment, else those of the node's configuration.

@@ -17,7 +17,7 @@ use clap::Parser;
 use self::{args::Args, failure::Failure, print::Out};
 
 fn main() -> ExitCode {
-    let args = Args::parse();
+    let args = Args::parse_from(args::respelled(std::env::args_os()));
     let out = Out::to_stdout(args.format);
     // One thread: a command is a few requests, and threads cost more to start than they save.
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {

@@ -3,6 +3,7 @@
 
 pub mod cluster;
 pub mod find;
+pub mod network;
 pub mod node;
 pub mod status;
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! What a cluster consists of, in typed words. Values are validated once, when they become these types.
 
 pub mod bmc;
+pub mod bridging;
 pub mod ceph;
 pub mod change;
 pub mod claim;
@@ -38,7 +39,7 @@ pub use machine::{MachineId, MachineRecord, Replaced};
 pub use migration::{Migration, Progress};
 pub use moment::Moment;
 pub use name::{NameError, NodeName, VmName};
-pub use network::{Network, Vni};
+pub use network::{Mac, Network, NetworkKind, Vni};
 pub use node::{
     DaemonMode, DaemonState, DomainState, KEEPALIVE_INTERVAL_S, NO_HYPERVISOR, Node, NodeReport, RouterState,
     StaticData,

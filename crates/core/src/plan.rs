@@ -1,6 +1,7 @@
 //! Decisions: facts in, one step out. Pure, level-triggered: an event only says *look again*, and every crash point is an
 //! ordinary starting point. One public `plan` function a subject.
 
+pub mod client_network;
 mod diff;
 pub mod fence;
 pub mod flush;

@@ -4,6 +4,7 @@
 //! raw sockets in this process.
 
 mod announce;
+mod bridges;
 #[cfg(any(test, feature = "fake"))]
 pub mod fake;
 mod netlink;
@@ -16,6 +17,7 @@ use async_trait::async_trait;
 use pvc_core::model::link::{HostNetwork, LinkChange};
 use tokio::sync::watch;
 
+pub use bridges::Bridges;
 pub use netlink::Netlink;
 
 /// The deadline of each call. The kernel answers within a millisecond; a call that takes longer hangs on a driver.

@@ -174,6 +174,7 @@ mod tests {
             static_data: "8 6.1 GNU/Linux x86_64".parse().unwrap(),
             boot: "boot".into(),
             keepalive_interval: Duration::from_secs(5),
+            vtep: None,
             ipmi: node::Ipmi { hostname: host.into(), username: "admin".into(), password: "secret".into() },
         };
         node::register(store, &registration).await.unwrap();

@@ -19,8 +19,13 @@ use std::{
 use pvc_config::Config;
 use pvc_core::model::{DaemonMode, DaemonState};
 use pvc_host::{
-    hypervisor::Hypervisor, links::Links, machine::Machine, power::Power, services::Services,
-    storage_fence::StorageFence, watchdog::Watchdog,
+    hypervisor::Hypervisor,
+    links::{Bridges, Links},
+    machine::Machine,
+    power::Power,
+    services::Services,
+    storage_fence::StorageFence,
+    watchdog::Watchdog,
 };
 use pvc_process::{JoinSet, Place};
 use pvc_store::{
@@ -51,6 +56,7 @@ use crate::{
     old_commands::OldCommands,
     ownership::{Ownership, OwnershipError},
     reconcile::{
+        client_network::{self, ClientNetworks},
         fence::{self, Fencing},
         flush::{self, Flush},
         network::{self, NetworkError, Networks},
@@ -89,6 +95,8 @@ pub struct Dependencies {
     pub consoles: Option<Consoles>,
     /// The machine's network; `None`: it is not managed, and there are no floating addresses.
     pub links: Option<Arc<dyn Links>>,
+    /// The bridges and tunnels of client networks; `None`: they are not managed.
+    pub bridges: Option<Arc<dyn Bridges>>,
     /// The machine's service units; `None`: they are not managed.
     pub services: Option<Arc<dyn Services>>,
     /// The coordinators' ZooKeeper servers.
@@ -218,6 +226,7 @@ struct Daemon {
     /// On a coordinator.
     fencing: Option<Fencing>,
     _networks: Option<Networks>,
+    _client_networks: Option<ClientNetworks>,
     /// What ends with the daemon, whatever it is doing then.
     _background: JoinSet<()>,
 }
@@ -251,7 +260,7 @@ async fn start(
         info!("the state tree was prepared: {} keys created", created.len());
     }
     ownership.take().await?;
-    let needs = Needs { me: Some(config.node.clone()), ..Needs::default() };
+    let needs = Needs { me: Some(config.node.clone()), networks: dependencies.bridges.is_some() };
     let mirror = Mirror::start_on(Arc::clone(&dependencies.store), &needs);
     let registration = Registration {
         name: config.node.clone(),
@@ -259,6 +268,7 @@ async fn start(
         static_data,
         boot: dependencies.process.boot.clone(),
         keepalive_interval: config.intervals.keepalive(),
+        vtep: if dependencies.bridges.is_some() { client_network::vtep(config) } else { None },
         ipmi: Ipmi {
             hostname: config.ipmi.host.clone(),
             username: config.ipmi.user.clone(),
@@ -272,6 +282,7 @@ async fn start(
 
     let (store, machine_clock) = (Arc::clone(&dependencies.store), Arc::clone(&dependencies.machine));
     let cluster = Cluster::new(config.node.clone(), store, mirror.clone(), machine_clock);
+    let client_networks = start_client_networks(config, dependencies, cluster.clone());
     let vms = start_vms(config, dependencies, cluster.clone()).map_err(machine("follow console logs"))?;
     let ability = Ability::new(vms.as_ref().map(Vms::trouble), networks.as_ref().map(Networks::trouble));
     let keepalive = Keepalive::start(
@@ -325,6 +336,7 @@ async fn start(
         primary,
         fencing,
         _networks: networks,
+        _client_networks: client_networks,
         _background: background,
     })
 }
@@ -343,6 +355,16 @@ async fn prepare_machine(
         background.spawn(service_units::start(Arc::clone(services), service_units::needed(config)));
     }
     Ok((background, networks))
+}
+
+/// On a node whose networks are managed.
+fn start_client_networks(
+    config: &Config,
+    dependencies: &Dependencies,
+    cluster: Cluster,
+) -> Option<ClientNetworks> {
+    let (bridges, ground) = dependencies.bridges.as_ref().zip(client_network::ground(config))?;
+    Some(ClientNetworks::start(cluster, Arc::clone(bridges), ground))
 }
 
 /// On a node with a hypervisor.

@@ -348,7 +348,7 @@ impl KeepaliveTask {
             report.vcpu_alloc = active.values().map(|vm| u64::from(vm.vcpus)).sum();
         }
         report.cannot_start = self.facts.ability.why_not();
-        report.networks_count = self.facts.mirror.view().networks_count;
+        report.networks_count = self.facts.mirror.view().networks.len() as u64;
         report.keepalive_unix_s = self.facts.machine.unix_s();
         report.clone()
     }

@@ -14,7 +14,7 @@ use clap::Parser as _;
 use pvc_config::{Config, Coordinator};
 use pvc_host::{
     hypervisor::{Hypervisor, libvirt::LibvirtHypervisor},
-    links::{Links, Netlink},
+    links::{Bridges, Links, Netlink},
     machine::ThisMachine,
     power::Ipmitool,
     services::{Services, Systemd},
@@ -129,9 +129,8 @@ async fn serve(config: &Config, log: Log, lifeline: &Place) -> anyhow::Result<()
     } else {
         None
     };
-    let links = if config.functions.networking {
-        let netlink = Netlink::start().context("cannot talk to the kernel about networks (netlink)")?;
-        Some(netlink as Arc<dyn Links>)
+    let netlink = if config.functions.networking {
+        Some(Netlink::start().context("cannot talk to the kernel about networks (netlink)")?)
     } else {
         None
     };
@@ -154,7 +153,8 @@ async fn serve(config: &Config, log: Log, lifeline: &Place) -> anyhow::Result<()
         store,
         hypervisor,
         consoles,
-        links,
+        links: netlink.clone().map(|netlink| netlink as Arc<dyn Links>),
+        bridges: netlink.map(|netlink| netlink as Arc<dyn Bridges>),
         services: Some(Systemd::system() as Arc<dyn Services>),
         power: Arc::new(Ipmitool::new(config.ipmi.cipher_suite)),
         storage: Arc::new(NoStorage),

@@ -1,5 +1,6 @@
 //! What is brought to agree with what is desired, a folder a kind of object. [`crate::controller`] is the engine that they share.
 
+pub mod client_network;
 pub mod fence;
 pub mod flush;
 pub mod network;

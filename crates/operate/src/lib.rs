@@ -8,6 +8,7 @@ mod answer;
 mod cluster;
 pub mod explain;
 mod failure;
+pub mod network;
 pub mod node;
 mod read;
 pub mod status;

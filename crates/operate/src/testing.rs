@@ -65,6 +65,7 @@ impl Fake {
             static_data: "8 6.1 GNU/Linux x86_64".parse().unwrap(),
             boot: "boot".into(),
             keepalive_interval: std::time::Duration::from_secs(5),
+            vtep: None,
             ipmi: node::Ipmi::default(),
         };
         node::register(self.store(), &registration).await.unwrap();

@@ -18,7 +18,6 @@ pub mod owner;
 pub mod placement;
 pub mod primary;
 pub mod root;
-pub mod subtree;
 pub(crate) mod text;
 pub mod vm;
 

@@ -53,6 +53,7 @@ async fn register(store: &dyn Store) {
         static_data: "8 6.1.0 GNU/Linux x86_64".parse::<StaticData>().unwrap(),
         boot: "boot".into(),
         keepalive_interval: std::time::Duration::from_secs(5),
+        vtep: None,
         ipmi: node::Ipmi::default(),
     };
     node::register(store, &registration).await.unwrap();

@@ -90,6 +90,7 @@ impl Cluster {
             },
             boot: "boot".into(),
             keepalive_interval: std::time::Duration::from_secs(5),
+            vtep: None,
             ipmi: node::Ipmi::default(),
         };
         let report = figures();

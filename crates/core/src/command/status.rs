@@ -95,7 +95,7 @@ pub struct Totals {
     /// Of it, allocated to VMs, MiB.
     pub memory_allocated_mib: u64,
     /// Client networks.
-    pub networks: u64,
+    pub networks: usize,
 }
 
 /// The screen.
@@ -208,7 +208,7 @@ fn totals(survey: &Survey<'_>) -> Totals {
     let mut totals = Totals {
         nodes: Count { well: 0, of: view.nodes.len() },
         coordinators: facts.coordinators(),
-        networks: view.networks_count,
+        networks: view.networks.len(),
         ..Totals::default()
     };
     for node in view.all_nodes().filter(|node| facts.works(node)) {

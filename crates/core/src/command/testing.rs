@@ -42,6 +42,7 @@ pub(crate) fn node(node: &str) -> Node {
         keepalive_interval: None,
         boot: Some("boot".into()),
         self_fence_s: None,
+        vtep: None,
         problems: Vec::new(),
         last_word: field(()),
     }

@@ -1,29 +1,51 @@
 //! A client network as the state tree describes it.
 
 use std::{
-    collections::BTreeMap,
     fmt,
     net::{Ipv4Addr, Ipv6Addr},
     str::FromStr,
 };
 
-use ipnet::{Ipv4Net, Ipv6Net};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use serde::Serialize;
 
-use super::name::NameError;
+use super::{entry::Problem, name::NameError};
 
 /// A network's number: its VXLAN identifier, or the VLAN of a bridged network.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(transparent)]
 pub struct Vni(u32);
 
 impl Vni {
     /// The largest: 24 bits (RFC 7348).
     pub const MAX: u32 = 0x00ff_ffff;
 
+    /// The largest of a bridged network: 0 and 4095 are reserved (IEEE 802.1Q).
+    pub const MAX_VLAN: u32 = 4094;
+
     /// The number itself.
     pub fn number(self) -> u32 {
         self.0
     }
+
+    /// As a VLAN's number, if it can be one.
+    pub fn vlan(self) -> Option<u16> {
+        u16::try_from(self.0).ok().filter(|id| u32::from(*id) <= Self::MAX_VLAN)
+    }
+
+    /// The bridge that the network's guests are ports of.
+    pub fn bridge(self) -> String {
+        format!("{BRIDGE}{self}")
+    }
+
+    /// The network whose bridge is called so.
+    pub fn of_bridge(device: &str) -> Option<Self> {
+        device.strip_prefix(BRIDGE)?.parse().ok()
+    }
 }
+
+/// What the names of networks' bridges begin with: old definitions of VMs name them.
+const BRIDGE: &str = "vmbr";
 
 impl FromStr for Vni {
     type Err = NameError;
@@ -46,6 +68,13 @@ impl fmt::Display for Vni {
 /// A hardware address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Mac(pub [u8; 6]);
+
+impl Mac {
+    /// Whether a network card may have it: a group's address (broadcast, multicast) and zeros are nobody's.
+    pub fn is_a_cards(self) -> bool {
+        self.0[0] & 1 == 0 && self.0 != [0; 6]
+    }
+}
 
 impl FromStr for Mac {
     type Err = NameError;
@@ -72,7 +101,8 @@ impl fmt::Display for Mac {
 }
 
 /// A domain name: labels of letters, digits, `-` and `_`, at most 253 characters.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(transparent)]
 pub struct DomainName(String);
 
 impl DomainName {
@@ -99,7 +129,8 @@ impl FromStr for DomainName {
 }
 
 /// Who provides addresses and a gateway.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum NetworkKind {
     /// This cluster.
     Managed,
@@ -128,7 +159,16 @@ impl FromStr for NetworkKind {
     }
 }
 
-/// Addresses that DHCP gives out to machines that nothing is reserved for.
+/// The IPv4 side of a managed network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[allow(missing_docs, reason = "each is the key of its name in the state tree")]
+pub struct Ip4 {
+    pub network: Option<Ipv4Net>,
+    pub gateway: Option<Ipv4Addr>,
+    pub dhcp: Dhcp4,
+}
+
+/// The addresses that DHCP gives out to machines that nothing is reserved for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Dhcp4 {
     /// Whether DHCP is served.
@@ -139,59 +179,55 @@ pub struct Dhcp4 {
     pub end: Option<Ipv4Addr>,
 }
 
-/// An address that was given out.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Lease {
-    /// The address.
-    pub address: Ipv4Addr,
-    /// The name that the machine gave; anything that it likes.
-    pub hostname: String,
-    /// When it ends, seconds since 1970; 0 = never.
-    pub expiry_unix_s: u64,
-    /// The identifier that the machine gave.
-    pub client_id: String,
-}
-
-/// An address that one machine always gets.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Reservation {
-    /// The address.
-    pub address: Ipv4Addr,
-    /// The machine's name, perhaps empty.
-    pub hostname: String,
-}
-
-/// A firewall rule.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Rule {
-    /// The key: unique per direction.
-    pub description: String,
-    /// Rules apply in this order.
-    pub order: i64,
-    /// The body of an nft rule; not checked here.
-    pub rule: String,
-}
-
-/// One client network.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// The IPv6 side of a managed network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[allow(missing_docs, reason = "each is the key of its name in the state tree")]
+pub struct Ip6 {
+    pub network: Option<Ipv6Net>,
+    pub gateway: Option<Ipv6Addr>,
+    pub dhcp_enabled: bool,
+}
+
+/// One client network as read from the state tree, key by key. What cannot be read of it is absent here and named in `problems`: it says
+/// nothing against the rest.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Network {
+    /// The key below `/networks`.
     pub vni: Vni,
+    /// The value of that key, on one line.
     pub description: String,
-    pub kind: NetworkKind,
+    /// `nettype`. `None`: it cannot be read, or its key is not there (yet, or any more). Then nothing is made of the network, and nothing
+    /// of what there is of it is taken away.
+    pub kind: Option<NetworkKind>,
+    /// `domain`.
     pub domain: Option<DomainName>,
-    pub ip4_network: Option<Ipv4Net>,
-    pub ip4_gateway: Option<Ipv4Addr>,
-    pub dhcp4: Dhcp4,
-    pub ip6_network: Option<Ipv6Net>,
-    pub ip6_gateway: Option<Ipv6Addr>,
-    pub dhcp6_enabled: bool,
-    pub leases: BTreeMap<Mac, Lease>,
-    pub reservations: BTreeMap<Mac, Reservation>,
-    /// Into the network, in order.
-    pub rules_in: Vec<Rule>,
-    /// Out of the network, in order.
-    pub rules_out: Vec<Rule>,
+    /// `ip4_network`, `ip4_gateway`, `dhcp4_…`.
+    pub ip4: Ip4,
+    /// `ip6_network`, `ip6_gateway`, `dhcp6_flag`.
+    pub ip6: Ip6,
+    /// What is wrong with its keys.
+    pub problems: Vec<Problem>,
+}
+
+impl Network {
+    /// A network of which nothing is known but its number.
+    pub fn bare(vni: Vni) -> Self {
+        Self {
+            vni,
+            description: String::new(),
+            kind: None,
+            domain: None,
+            ip4: Ip4::default(),
+            ip6: Ip6::default(),
+            problems: Vec::new(),
+        }
+    }
+
+    /// The networks of addresses that it is made of.
+    pub fn subnets(&self) -> impl Iterator<Item = IpNet> {
+        let (ip4, ip6) = (self.ip4.network.map(IpNet::from), self.ip6.network.map(IpNet::from));
+        ip4.into_iter().chain(ip6)
+    }
 }
 
 fn error(what: &'static str, found: &str, allowed: &'static str) -> NameError {
@@ -208,6 +244,20 @@ mod tests {
         for bad in ["0", "", "+1", "0100", "16777216", "1 ", "none"] {
             assert!(bad.parse::<Vni>().is_err(), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn a_bridge_and_its_network_name_each_other() {
+        let vni: Vni = "16777215".parse().unwrap();
+        assert_eq!((vni.bridge().as_str(), Vni::of_bridge("vmbr16777215")), ("vmbr16777215", Some(vni)));
+        assert!(vni.bridge().len() <= 15, "the kernel's limit");
+        for other in ["vmbr", "vmbr0", "vmbr0100", "brcluster", "vmbr100.5"] {
+            assert_eq!(Vni::of_bridge(other), None, "{other}");
+        }
+        assert_eq!(
+            ("4094".parse::<Vni>().unwrap().vlan(), "4095".parse::<Vni>().unwrap().vlan()),
+            (Some(4094), None)
+        );
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! A node as the state tree describes it.
 
-use std::{fmt, ops::RangeInclusive, str::FromStr, time::Duration};
+use std::{fmt, net::IpAddr, ops::RangeInclusive, str::FromStr, time::Duration};
 
 use serde::Serialize;
 
@@ -194,6 +194,8 @@ pub struct Node {
     /// `selffence`: the seconds without an acknowledged keepalive after which this node has certainly been reset; `None`: silence
     /// of whatever length proves nothing.
     pub self_fence_s: Option<u32>,
+    /// `vtep`: the address that frames for its guests in managed networks are sent to; `None`: no managed network is there.
+    pub vtep: Option<IpAddr>,
     /// The keys that cannot be read.
     pub problems: Vec<Problem>,
 }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{name::NodeName, vm_id::VmId};
+use super::{name::NodeName, network::Vni, vm_id::VmId};
 
 /// One thing that is brought to agree with the cluster's desired states.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -13,6 +13,8 @@ pub enum Subject {
     Keepalive(NodeName),
     /// A virtual machine.
     Vm(VmId),
+    /// A client network, but for what is leased or filtered there.
+    Network(Vni),
     /// The primary coordinator.
     Primary,
     /// The fence of a node.
@@ -27,6 +29,7 @@ impl fmt::Display for Subject {
             Self::Node(name) => write!(f, "node {name}"),
             Self::Keepalive(name) => write!(f, "keepalive of {name}"),
             Self::Vm(id) => write!(f, "VM {id}"),
+            Self::Network(vni) => write!(f, "network {vni}"),
             Self::Fence(name) => write!(f, "fence of {name}"),
             Self::Cluster => f.write_str("cluster"),
             Self::Primary => f.write_str("primary coordinator"),

@@ -7,6 +7,7 @@ use super::{
     entry::{Entry, Field, Problem},
     fence::Fence,
     name::{NodeName, VmName},
+    network::{Network, Vni},
     node::Node,
     vm::Vm,
     vm_id::VmId,
@@ -33,8 +34,8 @@ pub struct ClusterView {
     pub placement_version: Option<i32>,
     /// Keys whose names are no object's (a non-UUID below `/domains` …).
     pub strays: Arc<Vec<Problem>>,
-    /// How many client networks there are.
-    pub networks_count: u64,
+    /// By number.
+    pub networks: Arc<BTreeMap<Vni, Arc<Network>>>,
 }
 
 impl Entry<Vm> {

@@ -1,6 +1,8 @@
 //! A machine's network in memory, which does as Linux does in what the plans rely on: lifetimes end, a device's last address
 //! takes its routes along, announcements reach a wire that remembers them. Time is tokio's.
 
+mod bridges;
+
 use std::{
     collections::BTreeSet,
     net::IpAddr,
@@ -14,6 +16,8 @@ use pvc_core::model::link::{Assigned, HostNetwork, Link, LinkChange, Route};
 use tokio::{sync::watch, time::Instant};
 
 use super::{DEADLINE, Links, LinksError};
+
+pub use bridges::FakeBridges;
 
 /// The fake.
 pub struct FakeLinks {

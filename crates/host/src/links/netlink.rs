@@ -1,5 +1,7 @@
 //! The real thing: rtnetlink over one long-lived socket, and another that hears of changes. Both are opened anew if they break.
 
+mod bridges;
+
 use std::{
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
@@ -13,7 +15,9 @@ use ipnet::IpNet;
 use pvc_core::model::link::{HostNetwork, LinkChange};
 use rtnetlink::{
     AddressMessageBuilder, Error, Handle, LinkBridge, LinkUnspec, MulticastGroup, RouteMessageBuilder,
+    packet_core::NetlinkPayload,
     packet_route::{
+        RouteNetlinkMessage,
         address::{AddressAttribute, AddressHeaderFlags, AddressMessage, CacheInfo},
         route::{RouteAttribute, RouteFlags, RouteMessage},
     },
@@ -40,16 +44,20 @@ pub struct Netlink {
     /// Requests take turns: the kernel answers a second list on the same socket with "busy".
     turn: tokio::sync::Mutex<()>,
     changes: watch::Receiver<()>,
-    listener: JoinHandle<()>,
+    bridged: watch::Receiver<()>,
+    listeners: [JoinHandle<()>; 2],
 }
 
 impl Netlink {
     /// Opens the sockets. Needs a tokio runtime.
     pub fn start() -> io::Result<Arc<Self>> {
-        let (signal, changes) = watch::channel(());
+        let ((signal, changes), (entries, bridged)) = (watch::channel(()), watch::channel(()));
         let handle = Mutex::new(Some(open()?));
-        let listener = tokio::spawn(listen(signal));
-        Ok(Arc::new(Self { handle, turn: tokio::sync::Mutex::default(), changes, listener }))
+        let listeners = [
+            tokio::spawn(listen(signal, &NETWORK, |_| true)),
+            tokio::spawn(listen(entries, &bridges::GROUPS, bridges::concerns)),
+        ];
+        Ok(Arc::new(Self { handle, turn: tokio::sync::Mutex::default(), changes, bridged, listeners }))
     }
 
     fn handle(&self) -> io::Result<Handle> {
@@ -131,7 +139,7 @@ impl Netlink {
 
 impl Drop for Netlink {
     fn drop(&mut self) {
-        self.listener.abort();
+        self.listeners.iter().for_each(JoinHandle::abort);
     }
 }
 
@@ -142,19 +150,24 @@ fn open() -> io::Result<Handle> {
     Ok(handle)
 }
 
-async fn listen(changed: watch::Sender<()>) {
-    let groups = [
-        MulticastGroup::Link,
-        MulticastGroup::Ipv4Ifaddr,
-        MulticastGroup::Ipv6Ifaddr,
-        MulticastGroup::Ipv4Route,
-    ];
+/// What is heard of for [`Links::changes`].
+const NETWORK: [MulticastGroup; 4] =
+    [MulticastGroup::Link, MulticastGroup::Ipv4Ifaddr, MulticastGroup::Ipv6Ifaddr, MulticastGroup::Ipv4Route];
+
+/// Signals each message of these groups that concerns the listener.
+async fn listen(
+    changed: watch::Sender<()>,
+    groups: &[MulticastGroup],
+    concerns: fn(&NetlinkPayload<RouteNetlinkMessage>) -> bool,
+) {
     loop {
-        match rtnetlink::new_multicast_connection(&groups) {
+        match rtnetlink::new_multicast_connection(groups) {
             Ok((connection, _handle, mut messages)) => {
                 let connection = tokio::spawn(connection);
-                while messages.next().await.is_some() {
-                    changed.send_replace(());
+                while let Some((message, _)) = messages.next().await {
+                    if concerns(&message.payload) {
+                        changed.send_replace(());
+                    }
                 }
                 connection.abort();
                 debug!("the socket that hears of network changes has ended: opening another");

@@ -29,7 +29,7 @@ pub(super) fn network(
     HostNetwork { links, routes, sysctls }
 }
 
-fn name(link: &LinkMessage) -> Option<String> {
+pub(super) fn name(link: &LinkMessage) -> Option<String> {
     link.attributes.iter().find_map(|a| match a {
         LinkAttribute::IfName(name) => Some(name.clone()),
         _ => None,

@@ -5,6 +5,7 @@
 
 mod announce;
 mod bridge;
+mod bridges;
 mod contract;
 mod moving;
 mod namespace;

@@ -3,6 +3,7 @@
 mod define;
 mod flush;
 mod migrate;
+mod networks;
 mod primary;
 mod selffence;
 mod services;

@@ -28,6 +28,7 @@ async fn what_is_and_what_happened_is_told_in_the_fields_units() {
         static_data: "8 6.1 GNU/Linux x86_64".parse().unwrap(),
         boot: "boot".into(),
         keepalive_interval: std::time::Duration::from_secs(5),
+        vtep: None,
         ipmi: node::Ipmi { password: "Passw0rd".into(), ..node::Ipmi::default() },
     };
     node::register(&*store, &registration).await.unwrap();

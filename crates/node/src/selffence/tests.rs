@@ -31,6 +31,7 @@ impl World {
             static_data: "8 6.1 GNU/Linux x86_64".parse().unwrap(),
             boot: "boot".into(),
             keepalive_interval: std::time::Duration::from_secs(5),
+            vtep: None,
             ipmi: node::Ipmi::default(),
         };
         node::register(&*store, &registration).await.unwrap();

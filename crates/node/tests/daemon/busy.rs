@@ -46,6 +46,7 @@ fn start(tree: &MemoryTree, name: &'static str, power: &Arc<FakePower>, director
             hypervisor: None,
             consoles: None,
             links: None,
+            bridges: None,
             services: None,
             power,
             storage: Arc::new(NoStorage),

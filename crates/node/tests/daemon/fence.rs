@@ -86,6 +86,7 @@ impl Cluster {
             hypervisor: able.then(|| hypervisor.clone() as Arc<dyn Hypervisor>),
             consoles: None,
             links: None,
+            bridges: None,
             services: None,
             power: self.power.clone(),
             storage: Arc::new(NoStorage),

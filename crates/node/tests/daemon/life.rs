@@ -69,6 +69,7 @@ impl Cluster {
             hypervisor: Some(hypervisor.clone() as Arc<dyn Hypervisor>),
             consoles: None,
             links: None,
+            bridges: None,
             services: None,
             power: FakePower::new(),
             storage: Arc::new(NoStorage),

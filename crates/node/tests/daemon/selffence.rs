@@ -47,6 +47,7 @@ impl Node {
             hypervisor: None,
             consoles: None,
             links: None,
+            bridges: None,
             services: None,
             power: FakePower::new(),
             storage: Arc::new(NoStorage),

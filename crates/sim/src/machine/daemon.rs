@@ -91,6 +91,7 @@ impl Node {
             hypervisor: Some(Arc::new(hypervisor) as Arc<dyn Hypervisor>),
             consoles: None,
             links: Some(Arc::new(links) as Arc<dyn Links>),
+            bridges: None,
             services: Some(Arc::clone(&boot.services) as Arc<dyn Services>),
             power: Arc::new(power) as Arc<dyn Power>,
             servers: Arc::new(servers) as Arc<dyn Servers>,

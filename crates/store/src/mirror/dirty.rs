@@ -135,7 +135,7 @@ impl Dirty {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::schema::{fence, node, root, vm};
+    use crate::schema::{fence, network, node, vm};
 
     const VM: &str = "11111111-0000-4000-8000-000000000001";
 
@@ -153,7 +153,7 @@ mod tests {
         for key in ["ipmipassword", "nonsense", "keepalive/x"] {
             assert!(after(node::ROOT, &format!("/nodes/node1/{key}")).is_empty(), "{key}");
         }
-        assert!(after(root::NETWORKS, "/networks/100/dhcp4_leases").is_empty());
+        assert!(after(network::ROOT, "/networks/100/dhcp4_leases").is_empty());
     }
 
     #[test]

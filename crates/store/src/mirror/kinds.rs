@@ -1,10 +1,10 @@
 //! The table of kinds: what a mirror watches, and what becomes of it in the view.
 //!
-//! To mirror one more kind of object, such as client networks, OSDs, pools or tasks:
+//! To mirror one more kind of object, such as OSDs, pools or tasks:
 //!
 //! 1. give `ClusterView` a map of them and [`Subject`] a word for one;
 //! 2. write an [`Objects`] below: root, identifier, keys, decoding, map, subject. The text of its keys is `schema`'s;
-//! 3. add a row to [`TABLE`]: `Row::objects::<Networks>(|needs| needs.networks)`.
+//! 3. add a row to [`TABLE`]: `Row::objects::<Pools>(|needs| needs.pools)`.
 //!
 //! The rest is common to all: an event names the object that is read again, with all its keys in one request, which is one moment; names
 //! that are no object's are strays; what the store refuses to show is shown as unreadable and looked at again; only who needs a
@@ -20,12 +20,12 @@ use std::{
     sync::Arc,
 };
 
-use pvc_core::model::{ClusterView, Entry, Fence, NodeName, Problem, Subject};
+use pvc_core::model::{ClusterView, Entry, Fence, Network, NodeName, Problem, Subject, Vni};
 
 use super::{Needs, view_builder::ViewBuilder};
 use crate::{
     Value,
-    schema::{fence, maintenance, node, placement, primary, root, vm},
+    schema::{fence, maintenance, network, node, placement, primary, vm},
 };
 
 /// A kind of object whose keys lie directly below it, and nothing else is to be known of it.
@@ -90,13 +90,49 @@ impl Objects for Fences {
     }
 }
 
+struct Networks;
+
+impl Objects for Networks {
+    type Id = Vni;
+    type Object = Arc<Network>;
+    const ROOT: &'static str = network::ROOT;
+
+    fn is_read(key: &str) -> bool {
+        network::is_read(key)
+    }
+
+    fn paths(id: &Vni) -> Vec<String> {
+        network::paths(*id)
+    }
+
+    fn decode(id: &Vni, values: &[Option<Value>]) -> Option<Arc<Network>> {
+        network::decode(*id, values).map(Arc::new)
+    }
+
+    fn unreadable(id: &Vni, problems: Vec<Problem>) -> Arc<Network> {
+        Arc::new(Network { problems, ..Network::bare(*id) })
+    }
+
+    fn subject(id: Vni) -> Subject {
+        Subject::Network(id)
+    }
+
+    fn map(view: &ClusterView) -> &Arc<BTreeMap<Vni, Arc<Network>>> {
+        &view.networks
+    }
+
+    fn map_mut(view: &mut ClusterView) -> &mut Arc<BTreeMap<Vni, Arc<Network>>> {
+        &mut view.networks
+    }
+}
+
 /// All kinds; problems with names are shown in this order.
 static TABLE: [Row; 9] = [
     Row::always(node::ROOT, Form::Nodes),
     Row::always(vm::ROOT, Form::Vms),
     Row::always(vm::CLAIM_ROOT, Form::Claims),
     Row::key(primary::PRIMARY_NODE, ViewBuilder::set_primary),
-    Row { needed: |needs| needs.networks, ..Row::key(root::NETWORKS, ViewBuilder::set_networks) },
+    Row::objects::<Networks>(|needs| needs.networks),
     Row::key(primary::HOLDER, ViewBuilder::set_holder),
     Row::objects::<Fences>(|_| true),
     Row::key(maintenance::MAINTENANCE, ViewBuilder::set_maintenance),

@@ -41,6 +41,7 @@ fn registration(n: u8) -> node::Registration {
         static_data: "8 6.1.0 GNU/Linux x86_64".parse::<StaticData>().unwrap(),
         boot: "boot".into(),
         keepalive_interval: std::time::Duration::from_secs(5),
+        vtep: None,
         ipmi: node::Ipmi::default(),
     }
 }
@@ -113,7 +114,7 @@ async fn the_first_listing_shows_everything_and_names_every_subject() {
     mirror.ready().await;
     assert!(mirror.synced());
     let view = mirror.view();
-    assert_eq!((view.nodes.len(), view.vms.len(), view.networks_count), (1, 2, 0));
+    assert_eq!((view.nodes.len(), view.vms.len(), view.networks.len()), (1, 2, 0));
     assert_eq!(view.primary_node.value, Some(name(1)));
     assert_eq!(view.vm(id(1)).unwrap().xml_version, Some(0));
     let all =
@@ -274,7 +275,7 @@ async fn unreadable_objects_and_foreign_names_are_shown_with_their_problems() {
         |path: &str| Op::Create { path: path.into(), data: vec![], mode: crate::CreateMode::Persistent };
     let ops = vec![create("/domains/not-a-uuid"), create("/nodes/a.b"), create("/networks/100")];
     other.commit(Transaction { ops }).await.unwrap();
-    shows(&mirror, "the network", |view| view.networks_count == 1).await;
+    shows(&mirror, "the network", |view| view.networks.len() == 1).await;
     shows(&mirror, "the strays", |view| view.strays.len() == 3).await;
     let view = mirror.view();
     let keys: Vec<&str> = view.strays.iter().map(|p| p.key.as_str()).collect();

@@ -111,12 +111,6 @@ impl ViewBuilder {
         self.set_stray(maintenance::MAINTENANCE, problem);
     }
 
-    pub(super) fn set_networks(&mut self, value: Option<&Value>) {
-        let count = value.map_or(0, |value| value.children.into());
-        self.otherwise |= self.view.networks_count != count;
-        self.view.networks_count = count;
-    }
-
     pub(super) fn set_placement(&mut self, version: Option<i32>) {
         self.otherwise |= self.view.placement_version != version;
         self.view.placement_version = version;

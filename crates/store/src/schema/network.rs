@@ -1,225 +1,234 @@
-//! `/networks/<vni>`: a client network's keys.
+//! `/networks/<vni>`: a client network's own keys, read one by one: what cannot be read of it says nothing against the rest.
 //!
-//! Written by clients; the daemon reads them and writes leases. An unset value may be empty or `None`.
+//! Written by clients. An unset value may be empty or `None`. What is leased and filtered in it lies deeper and is not read here.
 
 #[cfg(test)]
 mod tests;
 
 use std::{collections::BTreeMap, fmt::Display, str::FromStr};
 
-use pvc_core::model::{
-    Entry, Network, Vni,
-    network::{Dhcp4, DomainName, Lease, Mac, NetworkKind, Reservation, Rule},
+use pvc_core::{
+    model::{
+        Network, Problem, Vni,
+        network::{Dhcp4, DomainName, Ip4, Ip6},
+    },
+    text::one_line,
 };
 
-use super::{
-    subtree::{Keys, read_keys},
-    text::{Decoder, truth, truth_word},
-};
-use crate::{Store, StoreError, Transaction, Value, schema::root::NETWORKS};
+use super::text::{Decoder, truth, truth_word};
+use crate::{Check, CommitError, Store, StoreError, Transaction, Value, put};
 
-const LEASES: &str = "dhcp4_leases";
-const RESERVATIONS: &str = "dhcp4_reservations";
-const RULES: [&str; 2] = ["firewall_rules/in", "firewall_rules/out"];
+/// The parent of all networks.
+pub const ROOT: &str = "/networks";
+
+/// The longest description that is shown, in characters.
+const LONGEST: usize = 200;
+
+/// The keys below a network's own that are read.
+const KEYS: [&str; 13] = [
+    "nettype",
+    "domain",
+    "ip4_network",
+    "ip4_gateway",
+    "dhcp4_flag",
+    "dhcp4_start",
+    "dhcp4_end",
+    "dhcp_flag",
+    "dhcp_start",
+    "dhcp_end",
+    "ip6_network",
+    "ip6_gateway",
+    "dhcp6_flag",
+];
+
+/// What old clients expect below a network, and fill.
+const PARENTS: [&str; 5] =
+    ["dhcp4_leases", "dhcp4_reservations", "firewall_rules", "firewall_rules/in", "firewall_rules/out"];
+
+/// The number of keys that [`paths`] names.
+pub(crate) const READ_KEYS: usize = 1 + KEYS.len();
 
 /// A network's own key; its value is the description.
 pub fn path(vni: Vni) -> String {
-    format!("{NETWORKS}/{vni}")
+    format!("{ROOT}/{vni}")
+}
+
+/// Whether a key below a network is among those that [`paths`] names.
+pub(crate) fn is_read(key: &str) -> bool {
+    KEYS.contains(&key)
+}
+
+/// The keys that make a [`Network`], in the order that [`decode`] takes them.
+pub fn paths(vni: Vni) -> Vec<String> {
+    std::iter::once(path(vni)).chain(KEYS.map(|key| format!("{}/{key}", path(vni)))).collect()
+}
+
+/// The networks whose keys these are, and the keys that are no network's.
+pub fn listed(names: &[String]) -> (Vec<Vni>, Vec<Problem>) {
+    let (mut vnis, mut strays) = (Vec::new(), Vec::new());
+    for name in names {
+        match name.parse::<Vni>() {
+            Ok(vni) => vnis.push(vni),
+            Err(e) => strays.push(Problem { key: format!("{ROOT}/{name}"), what: e.to_string() }),
+        }
+    }
+    vnis.sort_unstable();
+    (vnis, strays)
+}
+
+/// A network from the values of its [`paths`]; `None` if there is no such network.
+pub fn decode(vni: Vni, values: &[Option<Value>]) -> Option<Network> {
+    let own = values.first()?.as_ref()?;
+    let mut reader = Reader { root: path(vni), values, d: Decoder::default() };
+    let r = &mut reader;
+    let mut network = Network::bare(vni);
+    let text = r.d.text(&path(vni), Some(own)).unwrap_or_default();
+    if text.chars().count() > LONGEST {
+        r.d.problem(&path(vni), format_args!("the description has more than {LONGEST} characters"));
+    }
+    network.description = one_line(&text.trim().chars().take(LONGEST).collect::<String>());
+    network.kind = r.required("nettype");
+    network.domain = r.optional("domain");
+    let flag = r.newer("dhcp4_flag", "dhcp_flag");
+    let (start, end) = (r.newer("dhcp4_start", "dhcp_start"), r.newer("dhcp4_end", "dhcp_end"));
+    let dhcp = Dhcp4 { enabled: r.truth(flag), start: r.optional(start), end: r.optional(end) };
+    network.ip4 = Ip4 { network: r.optional("ip4_network"), gateway: r.optional("ip4_gateway"), dhcp };
+    network.ip6 = Ip6 {
+        network: r.optional("ip6_network"),
+        gateway: r.optional("ip6_gateway"),
+        dhcp_enabled: r.truth("dhcp6_flag"),
+    };
+    network.problems = reader.d.problems;
+    Some(network)
+}
+
+/// A network, and the versions of the keys that it was read from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Seen {
+    /// The network.
+    pub network: Network,
+    versions: BTreeMap<String, i32>,
+}
+
+/// Reads all networks; answers also which keys are no network's.
+pub async fn read_all(store: &dyn Store) -> Result<(BTreeMap<Vni, Seen>, Vec<Problem>), StoreError> {
+    /// Bounds an answer.
+    const AT_ONCE: usize = 200;
+    let names = store.children(ROOT).await?.unwrap_or_default();
+    let (vnis, strays) = listed(&names);
+    let mut networks = BTreeMap::new();
+    for vnis in vnis.chunks(AT_ONCE) {
+        let keys: Vec<String> = vnis.iter().flat_map(|vni| paths(*vni)).collect();
+        let values = store.get_many(&keys).await?;
+        for ((vni, keys), values) in vnis.iter().zip(keys.chunks(READ_KEYS)).zip(values.chunks(READ_KEYS)) {
+            let Some(network) = decode(*vni, values) else { continue };
+            let version =
+                |(key, value): (&String, &Option<Value>)| Some((key.clone(), value.as_ref()?.version));
+            let versions = keys.iter().zip(values).filter_map(version).collect();
+            networks.insert(*vni, Seen { network, versions });
+        }
+    }
+    Ok((networks, strays))
 }
 
 /// Creates all keys of a new network.
 pub fn define(network: &Network) -> Transaction {
-    let root = path(network.vni);
     let mut txn = Transaction::default();
     for (key, value) in encode(network) {
-        txn.create(if key.is_empty() { root.clone() } else { format!("{root}/{key}") }, value);
+        txn.create(key, value);
+    }
+    for parent in PARENTS {
+        txn.create(format!("{}/{parent}", path(network.vni)), "");
     }
     txn
 }
 
-/// Reads one network as it is now.
-pub async fn read(store: &dyn Store, vni: Vni) -> Result<Option<Entry<Network>>, StoreError> {
-    Ok(read_keys(store, &path(vni)).await?.map(|keys| decode(vni, &keys)))
+/// Writes what differs from what was seen, unless anything of it has moved since. A key that cannot be read stays unless it is given
+/// something else to say.
+pub fn modify(seen: &Seen, network: &Network) -> Transaction {
+    let mut txn = Transaction::default();
+    for ((key, before), (_, value)) in encode(&seen.network).into_iter().zip(encode(network)) {
+        match seen.versions.get(&key) {
+            Some(version) if before == value => txn.check(key, Check::Version(*version)),
+            Some(version) => txn.set(key, value, Some(*version)),
+            None if before == value => {}
+            None => txn.create(key, value),
+        }
+    }
+    txn
 }
 
-/// Every key below the network's own with its value, parents first.
+/// Removes a network with all that is below it, unless its own keys have moved since it was seen.
+pub async fn remove(store: &dyn Store, seen: &Seen) -> Result<(), CommitError> {
+    let root = path(seen.network.vni);
+    let mut txn = Transaction::default();
+    for (key, version) in &seen.versions {
+        txn.check(key.as_str(), Check::Version(*version));
+    }
+    let found = put::subtree(store, &root).await.map_err(CommitError::Failed)?;
+    for key in found.into_iter().flat_map(|found| found.leaves_first) {
+        txn.delete(key, None);
+    }
+    store.commit(txn).await.map(drop)
+}
+
+/// The keys that clients write, with their values.
 fn encode(n: &Network) -> Vec<(String, String)> {
     fn text(value: Option<impl Display>) -> String {
         value.map(|v| v.to_string()).unwrap_or_default()
     }
-    let mut keys: Vec<(String, String)> = [
-        ("", n.description.clone()),
-        ("nettype", n.kind.to_string()),
+    let below = [
+        ("nettype", text(n.kind)),
         ("domain", text(n.domain.as_ref().map(DomainName::as_str))),
-        ("ip4_network", text(n.ip4_network)),
-        ("ip4_gateway", text(n.ip4_gateway)),
-        ("dhcp4_flag", truth_word(n.dhcp4.enabled).to_owned()),
-        ("dhcp4_start", text(n.dhcp4.start)),
-        ("dhcp4_end", text(n.dhcp4.end)),
-        ("ip6_network", text(n.ip6_network)),
-        ("ip6_gateway", text(n.ip6_gateway)),
-        ("dhcp6_flag", truth_word(n.dhcp6_enabled).to_owned()),
-        (LEASES, String::new()),
-        (RESERVATIONS, String::new()),
-        ("firewall_rules", String::new()),
-        (RULES[0], String::new()),
-        (RULES[1], String::new()),
-    ]
-    .map(|(key, value)| (key.to_owned(), value))
-    .into();
-    for (mac, lease) in &n.leases {
-        let key = format!("{LEASES}/{mac}");
-        keys.push((key.clone(), String::new()));
-        keys.push((format!("{key}/ipaddr"), lease.address.to_string()));
-        keys.push((format!("{key}/hostname"), lease.hostname.clone()));
-        keys.push((format!("{key}/expiry"), lease.expiry_unix_s.to_string()));
-        keys.push((format!("{key}/clientid"), lease.client_id.clone()));
-    }
-    for (mac, reservation) in &n.reservations {
-        let key = format!("{RESERVATIONS}/{mac}");
-        keys.push((key.clone(), "static".to_owned()));
-        keys.push((format!("{key}/ipaddr"), reservation.address.to_string()));
-        keys.push((format!("{key}/hostname"), reservation.hostname.clone()));
-    }
-    for (direction, rules) in RULES.iter().zip([&n.rules_in, &n.rules_out]) {
-        for rule in rules {
-            let key = format!("{direction}/{}", rule.description);
-            keys.push((key.clone(), String::new()));
-            keys.push((format!("{key}/order"), rule.order.to_string()));
-            keys.push((format!("{key}/rule"), rule.rule.clone()));
-        }
-    }
-    keys
-}
-
-/// A network from all keys at (`""`) and below its own.
-pub fn decode(vni: Vni, keys: &Keys) -> Entry<Network> {
-    let mut reader = Reader { root: path(vni), keys, d: Decoder::default() };
-    let r = &mut reader;
-    let description = r.text("");
-    let kind = r.required::<NetworkKind>("nettype");
-    let dhcp_flag = r.newer("dhcp4_flag", "dhcp_flag");
-    let dhcp_start = r.newer("dhcp4_start", "dhcp_start");
-    let dhcp_end = r.newer("dhcp4_end", "dhcp_end");
-    let dhcp4 =
-        Dhcp4 { enabled: r.truth(dhcp_flag), start: r.optional(dhcp_start), end: r.optional(dhcp_end) };
-    let (domain, ip4_network, ip4_gateway) =
-        (r.optional("domain"), r.optional("ip4_network"), r.optional("ip4_gateway"));
-    let (ip6_network, ip6_gateway) = (r.optional("ip6_network"), r.optional("ip6_gateway"));
-    let dhcp6_enabled = r.truth("dhcp6_flag");
-    let leases = r.by_mac(LEASES, |r, key| {
-        Some(Lease {
-            address: r.required(&format!("{key}/ipaddr"))?,
-            hostname: r.text(&format!("{key}/hostname")),
-            expiry_unix_s: r.number(&format!("{key}/expiry")),
-            client_id: r.text(&format!("{key}/clientid")),
-        })
-    });
-    let reservations = r.by_mac(RESERVATIONS, |r, key| {
-        let hostname = r.text(&format!("{key}/hostname"));
-        Some(Reservation { address: r.required(&format!("{key}/ipaddr"))?, hostname })
-    });
-    let [rules_in, rules_out] = RULES.map(|direction| r.rules(direction));
-    let problems = reader.d.problems;
-    match (kind, problems.is_empty()) {
-        (Some(kind), true) => Entry::Good(Network {
-            vni,
-            description,
-            kind,
-            domain,
-            ip4_network,
-            ip4_gateway,
-            dhcp4,
-            ip6_network,
-            ip6_gateway,
-            dhcp6_enabled,
-            leases,
-            reservations,
-            rules_in,
-            rules_out,
-        }),
-        _ => Entry::Bad(problems),
-    }
+        ("ip4_network", text(n.ip4.network)),
+        ("ip4_gateway", text(n.ip4.gateway)),
+        ("dhcp4_flag", truth_word(n.ip4.dhcp.enabled).to_owned()),
+        ("dhcp4_start", text(n.ip4.dhcp.start)),
+        ("dhcp4_end", text(n.ip4.dhcp.end)),
+        ("ip6_network", text(n.ip6.network)),
+        ("ip6_gateway", text(n.ip6.gateway)),
+        ("dhcp6_flag", truth_word(n.ip6.dhcp_enabled).to_owned()),
+    ];
+    let root = path(n.vni);
+    let below = below.map(|(key, value)| (format!("{root}/{key}"), value));
+    std::iter::once((root.clone(), n.description.clone())).chain(below).collect()
 }
 
 /// Reads keys by their names below the network.
 struct Reader<'a> {
     root: String,
-    keys: &'a Keys,
+    values: &'a [Option<Value>],
     d: Decoder,
 }
 
 impl Reader<'_> {
     fn value(&self, key: &str) -> Option<&Value> {
-        self.keys.get(key)
+        let at = KEYS.iter().position(|known| *known == key)?;
+        self.values.get(at + 1)?.as_ref()
     }
 
     fn path(&self, key: &str) -> String {
         format!("{}/{key}", self.root)
     }
 
-    fn text(&mut self, key: &str) -> String {
-        self.d.text(&self.path(key), self.keys.get(key)).unwrap_or_default().to_owned()
-    }
-
     fn required<T: FromStr<Err: Display>>(&mut self, key: &str) -> Option<T> {
-        self.d.required(&self.path(key), self.keys.get(key)).map(|field| field.value)
+        let (path, value) = (self.path(key), self.value(key).cloned());
+        self.d.required(&path, value.as_ref()).map(|field| field.value)
     }
 
     fn optional<T: FromStr<Err: Display>>(&mut self, key: &str) -> Option<T> {
-        self.d.optional(&self.path(key), self.keys.get(key)).value
-    }
-
-    fn number<T: FromStr + Default>(&mut self, key: &str) -> T {
-        self.d.number(&self.path(key), self.keys.get(key))
+        let (path, value) = (self.path(key), self.value(key).cloned());
+        self.d.optional(&path, value.as_ref()).value
     }
 
     fn truth(&mut self, key: &str) -> bool {
-        truth(&mut self.d, &format!("{}/{key}", self.root), self.keys.get(key))
+        let (path, value) = (self.path(key), self.value(key).cloned());
+        truth(&mut self.d, &path, value.as_ref())
     }
 
     /// Which of two names of one thing was written later: old clients' *modify* forgets the 4.
     fn newer(&self, key: &'static str, misspelt: &'static str) -> &'static str {
         let written = |key| self.value(key).map(|v| v.mzxid);
         if written(misspelt) > written(key) { misspelt } else { key }
-    }
-
-    /// The names of the keys directly below one.
-    fn children(&self, parent: &str) -> Vec<String> {
-        let prefix = format!("{parent}/");
-        let below = self.keys.range(prefix.clone()..).map_while(|(key, _)| key.strip_prefix(&prefix));
-        below.filter(|rest| !rest.contains('/')).map(str::to_owned).collect()
-    }
-
-    fn by_mac<T>(
-        &mut self,
-        parent: &str,
-        mut read: impl FnMut(&mut Self, &str) -> Option<T>,
-    ) -> BTreeMap<Mac, T> {
-        let mut all = BTreeMap::new();
-        for name in self.children(parent) {
-            let key = format!("{parent}/{name}");
-            let path = self.path(&key);
-            let mac = self.d.parse::<Mac>(&path, &name);
-            if let (Some(mac), Some(item)) = (mac, read(self, &key))
-                && all.insert(mac, item).is_some()
-            {
-                self.d.problem(&path, "the same hardware address is there in another spelling");
-            }
-        }
-        all
-    }
-
-    fn rules(&mut self, direction: &str) -> Vec<Rule> {
-        let mut rules = Vec::new();
-        for description in self.children(direction) {
-            let key = format!("{direction}/{description}");
-            let (order, rule) = (self.required(&format!("{key}/order")), self.text(&format!("{key}/rule")));
-            if let Some(order) = order {
-                rules.push(Rule { description, order, rule });
-            }
-        }
-        rules.sort_by(|a, b| (a.order, &a.description).cmp(&(b.order, &b.description)));
-        rules
     }
 }

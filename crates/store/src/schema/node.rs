@@ -5,7 +5,7 @@ mod remove;
 #[cfg(test)]
 mod tests;
 
-use std::{collections::BTreeSet, fmt, time::Duration};
+use std::{collections::BTreeSet, fmt, net::IpAddr, time::Duration};
 
 use pvc_core::model::{
     DaemonMode, DaemonState, DomainState, Explanation, Node, NodeName, NodeReport, Problem, RouterState,
@@ -38,6 +38,8 @@ const INTERVAL: &str = "keepalive_interval";
 const GUESTS: &str = "guests";
 /// **(ours)**
 const HYPERVISOR: &str = "hypervisor";
+/// **(ours)**
+const VTEP: &str = "vtep";
 /// The keys of a keepalive's figures, in the order of [`figures`].
 const FIGURES: [&str; 12] = [
     "memtotal",
@@ -84,6 +86,8 @@ pub struct Registration {
     pub boot: String,
     /// How often it writes a keepalive.
     pub keepalive_interval: Duration,
+    /// The address that frames for its guests in managed networks are sent to; `None`: no managed network is there.
+    pub vtep: Option<IpAddr>,
     /// Its power controller.
     pub ipmi: Ipmi,
 }
@@ -135,6 +139,7 @@ pub async fn register(store: &dyn Store, node: &Registration) -> Result<Committe
     let router = not_primary(node.mode);
     let static_data = node.static_data.to_string();
     let interval = node.keepalive_interval.as_secs().to_string();
+    let vtep = vtep(node);
     let name = &node.name;
     let mut written = vec![
         (path(name), node.mode.as_str()),
@@ -144,6 +149,7 @@ pub async fn register(store: &dyn Store, node: &Registration) -> Result<Committe
         (key(name, STATIC_DATA), &static_data),
         (key(name, BOOT), &node.boot),
         (key(name, INTERVAL), &interval),
+        (key(name, VTEP), &vtep),
         // A daemon that has just begun guards nothing yet.
         (key(name, SELF_FENCE), ""),
         (key(name, "ipmihostname"), &node.ipmi.hostname),
@@ -185,14 +191,15 @@ pub async fn register(store: &dyn Store, node: &Registration) -> Result<Committe
 /// still to be seen, and tried again.
 pub async fn repair(store: &dyn Store, node: &Registration, seen: &Node, is_primary: bool) -> Vec<String> {
     let router = if is_primary { RouterState::Primary } else { not_primary(node.mode) };
-    let (static_data, interval) =
-        (node.static_data.to_string(), node.keepalive_interval.as_secs().to_string());
+    let (static_data, interval, vtep) =
+        (node.static_data.to_string(), node.keepalive_interval.as_secs().to_string(), vtep(node));
     let differ = [
         (MODE, node.mode.as_str(), seen.mode != node.mode || seen.cannot_read(MODE)),
         (ROUTER_STATE, router.as_str(), seen.cannot_read(ROUTER_STATE)),
         (STATIC_DATA, &static_data, seen.static_data.as_ref() != Some(&node.static_data)),
         (BOOT, &node.boot, seen.boot.as_ref() != Some(&node.boot)),
         (INTERVAL, &interval, seen.keepalive_interval != Some(node.keepalive_interval)),
+        (VTEP, &vtep, seen.vtep != node.vtep || seen.cannot_read(VTEP)),
     ];
     let mut written = Vec::new();
     for (key, value, _) in differ.into_iter().filter(|(.., differs)| *differs) {
@@ -211,6 +218,10 @@ pub async fn repair(store: &dyn Store, node: &Registration, seen: &Node, is_prim
         }
     }
     written
+}
+
+fn vtep(node: &Registration) -> String {
+    node.vtep.map(|address| address.to_string()).unwrap_or_default()
 }
 
 /// Whether a figure of the node cannot be read.

@@ -11,8 +11,6 @@ use super::{
 };
 use crate::{CommitError, Store, StoreError, Transaction, Value};
 
-/// The parent of all client networks.
-pub const NETWORKS: &str = "/networks";
 /// The layout of the keys that are ours **(ours)**.
 pub const SCHEMA: &str = "/pvc/schema";
 /// The layout that this program knows.
@@ -23,7 +21,7 @@ const KEYS: [(&str, &str); 25] = [
     (super::node::ROOT, ""),
     (super::primary::PRIMARY_NODE, "none"),
     (super::vm::ROOT, ""),
-    (NETWORKS, ""),
+    (super::network::ROOT, ""),
     ("/ceph", ""),
     ("/ceph/osds", ""),
     ("/ceph/pools", ""),

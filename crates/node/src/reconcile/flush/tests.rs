@@ -63,6 +63,7 @@ async fn register(store: &MemoryStore, node: &NodeName, mem_total_mib: u64) {
         static_data: "8 6.1.0 GNU/Linux x86_64".parse::<StaticData>().unwrap(),
         boot: "boot".into(),
         keepalive_interval: std::time::Duration::from_secs(5),
+        vtep: None,
         ipmi: Ipmi::default(),
     };
     schema::node::register(store, &registration).await.unwrap();

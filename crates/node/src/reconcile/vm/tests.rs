@@ -97,6 +97,7 @@ async fn register(store: &MemoryStore, name: &NodeName) {
         static_data: "4 6.1 Linux x86_64".parse().unwrap(),
         boot: "boot".into(),
         keepalive_interval: std::time::Duration::from_secs(5),
+        vtep: None,
         ipmi: Ipmi { hostname: String::new(), username: String::new(), password: String::new() },
     };
     schema::node::register(store, &registration).await.unwrap();

@@ -121,6 +121,7 @@ async fn a_report_from_before_the_claim_is_about_an_instance_that_has_ended() {
         static_data: "8 6.1 GNU/Linux x86_64".parse().unwrap(),
         boot: "boot".into(),
         keepalive_interval: std::time::Duration::from_secs(5),
+        vtep: None,
         ipmi: node::Ipmi::default(),
     };
     node::register(store, &registration).await.unwrap();

@@ -174,7 +174,7 @@ fn same(a: &ClusterView, b: &ClusterView) -> Result<(), TestCaseError> {
     prop_assert_eq!(&a.orphan_claims, &b.orphan_claims);
     prop_assert_eq!(&a.primary_node, &b.primary_node);
     prop_assert_eq!(&a.strays, &b.strays);
-    prop_assert_eq!(a.networks_count, b.networks_count);
+    prop_assert_eq!(&a.networks, &b.networks);
     prop_assert_eq!(&a.primary_holder, &b.primary_holder);
     prop_assert_eq!(&a.fences, &b.fences);
     prop_assert_eq!(a.maintenance, b.maintenance);
@@ -190,6 +190,7 @@ fn follow(copy: &mut BTreeSet<Subject>, changes: &mut UnboundedReceiver<Subject>
             Subject::Vm(id) => view.vms.contains_key(id) || view.orphan_claims.contains_key(id),
             Subject::Node(name) => view.nodes.contains_key(name),
             Subject::Primary => view.primary_node.value.is_some() || view.primary_holder.is_some(),
+            Subject::Network(vni) => view.networks.contains_key(vni),
             Subject::Fence(name) => view.fences.contains_key(name),
             Subject::Cluster => view.maintenance,
         };

@@ -41,6 +41,7 @@ async fn world() -> (Arc<MemoryStore>, Arc<MemoryStore>) {
         static_data: "8 6.1.0 GNU/Linux x86_64".parse::<StaticData>().unwrap(),
         boot: "boot".into(),
         keepalive_interval: std::time::Duration::from_secs(5),
+        vtep: None,
         ipmi: node::Ipmi { hostname: "bmc-x".into(), username: "admin".into(), password: "secret".into() },
     };
     node::register(&*a, &registration).await.unwrap();
@@ -275,6 +276,7 @@ async fn a_tenure_of_the_primary_is_ended_only_by_itself_or_its_session() {
             static_data: "8 6.1.0 GNU/Linux x86_64".parse::<StaticData>().unwrap(),
             boot: "boot".into(),
             keepalive_interval: std::time::Duration::from_secs(5),
+            vtep: None,
             ipmi: node::Ipmi::default(),
         };
         node::register(&**client, &registration).await.unwrap();

@@ -3,7 +3,8 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use ipnet::{Ipv4Net, Ipv6Net};
-use proptest::{collection::btree_map, option, prelude::*};
+use proptest::{option, prelude::*};
+use pvc_core::model::NetworkKind;
 
 use super::*;
 use crate::memory::MemoryTree;
@@ -12,21 +13,18 @@ fn vni() -> Vni {
     "100".parse().unwrap()
 }
 
-fn keys(pairs: &[(&str, &str)]) -> Keys {
-    let value = |i: usize, text: &str| Value {
-        data: text.into(),
-        version: 0,
-        mzxid: i64::try_from(i).unwrap(),
-        children: 0,
+/// The values of a network's keys, each written after the ones before it. Those of other names are not read.
+fn values(pairs: &[(&str, &str)]) -> Vec<Option<Value>> {
+    let value = |key: &str| {
+        let at = pairs.iter().position(|(name, _)| *name == key)?;
+        let mzxid = i64::try_from(at).unwrap();
+        Some(Value { data: pairs[at].1.into(), version: 0, mzxid, children: 0 })
     };
-    pairs.iter().enumerate().map(|(i, (key, text))| ((*key).to_owned(), value(i, text))).collect()
+    std::iter::once("").chain(KEYS).map(value).collect()
 }
 
-fn good(entry: Entry<Network>) -> Network {
-    match entry {
-        Entry::Good(network) => network,
-        Entry::Bad(problems) => panic!("{problems:?}"),
-    }
+fn network(pairs: &[(&str, &str)]) -> Network {
+    decode(vni(), &values(pairs)).unwrap()
 }
 
 #[test]
@@ -41,88 +39,90 @@ fn a_bridged_network_may_have_empty_or_none_values_or_no_keys_at_all() {
             ("dhcp4_flag", "None"),
         ],
     ] {
-        let network = good(decode(vni(), &keys(pairs)));
-        assert_eq!((network.kind, network.ip4_network, network.domain), (NetworkKind::Bridged, None, None));
-        assert!(!network.dhcp4.enabled);
+        let network = network(pairs);
+        assert_eq!(
+            (network.kind, network.ip4, network.domain),
+            (Some(NetworkKind::Bridged), Ip4::default(), None)
+        );
+        assert_eq!(network.problems, []);
     }
 }
 
 #[test]
 fn of_two_spellings_of_a_dhcp_setting_the_one_written_later_counts() {
     let base = [("", ""), ("nettype", "managed"), ("dhcp4_flag", "False"), ("dhcp4_start", "10.0.0.5")];
-    let network =
-        good(decode(vni(), &keys(&[&base[..], &[("dhcp_flag", "True"), ("dhcp_start", "")]].concat())));
-    assert_eq!((network.dhcp4.enabled, network.dhcp4.start), (true, None));
-    let later = [&[("dhcp_flag", "True")][..], &base[..]].concat();
-    assert!(!good(decode(vni(), &keys(&later))).dhcp4.enabled);
+    let dhcp = network(&[&base[..], &[("dhcp_flag", "True"), ("dhcp_start", "")]].concat()).ip4.dhcp;
+    assert_eq!((dhcp.enabled, dhcp.start), (true, None));
+    assert!(!network(&[&[("dhcp_flag", "True")][..], &base[..]].concat()).ip4.dhcp.enabled);
 }
 
 #[test]
-fn rules_are_ordered_as_numbers() {
+fn each_wrong_value_is_named_with_its_key_and_costs_only_itself() {
     let pairs = [
-        ("", ""),
+        ("", "x\u{202e}"),
         ("nettype", "managed"),
-        ("firewall_rules/in/late", ""),
-        ("firewall_rules/in/late/order", "10"),
-        ("firewall_rules/in/late/rule", "tcp dport 22 accept"),
-        ("firewall_rules/in/early", ""),
-        ("firewall_rules/in/early/order", "9"),
+        ("ip4_network", "10.0.0.0"),
+        ("ip4_gateway", "999.1.1.1"),
+        ("dhcp4_flag", "yes"),
+        ("ip6_network", "fd00::/64"),
+        ("domain", "a;b"),
     ];
-    let rules = good(decode(vni(), &keys(&pairs))).rules_in;
-    assert_eq!(rules.iter().map(|r| r.description.as_str()).collect::<Vec<_>>(), ["early", "late"]);
+    let read = network(&pairs);
+    let named: Vec<&str> = read.problems.iter().map(|p| p.key.trim_start_matches("/networks/100/")).collect();
+    assert_eq!(named, ["domain", "dhcp4_flag", "ip4_network", "ip4_gateway"]);
+    assert_eq!((read.kind, read.description.as_str()), (Some(NetworkKind::Managed), "x·"));
+    assert_eq!(read.ip6.network, Some("fd00::/64".parse().unwrap()));
 }
 
 #[test]
-fn each_wrong_value_is_named_with_its_key() {
-    let pairs = [
-        ("", "x"),
-        ("nettype", "routed"),
-        ("ip4_network", "10.0.0.0"),
-        ("dhcp4_flag", "yes"),
-        ("dhcp4_leases/nonsense", ""),
-        ("dhcp4_reservations/52:54:00:00:00:01", "static"),
-        ("firewall_rules/out/r", ""),
-        ("firewall_rules/out/r/order", "first"),
-    ];
-    let Entry::Bad(problems) = decode(vni(), &keys(&pairs)) else { panic!("accepted") };
-    let named: Vec<&str> = problems.iter().map(|p| p.key.trim_start_matches("/networks/100/")).collect();
-    assert_eq!(
-        named,
-        [
-            "nettype",
-            "dhcp4_flag",
-            "ip4_network",
-            "dhcp4_leases/nonsense",
-            "dhcp4_leases/nonsense/ipaddr",
-            "dhcp4_reservations/52:54:00:00:00:01/ipaddr",
-            "firewall_rules/out/r/order"
-        ]
-    );
+fn a_network_whose_type_is_gone_is_a_network() {
+    let read = network(&[("", "half deleted")]);
+    assert_eq!((read.kind, read.problems.len()), (None, 1));
+    assert_eq!(decode(vni(), &values(&[("nettype", "managed")])), None);
 }
 
-fn network() -> impl Strategy<Value = Network> {
-    let text = "[a-zA-Z0-9 ,.-]{0,12}";
+#[tokio::test]
+async fn a_change_writes_what_differs_and_only_over_what_was_seen() {
+    let store = MemoryTree::new().client();
+    crate::schema::root::init(&*store).await.unwrap();
+    let before = network(&[("", "web"), ("nettype", "managed"), ("ip4_network", "10.1.0.0/24")]);
+    store.commit(define(&before)).await.unwrap();
+    let seen = async || read_all(&*store).await.unwrap().0.remove(&vni()).unwrap();
+    let stale = seen().await;
+    assert_eq!(stale.network, before);
+    let after = Network { description: "www".into(), ..before.clone() };
+    store.commit(modify(&stale, &after)).await.unwrap();
+    assert_eq!(seen().await.network, after);
+    let again = store.commit(modify(&stale, &after)).await;
+    assert!(matches!(again, Err(CommitError::Conflict { .. })), "{again:?}");
+    assert!(matches!(remove(&*store, &stale).await, Err(CommitError::Conflict { .. })));
+    remove(&*store, &seen().await).await.unwrap();
+    assert_eq!(store.children(ROOT).await.unwrap(), Some(vec![]));
+}
+
+#[tokio::test]
+async fn what_cannot_be_read_is_left_until_it_is_given_something_to_say() {
+    let store = MemoryTree::new().client();
+    crate::schema::root::init(&*store).await.unwrap();
+    store.commit(define(&network(&[("", "web"), ("nettype", "managed")]))).await.unwrap();
+    put::put(&*store, "/networks/100/domain", b"a;b".to_vec()).await.unwrap();
+    put::put(&*store, "/networks/nonsense", b"".to_vec()).await.unwrap();
+    let (networks, strays) = read_all(&*store).await.unwrap();
+    assert_eq!(strays.len(), 1);
+    let seen = &networks[&vni()];
+    let after = Network { description: "www".into(), ..seen.network.clone() };
+    store.commit(modify(seen, &after)).await.unwrap();
+    assert_eq!(store.get("/networks/100/domain").await.unwrap().unwrap().data, b"a;b");
+}
+
+fn any_network() -> impl Strategy<Value = Network> {
+    let text = "[a-zA-Z0-9,.-]{0,12}";
     let v4 = || any::<u32>().prop_map(Ipv4Addr::from);
     let v6 = || any::<u128>().prop_map(Ipv6Addr::from);
     let net4 =
         option::of((v4(), 0..=32_u8).prop_map(|(address, prefix)| Ipv4Net::new_assert(address, prefix)));
     let net6 =
         option::of((v6(), 0..=128_u8).prop_map(|(address, prefix)| Ipv6Net::new_assert(address, prefix)));
-    let mac = || any::<[u8; 6]>().prop_map(Mac);
-    let lease = (v4(), text, any::<u64>(), text).prop_map(|(address, hostname, expiry_unix_s, client_id)| {
-        Lease { address, hostname, expiry_unix_s, client_id }
-    });
-    let reservation = (v4(), text).prop_map(|(address, hostname)| Reservation { address, hostname });
-    let rules = || {
-        btree_map("[a-z0-9 _-]{1,10}", (any::<i64>(), text), 0..4).prop_map(|map| {
-            let mut rules: Vec<Rule> = map
-                .into_iter()
-                .map(|(description, (order, rule))| Rule { description, order, rule })
-                .collect();
-            rules.sort_by(|a, b| (a.order, &a.description).cmp(&(b.order, &b.description)));
-            rules
-        })
-    };
     let dhcp4 = (any::<bool>(), option::of(v4()), option::of(v4())).prop_map(|(enabled, start, end)| Dhcp4 {
         enabled,
         start,
@@ -130,63 +130,44 @@ fn network() -> impl Strategy<Value = Network> {
     });
     let domain = option::of("[a-z][a-z0-9-]{0,9}(\\.[a-z][a-z0-9]{0,5})?".prop_map(|d| d.parse().unwrap()));
     let kind = prop_oneof![Just(NetworkKind::Managed), Just(NetworkKind::Bridged)];
-    let names = (text, kind, domain).no_shrink();
-    let ip4 = (net4, option::of(v4()), dhcp4);
-    let ip6 = (net6, option::of(v6()), any::<bool>());
-    let machines = (btree_map(mac(), lease, 0..3), btree_map(mac(), reservation, 0..3), rules(), rules());
-    (names, ip4, ip6, machines).prop_map(
-        |((description, kind, domain), ip4, ip6, (leases, reservations, rules_in, rules_out))| Network {
-            vni: vni(),
-            description,
-            kind,
-            domain: domain.filter(|d: &pvc_core::model::network::DomainName| d.as_str() != "None"),
-            ip4_network: ip4.0,
-            ip4_gateway: ip4.1,
-            dhcp4: ip4.2,
-            ip6_network: ip6.0,
-            ip6_gateway: ip6.1,
-            dhcp6_enabled: ip6.2,
-            leases,
-            reservations,
-            rules_in,
-            rules_out,
-        },
-    )
+    let ip4 =
+        (net4, option::of(v4()), dhcp4).prop_map(|(network, gateway, dhcp)| Ip4 { network, gateway, dhcp });
+    let ip6 = (net6, option::of(v6()), any::<bool>()).prop_map(|(network, gateway, dhcp_enabled)| Ip6 {
+        network,
+        gateway,
+        dhcp_enabled,
+    });
+    (text, kind, domain.no_shrink(), ip4, ip6).prop_map(|(description, kind, domain, ip4, ip6)| Network {
+        description,
+        kind: Some(kind),
+        domain: domain.filter(|d: &DomainName| d.as_str() != "None"),
+        ip4,
+        ip6,
+        ..Network::bare(vni())
+    })
 }
 
 proptest! {
     #[test]
-    fn what_is_defined_is_read_back(network in network()) {
+    fn what_is_defined_is_read_back(network in any_network()) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         runtime.block_on(async {
             let store = MemoryTree::new().client();
             crate::schema::root::init(&*store).await.unwrap();
-            prop_assert_eq!(read(&*store, vni()).await.unwrap(), None);
+            prop_assert_eq!(read_all(&*store).await.unwrap().0.len(), 0);
             store.commit(define(&network)).await.unwrap();
-            prop_assert_eq!(read(&*store, vni()).await.unwrap(), Some(Entry::Good(network)));
+            prop_assert_eq!(&read_all(&*store).await.unwrap().0[&vni()].network, &network);
             Ok(())
         })?;
     }
 
     #[test]
-    fn rubbish_never_panics(
-        pairs in btree_map(
-            prop_oneof![
-                "nettype|domain|ip4_network|ip6_gateway|dhcp4_flag|dhcp_start",
-                "dhcp4_leases/[0-9a-f:]{0,17}(/ipaddr|/expiry)?",
-                "firewall_rules/in/[a-z]{0,3}(/order|/rule)?",
-                "[a-z/]{0,20}",
-            ],
-            prop::collection::vec(any::<u8>(), 0..20),
-            0..20,
-        ),
-    ) {
-        let keys: Keys = pairs
-            .into_iter()
-            .map(|(key, data)| (key, Value { data, version: 0, mzxid: 0, children: 0 }))
-            .collect();
-        if let Entry::Bad(problems) = decode(vni(), &keys) {
-            prop_assert!(!problems.is_empty());
+    fn rubbish_never_panics(rubbish in prop::collection::vec(option::of(prop::collection::vec(any::<u8>(), 0..400)), READ_KEYS)) {
+        let value = |data| Value { data, version: 0, mzxid: 0, children: 0 };
+        let values: Vec<_> = rubbish.into_iter().map(|data| data.map(value)).collect();
+        if let Some(network) = decode(vni(), &values) {
+            prop_assert!(network.kind.is_some() || !network.problems.is_empty());
+            prop_assert!(network.description.chars().count() <= LONGEST);
         }
     }
 }

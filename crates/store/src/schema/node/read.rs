@@ -1,7 +1,7 @@
 //! A node from its keys, one by one: what cannot be read of one says nothing against the others. A node that must be fenced is not
 //! spared because somebody spoilt, deleted or forbade a key of it.
 
-use std::time::Duration;
+use std::{net::IpAddr, time::Duration};
 
 use pvc_core::model::{
     DaemonMode, DaemonState, DomainState, Field, Halt, KEEPALIVE_INTERVAL_S, Node, NodeName, NodeReport,
@@ -10,15 +10,15 @@ use pvc_core::model::{
 
 use super::{
     BOOT, DAEMON_STATE, DOMAIN_STATE, FIGURES, GUESTS, INTERVAL, KEEPALIVE, MODE, ROUTER_STATE, RUNNING,
-    SELF_FENCE, STATIC_DATA, key, not_primary, path,
+    SELF_FENCE, STATIC_DATA, VTEP, key, not_primary, path,
 };
 use crate::{
     schema::text::{Decoder, field, present},
     store::{Store, StoreError, Value},
 };
 
-const OWN_KEYS: [&str; 8] =
-    [MODE, DAEMON_STATE, ROUTER_STATE, DOMAIN_STATE, STATIC_DATA, SELF_FENCE, BOOT, INTERVAL];
+const OWN_KEYS: [&str; 9] =
+    [MODE, DAEMON_STATE, ROUTER_STATE, DOMAIN_STATE, STATIC_DATA, SELF_FENCE, BOOT, INTERVAL, VTEP];
 
 /// The number of keys that [`paths`] names.
 pub(crate) const READ_KEYS: usize = 1 + OWN_KEYS.len() + FIGURES.len();
@@ -60,20 +60,21 @@ fn decode_shown(name: &NodeName, values: &[Option<Value>], refused: Vec<Problem>
     let self_fence_s = Some(d.number(&keys[6], value(6))).filter(|seconds| *seconds > 0);
     let boot = boot(&mut d, &keys[7], value(7));
     let keepalive_interval = interval(&mut d, &keys[8], value(8));
+    let vtep = vtep(&mut d, &keys[9], value(9));
     let report = NodeReport {
-        mem_total_mib: d.number(&keys[9], value(9)),
-        mem_used_mib: d.number(&keys[10], value(10)),
-        mem_free_mib: d.number(&keys[11], value(11)),
-        mem_alloc_mib: d.number(&keys[12], value(12)),
-        vcpu_alloc: d.number(&keys[13], value(13)),
-        cpu_load: load(&mut d, &keys[14], value(14)),
-        networks_count: d.number(&keys[15], value(15)),
-        domains_count: d.number(&keys[16], value(16)),
-        running: running(&mut d, &keys[17], value(17)),
-        keepalive_unix_s: d.number(&keys[18], value(18)),
-        halted: halted(&mut d, &keys[19], value(19)),
+        mem_total_mib: d.number(&keys[10], value(10)),
+        mem_used_mib: d.number(&keys[11], value(11)),
+        mem_free_mib: d.number(&keys[12], value(12)),
+        mem_alloc_mib: d.number(&keys[13], value(13)),
+        vcpu_alloc: d.number(&keys[14], value(14)),
+        cpu_load: load(&mut d, &keys[15], value(15)),
+        networks_count: d.number(&keys[16], value(16)),
+        domains_count: d.number(&keys[17], value(17)),
+        running: running(&mut d, &keys[18], value(18)),
+        keepalive_unix_s: d.number(&keys[19], value(19)),
+        halted: halted(&mut d, &keys[20], value(20)),
         // A daemon that does not say can start VMs, as all could before there was this key.
-        cannot_start: d.text(&keys[20], value(20)).and_then(NodeReport::reason),
+        cannot_start: d.text(&keys[21], value(21)).and_then(NodeReport::reason),
     };
     Some(Node {
         name: name.clone(),
@@ -83,12 +84,13 @@ fn decode_shown(name: &NodeName, values: &[Option<Value>], refused: Vec<Problem>
         domain_state,
         static_data,
         report,
-        last_word: field((), value(17)),
-        keepalive_version: value(18).map(|v| v.version),
-        keepalive_zxid: value(18).map_or(0, |v| v.mzxid),
+        last_word: field((), value(18)),
+        keepalive_version: value(19).map(|v| v.version),
+        keepalive_zxid: value(19).map_or(0, |v| v.mzxid),
         keepalive_interval,
         boot,
         self_fence_s,
+        vtep,
         problems: d.problems,
     })
 }
@@ -138,6 +140,16 @@ fn interval(d: &mut Decoder, key: &str, value: Option<&Value>) -> Option<Duratio
         d.problem(key, format_args!("{seconds} s is not between {least} s and {most} s"));
     }
     None
+}
+
+/// Frames are sent there: to one machine, and not to the reader's own.
+fn vtep(d: &mut Decoder, key: &str, value: Option<&Value>) -> Option<IpAddr> {
+    let address = d.optional::<IpAddr>(key, value).value?;
+    if address.is_unspecified() || address.is_loopback() || address.is_multicast() {
+        d.problem(key, format_args!("{address} is no node's address"));
+        return None;
+    }
+    Some(address)
 }
 
 fn load(d: &mut Decoder, key: &str, value: Option<&Value>) -> f64 {

@@ -24,6 +24,7 @@ fn registration(mode: DaemonMode) -> Registration {
         static_data: "8 6.1.0-18-amd64 GNU/Linux x86_64".parse().unwrap(),
         boot: "some-boot".into(),
         keepalive_interval: Duration::from_secs(5),
+        vtep: None,
         ipmi,
     }
 }
@@ -78,7 +79,8 @@ async fn a_new_node_has_every_key_of_the_contract_and_starts_flushed() {
             "runningdomains",
             "selffence",
             "staticdata",
-            "vcpualloc"
+            "vcpualloc",
+            "vtep"
         ]
     );
     let node = good(&*store).await;

@@ -269,6 +269,7 @@ async fn daemon(
         static_data: "8 6.1.0 GNU/Linux x86_64".parse::<StaticData>().unwrap(),
         boot: "boot".into(),
         keepalive_interval: std::time::Duration::from_secs(5),
+        vtep: None,
         ipmi: node::Ipmi { hostname: bmc(name), username: "admin".into(), password: "labpass".into() },
     };
     while node::register(&**store, &registration).await.is_err() {

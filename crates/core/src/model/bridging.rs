@@ -1,0 +1,146 @@
+//! Client networks on a machine: the devices that they are made of, and where frames for a guest elsewhere are sent.
+
+use std::{collections::BTreeSet, fmt, net::IpAddr};
+
+use super::network::{Mac, Vni};
+
+/// The port that VXLAN frames are sent to (RFC 7348).
+pub const VXLAN_PORT: u16 = 4789;
+
+/// What a device is, as far as client networks are concerned.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum DeviceKind {
+    /// The bridge of a network.
+    Bridge,
+    /// The tunnel of a managed network. It learns nothing from frames: whoever can send one cannot draw a guest's frames to himself.
+    Vxlan {
+        /// The network.
+        vni: Vni,
+        /// This node's end of it.
+        local: IpAddr,
+    },
+    /// The VLAN of a bridged network.
+    Vlan {
+        /// Its number.
+        id: u16,
+        /// The device whose frames are tagged.
+        over: String,
+    },
+    /// Anything else, also a tunnel or a VLAN with other settings.
+    Other,
+}
+
+/// A device.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Device {
+    /// Its name.
+    pub name: String,
+    /// What it is.
+    pub kind: DeviceKind,
+    /// Bytes.
+    pub mtu: u32,
+    /// Administratively up.
+    pub up: bool,
+    /// The bridge that it is a port of.
+    pub master: Option<String>,
+    /// Made by this program, as its alias says.
+    pub ours: bool,
+}
+
+/// Where a tunnel sends frames.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Forward {
+    /// The tunnel.
+    pub device: String,
+    /// Of frames for this card; `None`: of those for everybody, and for cards that no entry names.
+    pub mac: Option<Mac>,
+    /// To this node.
+    pub to: IpAddr,
+}
+
+/// What there is of it on a machine.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Bridging {
+    /// All devices.
+    pub devices: Vec<Device>,
+    /// All entries of all tunnels.
+    pub forwards: BTreeSet<Forward>,
+}
+
+impl Bridging {
+    /// The device of that name.
+    pub fn device(&self, name: &str) -> Option<&Device> {
+        self.devices.iter().find(|device| device.name == name)
+    }
+
+    /// Whether there is a tunnel.
+    pub fn has_tunnels(&self) -> bool {
+        self.devices.iter().any(|device| matches!(device.kind, DeviceKind::Vxlan { .. }))
+    }
+}
+
+/// One change of it. What is so already stays so: that is success.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum BridgingChange {
+    /// Makes a device, marked as ours and up. No address of this machine is on it, not even a link-local one.
+    Add {
+        /// Its name.
+        name: String,
+        /// What it is.
+        kind: DeviceKind,
+        /// Bytes.
+        mtu: u32,
+        /// The bridge that it becomes a port of.
+        master: Option<String>,
+    },
+    /// Removes one.
+    Remove {
+        /// Its name.
+        name: String,
+    },
+    /// Sets its MTU in bytes, its bridge if it shall have one, and lets it be up.
+    Set {
+        /// Its name.
+        name: String,
+        /// Bytes.
+        mtu: u32,
+        /// The bridge.
+        master: Option<String>,
+    },
+    /// Adds an entry to a tunnel. A card has one: it takes the place of another.
+    Forward(Forward),
+    /// Removes one.
+    Unforward(Forward),
+}
+
+impl fmt::Display for Forward {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.mac {
+            Some(mac) => write!(f, "frames for {mac} on {} to {}", self.device, self.to),
+            None => write!(f, "frames for everybody on {} to {}", self.device, self.to),
+        }
+    }
+}
+
+impl fmt::Display for BridgingChange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Add { name, kind, mtu, .. } => match kind {
+                DeviceKind::Vxlan { vni, local } => {
+                    write!(f, "create the VXLAN {vni} {name} from {local}, MTU {mtu}")
+                }
+                DeviceKind::Vlan { id, over } => {
+                    write!(f, "create the VLAN {id} {name} on {over}, MTU {mtu}")
+                }
+                DeviceKind::Bridge | DeviceKind::Other => write!(f, "create the bridge {name}, MTU {mtu}"),
+            },
+            Self::Remove { name } => write!(f, "remove {name}"),
+            Self::Set { name, mtu, master: Some(bridge) } => {
+                write!(f, "set {name} up as a port of {bridge}, MTU {mtu}")
+            }
+            Self::Set { name, mtu, master: None } => write!(f, "set {name} up, MTU {mtu}"),
+            Self::Forward(forward) => write!(f, "send {forward}"),
+            Self::Unforward(forward) => write!(f, "no longer send {forward}"),
+        }
+    }
+}

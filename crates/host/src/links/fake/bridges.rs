@@ -1,0 +1,110 @@
+//! A machine's bridges and tunnels in memory.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+use pvc_core::model::bridging::{Bridging, BridgingChange, Device};
+use tokio::sync::watch;
+
+use super::super::{Bridges, LinksError};
+
+/// The fake.
+pub struct FakeBridges {
+    state: Mutex<State>,
+    changed: watch::Sender<()>,
+}
+
+#[derive(Default)]
+struct State {
+    bridging: Bridging,
+    /// Devices that cannot be made.
+    refused: Vec<String>,
+    changes: Vec<String>,
+}
+
+impl FakeBridges {
+    /// A machine without any.
+    pub fn new() -> Arc<Self> {
+        Arc::new(Self { state: Mutex::default(), changed: watch::Sender::new(()) })
+    }
+
+    /// What there is.
+    pub fn bridging(&self) -> Bridging {
+        self.state().bridging.clone()
+    }
+
+    /// Somebody else changes it.
+    pub fn by_hand(&self, change: impl FnOnce(&mut Bridging)) {
+        change(&mut self.state().bridging);
+        self.changed.send_replace(());
+    }
+
+    /// From now on this device, and no other, cannot be made.
+    pub fn refuse(&self, devices: &[&str]) {
+        self.state().refused = devices.iter().map(|name| (*name).to_owned()).collect();
+    }
+
+    /// The changes that were made since the last call.
+    pub fn take_changes(&self) -> Vec<String> {
+        std::mem::take(&mut self.state().changes)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn change(&mut self, change: &BridgingChange) -> Result<(), LinksError> {
+        let doing = change.to_string();
+        self.changes.push(doing.clone());
+        let missing = |device: &str| LinksError::NoDevice { doing: doing.clone(), device: device.to_owned() };
+        let Bridging { devices, forwards } = &mut self.bridging;
+        match change.clone() {
+            BridgingChange::Add { name, .. } if self.refused.contains(&name) => return Err(missing(&name)),
+            BridgingChange::Add { name, kind, mtu, master } => {
+                devices.retain(|device| device.name != name);
+                devices.push(Device { name, kind, mtu, up: true, master, ours: true });
+            }
+            BridgingChange::Remove { name } => {
+                devices.retain(|device| device.name != name);
+                forwards.retain(|forward| forward.device != name);
+            }
+            BridgingChange::Set { name, mtu, master } => {
+                let device = devices.iter_mut().find(|device| device.name == name);
+                let device = device.ok_or_else(|| missing(&name))?;
+                (device.mtu, device.master, device.up) = (mtu, master, true);
+            }
+            BridgingChange::Forward(forward) => {
+                if !devices.iter().any(|device| device.name == forward.device) {
+                    return Err(missing(&forward.device));
+                }
+                let takes_the_place = |other: &_| {
+                    let pvc_core::model::bridging::Forward { device, mac, .. } = other;
+                    mac.is_some() && *device == forward.device && *mac == forward.mac
+                };
+                forwards.retain(|other| !takes_the_place(other));
+                forwards.insert(forward);
+            }
+            BridgingChange::Unforward(forward) => drop(forwards.remove(&forward)),
+        }
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Bridges for FakeBridges {
+    async fn observe(&self) -> Result<Bridging, LinksError> {
+        Ok(self.bridging())
+    }
+
+    async fn apply(&self, changes: &[BridgingChange]) -> Vec<Result<(), LinksError>> {
+        let outcomes = changes.iter().map(|change| self.state().change(change)).collect();
+        self.changed.send_replace(());
+        outcomes
+    }
+
+    fn changes(&self) -> watch::Receiver<()> {
+        self.changed.subscribe()
+    }
+}

@@ -1,0 +1,151 @@
+//! Client networks: guests on different nodes are on one wire, whoever moves, and whatever is deleted under them.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use pvc_lab::{Cluster, Node, PATIENCE, Vm, beating_guest_xml, wait_until};
+
+use crate::{fast_timings, on};
+
+const SOON: Duration = Duration::from_secs(20);
+const MAC: &str = "52:54:00:4a:00:01";
+
+/// A namespace of a node whose card is a port of the network's bridge, as a guest's is.
+struct Port {
+    node: Node,
+    address: String,
+}
+
+impl Port {
+    fn plug(node: Node, number: u8) -> Result<Self> {
+        let address = format!("10.100.0.{number}");
+        let port = Self { node, address };
+        for command in [
+            "netns add guest",
+            "link add vnetlab type veth peer name eth0 netns guest",
+            "link set vnetlab mtu 1450 up master vmbr100",
+            "-n guest link set eth0 mtu 1450 up",
+        ] {
+            port.ip(command)?;
+        }
+        port.ip(&format!("-n guest address add {}/24 dev eth0", port.address))?;
+        Ok(port)
+    }
+
+    fn unplug(&self) -> Result<()> {
+        self.ip("link del vnetlab")
+    }
+
+    fn ip(&self, arguments: &str) -> Result<()> {
+        let program: Vec<&str> = std::iter::once("/usr/sbin/ip").chain(arguments.split(' ')).collect();
+        self.node.run(&program, SOON).map(drop)
+    }
+
+    fn python(script: &str) -> Vec<String> {
+        ["/usr/sbin/ip", "netns", "exec", "guest", "/usr/bin/python3", "-c", script].map(str::to_owned).into()
+    }
+
+    /// Answers whatever is sent to it, until the node ends.
+    fn answer(&self) -> Result<()> {
+        let script = "import socket\ns = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\ns.bind(('', 7))\n\
+                      while True: s.sendto(*s.recvfrom(2000))";
+        let unit = ["/usr/bin/systemd-run", "-q", "--unit=lab-echo"].map(str::to_owned);
+        let program: Vec<String> = unit.into_iter().chain(Self::python(script)).collect();
+        self.node.run(&program.iter().map(String::as_str).collect::<Vec<_>>(), SOON).map(drop)
+    }
+
+    /// Whether a packet as large as fits comes back from there.
+    fn reaches(&self, other: &Self) -> bool {
+        let script = format!(
+            "import socket\ns = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\ns.settimeout(1)\n\
+             s.sendto(bytes(1422), ('{}', 7))\nassert len(s.recv(2000)) == 1422",
+            other.address
+        );
+        let program = Self::python(&script);
+        let program: Vec<&str> = program.iter().map(String::as_str).collect();
+        self.node.exec(&program, SOON).is_ok_and(|output| output.success())
+    }
+
+    fn wait_reaches(&self, other: &Self, after: &str) -> Result<()> {
+        wait_until(&format!("a packet to come back from {} after {after}", other.address), SOON, || {
+            self.reaches(other)
+        })
+    }
+}
+
+fn has_bridge(node: &Node) -> bool {
+    node.exec(&["/usr/sbin/ip", "link", "show", "vmbr100"], SOON).is_ok_and(|output| output.success())
+}
+
+fn wait_bridges(cluster: &Cluster, there: bool) -> Result<()> {
+    for node in cluster.lab.nodes() {
+        let what = format!("vmbr100 to be {} on {}", if there { "there" } else { "gone" }, node.name());
+        wait_until(&what, SOON, || has_bridge(&node) == there)?;
+    }
+    Ok(())
+}
+
+/// Where a node sends frames for the VM's card; nowhere in particular if it is here.
+fn sent_to(node: &Node) -> Option<String> {
+    let entries = node.run(&["/usr/sbin/bridge", "fdb", "show", "dev", "vxlan100"], SOON).ok()?;
+    let entry = entries.lines().find(|line| line.starts_with(MAC) && line.contains(" dst "))?;
+    entry.split(" dst ").nth(1)?.split(' ').next().map(str::to_owned)
+}
+
+fn wait_sent_to(node: &Node, to: Option<&Node>) -> Result<()> {
+    let to = to.map(|node| node.address().to_string());
+    wait_until(&format!("{} to send the card's frames to {to:?}", node.name()), SOON, || sent_to(node) == to)
+}
+
+fn start_vm(cluster: &Cluster, vm: &Vm) -> Result<()> {
+    let card = format!(
+        "<interface type='bridge'><mac address='{MAC}'/><source bridge='vmbr100'/><model type='virtio'/><rom enabled='no'/></interface></devices>"
+    );
+    let xml = beating_guest_xml(&vm.name, &vm.uuid, 96).replace("</devices>", &card);
+    let path = cluster.lab.layout().state().join("networks.xml");
+    std::fs::write(&path, xml)?;
+    cluster.pvc(&["vm", "define", "-t", "node1", &path.to_string_lossy()])?;
+    cluster.pvc(&["vm", "start", "--no-wait", &vm.name])?;
+    cluster.wait_counting("node1", vm)
+}
+
+#[test]
+fn guests_on_two_nodes_are_on_one_wire_whoever_moves_and_whatever_is_deleted() {
+    on("ha-networks", 2, fast_timings(), |cluster| {
+        let (node1, node2) = (cluster.node("node1"), cluster.node("node2"));
+        cluster.pvc(&["network", "add", "-p", "managed", "-d", "web", "-i", "10.100.0.0/24", "100"])?;
+        wait_bridges(cluster, true)?;
+        let (here, there) = (Port::plug(node1.clone(), 1)?, Port::plug(node2.clone(), 2)?);
+        there.answer()?;
+        here.wait_reaches(&there, "the network was added")?;
+
+        let vm = Vm::number(1);
+        start_vm(cluster, &vm)?;
+        wait_sent_to(&node2, Some(&node1))?;
+        ensure!(sent_to(&node1).is_none(), "it is here");
+        cluster.pvc(&["vm", "migrate", "-t", "node2", &vm.name])?;
+        cluster.wait_settled(&vm, "node2")?;
+        wait_sent_to(&node1, Some(&node2))?;
+        wait_sent_to(&node2, None)?;
+
+        here.ip("link del vxlan100")?;
+        here.wait_reaches(&there, "somebody deleted the tunnel")?;
+        wait_sent_to(&node1, Some(&node2))?;
+        node1.kill_service("pvcd")?;
+        ensure!(here.reaches(&there), "guests need no daemon");
+        cluster.wait_node("node1", "daemon_state", "run")?;
+
+        let refused = cluster.pvc(&["network", "remove", "-y", "web"]);
+        ensure!(refused.is_err_and(|e| format!("{e:?}").contains(&vm.name)), "a VM is in it");
+        cluster.pvc(&["vm", "undefine", "-y", "--wait", &PATIENCE.as_secs().to_string(), &vm.name])?;
+        wait_sent_to(&node1, None)?;
+        // Its keys go; what no definition names is in it still.
+        cluster.pvc(&["network", "remove", "-y", "web"])?;
+        std::thread::sleep(Duration::from_secs(3));
+        ensure!(has_bridge(&node1) && has_bridge(&node2), "a bridge was removed under a guest");
+        ensure!(here.reaches(&there), "a network was cut under its guests");
+        here.unplug()?;
+        there.unplug()?;
+        wait_bridges(cluster, false)
+    });
+}

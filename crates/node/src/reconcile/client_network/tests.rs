@@ -1,0 +1,195 @@
+//! Networks, VMs and claims in a tree, bridges and tunnels of a fake machine.
+
+use std::time::Duration;
+
+use pvc_core::model::{DaemonMode, Network, NetworkKind, NodeName, Vni, bridging::DeviceKind};
+use pvc_host::{links::fake::FakeBridges, machine::FakeMachine};
+use pvc_store::{
+    Op, Store, Transaction,
+    memory::{MemoryStore, MemoryTree},
+    mirror::{Mirror, Needs},
+    schema::{self, node},
+};
+
+use super::*;
+
+const ID: &str = "11111111-0000-4000-8000-000000000001";
+
+struct World {
+    store: Arc<MemoryStore>,
+    bridges: Arc<FakeBridges>,
+    _networks: ClientNetworks,
+}
+
+fn name(name: &str) -> NodeName {
+    name.parse().unwrap()
+}
+
+fn vni(number: u32) -> Vni {
+    number.to_string().parse().unwrap()
+}
+
+async fn register(store: &dyn Store, number: u8) {
+    let registration = node::Registration {
+        name: name(&format!("hv{number}")),
+        mode: DaemonMode::Hypervisor,
+        static_data: "8 6.1.0 GNU/Linux x86_64".parse().unwrap(),
+        boot: "boot".into(),
+        keepalive_interval: Duration::from_secs(5),
+        vtep: Some(format!("10.255.1.{number}").parse().unwrap()),
+        ipmi: node::Ipmi::default(),
+    };
+    node::register(store, &registration).await.unwrap();
+}
+
+/// hv1, beside hv2 and hv3.
+async fn world() -> World {
+    let store = MemoryTree::new().client();
+    schema::root::init(&*store).await.unwrap();
+    for number in 1..=3 {
+        register(&*store, number).await;
+    }
+    let dyn_store: Arc<dyn Store> = store.clone();
+    let mirror = Mirror::start_on(Arc::clone(&dyn_store), &Needs { me: Some(name("hv1")), networks: true });
+    let cluster = Cluster::new(name("hv1"), dyn_store, mirror, Arc::new(FakeMachine::default()));
+    let bridges = FakeBridges::new();
+    let address = Some("10.255.1.1".parse().unwrap());
+    let ground = Ground { me: name("hv1"), uplink: "eth1".into(), mtu: 1500, address };
+    let networks = ClientNetworks::start(cluster, bridges.clone(), ground);
+    World { store, bridges, _networks: networks }
+}
+
+impl World {
+    async fn define(&self, number: u32) {
+        let network = Network {
+            kind: Some(NetworkKind::Managed),
+            description: "web".into(),
+            ..Network::bare(vni(number))
+        };
+        self.store.commit(schema::network::define(&network)).await.unwrap();
+    }
+
+    async fn commit(&self, ops: Vec<Op>) {
+        self.store.commit(Transaction { ops }).await.unwrap();
+    }
+
+    /// A VM with a card in network 100, executed by that node.
+    async fn run_vm(&self, claim: &str) {
+        let xml = "<domain><devices><interface type='bridge'><mac address='52:54:00:00:00:01'/>\
+                   <source bridge='vmbr100'/></interface></devices></domain>";
+        let vm = format!("/domains/{ID}");
+        let keys = [
+            (vm.clone(), "web1"),
+            (format!("{vm}/state"), "start"),
+            (format!("{vm}/node"), claim),
+            (format!("{vm}/xml"), xml),
+            (format!("/pvc/claim/{ID}"), claim),
+        ];
+        let mode = pvc_store::CreateMode::Persistent;
+        let create = |(path, data): (String, &str)| Op::Create { path, data: data.into(), mode };
+        self.commit(keys.into_iter().map(create).collect()).await;
+    }
+
+    async fn set(&self, path: &str, data: &str) {
+        self.commit(vec![Op::Set { path: path.into(), data: data.into(), version: None }]).await;
+    }
+
+    async fn until(&self, what: &str, condition: impl Fn(&Bridging) -> bool) -> Duration {
+        let began = tokio::time::Instant::now();
+        for _ in 0..10_000 {
+            if condition(&self.bridges.bridging()) {
+                return began.elapsed();
+            }
+            sleep(Duration::from_millis(10)).await;
+        }
+        panic!("{what}: not within 100 s: {:?}", self.bridges.bridging());
+    }
+
+    async fn until_card_is_at(&self, node: u8) -> Duration {
+        let to: IpAddr = format!("10.255.1.{node}").parse().unwrap();
+        self.until(&format!("the card is at {to}"), |seen| {
+            let mut cards = seen.forwards.iter().filter(|forward| forward.mac.is_some());
+            cards.next().is_some_and(|card| card.to == to) && cards.next().is_none()
+        })
+        .await
+    }
+}
+
+fn has(seen: &Bridging, names: &[&str]) -> bool {
+    seen.devices.len() == names.len() && names.iter().all(|name| seen.device(name).is_some())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_network_has_a_bridge_until_it_is_deleted() {
+    let world = world().await;
+    world.define(100).await;
+    world.until("the bridge", |seen| has(seen, &["vmbr100", "vxlan100"])).await;
+    let to: Vec<String> = world.bridges.bridging().forwards.iter().map(|f| f.to.to_string()).collect();
+    assert_eq!(to, ["10.255.1.2", "10.255.1.3"]);
+    // As old clients delete it, leaf by leaf.
+    let seen = schema::network::read_all(&*world.store).await.unwrap().0.remove(&vni(100)).unwrap();
+    schema::network::remove(&*world.store, &seen).await.unwrap();
+    world.until("no bridge", |seen| has(seen, &[])).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_card_is_followed_with_its_vms_claim() {
+    let world = world().await;
+    world.define(100).await;
+    world.run_vm("hv2").await;
+    world.until_card_is_at(2).await;
+    world.bridges.take_changes();
+    world.set(&format!("/pvc/claim/{ID}"), "hv2 hv3").await;
+    world.set(&format!("/pvc/claim/{ID}"), "hv3").await;
+    world.until_card_is_at(3).await;
+    let changes = world.bridges.take_changes();
+    assert_eq!(changes, ["send frames for 52:54:00:00:00:01 on vxlan100 to 10.255.1.3"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_somebody_takes_away_is_back_at_once() {
+    let world = world().await;
+    world.define(100).await;
+    world.run_vm("hv2").await;
+    world.until_card_is_at(2).await;
+    let whole = world.bridges.bridging();
+    for spoil in [
+        (|seen: &mut Bridging| seen.forwards.clear()) as fn(&mut Bridging),
+        |seen| seen.devices.retain(|device| device.name != "vmbr100"),
+        |seen| *seen = Bridging::default(),
+    ] {
+        world.bridges.by_hand(spoil);
+        let same = |seen: &Bridging| seen.devices.len() == 2 && seen.forwards == whole.forwards;
+        let took = world.until("it is back", same).await;
+        assert!(took <= Duration::from_millis(200), "{took:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_network_that_cannot_be_made_costs_no_other_and_is_tried_again() {
+    let world = world().await;
+    world.bridges.refuse(&["vxlan100"]);
+    world.define(100).await;
+    world.define(101).await;
+    world.until("the other", |seen| has(seen, &["vmbr100", "vmbr101", "vxlan101"])).await;
+    world.bridges.refuse(&[]);
+    let took = world.until("it", |seen| seen.device("vxlan100").is_some()).await;
+    assert!(took <= Duration::from_secs(11), "{took:?}");
+    let kind = world.bridges.bridging().device("vxlan100").unwrap().kind.clone();
+    assert!(matches!(kind, DeviceKind::Vxlan { .. }));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_definition_that_changes_is_read_again() {
+    let world = world().await;
+    world.define(100).await;
+    world.run_vm("hv2").await;
+    world.until_card_is_at(2).await;
+    let xml = "<domain><devices><interface type='bridge'><mac address='52:54:00:00:00:02'/>\
+               <source bridge='vmbr100'/></interface></devices></domain>";
+    world.set(&format!("/domains/{ID}/xml"), xml).await;
+    let is_new = |seen: &Bridging| seen.forwards.iter().filter_map(|f| f.mac).all(|mac| mac.0[5] == 2);
+    world.until("the new card", is_new).await;
+    world.set(&format!("/domains/{ID}/xml"), "<domain").await;
+    world.until("no card", |seen| seen.forwards.iter().all(|forward| forward.mac.is_none())).await;
+}
