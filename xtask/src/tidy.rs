@@ -1,6 +1,8 @@
-//! The rules of ARCHITECTURE.md that neither rustc nor clippy checks: which way crates import, what `core` may use, how
+//! The rules of ARCHITECTURE.md that neither rustc nor clippy checks: which way crates import, that
+//! modules import in no circle, what `core` may use, how
 //! files begin and how long they are, that the manual's tests exist. Reads manifests, sources and the manual, changes nothing.
 
+mod circles;
 mod crates;
 mod files;
 mod manual;
@@ -28,6 +30,7 @@ impl fmt::Display for Finding {
 pub(crate) fn run() -> Result<()> {
     let root = run::root();
     let mut findings = crates::check(&crates::read()?);
+    findings.extend(circles::check(&root)?);
     findings.extend(files::check(&root)?);
     findings.extend(manual::check(&root)?);
     for finding in &findings {
