@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use super::Finding;
 
 /// Beyond this many lines a file has a second subject, unless its header says why not.
-const LONG: usize = 600;
+const LONG: usize = 500;
 /// How a header says so.
 const EXCUSE: &str = "Long because";
 /// What clippy does not see in comments; put together so that this file does not find itself.
