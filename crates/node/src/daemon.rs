@@ -7,6 +7,8 @@
 //!
 //! Guests outlive it: neither a stop nor a crash of the daemon touches what runs.
 
+mod tenants;
+
 use std::{
     io,
     sync::{
@@ -39,36 +41,30 @@ use pvc_store::{
     },
     servers::Servers,
 };
-use tokio::{
-    sync::watch,
-    time::{Instant, timeout, timeout_at},
-};
+use tokio::time::{Instant, timeout, timeout_at};
 use tracing::{debug, info, warn};
 
 use crate::{
     ability::Ability,
-    bmcs::Bmcs,
-    console::{ConsoleLogs, Consoles},
+    console::Consoles,
     controller::Cluster,
     keepalive::{Facts, Keepalive, Shown},
     metrics::{Metrics, Sources},
     notify::Notify,
-    old_commands::OldCommands,
     ownership::{Ownership, OwnershipError},
     reconcile::{
         client_network::{self, ClientNetworks},
-        fence::{self, Fencing},
-        flush::{self, Flush},
+        fence::Fencing,
+        flush::Flush,
         network::{self, NetworkError, Networks},
-        primary::{self, Primary, PrimaryService},
-        vm::{self, Peers, Vms},
+        primary::Primary,
+        vm::Vms,
     },
     reserve,
-    selffence::{self, SelfFence},
+    selffence::SelfFence,
     service_units,
     stop::Stop,
     strangers::Strangers,
-    write_streak::WriteStreak,
 };
 
 /// The longest a stop takes, whatever is away.
@@ -282,8 +278,8 @@ async fn start(
 
     let (store, machine_clock) = (Arc::clone(&dependencies.store), Arc::clone(&dependencies.machine));
     let cluster = Cluster::new(config.node.clone(), store, mirror.clone(), machine_clock);
-    let client_networks = start_client_networks(config, dependencies, cluster.clone());
-    let vms = start_vms(config, dependencies, cluster.clone()).map_err(machine("follow console logs"))?;
+    let client_networks = tenants::client_networks(config, dependencies, cluster.clone());
+    let vms = tenants::vms(config, dependencies, cluster.clone()).map_err(machine("follow console logs"))?;
     let ability = Ability::new(vms.as_ref().map(Vms::trouble), networks.as_ref().map(Networks::trouble));
     let keepalive = Keepalive::start(
         Arc::clone(&dependencies.store),
@@ -314,17 +310,17 @@ async fn start(
         };
         background.spawn(async move { metrics.serve(sources).await });
     }
-    let self_fence = start_self_fence(config, dependencies, mirror.clone(), keepalive.acknowledged());
+    let self_fence = tenants::self_fence(config, dependencies, mirror.clone(), keepalive.acknowledged());
     keepalive.declare(DaemonState::Run).await;
-    let flush = start_flush(config, cluster.clone(), vms.as_ref(), ability);
+    let flush = tenants::flush(config, cluster.clone(), vms.as_ref(), ability);
     let fencing = config
         .is_coordinator()
-        .then(|| start_fencing(config, dependencies, cluster.clone(), keepalive.write_streak()));
+        .then(|| tenants::fencing(config, dependencies, cluster.clone(), keepalive.write_streak()));
     if config.is_coordinator() {
-        background.spawn(ask_bmcs(config, dependencies, mirror.clone()).run());
+        background.spawn(tenants::ask_bmcs(config, dependencies, mirror.clone()).run());
         background.spawn(reserve::run(config.node.clone(), Arc::clone(&dependencies.store), mirror.clone()));
     }
-    let primary = config.is_coordinator().then(|| start_primary(config, dependencies, cluster));
+    let primary = config.is_coordinator().then(|| tenants::primary(config, dependencies, cluster));
     info!("runs, {:.2} s after its start", began.elapsed().as_secs_f32());
     dependencies.notify.status("runs");
     dependencies.notify.ready();
@@ -355,106 +351,6 @@ async fn prepare_machine(
         background.spawn(service_units::start(Arc::clone(services), service_units::needed(config)));
     }
     Ok((background, networks))
-}
-
-/// On a node whose networks are managed.
-fn start_client_networks(
-    config: &Config,
-    dependencies: &Dependencies,
-    cluster: Cluster,
-) -> Option<ClientNetworks> {
-    let (bridges, ground) = dependencies.bridges.as_ref().zip(client_network::ground(config))?;
-    Some(ClientNetworks::start(cluster, Arc::clone(bridges), ground))
-}
-
-/// On a node with a hypervisor.
-fn start_vms(config: &Config, dependencies: &Dependencies, cluster: Cluster) -> io::Result<Option<Vms>> {
-    let Some(hypervisor) = &dependencies.hypervisor else { return Ok(None) };
-    Ok(Some(Vms::start(vm::Dependencies {
-        cluster,
-        peers: Peers::new(config),
-        hypervisor: Arc::clone(hypervisor),
-        selector: config.target_selector,
-        consoles: follow_consoles(dependencies)?,
-    })))
-}
-
-/// Only once the name is this daemon's: what guests print is written like everything else.
-fn follow_consoles(dependencies: &Dependencies) -> io::Result<Option<Arc<ConsoleLogs>>> {
-    let Some(desired) = &dependencies.consoles else { return Ok(None) };
-    Ok(Some(Arc::new(ConsoleLogs::start(Arc::clone(&dependencies.store), desired)?)))
-}
-
-fn start_self_fence(
-    config: &Config,
-    dependencies: &Dependencies,
-    mirror: Mirror,
-    acknowledged: watch::Receiver<Option<Instant>>,
-) -> SelfFence {
-    SelfFence::start(selffence::Dependencies {
-        me: config.node.clone(),
-        store: Arc::clone(&dependencies.store),
-        mirror,
-        watchdog: dependencies.watchdog.clone(),
-        within: config.intervals.suicide_after(),
-        acknowledged,
-        place: dependencies.lifeline.clone(),
-    })
-}
-
-fn start_primary(config: &Config, dependencies: &Dependencies, cluster: Cluster) -> Primary {
-    let mut services: Vec<Arc<dyn PrimaryService>> =
-        vec![Arc::new(OldCommands::new(Arc::clone(&dependencies.store)))];
-    if let Some(service_units) = dependencies.services.as_ref().filter(|_| config.functions.api) {
-        services.push(primary::Unit::api(Arc::clone(service_units)));
-    }
-    Primary::start(primary::Dependencies {
-        cluster,
-        links: dependencies.links.clone(),
-        floating: primary::floating(config),
-        services,
-    })
-}
-
-fn ask_bmcs(config: &Config, dependencies: &Dependencies, mirror: Mirror) -> Bmcs {
-    Bmcs {
-        me: config.node.clone(),
-        store: Arc::clone(&dependencies.store),
-        mirror,
-        machine: Arc::clone(&dependencies.machine),
-        power: Arc::clone(&dependencies.power),
-        keepalive: config.intervals.keepalive(),
-    }
-}
-
-fn start_fencing(
-    config: &Config,
-    dependencies: &Dependencies,
-    cluster: Cluster,
-    write_streak: watch::Receiver<Option<WriteStreak>>,
-) -> Fencing {
-    Fencing::start(fence::Dependencies {
-        cluster,
-        write_streak,
-        power: Arc::clone(&dependencies.power),
-        storage: Arc::clone(&dependencies.storage),
-        servers: Arc::clone(&dependencies.servers),
-        settings: fence::settings(config),
-        // The words are the same; the configuration has checked them.
-        selector: config.target_selector.as_str().parse().unwrap_or_default(),
-    })
-}
-
-/// Every node flushes itself, also one without a hypervisor, which has nothing to send away.
-fn start_flush(config: &Config, cluster: Cluster, vms: Option<&Vms>, ability: Ability) -> Flush {
-    Flush::start(flush::Dependencies {
-        cluster,
-        active: vms.map(Vms::active),
-        ability,
-        selector: config.target_selector,
-        limits: config.limits,
-        keepalive: config.intervals.keepalive(),
-    })
 }
 
 /// Waits for a session, as long as it takes, and says once what is waited for.

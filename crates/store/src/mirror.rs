@@ -8,6 +8,7 @@
 mod dirty;
 mod keepalives;
 mod kinds;
+mod objects;
 mod refused;
 mod subscribers;
 mod task;
@@ -142,7 +143,7 @@ impl Mirror {
     ) -> mpsc::UnboundedReceiver<Subject> {
         let mut subscribers = self.subscribers.lock();
         let view = self.view();
-        subscribers.subjects(&view, view_builder::subjects(&view), Box::new(concerns))
+        subscribers.subjects(&view, kinds::subjects(&view), Box::new(concerns))
     }
 
     /// Signals that something changed that concerns the caller as the view now is, or that the view became current, or is not any

@@ -3,7 +3,7 @@
 //! To mirror one more kind of object, such as OSDs, pools or tasks:
 //!
 //! 1. give `ClusterView` a map of them and [`Subject`] a word for one;
-//! 2. write an [`Objects`] below: root, identifier, keys, decoding, map, subject. The text of its keys is `schema`'s;
+//! 2. write an [`Objects`] in `objects.rs`: root, identifier, keys, decoding, map, subject. The text of its keys is `schema`'s;
 //! 3. add a row to [`TABLE`]: `Row::objects::<Pools>(|needs| needs.pools)`.
 //!
 //! The rest is common to all: an event names the object that is read again, with all its keys in one request, which is one moment; names
@@ -14,119 +14,24 @@
 //! loaded): `task` reads them itself.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     fmt::{self, Display},
     str::FromStr,
-    sync::Arc,
 };
 
-use pvc_core::model::{ClusterView, Entry, Fence, Network, NodeName, Problem, Subject, Vni};
+use pvc_core::model::{ClusterView, Problem, Subject};
 
-use super::{Needs, view_builder::ViewBuilder};
+use super::{
+    Needs,
+    objects::{Fences, Networks, Objects},
+    view_builder::ViewBuilder,
+};
 use crate::{
     Value,
-    schema::{fence, maintenance, network, node, placement, primary, vm},
+    schema::{maintenance, node, placement, primary, vm},
 };
 
-/// A kind of object whose keys lie directly below it, and nothing else is to be known of it.
-pub(super) trait Objects: 'static {
-    /// As the object's own key is called.
-    type Id: Ord + Clone + FromStr<Err: Display> + Display;
-    /// As the view holds it.
-    type Object: Clone + PartialEq;
-    /// The key whose children are the objects.
-    const ROOT: &'static str;
-
-    /// Whether a key below an object is among its [`paths`](Self::paths).
-    fn is_read(key: &str) -> bool;
-    /// The keys that make one, in the order that [`decode`](Self::decode) takes them.
-    fn paths(id: &Self::Id) -> Vec<String>;
-    /// One from the values of its keys; `None` if there is no such object.
-    fn decode(id: &Self::Id, values: &[Option<Value>]) -> Option<Self::Object>;
-    /// One of which the store refuses to show keys.
-    fn unreadable(id: &Self::Id, problems: Vec<Problem>) -> Self::Object;
-    /// Whose change it is.
-    fn subject(id: Self::Id) -> Subject;
-    /// The view's map of them.
-    fn map(view: &ClusterView) -> &Arc<BTreeMap<Self::Id, Self::Object>>;
-    /// The same, to change it.
-    fn map_mut(view: &mut ClusterView) -> &mut Arc<BTreeMap<Self::Id, Self::Object>>;
-}
-
-struct Fences;
-
-impl Objects for Fences {
-    type Id = NodeName;
-    type Object = Entry<Fence>;
-    const ROOT: &'static str = fence::ROOT;
-
-    fn is_read(key: &str) -> bool {
-        fence::is_read(key)
-    }
-
-    fn paths(id: &NodeName) -> Vec<String> {
-        fence::paths(id).into()
-    }
-
-    fn decode(id: &NodeName, values: &[Option<Value>]) -> Option<Entry<Fence>> {
-        let value = |i: usize| values.get(i).and_then(Option::as_ref);
-        fence::decode(id, value(0), value(1))
-    }
-
-    fn unreadable(_: &NodeName, problems: Vec<Problem>) -> Entry<Fence> {
-        Entry::Bad(problems)
-    }
-
-    fn subject(id: NodeName) -> Subject {
-        Subject::Fence(id)
-    }
-
-    fn map(view: &ClusterView) -> &Arc<BTreeMap<NodeName, Entry<Fence>>> {
-        &view.fences
-    }
-
-    fn map_mut(view: &mut ClusterView) -> &mut Arc<BTreeMap<NodeName, Entry<Fence>>> {
-        &mut view.fences
-    }
-}
-
-struct Networks;
-
-impl Objects for Networks {
-    type Id = Vni;
-    type Object = Arc<Network>;
-    const ROOT: &'static str = network::ROOT;
-
-    fn is_read(key: &str) -> bool {
-        network::is_read(key)
-    }
-
-    fn paths(id: &Vni) -> Vec<String> {
-        network::paths(*id)
-    }
-
-    fn decode(id: &Vni, values: &[Option<Value>]) -> Option<Arc<Network>> {
-        network::decode(*id, values).map(Arc::new)
-    }
-
-    fn unreadable(id: &Vni, problems: Vec<Problem>) -> Arc<Network> {
-        Arc::new(Network { problems, ..Network::bare(*id) })
-    }
-
-    fn subject(id: Vni) -> Subject {
-        Subject::Network(id)
-    }
-
-    fn map(view: &ClusterView) -> &Arc<BTreeMap<Vni, Arc<Network>>> {
-        &view.networks
-    }
-
-    fn map_mut(view: &mut ClusterView) -> &mut Arc<BTreeMap<Vni, Arc<Network>>> {
-        &mut view.networks
-    }
-}
-
-/// All kinds; problems with names are shown in this order.
+/// All kinds.
 static TABLE: [Row; 9] = [
     Row::always(node::ROOT, Form::Nodes),
     Row::always(vm::ROOT, Form::Vms),
@@ -255,10 +160,15 @@ impl fmt::Debug for Kind {
     }
 }
 
-/// The subjects that a view shows of kinds that are objects and nothing more.
+/// All subjects of a view.
 pub(super) fn subjects(view: &ClusterView) -> impl Iterator<Item = Subject> {
-    TABLE.iter().flat_map(|row| match &row.form {
+    let nodes = view.nodes.keys().cloned().map(Subject::Node);
+    let vms = view.vms.keys().chain(view.orphan_claims.keys()).copied().map(Subject::Vm);
+    let plain = TABLE.iter().flat_map(|row| match &row.form {
         Form::Objects(plain) => (plain.subjects)(view),
         _ => Vec::new(),
-    })
+    });
+    let primary = view.primary_node.value.is_some() || view.primary_holder.is_some();
+    let cluster = view.maintenance.then_some(Subject::Cluster);
+    nodes.chain(vms).chain(plain).chain(primary.then_some(Subject::Primary)).chain(cluster)
 }

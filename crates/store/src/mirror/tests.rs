@@ -279,7 +279,7 @@ async fn unreadable_objects_and_foreign_names_are_shown_with_their_problems() {
     shows(&mirror, "the strays", |view| view.strays.len() == 3).await;
     let view = mirror.view();
     let keys: Vec<&str> = view.strays.iter().map(|p| p.key.as_str()).collect();
-    assert_eq!(keys, ["/nodes/a.b", "/domains/not-a-uuid", "/primary_node"]);
+    assert_eq!(keys, ["/domains/not-a-uuid", "/nodes/a.b", "/primary_node"]);
     let problems = view.vms[&id(1)].problems();
     assert_eq!(problems[0].key, vm::key_path(id(1), VmKey::Node));
 

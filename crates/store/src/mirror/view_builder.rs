@@ -7,26 +7,18 @@ use std::{
 
 use pvc_core::model::{Claim, ClusterView, Entry, Field, Node, NodeName, Problem, Subject, Vm, VmId};
 
-use super::kinds::{self, Kind, Objects};
+use super::objects::Objects;
 use crate::{
     Value,
     schema::{maintenance, primary, root, text::field},
 };
 
-/// All subjects of a view.
-pub(super) fn subjects(view: &ClusterView) -> impl Iterator<Item = Subject> {
-    let nodes = view.nodes.keys().cloned().map(Subject::Node);
-    let vms = view.vms.keys().chain(view.orphan_claims.keys()).copied().map(Subject::Vm);
-    let primary = view.primary_node.value.is_some() || view.primary_holder.is_some();
-    let cluster = view.maintenance.then_some(Subject::Cluster);
-    nodes.chain(vms).chain(kinds::subjects(view)).chain(primary.then_some(Subject::Primary)).chain(cluster)
-}
-
 /// The writer's copy of the view; its parts are shared with the published one until they change.
 #[derive(Debug, Default)]
 pub(super) struct ViewBuilder {
     view: ClusterView,
-    strays: BTreeMap<Kind, Vec<Problem>>,
+    /// By the root below which they are.
+    strays: BTreeMap<&'static str, Vec<Problem>>,
     changed: BTreeSet<Subject>,
     /// Something differs that is no subject's.
     otherwise: bool,
@@ -116,24 +108,22 @@ impl ViewBuilder {
         self.view.placement_version = version;
     }
 
-    fn set_stray(&mut self, root: &str, problem: Option<Problem>) {
-        if let Some(kind) = Kind::at(root) {
-            self.set_strays(kind, problem.into_iter().collect());
-        }
+    fn set_stray(&mut self, root: &'static str, problem: Option<Problem>) {
+        self.set_strays(root, problem.into_iter().collect());
     }
 
     /// Whether something is wrong with the names below a root.
-    pub(super) fn has_strays(&self, kind: Kind) -> bool {
-        self.strays.get(&kind).is_some_and(|strays| !strays.is_empty())
+    pub(super) fn has_strays(&self, root: &str) -> bool {
+        self.strays.get(root).is_some_and(|strays| !strays.is_empty())
     }
 
     /// Replaces what is wrong with the names below a root.
-    pub(super) fn set_strays(&mut self, kind: Kind, mut problems: Vec<Problem>) {
+    pub(super) fn set_strays(&mut self, root: &'static str, mut problems: Vec<Problem>) {
         problems.sort_by(|a, b| a.key.cmp(&b.key));
-        if self.strays.get(&kind).map_or(&[][..], Vec::as_slice) == problems {
+        if self.strays.get(root).map_or(&[][..], Vec::as_slice) == problems {
             return;
         }
-        self.strays.insert(kind, problems);
+        self.strays.insert(root, problems);
         self.view.strays = Arc::new(self.strays.values().flatten().cloned().collect());
         self.otherwise = true;
     }

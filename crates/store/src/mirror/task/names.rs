@@ -32,7 +32,7 @@ impl Task {
                 Form::Objects(plain) => self.sort_objects((kind, plain), names, all, dirty),
                 Form::Key(_) | Form::Placement => Vec::new(),
             };
-            self.builder.set_strays(kind, strays);
+            self.builder.set_strays(kind.root(), strays);
         }
         Ok(())
     }

@@ -241,7 +241,7 @@ impl Task {
                 Err(_) => self.builder.view().vm(*id).and_then(|vm: &Vm| vm.xml_version),
             };
             let entry: Option<Entry<Vm>> = vm::decode(*id, own, xml_version);
-            if entry.is_none() && Kind::at(vm::ROOT).is_some_and(|kind| self.builder.has_strays(kind)) {
+            if entry.is_none() && self.builder.has_strays(vm::ROOT) {
                 // A key that spells the same UUID in another way is the VM's from now on.
                 self.dirty.names_in.extend(Kind::at(vm::ROOT));
             }

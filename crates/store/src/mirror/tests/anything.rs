@@ -226,7 +226,7 @@ proptest! {
             fresh.ready().await;
             same(&mirror.view(), &fresh.view())?;
             follow(&mut copy, &mut changes, &mirror.view());
-            let all: BTreeSet<Subject> = super::super::view_builder::subjects(&mirror.view()).collect();
+            let all: BTreeSet<Subject> = super::super::kinds::subjects(&mirror.view()).collect();
             prop_assert_eq!(copy, all);
             Ok(())
         })?;

@@ -1,0 +1,125 @@
+//! What a daemon does beside saying that it lives: each started from the configuration and what the daemon is given.
+
+use std::{io, sync::Arc};
+
+use pvc_config::Config;
+use pvc_store::mirror::Mirror;
+use tokio::{sync::watch, time::Instant};
+
+use super::Dependencies;
+use crate::{
+    ability::Ability,
+    bmcs::Bmcs,
+    console::ConsoleLogs,
+    controller::Cluster,
+    old_commands::OldCommands,
+    reconcile::{
+        client_network::{self, ClientNetworks},
+        fence::{self, Fencing},
+        flush::{self, Flush},
+        primary::{self, Primary, PrimaryService},
+        vm::{self, Peers, Vms},
+    },
+    selffence::{self, SelfFence},
+    write_streak::WriteStreak,
+};
+
+/// On a node whose networks are managed.
+pub(super) fn client_networks(
+    config: &Config,
+    dependencies: &Dependencies,
+    cluster: Cluster,
+) -> Option<ClientNetworks> {
+    let (bridges, ground) = dependencies.bridges.as_ref().zip(client_network::ground(config))?;
+    Some(ClientNetworks::start(cluster, Arc::clone(bridges), ground))
+}
+
+/// On a node with a hypervisor.
+pub(super) fn vms(config: &Config, dependencies: &Dependencies, cluster: Cluster) -> io::Result<Option<Vms>> {
+    let Some(hypervisor) = &dependencies.hypervisor else { return Ok(None) };
+    Ok(Some(Vms::start(vm::Dependencies {
+        cluster,
+        peers: Peers::new(config),
+        hypervisor: Arc::clone(hypervisor),
+        selector: config.target_selector,
+        consoles: follow_consoles(dependencies)?,
+    })))
+}
+
+/// Only once the name is this daemon's: what guests print is written like everything else.
+fn follow_consoles(dependencies: &Dependencies) -> io::Result<Option<Arc<ConsoleLogs>>> {
+    let Some(desired) = &dependencies.consoles else { return Ok(None) };
+    Ok(Some(Arc::new(ConsoleLogs::start(Arc::clone(&dependencies.store), desired)?)))
+}
+
+pub(super) fn self_fence(
+    config: &Config,
+    dependencies: &Dependencies,
+    mirror: Mirror,
+    acknowledged: watch::Receiver<Option<Instant>>,
+) -> SelfFence {
+    SelfFence::start(selffence::Dependencies {
+        me: config.node.clone(),
+        store: Arc::clone(&dependencies.store),
+        mirror,
+        watchdog: dependencies.watchdog.clone(),
+        within: config.intervals.suicide_after(),
+        acknowledged,
+        place: dependencies.lifeline.clone(),
+    })
+}
+
+pub(super) fn primary(config: &Config, dependencies: &Dependencies, cluster: Cluster) -> Primary {
+    let mut services: Vec<Arc<dyn PrimaryService>> =
+        vec![Arc::new(OldCommands::new(Arc::clone(&dependencies.store)))];
+    if let Some(service_units) = dependencies.services.as_ref().filter(|_| config.functions.api) {
+        services.push(primary::Unit::api(Arc::clone(service_units)));
+    }
+    Primary::start(primary::Dependencies {
+        cluster,
+        links: dependencies.links.clone(),
+        floating: primary::floating(config),
+        services,
+    })
+}
+
+pub(super) fn ask_bmcs(config: &Config, dependencies: &Dependencies, mirror: Mirror) -> Bmcs {
+    Bmcs {
+        me: config.node.clone(),
+        store: Arc::clone(&dependencies.store),
+        mirror,
+        machine: Arc::clone(&dependencies.machine),
+        power: Arc::clone(&dependencies.power),
+        keepalive: config.intervals.keepalive(),
+    }
+}
+
+pub(super) fn fencing(
+    config: &Config,
+    dependencies: &Dependencies,
+    cluster: Cluster,
+    write_streak: watch::Receiver<Option<WriteStreak>>,
+) -> Fencing {
+    Fencing::start(fence::Dependencies {
+        cluster,
+        write_streak,
+        power: Arc::clone(&dependencies.power),
+        storage: Arc::clone(&dependencies.storage),
+        servers: Arc::clone(&dependencies.servers),
+        settings: fence::settings(config),
+        // The words are the same; the configuration has checked them.
+        selector: config.target_selector.as_str().parse().unwrap_or_default(),
+    })
+}
+
+/// Every node flushes itself, also one without a hypervisor, which has nothing to send away.
+pub(super) fn flush(config: &Config, cluster: Cluster, vms: Option<&Vms>, ability: Ability) -> Flush {
+    Flush::start(flush::Dependencies {
+        cluster,
+        active: vms.map(Vms::active),
+        ability,
+        selector: config.target_selector,
+        limits: config.limits,
+        keepalive: config.intervals.keepalive(),
+    })
+}
