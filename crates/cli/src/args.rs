@@ -146,7 +146,7 @@ pub(crate) enum Node {
     },
 }
 
-/// A desired state of a node that takes its time.
+/// A command to a node that takes its time.
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Follow {
     /// Wait until it is done, and show how it goes.
@@ -159,7 +159,7 @@ pub(crate) struct Follow {
     pub(crate) node: String,
 }
 
-/// A desired state of who is primary.
+/// Who shall be primary.
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Handover {
     /// How long to wait until it is so.

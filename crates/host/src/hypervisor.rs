@@ -72,7 +72,7 @@ pub struct Kept {
     pub autostart: bool,
 }
 
-/// What came of the desired state to remove a definition.
+/// What came of removing a definition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Undefined {
     /// It is not there any more. What is active runs on.

@@ -2,7 +2,7 @@
 //!
 //! A task of its own, in a place of its own ([`Place`]), that waits for nothing but the store: not for libvirt, not for a disk, not for an
 //! operation on a VM, nor for a turn after whoever plans, parses or lists. What it reports of those is what was last known. The node's
-//! `daemonstate` goes the same way, so that a desired state of it and a keepalive never cross: the next keepalive is early, and carries it.
+//! `daemonstate` goes the same way, so that a change of it and a keepalive never cross: the next keepalive is early, and carries it.
 
 mod attention;
 mod line;

@@ -4,7 +4,7 @@ use pvc_store::CommitError;
 
 use crate::Failure;
 
-/// How often a desired state of one object is decided: whoever changes it at the same time does so once or twice.
+/// How often a change of one object is decided: whoever changes it at the same time does so once or twice.
 pub(crate) const ATTEMPTS: u32 = 5;
 
 /// How often a target is chosen: other placements count, too, and they come in bursts.

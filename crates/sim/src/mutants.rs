@@ -198,7 +198,7 @@ fn led_to(bug: Bug, options: Options) -> Options {
             let faults = Rates { silent_stranger: 12.0, ..options.faults };
             Options { faults, ..options }
         }
-        // A ask that is taken back while the node's server lags.
+        // A command that is taken back while the node's server lags.
         Bug::EndForAStaleClaim => {
             let faults = Rates { fall_behind: 60.0, ..options.faults };
             Options { faults, commands: 240.0, contradictions: 2.0, ..options }

@@ -1,4 +1,4 @@
-//! From a written desired state to a running guest, beside plain virsh with the same XML, in turns.
+//! From a written `start` to a running guest, beside plain virsh with the same XML, in turns.
 
 use std::{
     path::Path,

@@ -23,7 +23,7 @@ use crate::{
 /// What to write.
 #[derive(Debug, Clone, PartialEq)]
 pub enum NodeChange {
-    /// A desired state of its VMs, decided from the version of the last one.
+    /// What shall become of its VMs, decided from the version of the last desired state.
     DomainState {
         /// The node.
         node: NodeName,
@@ -32,7 +32,7 @@ pub enum NodeChange {
         /// The version that was seen.
         version: Option<i32>,
     },
-    /// A desired state of the primary coordinator, decided from the last one.
+    /// Who shall be primary, decided from the last desired state.
     Primary {
         /// As it was seen.
         seen: Field<Option<NodeName>>,

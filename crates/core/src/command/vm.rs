@@ -1,6 +1,6 @@
 //! Commands on VMs: define, start, stop, shutdown, restart, migrate, unmigrate, move, undefine.
 //!
-//! Each answers a desired state with one change that is decided from the keys it was read with; a newer desired state of somebody else is
+//! Each command becomes one change that is decided from the keys it was read with; a newer desired state of somebody else is
 //! never overwritten. None of them waits for the outcome: the daemon of the VM's node brings it about.
 
 mod desired;

@@ -9,7 +9,7 @@
 //! on a node that can start no VMs is given away.
 //!
 //! The opposite desired state takes over at any point: what is under way is taken back. Never migrates anything itself: it writes the
-//! ask that a client would write, and the VM's own plan carries it out. Everything but the count of attempts is in the state
+//! desired state that a client would write, and the VM's own plan carries it out. Everything but the count of attempts is in the state
 //! tree, so a daemon that starts in the middle goes on. Always ends: attempts are bounded, and so is the wait for room.
 
 mod attempts;

@@ -12,7 +12,7 @@
 //! - they have a lifetime that the kernel enforces and that ends before the session can ([`lifetime_s`]), so the same holds of a
 //!   daemon that was killed, hangs or is frozen. That is what makes a fence unnecessary before the next one takes them.
 //!
-//! The desired state and the fact share a key with old clients. A ask that is older than this node's tenure had its chance: it is
+//! The desired state and the fact share a key with old clients. One that is older than this node's tenure had its chance: it is
 //! answered; one that is younger is a command. Nothing that this node cannot know is waited for without bound.
 
 mod attempts;

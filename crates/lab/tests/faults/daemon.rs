@@ -45,7 +45,7 @@ fn a_guest_survives_kill_9_of_the_daemon_which_adopts_it_and_repeats_nothing() {
         let vms = s.start_vms([1], "node1")?;
         let node = s.node("node1");
         s.fault("pvcd is killed", || kill_daemon(&node))?;
-        // A desired state to the restarted daemon proves that it works, and comes after what it did at its start.
+        // A command to the restarted daemon proves that it works, and comes after what it did at its start.
         let second = s.start_vms([2], "node1")?;
         s.untouched(&vms)?;
         ensure!(starts(&node, &vms[0])? == 1, "the restarted daemon started it again");

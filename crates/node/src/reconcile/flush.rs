@@ -93,7 +93,7 @@ struct FlushReconciler {
 struct Memory {
     liveness: Liveness,
     attempts: Attempts,
-    /// The ask that is being carried out, and since when.
+    /// The desired state that is being carried out, and since when.
     began: Option<(DomainState, Instant)>,
     /// What was published last.
     progress: Option<FlushProgress>,

@@ -72,7 +72,7 @@ impl Desired {
     }
 }
 
-/// A ask that stands.
+/// A command that stands.
 #[derive(Debug)]
 pub struct Written {
     /// The VM that it was decided from.
@@ -81,7 +81,7 @@ pub struct Written {
     pub asked: Asked,
 }
 
-/// Writes a desired state of a VM.
+/// Writes what shall become of a VM.
 pub async fn set_state(cluster: &Cluster, id: VmId, desired: Desired) -> Result<Written, Failure> {
     let nodes = cluster.nodes().await?;
     let mut tries = Tries::of(ATTEMPTS);
@@ -116,7 +116,7 @@ pub async fn strained(cluster: &Cluster, vm: &Vm) -> Vec<String> {
     command::vm::strained(vm, &reserve)
 }
 
-/// A ask that is looked after.
+/// A command that is looked after.
 #[derive(Debug)]
 struct DesiredPursuit {
     desired: Desired,

@@ -47,7 +47,7 @@ pub async fn undefine(cluster: &Cluster, id: VmId) -> Result<(bool, Asked), Fail
 struct Undefinition {
     id: VmId,
     node: String,
-    /// Our ask that it is off was written.
+    /// Our command that it is off was written.
     stopped: bool,
     done: String,
 }

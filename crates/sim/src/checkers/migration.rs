@@ -108,7 +108,7 @@ impl Migration {
 }
 
 impl Migration {
-    /// A ask that came when its target lacked what a guest needs, and that lacks it now.
+    /// A command that came when its target lacked what a guest needs, and that lacks it now.
     fn ends_for_a_move(&self, truth: &Truth, tree: &Tree, node: &NodeName, vm: VmId) -> Result<(), String> {
         let to = tree.vm(vm, "node");
         let is_moved =

@@ -1,4 +1,4 @@
-//! `/nodes/<name>`: what a node says of itself, and the desired state of it.
+//! `/nodes/<name>`: what a node says of itself, and what shall become of it.
 
 mod read;
 mod remove;

@@ -161,8 +161,8 @@ impl Silence {
     }
 }
 
-/// What says that somebody lives or works, and what a fence under way waits for. This node's own keepalive is no news to it, and others'
-/// are told while there is a fence.
+/// What says that another node lives or works, and, while there is a fence, what its recovery waits for. This node's own keepalive is no
+/// news to it.
 fn concerns(me: &NodeName, subject: &Subject, view: &ClusterView) -> bool {
     match subject {
         Subject::Keepalive(name) => name != me,

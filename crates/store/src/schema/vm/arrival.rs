@@ -15,7 +15,7 @@ use crate::{CommitError, Store, StoreError, Transaction};
 pub struct Arrival {
     /// Who says it.
     pub by: String,
-    /// The ask that it is about: the version of the VM's `state`.
+    /// The desired state that it is about: the version of the VM's `state`.
     pub desired: i32,
     /// Why the VM could not be started there; `None`: it could.
     pub cannot: Option<String>,
