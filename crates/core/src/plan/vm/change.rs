@@ -18,7 +18,10 @@ pub fn change(step: &Step, vm: &Vm, me: &NodeName) -> Option<VmChange> {
             update(&decided_from, claim.chain(shall_run).chain(node_is(vm, me)).collect())
         }
         Step::Adopt | Step::TakeBack => Some(lives_on(vm, Claim::only(me))),
-        Step::Claim => update(&decided_from, vec![VmSet::Claim(Claim::only(me))]),
+        Step::Claim => {
+            let node = vm.cannot_read(VmKey::Node).then(|| VmSet::Node(me.clone()));
+            update(&decided_from, [VmSet::Claim(Claim::only(me))].into_iter().chain(node).collect())
+        }
         Step::Share(to) => update(&decided_from, vec![VmSet::Claim(Claim::only(me).with(to))]),
         Step::Release => match vm.claim.value.after_the_end_on(me) {
             free if free.is_empty() => update(&[VmKey::Claim], vec![VmSet::Claim(free)]),

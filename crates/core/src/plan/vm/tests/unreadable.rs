@@ -97,6 +97,17 @@ fn the_old_word_unmigrate_is_a_migration_home_and_its_answer_says_where_it_is() 
     );
 }
 
+/// An old client's migration to `None` that an operator has taken back while the claimant was off.
+#[test]
+fn who_claims_a_vm_whose_node_cannot_be_read_says_that_it_runs_here() {
+    let c = with(case(Start, "a", "a", Off), &[VmKey::Node]);
+    assert_eq!(c.next(), Next::Do(Step::Claim));
+    let claimed = VmSet::Claim(Claim::only(&name("a")));
+    assert_eq!(sets(&Step::Claim, &c.vm), [claimed.clone(), VmSet::Node(name("a"))]);
+    let readable = case(Start, "a", "a", Off);
+    assert_eq!(sets(&Step::Claim, &readable.vm), [claimed], "what is there is not written");
+}
+
 #[test]
 fn a_vm_whose_desired_state_cannot_be_read_goes_on_as_it_is_and_can_be_told_otherwise() {
     // As it is read: `start` where it is claimed, `stop` where nobody claims it.
