@@ -4,7 +4,11 @@
 //! `start` is never held up by an earlier crash loop. A restarted daemon starts from nothing, too; that only makes it more
 //! patient.
 
-use std::{collections::VecDeque, time::Duration};
+use std::{
+    collections::VecDeque,
+    mem::{Discriminant, discriminant},
+    time::Duration,
+};
 
 use super::peer::{LIVE_AGAIN, PeerState, TARGET_AGAIN, never_ends};
 use crate::model::{Moment, NodeName, Progress, Vm};
@@ -41,8 +45,8 @@ pub struct Attempts {
     noticed: Option<Moment>,
     looked: Option<(NodeName, PeerState, Moment)>,
     word: Option<(NodeName, Result<(), String>)>,
-    /// Since when each look has said that it executes there.
-    executes_at_peer: Option<Moment>,
+    /// Since when each look has said this.
+    peer_state_since: Option<(Discriminant<PeerState>, Moment)>,
     migration_permit: Option<i32>,
     sent: Option<(u64, Moment)>,
     aborted: Option<Moment>,
@@ -118,8 +122,10 @@ impl Attempts {
     /// Another node's libvirt was asked about the VM.
     pub fn looked(&mut self, vm: &Vm, node: &NodeName, peer_state: PeerState, now: Moment) {
         self.begin(vm);
-        self.executes_at_peer =
-            (peer_state == PeerState::Active).then(|| self.executes_at_peer.unwrap_or(now));
+        let kind = discriminant(&peer_state);
+        if self.peer_state_since.is_none_or(|(before, _)| before != kind) {
+            self.peer_state_since = Some((kind, now));
+        }
         self.looked = Some((node.clone(), peer_state, now));
     }
 
@@ -267,9 +273,9 @@ impl Attempts {
         (by == node).then(|| word.as_ref().copied().map_err(String::as_str))
     }
 
-    /// Since when another node's libvirt has said that it executes there.
-    pub(super) fn executes_there_since(&self, vm: &Vm, now: Moment) -> Moment {
-        self.executes_at_peer.filter(|_| self.is_of(vm)).unwrap_or(now)
+    /// Since when another node's libvirt has said what it says now.
+    pub(super) fn peer_state_since(&self, vm: &Vm, now: Moment) -> Moment {
+        self.peer_state_since.filter(|_| self.is_of(vm)).map_or(now, |(_, since)| since)
     }
 
     pub(super) fn may_migrate(&self, vm: &Vm) -> bool {

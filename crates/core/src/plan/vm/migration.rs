@@ -46,6 +46,9 @@ const TIDYING: Duration = Duration::from_millis(500);
 /// A target's daemon suspends what executes there too early as soon as its libvirt tells it; one that has just started takes seconds.
 pub(super) const SUSPENDS_WITHIN: Duration = Duration::from_secs(10);
 
+/// A target's libvirt ends the process whose source is gone within half a second (measured).
+pub(super) const ENDS_WITHIN: Duration = Duration::from_secs(2);
+
 /// How often progress is looked at.
 const ATTEND: Duration = Duration::from_secs(1);
 
@@ -228,21 +231,38 @@ fn decide(facts: &Facts<'_>, vm: &Vm, to: &NodeName, wanted_there: bool) -> Plan
             act(Step::PowerOff, format!("it is not on {to}"))
         }
         Some(PeerState::Off) => act(Step::TakeBack, format!("it is not on {to}")),
-        Some(PeerState::Held) => {
-            act(Step::TakeBack, format!("what is on {to} was not let go on and never will be"))
-        }
+        Some(PeerState::Held) => take_back_from_what_is_left(
+            facts,
+            vm,
+            to,
+            format!("what is on {to} was not let go on and never will be"),
+        ),
         Some(PeerState::Unknown(why)) => {
             let why =
                 format!("whatever is on {to} was not let go on and never will be; its libvirt says: {why}");
-            act(Step::TakeBack, why)
+            take_back_from_what_is_left(facts, vm, to, why)
         }
     }
+}
+
+/// The target has, or may have, a process that does not execute. Its claim lasts, if that costs the guest nothing, until its libvirt has had
+/// the time to end it: what executes here needs no other claim.
+fn take_back_from_what_is_left(facts: &Facts<'_>, vm: &Vm, to: &NodeName, why: String) -> Plan {
+    let until = facts.attempts.peer_state_since(vm, facts.now) + ENDS_WITHIN;
+    if facts.local_state == LocalState::Active && facts.now < until {
+        let again = until.min(facts.now + TIDYING);
+        return wait(
+            Some(again),
+            format!("the libvirt of {to} is to end what a failed migration left there"),
+        );
+    }
+    act(Step::TakeBack, why)
 }
 
 /// It executes on the target, and not by our doing. What executes here is the guest, and the target suspends what libvirt's autostart or
 /// somebody's hand has started there; if it does not, one of the two has to end. What is only held here was left behind.
 fn executes_on_both(facts: &Facts<'_>, vm: &Vm, to: &NodeName) -> Plan {
-    let until = facts.attempts.executes_there_since(vm, facts.now) + SUSPENDS_WITHIN;
+    let until = facts.attempts.peer_state_since(vm, facts.now) + SUSPENDS_WITHIN;
     if facts.local_state == LocalState::Active && facts.now < until {
         return wait(
             Some(until.min(facts.now + TIDYING)),

@@ -12,7 +12,10 @@ const ARRIVING: Option<Migration> = Some(Migration::Arriving);
 
 use crate::{
     model::Progress,
-    plan::vm::{migration::SUSPENDS_WITHIN, peer::TARGET_AGAIN},
+    plan::vm::{
+        migration::{ENDS_WITHIN, SUSPENDS_WITHIN},
+        peer::TARGET_AGAIN,
+    },
 };
 
 fn b() -> NodeName {
@@ -81,21 +84,27 @@ fn while_two_claim_it_the_source_decides_by_what_is_under_way_and_what_the_desir
 fn a_migration_that_is_over_without_an_arrival_on_record_leaves_the_guest_at_its_source_whatever_the_target_has()
  {
     // What is there and has not been let go on never will be: only the claim of that node alone lets it.
-    let table = [
-        (PeerState::Off, Next::Do(Step::TakeBack)),
-        (PeerState::Held, Next::Do(Step::TakeBack)),
-        (PeerState::Unknown("no route".into()), Next::Do(Step::TakeBack)),
-    ];
-    for (peer_state, next) in table {
-        for local_state in [Active, Held] {
-            for (state, node) in [(Migrate, "b"), (Migrate, "a"), (Start, "a"), (Restart, "a")] {
-                let c = after_look(case(state, node, "a b", local_state), peer_state.clone());
-                assert_eq!(
-                    c.next(),
-                    next,
-                    "desired state {state} on {node}, {local_state:?}, {peer_state:?}"
-                );
-            }
+    let unknown = || PeerState::Unknown("no route".into());
+    for (state, node) in [(Migrate, "b"), (Migrate, "a"), (Start, "a"), (Restart, "a")] {
+        for peer_state in [PeerState::Off, PeerState::Held, unknown()] {
+            let c = after_look(case(state, node, "a b", Held), peer_state.clone());
+            assert_eq!(c.next(), Next::Do(Step::TakeBack), "{state} on {node}, held, {peer_state:?}");
+        }
+        let c = after_look(case(state, node, "a b", Active), PeerState::Off);
+        assert_eq!(c.next(), Next::Do(Step::TakeBack), "{state} on {node}, executes");
+        // What executes can wait for the end of what is left there, but not for ever.
+        for peer_state in [PeerState::Held, unknown()] {
+            let mut c = after_look(case(state, node, "a b", Active), peer_state.clone());
+            let until = c.now + ENDS_WITHIN;
+            assert!(
+                matches!(c.next(), Next::Wait(Some(again)) if again <= until),
+                "{state} on {node}, {peer_state:?}: {:?}",
+                c.plan()
+            );
+            c.now = until;
+            assert_eq!(c.next(), Next::Do(Step::LookAt(b())), "the old word is none");
+            c = after_look(c, peer_state.clone());
+            assert_eq!(c.next(), Next::Do(Step::TakeBack), "{state} on {node}, {peer_state:?} for long");
         }
     }
     let mut c = after_look(case(Migrate, "b", "a b", Active), PeerState::Off);
@@ -120,7 +129,7 @@ fn what_executes_at_the_target_by_itself_is_the_targets_to_suspend_and_only_in_t
     c = after_look(c, PeerState::Active);
     assert_eq!(c.next(), Next::Do(Step::PowerOff));
     c = after_look(c, PeerState::Held);
-    assert_eq!(c.next(), Next::Do(Step::TakeBack), "it was suspended there");
+    assert!(matches!(c.next(), Next::Wait(Some(_))), "it was suspended there: {:?}", c.plan());
     c = after_look(c, PeerState::Active);
     assert!(matches!(c.next(), Next::Wait(Some(_))), "the patience begins anew");
 

@@ -184,7 +184,13 @@ async fn what_is_paused_at_the_target_does_not_execute_and_ends_nothing_at_the_s
     w.migrate(1, "b").await;
     w.set(1, vec![VmSet::Claim("a b".parse().unwrap())]).await;
     w.nodes[0].start();
-    // The target ends it, and the migration is done after all.
+    // The source gives it some time to end by itself; then the target ends it, and the migration is done after all.
+    let began = Instant::now();
+    while w.nodes[1].hypervisor.seen(id(1)).await.unwrap().is_some_and(|seen| seen.activity.halt().is_some())
+    {
+        assert!(began.elapsed() < 10 * SECOND && w.runs(0, 1), "{:?}", began.elapsed());
+        sleep(Duration::from_millis(20)).await;
+    }
     w.until_at_home(1, 60).await;
     let (a, b) = (w.nodes[0].hypervisor.counts(), w.nodes[1].hypervisor.counts());
     assert_eq!((a.start + b.start, a.power_off), (1, 0), "the guest went on");
