@@ -5,7 +5,7 @@ use std::{ffi::OsString, path::PathBuf, time::Duration};
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use pvc_core::{
-    model::{NetworkKind, VmState},
+    model::{NetworkKind, Overlay, VmState},
     plan::placement::Selector,
 };
 use regex_lite::Regex;
@@ -291,6 +291,12 @@ pub(crate) enum Network {
         /// Its number or description.
         network: String,
     },
+    /// Show or change what carries frames between nodes in managed networks, for the whole cluster.
+    Overlay {
+        /// Declared: nodes write where guests are, as definitions and claims say. Flood: tunnels learn it from frames.
+        #[arg(value_parser = overlay)]
+        overlay: Option<Overlay>,
+    },
     /// List networks.
     List {
         /// Only networks whose number or description matches this regular expression.
@@ -341,6 +347,10 @@ pub(crate) fn respelled(arguments: impl Iterator<Item = OsString>) -> impl Itera
         Some("-g6") => "--gateway6".into(),
         _ => argument,
     })
+}
+
+fn overlay(text: &str) -> Result<Overlay, String> {
+    text.parse().map_err(|e: pvc_core::model::NameError| e.allowed.to_owned())
 }
 
 fn nettype(text: &str) -> Result<NetworkKind, String> {

@@ -39,7 +39,7 @@ pub use machine::{MachineId, MachineRecord, Replaced};
 pub use migration::{Migration, Progress};
 pub use moment::Moment;
 pub use name::{NameError, NodeName, VmName};
-pub use network::{Mac, Network, NetworkKind, Vni};
+pub use network::{Mac, Network, NetworkKind, Overlay, Vni};
 pub use node::{
     DaemonMode, DaemonState, DomainState, KEEPALIVE_INTERVAL_S, NO_HYPERVISOR, Node, NodeReport, RouterState,
     StaticData,

@@ -6,9 +6,14 @@ use std::{collections::BTreeMap, fmt::Display};
 
 use pvc_core::{
     command::network::{self as command, Ground, Own, Settings},
-    model::{DomainDetails, Network, NetworkKind, NodeName, Problem, VmId, Vni, network::DomainName},
+    model::{
+        DomainDetails, Network, NetworkKind, NodeName, Overlay, Problem, VmId, Vni, network::DomainName,
+    },
 };
-use pvc_store::schema::network::{self, Seen};
+use pvc_store::schema::{
+    network::{self, Seen},
+    overlay,
+};
 use serde::Serialize;
 
 use crate::{
@@ -127,6 +132,27 @@ pub async fn info(cluster: &Cluster, reference: &str) -> Result<NetworkInfo, Fai
     let network = command::find(&all, reference)?;
     let guests = guests(cluster, network.vni).await?;
     Ok(NetworkInfo { network: network.into(), bridge: network.vni.bridge(), guests })
+}
+
+/// What carries frames between nodes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct ShownOverlay {
+    pub overlay: Overlay,
+}
+
+/// What carries frames between nodes in managed networks.
+pub async fn overlay(cluster: &Cluster) -> Result<ShownOverlay, Failure> {
+    let key = cluster.store.get(overlay::OVERLAY).await?;
+    Ok(ShownOverlay { overlay: overlay::decode(key.as_ref()).0 })
+}
+
+/// Changes it, for all nodes.
+pub async fn set_overlay(cluster: &Cluster, desired: Overlay) -> Result<Answer, Failure> {
+    let accepted = command::overlay(self::overlay(cluster).await?.overlay, desired);
+    if let Some(desired) = accepted.change {
+        overlay::set(&*cluster.store, desired).await?;
+    }
+    Ok(Answer { message: command::overlay_in_words(desired).to_owned(), notes: accepted.notes })
 }
 
 /// Defines a network.
@@ -252,6 +278,23 @@ mod tests {
         remove(&cluster, "100").await.unwrap();
         assert_eq!(list(&cluster, None).await.unwrap().networks.len(), 0);
         assert!(remove(&cluster, "100").await.is_err());
+    }
+
+    #[tokio::test]
+    async fn the_overlay_is_shown_and_changed_and_what_nobody_understands_is_the_default() {
+        let cluster = Fake::with(&[]).await.cluster;
+        let shown = async || overlay(&cluster).await.unwrap().overlay;
+        assert_eq!(shown().await, Overlay::Declared);
+        set_overlay(&cluster, Overlay::Flood).await.unwrap();
+        assert_eq!(shown().await, Overlay::Flood);
+        let again = set_overlay(&cluster, Overlay::Flood).await.unwrap();
+        assert_eq!(again.notes, ["the overlay is flood already"]);
+        let mut txn = Transaction::default();
+        txn.ops.push(Op::Set { path: overlay::OVERLAY.into(), data: "evpn?".into(), version: None });
+        cluster.store.commit(txn).await.unwrap();
+        assert_eq!(shown().await, Overlay::Declared);
+        set_overlay(&cluster, Overlay::Flood).await.unwrap();
+        assert_eq!(shown().await, Overlay::Flood);
     }
 
     #[tokio::test]

@@ -14,6 +14,7 @@ pub mod machine;
 pub mod maintenance;
 pub mod network;
 pub mod node;
+pub mod overlay;
 pub mod owner;
 pub mod placement;
 pub mod primary;

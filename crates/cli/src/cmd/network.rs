@@ -1,6 +1,6 @@
 //! `pvc network …`: the networks that guests live in.
 
-use pvc_core::command::network::Settings;
+use pvc_core::command::network::{Settings, overlay_in_words};
 use pvc_operate::{
     Cluster,
     network::{self as command, Family, NetworkInfo, NetworkList, NetworkRow},
@@ -33,6 +33,16 @@ pub(super) async fn run(command: args::Network, cluster: &Cluster, out: &Out) ->
                 return Err(Failure::Unconfirmed(format!("network {network} was not removed")));
             }
             out.answer(&command::remove(cluster, &network).await?)
+        }
+        Network::Overlay { overlay: Some(overlay) } => {
+            out.answer(&command::set_overlay(cluster, overlay).await?)
+        }
+        Network::Overlay { overlay: None } => {
+            let shown = command::overlay(cluster).await?;
+            if out.is_json() {
+                return out.json(&shown);
+            }
+            out.write(&format!("{}\n", overlay_in_words(shown.overlay)))
         }
         Network::Info { long: _, network } => info(&command::info(cluster, &network).await?, out),
         Network::List { limit } => {

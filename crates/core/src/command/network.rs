@@ -12,7 +12,7 @@ use ipnet::IpNet;
 pub use self::settings::Settings;
 use super::{Accepted, Refusal};
 use crate::{
-    model::{Network, NetworkKind, Vni},
+    model::{Network, NetworkKind, Overlay, Vni},
     text::some,
 };
 
@@ -54,6 +54,26 @@ pub fn find<'a>(networks: &'a BTreeMap<Vni, Network>, reference: &str) -> Result
             ),
         )),
     }
+}
+
+/// What an overlay does, in the words of every place that shows it.
+pub fn overlay_in_words(overlay: Overlay) -> &'static str {
+    match overlay {
+        Overlay::Declared => {
+            "declared: each node sends a guest's frames to the node whose claim its VM has; tunnels learn nothing"
+        }
+        Overlay::Flood => {
+            "flood: each node sends frames to every node until its tunnel has learnt where their network card is"
+        }
+    }
+}
+
+/// Changes the overlay of the cluster.
+pub fn overlay(now: Overlay, desired: Overlay) -> Accepted<Overlay> {
+    if now == desired {
+        return Accepted::already(format!("the overlay is {now} already"));
+    }
+    Accepted::write(desired, Vec::new())
 }
 
 /// Defines a network.

@@ -12,7 +12,7 @@ pub const VXLAN_PORT: u16 = 4789;
 pub enum DeviceKind {
     /// The bridge of a network.
     Bridge,
-    /// The tunnel of a managed network. It learns nothing from frames: whoever can send one cannot draw a guest's frames to himself.
+    /// The tunnel of a managed network.
     Vxlan {
         /// The network.
         vni: Vni,
@@ -43,8 +43,10 @@ pub struct Device {
     pub up: bool,
     /// The bridge that it is a port of.
     pub master: Option<String>,
-    /// Made by this program, as its alias says.
+    /// Made by this program, as its group says.
     pub ours: bool,
+    /// A tunnel that learns from the frames that it gets where to send others.
+    pub learns: bool,
 }
 
 /// Where a tunnel sends frames.
@@ -63,8 +65,10 @@ pub struct Forward {
 pub struct Bridging {
     /// All devices.
     pub devices: Vec<Device>,
-    /// All entries of all tunnels.
+    /// All entries of all tunnels that stay until they are removed.
     pub forwards: BTreeSet<Forward>,
+    /// Those that a tunnel has learnt, and forgets again.
+    pub learnt: BTreeSet<Forward>,
 }
 
 impl Bridging {
@@ -82,7 +86,7 @@ impl Bridging {
 /// One change of it. What is so already stays so: that is success.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum BridgingChange {
-    /// Makes a device, marked as ours and up. No address of this machine is on it, not even a link-local one.
+    /// Makes a device, marked as ours and up; it learns nothing. No address of this machine is on it, not even a link-local one.
     Add {
         /// Its name.
         name: String,
@@ -106,6 +110,13 @@ pub enum BridgingChange {
         mtu: u32,
         /// The bridge.
         master: Option<String>,
+    },
+    /// Lets a tunnel learn, or no longer.
+    Learn {
+        /// Its name.
+        name: String,
+        /// Whether it learns.
+        learns: bool,
     },
     /// Adds an entry to a tunnel. A card has one: it takes the place of another.
     Forward(Forward),
@@ -139,6 +150,8 @@ impl fmt::Display for BridgingChange {
                 write!(f, "set {name} up as a port of {bridge}, MTU {mtu}")
             }
             Self::Set { name, mtu, master: None } => write!(f, "set {name} up, MTU {mtu}"),
+            Self::Learn { name, learns: true } => write!(f, "let {name} learn where to send frames"),
+            Self::Learn { name, learns: false } => write!(f, "let {name} learn nothing from frames"),
             Self::Forward(forward) => write!(f, "send {forward}"),
             Self::Unforward(forward) => write!(f, "no longer send {forward}"),
         }

@@ -179,6 +179,45 @@ pub struct Dhcp4 {
     pub end: Option<Ipv4Addr>,
 }
 
+/// What carries frames between nodes in managed networks: one for the whole cluster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Overlay {
+    /// Nodes write where frames go, from the definitions and claims of VMs. Tunnels learn nothing.
+    #[default]
+    Declared,
+    /// Frames go to every node until a tunnel has learnt from an answer where their card is.
+    Flood,
+}
+
+impl Overlay {
+    /// Each, in the order of the documentation.
+    pub const ALL: [Self; 2] = [Self::Declared, Self::Flood];
+
+    /// The word in the state tree.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Declared => "declared",
+            Self::Flood => "flood",
+        }
+    }
+}
+
+impl fmt::Display for Overlay {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+impl FromStr for Overlay {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        let found = Self::ALL.into_iter().find(|overlay| overlay.as_str() == text);
+        found.ok_or_else(|| error("overlay", text, "declared or flood"))
+    }
+}
+
 /// The IPv6 side of a managed network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[allow(missing_docs, reason = "each is the key of its name in the state tree")]

@@ -7,7 +7,7 @@ use super::{
     entry::{Entry, Field, Problem},
     fence::Fence,
     name::{NodeName, VmName},
-    network::{Network, Vni},
+    network::{Network, Overlay, Vni},
     node::Node,
     vm::Vm,
     vm_id::VmId,
@@ -36,6 +36,8 @@ pub struct ClusterView {
     pub strays: Arc<Vec<Problem>>,
     /// By number.
     pub networks: Arc<BTreeMap<Vni, Arc<Network>>>,
+    /// `/pvc/overlay`.
+    pub overlay: Overlay,
 }
 
 impl Entry<Vm> {

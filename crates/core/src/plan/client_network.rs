@@ -8,7 +8,7 @@
 //! All of it is one set, which is changed in one batch. Never touches a device that this program did not make, but for using one of the
 //! right name and kind; never takes away a bridge that has a guest, whoever has deleted its network.
 
-mod declared;
+mod forwards;
 #[cfg(test)]
 mod tests;
 
@@ -17,11 +17,11 @@ use std::{
     net::IpAddr,
 };
 
-use self::declared::forwards;
+use self::forwards::forwards;
 use super::Diff;
 use crate::model::{
-    ClusterView, Mac, Network, NetworkKind, NodeName, VmId, Vni,
-    bridging::{Bridging, BridgingChange, Device, DeviceKind},
+    ClusterView, Mac, Network, NetworkKind, NodeName, Overlay, VmId, Vni,
+    bridging::{Bridging, BridgingChange, Device, DeviceKind, Forward},
 };
 
 /// This node's side of the client networks.
@@ -67,6 +67,7 @@ struct Wanted {
     kind: DeviceKind,
     mtu: u32,
     master: Option<String>,
+    learns: bool,
 }
 
 /// Decides the next batch.
@@ -74,7 +75,7 @@ pub fn plan(ground: &Ground, view: &ClusterView, cards: &Cards, seen: &Bridging)
     let mut planned = Planned::default();
     let mut wanted = BTreeMap::new();
     for network in view.networks.values() {
-        match devices(ground, network) {
+        match devices(ground, view.overlay, network) {
             Ok(devices) => wanted.extend(devices),
             Err(why) => planned.troubles.push(format!("network {}: {why}", network.vni)),
         }
@@ -107,7 +108,7 @@ pub fn plan(ground: &Ground, view: &ClusterView, cards: &Cards, seen: &Bridging)
 }
 
 /// The devices of a network, by name.
-fn devices(ground: &Ground, network: &Network) -> Result<Vec<(String, Wanted)>, String> {
+fn devices(ground: &Ground, overlay: Overlay, network: &Network) -> Result<Vec<(String, Wanted)>, String> {
     let vni = network.vni;
     let (name, kind, mtu) = match network.kind {
         None => return Ok(Vec::new()),
@@ -123,8 +124,9 @@ fn devices(ground: &Ground, network: &Network) -> Result<Vec<(String, Wanted)>, 
             (format!("vlan{vni}"), DeviceKind::Vlan { id, over: ground.uplink.clone() }, ground.mtu)
         }
     };
-    let bridge = Wanted { kind: DeviceKind::Bridge, mtu, master: None };
-    Ok(vec![(vni.bridge(), bridge), (name, Wanted { kind, mtu, master: Some(vni.bridge()) })])
+    let learns = overlay == Overlay::Flood && matches!(kind, DeviceKind::Vxlan { .. });
+    let bridge = Wanted { kind: DeviceKind::Bridge, mtu, master: None, learns: false };
+    Ok(vec![(vni.bridge(), bridge), (name, Wanted { kind, mtu, master: Some(vni.bridge()), learns })])
 }
 
 fn tunnel(vni: Vni) -> String {
@@ -163,16 +165,18 @@ impl Planned {
     }
 
     fn make(&mut self, name: &str, wanted: &Wanted, seen: Option<&Device>) {
-        let Wanted { kind, mtu, master } = wanted.clone();
-        let name = name.to_owned();
-        match seen.filter(|device| device.kind == kind) {
-            None => {
-                self.batch.push((BridgingChange::Add { name, kind, mtu, master }, "a client network"));
-            }
+        let Wanted { kind, mtu, master, learns } = wanted.clone();
+        let (name, seen) = (name.to_owned(), seen.filter(|device| device.kind == kind));
+        let change = match seen {
+            None => Some((BridgingChange::Add { name: name.clone(), kind, mtu, master }, "a client network")),
             Some(device) if device.mtu != mtu || !device.up || device.master != master => {
-                self.batch.push((BridgingChange::Set { name, mtu, master }, "as its network is"));
+                Some((BridgingChange::Set { name: name.clone(), mtu, master }, "as its network is"))
             }
-            Some(_) => {}
+            Some(_) => None,
+        };
+        self.batch.extend(change);
+        if seen.is_some_and(|device| device.learns) != learns {
+            self.batch.push((BridgingChange::Learn { name, learns }, "as the cluster's overlay is"));
         }
     }
 
@@ -200,9 +204,14 @@ impl Planned {
         let there =
             seen.forwards.iter().filter(|forward| tunnels.values().any(|name| *name == forward.device));
         // What is made anew begins without entries.
-        let there = there.filter(|forward| !removed.contains(forward.device.as_str())).cloned();
+        let stays = |forward: &&Forward| !removed.contains(forward.device.as_str());
+        let there = there.filter(stays).cloned();
         let desired = forwards(&ground.me, local, view, cards, &tunnels);
-        let diff = Diff::between(desired, there);
+        let mut diff = Diff::between(desired, there);
+        if view.overlay != Overlay::Flood {
+            let learnt = seen.learnt.iter().filter(|f| tunnels.values().any(|name| *name == f.device));
+            diff.remove.extend(learnt.filter(stays).cloned());
+        }
         // A card's new entry takes the place of the old one.
         let replaced: BTreeSet<(&str, Option<Mac>)> =
             diff.add.iter().filter(|f| f.mac.is_some()).map(|f| (f.device.as_str(), f.mac)).collect();

@@ -9,7 +9,7 @@ use pvc_core::model::{
 use pvc_host::links::{Bridges, Netlink};
 use tokio::time::timeout;
 
-use crate::namespace::{Beside, alone, ip};
+use crate::namespace::{Beside, alone, bridge, ip};
 
 fn vni() -> Vni {
     "100".parse().unwrap()
@@ -103,6 +103,32 @@ fn a_cards_entry_takes_the_place_of_the_one_before() {
         for _ in 0..2 {
             make(&*bridges, &[BridgingChange::Remove { name: "vmbr100".into() }]).await;
         }
+    });
+}
+
+#[test]
+fn a_tunnel_learns_or_not_as_it_is_told_and_what_it_learns_is_told_apart() {
+    alone(async || {
+        let bridges = Netlink::start().unwrap();
+        make(&*bridges, &managed("10.255.1.1", "10.255.1.2")).await;
+        let before = seen(&*bridges).await;
+        for learns in [true, true, false] {
+            make(&*bridges, &[BridgingChange::Learn { name: "vxlan100".into(), learns }]).await;
+            let mut now = seen(&*bridges).await;
+            let device = now.devices.iter_mut().find(|device| device.name == "vxlan100").unwrap();
+            assert_eq!(std::mem::replace(&mut device.learns, false), learns);
+            assert_eq!(now, before, "nothing else changes");
+        }
+        // As the kernel writes what it learns.
+        bridge("fdb add 52:54:00:00:00:02 dev vxlan100 dst 10.255.1.2 self dynamic");
+        let now = seen(&*bridges).await;
+        assert_eq!((&now.forwards, now.learnt.len()), (&before.forwards, 1));
+        // What is written takes its place, and what is learnt can be taken away.
+        make(&*bridges, &[BridgingChange::Forward(forward(Some(2), "10.255.1.3"))]).await;
+        assert_eq!(seen(&*bridges).await.learnt.len(), 0);
+        bridge("fdb add 52:54:00:00:00:03 dev vxlan100 dst 10.255.1.2 self dynamic");
+        make(&*bridges, &[BridgingChange::Unforward(forward(Some(3), "10.255.1.2"))]).await;
+        assert_eq!(seen(&*bridges).await.learnt.len(), 0);
     });
 }
 

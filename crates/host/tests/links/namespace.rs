@@ -67,9 +67,19 @@ impl Drop for Beside {
 
 /// Runs `ip …` in this thread's namespace; its output.
 pub(crate) fn ip(arguments: &str) -> String {
+    run("ip", arguments)
+}
+
+/// Runs `bridge …` in this thread's namespace; its output.
+pub(crate) fn bridge(arguments: &str) -> String {
+    run("bridge", arguments)
+}
+
+fn run(program: &str, arguments: &str) -> String {
     #[allow(clippy::disallowed_methods, reason = "tests set up what the daemon never would")]
-    let output = Command::new("ip").args(arguments.split(' ')).output().expect("these tests need iproute2");
+    let output =
+        Command::new(program).args(arguments.split(' ')).output().expect("these tests need iproute2");
     let error = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "ip {arguments}: {error}");
+    assert!(output.status.success(), "{program} {arguments}: {error}");
     String::from_utf8(output.stdout).unwrap()
 }

@@ -97,6 +97,19 @@ fn wait_sent_to(node: &Node, to: Option<&Node>) -> Result<()> {
     wait_until(&format!("{} to send the card's frames to {to:?}", node.name()), SOON, || sent_to(node) == to)
 }
 
+fn wait_learns(node: &Node, learns: bool) -> Result<()> {
+    wait_until(&format!("the tunnel of {} to learn: {learns}", node.name()), SOON, || {
+        let shown = node.run(&["/usr/sbin/ip", "-d", "link", "show", "dev", "vxlan100"], SOON);
+        shown.is_ok_and(|shown| shown.contains("nolearning") != learns)
+    })
+}
+
+/// Whether the node's tunnel has an entry that nobody wrote.
+fn learnt(node: &Node) -> Result<bool> {
+    let entries = node.run(&["/usr/sbin/bridge", "fdb", "show", "dev", "vxlan100"], SOON)?;
+    Ok(entries.lines().any(|line| line.contains(" dst ") && !line.contains("permanent")))
+}
+
 fn start_vm(cluster: &Cluster, vm: &Vm) -> Result<()> {
     let card = format!(
         "<interface type='bridge'><mac address='{MAC}'/><source bridge='vmbr100'/><model type='virtio'/><rom enabled='no'/></interface></devices>"
@@ -127,6 +140,20 @@ fn guests_on_two_nodes_are_on_one_wire_whoever_moves_and_whatever_is_deleted() {
         cluster.wait_settled(&vm, "node2")?;
         wait_sent_to(&node1, Some(&node2))?;
         wait_sent_to(&node2, None)?;
+
+        // Guests notice no change of the overlay: each node knows in one way or the other where they are.
+        cluster.pvc(&["network", "overlay", "flood"])?;
+        for node in [&node1, &node2] {
+            wait_learns(node, true)?;
+        }
+        wait_sent_to(&node1, None)?;
+        here.wait_reaches(&there, "tunnels have to learn")?;
+        ensure!(learnt(&node1)?, "the tunnel has learnt nothing");
+        cluster.pvc(&["network", "overlay", "declared"])?;
+        wait_learns(&node1, false)?;
+        wait_sent_to(&node1, Some(&node2))?;
+        wait_until("what was learnt to be forgotten", SOON, || learnt(&node1).is_ok_and(|learnt| !learnt))?;
+        here.wait_reaches(&there, "tunnels no longer learn")?;
 
         here.ip("link del vxlan100")?;
         here.wait_reaches(&there, "somebody deleted the tunnel")?;

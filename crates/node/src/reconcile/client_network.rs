@@ -138,7 +138,7 @@ impl Reconciler for ClientNetworkReconciler {
 
     fn concerns(&self, changed: &Subject, view: &ClusterView) -> bool {
         match changed {
-            Subject::Network(_) => true,
+            Subject::Network(_) | Subject::Cluster => true,
             // A network that has been deleted under its guests is there without being in the view.
             Subject::Vm(_) | Subject::Node(_) => {
                 !view.networks.is_empty() || self.has_tunnels.load(Ordering::Relaxed)

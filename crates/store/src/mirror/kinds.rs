@@ -19,7 +19,7 @@ use std::{
     str::FromStr,
 };
 
-use pvc_core::model::{ClusterView, Problem, Subject};
+use pvc_core::model::{ClusterView, Overlay, Problem, Subject};
 
 use super::{
     Needs,
@@ -28,11 +28,11 @@ use super::{
 };
 use crate::{
     Value,
-    schema::{maintenance, node, placement, primary, vm},
+    schema::{maintenance, node, overlay, placement, primary, vm},
 };
 
 /// All kinds.
-static TABLE: [Row; 9] = [
+static TABLE: [Row; 10] = [
     Row::always(node::ROOT, Form::Nodes),
     Row::always(vm::ROOT, Form::Vms),
     Row::always(vm::CLAIM_ROOT, Form::Claims),
@@ -41,6 +41,7 @@ static TABLE: [Row; 9] = [
     Row::key(primary::HOLDER, ViewBuilder::set_holder),
     Row::objects::<Fences>(|_| true),
     Row::key(maintenance::MAINTENANCE, ViewBuilder::set_maintenance),
+    Row { needed: |needs| needs.networks, ..Row::key(overlay::OVERLAY, ViewBuilder::set_overlay) },
     Row::always(placement::PLACEMENT, Form::Placement),
 ];
 
@@ -169,6 +170,6 @@ pub(super) fn subjects(view: &ClusterView) -> impl Iterator<Item = Subject> {
         _ => Vec::new(),
     });
     let primary = view.primary_node.value.is_some() || view.primary_holder.is_some();
-    let cluster = view.maintenance.then_some(Subject::Cluster);
+    let cluster = (view.maintenance || view.overlay != Overlay::default()).then_some(Subject::Cluster);
     nodes.chain(vms).chain(plain).chain(primary.then_some(Subject::Primary)).chain(cluster)
 }

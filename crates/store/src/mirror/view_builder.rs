@@ -10,7 +10,7 @@ use pvc_core::model::{Claim, ClusterView, Entry, Field, Node, NodeName, Problem,
 use super::objects::Objects;
 use crate::{
     Value,
-    schema::{maintenance, primary, root, text::field},
+    schema::{maintenance, overlay, primary, root, text::field},
 };
 
 /// The writer's copy of the view; its parts are shared with the published one until they change.
@@ -101,6 +101,15 @@ impl ViewBuilder {
             self.changed.insert(Subject::Cluster);
         }
         self.set_stray(maintenance::MAINTENANCE, problem);
+    }
+
+    pub(super) fn set_overlay(&mut self, value: Option<&Value>) {
+        let (overlay, problem) = overlay::decode(value);
+        if self.view.overlay != overlay {
+            self.view.overlay = overlay;
+            self.changed.insert(Subject::Cluster);
+        }
+        self.set_stray(overlay::OVERLAY, problem);
     }
 
     pub(super) fn set_placement(&mut self, version: Option<i32>) {

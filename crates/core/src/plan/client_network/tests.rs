@@ -63,12 +63,13 @@ fn apply(seen: &mut Bridging, batch: &Batch) {
                     master.as_ref().is_none_or(|bridge| seen.device(bridge).is_some()),
                     "{name} has no bridge yet"
                 );
-                seen.devices.push(Device { name, kind, mtu, up: true, master, ours: true });
+                seen.devices.push(Device { name, kind, mtu, up: true, master, ours: true, learns: false });
             }
             BridgingChange::Remove { name } => {
                 assert!(seen.device(&name).is_some_and(|device| device.ours), "{name} is not ours");
                 seen.devices.retain(|device| device.name != name);
                 seen.forwards.retain(|forward| forward.device != name);
+                seen.learnt.retain(|forward| forward.device != name);
                 for device in seen.devices.iter_mut().filter(|d| d.master.as_ref() == Some(&name)) {
                     device.master = None;
                 }
@@ -77,13 +78,21 @@ fn apply(seen: &mut Bridging, batch: &Batch) {
                 let device = seen.devices.iter_mut().find(|device| device.name == name).unwrap();
                 (device.mtu, device.master, device.up) = (mtu, master, true);
             }
+            BridgingChange::Learn { name, learns } => {
+                let device = seen.devices.iter_mut().find(|device| device.name == name).unwrap();
+                assert!(matches!(device.kind, DeviceKind::Vxlan { .. }) && device.learns != learns);
+                device.learns = learns;
+            }
             BridgingChange::Forward(forward) => {
                 assert!(seen.device(&forward.device).is_some());
                 let takes = |other: &Forward| other.device == forward.device && other.mac == forward.mac;
                 seen.forwards.retain(|other| forward.mac.is_none() || !takes(other));
+                seen.learnt.retain(|other| forward.mac.is_none() || !takes(other));
                 seen.forwards.insert(forward);
             }
-            BridgingChange::Unforward(forward) => drop(seen.forwards.remove(&forward)),
+            BridgingChange::Unforward(forward) => {
+                assert!(seen.forwards.remove(&forward) | seen.learnt.remove(&forward));
+            }
         }
     }
 }
@@ -109,7 +118,7 @@ fn sent(seen: &Bridging) -> Vec<String> {
 
 fn port(name: &str, master: &str, ours: bool) -> Device {
     let (name, master) = (name.to_owned(), Some(master.to_owned()));
-    Device { name, kind: DeviceKind::Other, mtu: 1450, up: true, master, ours }
+    Device { name, kind: DeviceKind::Other, mtu: 1450, up: true, master, ours, learns: false }
 }
 
 #[test]
@@ -205,8 +214,10 @@ fn a_network_that_is_deleted_under_its_guests_keeps_connecting_them() {
 
 #[test]
 fn what_this_program_did_not_make_is_not_touched() {
-    let theirs =
-        |name: &str, kind| Device { name: name.into(), kind, mtu: 1450, up: true, master: None, ours: false };
+    let theirs = |name: &str, kind| {
+        let name = name.to_owned();
+        Device { name, kind, mtu: 1450, up: true, master: None, ours: false, learns: false }
+    };
     let devices = vec![
         theirs("vmbr0", DeviceKind::Bridge),
         theirs("vmbr7", DeviceKind::Bridge),
@@ -235,7 +246,8 @@ fn what_drifted_is_put_right() {
     let (view, cards) = world(&[managed(100)], &["hv2"]);
     let mut whole = Bridging::default();
     settle(&view, &cards, &mut whole);
-    let spoil: [fn(&mut Bridging); 6] = [
+    let spoil: [fn(&mut Bridging); 7] = [
+        |seen| seen.devices.iter_mut().filter(|d| d.name == "vxlan100").for_each(|d| d.learns = true),
         |seen| seen.devices.retain(|d| d.name != "vxlan100"),
         |seen| seen.devices.iter_mut().for_each(|d| d.mtu = 1500),
         |seen| seen.devices.iter_mut().for_each(|d| d.up = false),
@@ -256,6 +268,34 @@ fn what_drifted_is_put_right() {
         settle(&view, &cards, &mut seen);
         assert_eq!((names(&seen), &seen.forwards), (names(&whole), &whole.forwards), "{n}");
     }
+}
+
+#[test]
+fn an_overlay_that_changes_changes_who_knows_where_cards_are_and_no_device() {
+    let (mut view, cards) = world(&[managed(100)], &["hv2", "hv3"]);
+    let mut seen = Bridging::default();
+    settle(&view, &cards, &mut seen);
+    let (declared, devices) = (sent(&seen), names(&seen).join(" "));
+    view.overlay = Overlay::Flood;
+    settle(&view, &cards, &mut seen);
+    assert_eq!(seen.forwards.iter().filter(|f| f.mac.is_some()).count(), 0, "tunnels find out themselves");
+    assert_eq!(
+        seen.devices.iter().map(|d| (d.name.as_str(), d.learns)).collect::<Vec<_>>(),
+        [("vmbr100", false), ("vxlan100", true),]
+    );
+    // What they have learnt stays theirs: of a card that is known, also in another place, and of one that nobody knows.
+    let learnt = |number: u8, to: &str| Forward {
+        device: "vxlan100".into(),
+        mac: Some(card(number).mac),
+        to: to.parse().unwrap(),
+    };
+    seen.learnt = [learnt(1, "10.255.1.2"), learnt(2, "10.255.1.2"), learnt(9, "10.255.1.3")].into();
+    settle(&view, &cards, &mut seen);
+    assert_eq!(seen.learnt.len(), 3);
+    // Back again: nothing learnt is left to disagree.
+    view.overlay = Overlay::Declared;
+    settle(&view, &cards, &mut seen);
+    assert_eq!((sent(&seen), names(&seen).join(" "), seen.learnt.len()), (declared, devices, 0));
 }
 
 #[test]
@@ -289,6 +329,7 @@ proptest! {
         after in btree_set((1u32..8, 0u8..3), 0..6),
         guests in btree_set(1u32..8, 0..3),
         claims in proptest::collection::vec("hv[1-4]|hv2 hv3|", 0..6),
+        overlays in any::<[bool; 2]>(),
     ) {
         let kinds = |set: &std::collections::BTreeSet<(u32, u8)>| -> Vec<Network> {
             let kinds = [None, Some(NetworkKind::Managed), Some(NetworkKind::Bridged)];
@@ -297,7 +338,9 @@ proptest! {
         };
         let claims: Vec<&str> = claims.iter().map(String::as_str).collect();
         let mut seen = Bridging::default();
-        let (view, cards) = world(&kinds(&before), &claims);
+        let overlay = |flood| if flood { Overlay::Flood } else { Overlay::Declared };
+        let (mut view, cards) = world(&kinds(&before), &claims);
+        view.overlay = overlay(overlays[0]);
         settle(&view, &cards, &mut seen);
         for number in guests {
             if seen.device(&vni(number).bridge()).is_some() {
@@ -306,7 +349,8 @@ proptest! {
         }
         let with_guests: Vec<String> =
             seen.devices.iter().filter(|d| d.name.starts_with("vnet")).filter_map(|d| d.master.clone()).collect();
-        let (view, cards) = world(&kinds(&after), &claims);
+        let (mut view, cards) = world(&kinds(&after), &claims);
+        view.overlay = overlay(overlays[1]);
         settle(&view, &cards, &mut seen);
         for bridge in with_guests {
             prop_assert!(seen.device(&bridge).is_some(), "{bridge} was removed under a guest");

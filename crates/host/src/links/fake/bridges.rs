@@ -59,21 +59,26 @@ impl State {
         let doing = change.to_string();
         self.changes.push(doing.clone());
         let missing = |device: &str| LinksError::NoDevice { doing: doing.clone(), device: device.to_owned() };
-        let Bridging { devices, forwards } = &mut self.bridging;
+        let Bridging { devices, forwards, learnt } = &mut self.bridging;
         match change.clone() {
             BridgingChange::Add { name, .. } if self.refused.contains(&name) => return Err(missing(&name)),
             BridgingChange::Add { name, kind, mtu, master } => {
                 devices.retain(|device| device.name != name);
-                devices.push(Device { name, kind, mtu, up: true, master, ours: true });
+                devices.push(Device { name, kind, mtu, up: true, master, ours: true, learns: false });
             }
             BridgingChange::Remove { name } => {
                 devices.retain(|device| device.name != name);
                 forwards.retain(|forward| forward.device != name);
+                learnt.retain(|forward| forward.device != name);
             }
             BridgingChange::Set { name, mtu, master } => {
                 let device = devices.iter_mut().find(|device| device.name == name);
                 let device = device.ok_or_else(|| missing(&name))?;
                 (device.mtu, device.master, device.up) = (mtu, master, true);
+            }
+            BridgingChange::Learn { name, learns } => {
+                let device = devices.iter_mut().find(|device| device.name == name);
+                device.ok_or_else(|| missing(&name))?.learns = learns;
             }
             BridgingChange::Forward(forward) => {
                 if !devices.iter().any(|device| device.name == forward.device) {
@@ -84,9 +89,13 @@ impl State {
                     mac.is_some() && *device == forward.device && *mac == forward.mac
                 };
                 forwards.retain(|other| !takes_the_place(other));
+                learnt.retain(|other| !takes_the_place(other));
                 forwards.insert(forward);
             }
-            BridgingChange::Unforward(forward) => drop(forwards.remove(&forward)),
+            BridgingChange::Unforward(forward) => {
+                forwards.remove(&forward);
+                learnt.remove(&forward);
+            }
         }
         Ok(())
     }

@@ -38,12 +38,16 @@ const EVERYBODY: [u8; 6] = [0; 6];
 /// What is heard of for [`Bridges::changes`].
 pub(super) const GROUPS: [MulticastGroup; 2] = [MulticastGroup::Link, MulticastGroup::Neigh];
 
-/// Of neighbours the entries of tunnels only: others change all the time.
+/// Of neighbours the entries of tunnels only, and not what those learn: others change all the time.
 pub(super) fn concerns(message: &NetlinkPayload<RouteNetlinkMessage>) -> bool {
     match message {
         NetlinkPayload::InnerMessage(
             RouteNetlinkMessage::NewNeighbour(entry) | RouteNetlinkMessage::DelNeighbour(entry),
-        ) => entry.header.family == AddressFamily::Bridge && entry.header.flags.contains(NeighbourFlags::Own),
+        ) => {
+            entry.header.family == AddressFamily::Bridge
+                && entry.header.flags.contains(NeighbourFlags::Own)
+                && stays(entry)
+        }
         _ => true,
     }
 }
@@ -63,9 +67,12 @@ impl Bridges for Netlink {
         let devices: Vec<Device> = links.iter().filter_map(|link| device(link, &names)).collect();
         let is_tunnel =
             |name: &str| devices.iter().any(|d| d.name == name && matches!(d.kind, DeviceKind::Vxlan { .. }));
-        let forwards: BTreeSet<Forward> =
-            entries.iter().filter_map(|e| forward(e, &names)).filter(|f| is_tunnel(&f.device)).collect();
-        Ok(Bridging { devices, forwards })
+        let of = |kept: bool| -> BTreeSet<Forward> {
+            let entries = entries.iter().filter(|entry| stays(entry) == kept);
+            entries.filter_map(|e| forward(e, &names)).filter(|f| is_tunnel(&f.device)).collect()
+        };
+        let (forwards, learnt) = (of(true), of(false));
+        Ok(Bridging { devices, forwards, learnt })
     }
 
     async fn apply(&self, changes: &[BridgingChange]) -> Vec<Result<(), LinksError>> {
@@ -119,6 +126,13 @@ impl Netlink {
                 known.remove(name);
                 let del = async |handle: Handle| handle.link().del(index).execute().await;
                 self.request(&doing, &[libc::ENODEV], del).await
+            }
+            BridgingChange::Learn { name, learns } => {
+                let index = self.known(&doing, name, known).await?;
+                let message =
+                    LinkMessageBuilder::<LinkVxlan>::new(name).index(index).learning(*learns).build();
+                let change = async |handle: Handle| handle.link().change(message).execute().await;
+                self.request(&doing, &[], change).await
             }
             BridgingChange::Forward(forward) => {
                 let entry = entry(self.known(&doing, &forward.device, known).await?, forward);
@@ -192,6 +206,7 @@ fn device(link: &LinkMessage, names: &HashMap<u32, String>) -> Option<Device> {
         up: link.header.flags.contains(LinkFlags::Up),
         master: None,
         ours: false,
+        learns: false,
     };
     let mut over = None;
     for attribute in &link.attributes {
@@ -208,6 +223,9 @@ fn device(link: &LinkMessage, names: &HashMap<u32, String>) -> Option<Device> {
         _ => None,
     }) {
         device.kind = kind(info, over.as_deref());
+        device.learns = info.iter().any(
+            |info| matches!(info, LinkInfo::Data(InfoData::Vxlan(settings)) if settings.contains(&InfoVxlan::Learning(true))),
+        );
     }
     Some(device)
 }
@@ -231,7 +249,7 @@ fn kind(info: &[LinkInfo], over: Option<&str>) -> DeviceKind {
     kind.unwrap_or(DeviceKind::Other)
 }
 
-/// A tunnel as we make them; one that learns, or that uses another port, is another thing.
+/// A tunnel as we make them; one that uses another port is another thing.
 fn vxlan(settings: &[InfoVxlan]) -> Option<DeviceKind> {
     let (mut vni, mut local) = (None, None);
     for setting in settings {
@@ -239,7 +257,6 @@ fn vxlan(settings: &[InfoVxlan]) -> Option<DeviceKind> {
             InfoVxlan::Id(id) => vni = id.to_string().parse().ok(),
             InfoVxlan::Local(address) => local = Some(IpAddr::V4(*address)),
             InfoVxlan::Local6(address) => local = Some(IpAddr::V6(*address)),
-            InfoVxlan::Learning(true) => return None,
             InfoVxlan::Port(port) if *port != VXLAN_PORT => return None,
             _ => {}
         }
@@ -263,6 +280,11 @@ fn forward(entry: &NeighbourMessage, names: &HashMap<u32, String>) -> Option<For
     }
     let mac = Some(mac?).filter(|mac| *mac != EVERYBODY).map(Mac);
     Some(Forward { device: names.get(&entry.header.ifindex)?.clone(), mac, to: to? })
+}
+
+/// Whether it was written, and not learnt from a frame.
+fn stays(entry: &NeighbourMessage) -> bool {
+    entry.header.state == NeighbourState::Permanent
 }
 
 fn address_of(address: &NeighbourAddress) -> Option<IpAddr> {

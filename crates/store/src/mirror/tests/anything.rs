@@ -177,7 +177,7 @@ fn same(a: &ClusterView, b: &ClusterView) -> Result<(), TestCaseError> {
     prop_assert_eq!(&a.networks, &b.networks);
     prop_assert_eq!(&a.primary_holder, &b.primary_holder);
     prop_assert_eq!(&a.fences, &b.fences);
-    prop_assert_eq!(a.maintenance, b.maintenance);
+    prop_assert_eq!((a.maintenance, a.overlay), (b.maintenance, b.overlay));
     prop_assert_eq!(a.placement_version, b.placement_version);
     Ok(())
 }
@@ -192,7 +192,7 @@ fn follow(copy: &mut BTreeSet<Subject>, changes: &mut UnboundedReceiver<Subject>
             Subject::Primary => view.primary_node.value.is_some() || view.primary_holder.is_some(),
             Subject::Network(vni) => view.networks.contains_key(vni),
             Subject::Fence(name) => view.fences.contains_key(name),
-            Subject::Cluster => view.maintenance,
+            Subject::Cluster => view.maintenance || view.overlay != pvc_core::model::Overlay::default(),
         };
         if exists {
             copy.insert(subject);

@@ -1,7 +1,7 @@
-//! Where a tunnel sends frames, if that is declared and not learnt: a guest's card is in its VM's definition, its node in the VM's claim.
+//! Where a tunnel sends frames: to every node that has tunnels, whatever the overlay is, and what is known better.
 //!
-//! What no definition names (broadcast, multicast, the cards of guests inside guests) goes to every node that has tunnels. Another back
-//! end would answer the same question from elsewhere, or with fewer entries.
+//! If that is declared, a guest's card is in its VM's definition, and its node in the VM's claim. What no definition names (broadcast,
+//! multicast, the cards of guests inside guests) still goes to every node. If frames are flooded, tunnels learn the rest by themselves.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -9,9 +9,9 @@ use std::{
 };
 
 use super::Cards;
-use crate::model::{ClusterView, Mac, NodeName, Vm, Vni, bridging::Forward};
+use crate::model::{ClusterView, Mac, NodeName, Overlay, Vm, Vni, bridging::Forward};
 
-/// The entries of all tunnels of this node.
+/// The entries that this node writes into its tunnels.
 pub(super) fn forwards(
     me: &NodeName,
     local: IpAddr,
@@ -29,6 +29,9 @@ pub(super) fn forwards(
     let mut entries = BTreeSet::new();
     for device in tunnels.values() {
         entries.extend(nodes.iter().map(|to| Forward { device: device.clone(), mac: None, to: *to }));
+    }
+    if view.overlay == Overlay::Flood {
+        return entries;
     }
     for ((vni, mac), place) in places(view, cards) {
         if let (Some(device), Place::At(node)) = (tunnels.get(&vni), place)
