@@ -19,6 +19,7 @@ pub mod name;
 pub mod network;
 pub mod node;
 pub mod old_command;
+pub mod rule;
 pub mod subject;
 pub mod view;
 pub mod vm;

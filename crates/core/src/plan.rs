@@ -4,6 +4,7 @@
 pub mod client_network;
 mod diff;
 pub mod fence;
+pub mod firewall;
 pub mod flush;
 pub mod liveness;
 pub mod machine;

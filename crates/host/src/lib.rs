@@ -2,6 +2,7 @@
 //! Knows nothing of the state tree.
 
 mod blocking;
+pub mod firewall;
 pub mod hypervisor;
 pub mod links;
 pub mod machine;

@@ -1,14 +1,14 @@
 //! Starts programs. The only place that does.
 //!
 //! Every program is found once, in the system's own directories; gets its arguments as a vector, never through a shell; an empty
-//! environment but for what is named; nothing on its standard input; and a deadline, at which it is killed with all its
+//! environment but for what is named; nothing on its standard input unless it is given a text; and a deadline, at which it is killed with all its
 //! children. The same happens when whoever waits for it stops waiting. Secrets go by environment: arguments are for all to see.
 
 use std::{fmt, io, path::PathBuf, process::Stdio, time::Duration};
 
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::{
-    io::{AsyncRead, AsyncReadExt as _},
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
     process::{Child, Command},
     time::timeout,
 };
@@ -18,6 +18,9 @@ const DIRECTORIES: [&str; 4] = ["/usr/sbin", "/usr/bin", "/sbin", "/bin"];
 
 /// So much of each output is kept; the rest is read and dropped, so that the program is not held up.
 const KEPT: usize = 64 * 1024;
+
+/// So much of it if the program is asked for a listing.
+const KEPT_OF_LISTING: usize = 16 * 1024 * 1024;
 
 /// A program that is there.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -84,6 +87,11 @@ impl Program {
         Ok(Self { name: name.to_owned(), path })
     }
 
+    /// Where it is, for a program that starts it.
+    pub(crate) fn path(&self) -> &str {
+        self.path.to_str().unwrap_or_default()
+    }
+
     /// Runs it to its end, whatever its exit code.
     ///
     /// # Errors
@@ -94,21 +102,41 @@ impl Program {
         environment: &[(&str, &str)],
         within: Duration,
     ) -> Result<Ended, RunError> {
+        self.run_with(arguments, environment, "", KEPT, within).await
+    }
+
+    /// Runs it on a text, which is its standard input, and takes a long answer.
+    ///
+    /// # Errors
+    /// As [`Self::run`].
+    pub async fn run_on(&self, arguments: &[&str], input: &str, within: Duration) -> Result<Ended, RunError> {
+        self.run_with(arguments, &[], input, KEPT_OF_LISTING, within).await
+    }
+
+    async fn run_with(
+        &self,
+        arguments: &[&str],
+        environment: &[(&str, &str)],
+        input: &str,
+        kept: usize,
+        within: Duration,
+    ) -> Result<Ended, RunError> {
         let start = |cause| RunError::Start { program: self.name.clone(), cause };
-        let mut group = Group(self.spawn(arguments, environment).map_err(start)?);
-        let ended = timeout(within, group.end()).await;
+        let stdin = if input.is_empty() { Stdio::null() } else { Stdio::piped() };
+        let mut group = Group(self.spawn(arguments, environment, stdin).map_err(start)?);
+        let ended = timeout(within, group.end(input, kept)).await;
         ended.map_err(|_| RunError::Late { program: self.name.clone(), after: within })?.map_err(start)
     }
 
     #[allow(clippy::disallowed_methods, reason = "this is the place")]
-    fn spawn(&self, arguments: &[&str], environment: &[(&str, &str)]) -> io::Result<Child> {
+    fn spawn(&self, arguments: &[&str], environment: &[(&str, &str)], stdin: Stdio) -> io::Result<Child> {
         Command::new(&self.path)
             .args(arguments)
             .env_clear()
             .env("LC_ALL", "C")
             .envs(environment.iter().copied())
             .current_dir("/")
-            .stdin(Stdio::null())
+            .stdin(stdin)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .process_group(0)
@@ -127,11 +155,12 @@ impl fmt::Display for Program {
 struct Group(Child);
 
 impl Group {
-    async fn end(&mut self) -> io::Result<Ended> {
+    async fn end(&mut self, input: &str, kept: usize) -> io::Result<Ended> {
         let (out, err) = (self.0.stdout.take(), self.0.stderr.take());
+        let feed = feed(self.0.stdin.take(), input);
         // Both are read to their ends before the program is waited for: until then its process id is not given to another, so
         // the group that is killed is its own.
-        let (stdout, stderr) = tokio::try_join!(read(out), read(err))?;
+        let (stdout, stderr, ()) = tokio::try_join!(read(out, kept), read(err, kept), feed)?;
         let code = self.0.wait().await?.code();
         Ok(Ended { code, stdout, stderr })
     }
@@ -147,7 +176,16 @@ impl Drop for Group {
     }
 }
 
-async fn read(from: Option<impl AsyncRead + Unpin>) -> io::Result<String> {
+/// Writes it all and says that there is no more. A program that ends without reading it says by its exit code what it thinks of that.
+async fn feed(to: Option<impl AsyncWrite + Unpin>, input: &str) -> io::Result<()> {
+    let Some(mut to) = to else { return Ok(()) };
+    match to.write_all(input.as_bytes()).await {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        outcome => outcome,
+    }
+}
+
+async fn read(from: Option<impl AsyncRead + Unpin>, most: usize) -> io::Result<String> {
     let Some(mut from) = from else { return Ok(String::new()) };
     let mut kept = Vec::new();
     let mut part = vec![0; 8 * 1024];
@@ -156,7 +194,7 @@ async fn read(from: Option<impl AsyncRead + Unpin>) -> io::Result<String> {
         if read == 0 {
             return Ok(String::from_utf8_lossy(&kept).into_owned());
         }
-        let room = KEPT.saturating_sub(kept.len());
+        let room = most.saturating_sub(kept.len());
         kept.extend_from_slice(&part[..read.min(room)]);
     }
 }
@@ -215,6 +253,15 @@ mod tests {
             }
             assert!(Instant::now() < deadline, "the child of the killed program still lives");
         }
+    }
+
+    #[tokio::test]
+    async fn a_text_is_read_to_its_end_whatever_its_length() {
+        let text = "x".repeat(300_000);
+        let cat = Program::find("cat").unwrap();
+        assert_eq!(cat.run_on(&[], &text, LONG).await.unwrap().stdout, text);
+        let unread = Program::find("true").unwrap().run_on(&[], &text, LONG).await.unwrap();
+        assert!(unread.is_success(), "{unread:?}");
     }
 
     #[tokio::test]

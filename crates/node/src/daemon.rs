@@ -21,6 +21,7 @@ use std::{
 use pvc_config::Config;
 use pvc_core::model::{DaemonMode, DaemonState};
 use pvc_host::{
+    firewall::Firewall,
     hypervisor::Hypervisor,
     links::{Bridges, Links},
     machine::Machine,
@@ -55,6 +56,7 @@ use crate::{
     reconcile::{
         client_network::{self, ClientNetworks},
         fence::Fencing,
+        firewall::Walls,
         flush::Flush,
         network::{self, NetworkError, Networks},
         primary::Primary,
@@ -93,6 +95,8 @@ pub struct Dependencies {
     pub links: Option<Arc<dyn Links>>,
     /// The bridges and tunnels of client networks; `None`: they are not managed.
     pub bridges: Option<Arc<dyn Bridges>>,
+    /// The machine's packet filter; `None`: client networks are not managed.
+    pub firewall: Option<Arc<dyn Firewall>>,
     /// The machine's service units; `None`: they are not managed.
     pub services: Option<Arc<dyn Services>>,
     /// The coordinators' ZooKeeper servers.
@@ -222,7 +226,7 @@ struct Daemon {
     /// On a coordinator.
     fencing: Option<Fencing>,
     _networks: Option<Networks>,
-    _client_networks: Option<ClientNetworks>,
+    _client_networks: (Option<Walls>, Option<ClientNetworks>),
     /// What ends with the daemon, whatever it is doing then.
     _background: JoinSet<()>,
 }
@@ -278,7 +282,7 @@ async fn start(
 
     let (store, machine_clock) = (Arc::clone(&dependencies.store), Arc::clone(&dependencies.machine));
     let cluster = Cluster::new(config.node.clone(), store, mirror.clone(), machine_clock);
-    let client_networks = tenants::client_networks(config, dependencies, cluster.clone());
+    let client_networks = tenants::client_networks(config, dependencies, &cluster);
     let vms = tenants::vms(config, dependencies, cluster.clone()).map_err(machine("follow console logs"))?;
     let ability = Ability::new(vms.as_ref().map(Vms::trouble), networks.as_ref().map(Networks::trouble));
     let keepalive = Keepalive::start(

@@ -13,6 +13,7 @@ use anyhow::Context as _;
 use clap::Parser as _;
 use pvc_config::{Config, Coordinator};
 use pvc_host::{
+    firewall::{Firewall, Nft},
     hypervisor::{Hypervisor, libvirt::LibvirtHypervisor},
     links::{Bridges, Links, Netlink},
     machine::ThisMachine,
@@ -134,6 +135,11 @@ async fn serve(config: &Config, log: Log, lifeline: &Place) -> anyhow::Result<()
     } else {
         None
     };
+    let firewall = if config.functions.networking {
+        Some(Nft::start().context("cannot hear of changes of the firewall (netlink)")? as Arc<dyn Firewall>)
+    } else {
+        None
+    };
     let watchdog = match config.intervals.suicide_after() {
         Some(_) => {
             let guard = Guard::start(MachineHardware::this())
@@ -155,6 +161,7 @@ async fn serve(config: &Config, log: Log, lifeline: &Place) -> anyhow::Result<()
         consoles,
         links: netlink.clone().map(|netlink| netlink as Arc<dyn Links>),
         bridges: netlink.map(|netlink| netlink as Arc<dyn Bridges>),
+        firewall,
         services: Some(Systemd::system() as Arc<dyn Services>),
         power: Arc::new(Ipmitool::new(config.ipmi.cipher_suite)),
         storage: Arc::new(NoStorage),

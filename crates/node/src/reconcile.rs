@@ -2,6 +2,7 @@
 
 pub mod client_network;
 pub mod fence;
+pub mod firewall;
 pub mod flush;
 pub mod network;
 pub mod primary;

@@ -29,7 +29,7 @@ pub struct Ground<'a> {
 }
 
 /// What of a network is not served yet.
-const NOT_SERVED: &str = "its guests reach each other on all nodes; its gateway, DHCP, DNS and firewall rules are not served by this \
+const NOT_SERVED: &str = "its guests reach each other on all nodes; its gateway, DHCP and DNS are not served by this \
     version of the daemon";
 
 /// The network that `reference`, a number or a description, means.

@@ -244,6 +244,8 @@ pub struct Network {
     pub ip4: Ip4,
     /// `ip6_network`, `ip6_gateway`, `dhcp6_flag`.
     pub ip6: Ip6,
+    /// `guard`: whether its guests' ports are guarded; `None`: as [`Self::is_guarded`] says.
+    pub guard: Option<bool>,
     /// What is wrong with its keys.
     pub problems: Vec<Problem>,
 }
@@ -258,8 +260,15 @@ impl Network {
             domain: None,
             ip4: Ip4::default(),
             ip6: Ip6::default(),
+            guard: None,
             problems: Vec::new(),
         }
+    }
+
+    /// Whether a guest is kept from being its gateway, its DHCP server or a router: unless it is said, only where nobody outside the cluster is
+    /// all that.
+    pub fn is_guarded(&self) -> bool {
+        self.guard.unwrap_or(self.kind != Some(NetworkKind::Bridged))
     }
 
     /// The networks of addresses that it is made of.

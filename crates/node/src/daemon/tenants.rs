@@ -16,6 +16,7 @@ use crate::{
     reconcile::{
         client_network::{self, ClientNetworks},
         fence::{self, Fencing},
+        firewall::{self, Walls},
         flush::{self, Flush},
         primary::{self, Primary, PrimaryService},
         vm::{self, Peers, Vms},
@@ -24,14 +25,19 @@ use crate::{
     write_streak::WriteStreak,
 };
 
-/// On a node whose networks are managed.
+/// On a node whose networks are managed: walls before tunnels.
 pub(super) fn client_networks(
     config: &Config,
     dependencies: &Dependencies,
-    cluster: Cluster,
-) -> Option<ClientNetworks> {
-    let (bridges, ground) = dependencies.bridges.as_ref().zip(client_network::ground(config))?;
-    Some(ClientNetworks::start(cluster, Arc::clone(bridges), ground))
+    cluster: &Cluster,
+) -> (Option<Walls>, Option<ClientNetworks>) {
+    let Some(bridges) = &dependencies.bridges else { return (None, None) };
+    let walls = dependencies.firewall.as_ref().zip(firewall::ground(config)).map(|(firewall, ground)| {
+        Walls::start(cluster.clone(), Arc::clone(firewall), Arc::clone(bridges), ground)
+    });
+    let networks = client_network::ground(config)
+        .map(|ground| ClientNetworks::start(cluster.clone(), Arc::clone(bridges), ground));
+    (walls, networks)
 }
 
 /// On a node with a hypervisor.

@@ -47,6 +47,7 @@ fn start(tree: &MemoryTree, name: &'static str, power: &Arc<FakePower>, director
             consoles: None,
             links: None,
             bridges: None,
+            firewall: None,
             services: None,
             power,
             storage: Arc::new(NoStorage),

@@ -87,6 +87,7 @@ impl Cluster {
             consoles: None,
             links: None,
             bridges: None,
+            firewall: None,
             services: None,
             power: self.power.clone(),
             storage: Arc::new(NoStorage),

@@ -70,6 +70,7 @@ impl Cluster {
             consoles: None,
             links: None,
             bridges: None,
+            firewall: None,
             services: None,
             power: FakePower::new(),
             storage: Arc::new(NoStorage),

@@ -48,6 +48,7 @@ impl Node {
             consoles: None,
             links: None,
             bridges: None,
+            firewall: None,
             services: None,
             power: FakePower::new(),
             storage: Arc::new(NoStorage),

@@ -92,6 +92,7 @@ impl Node {
             consoles: None,
             links: Some(Arc::new(links) as Arc<dyn Links>),
             bridges: None,
+            firewall: None,
             services: Some(Arc::clone(&boot.services) as Arc<dyn Services>),
             power: Arc::new(power) as Arc<dyn Power>,
             servers: Arc::new(servers) as Arc<dyn Servers>,

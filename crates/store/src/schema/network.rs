@@ -1,7 +1,8 @@
 //! `/networks/<vni>`: a client network's own keys, read one by one: what cannot be read of it says nothing against the rest.
 //!
-//! Written by clients. An unset value may be empty or `None`. What is leased and filtered in it lies deeper and is not read here.
+//! Written by clients. An unset value may be empty or `None`. What is leased in it lies deeper and is not read here; its firewall's rules are read by `rules`.
 
+pub mod rules;
 #[cfg(test)]
 mod tests;
 
@@ -15,7 +16,7 @@ use pvc_core::{
     text::one_line,
 };
 
-use super::text::{Decoder, truth, truth_word};
+use super::text::{Decoder, present, truth, truth_word};
 use crate::{Check, CommitError, Store, StoreError, Transaction, Value, put};
 
 /// The parent of all networks.
@@ -25,7 +26,7 @@ pub const ROOT: &str = "/networks";
 const LONGEST: usize = 200;
 
 /// The keys below a network's own that are read.
-const KEYS: [&str; 13] = [
+const KEYS: [&str; 14] = [
     "nettype",
     "domain",
     "ip4_network",
@@ -39,7 +40,11 @@ const KEYS: [&str; 13] = [
     "ip6_network",
     "ip6_gateway",
     "dhcp6_flag",
+    GUARD,
 ];
+
+/// **(ours)** Whether guests' ports are guarded. Absent or empty: as the network's type says.
+const GUARD: &str = "guard";
 
 /// What old clients expect below a network, and fill.
 const PARENTS: [&str; 5] =
@@ -98,6 +103,7 @@ pub fn decode(vni: Vni, values: &[Option<Value>]) -> Option<Network> {
         gateway: r.optional("ip6_gateway"),
         dhcp_enabled: r.truth("dhcp6_flag"),
     };
+    network.guard = r.is_said(GUARD).then(|| r.truth(GUARD));
     network.problems = reader.d.problems;
     Some(network)
 }
@@ -134,7 +140,8 @@ pub async fn read_all(store: &dyn Store) -> Result<(BTreeMap<Vni, Seen>, Vec<Pro
 /// Creates all keys of a new network.
 pub fn define(network: &Network) -> Transaction {
     let mut txn = Transaction::default();
-    for (key, value) in encode(network) {
+    let unsaid = |key: &str| network.guard.is_none() && key.ends_with(GUARD);
+    for (key, value) in encode(network).into_iter().filter(|(key, _)| !unsaid(key)) {
         txn.create(key, value);
     }
     for parent in PARENTS {
@@ -188,6 +195,7 @@ fn encode(n: &Network) -> Vec<(String, String)> {
         ("ip6_network", text(n.ip6.network)),
         ("ip6_gateway", text(n.ip6.gateway)),
         ("dhcp6_flag", truth_word(n.ip6.dhcp_enabled).to_owned()),
+        (GUARD, n.guard.map(truth_word).unwrap_or_default().to_owned()),
     ];
     let root = path(n.vni);
     let below = below.map(|(key, value)| (format!("{root}/{key}"), value));
@@ -219,6 +227,12 @@ impl Reader<'_> {
     fn optional<T: FromStr<Err: Display>>(&mut self, key: &str) -> Option<T> {
         let (path, value) = (self.path(key), self.value(key).cloned());
         self.d.optional(&path, value.as_ref()).value
+    }
+
+    /// Whether a key says anything but "nothing".
+    fn is_said(&self, key: &str) -> bool {
+        let text = self.value(key).map(|value| String::from_utf8_lossy(&value.data));
+        text.is_some_and(|text| present(&text).is_some())
     }
 
     fn truth(&mut self, key: &str) -> bool {

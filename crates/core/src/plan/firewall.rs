@@ -1,0 +1,191 @@
+//! The walls around client networks: whose VXLAN frames are taken, what clients may ask of a node, where their packets are routed, and what a
+//! guest may send into its own network.
+//!
+//! ```text
+//!   table inet pvc                                   table bridge pvc
+//!   to this node:  UDP 4789 from nodes only          from a guest's port: not as the gateway, no DHCP, no router
+//!                  from vmbr*: what a gateway serves                       advertisements, no VXLAN
+//!   routed:        n<vni>_out, then n<vni>_in
+//! ```
+//!
+//! The text is the same on every node, whoever is primary: a wall that had to change at a hand-over would be late. Nobody but the
+//! primary has a gateway's address, so elsewhere what is let in for it reaches nobody.
+
+mod text;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, Ipv6Addr},
+};
+
+use ipnet::IpNet;
+
+use crate::model::{
+    ClusterView, NetworkKind, Vni,
+    bridging::{Bridging, DeviceKind},
+    rule::{Body, BodyError, Direction, Rule},
+};
+
+pub use self::text::TABLES;
+
+/// The link-local address that every IPv6 gateway has besides its own.
+pub const LINK_GATEWAY: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
+
+/// The most rules of a network's direction: more are not read. Nobody writes so many by hand.
+pub const MOST_RULES: usize = 1000;
+
+/// This node's side.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ground {
+    /// The cluster's and the storage's networks: no packet of a client is routed there.
+    pub closed: Vec<IpNet>,
+}
+
+/// The rules of all networks, as the state tree has them.
+pub type Rules = BTreeMap<Vni, Vec<Rule>>;
+
+/// Everything that is to stand on a node.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Ruleset {
+    /// Whose VXLAN frames are taken.
+    pub tunnel_ends: BTreeSet<IpAddr>,
+    /// Where no packet of a client is routed.
+    pub closed: BTreeSet<IpNet>,
+    /// All bridges of client networks: what they pass on between their own ports is not routed.
+    pub bridges: BTreeSet<Vni>,
+    /// The managed networks.
+    pub networks: BTreeMap<Vni, Wall>,
+    /// Ports of bridges that are not guarded as an unknown guest's is.
+    pub ports: BTreeMap<String, Port>,
+}
+
+/// Of one managed network.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Wall {
+    /// Its gateways, which no guest may claim to be.
+    pub gateways: BTreeSet<IpAddr>,
+    /// What its rules say, by direction, in their order.
+    pub lines: BTreeMap<Direction, Vec<Line>>,
+}
+
+/// One rule as it stands.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Line {
+    /// The rule's name.
+    pub name: String,
+    /// What it does; `None`: it is refused, and nothing passes it.
+    pub body: Option<Body>,
+}
+
+/// How a port of a bridge is treated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Port {
+    /// It leads to other machines, which guard their guests themselves, or its network is not guarded.
+    Open,
+    /// A guest's.
+    Guarded,
+}
+
+/// What is to stand, and what cannot be as it was written.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Planned {
+    /// All of it.
+    pub ruleset: Ruleset,
+    /// By network, for its status.
+    pub troubles: BTreeMap<Vni, Vec<String>>,
+}
+
+/// Decides what is to stand. `refused` are bodies that `nft` does not take.
+pub fn plan(
+    ground: &Ground,
+    view: &ClusterView,
+    rules: &Rules,
+    seen: &Bridging,
+    refused: &BTreeMap<Body, String>,
+) -> Planned {
+    let mut planned = Planned::default();
+    let ruleset = &mut planned.ruleset;
+    // A node that names no end has no tunnels that we know: its frames are not ours to take.
+    ruleset.tunnel_ends = view.all_nodes().filter_map(|node| node.vtep).collect();
+    ruleset.closed = ground.closed.iter().copied().collect();
+    ruleset.bridges = seen.devices.iter().filter_map(|device| Vni::of_bridge(&device.name)).collect();
+    ruleset.bridges.extend(view.networks.keys());
+    ruleset.ports = ports(view, seen);
+    for network in view.networks.values().filter(|network| network.kind == Some(NetworkKind::Managed)) {
+        let mut wall = Wall::default();
+        wall.gateways.extend(network.ip4.gateway.map(IpAddr::from));
+        if let Some(gateway) = network.ip6.gateway {
+            wall.gateways.extend([gateway, LINK_GATEWAY].map(IpAddr::from));
+        }
+        let (lines, troubles) = lines(rules.get(&network.vni).map_or(&[], Vec::as_slice), refused);
+        wall.lines = lines;
+        if !troubles.is_empty() {
+            planned.troubles.insert(network.vni, troubles);
+        }
+        ruleset.networks.insert(network.vni, wall);
+    }
+    planned
+}
+
+/// Ports whose treatment is not that of a port that nobody knows yet.
+fn ports(view: &ClusterView, seen: &Bridging) -> BTreeMap<String, Port> {
+    let mut ports = BTreeMap::new();
+    for device in &seen.devices {
+        let Some(vni) = device.master.as_deref().and_then(Vni::of_bridge) else { continue };
+        let is_way_out = matches!(device.kind, DeviceKind::Vxlan { .. } | DeviceKind::Vlan { .. });
+        let is_guarded = view.networks.get(&vni).is_none_or(|network| network.is_guarded());
+        let port = if is_way_out || !is_guarded { Port::Open } else { Port::Guarded };
+        ports.insert(device.name.clone(), port);
+    }
+    ports
+}
+
+type Lines = BTreeMap<Direction, Vec<Line>>;
+
+/// The rules in their order. In the place of one that is refused nothing passes, unless it could only have let more pass.
+fn lines(rules: &[Rule], refused: &BTreeMap<Body, String>) -> (Lines, Vec<String>) {
+    let (mut lines, mut troubles) = (Lines::new(), Vec::new());
+    for direction in Direction::ALL {
+        let mut ordered: Vec<&Rule> = rules.iter().filter(|rule| rule.direction == direction).collect();
+        ordered.sort_by_key(|rule| (rule.order.unwrap_or(u32::MAX), &rule.name));
+        for pair in ordered.windows(2) {
+            if let [first, second] = pair
+                && let Some(order) = first.order.filter(|order| second.order == Some(*order))
+            {
+                troubles.push(format!(
+                    "the {direction} rules {:?} and {:?} both have the order {order}: they stand by name",
+                    first.name, second.name
+                ));
+            }
+        }
+        let mut standing = Vec::new();
+        for rule in ordered {
+            let name = rule.name.clone();
+            let why = match &rule.body {
+                Err(why) => why.clone(),
+                Ok(body) => match refused.get(body) {
+                    Some(why) => BodyError::Nft(why.clone()),
+                    None => {
+                        if rule.order.is_none() {
+                            troubles.push(format!(
+                                "the {direction} rule {name:?} has no readable order: it stands last"
+                            ));
+                        }
+                        standing.push(Line { name, body: Some(body.clone()) });
+                        continue;
+                    }
+                },
+            };
+            if rule.only_accepts() {
+                troubles.push(format!("the {direction} rule {name:?} is left out: {why}"));
+            } else {
+                troubles.push(format!(
+                    "the {direction} rule {name:?} is refused, and nothing passes in its place: {why}"
+                ));
+                standing.push(Line { name, body: None });
+            }
+        }
+        lines.insert(direction, standing);
+    }
+    (lines, troubles)
+}

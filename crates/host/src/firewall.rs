@@ -1,0 +1,65 @@
+//! This machine's packet filter, as far as it is ours: the tables `inet pvc` and `bridge pvc`.
+//!
+//! Never decides what stands in them (see `pvc_core::plan::firewall`), and never touches another table.
+
+#[cfg(any(test, feature = "fake"))]
+pub mod fake;
+mod listen;
+mod listing;
+mod nft;
+
+use std::{collections::BTreeMap, time::Duration};
+
+use async_trait::async_trait;
+use pvc_core::{model::rule::Body, plan::firewall::Ruleset};
+use tokio::sync::watch;
+
+pub use self::{
+    listing::{Count, Listing},
+    nft::Nft,
+};
+use crate::run::RunError;
+
+/// The deadline of each transaction and listing: a hundred networks with twenty rules each take 0.1 s.
+pub const DEADLINE: Duration = Duration::from_secs(10);
+
+/// Why something was not done.
+#[derive(Debug, thiserror::Error)]
+pub enum FirewallError {
+    /// `nft` did not come to its end. What it did until then is unknown.
+    #[error("could not {doing}")]
+    Run {
+        /// What was attempted.
+        doing: &'static str,
+        /// Why not.
+        #[source]
+        cause: RunError,
+    },
+    /// It refused. What stood before still stands.
+    #[error("could not {doing}: {why}")]
+    Refused {
+        /// What was attempted.
+        doing: &'static str,
+        /// Its reason.
+        why: String,
+    },
+}
+
+/// A packet filter.
+#[async_trait]
+pub trait Firewall: Send + Sync + 'static {
+    /// Puts a ruleset in place of whatever stands in our tables, at once.
+    async fn load(&self, ruleset: &Ruleset) -> Result<(), FirewallError>;
+
+    /// Makes one that stands into another, at once; what is the same in both is not touched. Fails if what stands is not `before`.
+    async fn change(&self, before: &Ruleset, after: &Ruleset) -> Result<(), FirewallError>;
+
+    /// What stands; `None` if one of our tables is not there.
+    async fn listing(&self) -> Result<Option<Listing>, FirewallError>;
+
+    /// Which of these bodies it would not take, and why. Touches nothing.
+    async fn refused(&self, bodies: &[Body]) -> Result<BTreeMap<Body, String>, FirewallError>;
+
+    /// Signalled whenever any table of this machine changes, by whomever. Says only: look again.
+    fn changes(&self) -> watch::Receiver<()>;
+}

@@ -1,0 +1,227 @@
+//! Keeps this node's tables as the client networks, their rules and the cluster's nodes are: with every change of either, and whenever somebody
+//! else has changed a table.
+//!
+//! Decides nothing itself (see `pvc_core::plan::firewall`). A daemon that stops leaves the walls standing: guests outlive it.
+
+mod rules;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use pvc_config::Config;
+use pvc_core::{
+    model::{ClusterView, Subject, Vni, bridging::Bridging, rule::Body},
+    plan::{
+        Next, Plan,
+        firewall::{Ground, Rules, Ruleset, plan},
+    },
+};
+use pvc_host::{
+    firewall::{Firewall, FirewallError, Listing},
+    links::Bridges,
+};
+use tokio::{select, time::sleep};
+use tracing::{info, warn};
+
+use self::rules::Written;
+use crate::{
+    controller::{Cluster, Controller, Freshness, Reconciler, Retry, StepError},
+    log::chain,
+};
+
+/// The least time between two looks that others give cause to: our own changes do so, too.
+const AT_LEAST_BETWEEN: Duration = Duration::from_millis(100);
+
+/// Where no packet of a client is routed, by this node's configuration.
+pub fn ground(config: &Config) -> Option<Ground> {
+    let networks = config.networks.as_ref()?;
+    let closed = [&networks.cluster, &networks.storage];
+    let v4 = closed.iter().filter_map(|network| network.network.map(Into::into));
+    let v6 = closed.iter().filter_map(|network| network.network6.map(Into::into));
+    Some(Ground { closed: v4.chain(v6).collect() })
+}
+
+/// Keeps them so. It ends when this is dropped.
+pub struct Walls {
+    _controller: Controller<WallReconciler>,
+}
+
+impl Walls {
+    /// Starts it; returns at once.
+    pub fn start(
+        cluster: Cluster,
+        firewall: Arc<dyn Firewall>,
+        bridges: Arc<dyn Bridges>,
+        ground: Ground,
+    ) -> Self {
+        let (mut tables, mut devices) = (firewall.changes(), bridges.changes());
+        let reconciler = Arc::new(WallReconciler {
+            written: Written::new(Arc::clone(&cluster.store)),
+            subject: Subject::Node(cluster.me.clone()),
+            cluster,
+            firewall,
+            bridges,
+            ground,
+            loaded: Mutex::default(),
+            told: Mutex::default(),
+        });
+        let mut controller = Controller::start(Arc::clone(&reconciler));
+        let poker = controller.poker();
+        controller.spawn(async move {
+            // Without a sender the safety net alone counts.
+            while select! { told = tables.changed() => told.is_ok(), told = devices.changed() => told.is_ok() } {
+                poker.poke_all();
+                sleep(AT_LEAST_BETWEEN).await;
+            }
+        });
+        let poker = controller.poker();
+        controller.spawn(async move {
+            let mut changes = reconciler.written.watch();
+            while let Some(event) = changes.recv().await {
+                if reconciler.written.note(&event) {
+                    poker.poke_all();
+                }
+            }
+        });
+        Self { _controller: controller }
+    }
+}
+
+struct WallReconciler {
+    subject: Subject,
+    cluster: Cluster,
+    firewall: Arc<dyn Firewall>,
+    bridges: Arc<dyn Bridges>,
+    ground: Ground,
+    written: Written,
+    /// What was loaded last, and how it was listed then. Whoever finds another listing finds somebody else's work.
+    loaded: Mutex<Option<(Ruleset, Standing)>>,
+    /// The troubles that were told last.
+    told: Mutex<BTreeMap<Vni, Vec<String>>>,
+}
+
+type Standing = BTreeMap<String, String>;
+
+/// What is planned from.
+struct Facts {
+    view: Arc<ClusterView>,
+    rules: Rules,
+    refused: BTreeMap<Body, String>,
+    seen: Bridging,
+    listing: Option<Listing>,
+}
+
+/// What is to stand, and what it is made from.
+#[derive(Debug)]
+struct Step {
+    ruleset: Ruleset,
+    /// `None`: whatever stands is not ours.
+    from: Option<Ruleset>,
+}
+
+impl WallReconciler {
+    fn loaded(&self) -> MutexGuard<'_, Option<(Ruleset, Standing)>> {
+        self.loaded.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Says what cannot be as it was written when that is news: it is looked at often.
+    fn tell(&self, troubles: BTreeMap<Vni, Vec<String>>) {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        for (vni, troubles) in &troubles {
+            let before = told.get(vni).map_or(&[][..], Vec::as_slice);
+            for trouble in troubles.iter().filter(|trouble| !before.contains(trouble)) {
+                warn!("firewall of network {vni}: {trouble}");
+            }
+        }
+        for vni in told.keys().filter(|vni| !troubles.contains_key(*vni)) {
+            info!("firewall of network {vni}: all its rules stand as they are written");
+        }
+        *told = troubles;
+    }
+
+    async fn make(&self, step: &Step) -> Result<(), FirewallError> {
+        // Until it is known what stands, nothing of it is.
+        let known = self.loaded().take();
+        match &step.from {
+            Some(before) => self.firewall.change(before, &step.ruleset).await?,
+            None => {
+                self.firewall.load(&step.ruleset).await?;
+                if known.is_some() {
+                    warn!("firewall: another program had changed our tables: they are as they were");
+                }
+            }
+        }
+        let standing = self.firewall.listing().await?.map(|listing| listing.standing);
+        *self.loaded() = standing.map(|standing| (step.ruleset.clone(), standing));
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Reconciler for WallReconciler {
+    type Facts = Facts;
+    type Step = Step;
+
+    const KIND: &'static str = "firewall";
+    const RETRY: Retry = Retry { first: Duration::from_secs(1), longest: Duration::from_secs(10) };
+
+    fn cluster(&self) -> Option<&Cluster> {
+        Some(&self.cluster)
+    }
+
+    fn subjects(&self) -> Vec<Subject> {
+        vec![self.subject.clone()]
+    }
+
+    fn concerns(&self, changed: &Subject, _view: &ClusterView) -> bool {
+        matches!(changed, Subject::Network(_) | Subject::Node(_))
+    }
+
+    async fn observe(&self, _subject: &Subject, _freshness: Freshness) -> Result<Facts, StepError> {
+        let failed = |error: &dyn std::error::Error| StepError::Failed(chain(error));
+        let view = self.cluster.view();
+        let rules = self.written.rules(&view).await?;
+        let refused = self.written.refused(&*self.firewall, &rules).await.map_err(|e| failed(&e))?;
+        let seen = self.bridges.observe().await.map_err(|e| failed(&e))?;
+        let listing = self.firewall.listing().await.map_err(|e| failed(&e))?;
+        Ok(Facts { view, rules, refused, seen, listing })
+    }
+
+    fn plan(&self, _subject: &Subject, facts: &mut Facts) -> Plan<Step> {
+        let planned = plan(&self.ground, &facts.view, &facts.rules, &facts.seen, &facts.refused);
+        self.tell(planned.troubles);
+        let loaded = self.loaded();
+        let standing = facts.listing.as_ref().map(|listing| &listing.standing);
+        let from = loaded.as_ref().filter(|(_, listed)| standing == Some(listed)).map(|(ruleset, _)| ruleset);
+        let next = match from {
+            Some(ruleset) if *ruleset == planned.ruleset => Next::Settled,
+            from => Next::Do(Step { from: from.cloned(), ruleset: planned.ruleset }),
+        };
+        Plan { next, why: String::new() }
+    }
+
+    async fn apply(
+        &self,
+        _subject: &Subject,
+        step: &Step,
+        _facts: &Facts,
+        _why: &str,
+    ) -> Result<(), StepError> {
+        self.make(step).await.map_err(|error| {
+            let failure = chain(&error);
+            warn!("firewall: {failure}; what stood before stands; trying again");
+            StepError::Failed(failure)
+        })
+    }
+
+    /// The node's own status says other things.
+    fn speaks(&self, _subject: &Subject) -> bool {
+        false
+    }
+}
