@@ -7,6 +7,7 @@ pub mod hypervisor;
 pub mod links;
 pub mod machine;
 pub mod power;
+pub mod programs;
 pub mod run;
 pub mod services;
 pub mod storage_fence;

@@ -4,12 +4,17 @@
 //! environment but for what is named; nothing on its standard input unless it is given a text; and a deadline, at which it is killed with all its
 //! children. The same happens when whoever waits for it stops waiting. Secrets go by environment: arguments are for all to see.
 
-use std::{fmt, io, path::PathBuf, process::Stdio, time::Duration};
+use std::{
+    fmt, io,
+    path::PathBuf,
+    process::{ExitStatus, Stdio},
+    time::Duration,
+};
 
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
-    process::{Child, Command},
+    process::{Child, ChildStderr, ChildStdout, Command},
     time::timeout,
 };
 
@@ -87,6 +92,12 @@ impl Program {
         Ok(Self { name: name.to_owned(), path })
     }
 
+    /// A program of a test's own.
+    #[cfg(test)]
+    pub(crate) fn at(name: &str, path: PathBuf) -> Self {
+        Self { name: name.to_owned(), path }
+    }
+
     /// Where it is, for a program that starts it.
     pub(crate) fn path(&self) -> &str {
         self.path.to_str().unwrap_or_default()
@@ -128,6 +139,12 @@ impl Program {
         ended.map_err(|_| RunError::Late { program: self.name.clone(), after: within })?.map_err(start)
     }
 
+    /// Starts it and leaves it running, until what is answered is dropped.
+    pub(crate) fn start(&self, arguments: &[&str], environment: &[(&str, &str)]) -> Result<Group, RunError> {
+        let start = |cause| RunError::Start { program: self.name.clone(), cause };
+        self.spawn(arguments, environment, Stdio::null()).map(Group).map_err(start)
+    }
+
     #[allow(clippy::disallowed_methods, reason = "this is the place")]
     fn spawn(&self, arguments: &[&str], environment: &[(&str, &str)], stdin: Stdio) -> io::Result<Child> {
         Command::new(&self.path)
@@ -152,11 +169,35 @@ impl fmt::Display for Program {
 }
 
 /// A program and its children; they end with this.
-struct Group(Child);
+#[derive(Debug)]
+pub(crate) struct Group(Child);
 
 impl Group {
+    /// The program's own process, until it has been waited for.
+    pub(crate) fn leader(&self) -> Option<Pid> {
+        self.0.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw)
+    }
+
+    /// Both outputs, once.
+    pub(crate) fn outputs(&mut self) -> (Option<ChildStdout>, Option<ChildStderr>) {
+        (self.0.stdout.take(), self.0.stderr.take())
+    }
+
+    /// Waits until the program has ended.
+    pub(crate) async fn wait(&mut self) -> io::Result<ExitStatus> {
+        self.0.wait().await
+    }
+
+    /// Kills it and its children.
+    pub(crate) fn kill(&self) {
+        if let Some(leader) = self.leader() {
+            // It may have ended by itself just now.
+            let _ = kill_process_group(leader, Signal::KILL);
+        }
+    }
+
     async fn end(&mut self, input: &str, kept: usize) -> io::Result<Ended> {
-        let (out, err) = (self.0.stdout.take(), self.0.stderr.take());
+        let (out, err) = self.outputs();
         let feed = feed(self.0.stdin.take(), input);
         // Both are read to their ends before the program is waited for: until then its process id is not given to another, so
         // the group that is killed is its own.
@@ -168,11 +209,7 @@ impl Group {
 
 impl Drop for Group {
     fn drop(&mut self) {
-        let leader = self.0.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
-        if let Some(leader) = leader {
-            // It may have ended by itself just now.
-            let _ = kill_process_group(leader, Signal::KILL);
-        }
+        self.kill();
     }
 }
 
