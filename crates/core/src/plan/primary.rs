@@ -16,6 +16,7 @@
 //! answered; one that is younger is a command. Nothing that this node cannot know is waited for without bound.
 
 mod attempts;
+mod gateways;
 #[cfg(test)]
 mod tests;
 
@@ -28,6 +29,7 @@ use crate::{
 };
 
 pub use attempts::Attempts;
+pub use gateways::{Gateways, gateways};
 
 /// How long a node that the desired state names is waited for before somebody else is primary instead.
 pub const TAKE_WITHIN: Duration = Duration::from_secs(5);

@@ -85,6 +85,7 @@ pub(super) fn primary(config: &Config, dependencies: &Dependencies, cluster: Clu
         cluster,
         links: dependencies.links.clone(),
         floating: primary::floating(config),
+        own_networks: primary::own_networks(config),
         services,
     })
 }

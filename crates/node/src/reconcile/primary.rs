@@ -29,7 +29,7 @@ use pvc_core::{
     model::{ClusterView, RouterState, Subject},
     plan::{
         Next, Plan,
-        primary::{Attempts, Facts, Held, Step, plan, write_every},
+        primary::{Attempts, Facts, Gateways, Held, Step, gateways, plan, write_every},
     },
     sabotage::{self, Bug},
 };
@@ -67,14 +67,27 @@ pub fn floating(config: &Config) -> Vec<Floating> {
     all.collect()
 }
 
+/// The networks that this node lives in.
+pub fn own_networks(config: &Config) -> Vec<IpNet> {
+    let networks = config.networks.iter().flat_map(|networks| networks.iter().map(|(_, network)| network));
+    networks
+        .flat_map(|network| {
+            let v4 = network.network.map(IpNet::from);
+            v4.into_iter().chain(network.network6.map(IpNet::from))
+        })
+        .collect()
+}
+
 /// What it stands on.
 pub struct Dependencies {
     /// This node, a coordinator, and the state tree.
     pub cluster: Cluster,
     /// The machine's network; `None`: it is not managed, and there are no floating addresses.
     pub links: Option<Arc<dyn Links>>,
-    /// The addresses that the primary has.
+    /// The addresses that the primary has, besides client networks' gateways.
     pub floating: Vec<Floating>,
+    /// The networks that this node lives in: no gateway of a client network is among them.
+    pub own_networks: Vec<IpNet>,
     /// What runs on the primary, in the order in which it starts.
     pub services: Vec<Arc<dyn PrimaryService>>,
 }
@@ -90,11 +103,13 @@ impl Primary {
     /// Starts it; returns at once. The node's `daemonstate` should be `run`.
     pub fn start(dependencies: Dependencies) -> Self {
         let store = Arc::clone(&dependencies.cluster.store);
+        let has_links = dependencies.links.is_some();
         let addresses = Arc::new(Addresses::new(dependencies.links, dependencies.floating, store));
         let runner = Runner::new(dependencies.services);
         let reconciler = Arc::new(PrimaryReconciler {
             cluster: dependencies.cluster,
             addresses: Arc::clone(&addresses),
+            own_networks: dependencies.own_networks,
             services: Arc::clone(&runner),
             memory: Mutex::default(),
             stopping: AtomicBool::new(false),
@@ -107,7 +122,7 @@ impl Primary {
         controller.look_at_changes(runner.troubles());
         others.spawn(addresses.guard());
         others.spawn(runner.run());
-        if reconciler.addresses.any() {
+        if has_links {
             others.spawn(Arc::clone(&reconciler).write_signs_of_life());
         }
         Self { reconciler, controller, _others: others }
@@ -137,6 +152,7 @@ impl Primary {
 struct PrimaryReconciler {
     cluster: Cluster,
     addresses: Arc<Addresses>,
+    own_networks: Vec<IpNet>,
     services: Arc<Runner>,
     memory: Mutex<Memory>,
     stopping: AtomicBool,
@@ -152,6 +168,8 @@ struct Memory {
     tenure: Option<Tenure>,
     /// What does not work of the addresses, so that it is logged once.
     error: Option<String>,
+    /// Why networks have no gateway.
+    unserved: Vec<String>,
     /// What does not work though all is done that can be.
     trouble: Option<String>,
 }
@@ -191,7 +209,7 @@ impl Reconciler for PrimaryReconciler {
     /// Keepalives are no news here.
     fn concerns(&self, changed: &Subject, view: &ClusterView) -> bool {
         match changed {
-            Subject::Primary | Subject::Fence(_) => true,
+            Subject::Primary | Subject::Fence(_) | Subject::Network(_) => true,
             Subject::Node(name) => *name == self.cluster.me || view.primary_node.value.as_ref() == Some(name),
             _ => false,
         }
@@ -205,9 +223,17 @@ impl Reconciler for PrimaryReconciler {
         if self.memory().tenure.is_some_and(|t| !t.shown) && self.cluster.is_current() {
             self.shown().await;
         }
+        let (view, view_is_current) = (self.cluster.view(), self.cluster.is_current());
+        if view_is_current {
+            let (all, troubles) = gateways(&self.own_networks, &view);
+            let floating = |g: Gateways| {
+                g.addresses.into_iter().map(move |cidr| Floating { device: g.vni.bridge(), cidr })
+            };
+            self.addresses.follow(all.into_iter().flat_map(floating).collect());
+            self.memory().unserved = troubles;
+        }
         let held = self.addresses.held().await.map_err(StepError::Failed)?;
-        let view_is_current = self.cluster.is_current();
-        Ok(Seen { view: self.cluster.view(), view_is_current, held })
+        Ok(Seen { view, view_is_current, held })
     }
 
     fn plan(&self, _subject: &Subject, seen: &mut Seen) -> Plan<Step> {
@@ -247,7 +273,9 @@ impl Reconciler for PrimaryReconciler {
                 *until = until.map(|until| self.cluster.moment(self.addresses.instant(until)));
             }
             Next::Settled => {
-                memory.trouble = self.services.trouble().or_else(|| memory.error.clone());
+                let unserved = || (!memory.unserved.is_empty()).then(|| memory.unserved.join("; "));
+                let trouble = self.services.trouble().or_else(|| memory.error.clone()).or_else(unserved);
+                memory.trouble = trouble;
                 if memory.trouble.is_some() {
                     planned = Plan { next: Next::Wait(None), why: "primary with trouble".to_owned() };
                 }
@@ -341,6 +369,10 @@ impl PrimaryReconciler {
             // The sender lives as long as `self`.
             let _ = tenured.wait_for(|tenured| *tenured).await;
             let next = Instant::now() + write_every(store.session_timeout());
+            if !self.addresses.any() {
+                sleep_until(next).await;
+                continue;
+            }
             let sign = if sabotage::commits(Bug::ReadsFeedPrimary) {
                 store.get(primary::HOLDER).await.map(drop)
             } else {

@@ -1,18 +1,24 @@
-//! The floating addresses on this machine: added with a lifetime that the kernel enforces, renewed, announced, dropped.
+//! The floating addresses and client networks' gateways on this machine: added with a lifetime that the kernel enforces, renewed, announced, dropped.
 //!
 //! A guard of its own drops them when the store has taken no write for too long, whatever the reconciler is waiting for then.
 //! One change at a time, and each addition computes its lifetime at the last moment.
 
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    net::IpAddr,
+    sync::{Arc, Mutex as StdMutex, PoisonError},
+    time::Duration,
+};
 
 use ipnet::IpNet;
 use pvc_core::{
     model::{
-        Moment,
-        link::{Assigned, HostNetwork, LinkChange},
+        Moment, Vni,
+        link::{Assigned, HostNetwork, Link, LinkChange},
     },
     plan::primary::{Held, keep_until, lifetime_s},
     sabotage::{self, Bug},
+    text::some,
 };
 use pvc_host::links::{ANNOUNCE_AFTER, Links};
 use pvc_process::JoinSet;
@@ -47,7 +53,10 @@ pub struct Floating {
 /// See the module's documentation.
 pub(super) struct Addresses {
     links: Option<Arc<dyn Links>>,
+    /// As configured.
     floating: Vec<Floating>,
+    /// As the client networks were last seen.
+    gateways: StdMutex<Vec<Floating>>,
     store: Arc<dyn Store>,
     origin: Instant,
     effects: Mutex<Effects>,
@@ -73,6 +82,7 @@ impl Addresses {
         Self {
             links,
             floating,
+            gateways: StdMutex::default(),
             store,
             origin: now.checked_sub(BEFORE).unwrap_or(now),
             effects: Mutex::default(),
@@ -83,14 +93,31 @@ impl Addresses {
 
     /// Whether there are any to hold.
     pub(super) fn any(&self) -> bool {
-        !self.floating.is_empty()
+        !self.floating.is_empty() || !self.gateways().is_empty()
+    }
+
+    /// From now on these are the gateways.
+    pub(super) fn follow(&self, gateways: Vec<Floating>) {
+        if self.links.is_some() {
+            *self.gateways.lock().unwrap_or_else(PoisonError::into_inner) = gateways;
+        }
+    }
+
+    fn gateways(&self) -> Vec<Floating> {
+        self.gateways.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// What is to be here while this node is primary: a gateway only where its network's bridge is. That comes by itself.
+    fn wanted(&self, seen: &HostNetwork) -> Vec<Floating> {
+        let gateways = self.gateways().into_iter().filter(|g| seen.link(&g.device).is_some());
+        self.floating.iter().cloned().chain(gateways).collect()
     }
 
     /// Signals that they may not be as they were.
     pub(super) fn changes(&self) -> watch::Receiver<()> {
         match &self.links {
-            Some(links) if self.any() => links.changes(),
-            _ => self.nothing.subscribe(),
+            Some(links) => links.changes(),
+            None => self.nothing.subscribe(),
         }
     }
 
@@ -132,15 +159,13 @@ impl Addresses {
         let now = Instant::now();
         let given_up = |cidr: IpNet| effects.failed.iter().any(|(c, until)| *c == cidr && now < *until);
         let new = self.lifetime_s().unwrap_or(0);
-        let all = self.floating.iter().all(|f| assigned(&seen, f).is_some() || given_up(f.cidr));
-        let there = self.floating.iter().filter_map(|f| assigned(&seen, f));
+        let (wanted, strays) = (self.wanted(&seen), self.strays(&seen));
+        let all = wanted.iter().all(|f| assigned(&seen, f).is_some() || given_up(f.cidr))
+            && !strays.iter().any(|stray| is_former(stray, &wanted));
+        let there = wanted.iter().filter_map(|f| assigned(&seen, f));
         let fresh = there.map(|a| a.lifetime_s).all(|lifetime| lifetime.is_some_and(|l| l * 2 > new));
-        let strays = self.strays(&seen);
-        let bounded = seen
-            .links
-            .iter()
-            .flat_map(|l| &l.addresses)
-            .all(|a| a.lifetime_s.is_some() || !self.is_floating(a.cidr.addr()));
+        let bounded =
+            strays.iter().filter_map(|stray| assigned(&seen, stray)).all(|a| a.lifetime_s.is_some());
         Ok(Held { any: !strays.is_empty(), all, fresh, inherited: !effects.touched && bounded })
     }
 
@@ -152,7 +177,15 @@ impl Addresses {
         effects.failed.clear();
         let mut arrived = Vec::new();
         let mut failures = Vec::new();
-        for floating in &self.floating {
+        let wanted = self.wanted(&seen);
+        for former in self.strays(&seen).iter().filter(|stray| is_former(stray, &wanted)) {
+            let change = LinkChange::RemoveAddress { device: former.device.clone(), cidr: former.cidr };
+            match links.apply(&change).await {
+                Ok(()) => info!("primary: {change}: no network has this gateway any more"),
+                Err(error) => failures.push(crate::log::chain(&error)),
+            }
+        }
+        for floating in &wanted {
             let Some(lifetime_s) = self.lifetime_s() else {
                 return Err("the state store has taken no write lately: no address is added".into());
             };
@@ -176,9 +209,8 @@ impl Addresses {
             );
         }
         if !arrived.is_empty() {
-            let list: Vec<String> = arrived.iter().map(|f| format!("{} on {}", f.cidr, f.device)).collect();
             announce(&**links, &arrived).await;
-            info!("primary: has the floating addresses {}", list.join(", "));
+            info!("primary: has the floating addresses {}", list(&arrived));
             effects.announcing.spawn(announce_again(Arc::clone(links), arrived, Instant::now()));
         }
         if failures.is_empty() { Ok(()) } else { Err(failures.join("; ")) }
@@ -196,7 +228,7 @@ impl Addresses {
         let (Some(links), Some(seen)) = (&self.links, self.observe().await?) else { return Ok(()) };
         let strays = self.strays(&seen);
         let mut failures = Vec::new();
-        for (device, cidr) in &strays {
+        for Floating { device, cidr } in &strays {
             let change = LinkChange::RemoveAddress { device: device.clone(), cidr: *cidr };
             if let Err(error) = links.apply(&change).await {
                 failures.push(crate::log::chain(&error));
@@ -207,9 +239,7 @@ impl Addresses {
         }
         self.holding.send_replace(false);
         if !strays.is_empty() {
-            let list: Vec<String> =
-                strays.iter().map(|(device, cidr)| format!("{cidr} on {device}")).collect();
-            info!("primary: dropped the floating addresses {}", list.join(", "));
+            info!("primary: dropped the floating addresses {}", list(&strays));
         }
         Ok(())
     }
@@ -252,15 +282,31 @@ impl Addresses {
         }
     }
 
-    fn is_floating(&self, address: IpAddr) -> bool {
-        self.floating.iter().any(|f| f.cidr.addr() == address)
+    /// All that this machine has of them: floating addresses with whatever prefix and on whatever device, and of the addresses on client
+    /// networks' bridges also those that were gateways before a network was changed.
+    fn strays(&self, seen: &HostNetwork) -> Vec<Floating> {
+        let gateways = self.gateways();
+        let is_ours = |link: &Link, a: &Assigned| {
+            let is_gateway =
+                || gateways.iter().any(|g| g.device == link.name && g.cidr.addr() == a.cidr.addr());
+            self.floating.iter().any(|f| f.cidr.addr() == a.cidr.addr())
+                || Vni::of_bridge(&link.name).is_some() && (a.lifetime_s.is_some() || is_gateway())
+        };
+        let its = |link: &'_ Link, a: &Assigned| Floating { device: link.name.clone(), cidr: a.cidr };
+        let all = seen.links.iter().flat_map(|link| link.addresses.iter().map(move |a| (link, a)));
+        all.filter(|(link, a)| is_ours(link, a)).map(|(link, a)| its(link, a)).collect()
     }
+}
 
-    /// All that this machine has of them, with whatever prefix and on whatever device.
-    fn strays(&self, seen: &HostNetwork) -> Vec<(String, IpNet)> {
-        let all = seen.links.iter().flat_map(|l| l.addresses.iter().map(|a| (l.name.clone(), a.cidr)));
-        all.filter(|(_, cidr)| self.is_floating(cidr.addr())).collect()
-    }
+/// Whether it was a gateway and is none any more.
+fn is_former(stray: &Floating, wanted: &[Floating]) -> bool {
+    Vni::of_bridge(&stray.device).is_some() && !wanted.contains(stray)
+}
+
+/// As many as a line of a log can show.
+fn list(floating: &[Floating]) -> String {
+    let all: Vec<String> = floating.iter().map(|f| format!("{} on {}", f.cidr, f.device)).collect();
+    some(&all.iter().map(String::as_str).collect::<Vec<_>>())
 }
 
 /// An address that is where it belongs.
@@ -269,8 +315,12 @@ fn assigned<'a>(seen: &'a HostNetwork, floating: &Floating) -> Option<&'a Assign
 }
 
 async fn announce(links: &dyn Links, floating: &[Floating]) {
+    let mut devices = BTreeMap::<&str, Vec<IpAddr>>::new();
     for f in floating {
-        if let Err(error) = links.announce(&f.device, &[f.cidr.addr()]).await {
+        devices.entry(&f.device).or_default().push(f.cidr.addr());
+    }
+    for (device, addresses) in devices {
+        if let Err(error) = links.announce(device, &addresses).await {
             debug!("{}", crate::log::chain(&error));
         }
     }

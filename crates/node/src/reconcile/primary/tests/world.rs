@@ -4,7 +4,7 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use pvc_core::model::{DaemonMode, DaemonState, NodeName, StaticData};
+use pvc_core::model::{DaemonMode, DaemonState, NodeName, StaticData, link::Link};
 use pvc_host::{
     links::fake::FakeLinks,
     machine::FakeMachine,
@@ -33,6 +33,19 @@ pub(super) fn cidr(address: &str) -> IpNet {
 
 pub(super) fn cluster_ip() -> IpAddr {
     "10.255.0.254".parse().unwrap()
+}
+
+/// A client network's bridge, up.
+pub(super) fn bridge(name: &str) -> Link {
+    Link {
+        name: name.to_owned(),
+        mac: [2, 0, 0, 0, 1, 0],
+        mtu: 1450,
+        up: true,
+        is_bridge: true,
+        master: None,
+        addresses: vec![],
+    }
 }
 
 pub(super) struct Machine {
@@ -129,6 +142,7 @@ impl World {
             cluster: cluster(machine, store),
             links: Some(Arc::clone(&machine.links) as Arc<dyn Links>),
             floating: floating_ips(),
+            own_networks: vec![cidr("10.255.0.254")],
             services: vec![Unit::api(Arc::clone(&machine.services) as Arc<dyn Services>)],
         }));
     }
