@@ -297,12 +297,63 @@ pub(crate) enum Network {
         #[arg(value_parser = overlay)]
         overlay: Option<Overlay>,
     },
+    /// Work with the rules of a network's firewall.
+    #[command(subcommand)]
+    Acl(Acl),
     /// List networks.
     List {
         /// Only networks whose number or description matches this regular expression.
         #[arg(value_parser = regex)]
         limit: Option<Regex>,
     },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Acl {
+    /// Add a rule. Its packets are those that are routed to the network's clients, or from them with --out.
+    Add {
+        #[command(flatten)]
+        direction: AclDirection,
+        /// What it is called: a word that no other rule of the network has.
+        #[arg(short, long, value_name = "NAME")]
+        description: String,
+        /// What it says, such as 'tcp dport { 22, 80 } accept'.
+        #[arg(short, long)]
+        rule: String,
+        /// Its place, from 0 on; those from there on move by one [default: the last].
+        #[arg(short, long)]
+        order: Option<u32>,
+        /// The network's number or description.
+        network: String,
+    },
+    /// Remove a rule.
+    Remove {
+        /// The network's number or description.
+        network: String,
+        /// What the rule is called.
+        rule: String,
+    },
+    /// List rules, in the order in which they stand.
+    List {
+        #[command(flatten)]
+        direction: AclDirection,
+        /// The network's number or description.
+        network: String,
+        /// Only rules whose name matches this regular expression.
+        #[arg(value_parser = regex)]
+        limit: Option<Regex>,
+    },
+}
+
+/// Which packets a rule sees.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct AclDirection {
+    /// Of packets to the network's clients.
+    #[arg(long = "in", overrides_with = "outbound")]
+    pub(crate) inbound: bool,
+    /// Of packets from the network's clients.
+    #[arg(long = "out", overrides_with = "inbound")]
+    pub(crate) outbound: bool,
 }
 
 /// Settings of a network.
@@ -332,12 +383,25 @@ pub(crate) struct NetworkSettings {
     /// Do not.
     #[arg(long, overrides_with = "dhcp")]
     pub(crate) no_dhcp: bool,
+    #[command(flatten)]
+    pub(crate) guards: Guards,
     /// The first address that DHCP gives out.
     #[arg(long, value_name = "ADDRESS")]
     pub(crate) dhcp_start: Option<String>,
     /// The last.
     #[arg(long, value_name = "ADDRESS")]
     pub(crate) dhcp_end: Option<String>,
+}
+
+/// What guests' ports are kept from.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Guards {
+    /// Guard guests' ports: a guest is no gateway, no DHCP server and no router [default: in managed networks].
+    #[arg(long, overrides_with = "no_guard")]
+    pub(crate) guard: bool,
+    /// Do not.
+    #[arg(long, overrides_with = "guard")]
+    pub(crate) no_guard: bool,
 }
 
 /// Spells options as they are spelled here that older scripts spell with two characters after one hyphen.

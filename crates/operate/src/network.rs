@@ -2,6 +2,8 @@
 
 #![allow(missing_docs, reason = "the fields are named as the API names them")]
 
+pub mod acl;
+
 use std::{collections::BTreeMap, fmt::Display};
 
 use pvc_core::{
@@ -32,6 +34,8 @@ pub struct NetworkRow {
     pub domain: Option<DomainName>,
     pub ip6: Family,
     pub ip4: Family,
+    /// Whether guests' ports are guarded.
+    pub guard: bool,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub problems: Vec<String>,
 }
@@ -102,6 +106,7 @@ impl From<&Network> for NetworkRow {
                 dhcp_start: None,
                 dhcp_end: None,
             },
+            guard: network.is_guarded(),
             problems: network.problems.iter().map(ToString::to_string).collect(),
         }
     }

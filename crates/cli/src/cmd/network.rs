@@ -1,5 +1,7 @@
 //! `pvc network …`: the networks that guests live in.
 
+mod acl;
+
 use pvc_core::command::network::{Settings, overlay_in_words};
 use pvc_operate::{
     Cluster,
@@ -45,6 +47,7 @@ pub(super) async fn run(command: args::Network, cluster: &Cluster, out: &Out) ->
             out.write(&format!("{}\n", overlay_in_words(shown.overlay)))
         }
         Network::Info { long: _, network } => info(&command::info(cluster, &network).await?, out),
+        Network::Acl(command) => acl::run(command, cluster, out).await,
         Network::List { limit } => {
             let matches = |text: &str| limit.as_ref().is_none_or(|limit| limit.is_match(text));
             let wanted: Option<&(dyn Fn(&str) -> bool + Sync)> =
@@ -61,6 +64,7 @@ impl From<NetworkSettings> for Settings {
             domain: args.domain,
             ip4_network: args.ipnet,
             ip4_gateway: args.gateway,
+            guard: (args.guards.guard || args.guards.no_guard).then_some(args.guards.guard),
             dhcp4: (args.dhcp || args.no_dhcp).then_some(args.dhcp),
             dhcp4_start: args.dhcp_start,
             dhcp4_end: args.dhcp_end,
@@ -122,6 +126,7 @@ fn info(shown: &NetworkInfo, out: &Out) -> Result<(), Failure> {
     for (name, family) in [("IPv4", &network.ip4), ("IPv6", &network.ip6)] {
         lines.push((name, addresses(family)));
     }
+    lines.push(("guards", Cell::from(if network.guard { "on" } else { "off" })));
     for guest in &shown.guests {
         let mac = if guest.mac.is_empty() { "a card without an address" } else { &guest.mac };
         let node = guest.node.as_ref().map_or_else(|| "?".to_owned(), ToString::to_string);

@@ -1,5 +1,6 @@
 //! Commands on client networks: definition, change, removal. Each setting is read once here, for the command line and the API alike.
 
+pub mod acl;
 mod check;
 mod settings;
 #[cfg(test)]

@@ -57,6 +57,11 @@ pub struct Rule {
 }
 
 impl Rule {
+    /// Its place: one whose order cannot be read comes last.
+    pub fn place(&self) -> u32 {
+        self.order.unwrap_or(u32::MAX)
+    }
+
     /// Whether leaving it out lets nothing pass that it would have stopped: it says that it accepts, and nothing else.
     pub fn only_accepts(&self) -> bool {
         let mut words = self.text.split(|c: char| !c.is_ascii_alphanumeric());

@@ -147,7 +147,7 @@ fn lines(rules: &[Rule], refused: &BTreeMap<Body, String>) -> (Lines, Vec<String
     let (mut lines, mut troubles) = (Lines::new(), Vec::new());
     for direction in Direction::ALL {
         let mut ordered: Vec<&Rule> = rules.iter().filter(|rule| rule.direction == direction).collect();
-        ordered.sort_by_key(|rule| (rule.order.unwrap_or(u32::MAX), &rule.name));
+        ordered.sort_by_key(|rule| (rule.place(), &rule.name));
         for pair in ordered.windows(2) {
             if let [first, second] = pair
                 && let Some(order) = first.order.filter(|order| second.order == Some(*order))

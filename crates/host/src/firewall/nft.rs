@@ -16,6 +16,8 @@ use crate::run::{Ended, Program, RunError};
 /// So much of what `nft` says of a refusal is told.
 const TOLD: usize = 300;
 
+const TRY: &str = "try rules";
+
 /// The packet filter of the network namespace it was started in.
 pub struct Nft {
     changes: watch::Receiver<()>,
@@ -39,18 +41,15 @@ impl Nft {
         if ended.is_success() { Ok(()) } else { Err(FirewallError::Refused { doing, why: reason(&ended) }) }
     }
 
-    /// Why a namespace of its own would not take these bodies; `None`: it would.
+    /// Why these bodies would not be taken; `None`: they would. `-c` changes nothing.
     async fn trial(&self, bodies: &[Body]) -> Result<Option<String>, FirewallError> {
-        let doing = "try rules";
-        let run = |cause| FirewallError::Run { doing, cause };
+        let run = |cause| FirewallError::Run { doing: TRY, cause };
         let mut text = String::from("add table inet trial\nadd chain inet trial rules\n");
         for body in bodies {
             let _ = writeln!(text, "add rule inet trial rules {} counter {}", body.matches(), body.verdict());
         }
-        let nft = program("nft").map_err(run)?;
-        let arguments = ["--net", nft.path(), "-c", "-f", "-"];
         let ended =
-            program("unshare").map_err(run)?.run_on(&arguments, &text, DEADLINE).await.map_err(run)?;
+            program("nft").map_err(run)?.run_on(&["-c", "-f", "-"], &text, DEADLINE).await.map_err(run)?;
         Ok((!ended.is_success()).then(|| reason(&ended)))
     }
 }
@@ -97,6 +96,10 @@ impl Firewall for Nft {
 
     async fn refused(&self, bodies: &[Body]) -> Result<BTreeMap<Body, String>, FirewallError> {
         let mut refused = BTreeMap::new();
+        // No rule is to blame for what nft says without any.
+        if let Some(why) = self.trial(&[]).await? {
+            return Err(FirewallError::Refused { doing: TRY, why });
+        }
         // Halves, until one alone is refused: most are not.
         let mut untried: Vec<&[Body]> = vec![bodies];
         while let Some(some) = untried.pop() {

@@ -165,6 +165,7 @@ proptest! {
             dhcp4_end: Some(ip(base.wrapping_add(high))),
             ip6_network: Some(format!("{}/{prefix6}", std::net::Ipv6Addr::from(ip6 & !0xffff_ffff_ffff_ffff))),
             ip6_gateway: None,
+            guard: None,
         };
         let own = own();
         let accepted = add("100", NetworkKind::Managed, &settings, Ground { networks: &BTreeMap::new(), own: &own });

@@ -1,0 +1,61 @@
+//! `pvc network acl …`: the rules of a network's firewall.
+
+use pvc_core::{command::network::acl::NewRule, model::rule::Direction};
+use pvc_operate::{
+    Cluster,
+    network::acl::{self as command, RuleRow},
+};
+
+use crate::{
+    args::{Acl, AclDirection},
+    failure::Failure,
+    print::{
+        Out,
+        table::{Cell, Look, table},
+    },
+};
+
+pub(super) async fn run(command: Acl, cluster: &Cluster, out: &Out) -> Result<(), Failure> {
+    match command {
+        Acl::Add { direction, description, rule, order, network } => {
+            let direction = direction.given().unwrap_or(Direction::In);
+            let new = NewRule { name: &description, direction, order, text: &rule };
+            out.answer(&command::add(cluster, &network, &new).await?)
+        }
+        Acl::Remove { network, rule } => out.answer(&command::remove(cluster, &network, &rule).await?),
+        Acl::List { direction, network, limit } => {
+            let mut rules = command::list(cluster, &network, direction.given()).await?;
+            rules.retain(|rule| limit.as_ref().is_none_or(|limit| limit.is_match(&rule.description)));
+            list(&rules, out)
+        }
+    }
+}
+
+impl AclDirection {
+    fn given(&self) -> Option<Direction> {
+        match (self.inbound, self.outbound) {
+            (true, _) => Some(Direction::In),
+            (_, true) => Some(Direction::Out),
+            _ => None,
+        }
+    }
+}
+
+const HEADER: [&str; 5] = ["direction", "order", "description", "rule", "problem"];
+
+fn list(rules: &[RuleRow], out: &Out) -> Result<(), Failure> {
+    if out.is_json() {
+        return out.json(&rules);
+    }
+    let row = |rule: &RuleRow| -> Vec<Cell> {
+        vec![
+            rule.direction.to_string().into(),
+            rule.order.map_or_else(|| Cell::state("?"), |order| order.to_string().into()),
+            Cell::from(&rule.description),
+            Cell::from(&rule.rule),
+            rule.problem.as_ref().map_or_else(|| "".into(), |problem| Cell::new(problem, Look::Bad)),
+        ]
+    };
+    let rows: Vec<Vec<Cell>> = rules.iter().map(row).collect();
+    out.write(&table(&HEADER, &rows, out.colour()))
+}
