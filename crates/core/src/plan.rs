@@ -3,6 +3,7 @@
 
 pub mod client_network;
 mod diff;
+pub mod dns;
 pub mod fence;
 pub mod firewall;
 pub mod flush;

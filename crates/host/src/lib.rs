@@ -14,3 +14,4 @@ pub mod storage_fence;
 #[cfg(feature = "testing")]
 pub mod testing;
 pub mod watchdog;
+pub mod zones;

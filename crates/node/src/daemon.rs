@@ -26,9 +26,11 @@ use pvc_host::{
     links::{Bridges, Links},
     machine::Machine,
     power::Power,
+    programs::Programs,
     services::Services,
     storage_fence::StorageFence,
     watchdog::Watchdog,
+    zones::ZoneDatabase,
 };
 use pvc_process::{JoinSet, Place};
 use pvc_store::{
@@ -55,6 +57,7 @@ use crate::{
     ownership::{Ownership, OwnershipError},
     reconcile::{
         client_network::{self, ClientNetworks},
+        dns::Names,
         fence::Fencing,
         firewall::Walls,
         flush::Flush,
@@ -97,6 +100,10 @@ pub struct Dependencies {
     pub bridges: Option<Arc<dyn Bridges>>,
     /// The machine's packet filter; `None`: client networks are not managed.
     pub firewall: Option<Arc<dyn Firewall>>,
+    /// The DNS aggregator's database; `None`: guests' names are not served.
+    pub zones: Option<Arc<dyn ZoneDatabase>>,
+    /// Programs that are kept running; `None`: none is.
+    pub programs: Option<Arc<dyn Programs>>,
     /// The machine's service units; `None`: they are not managed.
     pub services: Option<Arc<dyn Services>>,
     /// The coordinators' ZooKeeper servers.
@@ -226,7 +233,7 @@ struct Daemon {
     /// On a coordinator.
     fencing: Option<Fencing>,
     _networks: Option<Networks>,
-    _client_networks: (Option<Walls>, Option<ClientNetworks>),
+    _client_networks: (Option<Walls>, Option<ClientNetworks>, Option<Names>),
     /// What ends with the daemon, whatever it is doing then.
     _background: JoinSet<()>,
 }
@@ -337,6 +344,7 @@ async fn start(
         fencing,
         _networks: networks,
         _client_networks: client_networks,
+
         _background: background,
     })
 }

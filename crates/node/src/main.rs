@@ -18,9 +18,11 @@ use pvc_host::{
     links::{Bridges, Links, Netlink},
     machine::ThisMachine,
     power::Ipmitool,
+    programs::{Programs, Supervisor},
     services::{Services, Systemd},
     storage_fence::NoStorage,
     watchdog::{Guard, MachineHardware, Watchdog},
+    zones::{Postgres, ZoneDatabase},
 };
 use pvc_process::{OwnThread, Place};
 use pvc_store::{
@@ -36,6 +38,7 @@ use pvcd::{
     metrics::Metrics,
     notify::Notify,
     ownership::this_process,
+    reconcile::dns,
     signals,
 };
 
@@ -155,6 +158,15 @@ async fn serve(config: &Config, log: Log, lifeline: &Place) -> anyhow::Result<()
         lines: usize::try_from(config.logging.console_log_lines).unwrap_or(usize::MAX),
         rates: Rates { vm: config.logging.console_log_vm_rate, node: config.logging.console_log_node_rate },
     });
+    // Only coordinators have the floating addresses that names are asked for on.
+    let database =
+        config.dns_database.as_ref().filter(|_| config.functions.networking && config.is_coordinator());
+    let zones =
+        database.map(|database| Arc::new(Postgres::new(&dns::address(database))) as Arc<dyn ZoneDatabase>);
+    let programs = config
+        .functions
+        .networking
+        .then(|| Supervisor::start(config.directories.dynamic.join("programs")) as Arc<dyn Programs>);
     let parts = Dependencies {
         store,
         hypervisor,
@@ -162,6 +174,8 @@ async fn serve(config: &Config, log: Log, lifeline: &Place) -> anyhow::Result<()
         links: netlink.clone().map(|netlink| netlink as Arc<dyn Links>),
         bridges: netlink.map(|netlink| netlink as Arc<dyn Bridges>),
         firewall,
+        zones,
+        programs,
         services: Some(Systemd::system() as Arc<dyn Services>),
         power: Arc::new(Ipmitool::new(config.ipmi.cipher_suite)),
         storage: Arc::new(NoStorage),

@@ -11,7 +11,7 @@ mod tests;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, histogram};
+use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 use metrics_exporter_prometheus::{
     BuildError, Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder,
 };
@@ -47,6 +47,8 @@ pub(crate) const NOT_ABSORBED: &str = "pvcd_cluster_vms_not_absorbed";
 pub(crate) const OVERCOMMITTED: &str = "pvcd_cluster_nodes_overcommitted";
 /// Told by the node that asks.
 pub(crate) const BMC_USABLE: &str = "pvcd_bmc_usable";
+/// Told by the primary.
+const NAMES_BEHIND: &str = "pvcd_names_behind";
 const STORE_SESSION: &str = "pvcd_store_session";
 
 /// From a millisecond to minutes.
@@ -111,6 +113,11 @@ pub(crate) fn keepalive_failed() {
 /// A plan about a `subject` (`vm`, `fence` …) was made.
 pub(crate) fn planned(subject: &'static str, took: Duration) {
     histogram!(PLAN, "subject" => subject).record(took);
+}
+
+/// Whether guests' names that are to be served are not in the DNS database yet.
+pub(crate) fn names_behind(are: bool) {
+    gauge!(NAMES_BEHIND).set(f64::from(u8::from(are)));
 }
 
 /// Somebody was faster to write what this node had decided about a VM.
@@ -207,6 +214,10 @@ fn describe() {
     describe_gauge!(
         OVERCOMMITTED,
         "Nodes whose VMs may take more memory than they have; told by the primary, 0 elsewhere"
+    );
+    describe_gauge!(
+        NAMES_BEHIND,
+        "1 while names that are to be served are not in the DNS database; told by the primary"
     );
     describe_gauge!(STORE_SESSION, "1 for the state that the session with ZooKeeper is in");
 }

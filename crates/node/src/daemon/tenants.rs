@@ -5,6 +5,7 @@ use std::{io, sync::Arc};
 use pvc_config::Config;
 use pvc_store::mirror::Mirror;
 use tokio::{sync::watch, time::Instant};
+use tracing::warn;
 
 use super::Dependencies;
 use crate::{
@@ -15,6 +16,7 @@ use crate::{
     old_commands::OldCommands,
     reconcile::{
         client_network::{self, ClientNetworks},
+        dns::{self, Names},
         fence::{self, Fencing},
         firewall::{self, Walls},
         flush::{self, Flush},
@@ -30,14 +32,24 @@ pub(super) fn client_networks(
     config: &Config,
     dependencies: &Dependencies,
     cluster: &Cluster,
-) -> (Option<Walls>, Option<ClientNetworks>) {
-    let Some(bridges) = &dependencies.bridges else { return (None, None) };
+) -> (Option<Walls>, Option<ClientNetworks>, Option<Names>) {
+    let Some(bridges) = &dependencies.bridges else { return (None, None, None) };
     let walls = dependencies.firewall.as_ref().zip(firewall::ground(config)).map(|(firewall, ground)| {
         Walls::start(cluster.clone(), Arc::clone(firewall), Arc::clone(bridges), ground)
     });
     let networks = client_network::ground(config)
         .map(|ground| ClientNetworks::start(cluster.clone(), Arc::clone(bridges), ground));
-    (walls, networks)
+    (walls, networks, names(config, dependencies, cluster.clone()))
+}
+
+/// On a coordinator whose networks are managed.
+fn names(config: &Config, dependencies: &Dependencies, cluster: Cluster) -> Option<Names> {
+    let database = dependencies.zones.as_ref()?;
+    let server = dns::Server::new(config).unwrap_or_else(|error| {
+        warn!("names: PowerDNS does not run here: {error}");
+        None
+    });
+    Some(Names::start(cluster, Arc::clone(database), server.zip(dependencies.programs.clone())))
 }
 
 /// On a node with a hypervisor.

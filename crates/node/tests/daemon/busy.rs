@@ -48,6 +48,8 @@ fn start(tree: &MemoryTree, name: &'static str, power: &Arc<FakePower>, director
             links: None,
             bridges: None,
             firewall: None,
+            zones: None,
+            programs: None,
             services: None,
             power,
             storage: Arc::new(NoStorage),

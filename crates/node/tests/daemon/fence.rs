@@ -88,6 +88,8 @@ impl Cluster {
             links: None,
             bridges: None,
             firewall: None,
+            zones: None,
+            programs: None,
             services: None,
             power: self.power.clone(),
             storage: Arc::new(NoStorage),

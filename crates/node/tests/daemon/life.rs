@@ -71,6 +71,8 @@ impl Cluster {
             links: None,
             bridges: None,
             firewall: None,
+            zones: None,
+            programs: None,
             services: None,
             power: FakePower::new(),
             storage: Arc::new(NoStorage),

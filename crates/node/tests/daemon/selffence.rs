@@ -49,6 +49,8 @@ impl Node {
             links: None,
             bridges: None,
             firewall: None,
+            zones: None,
+            programs: None,
             services: None,
             power: FakePower::new(),
             storage: Arc::new(NoStorage),

@@ -93,6 +93,8 @@ impl Node {
             links: Some(Arc::new(links) as Arc<dyn Links>),
             bridges: None,
             firewall: None,
+            zones: None,
+            programs: None,
             services: Some(Arc::clone(&boot.services) as Arc<dyn Services>),
             power: Arc::new(power) as Arc<dyn Power>,
             servers: Arc::new(servers) as Arc<dyn Servers>,
