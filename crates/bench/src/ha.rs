@@ -3,6 +3,7 @@
 mod failover;
 mod flush;
 mod migration;
+mod overlay;
 mod primary;
 
 use std::time::Duration;
@@ -16,10 +17,11 @@ type Measure = fn(&Arguments) -> Result<Vec<Row>>;
 
 /// Runs what was asked for, each in a lab of its own.
 pub(crate) fn run(arguments: &Arguments) -> Result<Vec<Row>> {
-    let sections: [(&str, Measure); 5] = [
+    let sections: [(&str, Measure); 6] = [
         ("failover", |arguments| failover::measure(arguments, &intervals(5, 6))),
         ("fast", |arguments| failover::measure(arguments, &intervals(1, 3))),
         ("migration", migration::measure),
+        ("overlay", overlay::measure),
         ("flush", flush::measure),
         ("primary", primary::measure),
     ];

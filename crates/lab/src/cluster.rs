@@ -125,13 +125,18 @@ impl Cluster {
         Ok(seen)
     }
 
+    /// Defines a VM on a node and has it started; waits for nothing.
+    pub fn define_and_start(&self, vm: &Vm, node: &str, xml: &str) -> Result<()> {
+        let path = self.lab.layout().state().join(format!("{}.xml", vm.name));
+        std::fs::write(&path, xml)?;
+        self.pvc(&["vm", "define", "-t", node, &path.to_string_lossy()])?;
+        self.pvc(&["vm", "start", "--no-wait", &vm.name]).map(drop)
+    }
+
     /// Defines VMs on a node and starts them; returns when each of them counts.
     pub fn start_vms(&self, vms: &[Vm], node: &str) -> Result<()> {
         for vm in vms {
-            let path = self.lab.layout().state().join(format!("{}.xml", vm.name));
-            std::fs::write(&path, beating_guest_xml(&vm.name, &vm.uuid, MEMORY_MIB))?;
-            self.pvc(&["vm", "define", "-t", node, &path.to_string_lossy()])?;
-            self.pvc(&["vm", "start", "--no-wait", &vm.name])?;
+            self.define_and_start(vm, node, &beating_guest_xml(&vm.name, &vm.uuid, MEMORY_MIB))?;
         }
         vms.iter().try_for_each(|vm| self.wait_counting(node, vm))
     }

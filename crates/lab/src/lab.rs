@@ -14,7 +14,6 @@ use std::{
 };
 
 use anyhow::{Context, Result, anyhow, bail};
-use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use crate::{
     capsule::{self, Lifetime},
@@ -25,6 +24,7 @@ use crate::{
     machine::cgroup::Cgroup,
     machine::layer,
     machine::marker::{self, Marker},
+    machine::network::in_network_of,
     node::{self, Node, REQUEST_DEADLINE},
     options::LabOptions,
     program::{Output, wait_until},
@@ -171,17 +171,7 @@ impl Lab {
     /// Runs `act` on a thread of its own that is in the capsule's network: sockets that it opens reach the nodes.
     /// With tokio, build a current-thread runtime inside `act`.
     pub fn in_switch_network<T: Send>(&self, act: impl FnOnce() -> T + Send) -> Result<T> {
-        let init = self.capsule_cgroup()?.init().context("the lab is not up")?;
-        let namespace = fs::File::open(format!("/proc/{init}/ns/net")).context("the capsule's network")?;
-        thread::scope(|scope| {
-            let worker = scope.spawn(move || {
-                use std::os::fd::AsFd;
-                move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))
-                    .context("could not enter the capsule's network")?;
-                Ok(act())
-            });
-            worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-        })
+        in_network_of(self.capsule_cgroup()?.init().context("the lab is not up")?, act)
     }
 
     fn capsule_cgroup(&self) -> Result<Cgroup> {

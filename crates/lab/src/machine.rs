@@ -5,3 +5,4 @@ pub mod cgroup;
 pub(crate) mod cpio;
 pub mod layer;
 pub mod marker;
+pub(crate) mod network;

@@ -15,6 +15,7 @@ use crate::{
     devices::control::{Machine, Request, ask},
     layout::{BMC_PASSWORD, BMC_USER, Layout, Net, NodeNumber},
     machine::boot::find_init,
+    machine::network::in_network_of,
     program::{Output, command, output, wait_until},
 };
 
@@ -57,6 +58,11 @@ impl Node {
         let mut seen = output(enter, input, deadline)?;
         seen.command = format!("{}: {}", self.number, program.join(" "));
         Ok(seen)
+    }
+
+    /// Runs `act` on a thread of its own that is in the node's network.
+    pub fn in_network<T: Send>(&self, act: impl FnOnce() -> T + Send) -> Result<T> {
+        in_network_of(find_init(&self.layout, self.number)?.0, act)
     }
 
     /// Runs a program that must exit with 0; its standard output.

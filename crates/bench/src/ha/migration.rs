@@ -91,8 +91,8 @@ fn in_turns(arguments: &Arguments, cluster: &Cluster) -> Result<Vec<Row>> {
     ])
 }
 
-/// The address that the guest says it got.
-fn address(node: &Node, vm: &Vm) -> Result<IpAddr> {
+/// The address that the guest says it has.
+pub(super) fn address(node: &Node, vm: &Vm) -> Result<IpAddr> {
     let read = || {
         let console = node.guest_console(&vm.name);
         let (_, rest) = console.split_once("LABGUEST address ")?;

@@ -17,7 +17,7 @@ use anyhow::{Context, Result, bail};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
-use crate::lab::Lab;
+use crate::{lab::Lab, node::Node};
 
 /// How long answers are waited for after the last request.
 const LATEST: Duration = Duration::from_millis(500);
@@ -65,6 +65,11 @@ impl Probe {
         // A socket stays in the network that it was opened in.
         let socket = lab.in_switch_network(|| open(address))??;
         Self::over(socket, address, interval)
+    }
+
+    /// The same, from a node.
+    pub fn start_on(node: &Node, address: IpAddr, interval: Duration) -> Result<Self> {
+        Self::over(node.in_network(|| open(address))??, address, interval)
     }
 
     fn over(socket: Socket, address: IpAddr, interval: Duration) -> Result<Self> {

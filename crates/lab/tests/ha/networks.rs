@@ -119,10 +119,7 @@ fn start_vm(cluster: &Cluster, vm: &Vm) -> Result<()> {
         "<interface type='bridge'><mac address='{MAC}'/><source bridge='vmbr100'/><model type='virtio'/><rom enabled='no'/></interface></devices>"
     );
     let xml = beating_guest_xml(&vm.name, &vm.uuid, 96).replace("</devices>", &card);
-    let path = cluster.lab.layout().state().join("networks.xml");
-    std::fs::write(&path, xml)?;
-    cluster.pvc(&["vm", "define", "-t", "node1", &path.to_string_lossy()])?;
-    cluster.pvc(&["vm", "start", "--no-wait", &vm.name])?;
+    cluster.define_and_start(vm, "node1", &xml)?;
     cluster.wait_counting("node1", vm)
 }
 
