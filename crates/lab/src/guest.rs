@@ -91,6 +91,11 @@ fn unpack(package: &Path, beside: &Path) -> Result<()> {
         archive.folder(folder);
     }
     let busybox = fs::read("/bin/busybox").context("no /bin/busybox: install busybox-static")?;
+    if wants_a_loader(&busybox) {
+        bail!(
+            "/bin/busybox needs libraries, which the guest has not: install busybox-static in place of busybox"
+        );
+    }
     archive.program("bin/busybox", &busybox);
     archive.program("bin/dhcp", DHCP.as_bytes());
     archive.program("init", INIT.as_bytes());
@@ -157,6 +162,13 @@ fn kernel_name(deadline: Duration) -> Result<String> {
         bail!("apt knows no linux-image-cloud-amd64: is this a Debian for amd64?")
     };
     Ok(kernel.to_owned())
+}
+
+/// Whether a 64-bit ELF program has a header of the type `PT_INTERP`.
+fn wants_a_loader(elf: &[u8]) -> bool {
+    let half = |at: usize| elf.get(at..at + 2).map_or(0, |b| usize::from(u16::from_le_bytes([b[0], b[1]])));
+    let (first, size, count) = (half(32), half(54), half(56));
+    (0..count).any(|n| half(first + n * size) == 3)
 }
 
 fn only_entry(folder: &Path) -> Result<String> {
@@ -271,6 +283,12 @@ mod tests {
         let console = "LABGUEST ready 1.2\r\nLABGUEST beat a-b 1\r\nx\r\n~ # LABGUEST beat a-b 2\r\nLABGUEST beat a-b 3";
         let counts: Vec<_> = Beat::all(console).into_iter().map(|beat| (beat.life, beat.count)).collect();
         assert_eq!(counts, [("a-b".to_owned(), 1), ("a-b".to_owned(), 2)]);
+    }
+
+    #[test]
+    fn programs_that_need_libraries_are_known() {
+        assert!(wants_a_loader(&fs::read("/bin/sh").unwrap()));
+        assert!(!wants_a_loader(&fs::read("/bin/busybox").unwrap()) && !wants_a_loader(b""));
     }
 
     #[test]

@@ -267,7 +267,8 @@ async fn start(
         info!("the state tree was prepared: {} keys created", created.len());
     }
     ownership.take().await?;
-    let needs = Needs { me: Some(config.node.clone()), networks: dependencies.bridges.is_some() };
+    let needs =
+        Needs { me: Some(config.node.clone()), networks: dependencies.bridges.is_some(), ..Needs::default() };
     let mirror = Mirror::start_on(Arc::clone(&dependencies.store), &needs);
     let registration = Registration {
         name: config.node.clone(),

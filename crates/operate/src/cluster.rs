@@ -38,12 +38,12 @@ impl Cluster {
 
     /// Whether maintenance is on.
     pub async fn maintenance(&self) -> Result<Maintenance, Failure> {
-        Ok(Maintenance { maintenance: self.view().await?.maintenance })
+        Ok(Maintenance { maintenance: self.view_without_vms().await?.maintenance })
     }
 
     /// Turns maintenance on or off.
     pub async fn set_maintenance(&self, on: bool) -> Result<Answer, Failure> {
-        let accepted = cluster::maintenance(&self.view().await?, on);
+        let accepted = cluster::maintenance(&self.view_without_vms().await?, on);
         if let Some(on) = accepted.change {
             maintenance::set(&*self.store, on).await?;
         }

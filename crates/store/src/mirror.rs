@@ -57,6 +57,8 @@ pub struct Needs {
     pub me: Option<NodeName>,
     /// Client networks.
     pub networks: bool,
+    /// No VMs, of which there may be thousands.
+    pub no_vms: bool,
 }
 
 /// Asks the task to answer when it has read everything that was reported before, these figures included.
@@ -99,7 +101,7 @@ impl fmt::Debug for Mirror {
 impl Mirror {
     /// Starts mirroring everything, as a client does; returns at once with an empty view. Needs a tokio runtime.
     pub fn start(store: Arc<dyn Store>) -> Self {
-        Self::start_on(store, &Needs { me: None, networks: true })
+        Self::start_on(store, &Needs { networks: true, ..Needs::default() })
     }
 
     /// As [`Self::start`], of what is needed. On a node nobody waits for what its own keepalive said, so that is read together with

@@ -57,7 +57,7 @@ impl Pursuit for HandOver {
     }
 
     async fn look(&mut self, cluster: &Cluster) -> Result<Look<Answer>, Failure> {
-        let view = cluster.view().await?;
+        let view = cluster.view_without_vms().await?;
         if self.takes { self.taken(&view) } else { Ok(self.left(&view)) }
     }
 }

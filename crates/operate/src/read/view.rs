@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    sync::Arc,
     time::Duration,
 };
 
@@ -10,8 +11,8 @@ use pvc_core::{
     plan::placement::{ClusterCapacity, Reserve, Size, Sizes, kept_on, works},
 };
 use pvc_store::{
-    StoreError, Value,
-    mirror::Mirror,
+    Store, StoreError, Value,
+    mirror::{Mirror, Needs},
     schema::{flush, node, owner, vm},
 };
 
@@ -45,8 +46,17 @@ impl Ground {
 impl Cluster {
     /// Reads the cluster.
     pub async fn view(&self) -> Result<ClusterView, Failure> {
+        self.read_view(Mirror::start).await
+    }
+
+    /// The same without VMs.
+    pub(crate) async fn view_without_vms(&self) -> Result<ClusterView, Failure> {
+        self.read_view(|store| Mirror::start_on(store, &Needs { no_vms: true, ..Needs::default() })).await
+    }
+
+    async fn read_view(&self, start: impl FnOnce(Arc<dyn Store>) -> Mirror) -> Result<ClusterView, Failure> {
         self.children(node::ROOT).await?;
-        let mirror = Mirror::start(self.store.clone());
+        let mirror = start(self.store.clone());
         let late = |_| StoreError::Unavailable(format!("no complete answer within {} s", WITHIN.as_secs()));
         tokio::time::timeout(WITHIN, mirror.ready()).await.map_err(late)?;
         Ok((*mirror.view()).clone())

@@ -74,7 +74,7 @@ impl Console {
 pub async fn info(cluster: &Cluster, reference: &str) -> Result<VmInfo, Failure> {
     let id = cluster.find_vm(reference).await?;
     let vm = cluster.vm(id).await?;
-    let view = cluster.view().await?;
+    let view = cluster.view_without_vms().await?;
     let runners = Nodes::of(&view).runners().remove(&id).unwrap_or_default().unanswered(&view, id, &vm.claim);
     let xml = vm::read_xml(&*cluster.store, id).await?.map(|(xml, _)| xml).unwrap_or_default();
     let details = DomainDetails::parse(&xml).map_err(|e| format!("the definition is unreadable: {e}"));

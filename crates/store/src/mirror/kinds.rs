@@ -34,8 +34,8 @@ use crate::{
 /// All kinds.
 static TABLE: [Row; 10] = [
     Row::always(node::ROOT, Form::Nodes),
-    Row::always(vm::ROOT, Form::Vms),
-    Row::always(vm::CLAIM_ROOT, Form::Claims),
+    Row { needed: |needs| !needs.no_vms, ..Row::always(vm::ROOT, Form::Vms) },
+    Row { needed: |needs| !needs.no_vms, ..Row::always(vm::CLAIM_ROOT, Form::Claims) },
     Row::key(primary::PRIMARY_NODE, ViewBuilder::set_primary),
     Row::objects::<Networks>(|needs| needs.networks),
     Row::key(primary::HOLDER, ViewBuilder::set_holder),

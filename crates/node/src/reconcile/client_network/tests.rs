@@ -50,7 +50,10 @@ async fn world() -> World {
         register(&*store, number).await;
     }
     let dyn_store: Arc<dyn Store> = store.clone();
-    let mirror = Mirror::start_on(Arc::clone(&dyn_store), &Needs { me: Some(name("hv1")), networks: true });
+    let mirror = Mirror::start_on(
+        Arc::clone(&dyn_store),
+        &Needs { me: Some(name("hv1")), networks: true, ..Needs::default() },
+    );
     let cluster = Cluster::new(name("hv1"), dyn_store, mirror, Arc::new(FakeMachine::default()));
     let bridges = FakeBridges::new();
     let address = Some("10.255.1.1".parse().unwrap());

@@ -49,7 +49,10 @@ async fn world() -> World {
         register(&*store, number, number < 3).await;
     }
     let dyn_store: Arc<dyn Store> = store.clone();
-    let mirror = Mirror::start_on(Arc::clone(&dyn_store), &Needs { me: Some(name("hv1")), networks: true });
+    let mirror = Mirror::start_on(
+        Arc::clone(&dyn_store),
+        &Needs { me: Some(name("hv1")), networks: true, ..Needs::default() },
+    );
     let cluster = Cluster::new(name("hv1"), dyn_store, mirror, Arc::new(FakeMachine::default()));
     let firewall = FakeFirewall::new();
     let ground = Ground { closed: vec!["10.255.1.0/24".parse().unwrap()] };
