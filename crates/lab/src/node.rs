@@ -15,7 +15,7 @@ use crate::{
     devices::control::{Machine, Request, ask},
     layout::{BMC_PASSWORD, BMC_USER, Layout, Net, NodeNumber},
     machine::boot::find_init,
-    machine::network::in_network_of,
+    machine::network::in_network,
     program::{Output, command, output, wait_until},
 };
 
@@ -60,9 +60,10 @@ impl Node {
         Ok(seen)
     }
 
-    /// Runs `act` on a thread of its own that is in the node's network.
-    pub fn in_network<T: Send>(&self, act: impl FnOnce() -> T + Send) -> Result<T> {
-        in_network_of(find_init(&self.layout, self.number)?.0, act)
+    /// Runs `act` on a thread of its own in a network namespace that `ip netns` has made on the node.
+    pub fn in_network<T: Send>(&self, name: &str, act: impl FnOnce() -> T + Send) -> Result<T> {
+        let (init, _) = find_init(&self.layout, self.number)?;
+        in_network(Path::new(&format!("/proc/{init}/root/run/netns/{name}")), act)
     }
 
     /// Runs a program that must exit with 0; its standard output.

@@ -2,7 +2,7 @@
 
 use std::{net::IpAddr, time::Duration};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use pvc_lab::{Cluster, PATIENCE, Probe, Vm, beating_guest_xml, wait_until};
 
 use super::{in_lab, intervals, migration, milliseconds};
@@ -12,6 +12,16 @@ const PROBE_EVERY: Duration = Duration::from_millis(1);
 /// What follows a migration, such as the end of the source's process, belongs to none.
 const REST: Duration = Duration::from_millis(500);
 const OVERLAYS: [&str; 2] = ["declared", "flood"];
+/// Who asks is a guest, too: a node answers, and hears, almost nothing in client networks.
+const ASKER: &str = "set -e
+ip netns add asker
+for card in vmbr100=10.100.0.3 br0=10.252.0.240; do
+  bridge=${card%=*}
+  ip link add vnet$bridge type veth peer name $bridge netns asker
+  ip link set vnet$bridge mtu 1450 up master $bridge
+  ip -n asker link set $bridge mtu 1450 up
+  ip -n asker address add ${card#*=}/24 dev $bridge
+done";
 
 /// What was missed in each migration.
 #[derive(Default)]
@@ -33,7 +43,7 @@ fn in_turns(arguments: &Arguments, cluster: &Cluster) -> Result<Vec<Row>> {
             node.run(&["/usr/sbin/ip", "link", "show", "vmbr100"], PATIENCE).is_ok()
         })?;
     }
-    asks.run(&["/usr/sbin/ip", "address", "add", "10.100.0.3/24", "dev", "vmbr100"], PATIENCE)?;
+    asks.run(&["/bin/sh", "-c", ASKER], PATIENCE)?;
     let xml = beating_guest_xml(&guest.name, &guest.uuid, 96)
         .replace("<source bridge='br0'/>", "<source bridge='vmbr100'/>")
         .replace(" beat=", " address=10.100.0.1/24 beat=");
@@ -53,10 +63,11 @@ fn in_turns(arguments: &Arguments, cluster: &Cluster) -> Result<Vec<Row>> {
                 [(&guest, IpAddr::from([10, 100, 0, 1]), &mut guests), (&twin, twins_address, &mut twins)];
             for (vm, address, missed) in turns {
                 std::thread::sleep(REST);
-                let probe = Probe::start_on(&asks, address, PROBE_EVERY)?;
+                let probe = Probe::start_on(&asks, "asker", address, PROBE_EVERY)?;
                 cluster.pvc(&["vm", "migrate", "--force", "-t", at.1, &vm.name])?;
                 cluster.wait_counting(at.1, vm)?;
                 let reach = probe.finish()?;
+                ensure!(reach.answered > 0, "{} never answered", vm.name);
                 if round > 0 {
                     missed.silence.push(reach.silence);
                     missed.lost.push(f64::from(u32::try_from(reach.sent - reach.answered)?));

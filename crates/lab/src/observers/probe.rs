@@ -67,9 +67,9 @@ impl Probe {
         Self::over(socket, address, interval)
     }
 
-    /// The same, from a node.
-    pub fn start_on(node: &Node, address: IpAddr, interval: Duration) -> Result<Self> {
-        Self::over(node.in_network(|| open(address))??, address, interval)
+    /// The same, from a network namespace that `ip netns` has made on a node.
+    pub fn start_on(node: &Node, network: &str, address: IpAddr, interval: Duration) -> Result<Self> {
+        Self::over(node.in_network(network, || open(address))??, address, interval)
     }
 
     fn over(socket: Socket, address: IpAddr, interval: Duration) -> Result<Self> {
