@@ -19,7 +19,7 @@ use std::{
 };
 
 use pvc_config::Config;
-use pvc_core::model::{DaemonMode, DaemonState};
+use pvc_core::model::{DaemonMode, DaemonState, StaticData};
 use pvc_host::{
     firewall::Firewall,
     hypervisor::Hypervisor,
@@ -238,6 +238,27 @@ struct Daemon {
     _background: JoinSet<()>,
 }
 
+/// What this node says of itself in the tree.
+fn registration(config: &Config, dependencies: &Dependencies, static_data: StaticData) -> Registration {
+    Registration {
+        name: config.node.clone(),
+        mode: mode(config),
+        static_data,
+        boot: dependencies.process.boot.clone(),
+        keepalive_interval: config.intervals.keepalive(),
+        vtep: if dependencies.bridges.is_some() { client_network::vtep(config) } else { None },
+        ipmi: Ipmi {
+            hostname: config.ipmi.host.clone(),
+            username: config.ipmi.user.clone(),
+            password: config.ipmi.pass.reveal().to_owned(),
+        },
+    }
+}
+
+fn mode(config: &Config) -> DaemonMode {
+    if config.is_coordinator() { DaemonMode::Coordinator } else { DaemonMode::Hypervisor }
+}
+
 async fn start(
     config: &Config,
     dependencies: &Dependencies,
@@ -245,10 +266,10 @@ async fn start(
     registered: &AtomicBool,
 ) -> Result<Daemon, DaemonError> {
     let began = Instant::now();
-    let mode = if config.is_coordinator() { DaemonMode::Coordinator } else { DaemonMode::Hypervisor };
     let machine = |doing| move |cause| DaemonError::Machine { doing, cause };
     let static_data = dependencies.machine.describe().map_err(machine("find out what this machine is"))?;
-    info!("pvcd {} starts as {mode} {} on {static_data}", env!("CARGO_PKG_VERSION"), config.node);
+    let version = env!("CARGO_PKG_VERSION");
+    info!("pvcd {version} starts as {} {} on {static_data}", mode(config), config.node);
     let (mut background, networks) = prepare_machine(config, dependencies).await?;
     connect(config, dependencies).await;
     let looking = Instant::now();
@@ -270,19 +291,7 @@ async fn start(
     let needs =
         Needs { me: Some(config.node.clone()), networks: dependencies.bridges.is_some(), ..Needs::default() };
     let mirror = Mirror::start_on(Arc::clone(&dependencies.store), &needs);
-    let registration = Registration {
-        name: config.node.clone(),
-        mode,
-        static_data,
-        boot: dependencies.process.boot.clone(),
-        keepalive_interval: config.intervals.keepalive(),
-        vtep: if dependencies.bridges.is_some() { client_network::vtep(config) } else { None },
-        ipmi: Ipmi {
-            hostname: config.ipmi.host.clone(),
-            username: config.ipmi.user.clone(),
-            password: config.ipmi.pass.reveal().to_owned(),
-        },
-    };
+    let registration = registration(config, dependencies, static_data);
     registered.store(true, Ordering::Relaxed);
     register(&*dependencies.store, &registration).await.map_err(tree("register this node"))?;
     mirror.ready().await;
