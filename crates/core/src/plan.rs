@@ -7,6 +7,7 @@ pub mod dns;
 pub mod fence;
 pub mod firewall;
 pub mod flush;
+pub mod gateway_services;
 pub mod liveness;
 pub mod machine;
 pub mod network;

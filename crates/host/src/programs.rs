@@ -25,6 +25,8 @@ pub struct Spec {
     pub program: String,
     /// Its arguments, one by one.
     pub arguments: Vec<String>,
+    /// What else is in its environment: names and values.
+    pub environment: Vec<(String, String)>,
     /// Whom it runs as; `None`: as this daemon.
     pub identity: Option<Identity>,
 }

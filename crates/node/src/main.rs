@@ -34,6 +34,7 @@ use pvcd::{
     Dependencies, Stop,
     args::Args,
     console::{Consoles, Rates},
+    dhcp_hook,
     log::{FILE_NAME, Log, Settings, chain},
     metrics::Metrics,
     notify::Notify,
@@ -52,6 +53,9 @@ const EX_CONFIG: u8 = 78;
 const LAST_LINES: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
+    if dhcp_hook::is_asked_for() {
+        return dhcp_hook::run();
+    }
     let args = Args::parse();
     if pvc_core::sabotage::POSSIBLE {
         let _ = writeln!(io::stderr(), "pvcd: built with the simulator's deliberate bugs: not to be run");

@@ -5,6 +5,7 @@ pub mod dns;
 pub mod fence;
 pub mod firewall;
 pub mod flush;
+pub mod gateway_services;
 pub mod network;
 pub mod primary;
 pub mod vm;

@@ -117,7 +117,7 @@ fn devices(ground: &Ground, overlay: Overlay, network: &Network) -> Result<Vec<(
                 "this node has no address of its own in the cluster network (setting \
                  system.configuration.networking.cluster.address), so frames for its guests cannot be sent to it",
             )?;
-            (tunnel(vni), DeviceKind::Vxlan { vni, local }, inner_mtu(ground.mtu, local))
+            (tunnel(vni), DeviceKind::Vxlan { vni, local }, guest_mtu(ground.mtu, local))
         }
         Some(NetworkKind::Bridged) => {
             let id = vni.vlan().ok_or("it is bridged, and a VLAN's number is at most 4094")?;
@@ -134,7 +134,7 @@ fn tunnel(vni: Vni) -> String {
 }
 
 /// What is left for guests' packets: an outer Ethernet header is no part of the MTU, the inner one is, and the headers of IP, UDP and VXLAN.
-fn inner_mtu(mtu: u32, local: IpAddr) -> u32 {
+pub fn guest_mtu(mtu: u32, local: IpAddr) -> u32 {
     let ip = if local.is_ipv4() { 20 } else { 40 };
     mtu.saturating_sub(14 + ip + 8 + 8)
 }

@@ -102,14 +102,17 @@ impl Ground {
         }
         arguments.extend(["--".to_owned(), program.path().to_owned()]);
         arguments.extend(spec.arguments.iter().cloned());
-        let environment = (leftovers::VARIABLE, mark.to_owned());
+        let mut environment = spec.environment.clone();
+        environment.push((leftovers::VARIABLE.to_owned(), mark.to_owned()));
         let (answer, started) = oneshot::channel();
         let runtime = Handle::current();
         on_the_lasting_thread(Box::new(move || {
             let _entered = runtime.enter();
             let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+            let environment: Vec<_> =
+                environment.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
             // Nobody waits any more: it is killed as it is dropped.
-            let _ = answer.send(setpriv.start(&arguments, &[(environment.0, &environment.1)]));
+            let _ = answer.send(setpriv.start(&arguments, &environment));
         }))?;
         let started = started.await.map_err(|_| "the thread that starts programs has ended".to_owned())?;
         started.map_err(|error| error.to_string())

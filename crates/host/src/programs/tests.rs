@@ -18,6 +18,7 @@ fn sh(script: &str) -> Spec {
         name: "test".to_owned(),
         program: "sh".to_owned(),
         arguments: vec!["-c".to_owned(), script.to_owned()],
+        environment: Vec::new(),
         identity: None,
     }
 }

@@ -4,12 +4,13 @@ mod walls;
 
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use pvc_lab::{Cluster, Node, PATIENCE, Vm, beating_guest_xml, wait_until};
 
 use crate::{fast_timings, on};
 
 const SOON: Duration = Duration::from_secs(20);
+const GATEWAY: &str = "10.100.0.254";
 const MAC: &str = "52:54:00:4a:00:01";
 
 /// A namespace of a node whose card is a port of the network's bridge, as a guest's is.
@@ -45,6 +46,28 @@ impl Port {
 
     fn python(script: &str) -> Vec<String> {
         ["/usr/sbin/ip", "netns", "exec", "guest", "/usr/bin/python3", "-c", script].map(str::to_owned).into()
+    }
+
+    /// Asks for an address by DHCP and lets go of it without a word.
+    fn lease(&self, name: &str) -> Result<String> {
+        let mut given = None;
+        let client = ["/usr/sbin/ip", "netns", "exec", "guest", "/usr/bin/busybox", "udhcpc", "-i", "eth0"];
+        let how = ["-n", "-q", "-t", "3", "-T", "1", "-s", "/bin/true", "-F", name];
+        wait_until(&format!("an address for {name}"), SOON, || {
+            let told = self.node.exec(&[&client[..], &how].concat(), SOON);
+            let told = told.map(|output| format!("{}{}", output.stdout, output.stderr)).unwrap_or_default();
+            given = told.split("lease of ").nth(1).and_then(|rest| rest.split(' ').next()).map(str::to_owned);
+            given.is_some()
+        })?;
+        given.context("no address")
+    }
+
+    fn wait_resolves(&self, name: &str, address: &str) -> Result<()> {
+        let name = format!("{name}.web.test");
+        let ask = ["/usr/sbin/ip", "netns", "exec", "guest", "/usr/bin/busybox", "nslookup", &name, GATEWAY];
+        wait_until(&format!("{name} to be {address}"), SOON, || {
+            self.node.exec(&ask, SOON).is_ok_and(|output| output.stdout.contains(address))
+        })
     }
 
     /// Answers whatever is sent to it, until the node ends.
@@ -123,15 +146,68 @@ fn start_vm(cluster: &Cluster, vm: &Vm) -> Result<()> {
     cluster.wait_counting("node1", vm)
 }
 
+/// The nodes that have the network's gateway.
+fn gateways(cluster: &Cluster) -> Vec<String> {
+    let has = |node: &Node| {
+        let shown = node.exec(&["/usr/sbin/ip", "-o", "addr", "show", "dev", "vmbr100"], SOON);
+        shown.is_ok_and(|shown| shown.stdout.contains(GATEWAY))
+    };
+    cluster.lab.nodes().into_iter().filter(has).map(|node| node.name()).collect()
+}
+
+/// Guests on both nodes have the primary as their gateway, get addresses and names from it, and keep them whoever is primary.
+fn serves(cluster: &Cluster, here: &Port, there: &Port) -> Result<()> {
+    let first = cluster.primary()?;
+    let (one, two) = (here.lease("web1")?, there.lease("web2")?);
+    ensure!(one != two, "{one} was given out twice");
+    ensure!(gateways(cluster) == [first.clone()], "{:?} have the gateway", gateways(cluster));
+    for (port, name) in [(here, "web2"), (there, "web1")] {
+        port.wait_resolves(name, if name == "web1" { &one } else { &two })?;
+        port.wait_resolves("gateway", GATEWAY)?;
+    }
+    let next = if first == "node2" { "node3" } else { "node2" };
+    cluster.pvc(&["node", "primary", next])?;
+    ensure!(cluster.primary_other_than(&first)? == next);
+    // Nobody has asked it for an address yet: it knows them from the state tree.
+    there.wait_resolves("web1", &one)?;
+    // A client that forgets its lease is not given another's.
+    ensure!(
+        there.lease("web2")? == two && here.lease("web1")? == one,
+        "an address has moved to another guest"
+    );
+    ensure!(gateways(cluster) == [next], "{:?} have the gateway", gateways(cluster));
+    here.wait_resolves("web2", &two)
+}
+
 #[test]
 fn guests_on_two_nodes_are_on_one_wire_whoever_moves_and_whatever_is_deleted() {
-    on("ha-networks", 2, fast_timings(), |cluster| {
+    on("ha-networks", 3, fast_timings(), |cluster| {
         let (node1, node2) = (cluster.node("node1"), cluster.node("node2"));
-        cluster.pvc(&["network", "add", "-p", "managed", "-d", "web", "-i", "10.100.0.0/24", "100"])?;
+        cluster.pvc(
+            &[
+                &[
+                    "network",
+                    "add",
+                    "-p",
+                    "managed",
+                    "-d",
+                    "web",
+                    "-n",
+                    "web.test",
+                    "-i",
+                    "10.100.0.0/24",
+                    "-g",
+                    GATEWAY,
+                ][..],
+                &["--dhcp", "--dhcp-start", "10.100.0.100", "--dhcp-end", "10.100.0.109", "100"],
+            ]
+            .concat(),
+        )?;
         wait_bridges(cluster, true)?;
         let (here, there) = (Port::plug(node1.clone(), 1)?, Port::plug(node2.clone(), 2)?);
         there.answer()?;
         here.wait_reaches(&there, "the network was added")?;
+        serves(cluster, &here, &there)?;
         walls::hold(cluster, &here, &there)?;
 
         let vm = Vm::number(1);

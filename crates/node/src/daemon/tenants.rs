@@ -20,6 +20,7 @@ use crate::{
         fence::{self, Fencing},
         firewall::{self, Walls},
         flush::{self, Flush},
+        gateway_services::{self, GatewayServices},
         primary::{self, Primary, PrimaryService},
         vm::{self, Peers, Vms},
     },
@@ -93,6 +94,10 @@ pub(super) fn primary(config: &Config, dependencies: &Dependencies, cluster: Clu
     if let Some(service_units) = dependencies.services.as_ref().filter(|_| config.functions.api) {
         services.push(primary::Unit::api(Arc::clone(service_units)));
     }
+    // They stop first and start last: what they serve is on the addresses.
+    if let Some(served) = gateway_services(config, dependencies, &cluster) {
+        services.push(served);
+    }
     Primary::start(primary::Dependencies {
         cluster,
         links: dependencies.links.clone(),
@@ -100,6 +105,22 @@ pub(super) fn primary(config: &Config, dependencies: &Dependencies, cluster: Clu
         own_networks: primary::own_networks(config),
         services,
     })
+}
+
+fn gateway_services(
+    config: &Config,
+    dependencies: &Dependencies,
+    cluster: &Cluster,
+) -> Option<Arc<dyn PrimaryService>> {
+    let programs = dependencies.programs.as_ref().filter(|_| dependencies.bridges.is_some())?;
+    let ground = client_network::ground(config)?;
+    Some(GatewayServices::start(gateway_services::Dependencies {
+        cluster: cluster.clone(),
+        programs: Arc::clone(programs),
+        own_networks: primary::own_networks(config),
+        uplink: (ground.mtu, ground.address?),
+        folder: config.directories.dynamic.clone(),
+    }))
 }
 
 pub(super) fn ask_bmcs(config: &Config, dependencies: &Dependencies, mirror: Mirror) -> Bmcs {

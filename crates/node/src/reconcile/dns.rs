@@ -85,6 +85,7 @@ impl Server {
             program: pdns::PROGRAM.into(),
             arguments: vec![format!("--config-dir={}", self.folder.display())],
             // It listens on a low port.
+            environment: Vec::new(),
             identity: Some(Identity {
                 user: pdns::USER,
                 group: pdns::USER,

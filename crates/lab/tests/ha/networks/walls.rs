@@ -87,7 +87,6 @@ fn wait_nft(node: &Node, list: &str, text: &str) -> Result<()> {
 
 /// `here` is 10.100.0.1.
 pub(super) fn hold(cluster: &Cluster, here: &Port, there: &Port) -> Result<()> {
-    cluster.pvc(&["network", "modify", "-g", "10.100.0.254", "web"])?;
     for node in cluster.lab.nodes() {
         wait_nft(&node, "set bridge pvc gateways4", "10.100.0.254")?;
         wait_nft(&node, "set inet pvc ends4", &there.node.address().to_string())?;
@@ -115,6 +114,5 @@ pub(super) fn hold(cluster: &Cluster, here: &Port, there: &Port) -> Result<()> {
     for node in cluster.lab.nodes() {
         wait_nft(&node, "chain inet pvc n100_in", "tcp dport 22 counter")?;
     }
-    cluster.pvc(&["network", "acl", "remove", "web", "ssh"])?;
-    cluster.pvc(&["network", "modify", "-g", "none", "web"]).map(drop)
+    cluster.pvc(&["network", "acl", "remove", "web", "ssh"]).map(drop)
 }

@@ -28,7 +28,10 @@ async fn world() -> World {
     schema::root::init(&*store).await.unwrap();
     let me: NodeName = "hv1".parse().unwrap();
     let dyn_store: Arc<dyn Store> = store.clone();
-    let mirror = Mirror::start_on(Arc::clone(&dyn_store), &Needs { me: Some(me.clone()), networks: true });
+    let mirror = Mirror::start_on(
+        Arc::clone(&dyn_store),
+        &Needs { me: Some(me.clone()), networks: true, ..Needs::default() },
+    );
     let cluster = Cluster::new(me, dyn_store, mirror, Arc::new(FakeMachine::default()));
     let database = FakeZones::new();
     let names = Names::start(cluster, database.clone(), None);

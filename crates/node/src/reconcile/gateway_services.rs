@@ -1,0 +1,262 @@
+//! While this node is primary, each client network with a gateway has a dnsmasq on it: names, and addresses where DHCP is on.
+//!
+//! Decides nothing itself (see `pvc_core::plan::gateway_services`). Leases are kept in the state tree, so that the next primary knows them; see `leases`.
+
+mod leases;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    net::IpAddr,
+    os::unix::fs::{PermissionsExt as _, symlink},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use ipnet::IpNet;
+use pvc_core::{
+    model::{ClusterView, Subject, Vni},
+    plan::{Next, Plan, client_network::guest_mtu, gateway_services::servers, primary::gateways},
+};
+use pvc_host::programs::{Identity, Kept, Programs, Spec};
+use pvc_process::JoinSet;
+use tokio::{
+    net::UnixListener,
+    sync::{Mutex, watch},
+};
+use tracing::info;
+
+use super::primary::PrimaryService;
+use crate::{
+    controller::{Cluster, Controller, Freshness, Reconciler, Retry, StepError},
+    dhcp_hook::{self, HOOK},
+};
+
+/// How long a dnsmasq may take to end.
+const STOP_WITHIN: Duration = Duration::from_millis(500);
+
+/// Whom they run as. They take packets from guests: root is not needed for that once these rights are there.
+const IDENTITY: Identity = Identity {
+    user: "dnsmasq",
+    group: "nogroup",
+    capabilities: &["net_admin", "net_raw", "net_bind_service"],
+};
+
+/// What they stand on.
+pub struct Dependencies {
+    /// This node, a coordinator, and the state tree.
+    pub cluster: Cluster,
+    /// What keeps them running.
+    pub programs: Arc<dyn Programs>,
+    /// The networks that this node lives in.
+    pub own_networks: Vec<IpNet>,
+    /// The cluster network's MTU, and this node's address in it.
+    pub uplink: (u32, IpAddr),
+    /// The daemon's folder for what is gone after a boot.
+    pub folder: PathBuf,
+}
+
+/// The running services. They end when this is dropped.
+pub struct GatewayServices {
+    reconciler: Arc<ServerReconciler>,
+    _controller: Controller<ServerReconciler>,
+}
+
+impl GatewayServices {
+    /// Starts it; nothing is served until this node is primary.
+    pub fn start(dependencies: Dependencies) -> Arc<Self> {
+        let Dependencies { cluster, programs, own_networks, uplink: (mtu, local), folder } = dependencies;
+        let reconciler = Arc::new(ServerReconciler {
+            subject: Subject::Node(cluster.me.clone()),
+            cluster,
+            programs,
+            own_networks,
+            mtu: guest_mtu(mtu, local),
+            folder: folder.join("dhcp"),
+            on: watch::Sender::new(false),
+            servers: Mutex::default(),
+            socket: Mutex::default(),
+        });
+        let mut controller = Controller::start(Arc::clone(&reconciler));
+        controller.look_at_changes(reconciler.on.subscribe());
+        Arc::new(Self { reconciler, _controller: controller })
+    }
+}
+
+#[async_trait]
+impl PrimaryService for GatewayServices {
+    fn name(&self) -> &'static str {
+        "client networks' DHCP and DNS"
+    }
+
+    async fn prepare(&self) -> Result<(), String> {
+        let mut socket = self.reconciler.socket.lock().await;
+        if socket.is_none() {
+            let listener = ground(&self.reconciler.folder).map_err(|error| {
+                format!("{} cannot be made ready: {error}", self.reconciler.folder.display())
+            })?;
+            let mut tasks = JoinSet::new();
+            tasks.spawn(leases::serve(listener, self.reconciler.cluster.clone()));
+            *socket = Some(tasks);
+        }
+        Ok(())
+    }
+
+    async fn start(&self) -> Result<(), String> {
+        self.reconciler.on.send_replace(true);
+        Ok(())
+    }
+
+    async fn stop(&self) -> Result<(), String> {
+        self.reconciler.on.send_replace(false);
+        let mut servers = self.reconciler.servers.lock().await;
+        let count = servers.len();
+        stop(std::mem::take(&mut *servers).into_values().map(|(_, kept)| kept)).await;
+        if count > 0 {
+            info!("client networks: DHCP and DNS of {count} networks have stopped here");
+        }
+        Ok(())
+    }
+}
+
+/// The folder with the program that is told of leases and the socket that it speaks to, which unprivileged servers reach.
+fn ground(folder: &Path) -> io::Result<UnixListener> {
+    fs::create_dir_all(folder)?;
+    for reached in folder.ancestors().take(2) {
+        let mode = fs::metadata(reached)?.permissions().mode();
+        fs::set_permissions(reached, fs::Permissions::from_mode(mode | 0o011))?;
+    }
+    let (hook, socket) = (folder.join(HOOK), folder.join("socket"));
+    for old in [&hook, &socket] {
+        match fs::remove_file(old) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    symlink(std::env::current_exe()?, hook)?;
+    let listener = UnixListener::bind(&socket)?;
+    // Who may say something there is looked at when it is said.
+    fs::set_permissions(&socket, fs::Permissions::from_mode(0o666))?;
+    Ok(listener)
+}
+
+async fn stop(all: impl Iterator<Item = Kept>) {
+    let mut stopping = JoinSet::new();
+    for kept in all {
+        stopping.spawn(kept.stop(STOP_WITHIN));
+    }
+    while stopping.join_next().await.is_some() {}
+}
+
+struct ServerReconciler {
+    subject: Subject,
+    cluster: Cluster,
+    programs: Arc<dyn Programs>,
+    own_networks: Vec<IpNet>,
+    mtu: u32,
+    folder: PathBuf,
+    /// Whether this node is primary.
+    on: watch::Sender<bool>,
+    servers: Mutex<BTreeMap<Vni, (Vec<String>, Kept)>>,
+    /// Answers the hook.
+    socket: Mutex<Option<JoinSet<()>>>,
+}
+
+struct Facts {
+    view: Arc<ClusterView>,
+    running: BTreeMap<Vni, Vec<String>>,
+    on: bool,
+}
+
+/// What runs from now on, and for which networks something ends or is replaced.
+#[derive(Debug)]
+struct Change {
+    end: Vec<Vni>,
+    begin: Vec<(Vni, Vec<String>)>,
+}
+
+#[async_trait]
+impl Reconciler for ServerReconciler {
+    type Facts = Facts;
+    type Step = Change;
+
+    const KIND: &'static str = "gateway-services";
+    const RETRY: Retry = Retry::every(Duration::from_secs(1));
+
+    fn cluster(&self) -> Option<&Cluster> {
+        Some(&self.cluster)
+    }
+
+    fn subjects(&self) -> Vec<Subject> {
+        vec![self.subject.clone()]
+    }
+
+    fn concerns(&self, changed: &Subject, _view: &ClusterView) -> bool {
+        matches!(changed, Subject::Network(_)) && *self.on.borrow()
+    }
+
+    async fn observe(&self, _subject: &Subject, _freshness: Freshness) -> Result<Facts, StepError> {
+        let servers = self.servers.lock().await;
+        let running = servers.iter().map(|(vni, (arguments, _))| (*vni, arguments.clone())).collect();
+        Ok(Facts { view: self.cluster.view(), running, on: *self.on.borrow() })
+    }
+
+    fn plan(&self, _subject: &Subject, facts: &mut Facts) -> Plan<Change> {
+        let settled = Plan { next: Next::Settled, why: String::new() };
+        if !facts.on {
+            return settled;
+        }
+        let (all, _) = gateways(&self.own_networks, &facts.view);
+        let hook = self.folder.join(HOOK).display().to_string();
+        let wanted = servers(&all, &facts.view, self.mtu, &hook);
+        let differs = |vni: &&Vni| wanted.get(vni) != facts.running.get(vni);
+        let end: Vec<Vni> = facts.running.keys().filter(differs).copied().collect();
+        let begin: Vec<(Vni, Vec<String>)> =
+            wanted.iter().filter(|(vni, _)| differs(vni)).map(|(vni, a)| (*vni, a.clone())).collect();
+        if end.is_empty() && begin.is_empty() {
+            return settled;
+        }
+        Plan { next: Next::Do(Change { end, begin }), why: "as the client networks are".to_owned() }
+    }
+
+    async fn apply(
+        &self,
+        _subject: &Subject,
+        change: &Change,
+        _: &Facts,
+        why: &str,
+    ) -> Result<(), StepError> {
+        let mut servers = self.servers.lock().await;
+        let ending: Vec<Kept> =
+            change.end.iter().filter_map(|vni| servers.remove(vni)).map(|(_, kept)| kept).collect();
+        stop(ending.into_iter()).await;
+        // It may have stopped being primary meanwhile.
+        if !*self.on.borrow() {
+            return Ok(());
+        }
+        info!("client networks: {} networks' DHCP and DNS begin anew: {why}", change.begin.len());
+        for (vni, arguments) in &change.begin {
+            let socket = self.folder.join("socket").display().to_string();
+            let spec = Spec {
+                name: format!("dnsmasq of network {vni}"),
+                program: "dnsmasq".to_owned(),
+                arguments: arguments.clone(),
+                environment: vec![
+                    (dhcp_hook::SOCKET.to_owned(), socket),
+                    (dhcp_hook::NETWORK.to_owned(), vni.to_string()),
+                ],
+                identity: Some(IDENTITY),
+            };
+            servers.insert(*vni, (arguments.clone(), self.programs.run(spec)));
+        }
+        Ok(())
+    }
+
+    fn speaks(&self, _subject: &Subject) -> bool {
+        false
+    }
+}

@@ -1,0 +1,196 @@
+//! `/networks/<vni>/dhcp4_leases/<mac>`, with `ipaddr`, `hostname`, `expiry` and `clientid` below: what DHCP has given out. Old clients show it.
+
+use std::str::FromStr;
+
+use pvc_core::model::{Lease, Mac, Problem, Vni};
+
+use super::path;
+use crate::{Check, CommitError, Store, StoreError, Transaction, Value, put, schema::text::Decoder};
+
+/// The parent of a network's leases.
+fn root(vni: Vni) -> String {
+    format!("{}/dhcp4_leases", path(vni))
+}
+
+const KEYS: [&str; 4] = ["ipaddr", "hostname", "expiry", "clientid"];
+
+/// How often two writers may cross before it is reported.
+const ATTEMPTS: usize = 4;
+
+/// A network's leases, by card, and what cannot be read of them.
+pub async fn read(store: &dyn Store, vni: Vni) -> Result<(Vec<Lease>, Vec<Problem>), StoreError> {
+    /// Bounds an answer.
+    const AT_ONCE: usize = 500;
+    let (mut leases, mut problems) = (Vec::new(), Vec::new());
+    let names = store.children(&root(vni)).await?.unwrap_or_default();
+    let mut macs = Vec::new();
+    for name in &names {
+        match name.parse::<Mac>() {
+            Ok(mac) => macs.push((name, mac)),
+            Err(error) => {
+                problems.push(Problem { key: format!("{}/{name}", root(vni)), what: error.to_string() });
+            }
+        }
+    }
+    for macs in macs.chunks(AT_ONCE) {
+        let keys: Vec<String> =
+            macs.iter().flat_map(|(name, _)| KEYS.map(|key| format!("{}/{name}/{key}", root(vni)))).collect();
+        let values = store.get_many(&keys).await?;
+        for (((_, mac), keys), values) in macs.iter().zip(keys.chunks(4)).zip(values.chunks(4)) {
+            let mut d = Decoder::default();
+            leases.extend(decode(&mut d, *mac, keys, values));
+            problems.extend(d.problems);
+        }
+    }
+    leases.sort_by_key(|lease| lease.mac);
+    Ok((leases, problems))
+}
+
+fn decode(d: &mut Decoder, mac: Mac, keys: &[String], values: &[Option<Value>]) -> Option<Lease> {
+    fn optional<T: FromStr<Err: std::fmt::Display>>(
+        d: &mut Decoder,
+        at: usize,
+        keys: &[String],
+        values: &[Option<Value>],
+    ) -> Option<T> {
+        d.optional(keys.get(at)?, values.get(at)?.as_ref()).value
+    }
+    let address = optional(d, 0, keys, values)?;
+    let name = optional(d, 1, keys, values);
+    let expires_s = optional(d, 2, keys, values)?;
+    let client_id = optional(d, 3, keys, values);
+    Some(Lease { mac, address, name, expires_s, client_id })
+}
+
+/// Writes a lease, whether the card had one or not.
+pub async fn write(store: &dyn Store, vni: Vni, lease: &Lease) -> Result<(), CommitError> {
+    let root = root(vni);
+    let own = format!("{root}/{}", lease.mac);
+    let text = |value: Option<String>| value.unwrap_or_default();
+    let mut keys = vec![(root, String::new()), (own.clone(), String::new())];
+    let values = [
+        lease.address.to_string(),
+        text(lease.name.as_ref().map(ToString::to_string)),
+        lease.expires_s.to_string(),
+        text(lease.client_id.as_ref().map(ToString::to_string)),
+    ];
+    keys.extend(KEYS.iter().zip(values).map(|(key, value)| (format!("{own}/{key}"), value)));
+    let names: Vec<String> = keys.iter().map(|(key, _)| key.clone()).collect();
+    let mut outcome = Ok(());
+    for _ in 0..ATTEMPTS {
+        let there = store.stat_many(&names).await.map_err(CommitError::Failed)?;
+        let mut txn = Transaction::default();
+        // Nothing is written below a network that is being deleted.
+        txn.check(path(vni), Check::Exists);
+        for (i, ((key, value), there)) in keys.iter().zip(there).enumerate() {
+            match there {
+                None => txn.create(key.as_str(), value.as_str()),
+                Some(_) if i < 2 => {}
+                Some(_) => txn.set(key.as_str(), value.as_str(), None),
+            }
+        }
+        outcome = store.commit(txn).await.map(drop);
+        if !matches!(outcome, Err(CommitError::Conflict { .. })) {
+            break;
+        }
+    }
+    outcome
+}
+
+/// Removes the lease of a card, if it is still for this address.
+pub async fn remove(
+    store: &dyn Store,
+    vni: Vni,
+    mac: Mac,
+    address: std::net::Ipv4Addr,
+) -> Result<(), CommitError> {
+    let own = format!("{}/{mac}", root(vni));
+    let key = format!("{own}/ipaddr");
+    let Some(value) = store.get(&key).await.map_err(CommitError::Failed)? else { return Ok(()) };
+    if value.data != address.to_string().as_bytes() {
+        return Ok(());
+    }
+    let Some(found) = put::subtree(store, &own).await.map_err(CommitError::Failed)? else { return Ok(()) };
+    let mut txn = Transaction::default();
+    for path in found.leaves_first {
+        let version = (path == key).then_some(value.version);
+        txn.delete(path, version);
+    }
+    store.commit(txn).await.map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use pvc_core::model::Network;
+
+    use super::*;
+    use crate::{Op, memory::MemoryTree, schema};
+
+    fn lease(mac: &str, address: &str, name: Option<&str>) -> Lease {
+        Lease {
+            mac: mac.parse().unwrap(),
+            address: address.parse().unwrap(),
+            name: name.map(|name| name.parse().unwrap()),
+            expires_s: 1_800_000_000,
+            client_id: None,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_lease_is_written_as_old_clients_read_it_and_goes_with_its_address() {
+        let tree = MemoryTree::new();
+        let store = tree.client();
+        schema::root::init(&*store).await.unwrap();
+        let vni: Vni = "100".parse().unwrap();
+        let first = lease("52:54:00:00:00:01", "10.0.0.5", Some("web1"));
+        assert!(write(&*store, vni, &first).await.is_err(), "there is no such network");
+        store.commit(schema::network::define(&Network::bare(vni))).await.unwrap();
+        write(&*store, vni, &first).await.unwrap();
+        let below =
+            |key: &str| tree.dump()[&format!("/networks/100/dhcp4_leases/52:54:00:00:00:01/{key}")].clone();
+        assert_eq!(
+            (below("ipaddr").as_slice(), below("hostname").as_slice()),
+            (&b"10.0.0.5"[..], &b"web1"[..])
+        );
+        assert_eq!(
+            (below("expiry").as_slice(), below("clientid").as_slice()),
+            (&b"1800000000"[..], &b""[..])
+        );
+        let second = Lease {
+            client_id: Some("01:52".parse().unwrap()),
+            ..lease("52:54:00:00:00:01", "10.0.0.6", None)
+        };
+        write(&*store, vni, &second).await.unwrap();
+        assert_eq!(read(&*store, vni).await.unwrap(), (vec![second.clone()], vec![]));
+        remove(&*store, vni, second.mac, first.address).await.unwrap();
+        assert_eq!(read(&*store, vni).await.unwrap().0, [second.clone()], "it has another by now");
+        remove(&*store, vni, second.mac, second.address).await.unwrap();
+        remove(&*store, vni, second.mac, second.address).await.unwrap();
+        assert_eq!(read(&*store, vni).await.unwrap(), (vec![], vec![]));
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_read_costs_no_other_lease() {
+        let tree = MemoryTree::new();
+        let store = tree.client();
+        schema::root::init(&*store).await.unwrap();
+        let vni: Vni = "100".parse().unwrap();
+        store.commit(schema::network::define(&Network::bare(vni))).await.unwrap();
+        for (mac, address) in [("52:54:00:00:00:01", "10.0.0.5"), ("52:54:00:00:00:02", "10.0.0.6")] {
+            write(&*store, vni, &lease(mac, address, Some("web1"))).await.unwrap();
+        }
+        let root = "/networks/100/dhcp4_leases";
+        let mut txn = Transaction::default();
+        txn.set(format!("{root}/52:54:00:00:00:01/ipaddr"), "10.0.0.5\n10.0.0.6", None);
+        txn.set(format!("{root}/52:54:00:00:00:02/hostname"), "web1 evil", None);
+        txn.ops.push(Op::Create {
+            path: format!("{root}/$(reboot)"),
+            data: vec![],
+            mode: crate::CreateMode::Persistent,
+        });
+        store.commit(txn).await.unwrap();
+        let (leases, problems) = read(&*store, vni).await.unwrap();
+        assert_eq!(leases, [lease("52:54:00:00:00:02", "10.0.0.6", None)]);
+        assert_eq!(problems.len(), 3, "{problems:?}");
+    }
+}
