@@ -26,7 +26,7 @@ use crate::model::{
     rule::{Body, BodyError, Direction, Rule},
 };
 
-pub use self::text::TABLES;
+pub use self::text::{TABLES, chain};
 
 /// The link-local address that every IPv6 gateway has besides its own.
 pub const LINK_GATEWAY: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);

@@ -1,4 +1,4 @@
-//! A packet filter in memory: it holds what was loaded, and counts nothing.
+//! A packet filter in memory: it holds what was loaded, and counts what it is told.
 
 use std::{
     collections::BTreeMap,
@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use pvc_core::{model::rule::Body, plan::firewall::Ruleset};
 use tokio::sync::watch;
 
-use super::{Firewall, FirewallError, Listing};
+use super::{Count, Firewall, FirewallError, Listing};
 
 /// The fake.
 pub struct FakeFirewall {
@@ -25,6 +25,7 @@ struct State {
     /// Bodies that are not taken.
     refused: Vec<String>,
     done: Vec<&'static str>,
+    counts: BTreeMap<String, Vec<Count>>,
 }
 
 impl FakeFirewall {
@@ -48,6 +49,11 @@ impl FakeFirewall {
     pub fn meddle(&self, rule: &str) {
         self.state().foreign.push_str(rule);
         self.changed.send_replace(());
+    }
+
+    /// The first rule of a chain has counted so much.
+    pub fn count(&self, chain: &str, packets: u64, bytes: u64) {
+        self.state().counts.insert(chain.to_owned(), vec![Count { packets, bytes }]);
     }
 
     /// From now on these bodies, and no others, are not taken.
@@ -110,7 +116,7 @@ impl Firewall for FakeFirewall {
         let state = self.state();
         let Some(ruleset) = &state.standing else { return Ok(None) };
         let standing = [("all".to_owned(), format!("{}{}", ruleset.whole(), state.foreign))].into();
-        Ok(Some(Listing { standing, counts: BTreeMap::new() }))
+        Ok(Some(Listing { standing, counts: state.counts.clone() }))
     }
 
     async fn refused(&self, bodies: &[Body]) -> Result<BTreeMap<Body, String>, FirewallError> {

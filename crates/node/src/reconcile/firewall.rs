@@ -3,6 +3,7 @@
 //!
 //! Decides nothing itself (see `pvc_core::plan::firewall`). A daemon that stops leaves the walls standing: guests outlive it.
 
+mod publish;
 mod rules;
 #[cfg(test)]
 mod tests;
@@ -26,10 +27,13 @@ use pvc_host::{
     firewall::{Firewall, FirewallError, Listing},
     links::Bridges,
 };
-use tokio::{select, time::sleep};
-use tracing::{info, warn};
+use tokio::{
+    select,
+    time::{Instant, sleep},
+};
+use tracing::{debug, info, warn};
 
-use self::rules::Written;
+use self::{publish::Published, rules::Written};
 use crate::{
     controller::{Cluster, Controller, Freshness, Reconciler, Retry, StepError},
     log::chain,
@@ -70,6 +74,7 @@ impl Walls {
             ground,
             loaded: Mutex::default(),
             told: Mutex::default(),
+            published: Published::default(),
         });
         let mut controller = Controller::start(Arc::clone(&reconciler));
         let poker = controller.poker();
@@ -104,6 +109,8 @@ struct WallReconciler {
     loaded: Mutex<Option<(Ruleset, Standing)>>,
     /// The troubles that were told last.
     told: Mutex<BTreeMap<Vni, Vec<String>>>,
+    /// What was told last of what the rules count.
+    published: Published,
 }
 
 type Standing = BTreeMap<String, String>;
@@ -218,6 +225,19 @@ impl Reconciler for WallReconciler {
             warn!("firewall: {failure}; what stood before stands; trying again");
             StepError::Failed(failure)
         })
+    }
+
+    /// Packets are routed by the primary: what its rules count is what counts.
+    async fn rest(&self, _subject: &Subject, facts: &Facts, settled: bool) -> Option<Instant> {
+        let standing = self.loaded().as_ref().map(|(ruleset, _)| ruleset.clone());
+        let (Some(ruleset), Some(listing)) = (standing, &facts.listing) else { return None };
+        if settled
+            && self.cluster.is_primary(&facts.view)
+            && let Err(error) = self.published.publish(&*self.cluster.store, &ruleset, listing).await
+        {
+            debug!("what the rules count was not published: {error}");
+        }
+        None
     }
 
     /// The node's own status says other things.

@@ -7,8 +7,13 @@ use pvc_core::{
         rule::{Direction, Rule},
     },
 };
-use pvc_store::schema::network::rules::{self, SeenRule};
+use pvc_store::schema::network::{
+    counts,
+    rules::{self, SeenRule},
+};
 use serde::Serialize;
+
+pub use pvc_store::schema::network::counts::Hits;
 
 use super::read;
 use crate::{
@@ -24,6 +29,9 @@ pub struct RuleRow {
     pub order: Option<u32>,
     pub description: String,
     pub rule: String,
+    /// What the primary's firewall has counted, up to a minute ago; `None`: nothing is known.
+    #[serde(flatten)]
+    pub hits: Option<Hits>,
     /// Why it does not stand as it is written.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,
@@ -76,6 +84,7 @@ pub async fn list(
     let mut rules = plain(&seen(cluster, network.vni).await?);
     rules.retain(|rule| direction.is_none_or(|wanted| wanted == rule.direction));
     rules.sort_by_key(|rule| (rule.direction, rule.place(), rule.name.clone()));
+    let counts = counts::read(&*cluster.store, network.vni).await?.unwrap_or_default();
     let doubled = |rule: &Rule| {
         let same = |other: &&Rule| other.direction == rule.direction && other.order == rule.order;
         rule.order.is_some() && rules.iter().filter(same).count() > 1
@@ -85,6 +94,7 @@ pub async fn list(
         order: rule.order,
         description: rule.name.clone(),
         rule: rule.text.clone(),
+        hits: counts.of(rule.direction).get(&rule.name).copied(),
         problem: match &rule.body {
             Err(why) => Some(format!("refused: {why}")),
             Ok(_) if rule.order.is_none() => Some("its order is no number: it stands last".to_owned()),

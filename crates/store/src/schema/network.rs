@@ -2,6 +2,7 @@
 //!
 //! Written by clients. An unset value may be empty or `None`. What is leased in it lies deeper and is not read here; its firewall's rules are read by `rules`.
 
+pub mod counts;
 pub mod guests;
 pub mod leases;
 pub mod rules;

@@ -3,7 +3,7 @@
 use pvc_core::{command::network::acl::NewRule, model::rule::Direction};
 use pvc_operate::{
     Cluster,
-    network::acl::{self as command, RuleRow},
+    network::acl::{self as command, Hits, RuleRow},
 };
 
 use crate::{
@@ -41,17 +41,22 @@ impl AclDirection {
     }
 }
 
-const HEADER: [&str; 5] = ["direction", "order", "description", "rule", "problem"];
+const HEADER: [&str; 7] = ["direction", "order", "description", "packets", "bytes", "rule", "problem"];
 
 fn list(rules: &[RuleRow], out: &Out) -> Result<(), Failure> {
     if out.is_json() {
         return out.json(&rules);
     }
     let row = |rule: &RuleRow| -> Vec<Cell> {
+        let count = |of: fn(&Hits) -> u64| -> Cell {
+            rule.hits.as_ref().map_or_else(|| "".into(), |hits| of(hits).to_string().into())
+        };
         vec![
             rule.direction.to_string().into(),
             rule.order.map_or_else(|| Cell::state("?"), |order| order.to_string().into()),
             Cell::from(&rule.description),
+            count(|hits| hits.packets),
+            count(|hits| hits.bytes),
             Cell::from(&rule.rule),
             rule.problem.as_ref().map_or_else(|| "".into(), |problem| Cell::new(problem, Look::Bad)),
         ]

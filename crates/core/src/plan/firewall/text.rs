@@ -212,7 +212,7 @@ fn texts(of: impl Iterator<Item: Display>) -> Vec<String> {
 }
 
 /// The chain of a network's rules.
-pub(super) fn chain(vni: Vni, direction: Direction) -> String {
+pub fn chain(vni: Vni, direction: Direction) -> String {
     format!("n{vni}_{direction}")
 }
 

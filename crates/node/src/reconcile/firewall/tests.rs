@@ -124,6 +124,25 @@ async fn the_tables_follow_networks_nodes_and_rules() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_primary_publishes_what_its_rules_count_and_forgets_networks_that_are_gone() {
+    let world = world().await;
+    let mode = pvc_store::CreateMode::Ephemeral;
+    let hold = Op::Create { path: "/pvc/primary".into(), data: "hv1".into(), mode };
+    world.store.commit(Transaction { ops: vec![hold] }).await.unwrap();
+    world.define(100).await;
+    world.rule("a", "0", "accept").await;
+    world.firewall.count("n100_in", 3, 252);
+    let counts = async || schema::network::counts::read(&*world.store, vni(100)).await.unwrap();
+    let hits = async || counts().await.and_then(|counts| counts.of(Direction::In).get("a").copied());
+    sleep(Duration::from_mins(3)).await;
+    assert_eq!(hits().await.map(|hits| (hits.packets, hits.bytes)), Some((3, 252)));
+    let seen = schema::network::read_all(&*world.store).await.unwrap().0.remove(&vni(100)).unwrap();
+    schema::network::remove(&*world.store, &seen).await.unwrap();
+    sleep(Duration::from_mins(3)).await;
+    assert_eq!(counts().await, None);
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_others_do_is_undone() {
     let world = world().await;
     world.define(100).await;
