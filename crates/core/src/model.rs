@@ -38,7 +38,7 @@ pub use explanation::Explanation;
 pub use fence::{Fence, FenceJob, FenceStep, Proof, Word};
 pub use flush::{FlushProgress, Stuck};
 pub use halt::Halt;
-pub use lease::Lease;
+pub use lease::{Lease, Reservation};
 pub use machine::{MachineId, MachineRecord, Replaced};
 pub use migration::{Migration, Progress};
 pub use moment::Moment;

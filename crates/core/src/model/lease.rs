@@ -20,6 +20,17 @@ pub struct Lease {
     pub client_id: Option<ClientId>,
 }
 
+/// An address that one card always gets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reservation {
+    /// The card.
+    pub mac: Mac,
+    /// The address.
+    pub address: Ipv4Addr,
+    /// The name that the guest has, whatever it says.
+    pub name: Option<HostName>,
+}
+
 /// The name of a guest in its network: one label of letters, digits and `-`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct HostName(String);

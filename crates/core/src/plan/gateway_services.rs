@@ -6,14 +6,14 @@
 mod tests;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Ipv4Addr},
 };
 
 use ipnet::IpNet;
 
 use super::primary::Gateways;
-use crate::model::{ClusterView, Network, Vni, network::DomainName};
+use crate::model::{ClusterView, Network, Reservation, Vni, network::DomainName};
 
 /// How long a guest has its address unless it asks again.
 const LEASE: &str = "48h";
@@ -21,18 +21,35 @@ const LEASE: &str = "48h";
 /// The most leases of a network: as many as an IPv4 network of 16 bits has.
 const MOST_LEASES: u32 = 65_536;
 
+/// The most reservations of a network that are served.
+const MOST_RESERVATIONS: usize = 4096;
+
+/// The reservations of networks, as the state tree has them.
+pub type Reservations = BTreeMap<Vni, Vec<Reservation>>;
+
 /// The arguments of each network's dnsmasq. `mtu` is that of managed networks' guests, `hook` the program that is told of leases.
 pub fn servers(
     gateways: &[Gateways],
     view: &ClusterView,
+    reservations: &Reservations,
     mtu: u32,
     hook: &str,
 ) -> BTreeMap<Vni, Vec<String>> {
+    let reserved = |vni| reservations.get(&vni).map_or(&[][..], Vec::as_slice);
     let served = gateways.iter().filter_map(|g| Some((g, view.networks.get(&g.vni)?)));
-    served.map(|(gateways, network)| (gateways.vni, arguments(gateways, network, mtu, hook))).collect()
+    let one = |(gateways, network): (&Gateways, _)| {
+        (gateways.vni, arguments(gateways, network, reserved(gateways.vni), mtu, hook))
+    };
+    served.map(|(gateways, network)| one((gateways, &**network))).collect()
 }
 
-fn arguments(gateways: &Gateways, network: &Network, mtu: u32, hook: &str) -> Vec<String> {
+fn arguments(
+    gateways: &Gateways,
+    network: &Network,
+    reserved: &[Reservation],
+    mtu: u32,
+    hook: &str,
+) -> Vec<String> {
     let bridge = gateways.vni.bridge();
     let fixed = [
         "--conf-file=/dev/null",
@@ -58,7 +75,11 @@ fn arguments(gateways: &Gateways, network: &Network, mtu: u32, hook: &str) -> Ve
         let own: Vec<String> = global(gateways).map(|address| address.to_string()).collect();
         all.push(format!("--host-record=gateway.{domain},{}", own.join(",")));
     }
-    all.extend(dhcp4(gateways, network, mtu, hook));
+    let dhcp = dhcp4(gateways, network, mtu, hook);
+    if !dhcp.is_empty() {
+        all.extend(dhcp);
+        all.extend(hosts(gateways, network, reserved));
+    }
     all.extend(router(&bridge, gateways, network, mtu));
     all
 }
@@ -97,6 +118,24 @@ pub fn pool(network: &Network) -> Option<(Ipv4Addr, Ipv4Addr)> {
     let (net, start, end) = (ip4.network?, dhcp.start?, dhcp.end?);
     let fits = net.contains(&start) && net.contains(&end) && start <= end;
     (dhcp.enabled && fits).then_some((start, end))
+}
+
+/// What is reserved. dnsmasq does not start with one address for two cards, so the first card has it; likewise with names.
+fn hosts(gateways: &Gateways, network: &Network, reserved: &[Reservation]) -> Vec<String> {
+    let mut taken: BTreeSet<IpAddr> = gateways.addresses.iter().map(IpNet::addr).collect();
+    let mut names = BTreeSet::new();
+    let is_inside = |r: &&Reservation| network.ip4.network.is_some_and(|net| net.contains(&r.address));
+    let mut all = Vec::new();
+    for Reservation { mac, address, name } in reserved.iter().filter(is_inside).take(MOST_RESERVATIONS) {
+        if !taken.insert((*address).into()) {
+            continue;
+        }
+        let name = name.as_ref().map(|name| name.to_string().to_ascii_lowercase());
+        let name = name.filter(|name| names.insert(name.clone()));
+        let name = name.map_or_else(String::new, |name| format!(",{name}"));
+        all.push(format!("--dhcp-host={mac},{address}{name}"));
+    }
+    all
 }
 
 /// Guests choose their own IPv6 addresses, and learn by DHCPv6 where names are resolved.

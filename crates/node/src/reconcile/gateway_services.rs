@@ -20,10 +20,16 @@ use async_trait::async_trait;
 use ipnet::IpNet;
 use pvc_core::{
     model::{ClusterView, Subject, Vni},
-    plan::{Next, Plan, client_network::guest_mtu, gateway_services::servers, primary::gateways},
+    plan::{
+        Next, Plan,
+        client_network::guest_mtu,
+        gateway_services::{Reservations, servers},
+        primary::gateways,
+    },
 };
 use pvc_host::programs::{Identity, Kept, Programs, Spec};
 use pvc_process::JoinSet;
+use pvc_store::{WatchEvent, schema::network};
 use tokio::{
     net::UnixListener,
     sync::{Mutex, watch},
@@ -83,6 +89,21 @@ impl GatewayServices {
         });
         let mut controller = Controller::start(Arc::clone(&reconciler));
         controller.look_at_changes(reconciler.on.subscribe());
+        let (poker, store) = (controller.poker(), Arc::clone(&reconciler.cluster.store));
+        let on = reconciler.on.subscribe();
+        controller.spawn(async move {
+            let mut changes = store.watch(network::ROOT);
+            while let Some(event) = changes.recv().await {
+                let matters = match &event {
+                    WatchEvent::Interrupted => false,
+                    WatchEvent::Resync => true,
+                    WatchEvent::Changed(key) => network::leases::is_of_reservation(key).is_some(),
+                };
+                if matters && *on.borrow() {
+                    poker.poke_all();
+                }
+            }
+        });
         Arc::new(Self { reconciler, _controller: controller })
     }
 }
@@ -168,6 +189,7 @@ struct ServerReconciler {
 
 struct Facts {
     view: Arc<ClusterView>,
+    reservations: Reservations,
     running: BTreeMap<Vni, Vec<String>>,
     on: bool,
 }
@@ -202,7 +224,11 @@ impl Reconciler for ServerReconciler {
     async fn observe(&self, _subject: &Subject, _freshness: Freshness) -> Result<Facts, StepError> {
         let servers = self.servers.lock().await;
         let running = servers.iter().map(|(vni, (arguments, _))| (*vni, arguments.clone())).collect();
-        Ok(Facts { view: self.cluster.view(), running, on: *self.on.borrow() })
+        drop(servers);
+        let (view, on) = (self.cluster.view(), *self.on.borrow());
+        let vnis: Vec<Vni> = view.networks.keys().copied().filter(|_| on).collect();
+        let reservations = network::leases::reservations(&*self.cluster.store, &vnis).await?;
+        Ok(Facts { view, reservations, running, on })
     }
 
     fn plan(&self, _subject: &Subject, facts: &mut Facts) -> Plan<Change> {
@@ -212,7 +238,7 @@ impl Reconciler for ServerReconciler {
         }
         let (all, _) = gateways(&self.own_networks, &facts.view);
         let hook = self.folder.join(HOOK).display().to_string();
-        let wanted = servers(&all, &facts.view, self.mtu, &hook);
+        let wanted = servers(&all, &facts.view, &facts.reservations, self.mtu, &hook);
         let differs = |vni: &&Vni| wanted.get(vni) != facts.running.get(vni);
         let end: Vec<Vni> = facts.running.keys().filter(differs).copied().collect();
         let begin: Vec<(Vni, Vec<String>)> =

@@ -19,10 +19,20 @@ fn network() -> Network {
 }
 
 fn arguments_of(network: Network) -> Option<Vec<String>> {
+    with_reserved(network, &[])
+}
+
+fn with_reserved(network: Network, reserved: &[(&str, &str, &str)]) -> Option<Vec<String>> {
     let vni = network.vni;
     let view =
         ClusterView { networks: Arc::new([(vni, Arc::new(network))].into()), ..ClusterView::default() };
-    servers(&gateways(&[], &view).0, &view, 1450, "/run/pvc/dhcp/hook").remove(&vni)
+    let reserved = reserved.iter().map(|(mac, address, name)| Reservation {
+        mac: mac.parse().unwrap(),
+        address: address.parse().unwrap(),
+        name: name.parse().ok(),
+    });
+    let reserved = [(vni, reserved.collect())].into();
+    servers(&gateways(&[], &view).0, &view, &reserved, 1450, "/run/pvc/dhcp/hook").remove(&vni)
 }
 
 fn with(arguments: &[String], word: &str) -> Vec<String> {
@@ -69,4 +79,27 @@ fn who_has_no_gateway_is_not_served() {
     bare.ip4.gateway = None;
     bare.ip6.gateway = None;
     assert_eq!(arguments_of(bare), None);
+}
+
+#[test]
+fn reservations_that_would_keep_the_server_from_starting_are_left_out() {
+    let all = with_reserved(
+        network(),
+        &[
+            ("52:54:00:00:00:01", "10.100.0.7", "web1"),
+            ("52:54:00:00:00:02", "10.100.0.7", "web2"),
+            ("52:54:00:00:00:03", "10.100.0.8", "WEB1"),
+            ("52:54:00:00:00:04", "10.100.0.1", "gw"),
+            ("52:54:00:00:00:05", "10.101.0.9", "outside"),
+            ("52:54:00:00:00:06", "10.100.0.9", ""),
+        ],
+    );
+    assert_eq!(
+        with(&all.unwrap(), "dhcp-host"),
+        [
+            "--dhcp-host=52:54:00:00:00:01,10.100.0.7,web1",
+            "--dhcp-host=52:54:00:00:00:03,10.100.0.8",
+            "--dhcp-host=52:54:00:00:00:06,10.100.0.9",
+        ]
+    );
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use pvc_core::model::{Network, NetworkKind};
 use pvc_host::{machine::FakeMachine, programs::fake::FakePrograms};
-use pvc_store::{Store, memory::MemoryTree, mirror::Mirror, schema};
+use pvc_store::{CreateMode, Op, Store, Transaction, memory::MemoryTree, mirror::Mirror, schema};
 use tokio::time::timeout;
 
 use super::*;
@@ -14,6 +14,9 @@ fn network(vni: &str) -> Network {
     network.kind = Some(NetworkKind::Managed);
     network.ip4.network = Some(format!("10.{vni}.0.0/24").parse().unwrap());
     network.ip4.gateway = Some(format!("10.{vni}.0.1").parse().unwrap());
+    network.ip4.dhcp.enabled = true;
+    network.ip4.dhcp.start = Some(format!("10.{vni}.0.100").parse().unwrap());
+    network.ip4.dhcp.end = Some(format!("10.{vni}.0.199").parse().unwrap());
     network
 }
 
@@ -69,12 +72,28 @@ async fn only_the_primary_serves_and_what_the_networks_are() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    let _ = timeout(Duration::from_secs(30), restarted).await;
+    assert!(timeout(Duration::from_secs(30), restarted).await.is_ok());
     until(&programs, &["5", "7"]).await;
     let starts = |name: &str| {
         programs.history().iter().filter(|line| **line == format!("start dnsmasq of network {name}")).count()
     };
     assert_eq!((starts("5"), starts("7")), (2, 1), "a change of one disturbs no other");
+
+    let reserved = "/networks/7/dhcp4_reservations/52:54:00:00:00:01";
+    let mut txn = Transaction::default();
+    for (key, value) in [("", "static"), ("/ipaddr", "10.7.0.9"), ("/hostname", "db")] {
+        let (path, data) = (format!("{reserved}{key}"), value.into());
+        txn.ops.push(Op::Create { path, data, mode: CreateMode::Persistent });
+    }
+    store.commit(txn).await.unwrap();
+    let served = async {
+        while !programs.running().get("dnsmasq of network 7").is_some_and(|spec| {
+            spec.arguments.contains(&"--dhcp-host=52:54:00:00:00:01,10.7.0.9,db".to_owned())
+        }) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    assert!(timeout(Duration::from_secs(30), served).await.is_ok(), "{:?}", programs.running());
 
     services.stop().await.unwrap();
     assert!(programs.running().is_empty(), "when it has stopped nothing is served");

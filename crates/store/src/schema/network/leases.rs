@@ -1,8 +1,8 @@
 //! `/networks/<vni>/dhcp4_leases/<mac>`, with `ipaddr`, `hostname`, `expiry` and `clientid` below: what DHCP has given out. Old clients show it.
 
-use std::str::FromStr;
+use std::{collections::BTreeMap, str::FromStr};
 
-use pvc_core::model::{Lease, Mac, Problem, Vni};
+use pvc_core::model::{Lease, Mac, Problem, Reservation, Vni};
 
 use super::path;
 use crate::{Check, CommitError, Store, StoreError, Transaction, Value, put, schema::text::Decoder};
@@ -14,13 +14,16 @@ fn root(vni: Vni) -> String {
 
 const KEYS: [&str; 4] = ["ipaddr", "hostname", "expiry", "clientid"];
 
+/// Bounds an answer.
+const AT_ONCE: usize = 500;
+
+const RESERVATIONS: &str = "dhcp4_reservations";
+
 /// How often two writers may cross before it is reported.
 const ATTEMPTS: usize = 4;
 
 /// A network's leases, by card, and what cannot be read of them.
 pub async fn read(store: &dyn Store, vni: Vni) -> Result<(Vec<Lease>, Vec<Problem>), StoreError> {
-    /// Bounds an answer.
-    const AT_ONCE: usize = 500;
     let (mut leases, mut problems) = (Vec::new(), Vec::new());
     let names = store.children(&root(vni)).await?.unwrap_or_default();
     let mut macs = Vec::new();
@@ -47,19 +50,63 @@ pub async fn read(store: &dyn Store, vni: Vni) -> Result<(Vec<Lease>, Vec<Proble
 }
 
 fn decode(d: &mut Decoder, mac: Mac, keys: &[String], values: &[Option<Value>]) -> Option<Lease> {
-    fn optional<T: FromStr<Err: std::fmt::Display>>(
-        d: &mut Decoder,
-        at: usize,
-        keys: &[String],
-        values: &[Option<Value>],
-    ) -> Option<T> {
-        d.optional(keys.get(at)?, values.get(at)?.as_ref()).value
-    }
     let address = optional(d, 0, keys, values)?;
     let name = optional(d, 1, keys, values);
     let expires_s = optional(d, 2, keys, values)?;
     let client_id = optional(d, 3, keys, values);
     Some(Lease { mac, address, name, expires_s, client_id })
+}
+
+/// The network whose reservations a key is about.
+pub fn is_of_reservation(key: &str) -> Option<Vni> {
+    let mut parts = key.strip_prefix(super::ROOT)?.strip_prefix('/')?.split('/');
+    let vni = parts.next()?.parse().ok()?;
+    (parts.next() == Some(RESERVATIONS)).then_some(vni)
+}
+
+/// The reservations of networks. What cannot be read of them is left out.
+pub async fn reservations(
+    store: &dyn Store,
+    vnis: &[Vni],
+) -> Result<BTreeMap<Vni, Vec<Reservation>>, StoreError> {
+    let parents: Vec<String> = vnis.iter().map(|vni| format!("{}/{RESERVATIONS}", path(*vni))).collect();
+    let mut places = Vec::new();
+    for (parents, vnis) in parents.chunks(AT_ONCE).zip(vnis.chunks(AT_ONCE)) {
+        for ((vni, parent), names) in vnis.iter().zip(parents).zip(store.children_many(parents).await?) {
+            let named = names.into_iter().flatten().filter_map(|name| {
+                let mac: Mac = name.parse().ok()?;
+                Some((*vni, mac, format!("{parent}/{name}")))
+            });
+            places.extend(named);
+        }
+    }
+    let mut all = BTreeMap::<Vni, Vec<Reservation>>::new();
+    for places in places.chunks(AT_ONCE) {
+        let keys: Vec<String> = places
+            .iter()
+            .flat_map(|(_, _, at)| ["ipaddr", "hostname"].map(|key| format!("{at}/{key}")))
+            .collect();
+        let values = store.get_many(&keys).await?;
+        for (((vni, mac, _), keys), values) in places.iter().zip(keys.chunks(2)).zip(values.chunks(2)) {
+            let mut d = Decoder::default();
+            let (address, name) = (optional(&mut d, 0, keys, values), optional(&mut d, 1, keys, values));
+            let reservation = address.map(|address| Reservation { mac: *mac, address, name });
+            all.entry(*vni).or_default().extend(reservation);
+        }
+    }
+    for reserved in all.values_mut() {
+        reserved.sort_by_key(|reservation| reservation.mac);
+    }
+    Ok(all)
+}
+
+fn optional<T: FromStr<Err: std::fmt::Display>>(
+    d: &mut Decoder,
+    at: usize,
+    keys: &[String],
+    values: &[Option<Value>],
+) -> Option<T> {
+    d.optional(keys.get(at)?, values.get(at)?.as_ref()).value
 }
 
 /// Writes a lease, whether the card had one or not.
@@ -163,7 +210,11 @@ mod tests {
         write(&*store, vni, &second).await.unwrap();
         assert_eq!(read(&*store, vni).await.unwrap(), (vec![second.clone()], vec![]));
         remove(&*store, vni, second.mac, first.address).await.unwrap();
-        assert_eq!(read(&*store, vni).await.unwrap().0, [second.clone()], "it has another by now");
+        assert_eq!(
+            read(&*store, vni).await.unwrap().0,
+            std::slice::from_ref(&second),
+            "it has another by now"
+        );
         remove(&*store, vni, second.mac, second.address).await.unwrap();
         remove(&*store, vni, second.mac, second.address).await.unwrap();
         assert_eq!(read(&*store, vni).await.unwrap(), (vec![], vec![]));
@@ -189,6 +240,20 @@ mod tests {
             mode: crate::CreateMode::Persistent,
         });
         store.commit(txn).await.unwrap();
+        let mut txn = Transaction::default();
+        let reserved = "/networks/100/dhcp4_reservations";
+        for (mac, address, name) in
+            [("52:54:00:00:00:0A", "10.0.0.9", "db"), ("52:54:00:00:00:0b", "10.0.0.9\nx", "x")]
+        {
+            txn.create(format!("{reserved}/{mac}"), "static");
+            txn.create(format!("{reserved}/{mac}/ipaddr"), address);
+            txn.create(format!("{reserved}/{mac}/hostname"), name);
+        }
+        store.commit(txn).await.unwrap();
+        let found = reservations(&*store, &[vni]).await.unwrap();
+        let db = lease("52:54:00:00:00:0a", "10.0.0.9", Some("db"));
+        assert_eq!(found[&vni], [Reservation { mac: db.mac, address: db.address, name: db.name }]);
+        assert_eq!(is_of_reservation(&format!("{reserved}/52:54:00:00:00:0A/ipaddr")), Some(vni));
         let (leases, problems) = read(&*store, vni).await.unwrap();
         assert_eq!(leases, [lease("52:54:00:00:00:02", "10.0.0.6", None)]);
         assert_eq!(problems.len(), 3, "{problems:?}");
