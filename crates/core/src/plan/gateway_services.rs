@@ -112,7 +112,7 @@ fn dhcp4(gateways: &Gateways, network: &Network, mtu: u32, hook: &str) -> Vec<St
     all
 }
 
-/// The addresses that are given out: in the network, in order, and without the gateway at an end.
+/// The addresses that are given out: in the network, and in order. dnsmasq gives nobody its own address.
 pub fn pool(network: &Network) -> Option<(Ipv4Addr, Ipv4Addr)> {
     let (ip4, dhcp) = (&network.ip4, &network.ip4.dhcp);
     let (net, start, end) = (ip4.network?, dhcp.start?, dhcp.end?);

@@ -36,6 +36,7 @@ use tokio::{
 };
 use tracing::info;
 
+use self::leases::Answers;
 use super::primary::PrimaryService;
 use crate::{
     controller::{Cluster, Controller, Freshness, Reconciler, Retry, StepError},
@@ -120,9 +121,7 @@ impl PrimaryService for GatewayServices {
             let listener = ground(&self.reconciler.folder).map_err(|error| {
                 format!("{} cannot be made ready: {error}", self.reconciler.folder.display())
             })?;
-            let mut tasks = JoinSet::new();
-            tasks.spawn(leases::serve(listener, self.reconciler.cluster.clone()));
-            *socket = Some(tasks);
+            *socket = Some(Answers::begin(listener, self.reconciler.cluster.clone()));
         }
         Ok(())
     }
@@ -137,6 +136,10 @@ impl PrimaryService for GatewayServices {
         let mut servers = self.reconciler.servers.lock().await;
         let count = servers.len();
         stop(std::mem::take(&mut *servers).into_values().map(|(_, kept)| kept)).await;
+        // What they have told is recorded before another node reads the leases; what takes longer is given up, and never written later.
+        if let Some(answers) = self.reconciler.socket.lock().await.take() {
+            answers.end(STOP_WITHIN).await;
+        }
         if count > 0 {
             info!("client networks: DHCP and DNS of {count} networks have stopped here");
         }
@@ -184,7 +187,7 @@ struct ServerReconciler {
     on: watch::Sender<bool>,
     servers: Mutex<BTreeMap<Vni, (Vec<String>, Kept)>>,
     /// Answers the hook.
-    socket: Mutex<Option<JoinSet<()>>>,
+    socket: Mutex<Option<Answers>>,
 }
 
 struct Facts {

@@ -34,8 +34,30 @@ enum Event {
     Gone(Mac, Ipv4Addr),
 }
 
-pub(super) async fn serve(listener: UnixListener, cluster: Cluster) {
-    let turns = Arc::new(Semaphore::new(AT_ONCE));
+/// Answers hooks. Nothing is written any more when this has been dropped.
+pub(super) struct Answers {
+    turns: Arc<Semaphore>,
+    _task: JoinSet<()>,
+}
+
+impl Answers {
+    pub(super) fn begin(listener: UnixListener, cluster: Cluster) -> Self {
+        let (turns, mut task) = (Arc::new(Semaphore::new(AT_ONCE)), JoinSet::new());
+        task.spawn(serve(listener, cluster, Arc::clone(&turns)));
+        Self { turns, _task: task }
+    }
+
+    /// Waits so long for those that are being answered.
+    pub(super) async fn end(self, within: Duration) {
+        // One turn is kept for the hook that may come next, and none comes.
+        let all_but_one = u32::try_from(AT_ONCE - 1).unwrap_or(u32::MAX);
+        if timeout(within, self.turns.acquire_many(all_but_one)).await.is_err() {
+            warn!("client networks: leases could not be recorded in time");
+        }
+    }
+}
+
+async fn serve(listener: UnixListener, cluster: Cluster, turns: Arc<Semaphore>) {
     let mut answering = JoinSet::new();
     loop {
         let Ok(turn) = Arc::clone(&turns).acquire_owned().await else { return };

@@ -109,7 +109,7 @@ fn optional<T: FromStr<Err: std::fmt::Display>>(
     d.optional(keys.get(at)?, values.get(at)?.as_ref()).value
 }
 
-/// Writes a lease, whether the card had one or not.
+/// Writes a lease, whether the card had one or not. What is there already is not written again: a server that starts tells all it knows.
 pub async fn write(store: &dyn Store, vni: Vni, lease: &Lease) -> Result<(), CommitError> {
     let root = root(vni);
     let own = format!("{root}/{}", lease.mac);
@@ -125,16 +125,19 @@ pub async fn write(store: &dyn Store, vni: Vni, lease: &Lease) -> Result<(), Com
     let names: Vec<String> = keys.iter().map(|(key, _)| key.clone()).collect();
     let mut outcome = Ok(());
     for _ in 0..ATTEMPTS {
-        let there = store.stat_many(&names).await.map_err(CommitError::Failed)?;
+        let there = store.get_many(&names).await.map_err(CommitError::Failed)?;
         let mut txn = Transaction::default();
         // Nothing is written below a network that is being deleted.
         txn.check(path(vni), Check::Exists);
         for (i, ((key, value), there)) in keys.iter().zip(there).enumerate() {
             match there {
                 None => txn.create(key.as_str(), value.as_str()),
-                Some(_) if i < 2 => {}
-                Some(_) => txn.set(key.as_str(), value.as_str(), None),
+                Some(there) if i < 2 || there.data == value.as_bytes() => {}
+                Some(there) => txn.set(key.as_str(), value.as_str(), Some(there.version)),
             }
+        }
+        if txn.ops.len() == 1 {
+            return Ok(());
         }
         outcome = store.commit(txn).await.map(drop);
         if !matches!(outcome, Err(CommitError::Conflict { .. })) {
@@ -203,6 +206,10 @@ mod tests {
             (below("expiry").as_slice(), below("clientid").as_slice()),
             (&b"1800000000"[..], &b""[..])
         );
+        let count = || tree.dump().len();
+        let (before, keys) = (tree.zxid(), count());
+        write(&*store, vni, &first).await.unwrap();
+        assert_eq!((tree.zxid(), count()), (before, keys), "nothing is written");
         let second = Lease {
             client_id: Some("01:52".parse().unwrap()),
             ..lease("52:54:00:00:00:01", "10.0.0.6", None)
