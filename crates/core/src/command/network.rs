@@ -29,10 +29,6 @@ pub struct Ground<'a> {
     pub own: &'a Own,
 }
 
-/// What of a network is not served yet.
-const NOT_SERVED: &str = "its guests reach each other on all nodes; its gateway, DHCP and DNS are not served by this \
-    version of the daemon";
-
 /// The network that `reference`, a number or a description, means.
 pub fn find<'a>(networks: &'a BTreeMap<Vni, Network>, reference: &str) -> Result<&'a Network, Refusal> {
     if let Some(network) = reference.parse().ok().and_then(|vni: Vni| networks.get(&vni)) {
@@ -96,7 +92,7 @@ pub fn add(
     settings.apply(&mut network, &what())?;
     settings.complete(&mut network);
     check::check(&network, ground).map_err(|(why, todo)| refuse(why, &todo))?;
-    Ok(Accepted::write(network.clone(), notes(&network)))
+    Ok(Accepted::write(network, None))
 }
 
 /// Changes a network; its type and its number stay.
@@ -120,8 +116,7 @@ pub fn modify(
     if network == *before {
         return Ok(Accepted::already(format!("network {} is so already", network.vni)));
     }
-    let notes = notes(&network);
-    Ok(Accepted::write(network, notes))
+    Ok(Accepted::write(network, None))
 }
 
 /// Whether a network can be removed; `guests` are the names of the VMs with a card in it.
@@ -135,8 +130,4 @@ pub fn remove(network: &Network, guests: &[&str]) -> Result<(), Refusal> {
         format!("{cards} a network card in it: {}", some(guests)),
         format!("take {} out of the definitions of these VMs first", network.vni.bridge()),
     ))
-}
-
-fn notes(network: &Network) -> Option<String> {
-    (network.kind == Some(NetworkKind::Managed)).then(|| NOT_SERVED.to_owned())
 }
