@@ -2,7 +2,7 @@
 
 use super::{Facts, Plan, Step, act, settled, silent, wait};
 use crate::{
-    model::{DaemonMode, DaemonState, FenceStep, Moment, Node, NodeName},
+    model::{DaemonMode, DaemonState, Entry, Fence, FenceStep, Moment, Node, NodeName},
     plan::liveness::longest_gap,
     sabotage::{self, Bug},
 };
@@ -65,13 +65,20 @@ pub(super) fn not_now(node: &NodeName, f: &Facts<'_>) -> Option<Hold> {
 }
 
 /// One at a time: while it is not known how another one ends, nobody else is powered off. Of two that wait, the first by name goes on.
+/// One that nobody works on, because no quorum would be left, may wait for hours: it holds up no other.
 fn another_fence(node: &NodeName, f: &Facts<'_>) -> Option<String> {
     let mine = f.view.fences.contains_key(node);
-    let other = f.view.fences.iter().find(|(other, entry)| {
-        let shooting = entry.good().is_some_and(|fence| fence.job.step == FenceStep::Shooting);
-        *other != node && shooting && (!mine || *other < node)
+    let held =
+        |fence: &Fence| !worked_on_by_another(fence, f) && quorum_would_be_lost(&fence.node, f).is_some();
+    let (other, _) = f.view.fences.iter().find(|(other, entry)| {
+        let shooting = |fence: &Fence| fence.job.step == FenceStep::Shooting && !held(fence);
+        *other != node && (!mine || *other < node) && entry.good().is_some_and(shooting)
     })?;
-    Some(format!("{} is being fenced", other.0))
+    Some(format!("{other} is being fenced"))
+}
+
+fn worked_on_by_another(fence: &Fence, f: &Facts<'_>) -> bool {
+    fence.fencer.as_ref().is_some_and(|fencer| fencer != f.me)
 }
 
 /// A coordinator is powered off only if the others that can be there are a majority of all: who just fell silent may have taken its
@@ -83,11 +90,16 @@ fn quorum_would_be_lost(node: &NodeName, f: &Facts<'_>) -> Option<Hold> {
         return None;
     }
     let others = || coordinators().filter(|n| n.name != *node);
+    // Another node may be cutting its power just now, though it still speaks.
+    let goes = |name: &NodeName| {
+        let fence = f.view.fences.get(name).and_then(Entry::good);
+        fence.is_some_and(|fence| fence.job.step == FenceStep::Shooting && worked_on_by_another(fence, f))
+    };
     // A fencer that has just begun to listen has missed nothing yet of one that has long been off.
     let heard = |n: &Node| {
         f.liveness.spoke(&n.name) && f.liveness.silence(&n.name, f.now) < f.settings.interval(n) * 2
     };
-    let works = |n: &&Node| n.should_speak() && (n.name == *f.me || heard(n));
+    let works = |n: &&Node| n.should_speak() && (n.name == *f.me || heard(n)) && !goes(&n.name);
     let stopped = || others().filter(|n| n.daemon_state.value == DaemonState::Stop);
     let all = coordinators().count();
     let suffice = |left: usize| left * 2 > all;

@@ -1,6 +1,7 @@
 //! The rules of protocols.md section 6, one case each.
 
 mod after_the_proof;
+mod one_at_a_time;
 mod stopped;
 
 use std::{collections::BTreeSet, sync::Arc};
@@ -316,18 +317,6 @@ fn a_coordinator_that_missed_two_keepalives_is_not_counted_on() {
     assert!(waits(&c.plan("x"), "1 of 3 coordinators would be left"), "{:?}", c.plan("x"));
     c.node("x").mode = DaemonMode::Hypervisor;
     assert_eq!(c.next("x"), Next::Do(Step::Shoot));
-}
-
-#[test]
-fn while_one_node_is_shot_no_other_is() {
-    let mut c = case(&[("a", 0), ("b", 1), ("c", 1), ("d", 1), ("x", 30), ("y", 500)]);
-    c.node("y").daemon_state = field(DaemonState::Dead);
-    c.fences.push(fence("y", FenceStep::Shooting));
-    assert!(waits(&c.plan("x"), "y is being fenced"));
-    for over in [failed(), proven(), FenceStep::Recovered { proof: Proof::PowerOff }] {
-        c.fences = vec![fence("y", over.clone())];
-        assert_eq!(c.next("x"), DECLARE, "{over:?}");
-    }
 }
 
 #[test]
