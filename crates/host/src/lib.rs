@@ -2,8 +2,10 @@
 //! Knows nothing of the state tree.
 
 mod blocking;
+pub mod ceph;
 pub mod firewall;
 pub mod hypervisor;
+mod library;
 pub mod links;
 pub mod machine;
 pub mod power;

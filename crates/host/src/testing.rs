@@ -5,6 +5,7 @@
 //! a shell that obeys our pipe; when that closes, however this process ended, the kernel ends everything inside. Needs
 //! root, libvirt-daemon-system, libvirt-clients and qemu-system-x86.
 
+pub mod ceph;
 pub mod postgres;
 
 use std::{

@@ -1,6 +1,6 @@
 //! Storage as the state tree describes it: OSDs, pools, volumes, snapshots.
 
-use std::{fmt, str::FromStr};
+use std::{fmt, net::SocketAddr, num::NonZeroU32, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
@@ -57,6 +57,67 @@ storage_name! {
 storage_name! {
     /// A snapshot's name.
     SnapshotName, "snapshot name"
+}
+
+/// An RBD image: `pool/image`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ImageName {
+    /// The pool that it is in.
+    pub pool: PoolName,
+    /// Its name there.
+    pub volume: VolumeName,
+}
+
+impl FromStr for ImageName {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        let wrong = || NameError {
+            what: "RBD image",
+            found: text.to_owned(),
+            allowed: "a pool's name, '/', a volume's name",
+        };
+        let (pool, volume) = text.split_once('/').ok_or_else(wrong)?;
+        Ok(Self { pool: pool.parse()?, volume: volume.parse()? })
+    }
+}
+
+impl fmt::Display for ImageName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.pool, self.volume)
+    }
+}
+
+/// The address of one client of Ceph: `10.0.0.1:0/1234567`. The number behind the slash tells the clients of one host apart; a client
+/// that connects anew has another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ClientAddress {
+    /// Of the host, in the network of the storage.
+    pub host: SocketAddr,
+    /// Tells the clients of one host apart; 0 would be all of them, and is no client's.
+    nonce: NonZeroU32,
+}
+
+impl FromStr for ClientAddress {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        let wrong = || NameError {
+            what: "address of a Ceph client",
+            found: text.chars().take(80).collect(),
+            allowed: "an address, ':', a port, '/', a number that is not 0",
+        };
+        // How it speaks to the monitors does not make it another client.
+        let bare = ["v1:", "v2:", "any:"].iter().find_map(|kind| text.strip_prefix(kind)).unwrap_or(text);
+        let (host, nonce) = bare.split_once('/').ok_or_else(wrong)?;
+        Ok(Self { host: host.parse().map_err(|_| wrong())?, nonce: nonce.parse().map_err(|_| wrong())? })
+    }
+}
+
+impl fmt::Display for ClientAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.host, self.nonce)
+    }
 }
 
 /// An OSD's number.
@@ -175,4 +236,35 @@ pub struct Volume {
     pub name: VolumeName,
     /// `None` until known.
     pub stats: Option<VolumeStats>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_of_clients_are_those_of_one_client_and_images_have_a_pool() {
+        for (text, told) in [
+            ("10.0.0.1:0/4711", Some("10.0.0.1:0/4711")),
+            ("v1:10.0.0.1:0/4711", Some("10.0.0.1:0/4711")),
+            ("[fd00::1]:0/4711", Some("[fd00::1]:0/4711")),
+            // Every client of a host, and a range of hosts.
+            ("10.0.0.1:0/0", None),
+            ("10.0.0.0:0/4711/24", None),
+            ("10.0.0.1:0", None),
+            ("", None),
+        ] {
+            let read = text.parse::<ClientAddress>().map(|client| client.to_string());
+            assert_eq!(read.ok().as_deref(), told, "{text}");
+        }
+        for (text, good) in
+            [("vms/one", true), ("vms/one@old", false), ("one", false), ("/", false), ("vms/a/b", false)]
+        {
+            assert_eq!(
+                text.parse::<ImageName>().is_ok_and(|image| image.to_string() == text),
+                good,
+                "{text}"
+            );
+        }
+    }
 }

@@ -6,7 +6,7 @@
 
 use std::ffi::{c_char, c_int, c_uchar, c_uint, c_ulong, c_ulonglong, c_ushort, c_void};
 
-use libloading::Library;
+use crate::library::{LoadError, functions};
 
 /// The name of the library as every distribution of the last ten years ships it.
 pub(super) const LIBRARY: &str = "libvirt.so.0";
@@ -144,38 +144,20 @@ pub enum LibraryError {
     EventThread(#[source] std::io::Error),
 }
 
-macro_rules! functions {
-    ($($(#[$doc:meta])* fn $name:ident($($arg:ident: $type:ty),* $(,)?) $(-> $ret:ty)?;)+) => {
-        /// The functions of a loaded library. Lives for ever: libvirt's threads and ours run its code.
-        #[allow(non_snake_case, reason = "libvirt's names")]
-        pub(super) struct Api {
-            $($(#[$doc])* pub(super) $name: unsafe extern "C" fn($($type),*) $(-> $ret)?,)+
+impl LibraryError {
+    pub(super) fn new(path: &str, error: LoadError) -> Self {
+        let path = path.to_owned();
+        match error {
+            LoadError::Missing(cause) => Self::Missing { path, cause },
+            LoadError::Unsuitable(cause) => Self::Unsuitable { path, cause },
         }
-
-        impl Api {
-            /// Loads `path` and finds every function.
-            pub(super) fn load(path: &str) -> Result<Self, LibraryError> {
-                // SAFETY: libvirt's initialisers have no preconditions; whoever can replace the library that this
-                // name resolves to is root already.
-                let library = unsafe { Library::new(path) }
-                    .map_err(|cause| LibraryError::Missing { path: path.to_owned(), cause })?;
-                let api = Self {
-                    // SAFETY: each signature is the one of libvirt's public headers, stable since before 5.6.
-                    $($name: *unsafe {
-                        library.get::<unsafe extern "C" fn($($type),*) $(-> $ret)?>(
-                            concat!(stringify!($name), "\0").as_bytes(),
-                        )
-                    }
-                    .map_err(|cause| LibraryError::Unsuitable { path: path.to_owned(), cause })?,)+
-                };
-                std::mem::forget(library);
-                Ok(api)
-            }
-        }
-    };
+    }
 }
 
 functions! {
+    /// libvirt's functions, each with the signature of its public headers, stable since before 5.6.
+    pub(super) struct Api;
+
     fn virInitialize() -> c_int;
     fn virSetErrorFunc(user: *mut c_void, handler: Option<ErrorFunc>);
     /// The calling thread's last error, or null.

@@ -20,7 +20,8 @@ impl Libvirt {
     /// Loads the library and starts its event thread, of which a process has one, for ever.
     pub(super) fn load(path: &str) -> Result<Self, LibraryError> {
         static EVENT_THREAD: Mutex<bool> = Mutex::new(false);
-        let this = Self(Box::leak(Box::new(Api::load(path)?)));
+        let this =
+            Self(Box::leak(Box::new(Api::load(path).map_err(|error| LibraryError::new(path, error))?)));
         let mut running = EVENT_THREAD.lock().unwrap_or_else(PoisonError::into_inner);
         if !*running {
             this.initialise().map_err(|fault| LibraryError::Initialise(fault.message))?;

@@ -1,0 +1,177 @@
+//! A Ceph in memory: images, who has them open, and who is shut out.
+
+use std::{
+    collections::BTreeMap,
+    net::{Ipv4Addr, SocketAddr},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, SystemTime},
+};
+
+use async_trait::async_trait;
+use pvc_core::model::ceph::{ClientAddress, ImageName};
+
+use super::{BLOCKLIST_FOR, Ceph, CephError, Lock, Users};
+
+/// A cluster, and this node's connection to it.
+#[derive(Default)]
+pub struct FakeCeph(Mutex<State>);
+
+#[derive(Default)]
+struct State {
+    images: BTreeMap<ImageName, Image>,
+    blocklist: BTreeMap<ClientAddress, u64>,
+    /// Clients that do not execute.
+    frozen: Vec<ClientAddress>,
+    clients: u32,
+    down: Option<CephError>,
+    calls: Vec<String>,
+}
+
+#[derive(Default)]
+struct Image {
+    users: Users,
+    contents: u8,
+}
+
+impl FakeCeph {
+    /// An empty one.
+    pub fn new() -> Arc<Self> {
+        Arc::default()
+    }
+
+    /// Makes an image that is all zeros.
+    pub fn create(&self, image: &ImageName) {
+        self.state().images.insert(image.clone(), Image::default());
+    }
+
+    /// Answers every call with this, until it is `None`.
+    pub fn fail(&self, error: Option<CephError>) {
+        self.state().down = error;
+    }
+
+    /// Opens an image for writing, from the host at `from`.
+    pub fn open(self: &Arc<Self>, image: &ImageName, from: Ipv4Addr) -> FakeWriter {
+        let mut state = self.state();
+        state.clients += 1;
+        let host = SocketAddr::from((from, 0));
+        let address = format!("{host}/{}", state.clients).parse();
+        #[allow(clippy::expect_used, reason = "an address, and a number that is not 0")]
+        let address = address.expect("a client's address");
+        if let Some(image) = state.images.get_mut(image) {
+            image.users.watchers.push(address);
+        }
+        FakeWriter { ceph: Arc::clone(self), image: image.clone(), address }
+    }
+
+    /// What an image holds.
+    pub fn contents(&self, image: &ImageName) -> Option<u8> {
+        self.state().images.get(image).map(|image| image.contents)
+    }
+
+    /// What changed anything, in order.
+    pub fn changes(&self) -> Vec<String> {
+        self.state().calls.clone()
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn answering(&self) -> Result<MutexGuard<'_, State>, CephError> {
+        let state = self.state();
+        match &state.down {
+            Some(error) => Err(error.clone()),
+            None => Ok(state),
+        }
+    }
+}
+
+/// A client that has an image open.
+pub struct FakeWriter {
+    ceph: Arc<FakeCeph>,
+    image: ImageName,
+    /// Where it is.
+    pub address: ClientAddress,
+}
+
+impl FakeWriter {
+    /// Fills the image with `byte`; whether it did. Takes the lock as librbd does: from one that executes it is asked for.
+    pub fn write(&self, byte: u8) -> bool {
+        let mut state = self.ceph.state();
+        if state.blocklist.contains_key(&self.address) || state.frozen.contains(&self.address) {
+            return false;
+        }
+        let frozen = state.frozen.clone();
+        let Some(image) = state.images.get_mut(&self.image) else { return false };
+        let held_by = |lock: &Lock| lock.address != self.address && frozen.contains(&lock.address);
+        if image.users.locks.iter().any(held_by) {
+            return false;
+        }
+        let client = format!("client.{}", self.address);
+        image.users.locks = vec![Lock { client, cookie: "auto 1".to_owned(), address: self.address }];
+        image.contents = byte;
+        true
+    }
+
+    /// It stops executing.
+    pub fn freeze(&self) {
+        self.ceph.state().frozen.push(self.address);
+    }
+
+    /// It goes on where it stopped.
+    pub fn thaw(&self) {
+        self.ceph.state().frozen.retain(|frozen| *frozen != self.address);
+    }
+}
+
+#[async_trait]
+impl Ceph for FakeCeph {
+    async fn users(&self, image: &ImageName) -> Result<Option<Users>, CephError> {
+        Ok(self.answering()?.images.get(image).map(|image| image.users.clone()))
+    }
+
+    async fn blocklist(&self, client: &ClientAddress) -> Result<(), CephError> {
+        let mut state = self.answering()?;
+        state.shut_out(*client);
+        state.calls.push(format!("blocklist {client}"));
+        Ok(())
+    }
+
+    async fn lift(&self, client: &ClientAddress) -> Result<(), CephError> {
+        let mut state = self.answering()?;
+        state.blocklist.remove(client);
+        state.calls.push(format!("lift {client}"));
+        Ok(())
+    }
+
+    async fn blocklisted(&self) -> Result<BTreeMap<ClientAddress, u64>, CephError> {
+        Ok(self.answering()?.blocklist.clone())
+    }
+
+    async fn await_latest_map(&self) -> Result<(), CephError> {
+        let mut state = self.answering()?;
+        state.calls.push("await map".to_owned());
+        Ok(())
+    }
+
+    async fn break_lock(&self, image: &ImageName, lock: &Lock) -> Result<(), CephError> {
+        let mut state = self.answering()?;
+        state.shut_out(lock.address);
+        if let Some(image) = state.images.get_mut(image) {
+            image.users.locks.retain(|held| held != lock);
+        }
+        state.calls.push(format!("break lock of {image} by {}", lock.address));
+        Ok(())
+    }
+}
+
+impl State {
+    fn shut_out(&mut self, client: ClientAddress) {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO);
+        self.blocklist.insert(client, (now + BLOCKLIST_FOR).as_secs());
+        // A client that is shut out loses its watches.
+        for image in self.images.values_mut() {
+            image.users.watchers.retain(|watcher| *watcher != client);
+        }
+    }
+}

@@ -1,0 +1,44 @@
+//! What only the real Ceph can be put through.
+
+use pvc_host::{
+    ceph::{Access, Ceph as _, CephError, Librados},
+    testing::ceph::POOL,
+};
+
+use crate::rig::{Real, Rig as _, image};
+
+#[tokio::test]
+async fn a_node_without_a_configuration_says_so() {
+    let ceph = Librados::new(Access { configuration: "/nowhere/ceph.conf".to_owned(), ..Access::default() });
+    let error = ceph.blocklisted().await.unwrap_err();
+    assert!(matches!(&error, CephError::Unavailable(why) if why.contains("/nowhere/ceph.conf")), "{error:?}");
+}
+
+/// A key that may not, a monitor that hangs, and a connection of our own that is blocklisted.
+#[tokio::test]
+async fn a_cluster_in_trouble_is_an_error_in_time_and_heals_by_itself() {
+    let rig = Real::start();
+    rig.create(&image("one"));
+    let client = "192.0.2.1:0/4711".parse().unwrap();
+
+    rig.cluster.user("reader", &["mon", "allow r", "osd", &format!("allow rwx pool={POOL}")]).unwrap();
+    let access = Access { configuration: rig.cluster.configuration(), user: "client.reader".to_owned() };
+    let reader = Librados::new(access);
+    let error = reader.blocklist(&client).await.unwrap_err();
+    assert!(matches!(error, CephError::Refused { .. }), "{error:?}");
+    assert!(!rig.ceph.blocklisted().await.unwrap().contains_key(&client));
+
+    rig.cluster.freeze_monitor().unwrap();
+    let error = rig.ceph.blocklist(&client).await.unwrap_err();
+    assert!(matches!(error, CephError::Late { .. }), "{error:?}");
+    rig.cluster.thaw_monitor().unwrap();
+    rig.ceph.blocklisted().await.expect("the connection has come back by itself");
+
+    // Of every client of this host, as somebody in a hurry does it.
+    rig.cluster.ceph(&["osd", "blocklist", "add", "127.0.0.1:0/0", "3600"]).unwrap();
+    rig.ceph.await_latest_map().await.unwrap();
+    let error = rig.ceph.users(&image("one")).await.unwrap_err();
+    assert!(matches!(error, CephError::ShutOut), "{error:?}");
+    rig.cluster.ceph(&["osd", "blocklist", "rm", "127.0.0.1:0/0"]).unwrap();
+    assert!(rig.ceph.users(&image("one")).await.unwrap().is_some(), "a new connection is let in");
+}
