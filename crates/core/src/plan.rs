@@ -15,6 +15,7 @@ pub mod placement;
 pub mod primary;
 pub mod recover;
 pub mod selffence;
+pub mod storage_fence;
 pub mod vm;
 
 pub use diff::Diff;

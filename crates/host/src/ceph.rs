@@ -11,32 +11,12 @@ mod librados;
 use std::{collections::BTreeMap, time::Duration};
 
 use async_trait::async_trait;
-use pvc_core::model::ceph::{ClientAddress, ImageName};
+use pvc_core::model::ceph::{ClientAddress, ImageName, Lock, Users};
 
 pub use librados::{Access, Librados};
 
 /// How long a client stays blocklisted: longer than any machine stays frozen. An entry that expires lets its client write again.
 pub const BLOCKLIST_FOR: Duration = Duration::from_hours(24 * 365 * 10);
-
-/// The lock of an image.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Lock {
-    /// Its holder, in Ceph's words (`client.4123`).
-    pub client: String,
-    /// Which of the holder's locks.
-    pub cookie: String,
-    /// Where its holder is.
-    pub address: ClientAddress,
-}
-
-/// Who uses an image.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Users {
-    /// Those that have it open for writing and have been heard within the last half minute.
-    pub watchers: Vec<ClientAddress>,
-    /// Who may write: one, unless the image is shared on purpose. It outlives its holder.
-    pub locks: Vec<Lock>,
-}
 
 /// Why Ceph did not do, or say, what it was asked.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -72,6 +52,9 @@ pub enum CephError {
 /// A connection to Ceph, kept for as long as this lives. What fails may be tried again at once.
 #[async_trait]
 pub trait Ceph: Send + Sync + 'static {
+    /// Where this client is. Every other client of this host has the same host in its address.
+    async fn own_address(&self) -> Result<ClientAddress, CephError>;
+
     /// Who uses an image; `None` if there is no such image. This client is never among them.
     async fn users(&self, image: &ImageName) -> Result<Option<Users>, CephError>;
 

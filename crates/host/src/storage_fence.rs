@@ -1,17 +1,31 @@
-//! Shuts a dead node out of the storage, before anything it had open is opened elsewhere: its Ceph clients are blocklisted, then
-//! its locks on the images are broken. Breaking a lock without the blocklist leaves a writer alive.
+//! Shuts a dead node's, or an ended instance's, Ceph clients out of the storage, before anything that they had open is opened elsewhere.
+//! Whom, and in which order, is decided by `core::plan::storage_fence`; who is recorded is found by whoever asks.
+
+use std::{collections::BTreeMap, sync::Arc};
 
 use async_trait::async_trait;
-use pvc_core::model::NodeName;
+use pvc_core::{
+    model::NodeName,
+    plan::storage_fence::{Facts, Request, Step, plan},
+};
 
-/// Why a node is not shut out.
-#[derive(Debug, thiserror::Error)]
-#[error("could not shut {node} out of the storage: {why}")]
-pub struct StorageFenceError {
-    /// The node.
-    pub node: NodeName,
-    /// Why not.
-    pub why: String,
+use crate::ceph::{Ceph, CephError};
+
+/// So many rounds are enough for an entry that a broken lock has shortened, and for users that came meanwhile.
+const ROUNDS: usize = 16;
+
+/// Why somebody may still be writing.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum StorageFenceError {
+    /// This node does not use Ceph.
+    #[error("this node does not manage storage (enable_storage)")]
+    NoStorage,
+    /// Ceph did not do, or say, what was asked.
+    #[error(transparent)]
+    Ceph(#[from] CephError),
+    /// It was done again and again, and Ceph says that it is not so.
+    #[error("Ceph has accepted the blocklist entries and does not keep them")]
+    Endless,
 }
 
 /// The storage's side of a fence. Idempotent: what is shut out already is success.
@@ -20,8 +34,9 @@ pub trait StorageFence: Send + Sync + 'static {
     /// Whether this node can do it at all; without, VMs with RBD images are not recovered by it.
     fn is_available(&self) -> bool;
 
-    /// Shuts a node out, and frees these images (`pool/image`). When it returns, nothing that the node still sends is written.
-    async fn shut_out(&self, node: &NodeName, images: &[String]) -> Result<(), StorageFenceError>;
+    /// Shuts out whom the request names, and takes their locks. When it returns, nothing that they still send is written.
+    /// `of` is the node that they are on, or were, as far as one is known.
+    async fn shut_out(&self, of: &NodeName, request: &Request) -> Result<(), StorageFenceError>;
 }
 
 /// A node without Ceph: it can shut nobody out.
@@ -34,7 +49,57 @@ impl StorageFence for NoStorage {
         false
     }
 
-    async fn shut_out(&self, node: &NodeName, _images: &[String]) -> Result<(), StorageFenceError> {
-        Err(StorageFenceError { node: node.clone(), why: "this node has no Ceph".to_owned() })
+    async fn shut_out(&self, _of: &NodeName, _request: &Request) -> Result<(), StorageFenceError> {
+        Err(StorageFenceError::NoStorage)
+    }
+}
+
+/// By a connection to Ceph.
+pub struct CephFence {
+    ceph: Arc<dyn Ceph>,
+    now_unix_s: Box<dyn Fn() -> u64 + Send + Sync>,
+}
+
+impl CephFence {
+    /// Of that cluster, by a clock of this machine, which agrees with the monitors' as far as Ceph needs it to.
+    pub fn new(ceph: Arc<dyn Ceph>, now_unix_s: impl Fn() -> u64 + Send + Sync + 'static) -> Self {
+        Self { ceph, now_unix_s: Box::new(now_unix_s) }
+    }
+}
+
+#[async_trait]
+impl StorageFence for CephFence {
+    fn is_available(&self) -> bool {
+        true
+    }
+
+    async fn shut_out(&self, of: &NodeName, request: &Request) -> Result<(), StorageFenceError> {
+        for _ in 0..ROUNDS {
+            let mut users = BTreeMap::new();
+            for image in request.images.keys() {
+                // An image that is not there has no users.
+                users.insert(image.clone(), self.ceph.users(image).await?.unwrap_or_default());
+            }
+            let blocklisted = self.ceph.blocklisted().await?;
+            let facts =
+                Facts { request, users: &users, blocklisted: &blocklisted, now_unix_s: (self.now_unix_s)() };
+            match plan(&facts) {
+                Step::Blocklist(clients) => {
+                    for client in &clients {
+                        self.ceph.blocklist(client).await?;
+                        tracing::warn!(%client, node = %of, "shut out of the storage");
+                    }
+                }
+                Step::BreakLocks(locks) => {
+                    self.ceph.await_latest_map().await?;
+                    for (image, lock) in &locks {
+                        self.ceph.break_lock(image, lock).await?;
+                        tracing::info!(%image, holder = %lock.address, "its lock is taken");
+                    }
+                }
+                Step::Done(_) => return Ok(self.ceph.await_latest_map().await?),
+            }
+        }
+        Err(StorageFenceError::Endless)
     }
 }

@@ -21,6 +21,7 @@ use std::{
 use pvc_config::Config;
 use pvc_core::model::{DaemonMode, DaemonState, StaticData};
 use pvc_host::{
+    ceph::Ceph,
     firewall::Firewall,
     hypervisor::Hypervisor,
     links::{Bridges, Links},
@@ -110,6 +111,8 @@ pub struct Dependencies {
     pub servers: Arc<dyn Servers>,
     /// The other machines' power.
     pub power: Arc<dyn Power>,
+    /// The cluster that holds VMs' images; `None`: storage is not managed.
+    pub ceph: Option<Arc<dyn Ceph>>,
     /// The storage's side of a fence.
     pub storage: Arc<dyn StorageFence>,
     /// What resets this machine if it loses the cluster; `None`: nothing does.
@@ -333,6 +336,9 @@ async fn start(
     }
     let self_fence = tenants::self_fence(config, dependencies, mirror.clone(), keepalive.acknowledged());
     keepalive.declare(DaemonState::Run).await;
+    if let Some(recorder) = tenants::recorder(config, dependencies, mirror.clone(), vms.as_ref()) {
+        background.spawn(recorder.run());
+    }
     let flush = tenants::flush(config, cluster.clone(), vms.as_ref(), ability);
     let fencing = config
         .is_coordinator()

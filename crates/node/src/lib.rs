@@ -27,6 +27,7 @@ pub mod signals;
 pub mod sizes;
 pub mod stop;
 mod strangers;
+mod vm_clients;
 pub mod write_streak;
 
 pub use daemon::{DaemonError, Dependencies, run};

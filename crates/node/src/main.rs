@@ -13,14 +13,15 @@ use anyhow::Context as _;
 use clap::Parser as _;
 use pvc_config::{Config, Coordinator};
 use pvc_host::{
+    ceph::{Access, Ceph, Librados},
     firewall::{Firewall, Nft},
     hypervisor::{Hypervisor, libvirt::LibvirtHypervisor},
     links::{Bridges, Links, Netlink},
-    machine::ThisMachine,
+    machine::{Machine as _, ThisMachine},
     power::Ipmitool,
     programs::{Programs, Supervisor},
     services::{Services, Systemd},
-    storage_fence::NoStorage,
+    storage_fence::{CephFence, NoStorage, StorageFence},
     watchdog::{Guard, MachineHardware, Watchdog},
     zones::{Postgres, ZoneDatabase},
 };
@@ -171,6 +172,13 @@ async fn serve(config: &Config, log: Log, lifeline: &Place) -> anyhow::Result<()
         .functions
         .networking
         .then(|| Supervisor::start(config.directories.dynamic.join("programs")) as Arc<dyn Programs>);
+    let ceph = config.functions.storage.then(|| Arc::new(Librados::new(Access::default())) as Arc<dyn Ceph>);
+    let storage = match &ceph {
+        Some(ceph) => {
+            Arc::new(CephFence::new(Arc::clone(ceph), || ThisMachine.unix_s())) as Arc<dyn StorageFence>
+        }
+        None => Arc::new(NoStorage),
+    };
     let parts = Dependencies {
         store,
         hypervisor,
@@ -182,7 +190,8 @@ async fn serve(config: &Config, log: Log, lifeline: &Place) -> anyhow::Result<()
         programs,
         services: Some(Systemd::system() as Arc<dyn Services>),
         power: Arc::new(Ipmitool::new(config.ipmi.cipher_suite)),
-        storage: Arc::new(NoStorage),
+        ceph,
+        storage,
         servers: Arc::new(servers(config)),
         watchdog,
         machine: Arc::new(ThisMachine),

@@ -1,6 +1,7 @@
 //! What is brought to agree with what is desired, a folder a kind of object. [`crate::controller`] is the engine that they share.
 
 pub mod client_network;
+pub(crate) mod client_records;
 pub mod dns;
 pub mod fence;
 pub mod firewall;

@@ -21,6 +21,7 @@ pub mod primary;
 pub mod root;
 pub(crate) mod text;
 pub mod vm;
+pub mod vm_clients;
 
 use pvc_core::model::Problem;
 

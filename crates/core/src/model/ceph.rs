@@ -1,10 +1,13 @@
 //! Storage as the state tree describes it: OSDs, pools, volumes, snapshots.
 
-use std::{fmt, net::SocketAddr, num::NonZeroU32, str::FromStr};
+use std::{collections::BTreeSet, fmt, net::SocketAddr, num::NonZeroU32, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
-use super::name::NameError;
+use super::{
+    name::{NameError, NodeName},
+    vm_id::VmId,
+};
 
 macro_rules! storage_name {
     ($(#[$doc:meta])* $name:ident, $what:literal) => {
@@ -60,7 +63,8 @@ storage_name! {
 }
 
 /// An RBD image: `pool/image`.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct ImageName {
     /// The pool that it is in.
     pub pool: PoolName,
@@ -82,6 +86,20 @@ impl FromStr for ImageName {
     }
 }
 
+impl TryFrom<String> for ImageName {
+    type Error = NameError;
+
+    fn try_from(text: String) -> Result<Self, NameError> {
+        text.parse()
+    }
+}
+
+impl From<ImageName> for String {
+    fn from(value: ImageName) -> Self {
+        value.to_string()
+    }
+}
+
 impl fmt::Display for ImageName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.pool, self.volume)
@@ -90,7 +108,8 @@ impl fmt::Display for ImageName {
 
 /// The address of one client of Ceph: `10.0.0.1:0/1234567`. The number behind the slash tells the clients of one host apart; a client
 /// that connects anew has another.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct ClientAddress {
     /// Of the host, in the network of the storage.
     pub host: SocketAddr,
@@ -114,10 +133,74 @@ impl FromStr for ClientAddress {
     }
 }
 
+impl TryFrom<String> for ClientAddress {
+    type Error = NameError;
+
+    fn try_from(text: String) -> Result<Self, NameError> {
+        text.parse()
+    }
+}
+
+impl From<ClientAddress> for String {
+    fn from(value: ClientAddress) -> Self {
+        value.to_string()
+    }
+}
+
 impl fmt::Display for ClientAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.host, self.nonce)
     }
+}
+
+/// The lock of an image.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Lock {
+    /// Its holder, in Ceph's words (`client.4123`).
+    pub client: String,
+    /// Which of the holder's locks.
+    pub cookie: String,
+    /// Where its holder is.
+    pub address: ClientAddress,
+}
+
+/// Who uses an image.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Users {
+    /// Those that have it open for writing and have been heard within the last half minute.
+    pub watchers: Vec<ClientAddress>,
+    /// Who may write: one, unless the image is shared on purpose. It outlives its holder.
+    pub locks: Vec<Lock>,
+}
+
+impl Users {
+    /// Where all of them are, doubled where one watches and holds the lock.
+    pub fn addresses(&self) -> impl Iterator<Item = ClientAddress> {
+        self.watchers.iter().copied().chain(self.locks.iter().map(|lock| lock.address))
+    }
+}
+
+/// The clients of Ceph by which one instance of a VM writes: recorded after its start, so that exactly these can be shut out when it
+/// must not write any more.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct VmClients {
+    /// Where they are, one a disk as a rule.
+    pub clients: BTreeSet<ClientAddress>,
+    /// What they have open.
+    pub images: BTreeSet<ImageName>,
+}
+
+/// One record of them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Recorded {
+    /// Whose.
+    pub vm: VmId,
+    /// Where that executes, or executed.
+    pub node: NodeName,
+    /// What is recorded.
+    pub clients: VmClients,
+    /// The record's version, for compare-and-set.
+    pub version: i32,
 }
 
 /// An OSD's number.

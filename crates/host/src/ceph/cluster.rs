@@ -159,6 +159,19 @@ impl Cluster {
         copy
     }
 
+    /// Where this client is, in Ceph's words.
+    pub(super) fn own_address(&self) -> Result<String, Fault> {
+        let mut buffer = ptr::null_mut();
+        // SAFETY: a living, connected handle; a place to write to.
+        let answer = unsafe { (self.libraries.rados.rados_getaddrs)(self.handle, &raw mut buffer) };
+        check("asking for this client's address", answer)?;
+        // SAFETY: null or C text that librados allocated for us.
+        let own = unsafe { text(buffer) };
+        // SAFETY: as above, and nobody uses it after this.
+        unsafe { (self.libraries.rados.rados_buffer_free)(buffer) };
+        Ok(own)
+    }
+
     /// Waits until this client has the newest map of the OSDs.
     pub(super) fn await_latest_map(&self) -> Result<(), Fault> {
         // SAFETY: a living, connected handle.

@@ -8,9 +8,9 @@ use std::{
 };
 
 use async_trait::async_trait;
-use pvc_core::model::ceph::{ClientAddress, ImageName};
+use pvc_core::model::ceph::{ClientAddress, ImageName, Lock, Users};
 
-use super::{BLOCKLIST_FOR, Ceph, CephError, Lock, Users};
+use super::{BLOCKLIST_FOR, Ceph, CephError};
 
 /// A cluster, and this node's connection to it.
 #[derive(Default)]
@@ -24,6 +24,8 @@ struct State {
     frozen: Vec<ClientAddress>,
     clients: u32,
     down: Option<CephError>,
+    /// As a key without `profile rbd` sees it.
+    refuses_blocklist: bool,
     calls: Vec<String>,
 }
 
@@ -47,6 +49,11 @@ impl FakeCeph {
     /// Answers every call with this, until it is `None`.
     pub fn fail(&self, error: Option<CephError>) {
         self.state().down = error;
+    }
+
+    /// Whether it refuses to shut anybody out.
+    pub fn refuse_blocklist(&self, refuses: bool) {
+        self.state().refuses_blocklist = refuses;
     }
 
     /// Opens an image for writing, from the host at `from`.
@@ -113,6 +120,14 @@ impl FakeWriter {
         true
     }
 
+    /// Closes the image as it should be done.
+    pub fn close(self) {
+        if let Some(image) = self.ceph.state().images.get_mut(&self.image) {
+            image.users.watchers.retain(|watcher| *watcher != self.address);
+            image.users.locks.retain(|lock| lock.address != self.address);
+        }
+    }
+
     /// It stops executing.
     pub fn freeze(&self) {
         self.ceph.state().frozen.push(self.address);
@@ -126,12 +141,24 @@ impl FakeWriter {
 
 #[async_trait]
 impl Ceph for FakeCeph {
+    async fn own_address(&self) -> Result<ClientAddress, CephError> {
+        drop(self.answering()?);
+        let own = format!("{}:0/{}", Ipv4Addr::LOCALHOST, u32::MAX);
+        own.parse().map_err(|error| CephError::Strange(format!("{error}")))
+    }
+
     async fn users(&self, image: &ImageName) -> Result<Option<Users>, CephError> {
         Ok(self.answering()?.images.get(image).map(|image| image.users.clone()))
     }
 
     async fn blocklist(&self, client: &ClientAddress) -> Result<(), CephError> {
         let mut state = self.answering()?;
+        if state.refuses_blocklist {
+            return Err(CephError::Refused {
+                doing: "osd blocklist".to_owned(),
+                why: "access denied".to_owned(),
+            });
+        }
         state.shut_out(*client);
         state.calls.push(format!("blocklist {client}"));
         Ok(())

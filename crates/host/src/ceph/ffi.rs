@@ -38,6 +38,8 @@ functions! {
         cluster: Handle, words: *const *const c_char, count: usize, input: *const c_char, input_length: usize,
         output: *mut *mut c_char, output_length: *mut usize, status: *mut *mut c_char, status_length: *mut usize,
     ) -> c_int;
+    /// The text is the caller's to `rados_buffer_free`.
+    fn rados_getaddrs(cluster: Handle, addresses: *mut *mut c_char) -> c_int;
     fn rados_buffer_free(buffer: *mut c_char);
     fn rados_ioctx_create(cluster: Handle, pool: *const c_char, pool_handle: *mut Handle) -> c_int;
     fn rados_ioctx_destroy(pool_handle: Handle);

@@ -14,13 +14,13 @@ use std::{
 };
 
 use async_trait::async_trait;
-use pvc_core::model::ceph::{ClientAddress, ImageName};
+use pvc_core::model::ceph::{ClientAddress, ImageName, Lock, Users};
 use serde::Deserialize;
 use serde_json::json;
 use tokio::time::Instant;
 
 use super::{
-    BLOCKLIST_FOR, Ceph, CephError, Lock, Users,
+    BLOCKLIST_FOR, Ceph, CephError,
     cluster::{Cluster, Fault, Libraries},
 };
 use crate::blocking::{Failure, Slots, Workers};
@@ -212,6 +212,10 @@ struct Listed {
 
 #[async_trait]
 impl Ceph for Librados {
+    async fn own_address(&self) -> Result<ClientAddress, CephError> {
+        self.call("where this client is".to_owned(), |cluster| client(&cluster.own_address()?)).await
+    }
+
     async fn users(&self, image: &ImageName) -> Result<Option<Users>, CephError> {
         let name = image.clone();
         let look = move |cluster: &Cluster| {

@@ -2,7 +2,8 @@
 
 use std::time::{Duration, SystemTime};
 
-use pvc_host::ceph::{BLOCKLIST_FOR, Users, fake::FakeCeph};
+use pvc_core::model::ceph::Users;
+use pvc_host::ceph::{BLOCKLIST_FOR, fake::FakeCeph};
 
 use crate::rig::{Fake, Real, Rig, Writer, image};
 
@@ -19,6 +20,9 @@ async fn tells_who_uses_an_image(rig: &impl Rig) {
     let mut writer = rig.open(&there);
     assert!(writer.write(7));
     let users = rig.ceph().users(&there).await.unwrap().unwrap();
+    let own = rig.ceph().own_address().await.unwrap();
+    assert_ne!(users.watchers[0], own);
+    assert_eq!(users.watchers[0].host.ip(), own.host.ip(), "both are on this host");
     assert_eq!(users.watchers.len(), 1, "{users:?}");
     assert_eq!(users.locks.len(), 1, "{users:?}");
     assert_eq!(users.watchers[0], users.locks[0].address, "who writes is who watches");

@@ -15,6 +15,7 @@ pub(crate) trait Rig {
     type Writer: Writer;
 
     fn ceph(&self) -> &dyn Ceph;
+    fn ceph_shared(&self) -> Arc<dyn Ceph>;
     fn create(&self, image: &ImageName);
     fn open(&self, image: &ImageName) -> Self::Writer;
     fn contents(&self, image: &ImageName) -> u8;
@@ -40,6 +41,10 @@ impl Rig for Fake {
 
     fn ceph(&self) -> &dyn Ceph {
         &*self.0
+    }
+
+    fn ceph_shared(&self) -> Arc<dyn Ceph> {
+        Arc::clone(&self.0) as Arc<dyn Ceph>
     }
 
     fn create(&self, image: &ImageName) {
@@ -72,14 +77,14 @@ impl Writer for FakeWriter {
 
 pub(crate) struct Real {
     pub(crate) cluster: CephCluster,
-    pub(crate) ceph: Librados,
+    pub(crate) ceph: Arc<Librados>,
 }
 
 impl Real {
     pub(crate) fn start() -> Self {
         let cluster = CephCluster::start().unwrap();
         let ceph = Librados::new(Access { configuration: cluster.configuration(), ..Access::default() });
-        Self { cluster, ceph }
+        Self { cluster, ceph: Arc::new(ceph) }
     }
 }
 
@@ -87,7 +92,11 @@ impl Rig for Real {
     type Writer = QemuWriter;
 
     fn ceph(&self) -> &dyn Ceph {
-        &self.ceph
+        &*self.ceph
+    }
+
+    fn ceph_shared(&self) -> Arc<dyn Ceph> {
+        Arc::clone(&self.ceph) as Arc<dyn Ceph>
     }
 
     fn create(&self, image: &ImageName) {

@@ -16,6 +16,7 @@ use crate::{
     old_commands::OldCommands,
     reconcile::{
         client_network::{self, ClientNetworks},
+        client_records::Recorder,
         dns::{self, Names},
         fence::{self, Fencing},
         firewall::{self, Walls},
@@ -60,6 +61,7 @@ pub(super) fn vms(config: &Config, dependencies: &Dependencies, cluster: Cluster
         cluster,
         peers: Peers::new(config),
         hypervisor: Arc::clone(hypervisor),
+        storage: dependencies.storage.is_available().then(|| Arc::clone(&dependencies.storage)),
         selector: config.target_selector,
         consoles: follow_consoles(dependencies)?,
     })))
@@ -132,6 +134,22 @@ pub(super) fn ask_bmcs(config: &Config, dependencies: &Dependencies, mirror: Mir
         power: Arc::clone(&dependencies.power),
         keepalive: config.intervals.keepalive(),
     }
+}
+
+/// On a node with a hypervisor that manages storage.
+pub(super) fn recorder(
+    config: &Config,
+    dependencies: &Dependencies,
+    mirror: Mirror,
+    vms: Option<&Vms>,
+) -> Option<Recorder> {
+    Some(Recorder {
+        me: config.node.clone(),
+        store: Arc::clone(&dependencies.store),
+        mirror,
+        ceph: Arc::clone(dependencies.ceph.as_ref()?),
+        active: vms?.active(),
+    })
 }
 
 pub(super) fn fencing(

@@ -31,7 +31,10 @@ use pvc_core::{
         vm::{Attempts, LocalState, Plan, Step, concerns, needs_definition},
     },
 };
-use pvc_host::hypervisor::{Event, Hypervisor, HypervisorError};
+use pvc_host::{
+    hypervisor::{Event, Hypervisor, HypervisorError},
+    storage_fence::StorageFence,
+};
 use pvc_store::schema;
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch},
@@ -76,6 +79,8 @@ pub struct Dependencies {
     pub peers: Peers,
     /// This machine's hypervisor.
     pub hypervisor: Arc<dyn Hypervisor>,
+    /// What shuts an earlier run of a VM out of its images; `None`: this node does not manage storage.
+    pub storage: Option<Arc<dyn StorageFence>>,
     /// How a node is chosen for a VM whose desired state names none.
     pub selector: Selector,
     /// What publishes consoles; `None`: nobody.
@@ -130,6 +135,7 @@ struct VmReconciler {
     inventory: Inventory,
     kept: KeptDefinitions,
     definitions: Definitions,
+    storage: Option<Arc<dyn StorageFence>>,
     consoles: Option<Arc<ConsoleLogs>>,
     peers: Peers,
     selector: Selector,
@@ -340,7 +346,7 @@ impl Reconciler for VmReconciler {
 
 impl VmReconciler {
     fn new(dependencies: Dependencies, this: &Weak<Self>) -> Self {
-        let Dependencies { cluster, peers, hypervisor, selector, consoles } = dependencies;
+        let Dependencies { cluster, peers, hypervisor, storage, selector, consoles } = dependencies;
         Self {
             definitions: Definitions::new(Arc::clone(&cluster.store)),
             sizes: VmSizes::new(Arc::clone(&cluster.store)),
@@ -348,6 +354,7 @@ impl VmReconciler {
             cluster,
             inventory: Inventory::new(hypervisor),
             kept: KeptDefinitions::default(),
+            storage,
             consoles,
             peers,
             memory: Mutex::default(),

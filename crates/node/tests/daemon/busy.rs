@@ -52,6 +52,7 @@ fn start(tree: &MemoryTree, name: &'static str, power: &Arc<FakePower>, director
             programs: None,
             services: None,
             power,
+            ceph: None,
             storage: Arc::new(NoStorage),
             servers: Arc::new(pvc_store::servers::FakeServers::default()),
             watchdog: Some(guard),

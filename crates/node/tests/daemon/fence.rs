@@ -92,6 +92,7 @@ impl Cluster {
             programs: None,
             services: None,
             power: self.power.clone(),
+            ceph: None,
             storage: Arc::new(NoStorage),
             servers: Arc::new(pvc_store::servers::FakeServers::default()),
             watchdog: None,

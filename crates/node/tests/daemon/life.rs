@@ -75,6 +75,7 @@ impl Cluster {
             programs: None,
             services: None,
             power: FakePower::new(),
+            ceph: None,
             storage: Arc::new(NoStorage),
             servers: Arc::new(pvc_store::servers::FakeServers::default()),
             watchdog: None,

@@ -53,6 +53,7 @@ impl Node {
             programs: None,
             services: None,
             power: FakePower::new(),
+            ceph: None,
             storage: Arc::new(NoStorage),
             servers: Arc::new(pvc_store::servers::FakeServers::default()),
             watchdog: Some(watchdog.clone() as Arc<dyn Watchdog>),

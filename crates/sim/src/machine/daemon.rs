@@ -98,6 +98,7 @@ impl Node {
             services: Some(Arc::clone(&boot.services) as Arc<dyn Services>),
             power: Arc::new(power) as Arc<dyn Power>,
             servers: Arc::new(servers) as Arc<dyn Servers>,
+            ceph: None,
             storage: Arc::new(storage) as Arc<dyn StorageFence>,
             watchdog: guarded.then(|| Arc::new(watchdog) as Arc<dyn Watchdog>),
             machine: Arc::new(SimMachine {

@@ -6,7 +6,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use pvc_core::model::NodeName;
+use pvc_core::{model::NodeName, plan::storage_fence::Request};
 use pvc_host::storage_fence::{StorageFence, StorageFenceError};
 use pvc_process::Process;
 use tokio::time::sleep;
@@ -35,9 +35,10 @@ impl StorageFence for SimStorage {
         true
     }
 
-    async fn shut_out(&self, node: &NodeName, images: &[String]) -> Result<(), StorageFenceError> {
+    async fn shut_out(&self, node: &NodeName, request: &Request) -> Result<(), StorageFenceError> {
         let takes = self.rng.lock().unwrap_or_else(PoisonError::into_inner).time(TAKES[0], TAKES[1]);
-        let event = Event::ShutOut { by: self.node.clone(), of: node.clone(), images: images.to_vec() };
+        let images = request.images.keys().map(ToString::to_string).collect();
+        let event = Event::ShutOut { by: self.node.clone(), of: node.clone(), images };
         let journal = Arc::clone(&self.journal);
         in_flight(&self.world, async move {
             journal.tell(event);

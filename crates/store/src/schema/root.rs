@@ -17,7 +17,7 @@ pub const SCHEMA: &str = "/pvc/schema";
 pub const SCHEMA_VERSION: u32 = 1;
 
 /// Every root key with its first value, parents before children.
-const KEYS: [(&str, &str); 26] = [
+const KEYS: [(&str, &str); 27] = [
     (super::node::ROOT, ""),
     (super::primary::PRIMARY_NODE, "none"),
     (super::vm::ROOT, ""),
@@ -34,6 +34,7 @@ const KEYS: [(&str, &str); 26] = [
     (SCHEMA, "1"),
     (super::owner::ROOT, ""),
     (super::vm::CLAIM_ROOT, ""),
+    (super::vm_clients::ROOT, ""),
     (super::machine::ROOT, ""),
     (super::explain::ROOT, ""),
     (super::explain::VMS, ""),

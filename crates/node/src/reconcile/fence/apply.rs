@@ -30,6 +30,7 @@ use crate::{
     bmcs,
     controller::{Cluster, StepError},
     sizes::VmSizes,
+    vm_clients,
 };
 
 /// How long the storage may take to shut a node out.
@@ -247,16 +248,15 @@ impl Apply {
 
     async fn shut_out(&self, fence: &Fence, view: &ClusterView, why: &str) -> Result<Effect, StepError> {
         let node = &fence.node;
-        let claimed = view.good_vms().filter(|vm| vm.claim.value.names(node));
-        let images: Vec<String> = claimed.flat_map(|vm| vm.rbd_images.iter().cloned()).collect();
-        let shut_out = self.dependencies.storage.shut_out(node, &images);
+        let (store, storage) = (&*self.cluster().store, &*self.dependencies.storage);
+        let shut_out = vm_clients::shut_out_node(store, storage, node, view);
         let failed = match timeout(STORAGE_WITHIN, shut_out).await {
             Ok(Ok(())) => None,
-            Ok(Err(error)) => Some(error.to_string()),
+            Ok(Err(failed)) => Some(failed),
             Err(_) => Some(format!("the storage did not answer within {} s", STORAGE_WITHIN.as_secs())),
         };
         if let Some(failed) = failed {
-            error!(%node, alert = true, "{failed}; {why}, which wait for it");
+            error!(%node, alert = true, "could not be shut out of the storage: {failed}; {why}, which wait for it");
             return Ok(Effect::StorageFailed(failed));
         }
         let Some(proof) = fence.job.step.proof() else { return Ok(Effect::Recorded) };

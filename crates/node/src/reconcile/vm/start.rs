@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::VmReconciler;
-use crate::{controller::StepError, metrics};
+use crate::{controller::StepError, metrics, vm_clients};
 
 impl VmReconciler {
     pub(super) async fn start(&self, vm: &Vm, why: &str) -> Result<(), StepError> {
@@ -18,6 +18,15 @@ impl VmReconciler {
             Err(reason) => return self.give_up(vm, reason).await,
         };
         let begin = Instant::now();
+        if let Some(storage) = self.storage.as_deref().filter(|_| !spec.rbd_images.is_empty()) {
+            let (store, me) = (&*self.cluster.store, &self.cluster.me);
+            // What an earlier instance had begun to write must not land after the new one's first look.
+            if let Err(why) = vm_clients::shut_out_ended(store, storage, me, vm.id).await {
+                let reason = format!("an earlier run of it may still be writing to its images: {why}");
+                self.remember(vm.id, |m| m.attempts.start_attempted(vm, self.cluster.now()));
+                return self.refused(vm, reason).await;
+            }
+        }
         self.remember(vm.id, |m| m.attempts.start_attempted(vm, self.cluster.now()));
         match self.inventory.hypervisor().start(&spec).await {
             Ok(()) => {

@@ -2,11 +2,13 @@
 
 use pvc_core::model::{Claim, NodeName, Vm, VmChange, VmId, VmName, VmSet, VmState};
 use pvc_host::{
+    ceph::{Ceph, fake::FakeCeph},
     hypervisor::{
         Activity, Seen,
         fake::{Answer, Behaviour, FakeFabric, FakeHypervisor, Outcome, PowerButton, Reach},
     },
     machine::FakeMachine,
+    storage_fence::CephFence,
 };
 use pvc_store::{
     Store,
@@ -41,6 +43,7 @@ struct TestNode {
     hypervisor: Arc<FakeHypervisor>,
     vms: Option<Vms>,
     consoles: std::path::PathBuf,
+    ceph: Arc<FakeCeph>,
 }
 
 impl TestNode {
@@ -60,6 +63,7 @@ impl TestNode {
             cluster: Cluster::new(self.name.clone(), store, mirror, Arc::new(FakeMachine::default())),
             peers: Peers { domain: Some("cluster".into()) },
             hypervisor: Arc::clone(&self.hypervisor) as Arc<dyn Hypervisor>,
+            storage: Some(Arc::new(CephFence::new(Arc::clone(&self.ceph) as Arc<dyn Ceph>, || 0))),
             selector: Selector::Mem,
             consoles: Some(Arc::new(consoles)),
         }));
@@ -123,13 +127,14 @@ impl World {
         let tree = MemoryTree::new();
         let operator = tree.client();
         schema::root::init(&*operator).await.unwrap();
-        let logs = TempDir::new().unwrap();
+        let (logs, ceph) = (TempDir::new().unwrap(), FakeCeph::new());
         let nodes = ["a", "b"].map(|node| TestNode {
             name: node.parse().unwrap(),
             store: tree.client(),
             hypervisor: FakeHypervisor::new(),
             vms: None,
             consoles: logs.path().to_owned(),
+            ceph: Arc::clone(&ceph),
         });
         let fabric = FakeFabric::new();
         for node in &nodes {

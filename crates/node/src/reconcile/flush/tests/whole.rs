@@ -70,6 +70,7 @@ impl Whole {
             cluster: cluster.clone(),
             peers: Peers { domain: Some("cluster".into()) },
             hypervisor: Arc::clone(&node.hypervisor) as Arc<dyn Hypervisor>,
+            storage: None,
             selector: Selector::Vms,
             consoles: None,
         });

@@ -218,3 +218,30 @@ async fn a_hundred_guests_that_cannot_be_ended_hold_up_no_start() {
     w.ask_for(101, VmState::Start).await;
     w.until("another one starts", 1, async |w| w.runs(0, 101)).await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_vm_does_not_start_before_its_earlier_run_is_shut_out_of_its_images_and_says_so() {
+    use pvc_core::model::ceph::VmClients;
+    use pvc_host::ceph::Ceph as _;
+
+    let w = World::new().await;
+    let disk = "<devices><disk type='network' device='disk'><source protocol='rbd' name='vms/one'/><target dev='vda'/></disk></devices>";
+    w.define(1, xml(1).replace("<devices/>", disk)).await;
+    let (earlier, images) = ("10.0.0.9:0/7".parse().unwrap(), ["vms/one".parse().unwrap()].into());
+    let clients = VmClients { clients: [earlier].into(), images };
+    schema::vm_clients::record(&*w.operator, id(1), &"x".parse().unwrap(), &clients).await.unwrap();
+    let ceph = Arc::clone(&w.nodes[0].ceph);
+    ceph.refuse_blocklist(true);
+    w.ask_for(1, VmState::Start).await;
+    w.until("it is told why", 5, async |w| {
+        let reason = w.vm(1).await.failed_reason.value;
+        reason.contains("may still be writing to its images") && reason.contains("access denied")
+    })
+    .await;
+    sleep(Duration::from_mins(1)).await;
+    assert_eq!(w.nodes[0].hypervisor.counts().start, 0, "no blocklist, no start");
+    ceph.refuse_blocklist(false);
+    w.until("it runs", 61, async |w| w.runs(0, 1)).await;
+    assert!(ceph.blocklisted().await.unwrap().contains_key(&earlier));
+    assert!(schema::vm_clients::read_vm(&*w.operator, id(1)).await.unwrap().0.is_empty());
+}

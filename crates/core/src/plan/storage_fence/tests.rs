@@ -1,0 +1,186 @@
+//! Who is shut out, one row a case; and over a Ceph of a few lines, that it ends and is safe at every point.
+
+use proptest::{collection::btree_set, prelude::*};
+
+use super::*;
+use crate::model::ceph::VmClients;
+
+const NOW: u64 = 1_800_000_000;
+
+fn client(host: u8, nonce: u32) -> ClientAddress {
+    format!("10.0.0.{host}:0/{nonce}").parse().unwrap()
+}
+
+fn image(number: u8) -> ImageName {
+    format!("vms/{number}").parse().unwrap()
+}
+
+fn users(watchers: &[ClientAddress], holders: &[ClientAddress]) -> Users {
+    let lock = |address: &ClientAddress| Lock {
+        client: format!("client.{address}"),
+        cookie: "auto 1".to_owned(),
+        address: *address,
+    };
+    Users { watchers: watchers.to_vec(), locks: holders.iter().map(lock).collect() }
+}
+
+/// One image, of which the dead node's client is 1/1, another of the dead host's 1/2, and one elsewhere 2/1.
+fn shut_out(
+    recorded: &[ClientAddress],
+    spared: &[ClientAddress],
+    unrecorded: Unrecorded,
+) -> Vec<ClientAddress> {
+    let all = [client(1, 1), client(1, 2), client(2, 1)];
+    let request = Request {
+        recorded: recorded.iter().copied().collect(),
+        spared: spared.iter().copied().collect(),
+        images: [(image(1), unrecorded)].into(),
+    };
+    let facts = Facts {
+        request: &request,
+        users: &[(image(1), users(&all, &all[..1]))].into(),
+        blocklisted: &BTreeMap::new(),
+        now_unix_s: NOW,
+    };
+    match plan(&facts) {
+        Step::Blocklist(clients) | Step::Done(clients) => clients.into_iter().collect(),
+        Step::BreakLocks(_) => panic!("a lock is broken before its holder is shut out"),
+    }
+}
+
+#[test]
+fn the_table_of_who_is_shut_out_holds() {
+    use Unrecorded::{OfTheseHosts, ShutOut, Spared};
+    let (recorded, same_host, elsewhere) = (client(1, 1), client(1, 2), client(2, 1));
+    for (known, spared, unrecorded, expected) in [
+        (vec![recorded], vec![], Spared, vec![recorded]),
+        (vec![recorded], vec![], OfTheseHosts, vec![recorded, same_host]),
+        (vec![recorded], vec![], ShutOut, vec![recorded, same_host, elsewhere]),
+        // The other side of a migration.
+        (vec![recorded], vec![elsewhere], ShutOut, vec![recorded, same_host]),
+        // Nothing is recorded: it died between its start and the record.
+        (vec![], vec![], Spared, vec![]),
+        (vec![], vec![], OfTheseHosts, vec![recorded, same_host, elsewhere]),
+        (vec![], vec![elsewhere], OfTheseHosts, vec![recorded, same_host]),
+        (vec![], vec![elsewhere], ShutOut, vec![recorded, same_host]),
+        // Whoever is recorded to be shut out is, whoever else uses that address.
+        (vec![recorded], vec![recorded], Spared, vec![recorded]),
+    ] {
+        assert_eq!(shut_out(&known, &spared, unrecorded), expected, "{known:?} {spared:?} {unrecorded:?}");
+    }
+}
+
+#[test]
+fn an_entry_of_an_hour_is_none() {
+    let request = Request { recorded: [client(1, 1)].into(), ..Request::default() };
+    for (until, done) in [(NOW + 3600, false), (NOW + LEAST_S - 1, false), (NOW + LEAST_S, true)] {
+        let facts = Facts {
+            request: &request,
+            users: &BTreeMap::new(),
+            blocklisted: &[(client(1, 1), until)].into(),
+            now_unix_s: NOW,
+        };
+        assert_eq!(matches!(plan(&facts), Step::Done(_)), done, "{until}");
+    }
+}
+
+#[test]
+fn of_a_dead_node_all_is_shut_out_that_only_it_may_have_and_the_other_side_of_a_migration_is_spared() {
+    let vm = |n: u8| -> VmId { format!("11111111-0000-4000-8000-0000000000{n:02x}").parse().unwrap() };
+    let record = |n, node: &str, address, images: &[u8]| Recorded {
+        vm: vm(n),
+        node: node.parse().unwrap(),
+        clients: VmClients { clients: [address].into(), images: images.iter().copied().map(image).collect() },
+        version: 0,
+    };
+    let records = [
+        record(1, "x", client(1, 1), &[1, 9]),
+        record(2, "t", client(2, 1), &[2]),
+        // It has left x, whose record of it is not removed yet.
+        record(3, "x", client(1, 3), &[3]),
+        record(3, "t", client(2, 3), &[3]),
+    ];
+    let claimed = [
+        Claimed { images: [image(1)].into(), shared: false },
+        Claimed { images: [image(2)].into(), shared: true },
+    ];
+    let dead = of_dead_node(&"x".parse().unwrap(), &claimed, &records);
+    assert_eq!(dead.recorded, [client(1, 1), client(1, 3)].into());
+    assert_eq!(dead.spared, [client(2, 1), client(2, 3)].into());
+    let (open, spared) = (Unrecorded::ShutOut, Unrecorded::Spared);
+    let images =
+        [(image(1), open), (image(2), Unrecorded::OfTheseHosts), (image(3), spared), (image(9), spared)];
+    assert_eq!(dead.images, images.into());
+
+    let ended = of_ended_instances(vm(3), &records);
+    assert_eq!(ended.recorded, [client(1, 3), client(2, 3)].into(), "wherever it was");
+    assert_eq!(ended.images, [(image(3), spared)].into());
+    assert!(of_ended_instances(vm(4), &records).is_empty());
+}
+
+#[test]
+fn what_cannot_be_an_image_is_told_and_what_nobody_writes_to_is_left_out() {
+    let list = |text: &str| text.split(',').map(str::to_owned).collect::<Vec<_>>();
+    assert_eq!(images(&list("vms/1,/,vms/2@old")), Ok([image(1)].into()));
+    assert!(images(&list("vms/a/b")).unwrap_err().contains("vms/a/b"));
+}
+
+fn a_client() -> impl Strategy<Value = ClientAddress> {
+    (1..4u8, 1..4u32).prop_map(|(host, nonce)| client(host, nonce))
+}
+
+proptest! {
+    /// Whatever is recorded, used and shut out already: it ends; no lock is taken from one that may still write; at the end nobody who
+    /// is to be shut out may write or holds a lock, and nobody was shut out who is spared and not recorded.
+    #[test]
+    fn it_ends_and_is_safe_at_every_point(
+        recorded in btree_set(a_client(), 0..4),
+        spared in btree_set(a_client(), 0..4),
+        unrecorded in prop::sample::select(vec![Unrecorded::Spared, Unrecorded::OfTheseHosts, Unrecorded::ShutOut]),
+        watchers in btree_set(a_client(), 0..4),
+        holders in btree_set(a_client(), 0..3),
+        already in btree_set((a_client(), prop::sample::select(vec![NOW + 3600, NOW + 2 * LEAST_S])), 0..3),
+        // Breaking a lock leaves an entry of an hour, as often as this.
+        shortens in 0..3usize,
+    ) {
+        let request =
+            Request { recorded: recorded.clone(), spared: spared.clone(), images: [(image(1), unrecorded)].into() };
+        let list = |set: &BTreeSet<ClientAddress>| set.iter().copied().collect::<Vec<_>>();
+        let mut used: BTreeMap<ImageName, Users> = [(image(1), users(&list(&watchers), &list(&holders)))].into();
+        let mut blocklisted: BTreeMap<ClientAddress, u64> = already.into_iter().collect();
+        let before = blocklisted.clone();
+        let mut shortens = shortens;
+        for _ in 0..8 {
+            let facts = Facts { request: &request, users: &used, blocklisted: &blocklisted, now_unix_s: NOW };
+            match plan(&facts) {
+                Step::Blocklist(clients) => {
+                    for client in clients {
+                        prop_assert!(recorded.contains(&client) || !spared.contains(&client));
+                        blocklisted.insert(client, NOW + 2 * LEAST_S);
+                        for users in used.values_mut() {
+                            users.watchers.retain(|watcher| *watcher != client);
+                        }
+                    }
+                }
+                Step::BreakLocks(locks) => for (image, lock) in locks {
+                    prop_assert!(blocklisted[&lock.address] >= NOW + LEAST_S);
+                    used.get_mut(&image).unwrap().locks.retain(|held| *held != lock);
+                    if shortens > 0 {
+                        shortens -= 1;
+                        blocklisted.insert(lock.address, NOW + 3600);
+                    }
+                },
+                Step::Done(clients) => {
+                    prop_assert!(recorded.is_subset(&clients));
+                    for client in &clients {
+                        prop_assert!(blocklisted[client] >= NOW + LEAST_S);
+                        prop_assert!(!used[&image(1)].addresses().any(|user| user == *client && !before.contains_key(client)));
+                    }
+                    prop_assert!(used[&image(1)].locks.iter().all(|lock| !clients.contains(&lock.address)));
+                    return Ok(());
+                }
+            }
+        }
+        prop_assert!(false, "it does not end");
+    }
+}

@@ -1,0 +1,89 @@
+//! The storage fence, on the fake and on the real Ceph: nothing of whom it shuts out lands, and nobody else is hurt.
+
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use pvc_core::{
+    model::NodeName,
+    plan::storage_fence::{Request, Unrecorded},
+};
+use pvc_host::{
+    ceph::{Ceph, CephError, fake::FakeCeph},
+    storage_fence::{CephFence, StorageFence as _},
+};
+
+use crate::rig::{Fake, Real, Rig, Writer, image};
+
+fn fence(ceph: Arc<dyn Ceph>) -> CephFence {
+    CephFence::new(ceph, || {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        now.unwrap_or(Duration::ZERO).as_secs()
+    })
+}
+
+fn node() -> NodeName {
+    "dead".parse().unwrap()
+}
+
+/// A writer that is recorded, one of another image, and one that nobody has recorded.
+async fn fences(rig: &impl Rig) {
+    let (mine, unknown, others) = (image("mine"), image("unknown"), image("others"));
+    for image in [&mine, &unknown, &others] {
+        rig.create(image);
+    }
+    let [mut old, mut lost, mut spared] = [&mine, &unknown, &others].map(|image| rig.open(image));
+    assert!(old.write(1) && lost.write(1) && spared.write(1));
+    let recorded = rig.ceph().users(&mine).await.unwrap().unwrap().watchers[0];
+    old.freeze_before_writing(2);
+    lost.freeze_before_writing(2);
+
+    let request = Request {
+        recorded: [recorded].into(),
+        images: [(mine.clone(), Unrecorded::Spared), (unknown.clone(), Unrecorded::ShutOut)].into(),
+        ..Request::default()
+    };
+    let fence = fence(rig.ceph_shared());
+    fence.shut_out(&node(), &request).await.unwrap();
+    fence.shut_out(&node(), &request).await.expect("again");
+
+    for (image, old) in [(&mine, &mut old), (&unknown, &mut lost)] {
+        let mut new = rig.open(image);
+        assert!(new.write(3), "the new one writes, without waiting for the old one's lock");
+        assert!(!old.thaw(2));
+        assert!(!old.write(4));
+        assert_eq!(rig.contents(image), 3, "nothing of the old one has landed");
+    }
+    assert!(spared.write(5), "nobody else is shut out");
+}
+
+#[tokio::test]
+async fn a_fake_cluster_is_fenced() {
+    fences(&Fake(FakeCeph::new())).await;
+}
+
+#[tokio::test]
+async fn a_real_cluster_is_fenced() {
+    fences(&Real::start()).await;
+}
+
+#[tokio::test]
+async fn a_refused_blocklist_leaves_the_lock_alone() {
+    let ceph = FakeCeph::new();
+    let rig = Fake(Arc::clone(&ceph));
+    let image = image("mine");
+    rig.create(&image);
+    assert!(rig.open(&image).write(1));
+    let request = Request { images: [(image.clone(), Unrecorded::ShutOut)].into(), ..Request::default() };
+    ceph.refuse_blocklist(true);
+    let refused = fence(Arc::clone(&ceph) as Arc<dyn Ceph>).shut_out(&node(), &request).await.unwrap_err();
+    assert!(refused.to_string().contains("refused"), "{refused}");
+    assert_eq!(ceph.users(&image).await.unwrap().unwrap().locks.len(), 1);
+    ceph.fail(Some(CephError::Unavailable("down".to_owned())));
+    fence(Arc::clone(&ceph) as Arc<dyn Ceph>).shut_out(&node(), &request).await.unwrap_err();
+    ceph.fail(None);
+    ceph.refuse_blocklist(false);
+    fence(Arc::clone(&ceph) as Arc<dyn Ceph>).shut_out(&node(), &request).await.unwrap();
+    assert_eq!(ceph.users(&image).await.unwrap().unwrap().locks.len(), 0);
+}
