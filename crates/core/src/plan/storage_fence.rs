@@ -166,5 +166,7 @@ impl Request {
 pub fn images<'a>(listed: impl IntoIterator<Item = &'a String>) -> Result<BTreeSet<ImageName>, String> {
     let written =
         listed.into_iter().map(String::as_str).filter(|image| *image != "/" && !image.contains('@'));
-    written.map(|image| image.parse::<ImageName>().map_err(|error| error.to_string())).collect()
+    written
+        .map(|image| image.parse::<ImageName>().map_err(|error| format!("RBD image {image}: {error}")))
+        .collect()
 }

@@ -8,8 +8,8 @@ use pvc_host::{
     hypervisor::{Activity, Seen},
     storage_fence::CephFence,
 };
-use pvc_store::memory::{MemoryStore, MemoryTree};
 use pvc_process::JoinSet;
+use pvc_store::memory::{MemoryStore, MemoryTree};
 
 use super::*;
 use crate::vm_clients::{shut_out_ended, shut_out_node};
