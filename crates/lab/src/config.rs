@@ -3,7 +3,7 @@
 use pvc_config::sample::Sample;
 
 use crate::{
-    layout::{BMC_PASSWORD, BMC_USER, Net, NodeNumber},
+    layout::{BMC_PASSWORD, BMC_USER, CEPH_KEYRING, CEPH_PORT, Net, NodeNumber, SHARED_IN_NODE},
     options::LabOptions,
 };
 
@@ -18,7 +18,7 @@ pub fn pvcd_yaml(node: NodeNumber, options: &LabOptions) -> String {
     let mut sample = Sample::default()
         .with("node", node)
         .with("functions.enable_networking", boolean(options.enable_networking))
-        .with("functions.enable_storage", "False")
+        .with("functions.enable_storage", boolean(options.storage))
         .with("functions.enable_api", boolean(options.enable_api))
         .with_list("cluster.coordinators", options.coordinators())
         .with("system.fencing.intervals.keepalive_interval", timings.keepalive_interval_s)
@@ -31,7 +31,7 @@ pub fn pvcd_yaml(node: NodeNumber, options: &LabOptions) -> String {
         .with("system.fencing.ipmi.pass", BMC_PASSWORD)
         .with("system.configuration.logging.log_colours", "False")
         .with("system.configuration.logging.log_dates", "False")
-        .with("system.configuration.logging.log_keepalive_storage_details", "False")
+        .with("system.configuration.logging.log_keepalive_storage_details", boolean(options.storage))
         .with("system.configuration.logging.console_log_lines", options.console_log_lines);
     for net in [Net::Upstream, Net::Cluster, Net::Storage] {
         let of_all = |setting: &str| format!("cluster.networks.{}.{setting}", net.name());
@@ -47,6 +47,14 @@ pub fn pvcd_yaml(node: NodeNumber, options: &LabOptions) -> String {
             .with(&here("address"), "by-id");
     }
     sample.with("cluster.networks.upstream.gateway", format!("\"{}\"", Net::Upstream.switch())).text()
+}
+
+/// The text of `/etc/ceph/ceph.conf` on every node, which is a client of Ceph only.
+pub fn ceph_conf() -> String {
+    let monitor = Net::Storage.switch();
+    format!(
+        "[global]\nmon_host = [v2:{monitor}:{CEPH_PORT}]\nkeyring = {SHARED_IN_NODE}/ceph/{CEPH_KEYRING}\n"
+    )
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 pub mod addresses;
 pub mod bmc;
+pub mod ceph;
 pub mod control;
 pub mod drops;
 pub mod network;

@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 
 use crate::{
-    layout::{CACHE, GUEST_IN_NODE, Layout},
+    layout::{CACHE, CEPH_SECRET, GUEST_IN_NODE, Layout},
     machine::cpio::Archive,
     program::{Output, command, output, run},
 };
@@ -207,6 +207,44 @@ pub fn guest_xml(name: &str, uuid: &str, memory_mib: u32) -> String {
 /// The same for observers: it counts aloud ten times a second, see [`Beat`].
 pub fn beating_guest_xml(name: &str, uuid: &str, memory_mib: u32) -> String {
     definition(name, uuid, memory_mib, "beat=0.1")
+}
+
+/// The same with an RBD image of the lab's Ceph as its disk, on which it writes its numbers; see [`Written`].
+pub fn writing_guest_xml(name: &str, uuid: &str, memory_mib: u32, image: &str) -> String {
+    let disk = format!(
+        "<disk type='network' device='disk'>
+      <driver name='qemu' type='raw' cache='none'/>
+      <auth username='admin'><secret type='ceph' uuid='{CEPH_SECRET}'/></auth>
+      <source protocol='rbd' name='{image}'/>
+      <target dev='vda' bus='virtio'/>
+    </disk>
+    <serial type='pty'>"
+    );
+    definition(name, uuid, memory_mib, "beat=0.1 disk=vda").replacen("<serial type='pty'>", &disk, 1)
+}
+
+/// What a writing guest says of its disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Written {
+    /// What it found when it booted; 0: nothing.
+    Found(u64),
+    /// What the disk has acknowledged, flushed.
+    Acknowledged(u64),
+}
+
+impl Written {
+    /// All that a console tells, in order.
+    pub fn all(console: &str) -> Vec<Self> {
+        console.split_inclusive('\n').filter_map(Self::read).collect()
+    }
+
+    fn read(printed: &str) -> Option<Self> {
+        let line = printed.strip_suffix('\n')?.trim_end();
+        let number = |word| line.split_once(word)?.1.parse().ok();
+        number("LABGUEST found ")
+            .map(Self::Found)
+            .or_else(|| number("LABGUEST wrote ").map(Self::Acknowledged))
+    }
 }
 
 /// A beating guest's line on its console. A migration changes nothing of it; a reboot gives another `life`.

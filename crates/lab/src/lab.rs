@@ -1,6 +1,7 @@
 //! A whole lab, from outside: bring it up, find its nodes, reach its network, take it down.
 //! Never outlives its owner when a test made it; see [`Lifetime`].
 
+mod ceph;
 mod collect;
 
 use std::{
@@ -87,6 +88,10 @@ impl Lab {
             node.wait_libvirt(self.options.boot_deadline)?;
         }
         progress("libvirtd answers on every node");
+        if self.options.storage {
+            self.provide_ceph()?;
+            progress("Ceph serves, every libvirtd has its key");
+        }
         for node in self.options.coordinators() {
             self.wait_zookeeper(node)?;
         }

@@ -26,6 +26,12 @@ pub const BINARIES_IN_NODE: &str = "/usr/lib/pvc-lab";
 pub const GUEST_IN_NODE: &str = "/srv/guest";
 /// A folder that all nodes share, for disks.
 pub const SHARED_IN_NODE: &str = "/srv/shared";
+/// Where a monitor of Ceph listens, on the switch's end of the storage network.
+pub const CEPH_PORT: u16 = 3300;
+/// The name by which definitions ask libvirt for Ceph's key.
+pub const CEPH_SECRET: &str = "5ec4e700-0000-4000-8000-000000000001";
+/// The file of that key, in Ceph's folder.
+pub const CEPH_KEYRING: &str = "ceph.client.admin.keyring";
 /// Where ZooKeeper listens.
 pub const ZOOKEEPER_PORT: u16 = 2181;
 /// Where its servers speak to each other, and where they elect.
@@ -277,6 +283,11 @@ impl Layout {
     /// The guest's files.
     pub fn guest(&self) -> PathBuf {
         self.state.join("guest")
+    }
+
+    /// The folder of Ceph, which the nodes share, too: its key is there.
+    pub fn ceph(&self) -> PathBuf {
+        self.shared().join("ceph")
     }
 
     /// The folder that the nodes share.

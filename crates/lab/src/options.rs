@@ -12,6 +12,7 @@ use crate::layout::{LabName, MAX_NODES, NodeNumber};
 
 /// What a lab is made from. Start with [`LabOptions::new`].
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
 pub struct LabOptions {
     /// The lab's name; labs of different names run side by side. See [`LabName`].
     pub name: String,
@@ -32,6 +33,9 @@ pub struct LabOptions {
     /// What an older build left says nothing of it.
     #[serde(default)]
     pub enable_api: bool,
+    /// `enable_storage` of pvcd.yaml, with a Ceph cluster beside the nodes.
+    #[serde(default)]
+    pub storage: bool,
     /// `console_log_lines` of pvcd.yaml.
     pub console_log_lines: u32,
     /// How long the nodes may take until their services answer.
@@ -85,6 +89,7 @@ impl LabOptions {
             timings: Timings::default(),
             enable_networking: true,
             enable_api: false,
+            storage: false,
             console_log_lines: 1000,
             boot_deadline: Duration::from_mins(2),
         }
@@ -101,6 +106,13 @@ impl LabOptions {
     #[must_use]
     pub fn timings(mut self, timings: Timings) -> Self {
         self.timings = timings;
+        self
+    }
+
+    /// The same with a Ceph cluster beside the nodes.
+    #[must_use]
+    pub fn with_storage(mut self) -> Self {
+        self.storage = true;
         self
     }
 

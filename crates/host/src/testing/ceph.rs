@@ -5,7 +5,7 @@ use std::{
     fmt::Write as _,
     fs, io,
     io::{BufRead as _, BufReader, Write as _},
-    net::{Ipv4Addr, TcpListener},
+    net::{Ipv4Addr, SocketAddrV4, TcpListener},
     path::{Path, PathBuf},
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
     sync::atomic::{AtomicU32, Ordering},
@@ -32,9 +32,15 @@ impl CephCluster {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let folder = std::env::temp_dir().join(format!("pvc-ceph-{}-{number}", std::process::id()));
+        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
+        Self::start_at(folder, SocketAddrV4::new(Ipv4Addr::LOCALHOST, port))
+    }
+
+    /// The same in this folder, which must not exist, on this address of this machine, with its monitor at that port.
+    pub fn start_at(folder: PathBuf, monitor: SocketAddrV4) -> io::Result<Self> {
         fs::create_dir(&folder)?;
         let mut this = Self { folder, daemons: Vec::new() };
-        this.configure()?;
+        this.configure(monitor)?;
         this.make_monitor()?;
         let monitor = this.daemon("ceph-mon", "a", None)?;
         this.daemons.push(monitor);
@@ -111,8 +117,7 @@ impl CephCluster {
         Ok(String::from_utf8_lossy(&said).into_owned())
     }
 
-    fn configure(&self) -> io::Result<()> {
-        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
+    fn configure(&self, monitor: SocketAddrV4) -> io::Result<()> {
         let (folder, fsid) = (self.folder.display(), uuid::Uuid::new_v4());
         let mut text = String::new();
         for line in SETTINGS.lines() {
@@ -121,7 +126,8 @@ impl CephCluster {
                 "{}",
                 line.replace("FOLDER", &folder.to_string())
                     .replace("FSID", &fsid.to_string())
-                    .replace("PORT", &port.to_string())
+                    .replace("MONITOR", &monitor.to_string())
+                    .replace("ADDRESS", &monitor.ip().to_string())
             );
         }
         fs::write(self.folder.join("ceph.conf"), text)?;
@@ -142,7 +148,7 @@ impl CephCluster {
             let (to, from) = (self.folder.join("mon.keyring"), self.folder.join(keyring));
             self.run("ceph-authtool", &[&path(&to), "--import-keyring", &path(&from)])?;
         }
-        let address = format!("[v2:127.0.0.1:{port}]");
+        let address = format!("[v2:{monitor}]");
         let map = path(&self.folder.join("monmap"));
         let words = ["--create", "--clobber", "--fsid", &fsid.to_string(), "--addv", "a", &address, &map];
         self.run("monmaptool", &words).map(drop)
@@ -289,10 +295,10 @@ fn path(path: &Path) -> String {
 const SETTINGS: &str = "[global]
 fsid = FSID
 mon_initial_members = a
-mon_host = [v2:127.0.0.1:PORT]
+mon_host = [v2:MONITOR]
 ms_bind_msgr1 = false
-public_addr = 127.0.0.1
-cluster_addr = 127.0.0.1
+public_addr = ADDRESS
+cluster_addr = ADDRESS
 auth_cluster_required = cephx
 auth_service_required = cephx
 auth_client_required = cephx

@@ -108,6 +108,9 @@ pub(crate) struct Up {
     /// Define and start no VM.
     #[arg(long)]
     pub(crate) no_demo: bool,
+    /// Bring a Ceph cluster up beside the nodes, and manage storage.
+    #[arg(long)]
+    pub(crate) storage: bool,
     /// Seconds between keepalives.
     #[arg(long, default_value_t = 2)]
     pub(crate) keepalive_interval: u32,

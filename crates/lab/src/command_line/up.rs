@@ -33,6 +33,7 @@ pub(crate) fn up(name: &str, wanted: &arguments::Up) -> Result<()> {
         suicide_intervals: wanted.suicide_intervals,
         ..Timings::default()
     };
+    options.storage = wanted.storage;
     options.boot_deadline = Duration::from_secs(wanted.deadline);
     if let Some(binaries) = &wanted.binaries {
         options.binaries.clone_from(binaries);

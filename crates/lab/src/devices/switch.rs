@@ -28,7 +28,7 @@ use crate::{
     devices::drops::{self, Dropped, Peer},
     devices::network,
     devices::watchdog::{self, Watchdog},
-    devices::{addresses, bmc, control::Behaviour},
+    devices::{addresses, bmc, ceph, control::Behaviour},
     layout::{Layout, NodeNumber},
     machine::boot::{REBOOTED, find_init, node_cgroup},
     machine::layer,
@@ -91,6 +91,9 @@ pub fn run_switch(layout: &Layout, bound: bool) -> Result<()> {
     for node in options.node_numbers() {
         layer::build_disk(layout, &options, node)?;
         bmc::start(layout, node)?;
+    }
+    if options.storage {
+        ceph::start(layout);
     }
     command("/usr/sbin/dnsmasq")
         .args(network::dhcp_arguments(&layout.state().join("leases")))

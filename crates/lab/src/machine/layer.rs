@@ -15,7 +15,7 @@ use rustix::{
 };
 
 use crate::{
-    config::pvcd_yaml,
+    config::{ceph_conf, pvcd_yaml},
     layout::{BINARIES_IN_NODE, Layout, Net, NodeNumber, ZOOKEEPER_PEER_PORTS, ZOOKEEPER_PORT},
     options::LabOptions,
 };
@@ -48,6 +48,9 @@ const MASKED: &[&str] = &[
     "apt-daily.timer",
     "apt-daily-upgrade.timer",
     "blk-availability.service",
+    // Ceph is beside the nodes.
+    "ceph-mgr@.service",
+    "ceph-mon@.service",
     "console-getty.service",
     "dev-hugepages.mount",
     "dm-event.socket",
@@ -103,6 +106,9 @@ pub fn build_shared(layout: &Layout, options: &LabOptions) -> Result<()> {
     ];
     for (path, text) in files {
         write(&layer.join(path), text)?;
+    }
+    if options.storage {
+        write(&layer.join("etc/ceph/ceph.conf"), &ceph_conf())?;
     }
     for (path, name) in [("usr/sbin/pvcd", "pvcd"), ("usr/bin/pvc", "pvc")] {
         fs::create_dir_all(layer.join(path).parent().context("no parent")?)?;

@@ -7,6 +7,7 @@ mod networks;
 mod primary;
 mod selffence;
 mod services;
+mod storage;
 
 use anyhow::Result;
 use pvc_lab::{Cluster, LabOptions, Timings};

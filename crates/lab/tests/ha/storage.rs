@@ -1,0 +1,114 @@
+//! Guests with disks in a real Ceph.
+
+use anyhow::{Context as _, Result, ensure};
+use chrono::Datelike as _;
+use pvc_lab::{
+    Behaviour, Cluster, LabOptions, Node, PATIENCE, Vm,
+    guest::{Written, writing_guest_xml},
+    wait_until,
+};
+
+use pvc_lab::observers::tree::History;
+
+use crate::fast_timings;
+
+fn written(vm: &Vm, node: &Node) -> Vec<Written> {
+    Written::all(&node.guest_console(&vm.name))
+}
+
+fn acknowledged(vm: &Vm, node: &Node) -> u64 {
+    let all = written(vm, node).into_iter();
+    all.filter_map(|told| match told {
+        Written::Acknowledged(number) => Some(number),
+        Written::Found(_) => None,
+    })
+    .max()
+    .unwrap_or(0)
+}
+
+fn run(name: &str, test: impl FnOnce(&Cluster) -> Result<()>) {
+    let options = LabOptions::new(name, env!("CARGO_BIN_EXE_pvc-lab")).timings(fast_timings()).with_storage();
+    let cluster = Cluster::up(options).unwrap_or_else(|e| panic!("{e:?}"));
+    if let Err(e) = test(&cluster) {
+        panic!("{e:?}");
+    }
+}
+
+/// Has a guest write on node3; the client by which it does, as it is recorded.
+fn writes(cluster: &Cluster, vm: &Vm) -> Result<String> {
+    let (node, image) = (cluster.node("node3"), cluster.lab.create_image(&vm.name)?);
+    cluster.define_and_start(vm, "node3", &writing_guest_xml(&vm.name, &vm.uuid, 96, &image))?;
+    wait_until("it to write", PATIENCE, || acknowledged(vm, &node) > 10)
+        .with_context(|| node.guest_console(&vm.name))?;
+    let key = format!("/pvc/vm_clients/{}@node3", vm.uuid);
+    wait_until("its client to be recorded", PATIENCE, || tree(cluster, &key).contains(&image))?;
+    let record: serde_json::Value = serde_json::from_str(&tree(cluster, &key)).context("the record")?;
+    Ok(record["clients"][0].as_str().context("a client")?.to_owned())
+}
+
+/// Waits until it runs elsewhere than on node3, has looked at its disk, and writes on: where that is, and what it found.
+fn writes_elsewhere(cluster: &Cluster, vm: &Vm) -> Result<(Node, u64)> {
+    cluster.wait_elsewhere(std::slice::from_ref(vm), "node3")?;
+    let new = cluster.node(&cluster.home(vm)?);
+    let found = || {
+        written(vm, &new).into_iter().find_map(|told| match told {
+            Written::Found(number) => Some(number),
+            Written::Acknowledged(_) => None,
+        })
+    };
+    wait_until("it to look at its disk", PATIENCE, || found().is_some())?;
+    let found = found().context("it has looked")?;
+    wait_until("it to write on", PATIENCE, || acknowledged(vm, &new) > found)?;
+    Ok((new, found))
+}
+
+fn is_shut_out(cluster: &Cluster, client: &str) -> Result<()> {
+    let blocklist = cluster.lab.ceph(&["osd", "blocklist", "ls"])?;
+    let until = blocklist.lines().find_map(|line| line.strip_prefix(client)).unwrap_or_default();
+    let year = until.trim().get(..4).and_then(|year| year.parse().ok()).unwrap_or(0);
+    // Ceph's own time-out would shut it out for an hour, after half a minute.
+    ensure!(year >= chrono::Utc::now().year() + 9, "{client} is not shut out for years:\n{blocklist}");
+    Ok(())
+}
+
+#[test]
+fn a_guest_with_an_rbd_disk_whose_node_is_killed_runs_elsewhere_with_all_that_it_wrote() {
+    run("ha-rbd", |cluster| {
+        let (vm, node) = (Vm::number(1), cluster.node("node3"));
+        let client = writes(cluster, &vm)?;
+        node.kill()?;
+        let (_, found) = writes_elsewhere(cluster, &vm)?;
+        let before = acknowledged(&vm, &node);
+        ensure!(found >= before, "{before} was acknowledged, {found} was found");
+        is_shut_out(cluster, &client)?;
+        cluster.check_never_twice(std::slice::from_ref(&vm))
+    });
+}
+
+/// The BMC lies, so the proof is none and the guest lives on when its node thaws: the storage fence is all that is left.
+#[test]
+fn a_guest_that_thaws_after_another_was_started_writes_nothing_more() {
+    run("ha-rbd-frozen", |cluster| {
+        let (vm, node) = (Vm::number(1), cluster.node("node3"));
+        let client = writes(cluster, &vm)?;
+        node.set_bmc(Behaviour::Liar)?;
+        node.pause()?;
+        let (new, found) = writes_elsewhere(cluster, &vm)?;
+        is_shut_out(cluster, &client)?;
+        // Its own daemon ends it when it hears of the claim; nothing of it may land before that.
+        node.resume()?;
+        let old = || cluster.processes.of(&vm.uuid).into_iter().find(|run| run.node == "node3");
+        wait_until("the old one to be ended", PATIENCE, || old().is_some_and(|run| run.ended.is_some()))?;
+        let before = acknowledged(&vm, &node);
+        ensure!(found >= before, "the old one was told that {before} is written, {found} was found before");
+        let at_least = acknowledged(&vm, &new);
+        wait_until("the new one to write on", PATIENCE, || acknowledged(&vm, &new) > at_least + 3)?;
+        Ok(())
+    });
+}
+
+/// The key's value now, as the servers' own logs have it.
+fn tree(cluster: &Cluster, path: &str) -> String {
+    let history = History::of(&cluster.lab).unwrap_or_default();
+    history.of_key(path).last().and_then(|(_, value)| value.map(str::to_owned)).unwrap_or_default()
+}
