@@ -11,7 +11,7 @@ mod librados;
 use std::{collections::BTreeMap, time::Duration};
 
 use async_trait::async_trait;
-use pvc_core::model::ceph::{ClientAddress, ImageName, Lock, Users};
+use pvc_core::model::ceph::{ClientAddress, Figures, ImageName, Lock, Users};
 
 pub use librados::{Access, Librados};
 
@@ -70,6 +70,9 @@ pub trait Ceph: Send + Sync + 'static {
     /// Returns when what the monitors have decided before is known here. Whoever connects from now on knows it too, and the OSDs learn it
     /// from whoever they hear of first.
     async fn await_latest_map(&self) -> Result<(), CephError>;
+
+    /// What the cluster says of itself.
+    async fn figures(&self) -> Result<Figures, CephError>;
 
     /// Takes a lock from its holder, who is blocklisted by that if it was not. That it is not held any more, or that there is no such image, is success.
     async fn break_lock(&self, image: &ImageName, lock: &Lock) -> Result<(), CephError>;

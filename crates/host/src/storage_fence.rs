@@ -4,8 +4,12 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use async_trait::async_trait;
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use pvc_core::{
-    model::NodeName,
+    model::{
+        NodeName,
+        ceph::{ImageName, Users},
+    },
     plan::storage_fence::{Facts, Request, Step, plan},
 };
 
@@ -13,6 +17,9 @@ use crate::ceph::{Ceph, CephError};
 
 /// So many rounds are enough for an entry that a broken lock has shortened, and for users that came meanwhile.
 const ROUNDS: usize = 16;
+
+/// Calls that are under way side by side.
+const AT_ONCE: usize = 32;
 
 /// Why somebody may still be writing.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -65,6 +72,27 @@ impl CephFence {
     pub fn new(ceph: Arc<dyn Ceph>, now_unix_s: impl Fn() -> u64 + Send + Sync + 'static) -> Self {
         Self { ceph, now_unix_s: Box::new(now_unix_s) }
     }
+
+    /// An image that is not there has no users.
+    async fn users(&self, request: &Request) -> Result<BTreeMap<ImageName, Users>, CephError> {
+        let images = request.images.keys().cloned();
+        let users = self.at_once(images, |ceph, image| async move {
+            let users = ceph.users(&image).await?.unwrap_or_default();
+            Ok((image, users))
+        });
+        Ok(users.await?.into_iter().collect())
+    }
+
+    /// All of them, some side by side: each entry waits for an agreement of the monitors, which takes up to a second and is the same for
+    /// what comes together. The first failure ends it.
+    async fn at_once<T, U, F: Future<Output = Result<U, CephError>>>(
+        &self,
+        of: impl IntoIterator<Item = T>,
+        call: impl Fn(Arc<dyn Ceph>, T) -> F,
+    ) -> Result<Vec<U>, CephError> {
+        let calls = of.into_iter().map(|item| call(Arc::clone(&self.ceph), item));
+        stream::iter(calls.collect::<Vec<_>>()).buffer_unordered(AT_ONCE).try_collect().await
+    }
 }
 
 #[async_trait]
@@ -75,27 +103,27 @@ impl StorageFence for CephFence {
 
     async fn shut_out(&self, of: &NodeName, request: &Request) -> Result<(), StorageFenceError> {
         for _ in 0..ROUNDS {
-            let mut users = BTreeMap::new();
-            for image in request.images.keys() {
-                // An image that is not there has no users.
-                users.insert(image.clone(), self.ceph.users(image).await?.unwrap_or_default());
-            }
+            let users = self.users(request).await?;
             let blocklisted = self.ceph.blocklisted().await?;
             let facts =
                 Facts { request, users: &users, blocklisted: &blocklisted, now_unix_s: (self.now_unix_s)() };
             match plan(&facts) {
                 Step::Blocklist(clients) => {
-                    for client in &clients {
-                        self.ceph.blocklist(client).await?;
+                    self.at_once(clients, |ceph, client| async move {
+                        ceph.blocklist(&client).await?;
                         tracing::warn!(%client, node = %of, "shut out of the storage");
-                    }
+                        Ok(())
+                    })
+                    .await?;
                 }
                 Step::BreakLocks(locks) => {
                     self.ceph.await_latest_map().await?;
-                    for (image, lock) in &locks {
-                        self.ceph.break_lock(image, lock).await?;
+                    self.at_once(locks, |ceph, (image, lock)| async move {
+                        ceph.break_lock(&image, &lock).await?;
                         tracing::info!(%image, holder = %lock.address, "its lock is taken");
-                    }
+                        Ok(())
+                    })
+                    .await?;
                 }
                 Step::Done(_) => return Ok(self.ceph.await_latest_map().await?),
             }

@@ -314,6 +314,7 @@ async fn start(
             active: vms.as_ref().map(Vms::active),
             ability: ability.clone(),
             mirror: mirror.clone(),
+            storage: tenants::storage_figures(config, dependencies, mirror.clone(), &mut background),
         },
         config
             .logging

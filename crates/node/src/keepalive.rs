@@ -29,7 +29,8 @@ use tokio::{
 use tracing::{debug, error, info, warn};
 
 use crate::{
-    ability::Ability, log, metrics, notify::Notify, reconcile::vm::Active, write_streak::WriteStreak,
+    ability::Ability, log, metrics, notify::Notify, reconcile::vm::Active, storage_figures::Told,
+    write_streak::WriteStreak,
 };
 
 use attention::Attention;
@@ -60,6 +61,8 @@ pub struct Facts {
     pub ability: Ability,
     /// The cluster, for what is counted in it.
     pub mirror: Mirror,
+    /// What Ceph said last; `None`: it is not logged.
+    pub storage: Option<Told>,
 }
 
 /// What is logged of each keepalive.
@@ -359,6 +362,10 @@ impl KeepaliveTask {
         if shown.cluster_details {
             text.push_str("; ");
             text.push_str(&line::cluster(&view));
+        }
+        if let Some(storage) = &self.facts.storage {
+            text.push_str("; ");
+            text.push_str(&storage.words());
         }
         if view.maintenance {
             text.push_str("; maintenance is on: nobody is fenced");

@@ -26,6 +26,7 @@ pub mod service_units;
 pub mod signals;
 pub mod sizes;
 pub mod stop;
+mod storage_figures;
 mod strangers;
 mod vm_clients;
 pub mod write_streak;

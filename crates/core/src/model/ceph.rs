@@ -1,5 +1,9 @@
 //! Storage as the state tree describes it: OSDs, pools, volumes, snapshots.
 
+mod figures;
+
+pub use figures::{Figures, PoolFigures, Refreshed, Space};
+
 use std::{collections::BTreeSet, fmt, net::SocketAddr, num::NonZeroU32, str::FromStr};
 
 use serde::{Deserialize, Serialize};

@@ -7,7 +7,7 @@ use std::{
     sync::OnceLock,
 };
 
-use super::ffi::{Handle, LIBRADOS, LIBRBD, Rados, Rbd, Watcher};
+use super::ffi::{ClusterStat, Handle, LIBRADOS, LIBRBD, PoolStat, Rados, Rbd, Watcher};
 use crate::library::LoadError;
 
 /// More bytes than any answer that we ask for has; a longer one is not read.
@@ -179,8 +179,26 @@ impl Cluster {
         check("waiting for the latest OSD map", answer).map(drop)
     }
 
-    /// Opens an image to look at it; `None` if there is none, or no such pool.
-    pub(super) fn open(&self, pool: &str, image: &str) -> Result<Option<Image<'_>>, Fault> {
+    /// What the cluster holds.
+    pub(super) fn stat(&self) -> Result<ClusterStat, Fault> {
+        let mut stat = ClusterStat::default();
+        // SAFETY: a living, connected handle; a place to write to.
+        let answer = unsafe { (self.libraries.rados.rados_cluster_stat)(self.handle, &raw mut stat) };
+        check("asking what the cluster holds", answer)?;
+        Ok(stat)
+    }
+
+    /// What a pool holds; `None` if there is no such pool.
+    pub(super) fn pool_stat(&self, pool: &str) -> Result<Option<PoolStat>, Fault> {
+        let Some(open) = self.pool(pool)? else { return Ok(None) };
+        let mut stat = PoolStat::default();
+        // SAFETY: a living pool; a place to write to.
+        let answer = unsafe { (self.libraries.rados.rados_ioctx_pool_stat)(open.io, &raw mut stat) };
+        check(&format!("asking what pool {pool} holds"), answer)?;
+        Ok(Some(stat))
+    }
+
+    fn pool(&self, pool: &str) -> Result<Option<Pool<'_>>, Fault> {
         let (name, mut io) = (c_text(pool)?, ptr::null_mut());
         // SAFETY: a living, connected handle; the text lives until the call returns; a place to write to.
         let made =
@@ -189,7 +207,12 @@ impl Cluster {
             return Ok(None);
         }
         check(&format!("opening pool {pool}"), made)?;
-        let pool = Pool { cluster: self, io };
+        Ok(Some(Pool { cluster: self, io }))
+    }
+
+    /// Opens an image to look at it; `None` if there is none, or no such pool.
+    pub(super) fn open(&self, pool: &str, image: &str) -> Result<Option<Image<'_>>, Fault> {
+        let Some(pool) = self.pool(pool)? else { return Ok(None) };
         let (name, mut handle) = (c_text(image)?, ptr::null_mut());
         // SAFETY: a living pool; the text lives until the call returns; a place to write to; no snapshot.
         let opened = unsafe {

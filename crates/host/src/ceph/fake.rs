@@ -8,7 +8,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use pvc_core::model::ceph::{ClientAddress, ImageName, Lock, Users};
+use pvc_core::model::ceph::{ClientAddress, Figures, ImageName, Lock, Users};
 
 use super::{BLOCKLIST_FOR, Ceph, CephError};
 
@@ -27,6 +27,7 @@ struct State {
     /// As a key without `profile rbd` sees it.
     refuses_blocklist: bool,
     calls: Vec<String>,
+    figures: Figures,
 }
 
 #[derive(Default)]
@@ -49,6 +50,11 @@ impl FakeCeph {
     /// Answers every call with this, until it is `None`.
     pub fn fail(&self, error: Option<CephError>) {
         self.state().down = error;
+    }
+
+    /// What it says of itself from now on.
+    pub fn say(&self, figures: Figures) {
+        self.state().figures = figures;
     }
 
     /// Whether it refuses to shut anybody out.
@@ -179,6 +185,10 @@ impl Ceph for FakeCeph {
         let mut state = self.answering()?;
         state.calls.push("await map".to_owned());
         Ok(())
+    }
+
+    async fn figures(&self) -> Result<Figures, CephError> {
+        Ok(self.answering()?.figures.clone())
     }
 
     async fn break_lock(&self, image: &ImageName, lock: &Lock) -> Result<(), CephError> {

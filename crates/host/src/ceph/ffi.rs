@@ -22,6 +22,38 @@ pub(super) struct Watcher {
     pub(super) cookie: u64,
 }
 
+/// `struct rados_cluster_stat_t`.
+#[repr(C)]
+#[derive(Default)]
+pub(super) struct ClusterStat {
+    pub(super) kb: u64,
+    pub(super) kb_used: u64,
+    pub(super) kb_avail: u64,
+    pub(super) num_objects: u64,
+}
+
+/// `struct rados_pool_stat_t`.
+#[repr(C)]
+#[derive(Default)]
+pub(super) struct PoolStat {
+    pub(super) num_bytes: u64,
+    pub(super) num_kb: u64,
+    pub(super) num_objects: u64,
+    pub(super) num_object_clones: u64,
+    pub(super) num_object_copies: u64,
+    pub(super) num_objects_missing_on_primary: u64,
+    pub(super) num_objects_unfound: u64,
+    pub(super) num_objects_degraded: u64,
+    pub(super) num_rd: u64,
+    pub(super) num_rd_kb: u64,
+    pub(super) num_wr: u64,
+    pub(super) num_wr_kb: u64,
+    pub(super) num_user_bytes: u64,
+    pub(super) compressed_bytes_orig: u64,
+    pub(super) compressed_bytes: u64,
+    pub(super) compressed_bytes_alloc: u64,
+}
+
 // Where nothing else is said, an answer below 0 is a negated errno.
 functions! {
     /// librados. A cluster's handle may be used by many threads at once.
@@ -43,6 +75,8 @@ functions! {
     fn rados_buffer_free(buffer: *mut c_char);
     fn rados_ioctx_create(cluster: Handle, pool: *const c_char, pool_handle: *mut Handle) -> c_int;
     fn rados_ioctx_destroy(pool_handle: Handle);
+    fn rados_ioctx_pool_stat(pool_handle: Handle, stat: *mut PoolStat) -> c_int;
+    fn rados_cluster_stat(cluster: Handle, stat: *mut ClusterStat) -> c_int;
     /// Returns when this client has the map that the monitors had when it was asked.
     fn rados_wait_for_latest_osdmap(cluster: Handle) -> c_int;
 }

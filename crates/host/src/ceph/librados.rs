@@ -7,6 +7,8 @@
 //! The libraries keep the connection: they find a monitor or an OSD that moved by themselves, and each of their operations ends within
 //! [`OPERATION`]. A call blocks its own thread; one that still hangs keeps that, and its slot.
 
+mod figures;
+
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, PoisonError},
@@ -14,7 +16,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use pvc_core::model::ceph::{ClientAddress, ImageName, Lock, Users};
+use pvc_core::model::ceph::{ClientAddress, Figures, ImageName, Lock, Users};
 use serde::Deserialize;
 use serde_json::json;
 use tokio::time::Instant;
@@ -32,7 +34,7 @@ const CALL: Duration = Duration::from_secs(20);
 /// Enough for the libraries' frames.
 const STACK: usize = 1024 * 1024;
 /// Calls that may be under way.
-const CALLS: usize = 8;
+const CALLS: usize = 32;
 
 /// Where the cluster is, and as whom this node uses it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -269,6 +271,10 @@ impl Ceph for Librados {
     async fn await_latest_map(&self) -> Result<(), CephError> {
         let doing = "waiting for the latest OSD map".to_owned();
         self.call(doing, |cluster| Ok(cluster.await_latest_map()?)).await
+    }
+
+    async fn figures(&self) -> Result<Figures, CephError> {
+        self.call("what the cluster holds".to_owned(), figures::ask).await
     }
 
     async fn break_lock(&self, image: &ImageName, lock: &Lock) -> Result<(), CephError> {

@@ -117,6 +117,11 @@ impl CephCluster {
         Ok(String::from_utf8_lossy(&said).into_owned())
     }
 
+    /// What `rados df` says.
+    pub fn rados_df(&self) -> io::Result<String> {
+        Ok(String::from_utf8_lossy(&self.run("rados", &["df"])?).into_owned())
+    }
+
     fn configure(&self, monitor: SocketAddrV4) -> io::Result<()> {
         let (folder, fsid) = (self.folder.display(), uuid::Uuid::new_v4());
         let mut text = String::new();

@@ -14,6 +14,21 @@ async fn a_node_without_a_configuration_says_so() {
     assert!(matches!(&error, CephError::Unavailable(why) if why.contains("/nowhere/ceph.conf")), "{error:?}");
 }
 
+#[tokio::test]
+async fn it_says_what_the_cluster_holds() {
+    let rig = Real::start();
+    let figures = rig.ceph.figures().await.unwrap();
+    assert_eq!(figures.osds, [3, 3, 3]);
+    assert!(figures.health.starts_with("HEALTH_"), "{}", figures.health);
+    assert!(
+        figures.status.contains("cluster:") && figures.status.contains("3 osds: 3 up"),
+        "{}",
+        figures.status
+    );
+    assert_eq!(figures.pools[POOL].stats.id, 1);
+    assert!(figures.space.total_bytes > 0, "{figures:?}");
+}
+
 /// A key that may not, a monitor that hangs, and a connection of our own that is blocklisted.
 #[tokio::test]
 async fn a_cluster_in_trouble_is_an_error_in_time_and_heals_by_itself() {

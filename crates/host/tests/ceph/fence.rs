@@ -68,6 +68,18 @@ async fn a_real_cluster_is_fenced() {
     fences(&Real::start()).await;
 }
 
+/// As many as a busy node has. The figure is for people.
+#[tokio::test]
+async fn hundreds_of_clients_are_shut_out_together() {
+    let rig = Real::start();
+    let many = (1..=600).map(|nonce| format!("192.0.2.1:0/{nonce}").parse().unwrap());
+    let request = Request { recorded: many.collect(), ..Request::default() };
+    let began = std::time::Instant::now();
+    fence(rig.ceph_shared()).shut_out(&node(), &request).await.unwrap();
+    println!("600 clients were shut out in {:.2?}", began.elapsed());
+    assert_eq!(rig.ceph().blocklisted().await.unwrap().len(), 600);
+}
+
 #[tokio::test]
 async fn a_refused_blocklist_leaves_the_lock_alone() {
     let ceph = FakeCeph::new();

@@ -44,6 +44,11 @@ impl Lab {
         self.run_ceph("/usr/bin/ceph", words)
     }
 
+    /// What `rados` answers.
+    pub fn rados(&self, words: &[&str]) -> Result<String> {
+        self.run_ceph("/usr/bin/rados", words)
+    }
+
     fn run_ceph(&self, program: &str, words: &[&str]) -> Result<String> {
         let configuration = self.layout.ceph().join("ceph.conf").display().to_string();
         self.exec_in_switch(&[&[program, "-c", &configuration], words].concat(), DEADLINE)?.ok()

@@ -26,8 +26,9 @@ fn acknowledged(vm: &Vm, node: &Node) -> u64 {
     .unwrap_or(0)
 }
 
-fn run(name: &str, test: impl FnOnce(&Cluster) -> Result<()>) {
-    let options = LabOptions::new(name, env!("CARGO_BIN_EXE_pvc-lab")).timings(fast_timings()).with_storage();
+fn run(name: &str, nodes: u8, test: impl FnOnce(&Cluster) -> Result<()>) {
+    let options = LabOptions::new(name, env!("CARGO_BIN_EXE_pvc-lab"));
+    let options = options.nodes(nodes).timings(fast_timings()).with_storage();
     let cluster = Cluster::up(options).unwrap_or_else(|e| panic!("{e:?}"));
     if let Err(e) = test(&cluster) {
         panic!("{e:?}");
@@ -73,7 +74,7 @@ fn is_shut_out(cluster: &Cluster, client: &str) -> Result<()> {
 
 #[test]
 fn a_guest_with_an_rbd_disk_whose_node_is_killed_runs_elsewhere_with_all_that_it_wrote() {
-    run("ha-rbd", |cluster| {
+    run("ha-rbd", 3, |cluster| {
         let (vm, node) = (Vm::number(1), cluster.node("node3"));
         let client = writes(cluster, &vm)?;
         node.kill()?;
@@ -88,7 +89,7 @@ fn a_guest_with_an_rbd_disk_whose_node_is_killed_runs_elsewhere_with_all_that_it
 /// The BMC lies, so the proof is none and the guest lives on when its node thaws: the storage fence is all that is left.
 #[test]
 fn a_guest_that_thaws_after_another_was_started_writes_nothing_more() {
-    run("ha-rbd-frozen", |cluster| {
+    run("ha-rbd-frozen", 3, |cluster| {
         let (vm, node) = (Vm::number(1), cluster.node("node3"));
         let client = writes(cluster, &vm)?;
         node.set_bmc(Behaviour::Liar)?;
@@ -103,6 +104,40 @@ fn a_guest_that_thaws_after_another_was_started_writes_nothing_more() {
         ensure!(found >= before, "the old one was told that {before} is written, {found} was found before");
         let at_least = acknowledged(&vm, &new);
         wait_until("the new one to write on", PATIENCE, || acknowledged(&vm, &new) > at_least + 3)?;
+        Ok(())
+    });
+}
+
+#[test]
+fn the_tree_says_what_cephs_own_tools_say_and_how_old_that_is() {
+    run("ha-ceph", 1, |cluster| {
+        cluster.lab.create_image("one")?;
+        wait_until("rados df to be what the tool says", PATIENCE, || {
+            let tool = cluster.lab.rados(&["df"]).unwrap_or_default();
+            tool.contains("vms") && tool.trim() == tree(cluster, "/ceph/radosdf").trim()
+        })
+        .with_context(|| tree(cluster, "/ceph/radosdf"))?;
+        ensure!(tree(cluster, "/ceph").contains("health: HEALTH_OK"), "{}", tree(cluster, "/ceph"));
+        let log = || cluster.node("node1").read_file("/var/log/pvc/pvcd.log").unwrap_or_default();
+        wait_until("a keepalive to tell of it", PATIENCE, || {
+            log().contains("Ceph: HEALTH_OK; 3 OSDs: 3 up, 3 in; 0 of 0 GiB used")
+        })
+        .with_context(log)?;
+
+        let monitor =
+            |signal: &str| cluster.lab.exec_in_switch(&["/usr/bin/pkill", signal, "ceph-mon"], PATIENCE);
+        let trouble = || tree(cluster, "/pvc/ceph").contains(r#""trouble":"Ceph did not answer in time"#);
+        monitor("-STOP")?.ok()?;
+        wait_until("the figures to be told as old", PATIENCE, trouble)?;
+        ensure!(tree(cluster, "/ceph").contains("health: HEALTH_OK"), "what was known stays");
+        monitor("-CONT")?.ok()?;
+        wait_until("Ceph to answer again", PATIENCE, || !trouble())?;
+        let log = log();
+        ensure!(log.contains("Ceph answers again"), "{log}");
+        ensure!(
+            !log.contains("the keepalive could not be written"),
+            "a frozen Ceph held up a keepalive:\n{log}"
+        );
         Ok(())
     });
 }

@@ -3,6 +3,7 @@
 use std::{io, sync::Arc};
 
 use pvc_config::Config;
+use pvc_process::JoinSet;
 use pvc_store::mirror::Mirror;
 use tokio::{sync::watch, time::Instant};
 use tracing::warn;
@@ -26,6 +27,7 @@ use crate::{
         vm::{self, Peers, Vms},
     },
     selffence::{self, SelfFence},
+    storage_figures::{StorageFigures, Told},
     write_streak::WriteStreak,
 };
 
@@ -150,6 +152,31 @@ pub(super) fn recorder(
         ceph: Arc::clone(dependencies.ceph.as_ref()?),
         active: vms?.active(),
     })
+}
+
+/// On a node that manages storage; what its keepalives log of it, if they shall.
+pub(super) fn storage_figures(
+    config: &Config,
+    dependencies: &Dependencies,
+    mirror: Mirror,
+    background: &mut JoinSet<()>,
+) -> Option<Told> {
+    let figures = StorageFigures {
+        me: config.node.clone(),
+        store: Arc::clone(&dependencies.store),
+        mirror,
+        machine: Arc::clone(&dependencies.machine),
+        ceph: Arc::clone(dependencies.ceph.as_ref()?),
+        every: config.intervals.keepalive(),
+    };
+    // What nobody is shown is not asked for.
+    let logged = config.logging.keepalives && config.logging.keepalive_storage_details;
+    if !logged && !config.is_coordinator() {
+        return None;
+    }
+    let (told, task) = figures.new();
+    background.spawn(task);
+    logged.then_some(told)
 }
 
 pub(super) fn fencing(

@@ -2,6 +2,7 @@
 //!
 //! The primary coordinator writes them from what Ceph says; each node its own OSDs' figures. Clients read them.
 
+mod df;
 #[cfg(test)]
 mod tests;
 
@@ -9,17 +10,21 @@ use std::fmt::Display;
 
 use pvc_core::model::{
     Entry, Problem,
-    ceph::{Osd, OsdId, Pool, PoolName, SnapshotName, Volume, VolumeName},
+    ceph::{Figures, Osd, OsdId, Pool, PoolName, Refreshed, SnapshotName, Volume, VolumeName},
 };
 use serde::{Serialize, de::DeserializeOwned};
 
-use super::text::Decoder;
-use crate::{Transaction, Value};
+pub use df::rados_df;
+
+use super::{SchemaError, text::Decoder};
+use crate::{Store, Transaction, Value};
 
 /// The text of `ceph status`.
 pub const STATUS: &str = "/ceph";
 /// The text of `rados df`.
 pub const RADOS_DF: &str = "/ceph/radosdf";
+/// **(ours)** How old all this is.
+pub const REFRESHED: &str = "/pvc/ceph";
 /// The parent of all OSDs.
 pub const OSDS: &str = "/ceph/osds";
 /// The parent of all pools.
@@ -96,6 +101,41 @@ pub fn set_stats(path: &str, stats: &impl Serialize) -> Transaction {
     let mut txn = Transaction::default();
     txn.set(stats_path(path), json(Some(stats)), None);
     txn
+}
+
+/// Writes what Ceph says of itself, as far as it is not there already: its texts, and the figures of those pools that have keys.
+pub async fn refresh(
+    store: &dyn Store,
+    figures: Option<&Figures>,
+    refreshed: &Refreshed,
+) -> Result<(), SchemaError> {
+    let mut desired = vec![(REFRESHED.to_owned(), serde_json::to_vec(refreshed).unwrap_or_default())];
+    if let Some(figures) = figures {
+        desired.push((STATUS.to_owned(), figures.status.clone().into()));
+        desired.push((RADOS_DF.to_owned(), rados_df(figures).into()));
+        for pool in store.children(POOLS).await?.unwrap_or_default() {
+            if let Some(figures) = figures.pools.get(&pool) {
+                desired.push((stats_path(&format!("{POOLS}/{pool}")), json(Some(&figures.stats))));
+            }
+        }
+    }
+    let paths: Vec<String> = desired.iter().map(|(path, _)| path.clone()).collect();
+    let there = store.get_many(&paths).await?;
+    let mut txn = Transaction::default();
+    for ((path, data), there) in desired.into_iter().zip(there) {
+        match there {
+            Some(there) if there.data == data => {}
+            Some(_) => txn.set(path, data, None),
+            // A pool that is being removed; it does not come back for its figures' sake.
+            None if path.starts_with(POOLS) => {}
+            None => txn.create(path, data),
+        }
+    }
+    if txn.ops.is_empty() {
+        return Ok(());
+    }
+    store.commit(txn).await?;
+    Ok(())
 }
 
 /// The keys that make an [`Osd`], in the order that [`decode_osd`] takes them.

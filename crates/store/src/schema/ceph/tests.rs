@@ -88,3 +88,42 @@ proptest! {
         prop_assert!(decode_osd(OsdId(0), &[]).is_none());
     }
 }
+
+#[tokio::test]
+async fn what_ceph_says_is_written_where_it_is_not_there_already_and_pools_are_not_made_for_it() {
+    use pvc_core::model::ceph::{Figures, PoolFigures, Refreshed};
+
+    let store = store().await;
+    store.commit(create_pool(&Pool { name: "vms".parse().unwrap(), pgs: 8, stats: None })).await.unwrap();
+    let pool = |size_bytes| PoolFigures {
+        stats: PoolStats { size_bytes, ..PoolStats::default() },
+        ..PoolFigures::default()
+    };
+    let figures = Figures {
+        status: "  cluster:\n".to_owned(),
+        pools: [("vms".to_owned(), pool(7)), ("unknown".to_owned(), pool(8))].into(),
+        ..Figures::default()
+    };
+    let at = |at, trouble: Option<&str>| Refreshed {
+        by: "node1".to_owned(),
+        at_unix_s: Some(at),
+        trouble: trouble.map(str::to_owned),
+    };
+    refresh(&*store, Some(&figures), &at(1, None)).await.unwrap();
+    refresh(&*store, Some(&figures), &at(2, None)).await.unwrap();
+    let keys = [STATUS, RADOS_DF, REFRESHED, "/ceph/pools/vms/stats"].map(str::to_owned);
+    let values: Vec<Value> = store.get_many(&keys).await.unwrap().into_iter().flatten().collect();
+    let text = |at: usize| String::from_utf8(values[at].data.clone()).unwrap();
+    assert_eq!(text(0), figures.status);
+    assert_eq!(text(1), rados_df(&figures));
+    assert_eq!(text(2), r#"{"by":"node1","at_unix_s":2,"trouble":null}"#);
+    assert!(text(3).contains(r#""size_bytes":7"#), "{}", text(3));
+    let writes: Vec<i32> = values.iter().map(|value| value.version).collect();
+    assert_eq!(writes, [1, 0, 1, 1], "what was there already was not written again");
+    assert_eq!(store.children(POOLS).await.unwrap().unwrap(), ["vms"]);
+
+    refresh(&*store, None, &at(2, Some("down"))).await.unwrap();
+    let values: Vec<Value> = store.get_many(&keys).await.unwrap().into_iter().flatten().collect();
+    assert_eq!(values[0].version, 1, "the figures stay, and are said to be old");
+    assert!(String::from_utf8_lossy(&values[2].data).contains("down"));
+}
