@@ -60,7 +60,7 @@ impl Told {
 
 impl StorageFigures {
     /// What tells the log, and the task, which runs for ever.
-    pub(crate) fn new(self) -> (Told, impl Future<Output = ()> + Send) {
+    pub(crate) fn follow(self) -> (Told, impl Future<Output = ()> + Send) {
         let (known, told) = watch::channel(Known::default());
         (Told(told), self.run(known))
     }

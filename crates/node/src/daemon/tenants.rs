@@ -174,7 +174,7 @@ pub(super) fn storage_figures(
     if !logged && !config.is_coordinator() {
         return None;
     }
-    let (told, task) = figures.new();
+    let (told, task) = figures.follow();
     background.spawn(task);
     logged.then_some(told)
 }

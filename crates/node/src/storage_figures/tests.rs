@@ -36,7 +36,7 @@ async fn the_primary_writes_what_ceph_says_and_what_is_old_says_so() {
         ceph: Arc::clone(&ceph) as Arc<dyn Ceph>,
         every: Duration::from_secs(5),
     }
-    .new();
+    .follow();
     assert_eq!(told.words(), "Ceph: nothing is known");
     let mut background = JoinSet::new();
     background.spawn(task);

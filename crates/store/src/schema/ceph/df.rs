@@ -79,7 +79,7 @@ fn bytes(bytes: u64) -> String {
     const UNITS: [&str; 7] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
     let power = (bytes.max(1).ilog2() / 10) as usize;
     let (unit, scale) = (UNITS[power.min(6)], 1_u64 << (10 * power.min(6)));
-    if bytes % scale == 0 {
+    if bytes.is_multiple_of(scale) {
         return format!("{} {unit}", bytes / scale);
     }
     let with = |decimals: usize| format!("{:.decimals$} {unit}", bytes as f64 / scale as f64);
