@@ -3,6 +3,7 @@
 mod failover;
 mod flush;
 mod migration;
+mod names;
 mod overlay;
 mod primary;
 
@@ -17,13 +18,14 @@ type Measure = fn(&Arguments) -> Result<Vec<Row>>;
 
 /// Runs what was asked for, each in a lab of its own.
 pub(crate) fn run(arguments: &Arguments) -> Result<Vec<Row>> {
-    let sections: [(&str, Measure); 6] = [
+    let sections: [(&str, Measure); 7] = [
         ("failover", |arguments| failover::measure(arguments, &intervals(5, 6))),
         ("fast", |arguments| failover::measure(arguments, &intervals(1, 3))),
         ("migration", migration::measure),
         ("overlay", overlay::measure),
         ("flush", flush::measure),
         ("primary", primary::measure),
+        ("names", names::measure),
     ];
     let mut rows = Vec::new();
     for (name, measure) in sections {
@@ -47,7 +49,18 @@ fn in_lab<T>(
     timings: Timings,
     measure: impl FnOnce(&Cluster) -> Result<T>,
 ) -> Result<T> {
-    let mut options = LabOptions::new(name, arguments.binaries.join("pvc-lab")).nodes(nodes).timings(timings);
+    in_lab_with(arguments, name, timings, |options| options.nodes(nodes), measure)
+}
+
+/// The same in a lab of three nodes that differs from the usual.
+fn in_lab_with<T>(
+    arguments: &Arguments,
+    name: &str,
+    timings: Timings,
+    differs: impl FnOnce(LabOptions) -> LabOptions,
+    measure: impl FnOnce(&Cluster) -> Result<T>,
+) -> Result<T> {
+    let mut options = differs(LabOptions::new(name, arguments.binaries.join("pvc-lab")).timings(timings));
     options.binaries.clone_from(&arguments.binaries);
     let cluster = Cluster::up(options)?;
     let outcome = measure(&cluster);

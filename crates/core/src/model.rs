@@ -5,6 +5,7 @@ pub mod bridging;
 pub mod ceph;
 pub mod change;
 pub mod claim;
+pub mod dhcp;
 pub mod dns;
 pub mod domain;
 pub mod entry;

@@ -2,6 +2,7 @@
 //! ordinary starting point. One public `plan` function a subject.
 
 pub mod client_network;
+pub mod dhcp;
 mod diff;
 pub mod dns;
 pub mod fence;

@@ -3,6 +3,7 @@
 
 mod blocking;
 pub mod ceph;
+pub mod dhcp;
 pub mod firewall;
 pub mod hypervisor;
 mod library;

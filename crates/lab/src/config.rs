@@ -3,7 +3,9 @@
 use pvc_config::sample::Sample;
 
 use crate::{
-    layout::{BMC_PASSWORD, BMC_USER, CEPH_KEYRING, CEPH_PORT, Net, NodeNumber, SHARED_IN_NODE},
+    layout::{
+        BMC_PASSWORD, BMC_USER, CEPH_KEYRING, CEPH_PORT, DATABASE_PASSWORD, Net, NodeNumber, SHARED_IN_NODE,
+    },
     options::LabOptions,
 };
 
@@ -33,6 +35,12 @@ pub fn pvcd_yaml(node: NodeNumber, options: &LabOptions) -> String {
         .with("system.configuration.logging.log_dates", "False")
         .with("system.configuration.logging.log_keepalive_storage_details", boolean(options.storage))
         .with("system.configuration.logging.console_log_lines", options.console_log_lines);
+    if options.database {
+        sample = sample
+            .with("coordinator.dns.database.host", NodeNumber::FIRST.address(Net::Cluster))
+            .with("coordinator.dns.database.name", "postgres")
+            .with("coordinator.dns.database.pass", DATABASE_PASSWORD);
+    }
     for net in [Net::Upstream, Net::Cluster, Net::Storage] {
         let of_all = |setting: &str| format!("cluster.networks.{}.{setting}", net.name());
         let here = |setting: &str| format!("system.configuration.networking.{}.{setting}", net.name());

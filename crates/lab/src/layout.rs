@@ -16,6 +16,9 @@ pub const BMC_USER: &str = "admin";
 /// That user's password. No secret: nothing outside the capsule can reach a BMC.
 pub const BMC_PASSWORD: &str = "labpass";
 
+/// The password of the database of names; its user is the sample's, `pvcdns`. No secret either.
+pub const DATABASE_PASSWORD: &str = "labnames";
+
 /// Every lab's state is a folder below this one, which only root may enter.
 pub const STATE_ROOT: &str = "/var/tmp/pvc-lab";
 /// Things built once for all labs: the guest's kernel and image.
@@ -154,6 +157,9 @@ impl Net {
 pub struct NodeNumber(u8);
 
 impl NodeNumber {
+    /// `node1`.
+    pub const FIRST: Self = Self(1);
+
     /// `node1` to `node<count>`.
     pub fn first(count: u8) -> impl Iterator<Item = Self> {
         (1..=count.min(MAX_NODES)).map(Self)

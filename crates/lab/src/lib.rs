@@ -28,8 +28,11 @@ pub use guest::{Beat, beating_guest_xml, guest_xml};
 pub use lab::Lab;
 pub use node::Node;
 pub use observers::{
+    clients::{Clients, Given},
     probe::{Probe, Reach},
     processes::{Processes, Run},
+    question::Resolver,
+    rack::{Rack, given_twice, not_recorded},
 };
 pub use options::{LabOptions, Timings};
 pub use program::{Output, wait_until};

@@ -36,6 +36,9 @@ pub struct LabOptions {
     /// `enable_storage` of pvcd.yaml, with a Ceph cluster beside the nodes.
     #[serde(default)]
     pub storage: bool,
+    /// Whether the first node runs PostgreSQL, for the names of client networks.
+    #[serde(default)]
+    pub database: bool,
     /// `console_log_lines` of pvcd.yaml.
     pub console_log_lines: u32,
     /// How long the nodes may take until their services answer.
@@ -90,6 +93,7 @@ impl LabOptions {
             enable_networking: true,
             enable_api: false,
             storage: false,
+            database: false,
             console_log_lines: 1000,
             boot_deadline: Duration::from_mins(2),
         }
@@ -113,6 +117,13 @@ impl LabOptions {
     #[must_use]
     pub fn with_storage(mut self) -> Self {
         self.storage = true;
+        self
+    }
+
+    /// The same with PostgreSQL on the first node.
+    #[must_use]
+    pub fn with_database(mut self) -> Self {
+        self.database = true;
         self
     }
 

@@ -22,6 +22,7 @@ use pvc_config::Config;
 use pvc_core::model::{DaemonMode, DaemonState, StaticData};
 use pvc_host::{
     ceph::Ceph,
+    dhcp::DhcpPort,
     firewall::Firewall,
     hypervisor::Hypervisor,
     links::{Bridges, Links},
@@ -105,6 +106,8 @@ pub struct Dependencies {
     pub zones: Option<Arc<dyn ZoneDatabase>>,
     /// Programs that are kept running; `None`: none is.
     pub programs: Option<Arc<dyn Programs>>,
+    /// Where guests ask for addresses; `None`: they are given none.
+    pub dhcp: Option<Arc<dyn DhcpPort>>,
     /// The machine's service units; `None`: they are not managed.
     pub services: Option<Arc<dyn Services>>,
     /// The coordinators' ZooKeeper servers.

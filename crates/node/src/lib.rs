@@ -12,7 +12,6 @@ mod bmcs;
 pub mod console;
 pub mod controller;
 pub mod daemon;
-pub mod dhcp_hook;
 pub mod keepalive;
 pub mod log;
 pub mod metrics;

@@ -14,6 +14,7 @@ use clap::Parser as _;
 use pvc_config::{Config, Coordinator};
 use pvc_host::{
     ceph::{Access, Ceph, Librados},
+    dhcp::{DhcpPort, Kernel},
     firewall::{Firewall, Nft},
     hypervisor::{Hypervisor, libvirt::LibvirtHypervisor},
     links::{Bridges, Links, Netlink},
@@ -35,7 +36,6 @@ use pvcd::{
     Dependencies, Stop,
     args::Args,
     console::{Consoles, Rates},
-    dhcp_hook,
     log::{FILE_NAME, Log, Settings, chain},
     metrics::Metrics,
     notify::Notify,
@@ -54,9 +54,6 @@ const EX_CONFIG: u8 = 78;
 const LAST_LINES: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
-    if dhcp_hook::is_asked_for() {
-        return dhcp_hook::run();
-    }
     let args = Args::parse();
     if pvc_core::sabotage::POSSIBLE {
         let _ = writeln!(io::stderr(), "pvcd: built with the simulator's deliberate bugs: not to be run");
@@ -188,6 +185,7 @@ async fn serve(config: &Config, log: Log, lifeline: &Place) -> anyhow::Result<()
         firewall,
         zones,
         programs,
+        dhcp: config.functions.networking.then(|| Arc::new(Kernel) as Arc<dyn DhcpPort>),
         services: Some(Systemd::system() as Arc<dyn Services>),
         power: Arc::new(Ipmitool::new(config.ipmi.cipher_suite)),
         ceph,

@@ -34,6 +34,7 @@ pub(crate) fn up(name: &str, wanted: &arguments::Up) -> Result<()> {
         ..Timings::default()
     };
     options.storage = wanted.storage;
+    options.database = wanted.database;
     options.boot_deadline = Duration::from_secs(wanted.deadline);
     if let Some(binaries) = &wanted.binaries {
         options.binaries.clone_from(binaries);

@@ -16,7 +16,9 @@ use rustix::{
 
 use crate::{
     config::{ceph_conf, pvcd_yaml},
-    layout::{BINARIES_IN_NODE, Layout, Net, NodeNumber, ZOOKEEPER_PEER_PORTS, ZOOKEEPER_PORT},
+    layout::{
+        BINARIES_IN_NODE, DATABASE_PASSWORD, Layout, Net, NodeNumber, ZOOKEEPER_PEER_PORTS, ZOOKEEPER_PORT,
+    },
     options::LabOptions,
 };
 
@@ -102,6 +104,8 @@ pub fn build_shared(layout: &Layout, options: &LabOptions) -> Result<()> {
         ("etc/default/libvirtd", "LIBVIRTD_ARGS=\"\"\n"),
         ("etc/hosts", &hosts(options)),
         ("etc/lab/zoo.cfg", &zoo_cfg(options)),
+        ("etc/lab/pg_hba.conf", "host all all 0.0.0.0/0 scram-sha-256\n"),
+        ("etc/lab/postgres-password", DATABASE_PASSWORD),
         ("etc/environment", &format!("PVC_ZOOKEEPER={}\n", zookeeper(options))),
     ];
     for (path, text) in files {
@@ -142,6 +146,8 @@ fn units(layer: &Path, options: &LabOptions) -> Result<()> {
     write(&units.join("lab-network.service"), include_str!("../../files/lab-network.service"))?;
     enable("sysinit.target", "lab-network.service", "/etc/systemd/system")?;
     write(&units.join("zookeeper.service"), include_str!("../../files/zookeeper.service"))?;
+    write(&units.join("lab-postgres-make.service"), include_str!("../../files/lab-postgres-make.service"))?;
+    write(&units.join("lab-postgres.service"), include_str!("../../files/lab-postgres.service"))?;
     // The packaged one, with what it may not do.
     write(&units.join("pvcd.service"), include_str!("../../../../packaging/pvcd.service"))?;
     write(&units.join("pvcd.service.d/lab.conf"), include_str!("../../files/pvcd.conf"))?;
@@ -178,10 +184,14 @@ pub fn build_disk(layout: &Layout, options: &LabOptions, node: NodeNumber) -> Re
         write(&disk.join(path), &text)?;
     }
     fs::set_permissions(disk.join("etc/pvc/pvcd.yaml"), fs::Permissions::from_mode(0o600))?;
-    if options.coordinators().any(|c| c == node) {
-        let wants = disk.join("etc/systemd/system/multi-user.target.wants");
-        fs::create_dir_all(&wants)?;
-        symlink("/etc/systemd/system/zookeeper.service", wants.join("zookeeper.service"))?;
+    let has_zookeeper = options.coordinators().any(|c| c == node);
+    let has_database = options.database && node == NodeNumber::FIRST;
+    let wants = disk.join("etc/systemd/system/multi-user.target.wants");
+    for (is_here, unit) in [(has_zookeeper, "zookeeper.service"), (has_database, "lab-postgres.service")] {
+        if is_here {
+            fs::create_dir_all(&wants)?;
+            symlink(Path::new("/etc/systemd/system").join(unit), wants.join(unit))?;
+        }
     }
     Ok(())
 }

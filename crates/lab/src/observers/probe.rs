@@ -1,4 +1,4 @@
-//! Probes an address with ICMP echo requests at a steady pace and tells how long no answer came.
+//! Asks at a steady pace, by ICMP echo requests or for a name, and tells how long no answer came.
 //! Counts the time between answers, not the requests that were lost: routers keep requests while nobody has the address, and
 //! deliver them later. A probe that is held up by a busy machine reports more silence than there was, never less.
 
@@ -17,6 +17,7 @@ use anyhow::{Context, Result, bail};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
+use super::question;
 use crate::{lab::Lab, node::Node};
 
 /// How long answers are waited for after the last request.
@@ -72,12 +73,24 @@ impl Probe {
         Self::over(node.in_network(network, || open(address))??, address, interval)
     }
 
+    /// Asks a DNS server for the addresses of a name, from the lab's switch. Only an answer that has one counts.
+    pub fn of_name(lab: &Lab, server: IpAddr, name: &str, interval: Duration) -> Result<Self> {
+        let socket = lab.in_switch_network(|| question::open(server))??;
+        let name = name.to_owned();
+        Self::run(socket, SocketAddr::new(server, question::PORT), interval, Asks::Name(name))
+    }
+
     fn over(socket: Socket, address: IpAddr, interval: Duration) -> Result<Self> {
-        let (stop, id) = (Arc::<AtomicBool>::default(), NEXT_ID.fetch_add(1, Ordering::Relaxed));
+        let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
+        Self::run(socket, SocketAddr::new(address, 0), interval, Asks::Echo { address, id })
+    }
+
+    fn run(socket: Socket, to: SocketAddr, interval: Duration, asks: Asks) -> Result<Self> {
+        let stop = Arc::<AtomicBool>::default();
         let ended = Arc::clone(&stop);
         let thread = thread::Builder::new()
-            .name(format!("probe {address}"))
-            .spawn(move || probe(&socket, address, interval, id, &ended))?;
+            .name(format!("probe {}", to.ip()))
+            .spawn(move || probe(&socket, to, interval, &asks, &ended))?;
         Ok(Self { stop, thread })
     }
 
@@ -86,6 +99,39 @@ impl Probe {
         self.stop.store(true, Ordering::Relaxed);
         self.thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     }
+}
+
+/// What a probe asks.
+enum Asks {
+    Echo { address: IpAddr, id: u16 },
+    Name(String),
+}
+
+impl Asks {
+    fn request(&self, index: usize) -> Vec<u8> {
+        match self {
+            Self::Echo { address, id } => echo_request(*address, *id, index).into(),
+            Self::Name(name) => question::packet(short(index), name),
+        }
+    }
+
+    /// The number of the request that `packet` answers, if it is an answer to this probe.
+    fn answered(&self, packet: &[u8], sent: usize) -> Option<usize> {
+        match self {
+            Self::Echo { address, id } => answered(*address, *id, packet),
+            Self::Name(name) => {
+                let (number, _) = question::answer(packet, name)?;
+                // The last one of that number.
+                let ago = short(sent.checked_sub(1)?).wrapping_sub(number);
+                (sent - 1).checked_sub(ago.into())
+            }
+        }
+    }
+}
+
+/// The lower half.
+fn short(index: usize) -> u16 {
+    u16::try_from(index & 0xffff).unwrap_or_default()
 }
 
 fn open(address: IpAddr) -> Result<Socket> {
@@ -98,8 +144,14 @@ fn open(address: IpAddr) -> Result<Socket> {
     Ok(socket)
 }
 
-fn probe(socket: &Socket, address: IpAddr, interval: Duration, id: u16, stop: &AtomicBool) -> Result<Reach> {
-    let to = SockAddr::from(SocketAddr::new(address, 0));
+fn probe(
+    socket: &Socket,
+    to: SocketAddr,
+    interval: Duration,
+    asks: &Asks,
+    stop: &AtomicBool,
+) -> Result<Reach> {
+    let (address, to) = (to.ip(), SockAddr::from(to));
     let mut requests: Vec<bool> = Vec::new();
     let mut next = Instant::now();
     let mut silence = Silence::from(next);
@@ -114,7 +166,7 @@ fn probe(socket: &Socket, address: IpAddr, interval: Duration, id: u16, stop: &A
             Some(end) if now >= end || requests.iter().all(|answered| *answered) => break,
             None if now >= next => {
                 // No route or no neighbour is an address that does not answer.
-                let _ = socket.send_to(&echo_request(address, id, requests.len()), &to);
+                let _ = socket.send_to(&asks.request(requests.len()), &to);
                 requests.push(false);
                 // A probe that was late itself does not make up for it with a burst.
                 next = (next + interval).max(now);
@@ -129,7 +181,7 @@ fn probe(socket: &Socket, address: IpAddr, interval: Duration, id: u16, stop: &A
         }
         let mut packet = [0; 512];
         while let Ok(length) = (&*socket).read(&mut packet) {
-            if let Some(index) = answered(address, id, &packet[..length])
+            if let Some(index) = asks.answered(&packet[..length], requests.len())
                 && let Some(request) = requests.get_mut(index)
             {
                 *request = true;

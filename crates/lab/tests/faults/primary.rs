@@ -3,7 +3,9 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use pvc_lab::{Node, PATIENCE, Probe, Scenario, Traffic, layout::Net, play, wait_until};
+use pvc_lab::{
+    Node, PATIENCE, Probe, Rack, Scenario, Traffic, given_twice, layout::Net, not_recorded, play, wait_until,
+};
 
 use crate::{SOON, default, fast, load::under_load, network::drop_from_others};
 
@@ -54,6 +56,35 @@ fn the_addresses_of_a_primary_that_dies_move_once_it_is_proven_dead() {
         s.fault(&format!("{first}, the primary, loses its power"), || node.kill())?;
         s.cluster.primary_other_than(&first)?;
         s.recovered("the addresses", longest_silence(watching)?, SOON)
+    });
+}
+
+#[test]
+fn guests_that_ask_for_addresses_while_the_primary_dies_get_one_each_and_the_next_one_knows_all() {
+    play(fast("f-primary-rack", 3), |s| {
+        for vni in [100, 101] {
+            let add = format!(
+                "network add -p managed -d net{vni} -i 10.{vni}.0.0/24 -g 10.{vni}.0.1 --dhcp --dhcp-start 10.{vni}.0.2 --dhcp-end 10.{vni}.0.254 {vni}"
+            );
+            s.cluster.pvc(&add.split(' ').collect::<Vec<_>>())?;
+        }
+        let first = s.cluster.primary()?;
+        let stays = if first == "node3" { "node2" } else { "node3" };
+        let rack = Rack::build(&s.node(stays), &[100, 101], PATIENCE)?;
+        let mut given = rack.ask(0, 40, PATIENCE, || Ok(()))?;
+        let node = s.victim(&first);
+        given.extend(rack.ask(1, 80, PATIENCE, || {
+            s.fault(
+                &format!("{first}, the primary, loses its power while 160 guests ask for addresses"),
+                || node.kill(),
+            )
+            .map(drop)
+        })?);
+        s.cluster.primary_other_than(&first)?;
+        let (twice, unknown) = (given_twice(&given), not_recorded(&s.cluster.lab, &given)?);
+        ensure!(twice == 0, "{twice} addresses were given to two guests");
+        ensure!(unknown.is_empty(), "nobody knows of the leases of {unknown:?}");
+        Ok(())
     });
 }
 

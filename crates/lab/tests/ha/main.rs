@@ -3,6 +3,7 @@
 mod define;
 mod flush;
 mod migrate;
+mod names;
 mod networks;
 mod primary;
 mod selffence;
@@ -24,7 +25,15 @@ fn fast_timings() -> Timings {
 
 /// Runs a test on a cluster of its own. Fails while that still is up, so that its logs are kept.
 fn on(name: &str, nodes: u8, timings: Timings, test: impl FnOnce(&Cluster) -> Result<()>) {
-    let options = LabOptions::new(name, env!("CARGO_BIN_EXE_pvc-lab")).nodes(nodes).timings(timings);
+    on_lab(options(name).nodes(nodes).timings(timings), test);
+}
+
+fn options(name: &str) -> LabOptions {
+    LabOptions::new(name, env!("CARGO_BIN_EXE_pvc-lab"))
+}
+
+/// The same on a lab as it is described.
+fn on_lab(options: LabOptions, test: impl FnOnce(&Cluster) -> Result<()>) {
     let cluster = Cluster::up(options).unwrap_or_else(|e| panic!("{e:?}"));
     if let Err(e) = test(&cluster) {
         panic!("{e:?}");

@@ -9,18 +9,18 @@ use pvc_lab::{Cluster, Node, PATIENCE, Vm, beating_guest_xml, wait_until};
 
 use crate::{fast_timings, on};
 
-const SOON: Duration = Duration::from_secs(20);
-const GATEWAY: &str = "10.100.0.254";
+pub(crate) const SOON: Duration = Duration::from_secs(20);
+pub(crate) const GATEWAY: &str = "10.100.0.254";
 const MAC: &str = "52:54:00:4a:00:01";
 
 /// A namespace of a node whose card is a port of the network's bridge, as a guest's is.
-struct Port {
+pub(crate) struct Port {
     node: Node,
     address: String,
 }
 
 impl Port {
-    fn plug(node: Node, number: u8) -> Result<Self> {
+    pub(crate) fn plug(node: Node, number: u8) -> Result<Self> {
         let address = format!("10.100.0.{number}");
         let port = Self { node, address };
         for command in [
@@ -49,7 +49,7 @@ impl Port {
     }
 
     /// Asks for an address by DHCP and lets go of it without a word.
-    fn lease(&self, name: &str) -> Result<String> {
+    pub(crate) fn lease(&self, name: &str) -> Result<String> {
         let mut given = None;
         let client = ["/usr/sbin/ip", "netns", "exec", "guest", "/usr/bin/busybox", "udhcpc", "-i", "eth0"];
         let how = ["-n", "-q", "-t", "3", "-T", "1", "-s", "/bin/true", "-F", name];
@@ -96,6 +96,14 @@ impl Port {
             self.reaches(other)
         })
     }
+}
+
+/// The network `web`, VNI 100, whose guests get addresses.
+pub(crate) fn add_network(cluster: &Cluster) -> Result<()> {
+    let is = ["-p", "managed", "-d", "web", "-n", "web.test", "-i", "10.100.0.0/24", "-g", GATEWAY];
+    let leases = ["--dhcp", "--dhcp-start", "10.100.0.100", "--dhcp-end", "10.100.0.109", "100"];
+    cluster.pvc(&[&["network", "add"][..], &is, &leases].concat())?;
+    wait_bridges(cluster, true)
 }
 
 fn has_bridge(node: &Node) -> bool {
@@ -183,27 +191,7 @@ fn serves(cluster: &Cluster, here: &Port, there: &Port) -> Result<()> {
 fn guests_on_two_nodes_are_on_one_wire_whoever_moves_and_whatever_is_deleted() {
     on("ha-networks", 3, fast_timings(), |cluster| {
         let (node1, node2) = (cluster.node("node1"), cluster.node("node2"));
-        cluster.pvc(
-            &[
-                &[
-                    "network",
-                    "add",
-                    "-p",
-                    "managed",
-                    "-d",
-                    "web",
-                    "-n",
-                    "web.test",
-                    "-i",
-                    "10.100.0.0/24",
-                    "-g",
-                    GATEWAY,
-                ][..],
-                &["--dhcp", "--dhcp-start", "10.100.0.100", "--dhcp-end", "10.100.0.109", "100"],
-            ]
-            .concat(),
-        )?;
-        wait_bridges(cluster, true)?;
+        add_network(cluster)?;
         let (here, there) = (Port::plug(node1.clone(), 1)?, Port::plug(node2.clone(), 2)?);
         there.answer()?;
         here.wait_reaches(&there, "the network was added")?;

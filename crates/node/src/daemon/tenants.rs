@@ -121,6 +121,7 @@ fn gateway_services(
     Some(GatewayServices::start(gateway_services::Dependencies {
         cluster: cluster.clone(),
         programs: Arc::clone(programs),
+        port: Arc::clone(dependencies.dhcp.as_ref()?),
         own_networks: primary::own_networks(config),
         uplink: (ground.mtu, ground.address?),
         folder: config.directories.dynamic.clone(),

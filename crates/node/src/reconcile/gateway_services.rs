@@ -1,8 +1,8 @@
-//! While this node is primary, each client network with a gateway has a dnsmasq on it: names, and addresses where DHCP is on.
+//! While this node is primary, each client network with a gateway has a dnsmasq on it, which answers for names, and a desk that gives out addresses where DHCP is on.
 //!
-//! Decides nothing itself (see `pvc_core::plan::gateway_services`). Leases are kept in the state tree, so that the next primary knows them; see `leases`.
+//! Decides nothing itself (see `pvc_core::plan::gateway_services` and `dhcp`).
 
-mod leases;
+mod desk;
 #[cfg(test)]
 mod tests;
 
@@ -10,7 +10,7 @@ use std::{
     collections::BTreeMap,
     fs, io,
     net::IpAddr,
-    os::unix::fs::{PermissionsExt as _, symlink},
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -23,25 +23,22 @@ use pvc_core::{
     plan::{
         Next, Plan,
         client_network::guest_mtu,
-        gateway_services::{Reservations, servers},
+        gateway_services::{Reservations, Served, pools, servers},
         primary::gateways,
     },
 };
-use pvc_host::programs::{Identity, Kept, Programs, Spec};
+use pvc_host::{
+    dhcp::DhcpPort,
+    programs::{Identity, Kept, Programs, Spec},
+};
 use pvc_process::JoinSet;
 use pvc_store::{WatchEvent, schema::network};
-use tokio::{
-    net::UnixListener,
-    sync::{Mutex, watch},
-};
+use tokio::sync::{Mutex, watch};
 use tracing::info;
 
-use self::leases::Answers;
+use self::desk::Desks;
 use super::primary::PrimaryService;
-use crate::{
-    controller::{Cluster, Controller, Freshness, Reconciler, Retry, StepError},
-    dhcp_hook::{self, HOOK},
-};
+use crate::controller::{Cluster, Controller, Freshness, Reconciler, Retry, StepError};
 
 /// How long a dnsmasq may take to end.
 const STOP_WITHIN: Duration = Duration::from_millis(500);
@@ -59,6 +56,8 @@ pub struct Dependencies {
     pub cluster: Cluster,
     /// What keeps them running.
     pub programs: Arc<dyn Programs>,
+    /// Where guests ask for addresses.
+    pub port: Arc<dyn DhcpPort>,
     /// The networks that this node lives in.
     pub own_networks: Vec<IpNet>,
     /// The cluster network's MTU, and this node's address in it.
@@ -76,17 +75,19 @@ pub struct GatewayServices {
 impl GatewayServices {
     /// Starts it; nothing is served until this node is primary.
     pub fn start(dependencies: Dependencies) -> Arc<Self> {
-        let Dependencies { cluster, programs, own_networks, uplink: (mtu, local), folder } = dependencies;
+        let Dependencies { cluster, programs, port, own_networks, uplink: (mtu, local), folder } =
+            dependencies;
         let reconciler = Arc::new(ServerReconciler {
             subject: Subject::Node(cluster.me.clone()),
             cluster,
             programs,
+            port,
             own_networks,
             mtu: guest_mtu(mtu, local),
-            folder: folder.join("dhcp"),
+            names: folder.join("names"),
             on: watch::Sender::new(false),
             servers: Mutex::default(),
-            socket: Mutex::default(),
+            desks: Mutex::default(),
         });
         let mut controller = Controller::start(Arc::clone(&reconciler));
         controller.look_at_changes(reconciler.on.subscribe());
@@ -116,30 +117,28 @@ impl PrimaryService for GatewayServices {
     }
 
     async fn prepare(&self) -> Result<(), String> {
-        let mut socket = self.reconciler.socket.lock().await;
-        if socket.is_none() {
-            let listener = ground(&self.reconciler.folder).map_err(|error| {
-                format!("{} cannot be made ready: {error}", self.reconciler.folder.display())
-            })?;
-            *socket = Some(Answers::begin(listener, self.reconciler.cluster.clone()));
-        }
         Ok(())
     }
 
     async fn start(&self) -> Result<(), String> {
-        self.reconciler.on.send_replace(true);
-        Ok(())
+        let reconciler = &self.reconciler;
+        let mut desks = reconciler.desks.lock().await;
+        let opened = match &*desks {
+            Some(_) => Ok(()),
+            None => reconciler.open().map(|open| *desks = Some(open)),
+        };
+        drop(desks);
+        // Names are served all the same if another server has the port.
+        reconciler.on.send_replace(true);
+        opened.map_err(|error| format!("no guest is given an address: {error}"))
     }
 
     async fn stop(&self) -> Result<(), String> {
         self.reconciler.on.send_replace(false);
+        *self.reconciler.desks.lock().await = None;
         let mut servers = self.reconciler.servers.lock().await;
         let count = servers.len();
         stop(std::mem::take(&mut *servers).into_values().map(|(_, kept)| kept)).await;
-        // What they have told is recorded before another node reads the leases; what takes longer is given up, and never written later.
-        if let Some(answers) = self.reconciler.socket.lock().await.take() {
-            answers.end(STOP_WITHIN).await;
-        }
         if count > 0 {
             info!("client networks: DHCP and DNS of {count} networks have stopped here");
         }
@@ -147,25 +146,14 @@ impl PrimaryService for GatewayServices {
     }
 }
 
-/// The folder with the program that is told of leases and the socket that it speaks to, which unprivileged servers reach.
-fn ground(folder: &Path) -> io::Result<UnixListener> {
+/// Makes a folder that unprivileged servers reach and list.
+fn reachable(folder: &Path) -> io::Result<()> {
     fs::create_dir_all(folder)?;
-    for reached in folder.ancestors().take(2) {
+    for (reached, more) in folder.ancestors().zip([0o055, 0o011]) {
         let mode = fs::metadata(reached)?.permissions().mode();
-        fs::set_permissions(reached, fs::Permissions::from_mode(mode | 0o011))?;
+        fs::set_permissions(reached, fs::Permissions::from_mode(mode | more))?;
     }
-    let (hook, socket) = (folder.join(HOOK), folder.join("socket"));
-    for old in [&hook, &socket] {
-        match fs::remove_file(old) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-    }
-    symlink(std::env::current_exe()?, hook)?;
-    let listener = UnixListener::bind(&socket)?;
-    // Who may say something there is looked at when it is said.
-    fs::set_permissions(&socket, fs::Permissions::from_mode(0o666))?;
-    Ok(listener)
+    Ok(())
 }
 
 async fn stop(all: impl Iterator<Item = Kept>) {
@@ -180,20 +168,35 @@ struct ServerReconciler {
     subject: Subject,
     cluster: Cluster,
     programs: Arc<dyn Programs>,
+    port: Arc<dyn DhcpPort>,
     own_networks: Vec<IpNet>,
     mtu: u32,
-    folder: PathBuf,
+    /// A folder a network is in here, with its guests' names.
+    names: PathBuf,
     /// Whether this node is primary.
     on: watch::Sender<bool>,
     servers: Mutex<BTreeMap<Vni, (Vec<String>, Kept)>>,
-    /// Answers the hook.
-    socket: Mutex<Option<Answers>>,
+    desks: Mutex<Option<Desks>>,
+}
+
+impl ServerReconciler {
+    /// Opens the DHCP port, without names of an earlier time.
+    fn open(&self) -> io::Result<Desks> {
+        match fs::remove_dir_all(&self.names) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        reachable(&self.names)?;
+        Desks::open(self.cluster.clone(), &*self.port, self.names.clone())
+    }
 }
 
 struct Facts {
     view: Arc<ClusterView>,
     reservations: Reservations,
     running: BTreeMap<Vni, Vec<String>>,
+    /// What guests are given; `None`: the port is another server's.
+    serving: Option<BTreeMap<Vni, Served>>,
     on: bool,
 }
 
@@ -202,6 +205,7 @@ struct Facts {
 struct Change {
     end: Vec<Vni>,
     begin: Vec<(Vni, Vec<String>)>,
+    serve: BTreeMap<Vni, Served>,
 }
 
 #[async_trait]
@@ -228,10 +232,11 @@ impl Reconciler for ServerReconciler {
         let servers = self.servers.lock().await;
         let running = servers.iter().map(|(vni, (arguments, _))| (*vni, arguments.clone())).collect();
         drop(servers);
+        let serving = self.desks.lock().await.as_ref().map(Desks::serving);
         let (view, on) = (self.cluster.view(), *self.on.borrow());
         let vnis: Vec<Vni> = view.networks.keys().copied().filter(|_| on).collect();
         let reservations = network::leases::reservations(&*self.cluster.store, &vnis).await?;
-        Ok(Facts { view, reservations, running, on })
+        Ok(Facts { view, reservations, running, serving, on })
     }
 
     fn plan(&self, _subject: &Subject, facts: &mut Facts) -> Plan<Change> {
@@ -240,16 +245,16 @@ impl Reconciler for ServerReconciler {
             return settled;
         }
         let (all, _) = gateways(&self.own_networks, &facts.view);
-        let hook = self.folder.join(HOOK).display().to_string();
-        let wanted = servers(&all, &facts.view, &facts.reservations, self.mtu, &hook);
+        let wanted = servers(&all, &facts.view, self.mtu, &self.names.display().to_string());
+        let serve = pools(&all, &facts.view, std::mem::take(&mut facts.reservations), self.mtu);
         let differs = |vni: &&Vni| wanted.get(vni) != facts.running.get(vni);
         let end: Vec<Vni> = facts.running.keys().filter(differs).copied().collect();
         let begin: Vec<(Vni, Vec<String>)> =
             wanted.iter().filter(|(vni, _)| differs(vni)).map(|(vni, a)| (*vni, a.clone())).collect();
-        if end.is_empty() && begin.is_empty() {
+        if end.is_empty() && begin.is_empty() && facts.serving.as_ref().is_none_or(|now| *now == serve) {
             return settled;
         }
-        Plan { next: Next::Do(Change { end, begin }), why: "as the client networks are".to_owned() }
+        Plan { next: Next::Do(Change { end, begin, serve }), why: "as the client networks are".to_owned() }
     }
 
     async fn apply(
@@ -267,20 +272,23 @@ impl Reconciler for ServerReconciler {
         if !*self.on.borrow() {
             return Ok(());
         }
-        info!("client networks: {} networks' DHCP and DNS begin anew: {why}", change.begin.len());
+        if !change.begin.is_empty() {
+            info!("client networks: {} networks' servers begin anew: {why}", change.begin.len());
+        }
         for (vni, arguments) in &change.begin {
-            let socket = self.folder.join("socket").display().to_string();
+            reachable(&desk::folder(&self.names, *vni))
+                .map_err(|error| StepError::Failed(format!("a folder for names: {error}")))?;
             let spec = Spec {
                 name: format!("dnsmasq of network {vni}"),
                 program: "dnsmasq".to_owned(),
                 arguments: arguments.clone(),
-                environment: vec![
-                    (dhcp_hook::SOCKET.to_owned(), socket),
-                    (dhcp_hook::NETWORK.to_owned(), vni.to_string()),
-                ],
+                environment: Vec::new(),
                 identity: Some(IDENTITY),
             };
             servers.insert(*vni, (arguments.clone(), self.programs.run(spec)));
+        }
+        if let Some(desks) = &*self.desks.lock().await {
+            desks.serve(&change.serve);
         }
         Ok(())
     }

@@ -50,6 +50,7 @@ fn start(tree: &MemoryTree, name: &'static str, power: &Arc<FakePower>, director
             firewall: None,
             zones: None,
             programs: None,
+            dhcp: None,
             services: None,
             power,
             ceph: None,

@@ -90,6 +90,7 @@ impl Cluster {
             firewall: None,
             zones: None,
             programs: None,
+            dhcp: None,
             services: None,
             power: self.power.clone(),
             ceph: None,

@@ -73,6 +73,7 @@ impl Cluster {
             firewall: None,
             zones: None,
             programs: None,
+            dhcp: None,
             services: None,
             power: FakePower::new(),
             ceph: None,

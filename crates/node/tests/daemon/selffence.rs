@@ -51,6 +51,7 @@ impl Node {
             firewall: None,
             zones: None,
             programs: None,
+            dhcp: None,
             services: None,
             power: FakePower::new(),
             ceph: None,

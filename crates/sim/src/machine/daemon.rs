@@ -95,6 +95,7 @@ impl Node {
             firewall: None,
             zones: None,
             programs: None,
+            dhcp: None,
             services: Some(Arc::clone(&boot.services) as Arc<dyn Services>),
             power: Arc::new(power) as Arc<dyn Power>,
             servers: Arc::new(servers) as Arc<dyn Servers>,

@@ -42,6 +42,11 @@ pub fn take(me: &NodeName, again: bool) -> Transaction {
     txn
 }
 
+/// The transaction conflicts unless that node is primary.
+pub(super) fn check(txn: &mut Transaction, holder: &NodeName) {
+    txn.check(guard(holder), Check::Exists);
+}
+
 /// Ends a node's tenure and says `routerstate` = `secondary`: this node's own, or that of a node that is proven dead. Conflicts
 /// if that node does not hold it (any more).
 pub fn release(holder: &NodeName) -> Transaction {

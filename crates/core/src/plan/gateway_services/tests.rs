@@ -18,21 +18,17 @@ fn network() -> Network {
     network
 }
 
-fn arguments_of(network: Network) -> Option<Vec<String>> {
-    with_reserved(network, &[])
-}
-
-fn with_reserved(network: Network, reserved: &[(&str, &str, &str)]) -> Option<Vec<String>> {
+fn of(network: Network) -> (Option<Vec<String>>, Option<Served>) {
     let vni = network.vni;
     let view =
         ClusterView { networks: Arc::new([(vni, Arc::new(network))].into()), ..ClusterView::default() };
-    let reserved = reserved.iter().map(|(mac, address, name)| Reservation {
-        mac: mac.parse().unwrap(),
-        address: address.parse().unwrap(),
-        name: name.parse().ok(),
-    });
-    let reserved = [(vni, reserved.collect())].into();
-    servers(&gateways(&[], &view).0, &view, &reserved, 1450, "/run/pvc/dhcp/hook").remove(&vni)
+    let all = gateways(&[], &view).0;
+    let arguments = servers(&all, &view, 1450, "/run/pvc/names").remove(&vni);
+    (arguments, pools(&all, &view, Reservations::default(), 1450).remove(&vni))
+}
+
+fn arguments_of(network: Network) -> Option<Vec<String>> {
+    of(network).0
 }
 
 fn with(arguments: &[String], word: &str) -> Vec<String> {
@@ -43,16 +39,14 @@ fn with(arguments: &[String], word: &str) -> Vec<String> {
 fn both_families_are_served_as_they_are_written() {
     let all = arguments_of(network()).unwrap();
     assert_eq!(with(&all, "--interface"), ["--interface=vmbr100"]);
-    assert_eq!(
-        with(&all, "dhcp-range"),
-        [
-            "--dhcp-range=10.100.0.100,10.100.0.199,255.255.255.0,48h",
-            "--dhcp-range=fd00:100::,ra-stateless,ra-names,64,24h",
-        ]
-    );
+    assert_eq!(with(&all, "dhcp-range"), ["--dhcp-range=fd00:100::,ra-stateless,64,24h"]);
+    assert_eq!(with(&all, "--hostsdir"), ["--hostsdir=/run/pvc/names/100"]);
     assert_eq!(with(&all, "host-record"), ["--host-record=gateway.web.example,10.100.0.1,fd00:100::1"]);
-    assert_eq!(with(&all, "lease-max"), ["--dhcp-lease-max=100"]);
-    assert_eq!(with(&all, "--no-ping").len(), 1);
+    let served = of(network()).1.unwrap();
+    let (first, last) = served.pool.range;
+    assert_eq!((first.to_string(), last.to_string()), ("10.100.0.100".to_owned(), "10.100.0.199".to_owned()));
+    assert_eq!(served.settings.gateway, "10.100.0.1/24".parse().unwrap());
+    assert_eq!((served.settings.mtu, served.settings.domain.as_deref()), (1450, Some("web.example")));
 }
 
 #[test]
@@ -67,8 +61,9 @@ fn without_dhcp_or_with_a_range_that_cannot_be_there_is_dns_alone() {
     reversed.ip4.dhcp.enabled = true;
     reversed.ip4.dhcp.start = Some("10.100.0.200".parse().unwrap());
     for network in [off, outside, reversed] {
-        let all = arguments_of(network).unwrap();
-        assert!(with(&all, "dhcp-range").is_empty() && with(&all, "dhcp-script").is_empty(), "{all:?}");
+        let (all, served) = of(network);
+        let all = all.unwrap();
+        assert!(with(&all, "dhcp-range").is_empty() && served.is_none(), "{all:?}");
         assert_eq!(with(&all, "--local"), ["--local=/web.example/"]);
     }
 }
@@ -79,27 +74,4 @@ fn who_has_no_gateway_is_not_served() {
     bare.ip4.gateway = None;
     bare.ip6.gateway = None;
     assert_eq!(arguments_of(bare), None);
-}
-
-#[test]
-fn reservations_that_would_keep_the_server_from_starting_are_left_out() {
-    let all = with_reserved(
-        network(),
-        &[
-            ("52:54:00:00:00:01", "10.100.0.7", "web1"),
-            ("52:54:00:00:00:02", "10.100.0.7", "web2"),
-            ("52:54:00:00:00:03", "10.100.0.8", "WEB1"),
-            ("52:54:00:00:00:04", "10.100.0.1", "gw"),
-            ("52:54:00:00:00:05", "10.101.0.9", "outside"),
-            ("52:54:00:00:00:06", "10.100.0.9", ""),
-        ],
-    );
-    assert_eq!(
-        with(&all.unwrap(), "dhcp-host"),
-        [
-            "--dhcp-host=52:54:00:00:00:01,10.100.0.7,web1",
-            "--dhcp-host=52:54:00:00:00:03,10.100.0.8",
-            "--dhcp-host=52:54:00:00:00:06,10.100.0.9",
-        ]
-    );
 }

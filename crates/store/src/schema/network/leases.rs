@@ -2,10 +2,13 @@
 
 use std::{collections::BTreeMap, str::FromStr};
 
-use pvc_core::model::{Lease, Mac, Problem, Reservation, Vni};
+use pvc_core::model::{Lease, Mac, NodeName, Problem, Reservation, Vni};
 
 use super::path;
-use crate::{Check, CommitError, Store, StoreError, Transaction, Value, put, schema::text::Decoder};
+use crate::{
+    Check, CommitError, Store, StoreError, Transaction, Value, put,
+    schema::{primary, text::Decoder},
+};
 
 /// The parent of a network's leases.
 fn root(vni: Vni) -> String {
@@ -109,8 +112,13 @@ fn optional<T: FromStr<Err: std::fmt::Display>>(
     d.optional(keys.get(at)?, values.get(at)?.as_ref()).value
 }
 
-/// Writes a lease, whether the card had one or not. What is there already is not written again: a server that starts tells all it knows.
-pub async fn write(store: &dyn Store, vni: Vni, lease: &Lease) -> Result<(), CommitError> {
+/// Writes a lease, whether the card had one or not, as long as that node is primary. What is there already is not written again.
+pub async fn write(
+    store: &dyn Store,
+    vni: Vni,
+    lease: &Lease,
+    primary: &NodeName,
+) -> Result<(), CommitError> {
     let root = root(vni);
     let own = format!("{root}/{}", lease.mac);
     let text = |value: Option<String>| value.unwrap_or_default();
@@ -129,6 +137,8 @@ pub async fn write(store: &dyn Store, vni: Vni, lease: &Lease) -> Result<(), Com
         let mut txn = Transaction::default();
         // Nothing is written below a network that is being deleted.
         txn.check(path(vni), Check::Exists);
+        let unchanged = txn.ops.len() + 1;
+        primary::check(&mut txn, primary);
         for (i, ((key, value), there)) in keys.iter().zip(there).enumerate() {
             match there {
                 None => txn.create(key.as_str(), value.as_str()),
@@ -136,7 +146,7 @@ pub async fn write(store: &dyn Store, vni: Vni, lease: &Lease) -> Result<(), Com
                 Some(there) => txn.set(key.as_str(), value.as_str(), Some(there.version)),
             }
         }
-        if txn.ops.len() == 1 {
+        if txn.ops.len() == unchanged {
             return Ok(());
         }
         outcome = store.commit(txn).await.map(drop);
@@ -147,21 +157,22 @@ pub async fn write(store: &dyn Store, vni: Vni, lease: &Lease) -> Result<(), Com
     outcome
 }
 
-/// Removes the lease of a card, if it is still for this address.
+/// Removes a card's lease, if it is still for this address, as long as that node is primary.
 pub async fn remove(
     store: &dyn Store,
     vni: Vni,
-    mac: Mac,
-    address: std::net::Ipv4Addr,
+    lease: &Lease,
+    primary: &NodeName,
 ) -> Result<(), CommitError> {
-    let own = format!("{}/{mac}", root(vni));
+    let own = format!("{}/{}", root(vni), lease.mac);
     let key = format!("{own}/ipaddr");
     let Some(value) = store.get(&key).await.map_err(CommitError::Failed)? else { return Ok(()) };
-    if value.data != address.to_string().as_bytes() {
+    if value.data != lease.address.to_string().as_bytes() {
         return Ok(());
     }
     let Some(found) = put::subtree(store, &own).await.map_err(CommitError::Failed)? else { return Ok(()) };
     let mut txn = Transaction::default();
+    primary::check(&mut txn, primary);
     for path in found.leaves_first {
         let version = (path == key).then_some(value.version);
         txn.delete(path, version);
@@ -193,9 +204,11 @@ mod tests {
         schema::root::init(&*store).await.unwrap();
         let vni: Vni = "100".parse().unwrap();
         let first = lease("52:54:00:00:00:01", "10.0.0.5", Some("web1"));
-        assert!(write(&*store, vni, &first).await.is_err(), "there is no such network");
+        let me: NodeName = "a".parse().unwrap();
+        store.commit(primary::take(&me, false)).await.unwrap();
+        assert!(write(&*store, vni, &first, &me).await.is_err(), "there is no such network");
         store.commit(schema::network::define(&Network::bare(vni))).await.unwrap();
-        write(&*store, vni, &first).await.unwrap();
+        write(&*store, vni, &first, &me).await.unwrap();
         let below =
             |key: &str| tree.dump()[&format!("/networks/100/dhcp4_leases/52:54:00:00:00:01/{key}")].clone();
         assert_eq!(
@@ -206,24 +219,28 @@ mod tests {
             (below("expiry").as_slice(), below("clientid").as_slice()),
             (&b"1800000000"[..], &b""[..])
         );
+        let other: NodeName = "b".parse().unwrap();
+        let late = write(&*store, vni, &lease("52:54:00:00:00:01", "10.0.0.9", None), &other).await;
+        assert!(matches!(late, Err(CommitError::Conflict { .. })), "b is not primary: {late:?}");
+        assert!(remove(&*store, vni, &first, &other).await.is_err());
         let count = || tree.dump().len();
         let (before, keys) = (tree.zxid(), count());
-        write(&*store, vni, &first).await.unwrap();
+        write(&*store, vni, &first, &me).await.unwrap();
         assert_eq!((tree.zxid(), count()), (before, keys), "nothing is written");
         let second = Lease {
             client_id: Some("01:52".parse().unwrap()),
             ..lease("52:54:00:00:00:01", "10.0.0.6", None)
         };
-        write(&*store, vni, &second).await.unwrap();
+        write(&*store, vni, &second, &me).await.unwrap();
         assert_eq!(read(&*store, vni).await.unwrap(), (vec![second.clone()], vec![]));
-        remove(&*store, vni, second.mac, first.address).await.unwrap();
+        remove(&*store, vni, &Lease { mac: second.mac, ..first }, &me).await.unwrap();
         assert_eq!(
             read(&*store, vni).await.unwrap().0,
             std::slice::from_ref(&second),
             "it has another by now"
         );
-        remove(&*store, vni, second.mac, second.address).await.unwrap();
-        remove(&*store, vni, second.mac, second.address).await.unwrap();
+        remove(&*store, vni, &second, &me).await.unwrap();
+        remove(&*store, vni, &second, &me).await.unwrap();
         assert_eq!(read(&*store, vni).await.unwrap(), (vec![], vec![]));
     }
 
@@ -234,8 +251,10 @@ mod tests {
         schema::root::init(&*store).await.unwrap();
         let vni: Vni = "100".parse().unwrap();
         store.commit(schema::network::define(&Network::bare(vni))).await.unwrap();
+        let me: NodeName = "a".parse().unwrap();
+        store.commit(primary::take(&me, false)).await.unwrap();
         for (mac, address) in [("52:54:00:00:00:01", "10.0.0.5"), ("52:54:00:00:00:02", "10.0.0.6")] {
-            write(&*store, vni, &lease(mac, address, Some("web1"))).await.unwrap();
+            write(&*store, vni, &lease(mac, address, Some("web1")), &me).await.unwrap();
         }
         let root = "/networks/100/dhcp4_leases";
         let mut txn = Transaction::default();

@@ -1,0 +1,219 @@
+use std::collections::BTreeSet;
+
+use proptest::prelude::*;
+
+use super::*;
+
+const NOW: u64 = 1_800_000_000;
+
+fn ip(text: &str) -> Ipv4Addr {
+    text.parse().unwrap()
+}
+
+fn mac(number: u8) -> Mac {
+    Mac([0x52, 0x54, 0, 0, 0, number])
+}
+
+fn pool() -> Pool {
+    Pool {
+        gateway: "10.0.0.1/24".parse().unwrap(),
+        range: (ip("10.0.0.10"), ip("10.0.0.13")),
+        reserved: vec![Reservation { mac: mac(9), address: ip("10.0.0.12"), name: None }],
+        domain: Some("a.test".to_owned()),
+    }
+}
+
+fn request(number: u8, asks: Asks) -> Request {
+    Request { mac: mac(number), asks, name: None, client_id: None }
+}
+
+fn lease(number: u8, address: &str, expires_s: u64) -> Lease {
+    Lease { mac: mac(number), address: ip(address), name: None, expires_s, client_id: None }
+}
+
+/// Asks and takes what is offered; the address.
+fn gets(book: &mut Book, number: u8) -> Option<Ipv4Addr> {
+    let Answer::Offer(offered) = book.answer(&pool(), &request(number, Asks::Discover(None)), NOW) else {
+        return None;
+    };
+    let take = request(number, Asks::Take(ip("10.0.0.1"), offered));
+    let Answer::Give(lease) = book.answer(&pool(), &take, NOW) else { panic!("what is offered is given") };
+    assert_eq!((lease.address, lease.expires_s), (offered, NOW + LEASE_S));
+    book.note(lease);
+    Some(offered)
+}
+
+#[test]
+fn each_card_has_an_address_of_its_own_until_there_are_none() {
+    let mut book = Book::default();
+    let given: Vec<_> = (1..=4).map(|number| gets(&mut book, number)).collect();
+    let distinct: BTreeSet<_> = given.iter().flatten().collect();
+    assert_eq!(distinct.len(), 3, "one of four is reserved: {given:?}");
+    assert_eq!(given[3], None);
+    assert_eq!(book.answer(&pool(), &request(5, Asks::Discover(None)), NOW), Answer::Full);
+    assert_eq!(gets(&mut book, 9), Some(ip("10.0.0.12")));
+    assert_eq!(book.answer(&pool(), &request(5, Asks::Discover(None)), NOW + LEASE_S - 1), Answer::Full);
+    assert_eq!(book.ended(NOW + LEASE_S - 1), None);
+    let later = book.answer(&pool(), &request(5, Asks::Discover(None)), NOW + LEASE_S);
+    assert!(matches!(later, Answer::Offer(_)), "a lease that has ended is nobody's");
+    assert!(book.ended(NOW + LEASE_S).is_some());
+}
+
+#[test]
+fn who_asks_again_keeps_its_address_and_is_written_again_when_it_matters() {
+    let mut book = Book::new([lease(1, "10.0.0.11", NOW + LEASE_S)]);
+    let keep = request(1, Asks::Keep(ip("10.0.0.11")));
+    assert_eq!(book.answer(&pool(), &keep, NOW), Answer::Has(lease(1, "10.0.0.11", NOW + LEASE_S)));
+    let later = NOW + LEASE_S / 2;
+    assert_eq!(book.answer(&pool(), &keep, later), Answer::Give(lease(1, "10.0.0.11", later + LEASE_S)));
+    for (said, is) in
+        [("Web1", Some("web1")), ("web1.a.test.", Some("web1")), ("web1.evil", None), ("a b", None)]
+    {
+        let renamed = Request { name: Some(said.to_owned()), ..keep.clone() };
+        let name = match book.answer(&pool(), &renamed, NOW) {
+            Answer::Give(lease) | Answer::Has(lease) => lease.name.map(|name| name.to_string()),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(name.as_deref(), is);
+    }
+    let discover = request(1, Asks::Discover(Some(ip("10.0.0.13"))));
+    assert_eq!(book.answer(&pool(), &discover, NOW), Answer::Offer(ip("10.0.0.11")));
+}
+
+#[test]
+fn what_belongs_to_another_is_refused() {
+    let mut book = Book::new([lease(1, "10.0.0.11", NOW + 60), lease(2, "10.0.0.77", 0)]);
+    for (number, address) in [
+        (3, "10.0.0.11"),
+        (3, "10.0.0.12"),
+        (3, "10.0.0.1"),
+        (3, "10.0.0.255"),
+        (3, "10.0.0.99"),
+        (3, "10.9.0.10"),
+        // Outside the range since that was changed.
+        (2, "10.0.0.77"),
+        (9, "10.0.0.10"),
+    ] {
+        let keep = request(number, Asks::Keep(ip(address)));
+        assert_eq!(book.answer(&pool(), &keep, NOW), Answer::Refuse, "{number} {address}");
+    }
+    let keep = request(3, Asks::Keep(ip("10.0.0.13")));
+    assert!(matches!(book.answer(&pool(), &keep, NOW), Answer::Give(_)), "it is free");
+}
+
+#[test]
+fn an_offer_is_held_and_another_servers_is_none_of_ours() {
+    let mut book = Book::default();
+    let Answer::Offer(first) = book.answer(&pool(), &request(1, Asks::Discover(None)), NOW) else { panic!() };
+    let wants = request(2, Asks::Discover(Some(first)));
+    assert_ne!(book.answer(&pool(), &wants, NOW), Answer::Offer(first));
+    let elsewhere = request(1, Asks::Take(ip("10.0.0.2"), first));
+    assert_eq!(book.answer(&pool(), &elsewhere, NOW), Answer::Nothing);
+    let wants = request(3, Asks::Discover(Some(first)));
+    assert_eq!(book.answer(&pool(), &wants, NOW), Answer::Offer(first));
+    assert_eq!(book.answer(&pool(), &request(4, Asks::Inform), NOW), Answer::Inform);
+}
+
+#[test]
+fn what_is_released_is_free_and_what_is_declined_rests() {
+    let mut book = Book::new([lease(1, "10.0.0.11", NOW + LEASE_S)]);
+    for asks in [Asks::Release(ip("10.0.0.11")), Asks::Decline(ip("10.0.0.11"))] {
+        assert_eq!(book.answer(&pool(), &request(2, asks), NOW), Answer::Nothing, "it is not its own");
+    }
+    let decline = request(1, Asks::Decline(ip("10.0.0.11")));
+    assert_eq!(book.answer(&pool(), &decline, NOW), Answer::Forget(ip("10.0.0.11")));
+    book.forget(mac(1));
+    let wants = request(2, Asks::Keep(ip("10.0.0.11")));
+    assert_eq!(book.answer(&pool(), &wants, NOW), Answer::Refuse);
+    assert!(matches!(book.answer(&pool(), &wants, NOW + DECLINED_S), Answer::Give(_)));
+}
+
+#[test]
+fn a_name_is_one_guests() {
+    let named = |number, address, name: &str| Lease {
+        name: Some(name.parse().unwrap()),
+        ..lease(number, address, NOW + 1)
+    };
+    let mut pool = pool();
+    pool.reserved[0].name = Some("db".parse().unwrap());
+    let book = Book::new([
+        named(1, "10.0.0.10", "Web"),
+        named(2, "10.0.0.11", "web"),
+        named(3, "10.0.0.13", "db"),
+        named(4, "10.0.0.77", "gateway"),
+        lease(5, "10.0.0.78", NOW + 1),
+    ]);
+    let text = "10.0.0.12 db.a.test db\n10.0.0.10 web.a.test web\n";
+    assert_eq!(hosts(&pool, &book, NOW), text);
+    pool.domain = None;
+    assert_eq!(hosts(&pool, &book, NOW + 1), "10.0.0.12 db\n", "names end with their leases");
+    assert_eq!((book.next_end(), Book::default().next_end()), (Some(NOW + 1), None));
+}
+
+#[test]
+fn what_is_reserved_twice_or_nowhere_is_the_first_ones_or_nobodys() {
+    let reserved = |number, address| Reservation { mac: mac(number), address: ip(address), name: None };
+    let pool = Pool {
+        reserved: vec![
+            reserved(1, "10.0.0.11"),
+            reserved(2, "10.0.0.11"),
+            reserved(3, "10.0.0.1"),
+            reserved(4, "10.1.0.9"),
+        ],
+        ..pool()
+    };
+    let mut book = Book::default();
+    let mut offered = |number| book.answer(&pool, &request(number, Asks::Discover(None)), NOW);
+    assert_eq!(offered(1), Answer::Offer(ip("10.0.0.11")));
+    for number in 2..=4 {
+        assert!(
+            matches!(offered(number), Answer::Offer(address) if pool.contains(address) && address != ip("10.0.0.11"))
+        );
+    }
+}
+
+fn asks() -> impl Strategy<Value = Asks> {
+    let address = || (0u8..20).prop_map(|last| Ipv4Addr::new(10, 0, 0, last));
+    let server = (1u8..3).prop_map(|last| Ipv4Addr::new(10, 0, 0, last));
+    prop_oneof![
+        proptest::option::of(address()).prop_map(Asks::Discover),
+        (server, address()).prop_map(|(server, address)| Asks::Take(server, address)),
+        address().prop_map(Asks::Keep),
+        address().prop_map(Asks::Decline),
+        address().prop_map(Asks::Release),
+    ]
+}
+
+proptest! {
+    /// Primaries come and go, each with what was written, which is all that guests were told of.
+    #[test]
+    fn no_address_has_two_cards(
+        steps in proptest::collection::vec((0u8..8, asks(), any::<bool>(), 0u64..40_000), 1..80),
+    ) {
+        let (mut book, mut now) = (Book::default(), NOW);
+        let mut written = BTreeMap::<Mac, Lease>::new();
+        let mut told = BTreeMap::<Ipv4Addr, (Mac, u64)>::new();
+        for (number, asks, another_primary, later) in steps {
+            now += later;
+            if another_primary {
+                book = Book::new(written.values().cloned());
+            }
+            match book.answer(&pool(), &request(number, asks), now) {
+                Answer::Give(lease) | Answer::Has(lease) => {
+                    let before = told.insert(lease.address, (lease.mac, lease.expires_s));
+                    prop_assert!(before.is_none_or(|(mac, until)| mac == lease.mac || until <= now));
+                    prop_assert!(pool().is_a_guests(lease.address));
+                    written.retain(|_, other| other.address != lease.address);
+                    written.insert(lease.mac, lease.clone());
+                    book.note(lease);
+                }
+                Answer::Forget(address) => {
+                    written.remove(&mac(number));
+                    told.remove(&address);
+                    book.forget(mac(number));
+                }
+                _ => {}
+            }
+        }
+    }
+}

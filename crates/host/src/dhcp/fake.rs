@@ -1,0 +1,109 @@
+//! A port at which a test asks as guests do.
+
+use std::{
+    io,
+    net::Ipv4Addr,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use async_trait::async_trait;
+use pvc_core::model::dhcp::{Asks, Reply, Request};
+use tokio::sync::{Mutex as AsyncMutex, mpsc};
+
+use super::{
+    DhcpExchange, DhcpPort, Received,
+    message::{self, Envelope},
+};
+
+type Packet = (String, Vec<u8>);
+
+/// The fake.
+#[derive(Clone, Default)]
+pub struct FakePort {
+    open: Arc<Mutex<Option<mpsc::UnboundedSender<Packet>>>>,
+    answers: Arc<Mutex<Vec<Reply>>>,
+}
+
+impl FakePort {
+    /// Whether it is open.
+    pub fn is_open(&self) -> bool {
+        lock(&self.open).as_ref().is_some_and(|sender| !sender.is_closed())
+    }
+
+    /// A guest's request on that device; lost if the port is closed.
+    pub fn ask(&self, device: &str, request: &Request) {
+        let packet = (device.to_owned(), packet(request));
+        if let Some(sender) = &*lock(&self.open) {
+            let _ = sender.send(packet);
+        }
+    }
+
+    /// What was answered so far.
+    pub fn answers(&self) -> Vec<Reply> {
+        lock(&self.answers).clone()
+    }
+}
+
+impl DhcpPort for FakePort {
+    fn open(&self) -> io::Result<Box<dyn DhcpExchange>> {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        *lock(&self.open) = Some(sender);
+        Ok(Box::new(Open { requests: AsyncMutex::new(receiver), answers: Arc::clone(&self.answers) }))
+    }
+}
+
+struct Open {
+    requests: AsyncMutex<mpsc::UnboundedReceiver<Packet>>,
+    answers: Arc<Mutex<Vec<Reply>>>,
+}
+
+#[async_trait]
+impl DhcpExchange for Open {
+    async fn receive(&self) -> io::Result<Received> {
+        loop {
+            let next = self.requests.lock().await.recv().await;
+            let (device, packet) = next.ok_or(io::ErrorKind::BrokenPipe)?;
+            if let Some((request, envelope)) = message::read(&packet, 1) {
+                return Ok(Received { device, request, envelope });
+            }
+        }
+    }
+
+    fn answer(&self, to: &Envelope, reply: &Reply) {
+        assert!(message::write(to, reply).len() < 1500);
+        lock(&self.answers).push(reply.clone());
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The packet of a request.
+fn packet(request: &Request) -> Vec<u8> {
+    let (is, wanted, server, has) = match request.asks {
+        Asks::Discover(wanted) => (1, wanted, None, None),
+        Asks::Take(server, address) => (3, Some(address), Some(server), None),
+        Asks::Keep(address) => (3, None, None, Some(address)),
+        Asks::Decline(address) => (4, Some(address), None, None),
+        Asks::Release(address) => (7, None, None, Some(address)),
+        Asks::Inform => (8, None, None, None),
+    };
+    let has = has.unwrap_or(Ipv4Addr::UNSPECIFIED);
+    let mut packet = [&[1, 1, 6, 0, 0, 0, 0, 1, 0, 0, 0, 0][..], &has.octets(), &[0; 12]].concat();
+    packet.extend(request.mac.0);
+    packet.resize(236, 0);
+    packet.extend([99, 130, 83, 99, 53, 1, is]);
+    for (code, address) in [(50, wanted), (54, server)] {
+        if let Some(address) = address {
+            packet.extend([code, 4]);
+            packet.extend(address.octets());
+        }
+    }
+    if let Some(name) = &request.name {
+        packet.extend([12, u8::try_from(name.len()).unwrap_or_default()]);
+        packet.extend(name.bytes());
+    }
+    packet.push(255);
+    packet
+}
