@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use pvc_core::{
     model::{
-        ClusterView, DomainSpec, NodeName, Problem, Vm, VmId,
+        ClusterView, DomainSpec, NodeName, Problem, Vm,
         ceph::{ImageName, Recorded},
     },
     plan::storage_fence::{Claimed, Request, images, of_dead_node, of_ended_instances},
@@ -26,7 +26,7 @@ pub(crate) async fn shut_out_node(
     readable(problems.into_iter().filter(|problem| problem.key.ends_with(&format!("@{dead}"))))?;
     let mut claimed = Vec::new();
     for vm in view.good_vms().filter(|vm| vm.claim.value.names(dead)) {
-        let images = images_of(store, vm).await.map_err(|why| format!("VM {}: {why}", vm.name))?;
+        let images = images_of(store, vm).await.map_err(text)?;
         claimed.push(Claimed { images, shared: !vm.claim.value.is_only(dead) });
     }
     let request = of_dead_node(dead, &claimed, &records);
@@ -42,8 +42,14 @@ pub(crate) async fn shut_out_ended(
     store: &dyn Store,
     storage: &dyn StorageFence,
     me: &NodeName,
-    vm: VmId,
+    spec: &DomainSpec,
 ) -> Result<(), String> {
+    if let Some(strange) = images(&spec.rbd_images).1.first() {
+        return Err(format!(
+            "the name of its RBD image {strange} is none that pvcd can look at; it must be pool/image"
+        ));
+    }
+    let vm = spec.id;
     let (records, problems) = schema::vm_clients::read_vm(store, vm).await.map_err(text)?;
     readable(problems.into_iter())?;
     let request = of_ended_instances(vm, &records);
@@ -67,14 +73,15 @@ async fn carry_out(
     Ok(())
 }
 
-/// What a VM may have open: its list goes stale, since clients change the definition alone.
-pub(crate) async fn images_of(store: &dyn Store, vm: &Vm) -> Result<BTreeSet<ImageName>, String> {
-    let mut all = images(&vm.rbd_images)?;
-    if let Some((xml, _)) = schema::vm::read_xml(store, vm.id).await.map_err(text)?
+/// What a VM may have open: its list goes stale, since clients change the definition alone. A name that cannot be looked at is left out:
+/// this node starts no VM with one, and the list may say anything.
+pub(crate) async fn images_of(store: &dyn Store, vm: &Vm) -> Result<BTreeSet<ImageName>, StoreError> {
+    let (mut all, _) = images(&vm.rbd_images);
+    if let Some((xml, _)) = schema::vm::read_xml(store, vm.id).await?
         && let Ok(spec) = DomainSpec::parse_as(&xml, vm.id, &vm.name)
     {
         // One that cannot be read has started nothing.
-        all.extend(images(&spec.rbd_images)?);
+        all.extend(images(&spec.rbd_images).0);
     }
     Ok(all)
 }

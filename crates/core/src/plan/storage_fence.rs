@@ -159,14 +159,17 @@ impl Request {
     }
 }
 
-/// The images of a VM's list, or of its definition. A snapshot is nobody's to write to, and a list of old clients may hold a lone `/`.
-///
-/// # Errors
-/// In words for an operator: one whose name cannot be an image's cannot be looked at either.
-pub fn images<'a>(listed: impl IntoIterator<Item = &'a String>) -> Result<BTreeSet<ImageName>, String> {
+/// The images of a VM's list, or of its definition, and the names that cannot be an image's: those cannot be looked at. A snapshot is
+/// nobody's to write to, and a list of old clients may hold a lone `/`.
+pub fn images<'a>(listed: impl IntoIterator<Item = &'a String>) -> (BTreeSet<ImageName>, Vec<&'a str>) {
     let written =
         listed.into_iter().map(String::as_str).filter(|image| *image != "/" && !image.contains('@'));
-    written
-        .map(|image| image.parse::<ImageName>().map_err(|error| format!("RBD image {image}: {error}")))
-        .collect()
+    let (mut images, mut strange) = (BTreeSet::new(), Vec::new());
+    for name in written {
+        match name.parse() {
+            Ok(image) => drop(images.insert(image)),
+            Err(_) => strange.push(name),
+        }
+    }
+    (images, strange)
 }

@@ -35,13 +35,13 @@ fn run(name: &str, nodes: u8, test: impl FnOnce(&Cluster) -> Result<()>) {
     }
 }
 
-/// Has a guest write on node3; the client by which it does, as it is recorded.
-fn writes(cluster: &Cluster, vm: &Vm) -> Result<String> {
-    let (node, image) = (cluster.node("node3"), cluster.lab.create_image(&vm.name)?);
-    cluster.define_and_start(vm, "node3", &writing_guest_xml(&vm.name, &vm.uuid, 96, &image))?;
+/// Has a guest write on a node; the client by which it does, as it is recorded.
+fn writes(cluster: &Cluster, vm: &Vm, on: &str) -> Result<String> {
+    let (node, image) = (cluster.node(on), cluster.lab.create_image(&vm.name)?);
+    cluster.define_and_start(vm, on, &writing_guest_xml(&vm.name, &vm.uuid, 96, &image))?;
     wait_until("it to write", PATIENCE, || acknowledged(vm, &node) > 10)
         .with_context(|| node.guest_console(&vm.name))?;
-    let key = format!("/pvc/vm_clients/{}@node3", vm.uuid);
+    let key = format!("/pvc/vm_clients/{}@{on}", vm.uuid);
     wait_until("its client to be recorded", PATIENCE, || tree(cluster, &key).contains(&image))?;
     let record: serde_json::Value = serde_json::from_str(&tree(cluster, &key)).context("the record")?;
     Ok(record["clients"][0].as_str().context("a client")?.to_owned())
@@ -76,7 +76,7 @@ fn is_shut_out(cluster: &Cluster, client: &str) -> Result<()> {
 fn a_guest_with_an_rbd_disk_whose_node_is_killed_runs_elsewhere_with_all_that_it_wrote() {
     run("ha-rbd", 3, |cluster| {
         let (vm, node) = (Vm::number(1), cluster.node("node3"));
-        let client = writes(cluster, &vm)?;
+        let client = writes(cluster, &vm, "node3")?;
         node.kill()?;
         let (_, found) = writes_elsewhere(cluster, &vm)?;
         let before = acknowledged(&vm, &node);
@@ -86,12 +86,62 @@ fn a_guest_with_an_rbd_disk_whose_node_is_killed_runs_elsewhere_with_all_that_it
     });
 }
 
+#[test]
+fn a_guest_whose_process_is_killed_is_shut_out_before_it_starts_again() {
+    run("ha-rbd-crash", 1, |cluster| {
+        let (vm, node) = (Vm::number(1), cluster.node("node1"));
+        let client = writes(cluster, &vm, "node1")?;
+        let before = acknowledged(&vm, &node);
+        node.run(&["/usr/bin/pkill", "-KILL", "qemu-system"], PATIENCE)?;
+        wait_until("it to write on", PATIENCE, || {
+            let found =
+                written(&vm, &node).into_iter().any(|told| matches!(told, Written::Found(n) if n >= before));
+            found && acknowledged(&vm, &node) > before
+        })
+        .with_context(|| node.guest_console(&vm.name))?;
+        is_shut_out(cluster, &client)
+    });
+}
+
+/// What is recorded follows the guest, so that a later death of the node that it left shuts nobody out.
+#[test]
+fn a_guest_with_an_rbd_disk_migrates_while_it_writes_and_its_record_moves_with_it() {
+    run("ha-rbd-move", 3, |cluster| {
+        let (vm, from, to) = (Vm::number(1), cluster.node("node3"), cluster.node("node2"));
+        let client = writes(cluster, &vm, "node3")?;
+        cluster.pvc(&["vm", "migrate", "-t", "node2", &vm.name])?;
+        cluster.wait_settled(&vm, "node2")?;
+        let at_least = acknowledged(&vm, &from);
+        wait_until("it to write on", PATIENCE, || acknowledged(&vm, &to) > at_least + 3)
+            .with_context(|| to.guest_console(&vm.name))?;
+        let record = |node: &str| tree(cluster, &format!("/pvc/vm_clients/{}@{node}", vm.uuid));
+        wait_until("its record to move", PATIENCE, || {
+            record("node3").is_empty() && !record("node2").is_empty()
+        })?;
+        ensure!(!record("node2").contains(&client), "it has another client there: {}", record("node2"));
+
+        from.kill()?;
+        cluster.wait_node("node3", "daemon_state", "dead")?;
+        cluster.wait_node("node3", "daemon_state", "run")?;
+        let at_least = acknowledged(&vm, &to);
+        wait_until("it to write on", PATIENCE, || acknowledged(&vm, &to) > at_least + 3)?;
+        let blocklist = cluster.lab.ceph(&["osd", "blocklist", "ls"])?;
+        let now = record("node2");
+        let shut_out = |line: &str| now.contains(line.split(' ').next().unwrap_or_default());
+        ensure!(
+            !blocklist.lines().filter(|line| line.starts_with("10.")).any(shut_out),
+            "{now}\n{blocklist}"
+        );
+        Ok(())
+    });
+}
+
 /// The BMC lies, so the proof is none and the guest lives on when its node thaws: the storage fence is all that is left.
 #[test]
 fn a_guest_that_thaws_after_another_was_started_writes_nothing_more() {
     run("ha-rbd-frozen", 3, |cluster| {
         let (vm, node) = (Vm::number(1), cluster.node("node3"));
-        let client = writes(cluster, &vm)?;
+        let client = writes(cluster, &vm, "node3")?;
         node.set_bmc(Behaviour::Liar)?;
         node.pause()?;
         let (new, found) = writes_elsewhere(cluster, &vm)?;

@@ -81,7 +81,7 @@ impl Recorder {
         let due = active.keys().filter(|id| recorded.get(*id).is_none_or(|at| at.elapsed() >= VERIFY));
         for id in due.copied().collect::<Vec<VmId>>() {
             let Some(vm) = view.vm(id) else { continue };
-            let images = images_of(&*self.store, vm).await?;
+            let images = images_of(&*self.store, vm).await.map_err(|error| error.to_string())?;
             if images.is_empty() || self.record(id, images).await? {
                 recorded.insert(id, Instant::now());
             } else {

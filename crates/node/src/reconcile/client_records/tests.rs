@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, net::Ipv4Addr};
 
-use pvc_core::model::{Claim, VmChange, VmKey, VmSet};
+use pvc_core::model::{Claim, DomainSpec, VmChange, VmKey, VmSet};
 use pvc_host::{
     ceph::fake::FakeCeph,
     hypervisor::{Activity, Seen},
@@ -76,6 +76,11 @@ impl World {
         self.active.send_replace(Some(Arc::new(active)));
     }
 
+    async fn spec(&self) -> DomainSpec {
+        let (xml, _) = schema::vm::read_xml(&*self.store, id()).await.unwrap().unwrap();
+        DomainSpec::parse(&xml).unwrap()
+    }
+
     async fn records(&self) -> Vec<Recorded> {
         sleep(Duration::from_secs(10)).await;
         schema::vm_clients::read_all(&*self.store).await.unwrap().0
@@ -127,11 +132,11 @@ async fn an_instance_that_has_not_closed_its_images_is_shut_out_before_the_next_
     world.runs(false);
 
     world.ceph.refuse_blocklist(true);
-    let why = shut_out_ended(&*world.store, &world.fence, &node("a"), id()).await.unwrap_err();
+    let why = shut_out_ended(&*world.store, &world.fence, &node("a"), &world.spec().await).await.unwrap_err();
     assert!(why.contains("refused"), "{why}");
     assert_eq!(world.records().await.len(), 1, "it is tried again");
     world.ceph.refuse_blocklist(false);
-    shut_out_ended(&*world.store, &world.fence, &node("a"), id()).await.unwrap();
+    shut_out_ended(&*world.store, &world.fence, &node("a"), &world.spec().await).await.unwrap();
     assert!(world.records().await.is_empty());
     let new = world.ceph.open(&image("list"), Ipv4Addr::LOCALHOST);
     assert!(new.write(2));
@@ -167,4 +172,15 @@ async fn a_record_of_a_dead_node_that_cannot_be_read_fences_nobody() {
     let why = shut_out_node(&*world.store, &world.fence, &node("x"), &view).await.unwrap_err();
     assert!(why.contains(&key), "{why}");
     shut_out_node(&*world.store, &world.fence, &node("y"), &view).await.expect("it is not about that one");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_image_that_cannot_be_looked_at_keeps_its_vm_from_starting_and_no_other() {
+    let world = World::new().await;
+    let spec = DomainSpec { rbd_images: vec!["vms/space/one".to_owned()], ..world.spec().await };
+    let why = shut_out_ended(&*world.store, &world.fence, &node("a"), &spec).await.unwrap_err();
+    assert!(why.contains("vms/space/one"), "{why}");
+    world.claim("x").await;
+    world.mirror.caught_up(Duration::from_secs(10)).await.unwrap();
+    shut_out_node(&*world.store, &world.fence, &node("x"), &world.mirror.view()).await.unwrap();
 }

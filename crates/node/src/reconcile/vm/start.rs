@@ -21,7 +21,7 @@ impl VmReconciler {
         if let Some(storage) = self.storage.as_deref().filter(|_| !spec.rbd_images.is_empty()) {
             let (store, me) = (&*self.cluster.store, &self.cluster.me);
             // What an earlier instance had begun to write must not land after the new one's first look.
-            if let Err(why) = vm_clients::shut_out_ended(store, storage, me, vm.id).await {
+            if let Err(why) = vm_clients::shut_out_ended(store, storage, me, &spec).await {
                 let reason = format!("an earlier run of it may still be writing to its images: {why}");
                 self.remember(vm.id, |m| m.attempts.start_attempted(vm, self.cluster.now()));
                 return self.refused(vm, reason).await;
