@@ -33,20 +33,48 @@ const DECLINED_S: u64 = 600;
 /// So many offers and declined addresses are remembered: strangers cause them.
 const MOST_REMEMBERED: usize = 4096;
 
+/// So many leases a network has at most. Each is five keys of the state tree, and a single guest may pretend to be thousands.
+const MOST_LEASES: usize = 8192;
+
 /// What a network gives out.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pool {
     /// The gateway's address, in its network.
     pub gateway: Ipv4Net,
-    /// The first and the last address for whoever asks.
-    pub range: (Ipv4Addr, Ipv4Addr),
-    /// Addresses that one card gets, and no other.
-    pub reserved: Vec<Reservation>,
     /// The network's domain.
     pub domain: Option<String>,
+    /// The first and the last address for whoever asks.
+    range: (Ipv4Addr, Ipv4Addr),
+    /// Addresses that one card gets, and no other.
+    reserved: BTreeMap<Mac, Reservation>,
+    holders: BTreeMap<Ipv4Addr, Mac>,
 }
 
 impl Pool {
+    /// With these addresses for whoever asks, and those that are reserved. What is reserved twice, or is no guest's, is the first card's, or nobody's.
+    pub fn new(
+        gateway: Ipv4Net,
+        range: (Ipv4Addr, Ipv4Addr),
+        reservations: impl IntoIterator<Item = Reservation>,
+        domain: Option<String>,
+    ) -> Self {
+        let mut pool = Self { gateway, domain, range, reserved: BTreeMap::new(), holders: BTreeMap::new() };
+        for reservation in reservations {
+            let (mac, address) = (reservation.mac, reservation.address);
+            let is_new = !pool.holders.contains_key(&address) && !pool.reserved.contains_key(&mac);
+            if is_new && pool.is_a_guests(address) {
+                pool.holders.insert(address, mac);
+                pool.reserved.insert(mac, reservation);
+            }
+        }
+        pool
+    }
+
+    /// The first and the last address for whoever asks.
+    pub fn range(&self) -> (Ipv4Addr, Ipv4Addr) {
+        self.range
+    }
+
     fn contains(&self, address: Ipv4Addr) -> bool {
         let (first, last) = self.range;
         (first..=last).contains(&address) && self.is_a_guests(address)
@@ -58,14 +86,8 @@ impl Pool {
         net.contains(&address) && is_host && address != net.addr()
     }
 
-    fn reservation(&self, mac: Mac) -> Option<&Reservation> {
-        self.reserved.iter().find(|r| {
-            r.mac == mac && self.is_a_guests(r.address) && !self.reserved_for_another(r.address, mac)
-        })
-    }
-
     fn reserved_for_another(&self, address: Ipv4Addr, mac: Mac) -> bool {
-        self.reserved.iter().find(|r| r.address == address).is_some_and(|r| r.mac != mac)
+        self.holders.get(&address).is_some_and(|holder| *holder != mac)
     }
 }
 
@@ -204,7 +226,7 @@ impl Book {
 
     /// The address that a card gets: what is reserved for it, what it has, what it wants, the one that its own number leads to, any that is free.
     fn choose(&self, pool: &Pool, mac: Mac, wanted: Option<Ipv4Addr>, now_s: u64) -> Option<Ipv4Addr> {
-        if let Some(reserved) = pool.reservation(mac) {
+        if let Some(reserved) = pool.reserved.get(&mac) {
             // Who has it keeps it until its lease ends.
             return Some(reserved.address).filter(|address| self.is_free(*address, mac, now_s));
         }
@@ -219,6 +241,9 @@ impl Book {
                 self.held.iter().find(|(_, (holder, until))| *holder == Some(mac) && *until > now_s)?;
             Some(*held.0)
         };
+        if has.is_none() && self.leases.len() >= MOST_LEASES {
+            return None;
+        }
         has.filter(may).or_else(|| offered().filter(may)).or_else(|| wanted.filter(may)).or_else(|| {
             let (first, last) = (u32::from(pool.range.0), u32::from(pool.range.1));
             let size = u64::from(last.saturating_sub(first)) + 1;
@@ -253,8 +278,7 @@ impl Book {
 
 /// The guests' names, as `/etc/hosts` would have them. Of two guests that want a name, the one for which it is reserved has it, or the first by card.
 pub fn hosts(pool: &Pool, book: &Book, now_s: u64) -> String {
-    let reserved = pool.reserved.iter().filter(|r| pool.is_a_guests(r.address));
-    let reserved = reserved.filter_map(|r| Some((r.address, r.name.as_ref()?)));
+    let reserved = pool.reserved.values().filter_map(|r| Some((r.address, r.name.as_ref()?)));
     let leased = book.leases().filter(|lease| ends(lease) > now_s);
     let leased = leased.filter_map(|lease| Some((lease.address, lease.name.as_ref()?)));
     let (mut text, mut taken) = (String::new(), BTreeSet::new());

@@ -72,10 +72,7 @@ pub fn pools(
             mtu: u16::try_from(mtu).unwrap_or(u16::MAX),
             lease_s: u32::try_from(LEASE_S).unwrap_or(u32::MAX),
         };
-        Some((
-            gateways.vni,
-            Served { pool: Pool { gateway, range: pool(network)?, reserved, domain }, settings },
-        ))
+        Some((gateways.vni, Served { pool: Pool::new(gateway, pool(network)?, reserved, domain), settings }))
     };
     served(gateways, view).filter_map(one).collect()
 }

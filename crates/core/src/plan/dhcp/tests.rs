@@ -14,13 +14,17 @@ fn mac(number: u8) -> Mac {
     Mac([0x52, 0x54, 0, 0, 0, number])
 }
 
+fn reserved(number: u8, address: &str, name: Option<&str>) -> Reservation {
+    Reservation { mac: mac(number), address: ip(address), name: name.map(|name| name.parse().unwrap()) }
+}
+
+fn pool_of(reserved: &[Reservation], domain: Option<&str>) -> Pool {
+    let range = (ip("10.0.0.10"), ip("10.0.0.13"));
+    Pool::new("10.0.0.1/24".parse().unwrap(), range, reserved.to_vec(), domain.map(str::to_owned))
+}
+
 fn pool() -> Pool {
-    Pool {
-        gateway: "10.0.0.1/24".parse().unwrap(),
-        range: (ip("10.0.0.10"), ip("10.0.0.13")),
-        reserved: vec![Reservation { mac: mac(9), address: ip("10.0.0.12"), name: None }],
-        domain: Some("a.test".to_owned()),
-    }
+    pool_of(&[reserved(9, "10.0.0.12", None)], Some("a.test"))
 }
 
 fn request(number: u8, asks: Asks) -> Request {
@@ -134,8 +138,7 @@ fn a_name_is_one_guests() {
         name: Some(name.parse().unwrap()),
         ..lease(number, address, NOW + 1)
     };
-    let mut pool = pool();
-    pool.reserved[0].name = Some("db".parse().unwrap());
+    let db = [reserved(9, "10.0.0.12", Some("db"))];
     let book = Book::new([
         named(1, "10.0.0.10", "Web"),
         named(2, "10.0.0.11", "web"),
@@ -144,24 +147,20 @@ fn a_name_is_one_guests() {
         lease(5, "10.0.0.78", NOW + 1),
     ]);
     let text = "10.0.0.12 db.a.test db\n10.0.0.10 web.a.test web\n";
-    assert_eq!(hosts(&pool, &book, NOW), text);
-    pool.domain = None;
-    assert_eq!(hosts(&pool, &book, NOW + 1), "10.0.0.12 db\n", "names end with their leases");
+    assert_eq!(hosts(&pool_of(&db, Some("a.test")), &book, NOW), text);
+    assert_eq!(hosts(&pool_of(&db, None), &book, NOW + 1), "10.0.0.12 db\n", "names end with their leases");
     assert_eq!((book.next_end(), Book::default().next_end()), (Some(NOW + 1), None));
 }
 
 #[test]
 fn what_is_reserved_twice_or_nowhere_is_the_first_ones_or_nobodys() {
-    let reserved = |number, address| Reservation { mac: mac(number), address: ip(address), name: None };
-    let pool = Pool {
-        reserved: vec![
-            reserved(1, "10.0.0.11"),
-            reserved(2, "10.0.0.11"),
-            reserved(3, "10.0.0.1"),
-            reserved(4, "10.1.0.9"),
-        ],
-        ..pool()
-    };
+    let twice = [
+        reserved(1, "10.0.0.11", None),
+        reserved(2, "10.0.0.11", None),
+        reserved(3, "10.0.0.1", None),
+        reserved(4, "10.1.0.9", None),
+    ];
+    let pool = pool_of(&twice, None);
     let mut book = Book::default();
     let mut offered = |number| book.answer(&pool, &request(number, Asks::Discover(None)), NOW);
     assert_eq!(offered(1), Answer::Offer(ip("10.0.0.11")));
@@ -170,6 +169,22 @@ fn what_is_reserved_twice_or_nowhere_is_the_first_ones_or_nobodys() {
             matches!(offered(number), Answer::Offer(address) if pool.contains(address) && address != ip("10.0.0.11"))
         );
     }
+}
+
+#[test]
+fn a_guest_that_pretends_to_be_thousands_fills_no_more_than_a_networks_share() {
+    let range = (ip("10.0.0.2"), ip("10.0.255.254"));
+    let pool = Pool::new("10.0.0.1/16".parse().unwrap(), range, [], None);
+    let pretended = (0..u32::try_from(MOST_LEASES).unwrap()).map(|number| {
+        let [_, a, b, c] = number.to_be_bytes();
+        let address = Ipv4Addr::from(u32::from(ip("10.0.1.0")) + number);
+        Lease { mac: Mac([2, 0, 0, a, b, c]), address, name: None, expires_s: NOW + 9, client_id: None }
+    });
+    let mut book = Book::new(pretended);
+    assert_eq!(book.answer(&pool, &request(1, Asks::Discover(None)), NOW), Answer::Full);
+    let (known, has) = (Mac([2, 0, 0, 0, 0, 7]), ip("10.0.1.7"));
+    let again = Request { mac: known, ..request(1, Asks::Discover(None)) };
+    assert_eq!(book.answer(&pool, &again, NOW), Answer::Offer(has));
 }
 
 fn asks() -> impl Strategy<Value = Asks> {

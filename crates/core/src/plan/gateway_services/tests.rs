@@ -43,7 +43,7 @@ fn both_families_are_served_as_they_are_written() {
     assert_eq!(with(&all, "--hostsdir"), ["--hostsdir=/run/pvc/names/100"]);
     assert_eq!(with(&all, "host-record"), ["--host-record=gateway.web.example,10.100.0.1,fd00:100::1"]);
     let served = of(network()).1.unwrap();
-    let (first, last) = served.pool.range;
+    let (first, last) = served.pool.range();
     assert_eq!((first.to_string(), last.to_string()), ("10.100.0.100".to_owned(), "10.100.0.199".to_owned()));
     assert_eq!(served.settings.gateway, "10.100.0.1/24".parse().unwrap());
     assert_eq!((served.settings.mtu, served.settings.domain.as_deref()), (1450, Some("web.example")));

@@ -37,7 +37,10 @@ use crate::controller::Cluster;
 const NAMES: &str = "guests";
 
 /// So many requests of a network wait. Who is not answered asks again.
-const WAITING: usize = 256;
+const MOST_WAITING: usize = 256;
+
+/// Who asked so long ago has asked again.
+const FORGOTTEN_AFTER: Duration = Duration::from_secs(4);
 
 /// How long a lease may take to be written before its guest has to ask again.
 const WRITE_WITHIN: Duration = Duration::from_secs(2);
@@ -64,8 +67,15 @@ pub(super) struct Desks {
     _hears: JoinSet<()>,
 }
 
+/// A request that waits, and since when.
+struct Waiting {
+    request: Request,
+    envelope: Envelope,
+    since: Instant,
+}
+
 struct Open {
-    requests: mpsc::Sender<(Request, Envelope)>,
+    requests: mpsc::Sender<Waiting>,
     serves: watch::Sender<Served>,
     _works: JoinSet<()>,
 }
@@ -105,7 +115,7 @@ impl Desks {
     }
 
     fn begin(&self, vni: Vni, served: Served) -> Open {
-        let (requests, waiting) = mpsc::channel(WAITING);
+        let (requests, waiting) = mpsc::channel(MOST_WAITING);
         let serves = watch::Sender::new(served);
         let desk = Desk {
             vni,
@@ -134,7 +144,7 @@ async fn hear(exchange: Arc<dyn DhcpExchange>, open: Arc<Mutex<BTreeMap<Vni, Ope
                 let open = open.lock().unwrap_or_else(PoisonError::into_inner);
                 let vni = open.keys().find(|vni| vni.bridge() == device);
                 if let Some(desk) = vni.and_then(|vni| open.get(vni)) {
-                    let _ = desk.requests.try_send((request, envelope));
+                    let _ = desk.requests.try_send(Waiting { request, envelope, since: Instant::now() });
                 }
             }
             Err(error) => {
@@ -157,11 +167,7 @@ struct Desk {
 }
 
 impl Desk {
-    async fn work(
-        mut self,
-        mut serves: watch::Receiver<Served>,
-        mut requests: mpsc::Receiver<(Request, Envelope)>,
-    ) {
+    async fn work(mut self, mut serves: watch::Receiver<Served>, mut requests: mpsc::Receiver<Waiting>) {
         self.book = self.read().await;
         let mut told = Instant::now();
         loop {
@@ -176,8 +182,10 @@ impl Desk {
                     return;
                 },
                 request = requests.recv() => {
-                    let Some((request, envelope)) = request else { return };
-                    self.answer(&served, request, &envelope).await;
+                    let Some(Waiting { request, envelope, since }) = request else { return };
+                    if since.elapsed() < FORGOTTEN_AFTER {
+                        self.answer(&served, &request, &envelope).await;
+                    }
                 }
                 () = sleep(self.next_end()) => {}
             }
@@ -218,9 +226,9 @@ impl Desk {
         }
     }
 
-    async fn answer(&mut self, served: &Served, request: Request, envelope: &Envelope) {
+    async fn answer(&mut self, served: &Served, request: &Request, envelope: &Envelope) {
         let (now_s, settings) = (self.now_s(), &served.settings);
-        let reply = match self.book.answer(&served.pool, &request, now_s) {
+        let reply = match self.book.answer(&served.pool, request, now_s) {
             Answer::Nothing => return,
             Answer::Full => return self.warn("all its addresses are given out"),
             Answer::Offer(address) => Reply::Offer(address, settings.clone()),
