@@ -100,6 +100,9 @@ fn what_a_node_needs_is_started_with_its_daemon_and_what_runs_already_is_left_al
             ["libvirtd.socket", "libvirtd-ro.socket", "libvirtd-admin.socket", "libvirtd-tcp.socket"];
         systemctl(&["stop", "pvcd"])?;
         systemctl(&[&["stop", "zookeeper", "libvirtd"], &sockets[..]].concat())?;
+        // The nodes have the programs of the machine that the lab is on, which may have FRR; masked is as if it had not.
+        systemctl(&["stop", "frr"]).ok();
+        systemctl(&["mask", "frr.service"])?;
         ensure!(!node.is_active("zookeeper") && !node.is_active("libvirtd"));
 
         systemctl(&["start", "pvcd"])?;
