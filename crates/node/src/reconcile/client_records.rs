@@ -28,9 +28,10 @@ use tracing::{debug, warn};
 use super::vm::Active;
 use crate::vm_clients::images_of;
 
-/// How often it is looked at what is not recorded, or not gone, yet.
+/// How soon it is looked again at what is not recorded, or not gone, yet: twice as long each time, since a list of images may name what
+/// nobody opens.
 const AGAIN: Duration = Duration::from_secs(2);
-/// How often what is recorded is looked at again: a disk may have been added.
+/// How often what is recorded is looked at again, and the longest of those: a disk may have been added.
 const VERIFY: Duration = Duration::from_mins(2);
 
 /// See the module's documentation.
@@ -47,7 +48,7 @@ impl Recorder {
     /// Records, for ever.
     pub(crate) async fn run(mut self) {
         let mut recorded: HashMap<VmId, Instant> = HashMap::new();
-        let mut said = String::new();
+        let (mut said, mut wait) = (String::new(), AGAIN);
         loop {
             let complete = match self.round(&mut recorded).await {
                 Ok(complete) => {
@@ -64,8 +65,11 @@ impl Recorder {
             };
             tokio::select! {
                 biased;
-                changed = self.active.changed() => if changed.is_err() { return },
-                () = sleep(if complete { VERIFY } else { AGAIN }) => {}
+                changed = self.active.changed() => match changed {
+                    Ok(()) => wait = AGAIN,
+                    Err(_) => return,
+                },
+                () = sleep(if complete { VERIFY } else { wait }) => wait = (wait * 2).min(VERIFY),
             }
         }
     }

@@ -82,7 +82,7 @@ impl World {
     }
 
     async fn records(&self) -> Vec<Recorded> {
-        sleep(Duration::from_secs(10)).await;
+        sleep(Duration::from_mins(5)).await;
         schema::vm_clients::read_all(&*self.store).await.unwrap().0
     }
 
