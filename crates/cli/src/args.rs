@@ -9,7 +9,7 @@ use clap_complete::Shell;
 use pvc_core::{model::VmState, plan::placement::Selector};
 use regex_lite::Regex;
 
-pub(crate) use self::network::{Acl, AclDirection, Network, NetworkSettings};
+pub(crate) use self::network::{Acl, AclDirection, Dhcp, Network, NetworkSettings, Static};
 
 const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 usage, 3 refused, 4 not found, 5 state store out of reach, \
     130 interrupted.";

@@ -271,3 +271,34 @@ fn completions_need_no_cluster() {
         assert!(answer.code == 0 && answer.stdout.contains("undefine"), "{shell}: {answer:?}");
     }
 }
+
+#[test]
+fn addresses_are_reserved_listed_and_freed_and_what_guests_say_commands_no_terminal() {
+    let cluster = Cluster::with_nodes(&["hv1"]);
+    let network = "network add -d web -p managed -i 10.1.0.0/24 -g 10.1.0.1 --dhcp --dhcp-start 10.1.0.10 --dhcp-end 10.1.0.19 100";
+    cluster.ok(&network.split(' ').collect::<Vec<_>>());
+    let add = |words: &str| {
+        let words = format!("network dhcp static add {words}");
+        cluster.pvc(&words.split(' ').collect::<Vec<_>>())
+    };
+    let done = add("web 10.1.0.11 52:54:00:00:00:0A db");
+    assert_eq!(done.stdout, "10.1.0.11 is reserved for 52:54:00:00:00:0a in network 100\n", "{done:?}");
+    let own = "/networks/100/dhcp4_reservations/52:54:00:00:00:0a";
+    assert_eq!(cluster.get(own).as_deref(), Some("static"));
+    assert_eq!(cluster.get(&format!("{own}/hostname")).as_deref(), Some("db"));
+    let refused = add("web 10.1.0.1 52:54:00:00:00:0b");
+    assert!(refused.code != 0 && refused.stderr.contains("the network's gateway"), "{refused:?}");
+    assert_eq!(add("web 10.1.0.12 52:54:00:00:00:0a db").code, 0);
+    cluster.set(&format!("{own}/hostname"), "evil\u{1b}[2J");
+    let list = cluster.ok(&["network", "dhcp", "list", "100"]);
+    assert!(list.contains("10.1.0.12") && !list.contains("10.1.0.11") && list.contains("static"), "{list}");
+    assert!(list.contains("0 of 9 addresses") && list.contains("\n? "), "{list}");
+    assert!(!list.contains('\u{1b}'), "{list:?}");
+    let json = cluster.ok(&["--format", "json", "network", "dhcp", "static", "list", "web"]);
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json["leases"][0]["timestamp"], "static", "{json}");
+    cluster.ok(&["network", "dhcp", "static", "remove", "web", "10.1.0.12"]);
+    assert_eq!(cluster.get(own), None);
+    let again = cluster.pvc(&["network", "dhcp", "static", "remove", "web", "10.1.0.12"]);
+    assert!(again.code != 0 && again.stderr.contains("no reservation"), "{again:?}");
+}

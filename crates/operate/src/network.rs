@@ -3,6 +3,7 @@
 #![allow(missing_docs, reason = "the fields are named as the API names them")]
 
 pub mod acl;
+pub mod dhcp;
 
 use std::{collections::BTreeMap, fmt::Display};
 

@@ -1,9 +1,12 @@
 //! The arguments of `pvc network …`.
 
+mod dhcp;
+
 use clap::{Args as ClapArgs, Subcommand};
 use pvc_core::model::{NetworkKind, Overlay};
 use regex_lite::Regex;
 
+pub(crate) use self::dhcp::{Dhcp, Static};
 use super::regex;
 
 #[derive(Debug, Subcommand)]
@@ -51,6 +54,9 @@ pub(crate) enum Network {
     /// Work with the rules of a network's firewall.
     #[command(subcommand)]
     Acl(Acl),
+    /// See who has which address, and reserve some.
+    #[command(subcommand)]
+    Dhcp(Dhcp),
     /// List networks.
     List {
         /// Only networks whose number or description matches this regular expression.

@@ -1,6 +1,7 @@
 //! `pvc network …`: the networks that guests live in.
 
 mod acl;
+mod dhcp;
 
 use pvc_core::command::network::{Settings, overlay_in_words};
 use pvc_operate::{
@@ -48,6 +49,7 @@ pub(super) async fn run(command: args::Network, cluster: &Cluster, out: &Out) ->
         }
         Network::Info { long: _, network } => info(&command::info(cluster, &network).await?, out),
         Network::Acl(command) => acl::run(command, cluster, out).await,
+        Network::Dhcp(command) => dhcp::run(command, cluster, out).await,
         Network::List { limit } => {
             let matches = |text: &str| limit.as_ref().is_none_or(|limit| limit.is_match(text));
             let wanted: Option<&(dyn Fn(&str) -> bool + Sync)> =

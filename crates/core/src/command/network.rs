@@ -2,6 +2,7 @@
 
 pub mod acl;
 mod check;
+pub mod dhcp;
 mod settings;
 #[cfg(test)]
 mod tests;

@@ -86,6 +86,22 @@ impl Pool {
         net.contains(&address) && is_host && address != net.addr()
     }
 
+    /// Whether it may be given to whoever asks.
+    pub fn is_for_anyone(&self, address: Ipv4Addr) -> bool {
+        self.contains(address) && !self.holders.contains_key(&address)
+    }
+
+    /// How many addresses there are for whoever asks.
+    pub fn size(&self) -> u64 {
+        let (first, last) = self.range;
+        let all = (u64::from(u32::from(last)) + 1).saturating_sub(u32::from(first).into());
+        let net = self.gateway;
+        let own = [net.network(), net.broadcast(), net.addr()];
+        let within: BTreeSet<Ipv4Addr> = self.holders.keys().copied().chain(own).collect();
+        let others = within.range(first..).take_while(|address| **address <= last && **address >= first);
+        all - others.filter(|address| !self.is_for_anyone(**address)).fold(0, |count, _| count + 1)
+    }
+
     fn reserved_for_another(&self, address: Ipv4Addr, mac: Mac) -> bool {
         self.holders.get(&address).is_some_and(|holder| *holder != mac)
     }
@@ -294,6 +310,6 @@ pub fn hosts(pool: &Pool, book: &Book, now_s: u64) -> String {
 }
 
 /// When a lease ends; 0 is never.
-fn ends(lease: &Lease) -> u64 {
+pub fn ends(lease: &Lease) -> u64 {
     if lease.expires_s == 0 { u64::MAX } else { lease.expires_s }
 }

@@ -20,7 +20,7 @@ use super::{
 use crate::model::{ClusterView, Network, Reservation, Vni, dhcp::Settings, network::DomainName};
 
 /// The most reservations of a network that are served.
-const MOST_RESERVATIONS: usize = 4096;
+pub const MOST_RESERVATIONS: usize = 4096;
 
 /// The reservations of networks, as the state tree has them.
 pub type Reservations = BTreeMap<Vni, Vec<Reservation>>;

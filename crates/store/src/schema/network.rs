@@ -5,6 +5,7 @@
 pub mod counts;
 pub mod guests;
 pub mod leases;
+pub mod reservations;
 pub mod rules;
 #[cfg(test)]
 mod tests;

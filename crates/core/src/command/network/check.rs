@@ -121,7 +121,7 @@ fn range(ip4: &Ip4, net: Ipv4Net) -> Result<(), Wrong> {
     Ok(())
 }
 
-fn host(net: Ipv4Net, address: Ipv4Addr, what: &str) -> Result<(), Wrong> {
+pub(super) fn host(net: Ipv4Net, address: Ipv4Addr, what: &str) -> Result<(), Wrong> {
     if net.contains(&address) && address != net.network() && address != net.broadcast() {
         return Ok(());
     }

@@ -11,16 +11,16 @@ use crate::{
 };
 
 /// The parent of a network's leases.
-fn root(vni: Vni) -> String {
+pub(super) fn root(vni: Vni) -> String {
     format!("{}/dhcp4_leases", path(vni))
 }
 
 const KEYS: [&str; 4] = ["ipaddr", "hostname", "expiry", "clientid"];
 
 /// Bounds an answer.
-const AT_ONCE: usize = 500;
+pub(super) const AT_ONCE: usize = 500;
 
-const RESERVATIONS: &str = "dhcp4_reservations";
+pub(super) const RESERVATIONS: &str = "dhcp4_reservations";
 
 /// How often two writers may cross before it is reported.
 const ATTEMPTS: usize = 4;
@@ -103,7 +103,7 @@ pub async fn reservations(
     Ok(all)
 }
 
-fn optional<T: FromStr<Err: std::fmt::Display>>(
+pub(super) fn optional<T: FromStr<Err: std::fmt::Display>>(
     d: &mut Decoder,
     at: usize,
     keys: &[String],
