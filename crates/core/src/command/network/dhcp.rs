@@ -173,7 +173,7 @@ fn notes(network: &Network, reservation: &Reservation, leases: &[Lease], now_s: 
     }
     if serving(network, &[]).is_none() {
         notes.push(format!(
-            "DHCP is not served in network {}: only the name is, until `pvc network modify --dhcp` with a range and a gateway",
+            "DHCP is not served in network {}: the card gets nothing until `pvc network modify --dhcp` with a range and a gateway",
             network.vni
         ));
     }
