@@ -24,6 +24,7 @@ pub mod node;
 pub mod old_command;
 pub mod rule;
 pub mod subject;
+pub mod trouble;
 pub mod view;
 pub mod vm;
 pub mod vm_id;
@@ -51,6 +52,7 @@ pub use node::{
 };
 pub use old_command::{OldCommand, OldCommandError};
 pub use subject::Subject;
+pub use trouble::Trouble;
 pub use view::ClusterView;
 pub use vm::{MigrationMethod, Vm, VmKey, VmState};
 pub use vm_id::VmId;

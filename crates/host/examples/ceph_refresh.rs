@@ -49,6 +49,6 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         cluster.ceph(command)?;
     }
     let (cpu_s, wall_s) = (cpu()?[1] - before[1], began.elapsed().as_secs_f64());
-    println!("seven commands: {:.2} s of CPU, {wall_s:.1} s of time", cpu_s);
+    println!("seven commands: {cpu_s:.2} s of CPU, {wall_s:.1} s of time");
     Ok(())
 }

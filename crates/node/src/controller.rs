@@ -186,6 +186,9 @@ pub(crate) trait Reconciler: Send + Sync + 'static {
         None
     }
 
+    /// A look or a step of it has failed.
+    fn failed(&self, _subject: &Subject, _error: &str) {}
+
     /// Whether the status is this node's to publish.
     fn speaks(&self, _subject: &Subject) -> bool {
         true

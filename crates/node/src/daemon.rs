@@ -55,6 +55,7 @@ use crate::{
     controller::Cluster,
     keepalive::{Facts, Keepalive, Shown},
     metrics::{Metrics, Sources},
+    network_troubles::Troubles,
     notify::Notify,
     ownership::{Ownership, OwnershipError},
     reconcile::{
@@ -240,6 +241,7 @@ struct Daemon {
     fencing: Option<Fencing>,
     _networks: Option<Networks>,
     _client_networks: (Option<Walls>, Option<ClientNetworks>, Option<Names>),
+    _troubles: Troubles,
     /// What ends with the daemon, whatever it is doing then.
     _background: JoinSet<()>,
 }
@@ -305,7 +307,8 @@ async fn start(
 
     let (store, machine_clock) = (Arc::clone(&dependencies.store), Arc::clone(&dependencies.machine));
     let cluster = Cluster::new(config.node.clone(), store, mirror.clone(), machine_clock);
-    let client_networks = tenants::client_networks(config, dependencies, &cluster);
+    let troubles = Troubles::start(cluster.clone());
+    let client_networks = tenants::client_networks(config, dependencies, &cluster, &troubles);
     let vms = tenants::vms(config, dependencies, cluster.clone()).map_err(machine("follow console logs"))?;
     let ability = Ability::new(vms.as_ref().map(Vms::trouble), networks.as_ref().map(Networks::trouble));
     let keepalive = Keepalive::start(
@@ -351,7 +354,7 @@ async fn start(
         background.spawn(tenants::ask_bmcs(config, dependencies, mirror.clone()).run());
         background.spawn(reserve::run(config.node.clone(), Arc::clone(&dependencies.store), mirror.clone()));
     }
-    let primary = config.is_coordinator().then(|| tenants::primary(config, dependencies, cluster));
+    let primary = config.is_coordinator().then(|| tenants::primary(config, dependencies, cluster, &troubles));
     info!("runs, {:.2} s after its start", began.elapsed().as_secs_f32());
     dependencies.notify.status("runs");
     dependencies.notify.ready();
@@ -364,7 +367,7 @@ async fn start(
         fencing,
         _networks: networks,
         _client_networks: client_networks,
-
+        _troubles: troubles,
         _background: background,
     })
 }

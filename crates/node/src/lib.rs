@@ -15,6 +15,7 @@ pub mod daemon;
 pub mod keepalive;
 pub mod log;
 pub mod metrics;
+pub mod network_troubles;
 pub mod notify;
 mod old_commands;
 pub mod ownership;

@@ -8,5 +8,7 @@ pub mod firewall;
 pub mod flush;
 pub mod gateway_services;
 pub mod network;
+#[cfg(test)]
+mod network_world;
 pub mod primary;
 pub mod vm;

@@ -4,6 +4,7 @@
 
 pub mod acl;
 pub mod dhcp;
+pub mod explain;
 
 use std::{collections::BTreeMap, fmt::Display};
 

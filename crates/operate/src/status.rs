@@ -6,7 +6,7 @@ use pvc_core::{
 };
 use pvc_store::schema::{bmc, primary};
 
-use crate::{Cluster, Failure, Nodes};
+use crate::{Cluster, Failure, Nodes, network::explain};
 
 /// Looks at everything.
 pub async fn status(cluster: &Cluster, now_unix_s: u64) -> Result<Status, Failure> {
@@ -20,6 +20,8 @@ pub async fn status(cluster: &Cluster, now_unix_s: u64) -> Result<Status, Failur
     let bare =
         definitions.iter().filter(|(_, spec)| spec.as_ref().is_ok_and(lacks)).map(|(id, _)| *id).collect();
     let damaged = definitions.into_iter().filter_map(|(id, spec)| Some((id, spec.err()?))).collect();
+    let networks = explain::said(&*cluster.store, &view, now_unix_s).await?;
+    let networks = networks.into_iter().map(|(node, said)| (node, said.troubles)).collect();
     let bmcs = bmc::read_all(&*cluster.store, view.nodes.keys()).await?;
     Ok(survey(Facts {
         view: &view,
@@ -29,6 +31,7 @@ pub async fn status(cluster: &Cluster, now_unix_s: u64) -> Result<Status, Failur
         bare: &bare,
         bmcs: &bmcs,
         reserve: &reserve,
+        networks: &networks,
         primary_says: said.as_ref(),
     }))
 }

@@ -45,6 +45,11 @@ pub(crate) enum Network {
         /// Its number or description.
         network: String,
     },
+    /// Say what is wrong with a network, on which node, and what would do.
+    Explain {
+        /// Its number or description.
+        network: String,
+    },
     /// Show or change what carries frames between nodes in managed networks, for the whole cluster.
     Overlay {
         /// Declared: nodes write where guests are, as definitions and claims say. Flood: tunnels learn it from frames.

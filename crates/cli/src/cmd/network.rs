@@ -2,8 +2,13 @@
 
 mod acl;
 mod dhcp;
+mod explain;
 
-use pvc_core::command::network::{Settings, overlay_in_words};
+use pvc_core::{
+    command::network::{Settings, overlay_in_words},
+    model::NodeName,
+    text::some,
+};
 use pvc_operate::{
     Cluster,
     network::{self as command, Family, NetworkInfo, NetworkList, NetworkRow},
@@ -48,6 +53,7 @@ pub(super) async fn run(command: args::Network, cluster: &Cluster, out: &Out) ->
             out.write(&format!("{}\n", overlay_in_words(shown.overlay)))
         }
         Network::Info { long: _, network } => info(&command::info(cluster, &network).await?, out),
+        Network::Explain { network } => explain::run(&network, cluster, out).await,
         Network::Acl(command) => acl::run(command, cluster, out).await,
         Network::Dhcp(command) => dhcp::run(command, cluster, out).await,
         Network::List { limit } => {
@@ -103,6 +109,10 @@ fn row(network: &NetworkRow) -> Vec<Cell> {
         text(&network.ip6.network),
         text(&network.ip6.gateway),
     ]
+}
+
+fn shown(nodes: &[NodeName]) -> String {
+    some(&nodes.iter().map(NodeName::as_str).collect::<Vec<_>>())
 }
 
 fn kind(network: &NetworkRow) -> Cell {

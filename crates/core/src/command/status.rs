@@ -2,6 +2,7 @@
 //! says is for people.
 
 mod keys;
+mod networks;
 mod nodes;
 mod primary;
 #[cfg(test)]
@@ -18,7 +19,7 @@ use super::cluster;
 use crate::{
     model::{
         BmcReport, ClusterView, DaemonMode, DaemonState, Explanation, FlushProgress, Halt, Node, NodeName,
-        Vm, VmId, VmState,
+        Trouble, Vm, VmId, VmState,
     },
     plan::placement::{Asker, Reserve, fit},
 };
@@ -40,6 +41,8 @@ pub struct Facts<'a> {
     pub bmcs: &'a BTreeMap<NodeName, BmcReport>,
     /// Whether there is memory left for what may happen.
     pub reserve: &'a Reserve,
+    /// What nodes that are heard of cannot do of client networks.
+    pub networks: &'a BTreeMap<NodeName, Vec<Trouble>>,
     /// What the primary, or who is to be, says that is the matter with it.
     pub primary_says: Option<&'a Explanation>,
 }
@@ -125,6 +128,7 @@ pub fn survey(facts: Facts<'_>) -> Status {
     survey.damaged();
     survey.undefined();
     survey.primary();
+    survey.networks();
     survey.bmcs();
     survey.memory();
     survey.bare();

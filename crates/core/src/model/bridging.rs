@@ -133,6 +133,19 @@ impl fmt::Display for Forward {
     }
 }
 
+impl BridgingChange {
+    /// The device that it changes.
+    pub fn device(&self) -> &str {
+        match self {
+            Self::Add { name, .. }
+            | Self::Remove { name }
+            | Self::Set { name, .. }
+            | Self::Learn { name, .. } => name,
+            Self::Forward(forward) | Self::Unforward(forward) => &forward.device,
+        }
+    }
+}
+
 impl fmt::Display for BridgingChange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

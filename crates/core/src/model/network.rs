@@ -7,13 +7,13 @@ use std::{
 };
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{entry::Problem, name::NameError};
 
 /// A network's number: its VXLAN identifier, or the VLAN of a bridged network.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-#[serde(transparent)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(into = "u32", try_from = "u32")]
 pub struct Vni(u32);
 
 impl Vni {
@@ -46,6 +46,20 @@ impl Vni {
 
 /// What the names of networks' bridges begin with: old definitions of VMs name them.
 const BRIDGE: &str = "vmbr";
+
+impl From<Vni> for u32 {
+    fn from(vni: Vni) -> Self {
+        vni.0
+    }
+}
+
+impl TryFrom<u32> for Vni {
+    type Error = NameError;
+
+    fn try_from(number: u32) -> Result<Self, NameError> {
+        number.to_string().parse()
+    }
+}
 
 impl FromStr for Vni {
     type Err = NameError;

@@ -20,7 +20,7 @@ use std::{
 use self::forwards::forwards;
 use super::Diff;
 use crate::model::{
-    ClusterView, Mac, Network, NetworkKind, NodeName, Overlay, VmId, Vni,
+    ClusterView, Mac, Network, NetworkKind, NodeName, Overlay, Trouble, VmId, Vni,
     bridging::{Bridging, BridgingChange, Device, DeviceKind, Forward},
 };
 
@@ -58,7 +58,7 @@ pub struct Planned {
     /// The changes that make it as desired.
     pub batch: Batch,
     /// What cannot be as desired, until somebody changes something.
-    pub troubles: Vec<String>,
+    pub troubles: Vec<Trouble>,
 }
 
 /// What a device is to be.
@@ -77,16 +77,20 @@ pub fn plan(ground: &Ground, view: &ClusterView, cards: &Cards, seen: &Bridging)
     for network in view.networks.values() {
         match devices(ground, view.overlay, network) {
             Ok(devices) => wanted.extend(devices),
-            Err(why) => planned.troubles.push(format!("network {}: {why}", network.vni)),
+            Err((why, todo)) => planned.troubles.push(Trouble::of(network.vni, why).with_todo(todo)),
         }
     }
     let usable = |name: &str, wanted: &Wanted| {
         seen.device(name).is_none_or(|device| device.ours || device.kind == wanted.kind)
     };
     for name in wanted.iter().filter(|(name, wanted)| !usable(name, wanted)).map(|(name, _)| name) {
-        planned.troubles.push(format!(
+        let what = format!(
             "a device called {name} exists, is not what it should be, and was not made by this program"
-        ));
+        );
+        let trouble = Trouble { network: network_of(name), ..Trouble::of_all(what) };
+        planned
+            .troubles
+            .push(trouble.with_todo(format!("on that node, once nobody needs it: ip link delete {name}")));
     }
     wanted.retain(|name, wanted| usable(name, wanted));
 
@@ -107,20 +111,26 @@ pub fn plan(ground: &Ground, view: &ClusterView, cards: &Cards, seen: &Bridging)
     planned
 }
 
+/// Why something cannot be, and what would do.
+type Refused = (&'static str, &'static str);
+
 /// The devices of a network, by name.
-fn devices(ground: &Ground, overlay: Overlay, network: &Network) -> Result<Vec<(String, Wanted)>, String> {
+fn devices(ground: &Ground, overlay: Overlay, network: &Network) -> Result<Vec<(String, Wanted)>, Refused> {
     let vni = network.vni;
     let (name, kind, mtu) = match network.kind {
         None => return Ok(Vec::new()),
         Some(NetworkKind::Managed) => {
-            let local = ground.address.ok_or(
-                "this node has no address of its own in the cluster network (setting \
-                 system.configuration.networking.cluster.address), so frames for its guests cannot be sent to it",
-            )?;
+            let local = ground.address.ok_or((
+                "the node has no address of its own in the cluster network, so frames for its guests cannot be sent to it",
+                "set system.configuration.networking.cluster.address in its pvcd.yaml",
+            ))?;
             (tunnel(vni), DeviceKind::Vxlan { vni, local }, guest_mtu(ground.mtu, local))
         }
         Some(NetworkKind::Bridged) => {
-            let id = vni.vlan().ok_or("it is bridged, and a VLAN's number is at most 4094")?;
+            let id = vni.vlan().ok_or((
+                "it is bridged, and a VLAN's number is at most 4094",
+                "remove it, and add it with such a number",
+            ))?;
             (format!("vlan{vni}"), DeviceKind::Vlan { id, over: ground.uplink.clone() }, ground.mtu)
         }
     };
@@ -140,7 +150,7 @@ pub fn guest_mtu(mtu: u32, local: IpAddr) -> u32 {
 }
 
 /// The network that one of our devices belongs to, by its name.
-fn network_of(device: &str) -> Option<Vni> {
+pub fn network_of(device: &str) -> Option<Vni> {
     let numbered = |prefix| device.strip_prefix(prefix)?.parse().ok();
     Vni::of_bridge(device).or_else(|| numbered("vxlan")).or_else(|| numbered("vlan"))
 }

@@ -22,9 +22,12 @@ use ipnet::IpNet;
 
 pub use self::host_name::{HostName, HostNameError};
 use super::Diff;
-use crate::model::{
-    Network, NetworkKind, Vni,
-    dns::{Data, Foreign, Record, SeenZone, Soa, ZoneAct, ZoneChange, Zones},
+use crate::{
+    model::{
+        Network, NetworkKind, Trouble, Vni,
+        dns::{Data, Foreign, Record, SeenZone, Soa, ZoneAct, ZoneChange, Zones},
+    },
+    text::some,
 };
 
 /// Names of the cluster's own in each zone, which no guest gets: the gateways' names, and old deployments' name servers.
@@ -56,7 +59,7 @@ pub struct Planned {
     /// One change a zone. None needs another's success.
     pub changes: Vec<ZoneChange>,
     /// What cannot be served, until somebody changes something.
-    pub troubles: Vec<String>,
+    pub troubles: Vec<Trouble>,
 }
 
 /// Zones that the database has, by name.
@@ -69,14 +72,18 @@ pub fn plan<'a>(networks: impl IntoIterator<Item = &'a Network>, guests: &[Named
         desired.serve(network);
     }
     desired.name(guests, seen);
-    let Desired { zones, mut troubles, .. } = desired;
+    let Desired { zones, mut troubles, askers, .. } = desired;
 
     let mut changes = Vec::new();
     for (zone, records) in &zones {
         match seen.get(zone) {
-            Some(there) if !there.is_ours => troubles.push(format!(
-                "the database has a zone {zone} that this program did not make: nothing is written in it"
-            )),
+            Some(there) if !there.is_ours => {
+                let what = format!(
+                    "the database has a zone {zone} that this program did not make: nothing is written in it"
+                );
+                let todo = "use another domain, or remove that zone from the database";
+                troubles.extend(askers.get(zone).map(|vni| Trouble::of(*vni, &what).with_todo(todo)));
+            }
             there => changes.extend(change(zone, records, there)),
         }
     }
@@ -150,7 +157,9 @@ fn after(serial: Option<u32>) -> u32 {
 struct Desired {
     zones: Zones,
     served: BTreeMap<Vni, Served>,
-    troubles: Vec<String>,
+    /// Who was the first to ask for a zone.
+    askers: BTreeMap<String, Vni>,
+    troubles: Vec<Trouble>,
 }
 
 /// A network whose names are served.
@@ -177,20 +186,24 @@ impl Desired {
             return;
         }
         if domain.rsplit('.').next() == Some("arpa") {
-            self.troubles
-                .push(format!("network {vni}: its domain {domain} is for reverse zones: it is not served"));
+            let trouble =
+                Trouble::of(vni, format!("its domain {domain} is for reverse zones: it is not served"));
+            self.troubles.push(trouble.with_todo(format!("`pvc network modify {vni} --domain`")));
             return;
         }
         let server = format!("{SERVER}.{domain}");
         if server.len().max(GATEWAY.len() + 1 + domain.len()) > host_name::LONGEST {
-            self.troubles.push(format!("network {vni}: its domain is too long to have names in it"));
+            let trouble = Trouble::of(vni, "its domain is too long to have names in it");
+            self.troubles.push(trouble.with_todo(format!("`pvc network modify {vni} --domain`")));
             return;
         }
         self.put(&domain, domain.clone(), Data::Ns(server.clone()));
+        self.askers.entry(domain.clone()).or_insert(vni);
         for (net, gateway) in &subnets {
             self.put(&domain, server.clone(), (*gateway).into());
             self.put(&domain, format!("{GATEWAY}.{domain}"), (*gateway).into());
             let reverse = reverse_zone(*net);
+            self.askers.entry(reverse.clone()).or_insert(vni);
             // A zone has the name server of the first of its networks.
             if !self.zones.contains_key(&reverse) {
                 self.put(&reverse, reverse.clone(), Data::Ns(server.clone()));
@@ -204,7 +217,7 @@ impl Desired {
     fn name(&mut self, guests: &[Named], seen: &Seen) {
         let mut count: BTreeMap<Vni, usize> = BTreeMap::new();
         let mut wanted: BTreeMap<Wish, BTreeMap<Holder<'_>, Claim>> = BTreeMap::new();
-        let mut refused = 0;
+        let mut refused = BTreeMap::<Vni, usize>::new();
         let mut guests: Vec<&Named> = guests.iter().collect();
         // What an operator has written is not crowded out.
         guests.sort_by_key(|guest| !guest.is_reserved);
@@ -213,23 +226,23 @@ impl Desired {
             let Some((net, _)) =
                 served.subnets.iter().find(|(net, gateway)| may_have(*net, *gateway, guest.address))
             else {
-                refused += 1;
+                *refused.entry(guest.vni).or_default() += 1;
                 continue;
             };
             let Ok(host) = HostName::of(&guest.name, &served.domain) else {
-                refused += 1;
+                *refused.entry(guest.vni).or_default() += 1;
                 continue;
             };
             let name = format!("{host}.{}", served.domain);
             // A name that is a zone of its own is that zone's.
             if RESERVED.contains(&host.as_str()) || self.zones.contains_key(&name) {
-                refused += 1;
+                *refused.entry(guest.vni).or_default() += 1;
                 continue;
             }
             let count = count.entry(guest.vni).or_default();
             *count += 1;
             if *count > MOST {
-                refused += 1;
+                *refused.entry(guest.vni).or_default() += 1;
                 continue;
             }
             let key = (served.domain.clone(), name);
@@ -237,15 +250,17 @@ impl Desired {
             claim.is_reserved |= guest.is_reserved;
             claim.addresses.insert((guest.address, reverse_zone(*net)));
         }
-        if refused > 0 {
-            self.troubles.push(format!(
-                "{refused} guests' names are not served: they are no host names, are the cluster's own, or their addresses are not their networks'"
-            ));
+        for (vni, count) in refused {
+            self.troubles.push(Trouble::of(vni, format!(
+                "{count} guests' names are not served: they are no host names, are the cluster's own, or their addresses are not the network's"
+            )));
         }
-        let mut contested = Vec::new();
+        let mut contested = BTreeMap::<Vni, Vec<String>>::new();
         for ((domain, name), claims) in wanted {
             if claims.len() > 1 {
-                contested.push(name.clone());
+                for vni in claims.keys().map(|(vni, _)| *vni).collect::<BTreeSet<_>>() {
+                    contested.entry(vni).or_default().push(name.clone());
+                }
             }
             let has = |claim: &Claim| {
                 let mine = |(address, _): &(IpAddr, String)| {
@@ -260,11 +275,11 @@ impl Desired {
                 self.put(&reverse, reverse_name(address), Data::Ptr(name.clone()));
             }
         }
-        if let Some(name) = contested.first() {
-            self.troubles.push(format!(
-                "{} names are wanted by more than one guest, {name} among them: who had it first keeps it",
-                contested.len()
-            ));
+        for (vni, names) in contested {
+            let names = some(&names.iter().map(String::as_str).collect::<Vec<_>>());
+            let what =
+                format!("more than one guest calls itself so: {names}: who had the name first keeps it");
+            self.troubles.push(Trouble::of(vni, what));
         }
     }
 

@@ -21,7 +21,7 @@ use std::{
 use ipnet::IpNet;
 
 use crate::model::{
-    ClusterView, NetworkKind, Vni,
+    ClusterView, NetworkKind, Trouble, Vni,
     bridging::{Bridging, DeviceKind},
     rule::{Body, BodyError, Direction, Rule},
 };
@@ -91,8 +91,8 @@ pub enum Port {
 pub struct Planned {
     /// All of it.
     pub ruleset: Ruleset,
-    /// By network, for its status.
-    pub troubles: BTreeMap<Vni, Vec<String>>,
+    /// What cannot, until somebody changes it.
+    pub troubles: Vec<Trouble>,
 }
 
 /// Decides what is to stand. `refused` are bodies that `nft` does not take.
@@ -117,11 +117,10 @@ pub fn plan(
         if let Some(gateway) = network.ip6.gateway {
             wall.gateways.extend([gateway, LINK_GATEWAY].map(IpAddr::from));
         }
-        let (lines, troubles) = lines(rules.get(&network.vni).map_or(&[], Vec::as_slice), refused);
+        let (lines, troubles) =
+            lines(network.vni, rules.get(&network.vni).map_or(&[], Vec::as_slice), refused);
         wall.lines = lines;
-        if !troubles.is_empty() {
-            planned.troubles.insert(network.vni, troubles);
-        }
+        planned.troubles.extend(troubles);
         ruleset.networks.insert(network.vni, wall);
     }
     planned
@@ -143,8 +142,14 @@ fn ports(view: &ClusterView, seen: &Bridging) -> BTreeMap<String, Port> {
 type Lines = BTreeMap<Direction, Vec<Line>>;
 
 /// The rules in their order. In the place of one that is refused nothing passes, unless it could only have let more pass.
-fn lines(rules: &[Rule], refused: &BTreeMap<Body, String>) -> (Lines, Vec<String>) {
+fn lines(vni: Vni, rules: &[Rule], refused: &BTreeMap<Body, String>) -> (Lines, Vec<Trouble>) {
     let (mut lines, mut troubles) = (Lines::new(), Vec::new());
+    let mut trouble = |rule: &Rule, what: String| {
+        // Nothing is open between the two.
+        let todo =
+            format!("add it anew under another name, then `pvc network acl remove {vni} {:?}`", rule.name);
+        troubles.push(Trouble::of(vni, what).with_todo(todo));
+    };
     for direction in Direction::ALL {
         let mut ordered: Vec<&Rule> = rules.iter().filter(|rule| rule.direction == direction).collect();
         ordered.sort_by_key(|rule| (rule.place(), &rule.name));
@@ -152,10 +157,11 @@ fn lines(rules: &[Rule], refused: &BTreeMap<Body, String>) -> (Lines, Vec<String
             if let [first, second] = pair
                 && let Some(order) = first.order.filter(|order| second.order == Some(*order))
             {
-                troubles.push(format!(
+                let what = format!(
                     "the {direction} rules {:?} and {:?} both have the order {order}: they stand by name",
                     first.name, second.name
-                ));
+                );
+                trouble(second, what);
             }
         }
         let mut standing = Vec::new();
@@ -167,9 +173,10 @@ fn lines(rules: &[Rule], refused: &BTreeMap<Body, String>) -> (Lines, Vec<String
                     Some(why) => BodyError::Nft(why.clone()),
                     None => {
                         if rule.order.is_none() {
-                            troubles.push(format!(
+                            let what = format!(
                                 "the {direction} rule {name:?} has no readable order: it stands last"
-                            ));
+                            );
+                            trouble(rule, what);
                         }
                         standing.push(Line { name, body: Some(body.clone()) });
                         continue;
@@ -177,11 +184,12 @@ fn lines(rules: &[Rule], refused: &BTreeMap<Body, String>) -> (Lines, Vec<String
                 },
             };
             if rule.only_accepts() {
-                troubles.push(format!("the {direction} rule {name:?} is left out: {why}"));
+                trouble(rule, format!("the {direction} rule {name:?} is left out: {why}"));
             } else {
-                troubles.push(format!(
+                let what = format!(
                     "the {direction} rule {name:?} is refused, and nothing passes in its place: {why}"
-                ));
+                );
+                trouble(rule, what);
                 standing.push(Line { name, body: None });
             }
         }

@@ -301,6 +301,7 @@ impl<R: Reconciler> Core<R> {
             attempts.error.clone_from(&error);
             (attempts.failures, is_news)
         };
+        self.kind.failed(subject, &error);
         let pause = R::RETRY.after(failures);
         let seconds = pause.as_secs_f32();
         if is_news {

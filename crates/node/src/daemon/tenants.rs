@@ -14,6 +14,7 @@ use crate::{
     bmcs::Bmcs,
     console::ConsoleLogs,
     controller::Cluster,
+    network_troubles::Troubles,
     old_commands::OldCommands,
     reconcile::{
         client_network::{self, ClientNetworks},
@@ -36,24 +37,43 @@ pub(super) fn client_networks(
     config: &Config,
     dependencies: &Dependencies,
     cluster: &Cluster,
+    troubles: &Troubles,
 ) -> (Option<Walls>, Option<ClientNetworks>, Option<Names>) {
     let Some(bridges) = &dependencies.bridges else { return (None, None, None) };
     let walls = dependencies.firewall.as_ref().zip(firewall::ground(config)).map(|(firewall, ground)| {
-        Walls::start(cluster.clone(), Arc::clone(firewall), Arc::clone(bridges), ground)
+        Walls::start(
+            cluster.clone(),
+            Arc::clone(firewall),
+            Arc::clone(bridges),
+            ground,
+            troubles.teller("firewall"),
+        )
     });
-    let networks = client_network::ground(config)
-        .map(|ground| ClientNetworks::start(cluster.clone(), Arc::clone(bridges), ground));
-    (walls, networks, names(config, dependencies, cluster.clone()))
+    let networks = client_network::ground(config).map(|ground| {
+        ClientNetworks::start(
+            cluster.clone(),
+            Arc::clone(bridges),
+            ground,
+            troubles.teller("client networks"),
+        )
+    });
+    (walls, networks, names(config, dependencies, cluster.clone(), troubles))
 }
 
 /// On a coordinator whose networks are managed.
-fn names(config: &Config, dependencies: &Dependencies, cluster: Cluster) -> Option<Names> {
+fn names(
+    config: &Config,
+    dependencies: &Dependencies,
+    cluster: Cluster,
+    troubles: &Troubles,
+) -> Option<Names> {
     let database = dependencies.zones.as_ref()?;
     let server = dns::Server::new(config).unwrap_or_else(|error| {
         warn!("names: PowerDNS does not run here: {error}");
         None
     });
-    Some(Names::start(cluster, Arc::clone(database), server.zip(dependencies.programs.clone())))
+    let server = server.zip(dependencies.programs.clone());
+    Some(Names::start(cluster, Arc::clone(database), server, troubles.teller("names")))
 }
 
 /// On a node with a hypervisor.
@@ -92,14 +112,19 @@ pub(super) fn self_fence(
     })
 }
 
-pub(super) fn primary(config: &Config, dependencies: &Dependencies, cluster: Cluster) -> Primary {
+pub(super) fn primary(
+    config: &Config,
+    dependencies: &Dependencies,
+    cluster: Cluster,
+    troubles: &Troubles,
+) -> Primary {
     let mut services: Vec<Arc<dyn PrimaryService>> =
         vec![Arc::new(OldCommands::new(Arc::clone(&dependencies.store)))];
     if let Some(service_units) = dependencies.services.as_ref().filter(|_| config.functions.api) {
         services.push(primary::Unit::api(Arc::clone(service_units)));
     }
     // They stop first and start last: what they serve is on the addresses.
-    if let Some(served) = gateway_services(config, dependencies, &cluster) {
+    if let Some(served) = gateway_services(config, dependencies, &cluster, troubles) {
         services.push(served);
     }
     Primary::start(primary::Dependencies {
@@ -115,6 +140,7 @@ fn gateway_services(
     config: &Config,
     dependencies: &Dependencies,
     cluster: &Cluster,
+    troubles: &Troubles,
 ) -> Option<Arc<dyn PrimaryService>> {
     let programs = dependencies.programs.as_ref().filter(|_| dependencies.bridges.is_some())?;
     let ground = client_network::ground(config)?;
@@ -125,6 +151,7 @@ fn gateway_services(
         own_networks: primary::own_networks(config),
         uplink: (ground.mtu, ground.address?),
         folder: config.directories.dynamic.clone(),
+        teller: troubles.teller("gateways"),
     }))
 }
 

@@ -7,9 +7,10 @@ mod cards;
 mod tests;
 
 use std::{
+    collections::BTreeMap,
     net::IpAddr,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -19,30 +20,28 @@ use async_trait::async_trait;
 use pvc_config::Config;
 use pvc_core::{
     model::{
-        ClusterView, Subject,
+        ClusterView, Subject, Trouble,
         bridging::{Bridging, BridgingChange},
     },
     plan::{
         Next, Plan,
-        client_network::{Batch, Cards, Ground, plan},
+        client_network::{Batch, Cards, Ground, network_of, plan},
     },
 };
 use pvc_host::links::Bridges;
-use tokio::time::sleep;
-use tracing::{debug, info, warn};
+use tokio::time::{Instant, sleep};
+use tracing::{debug, info};
 
 use self::cards::Definitions;
 use super::network;
 use crate::{
     controller::{Cluster, Controller, Freshness, Reconciler, Retry, StepError},
     log::chain,
+    network_troubles::Teller,
 };
 
 /// The least time between two looks that devices give cause to: our own changes do so, too.
 const AT_LEAST_BETWEEN: Duration = Duration::from_millis(100);
-
-/// So many failures are told at once.
-const TOLD: usize = 3;
 
 /// This node's side, by its configuration; `None` on a node whose networks are not managed.
 pub fn ground(config: &Config) -> Option<Ground> {
@@ -63,7 +62,7 @@ pub struct ClientNetworks {
 
 impl ClientNetworks {
     /// Starts it; returns at once.
-    pub fn start(cluster: Cluster, bridges: Arc<dyn Bridges>, ground: Ground) -> Self {
+    pub fn start(cluster: Cluster, bridges: Arc<dyn Bridges>, ground: Ground, teller: Teller) -> Self {
         let mut changes = bridges.changes();
         let reconciler = Arc::new(ClientNetworkReconciler {
             subject: Subject::Node(ground.me.clone()),
@@ -72,7 +71,7 @@ impl ClientNetworks {
             bridges,
             ground,
             has_tunnels: AtomicBool::new(false),
-            told: Mutex::default(),
+            teller,
         });
         let mut controller = Controller::start(reconciler);
         let poker = controller.poker();
@@ -95,8 +94,7 @@ struct ClientNetworkReconciler {
     definitions: Definitions,
     /// Whether there were tunnels when it was looked last.
     has_tunnels: AtomicBool,
-    /// The troubles that were told last.
-    told: Mutex<Vec<String>>,
+    teller: Teller,
 }
 
 /// What a batch is planned from.
@@ -104,20 +102,6 @@ struct Facts {
     view: Arc<ClusterView>,
     cards: Cards,
     seen: Bridging,
-}
-
-impl ClientNetworkReconciler {
-    /// Says what cannot be as desired when that is news: it is looked at often.
-    fn tell(&self, troubles: Vec<String>) {
-        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        for trouble in troubles.iter().filter(|trouble| !told.contains(trouble)) {
-            warn!("client networks: {trouble}");
-        }
-        if troubles.is_empty() && !told.is_empty() {
-            info!("client networks: all can be as desired again");
-        }
-        *told = troubles;
-    }
 }
 
 #[async_trait]
@@ -149,7 +133,12 @@ impl Reconciler for ClientNetworkReconciler {
 
     async fn observe(&self, _subject: &Subject, _freshness: Freshness) -> Result<Facts, StepError> {
         let view = self.cluster.view();
-        let seen = self.bridges.observe().await.map_err(|error| StepError::Failed(chain(&error)))?;
+        let seen = self.bridges.observe().await.map_err(|error| {
+            let error = chain(&error);
+            self.teller
+                .failed([Trouble::of_all(format!("bridges and tunnels cannot be looked at: {error}"))]);
+            StepError::Failed(error)
+        })?;
         self.has_tunnels.store(seen.has_tunnels(), Ordering::Relaxed);
         let cards = if view.networks.is_empty() && !seen.has_tunnels() {
             Cards::default()
@@ -161,16 +150,9 @@ impl Reconciler for ClientNetworkReconciler {
 
     fn plan(&self, _subject: &Subject, facts: &mut Facts) -> Plan<Batch> {
         let planned = plan(&self.ground, &facts.view, &facts.cards, &facts.seen);
-        let why = planned.troubles.join("; ");
-        self.tell(planned.troubles);
-        let next = if !planned.batch.is_empty() {
-            Next::Do(planned.batch)
-        } else if why.is_empty() {
-            Next::Settled
-        } else {
-            Next::Wait(None)
-        };
-        Plan { next, why }
+        self.teller.plans(planned.troubles);
+        let next = if planned.batch.is_empty() { Next::Settled } else { Next::Do(planned.batch) };
+        Plan { next, why: String::new() }
     }
 
     async fn apply(
@@ -181,11 +163,16 @@ impl Reconciler for ClientNetworkReconciler {
         _why: &str,
     ) -> Result<(), StepError> {
         let changes: Vec<BridgingChange> = batch.iter().map(|(change, _)| change.clone()).collect();
-        let mut failures = Vec::new();
+        let mut failures = BTreeMap::new();
         for ((change, why), outcome) in batch.iter().zip(self.bridges.apply(&changes).await) {
             let is_entry = matches!(change, BridgingChange::Forward(_) | BridgingChange::Unforward(_));
             match outcome {
-                Err(error) => failures.push(chain(&error)),
+                // What fails first on a device has the others fail.
+                Err(error) => {
+                    let network = network_of(change.device());
+                    let trouble = || Trouble { network, ..Trouble::of_all(chain(&error)) };
+                    failures.entry(change.device()).or_insert_with(trouble);
+                }
                 // As many as there are guests.
                 Ok(()) if is_entry => debug!("client networks: {change}: {why}"),
                 Ok(()) => info!("client networks: {change}: {why}"),
@@ -194,14 +181,14 @@ impl Reconciler for ClientNetworkReconciler {
         if failures.is_empty() {
             return Ok(());
         }
-        let more = failures.len().saturating_sub(TOLD);
-        failures.truncate(TOLD);
-        if more > 0 {
-            failures.push(format!("and {more} more"));
-        }
-        let failures = failures.join("; ");
-        warn!("client networks: {failures}; trying again");
-        Err(StepError::Failed(failures))
+        let count = failures.len();
+        self.teller.failed(failures.into_values());
+        Err(StepError::Failed(format!("{count} bridges or tunnels cannot be as desired")))
+    }
+
+    async fn rest(&self, _subject: &Subject, _facts: &Facts, _settled: bool) -> Option<Instant> {
+        self.teller.works();
+        None
     }
 
     /// The node's own status says other things.

@@ -8,27 +8,23 @@ mod guests;
 #[cfg(test)]
 mod tests;
 
-use std::{
-    net::IpAddr,
-    path::PathBuf,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use pvc_config::{Config, DnsDatabase};
 use pvc_core::{
-    model::{ClusterView, Network, Subject, dns::ZoneChange},
+    model::{ClusterView, Network, Subject, Trouble, dns::ZoneChange},
     plan::{
         Next, Plan,
         dns::{Named, Seen, plan},
     },
 };
 use pvc_host::{
-    programs::{Identity, Kept, Programs, Spec},
+    programs::{Identity, Kept, ProgramState, Programs, Spec},
     zones::{Address, ZoneDatabase, ZonesError, pdns},
 };
-use tracing::{debug, info, warn};
+use tokio::time::Instant;
+use tracing::{debug, warn};
 
 use self::guests::Guests;
 use super::primary;
@@ -36,6 +32,7 @@ use crate::{
     controller::{Cluster, Controller, Freshness, Reconciler, Retry, StepError},
     log::chain,
     metrics,
+    network_troubles::Teller,
 };
 
 /// Where names are asked for.
@@ -107,7 +104,9 @@ impl Names {
         cluster: Cluster,
         database: Arc<dyn ZoneDatabase>,
         server: Option<(Server, Arc<dyn Programs>)>,
+        teller: Teller,
     ) -> Self {
+        let of_server = teller.of("PowerDNS");
         let server = server.and_then(|(server, programs)| {
             let kept = server.run(&*programs);
             kept.inspect_err(|error| warn!("names: PowerDNS cannot be started: {error}")).ok()
@@ -117,9 +116,19 @@ impl Names {
             guests: Guests::new(Arc::clone(&cluster.store)),
             cluster,
             database,
-            told: Mutex::default(),
+            teller,
         });
         let mut controller = Controller::start(Arc::clone(&reconciler));
+        if let Some(mut state) = server.as_ref().map(Kept::state) {
+            controller.spawn(async move {
+                while state.changed().await.is_ok() {
+                    of_server.plans(match &*state.borrow_and_update() {
+                        ProgramState::Down { why } => Some(down(why)),
+                        _ => None,
+                    });
+                }
+            });
+        }
         let poker = controller.poker();
         controller.spawn(async move {
             let mut changes = reconciler.guests.watch();
@@ -133,40 +142,29 @@ impl Names {
     }
 }
 
+fn down(why: &str) -> Trouble {
+    let what = format!("PowerDNS has ended and is started again and again: {why}");
+    Trouble::of_all(what).with_todo("its own words are in the journal: `journalctl -u pvcd`")
+}
+
 struct NameReconciler {
     subject: Subject,
     cluster: Cluster,
     database: Arc<dyn ZoneDatabase>,
     guests: Guests,
-    /// The troubles that were told last.
-    told: Mutex<Vec<String>>,
+    teller: Teller,
 }
 
 /// What is planned from; `None`: another node is primary.
 type Facts = Option<(Arc<ClusterView>, Vec<Named>, Seen)>;
 
-impl NameReconciler {
-    /// Says what cannot be served when that is news: it is looked at often.
-    fn tell(&self, troubles: Vec<String>) {
-        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        for trouble in troubles.iter().filter(|trouble| !told.contains(trouble)) {
-            warn!("names: {trouble}");
-        }
-        if troubles.is_empty() && !told.is_empty() {
-            info!("names: all are served again");
-        }
-        *told = troubles;
+/// What the database's refusal means for the step.
+fn refused(error: &ZonesError) -> StepError {
+    if let ZonesError::Conflict(zone) = error {
+        return StepError::Conflict(zone.clone());
     }
-
-    fn failed(&self, error: &ZonesError) -> StepError {
-        if let ZonesError::Conflict(zone) = error {
-            return StepError::Conflict(zone.clone());
-        }
-        metrics::names_behind(true);
-        let failure = chain(error);
-        self.tell(vec![failure.clone()]);
-        StepError::Failed(failure)
-    }
+    metrics::names_behind(true);
+    StepError::Failed(chain(error))
 }
 
 #[async_trait]
@@ -195,18 +193,19 @@ impl Reconciler for NameReconciler {
             return Ok(None);
         }
         let guests = self.guests.at(self.cluster.machine.unix_s(), &view).await?;
-        let seen = self.database.observe().await.map_err(|error| self.failed(&error))?;
+        let seen = self.database.observe().await.map_err(|error| refused(&error))?;
         Ok(Some((view, guests, seen)))
     }
 
     fn plan(&self, _subject: &Subject, facts: &mut Facts) -> Plan<Vec<ZoneChange>> {
         let Some((view, guests, seen)) = facts else {
             metrics::names_behind(false);
+            self.teller.plans([]);
             return Plan { next: Next::Settled, why: String::new() };
         };
         let planned = plan(view.networks.values().map(AsRef::<Network>::as_ref), guests, seen);
         metrics::names_behind(!planned.changes.is_empty());
-        self.tell(planned.troubles);
+        self.teller.plans(planned.troubles);
         let next = if planned.changes.is_empty() { Next::Settled } else { Next::Do(planned.changes) };
         Plan { next, why: String::new() }
     }
@@ -219,10 +218,21 @@ impl Reconciler for NameReconciler {
         _why: &str,
     ) -> Result<(), StepError> {
         for change in changes {
-            self.database.apply(change).await.map_err(|error| self.failed(&error))?;
+            self.database.apply(change).await.map_err(|error| refused(&error))?;
             debug!("names: {change}");
         }
         Ok(())
+    }
+
+    fn failed(&self, _subject: &Subject, error: &str) {
+        let what = format!("guests' names stay as they were: {error}");
+        let todo = "see to the database of coordinator.dns.database in pvcd.yaml; names are caught up with by themselves";
+        self.teller.failed([Trouble::of_all(what).with_todo(todo)]);
+    }
+
+    async fn rest(&self, _subject: &Subject, _facts: &Facts, _settled: bool) -> Option<Instant> {
+        self.teller.works();
+        None
     }
 
     /// The node's own status says other things.

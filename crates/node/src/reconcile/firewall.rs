@@ -17,7 +17,7 @@ use std::{
 use async_trait::async_trait;
 use pvc_config::Config;
 use pvc_core::{
-    model::{ClusterView, Subject, Vni, bridging::Bridging, rule::Body},
+    model::{ClusterView, Subject, Trouble, bridging::Bridging, rule::Body},
     plan::{
         Next, Plan,
         firewall::{Ground, Rules, Ruleset, plan},
@@ -31,12 +31,13 @@ use tokio::{
     select,
     time::{Instant, sleep},
 };
-use tracing::{debug, info, warn};
+use tracing::{debug, warn};
 
 use self::{publish::Published, rules::Written};
 use crate::{
     controller::{Cluster, Controller, Freshness, Reconciler, Retry, StepError},
     log::chain,
+    network_troubles::Teller,
 };
 
 /// The least time between two looks that others give cause to: our own changes do so, too.
@@ -63,6 +64,7 @@ impl Walls {
         firewall: Arc<dyn Firewall>,
         bridges: Arc<dyn Bridges>,
         ground: Ground,
+        teller: Teller,
     ) -> Self {
         let (mut tables, mut devices) = (firewall.changes(), bridges.changes());
         let reconciler = Arc::new(WallReconciler {
@@ -73,7 +75,7 @@ impl Walls {
             bridges,
             ground,
             loaded: Mutex::default(),
-            told: Mutex::default(),
+            teller,
             published: Published::default(),
         });
         let mut controller = Controller::start(Arc::clone(&reconciler));
@@ -107,8 +109,7 @@ struct WallReconciler {
     written: Written,
     /// What was loaded last, and how it was listed then. Whoever finds another listing finds somebody else's work.
     loaded: Mutex<Option<(Ruleset, Standing)>>,
-    /// The troubles that were told last.
-    told: Mutex<BTreeMap<Vni, Vec<String>>>,
+    teller: Teller,
     /// What was told last of what the rules count.
     published: Published,
 }
@@ -135,21 +136,6 @@ struct Step {
 impl WallReconciler {
     fn loaded(&self) -> MutexGuard<'_, Option<(Ruleset, Standing)>> {
         self.loaded.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Says what cannot be as it was written when that is news: it is looked at often.
-    fn tell(&self, troubles: BTreeMap<Vni, Vec<String>>) {
-        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        for (vni, troubles) in &troubles {
-            let before = told.get(vni).map_or(&[][..], Vec::as_slice);
-            for trouble in troubles.iter().filter(|trouble| !before.contains(trouble)) {
-                warn!("firewall of network {vni}: {trouble}");
-            }
-        }
-        for vni in told.keys().filter(|vni| !troubles.contains_key(*vni)) {
-            info!("firewall of network {vni}: all its rules stand as they are written");
-        }
-        *told = troubles;
     }
 
     async fn make(&self, step: &Step) -> Result<(), FirewallError> {
@@ -202,7 +188,7 @@ impl Reconciler for WallReconciler {
 
     fn plan(&self, _subject: &Subject, facts: &mut Facts) -> Plan<Step> {
         let planned = plan(&self.ground, &facts.view, &facts.rules, &facts.seen, &facts.refused);
-        self.tell(planned.troubles);
+        self.teller.plans(planned.troubles);
         let loaded = self.loaded();
         let standing = facts.listing.as_ref().map(|listing| &listing.standing);
         let from = loaded.as_ref().filter(|(_, listed)| standing == Some(listed)).map(|(ruleset, _)| ruleset);
@@ -220,15 +206,17 @@ impl Reconciler for WallReconciler {
         _facts: &Facts,
         _why: &str,
     ) -> Result<(), StepError> {
-        self.make(step).await.map_err(|error| {
-            let failure = chain(&error);
-            warn!("firewall: {failure}; what stood before stands; trying again");
-            StepError::Failed(failure)
-        })
+        self.make(step).await.map_err(|error| StepError::Failed(chain(&error)))
+    }
+
+    fn failed(&self, _subject: &Subject, error: &str) {
+        let what = format!("the firewall cannot be brought up to date, and stands as it stood: {error}");
+        self.teller.failed([Trouble::of_all(what)]);
     }
 
     /// Packets are routed by the primary: what its rules count is what counts.
     async fn rest(&self, _subject: &Subject, facts: &Facts, settled: bool) -> Option<Instant> {
+        self.teller.works();
         let standing = self.loaded().as_ref().map(|(ruleset, _)| ruleset.clone());
         let (Some(ruleset), Some(listing)) = (standing, &facts.listing) else { return None };
         if settled

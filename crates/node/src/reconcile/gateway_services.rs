@@ -19,7 +19,7 @@ use std::{
 use async_trait::async_trait;
 use ipnet::IpNet;
 use pvc_core::{
-    model::{ClusterView, Subject, Vni},
+    model::{ClusterView, Subject, Trouble, Vni},
     plan::{
         Next, Plan,
         client_network::guest_mtu,
@@ -29,7 +29,7 @@ use pvc_core::{
 };
 use pvc_host::{
     dhcp::DhcpPort,
-    programs::{Identity, Kept, Programs, Spec},
+    programs::{Identity, Kept, ProgramState, Programs, Spec},
 };
 use pvc_process::JoinSet;
 use pvc_store::{WatchEvent, schema::network};
@@ -38,7 +38,10 @@ use tracing::info;
 
 use self::desk::Desks;
 use super::primary::PrimaryService;
-use crate::controller::{Cluster, Controller, Freshness, Reconciler, Retry, StepError};
+use crate::{
+    controller::{Cluster, Controller, Freshness, Reconciler, Retry, StepError},
+    network_troubles::Teller,
+};
 
 /// How long a dnsmasq may take to end.
 const STOP_WITHIN: Duration = Duration::from_millis(500);
@@ -64,6 +67,8 @@ pub struct Dependencies {
     pub uplink: (u32, IpAddr),
     /// The daemon's folder for what is gone after a boot.
     pub folder: PathBuf,
+    /// Whom it tells what cannot be served.
+    pub teller: Teller,
 }
 
 /// The running services. They end when this is dropped.
@@ -75,7 +80,7 @@ pub struct GatewayServices {
 impl GatewayServices {
     /// Starts it; nothing is served until this node is primary.
     pub fn start(dependencies: Dependencies) -> Arc<Self> {
-        let Dependencies { cluster, programs, port, own_networks, uplink: (mtu, local), folder } =
+        let Dependencies { cluster, programs, port, own_networks, uplink: (mtu, local), folder, teller } =
             dependencies;
         let reconciler = Arc::new(ServerReconciler {
             subject: Subject::Node(cluster.me.clone()),
@@ -86,11 +91,14 @@ impl GatewayServices {
             mtu: guest_mtu(mtu, local),
             names: folder.join("names"),
             on: watch::Sender::new(false),
+            states: watch::Sender::new(()),
+            teller,
             servers: Mutex::default(),
             desks: Mutex::default(),
         });
         let mut controller = Controller::start(Arc::clone(&reconciler));
         controller.look_at_changes(reconciler.on.subscribe());
+        controller.look_at_changes(reconciler.states.subscribe());
         let (poker, store) = (controller.poker(), Arc::clone(&reconciler.cluster.store));
         let on = reconciler.on.subscribe();
         controller.spawn(async move {
@@ -138,7 +146,7 @@ impl PrimaryService for GatewayServices {
         *self.reconciler.desks.lock().await = None;
         let mut servers = self.reconciler.servers.lock().await;
         let count = servers.len();
-        stop(std::mem::take(&mut *servers).into_values().map(|(_, kept)| kept)).await;
+        stop(std::mem::take(&mut *servers).into_values()).await;
         if count > 0 {
             info!("client networks: DHCP and DNS of {count} networks have stopped here");
         }
@@ -156,10 +164,10 @@ fn reachable(folder: &Path) -> io::Result<()> {
     Ok(())
 }
 
-async fn stop(all: impl Iterator<Item = Kept>) {
+async fn stop(all: impl Iterator<Item = Server>) {
     let mut stopping = JoinSet::new();
-    for kept in all {
-        stopping.spawn(kept.stop(STOP_WITHIN));
+    for server in all {
+        stopping.spawn(server.kept.stop(STOP_WITHIN));
     }
     while stopping.join_next().await.is_some() {}
 }
@@ -175,8 +183,37 @@ struct ServerReconciler {
     names: PathBuf,
     /// Whether this node is primary.
     on: watch::Sender<bool>,
-    servers: Mutex<BTreeMap<Vni, (Vec<String>, Kept)>>,
+    /// Signals that a server has ended or runs again.
+    states: watch::Sender<()>,
+    servers: Mutex<BTreeMap<Vni, Server>>,
     desks: Mutex<Option<Desks>>,
+    teller: Teller,
+}
+
+/// A dnsmasq that is kept running.
+struct Server {
+    arguments: Vec<String>,
+    kept: Kept,
+    _follow: JoinSet<()>,
+}
+
+struct Facts {
+    view: Arc<ClusterView>,
+    reservations: Reservations,
+    running: BTreeMap<Vni, Vec<String>>,
+    /// What guests are given; `None`: the port is another server's.
+    serving: Option<BTreeMap<Vni, Served>>,
+    /// Servers that do not run, and why.
+    down: Vec<(Vni, String)>,
+    on: bool,
+}
+
+/// What runs from now on, and for which networks something ends or is replaced.
+#[derive(Debug)]
+struct Change {
+    end: Vec<Vni>,
+    begin: Vec<(Vni, Vec<String>)>,
+    serve: BTreeMap<Vni, Served>,
 }
 
 impl ServerReconciler {
@@ -189,23 +226,18 @@ impl ServerReconciler {
         reachable(&self.names)?;
         Desks::open(self.cluster.clone(), &*self.port, self.names.clone())
     }
-}
 
-struct Facts {
-    view: Arc<ClusterView>,
-    reservations: Reservations,
-    running: BTreeMap<Vni, Vec<String>>,
-    /// What guests are given; `None`: the port is another server's.
-    serving: Option<BTreeMap<Vni, Served>>,
-    on: bool,
-}
-
-/// What runs from now on, and for which networks something ends or is replaced.
-#[derive(Debug)]
-struct Change {
-    end: Vec<Vni>,
-    begin: Vec<(Vni, Vec<String>)>,
-    serve: BTreeMap<Vni, Served>,
+    fn begin(&self, spec: Spec) -> Server {
+        let arguments = spec.arguments.clone();
+        let kept = self.programs.run(spec);
+        let (mut state, states, mut follow) = (kept.state(), self.states.clone(), JoinSet::new());
+        follow.spawn(async move {
+            while state.changed().await.is_ok() {
+                states.send_replace(());
+            }
+        });
+        Server { arguments, kept, _follow: follow }
+    }
 }
 
 #[async_trait]
@@ -230,21 +262,32 @@ impl Reconciler for ServerReconciler {
 
     async fn observe(&self, _subject: &Subject, _freshness: Freshness) -> Result<Facts, StepError> {
         let servers = self.servers.lock().await;
-        let running = servers.iter().map(|(vni, (arguments, _))| (*vni, arguments.clone())).collect();
+        let running = servers.iter().map(|(vni, server)| (*vni, server.arguments.clone())).collect();
+        let why = |server: &Server| match &*server.kept.state().borrow() {
+            ProgramState::Down { why } => Some(why.clone()),
+            _ => None,
+        };
+        let down = servers.iter().filter_map(|(vni, server)| Some((*vni, why(server)?))).collect();
         drop(servers);
         let serving = self.desks.lock().await.as_ref().map(Desks::serving);
         let (view, on) = (self.cluster.view(), *self.on.borrow());
         let vnis: Vec<Vni> = view.networks.keys().copied().filter(|_| on).collect();
         let reservations = network::leases::reservations(&*self.cluster.store, &vnis).await?;
-        Ok(Facts { view, reservations, running, serving, on })
+        Ok(Facts { view, reservations, running, serving, down, on })
     }
 
     fn plan(&self, _subject: &Subject, facts: &mut Facts) -> Plan<Change> {
         let settled = Plan { next: Next::Settled, why: String::new() };
         if !facts.on {
+            self.teller.plans([]);
             return settled;
         }
-        let (all, _) = gateways(&self.own_networks, &facts.view);
+        let (all, mut troubles) = gateways(&self.own_networks, &facts.view);
+        troubles.extend(facts.down.iter().map(|(vni, why)| {
+            let what = format!("its dnsmasq has ended and is started again and again: {why}");
+            Trouble::of(*vni, what).with_todo("its own words are in the journal: `journalctl -u pvcd`")
+        }));
+        self.teller.plans(troubles);
         let wanted = servers(&all, &facts.view, self.mtu, &self.names.display().to_string());
         let serve = pools(&all, &facts.view, std::mem::take(&mut facts.reservations), self.mtu);
         let differs = |vni: &&Vni| wanted.get(vni) != facts.running.get(vni);
@@ -265,8 +308,7 @@ impl Reconciler for ServerReconciler {
         why: &str,
     ) -> Result<(), StepError> {
         let mut servers = self.servers.lock().await;
-        let ending: Vec<Kept> =
-            change.end.iter().filter_map(|vni| servers.remove(vni)).map(|(_, kept)| kept).collect();
+        let ending: Vec<Server> = change.end.iter().filter_map(|vni| servers.remove(vni)).collect();
         stop(ending.into_iter()).await;
         // It may have stopped being primary meanwhile.
         if !*self.on.borrow() {
@@ -285,7 +327,7 @@ impl Reconciler for ServerReconciler {
                 environment: Vec::new(),
                 identity: Some(IDENTITY),
             };
-            servers.insert(*vni, (arguments.clone(), self.programs.run(spec)));
+            servers.insert(*vni, self.begin(spec));
         }
         if let Some(desks) = &*self.desks.lock().await {
             desks.serve(&change.serve);

@@ -230,7 +230,7 @@ impl Reconciler for PrimaryReconciler {
                 g.addresses.into_iter().map(move |cidr| Floating { device: g.vni.bridge(), cidr })
             };
             self.addresses.follow(all.into_iter().flat_map(floating).collect());
-            self.memory().unserved = troubles;
+            self.memory().unserved = troubles.iter().map(ToString::to_string).collect();
         }
         let held = self.addresses.held().await.map_err(StepError::Failed)?;
         Ok(Seen { view, view_is_current, held })

@@ -1,7 +1,10 @@
 //! `/pvc/explain/…` **(ours)**: why something is not (yet) as desired, as its daemon last said. Absent: nothing to explain.
 
+mod networks;
+
 use pvc_core::model::{Explanation, NodeName, Problem, Subject, VmId};
 
+pub use self::networks::{NetworkTroubles, read_networks, write_networks};
 use crate::{CommitError, Store, StoreError};
 
 /// The parent of the parents.
@@ -11,6 +14,8 @@ pub(super) const ROOT: &str = "/pvc/explain";
 pub const VMS: &str = "/pvc/explain/vm";
 /// The parent of those about nodes.
 pub const NODES: &str = "/pvc/explain/node";
+/// The parent of what nodes say of the client networks.
+pub const NETWORKS: &str = "/pvc/explain/network";
 /// Why nobody, or not the desired node, is primary.
 pub const PRIMARY: &str = "/pvc/explain/primary";
 
@@ -22,6 +27,11 @@ pub fn vm_path(id: VmId) -> String {
 /// What is said about a node.
 pub fn node_path(name: &NodeName) -> String {
     format!("{NODES}/{name}")
+}
+
+/// What a node says of the client networks.
+pub fn networks_path(name: &NodeName) -> String {
+    format!("{NETWORKS}/{name}")
 }
 
 /// Where it is; a node has one key, which its own daemon and whoever fences it write.

@@ -17,7 +17,7 @@ pub const SCHEMA: &str = "/pvc/schema";
 pub const SCHEMA_VERSION: u32 = 1;
 
 /// Every root key with its first value, parents before children.
-const KEYS: [(&str, &str); 27] = [
+const KEYS: [(&str, &str); 28] = [
     (super::node::ROOT, ""),
     (super::primary::PRIMARY_NODE, "none"),
     (super::vm::ROOT, ""),
@@ -39,6 +39,7 @@ const KEYS: [(&str, &str); 27] = [
     (super::explain::ROOT, ""),
     (super::explain::VMS, ""),
     (super::explain::NODES, ""),
+    (super::explain::NETWORKS, ""),
     (super::fence::ROOT, ""),
     (super::flush::ROOT, ""),
     (super::bmc::ROOT, ""),

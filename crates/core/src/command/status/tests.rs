@@ -41,6 +41,7 @@ fn facts(view: &ClusterView) -> Facts<'_> {
     const NONE: &BTreeMap<VmId, String> = &BTreeMap::new();
     const COMPLETE: &BTreeSet<VmId> = &BTreeSet::new();
     const UNASKED: &BTreeMap<NodeName, BmcReport> = &BTreeMap::new();
+    const NO_TROUBLES: &BTreeMap<NodeName, Vec<Trouble>> = &BTreeMap::new();
     const ENOUGH: &Reserve = &Reserve { overcommitted: Vec::new(), not_absorbed: Vec::new() };
     Facts {
         view,
@@ -50,6 +51,7 @@ fn facts(view: &ClusterView) -> Facts<'_> {
         bare: COMPLETE,
         bmcs: UNASKED,
         reserve: ENOUGH,
+        networks: NO_TROUBLES,
         primary_says: None,
     }
 }
@@ -419,4 +421,26 @@ fn memory_that_a_nodes_death_would_take_is_told() {
             "- if hv1 dies, no node has room for VM web1"
         ]
     );
+}
+
+#[test]
+fn troubles_of_networks_are_counted_and_lead_to_their_explanation() {
+    let mut view = well();
+    let vni = "100".parse().unwrap();
+    let network = crate::model::Network { description: "web".into(), ..crate::model::Network::bare(vni) };
+    view.networks = Arc::new([(vni, Arc::new(network))].into());
+    let refused = Trouble::of(vni, "a rule is refused");
+    let gone = Trouble::of("101".parse().unwrap(), "of one that is not there");
+    let away = Trouble::of_all("the database is away").with_todo("see to it");
+    let networks = BTreeMap::from([
+        (name("hv1"), vec![away, refused.clone(), gone]),
+        (name("hv2"), vec![refused, Trouble::of(vni, "its bridge cannot be made")]),
+    ]);
+    let status = survey(Facts { networks: &networks, ..facts(&view) });
+    assert_eq!(
+        found(&status),
+        ["! client networks on hv1: the database is away", "! network 100 (web) has 2 troubles on hv1, hv2"]
+    );
+    let todos: Vec<_> = status.findings.iter().filter_map(|found| found.todo.as_deref()).collect();
+    assert_eq!(todos, ["see to it", "pvc network explain 100"]);
 }

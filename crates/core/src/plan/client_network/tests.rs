@@ -103,7 +103,7 @@ fn settle(view: &ClusterView, cards: &Cards, seen: &mut Bridging) -> Vec<String>
     apply(seen, &planned.batch);
     let again = plan(&ground(), view, cards, seen);
     assert_eq!((again.batch, &again.troubles), (vec![], &planned.troubles), "one batch is enough");
-    planned.troubles
+    planned.troubles.iter().map(ToString::to_string).collect()
 }
 
 fn names(seen: &Bridging) -> Vec<&str> {
@@ -229,7 +229,11 @@ fn what_this_program_did_not_make_is_not_touched() {
     let before = seen.clone();
     let (view, cards) = world(&[managed(100)], &[]);
     let planned = plan(&ground(), &view, &cards, &seen);
-    assert!(planned.troubles[0].starts_with("a device called vmbr100 exists"), "{:?}", planned.troubles);
+    assert!(
+        planned.troubles[0].to_string().starts_with("network 100: a device called vmbr100 exists"),
+        "{:?}",
+        planned.troubles
+    );
     let (nothing, no_cards) = world(&[], &[]);
     settle(&nothing, &no_cards, &mut seen);
     assert_eq!(seen, before);

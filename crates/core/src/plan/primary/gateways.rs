@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use crate::{
-    model::{ClusterView, Network, NetworkKind, Vni},
+    model::{ClusterView, Network, NetworkKind, Trouble, Vni},
     plan::firewall::LINK_GATEWAY,
 };
 
@@ -20,7 +20,7 @@ pub struct Gateways {
 
 /// All gateways, and why there are none for a network that names some. `own` are the networks that the node itself lives in: the route into one
 /// of them would lead into a client network. Of two networks that overlap the one with the smaller number is served.
-pub fn gateways(own: &[IpNet], view: &ClusterView) -> (Vec<Gateways>, Vec<String>) {
+pub fn gateways(own: &[IpNet], view: &ClusterView) -> (Vec<Gateways>, Vec<Trouble>) {
     let (mut all, mut troubles) = (Vec::<Gateways>::new(), Vec::new());
     for network in view.networks.values().filter(|n| n.kind == Some(NetworkKind::Managed)) {
         let vni = network.vni;
@@ -28,7 +28,10 @@ pub fn gateways(own: &[IpNet], view: &ClusterView) -> (Vec<Gateways>, Vec<String
         for (net, gateway) in named(network) {
             match checked(net, gateway, own, &all) {
                 Ok(address) => addresses.push(address),
-                Err(why) => troubles.push(format!("network {vni} has not the gateway {gateway}: {why}")),
+                Err(why) => {
+                    let trouble = Trouble::of(vni, format!("it has not the gateway {gateway}: {why}"));
+                    troubles.push(trouble.with_todo(format!("give it another: `pvc network modify {vni}`")));
+                }
             }
         }
         if addresses.iter().any(|address| address.addr().is_ipv6()) {
@@ -91,7 +94,7 @@ mod tests {
         let own = ["10.255.0.0/24".parse().unwrap(), "fd00:255::/64".parse().unwrap()];
         let (all, troubles) = gateways(&own, &view);
         let each = |g: Gateways| g.addresses.into_iter().map(move |a| format!("{} {a}", g.vni.bridge()));
-        (all.into_iter().flat_map(each).collect(), troubles)
+        (all.into_iter().flat_map(each).collect(), troubles.iter().map(ToString::to_string).collect())
     }
 
     #[test]
@@ -126,6 +129,6 @@ mod tests {
         let other = network("4", NetworkKind::Managed, "10.5.0.1/16", "");
         let (all, troubles) = found(vec![one("10.5.0.1/24", ""), other]);
         assert_eq!(all, ["vmbr4 10.5.0.1/16"]);
-        assert_eq!(troubles, ["network 5 has not the gateway 10.5.0.1: 10.5.0.0/24 overlaps network 4"]);
+        assert_eq!(troubles, ["network 5: it has not the gateway 10.5.0.1: 10.5.0.0/24 overlaps network 4"]);
     }
 }

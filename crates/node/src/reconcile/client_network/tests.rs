@@ -1,79 +1,33 @@
 //! Networks, VMs and claims in a tree, bridges and tunnels of a fake machine.
 
-use std::time::Duration;
-
-use pvc_core::model::{DaemonMode, Network, NetworkKind, NodeName, Vni, bridging::DeviceKind};
-use pvc_host::{links::fake::FakeBridges, machine::FakeMachine};
-use pvc_store::{
-    Op, Store, Transaction,
-    memory::{MemoryStore, MemoryTree},
-    mirror::{Mirror, Needs},
-    schema::{self, node},
-};
+use pvc_core::model::bridging::DeviceKind;
+use pvc_host::links::fake::FakeBridges;
 
 use super::*;
+use crate::reconcile::network_world::{NetworkWorld, name, network, until};
 
 const ID: &str = "11111111-0000-4000-8000-000000000001";
 
 struct World {
-    store: Arc<MemoryStore>,
+    base: NetworkWorld,
     bridges: Arc<FakeBridges>,
     _networks: ClientNetworks,
 }
 
-fn name(name: &str) -> NodeName {
-    name.parse().unwrap()
-}
-
-fn vni(number: u32) -> Vni {
-    number.to_string().parse().unwrap()
-}
-
-async fn register(store: &dyn Store, number: u8) {
-    let registration = node::Registration {
-        name: name(&format!("hv{number}")),
-        mode: DaemonMode::Hypervisor,
-        static_data: "8 6.1.0 GNU/Linux x86_64".parse().unwrap(),
-        boot: "boot".into(),
-        keepalive_interval: Duration::from_secs(5),
-        vtep: Some(format!("10.255.1.{number}").parse().unwrap()),
-        ipmi: node::Ipmi::default(),
-    };
-    node::register(store, &registration).await.unwrap();
-}
-
 /// hv1, beside hv2 and hv3.
 async fn world() -> World {
-    let store = MemoryTree::new().client();
-    schema::root::init(&*store).await.unwrap();
-    for number in 1..=3 {
-        register(&*store, number).await;
-    }
-    let dyn_store: Arc<dyn Store> = store.clone();
-    let mirror = Mirror::start_on(
-        Arc::clone(&dyn_store),
-        &Needs { me: Some(name("hv1")), networks: true, ..Needs::default() },
-    );
-    let cluster = Cluster::new(name("hv1"), dyn_store, mirror, Arc::new(FakeMachine::default()));
+    let base = NetworkWorld::new().await;
     let bridges = FakeBridges::new();
     let address = Some("10.255.1.1".parse().unwrap());
     let ground = Ground { me: name("hv1"), uplink: "eth1".into(), mtu: 1500, address };
-    let networks = ClientNetworks::start(cluster, bridges.clone(), ground);
-    World { store, bridges, _networks: networks }
+    let teller = base.troubles.teller("client networks");
+    let networks = ClientNetworks::start(base.cluster.clone(), bridges.clone(), ground, teller);
+    World { base, bridges, _networks: networks }
 }
 
 impl World {
     async fn define(&self, number: u32) {
-        let network = Network {
-            kind: Some(NetworkKind::Managed),
-            description: "web".into(),
-            ..Network::bare(vni(number))
-        };
-        self.store.commit(schema::network::define(&network)).await.unwrap();
-    }
-
-    async fn commit(&self, ops: Vec<Op>) {
-        self.store.commit(Transaction { ops }).await.unwrap();
+        self.base.define(&network(number)).await;
     }
 
     /// A VM with a card in network 100, executed by that node.
@@ -88,24 +42,15 @@ impl World {
             (format!("{vm}/xml"), xml),
             (format!("/pvc/claim/{ID}"), claim),
         ];
-        let mode = pvc_store::CreateMode::Persistent;
-        let create = |(path, data): (String, &str)| Op::Create { path, data: data.into(), mode };
-        self.commit(keys.into_iter().map(create).collect()).await;
+        self.base.create(&keys.each_ref().map(|(key, value)| (key.as_str(), *value))).await;
     }
 
     async fn set(&self, path: &str, data: &str) {
-        self.commit(vec![Op::Set { path: path.into(), data: data.into(), version: None }]).await;
+        self.base.set(path, data).await;
     }
 
     async fn until(&self, what: &str, condition: impl Fn(&Bridging) -> bool) -> Duration {
-        let began = tokio::time::Instant::now();
-        for _ in 0..10_000 {
-            if condition(&self.bridges.bridging()) {
-                return began.elapsed();
-            }
-            sleep(Duration::from_millis(10)).await;
-        }
-        panic!("{what}: not within 100 s: {:?}", self.bridges.bridging());
+        until(what, || self.bridges.bridging(), condition).await
     }
 
     async fn until_card_is_at(&self, node: u8) -> Duration {
@@ -129,9 +74,7 @@ async fn a_network_has_a_bridge_until_it_is_deleted() {
     world.until("the bridge", |seen| has(seen, &["vmbr100", "vxlan100"])).await;
     let to: Vec<String> = world.bridges.bridging().forwards.iter().map(|f| f.to.to_string()).collect();
     assert_eq!(to, ["10.255.1.2", "10.255.1.3"]);
-    // As old clients delete it, leaf by leaf.
-    let seen = schema::network::read_all(&*world.store).await.unwrap().0.remove(&vni(100)).unwrap();
-    schema::network::remove(&*world.store, &seen).await.unwrap();
+    world.base.remove(100).await;
     world.until("no bridge", |seen| has(seen, &[])).await;
 }
 
@@ -175,11 +118,13 @@ async fn a_network_that_cannot_be_made_costs_no_other_and_is_tried_again() {
     world.define(100).await;
     world.define(101).await;
     world.until("the other", |seen| has(seen, &["vmbr100", "vmbr101", "vxlan101"])).await;
+    world.base.until_told(&["network 100: could not create the VXLAN 100"]).await;
     world.bridges.refuse(&[]);
     let took = world.until("it", |seen| seen.device("vxlan100").is_some()).await;
     assert!(took <= Duration::from_secs(11), "{took:?}");
     let kind = world.bridges.bridging().device("vxlan100").unwrap().kind.clone();
     assert!(matches!(kind, DeviceKind::Vxlan { .. }));
+    world.base.until_told(&[]).await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,96 +1,42 @@
 //! Networks and rules in a tree, tables of a fake machine.
 
-use pvc_core::{
-    model::{DaemonMode, Network, NetworkKind, NodeName, rule::Direction},
-    plan::firewall::Wall,
-};
-use pvc_host::{firewall::fake::FakeFirewall, links::fake::FakeBridges, machine::FakeMachine};
-use pvc_store::{
-    Op, Store, Transaction,
-    memory::{MemoryStore, MemoryTree},
-    mirror::{Mirror, Needs},
-    schema::{self, node},
-};
+use pvc_core::{model::rule::Direction, plan::firewall::Wall};
+use pvc_host::{firewall::fake::FakeFirewall, links::fake::FakeBridges};
+use pvc_store::schema;
 
 use super::*;
+use crate::reconcile::network_world::{NetworkWorld, network, register, until, vni};
 
 struct World {
-    store: Arc<MemoryStore>,
+    base: NetworkWorld,
     firewall: Arc<FakeFirewall>,
     _walls: Walls,
 }
 
-fn name(name: &str) -> NodeName {
-    name.parse().unwrap()
-}
-
-fn vni(number: u32) -> Vni {
-    number.to_string().parse().unwrap()
-}
-
-async fn register(store: &dyn Store, number: u8, vtep: bool) {
-    let registration = node::Registration {
-        name: name(&format!("hv{number}")),
-        mode: DaemonMode::Hypervisor,
-        static_data: "8 6.1.0 GNU/Linux x86_64".parse().unwrap(),
-        boot: "boot".into(),
-        keepalive_interval: Duration::from_secs(5),
-        vtep: vtep.then(|| format!("10.255.1.{number}").parse().unwrap()),
-        ipmi: node::Ipmi::default(),
-    };
-    node::register(store, &registration).await.unwrap();
-}
-
 /// hv1, beside hv2, and hv3 which names no end of a tunnel.
 async fn world() -> World {
-    let store = MemoryTree::new().client();
-    schema::root::init(&*store).await.unwrap();
-    for number in 1..=3 {
-        register(&*store, number, number < 3).await;
-    }
-    let dyn_store: Arc<dyn Store> = store.clone();
-    let mirror = Mirror::start_on(
-        Arc::clone(&dyn_store),
-        &Needs { me: Some(name("hv1")), networks: true, ..Needs::default() },
-    );
-    let cluster = Cluster::new(name("hv1"), dyn_store, mirror, Arc::new(FakeMachine::default()));
+    let base = NetworkWorld::new().await;
+    register(&*base.store, 3, false).await;
     let firewall = FakeFirewall::new();
     let ground = Ground { closed: vec!["10.255.1.0/24".parse().unwrap()] };
-    let walls = Walls::start(cluster, firewall.clone(), FakeBridges::new(), ground);
-    World { store, firewall, _walls: walls }
+    let teller = base.troubles.teller("firewall");
+    let walls = Walls::start(base.cluster.clone(), firewall.clone(), FakeBridges::new(), ground, teller);
+    World { base, firewall, _walls: walls }
 }
 
 impl World {
     async fn define(&self, number: u32) {
-        let mut network = Network {
-            kind: Some(NetworkKind::Managed),
-            description: "web".into(),
-            ..Network::bare(vni(number))
-        };
-        network.ip4.gateway = Some("10.100.0.1".parse().unwrap());
-        self.store.commit(schema::network::define(&network)).await.unwrap();
+        self.base.define(&network(number)).await;
     }
 
     async fn rule(&self, name: &str, order: &str, rule: &str) {
         let own = format!("/networks/100/firewall_rules/in/{name}");
-        let mode = pvc_store::CreateMode::Persistent;
-        let create = |path: String, data: &str| Op::Create { path, data: data.into(), mode };
-        let ops = vec![
-            create(own.clone(), ""),
-            create(format!("{own}/order"), order),
-            create(format!("{own}/rule"), rule),
-        ];
-        self.store.commit(Transaction { ops }).await.unwrap();
+        let keys = [(own.clone(), ""), (format!("{own}/order"), order), (format!("{own}/rule"), rule)];
+        self.base.create(&keys.each_ref().map(|(key, value)| (key.as_str(), *value))).await;
     }
 
     async fn stands(&self, what: &str, is_so: impl Fn(&Ruleset) -> bool) {
-        for _ in 0..1000 {
-            if self.firewall.standing().is_some_and(|ruleset| is_so(&ruleset)) {
-                return;
-            }
-            sleep(Duration::from_millis(10)).await;
-        }
-        panic!("waited for {what}: {:?}", self.firewall.standing());
+        until(what, || self.firewall.standing(), |standing| standing.as_ref().is_some_and(&is_so)).await;
     }
 
     async fn wall_says(&self, lines: &[&str]) {
@@ -118,7 +64,7 @@ async fn the_tables_follow_networks_nodes_and_rules() {
     world.rule("b", "10", "drop").await;
     world.rule("a", "9", "tcp dport 22 accept").await;
     world.wall_says(&["tcp dport 22 accept", "drop"]).await;
-    register(&*world.store, 3, true).await;
+    register(&*world.base.store, 3, true).await;
     world.stands("the third node's end", |r| r.tunnel_ends.len() == 3).await;
     assert!(!world.firewall.take_done().contains(&"load"), "what did not change was not touched");
 }
@@ -126,18 +72,15 @@ async fn the_tables_follow_networks_nodes_and_rules() {
 #[tokio::test(start_paused = true)]
 async fn the_primary_publishes_what_its_rules_count_and_forgets_networks_that_are_gone() {
     let world = world().await;
-    let mode = pvc_store::CreateMode::Ephemeral;
-    let hold = Op::Create { path: "/pvc/primary".into(), data: "hv1".into(), mode };
-    world.store.commit(Transaction { ops: vec![hold] }).await.unwrap();
+    world.base.primary("hv1").await;
     world.define(100).await;
     world.rule("a", "0", "accept").await;
     world.firewall.count("n100_in", 3, 252);
-    let counts = async || schema::network::counts::read(&*world.store, vni(100)).await.unwrap();
+    let counts = async || schema::network::counts::read(&*world.base.store, vni(100)).await.unwrap();
     let hits = async || counts().await.and_then(|counts| counts.of(Direction::In).get("a").copied());
     sleep(Duration::from_mins(3)).await;
     assert_eq!(hits().await.map(|hits| (hits.packets, hits.bytes)), Some((3, 252)));
-    let seen = schema::network::read_all(&*world.store).await.unwrap().0.remove(&vni(100)).unwrap();
-    schema::network::remove(&*world.store, &seen).await.unwrap();
+    world.base.remove(100).await;
     sleep(Duration::from_mins(3)).await;
     assert_eq!(counts().await, None);
 }
@@ -166,4 +109,14 @@ async fn a_rule_that_is_refused_costs_no_other_and_opens_nothing() {
     world.rule("d", "3", "ip daddr fd00::1 accept").await;
     world.rule("e", "4", "udp dport 53 accept").await;
     world.wall_says(&["tcp dport 22 accept", "refused", "refused", "udp dport 53 accept"]).await;
+    world
+        .base
+        .until_told(&[
+            "network 100: the in rule \"b\" is refused, and nothing passes in its place",
+            "network 100: the in rule \"c\" is refused, and nothing passes in its place",
+            "network 100: the in rule \"d\" is left out",
+        ])
+        .await;
+    world.base.remove(100).await;
+    world.base.until_told(&[]).await;
 }

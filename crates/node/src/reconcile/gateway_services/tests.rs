@@ -3,35 +3,24 @@
 use std::{collections::BTreeSet, net::Ipv4Addr};
 
 use pvc_core::model::{
-    Mac, Network, NetworkKind, NodeName,
+    Mac, NodeName,
     dhcp::{Asks, Reply, Request},
 };
 use pvc_host::{dhcp::fake::FakePort, machine::FakeMachine, programs::fake::FakePrograms};
-use pvc_store::{CreateMode, Op, Store, Transaction, memory::MemoryTree, mirror::Mirror, schema};
+use pvc_store::{Store, mirror::Mirror, schema};
 use tempfile::TempDir;
 use tokio::time::timeout;
 
 use super::*;
+use crate::reconcile::network_world::{NetworkWorld, network, until};
 
-fn network(vni: &str) -> Network {
-    let mut network = Network::bare(vni.parse().unwrap());
-    network.kind = Some(NetworkKind::Managed);
-    network.ip4.network = Some(format!("10.{vni}.0.0/24").parse().unwrap());
-    network.ip4.gateway = Some(format!("10.{vni}.0.1").parse().unwrap());
-    network.ip4.dhcp.enabled = true;
-    network.ip4.dhcp.start = Some(format!("10.{vni}.0.100").parse().unwrap());
-    network.ip4.dhcp.end = Some(format!("10.{vni}.0.199").parse().unwrap());
-    network
-}
-
-async fn networks(vnis: &[&str]) -> MemoryTree {
-    let tree = MemoryTree::new();
-    let store = tree.client();
-    schema::root::init(&*store).await.unwrap();
-    for vni in vnis {
-        store.commit(schema::network::define(&network(vni))).await.unwrap();
+/// A tree with these networks.
+async fn networks(numbers: &[u32]) -> NetworkWorld {
+    let world = NetworkWorld::new().await;
+    for number in numbers {
+        world.define(&network(*number)).await;
     }
-    tree
+    world
 }
 
 /// A coordinator.
@@ -45,8 +34,8 @@ struct Coordinator {
 }
 
 impl Coordinator {
-    async fn new(tree: &MemoryTree, name: &str) -> Self {
-        let (me, store): (NodeName, Arc<dyn Store>) = (name.parse().unwrap(), tree.client());
+    async fn new(world: &NetworkWorld, name: &str) -> Self {
+        let (me, store): (NodeName, Arc<dyn Store>) = (name.parse().unwrap(), world.tree.client());
         let mirror = Mirror::start(Arc::clone(&store));
         mirror.ready().await;
         let machine = Arc::new(FakeMachine::default());
@@ -57,9 +46,10 @@ impl Coordinator {
             cluster,
             programs: Arc::new(programs.clone()),
             port: Arc::new(port.clone()),
-            own_networks: vec![],
-            uplink: (1500, "10.255.0.1".parse().unwrap()),
+            own_networks: vec!["10.255.1.0/24".parse().unwrap()],
+            uplink: (1500, "10.255.1.1".parse().unwrap()),
             folder: folder.path().to_owned(),
+            teller: world.troubles.teller("gateways"),
         });
         services.prepare().await.unwrap();
         Self { me, store, programs, port, services, folder }
@@ -81,7 +71,7 @@ impl Coordinator {
         let expected: BTreeSet<String> =
             expected.iter().map(|vni| format!("dnsmasq of network {vni}")).collect();
         let running = || self.programs.running().into_keys().collect::<BTreeSet<_>>();
-        until(&format!("{expected:?} run"), || running() == expected).await;
+        is_so(&format!("{expected:?} run"), || running() == expected).await;
     }
 
     /// Asks until there is an answer, as guests do.
@@ -109,47 +99,42 @@ impl Coordinator {
     async fn names(&self, expected: &str) {
         let file = self.folder.path().join("names/5/guests");
         let names = || fs::read_to_string(&file).unwrap_or_default();
-        until(&format!("the names are {expected:?}"), || names() == expected).await;
+        is_so(&format!("the names are {expected:?}"), || names() == expected).await;
     }
 }
 
-async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
-    let work = async {
-        while !is_so() {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
-    assert!(timeout(Duration::from_secs(30), work).await.is_ok(), "{what}: it is not so");
+/// Waits until it is so.
+async fn is_so(what: &str, is_so: impl Fn() -> bool) {
+    until(what, is_so, |is_so| *is_so).await;
 }
 
 fn request(number: u8, asks: Asks, name: &str) -> Request {
     Request { mac: Mac([0x52, 0x54, 0, 0, 0, number]), asks, name: Some(name.to_owned()), client_id: None }
 }
 
-fn leased(tree: &MemoryTree, number: u8) -> Option<String> {
+fn leased(world: &NetworkWorld, number: u8) -> Option<String> {
     let key = format!("/networks/5/dhcp4_leases/52:54:00:00:00:{number:02x}/ipaddr");
-    Some(String::from_utf8(tree.dump().get(&key)?.clone()).unwrap())
+    Some(String::from_utf8(world.tree.dump().get(&key)?.clone()).unwrap())
 }
 
 #[tokio::test(start_paused = true)]
 async fn only_the_primary_serves_and_what_the_networks_are() {
-    let tree = networks(&["5", "6"]).await;
-    let a = Coordinator::new(&tree, "a").await;
+    let world = networks(&[5, 6]).await;
+    let a = Coordinator::new(&world, "a").await;
     a.runs(&[]).await;
     assert!(!a.port.is_open());
     a.becomes_primary().await;
     a.runs(&["5", "6"]).await;
 
-    a.store.commit(schema::network::define(&network("7"))).await.unwrap();
+    world.define(&network(7)).await;
     a.runs(&["5", "6", "7"]).await;
-    let (seen, _) = schema::network::read_all(&*a.store).await.unwrap();
-    schema::network::remove(&*a.store, &seen[&"6".parse().unwrap()]).await.unwrap();
+    world.remove(6).await;
     a.runs(&["5", "7"]).await;
-    let mut other = network("5");
+    let mut other = network(5);
     other.domain = Some("web.example".parse().unwrap());
-    a.store.commit(schema::network::modify(&seen[&other.vni], &other)).await.unwrap();
+    world.modify(&other).await;
     let domain = "--domain=web.example".to_owned();
-    until("5 has its domain", || {
+    is_so("5 has its domain", || {
         a.programs.running().get("dnsmasq of network 5").is_some_and(|spec| spec.arguments.contains(&domain))
     })
     .await;
@@ -169,16 +154,16 @@ async fn only_the_primary_serves_and_what_the_networks_are() {
 
 #[tokio::test(start_paused = true)]
 async fn a_lease_is_written_before_its_guest_is_told_and_the_next_primary_knows_it() {
-    let tree = networks(&["5"]).await;
-    let (a, b) = (Coordinator::new(&tree, "a").await, Coordinator::new(&tree, "b").await);
+    let world = networks(&[5]).await;
+    let (a, b) = (Coordinator::new(&world, "a").await, Coordinator::new(&world, "b").await);
     a.becomes_primary().await;
     let web1 = a.gives(1, "web1").await;
-    assert_eq!(leased(&tree, 1), Some(web1.to_string()));
-    a.names(&format!("{web1} web1\n")).await;
+    assert_eq!(leased(&world, 1), Some(web1.to_string()));
+    a.names(&format!("{web1} web1.web.local web1\n")).await;
 
     a.is_primary_no_more().await;
     b.becomes_primary().await;
-    b.names(&format!("{web1} web1\n")).await;
+    b.names(&format!("{web1} web1.web.local web1\n")).await;
     let taken = b.ask(&request(2, Asks::Keep(web1), "evil")).await;
     assert_eq!(taken, Reply::Refuse("10.5.0.1".parse().unwrap()));
     assert_ne!(b.gives(2, "web2").await, web1);
@@ -186,13 +171,13 @@ async fn a_lease_is_written_before_its_guest_is_told_and_the_next_primary_knows_
 
     b.ask(&request(3, Asks::Inform, "")).await;
     b.port.ask("vmbr5", &request(1, Asks::Release(web1), ""));
-    until("it is given back", || leased(&tree, 1).is_none()).await;
+    is_so("it is given back", || leased(&world, 1).is_none()).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn who_is_no_longer_primary_gives_nobody_an_address() {
-    let tree = networks(&["5"]).await;
-    let (a, b) = (Coordinator::new(&tree, "a").await, Coordinator::new(&tree, "b").await);
+    let world = networks(&[5]).await;
+    let (a, b) = (Coordinator::new(&world, "a").await, Coordinator::new(&world, "b").await);
     a.becomes_primary().await;
     let Reply::Offer(offered, settings) = a.ask(&request(1, Asks::Discover(None), "web1")).await else {
         panic!("no offer");
@@ -205,26 +190,44 @@ async fn who_is_no_longer_primary_gives_nobody_an_address() {
     let before = a.port.answers().len();
     a.port.ask("vmbr5", &request(1, Asks::Take(settings.gateway.addr(), offered), "web1"));
     tokio::time::sleep(Duration::from_secs(5)).await;
-    assert_eq!((a.port.answers().len(), leased(&tree, 1)), (before, None));
+    assert_eq!((a.port.answers().len(), leased(&world, 1)), (before, None));
     assert_eq!(b.gives(1, "web1").await, offered);
 }
 
 #[tokio::test(start_paused = true)]
 async fn what_is_reserved_is_served_at_once_and_restarts_nothing() {
-    let tree = networks(&["5"]).await;
-    let a = Coordinator::new(&tree, "a").await;
+    let world = networks(&[5]).await;
+    let a = Coordinator::new(&world, "a").await;
     a.becomes_primary().await;
     a.runs(&["5"]).await;
     assert_ne!(a.gives(1, "").await, Ipv4Addr::new(10, 5, 0, 9));
     let reserved = "/networks/5/dhcp4_reservations/52:54:00:00:00:02";
-    let mut txn = Transaction::default();
-    for (key, value) in [("", "static"), ("/ipaddr", "10.5.0.9"), ("/hostname", "db")] {
-        let (path, data) = (format!("{reserved}{key}"), value.into());
-        txn.ops.push(Op::Create { path, data, mode: CreateMode::Persistent });
-    }
-    a.store.commit(txn).await.unwrap();
-    a.names("10.5.0.9 db\n").await;
+    let keys = [("", "static"), ("/ipaddr", "10.5.0.9"), ("/hostname", "db")];
+    let keys = keys.map(|(key, value)| (format!("{reserved}{key}"), value));
+    world.create(&keys.each_ref().map(|(key, value)| (key.as_str(), *value))).await;
+    a.names("10.5.0.9 db.web.local db\n").await;
     assert_eq!(a.gives(2, "").await, Ipv4Addr::new(10, 5, 0, 9));
     let starts = a.programs.history().iter().filter(|line| line.starts_with("start")).count();
     assert_eq!(starts, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_served_is_told_at_its_network_until_it_can_or_another_node_is_primary() {
+    let world = networks(&[5]).await;
+    let mut inside = network(6);
+    inside.ip4.network = Some("10.255.1.0/25".parse().unwrap());
+    inside.ip4.gateway = Some("10.255.1.3".parse().unwrap());
+    world.define(&inside).await;
+    let a = Coordinator::new(&world, "a").await;
+    a.becomes_primary().await;
+    a.runs(&["5"]).await;
+    let gateway = "network 6: it has not the gateway 10.255.1.3: 10.255.1.0/25 overlaps";
+    world.until_told(&[gateway]).await;
+    a.programs.set("dnsmasq of network 5", ProgramState::Down { why: "exit status: 2".into() });
+    let down = "network 5: its dnsmasq has ended and is started again and again: exit status: 2";
+    world.until_told(&[down, gateway]).await;
+    a.programs.set("dnsmasq of network 5", ProgramState::Running);
+    world.until_told(&[gateway]).await;
+    a.is_primary_no_more().await;
+    world.until_told(&[]).await;
 }

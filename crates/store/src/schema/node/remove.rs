@@ -18,8 +18,14 @@ pub async fn remove(store: &dyn Store, seen: &Node, placed: Option<i32>) -> Resu
     txn.delete(owner::path(name), None);
     txn.ops.extend(expect_silence(seen).ops);
     txn.ops.extend(placement::bump(placed, &format!("without {name}")).ops);
-    let roots =
-        [path(name), machine::path(name), bmc::path(name), flush::path(name), explain::node_path(name)];
+    let roots = [
+        path(name),
+        machine::path(name),
+        bmc::path(name),
+        flush::path(name),
+        explain::node_path(name),
+        explain::networks_path(name),
+    ];
     for root in roots {
         let found = put::subtree(store, &root).await.map_err(CommitError::Failed)?;
         for key in found.into_iter().flat_map(|found| found.leaves_first) {
