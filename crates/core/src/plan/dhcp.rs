@@ -30,6 +30,15 @@ const OFFER_S: u64 = 30;
 /// How long an address rests that somebody was found to use.
 const DECLINED_S: u64 = 600;
 
+/// How long an address that was given back is given to nobody else: anybody can give back another's.
+const RELEASED_S: u64 = 60;
+
+/// How long an address stays its last guest's after its lease has ended: clocks differ, and nobody asks on the wire who uses it.
+const GRACE_S: u64 = 3600;
+
+/// What a guest says of itself is written once in so many seconds.
+const WRITE_EVERY_S: u64 = 3;
+
 /// So many offers and declined addresses are remembered: strangers cause them.
 const MOST_REMEMBERED: usize = 4096;
 
@@ -116,10 +125,8 @@ pub enum Answer {
     Full,
     /// Say that it could have this one.
     Offer(Ipv4Addr),
-    /// Write the lease, then say that it has it.
+    /// See that the lease is written, then say that it has it.
     Give(Lease),
-    /// Say that it has it for so many seconds more: that is written already.
-    Has(Lease),
     /// Say that it may not have what it asks for.
     Refuse,
     /// Remove this lease of the card; say nothing.
@@ -142,7 +149,7 @@ impl Book {
     pub fn new(leases: impl IntoIterator<Item = Lease>) -> Self {
         let mut book = Self::default();
         for lease in leases {
-            let later = |other: &Lease| ends(other) >= ends(&lease);
+            let later = |other: &Lease| other.expires_s >= lease.expires_s;
             if !book.of(lease.address).is_some_and(later) {
                 book.note(lease);
             }
@@ -159,14 +166,14 @@ impl Book {
         self.leases.get(self.holders.get(&address)?)
     }
 
-    /// A lease that has ended.
+    /// A lease that is over.
     pub fn ended(&self, now_s: u64) -> Option<&Lease> {
-        self.leases.values().find(|lease| ends(lease) <= now_s)
+        self.leases.values().find(|lease| is_over(lease, now_s))
     }
 
-    /// When the next lease ends.
+    /// When the next lease is over.
     pub fn next_end(&self) -> Option<u64> {
-        self.leases.values().map(ends).min()
+        self.leases.values().map(|lease| ends(lease).saturating_add(GRACE_S)).min()
     }
 
     /// Takes note of a lease that is written.
@@ -217,10 +224,13 @@ impl Book {
                 self.hold(address, None, now_s + DECLINED_S, now_s);
                 Answer::Forget(address)
             }
-            Asks::Release(address) => match self.leases.get(&mac) {
-                Some(lease) if lease.address == address => Answer::Forget(address),
-                _ => Answer::Nothing,
-            },
+            Asks::Release(address) => {
+                if self.leases.get(&mac).is_none_or(|lease| lease.address != address) {
+                    return Answer::Nothing;
+                }
+                self.hold(address, Some(mac), now_s + RELEASED_S, now_s);
+                Answer::Forget(address)
+            }
             Asks::Inform => Answer::Inform,
         }
     }
@@ -230,21 +240,35 @@ impl Book {
         // What cannot be a name in this domain is left out.
         let domain = pool.domain.as_deref().unwrap_or_default();
         let name = request.name.as_ref().and_then(|said| HostName::of(said, domain).ok());
+        // Nor does a guest get a name that another one has.
+        let name = name.filter(|name| !self.has_name(pool, name.as_str(), mac, now_s));
         let name = name.and_then(|name| name.as_str().parse().ok());
         let lease = Lease { mac, address, name, expires_s: now_s + LEASE_S, client_id };
-        // A guest that asks again and again is not written again and again.
+        // A guest that asks again and again is not written again and again. What is written already is looked for all the same: others write there.
         let had = self.leases.get(&mac).filter(|had| {
             let same = Lease { expires_s: lease.expires_s, ..(*had).clone() } == lease;
-            same && had.expires_s <= lease.expires_s && had.expires_s > now_s + LEASE_S * 9 / 10
+            let is_fresh =
+                |within: u64| had.expires_s <= lease.expires_s && had.expires_s + within > lease.expires_s;
+            had.address == address && (is_fresh(WRITE_EVERY_S) || (same && is_fresh(LEASE_S / 10)))
         });
-        had.map_or(Answer::Give(lease), |had| Answer::Has(had.clone()))
+        Answer::Give(had.cloned().unwrap_or(lease))
+    }
+
+    /// Whether another guest has that name.
+    fn has_name(&self, pool: &Pool, name: &str, mac: Mac, now_s: u64) -> bool {
+        let is_it = |other: &Option<crate::model::lease::HostName>| {
+            other.as_ref().is_some_and(|other| other.to_string().eq_ignore_ascii_case(name))
+        };
+        let reserved = pool.reserved.values().any(|r| r.mac != mac && is_it(&r.name));
+        reserved || self.leases.values().any(|l| l.mac != mac && ends(l) > now_s && is_it(&l.name))
     }
 
     /// The address that a card gets: what is reserved for it, what it has, what it wants, the one that its own number leads to, any that is free.
     fn choose(&self, pool: &Pool, mac: Mac, wanted: Option<Ipv4Addr>, now_s: u64) -> Option<Ipv4Addr> {
-        if let Some(reserved) = pool.reserved.get(&mac) {
-            // Who has it keeps it until its lease ends.
-            return Some(reserved.address).filter(|address| self.is_free(*address, mac, now_s));
+        // Who has it keeps it until its lease ends; the card gets another one meanwhile.
+        let reserved = pool.reserved.get(&mac).map(|reserved| reserved.address);
+        if let Some(address) = reserved.filter(|address| self.is_free(*address, mac, now_s)) {
+            return Some(address);
         }
         let may = |address: &Ipv4Addr| {
             pool.contains(*address)
@@ -275,7 +299,7 @@ impl Book {
 
     fn is_free(&self, address: Ipv4Addr, mac: Mac, now_s: u64) -> bool {
         let held = self.held.get(&address).filter(|(_, until)| *until > now_s);
-        let lease = self.of(address).filter(|lease| ends(lease) > now_s);
+        let lease = self.of(address).filter(|lease| !is_over(lease, now_s));
         held.is_none_or(|(holder, _)| *holder == Some(mac)) && lease.is_none_or(|lease| lease.mac == mac)
     }
 
@@ -307,6 +331,11 @@ pub fn hosts(pool: &Pool, book: &Book, now_s: u64) -> String {
         let _ = writeln!(text, "{address} {full}{name}");
     }
     text
+}
+
+/// Whether its address is anybody's.
+fn is_over(lease: &Lease, now_s: u64) -> bool {
+    ends(lease).saturating_add(GRACE_S) <= now_s
 }
 
 /// When a lease ends; 0 is never.

@@ -30,8 +30,8 @@ use crate::{
     text::some,
 };
 
-/// Names of the cluster's own in each zone, which no guest gets: the gateways' names, and old deployments' name servers.
-pub const RESERVED: [&str; 4] = [SERVER, GATEWAY, "pvc-ns1", "pvc-ns2"];
+/// Names that no guest gets: the gateways' names, old deployments' name servers, and what other machines ask for by themselves and then believe.
+pub const RESERVED: [&str; 7] = [SERVER, GATEWAY, "pvc-ns1", "pvc-ns2", "localhost", "wpad", "isatap"];
 const SERVER: &str = "ns";
 const GATEWAY: &str = "gateway";
 

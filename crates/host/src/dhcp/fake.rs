@@ -3,7 +3,10 @@
 use std::{
     io,
     net::Ipv4Addr,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use async_trait::async_trait;
@@ -20,11 +23,17 @@ type Packet = (String, Vec<u8>);
 /// The fake.
 #[derive(Clone, Default)]
 pub struct FakePort {
+    taken: Arc<AtomicBool>,
     open: Arc<Mutex<Option<mpsc::UnboundedSender<Packet>>>>,
     answers: Arc<Mutex<Vec<Reply>>>,
 }
 
 impl FakePort {
+    /// Another server has it from now on, or has it no more.
+    pub fn taken(&self, is_taken: bool) {
+        self.taken.store(is_taken, Ordering::Relaxed);
+    }
+
     /// Whether it is open.
     pub fn is_open(&self) -> bool {
         lock(&self.open).as_ref().is_some_and(|sender| !sender.is_closed())
@@ -46,6 +55,9 @@ impl FakePort {
 
 impl DhcpPort for FakePort {
     fn open(&self) -> io::Result<Box<dyn DhcpExchange>> {
+        if self.taken.load(Ordering::Relaxed) {
+            return Err(io::ErrorKind::AddrInUse.into());
+        }
         let (sender, receiver) = mpsc::unbounded_channel();
         *lock(&self.open) = Some(sender);
         Ok(Box::new(Open { requests: AsyncMutex::new(receiver), answers: Arc::clone(&self.answers) }))

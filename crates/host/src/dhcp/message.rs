@@ -84,6 +84,8 @@ pub(super) fn read(packet: &[u8], device: u32) -> Option<(Request, Envelope)> {
     let asks = match is? {
         kind::DISCOVER => Asks::Discover(wanted),
         kind::REQUEST => match server {
+            // Some clients name their server when they ask to keep what they have.
+            Some(_) if wanted.is_none() && !has.is_unspecified() => Asks::Keep(has),
             Some(server) => Asks::Take(server, wanted?),
             None if has.is_unspecified() => Asks::Keep(wanted?),
             None => Asks::Keep(has),
@@ -235,6 +237,7 @@ mod tests {
         assert_eq!(asks(zero, &[wanted, server, kind(&3)]), Some(Asks::Take(ip("10.0.0.1"), ip("10.0.0.5"))));
         assert_eq!(asks(zero, &[kind(&3), wanted]), Some(Asks::Keep(ip("10.0.0.5"))));
         assert_eq!(asks("10.0.0.9", &[kind(&3)]), Some(Asks::Keep(ip("10.0.0.9"))));
+        assert_eq!(asks("10.0.0.9", &[kind(&3), server]), Some(Asks::Keep(ip("10.0.0.9"))));
         assert_eq!(asks(zero, &[kind(&4), wanted]), Some(Asks::Decline(ip("10.0.0.5"))));
         assert_eq!(asks("10.0.0.9", &[kind(&7)]), Some(Asks::Release(ip("10.0.0.9"))));
         assert_eq!(asks("10.0.0.9", &[kind(&8)]), Some(Asks::Inform));

@@ -219,12 +219,13 @@ struct Change {
 impl ServerReconciler {
     /// Opens the DHCP port, without names of an earlier time.
     fn open(&self) -> io::Result<Desks> {
-        match fs::remove_dir_all(&self.names) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
         reachable(&self.names)?;
-        Desks::open(self.cluster.clone(), &*self.port, self.names.clone())
+        let desks = Desks::open(self.cluster.clone(), &*self.port, self.names.clone())?;
+        for folder in fs::read_dir(&self.names)? {
+            // The folder stays: a dnsmasq may be looking at it.
+            let _ = fs::remove_file(folder?.path().join(desk::NAMES));
+        }
+        Ok(desks)
     }
 
     fn begin(&self, spec: Spec) -> Server {

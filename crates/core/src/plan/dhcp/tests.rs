@@ -57,25 +57,36 @@ fn each_card_has_an_address_of_its_own_until_there_are_none() {
     assert_eq!(book.answer(&pool(), &request(5, Asks::Discover(None)), NOW), Answer::Full);
     assert_eq!(gets(&mut book, 9), Some(ip("10.0.0.12")));
     assert_eq!(book.answer(&pool(), &request(5, Asks::Discover(None)), NOW + LEASE_S - 1), Answer::Full);
-    assert_eq!(book.ended(NOW + LEASE_S - 1), None);
-    let later = book.answer(&pool(), &request(5, Asks::Discover(None)), NOW + LEASE_S);
-    assert!(matches!(later, Answer::Offer(_)), "a lease that has ended is nobody's");
-    assert!(book.ended(NOW + LEASE_S).is_some());
+    let over = NOW + LEASE_S + GRACE_S;
+    assert_eq!(book.ended(over - 1), None);
+    assert_eq!(book.answer(&pool(), &request(5, Asks::Discover(None)), over - 1), Answer::Full);
+    let later = book.answer(&pool(), &request(5, Asks::Discover(None)), over);
+    assert!(matches!(later, Answer::Offer(_)), "a lease that is over is nobody's");
+    assert!(book.ended(over).is_some());
 }
 
 #[test]
 fn who_asks_again_keeps_its_address_and_is_written_again_when_it_matters() {
     let mut book = Book::new([lease(1, "10.0.0.11", NOW + LEASE_S)]);
     let keep = request(1, Asks::Keep(ip("10.0.0.11")));
-    assert_eq!(book.answer(&pool(), &keep, NOW), Answer::Has(lease(1, "10.0.0.11", NOW + LEASE_S)));
+    assert_eq!(
+        book.answer(&pool(), &keep, NOW),
+        Answer::Give(lease(1, "10.0.0.11", NOW + LEASE_S)),
+        "as it is"
+    );
     let later = NOW + LEASE_S / 2;
     assert_eq!(book.answer(&pool(), &keep, later), Answer::Give(lease(1, "10.0.0.11", later + LEASE_S)));
     for (said, is) in
         [("Web1", Some("web1")), ("web1.a.test.", Some("web1")), ("web1.evil", None), ("a b", None)]
     {
         let renamed = Request { name: Some(said.to_owned()), ..keep.clone() };
-        let name = match book.answer(&pool(), &renamed, NOW) {
-            Answer::Give(lease) | Answer::Has(lease) => lease.name.map(|name| name.to_string()),
+        assert_eq!(
+            book.answer(&pool(), &renamed, NOW + 2),
+            Answer::Give(lease(1, "10.0.0.11", NOW + LEASE_S)),
+            "so soon"
+        );
+        let name = match book.answer(&pool(), &renamed, NOW + 3) {
+            Answer::Give(lease) => lease.name.map(|name| name.to_string()),
             other => panic!("{other:?}"),
         };
         assert_eq!(name.as_deref(), is);
@@ -133,6 +144,31 @@ fn what_is_released_is_free_and_what_is_declined_rests() {
 }
 
 #[test]
+fn what_is_reserved_for_a_card_and_anothers_still_leaves_it_an_address() {
+    let mut book = Book::new([lease(1, "10.0.0.12", NOW + 60)]);
+    let Some(meanwhile) = gets(&mut book, 9) else { panic!("it has none") };
+    assert_ne!(meanwhile, ip("10.0.0.12"));
+    let keep = request(1, Asks::Keep(ip("10.0.0.12")));
+    assert_eq!(book.answer(&pool(), &keep, NOW), Answer::Refuse, "it is reserved for another");
+    let keep = request(9, Asks::Keep(meanwhile));
+    assert_eq!(book.answer(&pool(), &keep, NOW + 60 + GRACE_S), Answer::Refuse, "what is reserved is free");
+}
+
+#[test]
+fn what_a_stranger_gives_back_is_not_his_at_once_and_a_name_is_the_first_ones() {
+    let named = Lease { name: Some("db".parse().unwrap()), ..lease(1, "10.0.0.11", NOW + LEASE_S) };
+    let mut book = Book::new([named]);
+    let thief = Request { name: Some("DB".to_owned()), ..request(2, Asks::Keep(ip("10.0.0.13"))) };
+    assert!(matches!(book.answer(&pool(), &thief, NOW), Answer::Give(Lease { name: None, .. })));
+    let release = request(1, Asks::Release(ip("10.0.0.11")));
+    assert_eq!(book.answer(&pool(), &release, NOW), Answer::Forget(ip("10.0.0.11")));
+    book.forget(mac(1));
+    let wants = request(2, Asks::Keep(ip("10.0.0.11")));
+    assert_eq!(book.answer(&pool(), &wants, NOW + RELEASED_S - 1), Answer::Refuse);
+    assert!(matches!(book.answer(&pool(), &wants, NOW + RELEASED_S), Answer::Give(_)));
+}
+
+#[test]
 fn a_name_is_one_guests() {
     let named = |number, address, name: &str| Lease {
         name: Some(name.parse().unwrap()),
@@ -149,7 +185,7 @@ fn a_name_is_one_guests() {
     let text = "10.0.0.12 db.a.test db\n10.0.0.10 web.a.test web\n";
     assert_eq!(hosts(&pool_of(&db, Some("a.test")), &book, NOW), text);
     assert_eq!(hosts(&pool_of(&db, None), &book, NOW + 1), "10.0.0.12 db\n", "names end with their leases");
-    assert_eq!((book.next_end(), Book::default().next_end()), (Some(NOW + 1), None));
+    assert_eq!((book.next_end(), Book::default().next_end()), (Some(NOW + 1 + GRACE_S), None));
 }
 
 #[test]
@@ -214,7 +250,7 @@ proptest! {
                 book = Book::new(written.values().cloned());
             }
             match book.answer(&pool(), &request(number, asks), now) {
-                Answer::Give(lease) | Answer::Has(lease) => {
+                Answer::Give(lease) => {
                     let before = told.insert(lease.address, (lease.mac, lease.expires_s));
                     prop_assert!(before.is_none_or(|(mac, until)| mac == lease.mac || until <= now));
                     prop_assert!(pool().is_a_guests(lease.address));

@@ -34,7 +34,7 @@ use tracing::warn;
 use crate::controller::Cluster;
 
 /// The file with the names of a network's guests.
-const NAMES: &str = "guests";
+pub(super) const NAMES: &str = "guests";
 
 /// So many requests of a network wait. Who is not answered asks again.
 const MOST_WAITING: usize = 256;
@@ -189,7 +189,10 @@ impl Desk {
                 }
                 () = sleep(self.next_end()) => {}
             }
-            self.drop_ended().await;
+            // One at a time: nobody waits for what is over.
+            if requests.is_empty() {
+                self.drop_ended().await;
+            }
         }
     }
 
@@ -243,7 +246,6 @@ impl Desk {
                 self.book.note(lease.clone());
                 acknowledge(&lease, settings, now_s)
             }
-            Answer::Has(lease) => acknowledge(&lease, settings, now_s),
             Answer::Refuse => Reply::Refuse(settings.gateway.addr()),
             Answer::Forget(_) => {
                 let lease = self.book.leases().find(|lease| lease.mac == request.mac).cloned();
@@ -258,27 +260,18 @@ impl Desk {
     }
 
     async fn drop_ended(&mut self) {
-        while let Some(lease) = self.book.ended(self.now_s()).cloned() {
-            if !self.remove(&lease).await {
-                return;
-            }
+        if let Some(lease) = self.book.ended(self.now_s()).cloned() {
+            self.remove(&lease).await;
         }
     }
 
-    /// Whether it is gone.
-    async fn remove(&mut self, lease: &Lease) -> bool {
+    async fn remove(&mut self, lease: &Lease) {
         let store = &*self.cluster.store;
         let remove = leases::remove(store, self.vni, lease, &self.cluster.me);
         match timeout(WRITE_WITHIN, remove).await {
-            Ok(Ok(())) => {
-                self.book.forget(lease.mac);
-                true
-            }
-            Ok(Err(error)) => {
-                self.warn(&format!("a lease is not removed: {error}"));
-                false
-            }
-            Err(_) => false,
+            Ok(Ok(())) => self.book.forget(lease.mac),
+            Ok(Err(error)) => self.warn(&format!("a lease is not removed: {error}")),
+            Err(_) => {}
         }
     }
 

@@ -7,7 +7,7 @@ use pvc_core::model::{
     dhcp::{Asks, Reply, Request},
 };
 use pvc_host::{dhcp::fake::FakePort, machine::FakeMachine, programs::fake::FakePrograms};
-use pvc_store::{Store, mirror::Mirror, schema};
+use pvc_store::{Op, Store, mirror::Mirror, schema};
 use tempfile::TempDir;
 use tokio::time::timeout;
 
@@ -192,6 +192,41 @@ async fn who_is_no_longer_primary_gives_nobody_an_address() {
     tokio::time::sleep(Duration::from_secs(5)).await;
     assert_eq!((a.port.answers().len(), leased(&world, 1)), (before, None));
     assert_eq!(b.gives(1, "web1").await, offered);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_port_that_is_anothers_is_told_and_taken_when_it_is_free() {
+    let world = networks(&[5]).await;
+    let a = Coordinator::new(&world, "a").await;
+    a.port.taken(true);
+    a.store.commit(schema::primary::take(&a.me, false)).await.unwrap();
+    for _ in 0..2 {
+        let told = a.services.start().await.unwrap_err();
+        assert!(told.contains("no guest is given an address"), "{told}");
+        a.runs(&["5"]).await;
+    }
+    a.port.taken(false);
+    a.services.start().await.unwrap();
+    let web1 = a.gives(1, "web1").await;
+    a.names(&format!("{web1} web1.web.local web1\n")).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lease_that_somebody_has_deleted_is_written_again_before_its_guest_is_told() {
+    let world = networks(&[5]).await;
+    let a = Coordinator::new(&world, "a").await;
+    a.becomes_primary().await;
+    let web1 = a.gives(1, "web1").await;
+    let key = "/networks/5/dhcp4_leases/52:54:00:00:00:01";
+    for below in ["ipaddr", "hostname", "expiry", "clientid"] {
+        let path = format!("{key}/{below}");
+        world.commit(vec![Op::Delete { path, version: None }]).await;
+    }
+    world.commit(vec![Op::Delete { path: key.into(), version: None }]).await;
+    assert_eq!(leased(&world, 1), None);
+    let told = a.ask(&request(1, Asks::Keep(web1), "web1")).await;
+    assert!(matches!(told, Reply::Acknowledge(address, _) if address == web1));
+    assert_eq!(leased(&world, 1), Some(web1.to_string()));
 }
 
 #[tokio::test(start_paused = true)]
