@@ -36,9 +36,6 @@ const RELEASED_S: u64 = 60;
 /// How long an address stays its last guest's after its lease has ended: clocks differ, and nobody asks on the wire who uses it.
 const GRACE_S: u64 = 3600;
 
-/// What a guest says of itself is written once in so many seconds.
-const WRITE_EVERY_S: u64 = 3;
-
 /// So many offers and declined addresses are remembered: strangers cause them.
 const MOST_REMEMBERED: usize = 4096;
 
@@ -247,9 +244,7 @@ impl Book {
         // A guest that asks again and again is not written again and again. What is written already is looked for all the same: others write there.
         let had = self.leases.get(&mac).filter(|had| {
             let same = Lease { expires_s: lease.expires_s, ..(*had).clone() } == lease;
-            let is_fresh =
-                |within: u64| had.expires_s <= lease.expires_s && had.expires_s + within > lease.expires_s;
-            had.address == address && (is_fresh(WRITE_EVERY_S) || (same && is_fresh(LEASE_S / 10)))
+            same && had.expires_s <= lease.expires_s && had.expires_s > now_s + LEASE_S * 9 / 10
         });
         Answer::Give(had.cloned().unwrap_or(lease))
     }

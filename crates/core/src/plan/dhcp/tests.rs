@@ -80,12 +80,7 @@ fn who_asks_again_keeps_its_address_and_is_written_again_when_it_matters() {
         [("Web1", Some("web1")), ("web1.a.test.", Some("web1")), ("web1.evil", None), ("a b", None)]
     {
         let renamed = Request { name: Some(said.to_owned()), ..keep.clone() };
-        assert_eq!(
-            book.answer(&pool(), &renamed, NOW + 2),
-            Answer::Give(lease(1, "10.0.0.11", NOW + LEASE_S)),
-            "so soon"
-        );
-        let name = match book.answer(&pool(), &renamed, NOW + 3) {
+        let name = match book.answer(&pool(), &renamed, NOW) {
             Answer::Give(lease) => lease.name.map(|name| name.to_string()),
             other => panic!("{other:?}"),
         };
