@@ -33,6 +33,31 @@ pub enum StorageFenceError {
     /// It was done again and again, and Ceph says that it is not so.
     #[error("Ceph has accepted the blocklist entries and does not keep them")]
     Endless,
+    /// It is not for this node to do any more.
+    #[error(transparent)]
+    Void(#[from] Void),
+}
+
+/// Why a warrant does not hold.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum Void {
+    /// What was asked for was decided from something that is not so any more.
+    #[error("{0} has changed since it was decided")]
+    Overtaken(String),
+    /// Whether it is still so could not be found out.
+    #[error("it is not known whether that is still to be done: {0}")]
+    Unknown(String),
+}
+
+/// Whether what was asked for is still to be done: the cluster goes on while Ceph does not answer, and whoever was overtaken would shut
+/// out the clients of the VMs that run elsewhere by then.
+///
+/// It is asked after each look at who uses the images, and before anybody is shut out because of that look. More is not needed: whoever
+/// was seen before a warrant that holds is one of those that were to be shut out, and no other client will ever have that address.
+#[async_trait]
+pub trait Warrant: Send + Sync {
+    /// Whether it holds at this moment, by whoever decides about it and not by what is known here.
+    async fn holds(&self) -> Result<(), Void>;
 }
 
 /// The storage's side of a fence. Idempotent: what is shut out already is success.
@@ -42,8 +67,13 @@ pub trait StorageFence: Send + Sync + 'static {
     fn is_available(&self) -> bool;
 
     /// Shuts out whom the request names, and takes their locks. When it returns, nothing that they still send is written.
-    /// `of` is the node that they are on, or were, as far as one is known.
-    async fn shut_out(&self, of: &NodeName, request: &Request) -> Result<(), StorageFenceError>;
+    /// `of` is the node that they are on, or were, as far as one is known. Nobody is shut out without the warrant.
+    async fn shut_out(
+        &self,
+        of: &NodeName,
+        request: &Request,
+        warrant: &dyn Warrant,
+    ) -> Result<(), StorageFenceError>;
 }
 
 /// A node without Ceph: it can shut nobody out.
@@ -56,7 +86,12 @@ impl StorageFence for NoStorage {
         false
     }
 
-    async fn shut_out(&self, _of: &NodeName, _request: &Request) -> Result<(), StorageFenceError> {
+    async fn shut_out(
+        &self,
+        _of: &NodeName,
+        _request: &Request,
+        _warrant: &dyn Warrant,
+    ) -> Result<(), StorageFenceError> {
         Err(StorageFenceError::NoStorage)
     }
 }
@@ -101,10 +136,16 @@ impl StorageFence for CephFence {
         true
     }
 
-    async fn shut_out(&self, of: &NodeName, request: &Request) -> Result<(), StorageFenceError> {
+    async fn shut_out(
+        &self,
+        of: &NodeName,
+        request: &Request,
+        warrant: &dyn Warrant,
+    ) -> Result<(), StorageFenceError> {
         for _ in 0..ROUNDS {
             let users = self.users(request).await?;
             let blocklisted = self.ceph.blocklisted().await?;
+            warrant.holds().await?;
             let facts =
                 Facts { request, users: &users, blocklisted: &blocklisted, now_unix_s: (self.now_unix_s)() };
             match plan(&facts) {

@@ -1,7 +1,8 @@
 //! The Ceph clients by which VMs write are shut out before anybody else writes. Who they are is recorded by `reconcile::client_records`.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, fmt, time::Duration};
 
+use async_trait::async_trait;
 use pvc_core::{
     model::{
         ClusterView, DomainSpec, NodeName, Problem, Vm,
@@ -9,32 +10,110 @@ use pvc_core::{
     },
     plan::storage_fence::{Claimed, Request, images, of_dead_node, of_ended_instances},
 };
-use pvc_host::storage_fence::StorageFence;
-use pvc_store::{Store, StoreError, schema};
+use pvc_host::storage_fence::{StorageFence, StorageFenceError, Void, Warrant};
+use pvc_store::{CommitError, Store, StoreError, Transaction, schema};
+use tokio::time::timeout;
+
+use crate::controller::StepError;
+
+/// How long the storage may take to shut somebody out.
+const WITHIN: Duration = Duration::from_mins(1);
+
+/// Why somebody may still be writing.
+#[derive(Debug)]
+pub(crate) enum NotShutOut {
+    /// It was decided from something that has changed: look again.
+    Overtaken(String),
+    /// In words for an operator.
+    Failed(String),
+}
+
+impl fmt::Display for NotShutOut {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Overtaken(what) => write!(f, "{what} has changed"),
+            Self::Failed(why) => f.write_str(why),
+        }
+    }
+}
+
+impl NotShutOut {
+    /// What failed, in words for an operator.
+    ///
+    /// # Errors
+    /// If nothing has failed: it is looked again.
+    pub(crate) fn failed(self) -> Result<String, StepError> {
+        match self {
+            Self::Overtaken(what) => Err(StepError::Conflict(what)),
+            Self::Failed(why) => Ok(why),
+        }
+    }
+}
+
+impl From<String> for NotShutOut {
+    fn from(why: String) -> Self {
+        Self::Failed(why)
+    }
+}
+
+impl From<StoreError> for NotShutOut {
+    fn from(error: StoreError) -> Self {
+        Self::Failed(error.to_string())
+    }
+}
+
+impl From<StorageFenceError> for NotShutOut {
+    fn from(error: StorageFenceError) -> Self {
+        match error {
+            StorageFenceError::Void(Void::Overtaken(what)) => Self::Overtaken(what),
+            error => Self::Failed(error.to_string()),
+        }
+    }
+}
+
+/// A warrant that holds while the state tree is as it was when something was decided: a transaction of nothing but checks is judged by
+/// the leader, where what is read may come from a server that lags behind.
+pub(crate) struct AsDecided<'a> {
+    pub(crate) store: &'a dyn Store,
+    pub(crate) checks: Transaction,
+}
+
+#[async_trait]
+impl Warrant for AsDecided<'_> {
+    async fn holds(&self) -> Result<(), Void> {
+        match self.store.commit(self.checks.clone()).await {
+            Ok(_) => Ok(()),
+            Err(CommitError::Conflict { path, .. }) => Err(Void::Overtaken(path)),
+            Err(error) => Err(Void::Unknown(error.to_string())),
+        }
+    }
+}
 
 /// Shuts out everything of a node that is proven dead, and removes what is recorded of it.
 ///
 /// # Errors
-/// In words for an operator: somebody may still be writing.
+/// Somebody may still be writing.
 pub(crate) async fn shut_out_node(
     store: &dyn Store,
     storage: &dyn StorageFence,
     dead: &NodeName,
     view: &ClusterView,
-) -> Result<(), String> {
-    let (records, problems) = schema::vm_clients::read_all(store).await.map_err(text)?;
+    warrant: &dyn Warrant,
+) -> Result<(), NotShutOut> {
+    let (records, problems) = schema::vm_clients::read_all(store).await?;
     readable(problems.into_iter().filter(|problem| problem.key.ends_with(&format!("@{dead}"))))?;
     let mut claimed = Vec::new();
     for vm in view.good_vms().filter(|vm| vm.claim.value.names(dead)) {
-        let images = images_of(store, vm).await.map_err(text)?;
+        let images = images_of(store, vm).await?;
         claimed.push(Claimed { images, shared: !vm.claim.value.is_only(dead) });
     }
     let request = of_dead_node(dead, &claimed, &records);
     let theirs: Vec<&Recorded> = records.iter().filter(|record| record.node == *dead).collect();
-    carry_out(store, storage, dead, &request, &theirs).await
+    carry_out(store, storage, dead, &request, &theirs, warrant).await
 }
 
-/// Shuts out whatever is recorded of a VM that is off everywhere and about to start on this node, and removes the records.
+/// Shuts out whatever is recorded of a VM that is off everywhere and about to start on this node, and removes the records. Whether there
+/// was anything: then it took a while.
 ///
 /// # Errors
 /// As [`shut_out_node`].
@@ -43,18 +122,21 @@ pub(crate) async fn shut_out_ended(
     storage: &dyn StorageFence,
     me: &NodeName,
     spec: &DomainSpec,
-) -> Result<(), String> {
+    warrant: &dyn Warrant,
+) -> Result<bool, NotShutOut> {
     if let Some(strange) = images(&spec.rbd_images).1.first() {
-        return Err(format!(
+        let why = format!(
             "the name of its RBD image {strange} is none that pvcd can look at; it must be pool/image"
-        ));
+        );
+        return Err(why.into());
     }
     let vm = spec.id;
-    let (records, problems) = schema::vm_clients::read_vm(store, vm).await.map_err(text)?;
+    let (records, problems) = schema::vm_clients::read_vm(store, vm).await?;
     readable(problems.into_iter())?;
     let request = of_ended_instances(vm, &records);
     let of = records.first().map_or(me, |record| &record.node);
-    carry_out(store, storage, of, &request, &records.iter().collect::<Vec<_>>()).await
+    carry_out(store, storage, of, &request, &records.iter().collect::<Vec<_>>(), warrant).await?;
+    Ok(!records.is_empty())
 }
 
 async fn carry_out(
@@ -63,9 +145,13 @@ async fn carry_out(
     of: &NodeName,
     request: &Request,
     records: &[&Recorded],
-) -> Result<(), String> {
+    warrant: &dyn Warrant,
+) -> Result<(), NotShutOut> {
     if !request.is_empty() {
-        storage.shut_out(of, request).await.map_err(|error| error.to_string())?;
+        match timeout(WITHIN, storage.shut_out(of, request, warrant)).await {
+            Ok(done) => done?,
+            Err(_) => return Err(format!("the storage did not answer within {} s", WITHIN.as_secs()).into()),
+        }
     }
     for record in records {
         schema::vm_clients::remove(store, record).await.map_err(|error| error.to_string())?;
@@ -84,10 +170,6 @@ pub(crate) async fn images_of(store: &dyn Store, vm: &Vm) -> Result<BTreeSet<Ima
         all.extend(images(&spec.rbd_images).0);
     }
     Ok(all)
-}
-
-fn text(error: StoreError) -> String {
-    error.to_string()
 }
 
 /// Whom a record that cannot be read is about is not known, so nobody is known to be shut out.

@@ -1,7 +1,7 @@
 //! What a coordinator does next about a node that is silent: declare it dead, cut its power, have its VMs run elsewhere.
 //!
 //! ```text
-//!   silent ──Declare──► shooting ──Shoot──► proven ──ShutOutStorage──► storage fenced ──Recover──► recovered ──► Finish(Done)
+//!   silent ──Declare──► shooting ──Shoot──► proven ──ShutOutStorage──► storage fenced ──PowerOn, Recover──► recovered ──► Finish(Done)
 //!                          │  ▲                └────────(no RBD image of its VMs)──────────┘
 //!                          ▼  │ every fence_intervals
 //!                         failed ──(it must have reset itself, or an operator confirms it)──► proven
@@ -306,15 +306,17 @@ fn silent(silence: Duration) -> String {
 
 fn recover(fence: &Fence, proof: Proof, f: &Facts<'_>) -> Plan {
     let node = &fence.node;
-    if proof == Proof::PowerOff && !f.attempts.powered_on() {
-        return act(Step::PowerOn, "its power was cut");
-    }
     let storage_is_fenced = matches!(fence.job.step, FenceStep::StorageFenced { .. });
     let action = f.settings.action(proof);
     let orders = recover::orders(node, f.view, action, storage_is_fenced);
     let locked = orders.iter().filter(|o| o.what == What::NeedsStorageFence).count();
     if locked > 0 && f.storage && !storage_is_fenced && f.attempts.storage_due(f.now) {
         return act(Step::ShutOutStorage, format!("{locked} VM(s) of it use RBD images"));
+    }
+    // Not before its storage clients are shut out: what boots and starts its VMs itself has clients, too. But whatever of the storage
+    // runs on it may be what that waits for.
+    if proof == Proof::PowerOff && !f.attempts.powered_on() {
+        return act(Step::PowerOn, "its power was cut");
     }
     let to_do = orders.iter().filter(|o| o.what.is_to_do()).count() + recover::orphans(node, f.view).len();
     if to_do > 0 {

@@ -9,6 +9,7 @@ use std::{
 
 use async_trait::async_trait;
 use pvc_core::model::ceph::{ClientAddress, Figures, ImageName, Lock, Users};
+use tokio::time::sleep;
 
 use super::{BLOCKLIST_FOR, Ceph, CephError};
 
@@ -24,6 +25,8 @@ struct State {
     frozen: Vec<ClientAddress>,
     clients: u32,
     down: Option<CephError>,
+    /// How long it takes to answer.
+    takes: Duration,
     /// As a key without `profile rbd` sees it.
     refuses_blocklist: bool,
     calls: Vec<String>,
@@ -50,6 +53,11 @@ impl FakeCeph {
     /// Answers every call with this, until it is `None`.
     pub fn fail(&self, error: Option<CephError>) {
         self.state().down = error;
+    }
+
+    /// How long each of its answers takes from now on.
+    pub fn take(&self, each: Duration) {
+        self.state().takes = each;
     }
 
     /// What it says of itself from now on.
@@ -90,7 +98,11 @@ impl FakeCeph {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn answering(&self) -> Result<MutexGuard<'_, State>, CephError> {
+    async fn answering(&self) -> Result<MutexGuard<'_, State>, CephError> {
+        let takes = self.state().takes;
+        if !takes.is_zero() {
+            sleep(takes).await;
+        }
         let state = self.state();
         match &state.down {
             Some(error) => Err(error.clone()),
@@ -148,17 +160,17 @@ impl FakeWriter {
 #[async_trait]
 impl Ceph for FakeCeph {
     async fn own_address(&self) -> Result<ClientAddress, CephError> {
-        drop(self.answering()?);
+        drop(self.answering().await?);
         let own = format!("{}:0/{}", Ipv4Addr::LOCALHOST, u32::MAX);
         own.parse().map_err(|error| CephError::Strange(format!("{error}")))
     }
 
     async fn users(&self, image: &ImageName) -> Result<Option<Users>, CephError> {
-        Ok(self.answering()?.images.get(image).map(|image| image.users.clone()))
+        Ok(self.answering().await?.images.get(image).map(|image| image.users.clone()))
     }
 
     async fn blocklist(&self, client: &ClientAddress) -> Result<(), CephError> {
-        let mut state = self.answering()?;
+        let mut state = self.answering().await?;
         if state.refuses_blocklist {
             return Err(CephError::Refused {
                 doing: "osd blocklist".to_owned(),
@@ -171,28 +183,28 @@ impl Ceph for FakeCeph {
     }
 
     async fn lift(&self, client: &ClientAddress) -> Result<(), CephError> {
-        let mut state = self.answering()?;
+        let mut state = self.answering().await?;
         state.blocklist.remove(client);
         state.calls.push(format!("lift {client}"));
         Ok(())
     }
 
     async fn blocklisted(&self) -> Result<BTreeMap<ClientAddress, u64>, CephError> {
-        Ok(self.answering()?.blocklist.clone())
+        Ok(self.answering().await?.blocklist.clone())
     }
 
     async fn await_latest_map(&self) -> Result<(), CephError> {
-        let mut state = self.answering()?;
+        let mut state = self.answering().await?;
         state.calls.push("await map".to_owned());
         Ok(())
     }
 
     async fn figures(&self) -> Result<Figures, CephError> {
-        Ok(self.answering()?.figures.clone())
+        Ok(self.answering().await?.figures.clone())
     }
 
     async fn break_lock(&self, image: &ImageName, lock: &Lock) -> Result<(), CephError> {
-        let mut state = self.answering()?;
+        let mut state = self.answering().await?;
         state.shut_out(lock.address);
         if let Some(image) = state.images.get_mut(image) {
             image.users.locks.retain(|held| held != lock);

@@ -1,17 +1,21 @@
 //! The storage fence, on the fake and on the real Ceph: nothing of whom it shuts out lands, and nobody else is hurt.
 
 use std::{
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::{Duration, SystemTime},
 };
 
+use async_trait::async_trait;
 use pvc_core::{
     model::NodeName,
     plan::storage_fence::{Request, Unrecorded},
 };
 use pvc_host::{
     ceph::{Ceph, CephError, fake::FakeCeph},
-    storage_fence::{CephFence, StorageFence as _},
+    storage_fence::{CephFence, StorageFence as _, StorageFenceError, Void, Warrant},
 };
 
 use crate::rig::{Fake, Real, Rig, Writer, image};
@@ -25,6 +29,27 @@ fn fence(ceph: Arc<dyn Ceph>) -> CephFence {
 
 fn node() -> NodeName {
     "dead".parse().unwrap()
+}
+
+/// Holds so many times.
+struct Holds(AtomicUsize);
+
+impl Holds {
+    fn times(times: usize) -> Self {
+        Self(AtomicUsize::new(times))
+    }
+
+    fn always() -> Self {
+        Self::times(usize::MAX)
+    }
+}
+
+#[async_trait]
+impl Warrant for Holds {
+    async fn holds(&self) -> Result<(), Void> {
+        let left = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
+        left.map(drop).map_err(|_| Void::Overtaken("the fence".to_owned()))
+    }
 }
 
 /// A writer that is recorded, one of another image, and one that nobody has recorded.
@@ -45,8 +70,8 @@ async fn fences(rig: &impl Rig) {
         ..Request::default()
     };
     let fence = fence(rig.ceph_shared());
-    fence.shut_out(&node(), &request).await.unwrap();
-    fence.shut_out(&node(), &request).await.expect("again");
+    fence.shut_out(&node(), &request, &Holds::always()).await.unwrap();
+    fence.shut_out(&node(), &request, &Holds::always()).await.expect("again");
 
     for (image, old) in [(&mine, &mut old), (&unknown, &mut lost)] {
         let mut new = rig.open(image);
@@ -68,6 +93,38 @@ async fn a_real_cluster_is_fenced() {
     fences(&Real::start()).await;
 }
 
+/// The VM runs elsewhere by then, and its client is one that nobody has recorded.
+async fn overtaken(rig: &impl Rig) {
+    let image = image("mine");
+    rig.create(&image);
+    let mut old = rig.open(&image);
+    assert!(old.write(1));
+    let request = Request { images: [(image.clone(), Unrecorded::ShutOut)].into(), ..Request::default() };
+    let fence = fence(rig.ceph_shared());
+    let shut_out = async |times| fence.shut_out(&node(), &request, &Holds::times(times)).await;
+    let void = |outcome| matches!(outcome, Err(StorageFenceError::Void(Void::Overtaken(_))));
+    assert!(void(shut_out(0).await));
+    assert!(rig.ceph().blocklisted().await.unwrap().is_empty());
+    assert!(old.write(2), "nobody is shut out without a warrant");
+
+    // Between two looks another client comes, which is not one of those.
+    assert!(void(shut_out(1).await), "it is asked for at each look");
+    let mut new = rig.open(&image);
+    assert!(void(shut_out(0).await));
+    assert!(!old.write(3));
+    assert!(new.write(4));
+}
+
+#[tokio::test]
+async fn who_was_overtaken_shuts_nobody_out_of_a_fake_cluster() {
+    overtaken(&Fake(FakeCeph::new())).await;
+}
+
+#[tokio::test]
+async fn who_was_overtaken_shuts_nobody_out_of_a_real_cluster() {
+    overtaken(&Real::start()).await;
+}
+
 /// As many as a busy node has. The figure is for people.
 #[tokio::test]
 async fn hundreds_of_clients_are_shut_out_together() {
@@ -75,7 +132,7 @@ async fn hundreds_of_clients_are_shut_out_together() {
     let many = (1..=600).map(|nonce| format!("192.0.2.1:0/{nonce}").parse().unwrap());
     let request = Request { recorded: many.collect(), ..Request::default() };
     let began = std::time::Instant::now();
-    fence(rig.ceph_shared()).shut_out(&node(), &request).await.unwrap();
+    fence(rig.ceph_shared()).shut_out(&node(), &request, &Holds::always()).await.unwrap();
     println!("600 clients were shut out in {:.2?}", began.elapsed());
     assert_eq!(rig.ceph().blocklisted().await.unwrap().len(), 600);
 }
@@ -89,13 +146,19 @@ async fn a_refused_blocklist_leaves_the_lock_alone() {
     assert!(rig.open(&image).write(1));
     let request = Request { images: [(image.clone(), Unrecorded::ShutOut)].into(), ..Request::default() };
     ceph.refuse_blocklist(true);
-    let refused = fence(Arc::clone(&ceph) as Arc<dyn Ceph>).shut_out(&node(), &request).await.unwrap_err();
+    let refused = fence(Arc::clone(&ceph) as Arc<dyn Ceph>)
+        .shut_out(&node(), &request, &Holds::always())
+        .await
+        .unwrap_err();
     assert!(refused.to_string().contains("refused"), "{refused}");
     assert_eq!(ceph.users(&image).await.unwrap().unwrap().locks.len(), 1);
     ceph.fail(Some(CephError::Unavailable("down".to_owned())));
-    fence(Arc::clone(&ceph) as Arc<dyn Ceph>).shut_out(&node(), &request).await.unwrap_err();
+    fence(Arc::clone(&ceph) as Arc<dyn Ceph>)
+        .shut_out(&node(), &request, &Holds::always())
+        .await
+        .unwrap_err();
     ceph.fail(None);
     ceph.refuse_blocklist(false);
-    fence(Arc::clone(&ceph) as Arc<dyn Ceph>).shut_out(&node(), &request).await.unwrap();
+    fence(Arc::clone(&ceph) as Arc<dyn Ceph>).shut_out(&node(), &request, &Holds::always()).await.unwrap();
     assert_eq!(ceph.users(&image).await.unwrap().unwrap().locks.len(), 0);
 }

@@ -7,7 +7,7 @@ use std::{
 
 use async_trait::async_trait;
 use pvc_core::{model::NodeName, plan::storage_fence::Request};
-use pvc_host::storage_fence::{StorageFence, StorageFenceError};
+use pvc_host::storage_fence::{StorageFence, StorageFenceError, Warrant};
 use pvc_process::Process;
 use tokio::time::sleep;
 
@@ -35,16 +35,19 @@ impl StorageFence for SimStorage {
         true
     }
 
-    async fn shut_out(&self, node: &NodeName, request: &Request) -> Result<(), StorageFenceError> {
+    async fn shut_out(
+        &self,
+        node: &NodeName,
+        request: &Request,
+        warrant: &dyn Warrant,
+    ) -> Result<(), StorageFenceError> {
         let takes = self.rng.lock().unwrap_or_else(PoisonError::into_inner).time(TAKES[0], TAKES[1]);
+        in_flight(&self.world, sleep(takes)).await;
+        warrant.holds().await?;
         let images = request.images.keys().map(ToString::to_string).collect();
         let event = Event::ShutOut { by: self.node.clone(), of: node.clone(), images };
         let journal = Arc::clone(&self.journal);
-        in_flight(&self.world, async move {
-            journal.tell(event);
-            sleep(takes).await;
-        })
-        .await;
+        in_flight(&self.world, async move { journal.tell(event) }).await;
         Ok(())
     }
 }

@@ -140,11 +140,17 @@ pub fn record_proof(fence: &Fence, job: &FenceJob, seen: &Node) -> Transaction {
     txn
 }
 
-/// Records that a node's VMs have new homes: it is flushed. Conflicts as [`record_proof`] does.
-pub fn record_recovered(fence: &Fence, job: &FenceJob, seen: &Node) -> Transaction {
+/// Records that a node is shut out of the storage. Conflicts, besides as [`record`] does, if the node has said anything since it was `seen`.
+pub fn record_shut_out(fence: &Fence, job: &FenceJob, seen: &Node) -> Transaction {
     let mut txn = record(fence, job);
     txn.ops.extend(node::expect_silence(seen).ops);
     txn.ops.extend(node::expect_daemon_state(seen).ops);
+    txn
+}
+
+/// Records that a node's VMs have new homes: it is flushed. Conflicts as [`record_proof`] does.
+pub fn record_recovered(fence: &Fence, job: &FenceJob, seen: &Node) -> Transaction {
+    let mut txn = record_shut_out(fence, job, seen);
     txn.ops.extend(node::set_domain_state(&seen.name, DomainState::Flushed, seen.domain_state.version).ops);
     txn
 }

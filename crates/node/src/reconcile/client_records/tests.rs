@@ -2,17 +2,27 @@
 
 use std::{collections::BTreeMap, net::Ipv4Addr};
 
+use async_trait::async_trait;
 use pvc_core::model::{Claim, DomainSpec, VmChange, VmKey, VmSet};
 use pvc_host::{
     ceph::fake::FakeCeph,
     hypervisor::{Activity, Seen},
-    storage_fence::CephFence,
+    storage_fence::{CephFence, Void, Warrant},
 };
 use pvc_process::JoinSet;
 use pvc_store::memory::{MemoryStore, MemoryTree};
 
 use super::*;
-use crate::vm_clients::{shut_out_ended, shut_out_node};
+use crate::vm_clients::{AsDecided, NotShutOut, shut_out_ended, shut_out_node};
+
+struct Always;
+
+#[async_trait]
+impl Warrant for Always {
+    async fn holds(&self) -> Result<(), Void> {
+        Ok(())
+    }
+}
 
 struct World {
     store: Arc<MemoryStore>,
@@ -81,6 +91,15 @@ impl World {
         DomainSpec::parse(&xml).unwrap()
     }
 
+    async fn ended(&self) -> Result<bool, NotShutOut> {
+        shut_out_ended(&*self.store, &self.fence, &node("a"), &self.spec().await, &Always).await
+    }
+
+    async fn dead(&self, name: &str) -> Result<(), NotShutOut> {
+        let view = self.mirror.view();
+        shut_out_node(&*self.store, &self.fence, &node(name), &view, &Always).await
+    }
+
     async fn records(&self) -> Vec<Recorded> {
         sleep(Duration::from_mins(5)).await;
         schema::vm_clients::read_all(&*self.store).await.unwrap().0
@@ -132,11 +151,12 @@ async fn an_instance_that_has_not_closed_its_images_is_shut_out_before_the_next_
     world.runs(false);
 
     world.ceph.refuse_blocklist(true);
-    let why = shut_out_ended(&*world.store, &world.fence, &node("a"), &world.spec().await).await.unwrap_err();
+    let why = world.ended().await.unwrap_err().to_string();
     assert!(why.contains("refused"), "{why}");
     assert_eq!(world.records().await.len(), 1, "it is tried again");
     world.ceph.refuse_blocklist(false);
-    shut_out_ended(&*world.store, &world.fence, &node("a"), &world.spec().await).await.unwrap();
+    assert!(world.ended().await.unwrap());
+    assert!(!world.ended().await.unwrap(), "nobody is left");
     assert!(world.records().await.is_empty());
     let new = world.ceph.open(&image("list"), Ipv4Addr::LOCALHOST);
     assert!(new.write(2));
@@ -153,7 +173,7 @@ async fn a_dead_node_is_shut_out_of_what_its_vms_list_and_their_definitions_say(
     let writers = ["list", "defined"].map(|name| world.ceph.open(&image(name), there));
     assert!(writers.iter().all(|writer| writer.write(1)));
     // It died before it could record anything.
-    shut_out_node(&*world.store, &world.fence, &node("x"), &world.mirror.view()).await.unwrap();
+    world.dead("x").await.unwrap();
     assert!(!writers.iter().any(|writer| writer.write(2)));
     for name in ["list", "defined"] {
         assert_eq!(world.ceph.users(&image(name)).await.unwrap().unwrap().addresses().count(), 0);
@@ -168,19 +188,41 @@ async fn a_record_of_a_dead_node_that_cannot_be_read_fences_nobody() {
     let (data, mode) = (b"nonsense".to_vec(), pvc_store::CreateMode::Persistent);
     txn.ops.push(pvc_store::Op::Create { path: key.clone(), data, mode });
     world.store.commit(txn).await.unwrap();
-    let view = world.mirror.view();
-    let why = shut_out_node(&*world.store, &world.fence, &node("x"), &view).await.unwrap_err();
+    let why = world.dead("x").await.unwrap_err().to_string();
     assert!(why.contains(&key), "{why}");
-    shut_out_node(&*world.store, &world.fence, &node("y"), &view).await.expect("it is not about that one");
+    world.dead("y").await.expect("it is not about that one");
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_image_that_cannot_be_looked_at_keeps_its_vm_from_starting_and_no_other() {
     let world = World::new().await;
     let spec = DomainSpec { rbd_images: vec!["vms/space/one".to_owned()], ..world.spec().await };
-    let why = shut_out_ended(&*world.store, &world.fence, &node("a"), &spec).await.unwrap_err();
+    let ended = shut_out_ended(&*world.store, &world.fence, &node("a"), &spec, &Always).await;
+    let why = ended.unwrap_err().to_string();
     assert!(why.contains("vms/space/one"), "{why}");
     world.claim("x").await;
     world.mirror.caught_up(Duration::from_secs(10)).await.unwrap();
-    shut_out_node(&*world.store, &world.fence, &node("x"), &world.mirror.view()).await.unwrap();
+    world.dead("x").await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_was_overtaken_shuts_nobody_out_and_leaves_the_records() {
+    let world = World::new().await;
+    let new = world.ceph.open(&image("list"), Ipv4Addr::LOCALHOST);
+    world.ceph.open(&image("defined"), Ipv4Addr::LOCALHOST);
+    world.runs(true);
+    assert_eq!(world.records().await.len(), 1);
+    let decided_from = VmChange::update(world.mirror.view().vm(id()).unwrap(), &[VmKey::Claim], vec![]);
+    let checks = schema::vm::transaction(&decided_from);
+    let warrant = AsDecided { store: &*world.store, checks };
+    // Another node has started it since, and recorded its clients.
+    world.claim("b").await;
+    let spec = world.spec().await;
+    let ended = shut_out_ended(&*world.store, &world.fence, &node("a"), &spec, &warrant).await;
+    assert!(matches!(ended, Err(NotShutOut::Overtaken(_))), "{ended:?}");
+    let view = world.mirror.view();
+    let dead = shut_out_node(&*world.store, &world.fence, &node("b"), &view, &warrant).await;
+    assert!(matches!(dead, Err(NotShutOut::Overtaken(_))), "{dead:?}");
+    assert!(new.write(1));
+    assert_eq!(world.records().await.len(), 1);
 }

@@ -16,7 +16,7 @@ use pvc_core::{
 use pvc_host::power::{Bmc, Power};
 use pvc_process::JoinSet;
 use pvc_store::schema;
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 use tracing::{error, info, warn};
 
 use self::recover::Dead;
@@ -30,11 +30,9 @@ use crate::{
     bmcs,
     controller::{Cluster, StepError},
     sizes::VmSizes,
-    vm_clients,
+    vm_clients::{self, AsDecided, NotShutOut},
 };
 
-/// How long the storage may take to shut a node out.
-const STORAGE_WITHIN: Duration = Duration::from_mins(1);
 /// How often, and at what intervals, a node is told to power on.
 const POWER_ON_ATTEMPTS: u32 = 3;
 const POWER_ON_EVERY: Duration = Duration::from_secs(3);
@@ -88,8 +86,8 @@ impl Apply {
             (Step::AskServers(stopped), ..) => Ok(Effect::Asked(self.serving(stopped).await)),
             (Step::TakeOver, _, Some(fence)) => self.take_over(fence, why).await,
             (Step::Shoot, _, Some(fence)) => {
-                if sabotage::commits(Bug::BreakLocksFirst) {
-                    self.shut_out(fence, view, why).await?;
+                if let Some(seen) = seen.filter(|_| sabotage::commits(Bug::BreakLocksFirst)) {
+                    self.shut_out(fence, seen, view, why).await?;
                 }
                 if let Some(node) = seen.filter(|_| sabotage::commits(Bug::RecoverUnproven)) {
                     let (proof, action) = ("nothing".to_owned(), Action::Migrate);
@@ -108,7 +106,7 @@ impl Apply {
                 Ok(Effect::Recorded)
             }
             (Step::PowerOn, _, Some(fence)) => self.power_on(&fence.node).await,
-            (Step::ShutOutStorage, _, Some(fence)) => self.shut_out(fence, view, why).await,
+            (Step::ShutOutStorage, Some(seen), Some(fence)) => self.shut_out(fence, seen, view, why).await,
             (Step::Recover, Some(seen), Some(fence)) => {
                 let Some(dead) = self.dead(fence, seen) else { return Ok(Effect::Recorded) };
                 self.recover(&dead, view, silent).await
@@ -246,22 +244,28 @@ impl Apply {
         Ok(Effect::ToldToPowerOn)
     }
 
-    async fn shut_out(&self, fence: &Fence, view: &ClusterView, why: &str) -> Result<Effect, StepError> {
+    /// While Ceph does not answer, another node may take the job over, and whoever it is about may be back.
+    async fn shut_out(
+        &self,
+        fence: &Fence,
+        seen: &Node,
+        view: &ClusterView,
+        why: &str,
+    ) -> Result<Effect, StepError> {
         let node = &fence.node;
         let (store, storage) = (&*self.cluster().store, &*self.dependencies.storage);
-        let shut_out = vm_clients::shut_out_node(store, storage, node, view);
-        let failed = match timeout(STORAGE_WITHIN, shut_out).await {
-            Ok(Ok(())) => None,
-            Ok(Err(failed)) => Some(failed),
-            Err(_) => Some(format!("the storage did not answer within {} s", STORAGE_WITHIN.as_secs())),
-        };
-        if let Some(failed) = failed {
+        let warrant = AsDecided { store, checks: schema::fence::expect_dead(fence, seen) };
+        if let Err(not) = vm_clients::shut_out_node(store, storage, node, view, &warrant).await {
+            if matches!(not, NotShutOut::Overtaken(_)) {
+                self.cluster().catch_up().await?;
+            }
+            let failed = not.failed()?;
             error!(%node, alert = true, "could not be shut out of the storage: {failed}; {why}, which wait for it");
             return Ok(Effect::StorageFailed(failed));
         }
         let Some(proof) = fence.job.step.proof() else { return Ok(Effect::Recorded) };
         let job = self.signed(fence, FenceStep::StorageFenced { proof });
-        self.cluster().commit(schema::fence::record(fence, &job)).await?;
+        self.cluster().commit(schema::fence::record_shut_out(fence, &job, seen)).await?;
         warn!(%node, "is shut out of the storage: {why}");
         Ok(Effect::Recorded)
     }

@@ -1,15 +1,20 @@
 //! The start of a VM, and what is said and done if it fails.
 
 use pvc_core::{
-    model::Vm,
+    model::{DomainSpec, Vm, VmChange, VmKey},
     plan::vm::{Answer, LocalState, Step},
 };
-use pvc_host::hypervisor::HypervisorError;
+use pvc_host::{hypervisor::HypervisorError, storage_fence::StorageFence};
+use pvc_store::schema;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::VmReconciler;
-use crate::{controller::StepError, metrics, vm_clients};
+use crate::{
+    controller::StepError,
+    metrics,
+    vm_clients::{self, AsDecided},
+};
 
 impl VmReconciler {
     pub(super) async fn start(&self, vm: &Vm, why: &str) -> Result<(), StepError> {
@@ -18,14 +23,10 @@ impl VmReconciler {
             Err(reason) => return self.give_up(vm, reason).await,
         };
         let begin = Instant::now();
-        if let Some(storage) = self.storage.as_deref().filter(|_| !spec.rbd_images.is_empty()) {
-            let (store, me) = (&*self.cluster.store, &self.cluster.me);
-            // What an earlier instance had begun to write must not land after the new one's first look.
-            if let Err(why) = vm_clients::shut_out_ended(store, storage, me, &spec).await {
-                let reason = format!("an earlier run of it may still be writing to its images: {why}");
-                self.remember(vm.id, |m| m.attempts.start_attempted(vm, self.cluster.now()));
-                return self.refused(vm, reason).await;
-            }
+        if let Some(storage) = self.storage.as_deref().filter(|_| !spec.rbd_images.is_empty())
+            && !self.shut_out_ended(vm, &spec, storage).await?
+        {
+            return Ok(());
         }
         self.remember(vm.id, |m| m.attempts.start_attempted(vm, self.cluster.now()));
         match self.inventory.hypervisor().start(&spec).await {
@@ -46,6 +47,33 @@ impl VmReconciler {
         }
         self.inventory.read(vm.id).await?;
         Ok(())
+    }
+
+    /// What an earlier instance had begun to write must not land after the new one's first look. Whether it may start now: not if that
+    /// failed, and not on facts that are as old as that took.
+    async fn shut_out_ended(
+        &self,
+        vm: &Vm,
+        spec: &DomainSpec,
+        storage: &dyn StorageFence,
+    ) -> Result<bool, StepError> {
+        let (store, me) = (&*self.cluster.store, &self.cluster.me);
+        let decided_from = VmChange::update(vm, &[VmKey::State, VmKey::Node, VmKey::Claim], Vec::new());
+        // Another node that has it by now has recorded its own clients.
+        let warrant = AsDecided { store, checks: schema::vm::transaction(&decided_from) };
+        match vm_clients::shut_out_ended(store, storage, me, spec, &warrant).await {
+            Ok(false) => Ok(true),
+            Ok(true) => {
+                Err(StepError::Conflict("an earlier run of it was shut out of its images".to_owned()))
+            }
+            Err(not) => {
+                let why = not.failed()?;
+                self.remember(vm.id, |m| m.attempts.start_attempted(vm, self.cluster.now()));
+                self.refused(vm, format!("an earlier run of it may still be writing to its images: {why}"))
+                    .await?;
+                Ok(false)
+            }
+        }
     }
 
     /// What this node or this moment lacks may come: the plan tries again.

@@ -54,12 +54,13 @@ fn a_node_that_is_back_after_the_proof_is_left_alone() {
 #[test]
 fn vms_with_rbd_images_wait_for_the_storage_fence_and_the_others_do_not() {
     let mut c = case(&[("a", 0), ("b", 1), ("x", 40)]).with_job(proven());
-    c.attempts.told_to_power_on();
     let rbd = Vm { rbd_images: vec!["vms/web1".into()], node: field(name("x")), ..vm(VmState::Start, "x") };
     c.vms.push(rbd.clone());
     c.storage = true;
     assert_eq!(c.next("x"), Next::Do(Step::ShutOutStorage));
     c.attempts.storage_failed("ceph does not answer".into(), Moment::secs(999));
+    assert_eq!(c.next("x"), Next::Do(Step::PowerOn), "it may be what Ceph waits for, and no sooner");
+    c.attempts.told_to_power_on();
     assert!(waits(&c.plan("x"), "ceph does not answer"));
     c.vms.push(Vm { id: id(2), rbd_images: vec![], ..rbd });
     assert_eq!(c.next("x"), Next::Do(Step::Recover), "the one without");

@@ -1,6 +1,7 @@
 //! Starts that fail, or of which nobody heard.
 
 use pvc_core::plan::vm::REFUSED_FOR;
+use pvc_host::ceph::Ceph as _;
 use tokio::time::{Instant, sleep};
 
 use super::*;
@@ -219,17 +220,20 @@ async fn a_hundred_guests_that_cannot_be_ended_hold_up_no_start() {
     w.until("another one starts", 1, async |w| w.runs(0, 101)).await;
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_vm_does_not_start_before_its_earlier_run_is_shut_out_of_its_images_and_says_so() {
-    use pvc_core::model::ceph::VmClients;
-    use pvc_host::ceph::Ceph as _;
-
+/// VM 1 on node `a`, off, of which a client is recorded that it had on a node that is gone.
+async fn with_an_earlier_run() -> (World, pvc_core::model::ceph::ClientAddress) {
     let w = World::new().await;
     let disk = "<devices><disk type='network' device='disk'><source protocol='rbd' name='vms/one'/><target dev='vda'/></disk></devices>";
     w.define(1, xml(1).replace("<devices/>", disk)).await;
     let (earlier, images) = ("10.0.0.9:0/7".parse().unwrap(), ["vms/one".parse().unwrap()].into());
-    let clients = VmClients { clients: [earlier].into(), images };
+    let clients = pvc_core::model::ceph::VmClients { clients: [earlier].into(), images };
     schema::vm_clients::record(&*w.operator, id(1), &"x".parse().unwrap(), &clients).await.unwrap();
+    (w, earlier)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_vm_does_not_start_before_its_earlier_run_is_shut_out_of_its_images_and_says_so() {
+    let (w, earlier) = with_an_earlier_run().await;
     let ceph = Arc::clone(&w.nodes[0].ceph);
     ceph.refuse_blocklist(true);
     w.ask_for(1, VmState::Start).await;
@@ -244,4 +248,29 @@ async fn a_vm_does_not_start_before_its_earlier_run_is_shut_out_of_its_images_an
     w.until("it runs", 61, async |w| w.runs(0, 1)).await;
     assert!(ceph.blocklisted().await.unwrap().contains_key(&earlier));
     assert!(schema::vm_clients::read_vm(&*w.operator, id(1)).await.unwrap().0.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_vm_that_is_stopped_while_its_earlier_run_is_shut_out_does_not_start_after_that() {
+    let (w, _) = with_an_earlier_run().await;
+    w.nodes[0].ceph.take(Duration::from_secs(5));
+    w.ask_for(1, VmState::Start).await;
+    w.until("it is claimed", 2, async |w| !w.vm(1).await.claim.value.is_empty()).await;
+    sleep(Duration::from_secs(2)).await;
+    w.ask_for(1, VmState::Stop).await;
+    w.until("nobody claims it", 60, async |w| w.vm(1).await.claim.value.is_empty()).await;
+    assert_eq!(w.nodes[0].hypervisor.counts().start, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_storage_that_does_not_answer_holds_up_a_start_for_a_minute_and_then_it_is_told() {
+    let (w, _) = with_an_earlier_run().await;
+    w.nodes[0].ceph.take(Duration::from_hours(1));
+    w.ask_for(1, VmState::Start).await;
+    w.until("it is told", 65, async |w| {
+        w.vm(1).await.failed_reason.value.contains("the storage did not answer within 60 s")
+    })
+    .await;
+    w.ask_for(1, VmState::Stop).await;
+    w.until("nobody claims it", 65, async |w| w.vm(1).await.claim.value.is_empty()).await;
 }
