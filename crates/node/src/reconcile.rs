@@ -10,5 +10,6 @@ pub mod gateway_services;
 pub mod network;
 #[cfg(test)]
 mod network_world;
+mod per_network;
 pub mod primary;
 pub mod vm;

@@ -27,7 +27,7 @@ use tokio::time::Instant;
 use tracing::{debug, warn};
 
 use self::guests::Guests;
-use super::primary;
+use super::{per_network::PerNetwork, primary};
 use crate::{
     controller::{Cluster, Controller, Freshness, Reconciler, Retry, StepError},
     log::chain,
@@ -113,7 +113,7 @@ impl Names {
         });
         let reconciler = Arc::new(NameReconciler {
             subject: Subject::Node(cluster.me.clone()),
-            guests: Guests::new(Arc::clone(&cluster.store)),
+            guests: PerNetwork::new(Arc::clone(&cluster.store)),
             cluster,
             database,
             teller,
@@ -130,14 +130,7 @@ impl Names {
             });
         }
         let poker = controller.poker();
-        controller.spawn(async move {
-            let mut changes = reconciler.guests.watch();
-            while let Some(event) = changes.recv().await {
-                if reconciler.guests.note(&event) {
-                    poker.poke_all();
-                }
-            }
-        });
+        controller.spawn(async move { reconciler.guests.follow(|| poker.poke_all()).await });
         Self { _controller: controller, _server: server }
     }
 }
@@ -151,7 +144,7 @@ struct NameReconciler {
     subject: Subject,
     cluster: Cluster,
     database: Arc<dyn ZoneDatabase>,
-    guests: Guests,
+    guests: PerNetwork<Guests>,
     teller: Teller,
 }
 
@@ -192,7 +185,7 @@ impl Reconciler for NameReconciler {
         if !self.cluster.is_primary(&view) {
             return Ok(None);
         }
-        let guests = self.guests.at(self.cluster.machine.unix_s(), &view).await?;
+        let guests = guests::at(&self.guests, self.cluster.machine.unix_s(), &view).await?;
         let seen = self.database.observe().await.map_err(|error| refused(&error))?;
         Ok(Some((view, guests, seen)))
     }

@@ -33,7 +33,11 @@ use tokio::{
 };
 use tracing::{debug, warn};
 
-use self::{publish::Published, rules::Written};
+use self::{
+    publish::Published,
+    rules::{Tried, Written},
+};
+use super::per_network::PerNetwork;
 use crate::{
     controller::{Cluster, Controller, Freshness, Reconciler, Retry, StepError},
     log::chain,
@@ -68,7 +72,8 @@ impl Walls {
     ) -> Self {
         let (mut tables, mut devices) = (firewall.changes(), bridges.changes());
         let reconciler = Arc::new(WallReconciler {
-            written: Written::new(Arc::clone(&cluster.store)),
+            written: PerNetwork::new(Arc::clone(&cluster.store)),
+            tried: Tried::default(),
             subject: Subject::Node(cluster.me.clone()),
             cluster,
             firewall,
@@ -88,14 +93,7 @@ impl Walls {
             }
         });
         let poker = controller.poker();
-        controller.spawn(async move {
-            let mut changes = reconciler.written.watch();
-            while let Some(event) = changes.recv().await {
-                if reconciler.written.note(&event) {
-                    poker.poke_all();
-                }
-            }
-        });
+        controller.spawn(async move { reconciler.written.follow(|| poker.poke_all()).await });
         Self { _controller: controller }
     }
 }
@@ -106,7 +104,8 @@ struct WallReconciler {
     firewall: Arc<dyn Firewall>,
     bridges: Arc<dyn Bridges>,
     ground: Ground,
-    written: Written,
+    written: PerNetwork<Written>,
+    tried: Tried,
     /// What was loaded last, and how it was listed then. Whoever finds another listing finds somebody else's work.
     loaded: Mutex<Option<(Ruleset, Standing)>>,
     teller: Teller,
@@ -179,8 +178,8 @@ impl Reconciler for WallReconciler {
     async fn observe(&self, _subject: &Subject, _freshness: Freshness) -> Result<Facts, StepError> {
         let failed = |error: &dyn std::error::Error| StepError::Failed(chain(error));
         let view = self.cluster.view();
-        let rules = self.written.rules(&view).await?;
-        let refused = self.written.refused(&*self.firewall, &rules).await.map_err(|e| failed(&e))?;
+        let rules = self.written.of(&view, Rules::clone).await?;
+        let refused = self.tried.refused(&*self.firewall, &rules).await.map_err(|e| failed(&e))?;
         let seen = self.bridges.observe().await.map_err(|e| failed(&e))?;
         let listing = self.firewall.listing().await.map_err(|e| failed(&e))?;
         Ok(Facts { view, rules, refused, seen, listing })

@@ -19,7 +19,7 @@ use std::{
 use async_trait::async_trait;
 use ipnet::IpNet;
 use pvc_core::{
-    model::{ClusterView, Subject, Trouble, Vni},
+    model::{ClusterView, Reservation, Subject, Trouble, Vni},
     plan::{
         Next, Plan,
         client_network::guest_mtu,
@@ -32,12 +32,15 @@ use pvc_host::{
     programs::{Identity, Kept, ProgramState, Programs, Spec},
 };
 use pvc_process::JoinSet;
-use pvc_store::{WatchEvent, schema::network};
+use pvc_store::{Store, StoreError, schema::network::leases};
 use tokio::sync::{Mutex, watch};
 use tracing::info;
 
 use self::desk::Desks;
-use super::primary::PrimaryService;
+use super::{
+    per_network::{Kind, PerNetwork},
+    primary::PrimaryService,
+};
 use crate::{
     controller::{Cluster, Controller, Freshness, Reconciler, Retry, StepError},
     network_troubles::Teller,
@@ -84,6 +87,7 @@ impl GatewayServices {
             dependencies;
         let reconciler = Arc::new(ServerReconciler {
             subject: Subject::Node(cluster.me.clone()),
+            reserved: PerNetwork::new(Arc::clone(&cluster.store)),
             cluster,
             programs,
             port,
@@ -99,20 +103,14 @@ impl GatewayServices {
         let mut controller = Controller::start(Arc::clone(&reconciler));
         controller.look_at_changes(reconciler.on.subscribe());
         controller.look_at_changes(reconciler.states.subscribe());
-        let (poker, store) = (controller.poker(), Arc::clone(&reconciler.cluster.store));
-        let on = reconciler.on.subscribe();
+        let (poker, following) = (controller.poker(), Arc::clone(&reconciler));
         controller.spawn(async move {
-            let mut changes = store.watch(network::ROOT);
-            while let Some(event) = changes.recv().await {
-                let matters = match &event {
-                    WatchEvent::Interrupted => false,
-                    WatchEvent::Resync => true,
-                    WatchEvent::Changed(key) => network::leases::is_of_reservation(key).is_some(),
-                };
-                if matters && *on.borrow() {
+            let poke_primary = || {
+                if *following.on.borrow() {
                     poker.poke_all();
                 }
-            }
+            };
+            following.reserved.follow(poke_primary).await;
         });
         Arc::new(Self { reconciler, _controller: controller })
     }
@@ -178,6 +176,7 @@ struct ServerReconciler {
     programs: Arc<dyn Programs>,
     port: Arc<dyn DhcpPort>,
     own_networks: Vec<IpNet>,
+    reserved: PerNetwork<Reserved>,
     mtu: u32,
     /// A folder a network is in here, with its guests' names.
     names: PathBuf,
@@ -188,6 +187,21 @@ struct ServerReconciler {
     servers: Mutex<BTreeMap<Vni, Server>>,
     desks: Mutex<Option<Desks>>,
     teller: Teller,
+}
+
+/// The reservations in the tree.
+struct Reserved;
+
+impl Kind for Reserved {
+    type Of = Vec<Reservation>;
+
+    fn network_of(key: &str) -> Option<Vni> {
+        leases::network_of_reservation(key)
+    }
+
+    async fn read(store: &dyn Store, vnis: &[Vni]) -> Result<Reservations, StoreError> {
+        leases::reservations(store, vnis).await
+    }
 }
 
 /// A dnsmasq that is kept running.
@@ -272,8 +286,8 @@ impl Reconciler for ServerReconciler {
         drop(servers);
         let serving = self.desks.lock().await.as_ref().map(Desks::serving);
         let (view, on) = (self.cluster.view(), *self.on.borrow());
-        let vnis: Vec<Vni> = view.networks.keys().copied().filter(|_| on).collect();
-        let reservations = network::leases::reservations(&*self.cluster.store, &vnis).await?;
+        let reservations =
+            if on { self.reserved.of(&view, Reservations::clone).await? } else { Reservations::default() };
         Ok(Facts { view, reservations, running, serving, down, on })
     }
 

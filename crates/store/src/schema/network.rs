@@ -62,6 +62,13 @@ pub fn path(vni: Vni) -> String {
     format!("{ROOT}/{vni}")
 }
 
+/// The network that a key is about, if it is below one of these children of a network.
+fn network_of(key: &str, children: &[&str]) -> Option<Vni> {
+    let mut parts = key.strip_prefix(ROOT)?.strip_prefix('/')?.split('/');
+    let vni = parts.next()?.parse().ok()?;
+    children.contains(&parts.next()?).then_some(vni)
+}
+
 /// Whether a key below a network is among those that [`paths`] names.
 pub(crate) fn is_read(key: &str) -> bool {
     KEYS.contains(&key)

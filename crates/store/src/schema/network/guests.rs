@@ -22,10 +22,8 @@ const AT_ONCE: usize = 200;
 pub type Leased = (Named, Option<u64>);
 
 /// The network whose guests a key is about.
-pub fn is_of(key: &str) -> Option<Vni> {
-    let mut parts = key.strip_prefix(super::ROOT)?.strip_prefix('/')?.split('/');
-    let vni = parts.next()?.parse().ok()?;
-    matches!(parts.next(), Some(RESERVATIONS | LEASES)).then_some(vni)
+pub fn network_of(key: &str) -> Option<Vni> {
+    super::network_of(key, &[RESERVATIONS, LEASES])
 }
 
 /// Reads the guests of networks.
@@ -122,9 +120,9 @@ mod tests {
 
     #[test]
     fn keys_of_guests_are_known() {
-        assert!(is_of("/networks/100/dhcp4_leases/52:54:00:00:00:0a/ipaddr").is_some());
+        assert!(network_of("/networks/100/dhcp4_leases/52:54:00:00:00:0a/ipaddr").is_some());
         for other in ["/networks/100/domain", "/networks/none/dhcp4_leases/x", "/networks/100"] {
-            assert_eq!(is_of(other), None, "{other}");
+            assert_eq!(network_of(other), None, "{other}");
         }
     }
 }

@@ -61,10 +61,8 @@ fn decode(d: &mut Decoder, mac: Mac, keys: &[String], values: &[Option<Value>]) 
 }
 
 /// The network whose reservations a key is about.
-pub fn is_of_reservation(key: &str) -> Option<Vni> {
-    let mut parts = key.strip_prefix(super::ROOT)?.strip_prefix('/')?.split('/');
-    let vni = parts.next()?.parse().ok()?;
-    (parts.next() == Some(RESERVATIONS)).then_some(vni)
+pub fn network_of_reservation(key: &str) -> Option<Vni> {
+    super::network_of(key, &[RESERVATIONS])
 }
 
 /// The reservations of networks. What cannot be read of them is left out.
@@ -279,7 +277,7 @@ mod tests {
         let found = reservations(&*store, &[vni]).await.unwrap();
         let db = lease("52:54:00:00:00:0a", "10.0.0.9", Some("db"));
         assert_eq!(found[&vni], [Reservation { mac: db.mac, address: db.address, name: db.name }]);
-        assert_eq!(is_of_reservation(&format!("{reserved}/52:54:00:00:00:0A/ipaddr")), Some(vni));
+        assert_eq!(network_of_reservation(&format!("{reserved}/52:54:00:00:00:0A/ipaddr")), Some(vni));
         let (leases, problems) = read(&*store, vni).await.unwrap();
         assert_eq!(leases, [lease("52:54:00:00:00:02", "10.0.0.6", None)]);
         assert_eq!(problems.len(), 3, "{problems:?}");

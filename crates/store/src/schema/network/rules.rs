@@ -23,10 +23,8 @@ const RULES: &str = "firewall_rules";
 const AT_ONCE: usize = 200;
 
 /// The network whose rules a key is about.
-pub fn is_of(key: &str) -> Option<Vni> {
-    let mut parts = key.strip_prefix(super::ROOT)?.strip_prefix('/')?.split('/');
-    let vni = parts.next()?.parse().ok()?;
-    (parts.next() == Some(RULES)).then_some(vni)
+pub fn network_of(key: &str) -> Option<Vni> {
+    super::network_of(key, &[RULES])
 }
 
 /// The parent of a network's rules of a direction.
@@ -180,11 +178,11 @@ mod tests {
 
     #[test]
     fn keys_of_rules_name_their_network() {
-        assert_eq!(is_of("/networks/100/firewall_rules/in/x/rule"), Some(vni()));
+        assert_eq!(network_of("/networks/100/firewall_rules/in/x/rule"), Some(vni()));
         for other in
             ["/networks/100", "/networks/100/nettype", "/networks/x/firewall_rules", "/nodes/firewall_rules"]
         {
-            assert_eq!(is_of(other), None, "{other}");
+            assert_eq!(network_of(other), None, "{other}");
         }
     }
 }
