@@ -20,7 +20,7 @@ use super::{Console, file::Follower, publish::Publisher};
 
 /// After a reading the next waits so long: a guest may print a character at a time, and what follows the first line of a quiet console is
 /// published a second later anyway.
-const REST: Duration = Duration::from_millis(200);
+const REST: Duration = Duration::from_millis(500);
 /// How often all files are looked at without a reason.
 const SWEEP: Duration = Duration::from_secs(10);
 /// … while inotify does not work.

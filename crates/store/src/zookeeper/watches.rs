@@ -66,25 +66,27 @@ impl Forwarders {
     /// events before its answer, so after an answer this makes them visible. Forwarders only move messages; the deadline is the
     /// safety net.
     pub(super) async fn flush(&self, deadline: Instant) {
-        let asked: Vec<oneshot::Receiver<()>> = {
-            let registered = self.flush.lock().unwrap_or_else(PoisonError::into_inner);
-            registered
-                .iter()
-                .filter_map(|forwarder| {
-                    let (flush, done) = oneshot::channel();
-                    forwarder.send(flush).is_ok().then_some(done)
-                })
-                .collect()
-        };
-        let all = async {
-            for done in asked {
+        let forwarders = Arc::clone(&self.flush);
+        // Asked and awaited where they run: a caller elsewhere would cross threads twice for each.
+        let all = self.place.spawn(async move {
+            for done in ask(&forwarders) {
                 let _dropped_when_done = done.await;
             }
-        };
+        });
         if timeout_at(deadline, all).await.is_err() {
             tracing::warn!("events of a transaction are late: a watch does not run");
         }
     }
+}
+
+/// Asks all forwarders to forward what has arrived; each answers by dropping its end.
+fn ask(forwarders: &Mutex<Vec<mpsc::UnboundedSender<Flush>>>) -> Vec<oneshot::Receiver<()>> {
+    let registered = forwarders.lock().unwrap_or_else(PoisonError::into_inner);
+    let ask = |forwarder: &mpsc::UnboundedSender<Flush>| {
+        let (flush, done) = oneshot::channel();
+        forwarder.send(flush).is_ok().then_some(done)
+    };
+    registered.iter().filter_map(ask).collect()
 }
 
 struct Forwarder {
