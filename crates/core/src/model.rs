@@ -21,8 +21,9 @@ pub mod moment;
 pub mod name;
 pub mod network;
 pub mod node;
-pub mod old_command;
 pub mod rule;
+pub mod storage;
+pub mod storage_command;
 pub mod subject;
 pub mod trouble;
 pub mod view;
@@ -50,7 +51,7 @@ pub use node::{
     DaemonMode, DaemonState, DomainState, KEEPALIVE_INTERVAL_S, NO_HYPERVISOR, Node, NodeReport, RouterState,
     StaticData,
 };
-pub use old_command::{OldCommand, OldCommandError};
+pub use storage_command::{StorageCommand, StorageCommandError};
 pub use subject::Subject;
 pub use trouble::Trouble;
 pub use view::ClusterView;

@@ -2,6 +2,7 @@
 //!
 //! Never decides who is to be shut out of it; see `core/plan/storage_fence`. Knows nothing of the state tree.
 
+mod admin;
 mod cluster;
 #[cfg(any(test, feature = "fake"))]
 pub mod fake;
@@ -13,6 +14,7 @@ use std::{collections::BTreeMap, time::Duration};
 use async_trait::async_trait;
 use pvc_core::model::ceph::{ClientAddress, Figures, ImageName, Lock, Users};
 
+pub use admin::CephAdmin;
 pub use librados::{Access, Librados};
 
 /// How long a client stays blocklisted: longer than any machine stays frozen. An entry that expires lets its client write again.

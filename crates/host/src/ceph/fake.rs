@@ -1,5 +1,7 @@
 //! A Ceph in memory: images, who has them open, and who is shut out.
 
+mod admin;
+
 use std::{
     collections::BTreeMap,
     net::{Ipv4Addr, SocketAddr},
@@ -8,7 +10,10 @@ use std::{
 };
 
 use async_trait::async_trait;
-use pvc_core::model::ceph::{ClientAddress, Figures, ImageName, Lock, Users};
+use pvc_core::model::{
+    ceph::{ClientAddress, Figures, ImageName, Lock, PoolName, Users},
+    storage::{ObservedImage, ObservedPool, OsdMap},
+};
 use tokio::time::sleep;
 
 use super::{BLOCKLIST_FOR, Ceph, CephError};
@@ -19,7 +24,9 @@ pub struct FakeCeph(Mutex<State>);
 
 #[derive(Default)]
 struct State {
+    pools: BTreeMap<PoolName, ObservedPool>,
     images: BTreeMap<ImageName, Image>,
+    osds: OsdMap,
     blocklist: BTreeMap<ClientAddress, u64>,
     /// Clients that do not execute.
     frozen: Vec<ClientAddress>,
@@ -35,6 +42,7 @@ struct State {
 
 #[derive(Default)]
 struct Image {
+    observed: ObservedImage,
     users: Users,
     contents: u8,
 }

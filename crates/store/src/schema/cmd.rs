@@ -1,6 +1,6 @@
 //! `/cmd/domains` and `/cmd/ceph`: the old clients' command pipeline. The lock that goes with it is [`crate::lock`].
 
-use pvc_core::model::{OldCommand, OldCommandError};
+use pvc_core::model::{StorageCommand, StorageCommandError};
 
 use crate::{Transaction, Value};
 
@@ -19,7 +19,7 @@ pub enum Pipeline {
         /// The whole line.
         line: String,
         /// What it means.
-        command: Result<OldCommand, OldCommandError>,
+        command: Result<StorageCommand, StorageCommandError>,
         /// The key's version: the answer must not overwrite a newer command.
         version: i32,
     },
@@ -61,7 +61,7 @@ mod tests {
     #[test]
     fn a_command_is_understood_and_answered_with_its_whole_line() {
         let found = decode(Some(&value("osd_out 3\n")));
-        let Pipeline::Asked { line, command: Ok(OldCommand::OsdOut { id }), version: 4 } = found else {
+        let Pipeline::Asked { line, command: Ok(StorageCommand::OsdOut { id }), version: 4 } = found else {
             panic!("{found:?}")
         };
         assert_eq!(id.0, 3);

@@ -1,4 +1,4 @@
-//! The commands that clients of the 0.5 generation write to `/cmd/domains` and `/cmd/ceph`.
+//! What is asked of storage, as a line of text: clients of the 0.5 generation write it to `/cmd/domains` and `/cmd/ceph`, ours as a task.
 //!
 //! Every field is validated here, before anything is done with it: nothing of a line that does not parse is ever run.
 
@@ -12,7 +12,7 @@ use super::{
 
 /// Why a command line is answered with a failure.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum OldCommandError {
+pub enum StorageCommandError {
     /// No such command.
     #[error("{0:?} is not a command")]
     Unknown(String),
@@ -78,6 +78,11 @@ impl FromStr for Weight {
 pub struct OsdFlag(&'static str);
 
 impl OsdFlag {
+    /// As Ceph names it.
+    pub fn as_str(&self) -> &'static str {
+        self.0
+    }
+
     const ALL: [&'static str; 12] = [
         "pause",
         "noup",
@@ -168,14 +173,14 @@ macro_rules! commands {
         /// One command with its arguments.
         #[derive(Debug, Clone, PartialEq)]
         #[allow(missing_docs, reason = "the arguments are the contract's")]
-        pub enum OldCommand {
+        pub enum StorageCommand {
             $($(#[$doc])* $variant { $($field: $type),+ },)+
         }
 
-        impl FromStr for OldCommand {
-            type Err = OldCommandError;
+        impl FromStr for StorageCommand {
+            type Err = StorageCommandError;
 
-            fn from_str(line: &str) -> Result<Self, OldCommandError> {
+            fn from_str(line: &str) -> Result<Self, StorageCommandError> {
                 let (word, arguments) = line.split_once(' ').unwrap_or((line, ""));
                 let arguments: Vec<&str> = arguments.split(',').collect();
                 match word {
@@ -183,19 +188,19 @@ macro_rules! commands {
                         let mut given = arguments.iter();
                         let wanted = [$(stringify!($field)),+].len();
                         if arguments.len() != wanted {
-                            return Err(OldCommandError::Arguments { command: $word, wanted, found: arguments.len() });
+                            return Err(StorageCommandError::Arguments { command: $word, wanted, found: arguments.len() });
                         }
                         Ok(Self::$variant {
                             $($field: given.next().copied().unwrap_or_default().parse()
-                                .map_err(|error| OldCommandError::Invalid { command: $word, error })?,)+
+                                .map_err(|error| StorageCommandError::Invalid { command: $word, error })?,)+
                         })
                     })+
-                    other => Err(OldCommandError::Unknown(other.chars().take(64).collect())),
+                    other => Err(StorageCommandError::Unknown(other.chars().take(64).collect())),
                 }
             }
         }
 
-        impl fmt::Display for OldCommand {
+        impl fmt::Display for StorageCommand {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 match self {
                     $(Self::$variant { $($field),+ } => {
@@ -273,9 +278,9 @@ mod tests {
             "snapshot_rename vms,web_sda,a,b",
             "snapshot_remove vms,web_sda,a",
         ] {
-            assert_eq!(line.parse::<OldCommand>().unwrap().to_string(), line);
+            assert_eq!(line.parse::<StorageCommand>().unwrap().to_string(), line);
         }
-        let short: OldCommand = "volume_add vms,x,2G".parse().unwrap();
+        let short: StorageCommand = "volume_add vms,x,2G".parse().unwrap();
         assert_eq!(short.to_string(), "volume_add vms,x,2147483648B");
     }
 
@@ -305,15 +310,15 @@ mod tests {
             "flush_locks x",
             "reboot now",
         ] {
-            assert!(line.parse::<OldCommand>().is_err(), "{line:?}");
+            assert!(line.parse::<StorageCommand>().is_err(), "{line:?}");
         }
     }
 
     proptest! {
         #[test]
         fn rubbish_never_panics_and_what_is_accepted_is_stable(line in "\\PC{0,60}|[a-z_]{3,15} [\\PC,]{0,30}") {
-            if let Ok(command) = line.parse::<OldCommand>() {
-                prop_assert_eq!(command.to_string().parse::<OldCommand>().unwrap(), command);
+            if let Ok(command) = line.parse::<StorageCommand>() {
+                prop_assert_eq!(command.to_string().parse::<StorageCommand>().unwrap(), command);
             }
         }
     }

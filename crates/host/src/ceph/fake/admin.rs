@@ -1,0 +1,143 @@
+//! Making and unmaking in the fake.
+
+use async_trait::async_trait;
+use pvc_core::model::{
+    ceph::{ImageName, OsdId, PoolName, VolumeStats},
+    storage::{CephChange, ObservedImage, ObservedPool, OsdMap},
+};
+
+use super::{FakeCeph, Image, State};
+use crate::ceph::{CephAdmin, CephError};
+
+/// An object of an image has 2^22 bytes.
+const ORDER: u8 = 22;
+
+impl FakeCeph {
+    /// Adds OSDs, all of them in use.
+    pub fn add_osds(&self, count: u32) {
+        let mut state = self.state();
+        for id in 0..count {
+            state.osds.is_in.insert(OsdId(id), true);
+        }
+    }
+}
+
+#[async_trait]
+impl CephAdmin for FakeCeph {
+    async fn pool(&self, pool: &PoolName) -> Result<Option<ObservedPool>, CephError> {
+        Ok(self.answering().await?.pools.get(pool).cloned())
+    }
+
+    async fn images(&self, pool: &PoolName) -> Result<Vec<String>, CephError> {
+        let state = self.answering().await?;
+        let of_pool = state.images.keys().filter(|image| image.pool == *pool);
+        Ok(of_pool.map(|image| image.volume.to_string()).collect())
+    }
+
+    async fn image(&self, image: &ImageName) -> Result<Option<ObservedImage>, CephError> {
+        Ok(self.answering().await?.images.get(image).map(|image| image.observed.clone()))
+    }
+
+    async fn osds(&self) -> Result<OsdMap, CephError> {
+        Ok(self.answering().await?.osds.clone())
+    }
+
+    async fn change(&self, change: &CephChange) -> Result<(), CephError> {
+        let mut state = self.answering().await?;
+        state.calls.push(change.to_string());
+        let refused = |why: &str| CephError::Refused { doing: change.to_string(), why: why.to_owned() };
+        state.make(change).map_err(refused)
+    }
+}
+
+impl State {
+    fn make(&mut self, change: &CephChange) -> Result<(), &'static str> {
+        const NONE: &str = "No such file or directory";
+        const EXISTS: &str = "File exists";
+        const BUSY: &str = "Device or resource busy";
+        match change {
+            CephChange::CreatePool { pool, pgs } => {
+                let observed =
+                    ObservedPool { pgs: pgs.0, copies: 1, min_copies: 1, ..ObservedPool::default() };
+                self.pools.entry(pool.clone()).or_insert(observed);
+            }
+            CephChange::KeepCopies { pool, copies, min_copies } => {
+                let pool = self.pools.get_mut(pool).ok_or(NONE)?;
+                (pool.copies, pool.min_copies) = (*copies, *min_copies);
+            }
+            CephChange::MarkForImages { pool } => self.pools.get_mut(pool).ok_or(NONE)?.is_for_images = true,
+            CephChange::RemovePool { pool } => {
+                self.pools.remove(pool);
+                self.images.retain(|image, _| image.pool != *pool);
+            }
+            CephChange::CreateImage { image, size } => {
+                if self.images.contains_key(image) {
+                    return Err(EXISTS);
+                }
+                if !self.pools.contains_key(&image.pool) {
+                    return Err(NONE);
+                }
+                let mut new = Image::default();
+                new.observed.stats = VolumeStats {
+                    order: ORDER,
+                    format: 2,
+                    features: vec!["layering".into(), "exclusive-lock".into()],
+                    ..VolumeStats::default()
+                };
+                new.resize(size.0);
+                self.images.insert(image.clone(), new);
+            }
+            CephChange::ResizeImage { image, size } => {
+                self.images.get_mut(image).ok_or(NONE)?.resize(size.0);
+            }
+            CephChange::RenameImage { image, to } => {
+                let renamed = ImageName { pool: image.pool.clone(), volume: to.clone() };
+                if self.images.contains_key(&renamed) {
+                    return Err(EXISTS);
+                }
+                let moved = self.images.remove(image).ok_or(NONE)?;
+                self.images.insert(renamed, moved);
+            }
+            CephChange::RemoveImage { image } => {
+                let there = self.images.get(image).ok_or(NONE)?;
+                if !there.users.watchers.is_empty() {
+                    return Err(BUSY);
+                }
+                if !there.observed.snapshots.is_empty() {
+                    return Err("Directory not empty");
+                }
+                self.images.remove(image);
+            }
+            CephChange::CreateSnapshot { image, snapshot } => {
+                let snapshots = &mut self.images.get_mut(image).ok_or(NONE)?.observed.snapshots;
+                if snapshots.iter().any(|name| name == snapshot.as_str()) {
+                    return Err(EXISTS);
+                }
+                snapshots.push(snapshot.to_string());
+            }
+            CephChange::RenameSnapshot { image, snapshot, to } => {
+                let snapshots = &mut self.images.get_mut(image).ok_or(NONE)?.observed.snapshots;
+                if snapshots.iter().any(|name| name == to.as_str()) {
+                    return Err(EXISTS);
+                }
+                *snapshots.iter_mut().find(|name| *name == snapshot.as_str()).ok_or(NONE)? = to.to_string();
+            }
+            CephChange::RemoveSnapshot { image, snapshot } => {
+                let snapshots = &mut self.images.get_mut(image).ok_or(NONE)?.observed.snapshots;
+                let at = snapshots.iter().position(|name| name == snapshot.as_str()).ok_or(NONE)?;
+                snapshots.remove(at);
+            }
+            CephChange::UseOsd { osd, is_in } => *self.osds.is_in.get_mut(osd).ok_or(NONE)? = *is_in,
+            CephChange::Flag { flag, is_set: true } => drop(self.osds.flags.insert(flag.as_str().to_owned())),
+            CephChange::Flag { flag, is_set: false } => drop(self.osds.flags.remove(flag.as_str())),
+        }
+        Ok(())
+    }
+}
+
+impl Image {
+    fn resize(&mut self, size: u64) {
+        let stats = &mut self.observed.stats;
+        (stats.size, stats.objects) = (size, size.div_ceil(1 << stats.order));
+    }
+}
