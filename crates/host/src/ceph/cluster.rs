@@ -1,6 +1,8 @@
 //! One connection to a cluster, in safe words. Its calls block: see `librados`, which gives each a deadline.
 #![allow(unsafe_code, reason = "calls the C interfaces of Ceph")]
 
+mod admin;
+
 use std::{
     ffi::{CStr, CString, c_char, c_int},
     ptr, slice,
@@ -239,7 +241,7 @@ impl Drop for Pool<'_> {
     }
 }
 
-/// An image that is open for reading.
+/// An open image.
 pub(super) struct Image<'a> {
     pool: Pool<'a>,
     handle: Handle,
@@ -247,7 +249,7 @@ pub(super) struct Image<'a> {
 
 impl Drop for Image<'_> {
     fn drop(&mut self) {
-        // SAFETY: made by rbd_open_read_only. The pool is dropped after this. A failure leaves nothing to be done.
+        // SAFETY: made by rbd_open_read_only or rbd_open. The pool is dropped after this. A failure leaves nothing to be done.
         unsafe { (self.rbd().rbd_close)(self.handle) };
     }
 }

@@ -54,6 +54,71 @@ pub(super) struct PoolStat {
     pub(super) compressed_bytes_alloc: u64,
 }
 
+/// `rbd_image_info_t`.
+#[repr(C)]
+pub(super) struct ImageInfo {
+    pub(super) size: u64,
+    pub(super) obj_size: u64,
+    pub(super) num_objs: u64,
+    pub(super) order: c_int,
+    block_name_prefix: [c_char; 24],
+    parent_pool: i64,
+    parent_name: [c_char; 96],
+}
+
+impl Default for ImageInfo {
+    fn default() -> Self {
+        Self {
+            size: 0,
+            obj_size: 0,
+            num_objs: 0,
+            order: 0,
+            block_name_prefix: [0; 24],
+            parent_pool: 0,
+            parent_name: [0; 96],
+        }
+    }
+}
+
+/// `rbd_image_spec_t`: two C texts that `rbd_image_spec_list_cleanup` frees.
+#[repr(C)]
+pub(super) struct ImageSpec {
+    pub(super) id: *mut c_char,
+    pub(super) name: *mut c_char,
+}
+
+/// `rbd_snap_info_t`.
+#[repr(C)]
+pub(super) struct SnapshotInfo {
+    pub(super) id: u64,
+    pub(super) size: u64,
+    /// C text that `rbd_snap_list_end` frees.
+    pub(super) name: *const c_char,
+}
+
+/// Bits of an image's features, and Ceph's names of them.
+pub(super) const FEATURES: [&str; 12] = [
+    "layering",
+    "striping",
+    "exclusive-lock",
+    "object-map",
+    "fast-diff",
+    "deep-flatten",
+    "journaling",
+    "data-pool",
+    "operations",
+    "migrating",
+    "non-primary",
+    "dirty-cache",
+];
+pub(super) const LAYERING: u64 = 1;
+pub(super) const EXCLUSIVE_LOCK: u64 = 1 << 2;
+
+/// What `rbd_image_options_set_uint64` sets.
+pub(super) const OPTION_FORMAT: c_int = 0;
+pub(super) const OPTION_FEATURES: c_int = 1;
+pub(super) const OPTION_ORDER: c_int = 2;
+
 // Where nothing else is said, an answer below 0 is a negated errno.
 functions! {
     /// librados. A cluster's handle may be used by many threads at once.
@@ -77,6 +142,11 @@ functions! {
     fn rados_ioctx_destroy(pool_handle: Handle);
     fn rados_ioctx_pool_stat(pool_handle: Handle, stat: *mut PoolStat) -> c_int;
     fn rados_cluster_stat(cluster: Handle, stat: *mut ClusterStat) -> c_int;
+    /// Has every watcher of an object answer. `-ETIMEDOUT`: one did not. The reply is the caller's to `rados_buffer_free`, also after a failure.
+    fn rados_notify2(
+        pool_handle: Handle, object: *const c_char, message: *const c_char, length: c_int, timeout_ms: u64,
+        reply: *mut *mut c_char, reply_length: *mut usize,
+    ) -> c_int;
     /// Returns when this client has the map that the monitors had when it was asked.
     fn rados_wait_for_latest_osdmap(cluster: Handle) -> c_int;
 }
@@ -101,4 +171,28 @@ functions! {
     ) -> isize;
     /// Blocklists the owner, for as long as `rbd_blocklist_expire_seconds` says, then removes the lock.
     fn rbd_break_lock(image: Handle, client: *const c_char, cookie: *const c_char) -> c_int;
+    /// Registers a watch. Whatever is changed is done by who holds the lock, if somebody does. A null snapshot is the image itself.
+    fn rbd_open(pool: Handle, image: *const c_char, handle: *mut Handle, snapshot: *const c_char) -> c_int;
+    fn rbd_stat(image: Handle, info: *mut ImageInfo, length: usize) -> c_int;
+    fn rbd_get_features(image: Handle, features: *mut u64) -> c_int;
+    /// The image's id as C text; `-ERANGE` if there is no room for it, `-EINVAL` if it is of the old format and has none.
+    fn rbd_get_id(image: Handle, id: *mut c_char, room: usize) -> c_int;
+    /// Fills `images`, of which there is room for `*count`, and says how many in `*count`. `-ERANGE`: how many there are.
+    fn rbd_list2(pool: Handle, images: *mut ImageSpec, count: *mut usize) -> c_int;
+    fn rbd_image_spec_list_cleanup(images: *mut ImageSpec, count: usize);
+    /// Answers how many there are, and ends them by one without a name. `-ERANGE`: `*count` is the room it needs.
+    fn rbd_snap_list(image: Handle, snapshots: *mut SnapshotInfo, count: *mut c_int) -> c_int;
+    /// Frees the names up to the one without a name.
+    fn rbd_snap_list_end(snapshots: *mut SnapshotInfo);
+    fn rbd_image_options_create(options: *mut Handle);
+    fn rbd_image_options_destroy(options: Handle);
+    fn rbd_image_options_set_uint64(options: Handle, option: c_int, value: u64) -> c_int;
+    fn rbd_create4(pool: Handle, image: *const c_char, size: u64, options: Handle) -> c_int;
+    /// Larger or smaller.
+    fn rbd_resize(image: Handle, size: u64) -> c_int;
+    fn rbd_rename(pool: Handle, image: *const c_char, to: *const c_char) -> c_int;
+    fn rbd_remove(pool: Handle, image: *const c_char) -> c_int;
+    fn rbd_snap_create(image: Handle, snapshot: *const c_char) -> c_int;
+    fn rbd_snap_rename(image: Handle, snapshot: *const c_char, to: *const c_char) -> c_int;
+    fn rbd_snap_remove(image: Handle, snapshot: *const c_char) -> c_int;
 }

@@ -7,6 +7,8 @@
 //! The libraries keep the connection: they find a monitor or an OSD that moved by themselves, and each of their operations ends within
 //! [`OPERATION`]. A call blocks its own thread; one that still hangs keeps that, and its slot.
 
+mod admin;
+mod change;
 mod figures;
 
 use std::{
@@ -23,7 +25,7 @@ use tokio::time::Instant;
 
 use super::{
     BLOCKLIST_FOR, Ceph, CephError,
-    cluster::{Cluster, Fault, Libraries},
+    cluster::{Cluster, Fault, Image, Libraries},
 };
 use crate::blocking::{Failure, Slots, Workers};
 
@@ -35,6 +37,8 @@ const CALL: Duration = Duration::from_secs(20);
 const STACK: usize = 1024 * 1024;
 /// Calls that may be under way.
 const CALLS: usize = 32;
+/// Changes that may be under way, each for minutes.
+const CHANGES: usize = 8;
 
 /// Where the cluster is, and as whom this node uses it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,12 +56,14 @@ impl Default for Access {
     }
 }
 
-/// See the module's documentation.
+/// See the module's documentation. A clone has the same connection.
+#[derive(Clone)]
 pub struct Librados {
     access: Access,
     standing: Arc<Standing>,
     workers: Arc<Workers>,
     calls: Slots,
+    changes: Slots,
     /// One connection is made at a time.
     connecting: Slots,
 }
@@ -85,6 +91,12 @@ struct Link {
     workers: Arc<Workers>,
 }
 
+impl Link {
+    fn cluster(&self) -> Result<&Cluster, CephError> {
+        self.cluster.as_ref().ok_or_else(|| CephError::Unavailable("the connection is closed".to_owned()))
+    }
+}
+
 impl Drop for Link {
     /// Closing blocks, and the last user may be a task of the runtime.
     fn drop(&mut self) {
@@ -103,6 +115,7 @@ impl Librados {
             standing: Arc::default(),
             workers: Arc::new(Workers::new("ceph-call", STACK)),
             calls: Slots::new(CALLS),
+            changes: Slots::new(CHANGES),
             connecting: Slots::new(1),
         }
     }
@@ -118,8 +131,7 @@ impl Librados {
         let standing = Arc::clone(&self.standing);
         let question = move || {
             let _slot = slot;
-            let Some(cluster) = &link.cluster else { return Err(closed()) };
-            let answer = ask(cluster);
+            let answer = ask(link.cluster()?);
             if matches!(answer, Err(CephError::ShutOut)) {
                 standing.set(None);
             }
@@ -137,17 +149,17 @@ impl Librados {
         let turn = self.connecting.take(deadline).await.map_err(|failure| told(failure, doing))?;
         let (access, standing, workers) =
             (self.access.clone(), Arc::clone(&self.standing), Arc::clone(&self.workers));
-        let connect = move || {
+        let connect_once = move || {
             let _turn = turn;
             if let Some(link) = standing.get() {
                 return Ok(link);
             }
-            let link = Arc::new(Link { cluster: Some(open(&access)?), workers });
+            let link = connect(&access, OPERATION, workers)?;
             tracing::info!(configuration = access.configuration, user = access.user, "connected to Ceph");
             standing.set(Some(Arc::clone(&link)));
             Ok(link)
         };
-        self.workers.call(deadline, connect).await.map_err(|failure| told(failure, doing))
+        self.workers.call(deadline, connect_once).await.map_err(|failure| told(failure, doing))
     }
 
     async fn monitors(&self, command: serde_json::Value) -> Result<Vec<u8>, CephError> {
@@ -156,13 +168,14 @@ impl Librados {
     }
 }
 
-fn open(access: &Access) -> Result<Cluster, CephError> {
+/// Makes a connection of which an operation on an OSD ends after so many seconds.
+fn connect(access: &Access, operation: &str, workers: Arc<Workers>) -> Result<Arc<Link>, CephError> {
     let libraries = Libraries::load().map_err(CephError::Missing)?;
     let expire = BLOCKLIST_FOR.as_secs().to_string();
     let settings = [
         ("client_mount_timeout", OPERATION),
         ("rados_mon_op_timeout", OPERATION),
-        ("rados_osd_op_timeout", OPERATION),
+        ("rados_osd_op_timeout", operation),
         // A lock that is broken has its holder blocklisted again, which replaces the entry that is there: an hour by default.
         ("rbd_blocklist_on_break_lock", "true"),
         ("rbd_blocklist_expire_seconds", &expire),
@@ -174,11 +187,8 @@ fn open(access: &Access) -> Result<Cluster, CephError> {
         ("admin_socket", ""),
     ];
     let made = Cluster::connect(libraries, &access.user, &access.configuration, &settings);
-    made.map_err(|fault| CephError::Unavailable(format!("{}: {}", fault.call, fault.why)))
-}
-
-fn closed() -> CephError {
-    CephError::Unavailable("the connection is closed".to_owned())
+    let cluster = made.map_err(|fault| CephError::Unavailable(format!("{}: {}", fault.call, fault.why)))?;
+    Ok(Arc::new(Link { cluster: Some(cluster), workers }))
 }
 
 /// What the caller of a call is told.
@@ -224,12 +234,7 @@ impl Ceph for Librados {
             let Some(image) = cluster.open(name.pool.as_str(), name.volume.as_str())? else {
                 return Ok(None);
             };
-            let watchers = image.watchers()?.iter().map(|text| client(text)).collect::<Result<_, _>>()?;
-            let locks = image.holders()?.into_iter().map(|holder| {
-                let address = client(&holder.address)?;
-                Ok(Lock { client: holder.client, cookie: holder.cookie, address })
-            });
-            Ok(Some(Users { watchers, locks: locks.collect::<Result<_, CephError>>()? }))
+            Ok(Some(users(&image)?))
         };
         self.call(format!("who uses {image}"), look).await
     }
@@ -286,6 +291,15 @@ impl Ceph for Librados {
         };
         self.call(doing, take).await
     }
+}
+
+fn users(image: &Image<'_>) -> Result<Users, CephError> {
+    let watchers = image.watchers()?.iter().map(|text| client(text)).collect::<Result<_, _>>()?;
+    let locks = image.holders()?.into_iter().map(|holder| {
+        let address = client(&holder.address)?;
+        Ok(Lock { client: holder.client, cookie: holder.cookie, address })
+    });
+    Ok(Users { watchers, locks: locks.collect::<Result<_, CephError>>()? })
 }
 
 fn client(text: &str) -> Result<ClientAddress, CephError> {

@@ -13,6 +13,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use pvc_core::model::ceph::ImageName;
+
 /// The pool that there is.
 pub const POOL: &str = "vms";
 
@@ -76,14 +78,14 @@ impl CephCluster {
     }
 
     /// The first byte that an image holds.
-    pub fn contents(&self, image: &str) -> io::Result<u8> {
-        let data = self.run("rbd", &["export", "--no-progress", &format!("{POOL}/{image}"), "-"])?;
+    pub fn contents(&self, image: &ImageName) -> io::Result<u8> {
+        let data = self.run("rbd", &["export", "--no-progress", &image.to_string(), "-"])?;
         data.first().copied().ok_or_else(|| io::Error::other("the image is empty"))
     }
 
     /// Opens an image for writing, with QEMU's own driver.
-    pub fn open(&self, image: &str) -> io::Result<QemuWriter> {
-        let file = format!("rbd:{POOL}/{image}:id=admin:conf={}", self.configuration());
+    pub fn open(&self, image: &ImageName) -> io::Result<QemuWriter> {
+        let file = format!("rbd:{image}:id=admin:conf={}", self.configuration());
         let mut child = self
             .program("/usr/bin/qemu-io")
             .args(["-n", "-f", "raw", &file])

@@ -4,6 +4,7 @@
 //! qemu-block-extra, qemu-utils), and fail without them.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod admin;
 mod contract;
 mod faults;
 mod fence;

@@ -5,7 +5,7 @@ use std::{net::Ipv4Addr, sync::Arc};
 use pvc_core::model::ceph::ImageName;
 use pvc_host::{
     ceph::{
-        Access, Ceph, Librados,
+        Access, Ceph, CephAdmin, Librados,
         fake::{FakeCeph, FakeWriter},
     },
     testing::ceph::{CephCluster, POOL, QemuWriter},
@@ -16,6 +16,7 @@ pub(crate) trait Rig {
 
     fn ceph(&self) -> &dyn Ceph;
     fn ceph_shared(&self) -> Arc<dyn Ceph>;
+    fn admin(&self) -> &dyn CephAdmin;
     fn create(&self, image: &ImageName);
     fn open(&self, image: &ImageName) -> Self::Writer;
     fn contents(&self, image: &ImageName) -> u8;
@@ -45,6 +46,10 @@ impl Rig for Fake {
 
     fn ceph_shared(&self) -> Arc<dyn Ceph> {
         Arc::clone(&self.0) as Arc<dyn Ceph>
+    }
+
+    fn admin(&self) -> &dyn CephAdmin {
+        &*self.0
     }
 
     fn create(&self, image: &ImageName) {
@@ -99,16 +104,20 @@ impl Rig for Real {
         Arc::clone(&self.ceph) as Arc<dyn Ceph>
     }
 
+    fn admin(&self) -> &dyn CephAdmin {
+        &*self.ceph
+    }
+
     fn create(&self, image: &ImageName) {
         self.cluster.create(image.volume.as_str()).unwrap();
     }
 
     fn open(&self, image: &ImageName) -> QemuWriter {
-        self.cluster.open(image.volume.as_str()).unwrap()
+        self.cluster.open(image).unwrap()
     }
 
     fn contents(&self, image: &ImageName) -> u8 {
-        self.cluster.contents(image.volume.as_str()).unwrap()
+        self.cluster.contents(image).unwrap()
     }
 }
 

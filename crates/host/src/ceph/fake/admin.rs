@@ -54,7 +54,12 @@ impl State {
     fn make(&mut self, change: &CephChange) -> Result<(), &'static str> {
         const NONE: &str = "No such file or directory";
         const EXISTS: &str = "File exists";
-        const BUSY: &str = "Device or resource busy";
+        const BUSY: &str = "somebody has it open";
+        if let Some(image) = answered_by(change).and_then(|image| self.images.get(image))
+            && image.users.watchers.iter().any(|watcher| self.frozen.contains(watcher))
+        {
+            return Err("whoever has it open does not answer");
+        }
         match change {
             CephChange::CreatePool { pool, pgs } => {
                 let observed =
@@ -88,7 +93,11 @@ impl State {
                 self.images.insert(image.clone(), new);
             }
             CephChange::ResizeImage { image, size } => {
-                self.images.get_mut(image).ok_or(NONE)?.resize(size.0);
+                let image = self.images.get_mut(image).ok_or(NONE)?;
+                if size.0 < image.observed.stats.size && !image.users.watchers.is_empty() {
+                    return Err(BUSY);
+                }
+                image.resize(size.0);
             }
             CephChange::RenameImage { image, to } => {
                 let renamed = ImageName { pool: image.pool.clone(), volume: to.clone() };
@@ -104,7 +113,7 @@ impl State {
                     return Err(BUSY);
                 }
                 if !there.observed.snapshots.is_empty() {
-                    return Err("Directory not empty");
+                    return Err("it has snapshots");
                 }
                 self.images.remove(image);
             }
@@ -127,11 +136,26 @@ impl State {
                 let at = snapshots.iter().position(|name| name == snapshot.as_str()).ok_or(NONE)?;
                 snapshots.remove(at);
             }
-            CephChange::UseOsd { osd, is_in } => *self.osds.is_in.get_mut(osd).ok_or(NONE)? = *is_in,
+            // As Ceph does: of one that there is not, nothing is said.
+            CephChange::UseOsd { osd, is_in } => {
+                self.osds.is_in.entry(*osd).and_modify(|known| *known = *is_in);
+            }
             CephChange::Flag { flag, is_set: true } => drop(self.osds.flags.insert(flag.as_str().to_owned())),
             CephChange::Flag { flag, is_set: false } => drop(self.osds.flags.remove(flag.as_str())),
         }
         Ok(())
+    }
+}
+
+/// The image whose users must execute for a change.
+fn answered_by(change: &CephChange) -> Option<&ImageName> {
+    match change {
+        CephChange::ResizeImage { image, .. }
+        | CephChange::RenameImage { image, .. }
+        | CephChange::CreateSnapshot { image, .. }
+        | CephChange::RenameSnapshot { image, .. }
+        | CephChange::RemoveSnapshot { image, .. } => Some(image),
+        _ => None,
     }
 }
 

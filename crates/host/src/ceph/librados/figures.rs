@@ -57,7 +57,8 @@ pub(super) fn ask(cluster: &Cluster) -> Result<Figures, CephError> {
     })
 }
 
-fn read<T: DeserializeOwned>(cluster: &Cluster, command: &str) -> Result<T, CephError> {
+/// The answer to a question to the monitors.
+pub(super) fn read<T: DeserializeOwned>(cluster: &Cluster, command: &str) -> Result<T, CephError> {
     let answer = cluster.ask_monitors(&json!({"prefix": command, "format": "json"}).to_string())?;
     serde_json::from_slice(&answer).map_err(|error| CephError::Strange(format!("{command}: {error}")))
 }
@@ -77,21 +78,26 @@ fn space(stat: &ClusterStat) -> Space {
 
 fn pool(id: u64, stat: &PoolStat) -> PoolFigures {
     PoolFigures {
-        stats: PoolStats {
-            id,
-            size_bytes: stat.num_bytes,
-            num_objects: stat.num_objects,
-            num_object_clones: stat.num_object_clones,
-            num_object_copies: stat.num_object_copies,
-            num_objects_missing_on_primary: stat.num_objects_missing_on_primary,
-            num_objects_unfound: stat.num_objects_unfound,
-            num_objects_degraded: stat.num_objects_degraded,
-            read_ops: stat.num_rd,
-            read_bytes: kib(stat.num_rd_kb),
-            write_ops: stat.num_wr,
-            write_bytes: kib(stat.num_wr_kb),
-        },
+        stats: stats(id, stat),
         compressed_bytes: stat.compressed_bytes_alloc,
         uncompressed_bytes: stat.compressed_bytes_orig,
+    }
+}
+
+/// As old clients read them.
+pub(super) fn stats(id: u64, stat: &PoolStat) -> PoolStats {
+    PoolStats {
+        id,
+        size_bytes: stat.num_bytes,
+        num_objects: stat.num_objects,
+        num_object_clones: stat.num_object_clones,
+        num_object_copies: stat.num_object_copies,
+        num_objects_missing_on_primary: stat.num_objects_missing_on_primary,
+        num_objects_unfound: stat.num_objects_unfound,
+        num_objects_degraded: stat.num_objects_degraded,
+        read_ops: stat.num_rd,
+        read_bytes: kib(stat.num_rd_kb),
+        write_ops: stat.num_wr,
+        write_bytes: kib(stat.num_wr_kb),
     }
 }

@@ -1,0 +1,249 @@
+//! Changes pools, images and OSDs.
+//!
+//! An image is changed over a connection of its own, so that the one that fences never has an image open for writing, and so that this
+//! one can be cut off. What a running VM's client must do itself, since it holds the image's lock, librbd asks of it; and would, once that client has
+//! been silent for half a minute, shut it out and go on alone. A VM that hangs for a while must not lose its disk by that. So:
+//!
+//! ```text
+//!   ask all who have the image open ──one is silent──► refused
+//!        └─all answer──► change ──done──► close
+//!                          └─another still holds the lock after 10 s──► cut this connection off ──► refused
+//! ```
+//! Whoever has answered is not shut out within the next 20 s, by librbd or by anybody else who opens the image.
+
+use std::time::Duration;
+
+use pvc_core::model::{
+    ceph::{ClientAddress, ImageName, Users},
+    storage::CephChange,
+};
+use serde_json::{Value, json};
+use tokio::time::{Instant, interval_at};
+
+use super::{
+    super::{Ceph as _, CephError, cluster::Cluster},
+    Librados, client, told, users,
+};
+
+/// How long a change of an image may take: one is removed object by object.
+const CHANGE: Duration = Duration::from_mins(10);
+/// After how long one of its operations ends without an answer, in seconds. One slow OSD should leave nothing half removed.
+const OPERATION: &str = "60";
+/// How long another client may let a change wait.
+const ANOTHERS: Duration = Duration::from_secs(10);
+/// How often it is looked at after that who holds the lock.
+const LOOK: Duration = Duration::from_secs(5);
+/// How long a change may take to end after it was cut off.
+const END: Duration = Duration::from_mins(2);
+
+impl Librados {
+    pub(super) async fn make(&self, change: CephChange) -> Result<(), CephError> {
+        let doing = change.to_string();
+        let slot = self.changes.take(Instant::now() + CHANGE).await;
+        let slot = slot.map_err(|failure| told(failure, &doing))?;
+        let made = match work(change) {
+            Work::Ask(commands) => self.ask(commands).await,
+            Work::Image(image, job) => {
+                // Somebody must be there to cut it off until it has ended, also if the caller is not.
+                let (this, doing) = (self.clone(), doing.clone());
+                let guarded = async move {
+                    let _slot = slot;
+                    this.make_guarded(&image, job, &doing).await
+                };
+                let panicked = |error| Err(CephError::Strange(format!("{error}")));
+                tokio::spawn(guarded).await.unwrap_or_else(panicked)
+            }
+        };
+        made.map_err(|error| match error {
+            CephError::Refused { why, .. } => CephError::Refused { doing, why: advised(why) },
+            CephError::Late { .. } => CephError::Late { doing },
+            other => other,
+        })
+    }
+
+    async fn ask(&self, commands: Vec<Value>) -> Result<(), CephError> {
+        for command in commands {
+            self.monitors(command).await?;
+        }
+        Ok(())
+    }
+
+    async fn make_guarded(&self, image: &ImageName, job: Job, doing: &str) -> Result<(), CephError> {
+        let deadline = Instant::now() + CHANGE;
+        let fault = |failure| told(failure, doing);
+        let (access, workers) = (self.access.clone(), self.workers.clone());
+        let connect = move || {
+            let link = super::connect(&access, OPERATION, workers)?;
+            let own = client(&link.cluster()?.own_address()?)?;
+            Ok((link, own))
+        };
+        let (link, own) = self.workers.call(deadline, connect).await.map_err(fault)?;
+
+        let (of_job, named) = (link.clone(), image.clone());
+        let work = move || job(of_job.cluster()?, &named);
+        let mut made = std::pin::pin!(self.workers.call(deadline + END, work));
+        let mut looks = interval_at(Instant::now() + ANOTHERS, LOOK);
+        let why = loop {
+            tokio::select! {
+                made = &mut made => return made.map_err(fault),
+                now = looks.tick() => {
+                    if now >= deadline {
+                        break CephError::Late { doing: doing.to_owned() };
+                    }
+                    // What is not known now is looked at again.
+                    if let Ok(Some(holder)) = self.another(image, &own).await {
+                        break refused(format!("client {holder} holds its lock and lets this wait"));
+                    }
+                }
+            }
+        };
+        tracing::warn!(doing, %why, "a change of an image is cut off");
+        self.blocklist(&own).await?;
+        // The OSDs learn it from this connection.
+        let hear = move || Ok(link.cluster()?.await_latest_map()?);
+        self.workers.call(deadline + END, hear).await.map_err(fault)?;
+        let made = made.await;
+        // Nobody writes by it any more.
+        self.lift(&own).await?;
+        made.map_err(|_| why)
+    }
+
+    /// Who holds the lock of an image, unless it is us.
+    async fn another(
+        &self,
+        image: &ImageName,
+        own: &ClientAddress,
+    ) -> Result<Option<ClientAddress>, CephError> {
+        let users = self.users(image).await?.unwrap_or_default();
+        Ok(users.locks.iter().map(|lock| lock.address).find(|address| address != own))
+    }
+}
+
+/// Who makes a change, and how.
+enum Work {
+    /// The monitors, one command after the other.
+    Ask(Vec<Value>),
+    /// We, with librbd.
+    Image(ImageName, Job),
+}
+
+type Job = Box<dyn FnOnce(&Cluster, &ImageName) -> Result<(), CephError> + Send>;
+
+fn work(change: CephChange) -> Work {
+    let ask = |command| Work::Ask(vec![command]);
+    match change {
+        CephChange::CreatePool { pool, pgs } => ask(json!({
+            "prefix": "osd pool create", "pool": pool.as_str(), "pg_num": pgs.0, "pool_type": "replicated"
+        })),
+        CephChange::KeepCopies { pool, copies, min_copies } => {
+            let set = |key, count: u32| json!({"prefix": "osd pool set", "pool": pool.as_str(), "var": key, "val": count.to_string()});
+            // The least is lowered with the first if it must be.
+            Work::Ask(vec![set("size", copies), set("min_size", min_copies)])
+        }
+        CephChange::MarkForImages { pool } => {
+            ask(json!({"prefix": "osd pool application enable", "pool": pool.as_str(), "app": "rbd"}))
+        }
+        CephChange::RemovePool { pool } => ask(json!({
+            "prefix": "osd pool delete", "pool": pool.as_str(), "pool2": pool.as_str(),
+            "yes_i_really_really_mean_it": true
+        })),
+        CephChange::UseOsd { osd, is_in } => {
+            let prefix = if is_in { "osd in" } else { "osd out" };
+            ask(json!({"prefix": prefix, "ids": [osd.to_string()]}))
+        }
+        CephChange::Flag { flag, is_set } => {
+            let prefix = if is_set { "osd set" } else { "osd unset" };
+            ask(json!({"prefix": prefix, "key": flag.as_str()}))
+        }
+        CephChange::CreateImage { image, size } => at(image, move |cluster, image| {
+            let (pool, volume) = parts(image);
+            Ok(cluster.create_image(pool, volume, size.0)?)
+        }),
+        CephChange::ResizeImage { image, size } => {
+            at(image, move |cluster, image| resize(cluster, image, size.0))
+        }
+        CephChange::RenameImage { image, to } => at(image, move |cluster, image| {
+            let (pool, volume) = parts(image);
+            all_answer(cluster, image)?;
+            Ok(cluster.rename_image(pool, volume, to.as_str())?)
+        }),
+        CephChange::RemoveImage { image } => at(image, remove),
+        CephChange::CreateSnapshot { image, snapshot } => at(image, move |cluster, image| {
+            let (pool, volume) = parts(image);
+            all_answer(cluster, image)?;
+            Ok(cluster.open_to_change(pool, volume)?.create_snapshot(snapshot.as_str())?)
+        }),
+        CephChange::RenameSnapshot { image, snapshot, to } => at(image, move |cluster, image| {
+            let (pool, volume) = parts(image);
+            all_answer(cluster, image)?;
+            Ok(cluster.open_to_change(pool, volume)?.rename_snapshot(snapshot.as_str(), to.as_str())?)
+        }),
+        CephChange::RemoveSnapshot { image, snapshot } => at(image, move |cluster, image| {
+            let (pool, volume) = parts(image);
+            all_answer(cluster, image)?;
+            Ok(cluster.open_to_change(pool, volume)?.remove_snapshot(snapshot.as_str())?)
+        }),
+    }
+}
+
+fn at(
+    image: ImageName,
+    job: impl FnOnce(&Cluster, &ImageName) -> Result<(), CephError> + Send + 'static,
+) -> Work {
+    Work::Image(image, Box::new(job))
+}
+
+fn parts(image: &ImageName) -> (&str, &str) {
+    (image.pool.as_str(), image.volume.as_str())
+}
+
+fn resize(cluster: &Cluster, image: &ImageName, size: u64) -> Result<(), CephError> {
+    let (pool, volume) = parts(image);
+    let is_used = !all_answer(cluster, image)?.watchers.is_empty();
+    let open = cluster.open_to_change(pool, volume)?;
+    if is_used && size < open.stats()?.size {
+        return Err(refused("somebody who has it open would lose what is beyond"));
+    }
+    Ok(open.resize(size)?)
+}
+
+/// A lock whose holder has not been heard for half a minute is no hindrance: librbd shuts its holder out, who has nothing left to write to.
+fn remove(cluster: &Cluster, image: &ImageName) -> Result<(), CephError> {
+    let (pool, volume) = parts(image);
+    if let Some(open) = cluster.open(pool, volume)?
+        && let Some(user) = users(&open)?.watchers.first()
+    {
+        return Err(refused(format!("client {user} has it open")));
+    }
+    Ok(cluster.remove_image(pool, volume)?)
+}
+
+/// Who uses an image, all of whom execute.
+fn all_answer(cluster: &Cluster, image: &ImageName) -> Result<Users, CephError> {
+    let (pool, volume) = parts(image);
+    let Some(open) = cluster.open(pool, volume)? else { return Err(refused("there is no such image")) };
+    if !open.is_answered()? {
+        return Err(refused("whoever has it open does not answer"));
+    }
+    let users = users(&open)?;
+    let silent = users.locks.iter().find(|lock| !users.watchers.contains(&lock.address));
+    match silent {
+        Some(lock) => Err(refused(format!(
+            "client {} holds its lock and is not heard any more; if it is dead, flush the locks of its VM",
+            lock.address
+        ))),
+        None => Ok(users),
+    }
+}
+
+fn refused(why: impl Into<String>) -> CephError {
+    CephError::Refused { doing: String::new(), why: why.into() }
+}
+
+/// With what to do, where Ceph does not say it.
+fn advised(why: String) -> String {
+    if why.contains("mon_allow_pool_delete") {
+        return format!("{why} (`ceph config set mon mon_allow_pool_delete true`)");
+    }
+    why
+}

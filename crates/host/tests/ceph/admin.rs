@@ -1,0 +1,237 @@
+//! What is made and unmade, by the fake and by the real Ceph.
+
+use pvc_core::model::{
+    ceph::{ImageName, OsdId, PoolName, SnapshotName, VolumeStats},
+    storage::{CephChange, ObservedImage},
+    storage_command::{Bytes, PgCount},
+};
+use pvc_host::ceph::{CephAdmin, CephError, fake::FakeCeph};
+
+use crate::rig::{Fake, Real, Rig, Writer};
+
+const MIB: u64 = 1 << 20;
+
+fn image(name: &str) -> ImageName {
+    format!("made/{name}").parse().unwrap()
+}
+
+fn snapshot(name: &str) -> SnapshotName {
+    name.parse().unwrap()
+}
+
+fn create(image: &ImageName, size: u64) -> CephChange {
+    CephChange::CreateImage { image: image.clone(), size: Bytes(size) }
+}
+
+fn resize(image: &ImageName, size: u64) -> CephChange {
+    CephChange::ResizeImage { image: image.clone(), size: Bytes(size) }
+}
+
+fn remove(image: &ImageName) -> CephChange {
+    CephChange::RemoveImage { image: image.clone() }
+}
+
+fn take(image: &ImageName, name: &str) -> CephChange {
+    CephChange::CreateSnapshot { image: image.clone(), snapshot: snapshot(name) }
+}
+
+fn drop_snapshot(image: &ImageName, name: &str) -> CephChange {
+    CephChange::RemoveSnapshot { image: image.clone(), snapshot: snapshot(name) }
+}
+
+async fn make(ceph: &dyn CephAdmin, change: CephChange) {
+    ceph.change(&change).await.unwrap_or_else(|error| panic!("{change}: {error}"));
+}
+
+/// In what words.
+async fn refused(ceph: &dyn CephAdmin, change: CephChange) -> String {
+    match ceph.change(&change).await {
+        Err(CephError::Refused { doing, why }) => {
+            assert_eq!(doing, change.to_string());
+            why
+        }
+        other => panic!("{change}: {other:?}"),
+    }
+}
+
+async fn there(ceph: &dyn CephAdmin, image: &ImageName) -> ObservedImage {
+    ceph.image(image).await.unwrap().unwrap()
+}
+
+async fn pools(ceph: &dyn CephAdmin) {
+    let pool: PoolName = "made".parse().unwrap();
+    assert_eq!(ceph.pool(&pool).await, Ok(None));
+    assert_eq!(ceph.images(&pool).await, Ok(Vec::new()));
+    let missing = CephChange::KeepCopies { pool: pool.clone(), copies: 2, min_copies: 1 };
+    refused(ceph, missing.clone()).await;
+    refused(ceph, CephChange::MarkForImages { pool: pool.clone() }).await;
+    make(ceph, CephChange::RemovePool { pool: pool.clone() }).await;
+
+    let new = CephChange::CreatePool { pool: pool.clone(), pgs: PgCount(8) };
+    for _ in 0..2 {
+        make(ceph, new.clone()).await;
+    }
+    let fresh = ceph.pool(&pool).await.unwrap().unwrap();
+    assert!(!fresh.is_for_images);
+    for (copies, min_copies) in [(3, 2), (2, 1), (3, 3), (2, 2), (2, 1)] {
+        make(ceph, CephChange::KeepCopies { pool: pool.clone(), copies, min_copies }).await;
+        let observed = ceph.pool(&pool).await.unwrap().unwrap();
+        assert_eq!((observed.pgs, observed.copies, observed.min_copies), (8, copies, min_copies));
+    }
+    for _ in 0..2 {
+        make(ceph, CephChange::MarkForImages { pool: pool.clone() }).await;
+    }
+    assert!(ceph.pool(&pool).await.unwrap().unwrap().is_for_images);
+}
+
+async fn images(ceph: &dyn CephAdmin) {
+    let (pool, one, two) = ("made".parse().unwrap(), image("one"), image("two"));
+    assert_eq!(ceph.image(&one).await, Ok(None));
+    for change in [resize(&one, MIB), remove(&one), take(&one, "a"), drop_snapshot(&one, "a")] {
+        refused(ceph, change).await;
+    }
+    refused(ceph, create(&"nothing/there".parse().unwrap(), MIB)).await;
+
+    make(ceph, create(&one, 9 * MIB)).await;
+    refused(ceph, create(&one, 9 * MIB)).await;
+    let stats = VolumeStats {
+        size: 9 * MIB,
+        objects: 3,
+        order: 22,
+        format: 2,
+        features: vec!["layering".to_owned(), "exclusive-lock".to_owned()],
+    };
+    assert_eq!(there(ceph, &one).await, ObservedImage { stats, snapshots: Vec::new() });
+    assert_eq!(ceph.images(&pool).await, Ok(vec!["one".to_owned()]));
+
+    for (size, objects) in [(40 * MIB, 10), (40 * MIB, 10), (4 * MIB, 1)] {
+        make(ceph, resize(&one, size)).await;
+        let stats = there(ceph, &one).await.stats;
+        assert_eq!((stats.size, stats.objects), (size, objects));
+    }
+
+    make(ceph, create(&two, MIB)).await;
+    let rename = |to: &str| CephChange::RenameImage { image: one.clone(), to: to.parse().unwrap() };
+    refused(ceph, rename("two")).await;
+    make(ceph, rename("three")).await;
+    refused(ceph, rename("four")).await;
+    assert_eq!(ceph.image(&one).await, Ok(None));
+    assert_eq!(there(ceph, &image("three")).await.stats.size, 4 * MIB);
+    let mut names = ceph.images(&pool).await.unwrap();
+    names.sort_unstable();
+    assert_eq!(names, ["three", "two"]);
+
+    for name in ["three", "two"] {
+        make(ceph, remove(&image(name))).await;
+    }
+    assert_eq!(ceph.images(&pool).await, Ok(Vec::new()));
+}
+
+async fn snapshots(ceph: &dyn CephAdmin) {
+    let image = image("kept");
+    make(ceph, create(&image, MIB)).await;
+    let rename = |from: &str, to: &str| CephChange::RenameSnapshot {
+        image: image.clone(),
+        snapshot: snapshot(from),
+        to: snapshot(to),
+    };
+    for name in ["a", "b"] {
+        make(ceph, take(&image, name)).await;
+    }
+    refused(ceph, take(&image, "a")).await;
+    refused(ceph, rename("a", "b")).await;
+    refused(ceph, rename("c", "d")).await;
+    make(ceph, rename("a", "c")).await;
+    let mut names = there(ceph, &image).await.snapshots;
+    names.sort_unstable();
+    assert_eq!(names, ["b", "c"]);
+    refused(ceph, remove(&image)).await;
+    refused(ceph, drop_snapshot(&image, "a")).await;
+    for name in ["b", "c"] {
+        make(ceph, drop_snapshot(&image, name)).await;
+    }
+    // More than the first look has room for.
+    for number in 0..20 {
+        make(ceph, take(&image, &format!("s{number}"))).await;
+    }
+    assert_eq!(there(ceph, &image).await.snapshots.len(), 20);
+    for number in 0..20 {
+        make(ceph, drop_snapshot(&image, &format!("s{number}"))).await;
+    }
+    make(ceph, remove(&image)).await;
+}
+
+/// A running VM does it itself, goes on, and nobody is shut out.
+async fn with_a_writer(rig: &impl Rig) {
+    let (ceph, image) = (rig.admin(), image("written"));
+    make(ceph, create(&image, 4 * MIB)).await;
+    let mut writer = rig.open(&image);
+    assert!(writer.write(1));
+    make(ceph, take(&image, "a")).await;
+    make(ceph, resize(&image, 8 * MIB)).await;
+    assert!(writer.write(2));
+    refused(ceph, resize(&image, 4 * MIB)).await;
+    refused(ceph, remove(&image)).await;
+    make(
+        ceph,
+        CephChange::RenameSnapshot { image: image.clone(), snapshot: snapshot("a"), to: snapshot("b") },
+    )
+    .await;
+    make(ceph, drop_snapshot(&image, "b")).await;
+    assert!(writer.write(3));
+    assert_eq!(rig.contents(&image), 3);
+    assert_eq!(there(ceph, &image).await.stats.size, 8 * MIB);
+    assert_eq!(rig.ceph().blocklisted().await, Ok([].into()));
+    let users = rig.ceph().users(&image).await.unwrap().unwrap();
+    assert_eq!(users.addresses().collect::<std::collections::BTreeSet<_>>().len(), 1, "{users:?}");
+
+    // One that hangs is left alone.
+    writer.freeze_before_writing(4);
+    for change in [take(&image, "c"), resize(&image, 16 * MIB), remove(&image)] {
+        refused(ceph, change).await;
+    }
+    assert_eq!(rig.ceph().blocklisted().await, Ok([].into()));
+    assert!(writer.thaw(4), "it goes on where it stopped");
+    assert_eq!(rig.contents(&image), 4);
+    make(ceph, take(&image, "c")).await;
+}
+
+async fn osds(ceph: &dyn CephAdmin) {
+    let of = |id: u32, is_in| CephChange::UseOsd { osd: OsdId(id), is_in };
+    let before = ceph.osds().await.unwrap();
+    assert_eq!(before.is_in, [(OsdId(0), true), (OsdId(1), true), (OsdId(2), true)].into());
+    for is_in in [false, false, true, true] {
+        make(ceph, of(1, is_in)).await;
+        assert_eq!(ceph.osds().await.unwrap().is_in[&OsdId(1)], is_in);
+    }
+    make(ceph, of(9, false)).await;
+    for name in ["noout", "nodeep-scrub", "pause"] {
+        for is_set in [true, true, false, false] {
+            make(ceph, CephChange::Flag { flag: name.parse().unwrap(), is_set }).await;
+            assert_eq!(ceph.osds().await.unwrap().flags.contains(name), is_set, "{name}");
+        }
+    }
+}
+
+async fn keeps_the_contract(rig: &impl Rig) {
+    pools(rig.admin()).await;
+    images(rig.admin()).await;
+    snapshots(rig.admin()).await;
+    with_a_writer(rig).await;
+    osds(rig.admin()).await;
+    let pool: PoolName = "made".parse().unwrap();
+    make(rig.admin(), CephChange::RemovePool { pool: pool.clone() }).await;
+    assert_eq!(rig.admin().pool(&pool).await, Ok(None));
+}
+
+#[tokio::test]
+async fn the_fake_makes_and_unmakes() {
+    let rig = Fake(FakeCeph::new());
+    rig.0.add_osds(3);
+    keeps_the_contract(&rig).await;
+}
+
+#[tokio::test]
+async fn a_real_cluster_makes_and_unmakes() {
+    keeps_the_contract(&Real::start()).await;
+}
