@@ -63,6 +63,9 @@ pub fn overlay_in_words(overlay: Overlay) -> &'static str {
         Overlay::Flood => {
             "flood: each node sends frames to every node until its tunnel has learnt where their network card is"
         }
+        Overlay::Evpn => {
+            "evpn: the nodes' FRR tells each other where network cards are; frames for others go to every node"
+        }
     }
 }
 

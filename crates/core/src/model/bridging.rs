@@ -35,6 +35,8 @@ pub enum DeviceKind {
 pub struct Device {
     /// Its name.
     pub name: String,
+    /// The kernel's number of it, which no later device of this name has.
+    pub index: u32,
     /// What it is.
     pub kind: DeviceKind,
     /// Bytes.
@@ -58,6 +60,8 @@ pub struct Forward {
     pub mac: Option<Mac>,
     /// To this node.
     pub to: IpAddr,
+    /// They leave by the device of this number; `None`: by the one that the kernel's routes say.
+    pub by: Option<u32>,
 }
 
 /// What there is of it on a machine.
@@ -65,10 +69,12 @@ pub struct Forward {
 pub struct Bridging {
     /// All devices.
     pub devices: Vec<Device>,
-    /// All entries of all tunnels that stay until they are removed.
+    /// All entries of all tunnels that stay until they are removed, but for those of a routing daemon.
     pub forwards: BTreeSet<Forward>,
     /// Those that a tunnel has learnt, and forgets again.
     pub learnt: BTreeSet<Forward>,
+    /// Those that a routing daemon has written, and takes away again.
+    pub routed: BTreeSet<Forward>,
 }
 
 impl Bridging {

@@ -202,6 +202,8 @@ pub enum Overlay {
     Declared,
     /// Frames go to every node until a tunnel has learnt from an answer where their card is.
     Flood,
+    /// The nodes' routing daemons tell each other where cards are; until they have, frames go to every node. Tunnels learn nothing.
+    Evpn,
 }
 
 impl Overlay {
@@ -213,6 +215,7 @@ impl Overlay {
         match self {
             Self::Declared => "declared",
             Self::Flood => "flood",
+            Self::Evpn => "evpn",
         }
     }
 }

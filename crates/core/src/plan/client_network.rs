@@ -22,6 +22,7 @@ use super::Diff;
 use crate::model::{
     ClusterView, Mac, Network, NetworkKind, NodeName, Overlay, Trouble, VmId, Vni,
     bridging::{Bridging, BridgingChange, Device, DeviceKind, Forward},
+    link::CLUSTER_BRIDGE,
 };
 
 /// This node's side of the client networks.
@@ -216,11 +217,14 @@ impl Planned {
         // What is made anew begins without entries.
         let stays = |forward: &&Forward| !removed.contains(forward.device.as_str());
         let there = there.filter(stays).cloned();
-        let desired = forwards(&ground.me, local, view, cards, &tunnels);
+        // A routing daemon takes away what it finds under a name that it would have given itself, and it names no device.
+        let by = seen.device(CLUSTER_BRIDGE).map(|bridge| bridge.index);
+        let desired = forwards(&ground.me, local, view, cards, &tunnels, by);
         let mut diff = Diff::between(desired, there);
-        if view.overlay != Overlay::Flood {
-            let learnt = seen.learnt.iter().filter(|f| tunnels.values().any(|name| *name == f.device));
-            diff.remove.extend(learnt.filter(stays).cloned());
+        let foreign = [(Overlay::Flood, &seen.learnt), (Overlay::Evpn, &seen.routed)];
+        for (_, entries) in foreign.into_iter().filter(|(overlay, _)| *overlay != view.overlay) {
+            let ours = entries.iter().filter(|f| tunnels.values().any(|name| *name == f.device));
+            diff.remove.extend(ours.filter(stays).cloned());
         }
         // A card's new entry takes the place of the old one.
         let replaced: BTreeSet<(&str, Option<Mac>)> =

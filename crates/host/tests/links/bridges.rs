@@ -21,7 +21,7 @@ fn add(name: &str, kind: DeviceKind, master: Option<&str>) -> BridgingChange {
 
 fn forward(mac: Option<u8>, to: &str) -> Forward {
     let mac = mac.map(|last| Mac([0x52, 0x54, 0, 0, 0, last]));
-    Forward { device: "vxlan100".into(), mac, to: to.parse().unwrap() }
+    Forward { device: "vxlan100".into(), mac, to: to.parse().unwrap(), by: None }
 }
 
 /// A managed network whose other end is there.
@@ -129,6 +129,45 @@ fn a_tunnel_learns_or_not_as_it_is_told_and_what_it_learns_is_told_apart() {
         bridge("fdb add 52:54:00:00:00:03 dev vxlan100 dst 10.255.1.2 self dynamic");
         make(&*bridges, &[BridgingChange::Unforward(forward(Some(3), "10.255.1.2"))]).await;
         assert_eq!(seen(&*bridges).await.learnt.len(), 0);
+    });
+}
+
+#[test]
+fn what_a_routing_daemon_writes_is_told_apart_and_ours_is_out_of_its_reach() {
+    alone(async || {
+        ip("link add eth1 type veth peer name eth2");
+        ip("link set eth1 up");
+        let bridges = Netlink::start().unwrap();
+        let by = seen(&*bridges).await.device("eth1").map(|device| device.index);
+        let of = |mac, to| Forward { by, ..forward(mac, to) };
+        let mut changes = managed("10.255.1.1", "10.255.1.2");
+        // As one of an earlier program, which named no device.
+        make(&*bridges, &changes).await;
+        changes.truncate(2);
+        changes.push(BridgingChange::Forward(of(None, "10.255.1.2")));
+        changes.push(BridgingChange::Forward(of(Some(1), "10.255.1.2")));
+        make(&*bridges, &changes).await;
+        assert_eq!(seen(&*bridges).await.forwards.len(), 3);
+        make(&*bridges, &[BridgingChange::Unforward(forward(None, "10.255.1.2"))]).await;
+        let ours = seen(&*bridges).await.forwards;
+        assert_eq!(ours, [of(None, "10.255.1.2"), of(Some(1), "10.255.1.2")].into());
+        // As zebra takes away what it believes to be its own: it names no device.
+        for mac in ["00:00:00:00:00:00", "52:54:00:00:00:01"] {
+            bridge(&format!("fdb del {mac} dev vxlan100 dst 10.255.1.2 self"));
+        }
+        assert_eq!(seen(&*bridges).await.forwards, ours);
+        // As zebra writes what it has been told.
+        bridge("fdb add 52:54:00:00:00:02 dev vxlan100 dst 10.255.1.2 self extern_learn");
+        let now = seen(&*bridges).await;
+        assert_eq!((&now.forwards, now.learnt.len(), now.routed.len()), (&ours, 0, 1));
+        assert_eq!(now.routed.first(), Some(&forward(Some(2), "10.255.1.2")));
+        // What is declared takes its place, and what nobody declares can be taken away.
+        make(&*bridges, &[BridgingChange::Forward(of(Some(2), "10.255.1.3"))]).await;
+        let now = seen(&*bridges).await;
+        assert_eq!((now.forwards.len(), now.routed.len()), (3, 0));
+        bridge("fdb add 52:54:00:00:00:03 dev vxlan100 dst 10.255.1.2 self extern_learn");
+        make(&*bridges, &[BridgingChange::Unforward(forward(Some(3), "10.255.1.2"))]).await;
+        assert_eq!(seen(&*bridges).await.routed.len(), 0);
     });
 }
 

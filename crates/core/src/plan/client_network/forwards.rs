@@ -1,7 +1,8 @@
 //! Where a tunnel sends frames: to every node that has tunnels, whatever the overlay is, and what is known better.
 //!
 //! If that is declared, a guest's card is in its VM's definition, and its node in the VM's claim. What no definition names (broadcast,
-//! multicast, the cards of guests inside guests) still goes to every node. If frames are flooded, tunnels learn the rest by themselves.
+//! multicast, the cards of guests inside guests) still goes to every node. If frames are flooded, tunnels learn the
+//! rest by themselves; a routing daemon writes it itself.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -18,6 +19,7 @@ pub(super) fn forwards(
     view: &ClusterView,
     cards: &Cards,
     tunnels: &BTreeMap<Vni, String>,
+    by: Option<u32>,
 ) -> BTreeSet<Forward> {
     let ends: BTreeMap<&NodeName, IpAddr> = view
         .all_nodes()
@@ -28,16 +30,16 @@ pub(super) fn forwards(
     let nodes: BTreeSet<IpAddr> = ends.values().copied().collect();
     let mut entries = BTreeSet::new();
     for device in tunnels.values() {
-        entries.extend(nodes.iter().map(|to| Forward { device: device.clone(), mac: None, to: *to }));
+        entries.extend(nodes.iter().map(|to| Forward { device: device.clone(), mac: None, to: *to, by }));
     }
-    if view.overlay == Overlay::Flood {
+    if view.overlay != Overlay::Declared {
         return entries;
     }
     for ((vni, mac), place) in places(view, cards) {
         if let (Some(device), Place::At(node)) = (tunnels.get(&vni), place)
             && let Some(to) = ends.get(node)
         {
-            entries.insert(Forward { device: device.clone(), mac: Some(mac), to: *to });
+            entries.insert(Forward { device: device.clone(), mac: Some(mac), to: *to, by });
         }
     }
     entries

@@ -63,13 +63,24 @@ fn apply(seen: &mut Bridging, batch: &Batch) {
                     master.as_ref().is_none_or(|bridge| seen.device(bridge).is_some()),
                     "{name} has no bridge yet"
                 );
-                seen.devices.push(Device { name, kind, mtu, up: true, master, ours: true, learns: false });
+                let index = seen.devices.iter().map(|device| device.index).max().unwrap_or_default() + 1;
+                seen.devices.push(Device {
+                    name,
+                    index,
+                    kind,
+                    mtu,
+                    up: true,
+                    master,
+                    ours: true,
+                    learns: false,
+                });
             }
             BridgingChange::Remove { name } => {
                 assert!(seen.device(&name).is_some_and(|device| device.ours), "{name} is not ours");
                 seen.devices.retain(|device| device.name != name);
-                seen.forwards.retain(|forward| forward.device != name);
-                seen.learnt.retain(|forward| forward.device != name);
+                for entries in [&mut seen.forwards, &mut seen.learnt, &mut seen.routed] {
+                    entries.retain(|forward| forward.device != name);
+                }
                 for device in seen.devices.iter_mut().filter(|d| d.master.as_ref() == Some(&name)) {
                     device.master = None;
                 }
@@ -86,12 +97,14 @@ fn apply(seen: &mut Bridging, batch: &Batch) {
             BridgingChange::Forward(forward) => {
                 assert!(seen.device(&forward.device).is_some());
                 let takes = |other: &Forward| other.device == forward.device && other.mac == forward.mac;
-                seen.forwards.retain(|other| forward.mac.is_none() || !takes(other));
-                seen.learnt.retain(|other| forward.mac.is_none() || !takes(other));
+                for entries in [&mut seen.forwards, &mut seen.learnt, &mut seen.routed] {
+                    entries.retain(|other| forward.mac.is_none() || !takes(other));
+                }
                 seen.forwards.insert(forward);
             }
             BridgingChange::Unforward(forward) => {
-                assert!(seen.forwards.remove(&forward) | seen.learnt.remove(&forward));
+                let sets = [&mut seen.forwards, &mut seen.learnt, &mut seen.routed];
+                assert!(sets.into_iter().any(|entries| entries.remove(&forward)), "there is no {forward}");
             }
         }
     }
@@ -118,7 +131,7 @@ fn sent(seen: &Bridging) -> Vec<String> {
 
 fn port(name: &str, master: &str, ours: bool) -> Device {
     let (name, master) = (name.to_owned(), Some(master.to_owned()));
-    Device { name, kind: DeviceKind::Other, mtu: 1450, up: true, master, ours, learns: false }
+    Device { name, index: 90, kind: DeviceKind::Other, mtu: 1450, up: true, master, ours, learns: false }
 }
 
 #[test]
@@ -216,7 +229,7 @@ fn a_network_that_is_deleted_under_its_guests_keeps_connecting_them() {
 fn what_this_program_did_not_make_is_not_touched() {
     let theirs = |name: &str, kind| {
         let name = name.to_owned();
-        Device { name, kind, mtu: 1450, up: true, master: None, ours: false, learns: false }
+        Device { name, index: 91, kind, mtu: 1450, up: true, master: None, ours: false, learns: false }
     };
     let devices = vec![
         theirs("vmbr0", DeviceKind::Bridge),
@@ -225,7 +238,12 @@ fn what_this_program_did_not_make_is_not_touched() {
         theirs("vmbr100", DeviceKind::Other),
     ];
     let mut seen = Bridging { devices, ..Bridging::default() };
-    seen.forwards.insert(Forward { device: "vxlan8".into(), mac: None, to: "10.9.9.9".parse().unwrap() });
+    seen.forwards.insert(Forward {
+        device: "vxlan8".into(),
+        mac: None,
+        to: "10.9.9.9".parse().unwrap(),
+        by: None,
+    });
     let before = seen.clone();
     let (view, cards) = world(&[managed(100)], &[]);
     let planned = plan(&ground(), &view, &cards, &seen);
@@ -262,6 +280,7 @@ fn what_drifted_is_put_right() {
                 device: "vxlan100".into(),
                 mac: Some(card(9).mac),
                 to: "10.9.9.9".parse().unwrap(),
+                by: None,
             };
             seen.forwards.insert(stray);
         },
@@ -292,6 +311,7 @@ fn an_overlay_that_changes_changes_who_knows_where_cards_are_and_no_device() {
         device: "vxlan100".into(),
         mac: Some(card(number).mac),
         to: to.parse().unwrap(),
+        by: None,
     };
     seen.learnt = [learnt(1, "10.255.1.2"), learnt(2, "10.255.1.2"), learnt(9, "10.255.1.3")].into();
     settle(&view, &cards, &mut seen);
@@ -300,6 +320,42 @@ fn an_overlay_that_changes_changes_who_knows_where_cards_are_and_no_device() {
     view.overlay = Overlay::Declared;
     settle(&view, &cards, &mut seen);
     assert_eq!((sent(&seen), names(&seen).join(" "), seen.learnt.len()), (declared, devices, 0));
+}
+
+#[test]
+fn what_a_routing_daemon_writes_is_left_to_it_for_as_long_as_it_is_asked() {
+    let (mut view, cards) = world(&[managed(100)], &["hv2", "hv3"]);
+    let mut seen = Bridging::default();
+    settle(&view, &cards, &mut seen);
+    let declared = seen.forwards.clone();
+    view.overlay = Overlay::Evpn;
+    settle(&view, &cards, &mut seen);
+    assert_eq!(seen.forwards.iter().filter(|f| f.mac.is_some()).count(), 0, "it finds out itself");
+    assert!(seen.devices.iter().all(|device| !device.learns));
+    // Of a card that definitions name, in another place, and of one that none names.
+    let routed = |number: u8| Forward { mac: Some(card(number).mac), ..declared.first().unwrap().clone() };
+    seen.routed = [routed(1), routed(9)].into();
+    seen.learnt = [routed(8)].into();
+    settle(&view, &cards, &mut seen);
+    assert_eq!((seen.routed.len(), seen.learnt.len()), (2, 0));
+    view.overlay = Overlay::Declared;
+    settle(&view, &cards, &mut seen);
+    assert_eq!((seen.forwards, seen.routed.len()), (declared, 0));
+}
+
+#[test]
+fn entries_say_which_device_frames_leave_by() {
+    let (view, cards) = world(&[managed(100)], &["hv2"]);
+    let mut seen = Bridging::default();
+    settle(&view, &cards, &mut seen);
+    let bridge = |index| Device { name: CLUSTER_BRIDGE.into(), index, ..port("", "", false) };
+    // As an earlier program has written them, and after the bridge has been made anew.
+    for index in [7, 8] {
+        seen.devices.retain(|device| device.name != CLUSTER_BRIDGE);
+        seen.devices.push(bridge(index));
+        settle(&view, &cards, &mut seen);
+        assert_eq!(seen.forwards.iter().map(|f| f.by).collect::<Vec<_>>(), [Some(index); 3]);
+    }
 }
 
 #[test]
@@ -333,7 +389,7 @@ proptest! {
         after in btree_set((1u32..8, 0u8..3), 0..6),
         guests in btree_set(1u32..8, 0..3),
         claims in proptest::collection::vec("hv[1-4]|hv2 hv3|", 0..6),
-        overlays in any::<[bool; 2]>(),
+        overlays in [0usize..3, 0usize..3],
     ) {
         let kinds = |set: &std::collections::BTreeSet<(u32, u8)>| -> Vec<Network> {
             let kinds = [None, Some(NetworkKind::Managed), Some(NetworkKind::Bridged)];
@@ -342,7 +398,7 @@ proptest! {
         };
         let claims: Vec<&str> = claims.iter().map(String::as_str).collect();
         let mut seen = Bridging::default();
-        let overlay = |flood| if flood { Overlay::Flood } else { Overlay::Declared };
+        let overlay = |number: usize| [Overlay::Declared, Overlay::Flood, Overlay::Evpn][number];
         let (mut view, cards) = world(&kinds(&before), &claims);
         view.overlay = overlay(overlays[0]);
         settle(&view, &cards, &mut seen);

@@ -59,17 +59,19 @@ impl State {
         let doing = change.to_string();
         self.changes.push(doing.clone());
         let missing = |device: &str| LinksError::NoDevice { doing: doing.clone(), device: device.to_owned() };
-        let Bridging { devices, forwards, learnt } = &mut self.bridging;
+        let Bridging { devices, forwards, learnt, routed } = &mut self.bridging;
         match change.clone() {
             BridgingChange::Add { name, .. } if self.refused.contains(&name) => return Err(missing(&name)),
             BridgingChange::Add { name, kind, mtu, master } => {
                 devices.retain(|device| device.name != name);
-                devices.push(Device { name, kind, mtu, up: true, master, ours: true, learns: false });
+                let index = devices.iter().map(|device| device.index).max().unwrap_or_default() + 1;
+                devices.push(Device { name, index, kind, mtu, up: true, master, ours: true, learns: false });
             }
             BridgingChange::Remove { name } => {
                 devices.retain(|device| device.name != name);
-                forwards.retain(|forward| forward.device != name);
-                learnt.retain(|forward| forward.device != name);
+                for entries in [forwards, learnt, routed] {
+                    entries.retain(|forward| forward.device != name);
+                }
             }
             BridgingChange::Set { name, mtu, master } => {
                 let device = devices.iter_mut().find(|device| device.name == name);
@@ -88,13 +90,15 @@ impl State {
                     let pvc_core::model::bridging::Forward { device, mac, .. } = other;
                     mac.is_some() && *device == forward.device && *mac == forward.mac
                 };
-                forwards.retain(|other| !takes_the_place(other));
-                learnt.retain(|other| !takes_the_place(other));
+                for entries in [&mut *forwards, learnt, routed] {
+                    entries.retain(|other| !takes_the_place(other));
+                }
                 forwards.insert(forward);
             }
             BridgingChange::Unforward(forward) => {
-                forwards.remove(&forward);
-                learnt.remove(&forward);
+                for entries in [forwards, learnt, routed] {
+                    entries.remove(&forward);
+                }
             }
         }
         Ok(())

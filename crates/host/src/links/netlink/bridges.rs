@@ -38,7 +38,7 @@ const EVERYBODY: [u8; 6] = [0; 6];
 /// What is heard of for [`Bridges::changes`].
 pub(super) const GROUPS: [MulticastGroup; 2] = [MulticastGroup::Link, MulticastGroup::Neigh];
 
-/// Of neighbours the entries of tunnels only, and not what those learn: others change all the time.
+/// Of neighbours the entries of tunnels only, and of these neither what is learnt nor what a routing daemon writes: others change all the time.
 pub(super) fn concerns(message: &NetlinkPayload<RouteNetlinkMessage>) -> bool {
     match message {
         NetlinkPayload::InnerMessage(
@@ -46,7 +46,7 @@ pub(super) fn concerns(message: &NetlinkPayload<RouteNetlinkMessage>) -> bool {
         ) => {
             entry.header.family == AddressFamily::Bridge
                 && entry.header.flags.contains(NeighbourFlags::Own)
-                && stays(entry)
+                && whose(entry) == Whose::Written
         }
         _ => true,
     }
@@ -67,12 +67,12 @@ impl Bridges for Netlink {
         let devices: Vec<Device> = links.iter().filter_map(|link| device(link, &names)).collect();
         let is_tunnel =
             |name: &str| devices.iter().any(|d| d.name == name && matches!(d.kind, DeviceKind::Vxlan { .. }));
-        let of = |kept: bool| -> BTreeSet<Forward> {
-            let entries = entries.iter().filter(|entry| stays(entry) == kept);
+        let of = |whose: Whose| -> BTreeSet<Forward> {
+            let entries = entries.iter().filter(|entry| self::whose(entry) == whose);
             entries.filter_map(|e| forward(e, &names)).filter(|f| is_tunnel(&f.device)).collect()
         };
-        let (forwards, learnt) = (of(true), of(false));
-        Ok(Bridging { devices, forwards, learnt })
+        let (forwards, learnt, routed) = (of(Whose::Written), of(Whose::Learnt), of(Whose::Routed));
+        Ok(Bridging { devices, forwards, learnt, routed })
     }
 
     async fn apply(&self, changes: &[BridgingChange]) -> Vec<Result<(), LinksError>> {
@@ -201,6 +201,7 @@ fn tunnel(name: &str, vni: u32, local: IpAddr) -> LinkMessage {
 fn device(link: &LinkMessage, names: &HashMap<u32, String>) -> Option<Device> {
     let mut device = Device {
         name: seen::name(link)?,
+        index: link.header.index,
         kind: DeviceKind::Other,
         mtu: 0,
         up: link.header.flags.contains(LinkFlags::Up),
@@ -268,23 +269,40 @@ fn forward(entry: &NeighbourMessage, names: &HashMap<u32, String>) -> Option<For
     if !entry.header.flags.contains(NeighbourFlags::Own) {
         return None;
     }
-    let (mut mac, mut to) = (None, None);
+    let (mut mac, mut to, mut by) = (None, None, None);
     for attribute in &entry.attributes {
         match attribute {
             NeighbourAttribute::LinkLayerAddress(address) => {
                 mac = <[u8; 6]>::try_from(address.as_slice()).ok();
             }
             NeighbourAttribute::Destination(address) => to = address_of(address),
+            NeighbourAttribute::IfIndex(index) => by = Some(*index),
             _ => {}
         }
     }
     let mac = Some(mac?).filter(|mac| *mac != EVERYBODY).map(Mac);
-    Some(Forward { device: names.get(&entry.header.ifindex)?.clone(), mac, to: to? })
+    Some(Forward { device: names.get(&entry.header.ifindex)?.clone(), mac, to: to?, by })
 }
 
-/// Whether it was written, and not learnt from a frame.
-fn stays(entry: &NeighbourMessage) -> bool {
-    entry.header.state == NeighbourState::Permanent
+/// Where an entry comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Whose {
+    /// It was written to stay.
+    Written,
+    /// The tunnel has learnt it from a frame.
+    Learnt,
+    /// A routing daemon has written it.
+    Routed,
+}
+
+fn whose(entry: &NeighbourMessage) -> Whose {
+    if entry.header.flags.contains(NeighbourFlags::ExtLearned) {
+        Whose::Routed
+    } else if entry.header.state == NeighbourState::Permanent {
+        Whose::Written
+    } else {
+        Whose::Learnt
+    }
 }
 
 fn address_of(address: &NeighbourAddress) -> Option<IpAddr> {
@@ -308,6 +326,7 @@ fn entry(index: u32, forward: &Forward) -> NeighbourMessage {
     let mac = forward.mac.map_or(EVERYBODY, |mac| mac.0);
     message.attributes.push(NeighbourAttribute::LinkLayerAddress(mac.to_vec()));
     message.attributes.push(NeighbourAttribute::Destination(forward.to.into()));
+    message.attributes.extend(forward.by.map(NeighbourAttribute::IfIndex));
     message
 }
 
