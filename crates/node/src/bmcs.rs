@@ -175,6 +175,7 @@ mod tests {
             boot: "boot".into(),
             keepalive_interval: Duration::from_secs(5),
             vtep: None,
+            storage: true,
             ipmi: node::Ipmi { hostname: host.into(), username: "admin".into(), password: "secret".into() },
         };
         node::register(store, &registration).await.unwrap();

@@ -255,6 +255,7 @@ fn registration(config: &Config, dependencies: &Dependencies, static_data: Stati
         boot: dependencies.process.boot.clone(),
         keepalive_interval: config.intervals.keepalive(),
         vtep: if dependencies.bridges.is_some() { client_network::vtep(config) } else { None },
+        storage: dependencies.storage.is_available(),
         ipmi: Ipmi {
             hostname: config.ipmi.host.clone(),
             username: config.ipmi.user.clone(),

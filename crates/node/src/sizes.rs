@@ -1,16 +1,19 @@
-//! What definitions say: how large VMs are, for placements, and whether a VM could be started from it. Read when it is needed, and
-//! kept until a definition changes.
+//! What definitions say: how large VMs are, for placements, which images they have open, for fences, and whether a VM could be started
+//! from it. Read when it is needed, and kept until a definition changes.
 //!
-//! The mirror holds no definitions, only their versions; this keeps two numbers of each. Never more VMs than the cluster has.
+//! The mirror holds no definitions, only their versions; this keeps a few words of each. Never more VMs than the cluster has.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::{Arc, Mutex, PoisonError},
 };
 
 use pvc_core::{
-    model::{ClusterView, DomainSpec, Vm, VmId},
-    plan::placement::{Size, Sizes, kept_on},
+    model::{ClusterView, DomainSpec, Vm, VmId, ceph::ImageName},
+    plan::{
+        placement::{Size, Sizes, kept_on},
+        storage_fence::images,
+    },
 };
 use pvc_store::{
     Store, StoreError, Value,
@@ -24,6 +27,9 @@ const AT_ONCE: usize = 64;
 /// Bytes of a definition from which on it is no ordinary one, and may take milliseconds to parse: others have their turn before the next.
 const LARGE: usize = 32 * 1024;
 
+/// What a VM may have open, or why that is not known.
+pub type Images = Result<BTreeSet<ImageName>, String>;
+
 /// See the module's documentation.
 pub struct VmSizes {
     store: Arc<dyn Store>,
@@ -31,7 +37,13 @@ pub struct VmSizes {
     known: Mutex<HashMap<VmId, Known>>,
 }
 
-type Known = (i32, Result<Size, String>);
+type Known = (i32, Result<Said, String>);
+
+/// What a definition says.
+struct Said {
+    size: Size,
+    images: BTreeSet<ImageName>,
+}
 
 impl VmSizes {
     /// Knows nothing yet.
@@ -57,7 +69,7 @@ impl VmSizes {
             let values = self.read(&paths).await?;
             for (id, value) in some.iter().zip(values) {
                 let is_large = value.as_ref().is_some_and(|value| value.data.len() > LARGE);
-                let read = value.zip(view.vm(*id)).map(|(value, vm)| (value.version, size(vm, &value.data)));
+                let read = value.zip(view.vm(*id)).map(|(value, vm)| (value.version, said(vm, &value.data)));
                 self.know(*id, read);
                 if is_large {
                     tokio::task::yield_now().await;
@@ -65,8 +77,31 @@ impl VmSizes {
             }
         }
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        let size = |id: &VmId| known.get(id)?.1.as_ref().ok().copied();
+        let size = |id: &VmId| Some(known.get(id)?.1.as_ref().ok()?.size);
         Ok(wanted.iter().filter_map(|(id, _)| Some((*id, size(id)?))).collect())
+    }
+
+    /// What each VM that some node claims may have open: its list goes stale, since clients change the definition alone. A name that
+    /// cannot be looked at is left out: no VM is started with one, and the list may say anything. Of a definition from which nothing could
+    /// be started only the list counts; one that the store does not show is an error of its VM.
+    ///
+    /// # Errors
+    /// If the store does not answer.
+    pub async fn images(&self, view: &ClusterView) -> Result<BTreeMap<VmId, Images>, StoreError> {
+        self.of(view, &[]).await?;
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let claimed = view.good_vms().filter(|vm| !vm.claim.value.is_empty());
+        let open = claimed.map(|vm| {
+            let (listed, _) = images(&vm.rbd_images);
+            let said = known.get(&vm.id).map(|(_, said)| said);
+            let open = match (said, vm.xml_version) {
+                (Some(Ok(said)), _) => Ok(listed.union(&said.images).cloned().collect()),
+                (Some(Err(_)), _) | (None, None) => Ok(listed),
+                (None, Some(_)) => Err("its definition cannot be read".to_owned()),
+            };
+            (vm.id, open)
+        });
+        Ok(open.collect())
     }
 
     fn know(&self, id: VmId, read: Option<Known>) {
@@ -98,12 +133,12 @@ impl VmSizes {
     }
 }
 
-fn size(vm: &Vm, xml: &[u8]) -> Result<Size, String> {
+fn said(vm: &Vm, xml: &[u8]) -> Result<Said, String> {
     let spec = DomainSpec::parse_as(&definition(xml), vm.id, &vm.name).map_err(|error| {
         debug!(vm = %vm.name, %error, "its size cannot be read from its definition");
         format!("its definition is not usable: {error}")
     })?;
-    Ok(Size { memory_mib: spec.memory_mib, vcpus: spec.vcpus })
+    Ok(Said { size: Size::from(&spec), images: images(&spec.rbd_images).0 })
 }
 
 #[cfg(test)]
@@ -149,7 +184,7 @@ mod tests {
         let mirror = Mirror::start(store.clone());
         mirror.ready().await;
         let sizes = VmSizes::new(store.clone());
-        let of = |memory_mib| Size { memory_mib, vcpus: 2 };
+        let of = |memory_mib| Size { memory_mib, vcpus: 2, ..Size::default() };
         let first = sizes.of(&mirror.view(), &[id(4)]).await.unwrap();
         assert_eq!(first, [(id(1), of(64)), (id(4), of(256))].into(), "2 is off, 3 is no definition");
         assert_eq!(sizes.unusable().into_keys().collect::<Vec<_>>(), [id(3)]);

@@ -1,11 +1,15 @@
 //! The Ceph clients by which VMs write are shut out before anybody else writes. Who they are is recorded by `reconcile::client_records`.
 
-use std::{collections::BTreeSet, fmt, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use pvc_core::{
     model::{
-        ClusterView, DomainSpec, NodeName, Problem, Vm,
+        ClusterView, DomainSpec, Node, NodeName, Problem, Vm, VmId,
         ceph::{ImageName, Recorded},
     },
     plan::storage_fence::{Claimed, Request, images, of_dead_node, of_ended_instances},
@@ -14,7 +18,7 @@ use pvc_host::storage_fence::{StorageFence, StorageFenceError, Void, Warrant};
 use pvc_store::{CommitError, Store, StoreError, Transaction, schema};
 use tokio::time::timeout;
 
-use crate::controller::StepError;
+use crate::{controller::StepError, sizes::Images};
 
 /// How long the storage may take to shut somebody out.
 const WITHIN: Duration = Duration::from_mins(1);
@@ -96,18 +100,25 @@ impl Warrant for AsDecided<'_> {
 pub(crate) async fn shut_out_node(
     store: &dyn Store,
     storage: &dyn StorageFence,
-    dead: &NodeName,
+    node: &Node,
     view: &ClusterView,
+    images: &BTreeMap<VmId, Images>,
     warrant: &dyn Warrant,
 ) -> Result<(), NotShutOut> {
+    let dead = &node.name;
     let (records, problems) = schema::vm_clients::read_all(store).await?;
     readable(problems.into_iter().filter(|problem| problem.key.ends_with(&format!("@{dead}"))))?;
     let mut claimed = Vec::new();
-    for vm in view.good_vms().filter(|vm| vm.claim.value.names(dead)) {
-        let images = images_of(store, vm).await?;
-        claimed.push(Claimed { images, shared: !vm.claim.value.is_only(dead) });
+    for (id, images) in images {
+        let Some(vm) = view.vm(*id) else { continue };
+        let by = vm.claim.value.clone();
+        match images {
+            Ok(images) => claimed.push(Claimed { by, images: images.clone() }),
+            Err(why) if by.names(dead) => return Err(format!("{}: {why}", vm.name).into()),
+            Err(_) => {}
+        }
     }
-    let request = of_dead_node(dead, &claimed, &records);
+    let request = of_dead_node(dead, node.storage_host, &claimed, &records);
     let theirs: Vec<&Recorded> = records.iter().filter(|record| record.node == *dead).collect();
     carry_out(store, storage, dead, &request, &theirs, warrant).await
 }
@@ -131,12 +142,19 @@ pub(crate) async fn shut_out_ended(
         return Err(why.into());
     }
     let vm = spec.id;
-    let (records, problems) = schema::vm_clients::read_vm(store, vm).await?;
+    let (its, problems) = schema::vm_clients::read_vm(store, vm).await?;
     readable(problems.into_iter())?;
+    if its.is_empty() {
+        return Ok(false);
+    }
+    let mut records = Vec::new();
+    for node in its.iter().map(|record| &record.node).collect::<BTreeSet<_>>() {
+        records.extend(schema::vm_clients::read_node(store, node).await?.0);
+    }
     let request = of_ended_instances(vm, &records);
-    let of = records.first().map_or(me, |record| &record.node);
-    carry_out(store, storage, of, &request, &records.iter().collect::<Vec<_>>(), warrant).await?;
-    Ok(!records.is_empty())
+    let of = its.first().map_or(me, |record| &record.node);
+    carry_out(store, storage, of, &request, &its.iter().collect::<Vec<_>>(), warrant).await?;
+    Ok(true)
 }
 
 async fn carry_out(

@@ -66,6 +66,7 @@ impl Fake {
             boot: "boot".into(),
             keepalive_interval: std::time::Duration::from_secs(5),
             vtep: None,
+            storage: true,
             ipmi: node::Ipmi::default(),
         };
         node::register(self.store(), &registration).await.unwrap();

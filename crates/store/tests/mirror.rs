@@ -54,6 +54,7 @@ async fn register(store: &dyn Store) {
         boot: "boot".into(),
         keepalive_interval: std::time::Duration::from_secs(5),
         vtep: None,
+        storage: true,
         ipmi: node::Ipmi::default(),
     };
     node::register(store, &registration).await.unwrap();

@@ -91,6 +91,7 @@ impl Cluster {
             boot: "boot".into(),
             keepalive_interval: std::time::Duration::from_secs(5),
             vtep: None,
+            storage: true,
             ipmi: node::Ipmi::default(),
         };
         let report = figures();

@@ -43,6 +43,8 @@ pub(crate) fn node(node: &str) -> Node {
         boot: Some("boot".into()),
         self_fence_s: None,
         vtep: None,
+        storage: Some(true),
+        storage_host: None,
         problems: Vec::new(),
         last_word: field(()),
     }

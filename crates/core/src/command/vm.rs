@@ -81,7 +81,7 @@ pub fn define<'a>(
         let todo = format!("define it on {here}, then migrate it to {there}");
         return Err(Refusal::refused(what(), format!("it runs on {here}"), todo));
     }
-    let size = Size { memory_mib: spec.memory_mib, vcpus: spec.vcpus };
+    let size = Size::from(spec);
     let room = || capacity.choose(spec.id, size, request.selector, |_| None).ok();
     let fit = || room().and_then(|name| nodes.clone().find(|node| node.name == name));
     let nearest = || placement::choose(nodes.clone(), request.selector);

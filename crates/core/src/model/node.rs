@@ -196,6 +196,11 @@ pub struct Node {
     pub self_fence_s: Option<u32>,
     /// `vtep`: the address that frames for its guests in managed networks are sent to; `None`: no managed network is there.
     pub vtep: Option<IpAddr>,
+    /// `storage`: whether it manages storage, and so may start VMs with RBD disks; `None` if it has not said, as nodes of the 0.5
+    /// generation do not.
+    pub storage: Option<bool>,
+    /// `storage_host`: where its Ceph clients are, as it was last seen there; `None`: nobody has seen one yet.
+    pub storage_host: Option<IpAddr>,
     /// The keys that cannot be read.
     pub problems: Vec<Problem>,
 }

@@ -23,6 +23,7 @@ use std::time::Duration;
 use super::{act, settled, wait};
 use super::{
     liveness::{self, Liveness},
+    placement::Sizes,
     recover::{self, What},
 };
 use crate::{
@@ -96,6 +97,8 @@ pub struct Facts<'a> {
     pub liveness: &'a Liveness,
     /// The configuration.
     pub settings: &'a Settings,
+    /// What VMs need by their definitions; only looked for after the proof.
+    pub sizes: &'a Sizes,
     /// Whether this node can shut a node out of the storage.
     pub storage: bool,
     /// What this daemon did about the job so far.
@@ -308,7 +311,7 @@ fn recover(fence: &Fence, proof: Proof, f: &Facts<'_>) -> Plan {
     let node = &fence.node;
     let storage_is_fenced = matches!(fence.job.step, FenceStep::StorageFenced { .. });
     let action = f.settings.action(proof);
-    let orders = recover::orders(node, f.view, action, storage_is_fenced);
+    let orders = recover::orders(node, f.view, f.sizes, action, storage_is_fenced);
     let locked = orders.iter().filter(|o| o.what == What::NeedsStorageFence).count();
     if locked > 0 && f.storage && !storage_is_fenced && f.attempts.storage_due(f.now) {
         return act(Step::ShutOutStorage, format!("{locked} VM(s) of it use RBD images"));

@@ -7,6 +7,7 @@
 #[cfg(test)]
 mod tests;
 
+use super::placement::Sizes;
 use crate::{
     model::{Claim, ClusterView, DaemonState, Node, NodeName, Vm, VmChange, VmId, VmKey, VmSet, VmState},
     sabotage::{self, Bug},
@@ -53,8 +54,20 @@ impl What {
 }
 
 /// The orders about all VMs of a dead node.
-pub fn orders(dead: &NodeName, view: &ClusterView, action: Action, storage_is_fenced: bool) -> Vec<Order> {
-    view.good_vms().filter_map(|vm| order(dead, vm, view, action, storage_is_fenced)).collect()
+pub fn orders(
+    dead: &NodeName,
+    view: &ClusterView,
+    sizes: &Sizes,
+    action: Action,
+    storage_is_fenced: bool,
+) -> Vec<Order> {
+    let locked = |vm: &Vm| !storage_is_fenced && needs_storage(vm, sizes);
+    view.good_vms().filter_map(|vm| order(dead, vm, view, action, locked(vm))).collect()
+}
+
+/// Whether it may have images open: by its definition, or by its list, which old clients write as they like.
+fn needs_storage(vm: &Vm, sizes: &Sizes) -> bool {
+    sizes.get(&vm.id).is_some_and(|size| size.needs_storage) || !vm.rbd_images.is_empty()
 }
 
 /// What is left of a dead node in the claims of VMs that are not in the tree: it executes none of them any more.
@@ -66,13 +79,7 @@ pub fn orphans(dead: &NodeName, view: &ClusterView) -> Vec<VmChange> {
     claimed.collect()
 }
 
-fn order(
-    dead: &NodeName,
-    vm: &Vm,
-    view: &ClusterView,
-    action: Action,
-    storage_is_fenced: bool,
-) -> Option<Order> {
+fn order(dead: &NodeName, vm: &Vm, view: &ClusterView, action: Action, locked: bool) -> Option<Order> {
     // Who may be executing it is not known: that this node is dead does not say that it may start.
     if vm.cannot_read(VmKey::Claim) {
         return None;
@@ -86,8 +93,7 @@ fn order(
         return None;
     };
     // What the node never claimed it never had open.
-    let locked = claimed && !vm.rbd_images.is_empty() && !storage_is_fenced;
-    if locked {
+    if claimed && locked {
         let why =
             "it has RBD images, and a node that is not shut out of the storage may still be writing to them";
         return Some(Order { id: vm.id, what: What::NeedsStorageFence, why: why.to_owned() });

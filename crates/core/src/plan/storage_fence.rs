@@ -20,22 +20,29 @@ use std::{
 };
 
 use crate::model::{
-    NodeName, VmId,
+    Claim, NodeName, VmId,
     ceph::{ClientAddress, ImageName, Lock, Recorded, Users},
 };
 
 /// An entry that ends sooner than this, in seconds, is written again: five years.
 pub const LEAST_S: u64 = 5 * 365 * 24 * 3600;
 
-/// What becomes of the users of an image of whom nothing is recorded.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+/// Who is shut out of those users of an image of whom nothing is recorded.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Unrecorded {
-    /// They are left alone.
-    Spared,
-    /// Those that are on a host of which somebody is recorded to be shut out; all, if nobody is.
-    OfTheseHosts,
-    /// All are shut out: nobody else may have it open.
-    ShutOut,
+    /// Those that are on these hosts.
+    On(BTreeSet<IpAddr>),
+    /// All: nobody else may have it open.
+    All,
+}
+
+impl Unrecorded {
+    fn includes(&self, client: &ClientAddress) -> bool {
+        match self {
+            Self::On(hosts) => hosts.contains(&client.host.ip()),
+            Self::All => true,
+        }
+    }
 }
 
 /// Who is to be shut out.
@@ -43,7 +50,7 @@ pub enum Unrecorded {
 pub struct Request {
     /// The clients of the instances that must not write any more.
     pub recorded: BTreeSet<ClientAddress>,
-    /// The clients of instances that may.
+    /// The clients of instances that may: none of them is shut out, whatever else is said of it.
     pub spared: BTreeSet<ClientAddress>,
     /// What the former may have open.
     pub images: BTreeMap<ImageName, Unrecorded>,
@@ -93,66 +100,75 @@ pub fn plan(facts: &Facts<'_>) -> Step {
 /// Everybody who is to be shut out, as far as is known now.
 fn clients(facts: &Facts<'_>) -> BTreeSet<ClientAddress> {
     let Request { recorded, spared, images } = facts.request;
-    let hosts: BTreeSet<IpAddr> = recorded.iter().map(|client| client.host.ip()).collect();
     let mut clients = recorded.clone();
     for (image, unrecorded) in images {
         let users = facts.users.get(image).into_iter().flat_map(Users::addresses);
-        clients.extend(users.filter(|client| {
-            !spared.contains(client)
-                && match unrecorded {
-                    Unrecorded::Spared => false,
-                    Unrecorded::OfTheseHosts => hosts.is_empty() || hosts.contains(&client.host.ip()),
-                    Unrecorded::ShutOut => true,
-                }
-        }));
+        clients.extend(users.filter(|client| unrecorded.includes(client)));
     }
+    clients.retain(|client| !spared.contains(client));
     clients
 }
 
-/// What a node that may have been executing a VM may have open.
+/// A VM that some node may be executing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Claimed {
+    /// By whom. Of several the first executes it, until that leaves the claim to another.
+    pub by: Claim,
     /// The images of the VM's list and of its definition.
     pub images: BTreeSet<ImageName>,
-    /// Another node claims it, too: it has, or has had, the same images open.
-    pub shared: bool,
 }
 
-/// Everything of a node that is proven dead: whatever is recorded of it, and whoever has open what only it may have open.
-pub fn of_dead_node(dead: &NodeName, claimed: &[Claimed], records: &[Recorded]) -> Request {
+/// Everything of a node that is proven dead: whatever is recorded of it; whoever has open what only it may have open; and, of what others
+/// may have open too, whoever is on its hosts, `published` or recorded. If no host of it is known, that is nobody: it has never spoken
+/// to Ceph, and everybody there may be somebody who lives.
+pub fn of_dead_node(
+    dead: &NodeName,
+    published: Option<IpAddr>,
+    claimed: &[Claimed],
+    records: &[Recorded],
+) -> Request {
     let mut request = Request::default();
-    for record in records {
-        if record.node == *dead {
-            request.add(record);
-        } else {
-            request.spared.extend(&record.clients.clients);
-        }
+    let (theirs, others): (Vec<_>, Vec<_>) = records.iter().partition(|record| record.node == *dead);
+    request.spared.extend(others.iter().flat_map(|record| &record.clients.clients));
+    let recorded = theirs.iter().flat_map(|record| &record.clients.clients);
+    request.recorded.extend(recorded.filter(|client| !request.spared.contains(client)));
+    let hosts: BTreeSet<IpAddr> =
+        request.recorded.iter().map(|client| client.host.ip()).chain(published).collect();
+    for image in theirs.iter().flat_map(|record| &record.clients.images) {
+        request.images.insert(image.clone(), Unrecorded::On(hosts.clone()));
     }
-    for Claimed { images, shared } in claimed {
-        let unrecorded = if *shared { Unrecorded::OfTheseHosts } else { Unrecorded::ShutOut };
-        for image in images {
-            let known = request.images.entry(image.clone()).or_insert(unrecorded);
-            *known = unrecorded.max(*known);
-        }
+    for image in claimed.iter().filter(|vm| vm.by.names(dead)).flat_map(|vm| &vm.images) {
+        let lives = |vm: &Claimed| vm.images.contains(image) && executes_elsewhere(&vm.by, dead);
+        let unrecorded =
+            if claimed.iter().any(lives) { Unrecorded::On(hosts.clone()) } else { Unrecorded::All };
+        request.images.insert(image.clone(), unrecorded);
     }
     request
 }
 
-/// Whatever is recorded of a VM that is off everywhere and about to start.
+/// A guest that a dead source was sending has not executed at its target, and is started anew.
+fn executes_elsewhere(claim: &Claim, dead: &NodeName) -> bool {
+    claim.iter().next().is_some_and(|first| first != dead)
+}
+
+/// Whatever is recorded of a VM that is off everywhere and about to start. An image may be another VM's as well, of which a record names
+/// all who have it open on its node: those are not this VM's alone.
 pub fn of_ended_instances(vm: VmId, records: &[Recorded]) -> Request {
     let mut request = Request::default();
-    records.iter().filter(|record| record.vm == vm).for_each(|record| request.add(record));
+    let (its, others): (Vec<_>, Vec<_>) = records.iter().partition(|record| record.vm == vm);
+    request.spared.extend(others.iter().flat_map(|record| &record.clients.clients));
+    for Recorded { clients, .. } in its {
+        request.recorded.extend(clients.clients.difference(&request.spared));
+        request.images.extend(clients.images.iter().map(|image| (image.clone(), nobody())));
+    }
     request
+}
+
+fn nobody() -> Unrecorded {
+    Unrecorded::On(BTreeSet::new())
 }
 
 impl Request {
-    fn add(&mut self, record: &Recorded) {
-        self.recorded.extend(&record.clients.clients);
-        for image in &record.clients.images {
-            self.images.entry(image.clone()).or_insert(Unrecorded::Spared);
-        }
-    }
-
     /// Whether there is nobody to be shut out, and nothing to look for anybody at.
     pub fn is_empty(&self) -> bool {
         self.recorded.is_empty() && self.images.is_empty()

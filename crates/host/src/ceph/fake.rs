@@ -3,7 +3,7 @@
 mod admin;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::{Ipv4Addr, SocketAddr},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, SystemTime},
@@ -32,6 +32,8 @@ struct State {
     frozen: Vec<ClientAddress>,
     clients: u32,
     down: Option<CephError>,
+    /// Images that cannot be looked at.
+    unreadable: BTreeSet<ImageName>,
     /// How long it takes to answer.
     takes: Duration,
     /// As a key without `profile rbd` sees it.
@@ -61,6 +63,16 @@ impl FakeCeph {
     /// Answers every call with this, until it is `None`.
     pub fn fail(&self, error: Option<CephError>) {
         self.state().down = error;
+    }
+
+    /// Whether an image can be looked at.
+    pub fn spoil(&self, image: &ImageName, spoilt: bool) {
+        let mut state = self.state();
+        if spoilt {
+            state.unreadable.insert(image.clone());
+        } else {
+            state.unreadable.remove(image);
+        }
     }
 
     /// How long each of its answers takes from now on.
@@ -174,7 +186,12 @@ impl Ceph for FakeCeph {
     }
 
     async fn users(&self, image: &ImageName) -> Result<Option<Users>, CephError> {
-        Ok(self.answering().await?.images.get(image).map(|image| image.users.clone()))
+        let state = self.answering().await?;
+        if state.unreadable.contains(image) {
+            let (doing, why) = (format!("opening image {image}"), "its header is gone".to_owned());
+            return Err(CephError::Refused { doing, why });
+        }
+        Ok(state.images.get(image).map(|image| image.users.clone()))
     }
 
     async fn blocklist(&self, client: &ClientAddress) -> Result<(), CephError> {

@@ -1,6 +1,7 @@
 //! The storage fence, on the fake and on the real Ceph: nothing of whom it shuts out lands, and nobody else is hurt.
 
 use std::{
+    collections::BTreeSet,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -66,7 +67,7 @@ async fn fences(rig: &impl Rig) {
 
     let request = Request {
         recorded: [recorded].into(),
-        images: [(mine.clone(), Unrecorded::Spared), (unknown.clone(), Unrecorded::ShutOut)].into(),
+        images: [(mine.clone(), Unrecorded::On(BTreeSet::new())), (unknown.clone(), Unrecorded::All)].into(),
         ..Request::default()
     };
     let fence = fence(rig.ceph_shared());
@@ -99,7 +100,7 @@ async fn overtaken(rig: &impl Rig) {
     rig.create(&image);
     let mut old = rig.open(&image);
     assert!(old.write(1));
-    let request = Request { images: [(image.clone(), Unrecorded::ShutOut)].into(), ..Request::default() };
+    let request = Request { images: [(image.clone(), Unrecorded::All)].into(), ..Request::default() };
     let fence = fence(rig.ceph_shared());
     let shut_out = async |times| fence.shut_out(&node(), &request, &Holds::times(times)).await;
     let void = |outcome| matches!(outcome, Err(StorageFenceError::Void(Void::Overtaken(_))));
@@ -144,7 +145,7 @@ async fn a_refused_blocklist_leaves_the_lock_alone() {
     let image = image("mine");
     rig.create(&image);
     assert!(rig.open(&image).write(1));
-    let request = Request { images: [(image.clone(), Unrecorded::ShutOut)].into(), ..Request::default() };
+    let request = Request { images: [(image.clone(), Unrecorded::All)].into(), ..Request::default() };
     ceph.refuse_blocklist(true);
     let refused = fence(Arc::clone(&ceph) as Arc<dyn Ceph>)
         .shut_out(&node(), &request, &Holds::always())

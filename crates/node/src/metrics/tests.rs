@@ -29,6 +29,7 @@ async fn what_is_and_what_happened_is_told_in_the_fields_units() {
         boot: "boot".into(),
         keepalive_interval: std::time::Duration::from_secs(5),
         vtep: None,
+        storage: true,
         ipmi: node::Ipmi { password: "Passw0rd".into(), ..node::Ipmi::default() },
     };
     node::register(&*store, &registration).await.unwrap();

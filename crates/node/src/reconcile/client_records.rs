@@ -14,7 +14,7 @@ use std::{
 };
 
 use pvc_core::model::{
-    NodeName, VmId,
+    ClusterView, NodeName, Vm, VmId,
     ceph::{ClientAddress, ImageName, Recorded, VmClients},
 };
 use pvc_host::ceph::{Ceph, CephError};
@@ -44,25 +44,27 @@ pub(crate) struct Recorder {
     pub(crate) active: watch::Receiver<Active>,
 }
 
+/// What one round leaves to the next.
+#[derive(Default)]
+struct Left {
+    /// Something is not recorded, or not gone, yet.
+    open: bool,
+    /// What could not be looked at, and why.
+    failed: Vec<String>,
+}
+
 impl Recorder {
     /// Records, for ever.
     pub(crate) async fn run(mut self) {
         let mut recorded: HashMap<VmId, Instant> = HashMap::new();
-        let (mut said, mut wait) = (String::new(), AGAIN);
+        let (mut said, mut wait) = (Vec::new(), AGAIN);
         loop {
-            let complete = match self.round(&mut recorded).await {
-                Ok(complete) => {
-                    said.clear();
-                    complete
-                }
-                Err(why) => {
-                    if why != said {
-                        warn!("the clients by which VMs write cannot be recorded now: {why}");
-                        said = why;
-                    }
-                    false
-                }
-            };
+            let Left { open, failed } = self.round(&mut recorded).await;
+            for news in failed.iter().filter(|why| !said.contains(*why)) {
+                warn!("the clients by which VMs write cannot be recorded now: {news}");
+            }
+            let complete = !open && failed.is_empty();
+            said = failed;
             tokio::select! {
                 biased;
                 changed = self.active.changed() => match changed {
@@ -74,53 +76,89 @@ impl Recorder {
         }
     }
 
-    /// Whether all that executes is recorded, and nothing is of what does not.
-    async fn round(&mut self, recorded: &mut HashMap<VmId, Instant>) -> Result<bool, String> {
-        let Some(active) = self.active.borrow_and_update().clone() else { return Ok(true) };
+    /// Records all that executes, and removes the records of what does not. What of one VM cannot be looked at holds up no other.
+    async fn round(&mut self, recorded: &mut HashMap<VmId, Instant>) -> Left {
+        let mut left = Left::default();
+        let Some(active) = self.active.borrow_and_update().clone() else { return left };
         recorded.retain(|id, _| active.contains_key(id));
         if !self.mirror.synced() {
-            return Ok(false);
+            left.open = true;
+            return left;
         }
-        let (view, mut complete) = (self.mirror.view(), true);
+        let view = self.mirror.view();
+        let host = match self.say_host(&view).await {
+            Ok(host) => host,
+            Err(why) => {
+                left.failed.push(why);
+                return left;
+            }
+        };
         let due = active.keys().filter(|id| recorded.get(*id).is_none_or(|at| at.elapsed() >= VERIFY));
         for id in due.copied().collect::<Vec<VmId>>() {
             let Some(vm) = view.vm(id) else { continue };
-            let images = images_of(&*self.store, vm).await.map_err(|error| error.to_string())?;
-            if images.is_empty() || self.record(id, images).await? {
-                recorded.insert(id, Instant::now());
-            } else {
-                complete = false;
+            match self.record(vm, host).await {
+                Ok(true) => drop(recorded.insert(id, Instant::now())),
+                Ok(false) => left.open = true,
+                Err(why) => left.failed.push(format!("{}: {why}", vm.name)),
             }
         }
-        let records = schema::vm_clients::read_node(&*self.store, &self.me).await;
-        for record in records.map_err(|error| error.to_string())?.0 {
-            if !active.contains_key(&record.vm) {
-                complete &= self.remove_if_closed(&record).await?;
+        let records = match schema::vm_clients::read_node(&*self.store, &self.me).await {
+            Ok((records, _)) => records,
+            Err(error) => {
+                left.failed.push(error.to_string());
+                return left;
+            }
+        };
+        let (here, gone): (Vec<_>, Vec<_>) =
+            records.iter().partition(|record| active.contains_key(&record.vm));
+        let live = here.into_iter().flat_map(|record| record.clients.clients.iter().copied()).collect();
+        for record in gone {
+            match self.remove_if_closed(record, &live).await {
+                Ok(closed) => left.open |= !closed,
+                Err(why) => left.failed.push(format!("{}: {why}", record.vm)),
             }
         }
-        Ok(complete)
+        left
+    }
+
+    /// Where the Ceph clients of this node are, which is said while it lives: whoever fences it finds by it whom it has not recorded.
+    async fn say_host(&self, view: &ClusterView) -> Result<IpAddr, String> {
+        let host = self.ceph.own_address().await.map_err(text)?.host.ip();
+        if view.node(&self.me).is_some_and(|me| me.storage_host != Some(host)) {
+            let said = schema::node::say_storage_host(&*self.store, &self.me, host).await;
+            said.map_err(|error| error.to_string())?;
+        }
+        Ok(host)
     }
 
     /// Whether each of its images is open now, by a client that is recorded.
-    async fn record(&self, vm: VmId, images: BTreeSet<ImageName>) -> Result<bool, String> {
-        let host = self.ceph.own_address().await.map_err(text)?.host.ip();
+    async fn record(&self, vm: &Vm, host: IpAddr) -> Result<bool, String> {
+        let images = images_of(&*self.store, vm).await.map_err(|error| error.to_string())?;
+        if images.is_empty() {
+            return Ok(true);
+        }
         let (records, _) =
-            schema::vm_clients::read_vm(&*self.store, vm).await.map_err(|error| error.to_string())?;
+            schema::vm_clients::read_vm(&*self.store, vm.id).await.map_err(|error| error.to_string())?;
         let before = records.into_iter().find(|record| record.node == self.me).map(|record| record.clients);
         let mut clients: VmClients = before.clone().unwrap_or_default();
-        let mut all_open = true;
+        let (mut all_open, mut failed) = (true, None);
         clients.images.extend(images);
         for image in &clients.images {
-            let here = self.clients(image, host).await.map_err(text)?;
-            all_open &= !here.is_empty();
-            clients.clients.extend(here);
+            match self.clients(image, host).await {
+                Ok(here) => {
+                    all_open &= !here.is_empty();
+                    clients.clients.extend(here);
+                }
+                // Those of the others are recorded all the same.
+                Err(error) => failed = Some(format!("{image}: {error}")),
+            }
         }
         if before.as_ref() != Some(&clients) && !clients.clients.is_empty() {
-            let done = schema::vm_clients::record(&*self.store, vm, &self.me, &clients).await;
+            let done = schema::vm_clients::record(&*self.store, vm.id, &self.me, &clients).await;
             done.map_err(|error| error.to_string())?;
-            debug!(%vm, "its Ceph clients are recorded: {:?}", clients.clients);
+            debug!(vm = %vm.name, "its Ceph clients are recorded: {:?}", clients.clients);
         }
-        Ok(all_open)
+        failed.map_or(Ok(all_open), Err)
     }
 
     async fn clients(&self, image: &ImageName, host: IpAddr) -> Result<Vec<ClientAddress>, CephError> {
@@ -128,11 +166,17 @@ impl Recorder {
         Ok(users.addresses().filter(|client| client.host.ip() == host).collect())
     }
 
-    /// It is off here: if it closed its images, nothing of it is left to be shut out. Whether it did.
-    async fn remove_if_closed(&self, record: &Recorded) -> Result<bool, String> {
+    /// It is off here: if it closed its images, nothing of it is left to be shut out. Whether it did. Those of an image that is another
+    /// VM's, too, may be that one's: `live` are recorded of VMs that are here.
+    async fn remove_if_closed(
+        &self,
+        record: &Recorded,
+        live: &BTreeSet<ClientAddress>,
+    ) -> Result<bool, String> {
+        let own = |user: &ClientAddress| record.clients.clients.contains(user) && !live.contains(user);
         for image in &record.clients.images {
-            let users = self.ceph.users(image).await.map_err(text)?.unwrap_or_default();
-            if users.addresses().any(|user| record.clients.clients.contains(&user)) {
+            let users = self.ceph.users(image).await.map_err(|error| format!("{image}: {error}"))?;
+            if users.unwrap_or_default().addresses().any(|user| own(&user)) {
                 return Ok(false);
             }
         }

@@ -30,7 +30,7 @@ use pvc_core::{
     plan::{
         Next, Plan,
         fence::{Action, Attempts, Facts, Settings, Step, plan},
-        placement::Selector,
+        placement::{Selector, Sizes},
     },
 };
 use pvc_host::{power::Power, storage_fence::StorageFence};
@@ -124,6 +124,8 @@ struct Memory {
 /// What is known of one node.
 struct Seen {
     look: Look,
+    /// What VMs need; nothing is known of it before the proof, when nobody asks.
+    sizes: Sizes,
     epoch: Option<u64>,
     /// What it waits for.
     why: String,
@@ -160,7 +162,9 @@ impl Reconciler for Fencer {
     fn is_idle(&self, subject: &Subject) -> bool {
         let Subject::Fence(node) = subject else { return true };
         let look = self.silence.known();
-        let plan = self.plan_of(node, &look, &self.attempts(node, self.apply.cluster().epoch()));
+        let attempts = self.attempts(node, self.apply.cluster().epoch());
+        // What the VMs need makes no difference to whether there is something to do.
+        let plan = self.plan_of(node, &look, &Sizes::new(), &attempts);
         match plan.next {
             Next::Do(_) => false,
             Next::Settled => true,
@@ -171,12 +175,18 @@ impl Reconciler for Fencer {
     async fn observe(&self, subject: &Subject, _freshness: Freshness) -> Result<Seen, StepError> {
         let Subject::Fence(node) = subject else { return Err(StepError::Conflict("no node".to_owned())) };
         let epoch = self.apply.cluster().epoch();
-        Ok(Seen { look: self.silence.look_at(node).await, epoch, why: String::new() })
+        let look = self.silence.look_at(node).await;
+        let fence = look.view.fences.get(node).and_then(|entry| entry.good());
+        let sizes = match fence.and_then(|fence| fence.job.step.proof()) {
+            Some(_) => self.apply.sizes.of(&look.view, &[]).await?,
+            None => Sizes::new(),
+        };
+        Ok(Seen { look, sizes, epoch, why: String::new() })
     }
 
     fn plan(&self, subject: &Subject, seen: &mut Seen) -> Plan<Step> {
         let Subject::Fence(node) = subject else { return Plan { next: Next::Settled, why: String::new() } };
-        let plan = self.plan_of(node, &seen.look, &self.attempts(node, seen.epoch));
+        let plan = self.plan_of(node, &seen.look, &seen.sizes, &self.attempts(node, seen.epoch));
         seen.why.clone_from(&plan.why);
         plan
     }
@@ -228,7 +238,7 @@ impl Reconciler for Fencer {
 }
 
 impl Fencer {
-    fn plan_of(&self, node: &NodeName, look: &Look, attempts: &Attempts) -> Plan<Step> {
+    fn plan_of(&self, node: &NodeName, look: &Look, sizes: &Sizes, attempts: &Attempts) -> Plan<Step> {
         let Dependencies { cluster, settings, storage, .. } = &self.apply.dependencies;
         plan(
             node,
@@ -238,6 +248,7 @@ impl Fencer {
                 view_is_current: look.current,
                 liveness: &look.liveness,
                 settings,
+                sizes,
                 storage: storage.is_available(),
                 attempts,
                 now: look.now,

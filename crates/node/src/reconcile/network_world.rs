@@ -130,6 +130,7 @@ pub(super) async fn register(store: &dyn Store, number: u8, vtep: bool) {
         boot: "boot".into(),
         keepalive_interval: Duration::from_secs(5),
         vtep: vtep.then(|| format!("10.255.1.{number}").parse().unwrap()),
+        storage: true,
         ipmi: node::Ipmi::default(),
     };
     node::register(store, &registration).await.unwrap();

@@ -32,6 +32,7 @@ impl World {
             boot: "boot".into(),
             keepalive_interval: std::time::Duration::from_secs(5),
             vtep: None,
+            storage: true,
             ipmi: node::Ipmi::default(),
         };
         node::register(&*store, &registration).await.unwrap();

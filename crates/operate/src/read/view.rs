@@ -25,8 +25,7 @@ const WITHIN: Duration = Duration::from_secs(15);
 pub(crate) type Definitions = BTreeMap<VmId, Result<DomainSpec, String>>;
 
 fn sizes(definitions: &Definitions) -> Sizes {
-    let size = |spec: &DomainSpec| Size { memory_mib: spec.memory_mib, vcpus: spec.vcpus };
-    definitions.iter().filter_map(|(id, spec)| Some((*id, size(spec.as_ref().ok()?)))).collect()
+    definitions.iter().filter_map(|(id, spec)| Some((*id, Size::from(spec.as_ref().ok()?)))).collect()
 }
 
 /// What a target is chosen from.

@@ -42,6 +42,7 @@ fn registration(n: u8) -> node::Registration {
         boot: "boot".into(),
         keepalive_interval: std::time::Duration::from_secs(5),
         vtep: None,
+        storage: true,
         ipmi: node::Ipmi::default(),
     }
 }

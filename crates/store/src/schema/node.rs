@@ -40,6 +40,10 @@ const GUESTS: &str = "guests";
 const HYPERVISOR: &str = "hypervisor";
 /// **(ours)**
 const VTEP: &str = "vtep";
+/// **(ours)**
+const STORAGE: &str = "storage";
+/// **(ours)**
+const STORAGE_HOST: &str = "storage_host";
 /// The keys of a keepalive's figures, in the order of [`figures`].
 const FIGURES: [&str; 12] = [
     "memtotal",
@@ -88,6 +92,8 @@ pub struct Registration {
     pub keepalive_interval: Duration,
     /// The address that frames for its guests in managed networks are sent to; `None`: no managed network is there.
     pub vtep: Option<IpAddr>,
+    /// Whether it manages storage.
+    pub storage: bool,
     /// Its power controller.
     pub ipmi: Ipmi,
 }
@@ -150,6 +156,7 @@ pub async fn register(store: &dyn Store, node: &Registration) -> Result<Committe
         (key(name, BOOT), &node.boot),
         (key(name, INTERVAL), &interval),
         (key(name, VTEP), &vtep),
+        (key(name, STORAGE), storage(node)),
         // A daemon that has just begun guards nothing yet.
         (key(name, SELF_FENCE), ""),
         (key(name, "ipmihostname"), &node.ipmi.hostname),
@@ -200,6 +207,7 @@ pub async fn repair(store: &dyn Store, node: &Registration, seen: &Node, is_prim
         (BOOT, &node.boot, seen.boot.as_ref() != Some(&node.boot)),
         (INTERVAL, &interval, seen.keepalive_interval != Some(node.keepalive_interval)),
         (VTEP, &vtep, seen.vtep != node.vtep || seen.cannot_read(VTEP)),
+        (STORAGE, storage(node), seen.storage != Some(node.storage)),
     ];
     let mut written = Vec::new();
     for (key, value, _) in differ.into_iter().filter(|(.., differs)| *differs) {
@@ -222,6 +230,15 @@ pub async fn repair(store: &dyn Store, node: &Registration, seen: &Node, is_prim
 
 fn vtep(node: &Registration) -> String {
     node.vtep.map(|address| address.to_string()).unwrap_or_default()
+}
+
+fn storage(node: &Registration) -> &'static str {
+    if node.storage { "on" } else { "off" }
+}
+
+/// Says where this node's Ceph clients are. Who is dead cannot say it any more, so a daemon that starts leaves it as it is.
+pub async fn say_storage_host(store: &dyn Store, name: &NodeName, host: IpAddr) -> Result<(), CommitError> {
+    crate::put::put(store, &key(name, STORAGE_HOST), host.to_string().into_bytes()).await
 }
 
 /// Whether a figure of the node cannot be read.

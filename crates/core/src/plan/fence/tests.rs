@@ -27,6 +27,7 @@ struct Case {
     maintenance: bool,
     settings: Settings,
     storage: bool,
+    sizes: Sizes,
     attempts: Attempts,
     now: u64,
 }
@@ -40,6 +41,7 @@ fn case(nodes: &[(&str, u64)]) -> Case {
         maintenance: false,
         settings: SETTINGS,
         storage: false,
+        sizes: Sizes::new(),
         attempts: Attempts::default(),
         now: 1000,
     }
@@ -95,6 +97,7 @@ impl Case {
                 view_is_current: true,
                 liveness,
                 settings: &self.settings,
+                sizes: &self.sizes,
                 storage: self.storage,
                 attempts: &self.attempts,
                 now: Moment::secs(self.now),
@@ -206,6 +209,7 @@ fn nobody_is_fenced_where_fencing_is_disabled_or_maintenance_is_on_or_the_view_i
         liveness: &c.liveness(),
         settings: &SETTINGS,
         storage: false,
+        sizes: &Sizes::new(),
         attempts: &Attempts::default(),
         now: Moment::secs(1000),
     };

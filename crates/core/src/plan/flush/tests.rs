@@ -42,7 +42,7 @@ fn table(desired: DomainState, vms: Vec<Vm>) -> Table {
         }
         (node.name.clone(), Arc::new(node))
     });
-    let sizes = (0..20).map(|n| (id(n), Size { memory_mib: 100, vcpus: 1 })).collect();
+    let sizes = (0..20).map(|n| (id(n), Size { memory_mib: 100, vcpus: 1, ..Size::default() })).collect();
     let vms = vms.into_iter().map(|vm| (vm.id, Arc::new(Entry::Good(vm)))).collect();
     let view = ClusterView { nodes: Arc::new(nodes.into()), vms: Arc::new(vms), ..ClusterView::default() };
     Table { view, attempts, sizes, unusable: BTreeMap::new(), running: BTreeSet::new(), unable_since: None }
@@ -180,9 +180,9 @@ fn two_leave_at_once_and_two_arrive_at_once_and_they_spread() {
 fn the_largest_goes_first_and_one_that_finds_no_room_holds_up_nobody() {
     let local_state = |n| machine(n, Start, "a", None, "a");
     let mut t = table(Flush, vec![local_state(1), local_state(2), local_state(3)]);
-    t.sizes.insert(id(2), Size { memory_mib: 500, vcpus: 1 });
+    t.sizes.insert(id(2), Size { memory_mib: 500, vcpus: 1, ..Size::default() });
     assert_eq!(t.step(), send(2, "b", Some("a")));
-    t.sizes.insert(id(2), Size { memory_mib: 5000, vcpus: 1 });
+    t.sizes.insert(id(2), Size { memory_mib: 5000, vcpus: 1, ..Size::default() });
     assert_eq!(t.step(), send(1, "b", Some("a")));
 }
 

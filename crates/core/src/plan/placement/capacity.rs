@@ -15,7 +15,7 @@ use super::{
     fitness::{Asker, Unfit, is_being_fenced, reasons},
 };
 use crate::{
-    model::{ClusterView, Node, NodeName, Vm, VmId, VmKey, VmState},
+    model::{ClusterView, DomainSpec, Node, NodeName, Vm, VmId, VmKey, VmState},
     sabotage::{self, Bug},
 };
 
@@ -26,6 +26,14 @@ pub struct Size {
     pub memory_mib: u64,
     /// Virtual CPUs.
     pub vcpus: u32,
+    /// Whether it has RBD disks: a node that does not manage storage shuts no earlier run of it out of them.
+    pub needs_storage: bool,
+}
+
+impl From<&DomainSpec> for Size {
+    fn from(spec: &DomainSpec) -> Self {
+        Self { memory_mib: spec.memory_mib, vcpus: spec.vcpus, needs_storage: !spec.rbd_images.is_empty() }
+    }
 }
 
 /// The sizes of the VMs that were read. One that is missing counts with nothing but what its node reports.
@@ -65,6 +73,8 @@ impl fmt::Display for NoCapacity {
 struct NodeCapacity {
     /// What speaks against it besides memory.
     reasons: Vec<Unfit>,
+    /// Whether it manages storage, if it has said.
+    storage: Option<bool>,
     total_mib: u64,
     /// What its VMs have, as it last reported.
     reported_mib: u64,
@@ -111,6 +121,7 @@ impl ClusterCapacity {
             let report = &node.report;
             let capacity = NodeCapacity {
                 reasons: reasons(node, is_being_fenced(view, name), silent.contains(name)),
+                storage: node.storage,
                 total_mib: report.mem_total_mib,
                 reported_mib: report.mem_alloc_mib,
                 reserved_mib: 0,
@@ -184,6 +195,9 @@ impl ClusterCapacity {
     fn ask(&self, asker: Asker, node: &NodeName, vm: VmId, size: Size) -> Result<(), Unfit> {
         let capacity = self.capacity.get(node).ok_or(Unfit::Unknown)?;
         asker.first(&capacity.reasons)?;
+        if size.needs_storage && capacity.storage == Some(false) {
+            return Err(Unfit::NoStorage);
+        }
         capacity.has_memory(vm, size)
     }
 

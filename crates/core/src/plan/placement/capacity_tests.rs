@@ -13,7 +13,7 @@ use crate::{
 };
 
 fn size(memory_mib: u64) -> Size {
-    Size { memory_mib, vcpus: 1 }
+    Size { memory_mib, vcpus: 1, ..Size::default() }
 }
 
 fn hv(text: &str, mem_total_mib: u64) -> Node {
@@ -127,7 +127,7 @@ fn each_selector_compares_its_figure_then_the_name() {
         machine(6, VmState::Start, "c", "c"),
         machine(7, VmState::Start, "d", "d"),
     ];
-    let of = |memory_mib, vcpus| Size { memory_mib, vcpus };
+    let of = |memory_mib, vcpus| Size { memory_mib, vcpus, ..Size::default() };
     let sizes = [(1, 10, 4), (2, 10, 4), (3, 100, 1), (4, 100, 1), (5, 100, 4), (6, 100, 4), (7, 300, 9)];
     let sizes: Sizes = sizes.into_iter().map(|(n, m, c)| (id(n), of(m, c))).collect();
     let capacity = ClusterCapacity::count(&view(nodes, vms), &sizes, &[].into());
@@ -139,6 +139,20 @@ fn each_selector_compares_its_figure_then_the_name() {
     for selector in Selector::ALL {
         assert_eq!(even.choose(id(9), size(1), selector, anybody), Ok(name("a")));
     }
+}
+
+#[test]
+fn what_has_rbd_disks_goes_to_no_node_that_says_that_it_manages_no_storage() {
+    let says = |text, storage| Node { storage, ..hv(text, 1000) };
+    let nodes = vec![says("a", Some(false)), says("b", None), says("c", Some(true))];
+    let capacity = ClusterCapacity::count(&view(nodes, vec![]), &Sizes::new(), &[].into());
+    let rbd = Size { needs_storage: true, ..size(1) };
+    assert_eq!(capacity.choose(id(9), size(1), Selector::Mem, anybody), Ok(name("a")));
+    assert_eq!(capacity.choose(id(9), rbd, Selector::Mem, anybody), Ok(name("b")), "it may");
+    let not = |node: &NodeName| (node.as_str() == "b").then_some(Unfit::Excluded);
+    assert_eq!(capacity.choose(id(9), rbd, Selector::Mem, not), Ok(name("c")));
+    assert_eq!(capacity.takes_back(&name("a"), id(9), rbd), Err(Unfit::NoStorage));
+    assert_eq!(capacity.admits(&name("a"), id(9), rbd), Err(Unfit::NoStorage));
 }
 
 #[test]

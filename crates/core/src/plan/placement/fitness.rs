@@ -28,6 +28,8 @@ pub enum Unfit {
     Hypervisor(String),
     /// It takes no VMs now.
     Domains(DomainState),
+    /// The VM has RBD disks, and the node does not manage storage.
+    NoStorage,
     /// Its memory is spoken for.
     Memory {
         /// What is left of it, MiB.
@@ -51,6 +53,9 @@ impl fmt::Display for Unfit {
             Self::Daemon(state) => write!(f, "has a daemon in state {state}"),
             Self::Hypervisor(why) => write!(f, "can start no VMs: {why}"),
             Self::Domains(state) => write!(f, "takes no VMs: it is in state {state}"),
+            Self::NoStorage => {
+                f.write_str("does not manage storage (enable_storage), and the VM has RBD disks")
+            }
             Self::Memory { free_mib, needed_mib } => {
                 write!(f, "has {free_mib} MiB of memory left, {needed_mib} MiB are needed")
             }
@@ -70,12 +75,15 @@ impl fmt::Display for Unfit {
 /// | can start no VMs    | minds       | minds    | minds    | – (2)  | –           |
 /// | `flush`, `flushed`  | minds       | minds    | –        | – (2)  | –           |
 /// | `unflush`           | minds       | –        | –        | – (2)  | –           |
+/// | no storage (3, 5)   | minds       | – (6)    | minds    | –      | –           |
 /// | memory (3)          | minds       | – (4)    | minds    | –      | –           |
 ///
 /// (1) The source asks whether the target's daemon has a session instead, at the moment of the hand-over.
 /// (2) Comes after the others, see [`super::choose`].
 /// (3) Counted by [`super::ClusterCapacity`], after all other reasons.
 /// (4) Counted when the target was chosen, and reserved since.
+/// (5) Of a VM with RBD disks; a node that has not said may manage it.
+/// (6) The target says whether it could start the VM, and this is one of the things that it looks at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Asker {
     /// Who chooses a node for a VM that is to run: recovery, flush, a daemon that cannot start it, `pvc vm migrate`.

@@ -89,7 +89,7 @@ mod tests {
             for memory_mib in *memory {
                 let id = id(u8::try_from(vms.len() + 1).unwrap());
                 vms.push(Vm { id, node: field(name(on)), ..vm(VmState::Start, on) });
-                sizes.insert(id, Size { memory_mib: *memory_mib, vcpus: 1 });
+                sizes.insert(id, Size { memory_mib: *memory_mib, vcpus: 1, ..Size::default() });
             }
         }
         let nodes: Vec<Node> = nodes.iter().map(|(name, _)| node(name)).collect();

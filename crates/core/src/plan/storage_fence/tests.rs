@@ -50,23 +50,27 @@ fn shut_out(
 
 #[test]
 fn the_table_of_who_is_shut_out_holds() {
-    use Unrecorded::{OfTheseHosts, ShutOut, Spared};
     let (recorded, same_host, elsewhere) = (client(1, 1), client(1, 2), client(2, 1));
+    let on = |hosts: &[u8]| Unrecorded::On(hosts.iter().map(|host| client(*host, 1).host.ip()).collect());
     for (known, spared, unrecorded, expected) in [
-        (vec![recorded], vec![], Spared, vec![recorded]),
-        (vec![recorded], vec![], OfTheseHosts, vec![recorded, same_host]),
-        (vec![recorded], vec![], ShutOut, vec![recorded, same_host, elsewhere]),
+        (vec![recorded], vec![], on(&[]), vec![recorded]),
+        (vec![recorded], vec![], on(&[1]), vec![recorded, same_host]),
+        (vec![recorded], vec![], Unrecorded::All, vec![recorded, same_host, elsewhere]),
         // The other side of a migration.
-        (vec![recorded], vec![elsewhere], ShutOut, vec![recorded, same_host]),
+        (vec![recorded], vec![elsewhere], Unrecorded::All, vec![recorded, same_host]),
         // Nothing is recorded: it died between its start and the record.
-        (vec![], vec![], Spared, vec![]),
-        (vec![], vec![], OfTheseHosts, vec![recorded, same_host, elsewhere]),
-        (vec![], vec![elsewhere], OfTheseHosts, vec![recorded, same_host]),
-        (vec![], vec![elsewhere], ShutOut, vec![recorded, same_host]),
-        // Whoever is recorded to be shut out is, whoever else uses that address.
-        (vec![recorded], vec![recorded], Spared, vec![recorded]),
+        (vec![], vec![], on(&[]), vec![]),
+        (vec![], vec![], on(&[1]), vec![recorded, same_host]),
+        (vec![], vec![same_host], on(&[1, 2]), vec![recorded, elsewhere]),
+        (vec![], vec![elsewhere], Unrecorded::All, vec![recorded, same_host]),
+        // Whoever may write is not shut out, whatever else is recorded of that address.
+        (vec![recorded], vec![recorded], on(&[]), vec![]),
     ] {
-        assert_eq!(shut_out(&known, &spared, unrecorded), expected, "{known:?} {spared:?} {unrecorded:?}");
+        assert_eq!(
+            shut_out(&known, &spared, unrecorded.clone()),
+            expected,
+            "{known:?} {spared:?} {unrecorded:?}"
+        );
     }
 }
 
@@ -84,38 +88,69 @@ fn an_entry_of_an_hour_is_none() {
     }
 }
 
-#[test]
-fn of_a_dead_node_all_is_shut_out_that_only_it_may_have_and_the_other_side_of_a_migration_is_spared() {
-    let vm = |n: u8| -> VmId { format!("11111111-0000-4000-8000-0000000000{n:02x}").parse().unwrap() };
-    let record = |n, node: &str, address, images: &[u8]| Recorded {
-        vm: vm(n),
-        node: node.parse().unwrap(),
-        clients: VmClients { clients: [address].into(), images: images.iter().copied().map(image).collect() },
-        version: 0,
+fn vm_id(n: u8) -> VmId {
+    format!("11111111-0000-4000-8000-0000000000{n:02x}").parse().unwrap()
+}
+
+fn record(n: u8, node: &str, clients: &[ClientAddress], images: &[u8]) -> Recorded {
+    let clients = VmClients {
+        clients: clients.iter().copied().collect(),
+        images: images.iter().copied().map(image).collect(),
     };
+    Recorded { vm: vm_id(n), node: node.parse().unwrap(), clients, version: 0 }
+}
+
+fn claimed(by: &str, images: &[u8]) -> Claimed {
+    Claimed { by: by.parse().unwrap(), images: images.iter().copied().map(image).collect() }
+}
+
+#[test]
+fn of_a_dead_node_all_is_shut_out_that_only_it_may_have_and_who_lives_is_spared() {
     let records = [
-        record(1, "x", client(1, 1), &[1, 9]),
-        record(2, "t", client(2, 1), &[2]),
+        record(1, "x", &[client(1, 1)], &[1, 9]),
+        record(2, "t", &[client(2, 1)], &[2]),
         // It has left x, whose record of it is not removed yet.
-        record(3, "x", client(1, 3), &[3]),
-        record(3, "t", client(2, 3), &[3]),
+        record(3, "x", &[client(1, 3), client(2, 3)], &[3]),
+        record(3, "t", &[client(2, 3)], &[3]),
     ];
     let claimed = [
-        Claimed { images: [image(1)].into(), shared: false },
-        Claimed { images: [image(2)].into(), shared: true },
+        claimed("x", &[1, 5]),
+        claimed("t x", &[2]),
+        // It was sending this one, which has not executed at t.
+        claimed("x t", &[4]),
+        // Two VMs have the same image, on two nodes.
+        claimed("s", &[5, 6]),
     ];
-    let dead = of_dead_node(&"x".parse().unwrap(), &claimed, &records);
-    assert_eq!(dead.recorded, [client(1, 1), client(1, 3)].into());
-    assert_eq!(dead.spared, [client(2, 1), client(2, 3)].into());
-    let (open, spared) = (Unrecorded::ShutOut, Unrecorded::Spared);
-    let images =
-        [(image(1), open), (image(2), Unrecorded::OfTheseHosts), (image(3), spared), (image(9), spared)];
-    assert_eq!(dead.images, images.into());
+    let dead: NodeName = "x".parse().unwrap();
+    let request = of_dead_node(&dead, None, &claimed, &records);
+    assert_eq!(request.recorded, [client(1, 1), client(1, 3)].into());
+    assert_eq!(request.spared, [client(2, 1), client(2, 3)].into());
+    let host = client(1, 1).host.ip();
+    let (all, there) = (Unrecorded::All, Unrecorded::On([host].into()));
+    let images = [(1, &all), (2, &there), (3, &there), (4, &all), (5, &there), (9, &there)];
+    assert_eq!(request.images, images.map(|(n, who)| (image(n), who.clone())).into());
 
-    let ended = of_ended_instances(vm(3), &records);
-    assert_eq!(ended.recorded, [client(1, 3), client(2, 3)].into(), "wherever it was");
-    assert_eq!(ended.images, [(image(3), spared)].into());
-    assert!(of_ended_instances(vm(4), &records).is_empty());
+    // Nothing is recorded of it.
+    let of = |published| of_dead_node(&dead, published, &claimed, &records[1..2]).images;
+    let images = |there: Unrecorded| [(1, all.clone()), (2, there.clone()), (4, all.clone()), (5, there)];
+    assert_eq!(of(Some(host)), images(there).map(|(n, who)| (image(n), who)).into());
+    let nobody = images(Unrecorded::On(BTreeSet::new()));
+    assert_eq!(of(None), nobody.map(|(n, who)| (image(n), who)).into(), "t and s live, and would be hit");
+}
+
+#[test]
+fn of_what_has_ended_all_is_shut_out_that_is_not_another_vms() {
+    let records = [
+        record(1, "x", &[client(1, 1), client(1, 2)], &[1, 2]),
+        record(1, "t", &[client(2, 1)], &[1]),
+        // It has the second image open, too, on the same node.
+        record(2, "x", &[client(1, 2), client(1, 3)], &[2]),
+    ];
+    let ended = of_ended_instances(vm_id(1), &records);
+    assert_eq!(ended.recorded, [client(1, 1), client(2, 1)].into(), "wherever it was");
+    assert_eq!(ended.images, [(image(1), nobody()), (image(2), nobody())].into());
+    assert!(ended.spared.contains(&client(1, 2)));
+    assert!(of_ended_instances(vm_id(4), &records).is_empty());
 }
 
 #[test]
@@ -130,12 +165,12 @@ fn a_client() -> impl Strategy<Value = ClientAddress> {
 
 proptest! {
     /// Whatever is recorded, used and shut out already: it ends; no lock is taken from one that may still write; at the end nobody who
-    /// is to be shut out may write or holds a lock, and nobody was shut out who is spared and not recorded.
+    /// is to be shut out may write or holds a lock, and nobody was shut out who is spared.
     #[test]
     fn it_ends_and_is_safe_at_every_point(
         recorded in btree_set(a_client(), 0..4),
         spared in btree_set(a_client(), 0..4),
-        unrecorded in prop::sample::select(vec![Unrecorded::Spared, Unrecorded::OfTheseHosts, Unrecorded::ShutOut]),
+        unrecorded in prop::sample::select(vec![nobody(), Unrecorded::On([client(1, 1).host.ip()].into()), Unrecorded::All]),
         watchers in btree_set(a_client(), 0..4),
         holders in btree_set(a_client(), 0..3),
         already in btree_set((a_client(), prop::sample::select(vec![NOW + 3600, NOW + 2 * LEAST_S])), 0..3),
@@ -154,7 +189,7 @@ proptest! {
             match plan(&facts) {
                 Step::Blocklist(clients) => {
                     for client in clients {
-                        prop_assert!(recorded.contains(&client) || !spared.contains(&client));
+                        prop_assert!(!spared.contains(&client));
                         blocklisted.insert(client, NOW + 2 * LEAST_S);
                         for users in used.values_mut() {
                             users.watchers.retain(|watcher| *watcher != client);
@@ -170,7 +205,7 @@ proptest! {
                     }
                 },
                 Step::Done(clients) => {
-                    prop_assert!(recorded.is_subset(&clients));
+                    prop_assert!(recorded.difference(&spared).all(|client| clients.contains(client)));
                     for client in &clients {
                         prop_assert!(blocklisted[client] >= NOW + LEAST_S);
                         prop_assert!(!used[&image(1)].addresses().any(|user| user == *client && !before.contains_key(client)));

@@ -13,6 +13,8 @@ use pvc_process::JoinSet;
 use pvc_store::memory::{MemoryStore, MemoryTree};
 
 use super::*;
+use crate::reconcile::vm::tests::register;
+use crate::sizes::VmSizes;
 use crate::vm_clients::{AsDecided, NotShutOut, shut_out_ended, shut_out_node};
 
 struct Always;
@@ -38,11 +40,29 @@ fn node(name: &str) -> NodeName {
 }
 
 fn id() -> VmId {
-    "11111111-0000-4000-8000-000000000001".parse().unwrap()
+    number(1)
+}
+
+fn number(n: u8) -> VmId {
+    format!("11111111-0000-4000-8000-0000000000{n:02x}").parse().unwrap()
 }
 
 fn image(name: &str) -> ImageName {
     format!("vms/{name}").parse().unwrap()
+}
+
+/// A VM that is off, with `list` in its list and `defined` in its definition.
+async fn define(store: &MemoryStore, n: u8, list: &[&str]) {
+    let xml = format!(
+        "<domain type='qemu'><name>vm{n}</name><uuid>{}</uuid><memory unit='MiB'>64</memory><vcpu>1</vcpu>\
+         <os><type>hvm</type></os><devices><disk type='network' device='disk'><source protocol='rbd' name='vms/defined'/>\
+         <target dev='vda'/></disk></devices></domain>",
+        number(n)
+    );
+    let rbd_images = list.iter().map(|name| image(name).to_string()).collect();
+    let name = format!("vm{n}").parse().unwrap();
+    let define = VmChange::Define { id: number(n), name, node: node("a"), xml, rbd_images };
+    schema::vm::apply(store, &define).await.unwrap();
 }
 
 impl World {
@@ -50,16 +70,10 @@ impl World {
     async fn new() -> Self {
         let store = MemoryTree::new().client();
         schema::root::init(&*store).await.unwrap();
-        let xml = format!(
-            "<domain type='qemu'><name>vm1</name><uuid>{}</uuid><memory unit='MiB'>64</memory><vcpu>1</vcpu>\
-             <os><type>hvm</type></os><devices><disk type='network' device='disk'><source protocol='rbd' name='vms/defined'/>\
-             <target dev='vda'/></disk></devices></domain>",
-            id()
-        );
-        let rbd_images = vec!["vms/list".to_owned()];
-        let define =
-            VmChange::Define { id: id(), name: "vm1".parse().unwrap(), node: node("a"), xml, rbd_images };
-        schema::vm::apply(&*store, &define).await.unwrap();
+        for name in ["a", "b", "x", "y"] {
+            register(&store, &node(name)).await;
+        }
+        define(&store, 1, &["list"]).await;
         let ceph = FakeCeph::new();
         ceph.create(&image("list"));
         ceph.create(&image("defined"));
@@ -80,10 +94,16 @@ impl World {
     }
 
     fn runs(&self, runs: bool) {
-        let seen =
-            Seen { id: id(), name: "vm1".to_owned(), activity: Activity::Running, memory_mib: 64, vcpus: 1 };
-        let active = if runs { BTreeMap::from([(id(), seen)]) } else { BTreeMap::new() };
-        self.active.send_replace(Some(Arc::new(active)));
+        self.run(if runs { &[1] } else { &[] });
+    }
+
+    /// These are what runs here.
+    fn run(&self, vms: &[u8]) {
+        let seen = |n: &u8| {
+            let (id, name) = (number(*n), format!("vm{n}"));
+            (id, Seen { id, name, activity: Activity::Running, memory_mib: 64, vcpus: 1 })
+        };
+        self.active.send_replace(Some(Arc::new(vms.iter().map(seen).collect())));
     }
 
     async fn spec(&self) -> DomainSpec {
@@ -96,8 +116,16 @@ impl World {
     }
 
     async fn dead(&self, name: &str) -> Result<(), NotShutOut> {
+        self.dead_by(name, &Always).await
+    }
+
+    async fn dead_by(&self, name: &str, warrant: &dyn Warrant) -> Result<(), NotShutOut> {
+        self.mirror.caught_up(Duration::from_secs(10)).await.unwrap();
         let view = self.mirror.view();
-        shut_out_node(&*self.store, &self.fence, &node(name), &view, &Always).await
+        let sizes = VmSizes::new(Arc::clone(&self.store) as Arc<dyn Store>);
+        let images = sizes.images(&view).await.unwrap();
+        let node = view.node(&node(name)).unwrap();
+        shut_out_node(&*self.store, &self.fence, node, &view, &images, warrant).await
     }
 
     async fn records(&self) -> Vec<Recorded> {
@@ -106,10 +134,14 @@ impl World {
     }
 
     async fn claim(&self, by: &str) {
+        self.claim_of(1, by).await;
+    }
+
+    async fn claim_of(&self, n: u8, by: &str) {
         self.mirror.caught_up(Duration::from_secs(10)).await.unwrap();
         let view = self.mirror.view();
         let set = vec![VmSet::Claim(by.parse::<Claim>().unwrap())];
-        let change = VmChange::update(view.vm(id()).unwrap(), &[VmKey::Claim], set);
+        let change = VmChange::update(view.vm(number(n)).unwrap(), &[VmKey::Claim], set);
         schema::vm::apply(&*self.store, &change).await.unwrap();
         self.mirror.caught_up(Duration::from_secs(10)).await.unwrap();
     }
@@ -220,9 +252,80 @@ async fn whoever_was_overtaken_shuts_nobody_out_and_leaves_the_records() {
     let spec = world.spec().await;
     let ended = shut_out_ended(&*world.store, &world.fence, &node("a"), &spec, &warrant).await;
     assert!(matches!(ended, Err(NotShutOut::Overtaken(_))), "{ended:?}");
-    let view = world.mirror.view();
-    let dead = shut_out_node(&*world.store, &world.fence, &node("b"), &view, &warrant).await;
+    let dead = world.dead_by("b", &warrant).await;
     assert!(matches!(dead, Err(NotShutOut::Overtaken(_))), "{dead:?}");
     assert!(new.write(1));
     assert_eq!(world.records().await.len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_says_where_its_clients_are_while_it_lives() {
+    let world = World::new().await;
+    world.records().await;
+    let me = schema::node::read(&*world.store, &node("a")).await.unwrap().unwrap();
+    assert_eq!(me.storage_host, Some(Ipv4Addr::LOCALHOST.into()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dead_target_of_which_nothing_is_recorded_takes_nobody_with_it_who_lives() {
+    let world = World::new().await;
+    let (source, target) = (Ipv4Addr::new(10, 0, 0, 2), Ipv4Addr::new(10, 0, 0, 9));
+    world.claim("b x").await;
+    let lives = world.ceph.open(&image("list"), source);
+    let held = world.ceph.open(&image("list"), target);
+    world.dead("x").await.unwrap();
+    assert!(lives.write(1) && held.write(2), "where its clients are is not known");
+    schema::node::say_storage_host(&*world.store, &node("x"), target.into()).await.unwrap();
+    world.dead("x").await.unwrap();
+    assert!(lives.write(3) && !held.write(4));
+    // The guest that a dead source was sending is started anew.
+    world.claim("x b").await;
+    world.dead("x").await.unwrap();
+    assert!(!lives.write(5));
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_shares_an_image_on_the_same_node_lives_through_the_restart_of_the_other() {
+    let world = World::new().await;
+    define(&world.store, 2, &[]).await;
+    world.mirror.caught_up(Duration::from_secs(10)).await.unwrap();
+    let [own, shared, others] =
+        ["list", "defined", "defined"].map(|name| world.ceph.open(&image(name), Ipv4Addr::LOCALHOST));
+    world.run(&[1, 2]);
+    assert_eq!(world.records().await.len(), 2);
+    world.run(&[2]);
+    assert_eq!(world.records().await.len(), 2, "it has closed nothing");
+    assert!(world.ended().await.unwrap());
+    assert!(!own.write(1), "nobody else has it");
+    assert!(others.write(2), "the other VM's");
+    assert!(shared.write(3), "whose it is nobody knows");
+    assert_eq!(world.records().await.len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_shares_an_image_on_another_node_lives_through_the_death_of_the_first() {
+    let world = World::new().await;
+    define(&world.store, 2, &[]).await;
+    let (there, elsewhere) = (Ipv4Addr::new(10, 0, 0, 9), Ipv4Addr::new(10, 0, 0, 2));
+    schema::node::say_storage_host(&*world.store, &node("x"), there.into()).await.unwrap();
+    world.claim("x").await;
+    world.claim_of(2, "b").await;
+    let [own, dead] = ["list", "defined"].map(|name| world.ceph.open(&image(name), there));
+    let lives = world.ceph.open(&image("defined"), elsewhere);
+    world.dead("x").await.unwrap();
+    assert!(!own.write(1) && !dead.write(2));
+    assert!(lives.write(3), "it is not recorded yet");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_image_that_cannot_be_looked_at_leaves_the_others_recorded() {
+    let world = World::new().await;
+    define(&world.store, 2, &["other"]).await;
+    world.ceph.create(&image("other"));
+    world.mirror.caught_up(Duration::from_secs(10)).await.unwrap();
+    world.ceph.spoil(&image("defined"), true);
+    let writers = ["list", "other"].map(|name| world.ceph.open(&image(name), Ipv4Addr::LOCALHOST));
+    world.run(&[1, 2]);
+    let recorded: BTreeSet<_> = world.records().await.into_iter().flat_map(|r| r.clients.clients).collect();
+    assert_eq!(recorded, writers.map(|writer| writer.address).into());
 }

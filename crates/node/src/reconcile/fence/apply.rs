@@ -255,7 +255,8 @@ impl Apply {
         let node = &fence.node;
         let (store, storage) = (&*self.cluster().store, &*self.dependencies.storage);
         let warrant = AsDecided { store, checks: schema::fence::expect_dead(fence, seen) };
-        if let Err(not) = vm_clients::shut_out_node(store, storage, node, view, &warrant).await {
+        let images = self.sizes.images(view).await?;
+        if let Err(not) = vm_clients::shut_out_node(store, storage, seen, view, &images, &warrant).await {
             if matches!(not, NotShutOut::Overtaken(_)) {
                 self.cluster().catch_up().await?;
             }

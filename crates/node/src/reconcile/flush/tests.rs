@@ -64,6 +64,7 @@ async fn register(store: &MemoryStore, node: &NodeName, mem_total_mib: u64) {
         boot: "boot".into(),
         keepalive_interval: std::time::Duration::from_secs(5),
         vtep: None,
+        storage: true,
         ipmi: Ipmi::default(),
     };
     schema::node::register(store, &registration).await.unwrap();
@@ -239,7 +240,7 @@ impl World {
         let begin = Instant::now();
         loop {
             let view = self.mirror.view();
-            let size = Size { memory_mib: VM_MIB, vcpus: 1 };
+            let size = Size { memory_mib: VM_MIB, vcpus: 1, ..Size::default() };
             let sizes: Sizes = view.good_vms().map(|vm| (vm.id, size)).collect();
             let capacity = ClusterCapacity::count(&view, &sizes, &BTreeSet::new());
             for node in view.all_nodes() {

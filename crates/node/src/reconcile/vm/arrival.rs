@@ -46,6 +46,9 @@ impl VmReconciler {
             Ok(spec) => spec,
             Err(reason) => return Ok(Some(reason)),
         };
+        if let Some(why) = self.lacks_storage(&spec) {
+            return Ok(Some(why));
+        }
         if let Ok(figures) = self.cluster.machine.figures() {
             let unused_mib = figures.mem_total_mib.saturating_sub(figures.mem_used_mib);
             if unused_mib < spec.memory_mib {

@@ -23,6 +23,10 @@ impl VmReconciler {
             Err(reason) => return self.give_up(vm, reason).await,
         };
         let begin = Instant::now();
+        if let Some(reason) = self.lacks_storage(&spec) {
+            self.remember(vm.id, |m| m.attempts.start_attempted(vm, self.cluster.now()));
+            return self.refused(vm, reason).await;
+        }
         if let Some(storage) = self.storage.as_deref().filter(|_| !spec.rbd_images.is_empty())
             && !self.shut_out_ended(vm, &spec, storage).await?
         {
@@ -47,6 +51,14 @@ impl VmReconciler {
         }
         self.inventory.read(vm.id).await?;
         Ok(())
+    }
+
+    /// Why a VM with RBD disks is not started here, whoever asks, if so: nobody here would shut an earlier run of it out of them.
+    pub(super) fn lacks_storage(&self, spec: &DomainSpec) -> Option<String> {
+        (self.storage.is_none() && !spec.rbd_images.is_empty()).then(|| {
+            "it has RBD disks, and this node does not manage storage (enable_storage in its pvcd.yaml)"
+                .to_owned()
+        })
     }
 
     /// What an earlier instance had begun to write must not land after the new one's first look. Whether it may start now: not if that

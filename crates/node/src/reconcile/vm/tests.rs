@@ -44,6 +44,7 @@ struct TestNode {
     vms: Option<Vms>,
     consoles: std::path::PathBuf,
     ceph: Arc<FakeCeph>,
+    storage: bool,
 }
 
 impl TestNode {
@@ -63,7 +64,10 @@ impl TestNode {
             cluster: Cluster::new(self.name.clone(), store, mirror, Arc::new(FakeMachine::default())),
             peers: Peers { domain: Some("cluster".into()) },
             hypervisor: Arc::clone(&self.hypervisor) as Arc<dyn Hypervisor>,
-            storage: Some(Arc::new(CephFence::new(Arc::clone(&self.ceph) as Arc<dyn Ceph>, || 0))),
+            storage: self.storage.then(|| {
+                Arc::new(CephFence::new(Arc::clone(&self.ceph) as Arc<dyn Ceph>, || 0))
+                    as Arc<dyn StorageFence>
+            }),
             selector: Selector::Mem,
             consoles: Some(Arc::new(consoles)),
         }));
@@ -92,7 +96,7 @@ fn xml(n: u8) -> String {
 }
 
 /// A node that takes VMs, as far as its keys say.
-async fn register(store: &MemoryStore, name: &NodeName) {
+pub(in crate::reconcile) async fn register(store: &MemoryStore, name: &NodeName) {
     use pvc_core::model::{DaemonMode, DaemonState, DomainState};
     use schema::node::{Ipmi, Registration, set_daemon_state, set_domain_state};
     let registration = Registration {
@@ -102,6 +106,7 @@ async fn register(store: &MemoryStore, name: &NodeName) {
         boot: "boot".into(),
         keepalive_interval: std::time::Duration::from_secs(5),
         vtep: None,
+        storage: true,
         ipmi: Ipmi { hostname: String::new(), username: String::new(), password: String::new() },
     };
     schema::node::register(store, &registration).await.unwrap();
@@ -135,6 +140,7 @@ impl World {
             vms: None,
             consoles: logs.path().to_owned(),
             ceph: Arc::clone(&ceph),
+            storage: true,
         });
         let fabric = FakeFabric::new();
         for node in &nodes {

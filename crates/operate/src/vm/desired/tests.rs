@@ -122,6 +122,7 @@ async fn a_report_from_before_the_claim_is_about_an_instance_that_has_ended() {
         boot: "boot".into(),
         keepalive_interval: std::time::Duration::from_secs(5),
         vtep: None,
+        storage: true,
         ipmi: node::Ipmi::default(),
     };
     node::register(store, &registration).await.unwrap();

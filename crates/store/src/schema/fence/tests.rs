@@ -42,6 +42,7 @@ async fn world() -> (Arc<MemoryStore>, Arc<MemoryStore>) {
         boot: "boot".into(),
         keepalive_interval: std::time::Duration::from_secs(5),
         vtep: None,
+        storage: true,
         ipmi: node::Ipmi { hostname: "bmc-x".into(), username: "admin".into(), password: "secret".into() },
     };
     node::register(&*a, &registration).await.unwrap();
@@ -277,6 +278,7 @@ async fn a_tenure_of_the_primary_is_ended_only_by_itself_or_its_session() {
             boot: "boot".into(),
             keepalive_interval: std::time::Duration::from_secs(5),
             vtep: None,
+            storage: true,
             ipmi: node::Ipmi::default(),
         };
         node::register(&**client, &registration).await.unwrap();

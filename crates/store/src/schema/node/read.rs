@@ -10,15 +10,26 @@ use pvc_core::model::{
 
 use super::{
     BOOT, DAEMON_STATE, DOMAIN_STATE, FIGURES, GUESTS, INTERVAL, KEEPALIVE, MODE, ROUTER_STATE, RUNNING,
-    SELF_FENCE, STATIC_DATA, VTEP, key, not_primary, path,
+    SELF_FENCE, STATIC_DATA, STORAGE, STORAGE_HOST, VTEP, key, not_primary, path,
 };
 use crate::{
     schema::text::{Decoder, field, present},
     store::{Store, StoreError, Value},
 };
 
-const OWN_KEYS: [&str; 9] =
-    [MODE, DAEMON_STATE, ROUTER_STATE, DOMAIN_STATE, STATIC_DATA, SELF_FENCE, BOOT, INTERVAL, VTEP];
+const OWN_KEYS: [&str; 11] = [
+    MODE,
+    DAEMON_STATE,
+    ROUTER_STATE,
+    DOMAIN_STATE,
+    STATIC_DATA,
+    SELF_FENCE,
+    BOOT,
+    INTERVAL,
+    VTEP,
+    STORAGE,
+    STORAGE_HOST,
+];
 
 /// The number of keys that [`paths`] names.
 pub(crate) const READ_KEYS: usize = 1 + OWN_KEYS.len() + FIGURES.len();
@@ -61,20 +72,22 @@ fn decode_shown(name: &NodeName, values: &[Option<Value>], refused: Vec<Problem>
     let boot = boot(&mut d, &keys[7], value(7));
     let keepalive_interval = interval(&mut d, &keys[8], value(8));
     let vtep = vtep(&mut d, &keys[9], value(9));
+    let storage = storage(&mut d, &keys[10], value(10));
+    let storage_host = d.optional::<IpAddr>(&keys[11], value(11)).value;
     let report = NodeReport {
-        mem_total_mib: d.number(&keys[10], value(10)),
-        mem_used_mib: d.number(&keys[11], value(11)),
-        mem_free_mib: d.number(&keys[12], value(12)),
-        mem_alloc_mib: d.number(&keys[13], value(13)),
-        vcpu_alloc: d.number(&keys[14], value(14)),
-        cpu_load: load(&mut d, &keys[15], value(15)),
-        networks_count: d.number(&keys[16], value(16)),
-        domains_count: d.number(&keys[17], value(17)),
-        running: running(&mut d, &keys[18], value(18)),
-        keepalive_unix_s: d.number(&keys[19], value(19)),
-        halted: halted(&mut d, &keys[20], value(20)),
+        mem_total_mib: d.number(&keys[12], value(12)),
+        mem_used_mib: d.number(&keys[13], value(13)),
+        mem_free_mib: d.number(&keys[14], value(14)),
+        mem_alloc_mib: d.number(&keys[15], value(15)),
+        vcpu_alloc: d.number(&keys[16], value(16)),
+        cpu_load: load(&mut d, &keys[17], value(17)),
+        networks_count: d.number(&keys[18], value(18)),
+        domains_count: d.number(&keys[19], value(19)),
+        running: running(&mut d, &keys[20], value(20)),
+        keepalive_unix_s: d.number(&keys[21], value(21)),
+        halted: halted(&mut d, &keys[22], value(22)),
         // A daemon that does not say can start VMs, as all could before there was this key.
-        cannot_start: d.text(&keys[21], value(21)).and_then(NodeReport::reason),
+        cannot_start: d.text(&keys[23], value(23)).and_then(NodeReport::reason),
     };
     Some(Node {
         name: name.clone(),
@@ -84,13 +97,15 @@ fn decode_shown(name: &NodeName, values: &[Option<Value>], refused: Vec<Problem>
         domain_state,
         static_data,
         report,
-        last_word: field((), value(18)),
-        keepalive_version: value(19).map(|v| v.version),
-        keepalive_zxid: value(19).map_or(0, |v| v.mzxid),
+        last_word: field((), value(20)),
+        keepalive_version: value(21).map(|v| v.version),
+        keepalive_zxid: value(21).map_or(0, |v| v.mzxid),
         keepalive_interval,
         boot,
         self_fence_s,
         vtep,
+        storage,
+        storage_host,
         problems: d.problems,
     })
 }
@@ -150,6 +165,17 @@ fn vtep(d: &mut Decoder, key: &str, value: Option<&Value>) -> Option<IpAddr> {
         return None;
     }
     Some(address)
+}
+
+fn storage(d: &mut Decoder, key: &str, value: Option<&Value>) -> Option<bool> {
+    match d.text(key, value).and_then(present)? {
+        "on" => Some(true),
+        "off" => Some(false),
+        other => {
+            d.problem(key, format_args!("{other:?} is neither on nor off"));
+            None
+        }
+    }
 }
 
 fn load(d: &mut Decoder, key: &str, value: Option<&Value>) -> f64 {

@@ -25,6 +25,7 @@ fn registration(mode: DaemonMode) -> Registration {
         boot: "some-boot".into(),
         keepalive_interval: Duration::from_secs(5),
         vtep: None,
+        storage: true,
         ipmi,
     }
 }
@@ -79,6 +80,7 @@ async fn a_new_node_has_every_key_of_the_contract_and_starts_flushed() {
             "runningdomains",
             "selffence",
             "staticdata",
+            "storage",
             "vcpualloc",
             "vtep"
         ]
@@ -338,4 +340,26 @@ proptest! {
             .collect();
         prop_assert_eq!(decode(&name(), &values).is_none(), values[0].is_none());
     }
+}
+
+#[tokio::test]
+async fn whether_a_node_manages_storage_and_where_its_clients_are_is_read_back_and_outlives_a_start() {
+    let (store, _tree) = store().await;
+    let registration = Registration { storage: false, ..registration(DaemonMode::Coordinator) };
+    register(&*store, &registration).await.unwrap();
+    assert_eq!((good(&*store).await.storage, good(&*store).await.storage_host), (Some(false), None));
+    let host = "10.0.0.3".parse().unwrap();
+    say_storage_host(&*store, &registration.name, host).await.unwrap();
+    register(&*store, &Registration { storage: true, ..registration.clone() }).await.unwrap();
+    let node = good(&*store).await;
+    assert_eq!((node.storage, node.storage_host), (Some(true), Some(host)));
+
+    let mut spoil = Transaction::default();
+    spoil.set(key(&registration.name, STORAGE), "perhaps", None);
+    store.commit(spoil).await.unwrap();
+    let spoilt = good(&*store).await;
+    assert!(spoilt.storage.is_none() && spoilt.cannot_read(STORAGE));
+    let written = repair(&*store, &registration, &spoilt, false).await;
+    assert!(written.contains(&key(&registration.name, STORAGE)), "{written:?}");
+    assert_eq!(good(&*store).await.storage, Some(false));
 }

@@ -10,7 +10,7 @@ use crate::{
     plan::placement::Sizes,
 };
 
-const SIZE: Size = Size { memory_mib: 100, vcpus: 1 };
+const SIZE: Size = Size { memory_mib: 100, vcpus: 1, needs_storage: false };
 
 /// hv1 to hv3, all of which run and take VMs.
 fn nodes() -> [Node; 3] {

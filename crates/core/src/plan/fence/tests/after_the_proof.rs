@@ -81,7 +81,7 @@ fn of_a_node_that_is_dead_and_not_to_be_recovered_only_the_claims_are_released()
     c.settings.successful = Action::Nothing;
     c.attempts.told_to_power_on();
     c.vms.push(Vm { node: field(name("x")), ..vm(VmState::Start, "x") });
-    let orders = recover::orders(&name("x"), &c.view(), Action::Nothing, false);
+    let orders = recover::orders(&name("x"), &c.view(), &Sizes::new(), Action::Nothing, false);
     assert_eq!(orders.iter().map(|o| &o.what).collect::<Vec<_>>(), [&What::Release]);
     assert_eq!(c.next("x"), Next::Do(Step::Recover));
     c.vms[0].claim = field("".parse().unwrap());

@@ -63,7 +63,8 @@ impl World {
             vm.migration_method = *method;
             vm
         });
-        let sizes = (0..VMS).map(|n| (id(n), Size { memory_mib: 100, vcpus: 1 })).collect();
+        let sizes =
+            (0..VMS).map(|n| (id(n), Size { memory_mib: 100, vcpus: 1, ..Size::default() })).collect();
         Self {
             nodes: nodes.into(),
             vms: vms.collect(),

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use pvc_core::{
-    model::{ClusterView, Fence, Node, NodeName, Vm, VmId},
+    model::{ClusterView, Fence, Node, NodeName, Vm},
     plan::{
         fence::Action,
         placement::{ClusterCapacity, NoCapacity, Unfit},
@@ -36,9 +36,8 @@ impl Apply {
         silent: &BTreeSet<NodeName>,
     ) -> Result<Effect, StepError> {
         let name = &dead.fence.node;
-        let orders = orders(name, view, dead.action, dead.storage_is_fenced);
-        let ids: Vec<VmId> = orders.iter().map(|order| order.id).collect();
-        let sizes = self.sizes.of(view, &ids).await.map_err(|error| StepError::Failed(error.to_string()))?;
+        let sizes = self.sizes.of(view, &[]).await?;
+        let orders = orders(name, view, &sizes, dead.action, dead.storage_is_fenced);
         let mut capacity = ClusterCapacity::count(view, &sizes, silent);
         let mut placed = view.placement_version;
         let (mut stuck, mut conflict) = (Vec::new(), None);

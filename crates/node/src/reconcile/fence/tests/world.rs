@@ -270,6 +270,7 @@ async fn daemon(
         boot: "boot".into(),
         keepalive_interval: std::time::Duration::from_secs(5),
         vtep: None,
+        storage: true,
         ipmi: node::Ipmi { hostname: bmc(name), username: "admin".into(), password: "labpass".into() },
     };
     while node::register(&**store, &registration).await.is_err() {

@@ -125,6 +125,7 @@ impl World {
             boot: "boot".into(),
             keepalive_interval: std::time::Duration::from_secs(5),
             vtep: None,
+            storage: true,
             ipmi: Ipmi::default(),
         };
         register(&*self.operator, &registration).await.unwrap();

@@ -220,11 +220,15 @@ async fn a_hundred_guests_that_cannot_be_ended_hold_up_no_start() {
     w.until("another one starts", 1, async |w| w.runs(0, 101)).await;
 }
 
+fn with_rbd_disk(n: u8) -> String {
+    let disk = "<devices><disk type='network' device='disk'><source protocol='rbd' name='vms/one'/><target dev='vda'/></disk></devices>";
+    xml(n).replace("<devices/>", disk)
+}
+
 /// VM 1 on node `a`, off, of which a client is recorded that it had on a node that is gone.
 async fn with_an_earlier_run() -> (World, pvc_core::model::ceph::ClientAddress) {
     let w = World::new().await;
-    let disk = "<devices><disk type='network' device='disk'><source protocol='rbd' name='vms/one'/><target dev='vda'/></disk></devices>";
-    w.define(1, xml(1).replace("<devices/>", disk)).await;
+    w.define(1, with_rbd_disk(1)).await;
     let (earlier, images) = ("10.0.0.9:0/7".parse().unwrap(), ["vms/one".parse().unwrap()].into());
     let clients = pvc_core::model::ceph::VmClients { clients: [earlier].into(), images };
     schema::vm_clients::record(&*w.operator, id(1), &"x".parse().unwrap(), &clients).await.unwrap();
@@ -273,4 +277,25 @@ async fn a_storage_that_does_not_answer_holds_up_a_start_for_a_minute_and_then_i
     .await;
     w.ask_for(1, VmState::Stop).await;
     w.until("nobody claims it", 65, async |w| w.vm(1).await.claim.value.is_empty()).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_vm_with_rbd_disks_is_started_by_no_node_that_manages_no_storage_whoever_sent_it_there() {
+    let mut w = World::new().await;
+    give_room(&w).await;
+    w.nodes[0].kill();
+    w.nodes[0].storage = false;
+    w.nodes[0].start();
+    w.define(1, with_rbd_disk(1)).await;
+    w.define(2, xml(2)).await;
+    for n in [1, 2] {
+        w.ask_for(n, VmState::Start).await;
+    }
+    w.until("it is told why", 5, async |w| {
+        w.vm(1).await.failed_reason.value.contains("this node does not manage storage")
+    })
+    .await;
+    w.until("another one runs", 5, async |w| w.runs(0, 2)).await;
+    w.until("it runs on b", 40, async |w| w.runs(1, 1)).await;
+    assert_eq!(w.nodes[0].hypervisor.counts().start, 1);
 }
