@@ -7,20 +7,24 @@ use crate::{
     coordinators::Coordinator,
     diagnostic::{Diagnostic, Severity},
     kind, read, relations,
+    settings::{DAEMON, Schema},
     tree::Tree,
     walk::{Found, Told, Walk},
 };
 
+/// What came of reading a `pvcd.yaml`.
+pub type Report = Checked<Config>;
+
 /// What came of reading a configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Report {
+pub struct Checked<C> {
     /// The configuration, unless there was an error.
-    pub config: Option<Config>,
+    pub config: Option<C>,
     /// All that is wrong, in the order of the file.
     pub diagnostics: Vec<Diagnostic>,
 }
 
-impl Report {
+impl<C> Checked<C> {
     /// How many diagnostics are of this severity.
     pub fn count(&self, severity: Severity) -> usize {
         self.diagnostics.iter().filter(|d| d.severity == severity).count()
@@ -38,15 +42,25 @@ pub(crate) fn check_with(
     file: &str,
     further: impl FnOnce(&mut Walk<'_>, &[Found<PathBuf>]),
 ) -> Report {
+    check_file_of(DAEMON, text, file, |walk| read_all(walk, further))
+}
+
+/// The same of any file: `read` makes of it what the file is for.
+pub(crate) fn check_file_of<C>(
+    schema: Schema,
+    text: &str,
+    file: &str,
+    read: impl FnOnce(&mut Walk<'_>) -> Result<C, Told>,
+) -> Checked<C> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let tree = Tree::parse(text);
-    let mut walk = Walk::new(text, &tree, file);
+    let mut walk = Walk::new(schema, text, &tree, file);
     for fault in &tree.faults {
         walk.tell_fault(fault);
     }
-    let config = if tree.is_cut_off() { Err(Told) } else { read_all(&mut walk, further) };
+    let config = if tree.is_cut_off() { Err(Told) } else { read(&mut walk) };
     let refused = walk.diagnostics.iter().any(|d| d.severity == Severity::Error);
-    Report { config: config.ok().filter(|_| !refused), diagnostics: walk.into_diagnostics() }
+    Checked { config: config.ok().filter(|_| !refused), diagnostics: walk.into_diagnostics() }
 }
 
 fn read_all(
@@ -65,7 +79,7 @@ fn read_all(
 pub fn coordinators_of(text: &str, file: &str) -> Result<Vec<Coordinator>, Box<Diagnostic>> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let tree = Tree::parse(text);
-    let mut walk = Walk::new(text, &tree, file);
+    let mut walk = Walk::new(DAEMON, text, &tree, file);
     let listed = read::root(&mut walk).and_then(|root| {
         let cluster = walk.section(&root, "cluster")?;
         walk.list(&cluster, "coordinators", "coordinator hosts")
@@ -83,7 +97,7 @@ pub fn coordinators_of(text: &str, file: &str) -> Result<Vec<Coordinator>, Box<D
     }
     // Where the text is not YAML, that is the reason, not what it made of the rest.
     if tree.is_cut_off() {
-        walk = Walk::new(text, &tree, file);
+        walk = Walk::new(DAEMON, text, &tree, file);
         tree.faults.iter().for_each(|fault| walk.tell_fault(fault));
     }
     let none = walk.whole_file(Severity::Error, "the file names no coordinators".to_owned());

@@ -1,14 +1,14 @@
 //! The configuration file itself: reading it, and what only the file system can tell. Changes nothing.
 
 use std::{
-    fs::{self, File},
+    fs,
     io::{self, Read as _, Write},
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
 };
 
 use crate::{
-    check::{Report, check_with, coordinators_of},
+    check::{Checked, Report, check_with, coordinators_of},
     config::Config,
     coordinators::Coordinator,
     diagnostic::{Diagnostic, Severity},
@@ -18,27 +18,49 @@ use crate::{
 /// A hundred times the manual's example.
 const LARGEST: u64 = 256 * 1024;
 
+/// What to say of a file that is not as it should be.
+pub(crate) struct File {
+    pub(crate) missing: &'static str,
+    pub(crate) denied: &'static str,
+    pub(crate) empty: &'static str,
+}
+
+const DAEMON: File = File {
+    missing: "PVCD_CONFIG_FILE names the configuration file; without it /etc/pvc/pvcd.yaml is read",
+    denied: "run as root, or give yourself the right to read it",
+    empty: "packaging/pvcd.yaml is a file to begin with",
+};
+
 /// Reads and checks a configuration file, with what the file system says about it.
 pub fn load(path: &Path) -> Report {
-    let name = path.display().to_string();
-    let (text, mode) = match read(path) {
-        Ok(read) => read,
-        Err((problem, help)) => {
-            return Report { config: None, diagnostics: vec![unreadable(&name, problem, help)] };
-        }
-    };
-    check_with(&text, &name, |walk, directories| {
-        warn_of_readers(walk, mode);
-        for directory in directories {
-            refuse_a_file(walk, directory);
-        }
+    load_with(path, &DAEMON, |text, name, warn| {
+        check_with(text, name, |walk, directories| {
+            warn(walk);
+            for directory in directories {
+                refuse_a_file(walk, directory);
+            }
+        })
     })
+}
+
+/// Reads a file and has `check` look at its text; that is given its name, and what warns of who else may read or write it.
+pub(crate) fn load_with<C>(
+    path: &Path,
+    file: &File,
+    check: impl FnOnce(&str, &str, &dyn Fn(&mut Walk<'_>)) -> Checked<C>,
+) -> Checked<C> {
+    let name = path.display().to_string();
+    match read(path, file) {
+        Ok((text, mode)) => check(&text, &name, &|walk| warn_of_readers(walk, mode)),
+        Err((problem, help)) => Checked { config: None, diagnostics: vec![unreadable(&name, problem, help)] },
+    }
 }
 
 /// The coordinators that a configuration file names; see [`coordinators_of`].
 pub fn coordinators_in(path: &Path) -> Result<Vec<Coordinator>, Box<Diagnostic>> {
     let name = path.display().to_string();
-    let (text, _) = read(path).map_err(|(problem, help)| Box::new(unreadable(&name, problem, help)))?;
+    let (text, _) =
+        read(path, &DAEMON).map_err(|(problem, help)| Box::new(unreadable(&name, problem, help)))?;
     coordinators_of(&text, &name)
 }
 
@@ -66,13 +88,11 @@ pub fn check_file(path: &Path, out: &mut dyn Write, colour: bool) -> io::Result<
 
 type Refused = (String, &'static str);
 
-fn read(path: &Path) -> Result<(String, u32), Refused> {
+fn read(path: &Path, words: &File) -> Result<(String, u32), Refused> {
     let failed = |error: io::Error| {
         let help = match error.kind() {
-            io::ErrorKind::NotFound => {
-                "PVCD_CONFIG_FILE names the configuration file; without it /etc/pvc/pvcd.yaml is read"
-            }
-            io::ErrorKind::PermissionDenied => "run as root, or give yourself the right to read it",
+            io::ErrorKind::NotFound => words.missing,
+            io::ErrorKind::PermissionDenied => words.denied,
             _ => "the file must be readable",
         };
         (format!("cannot be read: {}", error.kind()), help)
@@ -84,9 +104,9 @@ fn read(path: &Path) -> Result<(String, u32), Refused> {
         return Err(("is not a file".to_owned(), "name the configuration file itself"));
     }
     if metadata.len() == 0 {
-        return Err(("is empty".to_owned(), "packaging/pvcd.yaml is a file to begin with"));
+        return Err(("is empty".to_owned(), words.empty));
     }
-    let file = File::open(path).map_err(failed)?;
+    let file = fs::File::open(path).map_err(failed)?;
     let mode = file.metadata().map_err(failed)?.permissions().mode();
     let mut bytes = Vec::new();
     file.take(LARGEST + 1).read_to_end(&mut bytes).map_err(failed)?;
@@ -137,7 +157,7 @@ fn warn_of_readers(walk: &mut Walk<'_>, mode: u32) {
 }
 
 fn holds_passwords(walk: &Walk<'_>) -> bool {
-    walk.tree.entries().any(|(name, _)| name == "pass")
+    walk.tree.entries().any(|(name, _)| ["pass", "token", "secret_key"].contains(&name.as_str()))
 }
 
 /// A directory need not exist yet, but nothing on its way may be something else.

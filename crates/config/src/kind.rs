@@ -7,6 +7,7 @@ use std::{net::Ipv4Addr, ops::RangeInclusive, path::PathBuf};
 use pvc_core::model::name::NodeName;
 
 use crate::{
+    api::Token,
     coordinators::{Coordinator, DEFAULT_PORT},
     scalar::NotWhole,
     secret::Secret,
@@ -14,7 +15,7 @@ use crate::{
 };
 
 pub(crate) use address::{
-    AddressChoice, address, address_choice, interface, interface6, loopback, network, network6,
+    AddressChoice, address, address_choice, interface, interface6, ip_address, loopback, network, network6,
 };
 
 /// Why a value is refused, continuing the setting's path, and what else helps.
@@ -160,6 +161,36 @@ pub(crate) fn secret() -> Kind<Secret> {
     Kind::literal("a password (in quotes if it is a word like None or has special characters)", |s| {
         if is_printable(&s.text) { Ok(Secret::new(s.text.clone())) } else { Err(unprintable(&s.text)) }
     })
+}
+
+/// The same, or nothing.
+pub(crate) fn maybe_secret() -> Kind<Option<Secret>> {
+    let kind = secret();
+    let allowed = kind.allowed.clone();
+    Kind::literal(&allowed, move |s| if s.text.is_empty() { Ok(None) } else { kind.read(s) })
+}
+
+/// A token for the API, or its hash.
+pub(crate) fn token() -> Kind<Token> {
+    const HASH: &str = "sha256:";
+    Kind::literal("a token, or sha256: and 64 hexadecimal digits", |s| match s.text.strip_prefix(HASH) {
+        Some(digits) => sha256(digits).map(Token::Sha256).ok_or_else(|| "is no SHA-256".into()),
+        None if !is_printable(&s.text) => Err(unprintable(&s.text)),
+        // What HTTP trims would never be sent.
+        None if s.text.trim() != s.text => Err("begins or ends with a space".into()),
+        None => Ok(Token::Plain(Secret::new(s.text.clone()))),
+    })
+}
+
+fn sha256(digits: &str) -> Option<[u8; 32]> {
+    let mut hash = [0; 32];
+    if digits.len() != 2 * hash.len() || !digits.bytes().all(|b| b.is_ascii_hexdigit()) {
+        return None;
+    }
+    for (byte, at) in hash.iter_mut().zip((0..digits.len()).step_by(2)) {
+        *byte = u8::from_str_radix(&digits[at..at + 2], 16).ok()?;
+    }
+    Some(hash)
 }
 
 fn is_printable(text: &str) -> bool {

@@ -1,8 +1,9 @@
-//! `pvcd.yaml`: every setting typed and checked, all mistakes told in one run, each with its line.
+//! `pvcd.yaml` and `pvc-api.yaml`: every setting typed and checked, all mistakes told in one run, each with its line.
 //!
-//! Its own crate because the daemon, the CLI and the lab read the same file. It looks at text and at the file system,
+//! Its own crate because the daemon, the CLI, the API and the lab read the same files. It looks at text and at the file system,
 //! never at devices, the network or a cluster, and needs no privileges: see `docs/decisions/0001-configuration-crate.md`.
 
+mod api;
 mod check;
 mod config;
 mod coordinators;
@@ -21,7 +22,8 @@ mod source;
 mod tree;
 mod walk;
 
-pub use check::{Report, check, coordinators_of};
+pub use api::{ApiConfig, ApiReport, ApiToken, Authentication, Token, check_api, load_api};
+pub use check::{Checked, Report, check, coordinators_of};
 pub use config::{
     Config, Directories, DnsDatabase, FenceAction, FenceActions, Functions, Interface, Intervals, Ipmi,
     Logging, Network, PerNetwork,

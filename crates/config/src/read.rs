@@ -13,7 +13,7 @@ use crate::{
     diagnostic::{Diagnostic, Severity},
     kind,
     tree::Content,
-    walk::{Found, Section, Setting, Told, Walk, a_section},
+    walk::{Found, Section, Setting, Told, Walk},
 };
 
 pub(crate) use network::{DraftInterface, DraftNetwork, DraftPerNetwork};
@@ -80,11 +80,11 @@ fn functions(walk: &mut Walk<'_>, root: &Section) -> (Result<Functions, Told>, O
     (all(), networking.ok())
 }
 
-/// `cluster.coordinators`: those that could be read, or `Err` if one could not.
-fn coordinators(walk: &mut Walk<'_>, cluster: &Section) -> Result<Vec<Found<Coordinator>>, Told> {
-    let items = walk.list(cluster, "coordinators", "coordinator hosts")?;
+/// The list `coordinators`: those that could be read, or `Err` if one could not.
+pub(crate) fn coordinators(walk: &mut Walk<'_>, parent: &Section) -> Result<Vec<Found<Coordinator>>, Told> {
+    let items = walk.list(parent, "coordinators", "coordinator hosts")?;
     if items.len() > MOST_COORDINATORS {
-        let whole = Setting { path: "cluster.coordinators".to_owned(), item: items[MOST_COORDINATORS].item };
+        let whole = Setting { path: parent.path_of("coordinators"), item: items[MOST_COORDINATORS].item };
         let problem = format!("has {} entries", items.len());
         let diagnostic = Diagnostic {
             allowed: Some(format!("at most {MOST_COORDINATORS}; 3 or 5 are usual")),
@@ -158,7 +158,7 @@ pub(crate) fn optional_unless(
     if section.is_none() && networking == Some(true) {
         let allowed = format!(
             "{}; optional only if functions.enable_networking is False",
-            a_section(&parent.path_of(name))
+            walk.schema.a_section(&parent.path_of(name))
         );
         return Err(walk.missing(parent, name, &allowed));
     }

@@ -1,7 +1,11 @@
-//! All settings: where each belongs, whether it may be absent, and what the manual says of it. What is known where, the defaults and the
-//! tables in `docs/manual/configuration.md` come from here. A new setting is a row here, and a field where its section is read.
+//! All settings of each file: where each belongs, whether it may be absent, and what the manual says of it. What is known where, the defaults and the
+//! tables in `docs/manual` come from here. A new setting is a row here, and a field where its section is read.
 
-/// A section of the file; `*` in its path stands for the name of a network.
+mod api;
+
+pub(crate) use api::API;
+
+/// A section of a file; `*` in its path stands for the name of a network.
 struct Section {
     path: &'static str,
     settings: &'static [Setting],
@@ -271,53 +275,68 @@ const SECTIONS: &[Section] = &[
     },
 ];
 
-/// The settings of a section. `path` names networks by their names.
-fn settings(path: &str) -> &'static [Setting] {
-    let segments = || path.split('.');
-    let is = |section: &&Section| {
-        section.path.split('.').count() == segments().count()
-            && section.path.split('.').zip(segments()).all(|(own, segment)| own == "*" || own == segment)
-    };
-    // The exact one: `cluster.networks.cluster` is no section of that name.
-    SECTIONS.iter().find(is).map_or(&[], |section| section.settings)
-}
+/// The settings of one file.
+#[derive(Clone, Copy)]
+pub(crate) struct Schema(&'static [Section]);
 
-/// The names that are known in a section.
-pub(crate) fn known(path: &str) -> Vec<&'static str> {
-    settings(path).iter().map(|setting| setting.name).collect()
-}
-
-/// What a setting is where it is absent, as it would be written.
-pub(crate) fn default_of(path: &str, name: &str) -> Option<&'static str> {
-    let setting = settings(path).iter().find(|setting| setting.name == name)?;
-    match setting.presence {
-        Presence::Default(text) => Some(text),
-        Presence::Required | Presence::Optional => None,
-    }
-}
+/// `pvcd.yaml`.
+pub(crate) const DAEMON: Schema = Schema(SECTIONS);
 
 /// Longer names are nobody's slip of the pen.
 const LONGEST: usize = 48;
 
-/// The known name that `name` in `section` was probably meant for: a similar one here, or the same one elsewhere.
-pub(crate) fn nearest(section: &str, name: &str, known: &[&str]) -> Option<String> {
-    let plain = name.to_ascii_lowercase().replace('-', "_");
-    if name.is_empty() || name.len() > LONGEST {
-        return None;
+impl Schema {
+    /// The settings of a section. `path` names networks by their names.
+    fn settings(self, path: &str) -> &'static [Setting] {
+        // The entries of a list are known by the list's name.
+        let segments = || path.split('.').map(|segment| segment.split('[').next().unwrap_or_default());
+        let is = |section: &&Section| {
+            section.path.split('.').count() == segments().count()
+                && section.path.split('.').zip(segments()).all(|(own, segment)| own == "*" || own == segment)
+        };
+        // The exact one: `cluster.networks.cluster` is no section of that name.
+        self.0.iter().find(is).map_or(&[], |section| section.settings)
     }
-    let near = known.iter().map(|k| (strsim::osa_distance(&plain, k), *k)).min();
-    if let Some((distance, near)) = near
-        && distance <= near.len().div_ceil(3).min(3)
-    {
-        return Some(near.to_owned());
+
+    /// The names that are known in a section.
+    pub(crate) fn known(self, path: &str) -> Vec<&'static str> {
+        self.settings(path).iter().map(|setting| setting.name).collect()
     }
-    let has = |other: &&Section| {
-        other.path != section && other.settings.iter().any(|setting| setting.name == plain)
-    };
-    SECTIONS.iter().find(has).map(|other| {
-        let path = if other.path.is_empty() { String::new() } else { format!("{}.", other.path) };
-        format!("{path}{plain}").replace('*', "<network>")
-    })
+
+    /// What is allowed where the section of that path is asked for.
+    pub(crate) fn a_section(self, path: &str) -> String {
+        format!("a section with {}", self.known(path).join(", "))
+    }
+
+    /// What a setting is where it is absent, as it would be written.
+    pub(crate) fn default_of(self, path: &str, name: &str) -> Option<&'static str> {
+        let setting = self.settings(path).iter().find(|setting| setting.name == name)?;
+        match setting.presence {
+            Presence::Default(text) => Some(text),
+            Presence::Required | Presence::Optional => None,
+        }
+    }
+
+    /// The known name that `name` in `section` was probably meant for: a similar one here, or the same one elsewhere.
+    pub(crate) fn nearest(self, section: &str, name: &str, known: &[&str]) -> Option<String> {
+        let plain = name.to_ascii_lowercase().replace('-', "_");
+        if name.is_empty() || name.len() > LONGEST {
+            return None;
+        }
+        let near = known.iter().map(|k| (strsim::osa_distance(&plain, k), *k)).min();
+        if let Some((distance, near)) = near
+            && distance <= near.len().div_ceil(3).min(3)
+        {
+            return Some(near.to_owned());
+        }
+        let has = |other: &&Section| {
+            other.path != section && other.settings.iter().any(|setting| setting.name == plain)
+        };
+        self.0.iter().find(has).map(|other| {
+            let path = if other.path.is_empty() { String::new() } else { format!("{}.", other.path) };
+            format!("{path}{plain}").replace('*', "<network>")
+        })
+    }
 }
 
 #[cfg(test)]
@@ -326,7 +345,12 @@ mod tests {
 
     use super::*;
 
-    const MANUAL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/manual/configuration.md");
+    /// Each file's settings, and the page of the manual that describes them.
+    const PAGES: [(Schema, &str); 2] = [(DAEMON, "configuration.md"), (API, "api.md")];
+
+    fn path(page: &str) -> String {
+        format!("{}/../../docs/manual/{page}", env!("CARGO_MANIFEST_DIR"))
+    }
 
     /// The manual's table of a section; `None` where all of it has chapters.
     fn table(section: &Section) -> Option<String> {
@@ -349,47 +373,52 @@ mod tests {
     #[test]
     #[allow(clippy::disallowed_methods, reason = "the manual is a file")]
     fn the_manuals_tables_are_the_ones_made_from_here() {
-        let manual = fs::read_to_string(MANUAL).unwrap();
-        let mut made = manual.clone();
-        // Intervals are in two places, and described once.
-        for section in SECTIONS.iter().filter(|section| section.path != "system.intervals") {
-            let Some(table) = table(section) else { continue };
-            let mark = format!(
-                "<!-- settings of {} -->\n",
-                if section.path.is_empty() { "pvc" } else { section.path }
-            );
-            let begin = made.find(&mark).unwrap_or_else(|| panic!("no {mark}")) + mark.len();
-            let end = begin + made[begin..].find("\n\n").unwrap_or_else(|| panic!("no end after {mark}")) + 1;
-            made.replace_range(begin..end, &table);
-        }
-        if env::var_os("UPDATE_MANUAL").is_some() {
-            fs::write(MANUAL, &made).unwrap();
-        } else {
-            assert!(
-                made == manual,
-                "stale: UPDATE_MANUAL=1 cargo nextest run -p pvc-config the_manuals_tables"
-            );
+        for (schema, page) in PAGES {
+            let manual = fs::read_to_string(path(page)).unwrap();
+            let mut made = manual.clone();
+            // Intervals are in two places, and described once.
+            for section in schema.0.iter().filter(|section| section.path != "system.intervals") {
+                let Some(table) = table(section) else { continue };
+                let name = if section.path.is_empty() { "pvc" } else { section.path };
+                let mark = format!("<!-- settings of {name} -->\n");
+                let begin = made.find(&mark).unwrap_or_else(|| panic!("{page}: no {mark}")) + mark.len();
+                let end = begin
+                    + made[begin..].find("\n\n").unwrap_or_else(|| panic!("{page}: no end after {mark}"))
+                    + 1;
+                made.replace_range(begin..end, &table);
+            }
+            if env::var_os("UPDATE_MANUAL").is_some() {
+                fs::write(path(page), &made).unwrap();
+            } else {
+                assert!(
+                    made == manual,
+                    "{page} is stale: UPDATE_MANUAL=1 cargo nextest run -p pvc-config the_manuals_tables"
+                );
+            }
         }
     }
 
     #[test]
+    #[allow(clippy::disallowed_methods, reason = "the manual is a file")]
     fn what_has_no_table_has_a_chapter() {
-        let manual = include_str!("../../../docs/manual/configuration.md");
-        for section in SECTIONS {
-            for Setting { name, meaning, .. } in section.settings.iter().filter(|s| s.meaning.is_empty()) {
-                assert!(manual.contains(name), "{}.{name} {meaning}", section.path);
+        for (schema, page) in PAGES {
+            let manual = fs::read_to_string(path(page)).unwrap();
+            for section in schema.0 {
+                for Setting { name, .. } in section.settings.iter().filter(|s| s.meaning.is_empty()) {
+                    assert!(manual.contains(name), "{page}: {}.{name}", section.path);
+                }
             }
         }
     }
 
     #[test]
     fn a_section_of_a_network_is_known_by_any_networks_name() {
-        assert_eq!(known("cluster.networks.cluster")[0], "domain");
-        assert_eq!(known("cluster.networks"), ["upstream", "cluster", "storage"]);
-        assert_eq!(known("system.configuration.networking.upstream"), ["device", "mtu", "address"]);
-        assert_eq!(known("nothing.like.this"), [""; 0]);
-        assert_eq!(default_of("functions", "enable_api"), Some("False"));
-        assert_eq!(default_of("functions", "enable_storage"), None);
+        assert_eq!(DAEMON.known("cluster.networks.cluster")[0], "domain");
+        assert_eq!(DAEMON.known("cluster.networks"), ["upstream", "cluster", "storage"]);
+        assert_eq!(DAEMON.known("system.configuration.networking.upstream"), ["device", "mtu", "address"]);
+        assert_eq!(DAEMON.known("nothing.like.this"), [""; 0]);
+        assert_eq!(DAEMON.default_of("functions", "enable_api"), Some("False"));
+        assert_eq!(DAEMON.default_of("functions", "enable_storage"), None);
     }
 
     #[test]
@@ -405,7 +434,11 @@ mod tests {
             ("system", "colour_of_the_rack", None),
             ("", "", None),
         ] {
-            assert_eq!(nearest(section, name, &known(section)).as_deref(), nearest_name, "{name}");
+            assert_eq!(
+                DAEMON.nearest(section, name, &DAEMON.known(section)).as_deref(),
+                nearest_name,
+                "{name}"
+            );
         }
     }
 }

@@ -5,7 +5,7 @@
 use crate::{
     diagnostic::{Diagnostic, Severity},
     kind::Kind,
-    settings,
+    settings::Schema,
     source::{Show, Source, is_secret},
     tree::{Content, Fault, FaultKind, Item, LONGEST_LINE, MAX_FAULTS, Scalar, Tree},
 };
@@ -59,6 +59,8 @@ impl Section {
 /// The tree, its text, and what was found wrong so far.
 pub(crate) struct Walk<'t> {
     pub(crate) tree: &'t Tree,
+    /// The settings that there are.
+    pub(crate) schema: Schema,
     source: Source<'t>,
     file: String,
     pub(crate) diagnostics: Vec<Diagnostic>,
@@ -67,9 +69,9 @@ pub(crate) struct Walk<'t> {
 }
 
 impl<'t> Walk<'t> {
-    pub(crate) fn new(text: &'t str, tree: &'t Tree, file: &str) -> Self {
+    pub(crate) fn new(schema: Schema, text: &'t str, tree: &'t Tree, file: &str) -> Self {
         let source = Source::new(text, tree);
-        Self { tree, source, file: file.to_owned(), diagnostics: Vec::new(), unmade: 0 }
+        Self { tree, schema, source, file: file.to_owned(), diagnostics: Vec::new(), unmade: 0 }
     }
 
     /// All diagnostics in the order of the file; too many are cut off, errors last.
@@ -210,7 +212,7 @@ impl<'t> Walk<'t> {
     pub(crate) fn optional_section(&mut self, parent: &Section, name: &str) -> Result<Option<Section>, Told> {
         let section = self.enter(parent, name, &parent.path_of(name))?;
         if let Some(section) = &section {
-            self.warn_unknown(section, &settings::known(&section.path));
+            self.warn_unknown(section, &self.schema.known(&section.path));
         }
         Ok(section)
     }
@@ -222,10 +224,10 @@ impl<'t> Walk<'t> {
         match self.enter(&file, "pvc", "")? {
             Some(section) => {
                 let root = Section { path: String::new(), ..section };
-                self.warn_unknown(&root, &settings::known(""));
+                self.warn_unknown(&root, &self.schema.known(""));
                 Ok(root)
             }
-            None => Err(self.missing(&file, "pvc", &a_section(""))),
+            None => Err(self.missing(&file, "pvc", &self.schema.a_section(""))),
         }
     }
 
@@ -240,7 +242,7 @@ impl<'t> Walk<'t> {
                 let found = if matches!(content, Content::List(_)) { "a list" } else { "a single value" };
                 let diagnostic = Diagnostic {
                     found: Some(found.to_owned()),
-                    allowed: Some(a_section(known_as)),
+                    allowed: Some(self.schema.a_section(known_as)),
                     ..self.about_key(Severity::Error, &Setting { path, item }, "must be a section")
                 };
                 Err(self.tell(diagnostic))
@@ -252,7 +254,7 @@ impl<'t> Walk<'t> {
     pub(crate) fn section(&mut self, parent: &Section, name: &str) -> Result<Section, Told> {
         match self.optional_section(parent, name)? {
             Some(section) => Ok(section),
-            None => Err(self.missing(parent, name, &a_section(&parent.path_of(name)))),
+            None => Err(self.missing(parent, name, &self.schema.a_section(&parent.path_of(name)))),
         }
     }
 
@@ -280,6 +282,20 @@ impl<'t> Walk<'t> {
         Err(self.tell(diagnostic))
     }
 
+    /// An entry of a list, which must be a section.
+    pub(crate) fn entry(&mut self, at: &Setting) -> Result<Section, Told> {
+        let section = Section { path: at.path.clone(), item: at.item };
+        if let Content::Map(_) = self.tree.content(at.item) {
+            self.warn_unknown(&section, &self.schema.known(&section.path));
+            return Ok(section);
+        }
+        let diagnostic = Diagnostic {
+            allowed: Some(self.schema.a_section(&at.path)),
+            ..self.about_key(Severity::Error, at, "must be a section")
+        };
+        Err(self.tell(diagnostic))
+    }
+
     /// A setting that must be there.
     pub(crate) fn required<T>(&mut self, section: &Section, name: &str, kind: &Kind<T>) -> Read<T> {
         match self.optional(section, name, kind)? {
@@ -300,7 +316,7 @@ impl<'t> Walk<'t> {
         if let Some(found) = self.optional(section, name, kind)? {
             return Ok(found.value);
         }
-        let text = settings::default_of(&section.path, name).unwrap_or_default().to_owned();
+        let text = self.schema.default_of(&section.path, name).unwrap_or_default().to_owned();
         let default = kind.read(&Scalar { text, plain: true });
         default.ok().flatten().ok_or_else(|| self.missing(section, name, &kind.allowed))
     }
@@ -347,7 +363,7 @@ impl<'t> Walk<'t> {
         // One more than is shown, so that the rest is told of.
         for (name, item) in unknown.by_ref().take(MAX_DIAGNOSTICS + 1) {
             let at = Setting { path: section.path_of(&self.source.safe(name)), item: *item };
-            let nearest = settings::nearest(&section.path, name, known);
+            let nearest = self.schema.nearest(&section.path, name, known);
             let help = nearest.map_or_else(
                 || format!("it is ignored; known here: {}", known.join(", ")),
                 |nearest| format!("it is ignored; did you mean '{nearest}'?"),
@@ -358,11 +374,6 @@ impl<'t> Walk<'t> {
         }
         self.unmade += unknown.count();
     }
-}
-
-/// What is allowed where the section of that path is asked for.
-pub(crate) fn a_section(path: &str) -> String {
-    format!("a section with {}", settings::known(path).join(", "))
 }
 
 fn show_of(at: &Setting, tree: &Tree) -> Show {

@@ -92,6 +92,13 @@ pub(crate) fn address() -> Kind<Ipv4Addr> {
     })
 }
 
+/// An address of either family.
+pub(crate) fn ip_address() -> Kind<std::net::IpAddr> {
+    Kind::new("an IP address such as 127.0.0.1, 0.0.0.0 or ::", |s| {
+        s.text.trim().parse().map_err(|_| "is not an IP address".into())
+    })
+}
+
 /// An address and port of this machine's own that no other machine reaches.
 pub(crate) fn loopback() -> Kind<SocketAddr> {
     Kind::new("a loopback address with port, such as 127.0.0.1:9470 or [::1]:9470", |s| {

@@ -12,7 +12,7 @@ use crate::{
     config::{FenceAction, Ipmi, Logging},
     diagnostic::{Diagnostic, Severity},
     kind::{self, Kind},
-    walk::{Found, Read, Section, Told, Walk, a_section},
+    walk::{Found, Read, Section, Told, Walk},
 };
 
 /// Bounds of the counts of intervals.
@@ -112,7 +112,7 @@ fn intervals(walk: &mut Walk<'_>, system: &Section, fencing: Option<&Section>) -
         [below_fencing, Some(below_system)].into_iter().flatten().filter_map(|s| s.ok().flatten()).collect();
     if sections.is_empty() {
         let told = told.unwrap_or_else(|| {
-            let allowed = a_section("system.intervals");
+            let allowed = walk.schema.a_section("system.intervals");
             match fencing {
                 Some(fencing) => walk.missing(fencing, "intervals", &allowed),
                 None => walk.missing(system, "intervals", &allowed),

@@ -7,6 +7,7 @@
     reason = "texts of tests are short, or made once"
 )]
 
+mod api;
 mod common;
 mod coordinators;
 mod example;
