@@ -7,12 +7,10 @@ use std::{
 
 use crate::{
     check::{Checked, check_file_of},
-    coordinators::Coordinator,
+    config::{ApiConfig, ApiToken, Authentication, Token},
     diagnostic::{Diagnostic, Severity},
     files::{self, File},
-    kind, read,
-    secret::Secret,
-    settings,
+    kind, read, settings,
     walk::{Found, Section, Setting, Told, Walk},
 };
 
@@ -21,46 +19,6 @@ const MOST_TOKENS: usize = 1000;
 
 /// A token that is shorter can be guessed, and its hash be found by trying.
 const SHORT_TOKEN: usize = 16;
-
-/// Everything `pvc-api.yaml` says.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ApiConfig {
-    /// `debug`.
-    pub debug: bool,
-    /// `coordinators`: where ZooKeeper is.
-    pub coordinators: Vec<Coordinator>,
-    /// `api.listen_address` and `listen_port`.
-    pub listen: SocketAddr,
-    /// `api.authentication`; `None`: it is off.
-    pub authentication: Option<Authentication>,
-}
-
-/// Who may.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Authentication {
-    /// `secret_key`, if there is one.
-    pub secret_key: Option<Secret>,
-    /// `tokens`; none is empty.
-    pub tokens: Vec<ApiToken>,
-}
-
-/// A token and who has it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ApiToken {
-    /// Who.
-    pub description: String,
-    /// The token.
-    pub token: Token,
-}
-
-/// A token, as the file has it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Token {
-    /// As it is sent.
-    Plain(Secret),
-    /// Its SHA-256.
-    Sha256([u8; 32]),
-}
 
 /// What came of reading a `pvc-api.yaml`.
 pub type ApiReport = Checked<ApiConfig>;

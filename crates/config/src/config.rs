@@ -2,6 +2,10 @@
 //!
 //! A `Config` exists only if the file had no error. It is built by [`crate::check()`] and never read from text elsewhere.
 
+mod api;
+
+pub use api::{ApiConfig, ApiToken, Authentication, Token};
+
 use std::{
     net::{Ipv4Addr, SocketAddr},
     path::PathBuf,

@@ -7,7 +7,7 @@ use std::{net::Ipv4Addr, ops::RangeInclusive, path::PathBuf};
 use pvc_core::model::name::NodeName;
 
 use crate::{
-    api::Token,
+    config::Token,
     coordinators::{Coordinator, DEFAULT_PORT},
     scalar::NotWhole,
     secret::Secret,

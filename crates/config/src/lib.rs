@@ -22,11 +22,11 @@ mod source;
 mod tree;
 mod walk;
 
-pub use api::{ApiConfig, ApiReport, ApiToken, Authentication, Token, check_api, load_api};
+pub use api::{ApiReport, check_api, load_api};
 pub use check::{Checked, Report, check, coordinators_of};
 pub use config::{
-    Config, Directories, DnsDatabase, FenceAction, FenceActions, Functions, Interface, Intervals, Ipmi,
-    Logging, Network, PerNetwork,
+    ApiConfig, ApiToken, Authentication, Config, Directories, DnsDatabase, FenceAction, FenceActions,
+    Functions, Interface, Intervals, Ipmi, Logging, Network, PerNetwork, Token,
 };
 pub use coordinators::{Coordinator, DEFAULT_PORT, connect_string};
 pub use diagnostic::{Diagnostic, Severity};

@@ -234,7 +234,7 @@ async fn read(cluster: &Cluster) -> Result<Networks, Failure> {
 
 /// The network cards that definitions connect to the network's bridge.
 async fn guests(cluster: &Cluster, vni: Vni) -> Result<Vec<Guest>, Failure> {
-    let vms = cluster.listing().await?.vms;
+    let vms = cluster.listing(false).await?.vms;
     let texts = cluster.definition_texts(&vms.iter().map(|listed| listed.id).collect::<Vec<_>>()).await?;
     let mut guests = Vec::new();
     for (vm, text) in vms.into_iter().zip(texts) {

@@ -11,7 +11,7 @@ mod replace;
 pub use dead::{Death, cancel_fence, confirm_dead, fence};
 pub use domain_state::{flush, ready};
 pub use explain::{NodeExplanation, Vms, explain};
-pub use info::{Listed, NodeInfo, NodeList, info, list};
+pub use info::{Listed, Memory, NodeInfo, NodeList, info, list};
 pub use primary::{primary, secondary};
 pub use remove::remove;
 pub use replace::replace;

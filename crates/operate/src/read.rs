@@ -144,15 +144,15 @@ impl Cluster {
         Ok(named.collect())
     }
 
-    /// Reads what the list of VMs shows: the first four keys of each.
-    pub(crate) async fn listing(&self) -> Result<Listing, Failure> {
-        const KEYS: usize = 4;
+    /// Reads what the list of VMs shows: the first four keys of each, or with `reasons` why they failed, too.
+    pub(crate) async fn listing(&self, reasons: bool) -> Result<Listing, Failure> {
+        let keys = if reasons { 5 } else { 4 };
         let (ids, strays) = vm::ids(&self.children(vm::ROOT).await?);
         let ids: Vec<VmId> = ids.into_iter().collect();
         let mut listing = Listing { strays, ..Listing::default() };
-        let paths: Vec<String> = ids.iter().flat_map(|&id| vm::paths(id).into_iter().take(KEYS)).collect();
+        let paths: Vec<String> = ids.iter().flat_map(|&id| vm::paths(id).into_iter().take(keys)).collect();
         let values = self.store.get_many(&paths).await?;
-        for (&id, values) in ids.iter().zip(values.chunks(KEYS)) {
+        for (&id, values) in ids.iter().zip(values.chunks(keys)) {
             let (Some(Some(own)), Some(entry)) = (values.first(), vm::decode(id, values, None)) else {
                 continue;
             };

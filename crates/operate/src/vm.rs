@@ -6,6 +6,7 @@ mod explain;
 mod info;
 mod list;
 mod log;
+mod modify;
 mod relocate;
 mod undefine;
 
@@ -15,6 +16,7 @@ pub use explain::{Daemon, Explained, Undefined, VmExplanation, explain};
 pub use info::{Console, Dump, VmInfo, dump, info};
 pub use list::{Filter, VmList, VmRow, list, names};
 pub use log::{Follower, New, last_lines};
+pub use modify::modify;
 pub use relocate::{Relocated, Relocation, To, relocate};
 pub use undefine::undefine;
 

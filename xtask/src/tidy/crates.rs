@@ -18,6 +18,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("pvcd", &["pvc-core", "pvc-process", "pvc-config", "pvc-store", "pvc-host"]),
     ("pvc-operate", &["pvc-core", "pvc-store"]),
     ("pvc-cli", &["pvc-core", "pvc-config", "pvc-store", "pvc-operate"]),
+    ("pvc-api", &["pvc-core", "pvc-config", "pvc-store", "pvc-operate"]),
     ("pvc-lab", &["pvc-core", "pvc-config", "pvc-store", "pvc-host"]),
     ("pvc-bench", &["pvc-config", "pvc-lab"]),
     ("pvc-sim", &["pvc-core", "pvc-process", "pvc-config", "pvc-store", "pvc-host", "pvc-operate", "pvcd"]),
@@ -102,6 +103,12 @@ mod tests {
     fn the_command_line_client_may_not_touch_the_host() {
         let found = faults(&[("pvc-cli", &["pvc-host"]), ("pvc-host", &[])]);
         assert_eq!(found, ["crate pvc-cli: must not import pvc-host: imports point one way"]);
+    }
+
+    #[test]
+    fn the_api_may_not_touch_the_host_nor_the_daemon() {
+        let found = faults(&[("pvc-api", &["pvc-host", "pvcd"]), ("pvc-host", &[]), ("pvcd", &[])]);
+        assert_eq!(found.len(), 2, "{found:?}");
     }
 
     #[test]

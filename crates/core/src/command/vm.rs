@@ -1,16 +1,18 @@
-//! Commands on VMs: define, start, stop, shutdown, restart, migrate, unmigrate, move, undefine.
+//! Commands on VMs: define, start, stop, shutdown, restart, migrate, unmigrate, move, modify, undefine.
 //!
 //! Each command becomes one change that is decided from the keys it was read with; a newer desired state of somebody else is
 //! never overwritten. None of them waits for the outcome: the daemon of the VM's node brings it about.
 
 mod desired;
 mod migrate;
+mod modify;
 #[cfg(test)]
 mod tests;
 mod undefine;
 
 pub use desired::{restart, shutdown, start, stop, strained};
 pub use migrate::{Migrate, Moved, Target, migrate, move_to, unmigrate};
+pub use modify::modify;
 pub use undefine::{Undefine, undefine};
 
 use super::{Accepted, Refusal, Roster, find};
@@ -92,11 +94,7 @@ pub fn define<'a>(
     let memory = capacity.takes_back(&chosen.name, spec.id, size).err();
     let warning = warning.or_else(|| memory.map(|unfit| format!("{} {unfit}", chosen.name)));
     let adopted = runs_on.map(|node| format!("it runs on {} already, which adopts it as it is", node.name));
-    let unchanged = || Completed { xml: spec.xml.clone(), filled_in: Vec::new() };
-    // A definition that was read can be read again.
-    let Completed { xml, filled_in } = spec.completed().unwrap_or_else(|_| unchanged());
-    let filled_in = (!filled_in.is_empty())
-        .then(|| format!("filled in, as older clients cannot do without: {}", filled_in.join(" ")));
+    let (xml, filled_in) = fill_in(spec);
     let notes = adopted.or(warning).into_iter().chain(filled_in).collect();
     let chosen = chosen.name.clone();
     let change = VmChange::Define {
@@ -107,6 +105,16 @@ pub fn define<'a>(
         rbd_images: spec.rbd_images.clone(),
     };
     Ok((chosen, Accepted { change: Some(change), notes }))
+}
+
+/// A definition as it is written, and what to say if it was not complete.
+fn fill_in(spec: &DomainSpec) -> (String, Option<String>) {
+    let unchanged = || Completed { xml: spec.xml.clone(), filled_in: Vec::new() };
+    // A definition that was read can be read again.
+    let Completed { xml, filled_in } = spec.completed().unwrap_or_else(|_| unchanged());
+    let said = (!filled_in.is_empty())
+        .then(|| format!("filled in, as older clients cannot do without: {}", filled_in.join(" ")));
+    (xml, said)
 }
 
 /// What to say of a node that starts nothing now.

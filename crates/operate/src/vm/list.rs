@@ -43,6 +43,9 @@ pub struct VmRow {
     pub details: Option<DomainDetails>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub problems: Vec<String>,
+    /// The definition itself, if a long list is asked for.
+    #[serde(skip)]
+    pub xml: Option<String>,
     #[serde(skip)]
     pub vm: Option<Vm>,
     #[serde(skip)]
@@ -66,7 +69,7 @@ type Running = BTreeMap<VmId, Runners>;
 pub async fn names(cluster: &Cluster, filter: &Filter<'_>) -> Result<Vec<String>, Failure> {
     let nodes = cluster.nodes().await?;
     let target = filter.node.map(|node| nodes.find(node)).transpose()?.map(|node| &node.name);
-    let (mut listing, running) = (cluster.listing().await?, nodes.runners());
+    let (mut listing, running) = (cluster.listing(false).await?, nodes.runners());
     listing.vms.retain(|listed| matches(listed, filter, target, &running));
     Ok(listing.vms.into_iter().map(|listed| listed.name).collect())
 }
@@ -75,7 +78,7 @@ pub async fn names(cluster: &Cluster, filter: &Filter<'_>) -> Result<Vec<String>
 pub async fn list(cluster: &Cluster, filter: &Filter<'_>, now_unix_s: u64) -> Result<VmList, Failure> {
     let nodes = cluster.nodes().await?;
     let target = filter.node.map(|node| nodes.find(node)).transpose()?.map(|node| &node.name);
-    let mut listing = cluster.listing().await?;
+    let mut listing = cluster.listing(filter.long).await?;
     let mut running = nodes.runners();
     listing.vms.extend(unknown(&listing, &running));
     listing.vms.retain(|listed| matches(listed, filter, target, &running));
@@ -84,9 +87,9 @@ pub async fn list(cluster: &Cluster, filter: &Filter<'_>, now_unix_s: u64) -> Re
     }
     let mut definitions = definitions(cluster, &listing, filter.long).await?;
     let row = |listed: Listed| {
-        let (problem, details) = definitions.remove(&listed.id).unwrap_or_default();
+        let definition = definitions.remove(&listed.id).unwrap_or_default();
         let runners = running.remove(&listed.id).unwrap_or_default();
-        row(listed, runners, details, problem)
+        row(listed, runners, definition)
     };
     Ok(VmList {
         vms: listing.vms.into_iter().map(row).collect(),
@@ -113,8 +116,17 @@ fn matches(listed: &Listed, filter: &Filter<'_>, target: Option<&NodeName>, runn
         }
 }
 
-fn row(listed: Listed, runners: Runners, details: Option<DomainDetails>, problem: Option<String>) -> VmRow {
-    let problems = listed.entry.problems().iter().map(ToString::to_string).chain(problem).collect();
+/// What a definition says, as far as a list wants to know it.
+#[derive(Default)]
+struct Definition {
+    problem: Option<String>,
+    details: Option<DomainDetails>,
+    xml: Option<String>,
+}
+
+fn row(listed: Listed, runners: Runners, definition: Definition) -> VmRow {
+    let problems =
+        listed.entry.problems().iter().map(ToString::to_string).chain(definition.problem).collect();
     let vm = listed.entry.good();
     VmRow {
         uuid: listed.id,
@@ -124,7 +136,8 @@ fn row(listed: Listed, runners: Runners, details: Option<DomainDetails>, problem
         migrated: vm.map(migrated),
         running_on: runners.now.clone(),
         not_executing: runners.halted.as_ref().map(|(_, halt)| *halt),
-        details,
+        details: definition.details,
+        xml: definition.xml,
         problems,
         vm: vm.cloned(),
         runners,
@@ -137,17 +150,22 @@ async fn definitions(
     cluster: &Cluster,
     listing: &Listing,
     long: bool,
-) -> Result<BTreeMap<VmId, (Option<String>, Option<DomainDetails>)>, Failure> {
+) -> Result<BTreeMap<VmId, Definition>, Failure> {
     let vms: Vec<&Vm> = listing.vms.iter().filter_map(|listed| listed.entry.good()).collect();
     let texts = cluster.definition_texts(&vms.iter().map(|vm| vm.id).collect::<Vec<_>>()).await?;
     let read = |(vm, text): (&Vm, Result<String, String>)| {
         let definition = match text {
             Ok(xml) => {
                 let broken = DomainSpec::parse_as(&xml, vm.id, &vm.name).err();
-                let details = if long { DomainDetails::parse(&xml).ok() } else { None };
-                (broken.map(|e| format!("the definition is damaged: {e}")), details)
+                Definition {
+                    problem: broken.map(|e| format!("the definition is damaged: {e}")),
+                    details: if long { DomainDetails::parse(&xml).ok() } else { None },
+                    xml: long.then_some(xml),
+                }
             }
-            Err(why) => (Some(format!("the definition: {why}")), None),
+            Err(why) => {
+                Definition { problem: Some(format!("the definition: {why}")), ..Definition::default() }
+            }
         };
         (vm.id, definition)
     };

@@ -1,0 +1,98 @@
+//! What a request asks, bounded before anything looks at it: the values of its path, of its query and of its form, or a body as it is.
+
+use axum::{
+    body::{Body, to_bytes},
+    extract::{FromRequest, FromRequestParts as _, RawPathParams, Request},
+    http::header,
+};
+use tokio::time::timeout;
+
+use crate::{api::Shared, reply::Failed};
+
+/// No call has so many.
+const MOST_FIELDS: usize = 64;
+
+/// A request.
+#[derive(Debug, Default)]
+pub(crate) struct Ask {
+    path: Vec<(String, String)>,
+    /// Those of the query first: of two with one name the first counts.
+    fields: Vec<(String, String)>,
+    /// A body that is no form.
+    raw: Option<String>,
+}
+
+impl Ask {
+    /// A part of the path; the route has it.
+    pub(crate) fn part(&self, name: &str) -> &str {
+        value(&self.path, name).unwrap_or_default()
+    }
+
+    /// A value that may be absent; empty is absent.
+    pub(crate) fn given(&self, name: &str) -> Option<&str> {
+        value(&self.fields, name).filter(|value| !value.is_empty())
+    }
+
+    /// A flag: present, whatever its value is.
+    pub(crate) fn flag(&self, name: &str) -> bool {
+        self.given(name).is_some()
+    }
+
+    /// A value that must be there.
+    pub(crate) fn required(&self, name: &'static str) -> Result<&str, Failed> {
+        self.given(name).ok_or(Failed::Missing(name))
+    }
+
+    /// A definition: the field `xml`, or the whole body.
+    pub(crate) fn xml(&self) -> Result<&str, Failed> {
+        self.given("xml").or(self.raw.as_deref()).ok_or(Failed::Missing("xml"))
+    }
+}
+
+fn value<'a>(fields: &'a [(String, String)], name: &str) -> Option<&'a str> {
+    fields.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+}
+
+impl FromRequest<Shared> for Ask {
+    type Rejection = Failed;
+
+    async fn from_request(request: Request, api: &Shared) -> Result<Self, Failed> {
+        let (mut parts, body) = request.into_parts();
+        let path = RawPathParams::from_request_parts(&mut parts, api)
+            .await
+            .map_err(|_| Failed::Bad("the path is not UTF-8 text".to_owned()))?;
+        let path = path.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+        let text = timeout(api.limits.body_within, read(body, api.limits.body_bytes))
+            .await
+            .map_err(|_| Failed::SlowBody)??;
+        let mut ask = Self { path, ..Self::default() };
+        ask.take(parts.uri.query().unwrap_or_default())?;
+        let content = parts.headers.get(header::CONTENT_TYPE).map_or("", |kind| kind.to_str().unwrap_or("?"));
+        // curl calls every body a form; none begins like a definition.
+        if text.trim_start().starts_with('<') {
+            ask.raw = Some(text);
+        } else if content.starts_with("multipart/") {
+            return Err(Failed::Bad(
+                "a multipart form is not read; send application/x-www-form-urlencoded".to_owned(),
+            ));
+        } else {
+            ask.take(&text)?;
+        }
+        Ok(ask)
+    }
+}
+
+impl Ask {
+    fn take(&mut self, form: &str) -> Result<(), Failed> {
+        self.fields.extend(form_urlencoded::parse(form.trim().as_bytes()).into_owned().take(MOST_FIELDS + 1));
+        if self.fields.len() > MOST_FIELDS {
+            return Err(Failed::Bad(format!("there are more than {MOST_FIELDS} values")));
+        }
+        Ok(())
+    }
+}
+
+async fn read(body: Body, most: usize) -> Result<String, Failed> {
+    let bytes = to_bytes(body, most).await.map_err(|_| Failed::LargeBody(most))?;
+    String::from_utf8(bytes.into()).map_err(|_| Failed::Bad("the body is not UTF-8 text".to_owned()))
+}

@@ -1,0 +1,205 @@
+//! Who asks: by the token in `X-Api-Key`, or by the cookie of a session that a token has opened.
+//!
+//! Tokens are kept as their SHA-256 only. A slow hash is for passwords, which people make up: a token is random, the configuration warns of a short one, and
+//! who has the hash of 128 random bits does not find them by trying. Hashes are compared in constant time, and all of them, whichever fits.
+
+use axum::http::{HeaderMap, header};
+use pvc_config::{ApiToken, Authentication, Secret, Token};
+use sha2::{Digest as _, Sha256};
+use subtle::ConstantTimeEq as _;
+
+use crate::{
+    clock::now_unix_s,
+    session::{Hash, Sessions},
+};
+
+/// The header that carries a token.
+pub(crate) const KEY: &str = "x-api-key";
+
+/// Somebody who may.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Who {
+    /// The description of the token.
+    pub(crate) name: String,
+}
+
+/// Lets in who has a token.
+pub struct Gate {
+    /// `None`: authentication is off.
+    guarded: Option<Guarded>,
+}
+
+struct Guarded {
+    known: Vec<Known>,
+    sessions: Sessions,
+}
+
+struct Known {
+    who: Who,
+    hash: Hash,
+}
+
+impl Gate {
+    /// The gate that a configuration describes.
+    pub fn new(authentication: Option<&Authentication>) -> Self {
+        let guarded = authentication.map(|authentication| Guarded {
+            known: authentication.tokens.iter().map(Known::of).collect(),
+            sessions: Sessions::new(authentication.secret_key.as_ref().map(Secret::reveal)),
+        });
+        Self { guarded }
+    }
+
+    /// Whether authentication is on.
+    pub(crate) fn is_guarded(&self) -> bool {
+        self.guarded.is_some()
+    }
+
+    /// Who sends these headers. `changes`: the request would change something.
+    pub(crate) fn who(&self, headers: &HeaderMap, changes: bool) -> Option<Who> {
+        let Some(guarded) = &self.guarded else { return Some(Who { name: "anybody".to_owned() }) };
+        let mut keys = headers.get_all(KEY).iter();
+        match (keys.next(), keys.next()) {
+            (Some(key), None) => Some(guarded.by_token(key.as_bytes())?.who.clone()),
+            // Of two, nobody could say which counts.
+            (Some(_), Some(_)) => None,
+            (None, _) if changes && !is_same_site(headers) => None,
+            (None, _) => Some(guarded.by_session(headers)?.who.clone()),
+        }
+    }
+
+    /// A cookie for who has this token; `None`: it is no token, or authentication is off.
+    pub(crate) fn open_session(&self, token: &str) -> Option<String> {
+        let guarded = self.guarded.as_ref()?;
+        let known = guarded.by_token(token.as_bytes())?;
+        Some(guarded.sessions.open(&known.hash, now_unix_s()))
+    }
+}
+
+impl Guarded {
+    fn by_token(&self, token: &[u8]) -> Option<&Known> {
+        self.by_hash(&Sha256::digest(token).into())
+    }
+
+    fn by_session(&self, headers: &HeaderMap) -> Option<&Known> {
+        let cookies = headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok());
+        let hash = self.sessions.find(cookies, now_unix_s())?;
+        self.by_hash(&hash)
+    }
+
+    fn by_hash(&self, hash: &Hash) -> Option<&Known> {
+        let mut found = None;
+        for known in &self.known {
+            if bool::from(known.hash.ct_eq(hash)) {
+                found = Some(known);
+            }
+        }
+        found
+    }
+}
+
+impl Known {
+    fn of(token: &ApiToken) -> Self {
+        let hash = match &token.token {
+            Token::Plain(plain) => Sha256::digest(plain.reveal().as_bytes()).into(),
+            Token::Sha256(hash) => *hash,
+        };
+        Self { who: Who { name: token.description.clone() }, hash }
+    }
+}
+
+/// Whether a browser says that a page of ours asks, or nothing says otherwise: old clients keep a session's cookie, too, and send none of these.
+fn is_same_site(headers: &HeaderMap) -> bool {
+    let text = |name| headers.get(name).map(|value| value.to_str().unwrap_or_default());
+    let host = text(header::HOST.as_str());
+    let from_here = |origin: &str| {
+        let authority = origin.split_once("://").map(|(_, authority)| authority);
+        authority.is_some() && authority == host
+    };
+    let site = text("sec-fetch-site");
+    text(header::ORIGIN.as_str()).is_none_or(from_here)
+        && site.is_none_or(|site| site == "same-origin" || site == "none")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn gate() -> Gate {
+        let plain = |name: &str, token: &str| ApiToken {
+            description: name.to_owned(),
+            token: Token::Plain(Secret::new(token)),
+        };
+        let hashed = ApiToken {
+            description: "hashed".to_owned(),
+            token: Token::Sha256(Sha256::digest("third").into()),
+        };
+        let tokens = vec![plain("one", "first"), plain("two", "second"), hashed];
+        Gate::new(Some(&Authentication { secret_key: Some(Secret::new("key")), tokens }))
+    }
+
+    fn headers(of: &[(&'static str, &str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in of {
+            headers.append(*name, value.parse().unwrap());
+        }
+        headers
+    }
+
+    fn who(of: &[(&'static str, &str)], changes: bool) -> Option<String> {
+        gate().who(&headers(of), changes).map(|who| who.name)
+    }
+
+    #[test]
+    fn a_token_names_who_asks_and_nothing_else_does() {
+        for (key, name) in [
+            ("first", Some("one")),
+            ("second", Some("two")),
+            ("third", Some("hashed")),
+            ("", None),
+            ("firs", None),
+            ("first ", None),
+        ] {
+            assert_eq!(who(&[(KEY, key)], true).as_deref(), name, "{key:?}");
+        }
+        assert_eq!(who(&[], false), None);
+        assert_eq!(who(&[(KEY, "first"), (KEY, "second")], false), None);
+        let hash: Hash = Sha256::digest("first").into();
+        assert_eq!(
+            gate().who(&headers(&[(KEY, &crate::session::hex(&hash))]), false),
+            None,
+            "the hash of a token is none"
+        );
+    }
+
+    #[test]
+    fn a_session_stands_for_the_token_that_opened_it() {
+        let cookie = gate().open_session("second").unwrap();
+        let cookie = cookie.split(';').next().unwrap();
+        assert_eq!(who(&[("cookie", cookie)], true).as_deref(), Some("two"));
+        assert_eq!(gate().open_session("wrong"), None);
+        // A wrong token is not made up for by a session.
+        assert_eq!(who(&[("cookie", cookie), (KEY, "wrong")], false), None);
+        let other =
+            Gate::new(Some(&Authentication { secret_key: Some(Secret::new("key")), tokens: Vec::new() }));
+        assert_eq!(other.who(&headers(&[("cookie", cookie)]), false), None, "its token is gone");
+    }
+
+    #[test]
+    fn another_sites_page_changes_nothing_by_a_session() {
+        let cookie = gate().open_session("first").unwrap();
+        let cookie = cookie.split(';').next().unwrap();
+        let host = ("host", "10.0.0.254:7370");
+        for (header, may) in [
+            (("origin", "http://10.0.0.254:7370"), true),
+            (("origin", "http://evil.example"), false),
+            (("origin", "null"), false),
+            (("sec-fetch-site", "cross-site"), false),
+            (("sec-fetch-site", "same-site"), false),
+            (("sec-fetch-site", "same-origin"), true),
+        ] {
+            assert_eq!(who(&[host, ("cookie", cookie), header], true).is_some(), may, "{header:?}");
+            assert!(who(&[host, ("cookie", cookie), header], false).is_some(), "{header:?} reads");
+            assert!(who(&[host, (KEY, "first"), header], true).is_some(), "{header:?} with a token");
+        }
+    }
+}

@@ -1,0 +1,22 @@
+//! The HTTP API: a service of its own, without privileges, that commands the cluster through `pvc-operate` as the command line does.
+//!
+//! Decides nothing: what is allowed is `pvc_core::command`'s business. What arrives is bounded before it is looked at (`server`, `ask`), and whoever asks
+//! is known before a handler runs (`routes`, `gate`): a handler that is not in the table of routes is not reached, and one that is says who may.
+
+mod api;
+mod ask;
+mod clock;
+mod gate;
+mod limit;
+mod limits;
+mod reply;
+mod routes;
+mod server;
+mod session;
+mod v1;
+
+pub use api::Api;
+pub use gate::Gate;
+pub use limits::Limits;
+pub use routes::{Access, ROUTES, Route, router};
+pub use server::Server;

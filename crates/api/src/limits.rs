@@ -1,0 +1,33 @@
+//! What a request may cost.
+
+use std::time::Duration;
+
+/// What a request may cost.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// So many connections at once.
+    pub connections: usize,
+    /// How long an asker may take to say what it wants, and a connection be idle.
+    pub head_within: Duration,
+    /// How long a body may take.
+    pub body_within: Duration,
+    /// The largest body, bytes: a definition in a form, where a byte may take three.
+    pub body_bytes: usize,
+    /// How long an answer may take to be made.
+    pub answer_within: Duration,
+    /// How long an asker may take nothing of it.
+    pub taken_within: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: 1024,
+            head_within: Duration::from_secs(15),
+            body_within: Duration::from_secs(15),
+            body_bytes: 4 * 1024 * 1024,
+            answer_within: Duration::from_mins(1),
+            taken_within: Duration::from_secs(30),
+        }
+    }
+}

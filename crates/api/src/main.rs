@@ -1,0 +1,89 @@
+//! `pvc-api`: reads its configuration, connects to the state store, and serves.
+
+use std::{
+    error::Error,
+    io::{IsTerminal as _, Write as _},
+    path::PathBuf,
+    process::ExitCode,
+    sync::Arc,
+};
+
+use clap::Parser;
+use pvc_api::{Api, Gate, Limits, Server};
+use pvc_config::{ApiConfig, ApiReport, connect_string, load_api};
+use pvc_operate::Cluster;
+use pvc_store::{
+    Store,
+    zookeeper::{Options, ZooKeeperStore},
+};
+use tokio::signal::unix::{SignalKind, signal};
+use tracing::{Level, info};
+
+/// As for `pvcd`: it does not become better by trying again.
+const UNUSABLE_CONFIGURATION: u8 = 78;
+
+/// The HTTP API of a Parallel Virtual Cluster.
+#[derive(Parser)]
+#[command(name = "pvc-api", version)]
+struct Args {
+    /// Check the configuration, say what is wrong, and end.
+    #[arg(long)]
+    check_config: bool,
+    /// The configuration.
+    #[arg(long, env = "PVC_CONFIG_FILE", default_value = "/etc/pvc/pvc-api.yaml", value_name = "FILE")]
+    config: PathBuf,
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    let report = load_api(&args.config);
+    say(&report);
+    let Some(config) = report.config else { return ExitCode::from(UNUSABLE_CONFIGURATION) };
+    if args.check_config {
+        return ExitCode::SUCCESS;
+    }
+    let level = if config.debug { Level::DEBUG } else { Level::INFO };
+    // The journal has the time.
+    tracing_subscriber::fmt().with_max_level(level).with_target(false).with_ansi(false).without_time().init();
+    match run(&config) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn say(report: &ApiReport) {
+    let mut stderr = std::io::stderr().lock();
+    let colour = stderr.is_terminal();
+    for diagnostic in &report.diagnostics {
+        // Nobody is left to be told when this fails.
+        let _ = writeln!(stderr, "{}", diagnostic.render(colour));
+    }
+}
+
+fn run(config: &ApiConfig) -> Result<(), Box<dyn Error>> {
+    // Answers are made from what ZooKeeper says: two threads wait as well as many.
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    runtime.block_on(async {
+        let (mut terminate, mut interrupt) =
+            (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        let place = connect_string(&config.coordinators);
+        let store: Arc<dyn Store> = ZooKeeperStore::start(Options::new(place.as_str()));
+        let gate = Gate::new(config.authentication.as_ref());
+        let cluster = Cluster { store, place };
+        let server = Server::bind(config.listen)
+            .await
+            .map_err(|error| format!("cannot listen on {}: {error}", config.listen))?;
+        info!("the API is served on http://{}", server.address()?);
+        let api = Arc::new(Api { cluster, gate, limits: Limits::default() });
+        tokio::select! {
+            never = server.serve(api) => match never {},
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        info!("the API ends");
+        Ok(())
+    })
+}

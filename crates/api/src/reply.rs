@@ -1,0 +1,125 @@
+//! What is answered: JSON, a message, or why not, with the words of the command line.
+
+use std::error::Error;
+
+use axum::{
+    body::Body,
+    http::{HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use pvc_operate::{Failure, Kind};
+use serde::Serialize;
+use serde_json::json;
+
+/// What was said of a change, for the log.
+#[derive(Debug, Clone)]
+pub(crate) struct Said(pub(crate) String);
+
+/// What a handler of the old API answers.
+pub(crate) type Outcome = Result<Response, Failed>;
+
+/// Why not.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Failed {
+    /// A value that must be there is not.
+    #[error("no {0} specified")]
+    Missing(&'static str),
+    /// The request makes no sense.
+    #[error("{0}")]
+    Bad(String),
+    /// Nothing of what is asked for is there.
+    #[error("{0}")]
+    NotFound(String),
+    /// It takes longer to send the body than anybody waits for.
+    #[error("the body did not arrive in time")]
+    SlowBody,
+    /// The body is larger than any call's.
+    #[error("the body is larger than {0} bytes, or was cut off")]
+    LargeBody(usize),
+    /// The cluster did not do it.
+    #[error(transparent)]
+    Cluster(#[from] Failure),
+}
+
+impl Failed {
+    /// The status of the old API: what is refused and what fails is 400.
+    fn status(&self) -> StatusCode {
+        match self {
+            Self::Missing(_) | Self::Bad(_) => StatusCode::BAD_REQUEST,
+            Self::NotFound(_) => StatusCode::NOT_FOUND,
+            Self::SlowBody => StatusCode::REQUEST_TIMEOUT,
+            Self::LargeBody(_) => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::Cluster(failure) => match failure.kind() {
+                Kind::NotFound => StatusCode::NOT_FOUND,
+                Kind::Refused | Kind::Failed => StatusCode::BAD_REQUEST,
+                Kind::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+            },
+        }
+    }
+
+    /// The message and those of its causes, on one line.
+    fn with_causes(&self) -> String {
+        let mut text = self.to_string();
+        let mut cause = self.source();
+        while let Some(error) = cause {
+            text.push_str(": ");
+            text.push_str(&error.to_string());
+            cause = error.source();
+        }
+        text
+    }
+}
+
+impl IntoResponse for Failed {
+    fn into_response(self) -> Response {
+        message(self.status(), self.with_causes())
+    }
+}
+
+/// `{"message": "…"}`, and the same for the log.
+pub(crate) fn message(status: StatusCode, text: impl Into<String>) -> Response {
+    let text = text.into();
+    let mut response = with_status(status, &json!({ "message": text }));
+    response.extensions_mut().insert(Said(text));
+    response
+}
+
+/// What was done, with what to know besides.
+#[allow(clippy::unnecessary_wraps, reason = "the last word of a handler")]
+pub(crate) fn done(answer: pvc_operate::Answer) -> Outcome {
+    let said = [answer.message].into_iter().chain(answer.notes).collect::<Vec<_>>();
+    Ok(message(StatusCode::OK, said.join("; ")))
+}
+
+/// JSON.
+#[allow(clippy::unnecessary_wraps, reason = "the last word of a handler")]
+pub(crate) fn json(value: &impl Serialize) -> Outcome {
+    Ok(with_status(StatusCode::OK, value))
+}
+
+/// A list; what is empty is not found, as old clients expect it.
+pub(crate) fn list(rows: &[impl Serialize], none: &str) -> Outcome {
+    if rows.is_empty() { Err(Failed::NotFound(none.to_owned())) } else { json(&rows) }
+}
+
+/// Text for people.
+pub(crate) fn text(status: StatusCode, kind: &'static str, text: impl Into<String>) -> Response {
+    body(status, kind, text.into())
+}
+
+fn with_status(status: StatusCode, value: &impl Serialize) -> Response {
+    match serde_json::to_string(value) {
+        Ok(json) => body(status, "application/json", json),
+        Err(_) => body(StatusCode::INTERNAL_SERVER_ERROR, "text/plain; charset=utf-8", String::new()),
+    }
+}
+
+fn body(status: StatusCode, kind: &'static str, text: String) -> Response {
+    let mut response = Response::new(Body::from(text));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
+}

@@ -1,0 +1,131 @@
+//! The table of all routes. A handler is reached through it only, and each row says who may: tests ask every row without a token.
+
+use std::net::SocketAddr;
+
+use axum::{
+    Router,
+    extract::{Request, State},
+    http::{Method, StatusCode, header},
+    middleware::{Next, from_fn_with_state},
+    response::Response,
+    routing::{MethodRouter, delete, get, post, put},
+};
+use tracing::info;
+
+use crate::{
+    api::Shared,
+    gate::Who,
+    reply::{Said, message, text},
+    v1::{self, auth, node, vm},
+};
+
+/// Who may.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Everybody.
+    Public,
+    /// Who has a token; nothing is changed.
+    Read,
+    /// Who has a token; each call is written to the log.
+    Change,
+}
+
+/// A method of a path.
+pub struct Route {
+    /// The method.
+    pub method: Method,
+    /// The path, its variable parts in braces.
+    pub path: &'static str,
+    /// Who may.
+    pub access: Access,
+    handler: fn() -> MethodRouter<Shared>,
+}
+
+type Handler = fn() -> MethodRouter<Shared>;
+
+const fn public(method: Method, path: &'static str, handler: Handler) -> Route {
+    Route { method, path, access: Access::Public, handler }
+}
+
+const fn read(path: &'static str, handler: Handler) -> Route {
+    Route { method: Method::GET, path, access: Access::Read, handler }
+}
+
+const fn change(method: Method, path: &'static str, handler: Handler) -> Route {
+    Route { method, path, access: Access::Change, handler }
+}
+
+/// All routes.
+pub const ROUTES: &[Route] = &[
+    public(Method::GET, "/api/v1", || get(v1::greeting)),
+    public(Method::GET, "/api/v1/", || get(v1::greeting)),
+    public(Method::GET, "/api/v1/auth/login", || get(auth::form)),
+    public(Method::POST, "/api/v1/auth/login", || post(auth::login)),
+    public(Method::GET, "/api/v1/auth/logout", || get(auth::logout)),
+    public(Method::POST, "/api/v1/auth/logout", || post(auth::logout)),
+    read("/api/v1/node", || get(node::list)),
+    read("/api/v1/node/{node}", || get(node::item)),
+    read("/api/v1/node/{node}/daemon-state", || get(node::daemon_state)),
+    read("/api/v1/node/{node}/coordinator-state", || get(node::coordinator_state)),
+    change(Method::POST, "/api/v1/node/{node}/coordinator-state", || post(node::set_coordinator_state)),
+    read("/api/v1/node/{node}/domain-state", || get(node::domain_state)),
+    change(Method::POST, "/api/v1/node/{node}/domain-state", || post(node::set_domain_state)),
+    read("/api/v1/vm", || get(vm::list)),
+    change(Method::POST, "/api/v1/vm", || post(vm::define)),
+    read("/api/v1/vm/{vm}", || get(vm::item)),
+    change(Method::PUT, "/api/v1/vm/{vm}", || put(vm::modify)),
+    change(Method::DELETE, "/api/v1/vm/{vm}", || delete(vm::undefine)),
+    read("/api/v1/vm/{vm}/state", || get(vm::state)),
+    change(Method::POST, "/api/v1/vm/{vm}/state", || post(vm::set_state)),
+    read("/api/v1/vm/{vm}/node", || get(vm::node)),
+    change(Method::POST, "/api/v1/vm/{vm}/node", || post(vm::relocate)),
+    read("/api/v1/vm/{vm}/locks", || get(vm::locks)),
+    change(Method::POST, "/api/v1/vm/{vm}/locks", || post(vm::flush_locks)),
+];
+
+/// All of it.
+pub fn router(api: Shared) -> Router {
+    let mut router = Router::new();
+    for Route { path, access, handler, .. } in ROUTES {
+        let guarded = match access {
+            Access::Public => handler(),
+            Access::Read => handler().layer(from_fn_with_state(api.clone(), reading)),
+            Access::Change => handler().layer(from_fn_with_state(api.clone(), changing)),
+        };
+        router = router.route(path, guarded);
+    }
+    let nothing = || async { message(StatusCode::NOT_FOUND, "there is no such path") };
+    let not_so = || async { message(StatusCode::METHOD_NOT_ALLOWED, "this path does not take this method") };
+    router.fallback(nothing).method_not_allowed_fallback(not_so).with_state(api)
+}
+
+async fn reading(State(api): State<Shared>, request: Request, next: Next) -> Response {
+    match api.gate.who(request.headers(), false) {
+        Some(_) => next.run(request).await,
+        None => unknown(),
+    }
+}
+
+/// A line in the log for each change, whatever came of it: who, from where, what, and what was answered.
+async fn changing(State(api): State<Shared>, request: Request, next: Next) -> Response {
+    let from = request.extensions().get::<SocketAddr>().map(ToString::to_string).unwrap_or_default();
+    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let Some(Who { name }) = api.gate.who(request.headers(), true) else {
+        info!("{method} {path} from {from}: refused, nobody knows who asks");
+        return unknown();
+    };
+    let response = next.run(request).await;
+    let status = response.status().as_u16();
+    let said = response.extensions().get::<Said>().map_or("", |said| said.0.as_str());
+    // Quoted: descriptions, names and values are of other people's making.
+    info!("{method} {path} from {from} by {name:?}: {status} {said:?}");
+    response
+}
+
+fn unknown() -> Response {
+    let plain = "text/plain; charset=utf-8";
+    let mut response = text(StatusCode::UNAUTHORIZED, plain, "Authentication required: send X-Api-Key.\n");
+    let scheme = axum::http::HeaderValue::from_static("ApiKey");
+    response.headers_mut().insert(header::WWW_AUTHENTICATE, scheme);
+    response
+}

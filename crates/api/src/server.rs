@@ -1,0 +1,115 @@
+//! The wire: who may be connected, for how long a request may be sent, answered and taken. Whoever is slow keeps nobody out: when all places
+//! are taken, the connection that has waited longest without a request gives its place to the newest.
+
+mod places;
+
+use std::{convert::Infallible, io, net::SocketAddr, sync::Arc, time::Duration};
+
+use axum::{Router, body::Body, http::StatusCode, response::Response};
+use hyper::{
+    Request,
+    body::Incoming,
+    server::conn::http1,
+    service::{Service as _, service_fn},
+};
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    service::TowerToHyperService,
+};
+use socket2::SockRef;
+use tokio::{
+    net::{TcpListener, TcpStream},
+    time::{sleep, timeout},
+};
+use tracing::{debug, warn};
+
+use self::places::{Busy, Places};
+use crate::{api::Api, limits::Limits, reply::message, routes::router};
+
+/// The most that hyper keeps of a request's head, bytes.
+const HEAD_BYTES: usize = 32 * 1024;
+const HEADERS: usize = 64;
+
+/// A bound address.
+pub struct Server {
+    listener: TcpListener,
+}
+
+impl Server {
+    /// Binds an address.
+    pub async fn bind(address: SocketAddr) -> io::Result<Self> {
+        Ok(Self { listener: TcpListener::bind(address).await? })
+    }
+
+    /// The address.
+    pub fn address(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    /// Serves until it is dropped.
+    pub async fn serve(self, api: Arc<Api>) -> Infallible {
+        let limits = api.limits;
+        let router = router(api);
+        let mut places = Places::new(limits.connections);
+        loop {
+            match self.listener.accept().await {
+                Ok((stream, from)) => {
+                    let router = TowerToHyperService::new(router.clone());
+                    places.admit(|busy| serve(stream, from, router, limits, busy));
+                }
+                Err(error) => {
+                    // Out of descriptors, for example: it passes or it does not, but not at once.
+                    warn!("cannot accept a connection: {error}");
+                    sleep(Duration::from_millis(200)).await;
+                }
+            }
+        }
+    }
+}
+
+async fn serve(
+    stream: TcpStream,
+    from: SocketAddr,
+    router: TowerToHyperService<Router>,
+    limits: Limits,
+    busy: Busy,
+) {
+    let socket = SockRef::from(&stream);
+    let set =
+        socket.set_tcp_user_timeout(Some(limits.taken_within)).and_then(|()| socket.set_tcp_nodelay(true));
+    if let Err(error) = set {
+        debug!("{from} goes away: {error}");
+        return;
+    }
+    let service = service_fn(async |request: Request<Incoming>| {
+        let held = busy.hold();
+        let response = answer(&router, request, from, limits).await;
+        Ok::<_, Infallible>(response.map(|body| Body::new(held.until_the_end_of(body))))
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits.head_within)
+        .max_buf_size(HEAD_BYTES)
+        .max_headers(HEADERS)
+        .serve_connection(TokioIo::new(stream), service);
+    if let Err(error) = connection.await {
+        debug!("{from} goes away: {error}");
+    }
+}
+
+async fn answer(
+    router: &TowerToHyperService<Router>,
+    mut request: Request<Incoming>,
+    from: SocketAddr,
+    limits: Limits,
+) -> Response {
+    request.extensions_mut().insert(from);
+    match timeout(limits.answer_within, router.call(request)).await {
+        Ok(Ok(response)) => response,
+        Ok(Err(never)) => match never {},
+        Err(_) => message(
+            StatusCode::GATEWAY_TIMEOUT,
+            "the cluster did not answer in time; what was asked may still happen",
+        ),
+    }
+}

@@ -1,0 +1,77 @@
+//! What a request may cost.
+
+use std::time::Duration;
+
+use pvc_api::Limits;
+use pvc_operate::testing::Fake;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+};
+
+use crate::support::{Served, TOKEN, again, authentication};
+
+async fn served(limits: Limits) -> Served {
+    let fake = Fake::with(&["hv1"]).await;
+    Served::of(again(&fake), Some(authentication()), limits).await
+}
+
+#[tokio::test]
+async fn a_large_body_a_large_head_and_a_long_form_are_refused() {
+    let served = served(Limits { body_bytes: 1000, ..Limits::default() }).await;
+    let answer = served.ask("POST", "/api/v1/vm", &format!("xml={}", "a".repeat(1000))).await;
+    assert_eq!(answer.status, 413, "{answer:?}");
+    let many = "a=b&".repeat(100);
+    assert_eq!(served.ask("POST", "/api/v1/vm", &many).await.status, 400);
+    let head = format!("X-Long: {}\r\n", "a".repeat(100_000));
+    assert_ne!(served.send("GET", "/api/v1", &head, "").await.status, 209);
+    assert_ne!(served.send("GET", "/api/v1", &"X-Many: a\r\n".repeat(100), "").await.status, 209);
+    assert_eq!(served.ask("POST", "/api/v1/vm", "xml=%ff").await.status, 400);
+    let form = format!("X-Api-Key: {TOKEN}\r\nContent-Type: multipart/form-data; boundary=x\r\n");
+    assert_eq!(served.send("POST", "/api/v1/vm", &form, "--x").await.status, 400);
+}
+
+#[tokio::test]
+async fn who_is_slow_to_ask_is_cut_off() {
+    let short = Duration::from_millis(100);
+    let served = served(Limits { head_within: short, body_within: short, ..Limits::default() }).await;
+    let unfinished = [
+        "GET /api/v1 HTTP/1.1\r\nHost: api\r\n".to_owned(),
+        String::new(),
+        format!(
+            "POST /api/v1/vm HTTP/1.1\r\nHost: api\r\nX-Api-Key: {TOKEN}\r\nContent-Length: 100\r\n\r\nxml="
+        ),
+    ];
+    for request in unfinished {
+        // Reads to the end: that there is one is what is tested.
+        let answer = served.raw(request.as_bytes()).await;
+        assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 408"), "{request}: {answer}");
+    }
+}
+
+#[tokio::test]
+async fn who_holds_all_connections_keeps_nobody_out() {
+    let served = served(Limits { connections: 4, ..Limits::default() }).await;
+    let mut idle = Vec::new();
+    for _ in 0..20 {
+        idle.push(TcpStream::connect(served.address).await.unwrap());
+    }
+    for _ in 0..5 {
+        assert_eq!(served.ask("GET", "/api/v1/node", "").await.status, 200);
+    }
+    let mut oldest = idle.remove(0);
+    let mut rest = Vec::new();
+    let _ = oldest.write_all(b"GET /api/v1 HTTP/1.1\r\n").await;
+    let _ = oldest.read_to_end(&mut rest).await;
+    assert!(rest.is_empty(), "it has made room");
+}
+
+#[tokio::test]
+async fn a_cluster_that_does_not_answer_is_said_to_be_away() {
+    let fake = Fake::with(&["hv1"]).await;
+    let limits = Limits { answer_within: Duration::from_millis(200), ..Limits::default() };
+    let served = Served::of(again(&fake), Some(authentication()), limits).await;
+    fake.client.suspend();
+    let answer = served.ask("GET", "/api/v1/node", "").await;
+    assert!([503, 504].contains(&answer.status), "{answer:?}");
+}

@@ -1,0 +1,9 @@
+//! The API over HTTP: what old clients are owed, who may, and what a stranger can do to it.
+
+#![allow(clippy::unwrap_used, reason = "a failing helper fails its test")]
+
+mod limits;
+mod old_api;
+mod strangers;
+mod support;
+mod zookeeper;

@@ -1,0 +1,132 @@
+//! What is asked without a token, with a wrong one, and by pages of other sites. Made from the table of routes: a new route cannot be forgotten.
+
+use pvc_api::{Access, Limits, ROUTES, Route};
+use pvc_operate::testing::Fake;
+
+use crate::support::{Served, TOKEN, again};
+
+/// The path of a route, its variable parts filled in.
+fn path(route: &Route) -> String {
+    route
+        .path
+        .split('/')
+        .map(|part| if part.starts_with('{') { "x" } else { part })
+        .collect::<Vec<_>>()
+        .join("/")
+}
+
+#[tokio::test]
+async fn every_route_but_the_public_ones_refuses_who_has_no_token() {
+    let fake = Fake::with(&["hv1"]).await;
+    let served = Served::guarded(&fake).await;
+    let wrong = [
+        String::new(),
+        "X-Api-Key: \r\n".to_owned(),
+        "X-Api-Key: wrong\r\n".to_owned(),
+        format!("X-Api-Key: {}\r\n", &TOKEN[1..]),
+        format!("X-Api-Key: {TOKEN}{TOKEN}\r\n"),
+        format!("X-Api-Key: {TOKEN}\r\nX-Api-Key: {TOKEN}\r\n"),
+        format!("Authorization: Bearer {TOKEN}\r\n"),
+        format!("Cookie: pvc_session={TOKEN}\r\n"),
+        format!("Cookie: pvc_session=99999999999.{0}{0}.{0}{0}\r\n", "0".repeat(32)),
+    ];
+    for route in ROUTES.iter().filter(|route| route.access != Access::Public) {
+        for headers in &wrong {
+            for query in [String::new(), format!("?token={TOKEN}&x-api-key={TOKEN}")] {
+                let path = path(route) + &query;
+                let answer = served.send(route.method.as_str(), &path, headers, "").await;
+                assert_eq!(answer.status, 401, "{} {path} {headers}: {answer:?}", route.method);
+                assert!(!answer.body.contains(TOKEN));
+            }
+        }
+        if route.method == "GET" {
+            assert_eq!(served.send("HEAD", &path(route), "", "").await.status, 401, "HEAD {}", route.path);
+        }
+        let answer = served.ask(route.method.as_str(), &path(route), "").await;
+        assert!(![401, 405].contains(&answer.status), "{} {}: {answer:?}", route.method, route.path);
+    }
+}
+
+#[tokio::test]
+async fn a_path_that_is_spelt_otherwise_opens_nothing() {
+    let fake = Fake::with(&["hv1"]).await;
+    let served = Served::guarded(&fake).await;
+    for path in [
+        "//api/v1/node",
+        "/api/v1//node",
+        "/api/v1/node/",
+        "/API/v1/node",
+        "/api/v1/node/..",
+        "/api/v1/auth/../node",
+        "/api/v1/auth/%2e%2e/node",
+        "/api/v1/auth/login/../../node",
+        "/api/v1/node;x",
+        "/api/v1/node%00",
+        "/api/v1/%6eode",
+        "/api/v1/node%2fhv1",
+        "/%61pi/v1/node",
+        "/api/v1/node/hv1%2fdaemon-state",
+    ] {
+        let answer = served.send("GET", path, "", "").await;
+        assert!([400, 401, 404].contains(&answer.status), "{path}: {answer:?}");
+        assert!(!answer.body.contains("daemon_state"), "{path}: {answer:?}");
+    }
+    let absolute = "GET http://other/api/v1/node HTTP/1.1\r\nHost: api\r\nConnection: close\r\n\r\n";
+    assert!(served.raw(absolute.as_bytes()).await.starts_with("HTTP/1.1 401"));
+}
+
+#[tokio::test]
+async fn a_request_that_two_readers_would_cut_differently_is_refused() {
+    let fake = Fake::with(&["hv1"]).await;
+    let served = Served::guarded(&fake).await;
+    let hidden =
+        format!("GET /api/v1/node HTTP/1.1\r\nHost: api\r\nX-Api-Key: {TOKEN}\r\nConnection: close\r\n\r\n");
+    for head in [
+        "Content-Length: 5\r\nContent-Length: 6\r\n",
+        "Content-Length: 0\r\nTransfer-Encoding: chunked\r\n",
+        "Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n",
+        "Transfer-Encoding: xchunked\r\n",
+        "Content-Length: -1\r\n",
+        "Content-Length: 0x5\r\n",
+        "Content-Length : 5\r\n",
+    ] {
+        let answer = served
+            .raw(format!("POST /api/v1/auth/login HTTP/1.1\r\nHost: api\r\n{head}\r\n{hidden}").as_bytes())
+            .await;
+        assert!(!answer.contains("daemon_state"), "{head}: {answer}");
+    }
+}
+
+#[tokio::test]
+async fn a_session_is_opened_by_a_token_only_and_serves_no_other_sites_page() {
+    let fake = Fake::with(&["hv1"]).await;
+    let served = Served::guarded(&fake).await;
+    let form = "Content-Type: application/x-www-form-urlencoded\r\n";
+    let login =
+        async |token: &str| served.send("POST", "/api/v1/auth/login", form, &format!("token={token}")).await;
+    assert_eq!((login("wrong").await.status, login("").await.status), (401, 400));
+    let answer = login(TOKEN).await;
+    assert_eq!((answer.status, answer.header("location")), (302, Some("/api/v1")));
+    let set = answer.header("set-cookie").unwrap();
+    assert!(set.contains("HttpOnly") && set.contains("SameSite=Strict") && !set.contains(TOKEN), "{set}");
+    let cookie = format!("Cookie: {}\r\n", set.split(';').next().unwrap());
+    assert_eq!(served.send("GET", "/api/v1/node", &cookie, "").await.status, 200);
+    let change = "/api/v1/node/hv1/domain-state?domain-state=flush";
+    let foreign = format!("{cookie}Origin: http://evil.example\r\n");
+    assert_eq!(served.send("POST", change, &foreign, "").await.status, 401);
+    assert_eq!(fake.get("/nodes/hv1/domainstate").await.as_deref(), Some("ready"));
+    assert_eq!(served.send("POST", change, &format!("{cookie}Origin: http://api\r\n"), "").await.status, 200);
+    let logout = served.send("GET", "/api/v1/auth/logout", &cookie, "").await;
+    assert!(logout.status == 302 && logout.header("set-cookie").unwrap().contains("Max-Age=0"));
+}
+
+#[tokio::test]
+async fn with_authentication_off_all_is_open_and_login_says_so() {
+    let fake = Fake::with(&["hv1"]).await;
+    let served = Served::of(again(&fake), None, Limits::default()).await;
+    assert_eq!(served.send("GET", "/api/v1/node", "", "").await.status, 200);
+    for (method, path) in [("GET", "login"), ("POST", "login"), ("GET", "logout")] {
+        let answer = served.send(method, &format!("/api/v1/auth/{path}"), "", "").await;
+        assert_eq!((answer.status, answer.message().as_str()), (200, "Authentication is disabled."));
+    }
+}
