@@ -119,9 +119,9 @@ impl CephCluster {
         Ok(String::from_utf8_lossy(&said).into_owned())
     }
 
-    /// What `rados df` says.
-    pub fn rados_df(&self) -> io::Result<String> {
-        Ok(String::from_utf8_lossy(&self.run("rados", &["df"])?).into_owned())
+    /// What Ceph's program for objects answers.
+    pub fn rados(&self, words: &[&str]) -> io::Result<String> {
+        Ok(String::from_utf8_lossy(&self.run("rados", words)?).into_owned())
     }
 
     fn configure(&self, monitor: SocketAddrV4) -> io::Result<()> {

@@ -1,11 +1,20 @@
 //! What is made and unmade, by the fake and by the real Ceph.
 
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
+
 use pvc_core::model::{
     ceph::{ImageName, OsdId, PoolName, SnapshotName, VolumeStats},
     storage::{CephChange, ObservedImage},
     storage_command::{Bytes, PgCount},
 };
-use pvc_host::ceph::{CephAdmin, CephError, fake::FakeCeph};
+use pvc_host::{
+    ceph::{CephAdmin, CephError, fake::FakeCeph},
+    testing::ceph::POOL,
+};
+use tokio::time::sleep;
 
 use crate::rig::{Fake, Real, Rig, Writer};
 
@@ -183,7 +192,7 @@ async fn with_a_writer(rig: &impl Rig) {
     assert_eq!(there(ceph, &image).await.stats.size, 8 * MIB);
     assert_eq!(rig.ceph().blocklisted().await, Ok([].into()));
     let users = rig.ceph().users(&image).await.unwrap().unwrap();
-    assert_eq!(users.addresses().collect::<std::collections::BTreeSet<_>>().len(), 1, "{users:?}");
+    assert_eq!(users.addresses().collect::<BTreeSet<_>>().len(), 1, "{users:?}");
 
     // One that hangs is left alone.
     writer.freeze_before_writing(4);
@@ -234,4 +243,70 @@ async fn the_fake_makes_and_unmakes() {
 #[tokio::test]
 async fn a_real_cluster_makes_and_unmakes() {
     keeps_the_contract(&Real::start()).await;
+}
+
+/// Half a minute is what OSDs give a client that is not heard any more.
+#[tokio::test]
+async fn a_vm_that_is_silent_for_long_keeps_its_disk_and_what_a_dead_one_left_is_removed() {
+    let rig = Real::start();
+    let (ceph, silent, left) = (rig.admin(), crate::rig::image("silent"), crate::rig::image("left"));
+    rig.create(&silent);
+    rig.create(&left);
+    let [mut hangs, mut dies] = [&silent, &left].map(|image| rig.open(image));
+    assert!(hangs.write(1) && dies.write(1));
+    hangs.freeze_before_writing(2);
+    drop(dies);
+    assert!(refused(ceph, remove(&left)).await.contains("has it open"));
+    for image in [&silent, &left] {
+        while !rig.ceph().users(image).await.unwrap().unwrap().watchers.is_empty() {
+            sleep(Duration::from_millis(100)).await;
+        }
+    }
+    assert!(refused(ceph, take(&silent, "a")).await.contains("holds its lock"));
+    assert!(refused(ceph, resize(&silent, 8 * MIB)).await.contains("holds its lock"));
+    assert_eq!(rig.ceph().blocklisted().await, Ok([].into()));
+    assert!(Writer::thaw(&mut hangs, 2), "it goes on where it stopped");
+    make(ceph, take(&silent, "a")).await;
+
+    make(ceph, remove(&left)).await;
+    assert_eq!(ceph.image(&left).await, Ok(None));
+    assert_eq!(rig.ceph().blocklisted().await.unwrap().len(), 1, "the dead one");
+    assert!(hangs.write(3));
+}
+
+#[tokio::test]
+async fn a_refusal_is_in_the_words_of_ceph() {
+    let rig = Real::start();
+    rig.cluster.ceph(&["osd", "pool", "set", POOL, "nodelete", "true"]).unwrap();
+    let why = refused(rig.admin(), CephChange::RemovePool { pool: POOL.parse().unwrap() }).await;
+    assert!(why.contains("you must unset nodelete flag"), "{why}");
+}
+
+/// Its removal takes longer than a single operation may. The figures are for people.
+#[tokio::test]
+async fn a_large_image_is_removed_and_one_whose_removal_was_broken_off_too() {
+    let rig = Real::start();
+    let (ceph, image) = (rig.admin(), crate::rig::image("large"));
+    let timed = async |change: CephChange| {
+        let began = Instant::now();
+        make(ceph, change.clone()).await;
+        println!("{change}: {:.3?}", began.elapsed());
+    };
+    timed(create(&image, 64 << 30)).await;
+    timed(take(&image, "a")).await;
+    timed(drop_snapshot(&image, "a")).await;
+    timed(resize(&image, 128 << 30)).await;
+    let removed = async {
+        timed(remove(&image)).await;
+    };
+    tokio::join!(removed, async { rig.ceph().blocklisted().await.unwrap() });
+    assert_eq!(ceph.image(&image).await, Ok(None));
+
+    timed(create(&image, MIB)).await;
+    let objects = rig.cluster.rados(&["-p", POOL, "ls"]).unwrap();
+    let header = objects.lines().find(|object| object.starts_with("rbd_header.")).unwrap();
+    rig.cluster.rados(&["-p", POOL, "rm", header]).unwrap();
+    assert_eq!(ceph.image(&image).await, Ok(Some(ObservedImage::default())), "it is in the list yet");
+    timed(remove(&image)).await;
+    assert_eq!(ceph.image(&image).await, Ok(None));
 }

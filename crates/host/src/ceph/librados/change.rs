@@ -1,15 +1,15 @@
 //! Changes pools, images and OSDs.
 //!
-//! An image is changed over a connection of its own, so that the one that fences never has an image open for writing, and so that this
-//! one can be cut off. What a running VM's client must do itself, since it holds the image's lock, librbd asks of it; and would, once that client has
-//! been silent for half a minute, shut it out and go on alone. A VM that hangs for a while must not lose its disk by that. So:
+//! While a running VM's client holds an image's lock, librbd has that client make the change. One that hangs it asks again and again;
+//! and after half a minute it shuts that client out and makes the change itself. Then the VM has lost its disk, because of a snapshot. So an image is
+//! changed over a connection of its own, which can be cut off, and which is not the one that fences:
 //!
 //! ```text
 //!   ask all who have the image open ──one is silent──► refused
-//!        └─all answer──► change ──done──► close
-//!                          └─another still holds the lock after 10 s──► cut this connection off ──► refused
+//!        └─all answer──► change ──made──► close
+//!                          └─another holds the lock after 10 s──► blocklist this connection ──► late
 //! ```
-//! Whoever has answered is not shut out within the next 20 s, by librbd or by anybody else who opens the image.
+//! Who has answered is taken for alive by everybody for the next 20 s at least. It may make the change after we have said `late`.
 
 use std::time::Duration;
 
@@ -24,9 +24,10 @@ use super::{
     super::{Ceph as _, CephError, cluster::Cluster},
     Librados, client, told, users,
 };
+use crate::blocking::Slot;
 
-/// How long a change of an image may take: one is removed object by object.
-const CHANGE: Duration = Duration::from_mins(10);
+/// How long a change of an image may take: one is removed object by object, some thousands a second.
+const CHANGE: Duration = Duration::from_hours(1);
 /// After how long one of its operations ends without an answer, in seconds. One slow OSD should leave nothing half removed.
 const OPERATION: &str = "60";
 /// How long another client may let a change wait.
@@ -46,17 +47,14 @@ impl Librados {
             Work::Image(image, job) => {
                 // Somebody must be there to cut it off until it has ended, also if the caller is not.
                 let (this, doing) = (self.clone(), doing.clone());
-                let guarded = async move {
-                    let _slot = slot;
-                    this.make_guarded(&image, job, &doing).await
-                };
+                let guarded = async move { this.make_guarded(&image, job, &doing, slot).await };
                 let panicked = |error| Err(CephError::Strange(format!("{error}")));
                 tokio::spawn(guarded).await.unwrap_or_else(panicked)
             }
         };
         made.map_err(|error| match error {
-            CephError::Refused { why, .. } => CephError::Refused { doing, why: advised(why) },
-            CephError::Late { .. } => CephError::Late { doing },
+            CephError::Refused { why, .. } => CephError::Refused { doing, why },
+            CephError::Late { doing: what } => CephError::Late { doing: format!("{doing} ({what})") },
             other => other,
         })
     }
@@ -68,7 +66,13 @@ impl Librados {
         Ok(())
     }
 
-    async fn make_guarded(&self, image: &ImageName, job: Job, doing: &str) -> Result<(), CephError> {
+    async fn make_guarded(
+        &self,
+        image: &ImageName,
+        job: Job,
+        doing: &str,
+        slot: Slot,
+    ) -> Result<(), CephError> {
         let deadline = Instant::now() + CHANGE;
         let fault = |failure| told(failure, doing);
         let (access, workers) = (self.access.clone(), self.workers.clone());
@@ -80,24 +84,27 @@ impl Librados {
         let (link, own) = self.workers.call(deadline, connect).await.map_err(fault)?;
 
         let (of_job, named) = (link.clone(), image.clone());
-        let work = move || job(of_job.cluster()?, &named);
+        let work = move || {
+            let _slot = slot;
+            job(of_job.cluster()?, &named)
+        };
         let mut made = std::pin::pin!(self.workers.call(deadline + END, work));
         let mut looks = interval_at(Instant::now() + ANOTHERS, LOOK);
-        let why = loop {
+        let what = loop {
             tokio::select! {
                 made = &mut made => return made.map_err(fault),
                 now = looks.tick() => {
                     if now >= deadline {
-                        break CephError::Late { doing: doing.to_owned() };
+                        break format!("for {CHANGE:?}");
                     }
                     // What is not known now is looked at again.
                     if let Ok(Some(holder)) = self.another(image, &own).await {
-                        break refused(format!("client {holder} holds its lock and lets this wait"));
+                        break format!("client {holder}, which holds the lock, does not do it");
                     }
                 }
             }
         };
-        tracing::warn!(doing, %why, "a change of an image is cut off");
+        tracing::warn!(doing, what, "a change of an image is cut off");
         self.blocklist(&own).await?;
         // The OSDs learn it from this connection.
         let hear = move || Ok(link.cluster()?.await_latest_map()?);
@@ -105,7 +112,8 @@ impl Librados {
         let made = made.await;
         // Nobody writes by it any more.
         self.lift(&own).await?;
-        made.map_err(|_| why)
+        // Whoever was asked may do it yet.
+        made.map_err(|_| CephError::Late { doing: what })
     }
 
     /// Who holds the lock of an image, unless it is us.
@@ -207,13 +215,20 @@ fn resize(cluster: &Cluster, image: &ImageName, size: u64) -> Result<(), CephErr
     Ok(open.resize(size)?)
 }
 
-/// A lock whose holder has not been heard for half a minute is no hindrance: librbd shuts its holder out, who has nothing left to write to.
+/// A lock whose holder has not been heard for half a minute is taken from it, as a fence does: it has nothing left to write to.
 fn remove(cluster: &Cluster, image: &ImageName) -> Result<(), CephError> {
     let (pool, volume) = parts(image);
-    if let Some(open) = cluster.open(pool, volume)?
-        && let Some(user) = users(&open)?.watchers.first()
-    {
-        return Err(refused(format!("client {user} has it open")));
+    if let Some(open) = cluster.open(pool, volume)? {
+        let users = users(&open)?;
+        if let Some(user) = users.watchers.first() {
+            return Err(refused(format!("client {user} has it open")));
+        }
+        if !open.snapshots()?.is_empty() {
+            return Err(refused("it has snapshots"));
+        }
+        for lock in &users.locks {
+            open.break_lock(&lock.client, &lock.cookie)?;
+        }
     }
     Ok(cluster.remove_image(pool, volume)?)
 }
@@ -240,10 +255,5 @@ fn refused(why: impl Into<String>) -> CephError {
     CephError::Refused { doing: String::new(), why: why.into() }
 }
 
-/// With what to do, where Ceph does not say it.
-fn advised(why: String) -> String {
-    if why.contains("mon_allow_pool_delete") {
-        return format!("{why} (`ceph config set mon mon_allow_pool_delete true`)");
-    }
-    why
-}
+#[cfg(test)]
+mod tests;
