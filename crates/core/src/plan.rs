@@ -15,6 +15,7 @@ pub mod network;
 pub mod placement;
 pub mod primary;
 pub mod recover;
+pub mod routing;
 pub mod selffence;
 pub mod storage_fence;
 pub mod vm;
