@@ -11,6 +11,7 @@ pub mod links;
 pub mod machine;
 pub mod power;
 pub mod programs;
+pub mod routing;
 pub mod run;
 pub mod services;
 pub mod storage_fence;

@@ -1,0 +1,225 @@
+//! The real one: `/etc/frr/frr.conf`, `vtysh`, and FRR's own script that finds out what differs.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::{self, Read as _, Write as _},
+    net::{IpAddr, Ipv4Addr},
+    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, fchown},
+    path::{Path, PathBuf},
+};
+
+use async_trait::async_trait;
+use pvc_core::plan::routing::{File, MARK, Routing, Speaking};
+use serde::Deserialize;
+
+use super::{ASK_WITHIN, RoutingDaemon, RoutingError, TELL_WITHIN};
+use crate::run::{Ended, Program};
+
+/// Where its files are.
+const FOLDER: &str = "/etc/frr";
+
+/// The script, of the package frr-pythontools.
+const RELOAD: &str = "/usr/lib/frr/frr-reload.py";
+
+/// A file that is longer is nobody's but an operator's.
+const LONGEST: u64 = 1024 * 1024;
+
+/// The longest reason of a refusal, characters.
+const LONGEST_REASON: usize = 200;
+
+/// What a file says that configures nothing.
+const SAYS_NOTHING: [&str; 7] =
+    ["!", "#", "frr version ", "frr defaults ", "hostname ", "log ", "service integrated-vtysh-config"];
+
+/// FRR on this machine.
+#[derive(Debug, Clone, Default)]
+pub struct Frr {
+    /// FRR's name for one of several on a machine; `None`: the machine's own.
+    space: Option<String>,
+}
+
+impl Frr {
+    /// The machine's own.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Another, which was started under that name (`-N`).
+    pub fn named(space: &str) -> Self {
+        Self { space: Some(space.to_owned()) }
+    }
+
+    fn folder(&self) -> PathBuf {
+        let folder = Path::new(FOLDER);
+        self.space.as_ref().map_or_else(|| folder.to_owned(), |space| folder.join(space))
+    }
+
+    fn path(&self) -> PathBuf {
+        self.folder().join("frr.conf")
+    }
+
+    /// What a program of it is told: also whose it is.
+    fn arguments<'a>(&'a self, arguments: &[&'a str]) -> Vec<&'a str> {
+        let space = self.space.iter().flat_map(|space| ["-N", space]);
+        arguments.iter().copied().chain(space).collect()
+    }
+}
+
+#[async_trait]
+impl RoutingDaemon for Frr {
+    async fn file(&self) -> Result<Option<File>, RoutingError> {
+        if Program::find("vtysh").is_err() || !Path::new(RELOAD).is_file() {
+            return Ok(None);
+        }
+        let found =
+            read(&self.path()).map_err(|cause| RoutingError::File { doing: "read FRR's file", cause })?;
+        Ok(Some(found))
+    }
+
+    async fn speaking(&self) -> Result<Speaking, RoutingError> {
+        let doing = "ask FRR for its sessions";
+        let run = |cause| RoutingError::Run { doing, cause };
+        let vtysh = Program::find("vtysh").map_err(run)?;
+        let question = self.arguments(&["-c", "show bgp l2vpn evpn summary json"]);
+        let ended = vtysh.run_on(&question, "", ASK_WITHIN).await.map_err(run)?;
+        if !ended.is_success() {
+            return Ok(Speaking::Gone(reason(&ended)));
+        }
+        summary(&ended.stdout).map_err(|error| RoutingError::Refused { doing, why: error.to_string() })
+    }
+
+    async fn load(&self, routing: &Routing) -> Result<(), RoutingError> {
+        let (path, text) = (self.path(), routing.to_string());
+        write(&path, &text).map_err(|cause| RoutingError::File { doing: "write FRR's file", cause })?;
+        if let Speaking::Gone(_) = self.speaking().await? {
+            return Ok(());
+        }
+        let doing = "tell FRR what differs";
+        let run = |cause| RoutingError::Run { doing, cause };
+        let (path, folder) = (path.to_string_lossy(), self.folder());
+        // Of a file in another folder than this it would make FRR write over its own.
+        let confdir = folder.to_string_lossy();
+        let script = [RELOAD, "--reload", "--stdout", "--log-level", "error", "--confdir", &confdir, &path];
+        let python = Program::find("python3").map_err(run)?;
+        let ended = python.run(&self.arguments(&script), &[], TELL_WITHIN).await.map_err(run)?;
+        if ended.is_success() { Ok(()) } else { Err(RoutingError::Refused { doing, why: reason(&ended) }) }
+    }
+}
+
+/// The last line that it said, in plain characters.
+fn reason(ended: &Ended) -> String {
+    let lines = ended.stdout.lines().chain(ended.stderr.lines());
+    let last = lines.filter(|line| !line.trim().is_empty()).last().unwrap_or("it gave no reason");
+    last.chars().filter(|c| !c.is_control()).take(LONGEST_REASON).collect()
+}
+
+fn read(path: &Path) -> io::Result<File> {
+    match fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(File::Blank),
+        Ok(found) if !found.is_file() || found.len() > LONGEST => return Ok(File::Foreign),
+        found => drop(found?),
+    }
+    let mut bytes = Vec::new();
+    fs::File::open(path)?.take(LONGEST).read_to_end(&mut bytes)?;
+    Ok(match String::from_utf8(bytes) {
+        Ok(text) if text.lines().next() == Some(MARK) => File::Ours(text),
+        Ok(text) if says_nothing(&text) => File::Blank,
+        _ => File::Foreign,
+    })
+}
+
+fn says_nothing(text: &str) -> bool {
+    text.lines()
+        .map(str::trim)
+        .all(|line| line.is_empty() || SAYS_NOTHING.iter().any(|known| line.starts_with(known)))
+}
+
+/// At once, and as the folder's owner, which is the user that FRR becomes.
+fn write(path: &Path, text: &str) -> io::Result<()> {
+    let folder = path.parent().unwrap_or(Path::new("/"));
+    let new = path.with_extension("conf.pvcd");
+    match fs::remove_file(&new) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let owner = fs::metadata(folder)?;
+    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o640).open(&new)?;
+    fchown(&file, Some(owner.uid()), Some(owner.gid()))?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()?;
+    fs::rename(&new, path)
+}
+
+/// What is read of its answer. It is `{}` if it speaks with nobody.
+#[derive(Deserialize)]
+struct Summary {
+    #[serde(rename = "as")]
+    asn: Option<u32>,
+    #[serde(rename = "routerId")]
+    router: Option<Ipv4Addr>,
+    #[serde(default)]
+    peers: BTreeMap<IpAddr, Peer>,
+}
+
+#[derive(Deserialize)]
+struct Peer {
+    state: String,
+}
+
+fn summary(answer: &str) -> Result<Speaking, serde_json::Error> {
+    let Summary { asn, router, peers } = serde_json::from_str(answer)?;
+    let (Some(asn), Some(router)) = (asn, router) else { return Ok(Speaking::Silent) };
+    let neighbours = peers.into_iter().map(|(end, peer)| (end, peer.state == "Established")).collect();
+    Ok(Speaking::As { asn, router, neighbours })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_configures_nothing_is_told_from_an_operators() {
+        for blank in
+            ["", "\n# x\n", "log syslog informational\n", "frr defaults traditional\nhostname a\n!\n"]
+        {
+            assert!(says_nothing(blank), "{blank:?}");
+        }
+        for theirs in ["router bgp 1\n", "!\n ip route 10.0.0.0/8 10.0.0.1\n", "interface eth0\n"] {
+            assert!(!says_nothing(theirs), "{theirs:?}");
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("frr.conf");
+        assert_eq!(read(&path).unwrap(), File::Blank);
+        write(&path, &Routing::default().to_string()).unwrap();
+        assert_eq!(read(&path).unwrap(), File::Ours(Routing::default().to_string()));
+        for theirs in [&b"\xff\xfe"[..], b"router bgp 1\n", &[b'!'; 1024 * 1024 + 1]] {
+            fs::write(&path, theirs).unwrap();
+            assert_eq!(read(&path).unwrap(), File::Foreign);
+        }
+        fs::remove_file(&path).unwrap();
+        std::os::unix::fs::symlink("/dev/zero", &path).unwrap();
+        assert_eq!(read(&path).unwrap(), File::Foreign);
+    }
+
+    #[test]
+    fn answers_are_read_as_far_as_they_are_needed() {
+        assert_eq!(summary("{}").unwrap(), Speaking::Silent);
+        let answer = r#"{"routerId":"10.255.1.1","as":65500,"more":{},"peers":{
+            "10.255.1.2":{"state":"Established","pfxRcd":0},"fe80::1":{"state":"Active"}}}"#;
+        let neighbours = [("10.255.1.2".parse().unwrap(), true), ("fe80::1".parse().unwrap(), false)].into();
+        let router = "10.255.1.1".parse().unwrap();
+        assert_eq!(summary(answer).unwrap(), Speaking::As { asn: 65500, router, neighbours });
+        for nonsense in ["", "[]", "% no", r#"{"as":"x"}"#, r#"{"peers":{"eth0":{"state":"Idle"}}}"#] {
+            assert!(summary(nonsense).is_err(), "{nonsense}");
+        }
+    }
+
+    #[test]
+    fn a_reason_is_one_line_of_plain_characters() {
+        let ended =
+            Ended { code: Some(1), stdout: "a\nb\u{1b}[91m\n\n".into(), stderr: "x".repeat(1000) + "\n" };
+        assert_eq!(reason(&ended), "x".repeat(200));
+        assert_eq!(reason(&Ended { stderr: String::new(), ..ended }), "b[91m");
+    }
+}
