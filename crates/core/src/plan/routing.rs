@@ -124,18 +124,13 @@ pub fn is_asked(view: &ClusterView, file: &File) -> bool {
 
 /// Decides the next step.
 pub fn plan(ground: &Ground, view: &ClusterView, seen: &Seen) -> Planned {
-    let is_wanted = view.overlay == Overlay::Evpn;
     let mut planned = Planned::default();
+    let routing = Routing::desired(ground, view);
+    let is_wanted = routing.speaker.is_some();
     // A node without an address has no tunnels, and has said so.
-    let speaker = match ground.address.filter(|_| is_wanted) {
-        None => None,
-        Some(IpAddr::V4(router)) => Some(speaker(&ground.me, router, view)),
-        Some(IpAddr::V6(_)) => {
-            planned.trouble("EVPN needs IPv4 addresses of the nodes in the cluster network", None);
-            None
-        }
-    };
-    let is_wanted = speaker.is_some();
+    if view.overlay == Overlay::Evpn && ground.address.is_some() && !is_wanted {
+        planned.trouble("EVPN needs IPv4 addresses of the nodes in the cluster network", None);
+    }
     let (file, speaking, told) = match seen {
         Seen::Absent if is_wanted => {
             planned.trouble("FRR is not installed", Some("on that node: apt install frr frr-pythontools"));
@@ -155,7 +150,6 @@ pub fn plan(ground: &Ground, view: &ClusterView, seen: &Seen) -> Planned {
         File::Blank | File::Foreign if !is_wanted => return planned,
         File::Blank | File::Foreign | File::Ours(_) => {}
     }
-    let routing = Routing { speaker };
     let text = routing.to_string();
     let is_written = matches!(file, File::Ours(written) if *written == text);
     let is_gone = match speaking {
@@ -163,7 +157,7 @@ pub fn plan(ground: &Ground, view: &ClusterView, seen: &Seen) -> Planned {
             if is_wanted {
                 planned.trouble(
                     format!("FRR's bgpd does not run: {why}"),
-                    Some("on that node: bgpd=yes in /etc/frr/daemons; systemctl enable frr; systemctl restart frr"),
+                    Some("on that node: set bgpd=yes in /etc/frr/daemons, and: systemctl restart frr"),
                 );
             }
             true
@@ -205,6 +199,17 @@ fn speaker(me: &NodeName, router: Ipv4Addr, view: &ClusterView) -> Speaker {
 }
 
 impl Routing {
+    /// What this node's is to be told.
+    pub fn desired(ground: &Ground, view: &ClusterView) -> Self {
+        let speaker = match ground.address {
+            Some(IpAddr::V4(router)) if view.overlay == Overlay::Evpn => {
+                Some(speaker(&ground.me, router, view))
+            }
+            _ => None,
+        };
+        Self { speaker }
+    }
+
     /// Whether that is what it says, as far as can be seen.
     fn is_so(&self, speaking: &Speaking) -> bool {
         match (&self.speaker, speaking) {

@@ -109,16 +109,18 @@ impl RoutingDaemon for Frr {
 
 /// The last line that it said, in plain characters.
 fn reason(ended: &Ended) -> String {
-    let lines = ended.stdout.lines().chain(ended.stderr.lines());
-    let last = lines.filter(|line| !line.trim().is_empty()).last().unwrap_or("it gave no reason");
+    let mut lines = ended.stdout.lines().chain(ended.stderr.lines());
+    let last = lines.rfind(|line| !line.trim().is_empty()).unwrap_or("it gave no reason");
     last.chars().filter(|c| !c.is_control()).take(LONGEST_REASON).collect()
 }
 
 fn read(path: &Path) -> io::Result<File> {
-    match fs::symlink_metadata(path) {
+    let found = match fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(File::Blank),
-        Ok(found) if !found.is_file() || found.len() > LONGEST => return Ok(File::Foreign),
-        found => drop(found?),
+        found => found?,
+    };
+    if !found.is_file() || found.len() > LONGEST {
+        return Ok(File::Foreign);
     }
     let mut bytes = Vec::new();
     fs::File::open(path)?.take(LONGEST).read_to_end(&mut bytes)?;
@@ -193,7 +195,7 @@ mod tests {
         assert_eq!(read(&path).unwrap(), File::Blank);
         write(&path, &Routing::default().to_string()).unwrap();
         assert_eq!(read(&path).unwrap(), File::Ours(Routing::default().to_string()));
-        for theirs in [&b"\xff\xfe"[..], b"router bgp 1\n", &[b'!'; 1024 * 1024 + 1]] {
+        for theirs in [&b"\xff\xfe"[..], b"router bgp 1\n", &vec![b'!'; 1024 * 1024 + 1]] {
             fs::write(&path, theirs).unwrap();
             assert_eq!(read(&path).unwrap(), File::Foreign);
         }

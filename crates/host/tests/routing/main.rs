@@ -15,7 +15,7 @@ use pvc_core::plan::routing::{ASN, File, Role, Routing, Speaker, Speaking};
 use pvc_host::routing::{RoutingDaemon, fake::FakeRouting};
 
 /// Longer than anything takes on a machine that does much else.
-const LONG: Duration = Duration::from_secs(60);
+const LONG: Duration = Duration::from_mins(1);
 
 /// A node whose neighbours are these.
 fn routing(router: u8, reflects: bool, neighbours: &[(u8, Role)]) -> Routing {

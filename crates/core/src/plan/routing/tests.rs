@@ -12,7 +12,7 @@ fn ground(number: u8) -> Ground {
 
 fn node(number: u8, mode: DaemonMode) -> Node {
     let vtep = Some(format!("10.255.1.{number}").parse().unwrap());
-    Node { vtep, mode, ..testing::node(&format!("hv{number}")) }
+    Node { mode, vtep, ..testing::node(&format!("hv{number}")) }
 }
 
 /// Coordinators hv1 to hv3, and hv4 and hv5.
