@@ -33,6 +33,11 @@ impl Ask {
         value(&self.fields, name).filter(|value| !value.is_empty())
     }
 
+    /// A value as it was sent: an empty one takes something away.
+    pub(crate) fn sent(&self, name: &str) -> Option<&str> {
+        value(&self.fields, name)
+    }
+
     /// A flag: present, whatever its value is.
     pub(crate) fn flag(&self, name: &str) -> bool {
         self.given(name).is_some()

@@ -24,6 +24,9 @@ pub(crate) enum Failed {
     /// A value that must be there is not.
     #[error("no {0} specified")]
     Missing(&'static str),
+    /// A network was not defined, since a value that must be there is not: the old server has a status of its own for that.
+    #[error("no {0} specified")]
+    MissingOfNetwork(&'static str),
     /// The request makes no sense.
     #[error("{0}")]
     Bad(String),
@@ -46,6 +49,7 @@ impl Failed {
     fn status(&self) -> StatusCode {
         match self {
             Self::Missing(_) | Self::Bad(_) => StatusCode::BAD_REQUEST,
+            Self::MissingOfNetwork(_) => StatusCode::from_u16(520).unwrap_or(StatusCode::BAD_REQUEST),
             Self::NotFound(_) => StatusCode::NOT_FOUND,
             Self::SlowBody => StatusCode::REQUEST_TIMEOUT,
             Self::LargeBody(_) => StatusCode::PAYLOAD_TOO_LARGE,

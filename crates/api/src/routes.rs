@@ -16,7 +16,7 @@ use crate::{
     api::Shared,
     gate::Who,
     reply::{Said, message, text},
-    v1::{self, auth, node, vm},
+    v1::{self, acl, auth, lease, network, node, storage, vm},
 };
 
 /// Who may.
@@ -81,6 +81,52 @@ pub const ROUTES: &[Route] = &[
     change(Method::POST, "/api/v1/vm/{vm}/node", || post(vm::relocate)),
     read("/api/v1/vm/{vm}/locks", || get(vm::locks)),
     change(Method::POST, "/api/v1/vm/{vm}/locks", || post(vm::flush_locks)),
+    read("/api/v1/network", || get(network::list)),
+    change(Method::POST, "/api/v1/network", || post(network::add)),
+    read("/api/v1/network/{network}", || get(network::item)),
+    change(Method::PUT, "/api/v1/network/{network}", || put(network::modify)),
+    change(Method::DELETE, "/api/v1/network/{network}", || delete(network::remove)),
+    read("/api/v1/network/{network}/lease", || get(lease::list)),
+    change(Method::POST, "/api/v1/network/{network}/lease", || post(lease::add)),
+    read("/api/v1/network/{network}/lease/{mac}", || get(lease::item)),
+    change(Method::DELETE, "/api/v1/network/{network}/lease/{mac}", || delete(lease::remove)),
+    read("/api/v1/network/{network}/dhcp", || get(lease::list)),
+    change(Method::POST, "/api/v1/network/{network}/dhcp", || post(lease::add)),
+    read("/api/v1/network/{network}/dhcp/{mac}", || get(lease::item)),
+    change(Method::DELETE, "/api/v1/network/{network}/dhcp/{mac}", || delete(lease::remove)),
+    read("/api/v1/network/{network}/acl", || get(acl::list)),
+    change(Method::POST, "/api/v1/network/{network}/acl", || post(acl::add)),
+    read("/api/v1/network/{network}/acl/{acl}", || get(acl::item)),
+    change(Method::DELETE, "/api/v1/network/{network}/acl/{acl}", || delete(acl::remove)),
+    public(Method::GET, "/api/v1/storage", || get(storage::greeting)),
+    read("/api/v1/storage/ceph", || get(storage::status)),
+    read("/api/v1/storage/ceph/status", || get(storage::status)),
+    read("/api/v1/storage/ceph/df", || get(storage::df)),
+    read("/api/v1/storage/ceph/osd", || get(storage::osds)),
+    read("/api/v1/storage/ceph/osd/{osd}", || get(storage::osd)),
+    read("/api/v1/storage/ceph/osd/{osd}/state", || get(storage::osd_state)),
+    read("/api/v1/storage/ceph/pool", || get(storage::pools)),
+    read("/api/v1/storage/ceph/pool/{pool}", || get(storage::pool)),
+    read("/api/v1/storage/ceph/volume", || get(storage::volumes)),
+    read("/api/v1/storage/ceph/volume/{pool}/{volume}", || get(storage::volume)),
+    read("/api/v1/storage/ceph/volume/snapshot", || get(storage::snapshots)),
+    read("/api/v1/storage/ceph/volume/snapshot/{pool}/{volume}/{snapshot}", || get(storage::snapshot)),
+    change(Method::POST, "/api/v1/storage/ceph/cluster-option", || post(storage::not_yet)),
+    change(Method::POST, "/api/v1/storage/ceph/osd", || post(storage::not_yet)),
+    change(Method::DELETE, "/api/v1/storage/ceph/osd/{osd}", || delete(storage::not_yet)),
+    change(Method::POST, "/api/v1/storage/ceph/osd/{osd}/state", || post(storage::not_yet)),
+    change(Method::POST, "/api/v1/storage/ceph/pool", || post(storage::not_yet)),
+    change(Method::DELETE, "/api/v1/storage/ceph/pool/{pool}", || delete(storage::not_yet)),
+    change(Method::POST, "/api/v1/storage/ceph/volume", || post(storage::not_yet)),
+    change(Method::PUT, "/api/v1/storage/ceph/volume/{pool}/{volume}", || put(storage::not_yet)),
+    change(Method::DELETE, "/api/v1/storage/ceph/volume/{pool}/{volume}", || delete(storage::not_yet)),
+    change(Method::POST, "/api/v1/storage/ceph/volume/snapshot", || post(storage::not_yet)),
+    change(Method::PUT, "/api/v1/storage/ceph/volume/snapshot/{pool}/{volume}/{snapshot}", || {
+        put(storage::not_yet)
+    }),
+    change(Method::DELETE, "/api/v1/storage/ceph/volume/snapshot/{pool}/{volume}/{snapshot}", || {
+        delete(storage::not_yet)
+    }),
 ];
 
 /// All of it.

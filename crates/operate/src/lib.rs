@@ -12,6 +12,7 @@ pub mod network;
 pub mod node;
 mod read;
 pub mod status;
+pub mod storage;
 #[cfg(feature = "fake")]
 pub mod testing;
 pub mod vm;

@@ -5,7 +5,7 @@ use pvc_operate::node::{self as command, Listed, NodeInfo};
 use serde::Serialize;
 use serde_json::json;
 
-use super::exactly_or_nearly;
+use super::{exactly_or_nearly, no_such};
 use crate::{
     api::Shared,
     ask::Ask,
@@ -123,8 +123,4 @@ pub(crate) async fn set_domain_state(State(api): State<Shared>, ask: Ask) -> Out
         other => return Err(no_such("domain-state", other, "flush or ready")),
     };
     done(asked.answer)
-}
-
-pub(super) fn no_such(name: &str, found: &str, allowed: &str) -> Failed {
-    Failed::Bad(format!("{name} is {found:?}; it can be {allowed}"))
 }

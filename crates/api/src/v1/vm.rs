@@ -11,7 +11,7 @@ use pvc_operate::vm::{self as command, Desired, Filter, Relocation, To, VmRow};
 use serde::Serialize;
 use serde_json::json;
 
-use super::{exactly_or_nearly, node::no_such};
+use super::{exactly_or_nearly, no_such};
 use crate::{
     api::Shared,
     ask::Ask,

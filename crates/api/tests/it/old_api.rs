@@ -1,5 +1,8 @@
 //! The old API as a table: each documented call, what it answers, and what it has written.
 
+mod networks;
+mod storage;
+
 use pvc_operate::testing::{Fake, id};
 use serde_json::{Value, json};
 
