@@ -142,6 +142,13 @@ functions! {
     fn rados_ioctx_destroy(pool_handle: Handle);
     fn rados_ioctx_pool_stat(pool_handle: Handle, stat: *mut PoolStat) -> c_int;
     fn rados_cluster_stat(cluster: Handle, stat: *mut ClusterStat) -> c_int;
+    fn rados_setxattr(
+        pool_handle: Handle, object: *const c_char, name: *const c_char, value: *const c_char, length: usize,
+    ) -> c_int;
+    /// Answers how long the value is; `-ENODATA` if there is none, `-ERANGE` if there is no room for it.
+    fn rados_getxattr(
+        pool_handle: Handle, object: *const c_char, name: *const c_char, value: *mut c_char, room: usize,
+    ) -> c_int;
     /// Has every watcher of an object answer. `-ETIMEDOUT`: one did not. The reply is the caller's to `rados_buffer_free`, also after a failure.
     fn rados_notify2(
         pool_handle: Handle, object: *const c_char, message: *const c_char, length: c_int, timeout_ms: u64,

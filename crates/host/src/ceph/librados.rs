@@ -240,8 +240,7 @@ impl Ceph for Librados {
     }
 
     async fn blocklist(&self, client: &ClientAddress) -> Result<(), CephError> {
-        let expire = BLOCKLIST_FOR.as_secs_f64();
-        let command = json!({"prefix": "osd blocklist", "blocklistop": "add", "addr": client.to_string(), "expire": expire});
+        let command = blocklist(client);
         self.monitors(command).await.map(drop)
     }
 
@@ -300,6 +299,12 @@ fn users(image: &Image<'_>) -> Result<Users, CephError> {
         Ok(Lock { client: holder.client, cookie: holder.cookie, address })
     });
     Ok(Users { watchers, locks: locks.collect::<Result<_, CephError>>()? })
+}
+
+/// The command by which a client is shut out.
+fn blocklist(client: &ClientAddress) -> serde_json::Value {
+    let expire = BLOCKLIST_FOR.as_secs_f64();
+    json!({"prefix": "osd blocklist", "blocklistop": "add", "addr": client.to_string(), "expire": expire})
 }
 
 fn client(text: &str) -> Result<ClientAddress, CephError> {

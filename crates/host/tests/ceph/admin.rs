@@ -282,6 +282,34 @@ async fn a_refusal_is_in_the_words_of_ceph() {
     assert!(why.contains("you must unset nodelete flag"), "{why}");
 }
 
+/// A daemon that was killed in the middle: its client has the image open until the OSD misses it, and the lock for ever.
+#[tokio::test]
+async fn what_a_change_has_left_that_died_hinders_no_other() {
+    let rig = Real::start();
+    let (ceph, image) = (rig.admin(), crate::rig::image("one"));
+    make(ceph, create(&image, 4 * MIB)).await;
+    let objects = rig.cluster.rados(&["-p", POOL, "ls"]).unwrap();
+    let header = objects.lines().find(|object| object.starts_with("rbd_header.")).unwrap();
+    let mut died = Vec::new();
+    for change in [take(&image, "a"), resize(&image, MIB), drop_snapshot(&image, "a"), remove(&image)] {
+        let mut changer = rig.open(&image);
+        assert!(changer.write(1));
+        let address = rig.ceph().users(&image).await.unwrap().unwrap().locks[0].address;
+        changer.freeze_before_writing(2);
+        let words = ["-p", POOL, "setxattr", header, "pvc.changer", &address.to_string()];
+        rig.cluster.rados(&words).unwrap();
+        died.push((address, changer));
+        make(ceph, change).await;
+    }
+    assert_eq!(ceph.image(&image).await, Ok(None));
+    let shut_out = rig.ceph().blocklisted().await.unwrap();
+    assert_eq!(shut_out.len(), died.len(), "{shut_out:?}");
+    for (address, mut changer) in died {
+        assert!(shut_out.contains_key(&address));
+        assert!(!Writer::thaw(&mut changer, 2));
+    }
+}
+
 /// Its removal takes longer than a single operation may. The figures are for people.
 #[tokio::test]
 async fn a_large_image_is_removed_and_one_whose_removal_was_broken_off_too() {

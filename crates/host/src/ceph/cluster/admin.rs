@@ -2,7 +2,7 @@
 #![allow(unsafe_code, reason = "calls the C interfaces of Ceph")]
 
 use std::{
-    ffi::{c_char, c_int},
+    ffi::{CStr, CString, c_char, c_int},
     mem, ptr,
 };
 
@@ -11,7 +11,7 @@ use pvc_core::model::ceph::VolumeStats;
 use super::{
     super::ffi::{
         EXCLUSIVE_LOCK, FEATURES, Handle, ImageInfo, ImageSpec, LAYERING, OPTION_FEATURES, OPTION_FORMAT,
-        OPTION_ORDER, Rbd, SnapshotInfo,
+        OPTION_ORDER, Rados, Rbd, SnapshotInfo,
     },
     Cluster, ENOENT, Fault, Image, Pool, c_text, check, text,
 };
@@ -22,6 +22,11 @@ const MOST_IMAGES: usize = 1 << 17;
 const MOST_SNAPSHOTS: usize = 1 << 12;
 /// More bytes than an image's id has.
 const LONGEST_ID: usize = 256;
+
+/// The attribute of an image's header that says who changed it last.
+const CHANGER: &CStr = c"pvc.changer";
+/// More bytes than a client's address has.
+const LONGEST_ADDRESS: usize = 128;
 
 /// Of new images: an object has 2^22 bytes.
 const ORDER: u64 = 22;
@@ -201,12 +206,60 @@ impl Image<'_> {
         }
     }
 
+    /// The object that whoever has it open watches; `None` of an image of the old format.
+    fn header(&self) -> Result<Option<CString>, Fault> {
+        self.id()?.map(|id| c_text(&format!("rbd_header.{id}"))).transpose()
+    }
+
+    fn rados(&self) -> &'static Rados {
+        &self.pool.cluster.libraries.rados
+    }
+
+    /// Writes at it who changes it.
+    pub(in super::super) fn set_changer(&self, client: &str) -> Result<(), Fault> {
+        let Some(header) = self.header()? else { return Ok(()) };
+        let client = c_text(client)?;
+        let length = client.as_bytes().len();
+        // SAFETY: a living pool; three texts that live until the call returns, the last as long as is said.
+        let set = unsafe {
+            (self.rados().rados_setxattr)(
+                self.pool.io,
+                header.as_ptr(),
+                CHANGER.as_ptr(),
+                client.as_ptr(),
+                length,
+            )
+        };
+        check("writing who changes an image", set).map(drop)
+    }
+
+    /// Who changed it last.
+    pub(in super::super) fn changer(&self) -> Result<Option<String>, Fault> {
+        let Some(header) = self.header()? else { return Ok(None) };
+        let mut client = [0_u8; LONGEST_ADDRESS];
+        // SAFETY: a living pool; two texts that live until the call returns; room for as many bytes as is said.
+        let answer = unsafe {
+            (self.rados().rados_getxattr)(
+                self.pool.io,
+                header.as_ptr(),
+                CHANGER.as_ptr(),
+                client.as_mut_ptr().cast::<c_char>(),
+                client.len(),
+            )
+        };
+        if answer == -libc::ENODATA {
+            return Ok(None);
+        }
+        let length = check("reading who changed an image", answer)?;
+        let client = client.get(..usize::try_from(length).unwrap_or(0)).unwrap_or_default();
+        Ok(Some(String::from_utf8_lossy(client).into_owned()))
+    }
+
     /// Whether everybody who has it open executes: asks each, as a client does that has changed an image, so that they look at it anew.
     pub(in super::super) fn is_answered(&self) -> Result<bool, Fault> {
         // Nobody holds a lock of one of the old format.
-        let Some(id) = self.id()? else { return Ok(true) };
-        let rados = &self.pool.cluster.libraries.rados;
-        let header = c_text(&format!("rbd_header.{id}"))?;
+        let Some(header) = self.header()? else { return Ok(true) };
+        let rados = self.rados();
         let (mut reply, mut length) = (ptr::null_mut(), 0);
         // SAFETY: a living pool; the text lives until the call returns; no message; two places to write to.
         let answer = unsafe {

@@ -1,8 +1,8 @@
 //! Changes pools, images and OSDs.
 //!
-//! While a running VM's client holds an image's lock, librbd has that client make the change. One that hangs it asks again and again;
-//! and after half a minute it shuts that client out and makes the change itself. Then the VM has lost its disk, because of a snapshot. So an image is
-//! changed over a connection of its own, which can be cut off, and which is not the one that fences:
+//! While a running VM's client holds an image's lock, librbd has that client make the change. It asks a client that hangs again and
+//! again; after half a minute it shuts that client out and makes the change itself: the VM has lost its disk because of a snapshot. So an image
+//! is changed over a connection of its own, which can be cut off, and which is not the one that fences:
 //!
 //! ```text
 //!   ask all who have the image open ──one is silent──► refused
@@ -21,8 +21,11 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, interval_at};
 
 use super::{
-    super::{Ceph as _, CephError, cluster::Cluster},
-    Librados, client, told, users,
+    super::{
+        Ceph as _, CephError,
+        cluster::{Cluster, Image},
+    },
+    Librados, blocklist, client, told, users,
 };
 use crate::blocking::Slot;
 
@@ -219,6 +222,7 @@ fn resize(cluster: &Cluster, image: &ImageName, size: u64) -> Result<(), CephErr
 fn remove(cluster: &Cluster, image: &ImageName) -> Result<(), CephError> {
     let (pool, volume) = parts(image);
     if let Some(open) = cluster.open(pool, volume)? {
+        bury(cluster, &open)?;
         let users = users(&open)?;
         if let Some(user) = users.watchers.first() {
             return Err(refused(format!("client {user} has it open")));
@@ -229,6 +233,7 @@ fn remove(cluster: &Cluster, image: &ImageName) -> Result<(), CephError> {
         for lock in &users.locks {
             open.break_lock(&lock.client, &lock.cookie)?;
         }
+        open.set_changer(&cluster.own_address()?)?;
     }
     Ok(cluster.remove_image(pool, volume)?)
 }
@@ -237,6 +242,7 @@ fn remove(cluster: &Cluster, image: &ImageName) -> Result<(), CephError> {
 fn all_answer(cluster: &Cluster, image: &ImageName) -> Result<Users, CephError> {
     let (pool, volume) = parts(image);
     let Some(open) = cluster.open(pool, volume)? else { return Err(refused("there is no such image")) };
+    bury(cluster, &open)?;
     if !open.is_answered()? {
         return Err(refused("whoever has it open does not answer"));
     }
@@ -247,8 +253,29 @@ fn all_answer(cluster: &Cluster, image: &ImageName) -> Result<Users, CephError> 
             "client {} holds its lock and is not heard any more; if it is dead, flush the locks of its VM",
             lock.address
         ))),
-        None => Ok(users),
+        None => {
+            open.set_changer(&cluster.own_address()?)?;
+            Ok(users)
+        }
     }
+}
+
+/// Shuts out who changed an image before us and died over it, its lock and its watch with it. If that lives and another one is silent, a change
+/// is broken off that could not have got on.
+fn bury(cluster: &Cluster, open: &Image<'_>) -> Result<(), CephError> {
+    let Some(earlier) = open.changer()?.and_then(|text| client(&text).ok()) else { return Ok(()) };
+    let users = users(open)?;
+    if !users.addresses().any(|address| address == earlier)
+        || (users.watchers.contains(&earlier) && open.is_answered()?)
+    {
+        return Ok(());
+    }
+    cluster.ask_monitors(&blocklist(&earlier).to_string())?;
+    cluster.await_latest_map()?;
+    for lock in users.locks.iter().filter(|lock| lock.address == earlier) {
+        open.break_lock(&lock.client, &lock.cookie)?;
+    }
+    Ok(())
 }
 
 fn refused(why: impl Into<String>) -> CephError {
