@@ -4,7 +4,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use async_trait::async_trait;
-use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use futures_util::{StreamExt as _, stream};
 use pvc_core::{
     model::{
         NodeName,
@@ -60,6 +60,9 @@ pub trait Warrant: Send + Sync {
     async fn holds(&self) -> Result<(), Void>;
 }
 
+/// The images that could not be looked at, and why.
+pub type Unseen = BTreeMap<ImageName, CephError>;
+
 /// The storage's side of a fence. Idempotent: what is shut out already is success.
 #[async_trait]
 pub trait StorageFence: Send + Sync + 'static {
@@ -68,12 +71,13 @@ pub trait StorageFence: Send + Sync + 'static {
 
     /// Shuts out whom the request names, and takes their locks. When it returns, nothing that they still send is written.
     /// `of` is the node that they are on, or were, as far as one is known. Nobody is shut out without the warrant.
+    /// Answers what could not be looked at: it holds up nothing else, and somebody of whom nothing is recorded may still write to it.
     async fn shut_out(
         &self,
         of: &NodeName,
         request: &Request,
         warrant: &dyn Warrant,
-    ) -> Result<(), StorageFenceError>;
+    ) -> Result<Unseen, StorageFenceError>;
 }
 
 /// A node without Ceph: it can shut nobody out.
@@ -91,7 +95,7 @@ impl StorageFence for NoStorage {
         _of: &NodeName,
         _request: &Request,
         _warrant: &dyn Warrant,
-    ) -> Result<(), StorageFenceError> {
+    ) -> Result<Unseen, StorageFenceError> {
         Err(StorageFenceError::NoStorage)
     }
 }
@@ -108,25 +112,32 @@ impl CephFence {
         Self { ceph, now_unix_s: Box::new(now_unix_s) }
     }
 
-    /// An image that is not there has no users.
-    async fn users(&self, request: &Request) -> Result<BTreeMap<ImageName, Users>, CephError> {
-        let images = request.images.keys().cloned();
-        let users = self.at_once(images, |ceph, image| async move {
-            let users = ceph.users(&image).await?.unwrap_or_default();
-            Ok((image, users))
+    /// Who uses the images that have not failed before. An image that is not there has no users.
+    async fn users(&self, request: &Request, unseen: &mut Unseen) -> BTreeMap<ImageName, Users> {
+        let images = request.images.keys().filter(|image| !unseen.contains_key(*image)).cloned();
+        let looks = self.at_once(images, |ceph, image| async move {
+            let users = ceph.users(&image).await;
+            (image, users)
         });
-        Ok(users.await?.into_iter().collect())
+        let mut seen = BTreeMap::new();
+        for (image, users) in looks.await {
+            match users {
+                Ok(users) => drop(seen.insert(image, users.unwrap_or_default())),
+                Err(error) => drop(unseen.insert(image, error)),
+            }
+        }
+        seen
     }
 
     /// All of them, some side by side: each entry waits for an agreement of the monitors, which takes up to a second and is the same for
-    /// what comes together. The first failure ends it.
-    async fn at_once<T, U, F: Future<Output = Result<U, CephError>>>(
+    /// what comes together.
+    async fn at_once<T, U, F: Future<Output = U>>(
         &self,
         of: impl IntoIterator<Item = T>,
         call: impl Fn(Arc<dyn Ceph>, T) -> F,
-    ) -> Result<Vec<U>, CephError> {
+    ) -> Vec<U> {
         let calls = of.into_iter().map(|item| call(Arc::clone(&self.ceph), item));
-        stream::iter(calls.collect::<Vec<_>>()).buffer_unordered(AT_ONCE).try_collect().await
+        stream::iter(calls.collect::<Vec<_>>()).buffer_unordered(AT_ONCE).collect().await
     }
 }
 
@@ -141,32 +152,40 @@ impl StorageFence for CephFence {
         of: &NodeName,
         request: &Request,
         warrant: &dyn Warrant,
-    ) -> Result<(), StorageFenceError> {
+    ) -> Result<Unseen, StorageFenceError> {
+        let mut unseen = Unseen::new();
         for _ in 0..ROUNDS {
-            let users = self.users(request).await?;
+            let users = self.users(request, &mut unseen).await;
             let blocklisted = self.ceph.blocklisted().await?;
             warrant.holds().await?;
             let facts =
                 Facts { request, users: &users, blocklisted: &blocklisted, now_unix_s: (self.now_unix_s)() };
             match plan(&facts) {
                 Step::Blocklist(clients) => {
-                    self.at_once(clients, |ceph, client| async move {
+                    let done = self.at_once(clients, |ceph, client| async move {
                         ceph.blocklist(&client).await?;
                         tracing::warn!(%client, node = %of, "shut out of the storage");
-                        Ok(())
-                    })
-                    .await?;
+                        Ok::<_, CephError>(())
+                    });
+                    done.await.into_iter().collect::<Result<(), _>>()?;
                 }
                 Step::BreakLocks(locks) => {
                     self.ceph.await_latest_map().await?;
-                    self.at_once(locks, |ceph, (image, lock)| async move {
-                        ceph.break_lock(&image, &lock).await?;
-                        tracing::info!(%image, holder = %lock.address, "its lock is taken");
-                        Ok(())
-                    })
-                    .await?;
+                    let done = self.at_once(locks, |ceph, (image, lock)| async move {
+                        let broken = ceph.break_lock(&image, &lock).await;
+                        if broken.is_ok() {
+                            tracing::info!(%image, holder = %lock.address, "its lock is taken");
+                        }
+                        (image, broken)
+                    });
+                    let failed =
+                        done.await.into_iter().filter_map(|(image, done)| Some((image, done.err()?)));
+                    unseen.extend(failed);
                 }
-                Step::Done(_) => return Ok(self.ceph.await_latest_map().await?),
+                Step::Done(_) => {
+                    self.ceph.await_latest_map().await?;
+                    return Ok(unseen);
+                }
             }
         }
         Err(StorageFenceError::Endless)

@@ -14,7 +14,7 @@ use pvc_core::{
     },
     plan::storage_fence::{Claimed, Request, images, of_dead_node, of_ended_instances},
 };
-use pvc_host::storage_fence::{StorageFence, StorageFenceError, Void, Warrant};
+use pvc_host::storage_fence::{StorageFence, StorageFenceError, Unseen, Void, Warrant};
 use pvc_store::{CommitError, Store, StoreError, Transaction, schema};
 use tokio::time::timeout;
 
@@ -93,10 +93,11 @@ impl Warrant for AsDecided<'_> {
     }
 }
 
-/// Shuts out everything of a node that is proven dead, and removes what is recorded of it.
+/// Shuts out everything of a node that is proven dead, and removes what is recorded of it. Answers of which of its VMs that did not come to
+/// an end, and why: of all others, somebody else may start.
 ///
 /// # Errors
-/// Somebody may still be writing.
+/// Somebody of any VM may still be writing.
 pub(crate) async fn shut_out_node(
     store: &dyn Store,
     storage: &dyn StorageFence,
@@ -104,23 +105,41 @@ pub(crate) async fn shut_out_node(
     view: &ClusterView,
     images: &BTreeMap<VmId, Images>,
     warrant: &dyn Warrant,
-) -> Result<(), NotShutOut> {
+) -> Result<BTreeMap<VmId, String>, NotShutOut> {
     let dead = &node.name;
     let (records, problems) = schema::vm_clients::read_all(store).await?;
-    readable(problems.into_iter().filter(|problem| problem.key.ends_with(&format!("@{dead}"))))?;
+    let mut waiting = BTreeMap::new();
+    for problem in problems {
+        match schema::vm_clients::whose(&problem.key) {
+            Some((vm, node)) if node == *dead => drop(waiting.insert(vm, problem.to_string())),
+            // Which VM it is about is not known, so of none it is known that it is shut out.
+            None if problem.key.ends_with(&format!("@{dead}")) => return Err(problem.to_string().into()),
+            _ => {}
+        }
+    }
     let mut claimed = Vec::new();
     for (id, images) in images {
         let Some(vm) = view.vm(*id) else { continue };
         let by = vm.claim.value.clone();
         match images {
-            Ok(images) => claimed.push(Claimed { by, images: images.clone() }),
-            Err(why) if by.names(dead) => return Err(format!("{}: {why}", vm.name).into()),
+            Ok(images) => claimed.push((*id, Claimed { by, images: images.clone() })),
+            Err(why) if by.names(dead) => drop(waiting.insert(*id, why.clone())),
             Err(_) => {}
         }
     }
-    let request = of_dead_node(dead, node.storage_host, &claimed, &records);
-    let theirs: Vec<&Recorded> = records.iter().filter(|record| record.node == *dead).collect();
-    carry_out(store, storage, dead, &request, &theirs, warrant).await
+    let open: Vec<Claimed> = claimed.iter().map(|(_, claimed)| claimed.clone()).collect();
+    let request = of_dead_node(dead, node.storage_host, &open, &records);
+    let theirs = || records.iter().filter(|record| record.node == *dead);
+    let unseen = shut_out(storage, dead, &request, warrant).await?;
+    let claimed = claimed.iter().filter(|(_, claimed)| claimed.by.names(dead));
+    let recorded = theirs().map(|record| (record.vm, &record.clients.images));
+    for (vm, images) in claimed.map(|(vm, claimed)| (*vm, &claimed.images)).chain(recorded) {
+        if let Some((image, error)) = unseen.iter().find(|(image, _)| images.contains(*image)) {
+            waiting.entry(vm).or_insert_with(|| format!("{image}: {error}"));
+        }
+    }
+    remove(store, theirs().filter(|record| !waiting.contains_key(&record.vm))).await?;
+    Ok(waiting)
 }
 
 /// Shuts out whatever is recorded of a VM that is off everywhere and about to start on this node, and removes the records. Whether there
@@ -153,24 +172,29 @@ pub(crate) async fn shut_out_ended(
     }
     let request = of_ended_instances(vm, &records);
     let of = its.first().map_or(me, |record| &record.node);
-    carry_out(store, storage, of, &request, &its.iter().collect::<Vec<_>>(), warrant).await?;
+    if let Some((image, error)) = shut_out(storage, of, &request, warrant).await?.first_key_value() {
+        return Err(format!("{image}: {error}").into());
+    }
+    remove(store, its.iter()).await?;
     Ok(true)
 }
 
-async fn carry_out(
-    store: &dyn Store,
+async fn shut_out(
     storage: &dyn StorageFence,
     of: &NodeName,
     request: &Request,
-    records: &[&Recorded],
     warrant: &dyn Warrant,
-) -> Result<(), NotShutOut> {
-    if !request.is_empty() {
-        match timeout(WITHIN, storage.shut_out(of, request, warrant)).await {
-            Ok(done) => done?,
-            Err(_) => return Err(format!("the storage did not answer within {} s", WITHIN.as_secs()).into()),
-        }
+) -> Result<Unseen, NotShutOut> {
+    if request.is_empty() {
+        return Ok(Unseen::new());
     }
+    match timeout(WITHIN, storage.shut_out(of, request, warrant)).await {
+        Ok(unseen) => Ok(unseen?),
+        Err(_) => Err(format!("the storage did not answer within {} s", WITHIN.as_secs()).into()),
+    }
+}
+
+async fn remove(store: &dyn Store, records: impl Iterator<Item = &Recorded>) -> Result<(), NotShutOut> {
     for record in records {
         schema::vm_clients::remove(store, record).await.map_err(|error| error.to_string())?;
     }

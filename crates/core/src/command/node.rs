@@ -11,6 +11,8 @@ mod tests;
 pub use remove::{Removal, remove};
 pub use replace::replace;
 
+use std::collections::BTreeSet;
+
 use super::{Accepted, Refusal, find};
 use crate::{
     model::{
@@ -60,7 +62,7 @@ pub enum NodeChange {
         /// The fence that goes on already.
         fence: Option<Fence>,
         /// Its record, or that of a new one.
-        job: FenceJob,
+        job: Box<FenceJob>,
     },
 }
 
@@ -264,6 +266,7 @@ pub fn fence(view: &ClusterView, name: &str, life: &Life, signature: Signature) 
         at_unix_s: signature.at_unix_s,
         keepalive_version: node.keepalive_version,
         boot: node.boot.clone(),
+        freed: BTreeSet::new(),
     };
     Ok(Accepted::write(NodeChange::Fence { seen: Box::new(node.clone()), job }, None))
 }
@@ -328,6 +331,7 @@ pub fn confirm_dead(view: &ClusterView, name: &str, life: &Life, signature: Sign
         asked: None,
         keepalive_version: None,
         boot: None,
+        freed: BTreeSet::new(),
     };
     let before = fence.as_ref().map_or_else(record, |fence| fence.job.clone());
     let job = FenceJob {
@@ -341,7 +345,10 @@ pub fn confirm_dead(view: &ClusterView, name: &str, life: &Life, signature: Sign
     let nobody = successors(view, &node.name).next().is_none();
     let said =
         nobody.then(|| "no other coordinator's daemon runs: nothing is done until one does".to_owned());
-    Ok(Accepted::write(NodeChange::ConfirmDead { seen: Box::new(node.clone()), fence, job }, said))
+    Ok(Accepted::write(
+        NodeChange::ConfirmDead { seen: Box::new(node.clone()), fence, job: Box::new(job) },
+        said,
+    ))
 }
 
 /// Ends a fence that has proven nothing yet, and whatever an operator has said in it.

@@ -1,11 +1,11 @@
 //! A fence in progress: what is known about a node that is being put out of its misery. Recorded step by step at
 //! `/pvc/fence/<node>`, so that another coordinator goes on where a dead fencer stopped.
 
-use std::fmt;
+use std::{collections::BTreeSet, fmt};
 
 use serde::{Deserialize, Serialize};
 
-use super::name::NodeName;
+use super::{name::NodeName, vm_id::VmId};
 
 /// Why a node is certain (or, by the operator's decision, taken) to execute nothing any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -110,9 +110,17 @@ pub struct FenceJob {
     /// The boot of the node that is fenced, if it was known.
     #[serde(default)]
     pub boot: Option<String>,
+    /// The VMs out of whose images it is shut, before it is shut out of all.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub freed: BTreeSet<VmId>,
 }
 
 impl FenceJob {
+    /// Whether the node is shut out of a VM's images.
+    pub fn is_shut_out_of(&self, vm: VmId) -> bool {
+        matches!(self.step, FenceStep::StorageFenced { .. }) || self.freed.contains(&vm)
+    }
+
     /// What of an operator waits to be done or proven.
     pub fn word(&self) -> Option<&Word> {
         self.confirmed_dead.as_ref().or(self.asked.as_ref()).filter(|_| self.step.proof().is_none())

@@ -10,7 +10,7 @@ use std::{
     str::FromStr,
 };
 
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use uuid::Uuid;
 
 use super::name::NameError;
@@ -157,6 +157,12 @@ fn refused(found: &str) -> NameError {
         what: "VM UUID",
         found: found.to_owned(),
         allowed: "a UUID such as 6f1f6c55-7b8e-4f2f-9f5e-0f2c3c1c9f00",
+    }
+}
+
+impl<'de> Deserialize<'de> for VmId {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
     }
 }
 

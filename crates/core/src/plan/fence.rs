@@ -23,7 +23,7 @@ use std::time::Duration;
 use super::{act, settled, wait};
 use super::{
     liveness::{self, Liveness},
-    placement::Sizes,
+    placement::{self, Sizes},
     recover::{self, What},
 };
 use crate::{
@@ -128,6 +128,8 @@ pub enum Step {
     PowerOn,
     /// Shut its storage clients out; record it.
     ShutOutStorage,
+    /// Leave the job to a coordinator that can do what is next.
+    Leave,
     /// Give its VMs new homes.
     Recover,
     /// The job is over.
@@ -309,11 +311,19 @@ fn silent(silence: Duration) -> String {
 
 fn recover(fence: &Fence, proof: Proof, f: &Facts<'_>) -> Plan {
     let node = &fence.node;
-    let storage_is_fenced = matches!(fence.job.step, FenceStep::StorageFenced { .. });
     let action = f.settings.action(proof);
-    let orders = recover::orders(node, f.view, f.sizes, action, storage_is_fenced);
+    let orders = recover::orders(node, f.view, f.sizes, action, |vm| fence.job.is_shut_out_of(vm));
     let locked = orders.iter().filter(|o| o.what == What::NeedsStorageFence).count();
-    if locked > 0 && f.storage && !storage_is_fenced && f.attempts.storage_due(f.now) {
+    if locked > 0
+        && !f.storage
+        && let Some(able) = manages_storage(node, f)
+    {
+        let left = format!(
+            "{proof}; {locked} VM(s) with RBD disks wait until {able}, which manages storage, goes on"
+        );
+        return if f.attempts.holds() { act(Step::Leave, left) } else { wait(None, left) };
+    }
+    if locked > 0 && f.storage && f.attempts.storage_due(f.now) {
         return act(Step::ShutOutStorage, format!("{locked} VM(s) of it use RBD images"));
     }
     // Not before its storage clients are shut out: what boots and starts its VMs itself has clients, too. But whatever of the storage
@@ -322,30 +332,42 @@ fn recover(fence: &Fence, proof: Proof, f: &Facts<'_>) -> Plan {
         return act(Step::PowerOn, "its power was cut");
     }
     let to_do = orders.iter().filter(|o| o.what.is_to_do()).count() + recover::orphans(node, f.view).len();
-    if to_do > 0 {
-        if f.attempts.recovery_due(f.now) {
-            return act(Step::Recover, format!("{proof}; {to_do} VM(s)"));
-        }
-        return wait(
-            f.attempts.recovery_again_at(),
-            format!("{proof}; {to_do} VM(s) wait for a new home: {}", f.attempts.stuck()),
-        );
+    if to_do > 0 && f.attempts.recovery_due(f.now) {
+        return act(Step::Recover, format!("{proof}; {to_do} VM(s)"));
     }
-    if locked > 0 && f.storage {
-        let why = format!(
-            "{proof}; {locked} VM(s) wait until it is shut out of the storage: {}",
-            f.attempts.stuck()
-        );
-        return wait(f.attempts.storage_again_at(), why);
-    }
-    let left = match (action, locked) {
-        (Action::Nothing, _) => "; its VMs stay assigned to it, as the configuration says".to_owned(),
-        (Action::Migrate, 0) => String::new(),
-        (Action::Migrate, n) => {
-            format!("; {n} VM(s) with RBD images stay: this node cannot shut it out of the storage")
+    let (homeless, shut_in) = (f.attempts.homeless(), f.attempts.not_shut_out());
+    let homeless = (to_do > 0).then(|| {
+        let why = format!("{to_do} VM(s) wait for a new home: {}", homeless.map_or("", |(_, why)| why));
+        (homeless.map(|(at, _)| at), why)
+    });
+    let locked = (locked > 0).then(|| match shut_in {
+        Some((at, why)) => {
+            (Some(at), format!("{locked} VM(s) wait until it is shut out of the storage: {why}"))
         }
+        None => {
+            (None, format!("{locked} VM(s) with RBD disks wait: no coordinator that works manages storage"))
+        }
+    });
+    let waits: Vec<_> = homeless.into_iter().chain(locked).collect();
+    if !waits.is_empty() {
+        let until = waits.iter().filter_map(|(at, _)| *at).min();
+        let why: Vec<&str> = waits.iter().map(|(_, why)| why.as_str()).collect();
+        return wait(until, format!("{proof}; {}", why.join("; ")));
+    }
+    let left = match action {
+        Action::Nothing => "; its VMs stay assigned to it, as the configuration says",
+        Action::Migrate => "",
     };
     act(Step::Record(FenceStep::Recovered { proof }), format!("{proof}{left}"))
+}
+
+/// Another coordinator that works and can shut the dead one out of the storage.
+fn manages_storage<'a>(dead: &NodeName, f: &'a Facts<'_>) -> Option<&'a NodeName> {
+    let able = |node: &&Node| {
+        let other = node.name != *f.me && node.name != *dead;
+        other && node.mode == DaemonMode::Coordinator && placement::works(node) && node.storage == Some(true)
+    };
+    f.view.all_nodes().find(able).map(|node| &node.name)
 }
 
 fn seen_running(fence: &Fence, f: &Facts<'_>) -> Plan {

@@ -53,15 +53,15 @@ impl What {
     }
 }
 
-/// The orders about all VMs of a dead node.
+/// The orders about all VMs of a dead node, which is shut out of the images of some.
 pub fn orders(
     dead: &NodeName,
     view: &ClusterView,
     sizes: &Sizes,
     action: Action,
-    storage_is_fenced: bool,
+    is_shut_out_of: impl Fn(VmId) -> bool,
 ) -> Vec<Order> {
-    let locked = |vm: &Vm| !storage_is_fenced && needs_storage(vm, sizes);
+    let locked = |vm: &Vm| needs_storage(vm, sizes) && !is_shut_out_of(vm.id);
     view.good_vms().filter_map(|vm| order(dead, vm, view, action, locked(vm))).collect()
 }
 

@@ -281,6 +281,7 @@ impl Fencer {
             Effect::ToldToPowerOn => attempts.told_to_power_on(),
             Effect::StorageFailed(why) => attempts.storage_failed(why, now),
             Effect::RecoveryFailed(why) => attempts.recovery_failed(why, now),
+            Effect::Left => attempts.left(),
             Effect::Finished => *attempts = Attempts::default(),
         }
     }
@@ -302,6 +303,7 @@ fn kind(step: &Step) -> &'static str {
         Step::Record(_) => "record",
         Step::PowerOn => "power-on",
         Step::ShutOutStorage => "shut-out-storage",
+        Step::Leave => "leave",
         Step::Recover => "recover",
         Step::Finish(_) => "finish",
     }

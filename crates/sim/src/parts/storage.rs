@@ -7,7 +7,7 @@ use std::{
 
 use async_trait::async_trait;
 use pvc_core::{model::NodeName, plan::storage_fence::Request};
-use pvc_host::storage_fence::{StorageFence, StorageFenceError, Warrant};
+use pvc_host::storage_fence::{StorageFence, StorageFenceError, Unseen, Warrant};
 use pvc_process::Process;
 use tokio::time::sleep;
 
@@ -40,7 +40,7 @@ impl StorageFence for SimStorage {
         node: &NodeName,
         request: &Request,
         warrant: &dyn Warrant,
-    ) -> Result<(), StorageFenceError> {
+    ) -> Result<Unseen, StorageFenceError> {
         let takes = self.rng.lock().unwrap_or_else(PoisonError::into_inner).time(TAKES[0], TAKES[1]);
         in_flight(&self.world, sleep(takes)).await;
         warrant.holds().await?;
@@ -48,6 +48,6 @@ impl StorageFence for SimStorage {
         let event = Event::ShutOut { by: self.node.clone(), of: node.clone(), images };
         let journal = Arc::clone(&self.journal);
         in_flight(&self.world, async move { journal.tell(event) }).await;
-        Ok(())
+        Ok(Unseen::new())
     }
 }

@@ -56,6 +56,7 @@ fn job(step: FenceStep) -> FenceJob {
         confirmed_dead: None,
         asked: None,
         boot: Some("boot".into()),
+        freed: std::collections::BTreeSet::new(),
         keepalive_version: None,
     }
 }

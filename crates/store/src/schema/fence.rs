@@ -97,8 +97,8 @@ pub fn record(fence: &Fence, job: &FenceJob) -> Transaction {
     txn
 }
 
-/// Records that the fencer failed to power it off, and leaves the job to whoever may do better. Conflicts as [`record`] does.
-pub fn record_failure(fence: &Fence, job: &FenceJob) -> Transaction {
+/// Leaves the job to whoever may do better than this fencer, which records how far it has come. Conflicts as [`record`] does.
+pub fn leave(fence: &Fence, job: &FenceJob) -> Transaction {
     let mut txn = Transaction::default();
     txn.delete(fencer_path(&fence.node), None);
     txn.set(path(&fence.node), json(job), Some(fence.version));

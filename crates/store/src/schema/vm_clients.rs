@@ -19,6 +19,12 @@ pub fn path(vm: VmId, node: &NodeName) -> String {
     format!("{ROOT}/{vm}@{node}")
 }
 
+/// The VM and the node of a key, if it is one of these.
+pub fn whose(path: &str) -> Option<(VmId, NodeName)> {
+    let (vm, node) = path.strip_prefix(ROOT)?.strip_prefix('/')?.split_once('@')?;
+    Some((vm.parse().ok()?, node.parse().ok()?))
+}
+
 /// Records what one VM has open on a node.
 pub async fn record(
     store: &dyn Store,
@@ -70,10 +76,9 @@ async fn read(
     let paths: Vec<String> = names.iter().map(|name| format!("{ROOT}/{name}")).collect();
     let values = store.get_many(&paths).await?;
     let (mut records, mut d) = (Vec::new(), Decoder::default());
-    for ((name, path), value) in names.iter().zip(&paths).zip(values) {
+    for (path, value) in paths.iter().zip(values) {
         let Some(value) = value else { continue };
-        let key = name.split_once('@').and_then(|(vm, node)| Some((vm.parse().ok()?, node.parse().ok()?)));
-        match (key, serde_json::from_slice(&value.data)) {
+        match (whose(path), serde_json::from_slice(&value.data)) {
             (Some((vm, node)), Ok(clients)) => {
                 records.push(Recorded { vm, node, clients, version: value.version });
             }

@@ -30,6 +30,7 @@ fn job(step: FenceStep) -> FenceJob {
         confirmed_dead: None,
         asked: None,
         boot: Some("boot".into()),
+        freed: std::collections::BTreeSet::new(),
         keepalive_version: None,
     }
 }
@@ -196,7 +197,7 @@ fn an_operators_word_joins_the_fence_that_goes_on() {
         boot: Some("boot".into()),
         ..failed.clone()
     };
-    assert_eq!(written, confirmed);
+    assert_eq!(*written, confirmed);
     assert_eq!(fence.version, 3);
     let spoken = FenceJob { keepalive_version: Some(2), ..confirmed.clone() };
     let again = with_fence(view(&three(), &[]), "hv1", spoken);

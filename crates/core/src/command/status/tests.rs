@@ -309,6 +309,7 @@ fn a_fence_is_told_with_its_step_and_who_works_on_it() {
             confirmed_dead: confirmed_dead.then(|| Word { by: "an operator".into(), at_unix_s: 1 }),
             asked: None,
             boot: Some("boot".into()),
+            freed: std::collections::BTreeSet::new(),
             keepalive_version: None,
         };
         let mut view = well();

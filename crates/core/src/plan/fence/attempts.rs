@@ -18,9 +18,10 @@ pub struct Attempts {
     holds: bool,
     shot: Option<Moment>,
     powered_on: bool,
-    storage: Option<Moment>,
-    recovery: Option<Moment>,
-    stuck: String,
+    /// When it could not be shut out of the storage, and why.
+    storage: Option<(Moment, String)>,
+    /// When some of its VMs found no new home, and why.
+    recovery: Option<(Moment, String)>,
     /// When the servers of stopped coordinators were asked, and which of them serve.
     servers: Option<(Moment, BTreeSet<NodeName>)>,
     /// When it was not known to be off, and why.
@@ -38,6 +39,11 @@ impl Attempts {
         *self = Self { shot: Some(now), ..Self::default() };
     }
 
+    /// The job was left to others.
+    pub fn left(&mut self) {
+        *self = Self { shot: self.shot, ..Self::default() };
+    }
+
     /// It was told to power on; that is done once, however it goes.
     pub fn told_to_power_on(&mut self) {
         self.powered_on = true;
@@ -45,14 +51,12 @@ impl Attempts {
 
     /// It could not be shut out of the storage.
     pub fn storage_failed(&mut self, why: String, now: Moment) {
-        self.storage = Some(now);
-        self.stuck = why;
+        self.storage = Some((now, why));
     }
 
     /// Some of its VMs found no new home.
     pub fn recovery_failed(&mut self, why: String, now: Moment) {
-        self.recovery = Some(now);
-        self.stuck = why;
+        self.recovery = Some((now, why));
     }
 
     /// These of the stopped coordinators' servers serve.
@@ -91,23 +95,21 @@ impl Attempts {
         self.powered_on
     }
 
-    pub(super) fn storage_again_at(&self) -> Option<Moment> {
-        self.storage.map(|at| at + TRY_AGAIN)
+    /// When to try again to shut it out of the storage, and why that failed.
+    pub(super) fn not_shut_out(&self) -> Option<(Moment, &str)> {
+        self.storage.as_ref().map(|(at, why)| (*at + TRY_AGAIN, why.as_str()))
     }
 
     pub(super) fn storage_due(&self, now: Moment) -> bool {
-        self.storage_again_at().is_none_or(|at| now >= at)
+        self.not_shut_out().is_none_or(|(at, _)| now >= at)
     }
 
-    pub(super) fn recovery_again_at(&self) -> Option<Moment> {
-        self.recovery.map(|at| at + TRY_AGAIN)
+    /// When to try again to find homes for its VMs, and why that failed.
+    pub(super) fn homeless(&self) -> Option<(Moment, &str)> {
+        self.recovery.as_ref().map(|(at, why)| (*at + TRY_AGAIN, why.as_str()))
     }
 
     pub(super) fn recovery_due(&self, now: Moment) -> bool {
-        self.recovery_again_at().is_none_or(|at| now >= at)
-    }
-
-    pub(super) fn stuck(&self) -> &str {
-        &self.stuck
+        self.homeless().is_none_or(|(at, _)| now >= at)
     }
 }

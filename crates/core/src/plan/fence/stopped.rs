@@ -13,7 +13,7 @@ pub(super) fn stopped(seen: &Node, f: &Facts<'_>) -> Plan {
     if f.settings.successful == Action::Nothing {
         return settled();
     }
-    let orders = recover::orders(&seen.name, f.view, f.sizes, Action::Migrate, false);
+    let orders = recover::orders(&seen.name, f.view, f.sizes, Action::Migrate, |_| false);
     let down = orders.iter().filter(|o| matches!(o.what, What::Place | What::NeedsStorageFence)).count();
     if down == 0 {
         return settled();

@@ -10,6 +10,7 @@ use super::*;
 use crate::{
     command::testing::{field, heard, id, name, node, vm},
     model::{FenceJob, NodeReport, Problem, Vm, VmState, Word},
+    plan::placement::Size,
 };
 
 const SETTINGS: Settings = Settings {
@@ -135,6 +136,7 @@ fn fence(node: &str, step: FenceStep) -> Fence {
             confirmed_dead: None,
             asked: None,
             boot: Some("boot".into()),
+            freed: std::collections::BTreeSet::new(),
             keepalive_version: Some(3),
         },
         version: 2,

@@ -306,6 +306,7 @@ fn a_proven_dead_holder_is_discharged_without_waiting_for_its_session() {
         confirmed_dead: None,
         asked: None,
         boot: Some("boot".into()),
+        freed: std::collections::BTreeSet::new(),
         keepalive_version: None,
     };
     let fence = Fence { node: name("b"), job, version: 0, fencer: None };

@@ -27,7 +27,7 @@ fn on(node: &str, state: VmState, claim: &str) -> Vm {
 }
 
 fn what(vm: Vm, action: Action) -> Option<What> {
-    let mut orders = orders(&name("x"), &view(vec![vm]), &Sizes::new(), action, false);
+    let mut orders = orders(&name("x"), &view(vec![vm]), &Sizes::new(), action, |_| false);
     assert!(orders.len() <= 1);
     orders.pop().map(|o| o.what)
 }
@@ -171,12 +171,12 @@ fn what_the_node_never_claimed_needs_no_storage_fence() {
         Some(What::NeedsStorageFence),
         "its claim protects the image"
     );
-    let fenced = orders(&name("x"), &view(vec![rbd("x")]), &Sizes::new(), Action::Migrate, true);
+    let fenced = orders(&name("x"), &view(vec![rbd("x")]), &Sizes::new(), Action::Migrate, |_| true);
     assert_eq!(fenced[0].what, What::Place);
     // Its list was emptied by a client that knows no better.
     let sizes = [(rbd("x").id, Size { needs_storage: true, ..Size::default() })].into();
     let defined =
-        orders(&name("x"), &view(vec![on("x", VmState::Start, "x")]), &sizes, Action::Migrate, false);
+        orders(&name("x"), &view(vec![on("x", VmState::Start, "x")]), &sizes, Action::Migrate, |_| false);
     assert_eq!(defined[0].what, What::NeedsStorageFence);
 }
 

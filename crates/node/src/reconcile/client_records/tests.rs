@@ -115,11 +115,11 @@ impl World {
         shut_out_ended(&*self.store, &self.fence, &node("a"), &self.spec().await, &Always).await
     }
 
-    async fn dead(&self, name: &str) -> Result<(), NotShutOut> {
+    async fn dead(&self, name: &str) -> Result<BTreeMap<VmId, String>, NotShutOut> {
         self.dead_by(name, &Always).await
     }
 
-    async fn dead_by(&self, name: &str, warrant: &dyn Warrant) -> Result<(), NotShutOut> {
+    async fn dead_by(&self, name: &str, warrant: &dyn Warrant) -> Result<BTreeMap<VmId, String>, NotShutOut> {
         self.mirror.caught_up(Duration::from_secs(10)).await.unwrap();
         let view = self.mirror.view();
         let sizes = VmSizes::new(Arc::clone(&self.store) as Arc<dyn Store>);
@@ -213,16 +213,16 @@ async fn a_dead_node_is_shut_out_of_what_its_vms_list_and_their_definitions_say(
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_record_of_a_dead_node_that_cannot_be_read_fences_nobody() {
+async fn a_record_of_a_dead_node_that_cannot_be_read_frees_its_vm_by_no_fence() {
     let world = World::new().await;
     let key = schema::vm_clients::path(id(), &node("x"));
     let mut txn = pvc_store::Transaction::default();
     let (data, mode) = (b"nonsense".to_vec(), pvc_store::CreateMode::Persistent);
     txn.ops.push(pvc_store::Op::Create { path: key.clone(), data, mode });
     world.store.commit(txn).await.unwrap();
-    let why = world.dead("x").await.unwrap_err().to_string();
-    assert!(why.contains(&key), "{why}");
-    world.dead("y").await.expect("it is not about that one");
+    let not = world.dead("x").await.unwrap();
+    assert!(not[&id()].contains(&key), "{not:?}");
+    assert!(world.dead("y").await.unwrap().is_empty(), "it is not about that one");
 }
 
 #[tokio::test(start_paused = true)]
@@ -328,4 +328,30 @@ async fn an_image_that_cannot_be_looked_at_leaves_the_others_recorded() {
     world.run(&[1, 2]);
     let recorded: BTreeSet<_> = world.records().await.into_iter().flat_map(|r| r.clients.clients).collect();
     assert_eq!(recorded, writers.map(|writer| writer.address).into());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_image_of_a_dead_node_that_cannot_be_looked_at_keeps_its_own_vms_and_their_records_only() {
+    let world = World::new().await;
+    define(&world.store, 2, &["other"]).await;
+    world.ceph.create(&image("other"));
+    let there = Ipv4Addr::new(10, 0, 0, 9);
+    let writers = ["list", "defined", "other"].map(|name| world.ceph.open(&image(name), there));
+    for (n, images, client) in [(1, ["list"], &writers[0]), (2, ["other"], &writers[2])] {
+        let images = images.map(image).into();
+        let clients = VmClients { clients: [client.address].into(), images };
+        schema::vm_clients::record(&*world.store, number(n), &node("x"), &clients).await.unwrap();
+        world.claim_of(n, "x").await;
+    }
+    world.ceph.spoil(&image("other"), true);
+    let not = world.dead("x").await.unwrap();
+    assert_eq!(not.keys().collect::<Vec<_>>(), [&number(2)]);
+    assert!(not[&number(2)].contains("vms/other"), "{not:?}");
+    let locks = async |name: &str| world.ceph.users(&image(name)).await.unwrap().unwrap().locks.len();
+    assert!(writers.iter().all(|writer| !writer.write(1)) && locks("list").await == 0);
+    let left: Vec<VmId> = world.records().await.iter().map(|record| record.vm).collect();
+    assert_eq!(left, [number(2)]);
+    world.ceph.spoil(&image("other"), false);
+    assert!(world.dead("x").await.unwrap().is_empty());
+    assert!(world.records().await.is_empty());
 }

@@ -3,13 +3,13 @@
 mod recover;
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use pvc_core::{
-    model::{ClusterView, Fence, FenceJob, FenceStep, Node, NodeName, Proof},
+    model::{ClusterView, Fence, FenceJob, FenceStep, Node, NodeName, Proof, VmId},
     plan::fence::{Action, End, Step},
     sabotage::{self, Bug},
 };
@@ -57,6 +57,8 @@ pub(super) enum Effect {
     ToldToPowerOn,
     StorageFailed(String),
     RecoveryFailed(String),
+    /// Others are to go on with the job.
+    Left,
     Finished,
 }
 
@@ -91,7 +93,7 @@ impl Apply {
                 }
                 if let Some(node) = seen.filter(|_| sabotage::commits(Bug::RecoverUnproven)) {
                     let (proof, action) = ("nothing".to_owned(), Action::Migrate);
-                    let unproven = Dead { fence, node, proof, action, storage_is_fenced: true };
+                    let unproven = Dead { fence, node, proof, action, without_storage_fence: true };
                     self.recover(&unproven, view, silent).await?;
                 }
                 self.shoot(fence, why).await
@@ -107,6 +109,7 @@ impl Apply {
             }
             (Step::PowerOn, _, Some(fence)) => self.power_on(&fence.node).await,
             (Step::ShutOutStorage, Some(seen), Some(fence)) => self.shut_out(fence, seen, view, why).await,
+            (Step::Leave, _, Some(fence)) => self.leave(fence, why).await,
             (Step::Recover, Some(seen), Some(fence)) => {
                 let Some(dead) = self.dead(fence, seen) else { return Ok(Effect::Recorded) };
                 self.recover(&dead, view, silent).await
@@ -128,6 +131,7 @@ impl Apply {
             asked: None,
             keepalive_version: seen.keepalive_version,
             boot: seen.boot.clone(),
+            freed: BTreeSet::new(),
         };
         self.cluster().commit(schema::fence::begin(seen, &self.cluster().me, &job)).await
     }
@@ -199,7 +203,7 @@ impl Apply {
                     "COULD NOT BE FENCED (attempt {attempts}): {reason}; its VMs stay where they are until it is proven dead"
                 );
                 let job = self.signed(fence, FenceStep::Failed { reason, attempts });
-                self.cluster().commit(schema::fence::record_failure(fence, &job)).await?;
+                self.cluster().commit(schema::fence::leave(fence, &job)).await?;
                 Ok(Effect::PowerOffFailed)
             }
         }
@@ -256,19 +260,61 @@ impl Apply {
         let (store, storage) = (&*self.cluster().store, &*self.dependencies.storage);
         let warrant = AsDecided { store, checks: schema::fence::expect_dead(fence, seen) };
         let images = self.sizes.images(view).await?;
-        if let Err(not) = vm_clients::shut_out_node(store, storage, seen, view, &images, &warrant).await {
-            if matches!(not, NotShutOut::Overtaken(_)) {
+        let shut_out = vm_clients::shut_out_node(store, storage, seen, view, &images, &warrant).await;
+        let waiting = match shut_out {
+            Ok(waiting) => waiting,
+            Err(overtaken @ NotShutOut::Overtaken(_)) => {
                 self.cluster().catch_up().await?;
+                return overtaken.failed().map(Effect::StorageFailed);
             }
-            let failed = not.failed()?;
-            error!(%node, alert = true, "could not be shut out of the storage: {failed}; {why}, which wait for it");
-            return Ok(Effect::StorageFailed(failed));
-        }
+            Err(NotShutOut::Failed(failed)) => {
+                error!(%node, alert = true, "could not be shut out of the storage: {failed}; {why}, which wait for it");
+                return Ok(Effect::StorageFailed(failed));
+            }
+        };
         let Some(proof) = fence.job.step.proof() else { return Ok(Effect::Recorded) };
+        if !waiting.is_empty() {
+            return self.shut_out_of_some(fence, seen, view, &waiting).await;
+        }
         let job = self.signed(fence, FenceStep::StorageFenced { proof });
         self.cluster().commit(schema::fence::record_shut_out(fence, &job, seen)).await?;
         warn!(%node, "is shut out of the storage: {why}");
         Ok(Effect::Recorded)
+    }
+
+    /// What is `waiting` stays where it is, and is tried again; the other VMs start elsewhere.
+    async fn shut_out_of_some(
+        &self,
+        fence: &Fence,
+        seen: &Node,
+        view: &ClusterView,
+        waiting: &BTreeMap<VmId, String>,
+    ) -> Result<Effect, StepError> {
+        let node = &fence.node;
+        let claimed = view.good_vms().filter(|vm| vm.claim.value.names(node));
+        let freed: BTreeSet<VmId> = claimed.map(|vm| vm.id).filter(|id| !waiting.contains_key(id)).collect();
+        if !freed.is_subset(&fence.job.freed) {
+            let mut job = self.signed(fence, fence.job.step.clone());
+            job.freed.extend(freed);
+            self.cluster().commit(schema::fence::record_shut_out(fence, &job, seen)).await?;
+        }
+        let mut told = Vec::new();
+        for (id, why) in waiting {
+            let Some(vm) = view.vm(*id) else { continue };
+            let because = format!("{node} is dead, and may still be writing to its images: {why}");
+            if tell::vm(self.cluster(), vm, &because).await {
+                error!(%node, vm = %vm.name, alert = true, "not recovered yet: {because}");
+            }
+            told.push(format!("{}: {why}", vm.name));
+        }
+        Ok(Effect::StorageFailed(told.join("; ")))
+    }
+
+    async fn leave(&self, fence: &Fence, why: &str) -> Result<Effect, StepError> {
+        let job = self.signed(fence, fence.job.step.clone());
+        self.cluster().commit(schema::fence::leave(fence, &job)).await?;
+        info!(node = %fence.node, "its fence is left to others: {why}");
+        Ok(Effect::Left)
     }
 
     async fn finish(
@@ -301,7 +347,7 @@ impl Apply {
             node,
             proof: proof.to_string(),
             action: self.dependencies.settings.action(proof),
-            storage_is_fenced: matches!(fence.job.step, FenceStep::StorageFenced { .. }),
+            without_storage_fence: false,
         })
     }
 

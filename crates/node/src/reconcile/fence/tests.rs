@@ -1,5 +1,6 @@
 //! Fences from the silence to the VMs that run elsewhere, on a paused clock, with fencers and BMCs that fail.
 
+mod storage;
 mod world;
 
 use pvc_core::model::{
@@ -221,6 +222,7 @@ fn job(asked: bool) -> FenceJob {
         asked: asked.then(word),
         keepalive_version: None,
         boot: None,
+        freed: std::collections::BTreeSet::new(),
     }
 }
 
@@ -314,20 +316,6 @@ async fn vms_that_find_no_room_stay_with_a_reason_and_go_when_there_is_some() {
     pvc_store::Store::commit(&*w.eye, ready).await.unwrap();
     recovered(&w, 10).await;
     assert!(schema::vm::read_explanation(&*w.eye, id(1)).await.unwrap().is_none());
-}
-
-#[tokio::test(start_paused = true)]
-async fn vms_with_rbd_images_stay_and_the_others_do_not() {
-    let w = world(SETTINGS).await;
-    w.set(1, vec![VmSet::RbdImages(vec!["vms/one".into()])]).await;
-    w.machine("x").hang();
-    w.until("the others run elsewhere", 40, async |w| {
-        (2..4).all(|n| w.runs_on(n).iter().any(|node| node.as_str() != "x"))
-    })
-    .await;
-    is_over(&w).await;
-    assert!(w.vm(1).await.claim.value.is_only(&name("x")), "its claim protects the image");
-    w.until("it runs where it was", 60, async |w| w.runs_on(1) == [name("x")]).await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -22,6 +22,7 @@ fn job(step: FenceStep, by: &str) -> FenceJob {
         confirmed_dead: None,
         asked: None,
         boot: Some("boot".into()),
+        freed: std::collections::BTreeSet::new(),
         keepalive_version: None,
     }
 }

@@ -70,9 +70,56 @@ fn vms_with_rbd_images_wait_for_the_storage_fence_and_the_others_do_not() {
     c.fences[0].job.step = proven();
     c.vms.pop();
     c.storage = false;
+    c.attempts.taken();
+    c.attempts.told_to_power_on();
+    for n in ["a", "b"] {
+        c.node(n).storage = Some(false);
+    }
+    assert!(waits(&c.plan("x"), "no coordinator that works manages storage"));
+}
+
+#[test]
+fn a_coordinator_without_storage_leaves_the_fence_to_one_that_has_it() {
+    let mut c = case(&[("a", 0), ("b", 1), ("x", 40)]).with_job(proven());
+    let there = Vm { node: field(name("x")), ..vm(VmState::Start, "x") };
+    c.vms.push(there.clone());
+    c.vms.push(Vm { id: id(2), ..there });
+    c.sizes.insert(id(1), Size { needs_storage: true, ..Size::default() });
+    c.storage = false;
+    assert_eq!(c.next("x"), Next::Do(Step::Leave), "before anything else: b does that, too");
+    assert!(c.plan("x").why.contains("1 VM(s) with RBD disks wait until b"), "{}", c.plan("x").why);
+    c.attempts.left();
+    let mut left = c.left_to_others();
+    assert!(waits(&left.plan("x"), "until b, which manages storage, goes on"), "it does not take it again");
+    left.storage = true;
+    assert_eq!(left.next("x"), Next::Do(Step::TakeOver), "as b sees it");
+
+    left.storage = false;
+    left.node("b").daemon_state = field(DaemonState::Dead);
+    assert_eq!(left.next("x"), Next::Do(Step::TakeOver), "for the others, and to say what is waited for");
+}
+
+#[test]
+fn what_the_dead_node_is_shut_out_of_starts_elsewhere_and_the_rest_waits() {
+    let mut c = case(&[("a", 0), ("b", 1), ("x", 40)]).with_job(proven());
+    c.storage = true;
+    let rbd = Vm { rbd_images: vec!["vms/web1".into()], node: field(name("x")), ..vm(VmState::Start, "x") };
+    c.vms.extend([rbd.clone(), Vm { id: id(2), ..rbd }]);
+    c.attempts.told_to_power_on();
+    c.attempts.storage_failed("web1: its header is gone".into(), Moment::secs(999));
+    assert!(waits(&c.plan("x"), "2 VM(s) wait"));
+    c.fences[0].job.freed.insert(id(2));
+    assert_eq!(c.next("x"), Next::Do(Step::Recover));
+    c.attempts.recovery_failed("no room".into(), Moment::secs(998));
     let plan = c.plan("x");
-    assert_eq!(plan.next, Next::Do(Step::Record(FenceStep::Recovered { proof: Proof::PowerOff })));
-    assert!(plan.why.contains("1 VM(s) with RBD images stay"), "{}", plan.why);
+    assert_eq!(plan.next, Next::Wait(Some(Moment::secs(1003))));
+    for why in ["1 VM(s) wait for a new home: no room", "1 VM(s) wait until it is shut out", "header is gone"]
+    {
+        assert!(plan.why.contains(why), "{}", plan.why);
+    }
+    c.vms.pop();
+    c.attempts.storage_failed("web1: its header is gone".into(), Moment::secs(990));
+    assert_eq!(c.next("x"), Next::Do(Step::ShutOutStorage), "again, for the rest");
 }
 
 #[test]
@@ -81,7 +128,7 @@ fn of_a_node_that_is_dead_and_not_to_be_recovered_only_the_claims_are_released()
     c.settings.successful = Action::Nothing;
     c.attempts.told_to_power_on();
     c.vms.push(Vm { node: field(name("x")), ..vm(VmState::Start, "x") });
-    let orders = recover::orders(&name("x"), &c.view(), &Sizes::new(), Action::Nothing, false);
+    let orders = recover::orders(&name("x"), &c.view(), &Sizes::new(), Action::Nothing, |_| false);
     assert_eq!(orders.iter().map(|o| &o.what).collect::<Vec<_>>(), [&What::Release]);
     assert_eq!(c.next("x"), Next::Do(Step::Recover));
     c.vms[0].claim = field("".parse().unwrap());

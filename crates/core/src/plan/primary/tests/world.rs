@@ -209,6 +209,7 @@ impl World {
                     confirmed_dead: None,
                     asked: None,
                     boot: Some("boot".into()),
+                    freed: std::collections::BTreeSet::new(),
                     keepalive_version: None,
                 };
                 self.fenced.insert(node.clone(), Entry::Good(Fence { node, job, version: 0, fencer: None }));

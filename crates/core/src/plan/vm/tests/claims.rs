@@ -132,6 +132,7 @@ fn fenced(mut view: ClusterView, step: FenceStep) -> ClusterView {
         asked: None,
         keepalive_version: None,
         boot: None,
+        freed: std::collections::BTreeSet::new(),
     };
     let fence = Fence { node: name("b"), job, version: 1, fencer: None };
     std::sync::Arc::make_mut(&mut view.fences).insert(name("b"), Entry::Good(fence));

@@ -25,7 +25,8 @@ pub(super) struct Dead<'a> {
     pub(super) node: &'a Node,
     pub(super) proof: String,
     pub(super) action: Action,
-    pub(super) storage_is_fenced: bool,
+    /// By a deliberate bug.
+    pub(super) without_storage_fence: bool,
 }
 
 impl Apply {
@@ -37,7 +38,8 @@ impl Apply {
     ) -> Result<Effect, StepError> {
         let name = &dead.fence.node;
         let sizes = self.sizes.of(view, &[]).await?;
-        let orders = orders(name, view, &sizes, dead.action, dead.storage_is_fenced);
+        let shut_out = |id| dead.without_storage_fence || dead.fence.job.is_shut_out_of(id);
+        let orders = orders(name, view, &sizes, dead.action, shut_out);
         let mut capacity = ClusterCapacity::count(view, &sizes, silent);
         let mut placed = view.placement_version;
         let (mut stuck, mut conflict) = (Vec::new(), None);
@@ -45,10 +47,7 @@ impl Apply {
             let Some(vm) = view.vm(order.id) else { continue };
             let size = sizes.get(&order.id).copied().unwrap_or_default();
             let target = match &order.what {
-                What::NeedsStorageFence => {
-                    tell::vm(self.cluster(), vm, &order.why).await;
-                    continue;
-                }
+                What::NeedsStorageFence => continue,
                 What::Place => {
                     let excluded = |node: &NodeName| (node == name).then_some(Unfit::Excluded);
                     match capacity.choose(order.id, size, self.dependencies.selector, excluded) {

@@ -13,9 +13,10 @@ use pvc_core::model::{
     VmId, VmKey, VmSet, VmState,
 };
 use pvc_host::{
+    ceph::{Ceph, fake::FakeCeph},
     machine::FakeMachine,
     power::fake::FakePower,
-    storage_fence::{NoStorage, StorageFence},
+    storage_fence::{CephFence, NoStorage, StorageFence},
 };
 use pvc_store::{
     Store, Transaction,
@@ -63,6 +64,9 @@ struct Shared {
     power: Arc<FakePower>,
     runs: Mutex<Runs>,
     settings: Settings,
+    /// Whose images are where; only these nodes use it.
+    ceph: Arc<FakeCeph>,
+    able: BTreeSet<NodeName>,
 }
 
 /// What a machine with power does.
@@ -86,6 +90,7 @@ pub(super) struct World {
     pub(super) tree: MemoryTree,
     pub(super) eye: Arc<MemoryStore>,
     pub(super) power: Arc<FakePower>,
+    pub(super) ceph: Arc<FakeCeph>,
     pub(super) machines: Vec<Machine>,
     shared: Arc<Shared>,
 }
@@ -103,13 +108,25 @@ pub(super) fn bmc(name: &NodeName) -> String {
 impl World {
     /// Coordinators with these names, up and ready for VMs.
     pub(super) async fn new(names: &[&str], settings: Settings) -> Self {
+        Self::with_storage(names, settings, &[]).await
+    }
+
+    /// Of which some manage storage.
+    pub(super) async fn with_storage(names: &[&str], settings: Settings, able: &[&str]) -> Self {
         let tree = MemoryTree::new();
         let eye = tree.client();
         schema::root::init(&*eye).await.unwrap();
         let power = FakePower::new();
-        let shared = Arc::new(Shared { power: Arc::clone(&power), runs: Mutex::default(), settings });
+        let ceph = FakeCeph::new();
+        let shared = Arc::new(Shared {
+            power: Arc::clone(&power),
+            runs: Mutex::default(),
+            settings,
+            ceph: Arc::clone(&ceph),
+            able: able.iter().map(|node| name(node)).collect(),
+        });
         let machines = names.iter().map(|n| Machine::start(name(n), tree.client(), &shared)).collect();
-        let world = Self { tree, eye, power, machines, shared };
+        let world = Self { tree, eye, power, ceph, machines, shared };
         for machine in &world.machines {
             world
                 .until("all run", 10, async |w| w.state(&machine.name).await == Some(DaemonState::Run))
@@ -270,7 +287,7 @@ async fn daemon(
         boot: "boot".into(),
         keepalive_interval: std::time::Duration::from_secs(5),
         vtep: None,
-        storage: true,
+        storage: shared.able.contains(name),
         ipmi: node::Ipmi { hostname: bmc(name), username: "admin".into(), password: "labpass".into() },
     };
     while node::register(&**store, &registration).await.is_err() {
@@ -306,7 +323,12 @@ async fn work(
             ),
             write_streak: write_streak.clone(),
             power: Arc::clone(&shared.power) as Arc<dyn Power>,
-            storage: Arc::new(NoStorage) as Arc<dyn StorageFence>,
+            storage: if shared.able.contains(name) {
+                Arc::new(CephFence::new(Arc::clone(&shared.ceph) as Arc<dyn Ceph>, || 0))
+                    as Arc<dyn StorageFence>
+            } else {
+                Arc::new(NoStorage)
+            },
             servers: Arc::new(pvc_store::servers::FakeServers::default()),
             settings: shared.settings,
             selector: Selector::Mem,

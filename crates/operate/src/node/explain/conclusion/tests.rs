@@ -37,6 +37,7 @@ fn fenced(step: FenceStep, confirmed_dead: bool) -> Facts {
         confirmed_dead: confirmed_dead.then(|| Word { by: "an operator".into(), at_unix_s: 1 }),
         asked: None,
         boot: Some("boot".into()),
+        freed: std::collections::BTreeSet::new(),
         keepalive_version: None,
     };
     let fencer = Some("hv2".parse().unwrap());
