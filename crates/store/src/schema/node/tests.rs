@@ -357,7 +357,7 @@ async fn whether_a_node_manages_storage_and_where_its_clients_are_is_read_back_a
     let mut spoil = Transaction::default();
     spoil.set(key(&registration.name, STORAGE), "perhaps", None);
     store.commit(spoil).await.unwrap();
-    let spoilt = good(&*store).await;
+    let spoilt = read(&*store, &registration.name).await.unwrap().unwrap();
     assert!(spoilt.storage.is_none() && spoilt.cannot_read(STORAGE));
     let written = repair(&*store, &registration, &spoilt, false).await;
     assert!(written.contains(&key(&registration.name, STORAGE)), "{written:?}");
