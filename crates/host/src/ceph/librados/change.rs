@@ -11,7 +11,7 @@
 //! ```
 //! Who has answered is taken for alive by everybody for the next 20 s at least. It may make the change after we have said `late`.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use pvc_core::model::{
     ceph::{ClientAddress, ImageName, Users},
@@ -25,7 +25,7 @@ use super::{
         Ceph as _, CephError,
         cluster::{Cluster, Image},
     },
-    Librados, blocklist, client, told, users,
+    CALL, Librados, Link, blocklist, client, told, users,
 };
 use crate::blocking::Slot;
 
@@ -94,29 +94,39 @@ impl Librados {
         let mut made = std::pin::pin!(self.workers.call(deadline + END, work));
         let mut looks = interval_at(Instant::now() + ANOTHERS, LOOK);
         let what = loop {
-            tokio::select! {
+            let now = tokio::select! {
                 made = &mut made => return made.map_err(fault),
-                now = looks.tick() => {
-                    if now >= deadline {
-                        break format!("for {CHANGE:?}");
-                    }
-                    // What is not known now is looked at again.
-                    if let Ok(Some(holder)) = self.another(image, &own).await {
-                        break format!("client {holder}, which holds the lock, does not do it");
-                    }
-                }
+                now = looks.tick() => now,
+            };
+            let what = match self.another(image, &own).await {
+                Ok(Some(holder)) => format!("client {holder}, which holds the lock, does not do it"),
+                _ if now >= deadline => format!("for {CHANGE:?}"),
+                // What is not known now is looked at again.
+                Ok(None) | Err(_) => continue,
+            };
+            tracing::warn!(doing, what, "a change of an image is cut off");
+            match self.cut_off(&link, &own).await {
+                Ok(()) => break what,
+                Err(error) => tracing::warn!(doing, %error, "a change of an image is not cut off yet"),
             }
         };
-        tracing::warn!(doing, what, "a change of an image is cut off");
-        self.blocklist(&own).await?;
-        // The OSDs learn it from this connection.
-        let hear = move || Ok(link.cluster()?.await_latest_map()?);
-        self.workers.call(deadline + END, hear).await.map_err(fault)?;
         let made = made.await;
-        // Nobody writes by it any more.
-        self.lift(&own).await?;
+        // Nobody writes by it any more. An entry that stays harms nobody.
+        if let Err(error) = self.lift(&own).await {
+            tracing::warn!(doing, %error, "the entry of a connection that was cut off stays in the blocklist");
+        }
         // Whoever was asked may do it yet.
         made.map_err(|_| CephError::Late { doing: what })
+    }
+
+    /// Returns when nothing more is done by a connection.
+    async fn cut_off(&self, link: &Arc<Link>, own: &ClientAddress) -> Result<(), CephError> {
+        self.blocklist(own).await?;
+        // The OSDs learn it from this connection.
+        let link = Arc::clone(link);
+        let hear = move || Ok(link.cluster()?.await_latest_map()?);
+        let doing = "cutting off a connection";
+        self.workers.call(Instant::now() + CALL, hear).await.map_err(|failure| told(failure, doing))
     }
 
     /// Who holds the lock of an image, unless it is us.
