@@ -29,6 +29,7 @@ use pvc_host::{
     machine::Machine,
     power::Power,
     programs::Programs,
+    routing::RoutingDaemon,
     services::Services,
     storage_fence::StorageFence,
     watchdog::Watchdog,
@@ -59,10 +60,8 @@ use crate::{
     notify::Notify,
     ownership::{Ownership, OwnershipError},
     reconcile::{
-        client_network::{self, ClientNetworks},
-        dns::Names,
+        client_network,
         fence::Fencing,
-        firewall::Walls,
         flush::Flush,
         network::{self, NetworkError, Networks},
         primary::Primary,
@@ -103,6 +102,8 @@ pub struct Dependencies {
     pub bridges: Option<Arc<dyn Bridges>>,
     /// The machine's packet filter; `None`: client networks are not managed.
     pub firewall: Option<Arc<dyn Firewall>>,
+    /// The machine's routing daemon; `None`: client networks are not managed.
+    pub routing: Option<Arc<dyn RoutingDaemon>>,
     /// The DNS aggregator's database; `None`: guests' names are not served.
     pub zones: Option<Arc<dyn ZoneDatabase>>,
     /// Programs that are kept running; `None`: none is.
@@ -240,7 +241,7 @@ struct Daemon {
     /// On a coordinator.
     fencing: Option<Fencing>,
     _networks: Option<Networks>,
-    _client_networks: (Option<Walls>, Option<ClientNetworks>, Option<Names>),
+    _client_networks: Option<tenants::ClientNetworkTenants>,
     _troubles: Troubles,
     /// What ends with the daemon, whatever it is doing then.
     _background: JoinSet<()>,

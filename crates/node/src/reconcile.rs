@@ -12,4 +12,5 @@ pub mod network;
 mod network_world;
 mod per_network;
 pub mod primary;
+pub mod routing;
 pub mod vm;

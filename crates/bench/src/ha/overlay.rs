@@ -11,7 +11,7 @@ use crate::{Arguments, report::Row};
 const PROBE_EVERY: Duration = Duration::from_millis(1);
 /// What follows a migration, such as the end of the source's process, belongs to none.
 const REST: Duration = Duration::from_millis(500);
-const OVERLAYS: [&str; 2] = ["declared", "flood"];
+const OVERLAYS: [&str; 3] = ["declared", "flood", "evpn"];
 /// Who asks is a guest, too: a node answers, and hears, almost nothing in client networks.
 const ASKER: &str = "set -e
 ip netns add asker

@@ -52,7 +52,7 @@ pub(crate) enum Network {
     },
     /// Show or change what carries frames between nodes in managed networks, for the whole cluster.
     Overlay {
-        /// Declared: nodes write where guests are, as definitions and claims say. Flood: tunnels learn it from frames.
+        /// Declared: nodes write where guests are, as definitions and claims say. Flood: tunnels learn it from frames. Evpn: the nodes' FRR tells it.
         #[arg(value_parser = overlay)]
         overlay: Option<Overlay>,
     },

@@ -208,7 +208,7 @@ pub enum Overlay {
 
 impl Overlay {
     /// Each, in the order of the documentation.
-    pub const ALL: [Self; 2] = [Self::Declared, Self::Flood];
+    pub const ALL: [Self; 3] = [Self::Declared, Self::Flood, Self::Evpn];
 
     /// The word in the state tree.
     pub fn as_str(self) -> &'static str {
@@ -231,7 +231,7 @@ impl FromStr for Overlay {
 
     fn from_str(text: &str) -> Result<Self, NameError> {
         let found = Self::ALL.into_iter().find(|overlay| overlay.as_str() == text);
-        found.ok_or_else(|| error("overlay", text, "declared or flood"))
+        found.ok_or_else(|| error("overlay", text, "declared, flood or evpn"))
     }
 }
 

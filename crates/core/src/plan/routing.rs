@@ -133,7 +133,10 @@ pub fn plan(ground: &Ground, view: &ClusterView, seen: &Seen) -> Planned {
     }
     let (file, speaking, told) = match seen {
         Seen::Absent if is_wanted => {
-            planned.trouble("FRR is not installed", Some("on that node: apt install frr frr-pythontools"));
+            planned.trouble(
+                "FRR is not installed",
+                Some("on that node: apt install frr frr-pythontools, and: systemctl restart pvcd"),
+            );
             return planned;
         }
         Seen::Absent => return planned,

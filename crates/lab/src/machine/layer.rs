@@ -4,7 +4,7 @@
 use std::{
     fmt::Write,
     fs,
-    os::unix::fs::{PermissionsExt, symlink},
+    os::unix::fs::{MetadataExt as _, PermissionsExt, chown, symlink},
     path::Path,
 };
 
@@ -103,6 +103,7 @@ pub fn build_shared(layout: &Layout, options: &LabOptions) -> Result<()> {
         // Debian's default makes an idle libvirtd exit after two minutes.
         ("etc/default/libvirtd", "LIBVIRTD_ARGS=\"\"\n"),
         ("etc/hosts", &hosts(options)),
+        ("etc/frr/daemons", include_str!("../../files/frr-daemons")),
         ("etc/lab/zoo.cfg", &zoo_cfg(options)),
         ("etc/lab/pg_hba.conf", "host all all 0.0.0.0/0 scram-sha-256\n"),
         ("etc/lab/postgres-password", DATABASE_PASSWORD),
@@ -111,6 +112,10 @@ pub fn build_shared(layout: &Layout, options: &LabOptions) -> Result<()> {
     for (path, text) in files {
         write(&layer.join(path), text)?;
     }
+    // FRR's files are its user's.
+    let owner =
+        fs::metadata("/etc/frr").context("FRR is not installed: ./crates/lab/prepare.sh does that")?;
+    chown(layer.join("etc/frr"), Some(owner.uid()), Some(owner.gid()))?;
     if options.storage {
         write(&layer.join("etc/ceph/ceph.conf"), &ceph_conf())?;
     }

@@ -1,5 +1,6 @@
 //! Client networks: guests on different nodes are on one wire, whoever moves, and whatever is deleted under them.
 
+mod evpn;
 mod walls;
 
 use std::time::Duration;
@@ -42,6 +43,13 @@ impl Port {
     fn ip(&self, arguments: &str) -> Result<()> {
         let program: Vec<&str> = std::iter::once("/usr/sbin/ip").chain(arguments.split(' ')).collect();
         self.node.run(&program, SOON).map(drop)
+    }
+
+    /// The address of its card.
+    fn mac(&self) -> Result<String> {
+        let shown = self.node.run(&["/usr/sbin/ip", "-n", "guest", "link", "show", "eth0"], SOON)?;
+        let mac = shown.split("link/ether ").nth(1).and_then(|rest| rest.split(' ').next());
+        mac.map(str::to_owned).context("eth0 has no address")
     }
 
     fn python(script: &str) -> Vec<String> {
@@ -220,6 +228,7 @@ fn guests_on_two_nodes_are_on_one_wire_whoever_moves_and_whatever_is_deleted() {
         wait_sent_to(&node1, Some(&node2))?;
         wait_until("what was learnt to be forgotten", SOON, || learnt(&node1).is_ok_and(|learnt| !learnt))?;
         here.wait_reaches(&there, "tunnels no longer learn")?;
+        evpn::holds(cluster, &here, &there, &vm)?;
 
         here.ip("link del vxlan100")?;
         here.wait_reaches(&there, "somebody deleted the tunnel")?;

@@ -25,6 +25,7 @@ use crate::{
         flush::{self, Flush},
         gateway_services::{self, GatewayServices},
         primary::{self, Primary, PrimaryService},
+        routing::{self, RoutingNeighbours},
         vm::{self, Peers, Vms},
     },
     selffence::{self, SelfFence},
@@ -32,14 +33,22 @@ use crate::{
     write_streak::WriteStreak,
 };
 
+/// What client networks need on a node.
+pub(super) struct ClientNetworkTenants {
+    _walls: Option<Walls>,
+    _networks: Option<ClientNetworks>,
+    _routing: Option<RoutingNeighbours>,
+    _names: Option<Names>,
+}
+
 /// On a node whose networks are managed: walls before tunnels.
 pub(super) fn client_networks(
     config: &Config,
     dependencies: &Dependencies,
     cluster: &Cluster,
     troubles: &Troubles,
-) -> (Option<Walls>, Option<ClientNetworks>, Option<Names>) {
-    let Some(bridges) = &dependencies.bridges else { return (None, None, None) };
+) -> Option<ClientNetworkTenants> {
+    let bridges = dependencies.bridges.as_ref()?;
     let walls = dependencies.firewall.as_ref().zip(firewall::ground(config)).map(|(firewall, ground)| {
         Walls::start(
             cluster.clone(),
@@ -57,7 +66,11 @@ pub(super) fn client_networks(
             troubles.teller("client networks"),
         )
     });
-    (walls, networks, names(config, dependencies, cluster.clone(), troubles))
+    let routing = dependencies.routing.as_ref().zip(routing::ground(config)).map(|(daemon, ground)| {
+        RoutingNeighbours::start(cluster.clone(), Arc::clone(daemon), ground, troubles.teller("routing"))
+    });
+    let names = names(config, dependencies, cluster.clone(), troubles);
+    Some(ClientNetworkTenants { _walls: walls, _networks: networks, _routing: routing, _names: names })
 }
 
 /// On a coordinator whose networks are managed.

@@ -48,6 +48,7 @@ fn start(tree: &MemoryTree, name: &'static str, power: &Arc<FakePower>, director
             links: None,
             bridges: None,
             firewall: None,
+            routing: None,
             zones: None,
             programs: None,
             dhcp: None,

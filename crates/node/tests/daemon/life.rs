@@ -71,6 +71,7 @@ impl Cluster {
             links: None,
             bridges: None,
             firewall: None,
+            routing: None,
             zones: None,
             programs: None,
             dhcp: None,

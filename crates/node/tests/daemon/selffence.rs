@@ -49,6 +49,7 @@ impl Node {
             links: None,
             bridges: None,
             firewall: None,
+            routing: None,
             zones: None,
             programs: None,
             dhcp: None,

@@ -93,6 +93,7 @@ impl Node {
             links: Some(Arc::new(links) as Arc<dyn Links>),
             bridges: None,
             firewall: None,
+            routing: None,
             zones: None,
             programs: None,
             dhcp: None,

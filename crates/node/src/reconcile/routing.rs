@@ -1,0 +1,170 @@
+//! Keeps this node's routing daemon told whom it speaks with, where the cluster's overlay is EVPN, and tells what keeps it from that.
+//!
+//! Decides nothing itself (see `pvc_core::plan::routing`). A daemon that stops leaves all of it: FRR is a service of the machine.
+
+#[cfg(test)]
+mod tests;
+
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use pvc_config::Config;
+use pvc_core::{
+    model::{ClusterView, Subject, Trouble},
+    plan::{
+        Next, Plan,
+        routing::{Ground, Routing, Seen, is_asked, plan},
+    },
+};
+use pvc_host::routing::{RoutingDaemon, RoutingError};
+use tokio::time::Instant;
+use tracing::info;
+
+use super::client_network;
+use crate::{
+    controller::{Cluster, Controller, Freshness, Reconciler, Retry, StepError},
+    log::chain,
+    network_troubles::Teller,
+};
+
+/// How often it is asked what it does: it tells nobody by itself.
+const ASK_EVERY: Duration = Duration::from_secs(10);
+
+/// This node's side, by its configuration; `None` on a node whose networks are not managed.
+pub fn ground(config: &Config) -> Option<Ground> {
+    let ground = client_network::ground(config)?;
+    Some(Ground { me: ground.me, address: ground.address })
+}
+
+/// Keeps it so. It ends when this is dropped.
+pub struct RoutingNeighbours {
+    _controller: Controller<RoutingReconciler>,
+}
+
+impl RoutingNeighbours {
+    /// Starts it; returns at once.
+    pub fn start(cluster: Cluster, daemon: Arc<dyn RoutingDaemon>, ground: Ground, teller: Teller) -> Self {
+        let reconciler = Arc::new(RoutingReconciler {
+            subject: Subject::Node(ground.me.clone()),
+            cluster,
+            daemon,
+            ground,
+            known: Mutex::default(),
+            teller,
+        });
+        Self { _controller: Controller::start(reconciler) }
+    }
+}
+
+/// What is remembered.
+#[derive(Default)]
+struct Known {
+    /// What it was told last, as a text; `None`: nobody knows.
+    told: Option<String>,
+    /// What was desired when it was looked last.
+    desired: Routing,
+}
+
+struct RoutingReconciler {
+    subject: Subject,
+    cluster: Cluster,
+    daemon: Arc<dyn RoutingDaemon>,
+    ground: Ground,
+    known: Mutex<Known>,
+    teller: Teller,
+}
+
+/// What is planned from.
+struct Facts {
+    view: Arc<ClusterView>,
+    seen: Seen,
+}
+
+impl RoutingReconciler {
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn see(&self, view: &ClusterView) -> Result<Seen, RoutingError> {
+        let Some(file) = self.daemon.file().await? else { return Ok(Seen::Absent) };
+        let speaking = if is_asked(view, &file) { Some(self.daemon.speaking().await?) } else { None };
+        Ok(Seen::Installed { file, speaking, told: self.known().told.clone() })
+    }
+}
+
+#[async_trait]
+impl Reconciler for RoutingReconciler {
+    type Facts = Facts;
+    type Step = Routing;
+
+    const KIND: &'static str = "routing";
+    const RETRY: Retry = Retry::every(Duration::from_secs(10));
+
+    fn cluster(&self) -> Option<&Cluster> {
+        Some(&self.cluster)
+    }
+
+    fn subjects(&self) -> Vec<Subject> {
+        vec![self.subject.clone()]
+    }
+
+    /// Nodes change with each of their keepalives, and asking costs a program.
+    fn concerns(&self, changed: &Subject, view: &ClusterView) -> bool {
+        match changed {
+            Subject::Cluster | Subject::Node(_) => {
+                Routing::desired(&self.ground, view) != self.known().desired
+            }
+            _ => false,
+        }
+    }
+
+    async fn observe(&self, _subject: &Subject, _freshness: Freshness) -> Result<Facts, StepError> {
+        let view = self.cluster.view();
+        self.known().desired = Routing::desired(&self.ground, &view);
+        let seen = self.see(&view).await.map_err(|error| StepError::Failed(chain(&error)))?;
+        Ok(Facts { view, seen })
+    }
+
+    fn plan(&self, _subject: &Subject, facts: &mut Facts) -> Plan<Routing> {
+        let planned = plan(&self.ground, &facts.view, &facts.seen);
+        self.teller.plans(planned.troubles);
+        match planned.load {
+            Some((routing, why)) => Plan { next: Next::Do(routing), why: why.to_owned() },
+            None => Plan { next: Next::Settled, why: String::new() },
+        }
+    }
+
+    async fn apply(
+        &self,
+        _subject: &Subject,
+        routing: &Routing,
+        _facts: &Facts,
+        why: &str,
+    ) -> Result<(), StepError> {
+        // Until it has said that it took it, nobody knows.
+        self.known().told = None;
+        let count = routing.speaker.as_ref().map_or(0, |speaker| speaker.neighbours.len());
+        info!("routing: FRR is told to speak with {count} nodes: {why}");
+        self.daemon.load(routing).await.map_err(|error| StepError::Failed(chain(&error)))?;
+        self.known().told = Some(routing.to_string());
+        Ok(())
+    }
+
+    fn failed(&self, _subject: &Subject, error: &str) {
+        self.teller.failed([Trouble::of_all(format!("FRR cannot be brought up to date: {error}"))]);
+    }
+
+    async fn rest(&self, _subject: &Subject, facts: &Facts, _settled: bool) -> Option<Instant> {
+        self.teller.works();
+        let is_asked = matches!(facts.seen, Seen::Installed { speaking: Some(_), .. });
+        is_asked.then(|| Instant::now() + ASK_EVERY)
+    }
+
+    /// The node's own status says other things.
+    fn speaks(&self, _subject: &Subject) -> bool {
+        false
+    }
+}
