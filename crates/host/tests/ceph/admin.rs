@@ -2,6 +2,8 @@
 
 use std::{
     collections::BTreeSet,
+    sync::mpsc::{TryRecvError, channel},
+    thread,
     time::{Duration, Instant},
 };
 
@@ -243,6 +245,37 @@ async fn the_fake_makes_and_unmakes() {
 #[tokio::test]
 async fn a_real_cluster_makes_and_unmakes() {
     keeps_the_contract(&Real::start()).await;
+}
+
+/// The figures are for people.
+#[tokio::test]
+async fn a_vm_writes_on_while_snapshots_are_taken_and_its_disk_grows() {
+    let rig = Real::start();
+    let (ceph, image) = (rig.admin(), crate::rig::image("busy"));
+    make(ceph, create(&image, 4 * MIB)).await;
+    let mut writer = rig.open(&image);
+    let (stop, stopped) = channel::<()>();
+    let writes = thread::spawn(move || {
+        let (mut written, mut longest) = (0_u32, Duration::ZERO);
+        while stopped.try_recv() != Err(TryRecvError::Disconnected) {
+            let began = Instant::now();
+            assert!(writer.write(1));
+            (written, longest) = (written + 1, longest.max(began.elapsed()));
+        }
+        (written, longest)
+    });
+    let began = Instant::now();
+    for round in 1..=5 {
+        make(ceph, take(&image, &format!("s{round}"))).await;
+        make(ceph, resize(&image, (4 + round) * MIB)).await;
+    }
+    let took = began.elapsed() / 10;
+    drop(stop);
+    let (written, longest) = writes.join().unwrap();
+    println!("{written} writes, the longest {longest:.3?}, while each of ten changes took {took:.3?}");
+    let observed = there(ceph, &image).await;
+    assert_eq!((observed.stats.size, observed.snapshots.len()), (9 * MIB, 5));
+    assert_eq!(rig.ceph().blocklisted().await, Ok([].into()));
 }
 
 /// Half a minute is what OSDs give a client that is not heard any more.
