@@ -30,7 +30,7 @@ struct Outcome {
 }
 
 pub(crate) fn run(faults: &Faults) -> Result<()> {
-    run::cargo(["build", "--locked", "-p", "pvcd", "-p", "pvc-cli", "-p", "pvc-lab"])?;
+    run::cargo(["build", "--locked", "-p", "pvcd", "-p", "pvc-cli", "-p", "pvc-api", "-p", "pvc-lab"])?;
     let folder = run::root().join("target/faults");
     let mut rounds: Rounds = scenarios(&faults.filter)?.into_iter().map(|name| (name, Vec::new())).collect();
     if rounds.is_empty() {

@@ -87,6 +87,19 @@ fn fuzz(trees: u64, first: u64) -> Result<()> {
 
 fn bench(arguments: &[String]) -> Result<()> {
     run::cargo(["run", "--release", "-p", "pvc-core", "--example", "worst-definition"])?;
-    run::cargo(["build", "--release", "-p", "pvcd", "-p", "pvc-cli", "-p", "pvc-lab", "-p", "pvc-bench"])?;
+    run::cargo([
+        "build",
+        "--release",
+        "-p",
+        "pvcd",
+        "-p",
+        "pvc-cli",
+        "-p",
+        "pvc-api",
+        "-p",
+        "pvc-lab",
+        "-p",
+        "pvc-bench",
+    ])?;
     run::program("target/release/pvc-bench", arguments)
 }

@@ -4,7 +4,8 @@ use pvc_config::sample::Sample;
 
 use crate::{
     layout::{
-        BMC_PASSWORD, BMC_USER, CEPH_KEYRING, CEPH_PORT, DATABASE_PASSWORD, Net, NodeNumber, SHARED_IN_NODE,
+        API_PORT, API_TOKEN, BMC_PASSWORD, BMC_USER, CEPH_KEYRING, CEPH_PORT, DATABASE_PASSWORD, Net,
+        NodeNumber, SHARED_IN_NODE,
     },
     options::LabOptions,
 };
@@ -55,6 +56,16 @@ pub fn pvcd_yaml(node: NodeNumber, options: &LabOptions) -> String {
             .with(&here("address"), "by-id");
     }
     sample.with("cluster.networks.upstream.gateway", format!("\"{}\"", Net::Upstream.switch())).text()
+}
+
+/// The text of `/etc/pvc/pvc-api.yaml` on every node.
+pub fn pvc_api_yaml(options: &LabOptions) -> String {
+    let coordinators: Vec<String> = options.coordinators().map(|node| format!("\"{node}\"")).collect();
+    format!(
+        "pvc:\n  coordinators: [{}]\n  api:\n    listen_address: \"::\"\n    listen_port: {API_PORT}\n    authentication:\n      \
+         enabled: True\n      secret_key: \"{API_TOKEN}\"\n      tokens:\n        - description: lab\n          token: {API_TOKEN}\n",
+        coordinators.join(", ")
+    )
 }
 
 /// The text of `/etc/ceph/ceph.conf` on every node, which is a client of Ceph only.

@@ -28,6 +28,7 @@ use crate::{
     machine::network::in_network_of,
     node::{self, Node, REQUEST_DEADLINE},
     options::LabOptions,
+    options::PROGRAMS,
     program::{Output, wait_until},
 };
 
@@ -99,12 +100,12 @@ impl Lab {
         Ok(())
     }
 
-    /// Copies pvcd and pvc from a folder into the running lab. The nodes use them at their next start.
+    /// Copies pvcd, pvc and pvc-api from a folder into the running lab. The nodes use them at their next start.
     pub fn copy_binaries(&self, folder: &Path) -> Result<()> {
         fs::create_dir_all(self.layout.binaries())?;
-        for name in ["pvcd", "pvc"] {
+        for name in PROGRAMS {
             let from = folder.join(name);
-            if !self.options.daemon && !from.exists() {
+            if !self.options.programs().contains(&name) && !from.exists() {
                 continue;
             }
             // Beside, then renamed: a running program's file cannot be written to.

@@ -16,6 +16,11 @@ pub const BMC_USER: &str = "admin";
 /// That user's password. No secret: nothing outside the capsule can reach a BMC.
 pub const BMC_PASSWORD: &str = "labpass";
 
+/// The token of the API of every lab, and the port it is served on. No secret: nothing outside the capsule can reach it.
+pub const API_TOKEN: &str = "lab-token-for-no-other-cluster";
+/// See [`API_TOKEN`].
+pub const API_PORT: u16 = 7370;
+
 /// The password of the database of names; its user is the sample's, `pvcdns`. No secret either.
 pub const DATABASE_PASSWORD: &str = "labnames";
 

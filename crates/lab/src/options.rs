@@ -10,6 +10,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::layout::{LabName, MAX_NODES, NodeNumber};
 
+/// Our own programs on the nodes.
+pub(crate) const PROGRAMS: [&str; 3] = ["pvcd", "pvc", "pvc-api"];
+
 /// What a lab is made from. Start with [`LabOptions::new`].
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[allow(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
@@ -29,7 +32,7 @@ pub struct LabOptions {
     pub timings: Timings,
     /// `enable_networking` of pvcd.yaml.
     pub enable_networking: bool,
-    /// `enable_api` of pvcd.yaml. There is no `pvc-api.service` on the nodes unless a test puts one there.
+    /// `enable_api` of pvcd.yaml, with the packaged `pvc-api.service` on the nodes.
     /// What an older build left says nothing of it.
     #[serde(default)]
     pub enable_api: bool,
@@ -149,17 +152,25 @@ impl LabOptions {
         NodeNumber::first(if self.nodes < 3 { 1 } else { 3 })
     }
 
+    /// The programs of ours that its nodes cannot do without.
+    pub(crate) fn programs(&self) -> Vec<&'static str> {
+        let is_wanted = |name: &&str| if *name == "pvc-api" { self.enable_api } else { self.daemon };
+        PROGRAMS.into_iter().filter(is_wanted).collect()
+    }
+
     /// Refuses what cannot be built.
     pub fn check(&self) -> Result<()> {
         self.lab_name()?;
         if !(1..=MAX_NODES).contains(&self.nodes) {
             bail!("{} nodes: choose 1 to {MAX_NODES}", self.nodes);
         }
-        let wanted: &[&str] = if self.daemon { &["pvcd", "pvc"] } else { &[] };
-        for name in wanted {
+        for name in self.programs() {
             let path = self.binaries.join(name);
             path.metadata().with_context(|| {
-                format!("no {}: run `cargo build -p pvcd -p pvc-cli -p pvc-lab` first", path.display())
+                format!(
+                    "no {}: run `cargo build -p pvcd -p pvc-cli -p pvc-api -p pvc-lab` first",
+                    path.display()
+                )
             })?;
         }
         Ok(())

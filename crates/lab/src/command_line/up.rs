@@ -8,7 +8,11 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use pvc_lab::{Lab, LabOptions, Lifetime, Node, Timings, guest, program::wait_until};
+use pvc_lab::{
+    Lab, LabOptions, Lifetime, Node, Timings, guest,
+    layout::{API_PORT, API_TOKEN, Net},
+    program::wait_until,
+};
 
 use crate::command_line::arguments;
 
@@ -33,6 +37,7 @@ pub(crate) fn up(name: &str, wanted: &arguments::Up) -> Result<()> {
         suicide_intervals: wanted.suicide_intervals,
         ..Timings::default()
     };
+    options.enable_api = true;
     options.storage = wanted.storage;
     options.database = wanted.database;
     options.boot_deadline = Duration::from_secs(wanted.deadline);
@@ -93,7 +98,7 @@ pub(crate) fn update(lab: &Lab) -> Result<()> {
     let progress = Progress(Instant::now());
     let folder = newest(lab.options(), &std::env::current_exe()?).to_owned();
     lab.copy_binaries(&folder)?;
-    progress.say(&format!("pvcd and pvc are those of {}", folder.display()));
+    progress.say(&format!("pvcd, pvc and pvc-api are those of {}", folder.display()));
     for node in lab.nodes() {
         if !node.machine()?.on {
             continue;
@@ -117,6 +122,9 @@ fn daemon_log(node: &Node) -> String {
 
 fn hints(name: &str, demo: bool) -> String {
     let lab = if name == "main" { "sudo ./lab".to_owned() } else { format!("sudo ./lab --name {name}") };
+    let [floating, _] = Net::Upstream.floating();
+    let ask =
+        format!("exec switch curl -sH 'X-Api-Key: {API_TOKEN}' http://{floating}:{API_PORT}/api/v1/node");
     let mut hints = vec![
         ("status", "nodes, services, VMs"),
         ("exec node1 pvc vm list", "the VMs, as the cluster sees them"),
@@ -128,6 +136,7 @@ fn hints(name: &str, demo: bool) -> String {
             ("console demo", "its serial console; Ctrl-] leaves"),
         ]);
     }
+    hints.push((&ask, "the HTTP API, where the primary is, with this lab's token"));
     hints.extend([
         ("log -f -u pvcd node1", "what the daemon says"),
         ("exec node1 bash", "a shell on a node"),

@@ -15,7 +15,7 @@ use rustix::{
 };
 
 use crate::{
-    config::{ceph_conf, pvcd_yaml},
+    config::{ceph_conf, pvc_api_yaml, pvcd_yaml},
     layout::{
         BINARIES_IN_NODE, DATABASE_PASSWORD, Layout, Net, NodeNumber, ZOOKEEPER_PEER_PORTS, ZOOKEEPER_PORT,
     },
@@ -107,6 +107,7 @@ pub fn build_shared(layout: &Layout, options: &LabOptions) -> Result<()> {
         ("etc/lab/zoo.cfg", &zoo_cfg(options)),
         ("etc/lab/pg_hba.conf", "host all all 0.0.0.0/0 scram-sha-256\n"),
         ("etc/lab/postgres-password", DATABASE_PASSWORD),
+        ("etc/pvc/pvc-api.yaml", &pvc_api_yaml(options)),
         ("etc/environment", &format!("PVC_ZOOKEEPER={}\n", zookeeper(options))),
     ];
     for (path, text) in files {
@@ -119,7 +120,7 @@ pub fn build_shared(layout: &Layout, options: &LabOptions) -> Result<()> {
     if options.storage {
         write(&layer.join("etc/ceph/ceph.conf"), &ceph_conf())?;
     }
-    for (path, name) in [("usr/sbin/pvcd", "pvcd"), ("usr/bin/pvc", "pvc")] {
+    for (path, name) in [("usr/sbin/pvcd", "pvcd"), ("usr/sbin/pvc-api", "pvc-api"), ("usr/bin/pvc", "pvc")] {
         fs::create_dir_all(layer.join(path).parent().context("no parent")?)?;
         symlink(Path::new(BINARIES_IN_NODE).join(name), layer.join(path))?;
     }
@@ -157,6 +158,9 @@ fn units(layer: &Path, options: &LabOptions) -> Result<()> {
     write(&units.join("pvcd.service"), include_str!("../../../../packaging/pvcd.service"))?;
     write(&units.join("pvcd.service.d/lab.conf"), include_str!("../../files/pvcd.conf"))?;
     write(&units.join("pvc-flush.service"), include_str!("../../../../packaging/pvc-flush.service"))?;
+    if options.enable_api {
+        write(&units.join("pvc-api.service"), include_str!("../../../../packaging/pvc-api.service"))?;
+    }
     if options.daemon {
         enable("multi-user.target", "pvcd.service", "/etc/systemd/system")?;
     }

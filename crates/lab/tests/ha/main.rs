@@ -1,5 +1,6 @@
 //! High availability on whole clusters of real daemons where nothing is broken, or ZooKeeper is away. What else breaks: tests/faults.
 
+mod api;
 mod define;
 mod flush;
 mod migrate;
