@@ -1,8 +1,9 @@
 //! What handlers work with.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use pvc_operate::Cluster;
+use pvc_store::mirror::Mirror;
 
 use crate::{gate::Gate, limits::Limits};
 
@@ -14,6 +15,20 @@ pub struct Api {
     pub gate: Gate,
     /// What a request may cost.
     pub limits: Limits,
+    /// Made for the first who listens to events.
+    mirror: OnceLock<Mirror>,
+}
+
+impl Api {
+    /// An API of that cluster.
+    pub fn new(cluster: Cluster, gate: Gate, limits: Limits) -> Self {
+        Self { cluster, gate, limits, mirror: OnceLock::new() }
+    }
+
+    /// What is known of the cluster, and hears what changes.
+    pub(crate) fn mirror(&self) -> &Mirror {
+        self.mirror.get_or_init(|| Mirror::start(Arc::clone(&self.cluster.store)))
+    }
 }
 
 /// As handlers share it.

@@ -48,6 +48,11 @@ impl Ask {
         self.given(name).ok_or(Failed::Missing(name))
     }
 
+    /// A body that is no form.
+    pub(crate) fn raw(&self) -> Option<&str> {
+        self.raw.as_deref()
+    }
+
     /// A definition: the field `xml`, or the whole body.
     pub(crate) fn xml(&self) -> Result<&str, Failed> {
         self.given("xml").or(self.raw.as_deref()).ok_or(Failed::Missing("xml"))
@@ -73,8 +78,8 @@ impl FromRequest<Shared> for Ask {
         let mut ask = Self { path, ..Self::default() };
         ask.take(parts.uri.query().unwrap_or_default())?;
         let content = parts.headers.get(header::CONTENT_TYPE).map_or("", |kind| kind.to_str().unwrap_or("?"));
-        // curl calls every body a form; none begins like a definition.
-        if text.trim_start().starts_with('<') {
+        // curl calls every body a form, also a definition; no form begins so.
+        if text.trim_start().starts_with('<') || content.starts_with("application/json") {
             ask.raw = Some(text);
         } else if content.starts_with("multipart/") {
             return Err(Failed::Bad(

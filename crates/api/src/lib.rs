@@ -14,6 +14,7 @@ mod routes;
 mod server;
 mod session;
 mod v1;
+mod v2;
 
 pub use api::Api;
 pub use gate::Gate;

@@ -77,7 +77,7 @@ fn run(config: &ApiConfig) -> Result<(), Box<dyn Error>> {
             .await
             .map_err(|error| format!("cannot listen on {}: {error}", config.listen))?;
         info!("the API is served on http://{}", server.address()?);
-        let api = Arc::new(Api { cluster, gate, limits: Limits::default() });
+        let api = Arc::new(Api::new(cluster, gate, Limits::default()));
         tokio::select! {
             never = server.serve(api) => match never {},
             _ = terminate.recv() => {}

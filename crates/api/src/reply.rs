@@ -46,7 +46,7 @@ pub(crate) enum Failed {
 
 impl Failed {
     /// The status of the old API: what is refused and what fails is 400.
-    fn status(&self) -> StatusCode {
+    pub(crate) fn status(&self) -> StatusCode {
         match self {
             Self::Missing(_) | Self::Bad(_) => StatusCode::BAD_REQUEST,
             Self::MissingOfNetwork(_) => StatusCode::from_u16(520).unwrap_or(StatusCode::BAD_REQUEST),
@@ -62,7 +62,7 @@ impl Failed {
     }
 
     /// The message and those of its causes, on one line.
-    fn with_causes(&self) -> String {
+    pub(crate) fn with_causes(&self) -> String {
         let mut text = self.to_string();
         let mut cause = self.source();
         while let Some(error) = cause {

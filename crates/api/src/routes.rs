@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use axum::{
     Router,
     extract::{Request, State},
-    http::{Method, StatusCode, header},
+    http::{HeaderValue, Method, StatusCode, Uri, header},
     middleware::{Next, from_fn_with_state},
     response::Response,
     routing::{MethodRouter, delete, get, post, put},
@@ -17,6 +17,7 @@ use crate::{
     gate::Who,
     reply::{Said, message, text},
     v1::{self, acl, auth, lease, network, node, storage, vm},
+    v2::{self, read as v2_read, vm as v2_vm},
 };
 
 /// Who may.
@@ -127,6 +128,23 @@ pub const ROUTES: &[Route] = &[
     change(Method::DELETE, "/api/v1/storage/ceph/volume/snapshot/{pool}/{volume}/{snapshot}", || {
         delete(storage::not_yet)
     }),
+    read("/api/v2/events", || get(v2::events::events)),
+    read("/api/v2/status", || get(v2_read::status)),
+    read("/api/v2/maintenance", || get(v2_read::maintenance)),
+    read("/api/v2/nodes", || get(v2_read::nodes)),
+    read("/api/v2/nodes/{node}", || get(v2_read::node)),
+    read("/api/v2/nodes/{node}/explanation", || get(v2_read::node_explanation)),
+    read("/api/v2/vms", || get(v2_read::vms)),
+    read("/api/v2/vms/{vm}", || get(v2_read::vm)),
+    read("/api/v2/vms/{vm}/explanation", || get(v2_read::vm_explanation)),
+    read("/api/v2/networks", || get(v2_read::networks)),
+    read("/api/v2/networks/{network}", || get(v2_read::network)),
+    read("/api/v2/networks/{network}/leases", || get(v2_read::leases)),
+    read("/api/v2/networks/{network}/rules", || get(v2_read::rules)),
+    change(Method::PUT, "/api/v2/maintenance", || put(v2::set_maintenance)),
+    read("/api/v2/vms/{vm}/definition", || get(v2_vm::definition)),
+    change(Method::PUT, "/api/v2/vms/{vm}/definition", || put(v2_vm::set_definition)),
+    change(Method::PUT, "/api/v2/vms/{vm}/state", || put(v2_vm::set_state)),
 ];
 
 /// All of it.
@@ -140,25 +158,33 @@ pub fn router(api: Shared) -> Router {
         };
         router = router.route(path, guarded);
     }
-    let nothing = || async { message(StatusCode::NOT_FOUND, "there is no such path") };
-    let not_so = || async { message(StatusCode::METHOD_NOT_ALLOWED, "this path does not take this method") };
+    let nothing = async |path: Uri| refuse(&path, StatusCode::NOT_FOUND, "there is no such path");
+    let not_so = async |path: Uri| {
+        refuse(&path, StatusCode::METHOD_NOT_ALLOWED, "this path does not take this method")
+    };
     router.fallback(nothing).method_not_allowed_fallback(not_so).with_state(api)
+}
+
+/// In the manner of the API that was asked.
+fn refuse(path: &Uri, status: StatusCode, why: &str) -> Response {
+    if path.path().starts_with("/api/v1") { message(status, why) } else { v2::refuse(status, why) }
 }
 
 async fn reading(State(api): State<Shared>, request: Request, next: Next) -> Response {
     match api.gate.who(request.headers(), false) {
         Some(_) => next.run(request).await,
-        None => unknown(),
+        None => unknown(request.uri()),
     }
 }
 
 /// A line in the log for each change, whatever came of it: who, from where, what, and what was answered.
 async fn changing(State(api): State<Shared>, request: Request, next: Next) -> Response {
     let from = request.extensions().get::<SocketAddr>().map(ToString::to_string).unwrap_or_default();
-    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let (method, uri) = (request.method().clone(), request.uri().clone());
+    let path = uri.path();
     let Some(Who { name }) = api.gate.who(request.headers(), true) else {
         info!("{method} {path} from {from}: refused, nobody knows who asks");
-        return unknown();
+        return unknown(&uri);
     };
     let response = next.run(request).await;
     let status = response.status().as_u16();
@@ -168,10 +194,13 @@ async fn changing(State(api): State<Shared>, request: Request, next: Next) -> Re
     response
 }
 
-fn unknown() -> Response {
-    let plain = "text/plain; charset=utf-8";
-    let mut response = text(StatusCode::UNAUTHORIZED, plain, "Authentication required: send X-Api-Key.\n");
-    let scheme = axum::http::HeaderValue::from_static("ApiKey");
-    response.headers_mut().insert(header::WWW_AUTHENTICATE, scheme);
+fn unknown(path: &Uri) -> Response {
+    let why = "Authentication required: send X-Api-Key.";
+    let mut response = if path.path().starts_with("/api/v1") {
+        text(StatusCode::UNAUTHORIZED, "text/plain; charset=utf-8", format!("{why}\n"))
+    } else {
+        v2::refuse(StatusCode::UNAUTHORIZED, why)
+    };
+    response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("ApiKey"));
     response
 }

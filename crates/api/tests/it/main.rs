@@ -2,8 +2,10 @@
 
 #![allow(clippy::unwrap_used, reason = "a failing helper fails its test")]
 
+mod events;
 mod limits;
 mod old_api;
 mod strangers;
 mod support;
+mod v2;
 mod zookeeper;

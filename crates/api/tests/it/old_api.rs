@@ -33,7 +33,7 @@ async fn the_greeting_needs_no_token() {
     }
     let form = served.send("GET", "/api/v1/auth/login", "", "").await;
     assert!(form.status == 200 && form.body.contains("name=\"token\""), "{form:?}");
-    assert_eq!(served.ask("GET", "/api/v2/nothing", "").await.status, 404);
+    assert_eq!(served.ask("GET", "/api/v1/nothing", "").await.status, 404);
     assert_eq!(served.ask("DELETE", "/api/v1/node", "").await.status, 405);
 }
 

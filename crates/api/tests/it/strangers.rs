@@ -42,6 +42,10 @@ async fn every_route_but_the_public_ones_refuses_who_has_no_token() {
         if route.method == "GET" {
             assert_eq!(served.send("HEAD", &path(route), "", "").await.status, 401, "HEAD {}", route.path);
         }
+        // An answer that never ends is another test's.
+        if route.path.ends_with("/events") {
+            continue;
+        }
         let answer = served.ask(route.method.as_str(), &path(route), "").await;
         assert!(![401, 405].contains(&answer.status), "{} {}: {answer:?}", route.method, route.path);
     }

@@ -46,6 +46,9 @@ pub struct VmInfo {
 pub struct Dump {
     pub uuid: VmId,
     pub xml: String,
+    /// Moves whenever the definition is written.
+    #[serde(skip)]
+    pub version: i32,
 }
 
 /// The end of a VM's console.
@@ -58,9 +61,9 @@ pub struct Console {
 /// The definition of a VM.
 pub async fn dump(cluster: &Cluster, reference: &str) -> Result<Dump, Failure> {
     let uuid = cluster.find_vm(reference).await?;
-    let xml = cluster.xml(uuid).await?;
-    let xml = xml.ok_or_else(|| Failure::Failed(format!("VM {reference} has no definition")))?;
-    Ok(Dump { uuid, xml })
+    let found = vm::read_xml(&*cluster.store, uuid).await?;
+    let (xml, version) = found.ok_or_else(|| Failure::Failed(format!("VM {reference} has no definition")))?;
+    Ok(Dump { uuid, xml, version })
 }
 
 impl Console {

@@ -1,0 +1,136 @@
+//! `/api/v2`: what there is as `pvc --format json` prints it, changes as JSON, and refusals as problem details (RFC 9457) with the words of the command line.
+
+pub(crate) mod events;
+pub(crate) mod read;
+pub(crate) mod vm;
+
+use axum::{
+    extract::{FromRequest, Request, State},
+    http::{HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use pvc_operate::{Answer, Failure, Kind};
+use serde::{Deserialize, de::DeserializeOwned};
+use serde_json::json;
+
+use crate::{
+    api::Shared,
+    ask::Ask,
+    reply::{Failed, Said, json as answer},
+};
+
+/// What a handler answers.
+type Outcome = Result<Response, Problem>;
+
+/// Why not, with a status of its own for each kind.
+pub(crate) struct Problem {
+    status: StatusCode,
+    why: Failed,
+}
+
+impl From<Failure> for Problem {
+    fn from(failure: Failure) -> Self {
+        let status = match failure.kind() {
+            Kind::Refused => StatusCode::CONFLICT,
+            Kind::NotFound => StatusCode::NOT_FOUND,
+            Kind::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+            Kind::Failed => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        Self { status, why: failure.into() }
+    }
+}
+
+impl From<Failed> for Problem {
+    fn from(why: Failed) -> Self {
+        Self { status: why.status(), why }
+    }
+}
+
+impl Problem {
+    fn new(status: StatusCode, why: impl Into<String>) -> Self {
+        Self { status, why: Failed::Bad(why.into()) }
+    }
+}
+
+/// A refusal before any handler.
+pub(crate) fn refuse(status: StatusCode, why: &str) -> Response {
+    Problem::new(status, why).into_response()
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let detail = self.why.with_causes();
+        let mut problem = json!({
+            "type": "about:blank",
+            "title": self.status.canonical_reason().unwrap_or_default(),
+            "status": self.status.as_u16(),
+            "detail": detail,
+        });
+        if let Failed::Cluster(Failure::Refused(refusal)) = &self.why {
+            problem["what"] = refusal.what.as_str().into();
+            problem["why"] = refusal.why.as_str().into();
+            problem["todo"] = refusal.todo.as_str().into();
+        }
+        let mut response = crate::reply::text(self.status, "application/problem+json", problem.to_string());
+        response.extensions_mut().insert(Said(detail));
+        response
+    }
+}
+
+/// A request whose own mistakes are problem details, too.
+pub(crate) struct Asked(Ask);
+
+impl FromRequest<Shared> for Asked {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, api: &Shared) -> Result<Self, Problem> {
+        Ok(Self(Ask::from_request(request, api).await?))
+    }
+}
+
+impl Asked {
+    /// The body, which is JSON of this form.
+    fn body<T: DeserializeOwned>(&self) -> Result<T, Problem> {
+        let body = self.0.raw().unwrap_or_default();
+        serde_json::from_str(body).map_err(|error| {
+            Problem::new(
+                StatusCode::UNPROCESSABLE_ENTITY,
+                format!("the body is not the JSON that is expected: {error}"),
+            )
+        })
+    }
+}
+
+/// What was asked for and will be done, or is so.
+fn accepted(said: Answer) -> Outcome {
+    let mut response = answer(&said)?;
+    *response.status_mut() = StatusCode::ACCEPTED;
+    response.extensions_mut().insert(Said(said.message));
+    Ok(response)
+}
+
+/// What is done.
+fn done(said: Answer) -> Outcome {
+    let mut response = accepted(said)?;
+    *response.status_mut() = StatusCode::OK;
+    Ok(response)
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Maintenance {
+    maintenance: bool,
+}
+
+/// Turns maintenance on or off.
+pub(crate) async fn set_maintenance(State(api): State<Shared>, asked: Asked) -> Outcome {
+    let Maintenance { maintenance } = asked.body()?;
+    done(api.cluster.set_maintenance(maintenance).await?)
+}
+
+fn tagged(mut response: Response, tag: &str) -> Response {
+    if let Ok(tag) = HeaderValue::from_str(tag) {
+        response.headers_mut().insert(header::ETAG, tag);
+    }
+    response
+}

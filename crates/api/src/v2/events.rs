@@ -1,0 +1,96 @@
+//! What changes in the cluster, as server-sent events. An event says which object to look at again and nothing of it, as the mirror's own do: a listener that
+//! is slow hears later, of all that has changed since, and holds nobody up; what waits for it is one view of the cluster and not a queue.
+
+use std::{collections::BTreeMap, convert::Infallible, fmt::Write as _, sync::Arc, time::Duration};
+
+use axum::{
+    body::Body,
+    extract::State,
+    http::{HeaderValue, header},
+    response::Response,
+};
+use futures_util::stream;
+use pvc_core::model::ClusterView;
+use serde_json::json;
+use tokio::{sync::watch, time::timeout};
+
+use crate::api::Shared;
+
+/// How often a listener hears something, so that it and whatever is between knows that the connection lives.
+const ALIVE: Duration = Duration::from_secs(15);
+
+/// Says `ready` when all that changes from then on will be told, then which object has changed or is gone.
+pub(crate) async fn events(State(api): State<Shared>) -> Response {
+    let mirror = api.mirror();
+    mirror.ready().await;
+    let mut views = mirror.views();
+    let seen = views.borrow_and_update().clone();
+    let listener = Listener { views, seen };
+    let ready = stream::once(async { Ok::<_, Infallible>("event: ready\ndata: {}\n\n".to_owned()) });
+    let rest = stream::unfold(listener, async |mut listener| Some((Ok(listener.next().await?), listener)));
+    let mut response = Response::new(Body::from_stream(stream::StreamExt::chain(ready, rest)));
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+struct Listener {
+    views: watch::Receiver<Arc<ClusterView>>,
+    seen: Arc<ClusterView>,
+}
+
+impl Listener {
+    /// The next that there is to say; `None`: the cluster is not watched any more.
+    async fn next(&mut self) -> Option<String> {
+        loop {
+            match timeout(ALIVE, self.views.changed()).await {
+                Err(_) => return Some(": alive\n\n".to_owned()),
+                Ok(changed) => changed.ok()?,
+            }
+            let now = self.views.borrow_and_update().clone();
+            let told = told(&self.seen, &now);
+            self.seen = now;
+            if !told.is_empty() {
+                return Some(told);
+            }
+        }
+    }
+}
+
+fn told(before: &ClusterView, now: &ClusterView) -> String {
+    let mut told = String::new();
+    compare(&mut told, "node", &before.nodes, &now.nodes);
+    compare(&mut told, "vm", &before.vms, &now.vms);
+    compare(&mut told, "network", &before.networks, &now.networks);
+    if (&before.primary_holder, &before.primary_node.value, before.maintenance)
+        != (&now.primary_holder, &now.primary_node.value, now.maintenance)
+        || before.fences != now.fences
+    {
+        say(&mut told, "cluster", "", false);
+    }
+    told
+}
+
+/// An object that was read again is another one; those that were not are shared between views.
+fn compare<K: Ord + ToString, V>(
+    told: &mut String,
+    kind: &str,
+    before: &BTreeMap<K, Arc<V>>,
+    now: &BTreeMap<K, Arc<V>>,
+) {
+    for (key, object) in now {
+        if before.get(key).is_none_or(|known| !Arc::ptr_eq(known, object)) {
+            say(told, kind, &key.to_string(), false);
+        }
+    }
+    for key in before.keys().filter(|key| !now.contains_key(key)) {
+        say(told, kind, &key.to_string(), true);
+    }
+}
+
+fn say(told: &mut String, kind: &str, id: &str, gone: bool) {
+    let data = json!({ "kind": kind, "id": id, "gone": gone });
+    // Writing to a text cannot fail.
+    let _ = write!(told, "event: {kind}\ndata: {data}\n\n");
+}

@@ -1,0 +1,79 @@
+//! What there is, as `pvc --format json` prints it.
+
+use axum::extract::State;
+use pvc_core::plan::placement::Selector;
+use pvc_operate::{network, node, status as screen, vm};
+
+use super::{Asked, Outcome};
+use crate::{api::Shared, clock::now_unix_s, limit::Limit, reply::json};
+
+/// The cluster on one screen.
+pub(crate) async fn status(State(api): State<Shared>) -> Outcome {
+    Ok(json(&screen::status(&api.cluster, now_unix_s()).await?)?)
+}
+
+/// Whether maintenance is on.
+pub(crate) async fn maintenance(State(api): State<Shared>) -> Outcome {
+    Ok(json(&api.cluster.maintenance().await?)?)
+}
+
+/// All nodes whose names match `limit`.
+pub(crate) async fn nodes(State(api): State<Shared>, Asked(ask): Asked) -> Outcome {
+    let limit = Limit::parse(ask.given("limit"))?;
+    Ok(json(&node::list(&api.cluster, now_unix_s(), |name| limit.wants(name)).await?.nodes)?)
+}
+
+/// One node.
+pub(crate) async fn node(State(api): State<Shared>, Asked(ask): Asked) -> Outcome {
+    Ok(json(&node::info(&api.cluster, ask.part("node")).await?)?)
+}
+
+/// Why a node is in the state it is in.
+pub(crate) async fn node_explanation(State(api): State<Shared>, Asked(ask): Asked) -> Outcome {
+    Ok(json(&node::explain(&api.cluster, ask.part("node"), now_unix_s()).await?)?)
+}
+
+/// All VMs whose names or UUIDs match `limit`, of one `node` and in one `state` if these are given.
+pub(crate) async fn vms(State(api): State<Shared>, Asked(ask): Asked) -> Outcome {
+    let limit = Limit::parse(ask.given("limit"))?;
+    let wants = |name: &str| limit.wants(name);
+    let state = ask.given("state").map(str::parse).transpose();
+    let state = state.map_err(|e: pvc_core::model::NameError| crate::reply::Failed::Bad(e.to_string()))?;
+    // Without a limit what is no VM's key is shown, too.
+    let wanted: Option<&(dyn Fn(&str) -> bool + Sync)> = ask.flag("limit").then_some(&wants);
+    let filter = vm::Filter { node: ask.given("node"), state, wanted, long: true };
+    Ok(json(&vm::list(&api.cluster, &filter, now_unix_s()).await?.vms)?)
+}
+
+/// One VM.
+pub(crate) async fn vm(State(api): State<Shared>, Asked(ask): Asked) -> Outcome {
+    Ok(json(&vm::info(&api.cluster, ask.part("vm")).await?)?)
+}
+
+/// Why a VM is in the state it is in.
+pub(crate) async fn vm_explanation(State(api): State<Shared>, Asked(ask): Asked) -> Outcome {
+    let selector = Selector::default();
+    Ok(json(&vm::explain(&api.cluster, ask.part("vm"), selector, now_unix_s()).await?)?)
+}
+
+/// All networks whose numbers or descriptions match `limit`.
+pub(crate) async fn networks(State(api): State<Shared>, Asked(ask): Asked) -> Outcome {
+    let limit = Limit::parse(ask.given("limit"))?;
+    let wants = |name: &str| limit.wants(name);
+    Ok(json(&network::list(&api.cluster, Some(&wants)).await?.networks)?)
+}
+
+/// One network, with the guests in it.
+pub(crate) async fn network(State(api): State<Shared>, Asked(ask): Asked) -> Outcome {
+    Ok(json(&network::info(&api.cluster, ask.part("network")).await?)?)
+}
+
+/// Who has which address in a network.
+pub(crate) async fn leases(State(api): State<Shared>, Asked(ask): Asked) -> Outcome {
+    Ok(json(&network::dhcp::list(&api.cluster, ask.part("network"), now_unix_s()).await?)?)
+}
+
+/// The rules of a network's firewall, in their order.
+pub(crate) async fn rules(State(api): State<Shared>, Asked(ask): Asked) -> Outcome {
+    Ok(json(&network::acl::list(&api.cluster, ask.part("network"), None).await?)?)
+}

@@ -1,0 +1,55 @@
+//! Events: what changes is told to whoever listens, and a listener that does not read holds up nobody.
+
+use pvc_core::model::{VmSet, VmState};
+use pvc_operate::testing::{Fake, id};
+use tokio::{
+    io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines},
+    net::TcpStream,
+};
+
+use crate::support::{Served, TOKEN};
+
+/// Listens, and has been told that it hears everything from now on.
+async fn listen(served: &Served) -> Lines<BufReader<TcpStream>> {
+    let mut stream = TcpStream::connect(served.address).await.unwrap();
+    let request = format!("GET /api/v2/events HTTP/1.1\r\nHost: api\r\nX-Api-Key: {TOKEN}\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut lines = BufReader::new(stream).lines();
+    until(&mut lines, "event: ready").await;
+    lines
+}
+
+/// Reads until a line has that part.
+async fn until(lines: &mut Lines<BufReader<TcpStream>>, part: &str) {
+    loop {
+        let line = lines.next_line().await.unwrap().expect("the stream goes on");
+        if line.contains(part) {
+            return;
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_changes_is_told_and_listeners_that_do_not_read_hold_up_nobody() {
+    let fake = Fake::with(&["hv1"]).await;
+    fake.define(1, "web1", "hv1").await;
+    let served = Served::guarded(&fake).await;
+    let mut deaf = Vec::new();
+    for _ in 0..20 {
+        deaf.push(listen(&served).await);
+    }
+    let mut hears = listen(&served).await;
+    let web1 = format!(r#"{{"gone":false,"id":"{}","kind":"vm"}}"#, id(1));
+    for state in [VmState::Start, VmState::Stop, VmState::Start] {
+        fake.change(1, vec![VmSet::State(state)]).await;
+        until(&mut hears, &web1).await;
+    }
+    fake.define(2, "web2", "hv1").await;
+    until(&mut hears, &id(2).to_string()).await;
+    fake.cluster.set_maintenance(true).await.unwrap();
+    until(&mut hears, r#""kind":"cluster""#).await;
+    // Who reads at last has missed nothing.
+    for late in &mut deaf {
+        until(late, r#""kind":"cluster""#).await;
+    }
+}

@@ -1,0 +1,117 @@
+//! `/api/v2`: what it reads, what it changes, and how it refuses.
+
+use pvc_operate::testing::{Fake, id};
+use serde_json::json;
+
+use crate::support::{Answer, Served, TOKEN, definition};
+
+async fn ask(served: &Served, method: &str, path: &str, more: &str, body: &str) -> Answer {
+    let headers = format!("X-Api-Key: {TOKEN}\r\nContent-Type: application/json\r\n{more}");
+    served.send(method, &format!("/api/v2/{path}"), &headers, body).await
+}
+
+async fn cluster() -> (Fake, Served) {
+    let fake = Fake::with(&["hv1", "hv2"]).await;
+    fake.define(1, "web1", "hv1").await;
+    let served = Served::guarded(&fake).await;
+    let form = "vni=100&description=web&nettype=managed&ip4_network=10.1.0.0/24&ip4_gateway=10.1.0.1";
+    assert_eq!(served.ask("POST", "/api/v1/network", form).await.status, 200);
+    (fake, served)
+}
+
+#[tokio::test]
+async fn what_there_is_reads_as_the_command_line_prints_it() {
+    let (_fake, served) = cluster().await;
+    for (path, part) in [
+        ("status", "\"nodes\""),
+        ("maintenance", r#"{"maintenance":false}"#),
+        ("nodes", "\"can_start\""),
+        ("nodes?limit=hv2", "hv2"),
+        ("nodes/hv1", r#""cpu_count":8"#),
+        ("nodes/hv1/explanation", "hv1"),
+        ("vms", "\"running_on\""),
+        ("vms?node=hv1&state=stop", "web1"),
+        ("vms/web1", "\"claim\""),
+        ("vms/web1/explanation", "web1"),
+        ("networks", r#""vni":"#),
+        ("networks/web", "vmbr100"),
+        ("networks/web/leases", "\"leases\""),
+        ("networks/web/rules", "[]"),
+    ] {
+        let answer = ask(&served, "GET", path, "", "").await;
+        assert_eq!(answer.status, 200, "{path}: {answer:?}");
+        assert!(answer.body.contains(part), "{path}: {answer:?}");
+    }
+    assert_eq!(ask(&served, "GET", "vms?state=start", "", "").await.body, "[]", "an empty list is no error");
+}
+
+#[tokio::test]
+async fn a_refusal_is_a_problem_with_the_words_of_the_command_line() {
+    let (_fake, served) = cluster().await;
+    let answer = ask(&served, "GET", "nodes/hv3", "", "").await;
+    assert_eq!(answer.header("content-type"), Some("application/problem+json"));
+    assert_eq!(
+        answer.json(),
+        json!({
+            "type": "about:blank", "title": "Not Found", "status": 404,
+            "detail": "there is no node \"hv3\": no node has this name; did you mean hv1 or hv2?",
+            "what": "there is no node \"hv3\"", "why": "no node has this name", "todo": "did you mean hv1 or hv2?",
+        })
+    );
+    for (method, path, body, status) in [
+        ("GET", "nothing", "", 404),
+        ("DELETE", "nodes", "", 405),
+        ("GET", "nodes?limit=(", "", 400),
+        ("GET", "vms?node=hv9", "", 404),
+        ("GET", "vms?state=on", "", 400),
+        ("PUT", "vms/web1/state", "", 422),
+        ("PUT", "vms/web1/state", r#"{"state":"fly"}"#, 422),
+        ("PUT", "vms/web1/state", r#"{"state":"stop","now":true}"#, 422),
+        ("PUT", "vms/web9/state", r#"{"state":"stop"}"#, 404),
+        ("PUT", "maintenance", r#"{"maintenance":"on"}"#, 422),
+    ] {
+        let answer = ask(&served, method, path, "", body).await;
+        assert_eq!(answer.status, status, "{method} {path} {body}: {answer:?}");
+        assert_eq!(answer.json()["status"], status, "{answer:?}");
+        assert_eq!(answer.header("content-type"), Some("application/problem+json"), "{answer:?}");
+    }
+    let stranger = served.send("GET", "/api/v2/nodes", "", "").await;
+    assert_eq!((stranger.status, stranger.header("www-authenticate")), (401, Some("ApiKey")));
+    assert_eq!(stranger.header("content-type"), Some("application/problem+json"));
+}
+
+#[tokio::test]
+async fn a_definition_is_replaced_only_if_it_is_the_one_that_was_read() {
+    let (fake, served) = cluster().await;
+    let (path, new) = ("vms/web1/definition", definition("web1", 1));
+    let read = ask(&served, "GET", path, "", "").await;
+    assert_eq!(read.header("content-type"), Some("application/xml; charset=utf-8"));
+    let matching = format!("If-Match: {}\r\n", read.header("etag").unwrap());
+    assert_eq!(ask(&served, "PUT", path, "", &new).await.status, 428);
+    let first = ask(&served, "PUT", path, &matching, &new).await;
+    assert_eq!(first.status, 200, "{first:?}");
+    let late = ask(&served, "PUT", path, &matching, &new.replace(">64<", ">99<")).await;
+    assert_eq!(late.status, 412, "{late:?}");
+    let stored = async || fake.get(&format!("/domains/{}/xml", id(1))).await.unwrap();
+    assert!(stored().await.contains(">64<"));
+    // Defined anew, its key begins to count anew.
+    assert_eq!(served.ask("DELETE", "/api/v1/vm/web1", "").await.status, 200);
+    fake.define(1, "web1", "hv1").await;
+    let now = ask(&served, "GET", path, "", "").await;
+    let bumped = now.body.replace(">100<", ">101<");
+    assert_eq!(ask(&served, "PUT", path, "If-Match: *\r\n", &bumped).await.status, 200);
+    assert!(stored().await.contains(">101<"));
+    let wrong = ask(&served, "PUT", path, "If-Match: *\r\n", &definition("web1", 7)).await;
+    assert_eq!((wrong.status, wrong.json()["what"].as_str()), (409, Some("VM web1 was not changed")));
+}
+
+#[tokio::test]
+async fn a_desired_state_and_maintenance_are_written() {
+    let (fake, served) = cluster().await;
+    let started = ask(&served, "PUT", "vms/web1/state", "", r#"{"state":"start"}"#).await;
+    assert_eq!((started.status, started.message().as_str()), (202, "VM web1 is to start"));
+    assert_eq!(fake.get(&format!("/domains/{}/state", id(1))).await.as_deref(), Some("start"));
+    let on = ask(&served, "PUT", "maintenance", "", r#"{"maintenance":true}"#).await;
+    assert_eq!(on.status, 200, "{on:?}");
+    assert_eq!(ask(&served, "GET", "maintenance", "", "").await.body, r#"{"maintenance":true}"#);
+}
