@@ -62,7 +62,7 @@ fn told(path: &str, package: &str, error: LoadError) -> String {
         LoadError::Missing(cause) => {
             format!("could not load {path}: {cause}; install it (Debian: {package})")
         }
-        LoadError::Unsuitable(cause) => format!("{path} is older than Ceph 14, which pvcd needs: {cause}"),
+        LoadError::Unsuitable(cause) => format!("{path} is older than Ceph 16, which pvcd needs: {cause}"),
     }
 }
 

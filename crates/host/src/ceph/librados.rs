@@ -66,6 +66,8 @@ pub struct Librados {
     changes: Slots,
     /// One connection is made at a time.
     connecting: Slots,
+    /// One wait for the map goes on at a time: it is the one call of the libraries that ends with an answer only.
+    waiting: Slots,
 }
 
 /// The connection, while there is one.
@@ -117,6 +119,7 @@ impl Librados {
             calls: Slots::new(CALLS),
             changes: Slots::new(CHANGES),
             connecting: Slots::new(1),
+            waiting: Slots::new(1),
         }
     }
 
@@ -274,7 +277,12 @@ impl Ceph for Librados {
 
     async fn await_latest_map(&self) -> Result<(), CephError> {
         let doing = "waiting for the latest OSD map".to_owned();
-        self.call(doing, |cluster| Ok(cluster.await_latest_map()?)).await
+        let turn = self.waiting.take(Instant::now() + CALL).await.map_err(|failure| told(failure, &doing))?;
+        let wait = move |cluster: &Cluster| {
+            let _turn = turn;
+            Ok(cluster.await_latest_map()?)
+        };
+        self.call(doing, wait).await
     }
 
     async fn figures(&self) -> Result<Figures, CephError> {

@@ -192,6 +192,7 @@ pub(super) fn recorder(
         mirror,
         ceph: Arc::clone(dependencies.ceph.as_ref()?),
         active: vms?.active(),
+        events: vms?.events(),
     })
 }
 

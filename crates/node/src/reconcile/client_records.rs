@@ -25,7 +25,7 @@ use tokio::{
 };
 use tracing::{debug, warn};
 
-use super::vm::Active;
+use super::vm::{Active, LastEvents};
 use crate::vm_clients::images_of;
 
 /// How soon it is looked again at what is not recorded, or not gone, yet: twice as long each time, since a list of images may name what
@@ -42,7 +42,12 @@ pub(crate) struct Recorder {
     pub(crate) ceph: Arc<dyn Ceph>,
     /// What runs here.
     pub(crate) active: watch::Receiver<Active>,
+    /// What libvirt says of it.
+    pub(crate) events: watch::Receiver<LastEvents>,
 }
+
+/// When a VM was recorded, and the last event of it before.
+type Known = HashMap<VmId, (Instant, Option<u64>)>;
 
 /// What one round leaves to the next.
 #[derive(Default)]
@@ -56,7 +61,7 @@ struct Left {
 impl Recorder {
     /// Records, for ever.
     pub(crate) async fn run(mut self) {
-        let mut recorded: HashMap<VmId, Instant> = HashMap::new();
+        let mut recorded = Known::new();
         let (mut said, mut wait) = (Vec::new(), AGAIN);
         loop {
             let Left { open, failed } = self.round(&mut recorded).await;
@@ -71,13 +76,18 @@ impl Recorder {
                     Ok(()) => wait = AGAIN,
                     Err(_) => return,
                 },
+                // It may be another instance: what has ended and begun between two looks is here all the same.
+                changed = self.events.changed() => match changed {
+                    Ok(()) => wait = AGAIN,
+                    Err(_) => return,
+                },
                 () = sleep(if complete { VERIFY } else { wait }) => wait = (wait * 2).min(VERIFY),
             }
         }
     }
 
     /// Records all that executes, and removes the records of what does not. What of one VM cannot be looked at holds up no other.
-    async fn round(&mut self, recorded: &mut HashMap<VmId, Instant>) -> Left {
+    async fn round(&mut self, recorded: &mut Known) -> Left {
         let mut left = Left::default();
         let Some(active) = self.active.borrow_and_update().clone() else { return left };
         recorded.retain(|id, _| active.contains_key(id));
@@ -93,11 +103,18 @@ impl Recorder {
                 return left;
             }
         };
-        let due = active.keys().filter(|id| recorded.get(*id).is_none_or(|at| at.elapsed() >= VERIFY));
-        for id in due.copied().collect::<Vec<VmId>>() {
+        let events: HashMap<VmId, Option<u64>> = {
+            let last = self.events.borrow_and_update();
+            active.keys().map(|id| (*id, last.of(*id))).collect()
+        };
+        for (id, event) in events {
+            let is_known = |(at, before): &(Instant, Option<u64>)| at.elapsed() < VERIFY && *before == event;
+            if recorded.get(&id).is_some_and(is_known) {
+                continue;
+            }
             let Some(vm) = view.vm(id) else { continue };
             match self.record(vm, host).await {
-                Ok(true) => drop(recorded.insert(id, Instant::now())),
+                Ok(true) => drop(recorded.insert(id, (Instant::now(), event))),
                 Ok(false) => left.open = true,
                 Err(why) => left.failed.push(format!("{}: {why}", vm.name)),
             }

@@ -49,7 +49,10 @@ use self::{
     kept::KeptDefinitions,
     migration::Call,
 };
-pub use self::{inventory::Active, migration::Peers};
+pub use self::{
+    inventory::{Active, LastEvents},
+    migration::Peers,
+};
 use crate::{
     ability::Trouble,
     console::ConsoleLogs,
@@ -107,6 +110,11 @@ impl Vms {
     /// What runs here, signalled whenever it changes.
     pub fn active(&self) -> watch::Receiver<Active> {
         self.vms.inventory.subscribe()
+    }
+
+    /// What libvirt says of VMs, signalled each time.
+    pub fn events(&self) -> watch::Receiver<LastEvents> {
+        self.vms.inventory.events()
     }
 
     /// Why libvirt does not answer, if so, signalled whenever it changes.
@@ -379,6 +387,7 @@ impl VmReconciler {
                     if let Err(error) = self.inventory.read(id).await {
                         debug!(vm = %id, %error, "could not read it after an event");
                     }
+                    self.inventory.had_event(id);
                     poker.poke(Subject::Vm(id));
                 }
                 Event::Connected => read_all().await,

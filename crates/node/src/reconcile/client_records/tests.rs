@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, net::Ipv4Addr};
 use async_trait::async_trait;
 use pvc_core::model::{Claim, DomainSpec, VmChange, VmKey, VmSet};
 use pvc_host::{
-    ceph::fake::FakeCeph,
+    ceph::fake::{FakeCeph, FakeWriter},
     hypervisor::{Activity, Seen},
     storage_fence::{CephFence, Void, Warrant},
 };
@@ -32,6 +32,7 @@ struct World {
     ceph: Arc<FakeCeph>,
     fence: CephFence,
     active: watch::Sender<Active>,
+    events: watch::Sender<LastEvents>,
     _recorder: JoinSet<()>,
 }
 
@@ -80,17 +81,19 @@ impl World {
         let mirror = Mirror::start(Arc::clone(&store) as Arc<dyn Store>);
         mirror.ready().await;
         let (active, seen) = watch::channel(Some(Arc::new(BTreeMap::new())));
+        let events = watch::Sender::<LastEvents>::default();
         let recorder = Recorder {
             me: node("a"),
             store: Arc::clone(&store) as Arc<dyn Store>,
             mirror: mirror.clone(),
             ceph: Arc::clone(&ceph) as Arc<dyn Ceph>,
             active: seen,
+            events: events.subscribe(),
         };
         let mut background = JoinSet::new();
         background.spawn(recorder.run());
         let fence = CephFence::new(Arc::clone(&ceph) as Arc<dyn Ceph>, || 0);
-        Self { store, mirror, ceph, fence, active, _recorder: background }
+        Self { store, mirror, ceph, fence, active, events, _recorder: background }
     }
 
     fn runs(&self, runs: bool) {
@@ -354,4 +357,19 @@ async fn an_image_of_a_dead_node_that_cannot_be_looked_at_keeps_its_own_vms_and_
     world.ceph.spoil(&image("other"), false);
     assert!(world.dead("x").await.unwrap().is_empty());
     assert!(world.records().await.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_goes_and_comes_again_between_two_looks_is_recorded_at_once() {
+    let world = World::new().await;
+    let open = || ["list", "defined"].map(|name| world.ceph.open(&image(name), Ipv4Addr::LOCALHOST));
+    let first = open();
+    world.run(&[1]);
+    assert_eq!(world.records().await.len(), 1);
+    first.into_iter().for_each(FakeWriter::close);
+    let second = open();
+    world.events.send_modify(|events| events.had(id()));
+    sleep(Duration::from_secs(1)).await;
+    let (records, _) = schema::vm_clients::read_all(&*world.store).await.unwrap();
+    assert!(second.iter().all(|writer| records[0].clients.clients.contains(&writer.address)));
 }

@@ -4,7 +4,7 @@
 //! Never guesses: while libvirt does not answer, everything is [`LocalState::Unknown`].
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -18,6 +18,26 @@ use crate::ability::Trouble;
 /// The active domains of this node, by id; `None` while libvirt does not answer.
 pub type Active = Option<Arc<BTreeMap<VmId, Seen>>>;
 
+/// The number of each VM's last event from libvirt; none is given twice.
+#[derive(Debug, Default)]
+pub struct LastEvents {
+    events: u64,
+    of: BTreeMap<VmId, u64>,
+}
+
+impl LastEvents {
+    /// That of a VM, if there was one.
+    pub fn of(&self, id: VmId) -> Option<u64> {
+        self.of.get(&id).copied()
+    }
+
+    /// Another one of it.
+    pub(in crate::reconcile) fn had(&mut self, id: VmId) {
+        self.events += 1;
+        self.of.insert(id, self.events);
+    }
+}
+
 /// See the module's documentation.
 pub(super) struct Inventory {
     hypervisor: Arc<dyn Hypervisor>,
@@ -25,6 +45,7 @@ pub(super) struct Inventory {
     reading: tokio::sync::Mutex<()>,
     active: Mutex<Active>,
     published: watch::Sender<Active>,
+    events: watch::Sender<LastEvents>,
     /// Why libvirt does not answer, while nothing is known.
     trouble: watch::Sender<Trouble>,
 }
@@ -37,6 +58,7 @@ impl Inventory {
             reading: tokio::sync::Mutex::default(),
             active: Mutex::default(),
             published: watch::Sender::new(None),
+            events: watch::Sender::default(),
             trouble: watch::Sender::new(Some("libvirt has not answered yet".to_owned())),
         }
     }
@@ -49,6 +71,20 @@ impl Inventory {
     /// Signals every change of what runs here.
     pub(super) fn subscribe(&self) -> watch::Receiver<Active> {
         self.published.subscribe()
+    }
+
+    /// Signals each event, also of what has gone and come again between two readings, which look alike.
+    pub(super) fn events(&self) -> watch::Receiver<LastEvents> {
+        self.events.subscribe()
+    }
+
+    /// libvirt has said something of a VM.
+    pub(super) fn had_event(&self, id: VmId) {
+        let here: BTreeSet<VmId> = self.ids().into_iter().collect();
+        self.events.send_modify(|last| {
+            last.of.retain(|id, _| here.contains(id));
+            last.had(id);
+        });
     }
 
     /// Signals whether libvirt answers, and why it does not.
