@@ -25,6 +25,7 @@ pub mod rule;
 pub mod storage;
 pub mod storage_command;
 pub mod subject;
+pub mod task;
 pub mod trouble;
 pub mod view;
 pub mod vm;

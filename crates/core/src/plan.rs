@@ -17,6 +17,7 @@ pub mod primary;
 pub mod recover;
 pub mod routing;
 pub mod selffence;
+pub mod storage;
 pub mod storage_fence;
 pub mod vm;
 

@@ -100,3 +100,21 @@ impl fmt::Display for CephChange {
         }
     }
 }
+
+impl OsdMap {
+    /// Whether a flag is set.
+    pub fn has(&self, flag: &OsdFlag) -> bool {
+        // Ceph lists this one as what it stops.
+        let listed = if flag.as_str() == "pause" { "pauserd" } else { flag.as_str() };
+        self.flags.contains(listed)
+    }
+}
+
+/// What the state tree is to say of an object from now on; `None`: there is none.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TreeChange {
+    /// A pool, with the parents of what is in it.
+    Pool(PoolName, Option<ObservedPool>),
+    /// A volume, with its snapshots.
+    Volume(ImageName, Option<ObservedImage>),
+}

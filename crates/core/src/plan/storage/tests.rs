@@ -1,0 +1,178 @@
+use super::*;
+use crate::model::ceph::VolumeStats;
+
+fn task(line: &str, begun: bool, force: bool) -> Task {
+    let state =
+        if begun { TaskState::Running { node: "node1".into(), since_unix_s: 1 } } else { TaskState::Waiting };
+    let command = line.parse().unwrap();
+    Task { id: 1, command, force, by: "somebody".into(), asked_unix_s: 1, state }
+}
+
+fn image(size: u64, snapshots: &[&str]) -> ObservedImage {
+    ObservedImage {
+        stats: VolumeStats { size, ..VolumeStats::default() },
+        snapshots: snapshots.iter().map(|name| (*name).to_owned()).collect(),
+    }
+}
+
+fn pool(copies: u32, is_for_images: bool) -> ObservedPool {
+    ObservedPool { copies, min_copies: 2, is_for_images, ..ObservedPool::default() }
+}
+
+/// A cluster with room, a pool and an image with a snapshot, in the tree.
+fn there() -> Facts {
+    Facts {
+        pool: Some(pool(3, true)),
+        images: vec!["v".into()],
+        image: Some(image(100, &["s"])),
+        osds: OsdMap { is_in: [(OsdId(1), true)].into(), flags: ["noout".to_owned()].into() },
+        space: Space { used_bytes: 10, total_bytes: 100, ..Space::default() },
+        is_in_tree: true,
+        ..Facts::default()
+    }
+}
+
+fn gone() -> Facts {
+    Facts { image: None, images: Vec::new(), is_in_tree: false, ..there() }
+}
+
+/// The step in few words.
+fn step(task: &Task, facts: &Facts) -> String {
+    match plan(task, facts) {
+        Step::Begin => "begin".into(),
+        Step::Change(change) => change.to_string(),
+        Step::End(Err(why)) => format!("no: {why}"),
+        Step::End(Ok(tree)) => {
+            let said = tree.iter().map(|change| match change {
+                TreeChange::Pool(pool, Some(_)) => format!("pool {pool}"),
+                TreeChange::Pool(pool, None) => format!("no pool {pool}"),
+                TreeChange::Volume(image, Some(found)) => {
+                    format!("{image} {} {}", found.stats.size, found.snapshots.join(","))
+                }
+                TreeChange::Volume(image, None) => format!("no {image}"),
+            });
+            format!("done: {}", said.collect::<Vec<_>>().join("; "))
+        }
+    }
+}
+
+#[test]
+fn what_can_be_done_is_begun_then_done_then_told() {
+    let renamed = || Facts { renamed: Some(image(100, &["s"])), ..gone() };
+    let smaller = || Facts { image: Some(image(100, &[])), ..there() };
+    for (line, before, change, after, told) in [
+        ("pool_add p,8", Facts::default(), "creating pool p with 8", there(), "done: pool p"),
+        (
+            "pool_remove p",
+            Facts { images: Vec::new(), ..there() },
+            "removing pool p",
+            Facts::default(),
+            "done: no pool p",
+        ),
+        ("volume_add p,v,100B", gone(), "creating image p/v of 100B", there(), "done: p/v 100 s"),
+        (
+            "volume_resize p,v,100B",
+            Facts { image: Some(image(50, &[])), ..there() },
+            "resizing image p/v to 100B",
+            there(),
+            "done: p/v 100 s",
+        ),
+        ("volume_rename p,v,w", there(), "renaming image p/v to w", renamed(), "done: no p/v; p/w 100 s"),
+        ("volume_remove p,v", smaller(), "removing image p/v", gone(), "done: no p/v"),
+        (
+            "snapshot_add p,v,t",
+            there(),
+            "taking snapshot p/v@t",
+            Facts { image: Some(image(100, &["s", "t"])), ..there() },
+            "done: p/v 100 s,t",
+        ),
+        (
+            "snapshot_rename p,v,s,t",
+            there(),
+            "renaming snapshot p/v@s to t",
+            Facts { image: Some(image(100, &["t"])), ..there() },
+            "done: p/v 100 t",
+        ),
+        ("snapshot_remove p,v,s", there(), "removing snapshot p/v@s", smaller(), "done: p/v 100 "),
+        (
+            "osd_out 1",
+            there(),
+            "taking OSD 1 out of use",
+            Facts { osds: OsdMap { is_in: [(OsdId(1), false)].into(), ..OsdMap::default() }, ..there() },
+            "done: ",
+        ),
+        ("osd_unset noout", there(), "clearing noout", Facts::default(), "done: "),
+    ] {
+        assert_eq!(step(&task(line, false, false), &before), "begin", "{line}");
+        let next = step(&task(line, true, false), &before);
+        assert!(next.starts_with(change), "{line}: {next}");
+        assert_eq!(step(&task(line, true, false), &after), told, "{line}");
+    }
+}
+
+#[test]
+fn a_pool_that_is_half_made_is_made_whole() {
+    let half = |pool| Facts { pool: Some(pool), ..Facts::default() };
+    let begun = task("pool_add p,8", true, false);
+    assert!(step(&begun, &half(pool(1, false))).contains("keep 3 copies, and at least 2"));
+    assert!(step(&begun, &half(pool(3, false))).contains("for images"));
+}
+
+#[test]
+fn what_cannot_be_done_is_not_begun() {
+    let used = || Facts { used_by: vec!["web1".parse().unwrap()], image: Some(image(100, &[])), ..there() };
+    let full = || Facts { space: Space { used_bytes: 80, total_bytes: 100, ..Space::default() }, ..gone() };
+    let both = || Facts { renamed: Some(image(1, &[])), ..there() };
+    for (line, facts, why) in [
+        ("pool_add p,8", there(), "there is a pool p already"),
+        ("pool_remove p", Facts::default(), "there is no pool p"),
+        ("pool_remove p", there(), "pool p has 1 volumes"),
+        ("pool_remove p", used(), "pool p has volumes of VM web1"),
+        ("volume_add p,v,1B", there(), "there is a volume p/v already"),
+        ("volume_add p,v,1B", Facts::default(), "there is no pool p"),
+        ("volume_add p,v,1B", full(), "80 %"),
+        ("volume_resize p,v,1B", gone(), "there is no volume p/v"),
+        ("volume_resize p,v,1B", there(), "would be lost"),
+        ("volume_rename p,v,w", gone(), "there is no volume p/v"),
+        ("volume_rename p,v,w", both(), "there is a volume p/w already"),
+        ("volume_rename p,v,w", used(), "VM web1"),
+        ("volume_remove p,v", gone(), "there is no volume p/v"),
+        ("volume_remove p,v", there(), "has 1 snapshots"),
+        ("volume_remove p,v", used(), "VM web1's: undefine it first"),
+        ("snapshot_add p,v,s", there(), "there is a snapshot p/v@s already"),
+        ("snapshot_add p,v,s", gone(), "there is no volume p/v"),
+        ("snapshot_rename p,v,t,u", there(), "there is no snapshot p/v@t"),
+        ("snapshot_remove p,v,t", Facts { is_in_tree: false, ..there() }, "there is no snapshot p/v@t"),
+        ("osd_in 7", there(), "there is no OSD 7"),
+        ("osd_remove 1", there(), "ceph osd purge"),
+    ] {
+        let said = step(&task(line, false, false), &facts);
+        assert!(said.starts_with("no: ") && said.contains(why), "{line}: {said}");
+    }
+    let shrink = task("volume_resize p,v,1B", false, true);
+    assert_eq!(step(&shrink, &there()), "begin", "asked for twice");
+    assert!(step(&shrink, &used()).contains("no volume of a VM is shrunk"));
+}
+
+#[test]
+fn what_the_tree_alone_still_has_goes_from_it() {
+    let tree_only = || Facts { is_in_tree: true, ..gone() };
+    assert_eq!(step(&task("volume_remove p,v", false, false), &tree_only()), "done: no p/v");
+    let no_snapshot = Facts { image: Some(image(100, &[])), ..there() };
+    assert_eq!(step(&task("snapshot_remove p,v,s", false, false), &no_snapshot), "done: p/v 100 ");
+}
+
+#[test]
+fn what_ceph_refuses_is_told_once_and_what_it_refused_before_is_forgotten() {
+    let begun = task("volume_remove p,v", true, false);
+    let facts = |refused: &str| Facts {
+        image: Some(image(100, &[])),
+        refused: Some((
+            CephChange::RemoveImage { image: refused.parse().unwrap() },
+            "Device or resource busy".into(),
+        )),
+        ..there()
+    };
+    assert_eq!(step(&begun, &facts("p/v")), "no: Device or resource busy");
+    assert_eq!(step(&begun, &facts("p/other")), "removing image p/v");
+}

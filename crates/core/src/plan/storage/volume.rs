@@ -1,0 +1,146 @@
+//! Volumes and their snapshots.
+
+use super::{
+    FULLEST_PERCENT, Facts,
+    Standing::{self, Done, Impossible, Next},
+    users,
+};
+use crate::model::{
+    ceph::{ImageName, SnapshotName, VolumeName},
+    storage::{CephChange, ObservedImage, TreeChange},
+    storage_command::Bytes,
+};
+
+/// The tree says what Ceph has.
+fn as_observed(image: &ImageName, observed: &ObservedImage) -> Standing {
+    Done(vec![TreeChange::Volume(image.clone(), Some(observed.clone()))])
+}
+
+fn missing(image: &ImageName) -> Standing {
+    Impossible(format!("there is no volume {image}"))
+}
+
+pub(super) fn add(image: &ImageName, size: Bytes, facts: &Facts, begun: bool) -> Standing {
+    let Some(_) = &facts.pool else { return Impossible(format!("there is no pool {}", image.pool)) };
+    match &facts.image {
+        Some(found) if begun && found.stats.size == size.0 => as_observed(image, found),
+        Some(_) => Impossible(format!("there is a volume {image} already")),
+        None if facts.space.used_bytes.saturating_mul(100)
+            >= facts.space.total_bytes.saturating_mul(FULLEST_PERCENT) =>
+        {
+            Impossible(format!(
+                "the cluster is used to {FULLEST_PERCENT} % or more ({} of {} GiB): it gets no new volumes; \
+                 remove some, or add OSDs",
+                facts.space.used_bytes >> 30,
+                facts.space.total_bytes >> 30
+            ))
+        }
+        None => Next(CephChange::CreateImage { image: image.clone(), size }),
+    }
+}
+
+pub(super) fn resize(image: &ImageName, size: Bytes, force: bool, facts: &Facts) -> Standing {
+    match &facts.image {
+        None => missing(image),
+        Some(found) if found.stats.size == size.0 => as_observed(image, found),
+        Some(found) if found.stats.size > size.0 && !force => Impossible(format!(
+            "volume {image} has {}B: what is beyond {size} would be lost; --force shrinks it all the same",
+            found.stats.size
+        )),
+        Some(found) if found.stats.size > size.0 && !facts.used_by.is_empty() => {
+            Impossible(format!("volume {image} is {}'s: no volume of a VM is shrunk", named(facts)))
+        }
+        Some(_) => Next(CephChange::ResizeImage { image: image.clone(), size }),
+    }
+}
+
+fn named(facts: &Facts) -> String {
+    users(&facts.used_by).unwrap_or_default()
+}
+
+pub(super) fn rename(image: &ImageName, to: &VolumeName, facts: &Facts, begun: bool) -> Standing {
+    let renamed = ImageName { pool: image.pool.clone(), volume: to.clone() };
+    match (&facts.image, &facts.renamed) {
+        (None, Some(found)) if begun => Done(vec![
+            TreeChange::Volume(image.clone(), None),
+            TreeChange::Volume(renamed, Some(found.clone())),
+        ]),
+        (None, _) => missing(image),
+        (Some(_), Some(_)) => Impossible(format!("there is a volume {renamed} already")),
+        (Some(_), None) if !facts.used_by.is_empty() => {
+            Impossible(format!("volume {image} is {}'s, by this name", named(facts)))
+        }
+        (Some(_), None) => Next(CephChange::RenameImage { image: image.clone(), to: to.clone() }),
+    }
+}
+
+pub(super) fn remove(image: &ImageName, facts: &Facts, begun: bool) -> Standing {
+    match &facts.image {
+        None if begun || facts.is_in_tree => Done(vec![TreeChange::Volume(image.clone(), None)]),
+        None => missing(image),
+        Some(_) if !facts.used_by.is_empty() => {
+            Impossible(format!("volume {image} is {}'s: undefine it first", named(facts)))
+        }
+        Some(found) if !found.snapshots.is_empty() => {
+            let count = found.snapshots.len();
+            Impossible(format!("volume {image} has {count} snapshots: remove them first"))
+        }
+        Some(_) => Next(CephChange::RemoveImage { image: image.clone() }),
+    }
+}
+
+fn has(observed: &ObservedImage, snapshot: &SnapshotName) -> bool {
+    observed.snapshots.iter().any(|name| name == snapshot.as_str())
+}
+
+pub(super) fn add_snapshot(
+    image: &ImageName,
+    snapshot: &SnapshotName,
+    facts: &Facts,
+    begun: bool,
+) -> Standing {
+    match &facts.image {
+        None => missing(image),
+        Some(found) if has(found, snapshot) && begun => as_observed(image, found),
+        Some(found) if has(found, snapshot) => {
+            Impossible(format!("there is a snapshot {image}@{snapshot} already"))
+        }
+        Some(_) => Next(CephChange::CreateSnapshot { image: image.clone(), snapshot: snapshot.clone() }),
+    }
+}
+
+pub(super) fn rename_snapshot(
+    image: &ImageName,
+    snapshot: &SnapshotName,
+    to: &SnapshotName,
+    facts: &Facts,
+    begun: bool,
+) -> Standing {
+    let Some(found) = &facts.image else { return missing(image) };
+    match (has(found, snapshot), has(found, to)) {
+        (false, true) if begun => as_observed(image, found),
+        (false, _) => Impossible(format!("there is no snapshot {image}@{snapshot}")),
+        (true, true) => Impossible(format!("there is a snapshot {image}@{to} already")),
+        (true, false) => Next(CephChange::RenameSnapshot {
+            image: image.clone(),
+            snapshot: snapshot.clone(),
+            to: to.clone(),
+        }),
+    }
+}
+
+pub(super) fn remove_snapshot(
+    image: &ImageName,
+    snapshot: &SnapshotName,
+    facts: &Facts,
+    begun: bool,
+) -> Standing {
+    match &facts.image {
+        None => missing(image),
+        Some(found) if has(found, snapshot) => {
+            Next(CephChange::RemoveSnapshot { image: image.clone(), snapshot: snapshot.clone() })
+        }
+        Some(found) if begun || facts.is_in_tree => as_observed(image, found),
+        Some(_) => Impossible(format!("there is no snapshot {image}@{snapshot}")),
+    }
+}
