@@ -19,6 +19,7 @@ pub mod owner;
 pub mod placement;
 pub mod primary;
 pub mod root;
+pub mod task;
 pub(crate) mod text;
 pub mod vm;
 pub mod vm_clients;

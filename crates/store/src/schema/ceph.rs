@@ -2,6 +2,7 @@
 //!
 //! The primary coordinator writes them from what Ceph says; each node its own OSDs' figures. Clients read them.
 
+mod change;
 mod df;
 #[cfg(test)]
 mod tests;
@@ -14,6 +15,7 @@ use pvc_core::model::{
 };
 use serde::{Serialize, de::DeserializeOwned};
 
+pub(crate) use change::change;
 pub use df::rados_df;
 
 use super::{SchemaError, text::Decoder};

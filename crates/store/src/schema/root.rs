@@ -17,7 +17,7 @@ pub const SCHEMA: &str = "/pvc/schema";
 pub const SCHEMA_VERSION: u32 = 1;
 
 /// Every root key with its first value, parents before children.
-const KEYS: [(&str, &str); 28] = [
+const KEYS: [(&str, &str); 29] = [
     (super::node::ROOT, ""),
     (super::primary::PRIMARY_NODE, "none"),
     (super::vm::ROOT, ""),
@@ -46,6 +46,7 @@ const KEYS: [(&str, &str); 28] = [
     (super::primary::HELD, ""),
     (super::placement::PLACEMENT, ""),
     (super::network::counts::ROOT, ""),
+    (super::task::ROOT, ""),
 ];
 
 /// How often two initialisations may cross before it is reported.

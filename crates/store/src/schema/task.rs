@@ -1,0 +1,161 @@
+//! `/pvc/tasks/<id>` **(ours)**: what operators have asked of storage, each a JSON object; the parent's value is the last number given.
+
+#[cfg(test)]
+mod tests;
+
+use pvc_core::model::{
+    NodeName, Problem, StorageCommand,
+    storage::TreeChange,
+    task::{Task, TaskId, TaskState},
+};
+
+use super::{ceph, primary, text::Decoder};
+use crate::{CommitError, Store, StoreError, Transaction};
+
+/// The parent of all tasks.
+pub const ROOT: &str = "/pvc/tasks";
+
+/// So many tasks that are over are kept.
+const KEPT: usize = 100;
+
+/// More that wait are not taken.
+const MOST_WAITING: usize = 100;
+
+/// How often two who ask may cross before it is reported.
+const ATTEMPTS: usize = 8;
+
+/// A task and the version of its key.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Seen {
+    /// The task.
+    pub task: Task,
+    version: i32,
+}
+
+/// Why a task is not taken.
+#[derive(Debug, thiserror::Error)]
+pub enum AskError {
+    /// Nobody seems to carry them out.
+    #[error("{MOST_WAITING} tasks wait already: nothing more is taken until some of them are done")]
+    TooMany,
+    /// The tree lacks what is needed.
+    #[error("the state tree has no {ROOT}: a daemon of this version makes it when it starts")]
+    NoRoot,
+    /// The store refused.
+    #[error(transparent)]
+    Commit(#[from] CommitError),
+}
+
+/// A task's key.
+pub fn path(id: TaskId) -> String {
+    format!("{ROOT}/{id}")
+}
+
+/// All tasks, the oldest first, and what is wrong with those that cannot be read.
+pub async fn read_all(store: &dyn Store) -> Result<(Vec<Seen>, Vec<Problem>), StoreError> {
+    let mut d = Decoder::default();
+    let names = store.children(ROOT).await?.unwrap_or_default();
+    let mut ids: Vec<TaskId> =
+        names.iter().filter_map(|name| d.parse(&format!("{ROOT}/{name}"), name)).collect();
+    ids.sort_unstable();
+    // Whoever writes more than this spoils the tree for himself alone.
+    ids.truncate(KEPT + 2 * MOST_WAITING);
+    let paths: Vec<String> = ids.iter().map(|id| path(*id)).collect();
+    let values = store.get_many(&paths).await?;
+    let mut tasks = Vec::new();
+    for ((id, path), value) in ids.iter().zip(&paths).zip(values) {
+        let Some(value) = value else { continue };
+        match serde_json::from_slice::<Task>(&value.data) {
+            Ok(task) if task.id == *id => tasks.push(Seen { task, version: value.version }),
+            Ok(task) => d.problem(path, format_args!("it says that it is task {}", task.id)),
+            Err(error) => d.problem(path, format_args!("not a task: {error}")),
+        }
+    }
+    Ok((tasks, d.problems))
+}
+
+/// One task; `None` if there is none, or it cannot be read.
+pub async fn read(store: &dyn Store, id: TaskId) -> Result<Option<Seen>, StoreError> {
+    let value = store.get(&path(id)).await?;
+    Ok(value.and_then(|value| {
+        let task = serde_json::from_slice(&value.data).ok()?;
+        Some(Seen { task, version: value.version })
+    }))
+}
+
+/// Asks for something. Those who ask at the same time get numbers of their own.
+pub async fn ask(
+    store: &dyn Store,
+    command: &StorageCommand,
+    force: bool,
+    by: &str,
+    unix_s: u64,
+) -> Result<TaskId, AskError> {
+    let (tasks, _) = read_all(store).await.map_err(CommitError::Failed)?;
+    if tasks.iter().filter(|seen| !seen.task.is_over()).count() >= MOST_WAITING {
+        return Err(AskError::TooMany);
+    }
+    let mut outcome = Err(AskError::NoRoot);
+    for _ in 0..ATTEMPTS {
+        let Some(root) = store.get(ROOT).await.map_err(CommitError::Failed)? else {
+            return Err(AskError::NoRoot);
+        };
+        let last = std::str::from_utf8(&root.data).ok().and_then(|text| text.trim().parse::<TaskId>().ok());
+        // Whatever is there, readable or not, has its number.
+        let names = store.children(ROOT).await.map_err(CommitError::Failed)?.unwrap_or_default();
+        let newest = names.iter().filter_map(|name| name.parse::<TaskId>().ok()).max().unwrap_or(0);
+        let id = last.unwrap_or(0).max(newest).saturating_add(1);
+        let (command, by) = (command.clone(), by.to_owned());
+        let task = Task { id, command, force, by, asked_unix_s: unix_s, state: TaskState::Waiting };
+        let mut txn = Transaction::default();
+        txn.set(ROOT, id.to_string(), Some(root.version));
+        txn.create(path(id), json(&task));
+        match store.commit(txn).await {
+            Ok(_) => return Ok(id),
+            Err(error @ CommitError::Conflict { .. }) => outcome = Err(error.into()),
+            Err(error) => return Err(error.into()),
+        }
+    }
+    outcome
+}
+
+/// Says how a task stands from now on, as long as that node is primary and the task is as it was seen.
+pub fn move_on(seen: &Seen, state: TaskState, primary: &NodeName) -> Transaction {
+    let mut txn = Transaction::default();
+    primary::check(&mut txn, primary);
+    txn.set(path(seen.task.id), json(&Task { state, ..seen.task.clone() }), Some(seen.version));
+    txn
+}
+
+/// Ends a task, with what the tree is to say from now on, in one; forgets the oldest that are over.
+pub async fn end(
+    store: &dyn Store,
+    seen: &Seen,
+    state: TaskState,
+    tree: &[TreeChange],
+    primary: &NodeName,
+) -> Result<(), CommitError> {
+    let mut txn = move_on(seen, state, primary);
+    for change in tree {
+        ceph::change(store, &mut txn, change).await.map_err(CommitError::Failed)?;
+    }
+    let (tasks, _) = read_all(store).await.map_err(CommitError::Failed)?;
+    let over: Vec<&Seen> = tasks.iter().filter(|seen| seen.task.is_over()).collect();
+    for old in over.iter().take((over.len() + 1).saturating_sub(KEPT)) {
+        txn.delete(path(old.task.id), Some(old.version));
+    }
+    store.commit(txn).await.map(drop)
+}
+
+/// Takes back a task that nobody has begun. Conflicts if somebody has.
+pub fn cancel(seen: &Seen, by: &str, unix_s: u64) -> Transaction {
+    let mut txn = Transaction::default();
+    let state = TaskState::Failed { at_unix_s: unix_s, why: format!("cancelled by {by}") };
+    txn.set(path(seen.task.id), json(&Task { state, ..seen.task.clone() }), Some(seen.version));
+    txn
+}
+
+fn json(task: &Task) -> Vec<u8> {
+    // Texts and numbers always have a JSON form.
+    serde_json::to_vec(task).unwrap_or_default()
+}
