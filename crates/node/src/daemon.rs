@@ -21,7 +21,7 @@ use std::{
 use pvc_config::Config;
 use pvc_core::model::{DaemonMode, DaemonState, StaticData};
 use pvc_host::{
-    ceph::Ceph,
+    ceph::CephAdmin,
     dhcp::DhcpPort,
     firewall::Firewall,
     hypervisor::Hypervisor,
@@ -65,6 +65,7 @@ use crate::{
         flush::Flush,
         network::{self, NetworkError, Networks},
         primary::Primary,
+        storage_tasks::StorageTasks,
         vm::Vms,
     },
     reserve,
@@ -117,7 +118,7 @@ pub struct Dependencies {
     /// The other machines' power.
     pub power: Arc<dyn Power>,
     /// The cluster that holds VMs' images; `None`: storage is not managed.
-    pub ceph: Option<Arc<dyn Ceph>>,
+    pub ceph: Option<Arc<dyn CephAdmin>>,
     /// The storage's side of a fence.
     pub storage: Arc<dyn StorageFence>,
     /// What resets this machine if it loses the cluster; `None`: nothing does.
@@ -242,6 +243,7 @@ struct Daemon {
     fencing: Option<Fencing>,
     _networks: Option<Networks>,
     _client_networks: Option<tenants::ClientNetworkTenants>,
+    _storage_tasks: Option<StorageTasks>,
     _troubles: Troubles,
     /// What ends with the daemon, whatever it is doing then.
     _background: JoinSet<()>,
@@ -356,6 +358,7 @@ async fn start(
         background.spawn(tenants::ask_bmcs(config, dependencies, mirror.clone()).run());
         background.spawn(reserve::run(config.node.clone(), Arc::clone(&dependencies.store), mirror.clone()));
     }
+    let storage_tasks = tenants::storage_tasks(config, dependencies, &cluster);
     let primary = config.is_coordinator().then(|| tenants::primary(config, dependencies, cluster, &troubles));
     info!("runs, {:.2} s after its start", began.elapsed().as_secs_f32());
     dependencies.notify.status("runs");
@@ -369,6 +372,7 @@ async fn start(
         fencing,
         _networks: networks,
         _client_networks: client_networks,
+        _storage_tasks: storage_tasks,
         _troubles: troubles,
         _background: background,
     })

@@ -13,4 +13,5 @@ mod network_world;
 mod per_network;
 pub mod primary;
 pub mod routing;
+pub mod storage_tasks;
 pub mod vm;

@@ -24,6 +24,9 @@ pub struct Task {
     pub asked_unix_s: u64,
     /// What became of it.
     pub state: TaskState,
+    /// What keeps it from going on, until it does.
+    #[serde(default)]
+    pub trouble: Option<String>,
 }
 
 impl Task {

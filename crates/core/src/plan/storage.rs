@@ -40,6 +40,8 @@ pub struct Facts {
     pub is_in_tree: bool,
     /// The VMs whose definitions name the volume, or a volume of the pool.
     pub used_by: Vec<VmName>,
+    /// A VM that cannot be read: whether it names them nobody knows.
+    pub unreadable: Option<String>,
     /// What Ceph has just refused, and its words.
     pub refused: Option<(CephChange, String)>,
 }
@@ -136,7 +138,7 @@ fn pool_remove(pool: &PoolName, facts: &Facts, begun: bool) -> Standing {
     match &facts.pool {
         None if begun || facts.is_in_tree => Done(vec![TreeChange::Pool(pool.clone(), None)]),
         None => Impossible(format!("there is no pool {pool}")),
-        Some(_) => match (users(&facts.used_by), facts.images.len()) {
+        Some(_) => match (users(facts), facts.images.len()) {
             (Some(users), _) => Impossible(format!("pool {pool} has volumes of {users}")),
             (None, 0) => Next(CephChange::RemovePool { pool: pool.clone() }),
             (None, count) => Impossible(format!("pool {pool} has {count} volumes: remove them first")),
@@ -144,10 +146,14 @@ fn pool_remove(pool: &PoolName, facts: &Facts, begun: bool) -> Standing {
     }
 }
 
-/// `VM web1`, or several; `None` if there is none.
-fn users(vms: &[VmName]) -> Option<String> {
+/// Whose it is: `VM web1`, or several; `None` if nobody's.
+fn users(facts: &Facts) -> Option<String> {
     /// More are counted.
     const MOST: usize = 5;
+    let vms = &facts.used_by;
+    if let Some(vm) = facts.unreadable.as_ref().filter(|_| vms.is_empty()) {
+        return Some(format!("perhaps VM {vm}, which cannot be read"));
+    }
     let names = vms.iter().take(MOST).map(ToString::to_string).collect::<Vec<_>>().join(", ");
     match vms.len() {
         0 => None,

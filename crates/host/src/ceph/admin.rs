@@ -6,11 +6,11 @@ use pvc_core::model::{
     storage::{CephChange, ObservedImage, ObservedPool, OsdMap},
 };
 
-use super::CephError;
+use super::{Ceph, CephError};
 
 /// Looks at what is there, and changes it. Decides nothing: see `core/plan/storage`.
 #[async_trait]
-pub trait CephAdmin: Send + Sync + 'static {
+pub trait CephAdmin: Ceph {
     /// A pool; `None` if there is none.
     async fn pool(&self, pool: &PoolName) -> Result<Option<ObservedPool>, CephError>;
 

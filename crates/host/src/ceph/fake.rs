@@ -60,6 +60,13 @@ impl FakeCeph {
         self.state().images.insert(image.clone(), Image::default());
     }
 
+    /// Makes an image of so many bytes.
+    pub fn create_sized(&self, image: &ImageName, size: u64) {
+        let mut new = Image::default();
+        new.observed.stats.size = size;
+        self.state().images.insert(image.clone(), new);
+    }
+
     /// Answers every call with this, until it is `None`.
     pub fn fail(&self, error: Option<CephError>) {
         self.state().down = error;

@@ -26,6 +26,7 @@ use crate::{
         gateway_services::{self, GatewayServices},
         primary::{self, Primary, PrimaryService},
         routing::{self, RoutingNeighbours},
+        storage_tasks::StorageTasks,
         vm::{self, Peers, Vms},
     },
     selffence::{self, SelfFence},
@@ -190,10 +191,20 @@ pub(super) fn recorder(
         me: config.node.clone(),
         store: Arc::clone(&dependencies.store),
         mirror,
-        ceph: Arc::clone(dependencies.ceph.as_ref()?),
+        ceph: dependencies.ceph.clone()?,
         active: vms?.active(),
         events: vms?.events(),
     })
+}
+
+/// On a coordinator that manages storage.
+pub(super) fn storage_tasks(
+    config: &Config,
+    dependencies: &Dependencies,
+    cluster: &Cluster,
+) -> Option<StorageTasks> {
+    let ceph = dependencies.ceph.clone().filter(|_| config.is_coordinator())?;
+    Some(StorageTasks::start(cluster.clone(), ceph))
 }
 
 /// On a node that manages storage; what its keepalives log of it, if they shall.
@@ -208,7 +219,7 @@ pub(super) fn storage_figures(
         store: Arc::clone(&dependencies.store),
         mirror,
         machine: Arc::clone(&dependencies.machine),
-        ceph: Arc::clone(dependencies.ceph.as_ref()?),
+        ceph: dependencies.ceph.clone()?,
         every: config.intervals.keepalive(),
     };
     // What nobody is shown is not asked for.

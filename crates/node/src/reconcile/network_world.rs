@@ -97,11 +97,14 @@ impl NetworkWorld {
 
     /// That node is primary from now on.
     pub(super) async fn primary(&self, node: &str) {
-        let path = schema::primary::HOLDER.to_owned();
-        let mut ops = vec![Op::Create { path: path.clone(), data: node.into(), mode: CreateMode::Ephemeral }];
-        if self.store.get(&path).await.unwrap().is_some() {
-            ops.insert(0, Op::Delete { path, version: None });
+        let mut ops = Vec::new();
+        if let Some(holder) = self.store.get(schema::primary::HOLDER).await.unwrap() {
+            let before = String::from_utf8(holder.data).unwrap();
+            let [guard, holder] =
+                [format!("{}/{before}", schema::primary::HELD), schema::primary::HOLDER.to_owned()];
+            ops.extend([guard, holder].map(|path| Op::Delete { path, version: None }));
         }
+        ops.extend(schema::primary::take(&name(node), false).ops);
         self.commit(ops).await;
     }
 

@@ -106,7 +106,8 @@ pub async fn ask(
         let newest = names.iter().filter_map(|name| name.parse::<TaskId>().ok()).max().unwrap_or(0);
         let id = last.unwrap_or(0).max(newest).saturating_add(1);
         let (command, by) = (command.clone(), by.to_owned());
-        let task = Task { id, command, force, by, asked_unix_s: unix_s, state: TaskState::Waiting };
+        let task =
+            Task { id, command, force, by, asked_unix_s: unix_s, state: TaskState::Waiting, trouble: None };
         let mut txn = Transaction::default();
         txn.set(ROOT, id.to_string(), Some(root.version));
         txn.create(path(id), json(&task));
@@ -123,7 +124,17 @@ pub async fn ask(
 pub fn move_on(seen: &Seen, state: TaskState, primary: &NodeName) -> Transaction {
     let mut txn = Transaction::default();
     primary::check(&mut txn, primary);
-    txn.set(path(seen.task.id), json(&Task { state, ..seen.task.clone() }), Some(seen.version));
+    let task = Task { state, trouble: None, ..seen.task.clone() };
+    txn.set(path(task.id), json(&task), Some(seen.version));
+    txn
+}
+
+/// Says what keeps a task from going on, as long as that node is primary and the task is as it was seen.
+pub fn tell(seen: &Seen, trouble: Option<&str>, primary: &NodeName) -> Transaction {
+    let mut txn = Transaction::default();
+    primary::check(&mut txn, primary);
+    let task = Task { trouble: trouble.map(str::to_owned), ..seen.task.clone() };
+    txn.set(path(task.id), json(&task), Some(seen.version));
     txn
 }
 

@@ -5,7 +5,7 @@ fn task(line: &str, begun: bool, force: bool) -> Task {
     let state =
         if begun { TaskState::Running { node: "node1".into(), since_unix_s: 1 } } else { TaskState::Waiting };
     let command = line.parse().unwrap();
-    Task { id: 1, command, force, by: "somebody".into(), asked_unix_s: 1, state }
+    Task { id: 1, command, force, by: "somebody".into(), asked_unix_s: 1, state, trouble: None }
 }
 
 fn image(size: u64, snapshots: &[&str]) -> ObservedImage {
@@ -138,7 +138,7 @@ fn what_cannot_be_done_is_not_begun() {
         ("volume_rename p,v,w", used(), "VM web1"),
         ("volume_remove p,v", gone(), "there is no volume p/v"),
         ("volume_remove p,v", there(), "has 1 snapshots"),
-        ("volume_remove p,v", used(), "VM web1's: undefine it first"),
+        ("volume_remove p,v", used(), "is used by VM web1"),
         ("snapshot_add p,v,s", there(), "there is a snapshot p/v@s already"),
         ("snapshot_add p,v,s", gone(), "there is no volume p/v"),
         ("snapshot_rename p,v,t,u", there(), "there is no snapshot p/v@t"),

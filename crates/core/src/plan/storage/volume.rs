@@ -47,15 +47,13 @@ pub(super) fn resize(image: &ImageName, size: Bytes, force: bool, facts: &Facts)
             "volume {image} has {}B: what is beyond {size} would be lost; --force shrinks it all the same",
             found.stats.size
         )),
-        Some(found) if found.stats.size > size.0 && !facts.used_by.is_empty() => {
-            Impossible(format!("volume {image} is {}'s: no volume of a VM is shrunk", named(facts)))
-        }
-        Some(_) => Next(CephChange::ResizeImage { image: image.clone(), size }),
+        Some(found) => match users(facts).filter(|_| found.stats.size > size.0) {
+            Some(users) => {
+                Impossible(format!("volume {image} is used by {users}: no volume of a VM is shrunk"))
+            }
+            None => Next(CephChange::ResizeImage { image: image.clone(), size }),
+        },
     }
-}
-
-fn named(facts: &Facts) -> String {
-    users(&facts.used_by).unwrap_or_default()
 }
 
 pub(super) fn rename(image: &ImageName, to: &VolumeName, facts: &Facts, begun: bool) -> Standing {
@@ -67,10 +65,10 @@ pub(super) fn rename(image: &ImageName, to: &VolumeName, facts: &Facts, begun: b
         ]),
         (None, _) => missing(image),
         (Some(_), Some(_)) => Impossible(format!("there is a volume {renamed} already")),
-        (Some(_), None) if !facts.used_by.is_empty() => {
-            Impossible(format!("volume {image} is {}'s, by this name", named(facts)))
-        }
-        (Some(_), None) => Next(CephChange::RenameImage { image: image.clone(), to: to.clone() }),
+        (Some(_), None) => match users(facts) {
+            Some(users) => Impossible(format!("volume {image} is used by {users}, by this name")),
+            None => Next(CephChange::RenameImage { image: image.clone(), to: to.clone() }),
+        },
     }
 }
 
@@ -78,14 +76,11 @@ pub(super) fn remove(image: &ImageName, facts: &Facts, begun: bool) -> Standing 
     match &facts.image {
         None if begun || facts.is_in_tree => Done(vec![TreeChange::Volume(image.clone(), None)]),
         None => missing(image),
-        Some(_) if !facts.used_by.is_empty() => {
-            Impossible(format!("volume {image} is {}'s: undefine it first", named(facts)))
-        }
-        Some(found) if !found.snapshots.is_empty() => {
-            let count = found.snapshots.len();
-            Impossible(format!("volume {image} has {count} snapshots: remove them first"))
-        }
-        Some(_) => Next(CephChange::RemoveImage { image: image.clone() }),
+        Some(found) => match (users(facts), found.snapshots.len()) {
+            (Some(users), _) => Impossible(format!("volume {image} is used by {users}")),
+            (None, 0) => Next(CephChange::RemoveImage { image: image.clone() }),
+            (None, count) => Impossible(format!("volume {image} has {count} snapshots: remove them first")),
+        },
     }
 }
 

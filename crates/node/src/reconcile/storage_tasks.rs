@@ -1,0 +1,224 @@
+//! While this node is primary: carries out what operators have asked of storage, one task at a time, the oldest first.
+//!
+//! Decides nothing itself (see `pvc_core::plan::storage`). A task that another primary has begun is carried on from what Ceph has.
+
+mod observe;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use pvc_core::{
+    model::{Subject, storage::CephChange, task::TaskState},
+    plan::{
+        Next, Plan,
+        storage::{Facts as Observed, Step, plan},
+    },
+};
+use pvc_host::ceph::{CephAdmin, CephError};
+use pvc_store::schema::task::{self, Seen};
+use tokio::time::Instant;
+use tracing::{debug, info, warn};
+
+use crate::controller::{Cluster, Controller, Freshness, Reconciler, Retry, StepError};
+
+/// What another primary has begun it may still be doing, and Ceph refuses it a second time: for so long that is no answer.
+const BEGUN_ELSEWHERE: Duration = Duration::from_mins(1);
+
+/// Carries them out. It ends when this is dropped.
+pub struct StorageTasks {
+    _controller: Controller<TaskReconciler>,
+}
+
+impl StorageTasks {
+    /// Starts it; nothing is done until this node is primary.
+    pub fn start(cluster: Cluster, ceph: Arc<dyn CephAdmin>) -> Self {
+        let mut changes = cluster.store.watch(task::ROOT);
+        let subject = Subject::Node(cluster.me.clone());
+        let reconciler = TaskReconciler { subject, cluster, ceph, refusal: Mutex::default() };
+        let mut controller = Controller::start(Arc::new(reconciler));
+        let poker = controller.poker();
+        controller.spawn(async move {
+            while changes.recv().await.is_some() {
+                poker.poke_all();
+            }
+        });
+        Self { _controller: controller }
+    }
+}
+
+struct TaskReconciler {
+    subject: Subject,
+    cluster: Cluster,
+    ceph: Arc<dyn CephAdmin>,
+    /// What Ceph has refused last.
+    refusal: Mutex<Option<Refusal>>,
+}
+
+#[derive(Clone)]
+struct Refusal {
+    change: CephChange,
+    why: String,
+    /// Since when it refuses this.
+    since: Instant,
+}
+
+/// What is planned from; `None`: there is nothing to do, or another node is primary.
+type Facts = Option<(Seen, Observed)>;
+
+impl TaskReconciler {
+    fn refusal(&self) -> Option<Refusal> {
+        self.refusal.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn is_refused(&self, refusal: Option<Refusal>) {
+        *self.refusal.lock().unwrap_or_else(PoisonError::into_inner) = refusal;
+    }
+
+    /// What Ceph has refused of this task, if that is its answer.
+    fn answer(&self, seen: &Seen) -> Option<(CephChange, String)> {
+        let Refusal { change, why, since } = self.refusal()?;
+        let begun_here =
+            matches!(&seen.task.state, TaskState::Running { node, .. } if *node == self.cluster.me.as_str());
+        (begun_here || since.elapsed() >= BEGUN_ELSEWHERE).then_some((change, why))
+    }
+
+    /// Says at the task what it waits for.
+    async fn tell(&self, seen: &Seen, trouble: Option<&str>) -> Result<(), StepError> {
+        if seen.task.trouble.as_deref() != trouble {
+            let told = task::tell(seen, trouble, &self.cluster.me);
+            self.cluster.store.commit(told).await?;
+        }
+        Ok(())
+    }
+
+    /// What failed may be tried again.
+    async fn again(&self, seen: &Seen, error: &CephError) -> StepError {
+        let why = error.to_string();
+        match self.tell(seen, Some(&why)).await {
+            Ok(()) => StepError::Failed(why),
+            Err(error) => error,
+        }
+    }
+
+    async fn change(&self, seen: &Seen, change: &CephChange) -> Result<(), StepError> {
+        match self.ceph.change(change).await {
+            Ok(()) => {
+                debug!("storage: {change}");
+                self.is_refused(None);
+                Ok(())
+            }
+            Err(CephError::Refused { why, .. }) => {
+                let before = self.refusal().filter(|before| before.change == *change);
+                let since = before.map_or_else(Instant::now, |before| before.since);
+                self.is_refused(Some(Refusal { change: change.clone(), why: why.clone(), since }));
+                match self.answer(seen) {
+                    // Decided anew from what Ceph has now.
+                    Some(_) => Err(StepError::Conflict(change.to_string())),
+                    None => Err(StepError::Failed(why)),
+                }
+            }
+            Err(error) => Err(self.again(seen, &error).await),
+        }
+    }
+}
+
+#[async_trait]
+impl Reconciler for TaskReconciler {
+    type Facts = Facts;
+    type Step = Step;
+
+    const KIND: &'static str = "storage-tasks";
+    const RETRY: Retry = Retry { first: Duration::from_secs(1), longest: Duration::from_secs(10) };
+
+    fn cluster(&self) -> Option<&Cluster> {
+        Some(&self.cluster)
+    }
+
+    fn subjects(&self) -> Vec<Subject> {
+        vec![self.subject.clone()]
+    }
+
+    fn concerns(&self, changed: &Subject, _view: &pvc_core::model::ClusterView) -> bool {
+        matches!(changed, Subject::Primary)
+    }
+
+    async fn observe(&self, _subject: &Subject, freshness: Freshness) -> Result<Facts, StepError> {
+        if freshness == Freshness::Confirmed {
+            self.cluster.catch_up_with_everybody().await?;
+        }
+        let view = self.cluster.view();
+        if !self.cluster.is_primary(&view) {
+            return Ok(None);
+        }
+        let (tasks, problems) = task::read_all(&*self.cluster.store).await?;
+        if let Some(first) = problems.first() {
+            warn!("{} tasks cannot be read and are left alone, {} first", problems.len(), first.key);
+        }
+        let Some(seen) = tasks.into_iter().find(|seen| !seen.task.is_over()) else { return Ok(None) };
+        match self.look(&view, &seen.task.command).await {
+            Ok(observed) => {
+                let refused = self.answer(&seen);
+                Ok(Some((seen, Observed { refused, ..observed })))
+            }
+            Err(observe::Error::Store(error)) => Err(error.into()),
+            Err(observe::Error::Ceph(error)) => Err(self.again(&seen, &error).await),
+        }
+    }
+
+    fn plan(&self, _subject: &Subject, facts: &mut Facts) -> Plan<Step> {
+        let next = match facts {
+            Some((seen, observed)) => Next::Do(plan(&seen.task, observed)),
+            None => Next::Settled,
+        };
+        Plan { next, why: String::new() }
+    }
+
+    /// A VM that was defined a moment ago keeps its volume.
+    fn freshness(&self, step: &Step) -> Freshness {
+        match step {
+            Step::Begin | Step::Change(_) => Freshness::Confirmed,
+            Step::End(_) => Freshness::Known,
+        }
+    }
+
+    async fn apply(
+        &self,
+        _subject: &Subject,
+        step: &Step,
+        facts: &Facts,
+        _why: &str,
+    ) -> Result<(), StepError> {
+        let Some((seen, _)) = facts else { return Ok(()) };
+        let (store, me) = (&*self.cluster.store, &self.cluster.me);
+        let (id, command, by) = (seen.task.id, &seen.task.command, &seen.task.by);
+        let now = self.cluster.machine.unix_s();
+        let (state, tree) = match step {
+            Step::Change(change) => return self.change(seen, change).await,
+            Step::Begin => {
+                let running = TaskState::Running { node: me.to_string(), since_unix_s: now };
+                store.commit(task::move_on(seen, running, me)).await?;
+                info!("task {id} of {by} begins: {command}");
+                return Ok(());
+            }
+            Step::End(Ok(tree)) => (TaskState::Done { at_unix_s: now }, tree.as_slice()),
+            Step::End(Err(why)) => (TaskState::Failed { at_unix_s: now, why: why.clone() }, &[][..]),
+        };
+        task::end(store, seen, state, tree, me).await?;
+        self.is_refused(None);
+        match step {
+            Step::End(Err(why)) => warn!("task {id} of {by} has failed: {command}: {why}"),
+            _ => info!("task {id} of {by} is done: {command}"),
+        }
+        Ok(())
+    }
+
+    /// The node's own status says other things; a task says by itself what it waits for.
+    fn speaks(&self, _subject: &Subject) -> bool {
+        false
+    }
+}

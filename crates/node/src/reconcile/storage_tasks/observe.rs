@@ -1,0 +1,108 @@
+//! What Ceph and the tree have of what a command names, and nothing more.
+
+use pvc_core::{
+    model::{
+        ClusterView, DomainSpec, StorageCommand,
+        ceph::{ImageName, PoolName, VolumeName},
+    },
+    plan::{storage::Facts, storage_fence::images},
+};
+use pvc_host::ceph::CephError;
+use pvc_store::{
+    StoreError,
+    schema::{self, ceph},
+};
+
+use super::TaskReconciler;
+
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Error {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Ceph(#[from] CephError),
+}
+
+impl TaskReconciler {
+    pub(super) async fn look(&self, view: &ClusterView, command: &StorageCommand) -> Result<Facts, Error> {
+        let mut facts = Facts::default();
+        match command {
+            StorageCommand::PoolAdd { pool, .. } => facts.pool = self.ceph.pool(pool).await?,
+            StorageCommand::PoolRemove { pool } => {
+                facts.pool = self.ceph.pool(pool).await?;
+                facts.images = self.ceph.images(pool).await?;
+                facts.is_in_tree = self.is_there(ceph::pool_path(pool)).await?;
+                self.users(view, |image| image.pool == *pool, &mut facts).await?;
+            }
+            StorageCommand::VolumeAdd { pool, volume, .. } => {
+                facts.pool = self.ceph.pool(pool).await?;
+                facts.image = self.ceph.image(&image(pool, volume)).await?;
+                facts.space = self.ceph.figures().await?.space;
+            }
+            StorageCommand::VolumeResize { pool, volume, .. } => {
+                self.of_volume(view, &image(pool, volume), &mut facts).await?;
+            }
+            StorageCommand::VolumeRename { pool, volume, new } => {
+                self.of_volume(view, &image(pool, volume), &mut facts).await?;
+                facts.renamed = self.ceph.image(&image(pool, new)).await?;
+            }
+            StorageCommand::VolumeRemove { pool, volume } => {
+                self.of_volume(view, &image(pool, volume), &mut facts).await?;
+                facts.is_in_tree = self.is_there(ceph::volume_path(pool, volume)).await?;
+            }
+            StorageCommand::SnapshotAdd { pool, volume, .. }
+            | StorageCommand::SnapshotRename { pool, volume, .. } => {
+                facts.image = self.ceph.image(&image(pool, volume)).await?;
+            }
+            StorageCommand::SnapshotRemove { pool, volume, snapshot } => {
+                facts.image = self.ceph.image(&image(pool, volume)).await?;
+                facts.is_in_tree = self.is_there(ceph::snapshot_path(pool, volume, snapshot)).await?;
+            }
+            StorageCommand::OsdIn { .. }
+            | StorageCommand::OsdOut { .. }
+            | StorageCommand::OsdSet { .. }
+            | StorageCommand::OsdUnset { .. } => facts.osds = self.ceph.osds().await?,
+            StorageCommand::OsdAdd { .. }
+            | StorageCommand::OsdRemove { .. }
+            | StorageCommand::FlushLocks { .. } => {}
+        }
+        Ok(facts)
+    }
+
+    async fn of_volume(&self, view: &ClusterView, image: &ImageName, facts: &mut Facts) -> Result<(), Error> {
+        facts.image = self.ceph.image(image).await?;
+        self.users(view, |used| used == image, facts).await?;
+        Ok(())
+    }
+
+    async fn is_there(&self, path: String) -> Result<bool, StoreError> {
+        Ok(self.cluster.store.get(&path).await?.is_some())
+    }
+
+    /// The VMs that have such an image, by their definitions or their lists.
+    async fn users(
+        &self,
+        view: &ClusterView,
+        such: impl Fn(&ImageName) -> bool,
+        facts: &mut Facts,
+    ) -> Result<(), StoreError> {
+        facts.unreadable = view.vms.iter().find(|(_, vm)| vm.good().is_none()).map(|(id, _)| id.to_string());
+        for vm in view.good_vms() {
+            let mut has = images(&vm.rbd_images).0;
+            if let Some((xml, _)) = schema::vm::read_xml(&*self.cluster.store, vm.id).await? {
+                match DomainSpec::parse_as(&xml, vm.id, &vm.name) {
+                    Ok(spec) => has.extend(images(&spec.rbd_images).0),
+                    Err(_) => facts.unreadable = Some(vm.name.to_string()),
+                }
+            }
+            if has.iter().any(&such) {
+                facts.used_by.push(vm.name.clone());
+            }
+        }
+        Ok(())
+    }
+}
+
+fn image(pool: &PoolName, volume: &VolumeName) -> ImageName {
+    ImageName { pool: pool.clone(), volume: volume.clone() }
+}

@@ -1,0 +1,204 @@
+//! Over the fake store and the fake Ceph, on a paused clock.
+
+use pvc_core::model::{
+    VmChange,
+    ceph::{Figures, ImageName, Space},
+    task::TaskId,
+};
+use pvc_host::ceph::fake::FakeCeph;
+use pvc_store::{Store as _, schema};
+use tokio::time::sleep;
+
+use super::*;
+use crate::reconcile::network_world::{NetworkWorld, name};
+
+struct World {
+    base: NetworkWorld,
+    ceph: Arc<FakeCeph>,
+    _tasks: StorageTasks,
+}
+
+impl World {
+    /// A node hv1 that manages storage, and is not primary.
+    async fn new() -> Self {
+        let base = NetworkWorld::new().await;
+        let ceph = FakeCeph::new();
+        let space = Space { total_bytes: 1 << 40, ..Space::default() };
+        ceph.say(Figures { space, ..Figures::default() });
+        let tasks = StorageTasks::start(base.cluster.clone(), ceph.clone());
+        Self { base, ceph, _tasks: tasks }
+    }
+
+    /// hv1 is primary, and there is a pool.
+    async fn with_pool() -> Self {
+        let this = Self::new().await;
+        this.base.primary("hv1").await;
+        this.does("pool_add vms,8").await;
+        this
+    }
+
+    async fn ask(&self, line: &str) -> TaskId {
+        task::ask(&*self.base.store, &line.parse().unwrap(), false, "root on hv1", 1).await.unwrap()
+    }
+
+    async fn seen(&self, id: TaskId) -> Seen {
+        task::read(&*self.base.store, id).await.unwrap().unwrap()
+    }
+
+    /// What came of a task, within a minute and a half.
+    async fn outcome(&self, id: TaskId) -> Result<(), String> {
+        for _ in 0..9_000 {
+            match self.seen(id).await.task.state {
+                TaskState::Done { .. } => return Ok(()),
+                TaskState::Failed { why, .. } => return Err(why),
+                TaskState::Waiting | TaskState::Running { .. } => sleep(Duration::from_millis(10)).await,
+            }
+        }
+        panic!("it is not over: {:?}", self.seen(id).await);
+    }
+
+    async fn does(&self, line: &str) {
+        let id = self.ask(line).await;
+        assert_eq!(self.outcome(id).await, Ok(()), "{line}");
+    }
+
+    async fn refuses(&self, line: &str) -> String {
+        let id = self.ask(line).await;
+        self.outcome(id).await.expect_err(line)
+    }
+
+    /// The keys below `/ceph` that say something of a volume.
+    fn told(&self, of: &str) -> Vec<String> {
+        let keys = self.base.tree.dump().into_keys();
+        let of_ceph = keys.filter_map(|key| key.strip_prefix("/ceph/").map(str::to_owned));
+        of_ceph.filter(|key| key.contains(of)).collect()
+    }
+
+    async fn define(&self, xml_disk: &str) {
+        let xml = format!(
+            "<domain type='qemu'><name>vm1</name><uuid>11111111-0000-4000-8000-000000000001</uuid>\
+             <memory unit='MiB'>64</memory><vcpu>1</vcpu><os><type>hvm</type></os><devices>\
+             <disk type='network' device='disk'><source protocol='rbd' name='{xml_disk}'/><target dev='vda'/></disk>\
+             </devices></domain>"
+        );
+        let define = VmChange::Define {
+            id: "11111111-0000-4000-8000-000000000001".parse().unwrap(),
+            name: "vm1".parse().unwrap(),
+            node: name("hv1"),
+            xml,
+            // As an old client's `modify` leaves it.
+            rbd_images: Vec::new(),
+        };
+        schema::vm::apply(&*self.base.store, &define).await.unwrap();
+    }
+}
+
+fn image(text: &str) -> ImageName {
+    text.parse().unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_primary_carries_out_what_is_asked_and_the_tree_follows() {
+    let world = World::new().await;
+    let waits = world.ask("pool_add vms,8").await;
+    sleep(Duration::from_mins(2)).await;
+    assert_eq!(world.seen(waits).await.task.state, TaskState::Waiting, "another node is primary");
+    world.base.primary("hv1").await;
+    assert_eq!(world.outcome(waits).await, Ok(()));
+    let made =
+        ["creating pool vms with 8 placement groups", "having pool vms keep 3 copies", "marking pool vms"];
+    assert!(world.ceph.changes().iter().zip(made).all(|(change, made)| change.starts_with(made)));
+    for (line, key) in [
+        ("volume_add vms,a,1048576B", "volumes/vms/a/stats"),
+        ("snapshot_add vms,a,s", "snapshots/vms/a/s/stats"),
+        ("snapshot_rename vms,a,s,t", "snapshots/vms/a/t/stats"),
+        ("volume_resize vms,a,2097152B", "volumes/vms/a/stats"),
+        ("volume_rename vms,a,b", "snapshots/vms/b/t/stats"),
+    ] {
+        world.does(line).await;
+        assert!(world.told("vms").contains(&key.to_owned()), "{line}: {:?}", world.told("vms"));
+    }
+    assert!(world.told("vms/a").is_empty() && world.told("/s/").is_empty());
+    assert!(world.refuses("volume_remove vms,b").await.contains("1 snapshots"));
+    for line in ["snapshot_remove vms,b,t", "volume_remove vms,b", "pool_remove vms"] {
+        world.does(line).await;
+    }
+    assert!(world.told("vms").is_empty(), "{:?}", world.told("vms"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_dead_primary_has_begun_is_carried_on_wherever_it_stopped() {
+    let world = World::with_pool().await;
+    let begun = async |line: &str| {
+        world.base.primary("hv2").await;
+        let id = world.ask(line).await;
+        let running = TaskState::Running { node: "hv2".into(), since_unix_s: 1 };
+        let seen = world.seen(id).await;
+        world.base.store.commit(task::move_on(&seen, running, &name("hv2"))).await.unwrap();
+        id
+    };
+    // Before the change, and after it.
+    for (volume, is_made) in [("a", false), ("b", true)] {
+        let line = format!("volume_add vms,{volume},1048576B");
+        let id = begun(&line).await;
+        if is_made {
+            world.ceph.create_sized(&image(&format!("vms/{volume}")), 1_048_576);
+        }
+        world.base.primary("hv1").await;
+        assert_eq!(world.outcome(id).await, Ok(()));
+        assert_eq!(world.told(&format!("volumes/vms/{volume}")).len(), 2);
+    }
+    let id = begun("volume_remove vms,a").await;
+    let writer = world.ceph.open(&image("vms/a"), [10, 0, 0, 2].into());
+    world.base.primary("hv1").await;
+    sleep(Duration::from_secs(20)).await;
+    assert!(!world.seen(id).await.task.is_over(), "the other one may be removing it still");
+    writer.close();
+    assert_eq!(world.outcome(id).await, Ok(()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_ceph_that_cannot_be_asked_is_told_at_the_task_and_waited_for() {
+    let world = World::with_pool().await;
+    world.ceph.fail(Some(CephError::Unavailable("no monitor answers".into())));
+    let (first, second) = (world.ask("volume_add vms,a,1B").await, world.ask("volume_add vms,b,1B").await);
+    sleep(Duration::from_mins(1)).await;
+    let seen = world.seen(first).await.task;
+    assert!(!seen.is_over() && seen.trouble.unwrap().contains("no monitor answers"));
+    world.ceph.fail(None);
+    for id in [first, second] {
+        assert_eq!(world.outcome(id).await, Ok(()));
+        assert_eq!(world.seen(id).await.task.trouble, None);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_vms_volume_is_neither_removed_nor_renamed_whatever_its_list_says() {
+    let world = World::with_pool().await;
+    world.does("volume_add vms,disk,1048576B").await;
+    world.define("vms/disk").await;
+    for line in ["volume_remove vms,disk", "volume_rename vms,disk,other", "pool_remove vms"] {
+        let why = world.refuses(line).await;
+        assert!(why.contains("VM vm1"), "{line}: {why}");
+    }
+    world.does("snapshot_add vms,disk,daily").await;
+    world.does("volume_resize vms,disk,2097152B").await;
+    // Whether this one has the volume nobody knows.
+    world.base.set("/domains/11111111-0000-4000-8000-000000000001/xml", "<domain>").await;
+    world.does("snapshot_remove vms,disk,daily").await;
+    let why = world.refuses("volume_remove vms,disk").await;
+    assert!(why.contains("cannot be read"), "{why}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_ceph_refuses_has_failed_at_once_and_holds_up_nobody() {
+    let world = World::with_pool().await;
+    world.does("volume_add vms,a,1048576B").await;
+    let writer = world.ceph.open(&image("vms/a"), [10, 0, 0, 2].into());
+    let began = Instant::now();
+    assert_eq!(world.refuses("volume_remove vms,a").await, "Device or resource busy");
+    assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+    assert_eq!(world.told("volumes/vms/a").len(), 2, "the tree says what Ceph has");
+    writer.close();
+    world.does("volume_remove vms,a").await;
+}
