@@ -9,7 +9,7 @@ pub mod flush;
 pub mod gateway_services;
 pub mod network;
 #[cfg(test)]
-mod network_world;
+pub(crate) mod network_world;
 mod per_network;
 pub mod primary;
 pub mod routing;

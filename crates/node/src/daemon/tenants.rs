@@ -132,8 +132,11 @@ pub(super) fn primary(
     cluster: Cluster,
     troubles: &Troubles,
 ) -> Primary {
-    let mut services: Vec<Arc<dyn PrimaryService>> =
-        vec![Arc::new(OldCommands::new(Arc::clone(&dependencies.store)))];
+    let mut services: Vec<Arc<dyn PrimaryService>> = vec![Arc::new(OldCommands::new(
+        Arc::clone(&dependencies.store),
+        Arc::clone(&dependencies.machine),
+        dependencies.ceph.is_some(),
+    ))];
     if let Some(service_units) = dependencies.services.as_ref().filter(|_| config.functions.api) {
         services.push(primary::Unit::api(Arc::clone(service_units)));
     }

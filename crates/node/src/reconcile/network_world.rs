@@ -15,16 +15,16 @@ use tokio::time::{Instant, sleep};
 
 use crate::{controller::Cluster, network_troubles::Troubles};
 
-pub(super) fn name(name: &str) -> NodeName {
+pub(crate) fn name(name: &str) -> NodeName {
     name.parse().unwrap()
 }
 
-pub(super) fn vni(number: u32) -> Vni {
+pub(crate) fn vni(number: u32) -> Vni {
     number.to_string().parse().unwrap()
 }
 
 /// A managed network 10.NUMBER.0.0/24 with a gateway, whose DHCP gives out 10.NUMBER.0.100 to 10.NUMBER.0.199.
-pub(super) fn network(number: u32) -> Network {
+pub(crate) fn network(number: u32) -> Network {
     let mut network = Network {
         kind: Some(NetworkKind::Managed),
         description: "web".into(),
@@ -40,16 +40,16 @@ pub(super) fn network(number: u32) -> Network {
 }
 
 /// The tree, and hv1 as a tenant has it.
-pub(super) struct NetworkWorld {
-    pub(super) tree: MemoryTree,
-    pub(super) store: Arc<MemoryStore>,
-    pub(super) cluster: Cluster,
-    pub(super) troubles: Troubles,
+pub(crate) struct NetworkWorld {
+    pub(crate) tree: MemoryTree,
+    pub(crate) store: Arc<MemoryStore>,
+    pub(crate) cluster: Cluster,
+    pub(crate) troubles: Troubles,
 }
 
 impl NetworkWorld {
     /// hv1, beside hv2 and hv3.
-    pub(super) async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         let tree = MemoryTree::new();
         let store = tree.client();
         schema::root::init(&*store).await.unwrap();
@@ -64,39 +64,39 @@ impl NetworkWorld {
         Self { tree, store, cluster, troubles }
     }
 
-    pub(super) async fn define(&self, network: &Network) {
+    pub(crate) async fn define(&self, network: &Network) {
         self.store.commit(schema::network::define(network)).await.unwrap();
     }
 
     /// Changes a network to this.
-    pub(super) async fn modify(&self, network: &Network) {
+    pub(crate) async fn modify(&self, network: &Network) {
         let (seen, _) = schema::network::read_all(&*self.store).await.unwrap();
         self.store.commit(schema::network::modify(&seen[&network.vni], network)).await.unwrap();
     }
 
     /// As old clients do it, leaf by leaf.
-    pub(super) async fn remove(&self, number: u32) {
+    pub(crate) async fn remove(&self, number: u32) {
         let (seen, _) = schema::network::read_all(&*self.store).await.unwrap();
         schema::network::remove(&*self.store, &seen[&vni(number)]).await.unwrap();
     }
 
-    pub(super) async fn create(&self, keys: &[(&str, &str)]) {
+    pub(crate) async fn create(&self, keys: &[(&str, &str)]) {
         let mode = CreateMode::Persistent;
         let create =
             |(path, data): &(&str, &str)| Op::Create { path: (*path).to_owned(), data: (*data).into(), mode };
         self.commit(keys.iter().map(create).collect()).await;
     }
 
-    pub(super) async fn set(&self, path: &str, data: &str) {
+    pub(crate) async fn set(&self, path: &str, data: &str) {
         self.commit(vec![Op::Set { path: path.into(), data: data.into(), version: None }]).await;
     }
 
-    pub(super) async fn commit(&self, ops: Vec<Op>) {
+    pub(crate) async fn commit(&self, ops: Vec<Op>) {
         self.store.commit(Transaction { ops }).await.unwrap();
     }
 
     /// That node is primary from now on.
-    pub(super) async fn primary(&self, node: &str) {
+    pub(crate) async fn primary(&self, node: &str) {
         let mut ops = Vec::new();
         if let Some(holder) = self.store.get(schema::primary::HOLDER).await.unwrap() {
             let before = String::from_utf8(holder.data).unwrap();
@@ -109,7 +109,7 @@ impl NetworkWorld {
     }
 
     /// Waits until hv1 says just these troubles of client networks.
-    pub(super) async fn until_told(&self, expected: &[&str]) {
+    pub(crate) async fn until_told(&self, expected: &[&str]) {
         let mut told = Vec::new();
         for _ in 0..10_000 {
             let all = schema::explain::read_networks(&*self.store, [&name("hv1")]).await.unwrap();
@@ -125,7 +125,7 @@ impl NetworkWorld {
 }
 
 /// A node registers, with an end of tunnels or without.
-pub(super) async fn register(store: &dyn Store, number: u8, vtep: bool) {
+pub(crate) async fn register(store: &dyn Store, number: u8, vtep: bool) {
     let registration = node::Registration {
         name: name(&format!("hv{number}")),
         mode: DaemonMode::Hypervisor,
@@ -140,7 +140,7 @@ pub(super) async fn register(store: &dyn Store, number: u8, vtep: bool) {
 }
 
 /// Waits until something is so, at most 100 s; answers how long it took.
-pub(super) async fn until<T: Debug>(
+pub(crate) async fn until<T: Debug>(
     what: &str,
     seen: impl Fn() -> T,
     is_so: impl Fn(&T) -> bool,

@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 use pvc_core::model::{
-    ceph::{ImageName, OsdId, PoolName, VolumeStats},
+    ceph::{Figures, ImageName, OsdId, PoolName, Space, VolumeStats},
     storage::{CephChange, ObservedImage, ObservedPool, OsdMap},
 };
 
@@ -13,6 +13,12 @@ use crate::ceph::{CephAdmin, CephError};
 const ORDER: u8 = 22;
 
 impl FakeCeph {
+    /// It has room for what is made.
+    pub fn has_room(&self) {
+        let space = Space { total_bytes: 1 << 40, ..Space::default() };
+        self.say(Figures { space, ..Figures::default() });
+    }
+
     /// Adds OSDs, all of them in use.
     pub fn add_osds(&self, count: u32) {
         let mut state = self.state();

@@ -1,10 +1,6 @@
 //! Over the fake store and the fake Ceph, on a paused clock.
 
-use pvc_core::model::{
-    VmChange,
-    ceph::{Figures, ImageName, Space},
-    task::TaskId,
-};
+use pvc_core::model::{VmChange, ceph::ImageName, task::TaskId};
 use pvc_host::ceph::fake::FakeCeph;
 use pvc_store::{Store as _, schema};
 use tokio::time::sleep;
@@ -23,8 +19,7 @@ impl World {
     async fn new() -> Self {
         let base = NetworkWorld::new().await;
         let ceph = FakeCeph::new();
-        let space = Space { total_bytes: 1 << 40, ..Space::default() };
-        ceph.say(Figures { space, ..Figures::default() });
+        ceph.has_room();
         let tasks = StorageTasks::start(base.cluster.clone(), ceph.clone());
         Self { base, ceph, _tasks: tasks }
     }
