@@ -1,6 +1,7 @@
 //! The command line's grammar. Same words as the state tree, the API and the manual.
 
 mod network;
+mod storage;
 
 use std::{ffi::OsString, path::PathBuf, time::Duration};
 
@@ -9,7 +10,10 @@ use clap_complete::Shell;
 use pvc_core::{model::VmState, plan::placement::Selector};
 use regex_lite::Regex;
 
-pub(crate) use self::network::{Acl, AclDirection, Dhcp, Network, NetworkSettings, Static};
+pub(crate) use self::{
+    network::{Acl, AclDirection, Dhcp, Network, NetworkSettings, Static},
+    storage::{Change, Osd, Pool, Removal, Snapshot, Storage, Task, Volume},
+};
 
 const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 usage, 3 refused, 4 not found, 5 state store out of reach, \
     130 interrupted.";
@@ -63,6 +67,12 @@ pub(crate) enum Command {
     /// Work with client networks.
     #[command(subcommand)]
     Network(Network),
+    /// Work with storage: pools, volumes, snapshots, OSDs.
+    #[command(subcommand)]
+    Storage(Storage),
+    /// See what the primary coordinator was asked to do, and what became of it.
+    #[command(subcommand)]
+    Task(Task),
     /// Print a completion script for a shell.
     Completions {
         /// The shell.

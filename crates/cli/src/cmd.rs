@@ -8,6 +8,8 @@ mod fuzz;
 mod network;
 mod node;
 mod status;
+mod storage;
+mod task;
 mod vm;
 
 use std::{
@@ -17,7 +19,7 @@ use std::{
 };
 
 use clap::CommandFactory;
-use pvc_core::{command::cluster::MAINTENANCE, model::NodeName};
+use pvc_core::{command::cluster::MAINTENANCE, model::NodeName, text::one_line};
 use pvc_operate::{Cluster, silence_words};
 
 use crate::{
@@ -59,8 +61,18 @@ async fn dispatch(command: Command, cluster: &Cluster, out: &Out) -> Result<(), 
         Command::Node(command) => node::run(command, cluster, out).await,
         Command::Vm(command) => vm::run(command, cluster, out).await,
         Command::Network(command) => network::run(command, cluster, out).await,
+        Command::Storage(command) => storage::run(command, cluster, out).await,
+        Command::Task(command) => task::run(command, cluster, out).await,
         Command::Completions { .. } => Ok(()),
     }
+}
+
+/// Who asks, for whoever reads it later: not checked by anybody.
+fn operator() -> String {
+    let user =
+        std::env::var("SUDO_USER").or_else(|_| std::env::var("USER")).unwrap_or_else(|_| "somebody".into());
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    one_line(format!("{user} on {}", host.trim()).as_str())
 }
 
 /// This machine's clock.

@@ -6,6 +6,7 @@ pub mod find;
 pub mod network;
 pub mod node;
 pub mod status;
+pub mod task;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod vm;

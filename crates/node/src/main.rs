@@ -13,7 +13,7 @@ use anyhow::Context as _;
 use clap::Parser as _;
 use pvc_config::{Config, Coordinator};
 use pvc_host::{
-    ceph::{Access, Ceph, Librados},
+    ceph::{Access, CephAdmin, Librados},
     dhcp::{DhcpPort, Kernel},
     firewall::{Firewall, Nft},
     hypervisor::{Hypervisor, libvirt::LibvirtHypervisor},
@@ -170,7 +170,7 @@ async fn serve(config: &Config, log: Log, lifeline: &Place) -> anyhow::Result<()
         .functions
         .networking
         .then(|| Supervisor::start(config.directories.dynamic.join("programs")) as Arc<dyn Programs>);
-    let ceph = config.functions.storage.then(|| Arc::new(Librados::new(Access::default())) as Arc<dyn Ceph>);
+    let ceph = config.functions.storage.then(|| Arc::new(Librados::new(Access::default())) as Arc<dyn CephAdmin>);
     let storage = match &ceph {
         Some(ceph) => {
             Arc::new(CephFence::new(Arc::clone(ceph), || ThisMachine.unix_s())) as Arc<dyn StorageFence>

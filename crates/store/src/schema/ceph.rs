@@ -140,6 +140,11 @@ pub async fn refresh(
     Ok(())
 }
 
+/// How old what Ceph says of itself is; `None`: nobody has said so.
+pub fn refreshed(data: &[u8]) -> Option<Refreshed> {
+    serde_json::from_slice(data).ok()
+}
+
 /// The keys that make an [`Osd`], in the order that [`decode_osd`] takes them.
 pub fn osd_paths(id: OsdId) -> [String; 4] {
     let path = osd_path(id);
