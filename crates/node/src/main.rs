@@ -170,11 +170,10 @@ async fn serve(config: &Config, log: Log, lifeline: &Place) -> anyhow::Result<()
         .functions
         .networking
         .then(|| Supervisor::start(config.directories.dynamic.join("programs")) as Arc<dyn Programs>);
-    let ceph = config.functions.storage.then(|| Arc::new(Librados::new(Access::default())) as Arc<dyn CephAdmin>);
-    let storage = match &ceph {
-        Some(ceph) => {
-            Arc::new(CephFence::new(Arc::clone(ceph), || ThisMachine.unix_s())) as Arc<dyn StorageFence>
-        }
+    let ceph =
+        config.functions.storage.then(|| Arc::new(Librados::new(Access::default())) as Arc<dyn CephAdmin>);
+    let storage = match ceph.clone() {
+        Some(ceph) => Arc::new(CephFence::new(ceph, || ThisMachine.unix_s())) as Arc<dyn StorageFence>,
         None => Arc::new(NoStorage),
     };
     let parts = Dependencies {
