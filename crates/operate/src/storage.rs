@@ -36,7 +36,7 @@ pub async fn ask(
         schema::AskError::Commit(error) => Failure::Commit(error),
         error => Failure::Failed(error.to_string()),
     })?;
-    Ok(asked(id, format!("task {id} is asked for: {command}")))
+    Ok(asked(id, format!("task {id} is asked for: {}", command.in_words())))
 }
 
 fn asked(id: TaskId, message: String) -> Asked {
@@ -64,8 +64,10 @@ impl Pursuit for Followed {
         let task = task::read(cluster, self.0).await?;
         let because = |trouble: Option<String>| trouble.map(|why| format!(": {why}")).unwrap_or_default();
         Ok(match task.state {
-            TaskState::Done { .. } => Look::Done(Answer::new(format!("{} is done", task.command))),
-            TaskState::Failed { why, .. } => return Err(Failure::Failed(format!("{}: {why}", task.command))),
+            TaskState::Done { .. } => Look::Done(Answer::new(format!("done: {}", task.command.in_words()))),
+            TaskState::Failed { why, .. } => {
+                return Err(Failure::Failed(format!("could not {}: {why}", task.command.in_words())));
+            }
             TaskState::Running { node, .. } => {
                 Look::NotYet(format!("{node} works on it{}", because(task.trouble)))
             }

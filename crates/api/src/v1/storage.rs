@@ -20,13 +20,17 @@ pub(crate) async fn greeting() -> Response {
 /// `ceph status`.
 pub(crate) async fn status(State(api): State<Shared>) -> Outcome {
     let texts = command::texts(&api.cluster).await?;
-    json(&value!({ "type": "status", "primary_node": or_none(texts.primary_node), "ceph_data": texts.status }))
+    json(
+        &value!({ "type": "status", "primary_node": or_none(texts.primary_node), "ceph_data": texts.status }),
+    )
 }
 
 /// `rados df`.
 pub(crate) async fn df(State(api): State<Shared>) -> Outcome {
     let texts = command::texts(&api.cluster).await?;
-    json(&value!({ "type": "utilization", "primary_node": or_none(texts.primary_node), "ceph_data": texts.df }))
+    json(
+        &value!({ "type": "utilization", "primary_node": or_none(texts.primary_node), "ceph_data": texts.df }),
+    )
 }
 
 /// Whatever would change storage.
@@ -99,8 +103,7 @@ const NO_VOLUME: &str = "there is no such volume in the state tree";
 
 /// One.
 pub(crate) async fn volume(State(api): State<Shared>, ask: Ask) -> Outcome {
-    let wanted =
-        |volume: &&VolumeRow| volume.pool == ask.part("pool") && volume.name == ask.part("volume");
+    let wanted = |volume: &&VolumeRow| volume.pool == ask.part("pool") && volume.name == ask.part("volume");
     let (volumes, _) = command::volumes(&api.cluster, None).await?;
     list(&volumes.iter().filter(wanted).map(volume_row).collect::<Vec<_>>(), NO_VOLUME)
 }

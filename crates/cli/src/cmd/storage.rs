@@ -1,6 +1,6 @@
 //! `pvc storage …`: pools, volumes, snapshots, OSDs.
 
-use pvc_core::model::{Problem, StorageCommand};
+use pvc_core::model::{Problem, StorageCommand, storage_command::Bytes};
 use pvc_operate::{Cluster, storage as command};
 use regex_lite::Regex;
 
@@ -86,7 +86,7 @@ impl On<'_> {
                     vec![
                         Cell::from(&pool.name),
                         pool.pgs.to_string().into(),
-                        size(stats.size_bytes).into(),
+                        Bytes(stats.size_bytes).in_words().into(),
                         stats.num_objects.to_string().into(),
                         stats.num_objects_degraded.to_string().into(),
                     ]
@@ -119,7 +119,7 @@ impl On<'_> {
                     vec![
                         Cell::from(&volume.name),
                         Cell::from(&volume.pool),
-                        size(stats.size).into(),
+                        Bytes(stats.size).in_words().into(),
                         stats.objects.to_string().into(),
                         stats.features.join(",").into(),
                     ]
@@ -189,36 +189,4 @@ impl On<'_> {
 
 fn matches(name: &str, limit: Option<&Regex>) -> bool {
     limit.is_none_or(|limit| limit.is_match(name))
-}
-
-/// `1.5G`, in powers of 1024.
-fn size(bytes: u64) -> String {
-    let units = ["B", "K", "M", "G", "T", "P"];
-    let at = (bytes.max(1).ilog2() / 10).min(5);
-    let unit = units.get(at as usize).copied().unwrap_or_default();
-    // Tenths, rounded; what is a whole number is shown as one.
-    let tenths = (u128::from(bytes) * 10) >> (10 * at);
-    match (tenths / 10, tenths % 10) {
-        (whole, 0) => format!("{whole}{unit}"),
-        (whole, tenth) => format!("{whole}.{tenth}{unit}"),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sizes_are_short() {
-        for (bytes, text) in [
-            (0, "0B"),
-            (1023, "1023B"),
-            (1024, "1K"),
-            (1536, "1.5K"),
-            (20 << 30, "20G"),
-            (u64::MAX, "16383.9P"),
-        ] {
-            assert_eq!(size(bytes), text);
-        }
-    }
 }

@@ -39,12 +39,12 @@ async fn list(cluster: &Cluster, out: &Out) -> Result<(), Failure> {
             task.id.to_string().into(),
             Cell::state(task.state),
             ago(task.asked_at, now).into(),
-            Cell::from(&task.command),
+            Cell::from(&task.what),
             Cell::from(task.trouble.clone().unwrap_or_default()),
         ]
     };
     let rows: Vec<Vec<Cell>> = tasks.iter().map(row).collect();
-    out.write(&table(&["task", "state", "asked", "command", ""], &rows, out.colour()))?;
+    out.write(&table(&["task", "state", "asked", "what", ""], &rows, out.colour()))?;
     for problem in problems {
         out.write(&format!("? {}\n", printable(&problem.to_string())))?;
     }
@@ -58,7 +58,7 @@ fn info(task: &TaskRow, out: &Out) -> Result<(), Failure> {
     let now = now_unix_s();
     let mut lines = vec![
         ("task", Cell::from(task.id.to_string())),
-        ("command", Cell::from(&task.command)),
+        ("what", Cell::from(&task.what)),
         ("asked", format!("by {}, {}", task.by, ago(task.asked_at, now)).into()),
         ("state", Cell::state(task.state)),
     ];

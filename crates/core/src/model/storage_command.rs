@@ -135,6 +135,20 @@ impl FromStr for PgCount {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Bytes(pub u64);
 
+impl Bytes {
+    /// `20G`, `1.5T`: in powers of 1024, with at most one tenth, rounded down.
+    pub fn in_words(self) -> String {
+        let units = ["B", "K", "M", "G", "T", "P"];
+        let at = (self.0.max(1).ilog2() / 10).min(5);
+        let unit = units.get(at as usize).copied().unwrap_or_default();
+        let tenths = (u128::from(self.0) * 10) >> (10 * at);
+        match (tenths / 10, tenths % 10) {
+            (whole, 0) => format!("{whole}{unit}"),
+            (whole, tenth) => format!("{whole}.{tenth}{unit}"),
+        }
+    }
+}
+
 impl FromStr for Bytes {
     type Err = NameError;
 
@@ -248,6 +262,42 @@ commands! {
     SnapshotRemove = "snapshot_remove" (pool: PoolName, volume: VolumeName, snapshot: SnapshotName),
 }
 
+impl StorageCommand {
+    /// What is asked for, in words: `add volume vms/web1 of 20G`.
+    pub fn in_words(&self) -> String {
+        match self {
+            Self::FlushLocks { vm } => format!("take the locks of the volumes of VM {vm}"),
+            Self::OsdAdd { node, device, weight } => {
+                format!("make {device} of {node} an OSD of weight {weight}")
+            }
+            Self::OsdRemove { id } => format!("remove OSD {id}"),
+            Self::OsdIn { id } => format!("take OSD {id} into use"),
+            Self::OsdOut { id } => format!("take OSD {id} out of use"),
+            Self::OsdSet { flag } => format!("set the OSDs' flag {flag}"),
+            Self::OsdUnset { flag } => format!("clear the OSDs' flag {flag}"),
+            Self::PoolAdd { pool, pgs } => format!("add pool {pool} with {pgs} placement groups"),
+            Self::PoolRemove { pool } => format!("remove pool {pool}"),
+            Self::VolumeAdd { pool, volume, size } => {
+                format!("add volume {pool}/{volume} of {}", size.in_words())
+            }
+            Self::VolumeResize { pool, volume, size } => {
+                format!("resize volume {pool}/{volume} to {}", size.in_words())
+            }
+            Self::VolumeRename { pool, volume, new } => format!("rename volume {pool}/{volume} to {new}"),
+            Self::VolumeRemove { pool, volume } => format!("remove volume {pool}/{volume}"),
+            Self::SnapshotAdd { pool, volume, snapshot } => {
+                format!("take snapshot {pool}/{volume}@{snapshot}")
+            }
+            Self::SnapshotRename { pool, volume, snapshot, new } => {
+                format!("rename snapshot {pool}/{volume}@{snapshot} to {new}")
+            }
+            Self::SnapshotRemove { pool, volume, snapshot } => {
+                format!("remove snapshot {pool}/{volume}@{snapshot}")
+            }
+        }
+    }
+}
+
 fn invalid(what: &'static str, found: &str, allowed: &'static str) -> NameError {
     NameError { what, found: found.to_owned(), allowed }
 }
@@ -257,6 +307,20 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn sizes_are_short() {
+        for (bytes, text) in [
+            (0, "0B"),
+            (1023, "1023B"),
+            (1024, "1K"),
+            (1536, "1.5K"),
+            (20 << 30, "20G"),
+            (u64::MAX, "16383.9P"),
+        ] {
+            assert_eq!(Bytes(bytes).in_words(), text);
+        }
+    }
 
     #[test]
     fn every_command_of_the_contract_is_read_and_written_back() {

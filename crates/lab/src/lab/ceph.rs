@@ -49,6 +49,11 @@ impl Lab {
         self.run_ceph("/usr/bin/rados", words)
     }
 
+    /// What `rbd` answers.
+    pub fn rbd(&self, words: &[&str]) -> Result<String> {
+        self.run_ceph("/usr/bin/rbd", words)
+    }
+
     fn run_ceph(&self, program: &str, words: &[&str]) -> Result<String> {
         let configuration = self.layout.ceph().join("ceph.conf").display().to_string();
         self.exec_in_switch(&[&[program, "-c", &configuration], words].concat(), DEADLINE)?.ok()

@@ -10,6 +10,7 @@ mod primary;
 mod selffence;
 mod services;
 mod storage;
+mod storage_tasks;
 
 use anyhow::Result;
 use pvc_lab::{Cluster, LabOptions, Timings};

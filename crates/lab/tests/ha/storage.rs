@@ -26,13 +26,20 @@ fn acknowledged(vm: &Vm, node: &Node) -> u64 {
     .unwrap_or(0)
 }
 
-fn run(name: &str, nodes: u8, test: impl FnOnce(&Cluster) -> Result<()>) {
+pub(crate) fn run(name: &str, nodes: u8, test: impl FnOnce(&Cluster) -> Result<()>) {
     let options = LabOptions::new(name, env!("CARGO_BIN_EXE_pvc-lab"));
     let options = options.nodes(nodes).timings(fast_timings()).with_storage();
     let cluster = Cluster::up(options).unwrap_or_else(|e| panic!("{e:?}"));
     if let Err(e) = test(&cluster) {
         panic!("{e:?}");
     }
+}
+
+/// Waits until a guest has written something more.
+pub(crate) fn writes_on(vm: &Vm, node: &Node) -> Result<()> {
+    let before = acknowledged(vm, node);
+    wait_until("it to write on", PATIENCE, || acknowledged(vm, node) > before + 5)
+        .with_context(|| node.guest_console(&vm.name))
 }
 
 /// Has a guest write on a node; the client by which it does, as it is recorded.

@@ -24,6 +24,8 @@ pub struct TaskRow {
     pub id: TaskId,
     /// What is asked for, as a line.
     pub command: String,
+    /// … and in words.
+    pub what: String,
     /// Also if data is lost by it.
     pub force: bool,
     /// Who asked.
@@ -54,6 +56,7 @@ impl From<Task> for TaskRow {
         Self {
             id: task.id,
             command: task.command.to_string(),
+            what: task.command.in_words(),
             force: task.force,
             by: task.by,
             asked_at: task.asked_unix_s,
@@ -88,7 +91,7 @@ pub async fn info(cluster: &Cluster, id: TaskId) -> Result<TaskRow, Failure> {
 /// Follows a task.
 pub async fn wait(cluster: &Cluster, id: TaskId) -> Result<Asked, Failure> {
     let task = read(cluster, id).await?;
-    Ok(asked(id, format!("task {id} is asked for: {}", task.command)))
+    Ok(asked(id, format!("task {id} is asked for: {}", task.command.in_words())))
 }
 
 /// Takes back a task that nobody has begun.

@@ -44,8 +44,9 @@ pub(super) fn resize(image: &ImageName, size: Bytes, force: bool, facts: &Facts)
         None => missing(image),
         Some(found) if found.stats.size == size.0 => as_observed(image, found),
         Some(found) if found.stats.size > size.0 && !force => Impossible(format!(
-            "volume {image} has {}B: what is beyond {size} would be lost; --force shrinks it all the same",
-            found.stats.size
+            "volume {image} has {}: what is beyond {} would be lost; --force shrinks it all the same",
+            Bytes(found.stats.size).in_words(),
+            size.in_words()
         )),
         Some(found) => match users(facts).filter(|_| found.stats.size > size.0) {
             Some(users) => {
