@@ -202,4 +202,7 @@ functions! {
     fn rbd_snap_create(image: Handle, snapshot: *const c_char) -> c_int;
     fn rbd_snap_rename(image: Handle, snapshot: *const c_char, to: *const c_char) -> c_int;
     fn rbd_snap_remove(image: Handle, snapshot: *const c_char) -> c_int;
+    /// Whose a snapshot is: 0 is the user's.
+    fn rbd_snap_get_namespace_type(image: Handle, snapshot: u64, namespace: *mut c_int) -> c_int;
+    fn rbd_snap_remove_by_id(image: Handle, snapshot: u64) -> c_int;
 }

@@ -18,6 +18,19 @@ use super::{
 
 /// More images than we list of a pool.
 const MOST_IMAGES: usize = 1 << 17;
+/// Whose snapshots are: `rbd_snap_namespace_type_t`.
+const OF_USERS: c_int = 0;
+const TRASH: c_int = 2;
+
+/// A snapshot of an image.
+struct Snapshot {
+    id: u64,
+    name: String,
+    is_users: bool,
+    /// Its removal was begun.
+    is_trash: bool,
+}
+
 /// More snapshots than we list of an image.
 const MOST_SNAPSHOTS: usize = 1 << 12;
 /// More bytes than an image's id has.
@@ -181,6 +194,37 @@ impl Image<'_> {
 
     /// The names of its snapshots.
     pub(in super::super) fn snapshots(&self) -> Result<Vec<String>, Fault> {
+        Ok(self.all_snapshots()?.into_iter().filter(|found| found.is_users).map(|found| found.name).collect())
+    }
+
+    /// Removes what is left of snapshots whose removal was interrupted: librbd has given each another name, and goes on with none of them.
+    pub(in super::super) fn remove_leftovers(&self) -> Result<(), Fault> {
+        for leftover in self.all_snapshots()?.into_iter().filter(|found| found.is_trash) {
+            // SAFETY: an open image.
+            let made = unsafe { (self.rbd().rbd_snap_remove_by_id)(self.handle, leftover.id) };
+            check("removing what is left of a snapshot", made)?;
+        }
+        Ok(())
+    }
+
+    fn all_snapshots(&self) -> Result<Vec<Snapshot>, Fault> {
+        let mut all = self.listed_snapshots()?;
+        for found in &mut all {
+            let mut namespace = 0;
+            // SAFETY: an open image; a place to write to.
+            let answer = unsafe {
+                (self.rbd().rbd_snap_get_namespace_type)(self.handle, found.id, &raw mut namespace)
+            };
+            // One that has gone meanwhile is nobody's.
+            if answer != -ENOENT {
+                check("asking whose a snapshot is", answer)?;
+                (found.is_users, found.is_trash) = (namespace == OF_USERS, namespace == TRASH);
+            }
+        }
+        Ok(all)
+    }
+
+    fn listed_snapshots(&self) -> Result<Vec<Snapshot>, Fault> {
         let mut room = 16;
         loop {
             let mut snapshots: Vec<SnapshotInfo> = Vec::new();
@@ -196,13 +240,19 @@ impl Image<'_> {
             }
             let count = check("listing snapshots", answer)?;
             let listed = snapshots.iter().take(usize::try_from(count).unwrap_or(0));
-            // SAFETY: librbd filled these; each name is C text until the end of the list.
-            let names = listed.map(|snapshot| unsafe { text(snapshot.name) }).collect();
+            let copy = |snapshot: &SnapshotInfo| Snapshot {
+                id: snapshot.id,
+                // SAFETY: librbd filled these; each name is C text until the end of the list.
+                name: unsafe { text(snapshot.name) },
+                is_users: false,
+                is_trash: false,
+            };
+            let found = listed.map(copy).collect();
             if count > 0 {
                 // SAFETY: what librbd filled, once; one without a name ends it.
                 unsafe { (self.rbd().rbd_snap_list_end)(snapshots.as_mut_ptr()) };
             }
-            return Ok(names);
+            return Ok(found);
         }
     }
 

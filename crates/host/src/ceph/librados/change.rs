@@ -244,6 +244,7 @@ fn remove(cluster: &Cluster, image: &ImageName) -> Result<(), CephError> {
             open.break_lock(&lock.client, &lock.cookie)?;
         }
         open.set_changer(&cluster.own_address()?)?;
+        cluster.open_to_change(pool, volume)?.remove_leftovers()?;
     }
     Ok(cluster.remove_image(pool, volume)?)
 }
