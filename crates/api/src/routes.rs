@@ -112,21 +112,21 @@ pub const ROUTES: &[Route] = &[
     read("/api/v1/storage/ceph/volume/{pool}/{volume}", || get(storage::volume)),
     read("/api/v1/storage/ceph/volume/snapshot", || get(storage::snapshots)),
     read("/api/v1/storage/ceph/volume/snapshot/{pool}/{volume}/{snapshot}", || get(storage::snapshot)),
-    change(Method::POST, "/api/v1/storage/ceph/cluster-option", || post(storage::not_yet)),
-    change(Method::POST, "/api/v1/storage/ceph/osd", || post(storage::not_yet)),
-    change(Method::DELETE, "/api/v1/storage/ceph/osd/{osd}", || delete(storage::not_yet)),
-    change(Method::POST, "/api/v1/storage/ceph/osd/{osd}/state", || post(storage::not_yet)),
-    change(Method::POST, "/api/v1/storage/ceph/pool", || post(storage::not_yet)),
-    change(Method::DELETE, "/api/v1/storage/ceph/pool/{pool}", || delete(storage::not_yet)),
-    change(Method::POST, "/api/v1/storage/ceph/volume", || post(storage::not_yet)),
-    change(Method::PUT, "/api/v1/storage/ceph/volume/{pool}/{volume}", || put(storage::not_yet)),
-    change(Method::DELETE, "/api/v1/storage/ceph/volume/{pool}/{volume}", || delete(storage::not_yet)),
-    change(Method::POST, "/api/v1/storage/ceph/volume/snapshot", || post(storage::not_yet)),
+    change(Method::POST, "/api/v1/storage/ceph/cluster-option", || post(storage::set_option)),
+    change(Method::POST, "/api/v1/storage/ceph/osd", || post(storage::add_osd)),
+    change(Method::DELETE, "/api/v1/storage/ceph/osd/{osd}", || delete(storage::remove_osd)),
+    change(Method::POST, "/api/v1/storage/ceph/osd/{osd}/state", || post(storage::set_osd_state)),
+    change(Method::POST, "/api/v1/storage/ceph/pool", || post(storage::add_pool)),
+    change(Method::DELETE, "/api/v1/storage/ceph/pool/{pool}", || delete(storage::remove_pool)),
+    change(Method::POST, "/api/v1/storage/ceph/volume", || post(storage::add_volume)),
+    change(Method::PUT, "/api/v1/storage/ceph/volume/{pool}/{volume}", || put(storage::change_volume)),
+    change(Method::DELETE, "/api/v1/storage/ceph/volume/{pool}/{volume}", || delete(storage::remove_volume)),
+    change(Method::POST, "/api/v1/storage/ceph/volume/snapshot", || post(storage::add_snapshot)),
     change(Method::PUT, "/api/v1/storage/ceph/volume/snapshot/{pool}/{volume}/{snapshot}", || {
-        put(storage::not_yet)
+        put(storage::rename_snapshot)
     }),
     change(Method::DELETE, "/api/v1/storage/ceph/volume/snapshot/{pool}/{volume}/{snapshot}", || {
-        delete(storage::not_yet)
+        delete(storage::remove_snapshot)
     }),
     read("/api/v2/events", || get(v2::events::events)),
     read("/api/v2/status", || get(v2_read::status)),

@@ -15,7 +15,7 @@ use async_trait::async_trait;
 use pvc_core::model::ceph::{ClientAddress, Figures, ImageName, Lock, Users};
 
 pub use admin::CephAdmin;
-pub use librados::{Access, Librados};
+pub use librados::{Access, Librados, all_have_left};
 
 /// How long a client stays blocklisted: longer than any machine stays frozen. An entry that expires lets its client write again.
 pub const BLOCKLIST_FOR: Duration = Duration::from_hours(24 * 365 * 10);

@@ -107,6 +107,7 @@ fn start(file: &Path) -> anyhow::Result<ExitCode> {
     let outcome = runtime.block_on(serve(&config, log.clone(), lifeline.place()));
     // Whatever is stuck somewhere (a disk, libvirt) does not hold up the end.
     runtime.shutdown_timeout(Duration::from_millis(500));
+    pvc_host::ceph::all_have_left(Duration::from_millis(500));
     let code = match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

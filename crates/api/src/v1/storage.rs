@@ -1,6 +1,9 @@
-//! Storage: what the state tree says of it. Commands on it are not built yet, and say so.
+//! Storage: what the state tree says of it, and its changes, which are tasks of the primary.
+
+use std::{fmt::Display, str::FromStr, time::Duration};
 
 use axum::{extract::State, http::StatusCode, response::Response};
+use pvc_core::model::StorageCommand;
 use pvc_operate::storage::{self as command, OsdRow, PoolRow, SnapshotRow, VolumeRow};
 use serde_json::{Value, json as value};
 
@@ -8,8 +11,9 @@ use super::or_none;
 use crate::{
     api::Shared,
     ask::Ask,
+    clock::now_unix_s,
     limit::Limit,
-    reply::{Failed, Outcome, json, list, message},
+    reply::{Failed, Outcome, done, json, list, message},
 };
 
 /// Says that this is the storage.
@@ -33,10 +37,120 @@ pub(crate) async fn df(State(api): State<Shared>) -> Outcome {
     )
 }
 
-/// Whatever would change storage.
-pub(crate) async fn not_yet() -> Response {
-    let why = "the API cannot change storage yet: nothing was done; use ceph and rbd on a node";
-    message(StatusCode::BAD_REQUEST, why)
+/// How long a change may take before its task is left to itself.
+const WITHIN: Duration = Duration::from_secs(30);
+
+/// Has the primary do it, and says what came of it.
+async fn change(api: &Shared, command: StorageCommand) -> Outcome {
+    let asked = command::ask(&api.cluster, &command, false, "a client of the API", now_unix_s()).await?;
+    done(asked.wait(&api.cluster, WITHIN, &|_| ()).await?)
+}
+
+fn typed<T: FromStr<Err: Display>>(text: &str) -> Result<T, Failed> {
+    text.parse().map_err(|error: T::Err| Failed::Bad(error.to_string()))
+}
+
+fn required<T: FromStr<Err: Display>>(ask: &Ask, name: &'static str) -> Result<T, Failed> {
+    typed(ask.required(name)?)
+}
+
+fn part<T: FromStr<Err: Display>>(ask: &Ask, name: &str) -> Result<T, Failed> {
+    typed(ask.part(name))
+}
+
+/// Whoever removes all that is in something says so.
+fn insist(ask: &Ask) -> Result<(), Failed> {
+    if ask.flag("yes_i_really_mean_it") { Ok(()) } else { Err(Failed::Missing("yes_i_really_mean_it")) }
+}
+
+/// Sets or clears a flag of all OSDs.
+pub(crate) async fn set_option(State(api): State<Shared>, ask: Ask) -> Outcome {
+    let flag = required(&ask, "option")?;
+    match ask.required("action")? {
+        "set" => change(&api, StorageCommand::OsdSet { flag }).await,
+        "unset" => change(&api, StorageCommand::OsdUnset { flag }).await,
+        other => Err(Failed::Bad(format!("{other:?} is neither set nor unset"))),
+    }
+}
+
+/// Makes a device an OSD.
+pub(crate) async fn add_osd(State(api): State<Shared>, ask: Ask) -> Outcome {
+    let (node, device) = (required(&ask, "node")?, required(&ask, "device")?);
+    change(&api, StorageCommand::OsdAdd { node, device, weight: required(&ask, "weight")? }).await
+}
+
+/// Removes an OSD.
+pub(crate) async fn remove_osd(State(api): State<Shared>, ask: Ask) -> Outcome {
+    insist(&ask)?;
+    change(&api, StorageCommand::OsdRemove { id: part(&ask, "osd")? }).await
+}
+
+/// Takes an OSD into or out of use.
+pub(crate) async fn set_osd_state(State(api): State<Shared>, ask: Ask) -> Outcome {
+    let id = part(&ask, "osd")?;
+    match ask.required("state")? {
+        "in" => change(&api, StorageCommand::OsdIn { id }).await,
+        "out" => change(&api, StorageCommand::OsdOut { id }).await,
+        other => Err(Failed::Bad(format!("{other:?} is neither in nor out"))),
+    }
+}
+
+/// Adds a pool.
+pub(crate) async fn add_pool(State(api): State<Shared>, ask: Ask) -> Outcome {
+    let pgs = typed(ask.given("pgs").unwrap_or("128"))?;
+    change(&api, StorageCommand::PoolAdd { pool: required(&ask, "pool")?, pgs }).await
+}
+
+/// Removes a pool.
+pub(crate) async fn remove_pool(State(api): State<Shared>, ask: Ask) -> Outcome {
+    insist(&ask)?;
+    change(&api, StorageCommand::PoolRemove { pool: part(&ask, "pool")? }).await
+}
+
+/// Adds a volume.
+pub(crate) async fn add_volume(State(api): State<Shared>, ask: Ask) -> Outcome {
+    let (pool, volume) = (required(&ask, "pool")?, required(&ask, "volume")?);
+    change(&api, StorageCommand::VolumeAdd { pool, volume, size: required(&ask, "size")? }).await
+}
+
+/// Gives a volume another size, or another name.
+pub(crate) async fn change_volume(State(api): State<Shared>, ask: Ask) -> Outcome {
+    let (pool, volume) = (part(&ask, "pool")?, part(&ask, "volume")?);
+    match (ask.given("size"), ask.given("name")) {
+        (Some(size), None) => {
+            change(&api, StorageCommand::VolumeResize { pool, volume, size: typed(size)? }).await
+        }
+        (None, Some(name)) => {
+            change(&api, StorageCommand::VolumeRename { pool, volume, new: typed(name)? }).await
+        }
+        (None, None) => Err(Failed::Missing("size")),
+        (Some(_), Some(_)) => Err(Failed::Bad("size and name are changed one at a time".to_owned())),
+    }
+}
+
+/// Removes a volume.
+pub(crate) async fn remove_volume(State(api): State<Shared>, ask: Ask) -> Outcome {
+    let (pool, volume) = (part(&ask, "pool")?, part(&ask, "volume")?);
+    change(&api, StorageCommand::VolumeRemove { pool, volume }).await
+}
+
+/// Takes a snapshot.
+pub(crate) async fn add_snapshot(State(api): State<Shared>, ask: Ask) -> Outcome {
+    let (pool, volume) = (required(&ask, "pool")?, required(&ask, "volume")?);
+    change(&api, StorageCommand::SnapshotAdd { pool, volume, snapshot: required(&ask, "snapshot")? }).await
+}
+
+/// Gives a snapshot another name.
+pub(crate) async fn rename_snapshot(State(api): State<Shared>, ask: Ask) -> Outcome {
+    let (pool, volume) = (part(&ask, "pool")?, part(&ask, "volume")?);
+    let (snapshot, new) = (part(&ask, "snapshot")?, required(&ask, "name")?);
+    change(&api, StorageCommand::SnapshotRename { pool, volume, snapshot, new }).await
+}
+
+/// Removes a snapshot.
+pub(crate) async fn remove_snapshot(State(api): State<Shared>, ask: Ask) -> Outcome {
+    let (pool, volume) = (part(&ask, "pool")?, part(&ask, "volume")?);
+    change(&api, StorageCommand::SnapshotRemove { pool, volume, snapshot: part(&ask, "snapshot")? }).await
 }
 
 fn volume_row(volume: &VolumeRow) -> Value {

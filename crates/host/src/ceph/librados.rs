@@ -10,6 +10,7 @@
 mod admin;
 mod change;
 mod figures;
+mod leave;
 
 use std::{
     collections::BTreeMap,
@@ -23,6 +24,8 @@ use serde::Deserialize;
 use serde_json::json;
 use tokio::time::Instant;
 
+use self::leave::Inside;
+pub use self::leave::all_have_left;
 use super::{
     BLOCKLIST_FOR, Ceph, CephError,
     cluster::{Cluster, Fault, Image, Libraries},
@@ -88,8 +91,9 @@ impl Standing {
 
 /// A connection that closes itself.
 struct Link {
-    /// Taken when dropped only.
+    /// Taken when dropped only, and so is the next.
     cluster: Option<Cluster>,
+    inside: Option<Inside>,
     workers: Arc<Workers>,
 }
 
@@ -102,8 +106,12 @@ impl Link {
 impl Drop for Link {
     /// Closing blocks, and the last user may be a task of the runtime.
     fn drop(&mut self) {
-        let cluster = self.cluster.take();
-        if let Err(error) = self.workers.run(Box::new(move || drop(cluster))) {
+        let (cluster, inside) = (self.cluster.take(), self.inside.take());
+        let close = move || {
+            drop(cluster);
+            drop(inside);
+        };
+        if let Err(error) = self.workers.run(Box::new(close)) {
             tracing::warn!(%error, "no thread to close a connection to Ceph; it was closed in the caller's");
         }
     }
@@ -173,6 +181,7 @@ impl Librados {
 
 /// Makes a connection of which an operation on an OSD ends after so many seconds.
 fn connect(access: &Access, operation: &str, workers: Arc<Workers>) -> Result<Arc<Link>, CephError> {
+    let inside = Inside::enter();
     let libraries = Libraries::load().map_err(CephError::Missing)?;
     let expire = BLOCKLIST_FOR.as_secs().to_string();
     let settings = [
@@ -191,7 +200,7 @@ fn connect(access: &Access, operation: &str, workers: Arc<Workers>) -> Result<Ar
     ];
     let made = Cluster::connect(libraries, &access.user, &access.configuration, &settings);
     let cluster = made.map_err(|fault| CephError::Unavailable(format!("{}: {}", fault.call, fault.why)))?;
-    Ok(Arc::new(Link { cluster: Some(cluster), workers }))
+    Ok(Arc::new(Link { cluster: Some(cluster), inside: Some(inside), workers }))
 }
 
 /// What the caller of a call is told.

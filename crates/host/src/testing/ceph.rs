@@ -235,6 +235,8 @@ impl CephCluster {
 
 impl Drop for CephCluster {
     fn drop(&mut self) {
+        // A test's process ends next.
+        crate::ceph::all_have_left(Duration::from_secs(10));
         // Nothing of it is kept: there is nobody to be told that they leave.
         for daemon in &mut self.daemons {
             let _ = daemon.kill();

@@ -81,15 +81,16 @@ impl Writer for FakeWriter {
 }
 
 pub(crate) struct Real {
-    pub(crate) cluster: CephCluster,
     pub(crate) ceph: Arc<Librados>,
+    /// Dropped last: it waits for connections to be closed.
+    pub(crate) cluster: CephCluster,
 }
 
 impl Real {
     pub(crate) fn start() -> Self {
         let cluster = CephCluster::start().unwrap();
         let ceph = Librados::new(Access { configuration: cluster.configuration(), ..Access::default() });
-        Self { cluster, ceph: Arc::new(ceph) }
+        Self { ceph: Arc::new(ceph), cluster }
     }
 }
 

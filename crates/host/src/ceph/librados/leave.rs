@@ -1,0 +1,35 @@
+//! The libraries take down what they share when the process exits. A connection that is open then, or being closed, ends the process by a signal: so whoever
+//! is about to exit waits until all are closed.
+
+use std::{
+    sync::{Condvar, Mutex, PoisonError},
+    time::Duration,
+};
+
+/// How many connections there are, those that are being made or closed among them.
+static INSIDE: Mutex<usize> = Mutex::new(0);
+static LEFT: Condvar = Condvar::new();
+
+/// One of them.
+pub(super) struct Inside(());
+
+impl Inside {
+    pub(super) fn enter() -> Self {
+        *INSIDE.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+        Self(())
+    }
+}
+
+impl Drop for Inside {
+    fn drop(&mut self) {
+        *INSIDE.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
+        LEFT.notify_all();
+    }
+}
+
+/// Waits until no connection to Ceph is left, for the end of a process; whether that is so in time. Blocks.
+pub fn all_have_left(within: Duration) -> bool {
+    let inside = INSIDE.lock().unwrap_or_else(PoisonError::into_inner);
+    let waited = LEFT.wait_timeout_while(inside, within, |inside| *inside > 0);
+    !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()
+}
