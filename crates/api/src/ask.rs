@@ -1,13 +1,17 @@
 //! What a request asks, bounded before anything looks at it: the values of its path, of its query and of its form, or a body as it is.
 
 use axum::{
-    body::{Body, to_bytes},
+    body::Body,
     extract::{FromRequest, FromRequestParts as _, RawPathParams, Request},
     http::header,
 };
+use futures_util::StreamExt as _;
 use tokio::time::timeout;
 
-use crate::{api::Shared, reply::Failed};
+use crate::{api::Shared, reply::Failed, routes::is_public};
+
+/// The largest body where no token is asked for.
+const PUBLIC_BODY_BYTES: usize = 4 * 1024;
 
 /// No call has so many.
 const MOST_FIELDS: usize = 64;
@@ -72,9 +76,10 @@ impl FromRequest<Shared> for Ask {
             .await
             .map_err(|_| Failed::Bad("the path is not UTF-8 text".to_owned()))?;
         let path = path.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
-        let text = timeout(api.limits.body_within, read(body, api.limits.body_bytes))
-            .await
-            .map_err(|_| Failed::SlowBody)??;
+        // Whoever has no token yet says no more than one.
+        let most = if is_public(parts.uri.path()) { PUBLIC_BODY_BYTES } else { api.limits.body_bytes };
+        let text =
+            timeout(api.limits.body_within, read(body, most)).await.map_err(|_| Failed::SlowBody)??;
         let mut ask = Self { path, ..Self::default() };
         ask.take(parts.uri.query().unwrap_or_default())?;
         let content = parts.headers.get(header::CONTENT_TYPE).map_or("", |kind| kind.to_str().unwrap_or("?"));
@@ -102,7 +107,15 @@ impl Ask {
     }
 }
 
+/// Into one buffer, whatever pieces it comes in: a handle for each byte would be many times as large.
 async fn read(body: Body, most: usize) -> Result<String, Failed> {
-    let bytes = to_bytes(body, most).await.map_err(|_| Failed::LargeBody(most))?;
-    String::from_utf8(bytes.into()).map_err(|_| Failed::Bad("the body is not UTF-8 text".to_owned()))
+    let (mut pieces, mut bytes) = (body.into_data_stream(), Vec::new());
+    while let Some(piece) = pieces.next().await {
+        let piece = piece.map_err(|_| Failed::LargeBody(most))?;
+        if piece.len() > most - bytes.len() {
+            return Err(Failed::LargeBody(most));
+        }
+        bytes.extend_from_slice(&piece);
+    }
+    String::from_utf8(bytes).map_err(|_| Failed::Bad("the body is not UTF-8 text".to_owned()))
 }

@@ -56,7 +56,10 @@ impl Gate {
 
     /// Who sends these headers. `changes`: the request would change something.
     pub(crate) fn who(&self, headers: &HeaderMap, changes: bool) -> Option<Who> {
-        let Some(guarded) = &self.guarded else { return Some(Who { name: "anybody".to_owned() }) };
+        let Some(guarded) = &self.guarded else {
+            // A page of another site, in a browser that reaches this address.
+            return (!changes || is_same_site(headers)).then(|| Who { name: "anybody".to_owned() });
+        };
         let mut keys = headers.get_all(KEY).iter();
         match (keys.next(), keys.next()) {
             (Some(key), None) => Some(guarded.by_token(key.as_bytes())?.who.clone()),
@@ -182,6 +185,14 @@ mod tests {
         let other =
             Gate::new(Some(&Authentication { secret_key: Some(Secret::new("key")), tokens: Vec::new() }));
         assert_eq!(other.who(&headers(&[("cookie", cookie)]), false), None, "its token is gone");
+    }
+
+    #[test]
+    fn another_sites_page_changes_nothing_where_nobody_is_asked_for_a_token() {
+        let open = Gate::new(None);
+        assert!(open.who(&headers(&[("host", "localhost:7370")]), true).is_some());
+        let page = headers(&[("host", "localhost:7370"), ("origin", "http://evil.example")]);
+        assert!(open.who(&page, true).is_none() && open.who(&page, false).is_some());
     }
 
     #[test]

@@ -147,6 +147,11 @@ pub const ROUTES: &[Route] = &[
     change(Method::PUT, "/api/v2/vms/{vm}/state", || put(v2_vm::set_state)),
 ];
 
+/// Whether a path is everybody's.
+pub(crate) fn is_public(path: &str) -> bool {
+    ROUTES.iter().any(|route| route.access == Access::Public && route.path == path)
+}
+
 /// All of it.
 pub fn router(api: Shared) -> Router {
     let mut router = Router::new();
@@ -181,17 +186,44 @@ async fn reading(State(api): State<Shared>, request: Request, next: Next) -> Res
 async fn changing(State(api): State<Shared>, request: Request, next: Next) -> Response {
     let from = request.extensions().get::<SocketAddr>().map(ToString::to_string).unwrap_or_default();
     let (method, uri) = (request.method().clone(), request.uri().clone());
-    let path = uri.path();
+    let path = beginning(uri.path());
     let Some(Who { name }) = api.gate.who(request.headers(), true) else {
         info!("{method} {path} from {from}: refused, nobody knows who asks");
         return unknown(&uri);
     };
+    let line = format!("{method} {path} from {from} by {name:?}");
+    let changing = Unfinished(Some(line));
     let response = next.run(request).await;
     let status = response.status().as_u16();
     let said = response.extensions().get::<Said>().map_or("", |said| said.0.as_str());
-    // Quoted: descriptions, names and values are of other people's making.
-    info!("{method} {path} from {from} by {name:?}: {status} {said:?}");
+    changing.finish(status, said);
     response
+}
+
+/// A change that is being made. Whoever asks may hang up in the middle of it: that is written, too.
+struct Unfinished(Option<String>);
+
+impl Unfinished {
+    fn finish(mut self, status: u16, said: &str) {
+        if let Some(line) = self.0.take() {
+            // Quoted: descriptions, names and values are of other people's making.
+            info!("{line}: {status} {:?}", beginning(said));
+        }
+    }
+}
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        if let Some(line) = self.0.take() {
+            info!("{line}: nobody waited for the answer; it may be done, in part or whole");
+        }
+    }
+}
+
+/// As much of a text as a line of the log takes.
+fn beginning(text: &str) -> &str {
+    const MOST: usize = 500;
+    text.char_indices().nth(MOST).map_or(text, |(end, _)| &text[..end])
 }
 
 fn unknown(path: &Uri) -> Response {

@@ -24,7 +24,12 @@ use tokio::{
 use tracing::{debug, warn};
 
 use self::places::{Busy, Places};
-use crate::{api::Api, limits::Limits, reply::message, routes::router};
+use crate::{
+    api::Api,
+    limits::Limits,
+    reply::message,
+    routes::{is_public, router},
+};
 
 /// The most that hyper keeps of a request's head, bytes.
 const HEAD_BYTES: usize = 32 * 1024;
@@ -82,9 +87,13 @@ async fn serve(
         return;
     }
     let service = service_fn(async |request: Request<Incoming>| {
-        let held = busy.hold();
+        // Whoever needs no token holds no place: anybody could hold them all.
+        let held = (!is_public(request.uri().path())).then(|| busy.hold());
         let response = answer(&router, request, from, limits).await;
-        Ok::<_, Infallible>(response.map(|body| Body::new(held.until_the_end_of(body))))
+        Ok::<_, Infallible>(response.map(|body| match held {
+            Some(held) => Body::new(held.until_the_end_of(body)),
+            None => body,
+        }))
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())

@@ -4,7 +4,10 @@ use std::{fmt::Display, str::FromStr, time::Duration};
 
 use axum::{extract::State, http::StatusCode, response::Response};
 use pvc_core::model::StorageCommand;
-use pvc_operate::storage::{self as command, OsdRow, PoolRow, SnapshotRow, VolumeRow};
+use pvc_operate::{
+    Failure,
+    storage::{self as command, OsdRow, PoolRow, SnapshotRow, VolumeRow},
+};
 use serde_json::{Value, json as value};
 
 use super::or_none;
@@ -43,7 +46,11 @@ const WITHIN: Duration = Duration::from_secs(30);
 /// Has the primary do it, and says what came of it.
 async fn change(api: &Shared, command: StorageCommand) -> Outcome {
     let asked = command::ask(&api.cluster, &command, false, "a client of the API", now_unix_s()).await?;
-    done(asked.wait(&api.cluster, WITHIN, &|_| ()).await?)
+    match asked.wait(&api.cluster, WITHIN, &|_| ()).await {
+        // It is accepted, and goes on: whoever took it for failed would ask twice.
+        Err(later @ Failure::NotYet { .. }) => Ok(message(StatusCode::OK, later.to_string())),
+        outcome => done(outcome?),
+    }
 }
 
 fn typed<T: FromStr<Err: Display>>(text: &str) -> Result<T, Failed> {

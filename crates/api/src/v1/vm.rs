@@ -7,7 +7,10 @@ use pvc_core::{
     model::{DomainDetails, DomainSpec, Vm, VmState},
     plan::placement::Selector,
 };
-use pvc_operate::vm::{self as command, Desired, Filter, Relocation, To, VmRow};
+use pvc_operate::{
+    Answer, Failure,
+    vm::{self as command, Desired, Filter, Relocation, To, VmRow},
+};
 use serde::Serialize;
 use serde_json::json;
 
@@ -57,9 +60,8 @@ impl From<VmRow> for Row {
     }
 }
 
-async fn rows(api: &Shared, limit: &Limit) -> Result<Vec<VmRow>, Failed> {
-    let wants = |name: &str| limit.wants(name);
-    let filter = Filter { node: None, state: None, wanted: Some(&wants), long: true };
+async fn rows(api: &Shared, wants: &(dyn Fn(&str) -> bool + Sync)) -> Result<Vec<VmRow>, Failed> {
+    let filter = Filter { node: None, state: None, wanted: Some(wants), long: true };
     Ok(command::list(&api.cluster, &filter, now_unix_s()).await?.vms)
 }
 
@@ -77,14 +79,15 @@ pub(crate) async fn list(State(api): State<Shared>, ask: Ask) -> Outcome {
         let neither = node.is_none() && state.is_none();
         neither || node.is_some_and(|node| row.node == node) || state.is_some_and(|state| row.state == state)
     };
-    let rows = rows(&api, &limit).await?.into_iter().map(Row::from).filter(fits).collect::<Vec<_>>();
+    let wants = |name: &str| limit.wants(name);
+    let rows = rows(&api, &wants).await?.into_iter().map(Row::from).filter(fits).collect::<Vec<_>>();
     answer_list(&rows, "no VM fits")
 }
 
 /// One: by its name or UUID, or the beginning of either.
 pub(crate) async fn item(State(api): State<Shared>, ask: Ask) -> Outcome {
     let wanted = ask.part("vm");
-    let rows = rows(&api, &Limit::default()).await?;
+    let rows = rows(&api, &|text| text.starts_with(wanted)).await?;
     let names = |row: &VmRow| vec![row.name.clone(), row.uuid.to_string()];
     let found = exactly_or_nearly(rows, wanted, names, |name| name.starts_with(wanted));
     answer_list(&found.into_iter().map(Row::from).collect::<Vec<_>>(), "there is no such VM")
@@ -105,9 +108,20 @@ pub(crate) async fn modify(State(api): State<Shared>, ask: Ask) -> Outcome {
     if !ask.flag("restart") {
         return done(changed);
     }
-    let restarted = command::set_state(&api.cluster, id, Desired::Restart).await?.asked.answer;
+    // What is off needs none: the new definition counts when it starts.
+    let restarted = match command::set_state(&api.cluster, id, Desired::Restart).await {
+        Ok(set) => set.asked.answer,
+        Err(Failure::Refused(refusal)) => Answer { message: refusal.to_string(), notes: Vec::new() },
+        Err(error) => {
+            let why = Failed::from(error).with_causes();
+            return Err(Failed::Bad(format!(
+                "{}, but the restart was not asked for: {why}",
+                changed.message
+            )));
+        }
+    };
     let notes = changed.notes.into_iter().chain(restarted.notes).collect();
-    done(pvc_operate::Answer { message: format!("{}; {}", changed.message, restarted.message), notes })
+    done(Answer { message: format!("{}; {}", changed.message, restarted.message), notes })
 }
 
 /// Powers one off and undefines it.

@@ -67,6 +67,39 @@ async fn who_holds_all_connections_keeps_nobody_out() {
 }
 
 #[tokio::test]
+async fn who_logs_in_slowly_keeps_nobody_out_and_says_little() {
+    let served = served(Limits { connections: 4, ..Limits::default() }).await;
+    let mut slow = Vec::new();
+    for _ in 0..8 {
+        let mut stream = TcpStream::connect(served.address).await.unwrap();
+        let head = "POST /api/v1/auth/login HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n";
+        let _ = stream.write_all(head.as_bytes()).await;
+        slow.push(stream);
+        assert_eq!(served.ask("GET", "/api/v1/node", "").await.status, 200);
+    }
+    let long = format!("token={}", "x".repeat(5000));
+    assert_eq!(served.send("POST", "/api/v1/auth/login", "", &long).await.status, 413);
+}
+
+#[tokio::test]
+async fn a_body_in_many_pieces_is_bounded_and_read() {
+    let served = served(Limits { body_bytes: 64, ..Limits::default() }).await;
+    for (pieces, status) in [(30, 400), (70, 413)] {
+        let mut stream = TcpStream::connect(served.address).await.unwrap();
+        let mut text = format!(
+            "POST /api/v1/vm HTTP/1.1\r\nHost: x\r\nX-Api-Key: {TOKEN}\r\nConnection: close\r\n\
+             Transfer-Encoding: chunked\r\n\r\n"
+        );
+        text.extend(std::iter::repeat_n("1\r\n<\r\n", pieces));
+        text.push_str("0\r\n\r\n");
+        stream.write_all(text.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        let _ = stream.read_to_string(&mut answer).await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{pieces}: {answer}");
+    }
+}
+
+#[tokio::test]
 async fn a_cluster_that_does_not_answer_is_said_to_be_away() {
     let fake = Fake::with(&["hv1"]).await;
     let limits = Limits { answer_within: Duration::from_millis(200), ..Limits::default() };

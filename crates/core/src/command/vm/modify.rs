@@ -24,8 +24,17 @@ pub fn modify(vm: &Vm, before: &str, xml: &str, seen: Option<i32>) -> Result<Acc
     }
     let executes = !vm.claim.value.is_empty();
     // Whoever executes it has the disks of the old definition open, too: they are known to the fence until it is defined anew while it is off.
-    let kept = vm.rbd_images.iter().filter(|image| executes && !spec.rbd_images.contains(image)).cloned();
-    let images: Vec<String> = spec.rbd_images.iter().cloned().chain(kept).collect();
+    // The list goes stale when old clients change the definition alone, so both count.
+    let listed =
+        vm.rbd_images.clone().into_iter().chain(
+            DomainSpec::parse_as(before, vm.id, &vm.name).map(|old| old.rbd_images).unwrap_or_default(),
+        );
+    let mut images = spec.rbd_images.clone();
+    for image in listed.filter(|_| executes) {
+        if !images.contains(&image) {
+            images.push(image);
+        }
+    }
     let mut set = vec![VmSet::Xml(xml)];
     if images != vm.rbd_images {
         set.push(VmSet::RbdImages(images));
@@ -63,6 +72,10 @@ mod tests {
         let runs = modify(&with("hv1"), "", &new, Some(0)).unwrap();
         assert_eq!(runs.notes.len(), 1);
         assert_eq!(set(runs)[1], VmSet::RbdImages(vec!["vms/b".into(), "vms/a".into()]));
+        // An old client has changed the definition, and not the list.
+        let stale = modify(&with("hv1"), &xml("web1", 1, "vms/c"), &new, None).unwrap();
+        let all = ["vms/b", "vms/a", "vms/c"].map(str::to_owned);
+        assert_eq!(set(stale)[1], VmSet::RbdImages(all.into()));
     }
 
     #[test]
