@@ -263,6 +263,11 @@ commands! {
 }
 
 impl StorageCommand {
+    /// Whether it is about which OSDs are in use, or their flags.
+    pub fn is_of_osds(&self) -> bool {
+        matches!(self, Self::OsdIn { .. } | Self::OsdOut { .. } | Self::OsdSet { .. } | Self::OsdUnset { .. })
+    }
+
     /// What is asked for, in words: `add volume vms/web1 of 20G`.
     pub fn in_words(&self) -> String {
         match self {

@@ -44,6 +44,8 @@ pub struct Facts {
     pub unreadable: Option<String>,
     /// What Ceph has just refused, and its words.
     pub refused: Option<(CephChange, String)>,
+    /// Ceph refuses to be asked about it: nothing else is known.
+    pub impossible: Option<String>,
 }
 
 /// What to do next.
@@ -71,6 +73,9 @@ use Standing::{Done, Impossible, Next};
 
 /// The next step of a task that is not over.
 pub fn plan(task: &Task, facts: &Facts) -> Step {
+    if let Some(why) = &facts.impossible {
+        return Step::End(Err(why.clone()));
+    }
     let begun = matches!(task.state, TaskState::Running { .. });
     match (stands(task, facts, begun), &facts.refused) {
         (Impossible(why), _) => Step::End(Err(why)),
@@ -138,6 +143,9 @@ fn pool_remove(pool: &PoolName, facts: &Facts, begun: bool) -> Standing {
     match &facts.pool {
         None if begun || facts.is_in_tree => Done(vec![TreeChange::Pool(pool.clone(), None)]),
         None => Impossible(format!("there is no pool {pool}")),
+        Some(found) if !found.is_for_images && !facts.is_in_tree && found.stats.num_objects > 0 => {
+            Impossible(format!("pool {pool} is no pool of images: pvcd does not know what is in it"))
+        }
         Some(_) => match (users(facts), facts.images.len()) {
             (Some(users), _) => Impossible(format!("pool {pool} has volumes of {users}")),
             (None, 0) => Next(CephChange::RemovePool { pool: pool.clone() }),

@@ -1,4 +1,5 @@
-//! While this node is primary: carries out what operators have asked of storage, one task at a time, the oldest first.
+//! While this node is primary: carries out what operators have asked of storage, one task at a time, the oldest first, but what is asked of OSDs before all
+//! else.
 //!
 //! Decides nothing itself (see `pvc_core::plan::storage`). A task that another primary has begun is carried on from what Ceph has.
 
@@ -13,7 +14,11 @@ use std::{
 
 use async_trait::async_trait;
 use pvc_core::{
-    model::{Subject, storage::CephChange, task::TaskState},
+    model::{
+        Subject,
+        storage::CephChange,
+        task::{TaskId, TaskState},
+    },
     plan::{
         Next, Plan,
         storage::{Facts as Observed, Step, plan},
@@ -61,6 +66,7 @@ struct TaskReconciler {
 
 #[derive(Clone)]
 struct Refusal {
+    task: TaskId,
     change: CephChange,
     why: String,
     /// Since when it refuses this.
@@ -81,10 +87,11 @@ impl TaskReconciler {
 
     /// What Ceph has refused of this task, if that is its answer.
     fn answer(&self, seen: &Seen) -> Option<(CephChange, String)> {
-        let Refusal { change, why, since } = self.refusal()?;
+        let Refusal { task, change, why, since } = self.refusal()?;
         let begun_here =
             matches!(&seen.task.state, TaskState::Running { node, .. } if *node == self.cluster.me.as_str());
-        (begun_here || since.elapsed() >= BEGUN_ELSEWHERE).then_some((change, why))
+        let counts = begun_here || since.elapsed() >= BEGUN_ELSEWHERE;
+        (task == seen.task.id && counts).then_some((change, why))
     }
 
     /// Says at the task what it waits for.
@@ -113,9 +120,10 @@ impl TaskReconciler {
                 Ok(())
             }
             Err(CephError::Refused { why, .. }) => {
-                let before = self.refusal().filter(|before| before.change == *change);
+                let task = seen.task.id;
+                let before = self.refusal().filter(|before| before.task == task && before.change == *change);
                 let since = before.map_or_else(Instant::now, |before| before.since);
-                self.is_refused(Some(Refusal { change: change.clone(), why: why.clone(), since }));
+                self.is_refused(Some(Refusal { task, change: change.clone(), why: why.clone(), since }));
                 match self.answer(seen) {
                     // Decided anew from what Ceph has now.
                     Some(_) => Err(StepError::Conflict(change.to_string())),
@@ -159,13 +167,20 @@ impl Reconciler for TaskReconciler {
         if let Some(first) = problems.first() {
             warn!("{} tasks cannot be read and are left alone, {} first", problems.len(), first.key);
         }
-        let Some(seen) = tasks.into_iter().find(|seen| !seen.task.is_over()) else { return Ok(None) };
+        let waiting = || tasks.iter().filter(|seen| !seen.task.is_over());
+        // The monitors do them without the OSDs, and one of them may be what lets the others go on.
+        let first = waiting().find(|seen| seen.task.command.is_of_osds()).or_else(|| waiting().next());
+        let Some(seen) = first.cloned() else { return Ok(None) };
         match self.look(&view, &seen.task.command).await {
             Ok(observed) => {
                 let refused = self.answer(&seen);
                 Ok(Some((seen, Observed { refused, ..observed })))
             }
             Err(observe::Error::Store(error)) => Err(error.into()),
+            Err(observe::Error::Ceph(CephError::Refused { doing, why })) => {
+                let impossible = Some(format!("Ceph refused {doing}: {why}"));
+                Ok(Some((seen, Observed { impossible, ..Observed::default() })))
+            }
             Err(observe::Error::Ceph(error)) => Err(self.again(&seen, &error).await),
         }
     }

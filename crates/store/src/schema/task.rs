@@ -10,7 +10,7 @@ use pvc_core::model::{
 };
 
 use super::{ceph, primary, text::Decoder};
-use crate::{CommitError, Store, StoreError, Transaction};
+use crate::{CommitError, Store, StoreError, Transaction, Value};
 
 /// The parent of all tasks.
 pub const ROOT: &str = "/pvc/tasks";
@@ -55,13 +55,21 @@ pub fn path(id: TaskId) -> String {
 pub async fn read_all(store: &dyn Store) -> Result<(Vec<Seen>, Vec<Problem>), StoreError> {
     let mut d = Decoder::default();
     let names = store.children(ROOT).await?.unwrap_or_default();
-    let mut ids: Vec<TaskId> =
-        names.iter().filter_map(|name| d.parse(&format!("{ROOT}/{name}"), name)).collect();
+    let mut ids: Vec<TaskId> = Vec::new();
+    for name in &names {
+        match number(name) {
+            Some(id) => ids.push(id),
+            None => d.problem(&format!("{ROOT}/{name}"), "not the number of a task"),
+        }
+    }
     ids.sort_unstable();
-    // Whoever writes more than this spoils the tree for himself alone.
-    ids.truncate(KEPT + 2 * MOST_WAITING);
+    // The newest: more are somebody's rubbish.
+    let ids = ids.split_off(ids.len().saturating_sub(KEPT + 2 * MOST_WAITING));
     let paths: Vec<String> = ids.iter().map(|id| path(*id)).collect();
-    let values = store.get_many(&paths).await?;
+    let values = match store.get_many(&paths).await {
+        Err(StoreError::Refused { .. }) => one_by_one(store, &paths, &mut d).await?,
+        values => values?,
+    };
     let mut tasks = Vec::new();
     for ((id, path), value) in ids.iter().zip(&paths).zip(values) {
         let Some(value) = value else { continue };
@@ -72,6 +80,30 @@ pub async fn read_all(store: &dyn Store) -> Result<(Vec<Seen>, Vec<Problem>), St
         }
     }
     Ok((tasks, d.problems))
+}
+
+/// As it is written, and no other number's.
+fn number(name: &str) -> Option<TaskId> {
+    name.parse::<TaskId>().ok().filter(|id| id.to_string() == name)
+}
+
+/// One of them may not be read: the others are.
+async fn one_by_one(
+    store: &dyn Store,
+    paths: &[String],
+    d: &mut Decoder,
+) -> Result<Vec<Option<Value>>, StoreError> {
+    let mut values = Vec::new();
+    for path in paths {
+        values.push(match store.get(path).await {
+            Err(StoreError::Refused { what, .. }) => {
+                d.problem(path, what);
+                None
+            }
+            value => value?,
+        });
+    }
+    Ok(values)
 }
 
 /// One task; `None` if there is none, or it cannot be read.
@@ -103,7 +135,7 @@ pub async fn ask(
         let last = std::str::from_utf8(&root.data).ok().and_then(|text| text.trim().parse::<TaskId>().ok());
         // Whatever is there, readable or not, has its number.
         let names = store.children(ROOT).await.map_err(CommitError::Failed)?.unwrap_or_default();
-        let newest = names.iter().filter_map(|name| name.parse::<TaskId>().ok()).max().unwrap_or(0);
+        let newest = names.iter().filter_map(|name| number(name)).max().unwrap_or(0);
         let id = last.unwrap_or(0).max(newest).saturating_add(1);
         let (command, by) = (command.clone(), by.to_owned());
         let task =
@@ -150,12 +182,20 @@ pub async fn end(
     for change in tree {
         ceph::change(store, &mut txn, change).await.map_err(CommitError::Failed)?;
     }
-    let (tasks, _) = read_all(store).await.map_err(CommitError::Failed)?;
+    store.commit(txn).await?;
+    forget(store).await;
+    Ok(())
+}
+
+/// Forgets the oldest that are over. One that cannot be forgotten stays: it has failed nobody.
+async fn forget(store: &dyn Store) {
+    let Ok((tasks, _)) = read_all(store).await else { return };
     let over: Vec<&Seen> = tasks.iter().filter(|seen| seen.task.is_over()).collect();
-    for old in over.iter().take((over.len() + 1).saturating_sub(KEPT)) {
+    for old in over.iter().take(over.len().saturating_sub(KEPT)) {
+        let mut txn = Transaction::default();
         txn.delete(path(old.task.id), Some(old.version));
+        let _ = store.commit(txn).await;
     }
-    store.commit(txn).await.map(drop)
 }
 
 /// Takes back a task that nobody has begun. Conflicts if somebody has.

@@ -1,5 +1,5 @@
 use super::*;
-use crate::model::ceph::VolumeStats;
+use crate::model::ceph::{PoolStats, VolumeStats};
 
 fn task(line: &str, begun: bool, force: bool) -> Task {
     let state =
@@ -122,6 +122,8 @@ fn a_pool_that_is_half_made_is_made_whole() {
 fn what_cannot_be_done_is_not_begun() {
     let used = || Facts { used_by: vec!["web1".parse().unwrap()], image: Some(image(100, &[])), ..there() };
     let full = || Facts { space: Space { used_bytes: 80, total_bytes: 100, ..Space::default() }, ..gone() };
+    let stats = PoolStats { num_objects: 1, ..PoolStats::default() };
+    let strange = ObservedPool { stats, ..pool(3, false) };
     let both = || Facts { renamed: Some(image(1, &[])), ..there() };
     for (line, facts, why) in [
         ("pool_add p,8", there(), "there is a pool p already"),
@@ -131,6 +133,8 @@ fn what_cannot_be_done_is_not_begun() {
         ("volume_add p,v,1B", there(), "there is a volume p/v already"),
         ("volume_add p,v,1B", Facts::default(), "there is no pool p"),
         ("volume_add p,v,1B", full(), "80 %"),
+        ("volume_add p,v,101B", gone(), "larger than the whole cluster, which has 100B"),
+        ("pool_remove p", Facts { pool: Some(strange), is_in_tree: false, ..gone() }, "no pool of images"),
         ("volume_resize p,v,1B", gone(), "there is no volume p/v"),
         ("volume_resize p,v,1B", there(), "would be lost"),
         ("volume_rename p,v,w", gone(), "there is no volume p/v"),
@@ -160,6 +164,14 @@ fn what_the_tree_alone_still_has_goes_from_it() {
     assert_eq!(step(&task("volume_remove p,v", false, false), &tree_only()), "done: no p/v");
     let no_snapshot = Facts { image: Some(image(100, &[])), ..there() };
     assert_eq!(step(&task("snapshot_remove p,v,s", false, false), &no_snapshot), "done: p/v 100 ");
+}
+
+#[test]
+fn what_ceph_does_not_say_is_waited_for_and_what_it_refuses_to_say_ends_the_task() {
+    for begun in [false, true] {
+        let facts = Facts { impossible: Some("it is of an unknown format".into()), ..Facts::default() };
+        assert_eq!(step(&task("volume_remove p,v", begun, false), &facts), "no: it is of an unknown format");
+    }
 }
 
 #[test]

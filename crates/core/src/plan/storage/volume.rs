@@ -35,6 +35,11 @@ pub(super) fn add(image: &ImageName, size: Bytes, facts: &Facts, begun: bool) ->
                 facts.space.total_bytes >> 30
             ))
         }
+        // It would take Ceph more than an hour to remove one that is much larger, object by object.
+        None if size.0 > facts.space.total_bytes => Impossible(format!(
+            "it would be larger than the whole cluster, which has {}",
+            Bytes(facts.space.total_bytes).in_words()
+        )),
         None => Next(CephChange::CreateImage { image: image.clone(), size }),
     }
 }

@@ -271,15 +271,17 @@ fn all_answer(cluster: &Cluster, image: &ImageName) -> Result<Users, CephError> 
     }
 }
 
-/// Shuts out who changed an image before us and died over it, its lock and its watch with it. If that lives and another one is silent, a change
-/// is broken off that could not have got on.
+/// Shuts out who changed an image before us and died over it, its lock and its watch with it. One that lives is waited for; if it lives and another one is
+/// silent, a change is broken off that could not have got on.
 fn bury(cluster: &Cluster, open: &Image<'_>) -> Result<(), CephError> {
     let Some(earlier) = open.changer()?.and_then(|text| client(&text).ok()) else { return Ok(()) };
     let users = users(open)?;
-    if !users.addresses().any(|address| address == earlier)
-        || (users.watchers.contains(&earlier) && open.is_answered()?)
-    {
+    if !users.addresses().any(|address| address == earlier) {
         return Ok(());
+    }
+    if users.watchers.contains(&earlier) && open.is_answered()? {
+        // Another primary's, which goes on for as long as it takes.
+        return Err(CephError::Late { doing: format!("client {earlier} is changing it") });
     }
     cluster.ask_monitors(&blocklist(&earlier).to_string())?;
     cluster.await_latest_map()?;

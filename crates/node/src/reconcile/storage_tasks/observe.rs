@@ -88,14 +88,43 @@ impl TaskReconciler {
     ) -> Result<(), StoreError> {
         facts.unreadable = view.vms.iter().find(|(_, vm)| vm.good().is_none()).map(|(id, _)| id.to_string());
         for vm in view.good_vms() {
-            let mut has = images(&vm.rbd_images).0;
-            if let Some((xml, _)) = schema::vm::read_xml(&*self.cluster.store, vm.id).await? {
-                match DomainSpec::parse_as(&xml, vm.id, &vm.name) {
-                    Ok(spec) => has.extend(images(&spec.rbd_images).0),
+            let mut named = vm.rbd_images.clone();
+            match schema::vm::read_xml(&*self.cluster.store, vm.id).await {
+                Ok(Some((xml, _))) => match DomainSpec::parse_as(&xml, vm.id, &vm.name) {
+                    Ok(spec) => named.extend(spec.rbd_images),
                     Err(_) => facts.unreadable = Some(vm.name.to_string()),
-                }
+                },
+                Ok(None) => {}
+                Err(StoreError::Refused { .. }) => facts.unreadable = Some(vm.name.to_string()),
+                Err(error) => return Err(error),
             }
-            if has.iter().any(&such) {
+            // What is in a namespace, or is no name of an image, is at least in a pool.
+            let strange = |name: &&str| {
+                let image = name.split('/').next().map(|pool| format!("{pool}/?"));
+                image.and_then(|image| image.parse::<ImageName>().ok())
+            };
+            let (images, odd) = images(&named);
+            if images.iter().any(&such) || odd.iter().filter_map(strange).any(|image| such(&image)) {
+                facts.used_by.push(vm.name.clone());
+            }
+        }
+        self.recorded(view, such, facts).await
+    }
+
+    /// A VM that executes has open what its definition names no more, until it starts anew.
+    async fn recorded(
+        &self,
+        view: &ClusterView,
+        such: impl Fn(&ImageName) -> bool,
+        facts: &mut Facts,
+    ) -> Result<(), StoreError> {
+        let (records, problems) = schema::vm_clients::read_all(&*self.cluster.store).await?;
+        if let Some(first) = problems.first() {
+            facts.unreadable = Some(first.key.clone());
+        }
+        for record in records.iter().filter(|record| record.clients.images.iter().any(&such)) {
+            // What is recorded of one that is deleted is removed with its end.
+            if let Some(vm) = view.vm(record.vm).filter(|vm| !facts.used_by.contains(&vm.name)) {
                 facts.used_by.push(vm.name.clone());
             }
         }

@@ -1,6 +1,10 @@
 //! Over the fake store and the fake Ceph, on a paused clock.
 
-use pvc_core::model::{VmChange, ceph::ImageName, task::TaskId};
+use pvc_core::model::{
+    VmChange,
+    ceph::{ImageName, VmClients},
+    task::TaskId,
+};
 use pvc_host::ceph::fake::FakeCeph;
 use pvc_store::{Store as _, schema};
 use tokio::time::sleep;
@@ -178,6 +182,14 @@ async fn a_vms_volume_is_neither_removed_nor_renamed_whatever_its_list_says() {
     }
     world.does("snapshot_add vms,disk,daily").await;
     world.does("volume_resize vms,disk,2097152B").await;
+    // What it executes with, and what its definition does not name any more.
+    let id = "11111111-0000-4000-8000-000000000001".parse().unwrap();
+    world.does("volume_add vms,former,1048576B").await;
+    let images = [image("vms/former")].into();
+    let clients = VmClients { images, ..VmClients::default() };
+    schema::vm_clients::record(&*world.base.store, id, &name("hv1"), &clients).await.unwrap();
+    assert!(world.refuses("volume_remove vms,former").await.contains("VM vm1"));
+
     // Whether this one has the volume nobody knows.
     world.base.set("/domains/11111111-0000-4000-8000-000000000001/xml", "<domain>").await;
     world.does("snapshot_remove vms,disk,daily").await;
@@ -186,12 +198,27 @@ async fn a_vms_volume_is_neither_removed_nor_renamed_whatever_its_list_says() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_is_asked_of_osds_waits_for_no_other_task() {
+    let world = World::with_pool().await;
+    world.ceph.add_osds(1);
+    world.ceph.fail(Some(CephError::Unavailable("no OSD answers".into())));
+    let (waits, first) = (world.ask("volume_add vms,a,1B").await, world.ask("osd_out 0").await);
+    sleep(Duration::from_secs(5)).await;
+    world.ceph.fail(None);
+    assert_eq!(world.outcome(waits).await, Ok(()));
+    let changes = world.ceph.changes();
+    let at = |words: &str| changes.iter().position(|change| change.starts_with(words));
+    assert!(at("taking OSD 0 out") < at("creating image"), "{changes:?}");
+    assert_eq!(world.outcome(first).await, Ok(()));
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_ceph_refuses_has_failed_at_once_and_holds_up_nobody() {
     let world = World::with_pool().await;
     world.does("volume_add vms,a,1048576B").await;
     let writer = world.ceph.open(&image("vms/a"), [10, 0, 0, 2].into());
     let began = Instant::now();
-    assert_eq!(world.refuses("volume_remove vms,a").await, "Device or resource busy");
+    assert_eq!(world.refuses("volume_remove vms,a").await, "somebody has it open");
     assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
     assert_eq!(world.told("volumes/vms/a").len(), 2, "the tree says what Ceph has");
     writer.close();

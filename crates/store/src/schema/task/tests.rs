@@ -98,7 +98,7 @@ async fn the_tree_follows_in_the_transaction_that_ends_the_task() {
 
 #[tokio::test]
 async fn rubbish_is_told_and_costs_no_other_task_and_the_oldest_are_forgotten() {
-    let (_tree, store) = ready().await;
+    let (tree, store) = ready().await;
     let put = async |name: &str, data: &str| {
         let mode = crate::CreateMode::Persistent;
         let op = Op::Create { path: format!("{ROOT}/{name}"), data: data.into(), mode };
@@ -110,12 +110,18 @@ async fn rubbish_is_told_and_costs_no_other_task_and_the_oldest_are_forgotten() 
     let (tasks, problems) = read_all(&*store).await.unwrap();
     assert_eq!((tasks.len(), problems.len(), tasks[0].task.id), (1, 2, good));
 
+    // Nobody may read one, and one cannot be deleted: the others are read, end, and are forgotten all the same.
+    tree.forbid(&format!("{ROOT}/7"), true);
+    put(&format!("{good}/x"), "").await;
+    put("+8", "").await;
+    assert_eq!(read_all(&*store).await.unwrap().1.len(), 3);
+
     for _ in 0..KEPT + 5 {
         end(&*store, &only(&*store).await, done(), &[], &me()).await.unwrap();
         ask_for(&*store, "osd_out 1").await.unwrap();
     }
     let (tasks, _) = read_all(&*store).await.unwrap();
-    assert_eq!(tasks.iter().filter(|seen| seen.task.is_over()).count(), KEPT);
+    assert_eq!(tasks.iter().filter(|seen| seen.task.is_over()).count(), KEPT + 1, "and the one that stays");
     for _ in 1..MOST_WAITING {
         ask_for(&*store, "osd_out 1").await.unwrap();
     }
