@@ -35,7 +35,8 @@ async fn it_says_what_the_cluster_holds() {
         "{}",
         figures.status
     );
-    assert_eq!(figures.pools[POOL].stats.id, 1);
+    // The manager makes one of its own, sooner or later.
+    assert!([1, 2].contains(&figures.pools[POOL].stats.id), "{figures:?}");
 }
 
 /// A key that may not, a monitor that hangs, and a connection of our own that is blocklisted.
