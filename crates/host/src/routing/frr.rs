@@ -100,7 +100,9 @@ impl RoutingDaemon for Frr {
         let (path, folder) = (path.to_string_lossy(), self.folder());
         // Of a file in another folder than this it would make FRR write over its own.
         let confdir = folder.to_string_lossy();
-        let script = [RELOAD, "--reload", "--stdout", "--log-level", "error", "--confdir", &confdir, &path];
+        // Compared with zebra's, a file that says nothing of forwarding would switch it on in the kernel.
+        let script = [RELOAD, "--reload", "--daemon", "bgpd", "--stdout", "--log-level", "error"];
+        let script = [&script[..], &["--confdir", &confdir, &path]].concat();
         let python = Program::find("python3").map_err(run)?;
         let ended = python.run(&self.arguments(&script), &[], TELL_WITHIN).await.map_err(run)?;
         if ended.is_success() { Ok(()) } else { Err(RoutingError::Refused { doing, why: reason(&ended) }) }

@@ -110,12 +110,23 @@ fn frr_does_as_a_routing_daemon() {
         ip("address add 10.255.1.1/24 dev lo");
         let mut daemons = Daemons::start().await;
         let frr = Frr::named(&daemons.space);
+        for setting in FORWARDING {
+            fs::write(setting, "0").unwrap();
+        }
         contract(&frr).await;
+        assert_eq!(forwarding(), ["0", "0"], "a hypervisor is no router");
         daemons.kill_bgpd();
         gone(&frr).await;
         fs::write(daemons.folders()[0].join("frr.conf"), "router bgp 65001\n").unwrap();
         assert_eq!(frr.file().await.unwrap(), Some(File::Foreign));
     });
+}
+
+/// Whether the kernel forwards packets in this thread's namespace, of IPv4 and of IPv6.
+const FORWARDING: [&str; 2] = ["/proc/sys/net/ipv4/ip_forward", "/proc/sys/net/ipv6/conf/all/forwarding"];
+
+fn forwarding() -> [String; 2] {
+    FORWARDING.map(|path| fs::read_to_string(path).unwrap().trim().to_owned())
 }
 
 /// This namespace is a node with a managed network, whose guest is a port of its bridge.
