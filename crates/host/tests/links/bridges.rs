@@ -172,6 +172,39 @@ fn what_a_routing_daemon_writes_is_told_apart_and_ours_is_out_of_its_reach() {
 }
 
 #[test]
+fn entries_by_a_device_that_was_made_anew_are_replaced() {
+    alone(async || {
+        let bridges = Netlink::start().unwrap();
+        make(&*bridges, &managed("10.255.1.1", "10.255.1.2")[..2]).await;
+        let mut before = std::collections::BTreeSet::new();
+        for round in 0..2 {
+            ip("link add eth1 type veth peer name eth2");
+            ip("link set eth1 up");
+            let by = seen(&*bridges).await.device("eth1").map(|device| device.index);
+            let of = |(mac, to)| Forward { by, ..forward(mac, to) };
+            let wanted: std::collections::BTreeSet<Forward> =
+                [(None, "10.255.1.2"), (None, "10.255.1.3"), (Some(1), "10.255.1.2")].map(of).into();
+            assert!(wanted.is_disjoint(&before));
+            // As plans do: what is missing, and then what is not wanted. One who has looked again finds the rest.
+            for _ in 0..2 {
+                let there = seen(&*bridges).await.forwards;
+                let missing = wanted.difference(&there).cloned().map(BridgingChange::Forward);
+                let gone = there.difference(&wanted).cloned().map(BridgingChange::Unforward);
+                make(&*bridges, &missing.chain(gone).collect::<Vec<_>>()).await;
+            }
+            assert_eq!(seen(&*bridges).await.forwards, wanted, "round {round}");
+            before = wanted;
+            ip("link del eth1");
+        }
+        // A guest's entry that nobody wants.
+        for forward in &before {
+            make(&*bridges, &[BridgingChange::Unforward(forward.clone())]).await;
+        }
+        assert_eq!(seen(&*bridges).await.forwards.len(), 0);
+    });
+}
+
+#[test]
 fn one_change_that_fails_costs_no_other() {
     alone(async || {
         let bridges = Netlink::start().unwrap();

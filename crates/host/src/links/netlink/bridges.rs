@@ -143,10 +143,23 @@ impl Netlink {
             }
             BridgingChange::Unforward(forward) => {
                 let entry = entry(self.known(&doing, &forward.device, known).await?, forward);
-                let del = async |handle: Handle| handle.neighbours().del(entry).execute().await;
-                self.request(&doing, &[libc::ENOENT], del).await
+                match self.delete(&doing, entry.clone()).await {
+                    // The device that it leaves by is gone, and the kernel takes its number from nobody. All that stand under that
+                    // address go with it: those that are wanted are missed by the next look.
+                    Err(LinksError::Kernel { cause, .. })
+                        if cause.raw_os_error() == Some(libc::EADDRNOTAVAIL) =>
+                    {
+                        self.delete(&doing, of_any_end(entry)).await
+                    }
+                    outcome => outcome,
+                }
             }
         }
+    }
+
+    async fn delete(&self, doing: &str, entry: NeighbourMessage) -> Result<(), LinksError> {
+        let del = async |handle: Handle| handle.neighbours().del(entry).execute().await;
+        self.request(doing, &[libc::ENOENT], del).await
     }
 
     async fn set(
@@ -328,6 +341,12 @@ fn entry(index: u32, forward: &Forward) -> NeighbourMessage {
     message.attributes.push(NeighbourAttribute::Destination(forward.to.into()));
     message.attributes.extend(forward.by.map(NeighbourAttribute::IfIndex));
     message
+}
+
+/// All entries of the same address.
+fn of_any_end(mut entry: NeighbourMessage) -> NeighbourMessage {
+    entry.attributes.retain(|attribute| matches!(attribute, NeighbourAttribute::LinkLayerAddress(_)));
+    entry
 }
 
 async fn send(mut handle: Handle, entry: NeighbourMessage, how: u16) -> Result<(), Error> {
