@@ -42,6 +42,9 @@ pub enum RoutingError {
         #[source]
         cause: RunError,
     },
+    /// The configuration is an operator's.
+    #[error("FRR's configuration is an operator's, and is not written over")]
+    Foreign,
     /// It refused, or said what nobody understands.
     #[error("could not {doing}: {why}")]
     Refused {
@@ -61,6 +64,6 @@ pub trait RoutingDaemon: Send + Sync + 'static {
     /// What it is doing.
     async fn speaking(&self) -> Result<Speaking, RoutingError>;
 
-    /// Puts a configuration into its file, in place of whatever stands there, and tells it what differs, if it runs.
+    /// Puts a configuration into its file, unless an operator has written that, and tells it what differs, if it runs.
     async fn load(&self, routing: &Routing) -> Result<(), RoutingError>;
 }

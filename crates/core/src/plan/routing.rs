@@ -142,11 +142,17 @@ pub fn plan(ground: &Ground, view: &ClusterView, seen: &Seen) -> Planned {
         Seen::Absent => return planned,
         Seen::Installed { file, speaking, told } => (file, speaking, told),
     };
+    // It speaks by what was typed, or by another file.
+    let is_anothers = matches!(speaking, Some(Speaking::As { asn, .. }) if *asn != ASN);
+    let file = if *file == File::Blank && is_anothers { &File::Foreign } else { file };
     match file {
         File::Foreign if is_wanted => {
             planned.trouble(
                 "FRR's configuration is an operator's, and is not written over",
-                Some("on that node: mv /etc/frr/frr.conf /etc/frr/frr.conf.old"),
+                Some(
+                    "on that node, if nobody needs it: move frr.conf, and the files of single daemons, out of /etc/frr, \
+                     empty its vtysh.conf, and: systemctl restart frr",
+                ),
             );
             return planned;
         }

@@ -81,6 +81,9 @@ impl RoutingDaemon for FakeRouting {
 
     async fn load(&self, routing: &Routing) -> Result<(), RoutingError> {
         let mut state = self.lock();
+        if state.file == Some(File::Foreign) {
+            return Err(RoutingError::Foreign);
+        }
         state.file = Some(File::Ours(routing.to_string()));
         state.loads += 1;
         if state.refuses {

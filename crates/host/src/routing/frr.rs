@@ -28,6 +28,21 @@ const LONGEST: u64 = 1024 * 1024;
 /// The longest reason of a refusal, characters.
 const LONGEST_REASON: usize = 200;
 
+/// What a daemon of it reads by itself where there is no file of all.
+const SINGLE: [&str; 8] = [
+    "zebra.conf",
+    "bgpd.conf",
+    "staticd.conf",
+    "ospfd.conf",
+    "ospf6d.conf",
+    "isisd.conf",
+    "ripd.conf",
+    "ripngd.conf",
+];
+
+/// What `vtysh.conf` says if the file of all is nobody's.
+const NOT_OF_ALL: &str = "no service integrated-vtysh-config";
+
 /// What a file says that configures nothing.
 const SAYS_NOTHING: [&str; 7] =
     ["!", "#", "frr version ", "frr defaults ", "hostname ", "log ", "service integrated-vtysh-config"];
@@ -91,6 +106,10 @@ impl RoutingDaemon for Frr {
 
     async fn load(&self, routing: &Routing) -> Result<(), RoutingError> {
         let (path, text) = (self.path(), routing.to_string());
+        // An operator may have written it since somebody has looked.
+        if self.file().await? == Some(File::Foreign) {
+            return Err(RoutingError::Foreign);
+        }
         write(&path, &text).map_err(|cause| RoutingError::File { doing: "write FRR's file", cause })?;
         if let Speaking::Gone(_) = self.speaking().await? {
             return Ok(());
@@ -116,19 +135,41 @@ fn reason(ended: &Ended) -> String {
     last.chars().filter(|c| !c.is_control()).take(LONGEST_REASON).collect()
 }
 
-fn read(path: &Path) -> io::Result<File> {
-    let found = match fs::symlink_metadata(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(File::Blank),
-        found => found?,
+/// What a file holds; `None`: it is none that this program reads.
+fn bytes(path: &Path) -> io::Result<Option<Vec<u8>>> {
+    let mut how = fs::OpenOptions::new();
+    let file = match how.read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path) {
+        // A link, or a socket.
+        Err(error) if matches!(error.raw_os_error(), Some(libc::ELOOP | libc::ENXIO)) => return Ok(None),
+        file => file?,
     };
-    if !found.is_file() || found.len() > LONGEST {
-        return Ok(File::Foreign);
+    if !file.metadata()?.is_file() {
+        return Ok(None);
     }
     let mut bytes = Vec::new();
-    fs::File::open(path)?.take(LONGEST).read_to_end(&mut bytes)?;
-    Ok(match String::from_utf8(bytes) {
-        Ok(text) if text.lines().next() == Some(MARK) => File::Ours(text),
-        Ok(text) if says_nothing(&text) => File::Blank,
+    let length = file.take(LONGEST + 1).read_to_end(&mut bytes)?;
+    Ok((length as u64 <= LONGEST).then_some(bytes))
+}
+
+/// The file of all daemons, with what stands beside it.
+fn read(path: &Path) -> io::Result<File> {
+    let absent = |error: &io::Error| error.kind() == io::ErrorKind::NotFound;
+    match bytes(&path.with_file_name("vtysh.conf")) {
+        Ok(Some(text)) if !String::from_utf8_lossy(&text).lines().any(|line| line.trim() == NOT_OF_ALL) => {}
+        Ok(_) => return Ok(File::Foreign),
+        Err(error) if absent(&error) => {}
+        Err(error) => return Err(error),
+    }
+    let bytes = match bytes(path) {
+        Err(error) if absent(&error) => {
+            let is_there = |name: &&str| fs::symlink_metadata(path.with_file_name(name)).is_ok();
+            return Ok(if SINGLE.iter().any(is_there) { File::Foreign } else { File::Blank });
+        }
+        bytes => bytes?,
+    };
+    Ok(match bytes.map(String::from_utf8) {
+        Some(Ok(text)) if text.lines().next() == Some(MARK) => File::Ours(text),
+        Some(Ok(text)) if says_nothing(&text) => File::Blank,
         _ => File::Foreign,
     })
 }
@@ -204,6 +245,32 @@ mod tests {
         fs::remove_file(&path).unwrap();
         std::os::unix::fs::symlink("/dev/zero", &path).unwrap();
         assert_eq!(read(&path).unwrap(), File::Foreign);
+        fs::remove_file(&path).unwrap();
+        // Nobody writes into it: to read it would wait for ever.
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRUSR).unwrap();
+        assert_eq!(read(&path).unwrap(), File::Foreign);
+    }
+
+    #[test]
+    fn what_stands_beside_the_file_says_whose_it_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("frr.conf");
+        for name in SINGLE {
+            fs::write(dir.path().join(name), "").unwrap();
+            assert_eq!(read(&path).unwrap(), File::Foreign, "{name}");
+            fs::remove_file(dir.path().join(name)).unwrap();
+        }
+        fs::write(dir.path().join("bgpd.conf"), "router bgp 1\n").unwrap();
+        write(&path, "!\n").unwrap();
+        assert_eq!(read(&path).unwrap(), File::Blank, "nothing reads that of bgpd");
+        let vtysh = dir.path().join("vtysh.conf");
+        fs::write(&vtysh, "service integrated-vtysh-config\nusername x nopassword\n").unwrap();
+        assert_eq!(read(&path).unwrap(), File::Blank);
+        fs::write(&vtysh, "!\n no service integrated-vtysh-config \n").unwrap();
+        for text in ["!\n", MARK] {
+            write(&path, text).unwrap();
+            assert_eq!(read(&path).unwrap(), File::Foreign, "{text}");
+        }
     }
 
     #[test]

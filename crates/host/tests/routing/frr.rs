@@ -11,7 +11,7 @@ use std::{
 
 use pvc_core::{
     model::bridging::{BridgingChange, DeviceKind, Forward},
-    plan::routing::{File, Role, Speaking},
+    plan::routing::{Role, Speaking},
 };
 use pvc_host::{
     links::{Bridges, Netlink},
@@ -20,7 +20,7 @@ use pvc_host::{
 use tokio::time::{Duration, sleep, timeout};
 
 use crate::{
-    LONG, contract, gone,
+    LONG, contract, foreign, gone,
     namespace::{Beside, alone, ip},
     routing,
 };
@@ -117,8 +117,10 @@ fn frr_does_as_a_routing_daemon() {
         assert_eq!(forwarding(), ["0", "0"], "a hypervisor is no router");
         daemons.kill_bgpd();
         gone(&frr).await;
-        fs::write(daemons.folders()[0].join("frr.conf"), "router bgp 65001\n").unwrap();
-        assert_eq!(frr.file().await.unwrap(), Some(File::Foreign));
+        let path = daemons.folders()[0].join("frr.conf");
+        fs::write(&path, "router bgp 65001\n").unwrap();
+        foreign(&frr).await;
+        assert_eq!(fs::read_to_string(path).unwrap(), "router bgp 65001\n");
     });
 }
 

@@ -12,7 +12,7 @@ mod namespace;
 use std::{net::IpAddr, time::Duration};
 
 use pvc_core::plan::routing::{ASN, File, Role, Routing, Speaker, Speaking};
-use pvc_host::routing::{RoutingDaemon, fake::FakeRouting};
+use pvc_host::routing::{RoutingDaemon, RoutingError, fake::FakeRouting};
 
 /// Longer than anything takes on a machine that does much else.
 const LONG: Duration = Duration::from_mins(1);
@@ -69,10 +69,20 @@ async fn gone(daemon: &dyn RoutingDaemon) {
     assert_eq!(daemon.file().await.unwrap(), Some(File::Ours(later.to_string())));
 }
 
+/// What every one does whose file an operator has written since.
+async fn foreign(daemon: &dyn RoutingDaemon) {
+    assert_eq!(daemon.file().await.unwrap(), Some(File::Foreign));
+    let refused = daemon.load(&routing(1, true, &[(3, Role::Coordinator)])).await;
+    assert!(matches!(refused, Err(RoutingError::Foreign)), "{refused:?}");
+    assert_eq!(daemon.file().await.unwrap(), Some(File::Foreign));
+}
+
 #[tokio::test]
 async fn the_fake_does_as_a_routing_daemon() {
     let fake = FakeRouting::new();
     contract(&*fake).await;
     fake.by_hand(|state| state.runs = false);
     gone(&*fake).await;
+    fake.by_hand(|state| state.file = Some(File::Foreign));
+    foreign(&*fake).await;
 }

@@ -129,6 +129,9 @@ fn what_cannot_be_is_said() {
     assert_eq!(said(&Seen::Absent), (None, vec![format!("{flooded}FRR is not installed")]));
     let (load, troubles) = said(&installed(File::Foreign, Speaking::Silent));
     assert_eq!((load, troubles.len()), (None, 1), "an operator's file is not touched");
+    let other = Speaking::As { asn: 1, router: Ipv4Addr::LOCALHOST, neighbours: BTreeMap::new() };
+    let (load, troubles) = said(&installed(File::Blank, other));
+    assert_eq!((load, troubles.len()), (None, 1), "nor what an operator has typed");
     // It reads the file when it starts.
     let (load, troubles) = said(&installed(File::Blank, Speaking::Gone("bgpd is not running".into())));
     assert_eq!(troubles, [format!("{flooded}FRR's bgpd does not run: bgpd is not running")]);
