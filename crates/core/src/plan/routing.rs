@@ -87,8 +87,8 @@ pub enum Speaking {
         asn: u32,
         /// Its name.
         router: Ipv4Addr,
-        /// Its neighbours, and whether there is a session.
-        neighbours: BTreeMap<IpAddr, bool>,
+        /// Its neighbours, by address or as it calls them otherwise, and whether there is a session.
+        neighbours: BTreeMap<String, bool>,
     },
 }
 
@@ -220,12 +220,12 @@ impl Routing {
     }
 
     /// Whether that is what it says, as far as can be seen.
-    fn is_so(&self, speaking: &Speaking) -> bool {
+    pub fn is_so(&self, speaking: &Speaking) -> bool {
         match (&self.speaker, speaking) {
             (None, speaking) => *speaking == Speaking::Silent,
             (Some(speaker), Speaking::As { asn, router, neighbours }) => {
                 let is_neighbour =
-                    |end: &IpAddr| matches!(end, IpAddr::V4(end) if speaker.neighbours.contains_key(end));
+                    |end: &String| end.parse().is_ok_and(|end| speaker.neighbours.contains_key(&end));
                 (*asn, *router) == (ASN, speaker.router)
                     && neighbours.len() == speaker.neighbours.len()
                     && neighbours.keys().all(is_neighbour)
@@ -247,10 +247,10 @@ impl Planned {
     }
 
     /// Tells of those that run and cannot be spoken with.
-    fn miss(&mut self, speaker: &Speaker, sessions: &BTreeMap<IpAddr, bool>, view: &ClusterView) {
+    fn miss(&mut self, speaker: &Speaker, sessions: &BTreeMap<String, bool>, view: &ClusterView) {
         for (end, (name, _)) in &speaker.neighbours {
             let runs = view.node(name).is_some_and(|node| node.daemon_state.value == DaemonState::Run);
-            if runs && sessions.get(&IpAddr::V4(*end)) != Some(&true) {
+            if runs && sessions.get(&end.to_string()) != Some(&true) {
                 let what = format!("FRR has no session with that of {name} ({end})");
                 self.troubles.push(Trouble::of_all(what).with_todo(format!("pvc node explain {name}")));
             }

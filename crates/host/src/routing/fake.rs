@@ -27,6 +27,8 @@ pub struct State {
     pub answering: BTreeSet<IpAddr>,
     /// It does not take what it is told.
     pub refuses: bool,
+    /// It takes what it is told, and goes on as before.
+    pub deaf: bool,
     /// How often it has been told something.
     pub loads: usize,
 }
@@ -40,6 +42,7 @@ impl FakeRouting {
             routing: Routing::default(),
             answering: BTreeSet::new(),
             refuses: false,
+            deaf: false,
             loads: 0,
         })))
     }
@@ -74,8 +77,9 @@ impl RoutingDaemon for FakeRouting {
         else {
             return Ok(Speaking::Silent);
         };
-        let ends = speaker.neighbours.keys().map(|end| IpAddr::V4(*end));
-        let neighbours = ends.map(|end| (end, state.answering.contains(&end))).collect();
+        let ends = speaker.neighbours.keys();
+        let neighbours =
+            ends.map(|end| (end.to_string(), state.answering.contains(&IpAddr::V4(*end)))).collect();
         Ok(Speaking::As { asn: ASN, router: speaker.router, neighbours })
     }
 
@@ -89,7 +93,7 @@ impl RoutingDaemon for FakeRouting {
         if state.refuses {
             return Err(RoutingError::Refused { doing: "tell FRR", why: "a test refuses it".into() });
         }
-        if state.runs {
+        if state.runs && !state.deaf {
             state.routing = routing.clone();
         }
         Ok(())

@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     fs,
     io::{self, Read as _, Write as _},
-    net::{IpAddr, Ipv4Addr},
+    net::Ipv4Addr,
     os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, fchown},
     path::{Path, PathBuf},
 };
@@ -204,7 +204,7 @@ struct Summary {
     #[serde(rename = "routerId")]
     router: Option<Ipv4Addr>,
     #[serde(default)]
-    peers: BTreeMap<IpAddr, Peer>,
+    peers: BTreeMap<String, Peer>,
 }
 
 #[derive(Deserialize)]
@@ -277,11 +277,11 @@ mod tests {
     fn answers_are_read_as_far_as_they_are_needed() {
         assert_eq!(summary("{}").unwrap(), Speaking::Silent);
         let answer = r#"{"routerId":"10.255.1.1","as":65500,"more":{},"peers":{
-            "10.255.1.2":{"state":"Established","pfxRcd":0},"fe80::1":{"state":"Active"}}}"#;
-        let neighbours = [("10.255.1.2".parse().unwrap(), true), ("fe80::1".parse().unwrap(), false)].into();
+            "10.255.1.2":{"state":"Established","pfxRcd":0},"eth0":{"state":"Active"}}}"#;
+        let neighbours = [("10.255.1.2".into(), true), ("eth0".into(), false)].into();
         let router = "10.255.1.1".parse().unwrap();
         assert_eq!(summary(answer).unwrap(), Speaking::As { asn: 65500, router, neighbours });
-        for nonsense in ["", "[]", "% no", r#"{"as":"x"}"#, r#"{"peers":{"eth0":{"state":"Idle"}}}"#] {
+        for nonsense in ["", "[]", "% no", r#"{"as":"x"}"#, r#"{"peers":{"10.255.1.2":{}}}"#] {
             assert!(summary(nonsense).is_err(), "{nonsense}");
         }
     }

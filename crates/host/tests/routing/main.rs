@@ -9,7 +9,7 @@ mod frr;
 #[path = "../links/namespace.rs"]
 mod namespace;
 
-use std::{net::IpAddr, time::Duration};
+use std::time::Duration;
 
 use pvc_core::plan::routing::{ASN, File, Role, Routing, Speaker, Speaking};
 use pvc_host::routing::{RoutingDaemon, RoutingError, fake::FakeRouting};
@@ -28,7 +28,7 @@ fn routing(router: u8, reflects: bool, neighbours: &[(u8, Role)]) -> Routing {
 fn neighbours(speaking: &Speaking) -> Vec<String> {
     let Speaking::As { asn, router, neighbours } = speaking else { panic!("{speaking:?}") };
     assert_eq!((*asn, router.to_string().as_str()), (ASN, "10.255.1.1"));
-    neighbours.keys().map(IpAddr::to_string).collect()
+    neighbours.keys().cloned().collect()
 }
 
 /// What every one does. It begins with nothing, and runs.

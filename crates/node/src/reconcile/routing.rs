@@ -16,7 +16,7 @@ use pvc_core::{
     model::{ClusterView, Subject, Trouble},
     plan::{
         Next, Plan,
-        routing::{Ground, Routing, Seen, is_asked, plan},
+        routing::{Ground, Routing, Seen, Speaking, is_asked, plan},
     },
 };
 use pvc_host::routing::{RoutingDaemon, RoutingError};
@@ -148,7 +148,13 @@ impl Reconciler for RoutingReconciler {
         self.known().told = None;
         let count = routing.speaker.as_ref().map_or(0, |speaker| speaker.neighbours.len());
         info!("routing: FRR is told to speak with {count} nodes: {why}");
-        self.daemon.load(routing).await.map_err(|error| StepError::Failed(chain(&error)))?;
+        let failed = |error: RoutingError| StepError::Failed(chain(&error));
+        self.daemon.load(routing).await.map_err(failed)?;
+        let speaking = self.daemon.speaking().await.map_err(failed)?;
+        // One that is started reads its file.
+        if !matches!(speaking, Speaking::Gone(_)) && !routing.is_so(&speaking) {
+            return Err(StepError::Failed("it does not do as it was told".to_owned()));
+        }
         self.known().told = Some(routing.to_string());
         Ok(())
     }

@@ -30,7 +30,7 @@ fn loaded(routing: &Routing, session: bool) -> Seen {
         Some(speaker) => Speaking::As {
             asn: ASN,
             router: speaker.router,
-            neighbours: speaker.neighbours.keys().map(|end| (IpAddr::V4(*end), session)).collect(),
+            neighbours: speaker.neighbours.keys().map(|end| (end.to_string(), session)).collect(),
         },
     };
     let text = routing.to_string();
@@ -107,7 +107,12 @@ fn what_is_as_told_is_left_and_what_differs_is_told_again() {
     assert_eq!(planned(1, Overlay::Evpn, &loaded(&routing, true)), (None, vec![]));
     let Seen::Installed { file, speaking, told } = loaded(&routing, true) else { unreachable!() };
     let other = Some(Speaking::As { asn: 1, router: Ipv4Addr::LOCALHOST, neighbours: BTreeMap::new() });
+    // A neighbour that somebody has added, which has no address.
+    let Some(Speaking::As { asn, router, mut neighbours }) = speaking.clone() else { unreachable!() };
+    neighbours.insert("eth0".into(), false);
+    let more = Some(Speaking::As { asn, router, neighbours });
     for seen in [
+        Seen::Installed { file: file.clone(), speaking: more, told: told.clone() },
         // Somebody has changed the file, this program has just started, somebody has changed what runs.
         Seen::Installed { file: File::Ours("x".into()), speaking: speaking.clone(), told: told.clone() },
         Seen::Installed { file: file.clone(), speaking: speaking.clone(), told: None },

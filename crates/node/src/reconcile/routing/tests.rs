@@ -2,7 +2,7 @@
 
 use pvc_core::{
     model::Overlay,
-    plan::routing::{ASN, File, Speaking},
+    plan::routing::{ASN, File},
 };
 use pvc_host::routing::fake::{FakeRouting, State};
 use pvc_store::schema;
@@ -120,6 +120,22 @@ async fn what_it_refuses_or_somebody_undoes_is_told_again() {
     assert_eq!(world.daemon.state().file, Some(File::Foreign));
     let speaking = world.daemon.speaking().await.unwrap();
     assert!(matches!(speaking, Speaking::As { asn: ASN, .. }));
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_does_otherwise_is_told_every_ten_seconds_and_no_more() {
+    let world = world().await;
+    world.all_answer();
+    world.daemon.by_hand(|state| state.deaf = true);
+    world.choose(Overlay::Evpn).await;
+    world.base.until_told(&["FRR cannot be brought up to date: it does not do as it was told"]).await;
+    let before = world.daemon.state().loads;
+    tokio::time::sleep(Duration::from_secs(100)).await;
+    let loads = world.daemon.state().loads - before;
+    assert!((1..=11).contains(&loads), "{loads}");
+    world.daemon.by_hand(|state| state.deaf = false);
+    world.until_speaks_with(2).await;
+    world.base.until_told(&[]).await;
 }
 
 #[tokio::test(start_paused = true)]
