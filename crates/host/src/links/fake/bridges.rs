@@ -60,6 +60,7 @@ impl State {
         self.changes.push(doing.clone());
         let missing = |device: &str| LinksError::NoDevice { doing: doing.clone(), device: device.to_owned() };
         let Bridging { devices, forwards, learnt, routed } = &mut self.bridging;
+        let is_dead = |by: Option<u32>| by.is_some_and(|by| !devices.iter().any(|d| d.index == by));
         match change.clone() {
             BridgingChange::Add { name, .. } if self.refused.contains(&name) => return Err(missing(&name)),
             BridgingChange::Add { name, kind, mtu, master } => {
@@ -86,6 +87,9 @@ impl State {
                 if !devices.iter().any(|device| device.name == forward.device) {
                     return Err(missing(&forward.device));
                 }
+                if is_dead(forward.by) {
+                    return Err(missing("of that number"));
+                }
                 let takes_the_place = |other: &_| {
                     let pvc_core::model::bridging::Forward { device, mac, .. } = other;
                     mac.is_some() && *device == forward.device && *mac == forward.mac
@@ -94,6 +98,12 @@ impl State {
                     entries.retain(|other| !takes_the_place(other));
                 }
                 forwards.insert(forward);
+            }
+            // All of that address go with one by a device that is gone.
+            BridgingChange::Unforward(forward) if is_dead(forward.by) => {
+                for entries in [forwards, learnt, routed] {
+                    entries.retain(|other| (&other.device, other.mac) != (&forward.device, forward.mac));
+                }
             }
             BridgingChange::Unforward(forward) => {
                 for entries in [forwards, learnt, routed] {
