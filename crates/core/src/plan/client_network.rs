@@ -219,6 +219,12 @@ impl Planned {
         let there = there.filter(stays).cloned();
         // A routing daemon takes away what it finds under a name that it would have given itself, and it names no device.
         let by = seen.device(CLUSTER_BRIDGE).map(|bridge| bridge.index);
+        if by.is_none() && view.overlay == Overlay::Evpn && !tunnels.is_empty() {
+            let what = format!(
+                "there is no device {CLUSTER_BRIDGE}: when FRR on another node ends, frames for that node's guests may be lost"
+            );
+            self.troubles.push(Trouble::of_all(what));
+        }
         let desired = forwards(&ground.me, local, view, cards, &tunnels, by);
         let mut diff = Diff::between(desired, there);
         let foreign = [(Overlay::Flood, &seen.learnt), (Overlay::Evpn, &seen.routed)];

@@ -359,6 +359,24 @@ fn entries_say_which_device_frames_leave_by() {
 }
 
 #[test]
+fn entries_that_a_routing_daemon_can_take_away_are_told_of() {
+    let bridge = Device { name: CLUSTER_BRIDGE.into(), index: 7, ..port("", "", false) };
+    for overlay in [Overlay::Declared, Overlay::Flood, Overlay::Evpn] {
+        for devices in [vec![], vec![bridge.clone()]] {
+            let (mut view, cards) = world(&[managed(100)], &[]);
+            view.overlay = overlay;
+            let is_told = overlay == Overlay::Evpn && devices.is_empty();
+            let seen = Bridging { devices, ..Bridging::default() };
+            let troubles = plan(&ground(), &view, &cards, &seen).troubles;
+            assert_eq!(troubles.len(), usize::from(is_told), "{troubles:?}");
+        }
+    }
+    let (mut view, cards) = world(&[bridged(20)], &[]);
+    view.overlay = Overlay::Evpn;
+    assert_eq!(plan(&ground(), &view, &cards, &Bridging::default()).troubles, [], "it has no tunnel");
+}
+
+#[test]
 fn what_cannot_be_is_said_and_costs_nobody_else() {
     let (view, cards) = world(&[managed(100), bridged(4095), bridged(20)], &[]);
     let mut seen = Bridging::default();
