@@ -8,10 +8,7 @@ use axum::{
 use futures_util::StreamExt as _;
 use tokio::time::timeout;
 
-use crate::{api::Shared, reply::Failed, routes::is_public};
-
-/// The largest body where no token is asked for.
-const PUBLIC_BODY_BYTES: usize = 4 * 1024;
+use crate::{api::Shared, limits::MostBytes, reply::Failed};
 
 /// No call has so many.
 const MOST_FIELDS: usize = 64;
@@ -76,8 +73,7 @@ impl FromRequest<Shared> for Ask {
             .await
             .map_err(|_| Failed::Bad("the path is not UTF-8 text".to_owned()))?;
         let path = path.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
-        // Whoever has no token yet says no more than one.
-        let most = if is_public(parts.uri.path()) { PUBLIC_BODY_BYTES } else { api.limits.body_bytes };
+        let most = parts.extensions.get().map_or(api.limits.body_bytes, |MostBytes(most)| *most);
         let text =
             timeout(api.limits.body_within, read(body, most)).await.map_err(|_| Failed::SlowBody)??;
         let mut ask = Self { path, ..Self::default() };

@@ -31,3 +31,12 @@ impl Default for Limits {
         }
     }
 }
+
+/// The largest body of one request, bytes, where it is less than others'.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct MostBytes(pub(crate) usize);
+
+impl MostBytes {
+    /// Of who has no token yet, and says no more than one.
+    pub(crate) const OF_STRANGERS: Self = Self(4 * 1024);
+}

@@ -6,7 +6,7 @@ use axum::{
     Router,
     extract::{Request, State},
     http::{HeaderValue, Method, StatusCode, Uri, header},
-    middleware::{Next, from_fn_with_state},
+    middleware::{Next, from_fn, from_fn_with_state},
     response::Response,
     routing::{MethodRouter, delete, get, post, put},
 };
@@ -15,6 +15,7 @@ use tracing::info;
 use crate::{
     api::Shared,
     gate::Who,
+    limits::MostBytes,
     reply::{Said, message, text},
     v1::{self, acl, auth, lease, network, node, storage, vm},
     v2::{self, read as v2_read, vm as v2_vm},
@@ -157,7 +158,7 @@ pub fn router(api: Shared) -> Router {
     let mut router = Router::new();
     for Route { path, access, handler, .. } in ROUTES {
         let guarded = match access {
-            Access::Public => handler(),
+            Access::Public => handler().layer(from_fn(strangers)),
             Access::Read => handler().layer(from_fn_with_state(api.clone(), reading)),
             Access::Change => handler().layer(from_fn_with_state(api.clone(), changing)),
         };
@@ -173,6 +174,11 @@ pub fn router(api: Shared) -> Router {
 /// In the manner of the API that was asked.
 fn refuse(path: &Uri, status: StatusCode, why: &str) -> Response {
     if path.path().starts_with("/api/v1") { message(status, why) } else { v2::refuse(status, why) }
+}
+
+async fn strangers(mut request: Request, next: Next) -> Response {
+    request.extensions_mut().insert(MostBytes::OF_STRANGERS);
+    next.run(request).await
 }
 
 async fn reading(State(api): State<Shared>, request: Request, next: Next) -> Response {
