@@ -53,7 +53,9 @@ fn a_daemon_that_does_not_come_up_makes_up_fail_and_tell_why() {
     let binaries = tempfile::tempdir().unwrap();
     fs::write(binaries.path().join("pvcd"), "#!/bin/sh\necho the daemon has no luck today >&2\nexit 1\n")
         .unwrap();
-    fs::copy("/bin/true", binaries.path().join("pvc")).unwrap();
+    for other in ["pvc", "pvc-api"] {
+        fs::copy("/bin/true", binaries.path().join(other)).unwrap();
+    }
     program::run("/bin/chmod", ["-R", "755", &binaries.path().to_string_lossy()], Duration::from_secs(20))
         .unwrap();
     let named = Named("t-luckless");
