@@ -18,7 +18,7 @@ use crate::{
     limits::MostBytes,
     reply::{Said, message, text},
     v1::{self, acl, auth, lease, network, node, storage, vm},
-    v2::{self, read as v2_read, vm as v2_vm},
+    v2::{self, node as v2_node, read as v2_read, vm as v2_vm},
 };
 
 /// Who may.
@@ -146,6 +146,16 @@ pub const ROUTES: &[Route] = &[
     read("/api/v2/vms/{vm}/definition", || get(v2_vm::definition)),
     change(Method::PUT, "/api/v2/vms/{vm}/definition", || put(v2_vm::set_definition)),
     change(Method::PUT, "/api/v2/vms/{vm}/state", || put(v2_vm::set_state)),
+    change(Method::POST, "/api/v2/vms", || post(v2_vm::define)),
+    change(Method::DELETE, "/api/v2/vms/{vm}", || delete(v2_vm::undefine)),
+    change(Method::POST, "/api/v2/vms/{vm}/migrate", || post(v2_vm::migrate)),
+    change(Method::POST, "/api/v2/vms/{vm}/unmigrate", || post(v2_vm::unmigrate)),
+    change(Method::POST, "/api/v2/vms/{vm}/move", || post(v2_vm::move_to)),
+    read("/api/v2/vms/{vm}/log", || get(v2_vm::log)),
+    change(Method::POST, "/api/v2/nodes/{node}/flush", || post(v2_node::flush)),
+    change(Method::POST, "/api/v2/nodes/{node}/ready", || post(v2_node::ready)),
+    change(Method::POST, "/api/v2/nodes/{node}/primary", || post(v2_node::primary)),
+    change(Method::POST, "/api/v2/nodes/{node}/secondary", || post(v2_node::secondary)),
 ];
 
 /// Whether a path is everybody's.

@@ -1,15 +1,18 @@
 //! `/api/v2`: what there is as `pvc --format json` prints it, changes as JSON, and refusals as problem details (RFC 9457) with the words of the command line.
 
 pub(crate) mod events;
+pub(crate) mod node;
 pub(crate) mod read;
 pub(crate) mod vm;
+
+use std::{fmt::Display, str::FromStr};
 
 use axum::{
     extract::{FromRequest, Request, State},
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use pvc_operate::{Answer, Failure, Kind};
+use pvc_operate::{Answer, Asked as Pending, Failure, Kind};
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::json;
 
@@ -31,6 +34,7 @@ pub(crate) struct Problem {
 impl From<Failure> for Problem {
     fn from(failure: Failure) -> Self {
         let status = match failure.kind() {
+            Kind::Failed if matches!(failure, Failure::NotYet { .. }) => StatusCode::GATEWAY_TIMEOUT,
             Kind::Refused => StatusCode::CONFLICT,
             Kind::NotFound => StatusCode::NOT_FOUND,
             Kind::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
@@ -89,9 +93,9 @@ impl FromRequest<Shared> for Asked {
 }
 
 impl Asked {
-    /// The body, which is JSON of this form.
+    /// The body, which is JSON of this form; an empty one is `{}`.
     fn body<T: DeserializeOwned>(&self) -> Result<T, Problem> {
-        let body = self.0.raw().unwrap_or_default();
+        let body = self.0.raw().filter(|body| !body.is_empty()).unwrap_or("{}");
         serde_json::from_str(body).map_err(|error| {
             Problem::new(
                 StatusCode::UNPROCESSABLE_ENTITY,
@@ -101,18 +105,43 @@ impl Asked {
     }
 }
 
-/// What was asked for and will be done, or is so.
-fn accepted(said: Answer) -> Outcome {
+/// The body of a request that says all by its path.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Nothing {}
+
+/// What a value with this name says.
+fn typed<T: FromStr<Err: Display>>(name: &str, text: &str) -> Result<T, Problem> {
+    text.parse().map_err(|error: T::Err| Failed::Bad(format!("{name}: {error}")).into())
+}
+
+fn said(status: StatusCode, said: Answer) -> Outcome {
     let mut response = answer(&said)?;
-    *response.status_mut() = StatusCode::ACCEPTED;
+    *response.status_mut() = status;
     response.extensions_mut().insert(Said(said.message));
     Ok(response)
 }
 
 /// What is done.
-fn done(said: Answer) -> Outcome {
-    let mut response = accepted(said)?;
-    *response.status_mut() = StatusCode::OK;
+fn done(answer: Answer) -> Outcome {
+    said(StatusCode::OK, answer)
+}
+
+/// What was asked for: it is done, or the cluster has yet to do it.
+fn asked_for(asked: Pending) -> Outcome {
+    said(if asked.is_settled() { StatusCode::OK } else { StatusCode::ACCEPTED }, asked.answer)
+}
+
+/// What is new, and where.
+fn created(answer: Answer, at: &str) -> Outcome {
+    located(said(StatusCode::CREATED, answer)?, at)
+}
+
+#[allow(clippy::unnecessary_wraps, reason = "the last word of a handler")]
+fn located(mut response: Response, at: &str) -> Outcome {
+    if let Ok(at) = HeaderValue::from_str(at) {
+        response.headers_mut().insert(header::LOCATION, at);
+    }
     Ok(response)
 }
 

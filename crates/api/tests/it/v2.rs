@@ -1,6 +1,7 @@
 //! `/api/v2`: what it reads, what it changes, and how it refuses.
 
 use pvc_operate::testing::{Fake, id};
+use pvc_store::schema::vm;
 use serde_json::json;
 
 use crate::support::{Answer, Served, TOKEN, definition};
@@ -114,4 +115,80 @@ async fn a_desired_state_and_maintenance_are_written() {
     let on = ask(&served, "PUT", "maintenance", "", r#"{"maintenance":true}"#).await;
     assert_eq!(on.status, 200, "{on:?}");
     assert_eq!(ask(&served, "GET", "maintenance", "", "").await.body, r#"{"maintenance":true}"#);
+}
+
+#[tokio::test]
+async fn a_vm_is_defined_moved_and_undefined() {
+    let (fake, served) = cluster().await;
+    let new = json!({ "xml": definition("web2", 2), "node": "hv1" }).to_string();
+    let made = ask(&served, "POST", "vms", "", &new).await;
+    assert_eq!(made.status, 201, "{made:?}");
+    let at = format!("/api/v2/vms/{}", id(2));
+    assert_eq!(made.header("location"), Some(at.as_str()));
+    let key = |name: &str| format!("/domains/{}/{name}", id(2));
+    for (path, body, status, node) in [
+        ("vms/web2/move", r#"{"node":"hv2"}"#, 200, "hv2"),
+        ("vms/web2/migrate", r#"{"node":"hv1"}"#, 409, "hv2"),
+        ("vms/web2/unmigrate", "", 409, "hv2"),
+        ("vms/web2/move", r#"{"node":"hv9"}"#, 404, "hv2"),
+        ("vms/web2/move", r#"{"selector":"best"}"#, 400, "hv2"),
+        ("vms/web2/move", r#"{"to":"hv1"}"#, 422, "hv2"),
+        ("vms/web2/move", "", 200, "hv1"),
+    ] {
+        let answer = ask(&served, "POST", path, "", body).await;
+        assert_eq!(answer.status, status, "{path} {body}: {answer:?}");
+        assert_eq!(fake.get(&key("node")).await.as_deref(), Some(node), "{path} {body}");
+    }
+    ask(&served, "PUT", "vms/web2/state", "", r#"{"state":"start"}"#).await;
+    let migrates = ask(&served, "POST", "vms/web2/migrate", "", r#"{"node":"hv2"}"#).await;
+    assert_eq!((migrates.status, migrates.message().as_str()), (202, "VM web2 migrates from hv1 to hv2"));
+    let refused = ask(&served, "DELETE", "vms/web2", "", "").await;
+    assert_eq!(refused.status, 409, "{refused:?}");
+    assert_eq!(fake.get(&key("state")).await.as_deref(), Some("migrate"), "it was not powered off");
+    assert_eq!(ask(&served, "DELETE", "vms/web2?stop=perhaps", "", "").await.status, 400);
+    let gone = ask(&served, "DELETE", "vms/web2?stop=true", "", "").await;
+    assert_eq!(gone.status, 200, "{gone:?}");
+    assert_eq!(fake.get(&key("state")).await, None);
+    let bad = json!({ "xml": "<domain/>" }).to_string();
+    assert_eq!(ask(&served, "POST", "vms", "", &bad).await.status, 422);
+    assert_eq!(ask(&served, "POST", "vms", "", "{}").await.status, 422);
+    assert_eq!(ask(&served, "POST", "vms", "", &new.replace("hv1", "hv9")).await.status, 404);
+}
+
+#[tokio::test]
+async fn a_console_is_read_from_its_end() {
+    let (fake, served) = cluster().await;
+    let printed = vm::console_log(id(1), "one\ntwo\n<b>three\n");
+    fake.cluster.store.commit(printed).await.unwrap();
+    for (query, text) in [
+        ("", "one\ntwo\n<b>three\n"),
+        ("?lines=2", "two\n<b>three\n"),
+        ("?lines=0", ""),
+        ("?lines=", "one\ntwo\n<b>three\n"),
+    ] {
+        let log = ask(&served, "GET", &format!("vms/web1/log{query}"), "", "").await;
+        assert_eq!((log.status, log.body.as_str()), (200, text), "{query}");
+        assert_eq!(log.header("content-type"), Some("text/plain; charset=utf-8"));
+        assert_eq!(log.header("x-content-type-options"), Some("nosniff"), "no browser takes it for a page");
+    }
+    assert_eq!(ask(&served, "GET", "vms/web1/log?lines=-1", "", "").await.status, 400);
+    assert_eq!(ask(&served, "GET", "vms/web9/log", "", "").await.status, 404);
+}
+
+#[tokio::test]
+async fn a_node_is_flushed_and_becomes_primary() {
+    let (fake, served) = cluster().await;
+    for (path, key, value) in [
+        ("flush", "/nodes/hv1/domainstate", "flush"),
+        ("ready", "/nodes/hv1/domainstate", "unflush"),
+        ("primary", "/primary_node", "hv1"),
+        ("secondary", "/primary_node", "none"),
+    ] {
+        let answer = ask(&served, "POST", &format!("nodes/hv1/{path}"), "", "{}").await;
+        assert_eq!(answer.status, 202, "{path}: {answer:?}");
+        assert_eq!(fake.get(key).await.as_deref(), Some(value), "{path}");
+        assert_eq!(ask(&served, "POST", &format!("nodes/hv9/{path}"), "", "").await.status, 404, "{path}");
+        let more = ask(&served, "POST", &format!("nodes/hv1/{path}"), "", r#"{"now":true}"#).await;
+        assert_eq!(more.status, 422, "{path}: {more:?}");
+    }
 }
