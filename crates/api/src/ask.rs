@@ -8,7 +8,7 @@ use axum::{
 use futures_util::StreamExt as _;
 use tokio::time::timeout;
 
-use crate::{api::Shared, limits::MostBytes, reply::Failed};
+use crate::{api::Shared, gate::Who, limits::MostBytes, reply::Failed};
 
 /// No call has so many.
 const MOST_FIELDS: usize = 64;
@@ -21,6 +21,8 @@ pub(crate) struct Ask {
     fields: Vec<(String, String)>,
     /// A body that is no form.
     raw: Option<String>,
+    /// Who asks.
+    who: Option<Who>,
 }
 
 impl Ask {
@@ -47,6 +49,11 @@ impl Ask {
     /// A value that must be there.
     pub(crate) fn required(&self, name: &'static str) -> Result<&str, Failed> {
         self.given(name).ok_or(Failed::Missing(name))
+    }
+
+    /// Who asks, for those who look at what was asked for.
+    pub(crate) fn by(&self) -> String {
+        self.who.as_ref().map_or_else(String::new, |who| format!("{:.100} over HTTP", who.name))
     }
 
     /// A body that is no form.
@@ -76,7 +83,7 @@ impl FromRequest<Shared> for Ask {
         let most = parts.extensions.get().map_or(api.limits.body_bytes, |MostBytes(most)| *most);
         let text =
             timeout(api.limits.body_within, read(body, most)).await.map_err(|_| Failed::SlowBody)??;
-        let mut ask = Self { path, ..Self::default() };
+        let mut ask = Self { path, who: parts.extensions.remove(), ..Self::default() };
         ask.take(parts.uri.query().unwrap_or_default())?;
         let content = parts.headers.get(header::CONTENT_TYPE).map_or("", |kind| kind.to_str().unwrap_or("?"));
         // curl calls every body a form, also a definition; no form begins so.

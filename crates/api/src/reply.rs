@@ -83,7 +83,7 @@ impl IntoResponse for Failed {
 /// `{"message": "…"}`, and the same for the log.
 pub(crate) fn message(status: StatusCode, text: impl Into<String>) -> Response {
     let text = text.into();
-    let mut response = with_status(status, &json!({ "message": text }));
+    let mut response = json_with(status, &json!({ "message": text }));
     response.extensions_mut().insert(Said(text));
     response
 }
@@ -98,7 +98,7 @@ pub(crate) fn done(answer: pvc_operate::Answer) -> Outcome {
 /// JSON.
 #[allow(clippy::unnecessary_wraps, reason = "the last word of a handler")]
 pub(crate) fn json(value: &impl Serialize) -> Outcome {
-    Ok(with_status(StatusCode::OK, value))
+    Ok(json_with(StatusCode::OK, value))
 }
 
 /// A list; what is empty is not found, as old clients expect it.
@@ -111,7 +111,8 @@ pub(crate) fn text(status: StatusCode, kind: &'static str, text: impl Into<Strin
     body(status, kind, text.into())
 }
 
-fn with_status(status: StatusCode, value: &impl Serialize) -> Response {
+/// JSON with another status.
+pub(crate) fn json_with(status: StatusCode, value: &impl Serialize) -> Response {
     match serde_json::to_string(value) {
         Ok(json) => body(status, "application/json", json),
         Err(_) => body(StatusCode::INTERNAL_SERVER_ERROR, "text/plain; charset=utf-8", String::new()),

@@ -8,17 +8,16 @@ use axum::{
     http::{HeaderValue, Method, StatusCode, Uri, header},
     middleware::{Next, from_fn, from_fn_with_state},
     response::Response,
-    routing::{MethodRouter, delete, get, post, put},
+    routing::{MethodRouter, delete, get, patch, post, put},
 };
 use tracing::info;
 
 use crate::{
     api::Shared,
-    gate::Who,
     limits::MostBytes,
     reply::{Said, message, text},
     v1::{self, acl, auth, lease, network, node, storage, vm},
-    v2::{self, node as v2_node, read as v2_read, vm as v2_vm},
+    v2::{self, network as v2_network, node as v2_node, read as v2_read, storage as v2_storage, vm as v2_vm},
 };
 
 /// Who may.
@@ -156,6 +155,37 @@ pub const ROUTES: &[Route] = &[
     change(Method::POST, "/api/v2/nodes/{node}/ready", || post(v2_node::ready)),
     change(Method::POST, "/api/v2/nodes/{node}/primary", || post(v2_node::primary)),
     change(Method::POST, "/api/v2/nodes/{node}/secondary", || post(v2_node::secondary)),
+    read("/api/v2/fences", || get(v2_read::fences)),
+    change(Method::POST, "/api/v2/networks", || post(v2_network::add)),
+    change(Method::PATCH, "/api/v2/networks/{network}", || patch(v2_network::modify)),
+    change(Method::DELETE, "/api/v2/networks/{network}", || delete(v2_network::remove)),
+    change(Method::POST, "/api/v2/networks/{network}/leases", || post(v2_network::reserve)),
+    change(Method::DELETE, "/api/v2/networks/{network}/leases/{mac}", || delete(v2_network::free)),
+    change(Method::POST, "/api/v2/networks/{network}/rules", || post(v2_network::add_rule)),
+    change(Method::DELETE, "/api/v2/networks/{network}/rules/{rule}", || delete(v2_network::remove_rule)),
+    read("/api/v2/storage", || get(v2_storage::status)),
+    read("/api/v2/storage/osds", || get(v2_storage::osds)),
+    change(Method::PUT, "/api/v2/storage/osds/{osd}/state", || put(v2_storage::set_osd_state)),
+    change(Method::PUT, "/api/v2/storage/flags/{flag}", || put(v2_storage::set_flag)),
+    change(Method::DELETE, "/api/v2/storage/flags/{flag}", || delete(v2_storage::clear_flag)),
+    read("/api/v2/storage/pools", || get(v2_storage::pools)),
+    change(Method::POST, "/api/v2/storage/pools", || post(v2_storage::add_pool)),
+    change(Method::DELETE, "/api/v2/storage/pools/{pool}", || delete(v2_storage::remove_pool)),
+    read("/api/v2/storage/volumes", || get(v2_storage::volumes)),
+    change(Method::POST, "/api/v2/storage/volumes", || post(v2_storage::add_volume)),
+    change(Method::PATCH, "/api/v2/storage/volumes/{pool}/{volume}", || patch(v2_storage::change_volume)),
+    change(Method::DELETE, "/api/v2/storage/volumes/{pool}/{volume}", || delete(v2_storage::remove_volume)),
+    read("/api/v2/storage/snapshots", || get(v2_storage::snapshots)),
+    change(Method::POST, "/api/v2/storage/snapshots", || post(v2_storage::add_snapshot)),
+    change(Method::PATCH, "/api/v2/storage/snapshots/{pool}/{volume}/{snapshot}", || {
+        patch(v2_storage::change_snapshot)
+    }),
+    change(Method::DELETE, "/api/v2/storage/snapshots/{pool}/{volume}/{snapshot}", || {
+        delete(v2_storage::remove_snapshot)
+    }),
+    read("/api/v2/tasks", || get(v2_storage::tasks)),
+    read("/api/v2/tasks/{task}", || get(v2_storage::task)),
+    change(Method::DELETE, "/api/v2/tasks/{task}", || delete(v2_storage::cancel)),
 ];
 
 /// Whether a path is everybody's.
@@ -199,15 +229,16 @@ async fn reading(State(api): State<Shared>, request: Request, next: Next) -> Res
 }
 
 /// A line in the log for each change, whatever came of it: who, from where, what, and what was answered.
-async fn changing(State(api): State<Shared>, request: Request, next: Next) -> Response {
+async fn changing(State(api): State<Shared>, mut request: Request, next: Next) -> Response {
     let from = request.extensions().get::<SocketAddr>().map(ToString::to_string).unwrap_or_default();
     let (method, uri) = (request.method().clone(), request.uri().clone());
     let path = beginning(uri.path());
-    let Some(Who { name }) = api.gate.who(request.headers(), true) else {
+    let Some(who) = api.gate.who(request.headers(), true) else {
         info!("{method} {path} from {from}: refused, nobody knows who asks");
         return unknown(&uri);
     };
-    let line = format!("{method} {path} from {from} by {name:?}");
+    let line = format!("{method} {path} from {from} by {:?}", who.name);
+    request.extensions_mut().insert(who);
     let changing = Unfinished(Some(line));
     let response = next.run(request).await;
     let status = response.status().as_u16();

@@ -1,8 +1,10 @@
 //! `/api/v2`: what there is as `pvc --format json` prints it, changes as JSON, and refusals as problem details (RFC 9457) with the words of the command line.
 
 pub(crate) mod events;
+pub(crate) mod network;
 pub(crate) mod node;
 pub(crate) mod read;
+pub(crate) mod storage;
 pub(crate) mod vm;
 
 use std::{fmt::Display, str::FromStr};
@@ -19,7 +21,7 @@ use serde_json::json;
 use crate::{
     api::Shared,
     ask::Ask,
-    reply::{Failed, Said, json as answer},
+    reply::{Failed, Said, json_with},
 };
 
 /// What a handler answers.
@@ -115,9 +117,9 @@ fn typed<T: FromStr<Err: Display>>(name: &str, text: &str) -> Result<T, Problem>
     text.parse().map_err(|error: T::Err| Failed::Bad(format!("{name}: {error}")).into())
 }
 
+#[allow(clippy::unnecessary_wraps, reason = "the last word of a handler")]
 fn said(status: StatusCode, said: Answer) -> Outcome {
-    let mut response = answer(&said)?;
-    *response.status_mut() = status;
+    let mut response = json_with(status, &said);
     response.extensions_mut().insert(Said(said.message));
     Ok(response)
 }

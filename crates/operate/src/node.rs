@@ -3,6 +3,7 @@
 mod dead;
 mod domain_state;
 mod explain;
+mod fences;
 mod info;
 mod primary;
 mod remove;
@@ -11,6 +12,7 @@ mod replace;
 pub use dead::{Death, cancel_fence, confirm_dead, fence};
 pub use domain_state::{flush, ready};
 pub use explain::{NodeExplanation, Vms, explain};
+pub use fences::{FenceRow, fences};
 pub use info::{Listed, Memory, NodeInfo, NodeList, info, list};
 pub use primary::{primary, secondary};
 pub use remove::remove;

@@ -24,19 +24,19 @@ use crate::{
 /// Most changes take less than a second; one that removes a large volume does not.
 const PATIENCE: Duration = Duration::from_mins(10);
 
-/// Asks for a change. `force`: also if data is lost by it. `by` is shown with the task; `now_s` is the time, in seconds since 1970.
+/// Asks for a change; answers also which task it is. `force`: also if data is lost by it. `by` is shown with the task; `now_s` is the time, in seconds since 1970.
 pub async fn ask(
     cluster: &Cluster,
     command: &StorageCommand,
     force: bool,
     by: &str,
     now_s: u64,
-) -> Result<Asked, Failure> {
+) -> Result<(TaskId, Asked), Failure> {
     let id = schema::ask(&*cluster.store, command, force, by, now_s).await.map_err(|error| match error {
         schema::AskError::Commit(error) => Failure::Commit(error),
         error => Failure::Failed(error.to_string()),
     })?;
-    Ok(asked(id, format!("task {id} is asked for: {}", command.in_words())))
+    Ok((id, asked(id, format!("task {id} is asked for: {}", command.in_words()))))
 }
 
 fn asked(id: TaskId, message: String) -> Asked {

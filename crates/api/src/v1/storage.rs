@@ -44,8 +44,8 @@ pub(crate) async fn df(State(api): State<Shared>) -> Outcome {
 const WITHIN: Duration = Duration::from_secs(30);
 
 /// Has the primary do it, and says what came of it.
-async fn change(api: &Shared, command: StorageCommand) -> Outcome {
-    let asked = command::ask(&api.cluster, &command, false, "a client of the API", now_unix_s()).await?;
+async fn change(api: &Shared, ask: &Ask, command: StorageCommand) -> Outcome {
+    let (_, asked) = command::ask(&api.cluster, &command, false, &ask.by(), now_unix_s()).await?;
     match asked.wait(&api.cluster, WITHIN, &|_| ()).await {
         // It is accepted, and goes on: whoever took it for failed would ask twice.
         Err(later @ Failure::NotYet { .. }) => Ok(message(StatusCode::OK, later.to_string())),
@@ -74,8 +74,8 @@ fn insist(ask: &Ask) -> Result<(), Failed> {
 pub(crate) async fn set_option(State(api): State<Shared>, ask: Ask) -> Outcome {
     let flag = required(&ask, "option")?;
     match ask.required("action")? {
-        "set" => change(&api, StorageCommand::OsdSet { flag }).await,
-        "unset" => change(&api, StorageCommand::OsdUnset { flag }).await,
+        "set" => change(&api, &ask, StorageCommand::OsdSet { flag }).await,
+        "unset" => change(&api, &ask, StorageCommand::OsdUnset { flag }).await,
         other => Err(Failed::Bad(format!("{other:?} is neither set nor unset"))),
     }
 }
@@ -83,21 +83,21 @@ pub(crate) async fn set_option(State(api): State<Shared>, ask: Ask) -> Outcome {
 /// Makes a device an OSD.
 pub(crate) async fn add_osd(State(api): State<Shared>, ask: Ask) -> Outcome {
     let (node, device) = (required(&ask, "node")?, required(&ask, "device")?);
-    change(&api, StorageCommand::OsdAdd { node, device, weight: required(&ask, "weight")? }).await
+    change(&api, &ask, StorageCommand::OsdAdd { node, device, weight: required(&ask, "weight")? }).await
 }
 
 /// Removes an OSD.
 pub(crate) async fn remove_osd(State(api): State<Shared>, ask: Ask) -> Outcome {
     insist(&ask)?;
-    change(&api, StorageCommand::OsdRemove { id: part(&ask, "osd")? }).await
+    change(&api, &ask, StorageCommand::OsdRemove { id: part(&ask, "osd")? }).await
 }
 
 /// Takes an OSD into or out of use.
 pub(crate) async fn set_osd_state(State(api): State<Shared>, ask: Ask) -> Outcome {
     let id = part(&ask, "osd")?;
     match ask.required("state")? {
-        "in" => change(&api, StorageCommand::OsdIn { id }).await,
-        "out" => change(&api, StorageCommand::OsdOut { id }).await,
+        "in" => change(&api, &ask, StorageCommand::OsdIn { id }).await,
+        "out" => change(&api, &ask, StorageCommand::OsdOut { id }).await,
         other => Err(Failed::Bad(format!("{other:?} is neither in nor out"))),
     }
 }
@@ -105,19 +105,19 @@ pub(crate) async fn set_osd_state(State(api): State<Shared>, ask: Ask) -> Outcom
 /// Adds a pool.
 pub(crate) async fn add_pool(State(api): State<Shared>, ask: Ask) -> Outcome {
     let pgs = typed(ask.given("pgs").unwrap_or("128"))?;
-    change(&api, StorageCommand::PoolAdd { pool: required(&ask, "pool")?, pgs }).await
+    change(&api, &ask, StorageCommand::PoolAdd { pool: required(&ask, "pool")?, pgs }).await
 }
 
 /// Removes a pool.
 pub(crate) async fn remove_pool(State(api): State<Shared>, ask: Ask) -> Outcome {
     insist(&ask)?;
-    change(&api, StorageCommand::PoolRemove { pool: part(&ask, "pool")? }).await
+    change(&api, &ask, StorageCommand::PoolRemove { pool: part(&ask, "pool")? }).await
 }
 
 /// Adds a volume.
 pub(crate) async fn add_volume(State(api): State<Shared>, ask: Ask) -> Outcome {
     let (pool, volume) = (required(&ask, "pool")?, required(&ask, "volume")?);
-    change(&api, StorageCommand::VolumeAdd { pool, volume, size: required(&ask, "size")? }).await
+    change(&api, &ask, StorageCommand::VolumeAdd { pool, volume, size: required(&ask, "size")? }).await
 }
 
 /// Gives a volume another size, or another name.
@@ -125,10 +125,10 @@ pub(crate) async fn change_volume(State(api): State<Shared>, ask: Ask) -> Outcom
     let (pool, volume) = (part(&ask, "pool")?, part(&ask, "volume")?);
     match (ask.given("size"), ask.given("name")) {
         (Some(size), None) => {
-            change(&api, StorageCommand::VolumeResize { pool, volume, size: typed(size)? }).await
+            change(&api, &ask, StorageCommand::VolumeResize { pool, volume, size: typed(size)? }).await
         }
         (None, Some(name)) => {
-            change(&api, StorageCommand::VolumeRename { pool, volume, new: typed(name)? }).await
+            change(&api, &ask, StorageCommand::VolumeRename { pool, volume, new: typed(name)? }).await
         }
         (None, None) => Err(Failed::Missing("size")),
         (Some(_), Some(_)) => Err(Failed::Bad("size and name are changed one at a time".to_owned())),
@@ -138,26 +138,28 @@ pub(crate) async fn change_volume(State(api): State<Shared>, ask: Ask) -> Outcom
 /// Removes a volume.
 pub(crate) async fn remove_volume(State(api): State<Shared>, ask: Ask) -> Outcome {
     let (pool, volume) = (part(&ask, "pool")?, part(&ask, "volume")?);
-    change(&api, StorageCommand::VolumeRemove { pool, volume }).await
+    change(&api, &ask, StorageCommand::VolumeRemove { pool, volume }).await
 }
 
 /// Takes a snapshot.
 pub(crate) async fn add_snapshot(State(api): State<Shared>, ask: Ask) -> Outcome {
     let (pool, volume) = (required(&ask, "pool")?, required(&ask, "volume")?);
-    change(&api, StorageCommand::SnapshotAdd { pool, volume, snapshot: required(&ask, "snapshot")? }).await
+    change(&api, &ask, StorageCommand::SnapshotAdd { pool, volume, snapshot: required(&ask, "snapshot")? })
+        .await
 }
 
 /// Gives a snapshot another name.
 pub(crate) async fn rename_snapshot(State(api): State<Shared>, ask: Ask) -> Outcome {
     let (pool, volume) = (part(&ask, "pool")?, part(&ask, "volume")?);
     let (snapshot, new) = (part(&ask, "snapshot")?, required(&ask, "name")?);
-    change(&api, StorageCommand::SnapshotRename { pool, volume, snapshot, new }).await
+    change(&api, &ask, StorageCommand::SnapshotRename { pool, volume, snapshot, new }).await
 }
 
 /// Removes a snapshot.
 pub(crate) async fn remove_snapshot(State(api): State<Shared>, ask: Ask) -> Outcome {
     let (pool, volume) = (part(&ask, "pool")?, part(&ask, "volume")?);
-    change(&api, StorageCommand::SnapshotRemove { pool, volume, snapshot: part(&ask, "snapshot")? }).await
+    change(&api, &ask, StorageCommand::SnapshotRemove { pool, volume, snapshot: part(&ask, "snapshot")? })
+        .await
 }
 
 fn volume_row(volume: &VolumeRow) -> Value {

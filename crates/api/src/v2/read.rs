@@ -33,6 +33,11 @@ pub(crate) async fn node_explanation(State(api): State<Shared>, Asked(ask): Aske
     Ok(json(&node::explain(&api.cluster, ask.part("node"), now_unix_s()).await?)?)
 }
 
+/// Which nodes are fenced.
+pub(crate) async fn fences(State(api): State<Shared>) -> Outcome {
+    Ok(json(&node::fences(&api.cluster).await?)?)
+}
+
 /// All VMs whose names or UUIDs match `limit`, of one `node` and in one `state` if these are given.
 pub(crate) async fn vms(State(api): State<Shared>, Asked(ask): Asked) -> Outcome {
     let limit = Limit::parse(ask.given("limit"))?;

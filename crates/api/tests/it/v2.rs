@@ -1,5 +1,7 @@
 //! `/api/v2`: what it reads, what it changes, and how it refuses.
 
+mod objects;
+
 use pvc_operate::testing::{Fake, id};
 use pvc_store::schema::vm;
 use serde_json::json;

@@ -58,7 +58,7 @@ impl On<'_> {
     }
 
     async fn change(&self, command: StorageCommand, force: bool, change: &Change) -> Result<(), Failure> {
-        let asked = command::ask(self.cluster, &command, force, &operator(), now_unix_s()).await?;
+        let (_, asked) = command::ask(self.cluster, &command, force, &operator(), now_unix_s()).await?;
         let within = (!change.no_wait).then_some(change.within);
         follow::follow(self.cluster, self.out, asked, within).await
     }

@@ -1,0 +1,257 @@
+//! Storage: what the state tree says of it, its changes, and the tasks that they are. Nothing here waits for a task.
+
+use std::{fmt::Display, str::FromStr};
+
+use axum::{extract::State, http::StatusCode};
+use pvc_core::model::{StorageCommand, ceph::PoolName, task::TaskId};
+use pvc_operate::storage as command;
+use serde::{Deserialize, Serialize};
+
+use super::{Asked, Outcome, Problem, done, located, typed};
+use crate::{
+    api::Shared,
+    ask::Ask,
+    clock::now_unix_s,
+    limit::Limit,
+    reply::{Said, json, json_with},
+};
+
+/// What Ceph says of itself.
+pub(crate) async fn status(State(api): State<Shared>) -> Outcome {
+    Ok(json(&command::texts(&api.cluster).await?)?)
+}
+
+/// All pools whose names match `limit`.
+pub(crate) async fn pools(State(api): State<Shared>, Asked(ask): Asked) -> Outcome {
+    let limit = Limit::parse(ask.given("limit"))?;
+    let (mut pools, _) = command::pools(&api.cluster).await?;
+    pools.retain(|row| limit.wants(&row.name));
+    Ok(json(&pools)?)
+}
+
+/// All volumes whose names match `limit`, of one `pool` if that is given.
+pub(crate) async fn volumes(State(api): State<Shared>, Asked(ask): Asked) -> Outcome {
+    let limit = Limit::parse(ask.given("limit"))?;
+    let (mut volumes, _) = command::volumes(&api.cluster, pool(&ask)?.as_ref()).await?;
+    volumes.retain(|row| limit.wants(&row.name));
+    Ok(json(&volumes)?)
+}
+
+/// All snapshots whose names match `limit`, of one `pool` and one `volume` if these are given.
+pub(crate) async fn snapshots(State(api): State<Shared>, Asked(ask): Asked) -> Outcome {
+    let limit = Limit::parse(ask.given("limit"))?;
+    let (mut snapshots, _) = command::snapshots(&api.cluster, pool(&ask)?.as_ref()).await?;
+    let volume = ask.given("volume");
+    snapshots.retain(|row| limit.wants(&row.snapshot) && volume.is_none_or(|volume| volume == row.volume));
+    Ok(json(&snapshots)?)
+}
+
+/// All OSDs.
+pub(crate) async fn osds(State(api): State<Shared>) -> Outcome {
+    Ok(json(&command::osds(&api.cluster).await?.0)?)
+}
+
+fn pool(ask: &Ask) -> Result<Option<PoolName>, Problem> {
+    ask.given("pool").map(|pool| typed("pool", pool)).transpose()
+}
+
+fn part<T: FromStr<Err: Display>>(asked: &Asked, name: &str) -> Result<T, Problem> {
+    typed(name, asked.0.part(name))
+}
+
+/// What was asked for, and where to look.
+#[derive(Serialize)]
+struct Accepted {
+    task: TaskId,
+    message: String,
+    notes: [&'static str; 0],
+}
+
+async fn ask(api: &Shared, asked: &Asked, command: StorageCommand, force: bool) -> Outcome {
+    let by = asked.0.by();
+    let (task, pending) = command::ask(&api.cluster, &command, force, &by, now_unix_s()).await?;
+    let message = pending.answer.message;
+    let accepted = Accepted { task, message: message.clone(), notes: [] };
+    let mut response = json_with(StatusCode::ACCEPTED, &accepted);
+    response.extensions_mut().insert(Said(message));
+    located(response, &format!("/api/v2/tasks/{task}"))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NewPool {
+    name: String,
+    /// Placement groups.
+    #[serde(default = "few")]
+    pgs: u32,
+}
+
+fn few() -> u32 {
+    128
+}
+
+/// Adds a pool.
+pub(crate) async fn add_pool(State(api): State<Shared>, asked: Asked) -> Outcome {
+    let NewPool { name, pgs } = asked.body()?;
+    let (pool, pgs) = (typed("name", &name)?, typed("pgs", &pgs.to_string())?);
+    ask(&api, &asked, StorageCommand::PoolAdd { pool, pgs }, false).await
+}
+
+/// Removes a pool, and what is in it.
+pub(crate) async fn remove_pool(State(api): State<Shared>, asked: Asked) -> Outcome {
+    ask(&api, &asked, StorageCommand::PoolRemove { pool: part(&asked, "pool")? }, false).await
+}
+
+/// Bytes, or a text such as `20G`.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Size {
+    Bytes(u64),
+    Text(String),
+}
+
+impl Size {
+    fn text(&self) -> String {
+        match self {
+            Self::Bytes(bytes) => bytes.to_string(),
+            Self::Text(text) => text.clone(),
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NewVolume {
+    pool: String,
+    name: String,
+    size: Size,
+}
+
+/// Adds a volume.
+pub(crate) async fn add_volume(State(api): State<Shared>, asked: Asked) -> Outcome {
+    let NewVolume { pool, name, size } = asked.body()?;
+    let (pool, volume, size) = (typed("pool", &pool)?, typed("name", &name)?, typed("size", &size.text())?);
+    ask(&api, &asked, StorageCommand::VolumeAdd { pool, volume, size }, false).await
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct VolumeChange {
+    /// Another size …
+    size: Option<Size>,
+    /// … or another name.
+    name: Option<String>,
+    /// Also if data is lost by it: a volume that shrinks.
+    #[serde(default)]
+    force: bool,
+}
+
+/// Gives a volume another size, or another name.
+pub(crate) async fn change_volume(State(api): State<Shared>, asked: Asked) -> Outcome {
+    let (pool, volume) = (part(&asked, "pool")?, part(&asked, "volume")?);
+    let change: VolumeChange = asked.body()?;
+    let command = match (change.size, change.name) {
+        (Some(size), None) => {
+            StorageCommand::VolumeResize { pool, volume, size: typed("size", &size.text())? }
+        }
+        (None, Some(name)) => StorageCommand::VolumeRename { pool, volume, new: typed("name", &name)? },
+        _ => {
+            let why = "either size or name is changed, one at a time";
+            return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, why));
+        }
+    };
+    ask(&api, &asked, command, change.force).await
+}
+
+/// Removes a volume.
+pub(crate) async fn remove_volume(State(api): State<Shared>, asked: Asked) -> Outcome {
+    let (pool, volume) = (part(&asked, "pool")?, part(&asked, "volume")?);
+    ask(&api, &asked, StorageCommand::VolumeRemove { pool, volume }, false).await
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NewSnapshot {
+    pool: String,
+    volume: String,
+    snapshot: String,
+}
+
+/// Takes a snapshot.
+pub(crate) async fn add_snapshot(State(api): State<Shared>, asked: Asked) -> Outcome {
+    let NewSnapshot { pool, volume, snapshot } = asked.body()?;
+    let (pool, volume) = (typed("pool", &pool)?, typed("volume", &volume)?);
+    let snapshot = typed("snapshot", &snapshot)?;
+    ask(&api, &asked, StorageCommand::SnapshotAdd { pool, volume, snapshot }, false).await
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SnapshotChange {
+    /// Another name.
+    snapshot: String,
+}
+
+/// Gives a snapshot another name.
+pub(crate) async fn change_snapshot(State(api): State<Shared>, asked: Asked) -> Outcome {
+    let (pool, volume) = (part(&asked, "pool")?, part(&asked, "volume")?);
+    let new = typed("snapshot", &asked.body::<SnapshotChange>()?.snapshot)?;
+    let snapshot = part(&asked, "snapshot")?;
+    ask(&api, &asked, StorageCommand::SnapshotRename { pool, volume, snapshot, new }, false).await
+}
+
+/// Removes a snapshot.
+pub(crate) async fn remove_snapshot(State(api): State<Shared>, asked: Asked) -> Outcome {
+    let (pool, volume) = (part(&asked, "pool")?, part(&asked, "volume")?);
+    let snapshot = part(&asked, "snapshot")?;
+    ask(&api, &asked, StorageCommand::SnapshotRemove { pool, volume, snapshot }, false).await
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct OsdState {
+    state: InOrOut,
+}
+
+#[derive(Deserialize, Clone, Copy)]
+#[serde(rename_all = "lowercase")]
+enum InOrOut {
+    In,
+    Out,
+}
+
+/// Takes an OSD into or out of use.
+pub(crate) async fn set_osd_state(State(api): State<Shared>, asked: Asked) -> Outcome {
+    let id = part(&asked, "osd")?;
+    let command = match asked.body::<OsdState>()?.state {
+        InOrOut::In => StorageCommand::OsdIn { id },
+        InOrOut::Out => StorageCommand::OsdOut { id },
+    };
+    ask(&api, &asked, command, false).await
+}
+
+/// Sets a flag of all OSDs.
+pub(crate) async fn set_flag(State(api): State<Shared>, asked: Asked) -> Outcome {
+    ask(&api, &asked, StorageCommand::OsdSet { flag: part(&asked, "flag")? }, false).await
+}
+
+/// Clears a flag of all OSDs.
+pub(crate) async fn clear_flag(State(api): State<Shared>, asked: Asked) -> Outcome {
+    ask(&api, &asked, StorageCommand::OsdUnset { flag: part(&asked, "flag")? }, false).await
+}
+
+/// All tasks, the oldest first.
+pub(crate) async fn tasks(State(api): State<Shared>) -> Outcome {
+    Ok(json(&command::tasks(&api.cluster).await?.0)?)
+}
+
+/// One task.
+pub(crate) async fn task(State(api): State<Shared>, asked: Asked) -> Outcome {
+    Ok(json(&command::info(&api.cluster, part(&asked, "task")?).await?)?)
+}
+
+/// Takes back a task that nobody has begun.
+pub(crate) async fn cancel(State(api): State<Shared>, asked: Asked) -> Outcome {
+    let task = part(&asked, "task")?;
+    done(command::cancel(&api.cluster, task, &asked.0.by(), now_unix_s()).await?)
+}
