@@ -28,6 +28,7 @@ pub mod sizes;
 pub mod stop;
 mod storage_figures;
 mod strangers;
+mod until;
 mod vm_clients;
 pub mod write_streak;
 

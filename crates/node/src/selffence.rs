@@ -20,9 +20,11 @@ use pvc_store::{Store, mirror::Mirror, schema::node};
 use tokio::{
     sync::watch,
     task::JoinHandle,
-    time::{Instant, sleep_until, timeout},
+    time::{Instant, timeout},
 };
 use tracing::{debug, error, info, warn};
+
+use crate::until::until;
 
 /// How long a write may take: meanwhile nothing is fed.
 const TELL_WITHIN: Duration = Duration::from_secs(1);
@@ -283,12 +285,5 @@ impl Task {
     /// How long ago the last acknowledged keepalive was sent.
     fn age(&self) -> Duration {
         self.acknowledged.borrow().map_or(Duration::ZERO, |sent| sent.elapsed())
-    }
-}
-
-async fn until(at: Option<Instant>) {
-    match at {
-        Some(at) => sleep_until(at).await,
-        None => std::future::pending().await,
     }
 }

@@ -4,6 +4,7 @@
 use std::{cell::Cell, fmt::Write as _, panic, time::Duration};
 
 use clap::Parser as _;
+use fastrand::Rng;
 use pvc_operate::testing::{Fake, id};
 use pvc_store::{CreateMode, Op, Store as _, Transaction};
 
@@ -153,27 +154,6 @@ thread_local! {
     static PANICS: Cell<u32> = const { Cell::new(0) };
 }
 
-/// Numbers from a seed (splitmix64): the same everywhere.
-struct Rng(u64);
-
-impl Rng {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, end: usize) -> usize {
-        usize::try_from(self.next() % u64::try_from(end.max(1)).unwrap()).unwrap()
-    }
-
-    fn one<'a, T>(&mut self, of: &'a [T]) -> &'a T {
-        &of[self.below(of.len())]
-    }
-}
-
 /// A cluster of two nodes and two VMs after accidents.
 async fn tree(rng: &mut Rng) -> Fake {
     let cluster = Fake::with(&["hv1", "hv2"]).await;
@@ -181,12 +161,12 @@ async fn tree(rng: &mut Rng) -> Fake {
         cluster.define(number, &format!("web{number}"), "hv1").await;
     }
     let running = [id(1), id(2)];
-    cluster.report(&"hv1".parse().unwrap(), &running[..rng.below(3)]).await;
+    cluster.report(&"hv1".parse().unwrap(), &running[..rng.usize(..3)]).await;
     // Few accidents leave enough in order for the commands to get far.
-    for _ in 0..=rng.below(12) {
+    for _ in 0..=rng.usize(..12) {
         let paths: Vec<String> = cluster.tree.dump().into_keys().filter(|path| path != "/").collect();
-        let path = rng.one(&paths).clone();
-        let ops = match rng.below(8) {
+        let path = rng.choice(&paths).unwrap().clone();
+        let ops = match rng.usize(..8) {
             0 => vec![Op::Delete { path, version: None }],
             1 => made(rng),
             // The same everywhere: what is too large for one sum of all.
@@ -206,14 +186,14 @@ async fn tree(rng: &mut Rng) -> Fake {
 
 /// A key with all that must be above it.
 fn made(rng: &mut Rng) -> Vec<Op> {
-    let path = *rng.one(KEYS);
+    let path = *rng.choice(KEYS).unwrap();
     let create = |path: &str, data: &str| Op::Create {
         path: path.into(),
         data: data.into(),
         mode: CreateMode::Persistent,
     };
-    let mut ops = vec![create(path, rng.one::<&str>(VALUES))];
-    if rng.below(2) == 0
+    let mut ops = vec![create(path, rng.choice(VALUES).unwrap())];
+    if rng.usize(..2) == 0
         && let Some((parent, _)) = path.rsplit_once('/')
     {
         ops.insert(0, create(parent, ""));
@@ -222,21 +202,21 @@ fn made(rng: &mut Rng) -> Vec<Op> {
 }
 
 fn value(rng: &mut Rng, cluster: &Fake, paths: &[String]) -> Vec<u8> {
-    match rng.below(12) {
-        0 => "x".repeat(60_000 + rng.below(80_000)).into(),
-        1 => (0..rng.below(40)).map(|_| u8::try_from(rng.next() % 256).unwrap()).collect(),
-        2 => rng.one(VALUES).repeat(1 + rng.below(3000)).into(),
+    match rng.usize(..12) {
+        0 => "x".repeat(60_000 + rng.usize(..80_000)).into(),
+        1 => (0..rng.usize(..40)).map(|_| rng.u8(..)).collect(),
+        2 => rng.choice(VALUES).unwrap().repeat(1 + rng.usize(..3000)).into(),
         3 | 4 => {
             // What another key says, or what this one said with a piece of something else in it.
-            let mut data = cluster.tree.dump().remove(rng.one(paths)).unwrap_or_default();
-            let at = rng.below(data.len() + 1);
-            if rng.below(2) == 0 {
+            let mut data = cluster.tree.dump().remove(rng.choice(paths).unwrap()).unwrap_or_default();
+            let at = rng.usize(..=data.len());
+            if rng.usize(..2) == 0 {
                 data.truncate(at);
             }
-            data.splice(at.min(data.len()).., rng.one(VALUES).bytes());
+            data.splice(at.min(data.len()).., rng.choice(VALUES).unwrap().bytes());
             data
         }
-        _ => (*rng.one(VALUES)).into(),
+        _ => (*rng.choice(VALUES).unwrap()).into(),
     }
 }
 
@@ -278,11 +258,11 @@ fn no_tree_makes_a_command_panic_or_print_without_end() {
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
         runtime.block_on(async {
-            let mut rng = Rng(seed);
+            let mut rng = Rng::with_seed(seed);
             let cluster = tree(&mut rng).await;
-            let some = (0..SOME).map(|_| *rng.one(COMMANDS)).collect::<Vec<_>>();
+            let some = (0..SOME).map(|_| *rng.choice(COMMANDS).unwrap()).collect::<Vec<_>>();
             for command in ALWAYS.iter().copied().chain(some) {
-                let format = *rng.one(&[Format::Table, Format::Json]);
+                let format = *rng.choice(&[Format::Table, Format::Json]).unwrap();
                 let wrong = caught(run(&cluster, command, format)).await;
                 let wrong = wrong.unwrap_or_else(|()| Some("it panics".to_owned()));
                 let hidden = PANICS.replace(0) > 0;

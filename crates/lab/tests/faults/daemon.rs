@@ -2,22 +2,19 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
+use fastrand::Rng;
 use pvc_lab::{Node, PATIENCE, Scenario, Vm, play, wait_until};
 
-use crate::{
-    default, kill_daemon,
-    load::{Rng, under_load},
-    pass,
-};
+use crate::{default, kill_daemon, load::under_load, pass};
 
 /// Kills daemons, each of a node that has one just now, at moments that look random.
 fn kill(s: &Scenario, times: u32, seed: u64) -> Result<()> {
-    let mut rng = Rng::new(seed);
+    let mut rng = Rng::with_seed(seed);
     let mut killed = 0;
     while killed < times {
-        pass(Duration::from_millis(300 + rng.below(1700)))?;
-        let node = *rng.choose(&["node1", "node2", "node3"]);
+        pass(Duration::from_millis(300 + rng.u64(..1700)))?;
+        let node = rng.choice(["node1", "node2", "node3"]).context("no node")?;
         if s.node(node).kill_service("pvcd.service")? {
             killed += 1;
             s.fault(&format!("pvcd of {node} is killed ({killed} of {times})"), || Ok(()))?;

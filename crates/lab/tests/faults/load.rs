@@ -6,35 +6,12 @@ use std::{
     time::Duration,
 };
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
+use fastrand::Rng;
 use pvc_lab::{Scenario, Vm, wait_until};
 
 /// An operator looks before the next command, but does not wait for ever.
 const BEFORE_THE_NEXT: Duration = Duration::from_secs(10);
-
-/// Numbers that look random and are the same in every run: Marsaglia's xorshift.
-pub(crate) struct Rng(u64);
-
-impl Rng {
-    /// A seed for each scenario.
-    pub(crate) fn new(seed: u64) -> Self {
-        Self(seed)
-    }
-
-    /// A number below `limit`.
-    pub(crate) fn below(&mut self, limit: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % limit
-    }
-
-    /// One of these.
-    pub(crate) fn choose<'a, T>(&mut self, from: &'a [T]) -> &'a T {
-        let index = usize::try_from(self.below(from.len() as u64)).unwrap_or(0);
-        &from[index]
-    }
-}
 
 /// What the operator did.
 #[derive(Debug, Default)]
@@ -54,11 +31,11 @@ pub(crate) fn under_load(
     let nodes: Vec<_> = s.cluster.lab.nodes().iter().map(pvc_lab::Node::name).collect();
     std::thread::scope(|scope| {
         let operator = scope.spawn(|| {
-            let (mut rng, mut work) = (Rng::new(seed), Work::default());
+            let (mut rng, mut work) = (Rng::with_seed(seed), Work::default());
             while !over.load(Ordering::Relaxed) {
-                let vm = rng.choose(vms);
-                let to = rng.choose(&nodes);
-                let command: &[&str] = match rng.below(5) {
+                let vm = rng.choice(vms).context("no VM")?;
+                let to = rng.choice(&nodes).context("no node")?;
+                let command: &[&str] = match rng.u8(..5) {
                     0 => &["vm", "stop", "--no-wait", &vm.name],
                     1 => &["vm", "restart", "--no-wait", &vm.name],
                     2 => &["vm", "migrate", "--no-wait", "-t", to, &vm.name],

@@ -121,28 +121,21 @@ impl Cluster {
         &self,
         ids: &[VmId],
     ) -> Result<Vec<Result<String, String>>, Failure> {
-        /// Definitions are some KiB each: so many fit into an answer.
-        const AT_ONCE: usize = 100;
+        let paths: Vec<String> = ids.iter().map(|id| vm::xml_path(*id)).collect();
         let text = |value: Option<Value>| {
             let value = value.ok_or("it is missing")?;
             Ok(vm::definition(&value.data))
         };
-        let mut texts = Vec::with_capacity(ids.len());
-        for ids in ids.chunks(AT_ONCE) {
-            let paths: Vec<String> = ids.iter().map(|id| vm::xml_path(*id)).collect();
-            match self.store.get_many(&paths).await {
-                Err(StoreError::Refused { .. }) => {}
-                values => {
-                    texts.extend(values?.into_iter().map(text));
-                    continue;
-                }
-            }
-            for path in &paths {
-                texts.push(match self.store.get(path).await {
-                    Err(refused @ StoreError::Refused { .. }) => Err(refused.to_string()),
-                    value => text(value?),
-                });
-            }
+        match self.store.get_many(&paths).await {
+            Err(StoreError::Refused { .. }) => {}
+            values => return Ok(values?.into_iter().map(text).collect()),
+        }
+        let mut texts = Vec::with_capacity(paths.len());
+        for path in &paths {
+            texts.push(match self.store.get(path).await {
+                Err(refused @ StoreError::Refused { .. }) => Err(refused.to_string()),
+                value => text(value?),
+            });
         }
         Ok(texts)
     }

@@ -17,12 +17,9 @@ use pvc_core::{
     },
     sabotage::{self, Bug},
 };
-use tokio::{
-    sync::watch,
-    time::{Instant, sleep_until},
-};
+use tokio::{sync::watch, time::Instant};
 
-use crate::{controller::Cluster, write_streak::WriteStreak};
+use crate::{controller::Cluster, until::until, write_streak::WriteStreak};
 
 /// How often it is looked whether this node's keepalives are written again.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
@@ -169,13 +166,5 @@ fn concerns(me: &NodeName, subject: &Subject, view: &ClusterView) -> bool {
         Subject::Node(_) | Subject::Fence(_) | Subject::Cluster => true,
         Subject::Vm(_) if !view.fences.is_empty() => true,
         _ => false,
-    }
-}
-
-/// Waits for a time that may never come.
-async fn until(at: Option<Instant>) {
-    match at {
-        Some(at) => sleep_until(at).await,
-        None => std::future::pending().await,
     }
 }
