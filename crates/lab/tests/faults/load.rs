@@ -30,7 +30,7 @@ pub(crate) fn under_load(
     let over = AtomicBool::new(false);
     let nodes: Vec<_> = s.cluster.lab.nodes().iter().map(pvc_lab::Node::name).collect();
     std::thread::scope(|scope| {
-        let operator = scope.spawn(|| {
+        let operator = scope.spawn(|| -> Result<Work> {
             let (mut rng, mut work) = (Rng::with_seed(seed), Work::default());
             while !over.load(Ordering::Relaxed) {
                 let vm = rng.choice(vms).context("no VM")?;
@@ -51,12 +51,13 @@ pub(crate) fn under_load(
                         || ["start", "stop", "failed"].iter().any(|state| s.cluster.vm(vm)["state"] == *state)
                 });
             }
-            work
+            Ok(work)
         });
         let acted = act();
         over.store(true, Ordering::Relaxed);
         let work = operator.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         acted?;
+        let work = work?;
         for vm in vms {
             // A command that is under way is done first, or ends in an answer that this one follows.
             wait_until("the last command's answer", pvc_lab::PATIENCE, || {
