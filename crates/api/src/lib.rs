@@ -9,6 +9,7 @@ mod clock;
 mod gate;
 mod limit;
 mod limits;
+mod page;
 mod reply;
 mod routes;
 mod server;

@@ -15,6 +15,7 @@ use tracing::info;
 use crate::{
     api::Shared,
     limits::MostBytes,
+    page,
     reply::{Said, message, text},
     v1::{self, acl, auth, lease, network, node, storage, vm},
     v2::{self, network as v2_network, node as v2_node, read as v2_read, storage as v2_storage, vm as v2_vm},
@@ -58,6 +59,8 @@ const fn change(method: Method, path: &'static str, handler: Handler) -> Route {
 
 /// All routes.
 pub const ROUTES: &[Route] = &[
+    public(Method::GET, "/", || get(page::document)),
+    public(Method::GET, "/page/{build}/{*file}", || get(page::file)),
     public(Method::GET, "/api/v1", || get(v1::greeting)),
     public(Method::GET, "/api/v1/", || get(v1::greeting)),
     public(Method::GET, "/api/v1/auth/login", || get(auth::form)),
@@ -190,7 +193,11 @@ pub const ROUTES: &[Route] = &[
 
 /// Whether a path is everybody's.
 pub(crate) fn is_public(path: &str) -> bool {
-    ROUTES.iter().any(|route| route.access == Access::Public && route.path == path)
+    let fits = |of: &str| match of.split_once('{') {
+        Some((beginning, _)) => path.starts_with(beginning),
+        None => path == of,
+    };
+    ROUTES.iter().any(|route| route.access == Access::Public && fits(route.path))
 }
 
 /// All of it.
