@@ -142,6 +142,7 @@ pub const ROUTES: &[Route] = &[
     read("/api/v2/vms/{vm}/explanation", || get(v2_read::vm_explanation)),
     read("/api/v2/networks", || get(v2_read::networks)),
     read("/api/v2/networks/{network}", || get(v2_read::network)),
+    read("/api/v2/networks/{network}/explanation", || get(v2_read::network_explanation)),
     read("/api/v2/networks/{network}/leases", || get(v2_read::leases)),
     read("/api/v2/networks/{network}/rules", || get(v2_read::rules)),
     change(Method::PUT, "/api/v2/maintenance", || put(v2::set_maintenance)),

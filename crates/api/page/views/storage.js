@@ -70,5 +70,5 @@ function addVolume(pools) {
 }
 
 function addSnapshot({ pool, name }) {
-  confirmed({ title: `A snapshot of ${pool}/${name}`, fields: [{ name: "snapshot", label: "Name", required: true }], confirm: "Make it" }, ({ snapshot }) => ({ title: `Snapshot ${pool}/${name}@${snapshot}`, to: "/storage/snapshots", body: { pool, volume: name, name: snapshot } }));
+  confirmed({ title: `A snapshot of ${pool}/${name}`, fields: [{ name: "snapshot", label: "Name", required: true }], confirm: "Make it" }, ({ snapshot }) => ({ title: `Snapshot ${pool}/${name}@${snapshot}`, to: "/storage/snapshots", body: { pool, volume: name, snapshot } }));
 }

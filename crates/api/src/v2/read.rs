@@ -73,6 +73,11 @@ pub(crate) async fn network(State(api): State<Shared>, Asked(ask): Asked) -> Out
     Ok(json(&network::info(&api.cluster, ask.part("network")).await?)?)
 }
 
+/// What nodes cannot do of a network.
+pub(crate) async fn network_explanation(State(api): State<Shared>, Asked(ask): Asked) -> Outcome {
+    Ok(json(&network::explain::explain(&api.cluster, ask.part("network"), now_unix_s()).await?)?)
+}
+
 /// Who has which address in a network.
 pub(crate) async fn leases(State(api): State<Shared>, Asked(ask): Asked) -> Outcome {
     Ok(json(&network::dhcp::list(&api.cluster, ask.part("network"), now_unix_s()).await?)?)
