@@ -20,5 +20,5 @@ mod v2;
 pub use api::Api;
 pub use gate::Gate;
 pub use limits::Limits;
-pub use routes::{Access, ROUTES, Route, router};
+pub use routes::{Access, Route, openapi, router, routes};
 pub use server::Server;

@@ -9,7 +9,7 @@ use std::{
 };
 
 use clap::Parser;
-use pvc_api::{Api, Gate, Limits, Server};
+use pvc_api::{Api, Gate, Limits, Server, openapi};
 use pvc_config::{ApiConfig, ApiReport, connect_string, load_api};
 use pvc_operate::Cluster;
 use pvc_store::{
@@ -29,6 +29,9 @@ struct Args {
     /// Check the configuration, say what is wrong, and end.
     #[arg(long)]
     check_config: bool,
+    /// Print the description of /api/v2 (OpenAPI), and end.
+    #[arg(long)]
+    openapi: bool,
     /// The configuration.
     #[arg(long, env = "PVC_CONFIG_FILE", default_value = "/etc/pvc/pvc-api.yaml", value_name = "FILE")]
     config: PathBuf,
@@ -36,6 +39,11 @@ struct Args {
 
 fn main() -> ExitCode {
     let args = Args::parse();
+    if args.openapi {
+        // Nobody is left to be told when this fails.
+        let _ = writeln!(std::io::stdout(), "{:#}", openapi());
+        return ExitCode::SUCCESS;
+    }
     let report = load_api(&args.config);
     say(&report);
     let Some(config) = report.config else { return ExitCode::from(UNUSABLE_CONFIGURATION) };

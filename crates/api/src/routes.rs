@@ -1,5 +1,9 @@
 //! The table of all routes. A handler is reached through it only, and each row says who may: tests ask every row without a token.
 
+mod about;
+mod openapi;
+mod v2;
+
 use std::net::SocketAddr;
 
 use axum::{
@@ -8,17 +12,19 @@ use axum::{
     http::{HeaderValue, Method, StatusCode, Uri, header},
     middleware::{Next, from_fn, from_fn_with_state},
     response::Response,
-    routing::{MethodRouter, delete, get, patch, post, put},
+    routing::{MethodRouter, delete, get, post, put},
 };
 use tracing::info;
 
+use self::about::About;
+pub use self::openapi::openapi;
 use crate::{
     api::Shared,
     limits::MostBytes,
     page,
     reply::{Said, message, text},
     v1::{self, acl, auth, lease, network, node, storage, vm},
-    v2::{self, network as v2_network, node as v2_node, read as v2_read, storage as v2_storage, vm as v2_vm},
+    v2::refuse as problem,
 };
 
 /// Who may.
@@ -40,25 +46,43 @@ pub struct Route {
     pub path: &'static str,
     /// Who may.
     pub access: Access,
-    handler: fn() -> MethodRouter<Shared>,
+    handler: Handler,
+    /// What the description of the API says of it.
+    about: Option<About>,
 }
 
 type Handler = fn() -> MethodRouter<Shared>;
 
+impl Route {
+    const fn of(method: Method, path: &'static str, access: Access, handler: Handler) -> Self {
+        Self { method, path, access, handler, about: None }
+    }
+
+    const fn about(mut self, about: About) -> Self {
+        self.about = Some(about);
+        self
+    }
+}
+
 const fn public(method: Method, path: &'static str, handler: Handler) -> Route {
-    Route { method, path, access: Access::Public, handler }
+    Route::of(method, path, Access::Public, handler)
 }
 
 const fn read(path: &'static str, handler: Handler) -> Route {
-    Route { method: Method::GET, path, access: Access::Read, handler }
+    Route::of(Method::GET, path, Access::Read, handler)
 }
 
 const fn change(method: Method, path: &'static str, handler: Handler) -> Route {
-    Route { method, path, access: Access::Change, handler }
+    Route::of(method, path, Access::Change, handler)
 }
 
 /// All routes.
-pub const ROUTES: &[Route] = &[
+pub fn routes() -> impl Iterator<Item = &'static Route> {
+    OLD_API.iter().chain(v2::ROUTES)
+}
+
+/// Those of the old API.
+const OLD_API: &[Route] = &[
     public(Method::GET, "/", || get(page::document)),
     public(Method::GET, "/page/{build}/{*file}", || get(page::file)),
     public(Method::GET, "/api/v1", || get(v1::greeting)),
@@ -131,65 +155,6 @@ pub const ROUTES: &[Route] = &[
     change(Method::DELETE, "/api/v1/storage/ceph/volume/snapshot/{pool}/{volume}/{snapshot}", || {
         delete(storage::remove_snapshot)
     }),
-    read("/api/v2/events", || get(v2::events::events)),
-    read("/api/v2/status", || get(v2_read::status)),
-    read("/api/v2/maintenance", || get(v2_read::maintenance)),
-    read("/api/v2/nodes", || get(v2_read::nodes)),
-    read("/api/v2/nodes/{node}", || get(v2_read::node)),
-    read("/api/v2/nodes/{node}/explanation", || get(v2_read::node_explanation)),
-    read("/api/v2/vms", || get(v2_read::vms)),
-    read("/api/v2/vms/{vm}", || get(v2_read::vm)),
-    read("/api/v2/vms/{vm}/explanation", || get(v2_read::vm_explanation)),
-    read("/api/v2/networks", || get(v2_read::networks)),
-    read("/api/v2/networks/{network}", || get(v2_read::network)),
-    read("/api/v2/networks/{network}/explanation", || get(v2_read::network_explanation)),
-    read("/api/v2/networks/{network}/leases", || get(v2_read::leases)),
-    read("/api/v2/networks/{network}/rules", || get(v2_read::rules)),
-    change(Method::PUT, "/api/v2/maintenance", || put(v2::set_maintenance)),
-    read("/api/v2/vms/{vm}/definition", || get(v2_vm::definition)),
-    change(Method::PUT, "/api/v2/vms/{vm}/definition", || put(v2_vm::set_definition)),
-    change(Method::PUT, "/api/v2/vms/{vm}/state", || put(v2_vm::set_state)),
-    change(Method::POST, "/api/v2/vms", || post(v2_vm::define)),
-    change(Method::DELETE, "/api/v2/vms/{vm}", || delete(v2_vm::undefine)),
-    change(Method::POST, "/api/v2/vms/{vm}/migrate", || post(v2_vm::migrate)),
-    change(Method::POST, "/api/v2/vms/{vm}/unmigrate", || post(v2_vm::unmigrate)),
-    change(Method::POST, "/api/v2/vms/{vm}/move", || post(v2_vm::move_to)),
-    read("/api/v2/vms/{vm}/log", || get(v2_vm::log)),
-    change(Method::POST, "/api/v2/nodes/{node}/flush", || post(v2_node::flush)),
-    change(Method::POST, "/api/v2/nodes/{node}/ready", || post(v2_node::ready)),
-    change(Method::POST, "/api/v2/nodes/{node}/primary", || post(v2_node::primary)),
-    change(Method::POST, "/api/v2/nodes/{node}/secondary", || post(v2_node::secondary)),
-    read("/api/v2/fences", || get(v2_read::fences)),
-    change(Method::POST, "/api/v2/networks", || post(v2_network::add)),
-    change(Method::PATCH, "/api/v2/networks/{network}", || patch(v2_network::modify)),
-    change(Method::DELETE, "/api/v2/networks/{network}", || delete(v2_network::remove)),
-    change(Method::POST, "/api/v2/networks/{network}/leases", || post(v2_network::reserve)),
-    change(Method::DELETE, "/api/v2/networks/{network}/leases/{mac}", || delete(v2_network::free)),
-    change(Method::POST, "/api/v2/networks/{network}/rules", || post(v2_network::add_rule)),
-    change(Method::DELETE, "/api/v2/networks/{network}/rules/{rule}", || delete(v2_network::remove_rule)),
-    read("/api/v2/storage", || get(v2_storage::status)),
-    read("/api/v2/storage/osds", || get(v2_storage::osds)),
-    change(Method::PUT, "/api/v2/storage/osds/{osd}/state", || put(v2_storage::set_osd_state)),
-    change(Method::PUT, "/api/v2/storage/flags/{flag}", || put(v2_storage::set_flag)),
-    change(Method::DELETE, "/api/v2/storage/flags/{flag}", || delete(v2_storage::clear_flag)),
-    read("/api/v2/storage/pools", || get(v2_storage::pools)),
-    change(Method::POST, "/api/v2/storage/pools", || post(v2_storage::add_pool)),
-    change(Method::DELETE, "/api/v2/storage/pools/{pool}", || delete(v2_storage::remove_pool)),
-    read("/api/v2/storage/volumes", || get(v2_storage::volumes)),
-    change(Method::POST, "/api/v2/storage/volumes", || post(v2_storage::add_volume)),
-    change(Method::PATCH, "/api/v2/storage/volumes/{pool}/{volume}", || patch(v2_storage::change_volume)),
-    change(Method::DELETE, "/api/v2/storage/volumes/{pool}/{volume}", || delete(v2_storage::remove_volume)),
-    read("/api/v2/storage/snapshots", || get(v2_storage::snapshots)),
-    change(Method::POST, "/api/v2/storage/snapshots", || post(v2_storage::add_snapshot)),
-    change(Method::PATCH, "/api/v2/storage/snapshots/{pool}/{volume}/{snapshot}", || {
-        patch(v2_storage::change_snapshot)
-    }),
-    change(Method::DELETE, "/api/v2/storage/snapshots/{pool}/{volume}/{snapshot}", || {
-        delete(v2_storage::remove_snapshot)
-    }),
-    read("/api/v2/tasks", || get(v2_storage::tasks)),
-    read("/api/v2/tasks/{task}", || get(v2_storage::task)),
-    change(Method::DELETE, "/api/v2/tasks/{task}", || delete(v2_storage::cancel)),
 ];
 
 /// Whether a path is everybody's.
@@ -198,13 +163,13 @@ pub(crate) fn is_public(path: &str) -> bool {
         Some((beginning, _)) => path.starts_with(beginning),
         None => path == of,
     };
-    ROUTES.iter().any(|route| route.access == Access::Public && fits(route.path))
+    routes().any(|route| route.access == Access::Public && fits(route.path))
 }
 
 /// All of it.
 pub fn router(api: Shared) -> Router {
     let mut router = Router::new();
-    for Route { path, access, handler, .. } in ROUTES {
+    for Route { path, access, handler, .. } in routes() {
         let guarded = match access {
             Access::Public => handler().layer(from_fn(strangers)),
             Access::Read => handler().layer(from_fn_with_state(api.clone(), reading)),
@@ -221,7 +186,7 @@ pub fn router(api: Shared) -> Router {
 
 /// In the manner of the API that was asked.
 fn refuse(path: &Uri, status: StatusCode, why: &str) -> Response {
-    if path.path().starts_with("/api/v1") { message(status, why) } else { v2::refuse(status, why) }
+    if path.path().starts_with("/api/v1") { message(status, why) } else { problem(status, why) }
 }
 
 async fn strangers(mut request: Request, next: Next) -> Response {
@@ -286,7 +251,7 @@ fn unknown(path: &Uri) -> Response {
     let mut response = if path.path().starts_with("/api/v1") {
         text(StatusCode::UNAUTHORIZED, "text/plain; charset=utf-8", format!("{why}\n"))
     } else {
-        v2::refuse(StatusCode::UNAUTHORIZED, why)
+        problem(StatusCode::UNAUTHORIZED, why)
     };
     response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("ApiKey"));
     response

@@ -15,13 +15,14 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use pvc_operate::{Answer, Asked as Pending, Failure, Kind};
+use schemars::JsonSchema;
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::json;
 
 use crate::{
     api::Shared,
     ask::Ask,
-    reply::{Failed, Said, json_with},
+    reply::{Failed, Said, json_with, text},
 };
 
 /// What a handler answers.
@@ -77,7 +78,7 @@ impl IntoResponse for Problem {
             problem["why"] = refusal.why.as_str().into();
             problem["todo"] = refusal.todo.as_str().into();
         }
-        let mut response = crate::reply::text(self.status, "application/problem+json", problem.to_string());
+        let mut response = text(self.status, "application/problem+json", problem.to_string());
         response.extensions_mut().insert(Said(detail));
         response
     }
@@ -108,9 +109,9 @@ impl Asked {
 }
 
 /// The body of a request that says all by its path.
-#[derive(Deserialize)]
+#[derive(JsonSchema, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Nothing {}
+pub(crate) struct Nothing {}
 
 /// What a value with this name says.
 fn typed<T: FromStr<Err: Display>>(name: &str, text: &str) -> Result<T, Problem> {
@@ -147,9 +148,9 @@ fn located(mut response: Response, at: &str) -> Outcome {
     Ok(response)
 }
 
-#[derive(Deserialize)]
+#[derive(JsonSchema, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Maintenance {
+pub(crate) struct Maintenance {
     maintenance: bool,
 }
 

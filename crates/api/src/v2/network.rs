@@ -6,6 +6,7 @@ use pvc_core::{
     model::{NetworkKind, Vni, rule::Direction},
 };
 use pvc_operate::network::{self as command, acl, dhcp};
+use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer};
 
 use super::{Asked, Outcome, created, done};
@@ -19,9 +20,10 @@ fn sent<'de, D: Deserializer<'de>>(from: D) -> Result<Sent, D::Error> {
 }
 
 /// The settings of a network, in the form in which they are shown.
-#[derive(Deserialize, Default)]
+#[derive(JsonSchema, Deserialize, Default)]
 #[serde(deny_unknown_fields, default)]
-struct Change {
+#[schemars(rename = "NetworkChange")]
+pub(crate) struct Change {
     description: Option<String>,
     #[serde(deserialize_with = "sent")]
     domain: Sent,
@@ -31,9 +33,9 @@ struct Change {
     guard: Option<bool>,
 }
 
-#[derive(Deserialize, Default)]
+#[derive(JsonSchema, Deserialize, Default)]
 #[serde(deny_unknown_fields, default)]
-struct Ip4 {
+pub(crate) struct Ip4 {
     #[serde(deserialize_with = "sent")]
     network: Sent,
     #[serde(deserialize_with = "sent")]
@@ -47,9 +49,9 @@ struct Ip4 {
 }
 
 /// Where there is a network, addresses are announced in it.
-#[derive(Deserialize, Default)]
+#[derive(JsonSchema, Deserialize, Default)]
 #[serde(deny_unknown_fields, default)]
-struct Ip6 {
+pub(crate) struct Ip6 {
     #[serde(deserialize_with = "sent")]
     network: Sent,
     #[serde(deserialize_with = "sent")]
@@ -74,9 +76,11 @@ impl From<Change> for Settings {
     }
 }
 
-#[derive(Deserialize)]
+#[derive(JsonSchema, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct New {
+#[schemars(rename = "NewNetwork")]
+pub(crate) struct New {
+    #[schemars(with = "u32", range(min = 1, max = 16_777_215))]
     vni: Vni,
     #[serde(rename = "type")]
     kind: Kind,
@@ -90,9 +94,10 @@ struct New {
     guard: Option<bool>,
 }
 
-#[derive(Deserialize, Clone, Copy)]
+#[derive(JsonSchema, Deserialize, Clone, Copy)]
 #[serde(rename_all = "lowercase")]
-enum Kind {
+#[schemars(inline)]
+pub(crate) enum Kind {
     Managed,
     Bridged,
 }
@@ -120,9 +125,9 @@ pub(crate) async fn remove(State(api): State<Shared>, Asked(ask): Asked) -> Outc
     done(command::remove(&api.cluster, ask.part("network")).await?)
 }
 
-#[derive(Deserialize)]
+#[derive(JsonSchema, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Reservation {
+pub(crate) struct Reservation {
     mac_address: String,
     ip4_address: String,
     hostname: Option<String>,
@@ -140,9 +145,10 @@ pub(crate) async fn free(State(api): State<Shared>, Asked(ask): Asked) -> Outcom
     done(dhcp::remove(&api.cluster, ask.part("network"), ask.part("mac")).await?)
 }
 
-#[derive(Deserialize)]
+#[derive(JsonSchema, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct NewRow {
+#[schemars(rename = "NewRule")]
+pub(crate) struct NewRow {
     /// What it is called.
     description: String,
     direction: Side,
@@ -151,9 +157,10 @@ struct NewRow {
     rule: String,
 }
 
-#[derive(Deserialize, Clone, Copy)]
+#[derive(JsonSchema, Deserialize, Clone, Copy)]
 #[serde(rename_all = "lowercase")]
-enum Side {
+#[schemars(inline)]
+pub(crate) enum Side {
     In,
     Out,
 }

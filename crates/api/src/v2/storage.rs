@@ -5,6 +5,7 @@ use std::{fmt::Display, str::FromStr};
 use axum::{extract::State, http::StatusCode};
 use pvc_core::model::{StorageCommand, ceph::PoolName, task::TaskId};
 use pvc_operate::storage as command;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Asked, Outcome, Problem, done, located, typed};
@@ -77,9 +78,9 @@ async fn ask(api: &Shared, asked: &Asked, command: StorageCommand, force: bool) 
     located(response, &format!("/api/v2/tasks/{task}"))
 }
 
-#[derive(Deserialize)]
+#[derive(JsonSchema, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct NewPool {
+pub(crate) struct NewPool {
     name: String,
     /// Placement groups.
     #[serde(default = "few")]
@@ -103,9 +104,10 @@ pub(crate) async fn remove_pool(State(api): State<Shared>, asked: Asked) -> Outc
 }
 
 /// Bytes, or a text such as `20G`.
-#[derive(Deserialize)]
+#[derive(JsonSchema, Deserialize)]
 #[serde(untagged)]
-enum Size {
+#[schemars(inline)]
+pub(crate) enum Size {
     Bytes(u64),
     Text(String),
 }
@@ -119,9 +121,9 @@ impl Size {
     }
 }
 
-#[derive(Deserialize)]
+#[derive(JsonSchema, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct NewVolume {
+pub(crate) struct NewVolume {
     pool: String,
     name: String,
     size: Size,
@@ -134,9 +136,9 @@ pub(crate) async fn add_volume(State(api): State<Shared>, asked: Asked) -> Outco
     ask(&api, &asked, StorageCommand::VolumeAdd { pool, volume, size }, false).await
 }
 
-#[derive(Deserialize)]
+#[derive(JsonSchema, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct VolumeChange {
+pub(crate) struct VolumeChange {
     /// Another size …
     size: Option<Size>,
     /// … or another name.
@@ -169,9 +171,9 @@ pub(crate) async fn remove_volume(State(api): State<Shared>, asked: Asked) -> Ou
     ask(&api, &asked, StorageCommand::VolumeRemove { pool, volume }, false).await
 }
 
-#[derive(Deserialize)]
+#[derive(JsonSchema, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct NewSnapshot {
+pub(crate) struct NewSnapshot {
     pool: String,
     volume: String,
     snapshot: String,
@@ -185,9 +187,9 @@ pub(crate) async fn add_snapshot(State(api): State<Shared>, asked: Asked) -> Out
     ask(&api, &asked, StorageCommand::SnapshotAdd { pool, volume, snapshot }, false).await
 }
 
-#[derive(Deserialize)]
+#[derive(JsonSchema, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct SnapshotChange {
+pub(crate) struct SnapshotChange {
     /// Another name.
     snapshot: String,
 }
@@ -207,15 +209,16 @@ pub(crate) async fn remove_snapshot(State(api): State<Shared>, asked: Asked) -> 
     ask(&api, &asked, StorageCommand::SnapshotRemove { pool, volume, snapshot }, false).await
 }
 
-#[derive(Deserialize)]
+#[derive(JsonSchema, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct OsdState {
+pub(crate) struct OsdState {
     state: InOrOut,
 }
 
-#[derive(Deserialize, Clone, Copy)]
+#[derive(JsonSchema, Deserialize, Clone, Copy)]
 #[serde(rename_all = "lowercase")]
-enum InOrOut {
+#[schemars(inline)]
+pub(crate) enum InOrOut {
     In,
     Out,
 }

@@ -8,6 +8,7 @@ use axum::{
 };
 use pvc_core::{model::DomainSpec, plan::placement::Selector};
 use pvc_operate::vm::{self as command, Desired, Dump, Follower, Relocation, To, last_lines};
+use schemars::JsonSchema;
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 
@@ -60,9 +61,10 @@ pub(crate) async fn log(State(api): State<Shared>, Asked(ask): Asked) -> Outcome
     Ok(text(StatusCode::OK, "text/plain; charset=utf-8", last_lines(&window, lines)))
 }
 
-#[derive(Deserialize)]
+#[derive(JsonSchema, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct New {
+#[schemars(rename = "NewVm")]
+pub(crate) struct New {
     /// The definition.
     xml: String,
     /// The node that it belongs to; absent, one is chosen …
@@ -94,15 +96,17 @@ pub(crate) async fn undefine(State(api): State<Shared>, Asked(ask): Asked) -> Ou
     done(undefinition.wait(&api.cluster, UNDEFINE_WITHIN, &|_| ()).await?)
 }
 
-#[derive(Deserialize)]
+#[derive(JsonSchema, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Wanted {
+#[schemars(rename = "DesiredState")]
+pub(crate) struct Wanted {
     state: Word,
 }
 
-#[derive(Deserialize, Clone, Copy)]
+#[derive(JsonSchema, Deserialize, Clone, Copy)]
 #[serde(rename_all = "lowercase")]
-enum Word {
+#[schemars(inline)]
+pub(crate) enum Word {
     Start,
     Stop,
     Shutdown,
@@ -121,9 +125,10 @@ pub(crate) async fn set_state(State(api): State<Shared>, asked: Asked) -> Outcom
     asked_for(command::set_state(&api.cluster, id, desired).await?.asked)
 }
 
-#[derive(Deserialize)]
+#[derive(JsonSchema, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Where {
+#[schemars(rename = "Destination")]
+pub(crate) struct Where {
     /// The other node; absent, one is chosen …
     node: Option<String>,
     /// … by this.

@@ -5,6 +5,7 @@
 mod events;
 mod limits;
 mod old_api;
+mod openapi;
 mod page;
 mod strangers;
 mod support;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use pvc_api::{Access, Limits, ROUTES, Route};
+use pvc_api::{Access, Limits, Route, routes};
 use pvc_operate::testing::Fake;
 
 use crate::support::{Served, TOKEN, again, authentication};
@@ -34,7 +34,7 @@ async fn every_route_but_the_public_ones_refuses_who_has_no_token() {
         format!("Cookie: pvc_session={TOKEN}\r\n"),
         format!("Cookie: pvc_session=99999999999.{0}{0}.{0}{0}\r\n", "0".repeat(32)),
     ];
-    for route in ROUTES.iter().filter(|route| route.access != Access::Public) {
+    for route in routes().filter(|route| route.access != Access::Public) {
         for headers in &wrong {
             for query in [String::new(), format!("?token={TOKEN}&x-api-key={TOKEN}")] {
                 let path = path(route) + &query;
