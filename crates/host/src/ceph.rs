@@ -14,7 +14,9 @@ use std::{collections::BTreeMap, time::Duration};
 use async_trait::async_trait;
 use pvc_core::model::ceph::{ClientAddress, Figures, ImageName, Lock, Users};
 
-pub use admin::CephAdmin;
+use crate::warrant::Void;
+
+pub use admin::{CephAdmin, OnlyIf};
 pub use librados::{Access, Librados, all_have_left};
 
 /// How long a client stays blocklisted: longer than any machine stays frozen. An entry that expires lets its client write again.
@@ -46,6 +48,9 @@ pub enum CephError {
     /// This node's own connection was blocklisted; the next call makes another.
     #[error("this node's own connection to Ceph was blocklisted")]
     ShutOut,
+    /// It is not for this node to do any more.
+    #[error(transparent)]
+    Void(#[from] Void),
     /// Its answer is not what its documentation says.
     #[error("Ceph's answer cannot be read: {0}")]
     Strange(String),

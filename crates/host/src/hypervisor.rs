@@ -127,6 +127,10 @@ pub trait Hypervisor: Send + Sync + 'static {
     /// executes of it any more: whatever libvirt does later leaves it [`Activity::Unstarted`] at most.
     async fn start(&self, spec: &DomainSpec) -> Result<(), HypervisorError>;
 
+    /// As [`start`](Self::start), but lets nothing execute: what it leaves is [`Activity::Unstarted`], with all its disks open, until
+    /// [`resume`](Self::resume). Of what is there already nothing is changed.
+    async fn prepare(&self, spec: &DomainSpec) -> Result<(), HypervisorError>;
+
     /// Whether it could be started here now, as far as that can be told without starting it: [`HypervisorError::Refused`] if not.
     async fn could_start(&self, spec: &DomainSpec) -> Result<(), HypervisorError>;
 

@@ -17,5 +17,6 @@ pub mod services;
 pub mod storage_fence;
 #[cfg(feature = "testing")]
 pub mod testing;
+pub mod warrant;
 pub mod watchdog;
 pub mod zones;

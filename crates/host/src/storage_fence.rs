@@ -1,19 +1,25 @@
 //! Shuts a dead node's, or an ended instance's, Ceph clients out of the storage, before anything that they had open is opened elsewhere.
 //! Whom, and in which order, is decided by `core::plan::storage_fence`; who is recorded is found by whoever asks.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, OnceLock},
+};
 
 use async_trait::async_trait;
 use futures_util::{StreamExt as _, stream};
 use pvc_core::{
     model::{
         NodeName,
-        ceph::{ImageName, Users},
+        ceph::{ClientAddress, ImageName, PoolName, Users},
     },
     plan::storage_fence::{Facts, Request, Step, plan},
 };
 
-use crate::ceph::{Ceph, CephError};
+use crate::{
+    ceph::{Ceph, CephError},
+    warrant::{Void, Warrant},
+};
 
 /// So many rounds are enough for an entry that a broken lock has shortened, and for users that came meanwhile.
 const ROUNDS: usize = 16;
@@ -38,28 +44,6 @@ pub enum StorageFenceError {
     Void(#[from] Void),
 }
 
-/// Why a warrant does not hold.
-#[derive(Debug, Clone, thiserror::Error)]
-pub enum Void {
-    /// What was asked for was decided from something that is not so any more.
-    #[error("{0} has changed since it was decided")]
-    Overtaken(String),
-    /// Whether it is still so could not be found out.
-    #[error("it is not known whether that is still to be done: {0}")]
-    Unknown(String),
-}
-
-/// Whether what was asked for is still to be done: the cluster goes on while Ceph does not answer, and whoever was overtaken would shut
-/// out the clients of the VMs that run elsewhere by then.
-///
-/// It is asked after each look at who uses the images, and before anybody is shut out because of that look. More is not needed: whoever
-/// was seen before a warrant that holds is one of those that were to be shut out, and no other client will ever have that address.
-#[async_trait]
-pub trait Warrant: Send + Sync {
-    /// Whether it holds at this moment, by whoever decides about it and not by what is known here.
-    async fn holds(&self) -> Result<(), Void>;
-}
-
 /// The images that could not be looked at, and why.
 pub type Unseen = BTreeMap<ImageName, CephError>;
 
@@ -69,8 +53,16 @@ pub trait StorageFence: Send + Sync + 'static {
     /// Whether this node can do it at all; without, VMs with RBD images are not recovered by it.
     fn is_available(&self) -> bool;
 
+    /// The clients of this host that have an image open for writing, or hold its lock.
+    async fn open_here(&self, image: &ImageName) -> Result<BTreeSet<ClientAddress>, StorageFenceError>;
+
     /// Shuts out whom the request names, and takes their locks. When it returns, nothing that they still send is written.
-    /// `of` is the node that they are on, or were, as far as one is known. Nobody is shut out without the warrant.
+    /// `of` is the node that they are on, or were, as far as one is known.
+    ///
+    /// The warrant is asked after each look at who uses the images, and before anybody is shut out because of that look. More is not
+    /// needed: whoever was seen before a warrant that holds is one of those that were to be shut out, and no other client will ever have
+    /// that address.
+    ///
     /// Answers what could not be looked at: it holds up nothing else, and somebody of whom nothing is recorded may still write to it.
     async fn shut_out(
         &self,
@@ -88,6 +80,10 @@ pub struct NoStorage;
 impl StorageFence for NoStorage {
     fn is_available(&self) -> bool {
         false
+    }
+
+    async fn open_here(&self, _image: &ImageName) -> Result<BTreeSet<ClientAddress>, StorageFenceError> {
+        Err(StorageFenceError::NoStorage)
     }
 
     async fn shut_out(
@@ -114,13 +110,14 @@ impl CephFence {
 
     /// Who uses the images that have not failed before. An image that is not there has no users.
     async fn users(&self, request: &Request, unseen: &mut Unseen) -> BTreeMap<ImageName, Users> {
-        let images = request.images.keys().filter(|image| !unseen.contains_key(*image)).cloned();
-        let looks = self.at_once(images, |ceph, image| async move {
-            let users = ceph.users(&image).await;
-            (image, users)
-        });
+        let mut pools: BTreeMap<&PoolName, Vec<ImageName>> = BTreeMap::new();
+        for image in request.images.keys().filter(|image| !unseen.contains_key(*image)) {
+            pools.entry(&image.pool).or_default().push(image.clone());
+        }
+        let looks =
+            self.at_once(pools.into_values(), |ceph, images| async move { in_pool(&*ceph, images).await });
         let mut seen = BTreeMap::new();
-        for (image, users) in looks.await {
+        for (image, users) in looks.await.into_iter().flatten() {
             match users {
                 Ok(users) => drop(seen.insert(image, users.unwrap_or_default())),
                 Err(error) => drop(unseen.insert(image, error)),
@@ -141,10 +138,42 @@ impl CephFence {
     }
 }
 
+/// An image, and who uses it.
+type Look = (ImageName, Result<Option<Users>, CephError>);
+
+/// Who uses these images of one pool. Of a pool that does not answer one image is asked for, and no other: each would take its time to fail, and
+/// keep those of other pools from being asked for.
+async fn in_pool(ceph: &dyn Ceph, images: Vec<ImageName>) -> Vec<Look> {
+    let late = OnceLock::new();
+    let mut images = images.into_iter();
+    let Some(first) = images.next() else { return Vec::new() };
+    let mut looks = vec![look(ceph, first, &late).await];
+    let others: Vec<_> = images.map(|image| look(ceph, image, &late)).collect();
+    looks.extend(stream::iter(others).buffer_unordered(AT_ONCE).collect::<Vec<_>>().await);
+    looks
+}
+
+async fn look(ceph: &dyn Ceph, image: ImageName, late: &OnceLock<CephError>) -> Look {
+    if let Some(error) = late.get() {
+        return (image, Err(error.clone()));
+    }
+    let users = ceph.users(&image).await;
+    if let Err(error @ CephError::Late { .. }) = &users {
+        let _ = late.set(error.clone());
+    }
+    (image, users)
+}
+
 #[async_trait]
 impl StorageFence for CephFence {
     fn is_available(&self) -> bool {
         true
+    }
+
+    async fn open_here(&self, image: &ImageName) -> Result<BTreeSet<ClientAddress>, StorageFenceError> {
+        let host = self.ceph.own_address().await?.host.ip();
+        let users = self.ceph.users(image).await?.unwrap_or_default();
+        Ok(users.addresses().filter(|client| client.host.ip() == host).collect())
     }
 
     async fn shut_out(

@@ -10,11 +10,14 @@ use async_trait::async_trait;
 use pvc_core::{
     model::{
         ClusterView, DomainSpec, Node, NodeName, Problem, Vm, VmId,
-        ceph::{ImageName, Recorded},
+        ceph::{ImageName, Recorded, VmClients},
     },
     plan::storage_fence::{Claimed, Request, images, of_dead_node, of_ended_instances},
 };
-use pvc_host::storage_fence::{StorageFence, StorageFenceError, Unseen, Void, Warrant};
+use pvc_host::{
+    storage_fence::{StorageFence, StorageFenceError, Unseen},
+    warrant::{Void, Warrant},
+};
 use pvc_store::{CommitError, Store, StoreError, Transaction, schema};
 use tokio::time::timeout;
 
@@ -177,6 +180,47 @@ pub(crate) async fn shut_out_ended(
     }
     remove(store, its.iter()).await?;
     Ok(true)
+}
+
+/// Records the clients of a process of this node that has opened its VM's images and executes nothing yet, while everything is as the start
+/// was decided from. Ceph loses sight of a client that is frozen after half a minute, and of one that has not written yet nothing is left
+/// then: whoever fences this node would not find it, and it would write when it goes on.
+///
+/// # Errors
+/// It must not execute.
+pub(crate) async fn record_unstarted(
+    store: &dyn Store,
+    storage: &dyn StorageFence,
+    me: &NodeName,
+    spec: &DomainSpec,
+    decided_from: &Transaction,
+) -> Result<(), NotShutOut> {
+    let (mut new, written) = (VmClients::default(), spec.written_images());
+    for image in images(&spec.rbd_images).0 {
+        let clients = storage.open_here(&image).await?;
+        if clients.is_empty() && written.contains(&image.to_string()) {
+            return Err(format!("Ceph knows of nobody on this node who has {image} open").into());
+        }
+        new.clients.extend(clients);
+        new.images.insert(image);
+    }
+    let own = schema::vm_clients::path(spec.id, me);
+    loop {
+        let (records, problems) = schema::vm_clients::read_vm(store, spec.id).await?;
+        readable(problems.into_iter())?;
+        let before = records.iter().find(|record| record.node == *me);
+        let mut clients = before.map_or_else(VmClients::default, |record| record.clients.clone());
+        clients.clients.extend(&new.clients);
+        clients.images.extend(new.images.iter().cloned());
+        let record = (&clients, before);
+        match schema::vm_clients::record_if(store, spec.id, me, record, decided_from).await {
+            Ok(()) => return Ok(()),
+            // The recorder has seen it, too.
+            Err(CommitError::Conflict { path, .. }) if path == own => {}
+            Err(CommitError::Conflict { path, .. }) => return Err(NotShutOut::Overtaken(path)),
+            Err(error) => return Err(error.to_string().into()),
+        }
+    }
 }
 
 async fn shut_out(

@@ -86,6 +86,20 @@ impl DomainSpec {
         Ok(spec)
     }
 
+    /// The RBD images that it writes to: QEMU opens all others so that nobody sees who has them open.
+    pub fn written_images(&self) -> BTreeSet<String> {
+        let Ok(definition) = Definition::parse(&self.xml) else { return BTreeSet::new() };
+        let devices = definition.root().ok().and_then(|root| root.child("devices"));
+        let disks = devices.into_iter().flat_map(|devices| devices.children("disk"));
+        let written = disks
+            .filter(|disk| disk.child("readonly").is_none() && disk.attribute("device") != Some("cdrom"));
+        written
+            .flat_map(rbd_sources)
+            .filter_map(|source| source.attribute("name"))
+            .map(str::to_owned)
+            .collect()
+    }
+
     fn read(xml: &str, root: Element<'_>, name: VmName) -> Result<Self, DomainError> {
         if root.attribute("type").is_none() {
             let todo = "write <domain type='kvm'>";
@@ -127,12 +141,16 @@ fn name(root: Element<'_>) -> Result<VmName, DomainError> {
     })
 }
 
+fn rbd_sources(disk: Element<'_>) -> impl Iterator<Item = Element<'_>> {
+    disk.children("source").filter(|source| source.attribute("protocol") == Some("rbd"))
+}
+
 /// `pool/image` of every RBD disk, each once, in the order of the definition.
 fn rbd_images(devices: Element<'_>) -> Result<Vec<String>, DomainError> {
     let mut images: Vec<String> = Vec::new();
     let mut known = BTreeSet::new();
     for disk in devices.children("disk") {
-        for source in disk.children("source").filter(|s| s.attribute("protocol") == Some("rbd")) {
+        for source in rbd_sources(disk) {
             let image = source.attribute("name").ok_or_else(|| {
                 source.error("an RBD disk has no image", "write <source protocol='rbd' name='pool/image'>")
             })?;

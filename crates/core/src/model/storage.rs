@@ -28,10 +28,21 @@ pub struct ObservedPool {
 /// An image.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ObservedImage {
+    /// Tells it from another that had its name before, or will have it; none if it is of the old format, or its removal was broken off.
+    pub id: Option<String>,
     /// Its figures.
     pub stats: VolumeStats,
     /// Its snapshots, by whatever names they have.
     pub snapshots: Vec<String>,
+}
+
+/// What is in a pool beside the images that it lists.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Hidden {
+    /// Namespaces, which may have images.
+    pub namespaces: usize,
+    /// Images in its trash.
+    pub trash: usize,
 }
 
 /// The OSDs and their flags.
@@ -73,6 +84,27 @@ pub enum CephChange {
     UseOsd { osd: OsdId, is_in: bool },
     /// Sets or clears a flag.
     Flag { flag: OsdFlag, is_set: bool },
+}
+
+impl CephChange {
+    /// The image that is there already and is changed.
+    pub fn of_image(&self) -> Option<&ImageName> {
+        match self {
+            Self::ResizeImage { image, .. }
+            | Self::RenameImage { image, .. }
+            | Self::RemoveImage { image }
+            | Self::CreateSnapshot { image, .. }
+            | Self::RenameSnapshot { image, .. }
+            | Self::RemoveSnapshot { image, .. } => Some(image),
+            Self::CreatePool { .. }
+            | Self::KeepCopies { .. }
+            | Self::MarkForImages { .. }
+            | Self::RemovePool { .. }
+            | Self::CreateImage { .. }
+            | Self::UseOsd { .. }
+            | Self::Flag { .. } => None,
+        }
+    }
 }
 
 impl fmt::Display for CephChange {

@@ -10,7 +10,7 @@ mod volume;
 use crate::model::{
     StorageCommand, VmName,
     ceph::{ImageName, OsdId, PoolName, Space, VolumeName},
-    storage::{CephChange, ObservedImage, ObservedPool, OsdMap, TreeChange},
+    storage::{CephChange, Hidden, ObservedImage, ObservedPool, OsdMap, TreeChange},
     storage_command::{OsdFlag, PgCount},
     task::{Task, TaskState},
 };
@@ -28,6 +28,8 @@ pub struct Facts {
     pub pool: Option<ObservedPool>,
     /// The names of its images.
     pub images: Vec<String>,
+    /// What else is in it.
+    pub hidden: Hidden,
     /// The image.
     pub image: Option<ObservedImage>,
     /// The image by the name that it is to have.
@@ -146,12 +148,29 @@ fn pool_remove(pool: &PoolName, facts: &Facts, begun: bool) -> Standing {
         Some(found) if !found.is_for_images && !facts.is_in_tree && found.stats.num_objects > 0 => {
             Impossible(format!("pool {pool} is no pool of images: pvcd does not know what is in it"))
         }
-        Some(_) => match (users(facts), facts.images.len()) {
-            (Some(users), _) => Impossible(format!("pool {pool} has volumes of {users}")),
-            (None, 0) => Next(CephChange::RemovePool { pool: pool.clone() }),
-            (None, count) => Impossible(format!("pool {pool} has {count} volumes: remove them first")),
+        Some(_) => match (users(facts), facts.images.len(), &facts.hidden) {
+            (Some(users), ..) => Impossible(format!("pool {pool} has volumes of {users}")),
+            (None, 0, Hidden { namespaces: 0, trash: 0 }) => {
+                Next(CephChange::RemovePool { pool: pool.clone() })
+            }
+            (None, 0, Hidden { namespaces: 0, trash }) => Impossible(format!(
+                "pool {pool} has {} in its trash: `rbd trash ls {pool}` shows what, `rbd trash purge {pool}` removes it",
+                counted(*trash, "image")
+            )),
+            (None, 0, Hidden { namespaces, .. }) => Impossible(format!(
+                "pool {pool} has {}: `rbd namespace ls {pool}` shows which, and `rbd namespace remove` removes one without images",
+                counted(*namespaces, "namespace")
+            )),
+            (None, count, _) => {
+                Impossible(format!("pool {pool} has {}: remove them first", counted(count, "volume")))
+            }
         },
     }
+}
+
+/// `1 volume`, `2 volumes`.
+fn counted(count: usize, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
 /// Whose it is: `VM web1`, or several; `None` if nobody's.

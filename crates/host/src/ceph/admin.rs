@@ -3,10 +3,20 @@
 use async_trait::async_trait;
 use pvc_core::model::{
     ceph::{ImageName, PoolName},
-    storage::{CephChange, ObservedImage, ObservedPool, OsdMap},
+    storage::{CephChange, Hidden, ObservedImage, ObservedPool, OsdMap},
 };
 
 use super::{Ceph, CephError};
+use crate::warrant::Warrant;
+
+/// What a change was decided from, which may not be so any more when Ceph gets to it.
+#[derive(Clone, Copy)]
+pub struct OnlyIf<'a> {
+    /// Asked when nothing is left to wait for before the change.
+    pub warrant: &'a dyn Warrant,
+    /// The id of the image that is changed, as it was looked at: another of its name is left alone.
+    pub image: Option<&'a str>,
+}
 
 /// Looks at what is there, and changes it. Decides nothing: see `core/plan/storage`.
 #[async_trait]
@@ -23,6 +33,9 @@ pub trait CephAdmin: Ceph {
     /// The OSDs.
     async fn osds(&self) -> Result<OsdMap, CephError>;
 
+    /// What else is in a pool than its images: it goes with the pool.
+    async fn hidden(&self, pool: &PoolName) -> Result<Hidden, CephError>;
+
     /// Makes one change. That it is made already may be refused. May take minutes.
-    async fn change(&self, change: &CephChange) -> Result<(), CephError>;
+    async fn change(&self, change: &CephChange, only_if: OnlyIf<'_>) -> Result<(), CephError>;
 }

@@ -12,11 +12,14 @@ use std::{
 use async_trait::async_trait;
 use pvc_core::model::{
     ceph::{ClientAddress, Figures, ImageName, Lock, PoolName, Users},
-    storage::{ObservedImage, ObservedPool, OsdMap},
+    storage::{Hidden, ObservedImage, ObservedPool, OsdMap},
 };
 use tokio::time::sleep;
 
 use super::{BLOCKLIST_FOR, Ceph, CephError};
+
+/// After so long an operation ends that nobody answers.
+const HANGS_FOR: Duration = Duration::from_secs(20);
 
 /// A cluster, and this node's connection to it.
 #[derive(Default)]
@@ -26,7 +29,11 @@ pub struct FakeCeph(Mutex<State>);
 struct State {
     pools: BTreeMap<PoolName, ObservedPool>,
     images: BTreeMap<ImageName, Image>,
+    /// What pools have and do not list.
+    hidden: BTreeMap<PoolName, Hidden>,
     osds: OsdMap,
+    /// Images that were made.
+    made: u64,
     blocklist: BTreeMap<ClientAddress, u64>,
     /// Clients that do not execute.
     frozen: Vec<ClientAddress>,
@@ -34,6 +41,10 @@ struct State {
     down: Option<CephError>,
     /// Images that cannot be looked at.
     unreadable: BTreeSet<ImageName>,
+    /// Pools whose OSDs do not answer.
+    hanging: BTreeSet<PoolName>,
+    /// Those of them that were asked.
+    asked: Vec<PoolName>,
     /// How long it takes to answer.
     takes: Duration,
     /// As a key without `profile rbd` sees it.
@@ -57,14 +68,15 @@ impl FakeCeph {
 
     /// Makes an image that is all zeros.
     pub fn create(&self, image: &ImageName) {
-        self.state().images.insert(image.clone(), Image::default());
+        self.create_sized(image, 0);
     }
 
     /// Makes an image of so many bytes.
     pub fn create_sized(&self, image: &ImageName, size: u64) {
-        let mut new = Image::default();
+        let (mut state, mut new) = (self.state(), Image::default());
+        new.observed.id = Some(state.next_id());
         new.observed.stats.size = size;
-        self.state().images.insert(image.clone(), new);
+        state.images.insert(image.clone(), new);
     }
 
     /// Answers every call with this, until it is `None`.
@@ -80,6 +92,16 @@ impl FakeCeph {
         } else {
             state.unreadable.remove(image);
         }
+    }
+
+    /// How often it was asked who uses an image of that pool, since it hangs.
+    pub fn asked(&self, pool: &str) -> usize {
+        self.state().asked.iter().filter(|asked| asked.as_str() == pool).count()
+    }
+
+    /// From now on nothing in that pool answers.
+    pub fn hang(&self, pool: &PoolName) {
+        self.state().hanging.insert(pool.clone());
     }
 
     /// How long each of its answers takes from now on.
@@ -193,6 +215,12 @@ impl Ceph for FakeCeph {
     }
 
     async fn users(&self, image: &ImageName) -> Result<Option<Users>, CephError> {
+        let hangs = self.state().hanging.contains(&image.pool);
+        if hangs {
+            self.state().asked.push(image.pool.clone());
+            sleep(HANGS_FOR).await;
+            return Err(CephError::Late { doing: format!("opening image {image}") });
+        }
         let state = self.answering().await?;
         if state.unreadable.contains(image) {
             let (doing, why) = (format!("opening image {image}"), "its header is gone".to_owned());
@@ -247,6 +275,12 @@ impl Ceph for FakeCeph {
 }
 
 impl State {
+    /// Of a new image.
+    fn next_id(&mut self) -> String {
+        self.made += 1;
+        self.made.to_string()
+    }
+
     fn shut_out(&mut self, client: ClientAddress) {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO);
         self.blocklist.insert(client, (now + BLOCKLIST_FOR).as_secs());

@@ -3,7 +3,10 @@
 //! Declarations only; meaning is in `cluster`. All have been in the libraries since Ceph 14.
 #![allow(unsafe_code, reason = "the C interfaces of Ceph")]
 
-use std::ffi::{c_char, c_int, c_void};
+use std::{
+    ffi::{c_char, c_int, c_void},
+    ptr,
+};
 
 use crate::library::functions;
 
@@ -85,6 +88,22 @@ impl Default for ImageInfo {
 pub(super) struct ImageSpec {
     pub(super) id: *mut c_char,
     pub(super) name: *mut c_char,
+}
+
+/// `rbd_trash_image_info_t`: two C texts that `rbd_trash_list_cleanup` frees, who put it there, and when.
+#[repr(C)]
+pub(super) struct TrashEntry {
+    id: *mut c_char,
+    name: *mut c_char,
+    source: c_int,
+    deleted: libc::time_t,
+    kept_until: libc::time_t,
+}
+
+impl Default for TrashEntry {
+    fn default() -> Self {
+        Self { id: ptr::null_mut(), name: ptr::null_mut(), source: 0, deleted: 0, kept_until: 0 }
+    }
 }
 
 /// `rbd_snap_info_t`.
@@ -187,6 +206,11 @@ functions! {
     /// Fills `images`, of which there is room for `*count`, and says how many in `*count`. `-ERANGE`: how many there are.
     fn rbd_list2(pool: Handle, images: *mut ImageSpec, count: *mut usize) -> c_int;
     fn rbd_image_spec_list_cleanup(images: *mut ImageSpec, count: usize);
+    /// Fills `names` with texts, each ended by a NUL, and says how many bytes in `*length`. `-ERANGE`: how many it needs.
+    fn rbd_namespace_list(pool: Handle, names: *mut c_char, length: *mut usize) -> c_int;
+    /// Fills `entries`, of which there is room for `*count`, and says how many in `*count`. `-ERANGE`: how many there are.
+    fn rbd_trash_list(pool: Handle, entries: *mut TrashEntry, count: *mut usize) -> c_int;
+    fn rbd_trash_list_cleanup(entries: *mut TrashEntry, count: usize);
     /// Answers how many there are, and ends them by one without a name. `-ERANGE`: `*count` is the room it needs.
     fn rbd_snap_list(image: Handle, snapshots: *mut SnapshotInfo, count: *mut c_int) -> c_int;
     /// Frees the names up to the one without a name.

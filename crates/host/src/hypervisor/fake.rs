@@ -259,6 +259,14 @@ impl Hypervisor for FakeHypervisor {
         self.change(Deadlines::default().start, doing, answer, start).await
     }
 
+    async fn prepare(&self, spec: &DomainSpec) -> Result<(), HypervisorError> {
+        self.state().counts.start += 1;
+        let (spec, answer) = (spec.clone(), self.behaviour(spec.id).start);
+        let doing = format!("making the process of VM {}", spec.id);
+        let prepare = move |state: &mut State, _| state.start(&spec, GivenUp(true));
+        self.change(Deadlines::default().start, doing, answer, prepare).await
+    }
+
     async fn could_start(&self, spec: &DomainSpec) -> Result<(), HypervisorError> {
         let outcome = match self.behaviour(spec.id).start.outcome {
             Outcome::Refused(why) => Err(HypervisorError::Refused(why)),

@@ -152,6 +152,21 @@ impl LibvirtHypervisor {
         self.changes.call(lane, within, ask).await.map_err(|failure| failure.into_error(within, doing()))
     }
 
+    /// Makes the process of a VM by one of the two ways.
+    async fn make(
+        &self,
+        spec: &DomainSpec,
+        doing: impl FnOnce() -> String + Send,
+        make: impl FnOnce(&Connection, VmId, &str, &Patience) -> Result<(), Fault> + Send + 'static,
+    ) -> Result<(), HypervisorError> {
+        let id = spec.id;
+        let xml = spec.marked_unstarted().map_err(|error| HypervisorError::Unusable(error.to_string()))?;
+        let begun = Instant::now();
+        let patience = Patience { tidying: begun + self.deadlines.ask, start: begun + self.deadlines.start };
+        let limits = (Lane::Start, self.deadlines.start);
+        self.change(limits, doing, move |connection| make(connection, id, &xml, &patience)).await
+    }
+
     fn link(&self) -> Result<Arc<Link>, HypervisorError> {
         self.shared.link().map_err(HypervisorError::Unavailable)
     }
@@ -176,16 +191,15 @@ impl Hypervisor for LibvirtHypervisor {
     }
 
     async fn start(&self, spec: &DomainSpec) -> Result<(), HypervisorError> {
-        let id = spec.id;
-        let xml = spec.marked_unstarted().map_err(|error| HypervisorError::Unusable(error.to_string()))?;
-        let limits = (Lane::Start, self.deadlines.start);
-        let begun = Instant::now();
-        let patience = Patience { tidying: begun + self.deadlines.ask, start: begun + self.deadlines.start };
-        self.change(
-            limits,
-            || format!("starting VM {id}"),
-            move |connection| start(connection, id, &xml, &patience),
-        )
+        let doing = || format!("starting VM {}", spec.id);
+        self.make(spec, doing, start).await
+    }
+
+    async fn prepare(&self, spec: &DomainSpec) -> Result<(), HypervisorError> {
+        let doing = || format!("making the process of VM {}", spec.id);
+        self.make(spec, doing, |connection, id, xml, patience| {
+            prepare(connection, id, xml, patience).map(drop)
+        })
         .await
     }
 
@@ -295,18 +309,28 @@ struct Patience {
     start: Instant,
 }
 
-fn start(connection: &Connection, id: VmId, xml: &str, patience: &Patience) -> Result<(), Fault> {
-    let domain = loop {
+/// The process; `None` if there was one.
+fn prepare<'c>(
+    connection: &'c Connection,
+    id: VmId,
+    xml: &str,
+    patience: &Patience,
+) -> Result<Option<Domain<'c>>, Fault> {
+    loop {
         match connection.create(xml) {
             // A moment's matter, and no reason to call a VM failed that is started again after a crash.
             Err(fault) if fault.is_being_removed() && Instant::now() < patience.tidying => {
                 std::thread::sleep(TIDYING);
             }
             // libvirt refuses what exists in several ways, and another VM's name in the same words: the fact decides.
-            Err(fault) if !fault.is_connection() && is_active(connection, id)? => return Ok(()),
-            result => break result?,
+            Err(fault) if !fault.is_connection() && is_active(connection, id)? => return Ok(None),
+            result => return result.map(Some),
         }
-    };
+    }
+}
+
+fn start(connection: &Connection, id: VmId, xml: &str, patience: &Patience) -> Result<(), Fault> {
+    let Some(domain) = prepare(connection, id, xml, patience)? else { return Ok(()) };
     // From here on libvirt shows the domain to everybody who asks: what is done to it, however late, finds it or nothing.
     if Instant::now() >= patience.start {
         return Err(Fault::ours(format!("VM {id} was given up before it was let go")));

@@ -124,6 +124,11 @@ impl CephCluster {
         Ok(String::from_utf8_lossy(&self.run("rados", words)?).into_owned())
     }
 
+    /// What Ceph's program for images answers.
+    pub fn rbd(&self, words: &[&str]) -> io::Result<String> {
+        Ok(String::from_utf8_lossy(&self.run("rbd", words)?).into_owned())
+    }
+
     fn configure(&self, monitor: SocketAddrV4) -> io::Result<()> {
         let (folder, fsid) = (self.folder.display(), uuid::Uuid::new_v4());
         let mut text = String::new();

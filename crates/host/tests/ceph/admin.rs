@@ -9,16 +9,17 @@ use std::{
 
 use pvc_core::model::{
     ceph::{ImageName, OsdId, PoolName, SnapshotName, VolumeStats},
-    storage::{CephChange, ObservedImage},
+    storage::{CephChange, Hidden, ObservedImage},
     storage_command::{Bytes, PgCount},
 };
 use pvc_host::{
-    ceph::{CephAdmin, CephError, fake::FakeCeph},
+    ceph::{CephAdmin, CephError, OnlyIf, fake::FakeCeph},
     testing::ceph::POOL,
+    warrant::Void,
 };
 use tokio::time::sleep;
 
-use crate::rig::{Fake, Real, Rig, Writer};
+use crate::rig::{Fake, Holds, Real, Rig, Writer};
 
 const MIB: u64 = 1 << 20;
 
@@ -50,18 +51,31 @@ fn drop_snapshot(image: &ImageName, name: &str) -> CephChange {
     CephChange::RemoveSnapshot { image: image.clone(), snapshot: snapshot(name) }
 }
 
-async fn make(ceph: &dyn CephAdmin, change: CephChange) {
-    ceph.change(&change).await.unwrap_or_else(|error| panic!("{change}: {error}"));
+/// Has a change made of the image that has the name now.
+async fn change(ceph: &dyn CephAdmin, change: &CephChange) -> Result<(), CephError> {
+    let of = match change.of_image() {
+        Some(image) => ceph.image(image).await?.and_then(|image| image.id),
+        None => None,
+    };
+    ceph.change(change, OnlyIf { warrant: &Holds::always(), image: of.as_deref() }).await
+}
+
+async fn make(ceph: &dyn CephAdmin, wanted: CephChange) {
+    change(ceph, &wanted).await.unwrap_or_else(|error| panic!("{wanted}: {error}"));
 }
 
 /// In what words.
-async fn refused(ceph: &dyn CephAdmin, change: CephChange) -> String {
-    match ceph.change(&change).await {
+async fn refused(ceph: &dyn CephAdmin, wanted: CephChange) -> String {
+    words(&wanted, change(ceph, &wanted).await)
+}
+
+fn words(wanted: &CephChange, outcome: Result<(), CephError>) -> String {
+    match outcome {
         Err(CephError::Refused { doing, why }) => {
-            assert_eq!(doing, change.to_string());
+            assert_eq!(doing, wanted.to_string());
             why
         }
-        other => panic!("{change}: {other:?}"),
+        other => panic!("{wanted}: {other:?}"),
     }
 }
 
@@ -112,7 +126,8 @@ async fn images(ceph: &dyn CephAdmin) {
         format: 2,
         features: vec!["layering".to_owned(), "exclusive-lock".to_owned()],
     };
-    assert_eq!(there(ceph, &one).await, ObservedImage { stats, snapshots: Vec::new() });
+    let fresh = there(ceph, &one).await;
+    assert_eq!((fresh.stats, fresh.snapshots), (stats, Vec::new()));
     assert_eq!(ceph.images(&pool).await, Ok(vec!["one".to_owned()]));
 
     for (size, objects) in [(40 * MIB, 10), (40 * MIB, 10), (4 * MIB, 1)] {
@@ -136,6 +151,42 @@ async fn images(ceph: &dyn CephAdmin) {
         make(ceph, remove(&image(name))).await;
     }
     assert_eq!(ceph.images(&pool).await, Ok(Vec::new()));
+}
+
+/// A primary that stalls between its look and its change: another image has the name by then, or it is nobody's to change.
+async fn what_is_another_by_now_is_left_alone(ceph: &dyn CephAdmin) {
+    let image = image("again");
+    make(ceph, create(&image, MIB)).await;
+    let seen = there(ceph, &image).await.id;
+    assert!(seen.is_some());
+    make(ceph, remove(&image)).await;
+    make(ceph, create(&image, MIB)).await;
+    make(ceph, take(&image, "a")).await;
+    let new = there(ceph, &image).await;
+    assert_ne!(new.id, seen);
+    let changes = [
+        remove(&image),
+        resize(&image, 2 * MIB),
+        CephChange::RenameImage { image: image.clone(), to: "other".parse().unwrap() },
+        take(&image, "b"),
+        CephChange::RenameSnapshot { image: image.clone(), snapshot: snapshot("a"), to: snapshot("b") },
+        drop_snapshot(&image, "a"),
+    ];
+    for change in &changes {
+        for image in [seen.as_deref(), None] {
+            let outcome = ceph.change(change, OnlyIf { warrant: &Holds::always(), image }).await;
+            assert!(words(change, outcome).contains("another image has that name"));
+        }
+        let only_if = OnlyIf { warrant: &Holds::times(0), image: new.id.as_deref() };
+        let outcome = ceph.change(change, only_if).await;
+        assert_eq!(outcome, Err(CephError::Void(Void::Overtaken("the fence".to_owned()))), "{change}");
+    }
+    let pool = CephChange::RemovePool { pool: image.pool.clone() };
+    let outcome = ceph.change(&pool, OnlyIf { warrant: &Holds::times(0), image: None }).await;
+    assert!(matches!(outcome, Err(CephError::Void(_))));
+    assert_eq!(there(ceph, &image).await, new);
+    make(ceph, drop_snapshot(&image, "a")).await;
+    make(ceph, remove(&image)).await;
 }
 
 async fn snapshots(ceph: &dyn CephAdmin) {
@@ -227,6 +278,7 @@ async fn osds(ceph: &dyn CephAdmin) {
 async fn keeps_the_contract(rig: &impl Rig) {
     pools(rig.admin()).await;
     images(rig.admin()).await;
+    what_is_another_by_now_is_left_alone(rig.admin()).await;
     snapshots(rig.admin()).await;
     with_a_writer(rig).await;
     osds(rig.admin()).await;
@@ -245,6 +297,27 @@ async fn the_fake_makes_and_unmakes() {
 #[tokio::test]
 async fn a_real_cluster_makes_and_unmakes() {
     keeps_the_contract(&Real::start()).await;
+}
+
+#[tokio::test]
+async fn what_a_pool_hides_is_seen() {
+    let rig = Real::start();
+    let pool: PoolName = POOL.parse().unwrap();
+    let hidden = async || rig.ceph.hidden(&pool).await.unwrap();
+    assert_eq!(hidden().await, Hidden::default());
+    assert_eq!(rig.ceph.hidden(&"nothing".parse().unwrap()).await, Ok(Hidden::default()));
+    for name in ["one", "two"] {
+        rig.cluster.rbd(&["namespace", "create", &format!("{POOL}/{name}")]).unwrap();
+    }
+    assert_eq!(hidden().await, Hidden { namespaces: 2, trash: 0 });
+    // More than the first look has room for.
+    for number in 0..70 {
+        let image = format!("{POOL}/image{number}");
+        rig.cluster.rbd(&["create", "--size", "1", &image]).unwrap();
+        rig.cluster.rbd(&["trash", "mv", &image]).unwrap();
+    }
+    assert_eq!(hidden().await, Hidden { namespaces: 2, trash: 70 });
+    assert_eq!(rig.ceph.images(&pool).await, Ok(Vec::new()));
 }
 
 /// The figures are for people.

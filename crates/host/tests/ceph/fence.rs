@@ -2,24 +2,21 @@
 
 use std::{
     collections::BTreeSet,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
-use async_trait::async_trait;
 use pvc_core::{
-    model::NodeName,
+    model::{NodeName, ceph::ImageName},
     plan::storage_fence::{Request, Unrecorded},
 };
 use pvc_host::{
     ceph::{Ceph, CephError, fake::FakeCeph},
-    storage_fence::{CephFence, StorageFence as _, StorageFenceError, Void, Warrant},
+    storage_fence::{CephFence, StorageFence as _, StorageFenceError},
+    warrant::Void,
 };
 
-use crate::rig::{Fake, Real, Rig, Writer, image};
+use crate::rig::{Fake, Holds, Real, Rig, Writer, image};
 
 fn fence(ceph: Arc<dyn Ceph>) -> CephFence {
     CephFence::new(ceph, || {
@@ -30,27 +27,6 @@ fn fence(ceph: Arc<dyn Ceph>) -> CephFence {
 
 fn node() -> NodeName {
     "dead".parse().unwrap()
-}
-
-/// Holds so many times.
-struct Holds(AtomicUsize);
-
-impl Holds {
-    fn times(times: usize) -> Self {
-        Self(AtomicUsize::new(times))
-    }
-
-    fn always() -> Self {
-        Self::times(usize::MAX)
-    }
-}
-
-#[async_trait]
-impl Warrant for Holds {
-    async fn holds(&self) -> Result<(), Void> {
-        let left = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
-        left.map(drop).map_err(|_| Void::Overtaken("the fence".to_owned()))
-    }
 }
 
 /// A writer that is recorded, one of another image, and one that nobody has recorded.
@@ -162,4 +138,44 @@ async fn a_refused_blocklist_leaves_the_lock_alone() {
     ceph.refuse_blocklist(false);
     fence(Arc::clone(&ceph) as Arc<dyn Ceph>).shut_out(&node(), &request, &Holds::always()).await.unwrap();
     assert_eq!(ceph.users(&image).await.unwrap().unwrap().locks.len(), 0);
+}
+
+/// Of a pool that hangs one image is asked for, and the others' are shut out in time.
+async fn a_pool_hangs(ceph: Arc<dyn Ceph>, slow: &str, mine: ImageName, old: &mut impl Writer) {
+    assert!(old.write(1));
+    let theirs = (0..300).map(|number| format!("{slow}/{number}").parse::<ImageName>().unwrap());
+    let all: BTreeSet<ImageName> = theirs.chain([mine.clone()]).collect();
+    let images = all.iter().map(|image| (image.clone(), Unrecorded::All)).collect();
+    let request = Request { images, ..Request::default() };
+    let within = Duration::from_mins(1);
+    let shut_out = async { fence(ceph).shut_out(&node(), &request, &Holds::always()).await };
+    let unseen = tokio::time::timeout(within, shut_out).await.expect("within a fence's time").unwrap();
+    assert_eq!(unseen.len(), 300);
+    assert!(!unseen.contains_key(&mine));
+    assert!(unseen.values().all(|error| matches!(error, CephError::Late { .. })), "{unseen:?}");
+    assert!(!old.write(2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pool_that_hangs_holds_up_no_other_of_a_fake_cluster() {
+    let rig = Fake(FakeCeph::new());
+    let mine = image("mine");
+    rig.create(&mine);
+    rig.0.hang(&"slow".parse().unwrap());
+    let mut old = rig.open(&mine);
+    a_pool_hangs(rig.ceph_shared(), "slow", mine, &mut old).await;
+    assert_eq!(rig.0.asked("slow"), 1);
+}
+
+#[tokio::test]
+async fn a_pool_that_hangs_holds_up_no_other_of_a_real_cluster() {
+    let rig = Real::start();
+    // No OSD may have anything of it.
+    rig.cluster.ceph(&["osd", "crush", "add-bucket", "empty", "root"]).unwrap();
+    rig.cluster.ceph(&["osd", "crush", "rule", "create-replicated", "nowhere", "empty", "host"]).unwrap();
+    rig.cluster.ceph(&["osd", "pool", "create", "slow", "1", "1", "replicated", "nowhere"]).unwrap();
+    let mine = image("mine");
+    rig.create(&mine);
+    let mut old = rig.open(&mine);
+    a_pool_hangs(rig.ceph_shared(), "slow", mine, &mut old).await;
 }

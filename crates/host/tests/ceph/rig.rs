@@ -1,7 +1,14 @@
 //! A cluster with an image and somebody who writes to it: the fake, and the real one with QEMU's own driver.
 
-use std::{net::Ipv4Addr, sync::Arc};
+use std::{
+    net::Ipv4Addr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
 
+use async_trait::async_trait;
 use pvc_core::model::ceph::ImageName;
 use pvc_host::{
     ceph::{
@@ -9,6 +16,7 @@ use pvc_host::{
         fake::{FakeCeph, FakeWriter},
     },
     testing::ceph::{CephCluster, POOL, QemuWriter},
+    warrant::{Void, Warrant},
 };
 
 pub(crate) trait Rig {
@@ -29,6 +37,27 @@ pub(crate) trait Writer {
     fn freeze_before_writing(&mut self, byte: u8);
     /// Goes on; whether what had begun succeeded.
     fn thaw(&mut self, byte: u8) -> bool;
+}
+
+/// Holds so many times.
+pub(crate) struct Holds(AtomicUsize);
+
+impl Holds {
+    pub(crate) fn times(times: usize) -> Self {
+        Self(AtomicUsize::new(times))
+    }
+
+    pub(crate) fn always() -> Self {
+        Self::times(usize::MAX)
+    }
+}
+
+#[async_trait]
+impl Warrant for Holds {
+    async fn holds(&self) -> Result<(), Void> {
+        let left = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
+        left.map(drop).map_err(|_| Void::Overtaken("the fence".to_owned()))
+    }
 }
 
 pub(crate) fn image(name: &str) -> ImageName {

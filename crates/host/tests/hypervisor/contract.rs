@@ -187,6 +187,24 @@ pub(crate) async fn a_suspended_guest_executes_nothing_until_it_is_resumed(bench
     assert_eq!(hypervisor.seen(guest.id).await.unwrap(), None);
 }
 
+pub(crate) async fn what_is_prepared_executes_nothing_until_it_is_resumed(bench: Bench) {
+    let (hypervisor, guest) = (&bench.hypervisor, bench.guest(1, "ready"));
+    for _ in 0..2 {
+        hypervisor.prepare(&guest).await.unwrap();
+        assert_eq!(hypervisor.seen(guest.id).await.unwrap().unwrap().activity, Activity::Unstarted);
+    }
+    for _ in 0..2 {
+        hypervisor.resume(guest.id).await.unwrap();
+        assert_eq!(hypervisor.seen(guest.id).await.unwrap().unwrap().activity, Activity::Running);
+    }
+    hypervisor.prepare(&guest).await.unwrap();
+    assert_eq!(hypervisor.seen(guest.id).await.unwrap().unwrap().activity, Activity::Running);
+    hypervisor.power_off(guest.id).await.unwrap();
+    hypervisor.prepare(&guest).await.unwrap();
+    hypervisor.power_off(guest.id).await.unwrap();
+    assert_eq!(hypervisor.seen(guest.id).await.unwrap(), None);
+}
+
 pub(crate) async fn what_is_not_kept_has_nothing_to_be_removed(bench: Bench) {
     let (hypervisor, guest) = (&bench.hypervisor, bench.guest(1, "fleeting"));
     hypervisor.start(&guest).await.unwrap();

@@ -29,6 +29,7 @@ contract!(
     a_guest_that_ignores_its_power_button_goes_on,
     many_vms_start_and_end_at_once,
     a_suspended_guest_executes_nothing_until_it_is_resumed,
+    what_is_prepared_executes_nothing_until_it_is_resumed,
     what_is_not_kept_has_nothing_to_be_removed,
 );
 

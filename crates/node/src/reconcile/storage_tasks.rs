@@ -24,12 +24,18 @@ use pvc_core::{
         storage::{Facts as Observed, Step, plan},
     },
 };
-use pvc_host::ceph::{CephAdmin, CephError};
+use pvc_host::{
+    ceph::{CephAdmin, CephError, OnlyIf},
+    warrant::Void,
+};
 use pvc_store::schema::task::{self, Seen};
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
-use crate::controller::{Cluster, Controller, Freshness, Reconciler, Retry, StepError};
+use crate::{
+    controller::{Cluster, Controller, Freshness, Reconciler, Retry, StepError},
+    vm_clients::AsDecided,
+};
 
 /// What another primary has begun it may still be doing, and Ceph refuses it a second time: for so long that is no answer.
 const BEGUN_ELSEWHERE: Duration = Duration::from_mins(1);
@@ -112,8 +118,12 @@ impl TaskReconciler {
         }
     }
 
-    async fn change(&self, seen: &Seen, change: &CephChange) -> Result<(), StepError> {
-        match self.ceph.change(change).await {
+    async fn change(&self, seen: &Seen, observed: &Observed, change: &CephChange) -> Result<(), StepError> {
+        let warrant =
+            AsDecided { store: &*self.cluster.store, checks: task::unchanged(seen, &self.cluster.me) };
+        let image = observed.image.as_ref().and_then(|image| image.id.as_deref());
+        match self.ceph.change(change, OnlyIf { warrant: &warrant, image }).await {
+            Err(CephError::Void(Void::Overtaken(what))) => Err(StepError::Conflict(what)),
             Ok(()) => {
                 debug!("storage: {change}");
                 self.is_refused(None);
@@ -208,12 +218,12 @@ impl Reconciler for TaskReconciler {
         facts: &Facts,
         _why: &str,
     ) -> Result<(), StepError> {
-        let Some((seen, _)) = facts else { return Ok(()) };
+        let Some((seen, observed)) = facts else { return Ok(()) };
         let (store, me) = (&*self.cluster.store, &self.cluster.me);
         let (id, command, by) = (seen.task.id, &seen.task.command, &seen.task.by);
         let now = self.cluster.machine.unix_s();
         let (state, tree) = match step {
-            Step::Change(change) => return self.change(seen, change).await,
+            Step::Change(change) => return self.change(seen, observed, change).await,
             Step::Begin => {
                 let running = TaskState::Running { node: me.to_string(), since_unix_s: now };
                 store.commit(task::move_on(seen, running, me)).await?;

@@ -160,6 +160,13 @@ impl Hypervisor for SimHypervisor {
         self.fake.start(spec).await
     }
 
+    async fn prepare(&self, spec: &DomainSpec) -> Result<(), HypervisorError> {
+        self.asked(spec.id, Ask::Start);
+        self.fake.behave(spec.id, self.behaviour());
+        sleep(self.roll(|rng, _| ms(rng, 1, 3))).await;
+        self.fake.prepare(spec).await
+    }
+
     async fn could_start(&self, spec: &DomainSpec) -> Result<(), HypervisorError> {
         let spec = spec.clone();
         match self.ask(|fake| async move { fake.could_start(&spec).await }).await {

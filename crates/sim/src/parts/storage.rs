@@ -1,13 +1,23 @@
 //! The storage's side of a fence: there is Ceph, and it obeys.
 
 use std::{
+    collections::BTreeSet,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use async_trait::async_trait;
-use pvc_core::{model::NodeName, plan::storage_fence::Request};
-use pvc_host::storage_fence::{StorageFence, StorageFenceError, Unseen, Warrant};
+use pvc_core::{
+    model::{
+        NodeName,
+        ceph::{ClientAddress, ImageName},
+    },
+    plan::storage_fence::Request,
+};
+use pvc_host::{
+    storage_fence::{StorageFence, StorageFenceError, Unseen},
+    warrant::Warrant,
+};
 use pvc_process::Process;
 use tokio::time::sleep;
 
@@ -33,6 +43,12 @@ pub struct SimStorage {
 impl StorageFence for SimStorage {
     fn is_available(&self) -> bool {
         true
+    }
+
+    async fn open_here(&self, _image: &ImageName) -> Result<BTreeSet<ClientAddress>, StorageFenceError> {
+        // Whoever it is, it is the one that is recorded.
+        let client = "10.0.0.1:0/1".parse();
+        Ok(client.into_iter().collect())
     }
 
     async fn shut_out(

@@ -10,7 +10,7 @@ use pvc_core::model::{
 };
 
 use super::{ceph, primary, text::Decoder};
-use crate::{CommitError, Store, StoreError, Transaction, Value};
+use crate::{Check, CommitError, Store, StoreError, Transaction, Value};
 
 /// The parent of all tasks.
 pub const ROOT: &str = "/pvc/tasks";
@@ -158,6 +158,14 @@ pub fn move_on(seen: &Seen, state: TaskState, primary: &NodeName) -> Transaction
     primary::check(&mut txn, primary);
     let task = Task { state, trouble: None, ..seen.task.clone() };
     txn.set(path(task.id), json(&task), Some(seen.version));
+    txn
+}
+
+/// That this node is primary and the task is as it was seen.
+pub fn unchanged(seen: &Seen, primary: &NodeName) -> Transaction {
+    let mut txn = Transaction::default();
+    primary::check(&mut txn, primary);
+    txn.check(path(seen.task.id), Check::Version(seen.version));
     txn
 }
 

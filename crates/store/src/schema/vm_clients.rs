@@ -25,6 +25,26 @@ pub fn whose(path: &str) -> Option<(VmId, NodeName)> {
     Some((vm.parse().ok()?, node.parse().ok()?))
 }
 
+/// Records what one VM has open on a node, in place of what was read before, and only if `also` holds.
+///
+/// # Errors
+/// [`CommitError::Conflict`] names [`path`] if the record has changed since.
+pub async fn record_if(
+    store: &dyn Store,
+    vm: VmId,
+    node: &NodeName,
+    (clients, before): (&VmClients, Option<&Recorded>),
+    also: &Transaction,
+) -> Result<(), CommitError> {
+    let (path, data) = (path(vm, node), serde_json::to_vec(clients).unwrap_or_default());
+    let mut txn = also.clone();
+    match before {
+        Some(before) => txn.set(path, data, Some(before.version)),
+        None => txn.create(path, data),
+    }
+    store.commit(txn).await.map(drop)
+}
+
 /// Records what one VM has open on a node.
 pub async fn record(
     store: &dyn Store,

@@ -49,6 +49,7 @@ fn a_definition_yields_what_the_cluster_needs_and_is_passed_on_unchanged() {
     assert_eq!((spec.id.to_string().as_str(), spec.name.as_str()), (ID, "web1"));
     assert_eq!((spec.memory_mib, spec.vcpus), (2048, 4));
     assert_eq!(spec.rbd_images, ["vms/web1_root", "vms/web1_data"]);
+    assert_eq!(spec.written_images(), ["vms/web1_root".to_owned(), "vms/web1_data".to_owned()].into());
 }
 
 #[test]

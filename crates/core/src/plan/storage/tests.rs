@@ -10,6 +10,7 @@ fn task(line: &str, begun: bool, force: bool) -> Task {
 
 fn image(size: u64, snapshots: &[&str]) -> ObservedImage {
     ObservedImage {
+        id: Some("1".to_owned()),
         stats: VolumeStats { size, ..VolumeStats::default() },
         snapshots: snapshots.iter().map(|name| (*name).to_owned()).collect(),
     }
@@ -128,7 +129,7 @@ fn what_cannot_be_done_is_not_begun() {
     for (line, facts, why) in [
         ("pool_add p,8", there(), "there is a pool p already"),
         ("pool_remove p", Facts::default(), "there is no pool p"),
-        ("pool_remove p", there(), "pool p has 1 volumes"),
+        ("pool_remove p", there(), "pool p has 1 volume: remove"),
         ("pool_remove p", used(), "pool p has volumes of VM web1"),
         ("volume_add p,v,1B", there(), "there is a volume p/v already"),
         ("volume_add p,v,1B", Facts::default(), "there is no pool p"),
@@ -141,7 +142,7 @@ fn what_cannot_be_done_is_not_begun() {
         ("volume_rename p,v,w", both(), "there is a volume p/w already"),
         ("volume_rename p,v,w", used(), "VM web1"),
         ("volume_remove p,v", gone(), "there is no volume p/v"),
-        ("volume_remove p,v", there(), "has 1 snapshots"),
+        ("volume_remove p,v", there(), "has 1 snapshot: remove it first"),
         ("volume_remove p,v", used(), "is used by VM web1"),
         ("snapshot_add p,v,s", there(), "there is a snapshot p/v@s already"),
         ("snapshot_add p,v,s", gone(), "there is no volume p/v"),
@@ -187,4 +188,18 @@ fn what_ceph_refuses_is_told_once_and_what_it_refused_before_is_forgotten() {
     };
     assert_eq!(step(&begun, &facts("p/v")), "no: Device or resource busy");
     assert_eq!(step(&begun, &facts("p/other")), "removing image p/v");
+}
+
+#[test]
+fn a_pool_that_hides_something_is_not_removed() {
+    for (namespaces, trash, why) in
+        [(0, 1, "has 1 image in its trash"), (0, 2, "has 2 images"), (2, 1, "has 2 namespaces")]
+    {
+        let hidden = Hidden { namespaces, trash };
+        let facts = Facts { images: Vec::new(), hidden, ..there() };
+        for begun in [false, true] {
+            let step = step(&task("pool_remove p", begun, false), &facts);
+            assert!(step.contains(why), "{step}");
+        }
+    }
 }

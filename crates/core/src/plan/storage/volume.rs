@@ -3,7 +3,7 @@
 use super::{
     FULLEST_PERCENT, Facts,
     Standing::{self, Done, Impossible, Next},
-    users,
+    counted, users,
 };
 use crate::model::{
     ceph::{ImageName, SnapshotName, VolumeName},
@@ -85,7 +85,11 @@ pub(super) fn remove(image: &ImageName, facts: &Facts, begun: bool) -> Standing 
         Some(found) => match (users(facts), found.snapshots.len()) {
             (Some(users), _) => Impossible(format!("volume {image} is used by {users}")),
             (None, 0) => Next(CephChange::RemoveImage { image: image.clone() }),
-            (None, count) => Impossible(format!("volume {image} has {count} snapshots: remove them first")),
+            (None, count) => Impossible(format!(
+                "volume {image} has {}: remove {} first",
+                counted(count, "snapshot"),
+                if count == 1 { "it" } else { "them" }
+            )),
         },
     }
 }

@@ -11,13 +11,15 @@ use pvc_core::model::ceph::VolumeStats;
 use super::{
     super::ffi::{
         EXCLUSIVE_LOCK, FEATURES, Handle, ImageInfo, ImageSpec, LAYERING, OPTION_FEATURES, OPTION_FORMAT,
-        OPTION_ORDER, Rados, Rbd, SnapshotInfo,
+        OPTION_ORDER, Rados, Rbd, SnapshotInfo, TrashEntry,
     },
     Cluster, ENOENT, Fault, Image, Pool, c_text, check, text,
 };
 
 /// More images than we list of a pool.
 const MOST_IMAGES: usize = 1 << 17;
+/// More bytes than the names of a pool's namespaces have.
+const LONGEST_NAMES: usize = 1 << 20;
 /// Whose snapshots are: `rbd_snap_namespace_type_t`.
 const OF_USERS: c_int = 0;
 const TRASH: c_int = 2;
@@ -72,6 +74,53 @@ impl Cluster {
             // SAFETY: what librbd filled, once.
             unsafe { (rbd.rbd_image_spec_list_cleanup)(images.as_mut_ptr(), images.len()) };
             return Ok(names);
+        }
+    }
+
+    /// How many namespaces a pool has, with or without images; none if there is no such pool.
+    pub(in super::super) fn count_namespaces(&self, pool: &str) -> Result<usize, Fault> {
+        let Some(open) = self.pool(pool)? else { return Ok(0) };
+        let mut room = 1 << 10;
+        loop {
+            let mut names = vec![0_u8; room];
+            let mut length = room;
+            // SAFETY: a living pool; room for as many bytes as is said.
+            let answer = unsafe {
+                (self.libraries.rbd.rbd_namespace_list)(
+                    open.io,
+                    names.as_mut_ptr().cast::<c_char>(),
+                    &raw mut length,
+                )
+            };
+            if answer == -libc::ERANGE && length > room && length <= LONGEST_NAMES {
+                room = length;
+                continue;
+            }
+            check(&format!("listing the namespaces of pool {pool}"), answer)?;
+            let names = names.get(..length).unwrap_or_default();
+            return Ok(names.split(|byte| *byte == 0).filter(|name| !name.is_empty()).count());
+        }
+    }
+
+    /// How many images a pool has in its trash; none if there is no such pool.
+    pub(in super::super) fn count_trash(&self, pool: &str) -> Result<usize, Fault> {
+        let Some(open) = self.pool(pool)? else { return Ok(0) };
+        let rbd = &self.libraries.rbd;
+        let mut room = 64;
+        loop {
+            let mut entries: Vec<TrashEntry> = Vec::new();
+            entries.resize_with(room, TrashEntry::default);
+            let mut count = room;
+            // SAFETY: a living pool; room for `count` entries.
+            let answer = unsafe { (rbd.rbd_trash_list)(open.io, entries.as_mut_ptr(), &raw mut count) };
+            if answer == -libc::ERANGE && count > room && count <= MOST_IMAGES {
+                room = count;
+                continue;
+            }
+            check(&format!("listing the trash of pool {pool}"), answer)?;
+            // SAFETY: what librbd filled, once.
+            unsafe { (rbd.rbd_trash_list_cleanup)(entries.as_mut_ptr(), count.min(room)) };
+            return Ok(count);
         }
     }
 
@@ -179,7 +228,7 @@ impl Image<'_> {
     }
 
     /// `None` of an image of the old format.
-    fn id(&self) -> Result<Option<String>, Fault> {
+    pub(in super::super) fn id(&self) -> Result<Option<String>, Fault> {
         let mut id = [0_u8; LONGEST_ID];
         // SAFETY: an open image; room for as many bytes as is said.
         let answer =

@@ -3,11 +3,11 @@
 use async_trait::async_trait;
 use pvc_core::model::{
     ceph::{Figures, ImageName, OsdId, PoolName, Space, VolumeStats},
-    storage::{CephChange, ObservedImage, ObservedPool, OsdMap},
+    storage::{CephChange, Hidden, ObservedImage, ObservedPool, OsdMap},
 };
 
 use super::{FakeCeph, Image, State};
-use crate::ceph::{CephAdmin, CephError};
+use crate::ceph::{CephAdmin, CephError, OnlyIf};
 
 /// An object of an image has 2^22 bytes.
 const ORDER: u8 = 22;
@@ -17,6 +17,11 @@ impl FakeCeph {
     pub fn has_room(&self) {
         let space = Space { total_bytes: 1 << 40, ..Space::default() };
         self.say(Figures { space, ..Figures::default() });
+    }
+
+    /// Puts something into a pool that it does not list.
+    pub fn hide(&self, pool: &PoolName, hidden: Hidden) {
+        self.state().hidden.insert(pool.clone(), hidden);
     }
 
     /// Adds OSDs, all of them in use.
@@ -48,10 +53,21 @@ impl CephAdmin for FakeCeph {
         Ok(self.answering().await?.osds.clone())
     }
 
-    async fn change(&self, change: &CephChange) -> Result<(), CephError> {
-        let mut state = self.answering().await?;
+    async fn hidden(&self, pool: &PoolName) -> Result<Hidden, CephError> {
+        Ok(self.answering().await?.hidden.get(pool).cloned().unwrap_or_default())
+    }
+
+    async fn change(&self, change: &CephChange, only_if: OnlyIf<'_>) -> Result<(), CephError> {
+        drop(self.answering().await?);
+        only_if.warrant.holds().await?;
+        let mut state = self.state();
         state.calls.push(change.to_string());
         let refused = |why: &str| CephError::Refused { doing: change.to_string(), why: why.to_owned() };
+        if let Some(there) = change.of_image().and_then(|image| state.images.get(image))
+            && there.observed.id.as_deref() != only_if.image
+        {
+            return Err(refused("another image has that name since it was looked at"));
+        }
         state.make(change).map_err(refused)
     }
 }
@@ -61,7 +77,9 @@ impl State {
         const NONE: &str = "No such file or directory";
         const EXISTS: &str = "File exists";
         const BUSY: &str = "somebody has it open";
-        if let Some(image) = answered_by(change).and_then(|image| self.images.get(image))
+        let is_removal = matches!(change, CephChange::RemoveImage { .. });
+        if let Some(image) = change.of_image().and_then(|image| self.images.get(image))
+            && !is_removal
             && image.users.watchers.iter().any(|watcher| self.frozen.contains(watcher))
         {
             return Err("whoever has it open does not answer");
@@ -95,6 +113,7 @@ impl State {
                     features: vec!["layering".into(), "exclusive-lock".into()],
                     ..VolumeStats::default()
                 };
+                new.observed.id = Some(self.next_id());
                 new.resize(size.0);
                 self.images.insert(image.clone(), new);
             }
@@ -154,17 +173,6 @@ impl State {
 }
 
 /// The image whose users must execute for a change.
-fn answered_by(change: &CephChange) -> Option<&ImageName> {
-    match change {
-        CephChange::ResizeImage { image, .. }
-        | CephChange::RenameImage { image, .. }
-        | CephChange::CreateSnapshot { image, .. }
-        | CephChange::RenameSnapshot { image, .. }
-        | CephChange::RemoveSnapshot { image, .. } => Some(image),
-        _ => None,
-    }
-}
-
 impl Image {
     fn resize(&mut self, size: u64) {
         let stats = &mut self.observed.stats;

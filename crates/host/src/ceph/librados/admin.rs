@@ -5,12 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use async_trait::async_trait;
 use pvc_core::model::{
     ceph::{ImageName, OsdId, PoolName},
-    storage::{CephChange, ObservedImage, ObservedPool, OsdMap},
+    storage::{CephChange, Hidden, ObservedImage, ObservedPool, OsdMap},
 };
 use serde::Deserialize;
 
 use super::{
-    super::{CephAdmin, CephError, cluster::Cluster},
+    super::{CephAdmin, CephError, OnlyIf, cluster::Cluster},
     Librados,
     figures::{self, read},
 };
@@ -64,8 +64,18 @@ impl CephAdmin for Librados {
         self.call("the OSDs".to_owned(), observe_osds).await
     }
 
-    async fn change(&self, change: &CephChange) -> Result<(), CephError> {
-        self.make(change.clone()).await
+    async fn hidden(&self, pool: &PoolName) -> Result<Hidden, CephError> {
+        let name = pool.clone();
+        let look = move |cluster: &Cluster| {
+            let (namespaces, trash) =
+                (cluster.count_namespaces(name.as_str())?, cluster.count_trash(name.as_str())?);
+            Ok(Hidden { namespaces, trash })
+        };
+        self.call(format!("what else is in pool {pool}"), look).await
+    }
+
+    async fn change(&self, change: &CephChange, only_if: OnlyIf<'_>) -> Result<(), CephError> {
+        self.make(change.clone(), only_if).await
     }
 }
 
@@ -86,7 +96,8 @@ fn observe_pool(cluster: &Cluster, name: &str) -> Result<Option<ObservedPool>, C
 fn observe_image(cluster: &Cluster, name: &ImageName) -> Result<Option<ObservedImage>, CephError> {
     let (pool, volume) = (name.pool.as_str(), name.volume.as_str());
     if let Some(image) = cluster.open(pool, volume)? {
-        return Ok(Some(ObservedImage { stats: image.stats()?, snapshots: image.snapshots()? }));
+        let (id, stats, snapshots) = (image.id()?, image.stats()?, image.snapshots()?);
+        return Ok(Some(ObservedImage { id, stats, snapshots }));
     }
     // Whoever removes an image takes it from the list last. One whose removal was broken off has no figures any more.
     let is_listed = cluster.images(pool)?.iter().any(|listed| listed == volume);

@@ -5,10 +5,13 @@
 //! is changed over a connection of its own, which can be cut off, and which is not the one that fences:
 //!
 //! ```text
+//!   is it still to be done? ──no──► void
+//!        │
 //!   ask all who have the image open ──one is silent──► refused
 //!        └─all answer──► change ──made──► close
 //!                          └─another holds the lock after 10 s──► blocklist this connection ──► late
 //! ```
+//! What is changed is the image that was looked at, by its id: another one that has its name by now is left alone.
 //! Who has answered is taken for alive by everybody for the next 20 s at least. It may make the change after we have said `late`.
 
 use std::{sync::Arc, time::Duration};
@@ -22,7 +25,7 @@ use tokio::time::{Instant, interval_at};
 
 use super::{
     super::{
-        Ceph as _, CephError,
+        Ceph as _, CephError, OnlyIf,
         cluster::{Cluster, Image},
     },
     CALL, Librados, Link, blocklist, client, told, users,
@@ -41,16 +44,23 @@ const LOOK: Duration = Duration::from_secs(5);
 const END: Duration = Duration::from_mins(2);
 
 impl Librados {
-    pub(super) async fn make(&self, change: CephChange) -> Result<(), CephError> {
+    pub(super) async fn make(&self, change: CephChange, only_if: OnlyIf<'_>) -> Result<(), CephError> {
         let doing = change.to_string();
         let slot = self.changes.take(Instant::now() + CHANGE).await;
         let slot = slot.map_err(|failure| told(failure, &doing))?;
-        let made = match work(change) {
-            Work::Ask(commands) => self.ask(commands).await,
+        let made = match work(change, only_if.image.map(str::to_owned)) {
+            Work::Ask(commands) => {
+                only_if.warrant.holds().await?;
+                self.ask(commands).await
+            }
             Work::Image(image, job) => {
+                let deadline = Instant::now() + CHANGE;
+                let (link, own) = self.connect_to_change(deadline, &doing).await?;
+                only_if.warrant.holds().await?;
                 // Somebody must be there to cut it off until it has ended, also if the caller is not.
                 let (this, doing) = (self.clone(), doing.clone());
-                let guarded = async move { this.make_guarded(&image, job, &doing, slot).await };
+                let work = Guarded { image, job, link, own, slot, deadline };
+                let guarded = async move { this.make_guarded(work, &doing).await };
                 let panicked = |error| Err(CephError::Strange(format!("{error}")));
                 tokio::spawn(guarded).await.unwrap_or_else(panicked)
             }
@@ -69,23 +79,24 @@ impl Librados {
         Ok(())
     }
 
-    async fn make_guarded(
+    /// A connection of a change's own, and where it is.
+    async fn connect_to_change(
         &self,
-        image: &ImageName,
-        job: Job,
+        deadline: Instant,
         doing: &str,
-        slot: Slot,
-    ) -> Result<(), CephError> {
-        let deadline = Instant::now() + CHANGE;
-        let fault = |failure| told(failure, doing);
+    ) -> Result<(Arc<Link>, ClientAddress), CephError> {
         let (access, workers) = (self.access.clone(), self.workers.clone());
         let connect = move || {
             let link = super::connect(&access, OPERATION, workers)?;
             let own = client(&link.cluster()?.own_address()?)?;
             Ok((link, own))
         };
-        let (link, own) = self.workers.call(deadline, connect).await.map_err(fault)?;
+        self.workers.call(deadline, connect).await.map_err(|failure| told(failure, doing))
+    }
 
+    async fn make_guarded(&self, work: Guarded, doing: &str) -> Result<(), CephError> {
+        let Guarded { image, job, link, own, slot, deadline } = work;
+        let fault = |failure| told(failure, doing);
         let (of_job, named) = (link.clone(), image.clone());
         let work = move || {
             let _slot = slot;
@@ -98,7 +109,7 @@ impl Librados {
                 made = &mut made => return made.map_err(fault),
                 now = looks.tick() => now,
             };
-            let what = match self.another(image, &own).await {
+            let what = match self.another(&image, &own).await {
                 Ok(Some(holder)) => format!("client {holder}, which holds the lock, does not do it"),
                 _ if now >= deadline => format!("for {CHANGE:?}"),
                 // What is not known now is looked at again.
@@ -148,9 +159,20 @@ enum Work {
     Image(ImageName, Job),
 }
 
+/// A change of an image, and what it is made with.
+struct Guarded {
+    image: ImageName,
+    job: Job,
+    link: Arc<Link>,
+    own: ClientAddress,
+    slot: Slot,
+    deadline: Instant,
+}
+
 type Job = Box<dyn FnOnce(&Cluster, &ImageName) -> Result<(), CephError> + Send>;
 
-fn work(change: CephChange) -> Work {
+/// A change, of the image that has this id.
+fn work(change: CephChange, id: Option<String>) -> Work {
     let ask = |command| Work::Ask(vec![command]);
     match change {
         CephChange::CreatePool { pool, pgs } => ask(json!({
@@ -181,28 +203,28 @@ fn work(change: CephChange) -> Work {
             Ok(cluster.create_image(pool, volume, size.0)?)
         }),
         CephChange::ResizeImage { image, size } => {
-            at(image, move |cluster, image| resize(cluster, image, size.0))
+            at(image, move |cluster, image| resize(cluster, image, id.as_deref(), size.0))
         }
         CephChange::RenameImage { image, to } => at(image, move |cluster, image| {
             let (pool, volume) = parts(image);
-            all_answer(cluster, image)?;
+            all_answer(cluster, image, id.as_deref())?;
             Ok(cluster.rename_image(pool, volume, to.as_str())?)
         }),
-        CephChange::RemoveImage { image } => at(image, remove),
+        CephChange::RemoveImage { image } => {
+            at(image, move |cluster, image| remove(cluster, image, id.as_deref()))
+        }
         CephChange::CreateSnapshot { image, snapshot } => at(image, move |cluster, image| {
-            let (pool, volume) = parts(image);
-            all_answer(cluster, image)?;
-            Ok(cluster.open_to_change(pool, volume)?.create_snapshot(snapshot.as_str())?)
+            all_answer(cluster, image, id.as_deref())?;
+            Ok(open_to_change(cluster, image, id.as_deref())?.create_snapshot(snapshot.as_str())?)
         }),
         CephChange::RenameSnapshot { image, snapshot, to } => at(image, move |cluster, image| {
-            let (pool, volume) = parts(image);
-            all_answer(cluster, image)?;
-            Ok(cluster.open_to_change(pool, volume)?.rename_snapshot(snapshot.as_str(), to.as_str())?)
+            all_answer(cluster, image, id.as_deref())?;
+            Ok(open_to_change(cluster, image, id.as_deref())?
+                .rename_snapshot(snapshot.as_str(), to.as_str())?)
         }),
         CephChange::RemoveSnapshot { image, snapshot } => at(image, move |cluster, image| {
-            let (pool, volume) = parts(image);
-            all_answer(cluster, image)?;
-            Ok(cluster.open_to_change(pool, volume)?.remove_snapshot(snapshot.as_str())?)
+            all_answer(cluster, image, id.as_deref())?;
+            Ok(open_to_change(cluster, image, id.as_deref())?.remove_snapshot(snapshot.as_str())?)
         }),
     }
 }
@@ -218,10 +240,28 @@ fn parts(image: &ImageName) -> (&str, &str) {
     (image.pool.as_str(), image.volume.as_str())
 }
 
-fn resize(cluster: &Cluster, image: &ImageName, size: u64) -> Result<(), CephError> {
+/// Opens an image, if it has this id. What is done with it then is done to that one, whatever has its name by then.
+fn open_to_change<'c>(
+    cluster: &'c Cluster,
+    image: &ImageName,
+    id: Option<&str>,
+) -> Result<Image<'c>, CephError> {
     let (pool, volume) = parts(image);
-    let is_used = !all_answer(cluster, image)?.watchers.is_empty();
     let open = cluster.open_to_change(pool, volume)?;
+    is_same(&open, id)?;
+    Ok(open)
+}
+
+fn is_same(open: &Image<'_>, id: Option<&str>) -> Result<(), CephError> {
+    if open.id()?.as_deref() == id {
+        return Ok(());
+    }
+    Err(refused("another image has that name since it was looked at"))
+}
+
+fn resize(cluster: &Cluster, image: &ImageName, id: Option<&str>, size: u64) -> Result<(), CephError> {
+    let is_used = !all_answer(cluster, image, id)?.watchers.is_empty();
+    let open = open_to_change(cluster, image, id)?;
     if is_used && size < open.stats()?.size {
         return Err(refused("somebody who has it open would lose what is beyond"));
     }
@@ -229,9 +269,10 @@ fn resize(cluster: &Cluster, image: &ImageName, size: u64) -> Result<(), CephErr
 }
 
 /// A lock whose holder has not been heard for half a minute is taken from it, as a fence does: it has nothing left to write to.
-fn remove(cluster: &Cluster, image: &ImageName) -> Result<(), CephError> {
+fn remove(cluster: &Cluster, image: &ImageName, id: Option<&str>) -> Result<(), CephError> {
     let (pool, volume) = parts(image);
     if let Some(open) = cluster.open(pool, volume)? {
+        is_same(&open, id)?;
         bury(cluster, &open)?;
         let users = users(&open)?;
         if let Some(user) = users.watchers.first() {
@@ -244,15 +285,16 @@ fn remove(cluster: &Cluster, image: &ImageName) -> Result<(), CephError> {
             open.break_lock(&lock.client, &lock.cookie)?;
         }
         open.set_changer(&cluster.own_address()?)?;
-        cluster.open_to_change(pool, volume)?.remove_leftovers()?;
+        open_to_change(cluster, image, id)?.remove_leftovers()?;
     }
     Ok(cluster.remove_image(pool, volume)?)
 }
 
-/// Who uses an image, all of whom execute.
-fn all_answer(cluster: &Cluster, image: &ImageName) -> Result<Users, CephError> {
+/// Who uses the image with this id, all of whom execute.
+fn all_answer(cluster: &Cluster, image: &ImageName, id: Option<&str>) -> Result<Users, CephError> {
     let (pool, volume) = parts(image);
     let Some(open) = cluster.open(pool, volume)? else { return Err(refused("there is no such image")) };
+    is_same(&open, id)?;
     bury(cluster, &open)?;
     if !open.is_answered()? {
         return Err(refused("whoever has it open does not answer"));

@@ -7,7 +7,8 @@ use pvc_core::model::{Claim, DomainSpec, VmChange, VmKey, VmSet};
 use pvc_host::{
     ceph::fake::{FakeCeph, FakeWriter},
     hypervisor::{Activity, Seen},
-    storage_fence::{CephFence, Void, Warrant},
+    storage_fence::CephFence,
+    warrant::{Void, Warrant},
 };
 use pvc_process::JoinSet;
 use pvc_store::memory::{MemoryStore, MemoryTree};

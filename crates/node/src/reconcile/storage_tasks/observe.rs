@@ -31,6 +31,7 @@ impl TaskReconciler {
             StorageCommand::PoolRemove { pool } => {
                 facts.pool = self.ceph.pool(pool).await?;
                 facts.images = self.ceph.images(pool).await?;
+                facts.hidden = self.ceph.hidden(pool).await?;
                 facts.is_in_tree = self.is_there(ceph::pool_path(pool)).await?;
                 self.users(view, |image| image.pool == *pool, &mut facts).await?;
             }

@@ -3,6 +3,7 @@
 use pvc_core::model::{
     VmChange,
     ceph::{ImageName, VmClients},
+    storage::Hidden,
     task::TaskId,
 };
 use pvc_host::ceph::fake::FakeCeph;
@@ -118,7 +119,7 @@ async fn the_primary_carries_out_what_is_asked_and_the_tree_follows() {
         assert!(world.told("vms").contains(&key.to_owned()), "{line}: {:?}", world.told("vms"));
     }
     assert!(world.told("vms/a").is_empty() && world.told("/s/").is_empty());
-    assert!(world.refuses("volume_remove vms,b").await.contains("1 snapshots"));
+    assert!(world.refuses("volume_remove vms,b").await.contains("1 snapshot:"));
     for line in ["snapshot_remove vms,b,t", "volume_remove vms,b", "pool_remove vms"] {
         world.does(line).await;
     }
@@ -223,4 +224,29 @@ async fn what_ceph_refuses_has_failed_at_once_and_holds_up_nobody() {
     assert_eq!(world.told("volumes/vms/a").len(), 2, "the tree says what Ceph has");
     writer.close();
     world.does("volume_remove vms,a").await;
+}
+
+/// What a primary looked at a minute ago is not what it changes: it is not primary any more, or the task is over.
+#[tokio::test(start_paused = true)]
+async fn a_primary_that_was_overtaken_while_ceph_hangs_changes_nothing() {
+    let world = World::with_pool().await;
+    world.does("volume_add vms,one,1G").await;
+    world.ceph.take(Duration::from_secs(5));
+    let id = world.ask("volume_remove vms,one").await;
+    while !matches!(world.seen(id).await.task.state, TaskState::Running { .. }) {
+        sleep(Duration::from_millis(100)).await;
+    }
+    // Its look at Ceph goes on, and then it is asked for the change.
+    sleep(Duration::from_secs(7)).await;
+    world.base.primary("hv2").await;
+    sleep(Duration::from_mins(2)).await;
+    let images = world.ceph.images(&"vms".parse().unwrap()).await.unwrap();
+    assert_eq!(images, ["one"], "{:?}", world.ceph.changes());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pool_with_something_in_its_trash_is_not_removed() {
+    let world = World::with_pool().await;
+    world.ceph.hide(&"vms".parse().unwrap(), Hidden { namespaces: 0, trash: 3 });
+    assert!(world.refuses("pool_remove vms").await.contains("3 images in its trash"));
 }

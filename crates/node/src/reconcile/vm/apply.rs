@@ -22,11 +22,7 @@ impl VmReconciler {
             Step::Choose => return self.choose(vm, why).await,
             Step::Migrate(to) => self.migrate(vm, to, why),
             Step::AbortMigration => return self.abort_migration(vm, why).await,
-            Step::Resume => {
-                info!(vm = %name, "lets it go on: {why}");
-                hypervisor.resume(vm.id).await?;
-                self.inventory.read(vm.id).await?;
-            }
+            Step::Resume => self.let_go(vm, why).await?,
             Step::Suspend => {
                 warn!(vm = %name, "it executes here though it belongs elsewhere ({why}): suspended");
                 hypervisor.suspend(vm.id).await?;
@@ -106,7 +102,7 @@ impl VmReconciler {
         Ok(())
     }
 
-    async fn power_off(&self, vm: &Vm, why: &str) -> Result<(), StepError> {
+    pub(super) async fn power_off(&self, vm: &Vm, why: &str) -> Result<(), StepError> {
         info!(vm = %vm.name, "powering off: {why}");
         if sabotage::commits(Bug::ReleaseFirst) {
             self.commit(&Step::Release, vm).await?;

@@ -1,20 +1,25 @@
 //! The start of a VM, and what is said and done if it fails.
 
+use std::time::Duration;
+
 use pvc_core::{
     model::{DomainSpec, Vm, VmChange, VmKey},
     plan::vm::{Answer, LocalState, Step},
 };
 use pvc_host::{hypervisor::HypervisorError, storage_fence::StorageFence};
-use pvc_store::schema;
-use tokio::time::Instant;
+use pvc_store::{Transaction, schema};
+use tokio::time::{Instant, timeout};
 use tracing::{info, warn};
 
 use super::VmReconciler;
 use crate::{
     controller::StepError,
     metrics,
-    vm_clients::{self, AsDecided},
+    vm_clients::{self, AsDecided, NotShutOut},
 };
+
+/// How long it may take to record the clients of a VM before it executes.
+const RECORDED_WITHIN: Duration = Duration::from_secs(20);
 
 impl VmReconciler {
     pub(super) async fn start(&self, vm: &Vm, why: &str) -> Result<(), StepError> {
@@ -27,13 +32,18 @@ impl VmReconciler {
             self.remember(vm.id, |m| m.attempts.start_attempted(vm, self.cluster.now()));
             return self.refused(vm, reason).await;
         }
-        if let Some(storage) = self.storage.as_deref().filter(|_| !spec.rbd_images.is_empty())
+        let storage = self.storage.as_deref().filter(|_| !spec.rbd_images.is_empty());
+        if let Some(storage) = storage
             && !self.shut_out_ended(vm, &spec, storage).await?
         {
             return Ok(());
         }
         self.remember(vm.id, |m| m.attempts.start_attempted(vm, self.cluster.now()));
-        match self.inventory.hypervisor().start(&spec).await {
+        let started = match storage {
+            Some(storage) => self.start_recorded(vm, &spec, storage).await?,
+            None => self.inventory.hypervisor().start(&spec).await,
+        };
+        match started {
             Ok(()) => {
                 metrics::vm_started(begin.elapsed());
                 self.remember(vm.id, |m| m.attempts.start_succeeded());
@@ -49,6 +59,49 @@ impl VmReconciler {
             Err(HypervisorError::Unusable(reason)) => return self.give_up(vm, reason).await,
             Err(unknown) => return Err(unknown.into()),
         }
+        self.inventory.read(vm.id).await?;
+        Ok(())
+    }
+
+    /// Nothing executes before its Ceph clients are recorded: a process that cannot be recorded soon is ended.
+    async fn start_recorded(
+        &self,
+        vm: &Vm,
+        spec: &DomainSpec,
+        storage: &dyn StorageFence,
+    ) -> Result<Result<(), HypervisorError>, StepError> {
+        let (store, hypervisor) = (&*self.cluster.store, self.inventory.hypervisor());
+        if let Err(error) = hypervisor.prepare(spec).await {
+            return Ok(Err(error));
+        }
+        let decided_from = decided_from(vm);
+        let record = vm_clients::record_unstarted(store, storage, &self.cluster.me, spec, &decided_from);
+        let late = || Err(NotShutOut::Failed(format!("no answer within {} s", RECORDED_WITHIN.as_secs())));
+        let recorded = timeout(RECORDED_WITHIN, record).await.unwrap_or_else(|_| late());
+        let begun = match &recorded {
+            Ok(()) => hypervisor.resume(vm.id).await,
+            Err(not) => Err(HypervisorError::Refused(format!("its Ceph clients cannot be recorded: {not}"))),
+        };
+        // What executes was there before, and not made here.
+        if matches!(begun, Err(HypervisorError::Refused(_)))
+            && self.inventory.read(vm.id).await? == LocalState::Unstarted
+        {
+            self.power_off(vm, "it does not begin").await?;
+        }
+        match recorded {
+            Err(NotShutOut::Overtaken(what)) => Err(StepError::Conflict(what)),
+            _ => Ok(begun),
+        }
+    }
+
+    /// Lets a process execute that an earlier start has left, or has it ended: what it has open is not known where that is to be recorded, and
+    /// nothing is lost with it.
+    pub(super) async fn let_go(&self, vm: &Vm, why: &str) -> Result<(), StepError> {
+        if self.storage.is_some() && self.inventory.read(vm.id).await? == LocalState::Unstarted {
+            return self.power_off(vm, "a start was given up before its Ceph clients were recorded").await;
+        }
+        info!(vm = %vm.name, "lets it go on: {why}");
+        self.inventory.hypervisor().resume(vm.id).await?;
         self.inventory.read(vm.id).await?;
         Ok(())
     }
@@ -70,9 +123,8 @@ impl VmReconciler {
         storage: &dyn StorageFence,
     ) -> Result<bool, StepError> {
         let (store, me) = (&*self.cluster.store, &self.cluster.me);
-        let decided_from = VmChange::update(vm, &[VmKey::State, VmKey::Node, VmKey::Claim], Vec::new());
         // Another node that has it by now has recorded its own clients.
-        let warrant = AsDecided { store, checks: schema::vm::transaction(&decided_from) };
+        let warrant = AsDecided { store, checks: decided_from(vm) };
         match vm_clients::shut_out_ended(store, storage, me, spec, &warrant).await {
             Ok(false) => Ok(true),
             Ok(true) => {
@@ -105,4 +157,9 @@ impl VmReconciler {
         warn!(vm = %vm.name, "could not be started: {reason}");
         self.commit(&Step::Answer(Answer::Failed(reason)), vm).await
     }
+}
+
+/// That it is still to be started here.
+fn decided_from(vm: &Vm) -> Transaction {
+    schema::vm::transaction(&VmChange::update(vm, &[VmKey::State, VmKey::Node, VmKey::Claim], Vec::new()))
 }

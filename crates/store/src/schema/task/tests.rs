@@ -60,6 +60,7 @@ async fn the_tree_follows_in_the_transaction_that_ends_the_task() {
     let (tree, store) = ready().await;
     let image = |name: &str| format!("vms/{name}").parse().unwrap();
     let observed = |snapshots: &[&str]| ObservedImage {
+        id: None,
         stats: VolumeStats { size: 4096, ..VolumeStats::default() },
         snapshots: snapshots.iter().map(|name| (*name).to_owned()).collect(),
     };

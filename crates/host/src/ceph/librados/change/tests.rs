@@ -1,10 +1,22 @@
 //! What librbd does with a VM that stops executing after it was asked whether it does.
 
+use async_trait::async_trait;
+
 use super::*;
 use crate::{
     ceph::{Access, CephAdmin as _},
     testing::ceph::{CephCluster, POOL},
+    warrant::{Void, Warrant},
 };
+
+struct Always;
+
+#[async_trait]
+impl Warrant for Always {
+    async fn holds(&self) -> Result<(), Void> {
+        Ok(())
+    }
+}
 
 #[tokio::test]
 async fn a_change_that_waits_for_a_vm_that_hangs_is_cut_off_and_the_vm_goes_on() {
@@ -21,7 +33,10 @@ async fn a_change_that_waits_for_a_vm_that_hangs_is_cut_off_and_the_vm_goes_on()
         Ok(cluster.open_to_change(pool, volume)?.create_snapshot("a")?)
     };
     let slot = ceph.changes.take::<()>(Instant::now()).await.ok().unwrap();
-    let made = ceph.make_guarded(&image, Box::new(unasked), "a snapshot", slot).await;
+    let deadline = Instant::now() + CHANGE;
+    let (link, own) = ceph.connect_to_change(deadline, "a snapshot").await.unwrap();
+    let work = Guarded { image: image.clone(), job: Box::new(unasked), link, own, slot, deadline };
+    let made = ceph.make_guarded(work, "a snapshot").await;
     let holder = ceph.users(&image).await.unwrap().unwrap().locks[0].address.to_string();
     assert!(matches!(&made, Err(CephError::Late { doing }) if doing.contains(&holder)), "{made:?}");
     assert_eq!(ceph.blocklisted().await, Ok([].into()), "neither the VM nor we any more");
@@ -29,5 +44,6 @@ async fn a_change_that_waits_for_a_vm_that_hangs_is_cut_off_and_the_vm_goes_on()
     writer.begin(2).unwrap();
     assert!(writer.end().unwrap());
     let change = CephChange::CreateSnapshot { image, snapshot: "b".parse().unwrap() };
-    ceph.change(&change).await.unwrap();
+    let id = ceph.image(change.of_image().unwrap()).await.unwrap().unwrap().id;
+    ceph.change(&change, OnlyIf { warrant: &Always, image: id.as_deref() }).await.unwrap();
 }
