@@ -159,14 +159,15 @@ function dialog({ title, text, fields = [], retype = null, confirm, dangerous = 
 }
 
 function field({ name, label, kind = "text", value = "", options = [], note, required = false }) {
+  const id = `field-${name}`;
   const input = {
-    text: () => html`<input name=${name} .value=${value} autocomplete="off" spellcheck="false" ?required=${required}>`,
-    number: () => html`<input name=${name} type="number" min="0" .value=${value} ?required=${required}>`,
-    area: () => html`<textarea name=${name} rows="16" spellcheck="false" .value=${value} ?required=${required}></textarea>`,
-    choice: () => html`<select name=${name}>${options.map(([key, text]) => html`<option value=${key} ?selected=${key === value}>${text}</option>`)}</select>`,
-    flag: () => html`<input name=${name} type="checkbox" value="yes" ?checked=${value}>`,
+    text: () => html`<input id=${id} name=${name} .value=${value} autocomplete="off" spellcheck="false" ?required=${required}>`,
+    number: () => html`<input id=${id} name=${name} type="number" min="0" .value=${value} ?required=${required}>`,
+    area: () => html`<textarea id=${id} name=${name} rows="16" spellcheck="false" .value=${value} ?required=${required}></textarea>`,
+    choice: () => html`<select id=${id} name=${name}>${options.map(([key, text]) => html`<option value=${key} ?selected=${key === value}>${text}</option>`)}</select>`,
+    flag: () => html`<input id=${id} name=${name} type="checkbox" value="yes" ?checked=${value}>`,
   }[kind];
-  return html`<label class=${kind === "flag" ? "flag" : ""}><span>${label}</span>${input()}${note ? html`<small>${note}</small>` : nothing}</label>`;
+  return html`<div class="field ${kind}"><label for=${id}>${label}</label>${input()}${note ? html`<small>${note}</small>` : nothing}</div>`;
 }
 
 /** A dialog whose outcome is an action. `of`: the action that these values mean. */

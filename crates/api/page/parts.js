@@ -80,7 +80,7 @@ export function meter(part, whole, label) {
 export function plot(node, figure, label, most) {
   const all = points(node);
   const [width, height] = [240, 44];
-  if (all.length < 2) return html`<p class="plot none">${label}: drawn while this page is open</p>`;
+  if (all.length < 2) return html`<p class="plot none">${label}: drawn from now on</p>`;
   const [from, to] = [all[0].at, all.at(-1).at];
   const top = most || Math.max(...all.map((point) => point[figure]), 0.1) * 1.15;
   const at = (point) => `${(((point.at - from) / (to - from)) * width).toFixed(1)},${(height - (Math.min(point[figure], top) / top) * height).toFixed(1)}`;

@@ -8,6 +8,7 @@ pub mod capsule;
 pub mod cluster;
 pub mod config;
 pub mod devices;
+pub mod door;
 pub mod guest;
 pub mod lab;
 pub mod layout;

@@ -7,8 +7,8 @@ use std::{fs, os::unix::process::CommandExt, process::ExitCode, time::Duration};
 use anyhow::{Context, Result, bail};
 use clap::Parser;
 use pvc_lab::{
-    Behaviour, Dropped, Lab, Peer, capsule, devices::bmc, devices::switch, layout::Layout, machine::boot,
-    machine::marker, program::command,
+    Behaviour, Dropped, Lab, Peer, capsule, devices::bmc, devices::switch, door, layout::Layout,
+    machine::boot, machine::marker, program::command,
 };
 
 use crate::command_line::arguments::{Arguments, Bmc, Command, Internal, Zookeeper};
@@ -138,6 +138,7 @@ fn run_internal(internal: Internal) -> Result<()> {
         Internal::Capsule { lab, bound } => capsule::enter(&layout(lab)?, bound),
         Internal::Init { lab, bound } => capsule::init(&layout(lab)?, bound),
         Internal::Switch { lab, bound } => switch::run_switch(&layout(lab)?, bound),
+        Internal::Door { lab } => door::keep(&layout(lab)?),
         Internal::PowerUp { lab, node } => boot::power_up(&layout(lab)?, node),
         Internal::Boot { lab, node } => boot::boot(&layout(lab)?, node),
         Internal::Chassis { lab, node, arguments } => bmc::chassis(&layout(lab)?, node, &arguments),

@@ -48,7 +48,7 @@ function vmActions(vm, all = false) {
     ${on ? labelled("Shut down", () => act(set("shutdown", "Shut down", is("off")))) : nothing}
     ${on ? labelled("Migrate", () => migrate(vm)) : nothing}
     ${all && on ? labelled("Restart", restart) : nothing}
-    ${all && vm.migrated === "yes" ? labelled("Migrate back", () => act({ title: `Migrate back ${vm.name}`, to: `/vms${path(vm.uuid)}/unmigrate`, settled: vmSettles(vm.uuid, (now) => now && condition(now) === "running" && now.migrated !== "yes") })) : nothing}
+    ${all && vm.last_node ? labelled("Migrate back", () => act({ title: `Migrate back ${vm.name}`, to: `/vms${path(vm.uuid)}/unmigrate`, settled: vmSettles(vm.uuid, (now) => now && condition(now) === "running" && !now.last_node) })) : nothing}
     ${all ? labelled("Move", () => move(vm)) : nothing}
     ${on ? labelled("Stop", stop, { dangerous: true }) : nothing}
     ${all ? labelled("Undefine", () => undefine(vm), { dangerous: true }) : nothing}
@@ -157,7 +157,7 @@ export function vmPage(_, reference) {
             ["Asked for", vm.state],
             ["Belongs to", nodeLink(vm.node)],
             ["Runs on", nodeLinks(vm.running_on)],
-            ["Came from", vm.last_node && vm.last_node !== "None" ? nodeLink(vm.last_node) : ""],
+            ["Came from", vm.last_node ? nodeLink(vm.last_node) : ""],
             ["vCPUs", vm.vcpu],
             ["Memory", mebibytes(vm.memory)],
             ["Machine", [vm.arch, vm.machine].filter(Boolean).join(", ")],

@@ -217,6 +217,9 @@ pub(crate) enum Internal {
         #[arg(long)]
         bound: bool,
     },
+    Door {
+        lab: String,
+    },
     PowerUp {
         lab: String,
         node: NodeNumber,

@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context, Result};
 use pvc_lab::{
-    Lab, LabOptions, Lifetime, Node, Timings, guest,
+    Lab, LabOptions, Lifetime, Node, Timings, door, guest,
     layout::{API_PORT, API_TOKEN, Net},
     program::wait_until,
 };
@@ -54,7 +54,9 @@ pub(crate) fn up(name: &str, wanted: &arguments::Up) -> Result<()> {
         }
         e.context(format!("the lab is left as it is; all its logs: {}", logs.display()))
     })?;
+    let page = door::open(lab.layout())?;
     println!("\n{}", hints(name, !wanted.no_demo));
+    println!("\nIn a browser on this machine: http://{page}/ with the token {API_TOKEN}");
     Ok(())
 }
 
