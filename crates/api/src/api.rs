@@ -4,6 +4,7 @@ use std::sync::{Arc, OnceLock};
 
 use pvc_operate::Cluster;
 use pvc_store::mirror::Mirror;
+use tokio::sync::Semaphore;
 
 use crate::{gate::Gate, limits::Limits};
 
@@ -17,12 +18,17 @@ pub struct Api {
     pub limits: Limits,
     /// Made for the first who listens to events.
     mirror: OnceLock<Mirror>,
+    /// Places of those who read.
+    pub(crate) reads: Semaphore,
+    /// Places of those who listen.
+    pub(crate) listeners: Arc<Semaphore>,
 }
 
 impl Api {
     /// An API of that cluster.
     pub fn new(cluster: Cluster, gate: Gate, limits: Limits) -> Self {
-        Self { cluster, gate, limits, mirror: OnceLock::new() }
+        let (reads, listeners) = (Semaphore::new(limits.reads), Arc::new(Semaphore::new(limits.listeners)));
+        Self { cluster, gate, limits, mirror: OnceLock::new(), reads, listeners }
     }
 
     /// What is known of the cluster, and hears what changes.

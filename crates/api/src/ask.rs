@@ -1,5 +1,7 @@
 //! What a request asks, bounded before anything looks at it: the values of its path, of its query and of its form, or a body as it is.
 
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+
 use axum::{
     body::Body,
     extract::{FromRequest, FromRequestParts as _, RawPathParams, Request},
@@ -23,6 +25,7 @@ pub(crate) struct Ask {
     raw: Option<String>,
     /// Who asks.
     who: Option<Who>,
+    from: Option<SocketAddr>,
 }
 
 impl Ask {
@@ -56,6 +59,11 @@ impl Ask {
         self.who.as_ref().map_or_else(String::new, |who| format!("{:.100} over HTTP", who.name))
     }
 
+    /// From where.
+    pub(crate) fn from(&self) -> IpAddr {
+        self.from.map_or(IpAddr::V6(Ipv6Addr::UNSPECIFIED), |from| from.ip())
+    }
+
     /// A body that is no form.
     pub(crate) fn raw(&self) -> Option<&str> {
         self.raw.as_deref()
@@ -83,7 +91,8 @@ impl FromRequest<Shared> for Ask {
         let most = parts.extensions.get().map_or(api.limits.body_bytes, |MostBytes(most)| *most);
         let text =
             timeout(api.limits.body_within, read(body, most)).await.map_err(|_| Failed::SlowBody)??;
-        let mut ask = Self { path, who: parts.extensions.remove(), ..Self::default() };
+        let mut ask =
+            Self { path, who: parts.extensions.remove(), from: parts.extensions.remove(), ..Self::default() };
         ask.take(parts.uri.query().unwrap_or_default())?;
         let content = parts.headers.get(header::CONTENT_TYPE).map_or("", |kind| kind.to_str().unwrap_or("?"));
         // curl calls every body a form, also a definition; no form begins so.

@@ -3,13 +3,17 @@
 //! Tokens are kept as their SHA-256 only. A slow hash is for passwords, which people make up: a token is random, the configuration warns of a short one, and
 //! who has the hash of 128 random bits does not find them by trying. Hashes are compared in constant time, and all of them, whichever fits.
 
+use std::{net::IpAddr, time::Instant};
+
 use axum::http::{HeaderMap, header};
-use pvc_config::{ApiToken, Authentication, Secret, Token};
+use pvc_config::{ApiToken, Authentication, Role, Secret, Token};
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 
 use crate::{
     clock::now_unix_s,
+    guesses::Guesses,
+    limits::Limits,
     session::{Hash, Sessions},
 };
 
@@ -21,6 +25,18 @@ pub(crate) const KEY: &str = "x-api-key";
 pub(crate) struct Who {
     /// The description of the token.
     pub(crate) name: String,
+    pub(crate) role: Role,
+}
+
+/// Nobody who is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stranger {
+    /// Sends no token.
+    Nobody,
+    /// Sends a wrong one, or a page of another site sends it.
+    Wrong,
+    /// Is not listened to, since so many wrong ones came from there.
+    Guesses,
 }
 
 /// Lets in who has a token.
@@ -32,6 +48,7 @@ pub struct Gate {
 struct Guarded {
     known: Vec<Known>,
     sessions: Sessions,
+    guesses: Guesses,
 }
 
 struct Known {
@@ -41,10 +58,11 @@ struct Known {
 
 impl Gate {
     /// The gate that a configuration describes.
-    pub fn new(authentication: Option<&Authentication>) -> Self {
+    pub fn new(authentication: Option<&Authentication>, limits: Limits) -> Self {
         let guarded = authentication.map(|authentication| Guarded {
             known: authentication.tokens.iter().map(Known::of).collect(),
             sessions: Sessions::new(authentication.secret_key.as_ref().map(Secret::reveal)),
+            guesses: Guesses::new(limits.wrong_tokens),
         });
         Self { guarded }
     }
@@ -54,33 +72,41 @@ impl Gate {
         self.guarded.is_some()
     }
 
-    /// Who sends these headers. `changes`: the request would change something.
-    pub(crate) fn who(&self, headers: &HeaderMap, changes: bool) -> Option<Who> {
+    /// Who sends these headers from there. `changes`: the request would change something.
+    pub(crate) fn who(&self, headers: &HeaderMap, changes: bool, from: IpAddr) -> Result<Who, Stranger> {
         let Some(guarded) = &self.guarded else {
             // A page of another site, in a browser that reaches this address.
-            return (!changes || is_same_site(headers)).then(|| Who { name: "anybody".to_owned() });
+            let anybody = || Who { name: "anybody".to_owned(), role: Role::Admin };
+            return (!changes || is_same_site(headers)).then(anybody).ok_or(Stranger::Wrong);
         };
         let mut keys = headers.get_all(KEY).iter();
         match (keys.next(), keys.next()) {
-            (Some(key), None) => Some(guarded.by_token(key.as_bytes())?.who.clone()),
+            (Some(key), None) => Ok(guarded.by_token(key.as_bytes(), from)?.who.clone()),
             // Of two, nobody could say which counts.
-            (Some(_), Some(_)) => None,
-            (None, _) if changes && !is_same_site(headers) => None,
-            (None, _) => Some(guarded.by_session(headers)?.who.clone()),
+            (Some(_), Some(_)) => Err(Stranger::Wrong),
+            (None, _) if changes && !is_same_site(headers) => Err(Stranger::Wrong),
+            (None, _) => Ok(guarded.by_session(headers).ok_or(Stranger::Nobody)?.who.clone()),
         }
     }
 
-    /// A cookie for who has this token; `None`: it is no token, or authentication is off.
-    pub(crate) fn open_session(&self, token: &str) -> Option<String> {
-        let guarded = self.guarded.as_ref()?;
-        let known = guarded.by_token(token.as_bytes())?;
-        Some(guarded.sessions.open(&known.hash, now_unix_s()))
+    /// A cookie for who has this token.
+    pub(crate) fn open_session(&self, token: &str, from: IpAddr) -> Result<String, Stranger> {
+        let guarded = self.guarded.as_ref().ok_or(Stranger::Nobody)?;
+        let known = guarded.by_token(token.as_bytes(), from)?;
+        Ok(guarded.sessions.open(&known.hash, now_unix_s()))
     }
 }
 
 impl Guarded {
-    fn by_token(&self, token: &[u8]) -> Option<&Known> {
-        self.by_hash(&Sha256::digest(token).into())
+    fn by_token(&self, token: &[u8], from: IpAddr) -> Result<&Known, Stranger> {
+        let now = Instant::now();
+        if self.guesses.are_too_many(from, now) {
+            return Err(Stranger::Guesses);
+        }
+        self.by_hash(&Sha256::digest(token).into()).ok_or_else(|| {
+            self.guesses.count(from, now);
+            Stranger::Wrong
+        })
     }
 
     fn by_session(&self, headers: &HeaderMap) -> Option<&Known> {
@@ -106,7 +132,7 @@ impl Known {
             Token::Plain(plain) => Sha256::digest(plain.reveal().as_bytes()).into(),
             Token::Sha256(hash) => *hash,
         };
-        Self { who: Who { name: token.description.clone() }, hash }
+        Self { who: Who { name: token.description.clone(), role: token.role }, hash }
     }
 }
 
@@ -125,19 +151,25 @@ fn is_same_site(headers: &HeaderMap) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use super::*;
+
+    const HERE: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
     fn gate() -> Gate {
         let plain = |name: &str, token: &str| ApiToken {
             description: name.to_owned(),
+            role: Role::Admin,
             token: Token::Plain(Secret::new(token)),
         };
         let hashed = ApiToken {
             description: "hashed".to_owned(),
+            role: Role::Read,
             token: Token::Sha256(Sha256::digest("third").into()),
         };
         let tokens = vec![plain("one", "first"), plain("two", "second"), hashed];
-        Gate::new(Some(&Authentication { secret_key: Some(Secret::new("key")), tokens }))
+        Gate::new(Some(&Authentication { secret_key: Some(Secret::new("key")), tokens }), Limits::default())
     }
 
     fn headers(of: &[(&'static str, &str)]) -> HeaderMap {
@@ -149,7 +181,7 @@ mod tests {
     }
 
     fn who(of: &[(&'static str, &str)], changes: bool) -> Option<String> {
-        gate().who(&headers(of), changes).map(|who| who.name)
+        gate().who(&headers(of), changes, HERE).ok().map(|who| who.name)
     }
 
     #[test]
@@ -168,36 +200,42 @@ mod tests {
         assert_eq!(who(&[(KEY, "first"), (KEY, "second")], false), None);
         let hash: Hash = Sha256::digest("first").into();
         assert_eq!(
-            gate().who(&headers(&[(KEY, &crate::session::hex(&hash))]), false),
-            None,
+            gate().who(&headers(&[(KEY, &crate::session::hex(&hash))]), false, HERE),
+            Err(Stranger::Wrong),
             "the hash of a token is none"
         );
     }
 
     #[test]
     fn a_session_stands_for_the_token_that_opened_it() {
-        let cookie = gate().open_session("second").unwrap();
+        let cookie = gate().open_session("second", HERE).unwrap();
         let cookie = cookie.split(';').next().unwrap();
         assert_eq!(who(&[("cookie", cookie)], true).as_deref(), Some("two"));
-        assert_eq!(gate().open_session("wrong"), None);
+        assert_eq!(gate().open_session("wrong", HERE), Err(Stranger::Wrong));
         // A wrong token is not made up for by a session.
         assert_eq!(who(&[("cookie", cookie), (KEY, "wrong")], false), None);
-        let other =
-            Gate::new(Some(&Authentication { secret_key: Some(Secret::new("key")), tokens: Vec::new() }));
-        assert_eq!(other.who(&headers(&[("cookie", cookie)]), false), None, "its token is gone");
+        let other = Gate::new(
+            Some(&Authentication { secret_key: Some(Secret::new("key")), tokens: Vec::new() }),
+            Limits::default(),
+        );
+        assert_eq!(
+            other.who(&headers(&[("cookie", cookie)]), false, HERE),
+            Err(Stranger::Nobody),
+            "its token is gone"
+        );
     }
 
     #[test]
     fn another_sites_page_changes_nothing_where_nobody_is_asked_for_a_token() {
-        let open = Gate::new(None);
-        assert!(open.who(&headers(&[("host", "localhost:7370")]), true).is_some());
+        let open = Gate::new(None, Limits::default());
+        assert!(open.who(&headers(&[("host", "localhost:7370")]), true, HERE).is_ok());
         let page = headers(&[("host", "localhost:7370"), ("origin", "http://evil.example")]);
-        assert!(open.who(&page, true).is_none() && open.who(&page, false).is_some());
+        assert!(open.who(&page, true, HERE).is_err() && open.who(&page, false, HERE).is_ok());
     }
 
     #[test]
     fn another_sites_page_changes_nothing_by_a_session() {
-        let cookie = gate().open_session("first").unwrap();
+        let cookie = gate().open_session("first", HERE).unwrap();
         let cookie = cookie.split(';').next().unwrap();
         let host = ("host", "10.0.0.254:7370");
         for (header, may) in [

@@ -7,6 +7,7 @@ mod api;
 mod ask;
 mod clock;
 mod gate;
+mod guesses;
 mod limit;
 mod limits;
 mod page;

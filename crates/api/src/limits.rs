@@ -7,6 +7,12 @@ use std::time::Duration;
 pub struct Limits {
     /// So many connections at once.
     pub connections: usize,
+    /// So many reads are answered at once; others wait.
+    pub reads: usize,
+    /// So many may listen to events at once.
+    pub listeners: usize,
+    /// So many wrong tokens are taken from one address in a minute.
+    pub wrong_tokens: u32,
     /// How long an asker may take to say what it wants, and a connection be idle.
     pub head_within: Duration,
     /// How long a body may take.
@@ -23,6 +29,9 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             connections: 1024,
+            reads: 32,
+            listeners: 768,
+            wrong_tokens: 20,
             head_within: Duration::from_secs(15),
             body_within: Duration::from_secs(15),
             body_bytes: 4 * 1024 * 1024,

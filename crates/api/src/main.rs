@@ -79,13 +79,14 @@ fn run(config: &ApiConfig) -> Result<(), Box<dyn Error>> {
             (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
         let place = connect_string(&config.coordinators);
         let store: Arc<dyn Store> = ZooKeeperStore::start(Options::new(place.as_str()));
-        let gate = Gate::new(config.authentication.as_ref());
+        let limits = Limits::default();
+        let gate = Gate::new(config.authentication.as_ref(), limits);
         let cluster = Cluster { store, place };
         let server = Server::bind(config.listen)
             .await
             .map_err(|error| format!("cannot listen on {}: {error}", config.listen))?;
         info!("the API is served on http://{}", server.address()?);
-        let api = Arc::new(Api::new(cluster, gate, Limits::default()));
+        let api = Arc::new(Api::new(cluster, gate, limits));
         tokio::select! {
             never = server.serve(api) => match never {},
             _ = terminate.recv() => {}

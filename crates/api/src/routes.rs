@@ -1,20 +1,19 @@
 //! The table of all routes. A handler is reached through it only, and each row says who may: tests ask every row without a token.
 
 mod about;
+mod guard;
 mod openapi;
 mod v2;
 
-use std::net::SocketAddr;
-
 use axum::{
     Router,
-    extract::{Request, State},
-    http::{HeaderValue, Method, StatusCode, Uri, header},
+    extract::Request,
+    http::{Method, StatusCode, Uri},
     middleware::{Next, from_fn, from_fn_with_state},
     response::Response,
     routing::{MethodRouter, delete, get, post, put},
 };
-use tracing::info;
+use pvc_config::Role;
 
 use self::about::About;
 pub use self::openapi::openapi;
@@ -22,7 +21,7 @@ use crate::{
     api::Shared,
     limits::MostBytes,
     page,
-    reply::{Said, message, text},
+    reply::message,
     v1::{self, acl, auth, lease, network, node, storage, vm},
     v2::refuse as problem,
 };
@@ -32,10 +31,10 @@ use crate::{
 pub enum Access {
     /// Everybody.
     Public,
-    /// Who has a token; nothing is changed.
-    Read,
-    /// Who has a token; each call is written to the log.
-    Change,
+    /// Who has a token of this role; nothing is changed.
+    Read(Role),
+    /// Who has a token of this role; each call is written to the log.
+    Change(Role),
 }
 
 /// A method of a path.
@@ -69,11 +68,17 @@ const fn public(method: Method, path: &'static str, handler: Handler) -> Route {
 }
 
 const fn read(path: &'static str, handler: Handler) -> Route {
-    Route::of(Method::GET, path, Access::Read, handler)
+    Route::of(Method::GET, path, Access::Read(Role::Read), handler)
 }
 
+/// Has what there is run, or somewhere else.
+const fn operate(method: Method, path: &'static str, handler: Handler) -> Route {
+    Route::of(method, path, Access::Change(Role::Operate), handler)
+}
+
+/// Defines, changes or removes.
 const fn change(method: Method, path: &'static str, handler: Handler) -> Route {
-    Route::of(method, path, Access::Change, handler)
+    Route::of(method, path, Access::Change(Role::Admin), handler)
 }
 
 /// All routes.
@@ -97,18 +102,18 @@ const OLD_API: &[Route] = &[
     read("/api/v1/node/{node}/coordinator-state", || get(node::coordinator_state)),
     change(Method::POST, "/api/v1/node/{node}/coordinator-state", || post(node::set_coordinator_state)),
     read("/api/v1/node/{node}/domain-state", || get(node::domain_state)),
-    change(Method::POST, "/api/v1/node/{node}/domain-state", || post(node::set_domain_state)),
+    operate(Method::POST, "/api/v1/node/{node}/domain-state", || post(node::set_domain_state)),
     read("/api/v1/vm", || get(vm::list)),
     change(Method::POST, "/api/v1/vm", || post(vm::define)),
     read("/api/v1/vm/{vm}", || get(vm::item)),
     change(Method::PUT, "/api/v1/vm/{vm}", || put(vm::modify)),
     change(Method::DELETE, "/api/v1/vm/{vm}", || delete(vm::undefine)),
     read("/api/v1/vm/{vm}/state", || get(vm::state)),
-    change(Method::POST, "/api/v1/vm/{vm}/state", || post(vm::set_state)),
+    operate(Method::POST, "/api/v1/vm/{vm}/state", || post(vm::set_state)),
     read("/api/v1/vm/{vm}/node", || get(vm::node)),
-    change(Method::POST, "/api/v1/vm/{vm}/node", || post(vm::relocate)),
+    operate(Method::POST, "/api/v1/vm/{vm}/node", || post(vm::relocate)),
     read("/api/v1/vm/{vm}/locks", || get(vm::locks)),
-    change(Method::POST, "/api/v1/vm/{vm}/locks", || post(vm::flush_locks)),
+    operate(Method::POST, "/api/v1/vm/{vm}/locks", || post(vm::flush_locks)),
     read("/api/v1/network", || get(network::list)),
     change(Method::POST, "/api/v1/network", || post(network::add)),
     read("/api/v1/network/{network}", || get(network::item)),
@@ -169,13 +174,14 @@ pub(crate) fn is_public(path: &str) -> bool {
 /// All of it.
 pub fn router(api: Shared) -> Router {
     let mut router = Router::new();
-    for Route { path, access, handler, .. } in routes() {
-        let guarded = match access {
-            Access::Public => handler().layer(from_fn(strangers)),
-            Access::Read => handler().layer(from_fn_with_state(api.clone(), reading)),
-            Access::Change => handler().layer(from_fn_with_state(api.clone(), changing)),
+    for route in routes() {
+        let handler = (route.handler)();
+        let guarded = match route.access {
+            Access::Public => handler.layer(from_fn(strangers)),
+            Access::Read(role) => handler.layer(from_fn_with_state((api.clone(), role), guard::reading)),
+            Access::Change(role) => handler.layer(from_fn_with_state((api.clone(), role), guard::changing)),
         };
-        router = router.route(path, guarded);
+        router = router.route(route.path, guarded);
     }
     let nothing = async |path: Uri| refuse(&path, StatusCode::NOT_FOUND, "there is no such path");
     let not_so = async |path: Uri| {
@@ -186,73 +192,14 @@ pub fn router(api: Shared) -> Router {
 
 /// In the manner of the API that was asked.
 fn refuse(path: &Uri, status: StatusCode, why: &str) -> Response {
-    if path.path().starts_with("/api/v1") { message(status, why) } else { problem(status, why) }
+    if is_old(path) { message(status, why) } else { problem(status, why) }
+}
+
+fn is_old(path: &Uri) -> bool {
+    path.path().starts_with("/api/v1")
 }
 
 async fn strangers(mut request: Request, next: Next) -> Response {
     request.extensions_mut().insert(MostBytes::OF_STRANGERS);
     next.run(request).await
-}
-
-async fn reading(State(api): State<Shared>, request: Request, next: Next) -> Response {
-    match api.gate.who(request.headers(), false) {
-        Some(_) => next.run(request).await,
-        None => unknown(request.uri()),
-    }
-}
-
-/// A line in the log for each change, whatever came of it: who, from where, what, and what was answered.
-async fn changing(State(api): State<Shared>, mut request: Request, next: Next) -> Response {
-    let from = request.extensions().get::<SocketAddr>().map(ToString::to_string).unwrap_or_default();
-    let (method, uri) = (request.method().clone(), request.uri().clone());
-    let path = beginning(uri.path());
-    let Some(who) = api.gate.who(request.headers(), true) else {
-        info!("{method} {path} from {from}: refused, nobody knows who asks");
-        return unknown(&uri);
-    };
-    let line = format!("{method} {path} from {from} by {:?}", who.name);
-    request.extensions_mut().insert(who);
-    let changing = Unfinished(Some(line));
-    let response = next.run(request).await;
-    let status = response.status().as_u16();
-    let said = response.extensions().get::<Said>().map_or("", |said| said.0.as_str());
-    changing.finish(status, said);
-    response
-}
-
-/// A change that is being made. Whoever asks may hang up in the middle of it: that is written, too.
-struct Unfinished(Option<String>);
-
-impl Unfinished {
-    fn finish(mut self, status: u16, said: &str) {
-        if let Some(line) = self.0.take() {
-            // Quoted: descriptions, names and values are of other people's making.
-            info!("{line}: {status} {:?}", beginning(said));
-        }
-    }
-}
-
-impl Drop for Unfinished {
-    fn drop(&mut self) {
-        if let Some(line) = self.0.take() {
-            info!("{line}: nobody waited for the answer; it may be done, in part or whole");
-        }
-    }
-}
-
-/// As much of a text as a line of the log takes.
-fn beginning(text: &str) -> &str {
-    const MOST: usize = 500;
-    text.char_indices().nth(MOST).map_or(text, |(end, _)| &text[..end])
-}
-
-fn unknown(path: &Uri) -> Response {
-    let why = "Authentication required: send X-Api-Key.";
-    let mut response = if path.path().starts_with("/api/v1") {
-        text(StatusCode::UNAUTHORIZED, "text/plain; charset=utf-8", format!("{why}\n"))
-    } else {
-        problem(StatusCode::UNAUTHORIZED, why)
-    };
-    response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("ApiKey"));
-    response
 }

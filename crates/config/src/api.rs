@@ -7,7 +7,7 @@ use std::{
 
 use crate::{
     check::{Checked, check_file_of},
-    config::{ApiConfig, ApiToken, Authentication, Token},
+    config::{ApiConfig, ApiToken, Authentication, Role, Token},
     diagnostic::{Diagnostic, Severity},
     files::{self, File},
     kind, read, settings,
@@ -19,6 +19,8 @@ const MOST_TOKENS: usize = 1000;
 
 /// A token that is shorter can be guessed, and its hash be found by trying.
 const SHORT_TOKEN: usize = 16;
+
+const ROLES: &[(&str, Role)] = &[("read", Role::Read), ("operate", Role::Operate), ("admin", Role::Admin)];
 
 /// What came of reading a `pvc-api.yaml`.
 pub type ApiReport = Checked<ApiConfig>;
@@ -111,6 +113,7 @@ fn mind_the_open_door(walk: &mut Walk<'_>, address: &Found<IpAddr>, open: bool) 
 fn token(walk: &mut Walk<'_>, at: Setting) -> Result<ApiToken, Told> {
     let entry = walk.entry(&at)?;
     let description = walk.required(&entry, "description", &kind::name("words for who has the token"));
+    let role = role(walk, &entry);
     let token = walk.required(&entry, "token", &kind::token())?;
     if let Token::Plain(plain) = &token.value
         && plain.reveal().chars().count() < SHORT_TOKEN
@@ -121,7 +124,18 @@ fn token(walk: &mut Walk<'_>, at: Setting) -> Result<ApiToken, Told> {
         };
         walk.tell(diagnostic);
     }
-    Ok(ApiToken { description: description?.value, token: token.value })
+    Ok(ApiToken { description: description?.value, role: role?, token: token.value })
+}
+
+/// Old files have none: their tokens may do everything. An empty one is nobody's wish for that.
+fn role(walk: &mut Walk<'_>, entry: &Section) -> Result<Role, Told> {
+    let Some(found) = walk.optional(entry, "role", &kind::word(ROLES).or_empty())? else {
+        return Ok(Role::Admin);
+    };
+    found.value.ok_or_else(|| {
+        let help = vec!["write read, operate or admin".to_owned()];
+        walk.tell(Diagnostic { help, ..walk.about(Severity::Error, &found.at, "is empty") })
+    })
 }
 
 fn ssl(walk: &mut Walk<'_>, api: &Section) -> Result<(), Told> {

@@ -70,6 +70,12 @@ impl<T: 'static> Kind<T> {
         };
         Kind { allowed: format!("{allowed}, or None"), reader: Box::new(reader) }
     }
+
+    /// The same kind, for which nothing behind the colon is a value of its own.
+    pub(crate) fn or_empty(self) -> Kind<Option<T>> {
+        let Self { allowed, reader } = self;
+        Kind { allowed, reader: Box::new(move |s: &Scalar| reader(s).map(Some)) }
+    }
 }
 
 impl<T> Kind<T> {

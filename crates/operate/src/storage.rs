@@ -6,9 +6,12 @@ mod task;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use pvc_core::model::{
-    StorageCommand,
-    task::{TaskId, TaskState},
+use pvc_core::{
+    command::{Refusal, RefusalKind},
+    model::{
+        StorageCommand,
+        task::{TaskId, TaskState},
+    },
 };
 use pvc_store::schema::task as schema;
 
@@ -34,6 +37,12 @@ pub async fn ask(
 ) -> Result<(TaskId, Asked), Failure> {
     let id = schema::ask(&*cluster.store, command, force, by, now_s).await.map_err(|error| match error {
         schema::AskError::Commit(error) => Failure::Commit(error),
+        full @ schema::AskError::TooMany => Failure::Refused(Refusal {
+            kind: RefusalKind::Refused,
+            what: format!("nothing was asked for: {}", command.in_words()),
+            why: full.to_string(),
+            todo: "`pvc task list` shows what waits, and for whom".to_owned(),
+        }),
         error => Failure::Failed(error.to_string()),
     })?;
     Ok((id, asked(id, format!("task {id} is asked for: {}", command.in_words()))))

@@ -8,7 +8,7 @@ use axum::{
 use super::{
     Route,
     about::{About, Gives, Query},
-    change, openapi, public, read,
+    change, openapi, operate, public, read,
 };
 use crate::v2::{self, Nothing, events, network, node, read as shown, storage, vm};
 
@@ -37,9 +37,9 @@ pub(super) const ROUTES: &[Route] = &[
     read("/api/v2/nodes/{node}", || get(shown::node)).about(call("One node.", Gives::Object)),
     read("/api/v2/nodes/{node}/explanation", || get(shown::node_explanation))
         .about(call("Why a node is in the state it is in.", Gives::Object)),
-    change(Method::POST, "/api/v2/nodes/{node}/flush", || post(node::flush))
+    operate(Method::POST, "/api/v2/nodes/{node}/flush", || post(node::flush))
         .about(call("Sends a node's VMs away.", Gives::Asked).may_take::<Nothing>()),
-    change(Method::POST, "/api/v2/nodes/{node}/ready", || post(node::ready))
+    operate(Method::POST, "/api/v2/nodes/{node}/ready", || post(node::ready))
         .about(call("Has a node take VMs.", Gives::Asked).may_take::<Nothing>()),
     change(Method::POST, "/api/v2/nodes/{node}/primary", || post(node::primary))
         .about(call("Makes a coordinator primary.", Gives::Asked).may_take::<Nothing>()),
@@ -67,13 +67,13 @@ pub(super) const ROUTES: &[Route] = &[
         .about(call("A VM's definition, with its ETag.", Gives::Text("application/xml"))),
     change(Method::PUT, "/api/v2/vms/{vm}/definition", || put(vm::set_definition))
         .about(call("Replaces a definition; it counts from the next start.", Gives::Done).takes_definition()),
-    change(Method::PUT, "/api/v2/vms/{vm}/state", || put(vm::set_state))
+    operate(Method::PUT, "/api/v2/vms/{vm}/state", || put(vm::set_state))
         .about(call("Asks that a VM runs, is off, or is restarted.", Gives::Asked).takes::<vm::Wanted>()),
-    change(Method::POST, "/api/v2/vms/{vm}/migrate", || post(vm::migrate))
+    operate(Method::POST, "/api/v2/vms/{vm}/migrate", || post(vm::migrate))
         .about(call("Gives a VM another node, with a way back.", Gives::Asked).may_take::<vm::Where>()),
-    change(Method::POST, "/api/v2/vms/{vm}/unmigrate", || post(vm::unmigrate))
+    operate(Method::POST, "/api/v2/vms/{vm}/unmigrate", || post(vm::unmigrate))
         .about(call("The way back.", Gives::Asked).may_take::<Nothing>()),
-    change(Method::POST, "/api/v2/vms/{vm}/move", || post(vm::move_to))
+    operate(Method::POST, "/api/v2/vms/{vm}/move", || post(vm::move_to))
         .about(call("Gives a VM another node, for good.", Gives::Asked).may_take::<vm::Where>()),
     read("/api/v2/networks", || get(shown::networks))
         .about(call("All networks.", Gives::List).query(&[LIMIT])),

@@ -9,6 +9,7 @@ use axum::{
 use crate::{
     api::Shared,
     ask::Ask,
+    gate::Stranger,
     reply::{Outcome, message, text},
     session::CLOSED,
 };
@@ -37,9 +38,14 @@ pub(crate) async fn login(State(api): State<Shared>, ask: Ask) -> Outcome {
     if !api.gate.is_guarded() {
         return Ok(message(StatusCode::OK, OFF));
     }
-    match api.gate.open_session(ask.required("token")?) {
-        Some(cookie) => Ok(to_the_greeting(&cookie)),
-        None => Ok(text(StatusCode::UNAUTHORIZED, "text/plain; charset=utf-8", "Authentication failed.\n")),
+    match api.gate.open_session(ask.required("token")?, ask.from()) {
+        Ok(cookie) => Ok(to_the_greeting(&cookie)),
+        Err(Stranger::Guesses) => Ok(text(
+            StatusCode::TOO_MANY_REQUESTS,
+            "text/plain; charset=utf-8",
+            "Too many wrong tokens: wait a minute.\n",
+        )),
+        Err(_) => Ok(text(StatusCode::UNAUTHORIZED, "text/plain; charset=utf-8", "Authentication failed.\n")),
     }
 }
 

@@ -1,13 +1,14 @@
 //! Events: what changes is told to whoever listens, and a listener that does not read holds up nobody.
 
+use pvc_api::Limits;
 use pvc_core::model::{VmSet, VmState};
 use pvc_operate::testing::{Fake, id};
 use tokio::{
-    io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines},
+    io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader, Lines},
     net::TcpStream,
 };
 
-use crate::support::{Served, TOKEN};
+use crate::support::{Served, TOKEN, again, authentication};
 
 /// Listens, and has been told that it hears everything from now on.
 async fn listen(served: &Served) -> Lines<BufReader<TcpStream>> {
@@ -52,4 +53,25 @@ async fn what_changes_is_told_and_listeners_that_do_not_read_hold_up_nobody() {
     for late in &mut deaf {
         until(late, r#""kind":"cluster""#).await;
     }
+}
+
+#[tokio::test]
+async fn no_more_listen_than_there_are_places_and_a_place_is_given_back() {
+    let fake = Fake::with(&["hv1"]).await;
+    let limits = Limits { listeners: 1, ..Limits::default() };
+    let served = Served::of(again(&fake), Some(authentication()), limits).await;
+    let request = format!("GET /api/v2/events HTTP/1.1\r\nHost: api\r\nX-Api-Key: {TOKEN}\r\n\r\n");
+    let listen = async || {
+        let mut stream = TcpStream::connect(served.address).await.unwrap();
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut head = [0; 12];
+        stream.read_exact(&mut head).await.unwrap();
+        (String::from_utf8_lossy(&head).into_owned(), stream)
+    };
+    let (first, stream) = listen().await;
+    assert_eq!(first, "HTTP/1.1 200");
+    assert_eq!(listen().await.0, "HTTP/1.1 503");
+    drop(stream);
+    // The server notices a little later.
+    while listen().await.0 != "HTTP/1.1 200" {}
 }

@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use pvc_api::{Access, Limits, Route, routes};
+use pvc_config::Role;
 use pvc_operate::testing::Fake;
 
-use crate::support::{Served, TOKEN, again, authentication};
+use crate::support::{OPERATOR, READER, Served, TOKEN, again, authentication};
 
 /// The path of a route, its variable parts filled in.
 fn path(route: &Route) -> String {
@@ -21,7 +22,8 @@ fn path(route: &Route) -> String {
 async fn every_route_but_the_public_ones_refuses_who_has_no_token() {
     let fake = Fake::with(&["hv1"]).await;
     // Nobody carries out what is asked for, and some calls wait for that.
-    let limits = Limits { answer_within: Duration::from_secs(1), ..Limits::default() };
+    let limits =
+        Limits { answer_within: Duration::from_secs(1), wrong_tokens: u32::MAX, ..Limits::default() };
     let served = Served::of(again(&fake), Some(authentication()), limits).await;
     let wrong = [
         String::new(),
@@ -53,6 +55,69 @@ async fn every_route_but_the_public_ones_refuses_who_has_no_token() {
         let answer = served.ask(route.method.as_str(), &path(route), "").await;
         assert!(![401, 405].contains(&answer.status), "{} {}: {answer:?}", route.method, route.path);
     }
+}
+
+#[tokio::test]
+async fn no_route_does_more_than_the_role_of_the_token_allows() {
+    let fake = Fake::with(&["hv1"]).await;
+    let limits = Limits { answer_within: Duration::from_secs(1), ..Limits::default() };
+    let served = Served::of(again(&fake), Some(authentication()), limits).await;
+    let before = fake.tree.dump();
+    for route in routes() {
+        let needed = match route.access {
+            Access::Public => continue,
+            Access::Read(role) | Access::Change(role) => role,
+        };
+        assert!(
+            route.method == "GET" || needed > Role::Read,
+            "{} {} changes something, and everybody may",
+            route.method,
+            route.path
+        );
+        for (token, role) in [(READER, Role::Read), (OPERATOR, Role::Operate)] {
+            let headers = format!("X-Api-Key: {token}\r\n");
+            if role < needed {
+                let answer = served.send(route.method.as_str(), &path(route), &headers, "").await;
+                assert_eq!(answer.status, 403, "{} {} by {role:?}: {answer:?}", route.method, route.path);
+            } else if route.method != "GET" {
+                let answer = served.send(route.method.as_str(), &path(route), &headers, "").await;
+                assert!(
+                    ![401, 403, 405].contains(&answer.status),
+                    "{} {}: {answer:?}",
+                    route.method,
+                    route.path
+                );
+            }
+        }
+    }
+    assert_eq!(fake.tree.dump(), before, "nothing of what is refused was written");
+    for (token, state, status) in [(READER, "stop", 403), (OPERATOR, "stop", 404)] {
+        let headers = format!("X-Api-Key: {token}\r\nContent-Type: application/json\r\n");
+        let body = format!(r#"{{"state":"{state}"}}"#);
+        assert_eq!(served.send("PUT", "/api/v2/vms/x/state", &headers, &body).await.status, status);
+    }
+}
+
+#[tokio::test]
+async fn who_guesses_tokens_is_not_listened_to_with_a_right_one_either() {
+    let fake = Fake::with(&["hv1"]).await;
+    let limits = Limits { wrong_tokens: 3, ..Limits::default() };
+    let served = Served::of(again(&fake), Some(authentication()), limits).await;
+    let form = "Content-Type: application/x-www-form-urlencoded\r\n";
+    let login =
+        async |token: &str| served.send("POST", "/api/v1/auth/login", form, &format!("token={token}")).await;
+    let session = login(TOKEN).await.header("set-cookie").unwrap().split(';').next().unwrap().to_owned();
+    let ask = async |headers: &str| served.send("GET", "/api/v2/nodes", headers, "").await.status;
+    assert_eq!(ask("X-Api-Key: a\r\n").await, 401);
+    assert_eq!(login("b").await.status, 401);
+    assert_eq!(ask("").await, 401, "no token is no guess");
+    assert_eq!(ask(&format!("X-Api-Key: {TOKEN}\r\n")).await, 200);
+    assert_eq!(ask("X-Api-Key: c\r\n").await, 401);
+    for token in ["d", TOKEN] {
+        assert_eq!(ask(&format!("X-Api-Key: {token}\r\n")).await, 429);
+        assert_eq!(login(token).await.status, 429);
+    }
+    assert_eq!(ask(&format!("Cookie: {session}\r\n")).await, 200, "sessions go on");
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, sync::Arc};
 
 use pvc_api::{Api, Gate, Limits, Server};
-use pvc_config::{ApiToken, Authentication, Secret, Token};
+use pvc_config::{ApiToken, Authentication, Role, Secret, Token};
 use pvc_operate::{Cluster, testing::Fake};
 use serde_json::Value;
 use tokio::{
@@ -13,6 +13,10 @@ use tokio::{
 };
 
 pub(crate) const TOKEN: &str = "0123456789abcdef0123456789abcdef";
+
+/// Of whoever may only have what there is run, and only look.
+pub(crate) const OPERATOR: &str = "operator89abcdef0123456789abcdef";
+pub(crate) const READER: &str = "reader6789abcdef0123456789abcdef";
 
 /// A server that is being asked; it ends with this.
 pub(crate) struct Served {
@@ -50,15 +54,24 @@ impl Answer {
 }
 
 pub(crate) fn authentication() -> Authentication {
-    let token = ApiToken { description: "tests".into(), token: Token::Plain(Secret::new(TOKEN)) };
-    Authentication { secret_key: None, tokens: vec![token] }
+    let token = |description: &str, role, token: &str| ApiToken {
+        description: description.into(),
+        role,
+        token: Token::Plain(Secret::new(token)),
+    };
+    let tokens = vec![
+        token("tests", Role::Admin, TOKEN),
+        token("operator", Role::Operate, OPERATOR),
+        token("reader", Role::Read, READER),
+    ];
+    Authentication { secret_key: None, tokens }
 }
 
 impl Served {
     pub(crate) async fn of(cluster: Cluster, authentication: Option<Authentication>, limits: Limits) -> Self {
         let server = Server::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
         let address = server.address().unwrap();
-        let api = Arc::new(Api::new(cluster, Gate::new(authentication.as_ref()), limits));
+        let api = Arc::new(Api::new(cluster, Gate::new(authentication.as_ref(), limits), limits));
         let task = tokio::spawn(async move {
             server.serve(api).await;
         });

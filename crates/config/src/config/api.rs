@@ -26,11 +26,24 @@ pub struct Authentication {
     pub tokens: Vec<ApiToken>,
 }
 
+/// What somebody may; each may also what those before it may.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Role {
+    /// Look at everything.
+    Read,
+    /// Have what there is run, and where.
+    Operate,
+    /// Define, change and remove what there is.
+    Admin,
+}
+
 /// A token and who has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ApiToken {
     /// Who.
     pub description: String,
+    /// What it is good for.
+    pub role: Role,
     /// The token.
     pub token: Token,
 }

@@ -54,6 +54,13 @@ const SECTIONS: &[Section] = &[
                 "The token, or `sha256:` and its SHA-256 in 64 hexadecimal digits **(ours)**. Warning if a token in \
              plain text has fewer than 16 characters.",
             ),
+            default(
+                "role",
+                "admin",
+                "What the token is good for: `read`, `operate`, which also has VMs run and moves them, or `admin`, which \
+             also defines, changes and removes.",
+            )
+            .ours(),
         ],
     },
     Section {

@@ -1,6 +1,6 @@
 //! `pvc-api.yaml`: the manual's example, what is refused, and that no token is ever shown.
 
-use pvc_config::{ApiReport, Severity, Token, check_api};
+use pvc_config::{ApiReport, Role, Severity, Token, check_api};
 
 const EXAMPLE: &str = include_str!("../../../../packaging/pvc-api.yaml");
 
@@ -43,6 +43,28 @@ fn the_file_of_the_last_generation_is_read() {
     let config = report.config.unwrap();
     assert!(config.debug && config.authentication.is_none());
     assert_eq!(config.coordinators.len(), 2);
+}
+
+#[test]
+fn a_token_has_the_role_that_is_written_and_every_one_if_none_is() {
+    for (role, expected) in [
+        ("", Some(Role::Admin)),
+        (", role: read", Some(Role::Read)),
+        (", role: operate", Some(Role::Operate)),
+        (", role: admin", Some(Role::Admin)),
+        (", role: ''", None),
+        (", role: ", None),
+        (", role: None", None),
+        (", role: root", None),
+        (", role: [read]", None),
+    ] {
+        let tokens =
+            format!("      enabled: yes\n      tokens: [{{description: me, token: 0123456789abcdef{role}}}]");
+        let report = with("127.0.0.1", &tokens);
+        let found =
+            report.config.as_ref().map(|config| config.authentication.as_ref().unwrap().tokens[0].role);
+        assert_eq!(found, expected, "{role}: {}", told(&report));
+    }
 }
 
 #[test]
