@@ -57,6 +57,8 @@ struct State {
     kept: BTreeMap<VmId, kept::Definition>,
     /// What is on record as migrated from here; outlives libvirt and the machine.
     left: BTreeSet<VmId>,
+    /// What has left and whose process is being ended: libvirt answers nothing about it until then, see [`FakeHypervisor::ended`].
+    ending: BTreeMap<VmId, watch::Receiver<()>>,
 }
 
 /// Whether a change's caller has given it up by the time it is done.
@@ -210,6 +212,14 @@ impl FakeHypervisor {
         self.reached(within, || doing, work).await
     }
 
+    /// Returns when nobody is ending the process of this VM.
+    async fn ended(&self, id: VmId) {
+        let ending = self.state().ending.get(&id).cloned();
+        if let Some(mut ending) = ending {
+            let _ = ending.changed().await;
+        }
+    }
+
     fn behaviour(&self, id: VmId) -> Behaviour {
         self.state().behaviours.get(&id).cloned().unwrap_or_default()
     }
@@ -247,7 +257,10 @@ impl Hypervisor for FakeHypervisor {
 
     async fn seen(&self, id: VmId) -> Result<Option<Seen>, HypervisorError> {
         self.state().counts.seen += 1;
-        let look = async { Ok(self.state().active.get(&id).map(|domain| domain.seen.clone())) };
+        let look = async {
+            self.ended(id).await;
+            Ok(self.state().active.get(&id).map(|domain| domain.seen.clone()))
+        };
         self.reached(Deadlines::default().ask, || format!("looking at VM {id}"), look).await
     }
 
@@ -315,7 +328,10 @@ impl Hypervisor for FakeHypervisor {
 
     async fn migration(&self, id: VmId) -> Result<Option<Migration>, HypervisorError> {
         self.state().counts.migration += 1;
-        let look = async { Ok(self.state().migration(id)) };
+        let look = async {
+            self.ended(id).await;
+            Ok(self.state().migration(id))
+        };
         self.reached(Deadlines::default().ask, || format!("asking how VM {id} migrates"), look).await
     }
 

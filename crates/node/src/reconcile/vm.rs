@@ -263,8 +263,11 @@ impl Reconciler for VmReconciler {
         if let Some(vm) = view.vm(id)
             && self.cluster.is_current()
         {
-            local.migration = self.migration(vm, local_state).await?;
             local.left = self.left(vm, local_state).await?;
+            // Of what has left, libvirt answers nothing until it has ended the process, and the guest waits for this node meanwhile.
+            if !local.left {
+                local.migration = self.migration(vm, local_state).await?;
+            }
             if needs_definition(&self.cluster.me, vm, local_state, halt) {
                 definition = self.definitions.of(vm).await?.map(drop);
             }

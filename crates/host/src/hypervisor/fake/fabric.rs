@@ -294,9 +294,12 @@ impl Run {
             source.jobs.remove(&self.id);
         }
         if !self.journey.teardown.is_zero() {
+            let (_ending, until_dropped) = watch::channel(());
+            lock(&self.source).ending.insert(self.id, until_dropped);
             sleep(self.journey.teardown).await;
         }
         let mut source = lock(&self.source);
+        source.ending.remove(&self.id);
         if source.left.contains(&self.id) {
             source.remove(self.id);
         }

@@ -357,7 +357,9 @@ async fn a_guest_that_has_left_is_handed_over_before_its_process_has_ended_and_b
     for killed in [false, true] {
         let mut w = World::new().await;
         w.running(1).await;
-        w.journey(0, Journey { copying: Some(2 * SECOND), teardown: 10 * SECOND, ..Journey::default() });
+        let pause = Duration::from_millis(100);
+        let times = Journey { copying: Some(2 * SECOND), pause, teardown: 10 * SECOND, ..Journey::default() };
+        w.journey(0, times);
         w.migrate(1, "b").await;
         if killed {
             sleep(SECOND).await;
