@@ -110,7 +110,9 @@ export function table(caption, heads, rows, empty) {
 
 /** What an answer has, drawn; while there is none, why. */
 export function shown(entry, draw) {
-  if (entry.data !== undefined) return html`${entry.problem ? problem(entry.problem) : nothing}${draw(entry.data)}`;
+  // That nobody answers is said once, above all.
+  const told = entry.problem && entry.problem.status !== 0 ? problem(entry.problem) : nothing;
+  if (entry.data !== undefined) return html`${told}${draw(entry.data)}`;
   if (entry.problem) return problem(entry.problem);
   return html`<p class="loading">Asking the cluster …</p>`;
 }
