@@ -6,7 +6,7 @@ use pvc_operate::Cluster;
 use pvc_store::mirror::Mirror;
 use tokio::sync::Semaphore;
 
-use crate::{gate::Gate, limits::Limits};
+use crate::{differences::Differences, gate::Gate, limits::Limits};
 
 /// The cluster, who may command it, and what a request may cost.
 pub struct Api {
@@ -18,6 +18,8 @@ pub struct Api {
     pub limits: Limits,
     /// Made for the first who listens to events.
     mirror: OnceLock<Mirror>,
+    /// What was told to listeners last.
+    pub(crate) differences: Differences,
     /// Places of those who read.
     pub(crate) reads: Semaphore,
     /// Places of those who listen.
@@ -28,7 +30,15 @@ impl Api {
     /// An API of that cluster.
     pub fn new(cluster: Cluster, gate: Gate, limits: Limits) -> Self {
         let (reads, listeners) = (Semaphore::new(limits.reads), Arc::new(Semaphore::new(limits.listeners)));
-        Self { cluster, gate, limits, mirror: OnceLock::new(), reads, listeners }
+        Self {
+            cluster,
+            gate,
+            limits,
+            mirror: OnceLock::new(),
+            differences: Differences::default(),
+            reads,
+            listeners,
+        }
     }
 
     /// What is known of the cluster, and hears what changes.

@@ -6,6 +6,7 @@
 mod api;
 mod ask;
 mod clock;
+mod differences;
 mod gate;
 mod guesses;
 mod limit;

@@ -1,7 +1,7 @@
 //! What changes in the cluster, as server-sent events. An event says which object to look at again and nothing of it, as the mirror's own do: a listener that
 //! is slow hears later, of all that has changed since, and holds nobody up; what waits for it is one view of the cluster and not a queue.
 
-use std::{collections::BTreeMap, convert::Infallible, fmt::Write as _, sync::Arc, time::Duration};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use axum::{
     body::Body,
@@ -11,7 +11,6 @@ use axum::{
 };
 use futures_util::stream;
 use pvc_core::model::ClusterView;
-use serde_json::json;
 use tokio::{
     sync::{OwnedSemaphorePermit, watch},
     time::timeout,
@@ -33,7 +32,7 @@ pub(crate) async fn events(State(api): State<Shared>) -> Outcome {
     mirror.ready().await;
     let mut views = mirror.views();
     let seen = views.borrow_and_update().clone();
-    let listener = Listener { views, seen, _place: place };
+    let listener = Listener { api: Arc::clone(&api), views, seen, _place: place };
     let ready = stream::once(async { Ok::<_, Infallible>("event: ready\ndata: {}\n\n".to_owned()) });
     let rest = stream::unfold(listener, async |mut listener| Some((Ok(listener.next().await?), listener)));
     let mut response = Response::new(Body::from_stream(stream::StreamExt::chain(ready, rest)));
@@ -44,6 +43,7 @@ pub(crate) async fn events(State(api): State<Shared>) -> Outcome {
 }
 
 struct Listener {
+    api: Shared,
     views: watch::Receiver<Arc<ClusterView>>,
     seen: Arc<ClusterView>,
     _place: OwnedSemaphorePermit,
@@ -58,48 +58,11 @@ impl Listener {
                 Ok(changed) => changed.ok()?,
             }
             let now = self.views.borrow_and_update().clone();
-            let told = told(&self.seen, &now);
+            let told = self.api.differences.between(&self.seen, &now);
             self.seen = now;
             if !told.is_empty() {
-                return Some(told);
+                return Some(told.as_ref().to_owned());
             }
         }
     }
-}
-
-fn told(before: &ClusterView, now: &ClusterView) -> String {
-    let mut told = String::new();
-    compare(&mut told, "node", &before.nodes, &now.nodes);
-    compare(&mut told, "vm", &before.vms, &now.vms);
-    compare(&mut told, "network", &before.networks, &now.networks);
-    if (&before.primary_holder, &before.primary_node.value, before.maintenance)
-        != (&now.primary_holder, &now.primary_node.value, now.maintenance)
-        || before.fences != now.fences
-    {
-        say(&mut told, "cluster", "", false);
-    }
-    told
-}
-
-/// An object that was read again is another one; those that were not are shared between views.
-fn compare<K: Ord + ToString, V>(
-    told: &mut String,
-    kind: &str,
-    before: &BTreeMap<K, Arc<V>>,
-    now: &BTreeMap<K, Arc<V>>,
-) {
-    for (key, object) in now {
-        if before.get(key).is_none_or(|known| !Arc::ptr_eq(known, object)) {
-            say(told, kind, &key.to_string(), false);
-        }
-    }
-    for key in before.keys().filter(|key| !now.contains_key(key)) {
-        say(told, kind, &key.to_string(), true);
-    }
-}
-
-fn say(told: &mut String, kind: &str, id: &str, gone: bool) {
-    let data = json!({ "kind": kind, "id": id, "gone": gone });
-    // Writing to a text cannot fail.
-    let _ = write!(told, "event: {kind}\ndata: {data}\n\n");
 }
