@@ -262,6 +262,13 @@ pub(crate) enum Vm {
         #[command(flatten)]
         vm: VmRef,
     },
+    /// Shut out whoever wrote for a VM that is off, and take the locks of its disks.
+    FlushLocks {
+        #[command(flatten)]
+        change: Change,
+        #[command(flatten)]
+        vm: VmRef,
+    },
     /// Say why a VM is in the state it is in.
     Explain(VmRef),
 }

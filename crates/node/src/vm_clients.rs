@@ -9,8 +9,8 @@ use std::{
 use async_trait::async_trait;
 use pvc_core::{
     model::{
-        ClusterView, DomainSpec, Node, NodeName, Problem, Vm, VmId,
-        ceph::{ImageName, Recorded, VmClients},
+        ClusterView, DomainSpec, Node, NodeName, Problem, Vm, VmChange, VmId, VmKey,
+        ceph::{ClientAddress, ImageName, Recorded, VmClients},
     },
     plan::storage_fence::{Claimed, Request, images, of_dead_node, of_ended_instances},
 };
@@ -94,6 +94,11 @@ impl Warrant for AsDecided<'_> {
             Err(error) => Err(Void::Unknown(error.to_string())),
         }
     }
+}
+
+/// That whether and where a VM is to execute is as it was when something was decided.
+pub(crate) fn decided_from(vm: &Vm) -> Transaction {
+    schema::vm::transaction(&VmChange::update(vm, &[VmKey::State, VmKey::Node, VmKey::Claim], Vec::new()))
 }
 
 /// Shuts out everything of a node that is proven dead, and removes what is recorded of it. Answers of which of its VMs that did not come to
@@ -180,6 +185,30 @@ pub(crate) async fn shut_out_ended(
     }
     remove(store, its.iter()).await?;
     Ok(true)
+}
+
+/// Shuts out what a VM that executes nowhere has left, and removes what is recorded of it.
+///
+/// # Errors
+/// As [`shut_out_node`].
+pub(crate) async fn flush(
+    store: &dyn Store,
+    storage: &dyn StorageFence,
+    me: &NodeName,
+    vm: VmId,
+    request: &Request,
+    warrant: &dyn Warrant,
+) -> Result<(), NotShutOut> {
+    let (its, problems) = schema::vm_clients::read_vm(store, vm).await?;
+    readable(problems.into_iter())?;
+    let of = its.first().map_or(me, |record| &record.node);
+    if let Some((image, error)) = shut_out(storage, of, request, warrant).await?.first_key_value() {
+        return Err(format!("{image}: {error}").into());
+    }
+    // One that was made meanwhile is of clients that nobody has asked about.
+    let known = |client: &ClientAddress| request.recorded.contains(client) || request.spared.contains(client);
+    let asked_about = |record: &&Recorded| record.clients.clients.iter().all(known);
+    remove(store, its.iter().filter(asked_about)).await
 }
 
 /// Records the clients of a process of this node that has opened its VM's images and executes nothing yet, while everything is as the start

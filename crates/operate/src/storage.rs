@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use pvc_core::{
-    command::{Refusal, RefusalKind},
+    command::{Refusal, RefusalKind, task::refused},
     model::{
         StorageCommand,
         task::{TaskId, TaskState},
@@ -74,6 +74,9 @@ impl Pursuit for Followed {
         let because = |trouble: Option<String>| trouble.map(|why| format!(": {why}")).unwrap_or_default();
         Ok(match task.state {
             TaskState::Done { .. } => Look::Done(Answer::new(format!("done: {}", task.command.in_words()))),
+            TaskState::Failed { ref why, refused: true, .. } => {
+                return Err(refused(&task, why.clone()).into());
+            }
             TaskState::Failed { why, .. } => {
                 return Err(Failure::Failed(format!("could not {}: {why}", task.command.in_words())));
             }
@@ -84,7 +87,13 @@ impl Pursuit for Followed {
                 let view = cluster.view_without_vms().await?;
                 let primary = view.primary_holder.as_ref().map_or_else(
                     || "there is no primary coordinator now".to_owned(),
-                    |primary| format!("waiting for the primary coordinator {primary}"),
+                    |primary| match view.node(primary).and_then(|node| node.storage) {
+                        Some(false) => format!(
+                            "the primary coordinator {primary} does not manage storage (enable_storage): \
+                             `pvc node primary` makes one primary that does"
+                        ),
+                        _ => format!("waiting for the primary coordinator {primary}"),
+                    },
                 );
                 Look::NotYet(format!("{primary}{}", because(task.trouble)))
             }

@@ -44,7 +44,7 @@ pub(crate) async fn df(State(api): State<Shared>) -> Outcome {
 const WITHIN: Duration = Duration::from_secs(30);
 
 /// Has the primary do it, and says what came of it.
-async fn change(api: &Shared, ask: &Ask, command: StorageCommand) -> Outcome {
+pub(super) async fn change(api: &Shared, ask: &Ask, command: StorageCommand) -> Outcome {
     let (_, asked) = command::ask(&api.cluster, &command, false, &ask.by(), now_unix_s()).await?;
     match asked.wait(&api.cluster, WITHIN, &|_| ()).await {
         // It is accepted, and goes on: whoever took it for failed would ask twice.

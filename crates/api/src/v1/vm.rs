@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use axum::{extract::State, http::StatusCode, response::Response};
 use pvc_core::{
-    model::{DomainDetails, DomainSpec, Vm, VmState},
+    model::{DomainDetails, DomainSpec, StorageCommand, Vm, VmState},
     plan::placement::Selector,
 };
 use pvc_operate::{
@@ -187,14 +187,10 @@ pub(crate) async fn locks() -> Response {
     message(StatusCode::NOT_IMPLEMENTED, "locks are not shown")
 }
 
-/// Locks are the daemon's business.
+/// Of one that is off.
 pub(crate) async fn flush_locks(State(api): State<Shared>, ask: Ask) -> Outcome {
-    let vm = one(&api, &ask).await?;
-    let why = format!(
-        "locks of VM {} were not cleared: the API cannot do that yet; a start shuts out whoever still has its images",
-        vm.name
-    );
-    Err(Failed::Bad(why))
+    let vm = api.cluster.find_vm(ask.part("vm")).await?;
+    super::storage::change(&api, &ask, StorageCommand::FlushLocks { vm }).await
 }
 
 fn selector(ask: &Ask) -> Result<Selector, Failed> {

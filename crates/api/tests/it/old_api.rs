@@ -167,7 +167,6 @@ async fn a_vm_is_defined_shown_changed_and_undefined() {
             ("GET", "/vm/web1/node", none(), 200, r#"{"last_node":"","name":"web1","node":"hv1"}"#),
             ("GET", "/vm/web9/state", none(), 404, "there is no VM"),
             ("GET", "/vm/web1/locks", none(), 501, "message"),
-            ("POST", "/vm/web1/locks", none(), 400, "cannot do that yet"),
             ("PUT", "/vm/web1", none(), 400, "no xml specified"),
             ("PUT", "/vm/web1", form(&xml.replace(">64<", ">65<")), 200, "is changed"),
             ("PUT", "/vm/web1", form(&definition("web1", 7)), 400, "<uuid>"),

@@ -26,6 +26,19 @@ pub(super) async fn run(command: Storage, cluster: &Cluster, out: &Out) -> Resul
     }
 }
 
+/// Has the primary carry out a change, and follows it.
+pub(super) async fn change(
+    cluster: &Cluster,
+    out: &Out,
+    command: StorageCommand,
+    force: bool,
+    change: &Change,
+) -> Result<(), Failure> {
+    let (_, asked) = command::ask(cluster, &command, force, &operator(), now_unix_s()).await?;
+    let within = (!change.no_wait).then_some(change.within);
+    follow::follow(cluster, out, asked, within).await
+}
+
 /// Where commands are carried out, and where their results go.
 struct On<'a> {
     cluster: &'a Cluster,
@@ -58,9 +71,7 @@ impl On<'_> {
     }
 
     async fn change(&self, command: StorageCommand, force: bool, change: &Change) -> Result<(), Failure> {
-        let (_, asked) = command::ask(self.cluster, &command, force, &operator(), now_unix_s()).await?;
-        let within = (!change.no_wait).then_some(change.within);
-        follow::follow(self.cluster, self.out, asked, within).await
+        self::change(self.cluster, self.out, command, force, change).await
     }
 
     async fn remove(&self, command: StorageCommand, what: &str, removal: &Removal) -> Result<(), Failure> {

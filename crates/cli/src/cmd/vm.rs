@@ -10,7 +10,7 @@ use std::{
     path::Path,
 };
 
-use pvc_core::model::DomainSpec;
+use pvc_core::model::{DomainSpec, StorageCommand};
 use pvc_operate::{
     Cluster,
     vm::{self as command, Desired, Relocation, To},
@@ -19,6 +19,7 @@ use pvc_operate::{
 use super::{
     confirm::{self, Otherwise},
     follow::follow,
+    storage,
 };
 use crate::{args, connect, failure::Failure, print::Out};
 
@@ -54,6 +55,10 @@ pub(super) async fn run(command: args::Vm, cluster: &Cluster, out: &Out) -> Resu
         Vm::Info { long, vm } => info::info(cluster, out, &vm.vm, long).await,
         Vm::Dump(vm) => info::dump(cluster, out, &vm.vm).await,
         Vm::Log { lines, follow, vm } => log::log(cluster, out, &vm.vm, lines, follow).await,
+        Vm::FlushLocks { change, vm } => {
+            let command = StorageCommand::FlushLocks { vm: cluster.find_vm(&vm.vm).await? };
+            storage::change(cluster, out, command, false, &change).await
+        }
         Vm::Explain(vm) => explain::explain(cluster, out, &vm.vm).await,
     }
 }

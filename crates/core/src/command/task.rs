@@ -12,6 +12,11 @@ pub fn missing(id: TaskId) -> Refusal {
     )
 }
 
+/// The primary has not begun it.
+pub fn refused(task: &Task, why: String) -> Refusal {
+    Refusal::refused(format!("could not {}", task.command.in_words()), why, "nothing was changed")
+}
+
 /// Takes back a task that nobody has begun.
 pub fn cancel(task: &Task) -> Result<(), Refusal> {
     let what = format!("task {} was not cancelled", task.id);

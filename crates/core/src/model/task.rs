@@ -48,7 +48,13 @@ pub enum TaskState {
     /// It is done.
     Done { at_unix_s: u64 },
     /// It is not done, and is tried no more.
-    Failed { at_unix_s: u64, why: String },
+    Failed {
+        at_unix_s: u64,
+        why: String,
+        /// It was never begun: nothing was changed.
+        #[serde(default)]
+        refused: bool,
+    },
 }
 
 /// A command as its line.

@@ -3,10 +3,13 @@
 //! A task that waits is checked first, and begun only if it can be carried out. One that was begun may be done in part, by a daemon that is no
 //! more: what Ceph has says how far it is, and it is carried on from there. The state tree follows when Ceph has agreed to all of it.
 
+mod locks;
 #[cfg(test)]
 mod tests;
 mod volume;
 
+pub use self::locks::Locks;
+use super::storage_fence::Request;
 use crate::model::{
     StorageCommand, VmName,
     ceph::{ImageName, OsdId, PoolName, Space, VolumeName},
@@ -44,6 +47,8 @@ pub struct Facts {
     pub used_by: Vec<VmName>,
     /// A VM that cannot be read: whether it names them nobody knows.
     pub unreadable: Option<String>,
+    /// What is left of the VM.
+    pub locks: Locks,
     /// What Ceph has just refused, and its words.
     pub refused: Option<(CephChange, String)>,
     /// Ceph refuses to be asked about it: nothing else is known.
@@ -57,6 +62,8 @@ pub enum Step {
     Begin,
     /// Have Ceph do this.
     Change(CephChange),
+    /// Shut these out, and take their locks.
+    ShutOut(Request),
     /// It is over: write what came of it, and what the tree is to say, in one.
     End(Result<Vec<TreeChange>, String>),
 }
@@ -67,11 +74,13 @@ enum Standing {
     Done(Vec<TreeChange>),
     /// This comes next.
     Next(CephChange),
+    /// These come first.
+    ShutOut(Request),
     /// It cannot be done.
     Impossible(String),
 }
 
-use Standing::{Done, Impossible, Next};
+use Standing::{Done, Impossible, Next, ShutOut};
 
 /// The next step of a task that is not over.
 pub fn plan(task: &Task, facts: &Facts) -> Step {
@@ -82,7 +91,8 @@ pub fn plan(task: &Task, facts: &Facts) -> Step {
     match (stands(task, facts, begun), &facts.refused) {
         (Impossible(why), _) => Step::End(Err(why)),
         (Done(tree), _) => Step::End(Ok(tree)),
-        (Next(_), _) if !begun => Step::Begin,
+        (Next(_) | ShutOut(_), _) if !begun => Step::Begin,
+        (ShutOut(request), _) => Step::ShutOut(request),
         (Next(change), Some((refused, why))) if *refused == change => Step::End(Err(why.clone())),
         (Next(change), _) => Step::Change(change),
     }
@@ -122,9 +132,7 @@ fn stands(task: &Task, facts: &Facts, begun: bool) -> Standing {
              `ceph osd safe-to-destroy` and `ceph osd purge`"
                 .to_owned(),
         ),
-        StorageCommand::FlushLocks { .. } => Impossible(
-            "locks are taken from a VM's earlier clients when it starts; nothing else takes them".to_owned(),
-        ),
+        StorageCommand::FlushLocks { vm } => locks::flush(*vm, facts),
     }
 }
 

@@ -164,6 +164,21 @@ pub fn of_ended_instances(vm: VmId, records: &[Recorded]) -> Request {
     request
 }
 
+/// What is left of a VM that executes nowhere, and whose images no other VM may have open: what is recorded of it, and who holds a lock there and
+/// is not heard any more. Who is heard may be an operator's tool, and is spared.
+pub fn of_vm_that_is_off(vm: VmId, users: &BTreeMap<ImageName, Users>, records: &[Recorded]) -> Request {
+    let mut request = of_ended_instances(vm, records);
+    for (image, users) in users {
+        let silent = users.locks.iter().map(|lock| lock.address).filter(|at| !users.watchers.contains(at));
+        let silent: BTreeSet<_> = silent.filter(|at| !request.spared.contains(at)).collect();
+        if !silent.is_empty() {
+            request.recorded.extend(silent);
+            request.images.insert(image.clone(), nobody());
+        }
+    }
+    request
+}
+
 fn nobody() -> Unrecorded {
     Unrecorded::On(BTreeSet::new())
 }

@@ -133,6 +133,13 @@ impl FakeCeph {
         FakeWriter { ceph: Arc::clone(self), image: image.clone(), address }
     }
 
+    /// A client is not heard any more; what it holds stays.
+    pub fn lose_sight_of(&self, writer: &FakeWriter) {
+        if let Some(image) = self.state().images.get_mut(&writer.image) {
+            image.users.watchers.retain(|watcher| *watcher != writer.address);
+        }
+    }
+
     /// What an image holds.
     pub fn contents(&self, image: &ImageName) -> Option<u8> {
         self.state().images.get(image).map(|image| image.contents)

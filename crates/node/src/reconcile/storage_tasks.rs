@@ -15,17 +15,19 @@ use std::{
 use async_trait::async_trait;
 use pvc_core::{
     model::{
-        Subject,
+        StorageCommand, Subject,
         storage::CephChange,
         task::{TaskId, TaskState},
     },
     plan::{
         Next, Plan,
         storage::{Facts as Observed, Step, plan},
+        storage_fence::Request,
     },
 };
 use pvc_host::{
-    ceph::{CephAdmin, CephError, OnlyIf},
+    ceph::{Ceph, CephAdmin, CephError, OnlyIf},
+    storage_fence::CephFence,
     warrant::Void,
 };
 use pvc_store::schema::task::{self, Seen};
@@ -34,7 +36,7 @@ use tracing::{debug, info, warn};
 
 use crate::{
     controller::{Cluster, Controller, Freshness, Reconciler, Retry, StepError},
-    vm_clients::AsDecided,
+    vm_clients::{self, AsDecided, decided_from},
 };
 
 /// What another primary has begun it may still be doing, and Ceph refuses it a second time: for so long that is no answer.
@@ -50,7 +52,9 @@ impl StorageTasks {
     pub fn start(cluster: Cluster, ceph: Arc<dyn CephAdmin>) -> Self {
         let mut changes = cluster.store.watch(task::ROOT);
         let subject = Subject::Node(cluster.me.clone());
-        let reconciler = TaskReconciler { subject, cluster, ceph, refusal: Mutex::default() };
+        let machine = Arc::clone(&cluster.machine);
+        let fence = CephFence::new(Arc::clone(&ceph) as Arc<dyn Ceph>, move || machine.unix_s());
+        let reconciler = TaskReconciler { subject, cluster, ceph, fence, refusal: Mutex::default() };
         let mut controller = Controller::start(Arc::new(reconciler));
         let poker = controller.poker();
         controller.spawn(async move {
@@ -66,6 +70,7 @@ struct TaskReconciler {
     subject: Subject,
     cluster: Cluster,
     ceph: Arc<dyn CephAdmin>,
+    fence: CephFence,
     /// What Ceph has refused last.
     refusal: Mutex<Option<Refusal>>,
 }
@@ -115,6 +120,27 @@ impl TaskReconciler {
         match self.tell(seen, Some(&why)).await {
             Ok(()) => StepError::Failed(why),
             Err(error) => error,
+        }
+    }
+
+    /// Shuts out what a VM has left, unless somebody may be executing it by then.
+    async fn shut_out(&self, seen: &Seen, request: &Request) -> Result<(), StepError> {
+        let StorageCommand::FlushLocks { vm: id } = seen.task.command else { return Ok(()) };
+        let (store, me) = (&*self.cluster.store, &self.cluster.me);
+        let view = self.cluster.view();
+        let Some(vm) = view.vm(id).filter(|vm| vm.claim.value.is_empty()) else {
+            return Err(StepError::Conflict(format!("VM {id}")));
+        };
+        let mut checks = task::unchanged(seen, me);
+        checks.ops.extend(decided_from(vm).ops);
+        let warrant = AsDecided { store, checks };
+        match vm_clients::flush(store, &self.fence, me, id, request, &warrant).await {
+            Ok(()) => Ok(()),
+            Err(not) => {
+                let why = not.failed()?;
+                self.tell(seen, Some(&why)).await?;
+                Err(StepError::Failed(why))
+            }
         }
     }
 
@@ -206,7 +232,7 @@ impl Reconciler for TaskReconciler {
     /// A VM that was defined a moment ago keeps its volume.
     fn freshness(&self, step: &Step) -> Freshness {
         match step {
-            Step::Begin | Step::Change(_) => Freshness::Confirmed,
+            Step::Begin | Step::Change(_) | Step::ShutOut(_) => Freshness::Confirmed,
             Step::End(_) => Freshness::Known,
         }
     }
@@ -224,6 +250,7 @@ impl Reconciler for TaskReconciler {
         let now = self.cluster.machine.unix_s();
         let (state, tree) = match step {
             Step::Change(change) => return self.change(seen, observed, change).await,
+            Step::ShutOut(request) => return self.shut_out(seen, request).await,
             Step::Begin => {
                 let running = TaskState::Running { node: me.to_string(), since_unix_s: now };
                 store.commit(task::move_on(seen, running, me)).await?;
@@ -231,7 +258,10 @@ impl Reconciler for TaskReconciler {
                 return Ok(());
             }
             Step::End(Ok(tree)) => (TaskState::Done { at_unix_s: now }, tree.as_slice()),
-            Step::End(Err(why)) => (TaskState::Failed { at_unix_s: now, why: why.clone() }, &[][..]),
+            Step::End(Err(why)) => {
+                let refused = matches!(seen.task.state, TaskState::Waiting);
+                (TaskState::Failed { at_unix_s: now, why: why.clone(), refused }, &[][..])
+            }
         };
         task::end(store, seen, state, tree, me).await?;
         self.is_refused(None);

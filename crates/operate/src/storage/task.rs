@@ -51,7 +51,7 @@ impl From<Task> for TaskRow {
             TaskState::Waiting => ("waiting", None, None, None),
             TaskState::Running { node, .. } => ("running", Some(node), None, None),
             TaskState::Done { at_unix_s } => ("done", None, Some(at_unix_s), None),
-            TaskState::Failed { at_unix_s, why } => ("failed", None, Some(at_unix_s), Some(why)),
+            TaskState::Failed { at_unix_s, why, .. } => ("failed", None, Some(at_unix_s), Some(why)),
         };
         Self {
             id: task.id,

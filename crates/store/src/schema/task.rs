@@ -209,7 +209,7 @@ async fn forget(store: &dyn Store) {
 /// Takes back a task that nobody has begun. Conflicts if somebody has.
 pub fn cancel(seen: &Seen, by: &str, unix_s: u64) -> Transaction {
     let mut txn = Transaction::default();
-    let state = TaskState::Failed { at_unix_s: unix_s, why: format!("cancelled by {by}") };
+    let state = TaskState::Failed { at_unix_s: unix_s, why: format!("cancelled by {by}"), refused: false };
     txn.set(path(seen.task.id), json(&Task { state, ..seen.task.clone() }), Some(seen.version));
     txn
 }

@@ -85,7 +85,7 @@ async fn carry_out(store: Arc<MemoryStore>) {
             let state = if done {
                 TaskState::Done { at_unix_s: 1 }
             } else {
-                TaskState::Failed { at_unix_s: 1, why: "there is no volume vms/gone".into() }
+                TaskState::Failed { at_unix_s: 1, why: "there is no volume vms/gone".into(), refused: true }
             };
             schema::task::end(&*store, seen, state, &[], &me).await.unwrap();
         }

@@ -1,5 +1,5 @@
 use super::*;
-use crate::model::ceph::{PoolStats, VolumeStats};
+use crate::model::ceph::{ClientAddress, PoolStats, VolumeStats};
 
 fn task(line: &str, begun: bool, force: bool) -> Task {
     let state =
@@ -42,6 +42,7 @@ fn step(task: &Task, facts: &Facts) -> String {
     match plan(task, facts) {
         Step::Begin => "begin".into(),
         Step::Change(change) => change.to_string(),
+        Step::ShutOut(request) => format!("shut out {:?}", request.recorded),
         Step::End(Err(why)) => format!("no: {why}"),
         Step::End(Ok(tree)) => {
             let said = tree.iter().map(|change| match change {
@@ -61,7 +62,7 @@ fn step(task: &Task, facts: &Facts) -> String {
 fn what_can_be_done_is_begun_then_done_then_told() {
     let renamed = || Facts { renamed: Some(image(100, &["s"])), ..gone() };
     let smaller = || Facts { image: Some(image(100, &[])), ..there() };
-    for (line, before, change, after, told) in [
+    for (line, before, change, after, told) in vec![
         ("pool_add p,8", Facts::default(), "creating pool p with 8", there(), "done: pool p"),
         (
             "pool_remove p",
@@ -126,7 +127,7 @@ fn what_cannot_be_done_is_not_begun() {
     let stats = PoolStats { num_objects: 1, ..PoolStats::default() };
     let strange = ObservedPool { stats, ..pool(3, false) };
     let both = || Facts { renamed: Some(image(1, &[])), ..there() };
-    for (line, facts, why) in [
+    for (line, facts, why) in vec![
         ("pool_add p,8", there(), "there is a pool p already"),
         ("pool_remove p", Facts::default(), "there is no pool p"),
         ("pool_remove p", there(), "pool p has 1 volume: remove"),
@@ -202,4 +203,40 @@ fn a_pool_that_hides_something_is_not_removed() {
             assert!(step.contains(why), "{step}");
         }
     }
+}
+
+#[test]
+fn locks_are_taken_of_what_executes_nowhere_and_only_from_who_is_not_heard() {
+    let client: ClientAddress = "10.0.0.1:0/1".parse().unwrap();
+    let of = |locks| Facts { locks, ..Facts::default() };
+    let off = || Locks { vm: Some("web1".parse().unwrap()), ..Locks::default() };
+    let left = Request { recorded: [client].into(), ..Request::default() };
+    let open = Some(("vms/web1".parse().unwrap(), client));
+    let line = "flush_locks 11111111-0000-4000-8000-000000000001";
+    let shared = || Facts { used_by: vec!["web2".parse().unwrap()], ..of(off()) };
+    for (facts, begun, expected) in [
+        (of(Locks::default()), false, "no: there is no VM"),
+        (
+            of(Locks { claimed_by: Some("hv1".into()), left: left.clone(), ..off() }),
+            false,
+            "no: VM web1 may be executing on hv1",
+        ),
+        (shared(), false, "no: the images of VM web1 may be in use by VM web2"),
+        (Facts { unreadable: Some("web3".into()), ..of(off()) }, false, "perhaps VM web3"),
+        (of(Locks { left: left.clone(), ..off() }), false, "begin"),
+        (of(Locks { left: left.clone(), open, ..off() }), true, "shut out {ClientAddress"),
+        (
+            of(Locks { claimed_by: Some("hv1".into()), left, ..off() }),
+            true,
+            "no: VM web1 may be executing on hv1",
+        ),
+        (of(off()), true, "done: "),
+        (of(off()), false, "done: "),
+    ] {
+        let step = step(&task(line, begun, false), &facts);
+        assert!(step.contains(expected), "{step}");
+    }
+    let open = Some(("vms/web1".parse().unwrap(), client));
+    let step = step(&task(line, true, false), &of(Locks { open, ..off() }));
+    assert!(step.contains("no: client 10.0.0.1:0/1 has vms/web1 open"), "{step}");
 }

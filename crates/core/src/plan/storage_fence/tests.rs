@@ -218,3 +218,26 @@ proptest! {
         prop_assert!(false, "it does not end");
     }
 }
+
+#[test]
+fn of_a_vm_that_is_off_all_is_shut_out_that_is_recorded_or_silent_and_not_another_vms() {
+    let lock = |address| Lock { client: "client.1".into(), cookie: "auto 1".into(), address };
+    let [recorded, silent, heard, other] = [1, 2, 3, 4].map(|n| client(1, n));
+    let image = |name: &str| -> ImageName { format!("vms/{name}").parse().unwrap() };
+    let users: BTreeMap<ImageName, Users> = [
+        (image("silent"), Users { watchers: vec![], locks: vec![lock(silent)] }),
+        (image("heard"), Users { watchers: vec![heard], locks: vec![lock(heard)] }),
+        (image("other"), Users { watchers: vec![], locks: vec![lock(other)] }),
+    ]
+    .into();
+    let [vm, another] = [1, 2].map(|n| format!("11111111-0000-4000-8000-00000000000{n}").parse().unwrap());
+    let record = |vm, client| Recorded {
+        vm,
+        node: "x".parse().unwrap(),
+        clients: VmClients { clients: [client].into(), images: BTreeSet::new() },
+        version: 0,
+    };
+    let request = of_vm_that_is_off(vm, &users, &[record(vm, recorded), record(another, other)]);
+    assert_eq!(request.recorded, [recorded, silent].into());
+    assert_eq!(request.images.into_keys().collect::<Vec<_>>(), [image("silent")]);
+}

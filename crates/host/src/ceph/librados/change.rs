@@ -303,7 +303,7 @@ fn all_answer(cluster: &Cluster, image: &ImageName, id: Option<&str>) -> Result<
     let silent = users.locks.iter().find(|lock| !users.watchers.contains(&lock.address));
     match silent {
         Some(lock) => Err(refused(format!(
-            "client {} holds its lock and is not heard any more; if it is dead, flush the locks of its VM",
+            "client {} holds its lock and is not heard any more; if its VM is off, `pvc vm flush-locks` takes the lock",
             lock.address
         ))),
         None => {

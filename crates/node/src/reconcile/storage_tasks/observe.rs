@@ -1,11 +1,16 @@
 //! What Ceph and the tree have of what a command names, and nothing more.
 
+use std::collections::BTreeMap;
+
 use pvc_core::{
     model::{
-        ClusterView, DomainSpec, StorageCommand,
+        ClusterView, DomainSpec, StorageCommand, VmId, VmName,
         ceph::{ImageName, PoolName, VolumeName},
     },
-    plan::{storage::Facts, storage_fence::images},
+    plan::{
+        storage::{Facts, Locks},
+        storage_fence::{images, of_vm_that_is_off},
+    },
 };
 use pvc_host::ceph::CephError;
 use pvc_store::{
@@ -14,6 +19,7 @@ use pvc_store::{
 };
 
 use super::TaskReconciler;
+use crate::vm_clients::images_of;
 
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Error {
@@ -63,9 +69,8 @@ impl TaskReconciler {
             | StorageCommand::OsdOut { .. }
             | StorageCommand::OsdSet { .. }
             | StorageCommand::OsdUnset { .. } => facts.osds = self.ceph.osds().await?,
-            StorageCommand::OsdAdd { .. }
-            | StorageCommand::OsdRemove { .. }
-            | StorageCommand::FlushLocks { .. } => {}
+            StorageCommand::FlushLocks { vm } => self.locks(view, *vm, &mut facts).await?,
+            StorageCommand::OsdAdd { .. } | StorageCommand::OsdRemove { .. } => {}
         }
         Ok(facts)
     }
@@ -73,6 +78,35 @@ impl TaskReconciler {
     async fn of_volume(&self, view: &ClusterView, image: &ImageName, facts: &mut Facts) -> Result<(), Error> {
         facts.image = self.ceph.image(image).await?;
         self.users(view, |used| used == image, facts).await?;
+        Ok(())
+    }
+
+    async fn locks(&self, view: &ClusterView, id: VmId, facts: &mut Facts) -> Result<(), Error> {
+        let Some(vm) = view.vm(id) else { return Ok(()) };
+        let store = &*self.cluster.store;
+        let (records, problems) = schema::vm_clients::read_all(store).await?;
+        let mut images = images_of(store, vm).await?;
+        let recorded = records.iter().filter(|record| record.vm == id);
+        images.extend(recorded.flat_map(|record| record.clients.images.iter().cloned()));
+        self.users(view, |image| images.contains(image), facts).await?;
+        // Who executes nowhere has nothing open.
+        let may_execute = |name: &VmName| {
+            *name != vm.name && view.good_vms().any(|vm| vm.name == *name && !vm.claim.value.is_empty())
+        };
+        facts.used_by.retain(may_execute);
+        if let Some(first) = problems.first() {
+            facts.unreadable = Some(first.key.clone());
+        }
+        let mut users = BTreeMap::new();
+        for image in images {
+            let found = self.ceph.users(&image).await?.unwrap_or_default();
+            users.insert(image, found);
+        }
+        let left = of_vm_that_is_off(id, &users, &records);
+        let open = users.iter().find_map(|(image, users)| Some((image.clone(), *users.watchers.first()?)));
+        let claim = &vm.claim.value;
+        let claimed_by = (!claim.is_empty()).then(|| claim.to_string());
+        facts.locks = Locks { vm: Some(vm.name.clone()), claimed_by, left, open };
         Ok(())
     }
 

@@ -1,8 +1,10 @@
 //! Over the fake store and the fake Ceph, on a paused clock.
 
+use std::net::Ipv4Addr;
+
 use pvc_core::model::{
-    VmChange,
-    ceph::{ImageName, VmClients},
+    VmChange, VmKey, VmSet,
+    ceph::{ImageName, Users, VmClients},
     storage::Hidden,
     task::TaskId,
 };
@@ -72,6 +74,17 @@ impl World {
         let keys = self.base.tree.dump().into_keys();
         let of_ceph = keys.filter_map(|key| key.strip_prefix("/ceph/").map(str::to_owned));
         of_ceph.filter(|key| key.contains(of)).collect()
+    }
+
+    /// Who claims VM 1; empty: nobody.
+    async fn claim(&self, by: &str) {
+        let store = &*self.base.store;
+        self.base.cluster.catch_up_with_everybody().await.unwrap();
+        let view = self.base.cluster.view();
+        let vm = view.vm("11111111-0000-4000-8000-000000000001".parse().unwrap()).unwrap();
+        let change = VmChange::update(vm, &[VmKey::Claim], vec![VmSet::Claim(by.parse().unwrap())]);
+        schema::vm::apply(store, &change).await.unwrap();
+        self.base.cluster.catch_up_with_everybody().await.unwrap();
     }
 
     async fn define(&self, xml_disk: &str) {
@@ -249,4 +262,39 @@ async fn a_pool_with_something_in_its_trash_is_not_removed() {
     let world = World::with_pool().await;
     world.ceph.hide(&"vms".parse().unwrap(), Hidden { namespaces: 0, trash: 3 });
     assert!(world.refuses("pool_remove vms").await.contains("3 images in its trash"));
+}
+
+/// VM 1 has had `vms/one` open on a node that lost its power, as the whole site did, and is off.
+#[tokio::test(start_paused = true)]
+async fn locks_are_flushed_of_a_vm_that_is_off_and_of_no_other() {
+    let world = World::with_pool().await;
+    world.does("volume_add vms,one,1G").await;
+    world.define("vms/one").await;
+    let image: ImageName = "vms/one".parse().unwrap();
+    let from = Ipv4Addr::new(10, 0, 0, 9);
+    let [recorded, silent] = [(); 2].map(|()| world.ceph.open(&image, from));
+    assert!(recorded.write(1) && silent.write(2));
+    let id = "11111111-0000-4000-8000-000000000001";
+    let clients = VmClients { clients: [recorded.address].into(), images: [image.clone()].into() };
+    let hv2 = name("hv2");
+    schema::vm_clients::record(&*world.base.store, id.parse().unwrap(), &hv2, &clients).await.unwrap();
+
+    let line = format!("flush_locks {id}");
+    world.claim("hv2").await;
+    assert!(world.refuses(&line).await.contains("may be executing on hv2"));
+    assert!(silent.write(3), "nobody is shut out");
+    world.claim("").await;
+
+    // Who is heard is spared, and told.
+    let why = world.refuses(&line).await;
+    assert!(why.contains(&format!("client {} has vms/one open", silent.address)), "{why}");
+    assert!(!recorded.write(4) && silent.write(5));
+    let (records, _) = schema::vm_clients::read_all(&*world.base.store).await.unwrap();
+    assert!(records.is_empty(), "{records:?}");
+
+    world.ceph.lose_sight_of(&silent);
+    world.does(&line).await;
+    assert!(!silent.write(6));
+    assert_eq!(world.ceph.users(&image).await.unwrap().unwrap(), Users::default());
+    assert!(world.refuses("flush_locks 11111111-0000-4000-8000-000000000009").await.contains("no VM"));
 }

@@ -3,11 +3,10 @@
 use std::time::Duration;
 
 use pvc_core::{
-    model::{DomainSpec, Vm, VmChange, VmKey},
+    model::{DomainSpec, Vm},
     plan::vm::{Answer, LocalState, Step},
 };
 use pvc_host::{hypervisor::HypervisorError, storage_fence::StorageFence};
-use pvc_store::{Transaction, schema};
 use tokio::time::{Instant, timeout};
 use tracing::{info, warn};
 
@@ -15,7 +14,7 @@ use super::VmReconciler;
 use crate::{
     controller::StepError,
     metrics,
-    vm_clients::{self, AsDecided, NotShutOut},
+    vm_clients::{self, AsDecided, NotShutOut, decided_from},
 };
 
 /// How long it may take to record the clients of a VM before it executes.
@@ -157,9 +156,4 @@ impl VmReconciler {
         warn!(vm = %vm.name, "could not be started: {reason}");
         self.commit(&Step::Answer(Answer::Failed(reason)), vm).await
     }
-}
-
-/// That it is still to be started here.
-fn decided_from(vm: &Vm) -> Transaction {
-    schema::vm::transaction(&VmChange::update(vm, &[VmKey::State, VmKey::Node, VmKey::Claim], Vec::new()))
 }
