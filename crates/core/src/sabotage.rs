@@ -90,11 +90,19 @@ pub enum Bug {
     MoveUnasked,
     /// A coordinator is powered off whether or not the others' ZooKeeper servers are a quorum (section 6.2).
     ShootTheLast,
+    /// A gateway of a client network stays where it is when its node is no longer primary (section 8).
+    LeaveGateways,
+    /// A guest is told of its address whether or not the lease was written (section 8).
+    TellUnwritten,
+    /// A new primary begins without the leases that there are (section 8).
+    ForgetLeases,
+    /// Frames for a card still go where its guest was (section 9, invariant 16).
+    KeepForwards,
 }
 
 impl Bug {
     /// All of them, in the order of the list in the simulator's documentation.
-    pub const ALL: [Self; 38] = [
+    pub const ALL: [Self; 42] = [
         Self::StartWithoutClaim,
         Self::TrustWallClock,
         Self::CountGapAsSilence,
@@ -133,6 +141,10 @@ impl Bug {
         Self::KeepTheRefused,
         Self::MoveUnasked,
         Self::ShootTheLast,
+        Self::LeaveGateways,
+        Self::TellUnwritten,
+        Self::ForgetLeases,
+        Self::KeepForwards,
     ];
 
     /// Its name on a command line.
@@ -176,6 +188,10 @@ impl Bug {
             Self::KeepTheRefused => "keep-the-refused",
             Self::MoveUnasked => "move-unasked",
             Self::ShootTheLast => "shoot-the-last",
+            Self::LeaveGateways => "leave-gateways",
+            Self::TellUnwritten => "tell-unwritten",
+            Self::ForgetLeases => "forget-leases",
+            Self::KeepForwards => "keep-forwards",
         }
     }
 }

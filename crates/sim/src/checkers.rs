@@ -7,6 +7,7 @@ mod addresses;
 mod answers;
 mod ends;
 mod fences;
+mod frames;
 mod halted;
 mod harmless;
 mod healthy;
@@ -97,6 +98,7 @@ pub fn all(timing: Timing) -> Vec<Box<dyn Checker>> {
         Box::new(liveness::Liveness::new(timing)),
         Box::<truthful::Truthful>::default(),
         Box::<intent::Intent>::default(),
+        Box::<frames::Frames>::default(),
     ]
 }
 
@@ -107,6 +109,6 @@ mod tests {
     #[test]
     fn every_invariant_has_its_checker() {
         let numbers: Vec<u8> = all(testing::TIMING).iter().map(|checker| checker.invariant()).collect();
-        assert_eq!(numbers, (1..=15).collect::<Vec<u8>>());
+        assert_eq!(numbers, (1..=16).collect::<Vec<u8>>());
     }
 }

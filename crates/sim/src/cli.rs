@@ -49,6 +49,9 @@ pub struct Arguments {
     /// The longest session that ZooKeeper's servers grant, in seconds.
     #[arg(long, value_name = "SECONDS", default_value_t = 40)]
     longest_session: u32,
+    /// Client networks.
+    #[arg(long, default_value_t = 0)]
+    networks: usize,
     /// `none`, `default`, `storm`, and `name=rate` of single faults (an hour), separated by commas.
     #[arg(long, default_value = "default")]
     faults: Rates,
@@ -109,6 +112,7 @@ impl Arguments {
             timing: self.timing,
             suicide_intervals: self.suicide,
             longest_session: self.longest_session,
+            networks: self.networks,
             faults: self.faults,
             commands: self.commands,
             ..Options::default()

@@ -8,6 +8,7 @@ use std::{
 use pvc_core::model::{NodeName, VmId};
 use pvc_host::{hypervisor::fake::FakeFabric, power::fake::FakePower};
 use pvc_process::Scheduler;
+use tempfile::TempDir;
 
 use crate::{
     config,
@@ -18,7 +19,9 @@ use crate::{
     parts::{hypervisor::FaultRates, power::bmc},
     physics::{
         ensemble::Ensemble,
+        guest::Guest,
         network::{Network, Number},
+        wires::Wires,
     },
     rng::Rng,
 };
@@ -34,6 +37,8 @@ pub struct Cluster {
     /// The VMs that there may be, by number.
     pub vms: Vec<VmId>,
     gone: Mutex<Option<Number>>,
+    /// Where daemons of primaries write their guests' names: the only files of a run.
+    _folder: Option<TempDir>,
 }
 
 impl Cluster {
@@ -46,7 +51,14 @@ impl Cluster {
         let mut order = rng.fork("order");
         let scheduler = Scheduler::new(move |wanting| order.below(wanting));
         let world = scheduler.process("world");
-        let configs = (0..options.nodes).map(|n| config::of(options, n)).collect::<Result<Vec<_>, _>>()?;
+        let mut configs =
+            (0..options.nodes).map(|n| config::of(options, n)).collect::<Result<Vec<_>, _>>()?;
+        let folder = (options.networks > 0).then(tempfile::tempdir).transpose()?;
+        if let Some(folder) = &folder {
+            for config in &mut configs {
+                config.directories.dynamic = folder.path().join(config.node.as_str());
+            }
+        }
         let journal = Arc::new(Journal::new(config::timing(options)?, print));
         let names: Vec<NodeName> = configs.iter().map(|config| config.node.clone()).collect();
         let clones = names.iter().map(config::clone_name).collect::<anyhow::Result<Vec<_>>>()?;
@@ -62,6 +74,7 @@ impl Cluster {
             rng.fork("ensemble"),
             Duration::from_secs(options.longest_session.into()),
         );
+        let wires = Wires::new(options.networks, Arc::clone(&network), Arc::clone(&journal));
         let around = Surroundings {
             journal,
             scheduler,
@@ -72,6 +85,7 @@ impl Cluster {
             fabric: FakeFabric::new(),
             names: Arc::new(names),
             floating: Arc::new(configs.first().map(config::floating).unwrap_or_default()),
+            wires,
             fault_rates: Arc::new(Mutex::new(FaultRates::GOOD)),
         };
         let node = |number: Number, disk_of: Number| {
@@ -89,8 +103,13 @@ impl Cluster {
         }
         let id = |n: usize| format!("11111111-0000-4000-8000-{n:012x}").parse();
         let vms = (0..options.vms + SPARE).map(id).collect::<Result<Vec<VmId>, _>>()?;
-        let cluster = Arc::new(Self { around, nodes, clones, vms, gone: Mutex::default() });
+        let cluster = Arc::new(Self { around, nodes, clones, vms, gone: Mutex::default(), _folder: folder });
         cluster.around.world.spawn(follow_cuts(Arc::clone(&cluster)));
+        for (number, vm) in cluster.vms.iter().enumerate().filter(|_| options.networks > 0) {
+            let (wires, journal) = (Arc::clone(&cluster.around.wires), Arc::clone(&cluster.around.journal));
+            let rng = rng.fork(&format!("guest {number}"));
+            cluster.around.world.spawn(Guest { vm: *vm, number, wires, journal, rng }.live());
+        }
         Ok(cluster)
     }
 

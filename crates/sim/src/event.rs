@@ -3,9 +3,13 @@
 //! Truth (machines, guests, addresses, the network, the state tree) and words (faults, commands, log lines) are told apart, and no
 //! event comes from a daemon's own view of the world but for [`Event::Log`].
 
-use std::{fmt, net::IpAddr, time::Duration};
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr},
+    time::Duration,
+};
 
-use pvc_core::model::{NodeName, VmId};
+use pvc_core::model::{Mac, NodeName, VmId};
 use pvc_store::Op;
 
 /// An event with when it happened, counted from the world's beginning.
@@ -82,7 +86,7 @@ pub enum Event {
         /// What.
         what: Ask,
     },
-    /// A floating address on a machine: there until then (or until it is removed or the machine is off); `None`: removed.
+    /// A floating address or a client network's gateway on a machine: there until then (or until it is removed or the machine is off); `None`: removed.
     Address {
         /// Where.
         node: NodeName,
@@ -90,6 +94,33 @@ pub enum Event {
         address: IpAddr,
         /// Until when its lifetime lasts; `None`: removed.
         until: Option<Duration>,
+    },
+    /// Where a machine's tunnels send frames for a card from now on; `None`: to all, as those for cards that no entry names.
+    Forward {
+        /// Which machine.
+        node: NodeName,
+        /// Which card.
+        card: Mac,
+        /// Where to.
+        to: Option<NodeName>,
+    },
+    /// A guest is told that it has an address.
+    Leased {
+        /// By whose daemon.
+        by: NodeName,
+        /// Whose guest.
+        vm: VmId,
+        /// In which network.
+        network: usize,
+        /// By which card.
+        card: Mac,
+        /// The address.
+        address: Ipv4Addr,
+    },
+    /// A guest is about to say that it does not use the address that it was told.
+    GivenUp {
+        /// Whose.
+        vm: VmId,
     },
     /// A direction of the network.
     Link {
@@ -415,6 +446,14 @@ impl fmt::Display for Event {
                 write!(f, "{node}: has {address} until {:.1} s", until.as_secs_f64())
             }
             Self::Address { node, address, until: None } => write!(f, "{node}: has {address} no longer"),
+            Self::Forward { node, card, to: Some(to) } => {
+                write!(f, "{node}: sends frames for {card} to {to}")
+            }
+            Self::Forward { node, card, to: None } => write!(f, "{node}: sends frames for {card} to all"),
+            Self::Leased { by, vm, network, address, .. } => {
+                write!(f, "{by}: tells {vm} that it has {address} in network {network}")
+            }
+            Self::GivenUp { vm } => write!(f, "{vm} does not use its address"),
             Self::Link { net, from, to, cut } => {
                 write!(f, "{net:?} {from} -> {to}: {}", if *cut { "cut" } else { "passes" })
             }

@@ -2,7 +2,7 @@
 //!
 //! Not by `pvc_store::schema`: a checker that used the daemons' own reading would share their mistakes.
 
-use pvc_core::model::{NodeName, VmId};
+use pvc_core::model::{Mac, NodeName, VmId};
 
 use crate::event::{Author, Change, Commit, Key};
 
@@ -13,6 +13,17 @@ pub(crate) fn of_vm(path: &str) -> Option<(VmId, &str)> {
     }
     let (vm, key) = path.strip_prefix("/domains/")?.split_once('/')?;
     Some((vm.parse().ok()?, key))
+}
+
+/// The card of the VM with that number.
+pub(crate) fn card(number: usize) -> Mac {
+    let [.., high, low] = number.to_be_bytes();
+    Mac([0x52, 0x54, 0, 0, high, low])
+}
+
+/// The number of a simulated VM, which its name ends in.
+pub(crate) fn number_of(vm: VmId) -> Option<usize> {
+    usize::from_str_radix(vm.to_string().rsplit_once('-')?.1, 16).ok()
 }
 
 /// `/nodes/<name>/<key>`.

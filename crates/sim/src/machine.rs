@@ -23,11 +23,12 @@ use std::{
 use pvc_config::Config;
 use pvc_core::model::NodeName;
 use pvc_host::{
+    dhcp::fake::FakePort,
     hypervisor::{
         Activity, Halt,
         fake::{Disk, FakeFabric, FakeHypervisor},
     },
-    links::fake::FakeLinks,
+    links::fake::{FakeBridges, FakeLinks},
     power::fake::FakePower,
     services::fake::FakeServices,
     watchdog::fake::FakeWatchdog,
@@ -50,6 +51,7 @@ use crate::{
     physics::{
         ensemble::Ensemble,
         network::{Network, Number},
+        wires::{Kernel, Wires},
     },
     rng::Rng,
 };
@@ -82,6 +84,8 @@ pub struct Surroundings {
     pub names: Arc<Vec<NodeName>>,
     /// Addresses that are nobody's own.
     pub floating: Arc<BTreeSet<IpAddr>>,
+    /// Client networks.
+    pub wires: Arc<Wires>,
     /// How VMs behave now.
     pub fault_rates: Arc<Mutex<FaultRates>>,
 }
@@ -138,6 +142,8 @@ struct State {
 struct Boot {
     hypervisor: Arc<FakeHypervisor>,
     links: Arc<FakeLinks>,
+    bridges: Arc<FakeBridges>,
+    port: FakePort,
     services: Arc<FakeServices>,
     watchdog: Arc<FakeWatchdog>,
     armed: Arc<Signal>,
@@ -211,6 +217,8 @@ impl Node {
         let boot = Boot {
             hypervisor: FakeHypervisor::new(),
             links: FakeLinks::new(&["ens4"]),
+            bridges: FakeBridges::new(),
+            port: FakePort::default(),
             services: FakeServices::new(&["pvc-api.service"]),
             watchdog: FakeWatchdog::new(),
             armed: Arc::default(),
@@ -218,6 +226,15 @@ impl Node {
             over: Arc::default(),
         };
         self.watch_guests(&boot.hypervisor);
+        self.around.wires.plug(
+            self.number,
+            Kernel {
+                node: self.name.clone(),
+                bridges: Arc::clone(&boot.bridges),
+                links: Arc::clone(&boot.links),
+                port: boot.port.clone(),
+            },
+        );
         let domain = self.config.networks.as_ref().and_then(|networks| networks.cluster.domain.clone());
         let host = domain.map_or_else(|| self.name.to_string(), |domain| format!("{}.{domain}", self.name));
         self.around.fabric.join(&host, &boot.hypervisor);
@@ -333,6 +350,7 @@ impl Node {
         self.tell(event::Machine::Off);
         if let Some(boot) = boot {
             boot.over.store(true, Ordering::Relaxed);
+            self.around.wires.unplug(self.number);
             // Of the two reasons why its server may be down, one more or one other.
             if !frozen {
                 self.around.ensemble.down(self.number, true);

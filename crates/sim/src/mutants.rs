@@ -51,7 +51,7 @@ pub struct Trial<'a> {
 
 /// The first seed that shows each bug within [`WITHIN`], in small clusters with the default rates. Any change of a daemon may give it
 /// another course; then the seeds that follow are tried, and this list is brought up to date when that takes too long.
-const PINNED: [(Bug, u64); 38] = [
+const PINNED: [(Bug, u64); 42] = [
     (Bug::StartWithoutClaim, 1),
     (Bug::TrustWallClock, 7),
     (Bug::CountGapAsSilence, 7),
@@ -90,6 +90,10 @@ const PINNED: [(Bug, u64); 38] = [
     (Bug::KeepTheRefused, 1),
     (Bug::MoveUnasked, 1),
     (Bug::ShootTheLast, 5),
+    (Bug::LeaveGateways, 1),
+    (Bug::TellUnwritten, 1),
+    (Bug::ForgetLeases, 1),
+    (Bug::KeepForwards, 1),
 ];
 /// How many seeds are tried from a pinned one on …
 const TRIES: u64 = 40;
@@ -101,8 +105,8 @@ pub fn pinned(bugs: &[Bug]) -> Vec<Trial<'static>> {
     let trial = |(bug, seed): (Bug, u64)| Trial {
         bug,
         seeds: seed..seed + TRIES,
-        // What an operator asked for is judged when it has been calm.
-        within: (bug != Bug::ForgetTheStop).then_some(WITHIN),
+        // What an operator asked for, and where frames go, is judged when it has been calm.
+        within: (!matches!(bug, Bug::ForgetTheStop | Bug::KeepForwards)).then_some(WITHIN),
         options: &|seed| Options { seed, vms: 20, hours: 1.0, ..Options::default() },
     };
     PINNED.into_iter().filter(|(bug, _)| bugs.contains(bug)).map(trial).collect()
@@ -258,6 +262,12 @@ fn led_to(bug: Bug, options: Options) -> Options {
             let faults = Rates { lack: 12.0, ..options.faults.times(0.2) };
             Options { faults, ..options }
         }
+        Bug::LeaveGateways | Bug::KeepForwards => Options { networks: 2, ..options },
+        // Guests that ask for addresses while ZooKeeper takes its time, and primaries come and go.
+        Bug::TellUnwritten | Bug::ForgetLeases => {
+            let faults = Rates { crash_guest: 120.0, slow_store: 30.0, kill_daemon: 24.0, ..options.faults };
+            Options { faults, networks: 1, ..options }
+        }
         // A coordinator that does not speak while another one is off.
         Bug::ShootTheLast => {
             let faults = Rates { power: 12.0, freeze_daemon: 24.0, ..options.faults };
@@ -304,7 +314,9 @@ fn broken_by(bug: Bug) -> &'static [u8] {
         Bug::ArriveRunning => &[1, 2, 9],
         Bug::ForgetDeadFencer | Bug::RecoverInHalves => &[5],
         Bug::AnswerUnchecked => &[4, 14],
-        Bug::KeepAddresses | Bug::ReadsFeedPrimary => &[3],
+        Bug::KeepAddresses | Bug::ReadsFeedPrimary | Bug::LeaveGateways => &[3],
+        Bug::TellUnwritten | Bug::ForgetLeases => &[11],
+        Bug::KeepForwards => &[16],
         Bug::IgnoreReservations => &[8],
         Bug::ForgetTheStop => &[15],
         Bug::LeaveUntried | Bug::FlushInSilence | Bug::SayPrimaryFirst => &[14],

@@ -23,6 +23,9 @@ pub struct Options {
     pub suicide_intervals: u32,
     /// The longest session that ZooKeeper's servers grant, in seconds; its default is 40.
     pub longest_session: u32,
+    /// Client networks; each VM is in one of them.
+    #[serde(default)]
+    pub networks: usize,
     /// How often what goes wrong.
     pub faults: Rates,
     /// Operators' commands an hour.
@@ -53,6 +56,7 @@ impl Default for Options {
             timing: Timing::Default,
             suicide_intervals: 0,
             longest_session: 40,
+            networks: 0,
             faults: Rates::default(),
             commands: 60.0,
             contradictions: 0.2,
@@ -81,10 +85,11 @@ impl Options {
             (faults.panic_guest, faults.pause_guest, faults.io_error) =
                 (2.0 * factor, 3.0 * factor, 3.0 * factor);
         }
+        let networks = *Rng::new(self.seed).fork("networks").pick(&[0, 1, 2, 3]).unwrap_or(&0);
         let vms = self.vms * nodes / 5;
         let commands = self.commands * rng.pick(&[0.2, 1.0, 3.0]).unwrap_or(&1.0);
         let longest_session = *rng.pick(&[40, 40, 40, 12, 8]).unwrap_or(&40);
-        Self { nodes, vms, timing, suicide_intervals, longest_session, faults, commands, ..self }
+        Self { nodes, vms, timing, suicide_intervals, longest_session, networks, faults, commands, ..self }
     }
 
     /// How many of the nodes are coordinators.

@@ -1,6 +1,7 @@
 //! What a simulated daemon stands on: each part passes on what it is asked to the world, which does it whether or not the daemon is
 //! still there, and answers when the daemon can hear it.
 
+pub mod bridges;
 pub mod host;
 pub mod hypervisor;
 pub mod links;

@@ -1,4 +1,6 @@
 //! What is the case, whatever anybody believes: the network, ZooKeeper's servers. [`crate::machine`] stands on it.
 
 pub mod ensemble;
+pub mod guest;
 pub mod network;
+pub mod wires;

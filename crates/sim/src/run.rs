@@ -126,6 +126,7 @@ async fn begin(cluster: &Arc<Cluster>, options: &Options) {
         workload::perform(Arc::clone(cluster), 0, Command::Ready(node)).await;
     }
     tokio::time::sleep(Duration::from_secs(10)).await;
+    workload::networks::define(cluster, options.vms).await;
     for vm in 0..options.vms {
         workload::perform(Arc::clone(cluster), 0, Command::Define(vm)).await;
         workload::perform(Arc::clone(cluster), 0, Command::Start(vm)).await;
@@ -167,6 +168,18 @@ mod tests {
         assert!(faults > 20, "{faults} faults in {} events", first.events);
         assert_eq!((first.hash, first.events), (second.hash, second.events));
         assert_ne!(minutes(&options(2), 10).hash, first.hash);
+    }
+
+    #[test]
+    fn without_faults_every_guest_of_a_client_network_is_given_an_address() {
+        let options = Options { networks: 2, faults: Rates::none(), commands: 0.0, ..small(1) };
+        let account = minutes(&options, 8);
+        assert_eq!(account.violation, None);
+        let told = account.recent.iter().filter_map(|event| match event.event {
+            Event::Leased { vm, .. } => Some(vm),
+            _ => None,
+        });
+        assert_eq!(told.collect::<std::collections::BTreeSet<_>>().len(), options.vms);
     }
 
     #[test]

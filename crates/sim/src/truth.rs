@@ -234,6 +234,9 @@ impl Truth {
             | Event::Synced { .. }
             | Event::Bmc { .. }
             | Event::ShutOut { .. }
+            | Event::Forward { .. }
+            | Event::Leased { .. }
+            | Event::GivenUp { .. }
             | Event::Command { .. }
             | Event::Fault { .. }
             | Event::Log { .. } => {}

@@ -2,6 +2,7 @@
 
 mod definition;
 mod impatient;
+pub mod networks;
 mod old_client;
 mod unkind;
 
@@ -219,8 +220,13 @@ impl<'a> Operator<'a> {
         Ok(said(&prepared.carry_out(&self.client).await?))
     }
 
+    /// The definition of a VM.
+    fn definition(&self, number: usize, how: Definition) -> String {
+        definition::xml(self.id(number), number, self.cluster.around.wires.of(number), how)
+    }
+
     async fn define(&self, number: usize) -> Result<String, No> {
-        let xml = definition::xml(self.id(number), number, Definition::Good);
+        let xml = self.definition(number, Definition::Good);
         let spec = DomainSpec::parse(&xml).map_err(|error| No::Refused(error.to_string()))?;
         let (node, _) = vm::define(&self.client, &spec, None, Selector::Mem).await?;
         Ok(format!("done, on {node}"))

@@ -19,10 +19,13 @@ use std::{
 
 use self::forwards::forwards;
 use super::Diff;
-use crate::model::{
-    ClusterView, Mac, Network, NetworkKind, NodeName, Overlay, Trouble, VmId, Vni,
-    bridging::{Bridging, BridgingChange, Device, DeviceKind, Forward},
-    link::CLUSTER_BRIDGE,
+use crate::{
+    model::{
+        ClusterView, Mac, Network, NetworkKind, NodeName, Overlay, Trouble, VmId, Vni,
+        bridging::{Bridging, BridgingChange, Device, DeviceKind, Forward},
+        link::CLUSTER_BRIDGE,
+    },
+    sabotage::{self, Bug},
 };
 
 /// This node's side of the client networks.
@@ -227,6 +230,9 @@ impl Planned {
         }
         let desired = forwards(&ground.me, local, view, cards, &tunnels, by);
         let mut diff = Diff::between(desired, there);
+        if sabotage::commits(Bug::KeepForwards) {
+            diff.remove.retain(|forward| forward.mac.is_none());
+        }
         let foreign = [(Overlay::Flood, &seen.learnt), (Overlay::Evpn, &seen.routed)];
         for (_, entries) in foreign.into_iter().filter(|(overlay, _)| *overlay != view.overlay) {
             let ours = entries.iter().filter(|f| tunnels.values().any(|name| *name == f.device));

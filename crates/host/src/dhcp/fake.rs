@@ -10,7 +10,10 @@ use std::{
 };
 
 use async_trait::async_trait;
-use pvc_core::model::dhcp::{Asks, Reply, Request};
+use pvc_core::model::{
+    Mac,
+    dhcp::{Asks, Reply, Request},
+};
 use tokio::sync::{Mutex as AsyncMutex, mpsc};
 
 use super::{
@@ -19,16 +22,28 @@ use super::{
 };
 
 type Packet = (String, Vec<u8>);
+type Observer = dyn Fn(Mac, &Reply) + Send + Sync;
 
 /// The fake.
 #[derive(Clone, Default)]
 pub struct FakePort {
     taken: Arc<AtomicBool>,
     open: Arc<Mutex<Option<mpsc::UnboundedSender<Packet>>>>,
-    answers: Arc<Mutex<Vec<Reply>>>,
+    answers: Arc<Mutex<Answers>>,
+}
+
+#[derive(Default)]
+struct Answers {
+    so_far: Vec<Reply>,
+    observer: Option<Arc<Observer>>,
 }
 
 impl FakePort {
+    /// Whom every answer is told from now on, with the card that it is for, instead of being remembered.
+    pub fn observe(&self, observer: impl Fn(Mac, &Reply) + Send + Sync + 'static) {
+        lock(&self.answers).observer = Some(Arc::new(observer));
+    }
+
     /// Another server has it from now on, or has it no more.
     pub fn taken(&self, is_taken: bool) {
         self.taken.store(is_taken, Ordering::Relaxed);
@@ -41,15 +56,19 @@ impl FakePort {
 
     /// A guest's request on that device; lost if the port is closed.
     pub fn ask(&self, device: &str, request: &Request) {
-        let packet = (device.to_owned(), packet(request));
+        self.send(device, packet(request));
+    }
+
+    /// Whatever else somebody sends there.
+    pub fn send(&self, device: &str, packet: Vec<u8>) {
         if let Some(sender) = &*lock(&self.open) {
-            let _ = sender.send(packet);
+            let _ = sender.send((device.to_owned(), packet));
         }
     }
 
     /// What was answered so far.
     pub fn answers(&self) -> Vec<Reply> {
-        lock(&self.answers).clone()
+        lock(&self.answers).so_far.clone()
     }
 }
 
@@ -66,7 +85,7 @@ impl DhcpPort for FakePort {
 
 struct Open {
     requests: AsyncMutex<mpsc::UnboundedReceiver<Packet>>,
-    answers: Arc<Mutex<Vec<Reply>>>,
+    answers: Arc<Mutex<Answers>>,
 }
 
 #[async_trait]
@@ -83,7 +102,11 @@ impl DhcpExchange for Open {
 
     fn answer(&self, to: &Envelope, reply: &Reply) {
         assert!(message::write(to, reply).len() < 1500);
-        lock(&self.answers).push(reply.clone());
+        let observer = lock(&self.answers).observer.clone();
+        match observer {
+            Some(observer) => observer(to.mac, reply),
+            None => lock(&self.answers).so_far.push(reply.clone()),
+        }
     }
 }
 

@@ -54,7 +54,7 @@ pub struct Envelope {
     flags: [u8; 2],
     /// The address that the client has and can be reached at.
     pub(super) has: Ipv4Addr,
-    mac: Mac,
+    pub(super) mac: Mac,
     client: Vec<u8>,
 }
 

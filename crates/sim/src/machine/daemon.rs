@@ -4,7 +4,13 @@ use std::sync::Arc;
 
 use pvc_core::model::MachineId;
 use pvc_host::{
-    hypervisor::Hypervisor, links::Links, power::Power, services::Services, storage_fence::StorageFence,
+    dhcp::DhcpPort,
+    hypervisor::Hypervisor,
+    links::{Bridges, Links},
+    power::Power,
+    programs::{Programs, fake::FakePrograms},
+    services::Services,
+    storage_fence::StorageFence,
     watchdog::Watchdog,
 };
 use pvc_store::{schema::owner::Owner, servers::Servers};
@@ -14,6 +20,7 @@ use super::{Boot, Node};
 use crate::{
     event::Author,
     parts::{
+        bridges::SimBridges,
         host::{SimMachine, pid},
         hypervisor::SimHypervisor,
         links::SimLinks,
@@ -63,6 +70,16 @@ impl Node {
             journal: Arc::clone(&around.journal),
             over: Arc::clone(&boot.over),
         };
+        let bridges = SimBridges {
+            world: around.world.clone(),
+            node: self.name.clone(),
+            fake: Arc::clone(&boot.bridges),
+            links: Arc::clone(&boot.links),
+            wires: Arc::clone(&around.wires),
+            journal: Arc::clone(&around.journal),
+            over: Arc::clone(&boot.over),
+        };
+        let has_networks = around.wires.any();
         let power = SimPower {
             world: around.world.clone(),
             me: self.number,
@@ -91,12 +108,12 @@ impl Node {
             hypervisor: Some(Arc::new(hypervisor) as Arc<dyn Hypervisor>),
             consoles: None,
             links: Some(Arc::new(links) as Arc<dyn Links>),
-            bridges: None,
+            bridges: has_networks.then(|| Arc::new(bridges) as Arc<dyn Bridges>),
             firewall: None,
             routing: None,
             zones: None,
-            programs: None,
-            dhcp: None,
+            programs: has_networks.then(|| Arc::new(FakePrograms::default()) as Arc<dyn Programs>),
+            dhcp: has_networks.then(|| Arc::new(boot.port.clone()) as Arc<dyn DhcpPort>),
             services: Some(Arc::clone(&boot.services) as Arc<dyn Services>),
             power: Arc::new(power) as Arc<dyn Power>,
             servers: Arc::new(servers) as Arc<dyn Servers>,

@@ -1,4 +1,4 @@
-//! A machine's network devices; says which floating addresses it has.
+//! A machine's network devices; says which floating addresses and gateways it has.
 
 use std::{
     collections::BTreeSet,
@@ -54,16 +54,20 @@ impl Links for SimLinks {
                 return pending().await;
             }
             fake.apply(&change).await?;
+            // Whatever is on a client network's bridge is its gateway.
+            let shared = |device: &str, address| device.starts_with("vmbr") || floating.contains(&address);
             let told = match change {
-                LinkChange::SetAddress { cidr, lifetime_s, .. } => {
+                LinkChange::SetAddress { device, cidr, lifetime_s } if shared(&device, cidr.addr()) => {
                     let until =
                         lifetime_s.map_or(Duration::MAX, |s| journal.now() + Duration::from_secs(s.into()));
                     Some((cidr.addr(), Some(until)))
                 }
-                LinkChange::RemoveAddress { cidr, .. } => Some((cidr.addr(), None)),
+                LinkChange::RemoveAddress { device, cidr } if shared(&device, cidr.addr()) => {
+                    Some((cidr.addr(), None))
+                }
                 _ => None,
             };
-            if let Some((address, until)) = told.filter(|(address, _)| floating.contains(address)) {
+            if let Some((address, until)) = told {
                 journal.tell(Event::Address { node, address, until });
             }
             Ok(())

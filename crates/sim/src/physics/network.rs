@@ -23,6 +23,11 @@ pub struct Network {
 }
 
 impl Network {
+    /// The machine of that name.
+    pub fn number(&self, node: &NodeName) -> Option<Number> {
+        self.names.iter().position(|name| name == node)
+    }
+
     /// Everything passes.
     pub fn new(names: Vec<NodeName>, journal: Arc<Journal>) -> Self {
         let directions = Net::ALL.len() * names.len() * names.len();

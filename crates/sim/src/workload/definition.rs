@@ -2,10 +2,10 @@
 
 use pvc_core::model::VmId;
 
-use crate::{options::vm_memory_mib, schedule::Definition};
+use crate::{keys::card, options::vm_memory_mib, schedule::Definition};
 
 /// The definition of a VM.
-pub(super) fn xml(id: VmId, number: usize, how: Definition) -> String {
+pub(super) fn xml(id: VmId, number: usize, network: Option<usize>, how: Definition) -> String {
     let mib = vm_memory_mib(number);
     // A third of them have an image in Ceph.
     let disk = if number.is_multiple_of(3) {
@@ -13,6 +13,10 @@ pub(super) fn xml(id: VmId, number: usize, how: Definition) -> String {
     } else {
         String::new()
     };
+    let card = network.map_or_else(String::new, |network| {
+        let mac = card(number);
+        format!("<interface type='bridge'><mac address='{mac}'/><source bridge='vmbr{network}'/></interface>")
+    });
     let name = match how {
         Definition::Renamed => format!("renamed{number}"),
         _ => format!("vm{number}"),
@@ -23,7 +27,7 @@ pub(super) fn xml(id: VmId, number: usize, how: Definition) -> String {
     };
     let whole = format!(
         "<domain type='kvm'><name>{name}</name><uuid>{id}</uuid>{memory}<vcpu>2</vcpu><os><type>hvm</type></os>\
-         <devices>{disk}</devices></domain>"
+         <devices>{disk}{card}</devices></domain>"
     );
     match how {
         Definition::Truncated => whole[..whole.len() / 2].to_owned(),

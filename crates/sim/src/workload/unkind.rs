@@ -7,7 +7,7 @@ use pvc_core::model::{ClusterView, DomainSpec, VmState};
 use pvc_store::{Op, Store as _, Transaction};
 use tokio::time::sleep;
 
-use super::{No, Operator, definition, perform};
+use super::{No, Operator, perform};
 use crate::{
     cluster::Cluster,
     event::Phase,
@@ -82,7 +82,7 @@ impl Operator<'_> {
 
     /// As an old client's `modify -r`, whatever is there.
     pub(super) async fn write_modify(&self, vm: usize, how: Definition) -> Result<String, No> {
-        let xml = definition::xml(self.id(vm), vm, how);
+        let xml = self.definition(vm, how);
         let id = self.id(vm);
         let set = |path: String, text: &str| Op::Set { path, data: text.as_bytes().to_vec(), version: None };
         let ops = vec![
@@ -107,7 +107,7 @@ pub(super) async fn repair(cluster: &Arc<Cluster>, operator: &Operator<'_>, view
         let xml = cluster.around.journal.tree(|tree| tree.text(&path).map(str::to_owned));
         let Some(xml) = xml else { continue };
         if DomainSpec::parse(&xml).is_err() {
-            let data = definition::xml(*id, number, Definition::Good).into_bytes();
+            let data = operator.definition(number, Definition::Good).into_bytes();
             let _ =
                 operator.store.commit(Transaction { ops: vec![Op::Set { path, data, version: None }] }).await;
         }

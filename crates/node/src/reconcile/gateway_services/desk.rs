@@ -21,6 +21,7 @@ use pvc_core::{
         dhcp::{Answer, Book, hosts},
         gateway_services::Served,
     },
+    sabotage::{self, Bug},
 };
 use pvc_host::dhcp::{DhcpExchange, DhcpPort, Envelope, Received};
 use pvc_process::JoinSet;
@@ -209,6 +210,7 @@ impl Desk {
     async fn read(&mut self) -> Book {
         loop {
             match leases::read(&*self.cluster.store, self.vni).await {
+                Ok(_) if sabotage::commits(Bug::ForgetLeases) => return Book::default(),
                 Ok((leases, problems)) => {
                     if let Some(first) = problems.first() {
                         warn!(
@@ -240,6 +242,7 @@ impl Desk {
                 let write = leases::write(store, self.vni, &lease, &self.cluster.me);
                 match timeout(WRITE_WITHIN, write).await {
                     Ok(Ok(())) => {}
+                    _ if sabotage::commits(Bug::TellUnwritten) => {}
                     Ok(Err(error)) => return self.warn(&format!("a lease is not written: {error}")),
                     Err(_) => return self.warn("a lease could not be written in time"),
                 }

@@ -290,7 +290,9 @@ impl Addresses {
             let is_gateway =
                 || gateways.iter().any(|g| g.device == link.name && g.cidr.addr() == a.cidr.addr());
             self.floating.iter().any(|f| f.cidr.addr() == a.cidr.addr())
-                || Vni::of_bridge(&link.name).is_some() && (a.lifetime_s.is_some() || is_gateway())
+                || Vni::of_bridge(&link.name).is_some()
+                    && (a.lifetime_s.is_some() || is_gateway())
+                    && !sabotage::commits(Bug::LeaveGateways)
         };
         let its = |link: &'_ Link, a: &Assigned| Floating { device: link.name.clone(), cidr: a.cidr };
         let all = seen.links.iter().flat_map(|link| link.addresses.iter().map(move |a| (link, a)));
