@@ -82,8 +82,9 @@ impl Harmless {
         }
         let old = self.since.get(&vm).is_some_and(|since| truth.now > *since + ON_ITS_WAY);
         let run = truth.guests.get(&vm).and_then(|runs| runs.get(node));
-        if run.is_some_and(|run| run.stands == Some(Stands::Crashed)) {
-            // Nobody runs there.
+        // Nobody runs there, or nobody has begun to.
+        if run.is_some_and(|run| run.stands == Some(Stands::Crashed) || !run.executes && run.stands.is_none())
+        {
             return Ok(());
         }
         let mine = tree.vm(vm, "node") == node.as_str() && tree.vm(vm, "claim") == node.as_str();
