@@ -10,8 +10,12 @@ const MOST_OUTCOMES = 6;
 
 let outcomes = [];
 
+/** Whether what has this title is on its way. */
+export const isBusy = (title) => outcomes.some((outcome) => outcome.title === title && outcome.kind === "busy");
+
 /** Asks the API for a change, and shows what it answers. `settled`: says what came of it, or `null` while it is on its way. */
 export async function act({ title, method = "POST", to, body = {}, settled = null }) {
+  if (isBusy(title)) return false;
   const outcome = begin(title);
   try {
     const answer = await ask(method, to, method === "DELETE" ? undefined : body);
@@ -29,6 +33,7 @@ function begin(title) {
   const outcome = { title, kind: "busy", message: "asked", notes: [], settled: null };
   outcomes = [outcome, ...outcomes].slice(0, MOST_OUTCOMES);
   drawOutcomes();
+  touch();
   return outcome;
 }
 
@@ -44,17 +49,20 @@ function refuse(outcome, told) {
   if (told.status === 401) sessionChanged(false);
   Object.assign(outcome, { kind: "bad", problem: told });
   drawOutcomes();
+  touch();
 }
 
 function end(outcome, kind, message = outcome.message) {
   Object.assign(outcome, { kind, message, settled: null });
   drawOutcomes();
+  touch();
   if (kind === "good") setTimeout(() => dismiss(outcome), SHOWN_MS);
 }
 
 function dismiss(outcome) {
   outcomes = outcomes.filter((other) => other !== outcome);
   drawOutcomes();
+  touch();
 }
 
 /** Looks whether what was asked for has happened; called whenever something is known anew. */
@@ -112,12 +120,18 @@ function drawOutcomes() {
 
 // --- dialogs
 
+/** The dialog that was opened last. */
+let current = null;
+
 /**
  * Asks before something is done. `fields`: `{ name, label, kind, value, options, note, required }`; `retype`: a word that has to be typed.
- * `go` is given the values. If it throws a problem, the dialog stays and shows it, with all that was typed.
+ * `go` is given the values, and may give what is done when the dialog has closed. If it throws a problem, the dialog stays and shows it,
+ * with all that was typed; of a dialog that was closed meanwhile it is told among the outcomes.
  */
 function dialog({ title, text, fields = [], retype = null, confirm, dangerous = false, wide = false, go, change = () => {} }) {
   const box = document.getElementById("dialog");
+  const mine = (current = {});
+  const isOpen = () => current === mine && box.open;
   let [refused, busy] = [null, false];
   const values = () => Object.fromEntries([...new FormData(box.querySelector("form"))]);
   const submit = async (event) => {
@@ -126,9 +140,12 @@ function dialog({ title, text, fields = [], retype = null, confirm, dangerous = 
     [busy, refused] = [true, null];
     draw();
     try {
-      await go(values());
+      const then = await go(values());
+      if (!isOpen()) return;
       box.close();
+      then?.();
     } catch (told) {
+      if (!isOpen()) return refuse(begin(title), told);
       refused = told;
       if (told.status === 401) {
         box.close();
@@ -140,14 +157,14 @@ function dialog({ title, text, fields = [], retype = null, confirm, dangerous = 
   };
   const draw = () =>
     render(
-      html`<form method="dialog" class=${wide ? "wide" : ""} @submit=${submit} @change=${(event) => change(event, box)}>
+      html`<form method="dialog" class=${wide ? "wide" : ""} @submit=${submit} @input=${(event) => change(event, box)}>
         <h2 id="dialog-title">${title}</h2>
         ${text ? html`<p>${text}</p>` : nothing}
         ${fields.map(field)}
         ${retype ? html`<label>Type <b>${retype}</b> to confirm <input name="retype" autocomplete="off" required pattern=${retype.replace(/[^\w]/g, (c) => `\\u{${c.codePointAt(0).toString(16)}}`)}></label>` : nothing}
         ${refused ? problem(refused) : nothing}
         <footer>
-          <button type="button" @click=${() => box.close()}>Cancel</button>
+          <button type="button" @click=${() => box.close()}>${busy ? "Close (it goes on)" : "Cancel"}</button>
           <button type="submit" class=${dangerous ? "dangerous main" : "main"} ?disabled=${busy}>${confirm}</button>
         </footer>
       </form>`,
@@ -180,8 +197,7 @@ export function confirmed(about, of) {
       const outcome = begin(action.title);
       accept(outcome, answer, action.settled || null);
       outdate();
-      touch();
-      action.then?.(answer);
+      return action.then;
     },
   });
 }

@@ -13,9 +13,23 @@ export class Problem extends Error {
 
 const PATIENCE_MS = 70_000;
 
-/** The value of an answer: JSON, or text. `body` is sent as JSON. */
-export async function ask(method, path, body) {
-  const request = { method, cache: "no-store", signal: AbortSignal.timeout(PATIENCE_MS), headers: {} };
+/** Why an answer is none, in its own words where it has some. */
+export function refusal({ status, headers }, text) {
+  if (status === 429) return new Problem(status, { detail: "There were too many wrong tokens from this address: wait a minute." });
+  if (!isJson(headers)) return new Problem(status, { detail: text.trim() || `The cluster answered with status ${status}.` });
+  try {
+    return new Problem(status, JSON.parse(text));
+  } catch {
+    return new Problem(status, { detail: "The answer cannot be read." });
+  }
+}
+
+const isJson = (headers) => /json/.test(headers.get("Content-Type") || "");
+
+/** The value of an answer: JSON, or text. `body` is sent as JSON; `signal` gives the answer up. */
+export async function ask(method, path, body, signal = null) {
+  const patience = AbortSignal.timeout(PATIENCE_MS);
+  const request = { method, cache: "no-store", signal: signal ? AbortSignal.any([signal, patience]) : patience, headers: {} };
   if (body !== undefined) {
     request.headers["Content-Type"] = "application/json";
     request.body = JSON.stringify(body);
@@ -27,17 +41,13 @@ export async function ask(method, path, body) {
   } catch {
     throw new Problem(0, { detail: "The cluster does not answer; what was asked may still have happened." });
   }
-  const isJson = /json/.test(response.headers.get("Content-Type") || "");
-  let value = text;
-  if (isJson) {
-    try {
-      value = JSON.parse(text);
-    } catch {
-      throw new Problem(response.status, { detail: "The answer cannot be read." });
-    }
+  if (!response.ok) throw refusal(response, text);
+  if (!isJson(response.headers)) return text;
+  try {
+    return JSON.parse(text);
+  } catch {
+    throw new Problem(response.status, { detail: "The answer cannot be read." });
   }
-  if (!response.ok) throw new Problem(response.status, isJson ? value : { detail: text.trim() });
-  return value;
 }
 
 /** A path of the API whose parts may hold anything. */
@@ -61,7 +71,7 @@ export async function logIn(token) {
   if (response.status === 401 || response.status === 400) return false;
   // The session's cookie came with the redirection, which leads nowhere that a page wants to go.
   if (response.ok || response.type === "opaqueredirect") return true;
-  throw new Problem(response.status, { detail: `The login failed with status ${response.status}.` });
+  throw refusal(response, await response.text().catch(() => ""));
 }
 
 export async function logOut() {

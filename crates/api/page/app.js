@@ -4,7 +4,7 @@ import { html, nothing, render } from "./vendor/lit-html.js";
 import { logOut } from "./api.js";
 import { follow } from "./act.js";
 import { live, look, reconnect, sessionChanged, start, touch } from "./live.js";
-import { button, clock, nodeLink } from "./parts.js";
+import { button, clock, nodeLink, problem } from "./parts.js";
 import { login } from "./views/login.js";
 import { networkList, networkPage } from "./views/networks.js";
 import { nodeList, nodePage } from "./views/nodes.js";
@@ -96,6 +96,7 @@ function connection() {
   return html`<div class="lost" role="alert">
     <b>The connection is lost${live.lostAt ? html` since ${clock(live.lostAt)}` : nothing}.</b>
     Another node may be becoming the primary. What is shown is what was known then; the page tries again by itself.
+    ${live.refusal ? problem(live.refusal) : nothing}
     ${button("Try now", reconnect)}
   </div>`;
 }

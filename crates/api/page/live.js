@@ -1,7 +1,7 @@
 // What is known of the cluster: answers by path, fetched anew when an event says that what they show has changed, or when their time has come.
 // Only what the view that is shown has asked for is kept.
 
-import { ask } from "./api.js";
+import { ask, refusal } from "./api.js";
 import { notice } from "./history.js";
 
 const QUIET_MS = 25_000; // The server says something every 15 s.
@@ -9,9 +9,10 @@ const FIRST_WAIT_MS = 500;
 const LONGEST_WAIT_MS = 8_000;
 const HIDDEN_MS = 30_000;
 const AT_MOST_EVERY_MS = 700;
+const SPREAD_MS = 2_000;
 
-/** `session`: `unknown`, `open` or `none`. `link`: `connecting`, `live`, `lost` or `resting`. */
-export const live = { session: "unknown", link: "connecting", lostAt: null, nextTry: null };
+/** `session`: `unknown`, `open` or `none`. `link`: `connecting`, `live`, `lost` or `resting`. `refusal`: why there are no events, if somebody said so. */
+export const live = { session: "unknown", link: "connecting", lostAt: null, nextTry: null, refusal: null };
 
 const known = new Map();
 let changed = () => {};
@@ -64,30 +65,46 @@ export function outdate(...kinds) {
   changed();
 }
 
+let reads = new AbortController();
+let notBefore = 0;
+
+/** What is waited for will not come from where it was asked. */
+function giveUpReads() {
+  reads.abort();
+  reads = new AbortController();
+}
+
 function fetchIfDue(entry) {
+  if (live.session === "none" || live.link === "lost" || live.link === "resting" || Date.now() < notBefore) return;
   const since = Date.now() - entry.asked;
   const due = entry.old || since >= entry.every;
   // A cluster whose answers are large is not asked all the time.
-  if (!due || entry.busy || live.session === "none" || live.link === "resting" || since < Math.max(AT_MOST_EVERY_MS, 10 * entry.took)) return;
+  if (!due || entry.busy || since < Math.max(AT_MOST_EVERY_MS, 10 * entry.took)) return;
   fetchNow(entry);
 }
 
 async function fetchNow(entry) {
   Object.assign(entry, { old: false, busy: true, asked: Date.now() });
+  const { signal } = reads;
   try {
-    const data = await ask("GET", entry.path);
+    const data = await ask("GET", entry.path, undefined, signal);
     notice(entry.path, entry.data, data);
-    Object.assign(entry, { data, problem: null });
+    Object.assign(entry, { data, problem: null, took: Date.now() - entry.asked });
     live.session = "open";
   } catch (problem) {
-    entry.problem = problem;
-    if (problem.status === 401) sessionIsOver();
-    // Nobody answered: shown until the next event or connection, and asked again then.
-    else if (problem.status === 0 || problem.status >= 500) setTimeout(() => (entry.old = true), 2000);
+    if (signal.aborted) entry.old = true;
+    else refused(entry, problem);
   }
   entry.busy = false;
-  entry.took = Date.now() - entry.asked;
   changed();
+}
+
+function refused(entry, problem) {
+  entry.problem = problem;
+  if (problem.status === 401) sessionIsOver();
+  // Shown until it is asked again.
+  else if (problem.status === 0 || problem.status >= 500) setTimeout(() => (entry.old = true), 2000);
+  else if (problem.status === 429) setTimeout(() => (entry.old = true), 30_000);
 }
 
 // --- the session
@@ -116,6 +133,7 @@ let hurry = () => {};
 /** Tries at once, whatever it waits for. */
 export function reconnect() {
   stop.abort();
+  giveUpReads();
   hurry();
 }
 
@@ -146,6 +164,7 @@ async function listenForEver() {
       const lost = live.session !== "none";
       if (lost && live.link === "live") live.lostAt = new Date();
       live.link = lost && live.lostAt ? "lost" : "connecting";
+      if (live.link === "lost") giveUpReads();
     }
     const pause = wait * (0.75 + Math.random() / 2);
     live.nextTry = Date.now() + pause;
@@ -169,7 +188,9 @@ async function listen(stopping) {
   try {
     expectMore();
     const response = await fetch("/api/v2/events", { cache: "no-store", signal: stopping.signal });
+    live.refusal = null;
     if (response.status === 401) sessionIsOver();
+    else if (!response.ok) live.refusal = refusal(response, await response.text());
     if (!response.ok) return false;
     const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
     let rest = "";
@@ -192,6 +213,8 @@ async function listen(stopping) {
 function take(block) {
   const kind = /^event: (\w+)$/m.exec(block)?.[1];
   if (kind === "ready") {
+    // Every page that lost the primary comes back at the same time.
+    if (live.lostAt) notBefore = Date.now() + Math.random() * SPREAD_MS;
     Object.assign(live, { session: "open", link: "live", lostAt: null });
     outdate();
   } else if (kind) {

@@ -1,6 +1,6 @@
 // What views are made of. Values become text, never HTML.
 
-import { html, nothing, svg } from "./vendor/lit-html.js";
+import { html, nothing, render, svg } from "./vendor/lit-html.js";
 import { points } from "./history.js";
 
 export { html, nothing };
@@ -96,14 +96,29 @@ export function plot(node, figure, label, most) {
   </figure>`;
 }
 
-/** A table whose rows are drawn by `cells`; its heads are `[text, class]`. */
-export function table(caption, heads, rows, empty) {
+const keptRows = new Map();
+
+/** The table's row of this key stays the same element wherever it moves: a press that began on it never ends on another's button. */
+function keyedRows(caption, keys, rows) {
+  const before = keptRows.get(caption);
+  const now = new Map(keys.map((key, at) => {
+    const row = before?.get(key) ?? document.createElement("tr");
+    render(rows[at], row);
+    return [key, row];
+  }));
+  keptRows.set(caption, now);
+  return [...now.values()];
+}
+
+/** A table of rows of cells; its heads are `[text, class]`. `keys`: what each row is about, where its place is not enough. */
+export function table(caption, heads, rows, empty, keys = null) {
   if (rows.length === 0) return html`<div class="empty">${empty}</div>`;
+  const cells = rows.map((row) => row.map((cell, at) => (at === 0 ? html`<th scope="row">${cell}</th>` : html`<td class=${heads[at][1] || ""} data-head=${heads[at][0]}>${cell}</td>`)));
   return html`<div class="scroll" tabindex="0" role="region" aria-label=${caption}>
     <table>
       <caption>${caption}</caption>
       <thead><tr>${heads.map((head) => html`<th scope="col" class=${head[1] || ""}>${head[0]}</th>`)}</tr></thead>
-      <tbody>${rows.map((row) => html`<tr>${row.map((cell, at) => (at === 0 ? html`<th scope="row">${cell}</th>` : html`<td class=${heads[at][1] || ""} data-head=${heads[at][0]}>${cell}</td>`))}</tr>`)}</tbody>
+      <tbody>${keys ? keyedRows(caption, keys, cells) : cells.map((row) => html`<tr>${row}</tr>`)}</tbody>
     </table>
   </div>`;
 }

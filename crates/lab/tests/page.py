@@ -104,6 +104,51 @@ def define(page):
     expect(row(page, "page")).to_contain_text("off")
 
 
+def copy(page):
+    """A copy has disks of its own, or none until somebody names them."""
+    original = pathlib.Path(DEFINITION).read_text()
+    disks = (
+        '<disk type="file" device="disk"><source file="/var/page-root.img"/><target dev="vda"/></disk>'
+        "<disk type='network' device='disk'><source protocol='rbd' name='vms/data'/><target dev='vdb'/></disk>"
+        "<disk type='file' device='cdrom'><source file='/iso/page.iso'/><target dev='sda'/><readonly/></disk>"
+    )
+    served = original.replace("<devices>", f"<devices>{disks}")
+    page.route("**/definition", lambda route: route.fulfill(body=served, content_type="application/xml"))
+    page.get_by_role("button", name="Define a VM").click()
+    dialog = page.get_by_role("dialog")
+    expect(dialog).to_contain_text("must exist and be its own")
+    dialog.get_by_label("Begin with").select_option(label="a copy of page")
+    text = dialog.get_by_label("Definition")
+    expect(text).to_have_value(re.compile("<name>page-2</name>"))
+    copied = text.input_value()
+    assert "/var/page-2-root.img" in copied and "/iso/page.iso" in copied, copied
+    assert "/var/page-root.img" not in copied and "vms/data" not in copied, copied
+    assert "fill in" in text.evaluate("field => field.validationMessage")
+    text.fill(copied.replace('name=""', 'name="vms/data-2"'))
+    assert text.evaluate("field => field.validationMessage") == ""
+    dialog.get_by_role("button", name="Cancel").click()
+    page.unroute("**/definition")
+
+
+def late_answer(page):
+    """What is answered to a dialog that was closed does not change the one that is open."""
+    held = []
+    page.route("**/api/v2/maintenance", lambda route: held.append(route))
+    page.get_by_role("button", name="Maintenance").click()
+    dialog = page.get_by_role("dialog")
+    with page.expect_request("**/api/v2/maintenance"):
+        dialog.get_by_role("button", name="Begin maintenance").click()
+    dialog.get_by_role("button", name="Close (it goes on)").click()
+    page.get_by_role("button", name="Define a VM").click()
+    held[0].fulfill(status=403, json={"detail": "this takes a token with the role admin"})
+    expect(page.locator(".outcome.bad")).to_contain_text("a token with the role admin")
+    expect(dialog.get_by_role("heading")).to_have_text("Define a VM")
+    expect(dialog.get_by_role("alert")).to_have_count(0)
+    dialog.get_by_role("button", name="Cancel").click()
+    page.get_by_role("button", name="Dismiss: Begin maintenance?").click()
+    page.unroute("**/api/v2/maintenance")
+
+
 def run(page, other):
     """Started in one tab, seen in the other."""
     go(other, "vms", "VMs")
@@ -283,6 +328,9 @@ def main():
         say("logged in")
         define(page)
         say("defined")
+        copy(page)
+        late_answer(page)
+        say("a copy has disks of its own, and a late answer changes no other dialog")
         other = visitor.tab()
         run(page, other)
         say("runs")

@@ -1,5 +1,5 @@
 import { path } from "../api.js";
-import { act, confirmed, isCutOff, nodeSettles } from "../act.js";
+import { act, confirmed, isBusy, isCutOff, nodeSettles } from "../act.js";
 import { look } from "../live.js";
 import { button, explanation, facts, html, link, mebibytes, meter, nodeLink, nothing, panel, plot, problem, shown, state, table, time } from "../parts.js";
 import { vmTable } from "./vms.js";
@@ -19,7 +19,7 @@ export function nodeList({ nodes }) {
           actions(node),
         ];
   return html`<h1 tabindex="-1">Nodes</h1>
-    ${shown(nodes, (all) => table("Nodes", [["Name"], ["Daemon"], ["Coordinator"], ["VMs"], ["Running", "number"], ["Load", "number"], ["Memory"], ["Actions", "actions"]], all.map(row), html`<p>No node has joined the cluster yet.</p>`))}`;
+    ${shown(nodes, (all) => table("Nodes", [["Name"], ["Daemon"], ["Coordinator"], ["VMs"], ["Running", "number"], ["Load", "number"], ["Memory"], ["Actions", "actions"]], all.map(row), html`<p>No node has joined the cluster yet.</p>`, all.map((node) => node.name)))}`;
 }
 
 export function nodeCards(all) {
@@ -47,7 +47,7 @@ function actions(node) {
   const isOther = node.daemon_mode === "coordinator" && node.coordinator_state !== "primary";
   return html`<div class="actions">
     ${flushed
-      ? button("Ready", () => act(send("ready", "Ready", nodeSettles(node.name, "ready"))), { off: isCutOff(), label: `Ready: ${node.name}` })
+      ? button("Ready", () => act(send("ready", "Ready", nodeSettles(node.name, "ready"))), { off: isCutOff() || isBusy(`Ready ${node.name}`), label: `Ready: ${node.name}` })
       : button("Flush", flush, { off: isCutOff(), dangerous: true, label: `Flush ${node.name}` })}
     ${isOther ? button("Make primary", primary, { off: isCutOff(), label: `Make ${node.name} primary` }) : nothing}
   </div>`;

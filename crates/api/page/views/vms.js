@@ -1,5 +1,5 @@
 import { ask, path } from "../api.js";
-import { act, confirmed, isCutOff, vmSettles } from "../act.js";
+import { act, confirmed, isBusy, isCutOff, vmSettles } from "../act.js";
 import { look, touch } from "../live.js";
 import { button, condition, explanation, facts, html, link, mebibytes, nodeLink, nodeLinks, nothing, panel, problem, shown, state, table } from "../parts.js";
 
@@ -26,7 +26,7 @@ export function vmTable(vms, empty) {
     mebibytes(vm.memory),
     vmActions(vm),
   ];
-  return table("VMs", [["Name"], ["State"], ["Node"], ["vCPUs", "number"], ["Memory", "number"], ["Actions", "actions"]], vms.map(row), empty);
+  return table("VMs", [["Name"], ["State"], ["Node"], ["vCPUs", "number"], ["Memory", "number"], ["Actions", "actions"]], vms.map(row), empty, vms.map((vm) => vm.uuid));
 }
 
 function waits(vm) {
@@ -39,13 +39,14 @@ function vmActions(vm, all = false) {
   const off = isCutOff();
   const set = (word, title, done) => ({ title: `${title} ${vm.name}`, method: "PUT", to: `/vms${path(vm.uuid)}/state`, body: { state: word }, settled: vmSettles(vm.uuid, done) });
   const is = (word) => (vm) => vm && condition(vm) === word;
-  const labelled = (text, press, more = {}) => button(text, press, { off, label: `${text} ${vm.name}`, ...more });
+  const labelled = (text, press, more = {}) => button(text, press, { off: off || isBusy(`${text} ${vm.name}`), label: `${text} ${vm.name}`, ...more });
   const sure = (title, text, confirm, action) => () => confirmed({ title, text, confirm, dangerous: true }, () => action);
+  const shutDown = sure(`Shut down ${vm.name}?`, "The guest is asked to end; what it serves is gone until it is started again.", "Shut down", set("shutdown", "Shut down", is("off")));
   const stop = sure(`Stop ${vm.name} at once?`, "Its power is cut: what the guest has not written is lost.", "Stop", set("stop", "Stop", is("off")));
   const restart = sure(`Restart ${vm.name}?`, "The guest is shut down and started again.", "Restart", set("restart", "Restart", is("running")));
   return html`<div class="actions">
     ${!on || now === "failed" ? labelled("Start", () => act(set("start", "Start", is("running"))), { main: all }) : nothing}
-    ${on ? labelled("Shut down", () => act(set("shutdown", "Shut down", is("off")))) : nothing}
+    ${on ? labelled("Shut down", shutDown) : nothing}
     ${on ? labelled("Migrate", () => migrate(vm)) : nothing}
     ${all && on ? labelled("Restart", restart) : nothing}
     ${all && vm.last_node ? labelled("Migrate back", () => act({ title: `Migrate back ${vm.name}`, to: `/vms${path(vm.uuid)}/unmigrate`, settled: vmSettles(vm.uuid, (now) => now && condition(now) === "running" && !now.last_node) })) : nothing}
@@ -100,34 +101,77 @@ function undefine(vm) {
 
 function define(vms, nodes) {
   const copies = vms.filter((vm) => vm.state !== undefined).map((vm) => [vm.uuid, `a copy of ${vm.name}`]);
-  const change = async (event, box) => {
-    if (event.target.name !== "from" || !event.target.value) return;
-    const vm = vms.find((vm) => vm.uuid === event.target.value);
+  const change = async ({ target }, box) => {
+    const text = box.querySelector("textarea");
+    const judge = () => text.setCustomValidity(isUnfilled(text.value) ? "A disk's source is blank: fill in a disk of this VM's own." : "");
+    if (target === text) judge();
+    if (target.name !== "from" || !target.value) return;
+    const vm = vms.find((vm) => vm.uuid === target.value);
     const xml = await ask("GET", `/vms${path(vm.uuid)}/definition`).catch((told) => `<!-- ${told.message} -->`);
     const taken = new Set(vms.map((vm) => vm.name));
     let number = 2;
     while (taken.has(`${vm.name}-${number}`)) number += 1;
-    box.querySelector("textarea").value = copyOf(xml, vm.name, `${vm.name}-${number}`);
+    // Another may have been chosen meanwhile.
+    if (target.value !== vm.uuid) return;
+    text.value = copyOf(xml, vm.name, `${vm.name}-${number}`);
+    judge();
+    text.reportValidity();
   };
   const fields = [
     { name: "from", label: "Begin with", kind: "choice", options: [["", "an empty definition"], ...copies] },
     { name: "xml", label: "Definition (libvirt domain XML)", kind: "area", required: true },
     { name: "node", label: "On node", kind: "choice", options: [["", "the cluster chooses"], ...nodes.map((node) => [node.name, node.name])] },
   ];
-  confirmed({ title: "Define a VM", wide: true, confirm: "Define", fields, change }, ({ xml, node }) => ({
+  const text = "The disks of a copy must exist and be its own: two guests that write one disk destroy it.";
+  confirmed({ title: "Define a VM", text, wide: true, confirm: "Define", fields, change }, ({ xml, node }) => ({
     title: `Define ${/<name>([^<]*)<\/name>/.exec(xml)?.[1] ?? "a VM"}`,
     to: "/vms",
     body: { xml, ...given({ node }) },
   }));
 }
 
-/** Another VM like this one: its own name, UUID and MACs. */
+// Of a definition that people and libvirt have written; parsing it as XML would lose how they wrote it.
+const DISK = /<disk\b[\s\S]*?<\/disk>/g;
+const BACKING = /(<backingStore\b[\s\S]*<\/backingStore>)/;
+const SOURCE = /<source\b(?:[^>"']|"[^"]*"|'[^']*')*>/g;
+const PLACE = /(\s(?:file|dev|dir|name|volume|path|namespace)\s*=\s*)(?:"([^"]*)"|'([^']*)')/g;
+const READ_ONLY = /<readonly\b|^<disk\b[^>]*\sdevice\s*=\s*["']cdrom["']/;
+
+/** Every source of a writable disk, as `place` makes it of what it is. A backing image is only read. */
+function withDisks(xml, place) {
+  const source = (tag) => tag.replace(PLACE, (_, name, one, other) => `${name}"${place(one ?? other)}"`);
+  return xml.replace(DISK, (disk) => {
+    if (READ_ONLY.test(disk)) return disk;
+    return disk.split(BACKING).map((part) => (part.startsWith("<backingStore") ? part : part.replace(SOURCE, source))).join("");
+  });
+}
+
+function isUnfilled(xml) {
+  let blank = false;
+  withDisks(xml, (place) => (blank ||= place.trim() === ""));
+  return blank;
+}
+
+/** A function that gives the copy's place for one of the original's, or nothing where the original's name is not in it. */
+function ownPlaces(xml, name, newName) {
+  const places = new Set();
+  withDisks(xml, (place) => places.add(place));
+  const whole = new RegExp(`(?<![A-Za-z0-9])${name.replace(/\W/g, "\\$&")}(?![A-Za-z0-9])`, "g");
+  return (place) => {
+    const own = place.replace(whole, () => newName);
+    return places.has(own) ? "" : own;
+  };
+}
+
+/** Another VM like this one: its own name, UUID, MACs and disks. */
 export function copyOf(xml, name, newName) {
   const bytes = crypto.getRandomValues(new Uint8Array(16));
   const hex = [...bytes].map((byte) => byte.toString(16).padStart(2, "0")).join("");
   const uuid = `${hex.slice(0, 8)}-${hex.slice(8, 12)}-4${hex.slice(13, 16)}-a${hex.slice(17, 20)}-${hex.slice(20)}`;
+  const own = ownPlaces(xml, name, newName);
   let at = 0;
-  return xml
+  return withDisks(xml, own)
+    .replace(/(<nvram\b[^>]*>)([^<]*)(?=<\/nvram>)/, (_, tag, place) => tag + (place.includes(name) ? own(place) : ""))
     .replaceAll(`<name>${name}</name>`, `<name>${newName}</name>`)
     .replace(/<uuid>[^<]*<\/uuid>/, `<uuid>${uuid}</uuid>`)
     .replaceAll(`/${name}.log`, `/${newName}.log`)
