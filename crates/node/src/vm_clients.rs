@@ -242,7 +242,7 @@ pub(crate) async fn record_unstarted(
         clients.clients.extend(&new.clients);
         clients.images.extend(new.images.iter().cloned());
         let record = (&clients, before);
-        match schema::vm_clients::record_if(store, spec.id, me, record, decided_from).await {
+        match schema::vm_clients::record(store, spec.id, me, record, decided_from).await {
             Ok(()) => return Ok(()),
             // The recorder has seen it, too.
             Err(CommitError::Conflict { path, .. }) if path == own => {}

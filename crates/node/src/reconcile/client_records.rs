@@ -18,7 +18,7 @@ use pvc_core::model::{
     ceph::{ClientAddress, ImageName, Recorded, VmClients},
 };
 use pvc_host::ceph::{Ceph, CephError};
-use pvc_store::{Store, mirror::Mirror, schema};
+use pvc_store::{CommitError, Store, Transaction, mirror::Mirror, schema};
 use tokio::{
     sync::watch,
     time::{Instant, sleep},
@@ -148,7 +148,7 @@ impl Recorder {
         Ok(host)
     }
 
-    /// Whether each of its images is open now, by a client that is recorded.
+    /// Whether each of its images is open now, by a client that is recorded. A start records, too: what that has written meanwhile stays.
     async fn record(&self, vm: &Vm, host: IpAddr) -> Result<bool, String> {
         let images = images_of(&*self.store, vm).await.map_err(|error| error.to_string())?;
         if images.is_empty() {
@@ -156,8 +156,8 @@ impl Recorder {
         }
         let (records, _) =
             schema::vm_clients::read_vm(&*self.store, vm.id).await.map_err(|error| error.to_string())?;
-        let before = records.into_iter().find(|record| record.node == self.me).map(|record| record.clients);
-        let mut clients: VmClients = before.clone().unwrap_or_default();
+        let before = records.iter().find(|record| record.node == self.me);
+        let mut clients = before.map_or_else(VmClients::default, |record| record.clients.clone());
         let (mut all_open, mut failed) = (true, None);
         clients.images.extend(images);
         for image in &clients.images {
@@ -170,10 +170,14 @@ impl Recorder {
                 Err(error) => failed = Some(format!("{image}: {error}")),
             }
         }
-        if before.as_ref() != Some(&clients) && !clients.clients.is_empty() {
-            let done = schema::vm_clients::record(&*self.store, vm.id, &self.me, &clients).await;
-            done.map_err(|error| error.to_string())?;
-            debug!(vm = %vm.name, "its Ceph clients are recorded: {:?}", clients.clients);
+        if before.map(|record| &record.clients) != Some(&clients) && !clients.clients.is_empty() {
+            let (record, also) = ((&clients, before), Transaction::default());
+            match schema::vm_clients::record(&*self.store, vm.id, &self.me, record, &also).await {
+                Ok(()) => debug!(vm = %vm.name, "its Ceph clients are recorded: {:?}", clients.clients),
+                // Its start has recorded them meanwhile: it is looked again.
+                Err(CommitError::Conflict { .. }) => all_open = false,
+                Err(error) => return Err(error.to_string()),
+            }
         }
         failed.map_or(Ok(all_open), Err)
     }

@@ -29,13 +29,14 @@ pub fn whose(path: &str) -> Option<(VmId, NodeName)> {
 ///
 /// # Errors
 /// [`CommitError::Conflict`] names [`path`] if the record has changed since.
-pub async fn record_if(
+pub async fn record(
     store: &dyn Store,
     vm: VmId,
     node: &NodeName,
     (clients, before): (&VmClients, Option<&Recorded>),
     also: &Transaction,
 ) -> Result<(), CommitError> {
+    // Lists of text always have a JSON form.
     let (path, data) = (path(vm, node), serde_json::to_vec(clients).unwrap_or_default());
     let mut txn = also.clone();
     match before {
@@ -43,17 +44,6 @@ pub async fn record_if(
         None => txn.create(path, data),
     }
     store.commit(txn).await.map(drop)
-}
-
-/// Records what one VM has open on a node.
-pub async fn record(
-    store: &dyn Store,
-    vm: VmId,
-    node: &NodeName,
-    clients: &VmClients,
-) -> Result<(), CommitError> {
-    // Lists of text always have a JSON form.
-    crate::put::put(store, &path(vm, node), serde_json::to_vec(clients).unwrap_or_default()).await
 }
 
 /// Removes a record, unless it has changed. Absent already is success.
@@ -124,8 +114,11 @@ mod tests {
             clients: ["10.0.0.1:0/7".parse().unwrap()].into(),
             images: ["vms/one".parse().unwrap()].into(),
         };
-        record(&*store, vm(1), &node, &clients).await.unwrap();
-        record(&*store, vm(2), &node, &clients).await.unwrap();
+        let record = async |vm, before| {
+            record(&*store, vm, &node, (&clients, before), &Transaction::default()).await.unwrap();
+        };
+        record(vm(1), None).await;
+        record(vm(2), None).await;
         let mut broken = Transaction::default();
         broken.create(format!("{ROOT}/{}@b", vm(2)), r#"{"clients":["10.0.0.1:0/0"],"images":[]}"#);
         broken.create(format!("{ROOT}/nonsense"), "");
@@ -142,7 +135,7 @@ mod tests {
         let (all, problems) = read_all(&*store).await.unwrap();
         assert_eq!((all.len(), problems.len()), (2, 2));
 
-        record(&*store, vm(1), &node, &clients).await.unwrap();
+        record(vm(1), records.first()).await;
         remove(&*store, &records[0]).await.unwrap();
         let (changed, _) = read_vm(&*store, vm(1)).await.unwrap();
         assert_eq!(changed.len(), 1, "it has changed since it was read");

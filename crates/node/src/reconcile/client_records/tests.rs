@@ -132,6 +132,12 @@ impl World {
         shut_out_node(&*self.store, &self.fence, node, &view, &images, warrant).await
     }
 
+    /// As what opens them has them recorded.
+    async fn record(&self, n: u8, on: &str, clients: &VmClients) {
+        let (new, also) = ((clients, None), Transaction::default());
+        schema::vm_clients::record(&*self.store, number(n), &node(on), new, &also).await.unwrap();
+    }
+
     async fn records(&self) -> Vec<Recorded> {
         sleep(Duration::from_mins(5)).await;
         schema::vm_clients::read_all(&*self.store).await.unwrap().0
@@ -220,7 +226,7 @@ async fn a_dead_node_is_shut_out_of_what_its_vms_list_and_their_definitions_say(
 async fn a_record_of_a_dead_node_that_cannot_be_read_frees_its_vm_by_no_fence() {
     let world = World::new().await;
     let key = schema::vm_clients::path(id(), &node("x"));
-    let mut txn = pvc_store::Transaction::default();
+    let mut txn = Transaction::default();
     let (data, mode) = (b"nonsense".to_vec(), pvc_store::CreateMode::Persistent);
     txn.ops.push(pvc_store::Op::Create { path: key.clone(), data, mode });
     world.store.commit(txn).await.unwrap();
@@ -344,7 +350,7 @@ async fn an_image_of_a_dead_node_that_cannot_be_looked_at_keeps_its_own_vms_and_
     for (n, images, client) in [(1, ["list"], &writers[0]), (2, ["other"], &writers[2])] {
         let images = images.map(image).into();
         let clients = VmClients { clients: [client.address].into(), images };
-        schema::vm_clients::record(&*world.store, number(n), &node("x"), &clients).await.unwrap();
+        world.record(n, "x", &clients).await;
         world.claim_of(n, "x").await;
     }
     world.ceph.spoil(&image("other"), true);
@@ -373,4 +379,19 @@ async fn what_goes_and_comes_again_between_two_looks_is_recorded_at_once() {
     sleep(Duration::from_secs(1)).await;
     let (records, _) = schema::vm_clients::read_all(&*world.store).await.unwrap();
     assert!(second.iter().all(|writer| records[0].clients.clients.contains(&writer.address)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_start_has_recorded_during_a_look_stays_recorded() {
+    let world = World::new().await;
+    let seen = ["list", "defined"].map(|name| world.ceph.open(&image(name), Ipv4Addr::LOCALHOST));
+    // Each image is looked at for a second, after this node's own address.
+    world.ceph.take(Duration::from_secs(1));
+    world.runs(true);
+    sleep(Duration::from_millis(2_500)).await;
+    let frozen = "127.0.0.1:0/99".parse().unwrap();
+    let clients = VmClients { clients: [frozen].into(), images: [image("list")].into() };
+    world.record(1, "a", &clients).await;
+    let expected = seen.iter().map(|writer| writer.address).chain([frozen]).collect();
+    assert_eq!(world.records().await[0].clients.clients, expected);
 }

@@ -3,13 +3,13 @@
 use std::net::Ipv4Addr;
 
 use pvc_core::model::{
-    VmChange, VmKey, VmSet,
+    VmChange, VmId, VmKey, VmSet,
     ceph::{ImageName, Users, VmClients},
     storage::Hidden,
     task::TaskId,
 };
 use pvc_host::ceph::fake::FakeCeph;
-use pvc_store::{Store as _, schema};
+use pvc_store::{Store as _, Transaction, schema};
 use tokio::time::sleep;
 
 use super::*;
@@ -85,6 +85,11 @@ impl World {
         let change = VmChange::update(vm, &[VmKey::Claim], vec![VmSet::Claim(by.parse().unwrap())]);
         schema::vm::apply(store, &change).await.unwrap();
         self.base.cluster.catch_up_with_everybody().await.unwrap();
+    }
+
+    async fn record(&self, vm: VmId, on: &str, clients: &VmClients) {
+        let (new, also) = ((clients, None), Transaction::default());
+        schema::vm_clients::record(&*self.base.store, vm, &name(on), new, &also).await.unwrap();
     }
 
     async fn define(&self, xml_disk: &str) {
@@ -201,7 +206,7 @@ async fn a_vms_volume_is_neither_removed_nor_renamed_whatever_its_list_says() {
     world.does("volume_add vms,former,1048576B").await;
     let images = [image("vms/former")].into();
     let clients = VmClients { images, ..VmClients::default() };
-    schema::vm_clients::record(&*world.base.store, id, &name("hv1"), &clients).await.unwrap();
+    world.record(id, "hv1", &clients).await;
     assert!(world.refuses("volume_remove vms,former").await.contains("VM vm1"));
 
     // Whether this one has the volume nobody knows.
@@ -276,8 +281,7 @@ async fn locks_are_flushed_of_a_vm_that_is_off_and_of_no_other() {
     assert!(recorded.write(1) && silent.write(2));
     let id = "11111111-0000-4000-8000-000000000001";
     let clients = VmClients { clients: [recorded.address].into(), images: [image.clone()].into() };
-    let hv2 = name("hv2");
-    schema::vm_clients::record(&*world.base.store, id.parse().unwrap(), &hv2, &clients).await.unwrap();
+    world.record(id.parse().unwrap(), "hv2", &clients).await;
 
     let line = format!("flush_locks {id}");
     world.claim("hv2").await;
