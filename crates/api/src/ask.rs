@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use axum::{
     body::Body,
     extract::{FromRequest, FromRequestParts as _, RawPathParams, Request},
-    http::header,
+    http::{HeaderMap, header},
 };
 use futures_util::StreamExt as _;
 use tokio::time::timeout;
@@ -26,6 +26,7 @@ pub(crate) struct Ask {
     /// Who asks.
     who: Option<Who>,
     from: Option<SocketAddr>,
+    headers: HeaderMap,
 }
 
 impl Ask {
@@ -64,6 +65,10 @@ impl Ask {
         self.from.map_or(IpAddr::V6(Ipv6Addr::UNSPECIFIED), |from| from.ip())
     }
 
+    pub(crate) fn headers(&self) -> &HeaderMap {
+        &self.headers
+    }
+
     /// A body that is no form.
     pub(crate) fn raw(&self) -> Option<&str> {
         self.raw.as_deref()
@@ -83,20 +88,10 @@ impl FromRequest<Shared> for Ask {
     type Rejection = Failed;
 
     async fn from_request(request: Request, api: &Shared) -> Result<Self, Failed> {
-        let (mut parts, body) = request.into_parts();
-        let path = RawPathParams::from_request_parts(&mut parts, api)
-            .await
-            .map_err(|_| Failed::Bad("the path is not UTF-8 text".to_owned()))?;
-        let path = path.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
-        let most = parts.extensions.get().map_or(api.limits.body_bytes, |MostBytes(most)| *most);
-        let text =
-            timeout(api.limits.body_within, read(body, most)).await.map_err(|_| Failed::SlowBody)??;
-        let mut ask =
-            Self { path, who: parts.extensions.remove(), from: parts.extensions.remove(), ..Self::default() };
-        ask.take(parts.uri.query().unwrap_or_default())?;
-        let content = parts.headers.get(header::CONTENT_TYPE).map_or("", |kind| kind.to_str().unwrap_or("?"));
+        let (mut ask, text) = Self::read(request, api).await?;
+        let content = ask.content();
         // curl calls every body a form, also a definition; no form begins so.
-        if text.trim_start().starts_with('<') || content.starts_with("application/json") {
+        if text.trim_start().starts_with('<') || content == "application/json" {
             ask.raw = Some(text);
         } else if content.starts_with("multipart/") {
             return Err(Failed::Bad(
@@ -110,6 +105,44 @@ impl FromRequest<Shared> for Ask {
 }
 
 impl Ask {
+    /// A request whose body is JSON or XML, never a form.
+    pub(crate) async fn without_form(request: Request, api: &Shared) -> Result<Self, Failed> {
+        let (mut ask, text) = Self::read(request, api).await?;
+        if text.trim_start().starts_with('<') || ask.content() == "application/json" {
+            ask.raw = Some(text);
+        } else if !text.is_empty() {
+            return Err(Failed::NoJson);
+        }
+        Ok(ask)
+    }
+
+    /// What the body is said to be.
+    fn content(&self) -> String {
+        let said = self.headers.get(header::CONTENT_TYPE).map_or("", |kind| kind.to_str().unwrap_or("?"));
+        said.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
+    }
+
+    /// All but the body, which is text yet.
+    async fn read(request: Request, api: &Shared) -> Result<(Self, String), Failed> {
+        let (mut parts, body) = request.into_parts();
+        let path = RawPathParams::from_request_parts(&mut parts, api)
+            .await
+            .map_err(|_| Failed::Bad("the path is not UTF-8 text".to_owned()))?;
+        let path = path.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+        let most = parts.extensions.get().map_or(api.limits.body_bytes, |MostBytes(most)| *most);
+        let text =
+            timeout(api.limits.body_within, read(body, most)).await.map_err(|_| Failed::SlowBody)??;
+        let mut ask = Self {
+            path,
+            who: parts.extensions.remove(),
+            from: parts.extensions.remove(),
+            headers: parts.headers,
+            ..Self::default()
+        };
+        ask.take(parts.uri.query().unwrap_or_default())?;
+        Ok((ask, text))
+    }
+
     fn take(&mut self, form: &str) -> Result<(), Failed> {
         self.fields.extend(form_urlencoded::parse(form.trim().as_bytes()).into_owned().take(MOST_FIELDS + 1));
         if self.fields.len() > MOST_FIELDS {

@@ -5,8 +5,8 @@
 
 use std::{net::IpAddr, time::Instant};
 
-use axum::http::{HeaderMap, header};
-use pvc_config::{ApiToken, Authentication, Role, Secret, Token};
+use axum::http::{HeaderMap, header, uri::Authority};
+use pvc_config::{ApiToken, Authentication, Role, SHORT_TOKEN, Secret, Token};
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 
@@ -33,16 +33,23 @@ pub(crate) struct Who {
 pub(crate) enum Stranger {
     /// Sends no token.
     Nobody,
-    /// Sends a wrong one, or a page of another site sends it.
+    /// Sends a wrong one.
     Wrong,
+    /// A browser asks for a page of another site.
+    Foreign,
     /// Is not listened to, since so many wrong ones came from there.
     Guesses,
 }
+
+/// Who tries does not find a token of so many characters, so it is looked at however many wrong ones came from there: behind a proxy everybody has one address.
+const UNGUESSABLE: usize = SHORT_TOKEN;
 
 /// Lets in who has a token.
 pub struct Gate {
     /// `None`: authentication is off.
     guarded: Option<Guarded>,
+    /// Only this machine reaches the service.
+    is_local: bool,
 }
 
 struct Guarded {
@@ -57,14 +64,14 @@ struct Known {
 }
 
 impl Gate {
-    /// The gate that a configuration describes.
-    pub fn new(authentication: Option<&Authentication>, limits: Limits) -> Self {
+    /// The gate that a configuration describes. `is_local`: the service listens on loopback only.
+    pub fn new(authentication: Option<&Authentication>, is_local: bool, limits: Limits) -> Self {
         let guarded = authentication.map(|authentication| Guarded {
             known: authentication.tokens.iter().map(Known::of).collect(),
             sessions: Sessions::new(authentication.secret_key.as_ref().map(Secret::reveal)),
             guesses: Guesses::new(limits.wrong_tokens),
         });
-        Self { guarded }
+        Self { guarded, is_local }
     }
 
     /// Whether authentication is on.
@@ -75,23 +82,37 @@ impl Gate {
     /// Who sends these headers from there. `changes`: the request would change something.
     pub(crate) fn who(&self, headers: &HeaderMap, changes: bool, from: IpAddr) -> Result<Who, Stranger> {
         let Some(guarded) = &self.guarded else {
-            // A page of another site, in a browser that reaches this address.
-            let anybody = || Who { name: "anybody".to_owned(), role: Role::Admin };
-            return (!changes || is_same_site(headers)).then(anybody).ok_or(Stranger::Wrong);
+            // A page of another site, in a browser that reaches this address; its own name may lead here, too.
+            let is_foreign = changes && !is_same_site(headers) || self.is_local && !is_asked_locally(headers);
+            let anybody = Who { name: "anybody".to_owned(), role: Role::Admin };
+            return if is_foreign { Err(Stranger::Foreign) } else { Ok(anybody) };
         };
         let mut keys = headers.get_all(KEY).iter();
         match (keys.next(), keys.next()) {
             (Some(key), None) => Ok(guarded.by_token(key.as_bytes(), from)?.who.clone()),
             // Of two, nobody could say which counts.
-            (Some(_), Some(_)) => Err(Stranger::Wrong),
-            (None, _) if changes && !is_same_site(headers) => Err(Stranger::Wrong),
-            (None, _) => Ok(guarded.by_session(headers).ok_or(Stranger::Nobody)?.who.clone()),
+            (Some(_), Some(_)) => Err(guarded.count(Stranger::Wrong, from)),
+            (None, _) if changes && !is_same_site(headers) => Err(guarded.count(Stranger::Foreign, from)),
+            (None, _) => match guarded.by_session(headers) {
+                Some(known) => Ok(known.who.clone()),
+                // Whoever opens the page has nothing to show yet.
+                None if !changes => Err(Stranger::Nobody),
+                None => Err(guarded.count(Stranger::Nobody, from)),
+            },
         }
     }
 
-    /// A cookie for who has this token.
-    pub(crate) fn open_session(&self, token: &str, from: IpAddr) -> Result<String, Stranger> {
+    /// A cookie for who has this token. A page of another site logs nobody in, and its wrong tokens are not those of who looks at it.
+    pub(crate) fn open_session(
+        &self,
+        token: &str,
+        headers: &HeaderMap,
+        from: IpAddr,
+    ) -> Result<String, Stranger> {
         let guarded = self.guarded.as_ref().ok_or(Stranger::Nobody)?;
+        if !is_same_site(headers) {
+            return Err(Stranger::Foreign);
+        }
         let known = guarded.by_token(token.as_bytes(), from)?;
         Ok(guarded.sessions.open(&known.hash, now_unix_s()))
     }
@@ -99,14 +120,20 @@ impl Gate {
 
 impl Guarded {
     fn by_token(&self, token: &[u8], from: IpAddr) -> Result<&Known, Stranger> {
-        let now = Instant::now();
-        if self.guesses.are_too_many(from, now) {
+        if token.len() < UNGUESSABLE && self.guesses.are_too_many(from, Instant::now()) {
             return Err(Stranger::Guesses);
         }
-        self.by_hash(&Sha256::digest(token).into()).ok_or_else(|| {
-            self.guesses.count(from, now);
-            Stranger::Wrong
-        })
+        self.by_hash(&Sha256::digest(token).into()).ok_or_else(|| self.count(Stranger::Wrong, from))
+    }
+
+    /// A refusal that counts. Of very many no more is said, or the log would hold nothing else.
+    fn count(&self, stranger: Stranger, from: IpAddr) -> Stranger {
+        let now = Instant::now();
+        if self.guesses.are_too_many(from, now) {
+            return Stranger::Guesses;
+        }
+        self.guesses.count(from, now);
+        stranger
     }
 
     fn by_session(&self, headers: &HeaderMap) -> Option<&Known> {
@@ -136,17 +163,31 @@ impl Known {
     }
 }
 
-/// Whether a browser says that a page of ours asks, or nothing says otherwise: old clients keep a session's cookie, too, and send none of these.
+fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    headers.get(name).map(|value| value.to_str().unwrap_or_default())
+}
+
+/// Whether a browser says that a page of ours asks, or nothing says otherwise: old clients keep a session's cookie, too, and send none of these. What a browser
+/// says itself counts before what follows from `Host`, which a proxy may have changed.
 fn is_same_site(headers: &HeaderMap) -> bool {
-    let text = |name| headers.get(name).map(|value| value.to_str().unwrap_or_default());
-    let host = text(header::HOST.as_str());
+    if let Some(site) = text(headers, "sec-fetch-site") {
+        return site == "same-origin" || site == "none";
+    }
+    let host = text(headers, header::HOST.as_str());
     let from_here = |origin: &str| {
         let authority = origin.split_once("://").map(|(_, authority)| authority);
         authority.is_some() && authority == host
     };
-    let site = text("sec-fetch-site");
-    text(header::ORIGIN.as_str()).is_none_or(from_here)
-        && site.is_none_or(|site| site == "same-origin" || site == "none")
+    text(headers, header::ORIGIN.as_str()).is_none_or(from_here)
+}
+
+/// Whether it was asked for by an address, or by the one name that leads to this machine everywhere. Any other may be a stranger's, whose page would be of
+/// "the same site".
+fn is_asked_locally(headers: &HeaderMap) -> bool {
+    let Some(host) = text(headers, header::HOST.as_str()) else { return true };
+    let Ok(authority) = host.parse::<Authority>() else { return false };
+    let name = authority.host().trim_matches(['[', ']']);
+    name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok()
 }
 
 #[cfg(test)]
@@ -169,7 +210,11 @@ mod tests {
             token: Token::Sha256(Sha256::digest("third").into()),
         };
         let tokens = vec![plain("one", "first"), plain("two", "second"), hashed];
-        Gate::new(Some(&Authentication { secret_key: Some(Secret::new("key")), tokens }), Limits::default())
+        Gate::new(
+            Some(&Authentication { secret_key: Some(Secret::new("key")), tokens }),
+            false,
+            Limits::default(),
+        )
     }
 
     fn headers(of: &[(&'static str, &str)]) -> HeaderMap {
@@ -208,14 +253,15 @@ mod tests {
 
     #[test]
     fn a_session_stands_for_the_token_that_opened_it() {
-        let cookie = gate().open_session("second", HERE).unwrap();
+        let cookie = gate().open_session("second", &HeaderMap::new(), HERE).unwrap();
         let cookie = cookie.split(';').next().unwrap();
         assert_eq!(who(&[("cookie", cookie)], true).as_deref(), Some("two"));
-        assert_eq!(gate().open_session("wrong", HERE), Err(Stranger::Wrong));
+        assert_eq!(gate().open_session("wrong", &HeaderMap::new(), HERE), Err(Stranger::Wrong));
         // A wrong token is not made up for by a session.
         assert_eq!(who(&[("cookie", cookie), (KEY, "wrong")], false), None);
         let other = Gate::new(
             Some(&Authentication { secret_key: Some(Secret::new("key")), tokens: Vec::new() }),
+            false,
             Limits::default(),
         );
         assert_eq!(
@@ -227,15 +273,55 @@ mod tests {
 
     #[test]
     fn another_sites_page_changes_nothing_where_nobody_is_asked_for_a_token() {
-        let open = Gate::new(None, Limits::default());
+        let open = Gate::new(None, true, Limits::default());
         assert!(open.who(&headers(&[("host", "localhost:7370")]), true, HERE).is_ok());
         let page = headers(&[("host", "localhost:7370"), ("origin", "http://evil.example")]);
         assert!(open.who(&page, true, HERE).is_err() && open.who(&page, false, HERE).is_ok());
+        // Its name leads here, so its pages are of one site with this service.
+        for (host, may) in [
+            ("evil.example:7370", false),
+            ("localhost.evil.example", false),
+            ("[::1]:7370", true),
+            ("127.0.0.1", true),
+        ] {
+            let origin = format!("http://{host}");
+            let rebound = headers(&[("host", host), ("origin", &origin)]);
+            assert_eq!(open.who(&rebound, false, HERE).is_ok(), may, "{host} reads");
+            assert_eq!(open.who(&rebound, true, HERE).is_ok(), may, "{host} changes");
+            // Whoever listens elsewhere without authentication has said that anybody may.
+            let anywhere = Gate::new(None, false, Limits::default());
+            assert!(anywhere.who(&rebound, true, HERE).is_ok());
+        }
+    }
+
+    #[test]
+    fn wrong_tokens_keep_out_who_may_be_guessing_and_nobody_with_a_long_token() {
+        let long = "a-token-of-more-than-sixteen-characters";
+        let token = |token: &str| ApiToken {
+            description: token.to_owned(),
+            role: Role::Admin,
+            token: Token::Plain(Secret::new(token)),
+        };
+        let tokens = vec![token("short"), token(long)];
+        let gate = Gate::new(Some(&Authentication { secret_key: None, tokens }), false, Limits::default());
+        let ask = |key: &str| gate.who(&headers(&[(KEY, key)]), false, HERE).map(|who| who.name);
+        for _ in 0..Limits::default().wrong_tokens {
+            assert_eq!(ask("wrong"), Err(Stranger::Wrong));
+        }
+        assert_eq!(ask("short"), Err(Stranger::Guesses));
+        assert_eq!(ask(long).as_deref(), Ok(long));
+        assert!(gate.open_session(long, &HeaderMap::new(), HERE).is_ok());
+        let foreign = headers(&[("host", "10.0.0.1"), ("origin", "http://evil.example")]);
+        assert_eq!(
+            gate.open_session(long, &foreign, HERE),
+            Err(Stranger::Foreign),
+            "nobody is logged in by another's page"
+        );
     }
 
     #[test]
     fn another_sites_page_changes_nothing_by_a_session() {
-        let cookie = gate().open_session("first", HERE).unwrap();
+        let cookie = gate().open_session("first", &HeaderMap::new(), HERE).unwrap();
         let cookie = cookie.split(';').next().unwrap();
         let host = ("host", "10.0.0.254:7370");
         for (header, may) in [
@@ -245,6 +331,7 @@ mod tests {
             (("sec-fetch-site", "cross-site"), false),
             (("sec-fetch-site", "same-site"), false),
             (("sec-fetch-site", "same-origin"), true),
+            (("sec-fetch-site", "none"), true),
         ] {
             assert_eq!(who(&[host, ("cookie", cookie), header], true).is_some(), may, "{header:?}");
             assert!(who(&[host, ("cookie", cookie), header], false).is_some(), "{header:?} reads");

@@ -48,4 +48,6 @@ pub(crate) struct MostBytes(pub(crate) usize);
 impl MostBytes {
     /// Of who has no token yet, and says no more than one.
     pub(crate) const OF_STRANGERS: Self = Self(4 * 1024);
+    /// Where no definition is taken.
+    pub(crate) const OF_VALUES: Self = Self(64 * 1024);
 }

@@ -80,7 +80,7 @@ fn run(config: &ApiConfig) -> Result<(), Box<dyn Error>> {
         let place = connect_string(&config.coordinators);
         let store: Arc<dyn Store> = ZooKeeperStore::start(Options::new(place.as_str()));
         let limits = Limits::default();
-        let gate = Gate::new(config.authentication.as_ref(), limits);
+        let gate = Gate::new(config.authentication.as_ref(), config.listen.ip().is_loopback(), limits);
         let cluster = Cluster { store, place };
         let server = Server::bind(config.listen)
             .await

@@ -39,6 +39,9 @@ pub(crate) enum Failed {
     /// The body is larger than any call's.
     #[error("the body is larger than {0} bytes, or was cut off")]
     LargeBody(usize),
+    /// The body is not said to be what it has to be.
+    #[error("the body is not read: send JSON as `Content-Type: application/json`")]
+    NoJson,
     /// The cluster did not do it.
     #[error(transparent)]
     Cluster(#[from] Failure),
@@ -53,6 +56,7 @@ impl Failed {
             Self::NotFound(_) => StatusCode::NOT_FOUND,
             Self::SlowBody => StatusCode::REQUEST_TIMEOUT,
             Self::LargeBody(_) => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::NoJson => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::Cluster(failure) => match failure.kind() {
                 Kind::NotFound => StatusCode::NOT_FOUND,
                 Kind::Refused | Kind::Failed => StatusCode::BAD_REQUEST,
@@ -126,5 +130,8 @@ fn body(status: StatusCode, kind: &'static str, text: String) -> Response {
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    // A definition is XML that a browser shows as a document, with whatever its author put into it.
+    let nothing = HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'; sandbox");
+    headers.insert(header::CONTENT_SECURITY_POLICY, nothing);
     response
 }

@@ -57,6 +57,13 @@ impl Route {
         Self { method, path, access, handler, about: None }
     }
 
+    /// The only bodies that are large.
+    fn takes_a_definition(&self) -> bool {
+        const PATHS: [&str; 4] =
+            ["/api/v1/vm", "/api/v1/vm/{vm}", "/api/v2/vms", "/api/v2/vms/{vm}/definition"];
+        PATHS.contains(&self.path) && self.method != Method::GET
+    }
+
     const fn about(mut self, about: About) -> Self {
         self.about = Some(about);
         self
@@ -176,6 +183,7 @@ pub fn router(api: Shared) -> Router {
     let mut router = Router::new();
     for route in routes() {
         let handler = (route.handler)();
+        let handler = if route.takes_a_definition() { handler } else { handler.layer(from_fn(of_values)) };
         let guarded = match route.access {
             Access::Public => handler.layer(from_fn(strangers)),
             Access::Read(role) => handler.layer(from_fn_with_state((api.clone(), role), guard::reading)),
@@ -197,6 +205,11 @@ fn refuse(path: &Uri, status: StatusCode, why: &str) -> Response {
 
 fn is_old(path: &Uri) -> bool {
     path.path().starts_with("/api/v1")
+}
+
+async fn of_values(mut request: Request, next: Next) -> Response {
+    request.extensions_mut().get_or_insert(MostBytes::OF_VALUES);
+    next.run(request).await
 }
 
 async fn strangers(mut request: Request, next: Next) -> Response {

@@ -91,7 +91,7 @@ impl FromRequest<Shared> for Asked {
     type Rejection = Problem;
 
     async fn from_request(request: Request, api: &Shared) -> Result<Self, Problem> {
-        Ok(Self(Ask::from_request(request, api).await?))
+        Ok(Self(Ask::without_form(request, api).await?))
     }
 }
 

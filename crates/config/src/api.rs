@@ -18,7 +18,7 @@ use crate::{
 const MOST_TOKENS: usize = 1000;
 
 /// A token that is shorter can be guessed, and its hash be found by trying.
-const SHORT_TOKEN: usize = 16;
+pub const SHORT_TOKEN: usize = 16;
 
 const ROLES: &[(&str, Role)] = &[("read", Role::Read), ("operate", Role::Operate), ("admin", Role::Admin)];
 

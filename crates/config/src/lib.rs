@@ -22,7 +22,7 @@ mod source;
 mod tree;
 mod walk;
 
-pub use api::{ApiReport, check_api, load_api};
+pub use api::{ApiReport, SHORT_TOKEN, check_api, load_api};
 pub use check::{Checked, Report, check, coordinators_of};
 pub use config::{
     ApiConfig, ApiToken, Authentication, Config, Directories, DnsDatabase, FenceAction, FenceActions,

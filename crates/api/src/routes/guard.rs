@@ -69,6 +69,10 @@ fn admitted(api: &Api, role: Role, request: &Request, changes: bool) -> Result<(
             info!("{line}: refused, nobody knows who asks");
             unknown(uri)
         }
+        Stranger::Foreign => {
+            info!("{line}: refused, a page of another site asks");
+            refuse(uri, StatusCode::FORBIDDEN, FOREIGN)
+        }
         // Its first ones had lines.
         Stranger::Guesses => {
             let why = "too many wrong tokens came from this address: wait a minute";
@@ -83,6 +87,8 @@ fn admitted(api: &Api, role: Role, request: &Request, changes: bool) -> Result<(
     }
     Ok((who, line))
 }
+
+const FOREIGN: &str = "a page of another site asks, or this service is asked for by a name that is not its own: a proxy has to hand on Host as it is";
 
 fn word(role: Role) -> &'static str {
     match role {

@@ -38,12 +38,17 @@ pub(crate) async fn login(State(api): State<Shared>, ask: Ask) -> Outcome {
     if !api.gate.is_guarded() {
         return Ok(message(StatusCode::OK, OFF));
     }
-    match api.gate.open_session(ask.required("token")?, ask.from()) {
+    match api.gate.open_session(ask.required("token")?, ask.headers(), ask.from()) {
         Ok(cookie) => Ok(to_the_greeting(&cookie)),
         Err(Stranger::Guesses) => Ok(text(
             StatusCode::TOO_MANY_REQUESTS,
             "text/plain; charset=utf-8",
             "Too many wrong tokens: wait a minute.\n",
+        )),
+        Err(Stranger::Foreign) => Ok(text(
+            StatusCode::FORBIDDEN,
+            "text/plain; charset=utf-8",
+            "A page of another site logs nobody in.\n",
         )),
         Err(_) => Ok(text(StatusCode::UNAUTHORIZED, "text/plain; charset=utf-8", "Authentication failed.\n")),
     }

@@ -99,7 +99,7 @@ async fn no_route_does_more_than_the_role_of_the_token_allows() {
 }
 
 #[tokio::test]
-async fn who_guesses_tokens_is_not_listened_to_with_a_right_one_either() {
+async fn who_guesses_tokens_is_not_listened_to_with_a_short_one() {
     let fake = Fake::with(&["hv1"]).await;
     let limits = Limits { wrong_tokens: 3, ..Limits::default() };
     let served = Served::of(again(&fake), Some(authentication()), limits).await;
@@ -113,10 +113,9 @@ async fn who_guesses_tokens_is_not_listened_to_with_a_right_one_either() {
     assert_eq!(ask("").await, 401, "no token is no guess");
     assert_eq!(ask(&format!("X-Api-Key: {TOKEN}\r\n")).await, 200);
     assert_eq!(ask("X-Api-Key: c\r\n").await, 401);
-    for token in ["d", TOKEN] {
-        assert_eq!(ask(&format!("X-Api-Key: {token}\r\n")).await, 429);
-        assert_eq!(login(token).await.status, 429);
-    }
+    assert_eq!(ask("X-Api-Key: d\r\n").await, 429);
+    assert_eq!(login("d").await.status, 429);
+    assert_eq!(ask(&format!("X-Api-Key: {TOKEN}\r\n")).await, 200, "nobody guesses a long one");
     assert_eq!(ask(&format!("Cookie: {session}\r\n")).await, 200, "sessions go on");
 }
 
@@ -186,7 +185,7 @@ async fn a_session_is_opened_by_a_token_only_and_serves_no_other_sites_page() {
     assert_eq!(served.send("GET", "/api/v1/node", &cookie, "").await.status, 200);
     let change = "/api/v1/node/hv1/domain-state?domain-state=flush";
     let foreign = format!("{cookie}Origin: http://evil.example\r\n");
-    assert_eq!(served.send("POST", change, &foreign, "").await.status, 401);
+    assert_eq!(served.send("POST", change, &foreign, "").await.status, 403);
     assert_eq!(fake.get("/nodes/hv1/domainstate").await.as_deref(), Some("ready"));
     assert_eq!(served.send("POST", change, &format!("{cookie}Origin: http://api\r\n"), "").await.status, 200);
     let logout = served.send("GET", "/api/v1/auth/logout", &cookie, "").await;

@@ -71,7 +71,7 @@ impl Served {
     pub(crate) async fn of(cluster: Cluster, authentication: Option<Authentication>, limits: Limits) -> Self {
         let server = Server::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
         let address = server.address().unwrap();
-        let api = Arc::new(Api::new(cluster, Gate::new(authentication.as_ref(), limits), limits));
+        let api = Arc::new(Api::new(cluster, Gate::new(authentication.as_ref(), false, limits), limits));
         let task = tokio::spawn(async move {
             server.serve(api).await;
         });

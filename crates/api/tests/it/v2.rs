@@ -194,3 +194,35 @@ async fn a_node_is_flushed_and_becomes_primary() {
         assert_eq!(more.status, 422, "{path}: {more:?}");
     }
 }
+
+#[tokio::test]
+async fn a_body_is_json_or_is_refused_and_large_only_where_a_definition_is_taken() {
+    let (_fake, served) = cluster().await;
+    for (kind, status) in [
+        ("application/x-www-form-urlencoded", 415),
+        ("text/plain", 415),
+        ("application/merge-patch+json", 415),
+        ("Application/JSON; charset=utf-8", 200),
+    ] {
+        let headers = format!("X-Api-Key: {TOKEN}\r\nContent-Type: {kind}\r\n");
+        let answer = served.send("PUT", "/api/v2/maintenance", &headers, r#"{"maintenance": true}"#).await;
+        assert_eq!(answer.status, status, "{kind}: {answer:?}");
+    }
+    let large = format!(r#"{{"state": "{}"}}"#, "x".repeat(70_000));
+    assert_eq!(ask(&served, "PUT", "vms/web1/state", "", &large).await.status, 413);
+    let large = format!(r#"{{"xml": "{}"}}"#, "x".repeat(70_000));
+    assert_eq!(ask(&served, "POST", "vms", "", &large).await.status, 422);
+}
+
+#[tokio::test]
+async fn a_definition_is_no_document_that_a_browser_executes() {
+    let (_fake, served) = cluster().await;
+    let answer = ask(&served, "GET", "vms/web1/definition", "", "").await;
+    assert!(
+        answer
+            .head
+            .to_ascii_lowercase()
+            .contains("content-security-policy: default-src 'none'; frame-ancestors 'none'; sandbox"),
+        "{answer:?}"
+    );
+}

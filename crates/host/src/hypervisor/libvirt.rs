@@ -404,6 +404,7 @@ fn resume(connection: &Connection, id: VmId) -> Result<(), Fault> {
         Some(Activity::Held | Activity::Arrived) => domain.go_on(),
         Some(Activity::Unstarted) => domain.begin(),
         Some(Activity::Suspended) => domain.end_suspension(),
+        Some(Activity::Running) => domain.has_begun(),
         _ => Ok(()),
     }
 }

@@ -34,7 +34,7 @@ pub async fn undefine(cluster: &Cluster, id: VmId) -> Result<(bool, Asked), Fail
         pursuit: Some(Box::new(Undefinition {
             id,
             node: node::path(&vm.node.value),
-            stopped: false,
+            stopped: is_off,
             done: format!("VM {name} ({id}) is undefined"),
         })),
         subject: name,
@@ -47,7 +47,7 @@ pub async fn undefine(cluster: &Cluster, id: VmId) -> Result<(bool, Asked), Fail
 struct Undefinition {
     id: VmId,
     node: String,
-    /// Our command that it is off was written.
+    /// It was off, or our command that it is to be was written: whoever starts it now has the last word.
     stopped: bool,
     done: String,
 }

@@ -93,11 +93,16 @@ impl VmReconciler {
         }
     }
 
-    /// Lets a process execute that an earlier start has left, or has it ended: what it has open is not known where that is to be recorded, and
-    /// nothing is lost with it.
+    /// Lets a process execute that an earlier start has left. One that has executed nothing is ended if its Ceph clients are to be recorded: what it
+    /// has open is not known, and nothing is lost with it.
     pub(super) async fn let_go(&self, vm: &Vm, why: &str) -> Result<(), StepError> {
-        if self.storage.is_some() && self.inventory.read(vm.id).await? == LocalState::Unstarted {
-            return self.power_off(vm, "a start was given up before its Ceph clients were recorded").await;
+        if self.inventory.read(vm.id).await? == LocalState::Unstarted {
+            let definition = self.definitions.of(vm).await?;
+            if definition.map_or(true, |spec| !spec.rbd_images.is_empty()) {
+                return self
+                    .power_off(vm, "a start was given up before its Ceph clients were recorded")
+                    .await;
+            }
         }
         info!(vm = %vm.name, "lets it go on: {why}");
         self.inventory.hypervisor().resume(vm.id).await?;

@@ -22,9 +22,17 @@ use super::{
 };
 
 impl Domain<'_> {
-    /// Lets it execute for the first time.
+    /// Lets it execute for the first time. What says that it never has is gone before that, and it counts as suspended meanwhile: whoever finds it
+    /// half done lets it go on, and ends nothing that may have executed.
     pub(in super::super) fn begin(&self) -> Result<(), Fault> {
-        self.resume(UNSTARTED)
+        self.set_mark(SUSPENDED, Some(c"<suspended/>"))?;
+        self.set_mark(UNSTARTED, None)?;
+        self.resume(SUSPENDED)
+    }
+
+    /// It executes though nobody here has begun it: somebody's hand has.
+    pub(in super::super) fn has_begun(&self) -> Result<(), Fault> {
+        if self.is_marked(UNSTARTED)? { self.set_mark(UNSTARTED, None) } else { Ok(()) }
     }
 
     /// Stops it from executing, with a mark that says who did.
