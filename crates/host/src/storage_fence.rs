@@ -3,7 +3,10 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
 };
 
 use async_trait::async_trait;
@@ -26,6 +29,9 @@ const ROUNDS: usize = 16;
 
 /// Calls that are under way side by side.
 const AT_ONCE: usize = 32;
+
+/// So many images of a pool are late one after the other before it is taken for one that does not answer.
+const LATE: usize = 4;
 
 /// Why somebody may still be writing.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -100,19 +106,31 @@ impl StorageFence for NoStorage {
 pub struct CephFence {
     ceph: Arc<dyn Ceph>,
     now_unix_s: Box<dyn Fn() -> u64 + Send + Sync>,
+    /// How often it was asked to shut somebody out.
+    attempts: AtomicUsize,
 }
 
 impl CephFence {
     /// Of that cluster, by a clock of this machine, which agrees with the monitors' as far as Ceph needs it to.
     pub fn new(ceph: Arc<dyn Ceph>, now_unix_s: impl Fn() -> u64 + Send + Sync + 'static) -> Self {
-        Self { ceph, now_unix_s: Box::new(now_unix_s) }
+        Self { ceph, now_unix_s: Box::new(now_unix_s), attempts: AtomicUsize::new(0) }
     }
 
-    /// Who uses the images that have not failed before. An image that is not there has no users.
-    async fn users(&self, request: &Request, unseen: &mut Unseen) -> BTreeMap<ImageName, Users> {
+    /// Who uses the images that have not failed before. An image that is not there has no users. Each attempt begins with others: what is late
+    /// may have kept the rest of its pool from being asked for.
+    async fn users(
+        &self,
+        request: &Request,
+        attempt: usize,
+        unseen: &mut Unseen,
+    ) -> BTreeMap<ImageName, Users> {
         let mut pools: BTreeMap<&PoolName, Vec<ImageName>> = BTreeMap::new();
         for image in request.images.keys().filter(|image| !unseen.contains_key(*image)) {
             pools.entry(&image.pool).or_default().push(image.clone());
+        }
+        for images in pools.values_mut() {
+            let first = attempt % images.len();
+            images.rotate_left(first);
         }
         let looks =
             self.at_once(pools.into_values(), |ceph, images| async move { in_pool(&*ceph, images).await });
@@ -141,25 +159,31 @@ impl CephFence {
 /// An image, and who uses it.
 type Look = (ImageName, Result<Option<Users>, CephError>);
 
-/// Who uses these images of one pool. Of a pool that does not answer one image is asked for, and no other: each would take its time to fail, and
-/// keep those of other pools from being asked for.
-async fn in_pool(ceph: &dyn Ceph, images: Vec<ImageName>) -> Vec<Look> {
-    let late = OnceLock::new();
-    let mut images = images.into_iter();
-    let Some(first) = images.next() else { return Vec::new() };
-    let mut looks = vec![look(ceph, first, &late).await];
-    let others: Vec<_> = images.map(|image| look(ceph, image, &late)).collect();
-    looks.extend(stream::iter(others).buffer_unordered(AT_ONCE).collect::<Vec<_>>().await);
+/// Who uses these images of one pool. One that is late may be of a placement group that does not answer, which is no matter of the others. Of a pool
+/// that does not answer no more are asked for: each would take its time to fail, and keep those of other pools from being asked for.
+async fn in_pool(ceph: &dyn Ceph, mut images: Vec<ImageName>) -> Vec<Look> {
+    let late = AtomicUsize::new(0);
+    let others = images.split_off(LATE.min(images.len()));
+    let mut looks = Vec::new();
+    for images in [images, others] {
+        let asked = images.into_iter().map(|image| look(ceph, image, &late));
+        looks.extend(
+            stream::iter(asked.collect::<Vec<_>>()).buffer_unordered(AT_ONCE).collect::<Vec<_>>().await,
+        );
+    }
     looks
 }
 
-async fn look(ceph: &dyn Ceph, image: ImageName, late: &OnceLock<CephError>) -> Look {
-    if let Some(error) = late.get() {
-        return (image, Err(error.clone()));
+/// `late` are so many of its pool since one has answered.
+async fn look(ceph: &dyn Ceph, image: ImageName, late: &AtomicUsize) -> Look {
+    if late.load(Relaxed) >= LATE {
+        let doing = format!("asking who uses {image}, since {LATE} others of its pool did not answer");
+        return (image, Err(CephError::Late { doing }));
     }
     let users = ceph.users(&image).await;
-    if let Err(error @ CephError::Late { .. }) = &users {
-        let _ = late.set(error.clone());
+    match &users {
+        Err(CephError::Late { .. }) => drop(late.fetch_add(1, Relaxed)),
+        _ => late.store(0, Relaxed),
     }
     (image, users)
 }
@@ -183,8 +207,9 @@ impl StorageFence for CephFence {
         warrant: &dyn Warrant,
     ) -> Result<Unseen, StorageFenceError> {
         let mut unseen = Unseen::new();
+        let attempt = self.attempts.fetch_add(1, Relaxed);
         for _ in 0..ROUNDS {
-            let users = self.users(request, &mut unseen).await;
+            let users = self.users(request, attempt, &mut unseen).await;
             let blocklisted = self.ceph.blocklisted().await?;
             warrant.holds().await?;
             let facts =

@@ -43,7 +43,9 @@ struct State {
     unreadable: BTreeSet<ImageName>,
     /// Pools whose OSDs do not answer.
     hanging: BTreeSet<PoolName>,
-    /// Those of them that were asked.
+    /// Images of which the OSDs do not answer.
+    stuck: BTreeSet<ImageName>,
+    /// Those pools of them that were asked.
     asked: Vec<PoolName>,
     /// How long it takes to answer.
     takes: Duration,
@@ -102,6 +104,11 @@ impl FakeCeph {
     /// From now on nothing in that pool answers.
     pub fn hang(&self, pool: &PoolName) {
         self.state().hanging.insert(pool.clone());
+    }
+
+    /// From now on nobody answers who uses that image.
+    pub fn hang_image(&self, image: &ImageName) {
+        self.state().stuck.insert(image.clone());
     }
 
     /// How long each of its answers takes from now on.
@@ -222,7 +229,10 @@ impl Ceph for FakeCeph {
     }
 
     async fn users(&self, image: &ImageName) -> Result<Option<Users>, CephError> {
-        let hangs = self.state().hanging.contains(&image.pool);
+        let hangs = {
+            let state = self.state();
+            state.hanging.contains(&image.pool) || state.stuck.contains(image)
+        };
         if hangs {
             self.state().asked.push(image.pool.clone());
             sleep(HANGS_FOR).await;

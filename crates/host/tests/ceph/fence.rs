@@ -140,7 +140,7 @@ async fn a_refused_blocklist_leaves_the_lock_alone() {
     assert_eq!(ceph.users(&image).await.unwrap().unwrap().locks.len(), 0);
 }
 
-/// Of a pool that hangs one image is asked for, and the others' are shut out in time.
+/// Of a pool that hangs few images are asked for, and the others' are shut out in time.
 async fn a_pool_hangs(ceph: Arc<dyn Ceph>, slow: &str, mine: ImageName, old: &mut impl Writer) {
     assert!(old.write(1));
     let theirs = (0..300).map(|number| format!("{slow}/{number}").parse::<ImageName>().unwrap());
@@ -164,7 +164,39 @@ async fn a_pool_that_hangs_holds_up_no_other_of_a_fake_cluster() {
     rig.0.hang(&"slow".parse().unwrap());
     let mut old = rig.open(&mine);
     a_pool_hangs(rig.ceph_shared(), "slow", mine, &mut old).await;
-    assert_eq!(rig.0.asked("slow"), 1);
+    assert_eq!(rig.0.asked("slow"), 4);
+}
+
+/// As one placement group that does not answer: its images are late, and the others of their pool are not.
+#[tokio::test(start_paused = true)]
+async fn an_image_that_hangs_holds_up_no_other_of_its_pool_and_a_few_do_for_one_attempt() {
+    let ceph = FakeCeph::new();
+    let rig = Fake(Arc::clone(&ceph));
+    let names: Vec<ImageName> = (0..100).map(|number| image(&format!("{number:03}"))).collect();
+    for image in &names {
+        rig.create(image);
+    }
+    let images = names.iter().map(|image| (image.clone(), Unrecorded::All)).collect();
+    let request = Request { images, ..Request::default() };
+    let fence = fence(rig.ceph_shared());
+    let unseen = async || {
+        let (node, always) = (node(), Holds::always());
+        let shut_out = tokio::time::timeout(Duration::from_mins(1), fence.shut_out(&node, &request, &always));
+        shut_out.await.expect("within a fence's time").unwrap().into_keys().collect::<Vec<_>>()
+    };
+
+    ceph.hang_image(&names[0]);
+    let last = ceph.open(&names[99], [10, 0, 0, 2].into());
+    assert!(last.write(1));
+    assert_eq!(unseen().await, names[..1]);
+    assert!(!last.write(2));
+
+    // They are the first that the next attempt asks for, and not of the one after it.
+    for image in &names[1..5] {
+        ceph.hang_image(image);
+    }
+    assert_eq!(unseen().await, names);
+    assert_eq!(unseen().await, names[..5]);
 }
 
 #[tokio::test]
