@@ -12,7 +12,10 @@ use pvc_core::{
         ClusterView, DomainSpec, Node, NodeName, Problem, Vm, VmChange, VmId, VmKey,
         ceph::{ClientAddress, ImageName, Recorded, VmClients},
     },
-    plan::storage_fence::{Claimed, Request, images, of_dead_node, of_ended_instances},
+    plan::{
+        storage_fence::{Claimed, Request, images, of_dead_node, of_ended_instances},
+        vm::proven_dead,
+    },
 };
 use pvc_host::{
     storage_fence::{StorageFence, StorageFenceError, Unseen},
@@ -99,6 +102,20 @@ impl Warrant for AsDecided<'_> {
 /// That whether and where a VM is to execute is as it was when something was decided.
 pub(crate) fn decided_from(vm: &Vm) -> Transaction {
     schema::vm::transaction(&VmChange::update(vm, &[VmKey::State, VmKey::Node, VmKey::Claim], Vec::new()))
+}
+
+/// That none of these nodes has said anew what it executes since that was looked at.
+pub(crate) fn words_as_seen<'a>(view: &ClusterView, nodes: impl Iterator<Item = &'a Node>) -> Transaction {
+    let mut words = Transaction::default();
+    for node in nodes {
+        let expected = if proven_dead(view, node) {
+            schema::node::expect_daemon_state(node)
+        } else {
+            schema::node::expect_last_word(node)
+        };
+        words.ops.extend(expected.ops);
+    }
+    words
 }
 
 /// Shuts out everything of a node that is proven dead, and removes what is recorded of it. Answers of which of its VMs that did not come to

@@ -36,8 +36,10 @@ use tracing::{debug, info, warn};
 
 use crate::{
     controller::{Cluster, Controller, Freshness, Reconciler, Retry, StepError},
-    vm_clients::{self, AsDecided, decided_from},
+    vm_clients::{self, AsDecided, decided_from, words_as_seen},
 };
+
+use self::observe::may_execute_on;
 
 /// What another primary has begun it may still be doing, and Ceph refuses it a second time: for so long that is no answer.
 const BEGUN_ELSEWHERE: Duration = Duration::from_mins(1);
@@ -128,11 +130,12 @@ impl TaskReconciler {
         let StorageCommand::FlushLocks { vm: id } = seen.task.command else { return Ok(()) };
         let (store, me) = (&*self.cluster.store, &self.cluster.me);
         let view = self.cluster.view();
-        let Some(vm) = view.vm(id).filter(|vm| vm.claim.value.is_empty()) else {
+        let Some(vm) = view.vm(id).filter(|vm| may_execute_on(&view, vm).is_none()) else {
             return Err(StepError::Conflict(format!("VM {id}")));
         };
         let mut checks = task::unchanged(seen, me);
         checks.ops.extend(decided_from(vm).ops);
+        checks.ops.extend(words_as_seen(&view, view.all_nodes()).ops);
         let warrant = AsDecided { store, checks };
         match vm_clients::flush(store, &self.fence, me, id, request, &warrant).await {
             Ok(()) => Ok(()),

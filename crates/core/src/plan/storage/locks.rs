@@ -18,21 +18,26 @@ use crate::{
 pub struct Locks {
     /// Its name; `None`: there is no such VM.
     pub vm: Option<VmName>,
-    /// Who may be executing it.
-    pub claimed_by: Option<String>,
+    /// Who may be executing it, by its claim or by what the nodes said last.
+    pub may_execute_on: Option<String>,
     /// Who wrote for it before, and is not shut out yet.
     pub left: Request,
-    /// Somebody who is heard has one of its images open.
-    pub open: Option<(ImageName, ClientAddress)>,
+    /// Who is heard and has one of its images open.
+    pub open: Vec<(ImageName, ClientAddress)>,
 }
 
 /// As before a start, and never of a VM that may be executing. `used_by` are the others that may be, and have one of its images.
 pub(super) fn flush(id: VmId, facts: &Facts) -> Standing {
-    let Locks { vm, claimed_by, left, open } = &facts.locks;
+    let Locks { vm, may_execute_on, left, open } = &facts.locks;
     let Some(vm) = vm else { return Impossible(format!("there is no VM {id}")) };
-    if let Some(node) = claimed_by {
+    if let Some(node) = may_execute_on {
         return Impossible(format!(
             "VM {vm} may be executing on {node}: stop it first, or have that node fenced"
+        ));
+    }
+    if let Some((image, client)) = open.iter().find(|(_, client)| left.recorded.contains(client)) {
+        return Impossible(format!(
+            "VM {vm} may be executing: client {client}, which is recorded as its own, has {image} open and answers Ceph"
         ));
     }
     if let Some(others) = users(facts) {
@@ -41,7 +46,7 @@ pub(super) fn flush(id: VmId, facts: &Facts) -> Standing {
     if !left.is_empty() {
         return ShutOut(left.clone());
     }
-    match open {
+    match open.first() {
         Some((image, client)) => Impossible(format!(
             "client {client} has {image} open and answers Ceph: it is no VM's that pvcd knows; end it there"
         )),

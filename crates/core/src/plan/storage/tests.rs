@@ -211,22 +211,28 @@ fn locks_are_taken_of_what_executes_nowhere_and_only_from_who_is_not_heard() {
     let of = |locks| Facts { locks, ..Facts::default() };
     let off = || Locks { vm: Some("web1".parse().unwrap()), ..Locks::default() };
     let left = Request { recorded: [client].into(), ..Request::default() };
-    let open = Some(("vms/web1".parse().unwrap(), client));
+    let watches = |client: &str| vec![("vms/web1".parse().unwrap(), client.parse().unwrap())];
+    let (open, tool) = (watches("10.0.0.1:0/1"), watches("10.0.0.1:0/2"));
     let line = "flush_locks 11111111-0000-4000-8000-000000000001";
     let shared = || Facts { used_by: vec!["web2".parse().unwrap()], ..of(off()) };
     for (facts, begun, expected) in [
         (of(Locks::default()), false, "no: there is no VM"),
         (
-            of(Locks { claimed_by: Some("hv1".into()), left: left.clone(), ..off() }),
+            of(Locks { may_execute_on: Some("hv1".into()), left: left.clone(), ..off() }),
             false,
             "no: VM web1 may be executing on hv1",
         ),
         (shared(), false, "no: the images of VM web1 may be in use by VM web2"),
         (Facts { unreadable: Some("web3".into()), ..of(off()) }, false, "perhaps VM web3"),
         (of(Locks { left: left.clone(), ..off() }), false, "begin"),
-        (of(Locks { left: left.clone(), open, ..off() }), true, "shut out {ClientAddress"),
+        (of(Locks { left: left.clone(), open: tool, ..off() }), true, "shut out {ClientAddress"),
         (
-            of(Locks { claimed_by: Some("hv1".into()), left, ..off() }),
+            of(Locks { left: left.clone(), open: open.clone(), ..off() }),
+            true,
+            "no: VM web1 may be executing: client 10.0.0.1:0/1, which is recorded as its own, has vms/web1 open",
+        ),
+        (
+            of(Locks { may_execute_on: Some("hv1".into()), left, ..off() }),
             true,
             "no: VM web1 may be executing on hv1",
         ),
@@ -236,7 +242,6 @@ fn locks_are_taken_of_what_executes_nowhere_and_only_from_who_is_not_heard() {
         let step = step(&task(line, begun, false), &facts);
         assert!(step.contains(expected), "{step}");
     }
-    let open = Some(("vms/web1".parse().unwrap(), client));
     let step = step(&task(line, true, false), &of(Locks { open, ..off() }));
     assert!(step.contains("no: client 10.0.0.1:0/1 has vms/web1 open"), "{step}");
 }

@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 
 use pvc_core::{
     model::{
-        ClusterView, DomainSpec, StorageCommand, VmId, VmName,
-        ceph::{ImageName, PoolName, VolumeName},
+        ClusterView, DomainSpec, NodeName, StorageCommand, Vm, VmId, VmName,
+        ceph::{ImageName, PoolName, Users, VolumeName},
     },
     plan::{
         storage::{Facts, Locks},
         storage_fence::{images, of_vm_that_is_off},
+        vm::last_words,
     },
 };
 use pvc_host::ceph::CephError;
@@ -91,7 +92,8 @@ impl TaskReconciler {
         self.users(view, |image| images.contains(image), facts).await?;
         // Who executes nowhere has nothing open.
         let may_execute = |name: &VmName| {
-            *name != vm.name && view.good_vms().any(|vm| vm.name == *name && !vm.claim.value.is_empty())
+            *name != vm.name
+                && view.good_vms().any(|vm| vm.name == *name && may_execute_on(view, vm).is_some())
         };
         facts.used_by.retain(may_execute);
         if let Some(first) = problems.first() {
@@ -103,10 +105,13 @@ impl TaskReconciler {
             users.insert(image, found);
         }
         let left = of_vm_that_is_off(id, &users, &records);
-        let open = users.iter().find_map(|(image, users)| Some((image.clone(), *users.watchers.first()?)));
-        let claim = &vm.claim.value;
-        let claimed_by = (!claim.is_empty()).then(|| claim.to_string());
-        facts.locks = Locks { vm: Some(vm.name.clone()), claimed_by, left, open };
+        let watched = |(image, users): (&ImageName, &Users)| {
+            let image = image.clone();
+            users.watchers.clone().into_iter().map(move |client| (image.clone(), client))
+        };
+        let open = users.iter().flat_map(watched).collect();
+        let may_execute_on = may_execute_on(view, vm);
+        facts.locks = Locks { vm: Some(vm.name.clone()), may_execute_on, left, open };
         Ok(())
     }
 
@@ -165,6 +170,15 @@ impl TaskReconciler {
         }
         Ok(())
     }
+}
+
+/// In words. A claim may have been deleted while its VM executed: what nodes said last counts, too, this one's as any other's.
+pub(super) fn may_execute_on(view: &ClusterView, vm: &Vm) -> Option<String> {
+    if !vm.claim.value.is_empty() {
+        return Some(vm.claim.value.to_string());
+    }
+    let said: Vec<&str> = last_words(view, vm.id, &vm.claim).map(NodeName::as_str).collect();
+    (!said.is_empty()).then(|| format!("{} by its last word (runningdomains)", said.join(", ")))
 }
 
 fn image(pool: &PoolName, volume: &VolumeName) -> ImageName {

@@ -87,6 +87,12 @@ impl World {
         self.base.cluster.catch_up_with_everybody().await.unwrap();
     }
 
+    /// What a node says last of what it executes.
+    async fn says_it_runs(&self, node: &str, vms: &str) {
+        self.base.set(&format!("/nodes/{node}/runningdomains"), vms).await;
+        self.base.cluster.catch_up_with_everybody().await.unwrap();
+    }
+
     async fn record(&self, vm: VmId, on: &str, clients: &VmClients) {
         let (new, also) = ((clients, None), Transaction::default());
         schema::vm_clients::record(&*self.base.store, vm, &name(on), new, &also).await.unwrap();
@@ -289,7 +295,19 @@ async fn locks_are_flushed_of_a_vm_that_is_off_and_of_no_other() {
     assert!(silent.write(3), "nobody is shut out");
     world.claim("").await;
 
+    // It runs unclaimed, here or elsewhere, by the last word of who executes it.
+    for node in ["hv1", "hv3"] {
+        world.says_it_runs(node, id).await;
+        let why = world.refuses(&line).await;
+        assert!(why.contains(&format!("may be executing on {node} by its last word")), "{why}");
+        world.says_it_runs(node, "").await;
+    }
+    let why = world.refuses(&line).await;
+    assert!(why.contains(&format!("client {}, which is recorded as its own", recorded.address)), "{why}");
+    assert!(recorded.write(3) && silent.write(3), "nobody is shut out");
+
     // Who is heard is spared, and told.
+    world.ceph.lose_sight_of(&recorded);
     let why = world.refuses(&line).await;
     assert!(why.contains(&format!("client {} has vms/one open", silent.address)), "{why}");
     assert!(!recorded.write(4) && silent.write(5));
@@ -301,4 +319,24 @@ async fn locks_are_flushed_of_a_vm_that_is_off_and_of_no_other() {
     assert!(!silent.write(6));
     assert_eq!(world.ceph.users(&image).await.unwrap().unwrap(), Users::default());
     assert!(world.refuses("flush_locks 11111111-0000-4000-8000-000000000009").await.contains("no VM"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_is_shut_out_of_a_vm_that_is_heard_of_while_ceph_is_asked() {
+    let world = World::with_pool().await;
+    world.does("volume_add vms,one,1G").await;
+    world.define("vms/one").await;
+    world.base.cluster.catch_up_with_everybody().await.unwrap();
+    let silent = world.ceph.open(&image("vms/one"), Ipv4Addr::new(10, 0, 0, 9));
+    assert!(silent.write(1));
+    world.ceph.lose_sight_of(&silent);
+    let id = "11111111-0000-4000-8000-000000000001";
+    // For the first minute it is looked at whether the task may be done; then the fence asks who uses the image, and who is shut out.
+    world.ceph.take(Duration::from_secs(10));
+    let task = world.ask(&format!("flush_locks {id}")).await;
+    sleep(Duration::from_secs(70)).await;
+    world.says_it_runs("hv3", id).await;
+    let why = world.outcome(task).await.unwrap_err();
+    assert!(why.contains("may be executing on hv3 by its last word"), "{why}");
+    assert!(silent.write(2));
 }

@@ -2,14 +2,14 @@
 
 use pvc_core::{
     model::{ClusterView, Vm, VmChange, VmId},
-    plan::vm::{Answer, Step, change, may_execute_elsewhere, proven_dead, put_back},
+    plan::vm::{Answer, Step, change, may_execute_elsewhere, put_back},
     sabotage::{self, Bug},
 };
 use pvc_store::{CommitError, Transaction, schema};
 use tracing::{debug, info, warn};
 
 use super::VmReconciler;
-use crate::controller::StepError;
+use crate::{controller::StepError, vm_clients::words_as_seen};
 
 impl VmReconciler {
     pub(super) async fn carry_out(&self, step: &Step, vm: &Vm, why: &str) -> Result<(), StepError> {
@@ -69,15 +69,8 @@ impl VmReconciler {
             debug!(vm = %vm.name, "not claimed: {why}");
             return Ok(());
         }
-        let mut words = Transaction::default();
-        for node in view.all_nodes().filter(|node| node.name != self.cluster.me) {
-            let expected = if proven_dead(&view, node) {
-                schema::node::expect_daemon_state(node)
-            } else {
-                schema::node::expect_last_word(node)
-            };
-            words.ops.extend(expected.ops);
-        }
+        let others = view.all_nodes().filter(|node| node.name != self.cluster.me);
+        let words = words_as_seen(&view, others);
         match schema::vm::apply_with(&*self.cluster.store, &change, words).await {
             // Heard in the next step.
             Err(CommitError::Conflict { path, .. }) if path.starts_with(schema::node::ROOT) => {
