@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use axum::{
     body::Body,
     extract::{FromRequest, FromRequestParts as _, RawPathParams, Request},
-    http::{HeaderMap, header},
+    http::header,
 };
 use futures_util::StreamExt as _;
 use tokio::time::timeout;
@@ -26,7 +26,8 @@ pub(crate) struct Ask {
     /// Who asks.
     who: Option<Who>,
     from: Option<SocketAddr>,
-    headers: HeaderMap,
+    /// What the body is said to be, without parameters.
+    content: String,
 }
 
 impl Ask {
@@ -65,10 +66,6 @@ impl Ask {
         self.from.map_or(IpAddr::V6(Ipv6Addr::UNSPECIFIED), |from| from.ip())
     }
 
-    pub(crate) fn headers(&self) -> &HeaderMap {
-        &self.headers
-    }
-
     /// A body that is no form.
     pub(crate) fn raw(&self) -> Option<&str> {
         self.raw.as_deref()
@@ -89,11 +86,10 @@ impl FromRequest<Shared> for Ask {
 
     async fn from_request(request: Request, api: &Shared) -> Result<Self, Failed> {
         let (mut ask, text) = Self::read(request, api).await?;
-        let content = ask.content();
         // curl calls every body a form, also a definition; no form begins so.
-        if text.trim_start().starts_with('<') || content == "application/json" {
+        if text.trim_start().starts_with('<') || ask.content == "application/json" {
             ask.raw = Some(text);
-        } else if content.starts_with("multipart/") {
+        } else if ask.content.starts_with("multipart/") {
             return Err(Failed::Bad(
                 "a multipart form is not read; send application/x-www-form-urlencoded".to_owned(),
             ));
@@ -108,18 +104,12 @@ impl Ask {
     /// A request whose body is JSON or XML, never a form.
     pub(crate) async fn without_form(request: Request, api: &Shared) -> Result<Self, Failed> {
         let (mut ask, text) = Self::read(request, api).await?;
-        if text.trim_start().starts_with('<') || ask.content() == "application/json" {
+        if text.trim_start().starts_with('<') || ask.content == "application/json" {
             ask.raw = Some(text);
         } else if !text.is_empty() {
             return Err(Failed::NoJson);
         }
         Ok(ask)
-    }
-
-    /// What the body is said to be.
-    fn content(&self) -> String {
-        let said = self.headers.get(header::CONTENT_TYPE).map_or("", |kind| kind.to_str().unwrap_or("?"));
-        said.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
     }
 
     /// All but the body, which is text yet.
@@ -132,11 +122,12 @@ impl Ask {
         let most = parts.extensions.get().map_or(api.limits.body_bytes, |MostBytes(most)| *most);
         let text =
             timeout(api.limits.body_within, read(body, most)).await.map_err(|_| Failed::SlowBody)??;
+        let content = parts.headers.get(header::CONTENT_TYPE).map_or("", |kind| kind.to_str().unwrap_or("?"));
         let mut ask = Self {
             path,
             who: parts.extensions.remove(),
             from: parts.extensions.remove(),
-            headers: parts.headers,
+            content: content.split(';').next().unwrap_or_default().trim().to_ascii_lowercase(),
             ..Self::default()
         };
         ask.take(parts.uri.query().unwrap_or_default())?;

@@ -1,5 +1,5 @@
-//! Wrong tokens, by where they come from: whoever tries many is not listened to for a while, with a right one neither, or it would learn which that is.
-//! Sessions go on: nobody guesses their cookies.
+//! Wrong tokens, by where they come from. Of whoever has sent many, no token that could be guessed is looked at for a while, a right one neither: that would
+//! tell which it is. Long tokens and sessions go on: nobody guesses those.
 
 use std::{
     collections::BTreeMap,
@@ -54,7 +54,7 @@ impl Guesses {
         place.wrong = place.wrong.saturating_add(1);
         if place.wrong == self.most {
             warn!(
-                "{} wrong tokens from {from}: no token from there is looked at for up to {} s",
+                "{} refusals of {from}: no short token from there is looked at for up to {} s, and no more of them are logged",
                 self.most,
                 WINDOW.as_secs()
             );

@@ -85,7 +85,7 @@ impl Options {
             (faults.panic_guest, faults.pause_guest, faults.io_error) =
                 (2.0 * factor, 3.0 * factor, 3.0 * factor);
         }
-        // Off until seed 22167536707567684 (invariant 11: a lease that is lost) is judged.
+        // Off until seed 22167536707567685 (invariant 11: a lease that is lost) is judged.
         let networks = 0;
         let vms = self.vms * nodes / 5;
         let commands = self.commands * rng.pick(&[0.2, 1.0, 3.0]).unwrap_or(&1.0);

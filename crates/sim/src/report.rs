@@ -77,13 +77,26 @@ fn commit() -> String {
 }
 
 fn command(options: &Options) -> String {
-    let Options { seed, nodes, vms, hours, suicide_intervals, longest_session, commands, .. } = options;
-    let timing = match options.timing {
+    // Each of them, so that none is forgotten; the last has no argument.
+    let Options {
+        seed,
+        nodes,
+        vms,
+        hours,
+        timing,
+        suicide_intervals,
+        longest_session,
+        networks,
+        faults,
+        commands,
+        contradictions: _,
+    } = options;
+    let timing = match timing {
         Timing::Default => "default",
         Timing::Fast => "fast",
         Timing::Mixed => "mixed",
     };
-    let mut faults = options.faults;
+    let mut faults = *faults;
     let mut rates = Vec::new();
     faults.each(|name, rate| rates.push(format!("{name}={rate}")));
     let plain = if options.faults == crate::options::Rates::default() {
@@ -93,6 +106,6 @@ fn command(options: &Options) -> String {
     };
     format!(
         "cargo xtask sim --seed {seed} --nodes {nodes} --vms {vms} --hours {hours} --timing {timing} --suicide {suicide_intervals} \
-         --longest-session {longest_session} --commands {commands} --faults {plain}"
+         --longest-session {longest_session} --networks {networks} --commands {commands} --faults {plain}"
     )
 }

@@ -2,7 +2,7 @@
 
 use axum::{
     extract::State,
-    http::{HeaderValue, StatusCode, header},
+    http::{HeaderMap, HeaderValue, StatusCode, header},
     response::Response,
 };
 
@@ -34,11 +34,11 @@ pub(crate) async fn form(State(api): State<Shared>) -> Response {
 }
 
 /// Opens a session for who has a token.
-pub(crate) async fn login(State(api): State<Shared>, ask: Ask) -> Outcome {
+pub(crate) async fn login(State(api): State<Shared>, headers: HeaderMap, ask: Ask) -> Outcome {
     if !api.gate.is_guarded() {
         return Ok(message(StatusCode::OK, OFF));
     }
-    match api.gate.open_session(ask.required("token")?, ask.headers(), ask.from()) {
+    match api.gate.open_session(ask.required("token")?, &headers, ask.from()) {
         Ok(cookie) => Ok(to_the_greeting(&cookie)),
         Err(Stranger::Guesses) => Ok(text(
             StatusCode::TOO_MANY_REQUESTS,
