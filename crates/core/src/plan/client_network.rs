@@ -17,7 +17,7 @@ use std::{
     net::IpAddr,
 };
 
-use self::forwards::forwards;
+use self::forwards::{cards_here, forwards};
 use super::Diff;
 use crate::{
     model::{
@@ -237,6 +237,15 @@ impl Planned {
         for (_, entries) in foreign.into_iter().filter(|(overlay, _)| *overlay != view.overlay) {
             let ours = entries.iter().filter(|f| tunnels.values().any(|name| *name == f.device));
             diff.remove.extend(ours.filter(stays).cloned());
+        }
+        // A routing daemon leaves an entry behind for a guest that has come here before its old node said that it is gone.
+        let here = cards_here(&ground.me, view, cards);
+        let is_here = |forward: &&Forward| {
+            let vni = tunnels.iter().find(|(_, name)| **name == forward.device).map(|(vni, _)| *vni);
+            vni.zip(forward.mac).is_some_and(|card| here.contains(&card))
+        };
+        if view.overlay == Overlay::Evpn {
+            diff.remove.extend(seen.routed.iter().filter(is_here).filter(stays).cloned());
         }
         // A card's new entry takes the place of the old one.
         let replaced: BTreeSet<(&str, Option<Mac>)> =

@@ -45,6 +45,15 @@ pub(super) fn forwards(
     entries
 }
 
+/// The cards of the guests that are with this node. No entry of a tunnel is for them.
+pub(super) fn cards_here(me: &NodeName, view: &ClusterView, cards: &Cards) -> BTreeSet<(Vni, Mac)> {
+    places(view, cards)
+        .into_iter()
+        .filter(|(_, place)| *place == Place::At(me))
+        .map(|(card, _)| card)
+        .collect()
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Place<'a> {
     /// All of its guests' VMs are with this node.

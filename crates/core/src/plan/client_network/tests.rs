@@ -324,7 +324,7 @@ fn an_overlay_that_changes_changes_who_knows_where_cards_are_and_no_device() {
 
 #[test]
 fn what_a_routing_daemon_writes_is_left_to_it_for_as_long_as_it_is_asked() {
-    let (mut view, cards) = world(&[managed(100)], &["hv2", "hv3"]);
+    let (mut view, cards) = world(&[managed(100)], &["hv2", "hv3", "hv1"]);
     let mut seen = Bridging::default();
     settle(&view, &cards, &mut seen);
     let declared = seen.forwards.clone();
@@ -332,12 +332,12 @@ fn what_a_routing_daemon_writes_is_left_to_it_for_as_long_as_it_is_asked() {
     settle(&view, &cards, &mut seen);
     assert_eq!(seen.forwards.iter().filter(|f| f.mac.is_some()).count(), 0, "it finds out itself");
     assert!(seen.devices.iter().all(|device| !device.learns));
-    // Of a card that definitions name, in another place, and of one that none names.
+    // Of a card that definitions name, in another place, of one that none names, and of one whose guest has come here.
     let routed = |number: u8| Forward { mac: Some(card(number).mac), ..declared.first().unwrap().clone() };
-    seen.routed = [routed(1), routed(9)].into();
+    seen.routed = [routed(1), routed(9), routed(3)].into();
     seen.learnt = [routed(8)].into();
     settle(&view, &cards, &mut seen);
-    assert_eq!((seen.routed.len(), seen.learnt.len()), (2, 0));
+    assert_eq!((&seen.routed, seen.learnt.len()), (&[routed(1), routed(9)].into(), 0));
     view.overlay = Overlay::Declared;
     settle(&view, &cards, &mut seen);
     assert_eq!((seen.forwards, seen.routed.len()), (declared, 0));
