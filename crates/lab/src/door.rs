@@ -6,6 +6,7 @@ use std::{
     net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream},
     os::unix::process::CommandExt as _,
     process::Stdio,
+    sync::Arc,
     thread,
     time::Duration,
 };
@@ -20,6 +21,9 @@ use crate::{
 };
 
 const CONNECT_WITHIN: Duration = Duration::from_secs(5);
+
+/// Two files and two threads each; a browser needs a dozen. More are turned away, or this process would run out of files.
+const MOST_AT_ONCE: usize = 200;
 
 /// Opens it; where.
 pub fn open(layout: &Layout) -> Result<SocketAddr> {
@@ -47,11 +51,17 @@ pub fn keep(layout: &Layout) -> Result<()> {
     let loopback = |port| TcpListener::bind((Ipv4Addr::LOCALHOST, port));
     let door = loopback(API_PORT).or_else(|_| loopback(0)).context("no port is free")?;
     println!("{}", door.local_addr()?);
+    let places = Arc::new(());
     for outside in door.incoming().flatten() {
+        let place = Arc::clone(&places);
+        if Arc::strong_count(&places) > MOST_AT_ONCE + 1 {
+            continue;
+        }
         let capsule = lab.child("capsule");
         thread::spawn(move || {
             // Who comes in finds nobody there, or the connection ends: their browser says so, and tries again.
             let _ = pass(&outside, &capsule);
+            drop(place);
         });
     }
     Ok(())
