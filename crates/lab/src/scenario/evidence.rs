@@ -64,6 +64,8 @@ pub(super) struct Life {
     pub(super) began: SystemTime,
     /// When it was surely there for the last time.
     pub(super) seen: SystemTime,
+    /// Between which moments its guest executed last, if it did.
+    pub(super) executed: Option<(SystemTime, SystemTime)>,
     pub(super) ended: Option<SystemTime>,
 }
 
@@ -100,6 +102,7 @@ impl Evidence {
         let lives = cluster.processes.all().into_iter().map(|run| Life {
             began: clock.at(run.began),
             seen: clock.at(run.seen),
+            executed: run.executed.map(|(from, to)| (clock.at(from), clock.at(to))),
             ended: run.ended.map(|ended| clock.at(ended)),
             node: run.node,
             vm: run.vm,

@@ -101,8 +101,10 @@ fn runs_where_claimed(evidence: &Evidence) -> Vec<String> {
             !before.into_iter().chain(within).any(|(_, named)| named.contains(&node))
         };
         for life in at_risk(evidence, vm) {
-            for (when, moment) in [("began to run", life.began), ("ran", life.seen)] {
-                if unclaimed(&life.node, moment - TICK, moment + TICK) {
+            let began = Some(("began to run", life.began, life.began));
+            let executed = life.executed.map(|(from, to)| ("executed", from, to));
+            for (when, from, to) in began.into_iter().chain(executed) {
+                if unclaimed(&life.node, from - TICK, to + TICK) {
                     wrong.push(format!("{vm} {when} on {}, which did not claim it", life.node));
                 }
             }

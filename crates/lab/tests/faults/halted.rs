@@ -50,6 +50,10 @@ fn goes_on(s: &Scenario, vm: &Vm) -> Result<()> {
     s.untouched(std::slice::from_ref(vm))
 }
 
+fn executed_since(s: &Scenario, vm: &Vm, since: Instant) -> bool {
+    s.cluster.processes.of(&vm.uuid).iter().filter_map(|run| run.executed).any(|(from, _)| from > since)
+}
+
 #[test]
 fn a_guest_that_somebody_or_an_io_error_has_stopped_is_told_and_left_alone() {
     play(default("f-halted", 1), |s| {
@@ -57,8 +61,13 @@ fn a_guest_that_somebody_or_an_io_error_has_stopped_is_told_and_left_alone() {
         let node = s.node("node1");
         let life = s.cluster.life("node1", &vm)?;
         s.fault("somebody pauses a guest", || virsh(&node, "suspend", &vm))?;
+        let paused = Instant::now();
         is_told_and_left_alone(s, &vm, "paused", "is paused")?;
+        // The observer of processes, which judges all scenarios, sees the same.
+        ensure!(!executed_since(s, &vm, paused), "a paused guest counts as executing");
+        let resumed = Instant::now();
         goes_on(s, &vm)?;
+        wait_until("it to be seen executing", PATIENCE, || executed_since(s, &vm, resumed))?;
         s.cluster.wait_counting("node1", &vm)?;
         ensure!(s.cluster.life("node1", &vm)? == life, "{} started over", vm.name);
 

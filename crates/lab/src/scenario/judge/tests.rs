@@ -14,8 +14,10 @@ fn at(ms: u64) -> SystemTime {
 }
 
 fn life(node: &str, began: u64, seen: u64) -> Life {
-    let (node, vm) = (node.to_owned(), "u".to_owned());
-    Life { node, vm, incoming: false, began: at(began), seen: at(seen), ended: Some(at(seen + 50)) }
+    let executed = Some((at(seen.saturating_sub(50).max(began)), at(seen)));
+    let (node, vm, began, seen, ended) =
+        (node.to_owned(), "u".to_owned(), at(began), at(seen), at(seen + 50));
+    Life { node, vm, incoming: false, began, seen, executed, ended: Some(ended) }
 }
 
 /// A history in which keys were written: when (ms), by which session, what.
@@ -97,8 +99,11 @@ fn a_process_that_waits_for_a_guest_does_not_execute() {
     let lives = vec![life("node1", 1100, 2900), target];
     let evidence = Evidence { history: migration, lives, ..Evidence::default() };
     assert_eq!(verdicts(&evidence), [""; 0]);
+    // The source's process ends after its guest has left.
     let mut evidence = evidence;
     evidence.lives[0].seen = at(3100);
+    assert_eq!(verdicts(&evidence), [""; 0]);
+    evidence.lives[0].executed = Some((at(3050), at(3100)));
     assert_eq!(verdicts(&evidence), ["a VM executes only where it is claimed"]);
 }
 
@@ -107,7 +112,7 @@ fn a_process_without_a_claim_is_found_at_its_beginning_and_at_its_end() {
     let mut early = failover();
     early.lives[0].began = at(900);
     let mut late = failover();
-    late.lives[0].seen = at(7190);
+    late.lives[0].executed = Some((at(7140), at(7190)));
     for evidence in [early, late] {
         assert_eq!(verdicts(&evidence), ["a VM executes only where it is claimed"]);
     }
