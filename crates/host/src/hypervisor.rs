@@ -164,6 +164,10 @@ pub trait Hypervisor: Send + Sync + 'static {
     /// other is left as it is.
     async fn resume(&self, id: VmId) -> Result<(), HypervisorError>;
 
+    /// Somebody's hand may have let go what we have held: what executes is not taken for held any more when somebody pauses it later. What does not
+    /// execute is left as it is.
+    async fn note_executes(&self, id: VmId) -> Result<(), HypervisorError>;
+
     /// One active domain of another node, as [`seen`](Self::seen) there; soon, or an error.
     async fn seen_at(&self, peer: &Peer, id: VmId) -> Result<Option<Seen>, HypervisorError>;
 

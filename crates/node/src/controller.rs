@@ -162,7 +162,7 @@ pub(crate) trait Reconciler: Send + Sync + 'static {
 
     /// The turns of which a step needs one, if only few like it are carried out at once. Whoever waits for one holds up nobody, and is
     /// decided anew when it has it.
-    fn turns(&self, _step: &Self::Step) -> Option<&Arc<Semaphore>> {
+    async fn turns(&self, _subject: &Subject, _step: &Self::Step) -> Option<Arc<Semaphore>> {
         None
     }
 

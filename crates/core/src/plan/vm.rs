@@ -206,8 +206,15 @@ fn without_keys(facts: &Facts<'_>) -> Plan {
         LocalState::Active | LocalState::Held | LocalState::Arrived => {
             return wait(None, "it runs here but is not in the state tree: left alone");
         }
+        LocalState::Unstarted if !facts.view_is_current => {
+            return wait(None, "the state store is out of reach: nothing is changed until it answers");
+        }
+        // Nothing is lost with it, whatever became of the tree.
         LocalState::Unstarted => {
-            return wait(None, "a start left its process here, and it is not in the state tree: left alone");
+            return act(
+                Step::PowerOff,
+                "a start left its process here, which executes nothing, and it is not in the state tree",
+            );
         }
         LocalState::Suspended => {
             return wait(

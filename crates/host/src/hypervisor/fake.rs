@@ -20,6 +20,7 @@ use tokio::{
 mod behaviour;
 mod fabric;
 mod kept;
+mod marks;
 
 use super::{
     Activity, Event, Hypervisor, HypervisorError, Kept, Migration, Peer, Seen, Undefined,
@@ -69,6 +70,8 @@ struct Domain {
     seen: Seen,
     /// Tells one run of a VM from the next, so that a late power-off ends only the run that it was meant for.
     run: u64,
+    /// What it is taken for while it is paused, whoever has paused it.
+    mark: Option<Activity>,
 }
 
 impl Default for FakeHypervisor {
@@ -364,7 +367,7 @@ impl Hypervisor for FakeHypervisor {
 
     async fn resume(&self, id: VmId) -> Result<(), HypervisorError> {
         self.state().counts.resume += 1;
-        let resume = async {
+        let resume = perform(self.behaviour(id).resume, || {
             let mut state = self.state();
             if state.jobs.contains_key(&id) {
                 return Err(HypervisorError::Refused("a migration is under way".into()));
@@ -372,10 +375,22 @@ impl Hypervisor for FakeHypervisor {
             let held = |domain: &Domain| domain.seen.activity.is_held();
             if state.active.get(&id).is_some_and(held) {
                 state.turn(id, Activity::Running);
+                state.unmark(id);
+            }
+            Ok(())
+        });
+        self.reached(Deadlines::default().ask, || format!("resuming VM {id}"), resume).await
+    }
+
+    async fn note_executes(&self, id: VmId) -> Result<(), HypervisorError> {
+        let note = async {
+            let mut state = self.state();
+            if state.active.get(&id).is_some_and(|domain| domain.seen.activity == Activity::Running) {
+                state.unmark(id);
             }
             Ok(())
         };
-        self.reached(Deadlines::default().ask, || format!("resuming VM {id}"), resume).await
+        self.reached(Deadlines::default().ask, || format!("noting that VM {id} executes"), note).await
     }
 
     async fn seen_at(&self, peer: &Peer, id: VmId) -> Result<Option<Seen>, HypervisorError> {
@@ -444,7 +459,7 @@ impl State {
         self.left.remove(&seen.id);
         let (id, run) = (seen.id, self.starts);
         let activity = seen.activity;
-        self.active.insert(id, Domain { seen, run });
+        self.active.insert(id, Domain { mark: marks::of(activity), seen, run });
         self.news(id, Some(activity));
     }
 
@@ -452,13 +467,6 @@ impl State {
         if self.active.remove(&id).is_some() {
             self.job_is_gone(id);
             self.news(id, None);
-        }
-    }
-
-    fn turn(&mut self, id: VmId, activity: Activity) {
-        if let Some(domain) = self.active.get_mut(&id) {
-            domain.seen.activity = activity;
-            self.news(id, Some(activity));
         }
     }
 

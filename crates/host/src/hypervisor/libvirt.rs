@@ -163,7 +163,8 @@ impl LibvirtHypervisor {
         let xml = spec.marked_unstarted().map_err(|error| HypervisorError::Unusable(error.to_string()))?;
         let begun = Instant::now();
         let patience = Patience { tidying: begun + self.deadlines.ask, start: begun + self.deadlines.start };
-        let limits = (Lane::Start, self.deadlines.start);
+        let lane = if spec.rbd_images.is_empty() { Lane::Start } else { Lane::StartOnStorage };
+        let limits = (lane, self.deadlines.start);
         self.change(limits, doing, move |connection| make(connection, id, &xml, &patience)).await
     }
 
@@ -253,8 +254,22 @@ impl Hypervisor for LibvirtHypervisor {
     }
 
     async fn resume(&self, id: VmId) -> Result<(), HypervisorError> {
-        let limits = (Lane::Migration, self.deadlines.ask);
+        let limits = (Lane::Resume, self.deadlines.ask);
         self.change(limits, || format!("resuming VM {id}"), move |connection| resume(connection, id)).await
+    }
+
+    async fn note_executes(&self, id: VmId) -> Result<(), HypervisorError> {
+        let doing = || format!("noting that VM {id} executes");
+        // Hardly any is marked: that is asked at no cost of a connection.
+        let is_marked = move |connection: &Connection| match connection.lookup(id)? {
+            Some(domain) => domain.is_marked_as_held(),
+            None => Ok(false),
+        };
+        if !self.ask(doing, is_marked).await? {
+            return Ok(());
+        }
+        let limits = (Lane::Migration, self.deadlines.ask);
+        self.change(limits, doing, move |connection| note_executes(connection, id)).await
     }
 
     async fn seen_at(&self, peer: &Peer, id: VmId) -> Result<Option<Seen>, HypervisorError> {
@@ -404,9 +419,13 @@ fn resume(connection: &Connection, id: VmId) -> Result<(), Fault> {
         Some(Activity::Held | Activity::Arrived) => domain.go_on(),
         Some(Activity::Unstarted) => domain.begin(),
         Some(Activity::Suspended) => domain.end_suspension(),
-        Some(Activity::Running) => domain.has_begun(),
         _ => Ok(()),
     }
+}
+
+fn note_executes(connection: &Connection, id: VmId) -> Result<(), Fault> {
+    let Some(domain) = connection.lookup(id)? else { return Ok(()) };
+    if domain.activity()? == Some(Activity::Running) { domain.unmark() } else { Ok(()) }
 }
 
 fn suspend(connection: &Connection, id: VmId) -> Result<(), Fault> {

@@ -205,6 +205,21 @@ pub(crate) async fn what_is_prepared_executes_nothing_until_it_is_resumed(bench:
     assert_eq!(hypervisor.seen(guest.id).await.unwrap(), None);
 }
 
+pub(crate) async fn what_executes_is_noted_and_what_does_not_is_left_as_it_is(bench: Bench) {
+    let (hypervisor, guest) = (&bench.hypervisor, bench.guest(1, "noted"));
+    hypervisor.note_executes(guest.id).await.expect("what is off is nothing to note");
+    hypervisor.prepare(&guest).await.unwrap();
+    hypervisor.note_executes(guest.id).await.unwrap();
+    assert_eq!(hypervisor.seen(guest.id).await.unwrap().unwrap().activity, Activity::Unstarted);
+    hypervisor.resume(guest.id).await.unwrap();
+    hypervisor.note_executes(guest.id).await.unwrap();
+    assert_eq!(hypervisor.seen(guest.id).await.unwrap().unwrap().activity, Activity::Running);
+    hypervisor.suspend(guest.id).await.unwrap();
+    hypervisor.note_executes(guest.id).await.unwrap();
+    assert_eq!(hypervisor.seen(guest.id).await.unwrap().unwrap().activity, Activity::Suspended);
+    hypervisor.power_off(guest.id).await.unwrap();
+}
+
 pub(crate) async fn what_is_not_kept_has_nothing_to_be_removed(bench: Bench) {
     let (hypervisor, guest) = (&bench.hypervisor, bench.guest(1, "fleeting"));
     hypervisor.start(&guest).await.unwrap();

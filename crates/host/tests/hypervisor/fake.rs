@@ -30,6 +30,7 @@ contract!(
     many_vms_start_and_end_at_once,
     a_suspended_guest_executes_nothing_until_it_is_resumed,
     what_is_prepared_executes_nothing_until_it_is_resumed,
+    what_executes_is_noted_and_what_does_not_is_left_as_it_is,
     what_is_not_kept_has_nothing_to_be_removed,
 );
 

@@ -1,6 +1,6 @@
 //! What plain libvirt's users leave behind: definitions with autostart, guests that they pause themselves.
 
-use pvc_core::model::VmId;
+use pvc_core::model::{DomainSpec, VmId};
 use pvc_host::{
     hypervisor::{Activity, Halt, Hypervisor, Kept, Undefined, libvirt::Deadlines},
     testing::{LibvirtdProcess, tiny_guest},
@@ -90,6 +90,33 @@ async fn our_suspension_outlives_libvirtd_and_is_told_from_an_operators_pause() 
         (Activity::Halted(Halt::Paused), Activity::Halted(Halt::Paused)),
         "from now on it is the operator's pause"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_operator_lets_go_is_not_taken_for_held_when_he_pauses_it_later() {
+    let libvirtd = LibvirtdProcess::start().unwrap();
+    let hypervisor = connect(&libvirtd.uri(), Deadlines::default()).await;
+    let activity = async || hypervisor.seen(id(1)).await.unwrap().unwrap().activity;
+    let guest = DomainSpec::parse(&tiny_guest(id(1), "guest")).unwrap();
+    hypervisor.prepare(&guest).await.unwrap();
+    libvirtd.virsh("resume guest").unwrap();
+    hypervisor.note_executes(id(1)).await.unwrap();
+    libvirtd.virsh("suspend guest").unwrap();
+    assert_eq!(activity().await, Activity::Halted(Halt::Paused), "it was made by a start");
+
+    libvirtd.virsh("resume guest").unwrap();
+    hypervisor.suspend(id(1)).await.unwrap();
+    libvirtd.virsh("resume guest").unwrap();
+    hypervisor.note_executes(id(1)).await.unwrap();
+    libvirtd.virsh("suspend guest").unwrap();
+    assert_eq!(activity().await, Activity::Halted(Halt::Paused), "it was suspended by a daemon");
+    hypervisor.power_off(id(1)).await.unwrap();
+
+    // Nobody has noted that it executes.
+    hypervisor.prepare(&guest).await.unwrap();
+    libvirtd.virsh("resume guest").unwrap();
+    hypervisor.suspend(id(1)).await.unwrap();
+    assert_eq!(activity().await, Activity::Suspended, "something would be lost with it");
 }
 
 /// libvirt's built-in test driver has one domain, which runs and is kept.

@@ -223,16 +223,17 @@ impl<R: Reconciler> Core<R> {
                     return again.into_iter().chain(until).min();
                 }
             };
-            let turns = self.kind.turns(&step);
+            let turns = self.kind.turns(subject, &step).await;
             // One of another sort is given back.
-            turn = turn.filter(|turn| turns.is_some_and(|turns| Arc::ptr_eq(turn.semaphore(), turns)));
+            turn =
+                turn.filter(|turn| turns.as_ref().is_some_and(|turns| Arc::ptr_eq(turn.semaphore(), turns)));
             if let Some(turns) = turns
                 && turn.is_none()
             {
-                turn = Arc::clone(turns).try_acquire_owned().ok();
+                turn = Arc::clone(&turns).try_acquire_owned().ok();
                 if turn.is_none() {
                     // With news of the subject it is looked at again at once.
-                    turn = Some(look.turn(turns).await?);
+                    turn = Some(look.turn(&turns).await?);
                     continue;
                 }
             }

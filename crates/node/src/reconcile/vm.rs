@@ -16,6 +16,7 @@ mod migration;
 mod start;
 #[cfg(test)]
 pub(super) mod tests;
+mod turns;
 
 use std::{
     collections::HashMap,
@@ -48,6 +49,7 @@ use self::{
     inventory::Inventory,
     kept::KeptDefinitions,
     migration::Call,
+    turns::StartTurns,
 };
 pub use self::{
     inventory::{Active, LastEvents},
@@ -60,9 +62,6 @@ use crate::{
     metrics,
     sizes::VmSizes,
 };
-
-/// So many guests are started at once; more only makes each slower.
-const STARTS_AT_ONCE: usize = 4;
 
 /// So many guests are asked to shut down, or are powered off, at once: as many as libvirt is told side by side (`pvc_host`). One whose process hangs
 /// takes as long as its deadline.
@@ -149,7 +148,7 @@ struct VmReconciler {
     selector: Selector,
     sizes: VmSizes,
     memory: Mutex<HashMap<VmId, Memory>>,
-    starts: Arc<Semaphore>,
+    starts: StartTurns,
     shutdowns: Arc<Semaphore>,
     power_offs: Arc<Semaphore>,
     migrations: Arc<Semaphore>,
@@ -291,11 +290,11 @@ impl Reconciler for VmReconciler {
         }
     }
 
-    fn turns(&self, step: &Step) -> Option<&Arc<Semaphore>> {
+    async fn turns(&self, subject: &Subject, step: &Step) -> Option<Arc<Semaphore>> {
         match step {
-            Step::Start => Some(&self.starts),
-            Step::AskGuestToShutDown => Some(&self.shutdowns),
-            Step::PowerOff => Some(&self.power_offs),
+            Step::Start => Some(self.start_turns(subject).await),
+            Step::AskGuestToShutDown => Some(Arc::clone(&self.shutdowns)),
+            Step::PowerOff => Some(Arc::clone(&self.power_offs)),
             _ => None,
         }
     }
@@ -305,6 +304,7 @@ impl Reconciler for VmReconciler {
         let outcome = match (step, seen.view.vm(id)) {
             (Step::Forget, _) => self.forget(id, &seen.view).await,
             (_, Some(vm)) => self.carry_out(step, vm, why).await,
+            (Step::PowerOff, None) => self.end_unstarted(id, why).await,
             // Plans name no other step for what is not in the tree.
             (_, None) => Ok(()),
         };
@@ -317,6 +317,9 @@ impl Reconciler for VmReconciler {
     async fn rest(&self, subject: &Subject, seen: &Seen, settled: bool) -> Option<Instant> {
         let Subject::Vm(id) = *subject else { return None };
         self.follow_console(id, &seen.view);
+        if let Err(error) = self.inventory.note_executes(id).await {
+            debug!(vm = %id, %error, "what marks it as held could not be looked at");
+        }
         if let Some(memory) = self.memory().get_mut(&id)
             && memory.call.is_none()
         {
@@ -369,7 +372,7 @@ impl VmReconciler {
             consoles,
             peers,
             memory: Mutex::default(),
-            starts: Arc::new(Semaphore::new(STARTS_AT_ONCE)),
+            starts: StartTurns::default(),
             shutdowns: Arc::new(Semaphore::new(SHUTDOWNS_AT_ONCE)),
             power_offs: Arc::new(Semaphore::new(POWER_OFFS_AT_ONCE)),
             migrations: Arc::new(Semaphore::new(MIGRATIONS_AT_ONCE)),

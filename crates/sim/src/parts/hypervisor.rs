@@ -121,6 +121,7 @@ impl SimHypervisor {
             let converges = !rng.chance(fault_rates.never_converges);
             Behaviour {
                 start,
+                resume: Answer::default(),
                 power_off: answer(rng, power_off),
                 power_button: if obeys { PowerButton::Obeyed(button) } else { PowerButton::Ignored },
                 journey: Journey {
@@ -223,6 +224,10 @@ impl Hypervisor for SimHypervisor {
     async fn resume(&self, id: VmId) -> Result<(), HypervisorError> {
         self.asked(id, Ask::Resume);
         self.ask(move |fake| async move { fake.resume(id).await }).await
+    }
+
+    async fn note_executes(&self, id: VmId) -> Result<(), HypervisorError> {
+        self.ask(move |fake| async move { fake.note_executes(id).await }).await
     }
 
     async fn seen_at(&self, peer: &Peer, id: VmId) -> Result<Option<Seen>, HypervisorError> {

@@ -7,6 +7,8 @@ use std::time::Duration;
 pub struct Behaviour {
     /// Starting.
     pub start: Answer,
+    /// Letting it go.
+    pub resume: Answer,
     /// Powering off.
     pub power_off: Answer,
     /// Its power button.

@@ -24,6 +24,10 @@ use crate::blocking::{self, Slots, Workers};
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Lane {
     Start,
+    /// Starts with disks in a storage that may hang, and their processes with it: more than the starts that are asked for of some pools.
+    StartOnStorage,
+    /// What holds a guest until it is let go is short, and part of its start.
+    Resume,
     Shutdown,
     PowerOff,
     /// For as long as each takes: more than are wise to have at once.
@@ -35,7 +39,7 @@ pub(super) enum Lane {
 }
 
 /// How many calls of each lane may be under way.
-const SLOTS: [usize; 6] = [4, 8, 4, 16, 8, 2];
+const SLOTS: [usize; 8] = [4, 16, 8, 8, 4, 16, 8, 2];
 
 /// How libvirt is reached.
 #[derive(Clone)]
@@ -77,7 +81,7 @@ impl Failure {
 pub(super) struct Changes {
     target: Target,
     workers: Arc<Workers>,
-    lanes: [Slots; 6],
+    lanes: [Slots; SLOTS.len()],
     /// One connection is opened at a time: a frozen libvirtd holds who opens one, and keepalives do not end that.
     opening: Slots,
 }

@@ -95,6 +95,14 @@ impl VmReconciler {
         Ok(())
     }
 
+    /// It is in no state tree, and has never executed.
+    pub(super) async fn end_unstarted(&self, id: VmId, why: &str) -> Result<(), StepError> {
+        info!(vm = %id, "powering off: {why}");
+        self.inventory.hypervisor().power_off(id).await?;
+        self.inventory.read(id).await?;
+        Ok(())
+    }
+
     pub(super) async fn power_off(&self, vm: &Vm, why: &str) -> Result<(), StepError> {
         info!(vm = %vm.name, "powering off: {why}");
         if sabotage::commits(Bug::ReleaseFirst) {

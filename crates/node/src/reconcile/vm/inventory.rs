@@ -48,6 +48,8 @@ pub(super) struct Inventory {
     events: watch::Sender<LastEvents>,
     /// Why libvirt does not answer, while nothing is known.
     trouble: watch::Sender<Trouble>,
+    /// Of which libvirt knows that they execute, see [`Hypervisor::note_executes`].
+    executing: Mutex<BTreeSet<VmId>>,
 }
 
 impl Inventory {
@@ -60,6 +62,7 @@ impl Inventory {
             published: watch::Sender::new(None),
             events: watch::Sender::default(),
             trouble: watch::Sender::new(Some("libvirt has not answered yet".to_owned())),
+            executing: Mutex::default(),
         }
     }
 
@@ -145,6 +148,23 @@ impl Inventory {
             self.replace(Some(Arc::new(now)));
         }
         Ok(local_state)
+    }
+
+    /// What executes, whoever has let it, is marked as held no more: the mark would count when somebody pauses it later.
+    pub(super) async fn note_executes(&self, id: VmId) -> Result<(), HypervisorError> {
+        let runs = |seen: &Seen| seen.activity == Activity::Running;
+        let is_new = {
+            let active = self.lock();
+            let active = active.as_deref();
+            let mut noted = self.executing.lock().unwrap_or_else(PoisonError::into_inner);
+            noted.retain(|id| active.is_some_and(|active| active.get(id).is_some_and(runs)));
+            active.and_then(|active| active.get(&id)).is_some_and(runs) && !noted.contains(&id)
+        };
+        if is_new {
+            self.hypervisor.note_executes(id).await?;
+            self.executing.lock().unwrap_or_else(PoisonError::into_inner).insert(id);
+        }
+        Ok(())
     }
 
     /// libvirt is gone, for this reason: nothing is known any more.

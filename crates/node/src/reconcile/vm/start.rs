@@ -99,9 +99,10 @@ impl VmReconciler {
         if self.inventory.read(vm.id).await? == LocalState::Unstarted {
             let definition = self.definitions.of(vm).await?;
             if definition.map_or(true, |spec| !spec.rbd_images.is_empty()) {
-                return self
-                    .power_off(vm, "a start was given up before its Ceph clients were recorded")
-                    .await;
+                self.power_off(vm, "a start was given up before its Ceph clients were recorded").await?;
+                let why = "its process was made and not let go: libvirt or its storage did not answer in time, or the daemon ended meanwhile";
+                // It has not executed: that is no start that ended.
+                return self.refused(vm, why.to_owned()).await;
             }
         }
         info!(vm = %vm.name, "lets it go on: {why}");

@@ -28,6 +28,7 @@ mod migration;
 mod old_clients;
 mod outages;
 mod starts;
+mod storage;
 
 /// A cluster of nodes `a` and `b`, and an operator.
 struct World {

@@ -21,6 +21,9 @@ use super::{
     Domain,
 };
 
+/// What a paused domain may bear.
+const MARKS: [&str; 3] = [UNSTARTED, ARRIVING, SUSPENDED];
+
 impl Domain<'_> {
     /// Lets it execute for the first time. What says that it never has is gone before that, and it counts as suspended meanwhile: whoever finds it
     /// half done lets it go on, and ends nothing that may have executed.
@@ -30,18 +33,37 @@ impl Domain<'_> {
         self.resume(SUSPENDED)
     }
 
-    /// It executes though nobody here has begun it: somebody's hand has.
-    pub(in super::super) fn has_begun(&self) -> Result<(), Fault> {
-        if self.is_marked(UNSTARTED)? { self.set_mark(UNSTARTED, None) } else { Ok(()) }
+    /// It executes, whoever has let it go: none of the marks says so any more.
+    pub(in super::super) fn unmark(&self) -> Result<(), Fault> {
+        for mark in MARKS {
+            if self.is_marked(mark)? {
+                self.set_mark(mark, None)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether one of them would say that it was held if somebody paused it now.
+    pub(in super::super) fn is_marked_as_held(&self) -> Result<bool, Fault> {
+        for mark in MARKS {
+            if self.is_marked(mark)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Stops it from executing, with a mark that says who did.
     pub(in super::super) fn suspend(&self) -> Result<(), Fault> {
         let libvirt = self.connection.libvirt;
+        // What is left of earlier marks would say that nothing is lost with it.
+        self.unmark()?;
         // First the mark: nobody would let a guest go on that was stopped without it.
         self.set_mark(SUSPENDED, Some(c"<suspended/>"))?;
         // SAFETY: alive until dropped.
-        libvirt.check(unsafe { (libvirt.0.virDomainSuspend)(self.raw.as_ptr()) }).map(drop)
+        libvirt.check(unsafe { (libvirt.0.virDomainSuspend)(self.raw.as_ptr()) })?;
+        // Somebody who saw it execute just before that may have taken the mark away.
+        self.set_mark(SUSPENDED, Some(c"<suspended/>"))
     }
 
     /// Lets it execute again.
@@ -58,7 +80,7 @@ impl Domain<'_> {
         let libvirt = self.connection.libvirt;
         // SAFETY: alive until dropped.
         libvirt.check(unsafe { (libvirt.0.virDomainResume)(self.raw.as_ptr()) })?;
-        // It executes, whatever becomes of the mark: one that stays matters only if an operator pauses the guest later.
+        // It executes, whatever becomes of the mark: one that stays is taken away when it is seen to execute.
         let _ = self.set_mark(mark, None);
         Ok(())
     }

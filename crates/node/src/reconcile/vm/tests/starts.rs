@@ -1,9 +1,7 @@
 //! Starts that fail, or of which nobody heard.
 
-use std::net::Ipv4Addr;
-
 use pvc_core::plan::vm::REFUSED_FOR;
-use pvc_host::{ceph::Ceph as _, hypervisor::Activity};
+use pvc_host::hypervisor::Activity;
 use tokio::time::{Instant, sleep};
 
 use super::*;
@@ -66,7 +64,7 @@ fn refusing(why: &str) -> Behaviour {
     Behaviour { start, ..Behaviour::default() }
 }
 
-async fn give_room(w: &World) {
+pub(super) async fn give_room(w: &World) {
     for node in ["a", "b"].map(|n| n.parse().unwrap()) {
         let report = pvc_core::model::NodeReport { mem_total_mib: 1000, ..Default::default() };
         w.operator.commit(schema::node::report(&node, &report, None)).await.unwrap();
@@ -220,163 +218,4 @@ async fn a_hundred_guests_that_cannot_be_ended_hold_up_no_start() {
     w.define(101, xml(101)).await;
     w.ask_for(101, VmState::Start).await;
     w.until("another one starts", 1, async |w| w.runs(0, 101)).await;
-}
-
-fn with_rbd_disk(n: u8) -> String {
-    let disk = "<devices><disk type='network' device='disk'><source protocol='rbd' name='vms/one'/><target dev='vda'/></disk></devices>";
-    xml(n).replace("<devices/>", disk)
-}
-
-/// Somebody on a host has the VM's image open, as its process will have.
-fn open(w: &World, host: Ipv4Addr) -> pvc_core::model::ceph::ClientAddress {
-    let image = "vms/one".parse().unwrap();
-    w.nodes[0].ceph.create(&image);
-    w.nodes[0].ceph.open(&image, host).address
-}
-
-/// VM 1 on node `a`, off, of which a client is recorded that it had on a node that is gone.
-async fn with_an_earlier_run() -> (World, pvc_core::model::ceph::ClientAddress) {
-    let w = World::new().await;
-    w.define(1, with_rbd_disk(1)).await;
-    open(&w, Ipv4Addr::LOCALHOST);
-    let (earlier, images) = ("10.0.0.9:0/7".parse().unwrap(), ["vms/one".parse().unwrap()].into());
-    let clients = pvc_core::model::ceph::VmClients { clients: [earlier].into(), images };
-    let (new, also) = ((&clients, None), pvc_store::Transaction::default());
-    schema::vm_clients::record(&*w.operator, id(1), &"x".parse().unwrap(), new, &also).await.unwrap();
-    (w, earlier)
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_vm_does_not_start_before_its_earlier_run_is_shut_out_of_its_images_and_says_so() {
-    let (w, earlier) = with_an_earlier_run().await;
-    let ceph = Arc::clone(&w.nodes[0].ceph);
-    ceph.refuse_blocklist(true);
-    w.ask_for(1, VmState::Start).await;
-    w.until("it is told why", 5, async |w| {
-        let reason = w.vm(1).await.failed_reason.value;
-        reason.contains("may still be writing to its images") && reason.contains("access denied")
-    })
-    .await;
-    sleep(Duration::from_mins(1)).await;
-    assert_eq!(w.nodes[0].hypervisor.counts().start, 0, "no blocklist, no start");
-    ceph.refuse_blocklist(false);
-    w.until("it runs", 61, async |w| w.runs(0, 1)).await;
-    assert!(ceph.blocklisted().await.unwrap().contains_key(&earlier));
-    let (records, _) = schema::vm_clients::read_vm(&*w.operator, id(1)).await.unwrap();
-    assert!(records.iter().all(|record| record.node == w.nodes[0].name), "{records:?}");
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_vm_that_is_stopped_while_its_earlier_run_is_shut_out_does_not_start_after_that() {
-    let (w, _) = with_an_earlier_run().await;
-    w.nodes[0].ceph.take(Duration::from_secs(5));
-    w.ask_for(1, VmState::Start).await;
-    w.until("it is claimed", 2, async |w| !w.vm(1).await.claim.value.is_empty()).await;
-    sleep(Duration::from_secs(2)).await;
-    w.ask_for(1, VmState::Stop).await;
-    w.until("nobody claims it", 60, async |w| w.vm(1).await.claim.value.is_empty()).await;
-    assert_eq!(w.nodes[0].hypervisor.counts().start, 0);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_storage_that_does_not_answer_holds_up_a_start_for_a_minute_and_then_it_is_told() {
-    let (w, _) = with_an_earlier_run().await;
-    w.nodes[0].ceph.take(Duration::from_hours(1));
-    w.ask_for(1, VmState::Start).await;
-    w.until("it is told", 65, async |w| {
-        w.vm(1).await.failed_reason.value.contains("the storage did not answer within 60 s")
-    })
-    .await;
-    w.ask_for(1, VmState::Stop).await;
-    w.until("nobody claims it", 65, async |w| w.vm(1).await.claim.value.is_empty()).await;
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_vm_with_rbd_disks_is_started_by_no_node_that_manages_no_storage_whoever_sent_it_there() {
-    let mut w = World::new().await;
-    give_room(&w).await;
-    w.nodes[0].kill();
-    w.nodes[0].storage = false;
-    w.nodes[0].start();
-    w.define(1, with_rbd_disk(1)).await;
-    open(&w, Ipv4Addr::LOCALHOST);
-    w.define(2, xml(2)).await;
-    for n in [1, 2] {
-        w.ask_for(n, VmState::Start).await;
-    }
-    w.until("it is told why", 5, async |w| {
-        w.vm(1).await.failed_reason.value.contains("this node does not manage storage")
-    })
-    .await;
-    w.until("another one runs", 5, async |w| w.runs(0, 2)).await;
-    w.until("it runs on b", 40, async |w| w.runs(1, 1)).await;
-    assert_eq!(w.nodes[0].hypervisor.counts().start, 1);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_guest_executes_nothing_before_its_ceph_clients_are_recorded() {
-    let w = World::new().await;
-    w.define(1, with_rbd_disk(1)).await;
-    let (ceph, hypervisor) = (Arc::clone(&w.nodes[0].ceph), Arc::clone(&w.nodes[0].hypervisor));
-    let client = open(&w, Ipv4Addr::LOCALHOST);
-    ceph.take(Duration::from_secs(1));
-    w.ask_for(1, VmState::Start).await;
-    w.until("its process is there", 2, async |w| w.nodes[0].hypervisor.counts().start == 1).await;
-    assert_eq!(hypervisor.activity(id(1)), Some(Activity::Unstarted), "Ceph has not answered");
-    w.until("it runs", 5, async |w| w.runs(0, 1)).await;
-    let (records, _) = schema::vm_clients::read_vm(&*w.operator, id(1)).await.unwrap();
-    assert_eq!(records.len(), 1);
-    assert_eq!((&records[0].node, &records[0].clients.clients), (&w.nodes[0].name, &[client].into()));
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_guest_whose_ceph_clients_cannot_be_recorded_is_ended_before_it_begins_and_it_is_told() {
-    let w = World::new().await;
-    w.define(1, with_rbd_disk(1)).await;
-    let ceph = Arc::clone(&w.nodes[0].ceph);
-    open(&w, Ipv4Addr::new(10, 0, 0, 9));
-    for (trouble, hangs) in [("knows of nobody on this node", false), ("no answer within 20 s", true)] {
-        ceph.take(if hangs { Duration::from_hours(1) } else { Duration::ZERO });
-        w.ask_for(1, VmState::Start).await;
-        w.until("it is told", 130, async |w| {
-            let reason = w.vm(1).await.failed_reason.value;
-            reason.contains("its Ceph clients cannot be recorded") && reason.contains(trouble)
-        })
-        .await;
-        assert_eq!(w.nodes[0].hypervisor.activity(id(1)), None, "{trouble}");
-    }
-    ceph.take(Duration::ZERO);
-    open(&w, Ipv4Addr::LOCALHOST);
-    w.until("it runs", 130, async |w| w.runs(0, 1)).await;
-}
-
-/// The daemon dies between the process and the record.
-#[tokio::test(start_paused = true)]
-async fn what_an_earlier_daemon_has_not_recorded_is_ended_and_started_anew() {
-    let mut w = World::new().await;
-    w.define(1, with_rbd_disk(1)).await;
-    open(&w, Ipv4Addr::LOCALHOST);
-    w.nodes[0].ceph.take(Duration::from_secs(10));
-    w.ask_for(1, VmState::Start).await;
-    w.until("its process is there", 2, async |w| w.nodes[0].hypervisor.counts().start == 1).await;
-    w.nodes[0].kill();
-    w.nodes[0].ceph.take(Duration::ZERO);
-    w.nodes[0].start();
-    w.until("it runs", 60, async |w| w.runs(0, 1)).await;
-    let counts = w.nodes[0].hypervisor.counts();
-    assert_eq!((counts.start, counts.power_off), (2, 1));
-    assert_eq!(schema::vm_clients::read_vm(&*w.operator, id(1)).await.unwrap().0.len(), 1);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_vm_that_is_stopped_while_its_clients_are_recorded_does_not_begin() {
-    let w = World::new().await;
-    w.define(1, with_rbd_disk(1)).await;
-    open(&w, Ipv4Addr::LOCALHOST);
-    w.nodes[0].ceph.take(Duration::from_secs(3));
-    w.ask_for(1, VmState::Start).await;
-    w.until("its process is there", 2, async |w| w.nodes[0].hypervisor.counts().start == 1).await;
-    w.ask_for(1, VmState::Stop).await;
-    w.until("it is off", 30, async |w| w.vm(1).await.claim.value.is_empty()).await;
-    assert_eq!(w.nodes[0].hypervisor.counts().resume, 0, "it has never executed");
 }
