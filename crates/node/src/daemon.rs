@@ -19,7 +19,7 @@ use std::{
 };
 
 use pvc_config::Config;
-use pvc_core::model::{DaemonMode, DaemonState, StaticData};
+use pvc_core::model::{DaemonMode, DaemonState, NodeName, StaticData};
 use pvc_host::{
     ceph::CephAdmin,
     dhcp::DhcpPort,
@@ -41,7 +41,7 @@ use pvc_store::{
     mirror::{Mirror, Needs},
     schema::{
         SchemaError,
-        node::{Ipmi, Registration, register},
+        node::{self, Ipmi, Registration, register},
         owner::Owner,
         root,
     },
@@ -191,9 +191,12 @@ pub async fn run(config: &Config, mut dependencies: Dependencies, mut stop: Stop
         info!("asked to stop before the start was complete");
         dependencies.notify.stopping();
         // A node in `init` that says nothing any more would be fenced. The keys of one that is not registered are somebody else's.
-        let stopped = pvc_store::schema::node::set_daemon_state(&config.node, DaemonState::Stop);
         if registered.load(Ordering::Relaxed) && dependencies.store.session().borrow().is_healthy() {
-            let _ = timeout(SAY_WITHIN, dependencies.store.commit(stopped)).await;
+            let stopped = async {
+                say_stopped(&dependencies, &config.node).await;
+                dependencies.store.commit(node::set_daemon_state(&config.node, DaemonState::Stop)).await
+            };
+            let _ = timeout(SAY_WITHIN, stopped).await;
         }
         close(&dependencies).await;
         return Ok(());
@@ -213,7 +216,7 @@ pub async fn run(config: &Config, mut dependencies: Dependencies, mut stop: Stop
     };
     dependencies.notify.stopping();
     if outcome.is_ok() {
-        daemon.stop(&dependencies).await;
+        daemon.stop(&dependencies, &config.node).await;
     } else {
         // Whoever has our name now writes these keys: not a word more from us. What guards this machine stays armed.
         drop(daemon.keepalive);
@@ -421,7 +424,7 @@ async fn wait_for_libvirt(vms: Option<&Vms>, within: Duration) {
 }
 
 impl Daemon {
-    async fn stop(self, dependencies: &Dependencies) {
+    async fn stop(self, dependencies: &Dependencies, me: &NodeName) {
         let end = Instant::now() + STOP_WITHIN;
         info!("stops; what runs here keeps running");
         let said = self.say(dependencies, DaemonState::Shutdown).await;
@@ -435,7 +438,13 @@ impl Daemon {
         if let Some(vms) = self.vms {
             let _ = timeout_at(end - 2 * SAY_WITHIN, vms.stop(FINISH_WITHIN)).await;
         }
-        let said = said && timeout(SAY_WITHIN, self.keepalive.declare(DaemonState::Stop)).await.is_ok();
+        let said = said && {
+            let stopped = async {
+                say_stopped(dependencies, me).await;
+                self.keepalive.declare(DaemonState::Stop).await;
+            };
+            timeout(SAY_WITHIN, stopped).await.is_ok()
+        };
         if !said {
             warn!("ZooKeeper does not answer: the node's keys do not say that it has stopped");
         }
@@ -447,6 +456,17 @@ impl Daemon {
     async fn say(&self, dependencies: &Dependencies, state: DaemonState) -> bool {
         let healthy = dependencies.store.session().borrow().is_healthy();
         healthy && timeout(SAY_WITHIN, self.keepalive.declare(state)).await.is_ok()
+    }
+}
+
+/// Without it the node's state has only one key to be read from.
+async fn say_stopped(dependencies: &Dependencies, name: &NodeName) {
+    let said = node::say_stopped(&*dependencies.store, name, &dependencies.process.boot);
+    if let Err(error) = said.await {
+        debug!(
+            error = &error as &dyn std::error::Error,
+            "the word that this node stops could not be written twice"
+        );
     }
 }
 

@@ -171,7 +171,8 @@ pub struct Node {
     /// `daemonmode`, or what the node's own key says of it; a coordinator if neither can be read: the quorum that a fence must leave is
     /// then counted too large, never too small.
     pub mode: DaemonMode,
-    /// `daemonstate`; `run` if it cannot be read, so that the node's silence is noticed.
+    /// `daemonstate`. If it cannot be read: `stop` if the daemon said beside it (`stopped`) that it stopped in order in this boot, else
+    /// `run`, so that the node's silence is noticed.
     pub daemon_state: Field<DaemonState>,
     /// `routerstate`; who is not primary, if it cannot be read.
     pub router_state: Field<RouterState>,

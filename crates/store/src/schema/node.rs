@@ -44,6 +44,8 @@ const VTEP: &str = "vtep";
 const STORAGE: &str = "storage";
 /// **(ours)**
 const STORAGE_HOST: &str = "storage_host";
+/// **(ours)**
+const STOPPED: &str = "stopped";
 /// The keys of a keepalive's figures, in the order of [`figures`].
 const FIGURES: [&str; 12] = [
     "memtotal",
@@ -159,6 +161,7 @@ pub async fn register(store: &dyn Store, node: &Registration) -> Result<Committe
         (key(name, STORAGE), storage(node)),
         // A daemon that has just begun guards nothing yet.
         (key(name, SELF_FENCE), ""),
+        (key(name, STOPPED), ""),
         (key(name, "ipmihostname"), &node.ipmi.hostname),
         (key(name, "ipmiusername"), &node.ipmi.username),
         (key(name, "ipmipassword"), &node.ipmi.password),
@@ -263,6 +266,11 @@ pub fn set_daemon_state(name: &NodeName, state: DaemonState) -> Transaction {
     let mut txn = Transaction::default();
     txn.set(key(name, DAEMON_STATE), state.as_str(), None);
     txn
+}
+
+/// Says beside `daemonstate` that the node's daemon stops in order in this boot, in case that key cannot be read later.
+pub async fn say_stopped(store: &dyn Store, name: &NodeName, boot: &str) -> Result<(), CommitError> {
+    crate::put::put(store, &key(name, STOPPED), boot.as_bytes().to_vec()).await
 }
 
 /// Answers a desired state of the node's VMs, unless a newer desired state came meanwhile.

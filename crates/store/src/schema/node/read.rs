@@ -10,14 +10,14 @@ use pvc_core::model::{
 
 use super::{
     BOOT, DAEMON_STATE, DOMAIN_STATE, FIGURES, GUESTS, INTERVAL, KEEPALIVE, MODE, ROUTER_STATE, RUNNING,
-    SELF_FENCE, STATIC_DATA, STORAGE, STORAGE_HOST, VTEP, key, not_primary, path,
+    SELF_FENCE, STATIC_DATA, STOPPED, STORAGE, STORAGE_HOST, VTEP, key, not_primary, path,
 };
 use crate::{
     schema::text::{Decoder, field, present},
     store::{Store, StoreError, Value},
 };
 
-const OWN_KEYS: [&str; 11] = [
+const OWN_KEYS: [&str; 12] = [
     MODE,
     DAEMON_STATE,
     ROUTER_STATE,
@@ -29,6 +29,7 @@ const OWN_KEYS: [&str; 11] = [
     VTEP,
     STORAGE,
     STORAGE_HOST,
+    STOPPED,
 ];
 
 /// The number of keys that [`paths`] names.
@@ -64,30 +65,33 @@ fn decode_shown(name: &NodeName, values: &[Option<Value>], refused: Vec<Problem>
     value(0)?;
     let mut d = Decoder::without(refused);
     let mode = mode(&mut d, &keys, value(0), value(1));
-    let daemon_state = d.or(&keys[2], value(2), DaemonState::Run);
     let router_state = d.or(&keys[3], value(3), not_primary(mode));
     let domain_state = d.or(&keys[4], value(4), DomainState::Flushed);
     let static_data = static_data(&mut d, &keys[5], value(5));
     let self_fence_s = Some(d.number(&keys[6], value(6))).filter(|seconds| *seconds > 0);
     let boot = boot(&mut d, &keys[7], value(7));
+    // What it said last outlives an unreadable key: the silence of a node that stopped in order means nothing.
+    let stopped = value(12).zip(boot.as_ref()).is_some_and(|(stopped, boot)| stopped.data == boot.as_bytes());
+    let otherwise = if stopped { DaemonState::Stop } else { DaemonState::Run };
+    let daemon_state = d.or(&keys[2], value(2), otherwise);
     let keepalive_interval = interval(&mut d, &keys[8], value(8));
     let vtep = vtep(&mut d, &keys[9], value(9));
     let storage = storage(&mut d, &keys[10], value(10));
     let storage_host = d.optional::<IpAddr>(&keys[11], value(11)).value;
     let report = NodeReport {
-        mem_total_mib: d.number(&keys[12], value(12)),
-        mem_used_mib: d.number(&keys[13], value(13)),
-        mem_free_mib: d.number(&keys[14], value(14)),
-        mem_alloc_mib: d.number(&keys[15], value(15)),
-        vcpu_alloc: d.number(&keys[16], value(16)),
-        cpu_load: load(&mut d, &keys[17], value(17)),
-        networks_count: d.number(&keys[18], value(18)),
-        domains_count: d.number(&keys[19], value(19)),
-        running: running(&mut d, &keys[20], value(20)),
-        keepalive_unix_s: d.number(&keys[21], value(21)),
-        halted: halted(&mut d, &keys[22], value(22)),
+        mem_total_mib: d.number(&keys[13], value(13)),
+        mem_used_mib: d.number(&keys[14], value(14)),
+        mem_free_mib: d.number(&keys[15], value(15)),
+        mem_alloc_mib: d.number(&keys[16], value(16)),
+        vcpu_alloc: d.number(&keys[17], value(17)),
+        cpu_load: load(&mut d, &keys[18], value(18)),
+        networks_count: d.number(&keys[19], value(19)),
+        domains_count: d.number(&keys[20], value(20)),
+        running: running(&mut d, &keys[21], value(21)),
+        keepalive_unix_s: d.number(&keys[22], value(22)),
+        halted: halted(&mut d, &keys[23], value(23)),
         // A daemon that does not say can start VMs, as all could before there was this key.
-        cannot_start: d.text(&keys[23], value(23)).and_then(NodeReport::reason),
+        cannot_start: d.text(&keys[24], value(24)).and_then(NodeReport::reason),
     };
     Some(Node {
         name: name.clone(),
@@ -97,9 +101,9 @@ fn decode_shown(name: &NodeName, values: &[Option<Value>], refused: Vec<Problem>
         domain_state,
         static_data,
         report,
-        last_word: field((), value(20)),
-        keepalive_version: value(21).map(|v| v.version),
-        keepalive_zxid: value(21).map_or(0, |v| v.mzxid),
+        last_word: field((), value(21)),
+        keepalive_version: value(22).map(|v| v.version),
+        keepalive_zxid: value(22).map_or(0, |v| v.mzxid),
         keepalive_interval,
         boot,
         self_fence_s,

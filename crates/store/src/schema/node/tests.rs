@@ -80,6 +80,7 @@ async fn a_new_node_has_every_key_of_the_contract_and_starts_flushed() {
             "runningdomains",
             "selffence",
             "staticdata",
+            "stopped",
             "storage",
             "vcpualloc",
             "vtep"
@@ -214,6 +215,29 @@ async fn each_unreadable_key_is_named_and_counts_as_what_is_safe() {
         set(&*store, format!("/nodes/node1/{key}"), repaired).await;
         good(&*store).await;
     }
+}
+
+#[tokio::test]
+async fn that_a_node_has_stopped_in_order_outlives_its_unreadable_state() {
+    let (store, _) = store().await;
+    let counts_as = async |state| {
+        let seen = read(&*store, &name()).await.unwrap().unwrap();
+        assert!(seen.cannot_read("daemonstate"));
+        assert_eq!(seen.daemon_state.value, state);
+    };
+    let spoil = || set(&*store, "/nodes/node1/daemonstate".into(), "rubbish");
+    register(&*store, &registration(DaemonMode::Hypervisor)).await.unwrap();
+    say_stopped(&*store, &name(), "some-boot").await.unwrap();
+    store.commit(set_daemon_state(&name(), DaemonState::Stop)).await.unwrap();
+    spoil().await;
+    counts_as(DaemonState::Stop).await;
+    set(&*store, "/nodes/node1/stopped".into(), "another-boot").await;
+    counts_as(DaemonState::Run).await;
+    // Neither a daemon that has begun since, nor one in another boot, has stopped.
+    say_stopped(&*store, &name(), "some-boot").await.unwrap();
+    register(&*store, &registration(DaemonMode::Hypervisor)).await.unwrap();
+    spoil().await;
+    counts_as(DaemonState::Run).await;
 }
 
 #[tokio::test]
