@@ -39,6 +39,8 @@ pub struct Device {
     pub index: u32,
     /// What it is.
     pub kind: DeviceKind,
+    /// Its hardware address; zeros if it has none.
+    pub mac: Mac,
     /// Bytes.
     pub mtu: u32,
     /// Administratively up.
@@ -117,6 +119,13 @@ pub enum BridgingChange {
         /// The bridge.
         master: Option<String>,
     },
+    /// Gives it a hardware address, which it keeps whatever ports it has.
+    Address {
+        /// Its name.
+        name: String,
+        /// The address.
+        mac: Mac,
+    },
     /// Lets a tunnel learn, or no longer.
     Learn {
         /// Its name.
@@ -146,6 +155,7 @@ impl BridgingChange {
             Self::Add { name, .. }
             | Self::Remove { name }
             | Self::Set { name, .. }
+            | Self::Address { name, .. }
             | Self::Learn { name, .. } => name,
             Self::Forward(forward) | Self::Unforward(forward) => &forward.device,
         }
@@ -169,6 +179,7 @@ impl fmt::Display for BridgingChange {
                 write!(f, "set {name} up as a port of {bridge}, MTU {mtu}")
             }
             Self::Set { name, mtu, master: None } => write!(f, "set {name} up, MTU {mtu}"),
+            Self::Address { name, mac } => write!(f, "give {name} the hardware address {mac}"),
             Self::Learn { name, learns: true } => write!(f, "let {name} learn where to send frames"),
             Self::Learn { name, learns: false } => write!(f, "let {name} learn nothing from frames"),
             Self::Forward(forward) => write!(f, "send {forward}"),

@@ -2,6 +2,7 @@
 
 use std::{
     fmt,
+    net::IpAddr,
     net::{Ipv4Addr, Ipv6Addr},
     str::FromStr,
 };
@@ -87,6 +88,30 @@ impl Mac {
     /// Whether a network card may have it: a group's address (broadcast, multicast) and zeros are nobody's.
     pub fn is_a_cards(self) -> bool {
         self.0[0] & 1 == 0 && self.0 != [0; 6]
+    }
+
+    /// What the bridges of a node with this address in the cluster network have: the same in all client networks, another one on every
+    /// node, and of a range that no guest may send from.
+    pub fn of_gateway(node: IpAddr) -> Self {
+        let bits = match node {
+            IpAddr::V4(address) => u128::from(u32::from(address)),
+            // The nodes of one network differ in a few bits, which do not cancel each other out.
+            IpAddr::V6(address) => {
+                let bits = u128::from(address);
+                bits ^ bits >> 32 ^ bits >> 64 ^ bits >> 96
+            }
+        };
+        let [.., a, b, c, d] = bits.to_be_bytes();
+        let [first, second] = Self::OF_GATEWAYS;
+        Self([first, second, a, b, c, d])
+    }
+
+    /// The first bytes of all gateways' addresses: locally administered.
+    pub const OF_GATEWAYS: [u8; 2] = [0x0a, 0x70];
+
+    /// Whether it is in the gateways' range.
+    pub fn is_a_gateways(self) -> bool {
+        self.0.starts_with(&Self::OF_GATEWAYS)
     }
 }
 

@@ -53,6 +53,9 @@ pub struct Card {
 /// The cards that definitions name, by VM.
 pub type Cards = BTreeMap<VmId, Vec<Card>>;
 
+const TAKE_ANOTHER: &str =
+    "give the card another address in the VM's definition; those that begin with 52:54:00 are libvirt's";
+
 /// Changes, each with its reason, in the order in which they are made. None needs another's success.
 pub type Batch = Vec<(BridgingChange, &'static str)>;
 
@@ -72,6 +75,8 @@ struct Wanted {
     mtu: u32,
     master: Option<String>,
     learns: bool,
+    /// `None`: any.
+    mac: Option<Mac>,
 }
 
 /// Decides the next batch.
@@ -111,6 +116,13 @@ pub fn plan(ground: &Ground, view: &ClusterView, cards: &Cards, seen: &Bridging)
     for (name, wanted) in bridges.into_iter().chain(ports) {
         planned.make(name, wanted, seen.device(name));
     }
+    for (vm, cards) in cards {
+        for Card { mac, vni } in cards.iter().filter(|card| card.mac.is_a_gateways()) {
+            let what =
+                format!("nothing that VM {vm} sends is taken: its card's address {mac} is a gateway's");
+            planned.troubles.push(Trouble::of(*vni, what).with_todo(TAKE_ANOTHER));
+        }
+    }
     planned.forward(ground, view, cards, seen, &wanted);
     planned
 }
@@ -138,9 +150,14 @@ fn devices(ground: &Ground, overlay: Overlay, network: &Network) -> Result<Vec<(
             (format!("vlan{vni}"), DeviceKind::Vlan { id, over: ground.uplink.clone() }, ground.mtu)
         }
     };
+    let mac = match kind {
+        DeviceKind::Vxlan { local, .. } => Some(Mac::of_gateway(local)),
+        _ => None,
+    };
     let learns = overlay == Overlay::Flood && matches!(kind, DeviceKind::Vxlan { .. });
-    let bridge = Wanted { kind: DeviceKind::Bridge, mtu, master: None, learns: false };
-    Ok(vec![(vni.bridge(), bridge), (name, Wanted { kind, mtu, master: Some(vni.bridge()), learns })])
+    let bridge = Wanted { kind: DeviceKind::Bridge, mtu, master: None, learns: false, mac };
+    let way_out = Wanted { kind, mtu, master: Some(vni.bridge()), learns, mac: None };
+    Ok(vec![(vni.bridge(), bridge), (name, way_out)])
 }
 
 fn tunnel(vni: Vni) -> String {
@@ -179,7 +196,7 @@ impl Planned {
     }
 
     fn make(&mut self, name: &str, wanted: &Wanted, seen: Option<&Device>) {
-        let Wanted { kind, mtu, master, learns } = wanted.clone();
+        let Wanted { kind, mtu, master, learns, mac } = wanted.clone();
         let (name, seen) = (name.to_owned(), seen.filter(|device| device.kind == kind));
         let change = match seen {
             None => Some((BridgingChange::Add { name: name.clone(), kind, mtu, master }, "a client network")),
@@ -189,6 +206,10 @@ impl Planned {
             Some(_) => None,
         };
         self.batch.extend(change);
+        if let Some(mac) = mac.filter(|mac| seen.is_none_or(|device| device.ours && device.mac != *mac)) {
+            let why = "no guest may send from its address, and clients know their gateway by it";
+            self.batch.push((BridgingChange::Address { name: name.clone(), mac }, why));
+        }
         if seen.is_some_and(|device| device.learns) != learns {
             self.batch.push((BridgingChange::Learn { name, learns }, "as the cluster's overlay is"));
         }

@@ -10,7 +10,7 @@ use std::{
 };
 
 use pvc_core::{
-    model::rule::Direction,
+    model::{Mac, rule::Direction},
     plan::firewall::{Line, Port, Ruleset},
 };
 use pvc_host::firewall::{Firewall, Nft};
@@ -168,6 +168,27 @@ fn rules_stop_and_admit_as_written_count_and_open_no_closed_network() {
         node.firewall.change(&walls(&rules), &walls(&[])).await.unwrap();
         send(&outside, "10.100.0.2:9", "free now");
         assert_eq!(arrived(&guest), "free now");
+    });
+}
+
+#[test]
+fn a_guarded_guest_sends_nothing_from_a_gateways_hardware_address() {
+    alone(async || {
+        let node = node();
+        let gateway = Mac::of_gateway("10.255.1.1".parse().unwrap());
+        node.firewall.load(&walls(&[])).await.unwrap();
+        let (from, to) = (at(&node.guest, "10.100.0.2:0"), at(&node.other, "10.100.0.3:10"));
+        send(&from, "10.100.0.3:10", "as itself");
+        assert_eq!(arrived(&to), "as itself");
+        let own = node.guest.ip("-br link show dev eth0");
+        let own = own.split_whitespace().nth(2).unwrap().to_owned();
+        node.guest.ip(&format!("link set eth0 address {gateway}"));
+        send(&from, "10.100.0.3:10", "as the gateway");
+        node.guest.ip(&format!("link set eth0 address {own}"));
+        send(&from, "10.100.0.3:10", "as itself again");
+        assert_eq!(arrived(&to), "as itself again");
+        let counts = node.firewall.listing().await.unwrap().unwrap().counts;
+        assert!(counts["guard"][1].packets > 0, "{counts:?}");
     });
 }
 

@@ -84,6 +84,25 @@ fn what_is_made_is_seen_and_made_again_changes_nothing() {
 }
 
 #[test]
+fn a_bridge_keeps_the_address_that_it_was_given_whatever_ports_it_has() {
+    alone(async || {
+        let bridges = Netlink::start().unwrap();
+        make(&*bridges, &managed("10.255.1.1", "10.255.1.2")).await;
+        let mac = Mac::of_gateway("10.255.1.1".parse().unwrap());
+        let address = BridgingChange::Address { name: "vmbr100".into(), mac };
+        for _ in 0..2 {
+            make(&*bridges, std::slice::from_ref(&address)).await;
+        }
+        // A bridge that was given none takes the lowest of its ports.
+        ip("link add vnet0 address 02:00:00:00:00:01 type veth peer name eth9");
+        ip("link set vnet0 master vmbr100 up");
+        let seen = seen(&*bridges).await;
+        assert_eq!(seen.device("vmbr100").unwrap().mac, mac);
+        assert_eq!(seen.device("vnet0").unwrap().mac.to_string(), "02:00:00:00:00:01");
+    });
+}
+
+#[test]
 fn a_cards_entry_takes_the_place_of_the_one_before() {
     alone(async || {
         let bridges = Netlink::start().unwrap();

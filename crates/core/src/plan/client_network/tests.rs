@@ -68,6 +68,7 @@ fn apply(seen: &mut Bridging, batch: &Batch) {
                     name,
                     index,
                     kind,
+                    mac: Mac([2; 6]),
                     mtu,
                     up: true,
                     master,
@@ -88,6 +89,10 @@ fn apply(seen: &mut Bridging, batch: &Batch) {
             BridgingChange::Set { name, mtu, master } => {
                 let device = seen.devices.iter_mut().find(|device| device.name == name).unwrap();
                 (device.mtu, device.master, device.up) = (mtu, master, true);
+            }
+            BridgingChange::Address { name, mac } => {
+                let device = seen.devices.iter_mut().find(|device| device.name == name).unwrap();
+                assert_ne!(std::mem::replace(&mut device.mac, mac), mac);
             }
             BridgingChange::Learn { name, learns } => {
                 let device = seen.devices.iter_mut().find(|device| device.name == name).unwrap();
@@ -131,7 +136,17 @@ fn sent(seen: &Bridging) -> Vec<String> {
 
 fn port(name: &str, master: &str, ours: bool) -> Device {
     let (name, master) = (name.to_owned(), Some(master.to_owned()));
-    Device { name, index: 90, kind: DeviceKind::Other, mtu: 1450, up: true, master, ours, learns: false }
+    Device {
+        name,
+        index: 90,
+        kind: DeviceKind::Other,
+        mac: Mac([2; 6]),
+        mtu: 1450,
+        up: true,
+        master,
+        ours,
+        learns: false,
+    }
 }
 
 #[test]
@@ -149,6 +164,28 @@ fn networks_have_bridges_with_what_connects_them() {
         sent(&seen),
         ["frames for everybody on vxlan100 to 10.255.1.2", "frames for everybody on vxlan100 to 10.255.1.3"]
     );
+}
+
+#[test]
+fn a_gateway_has_an_address_of_its_node_which_no_guest_may_have() {
+    let (view, mut cards) = world(&[managed(100), bridged(20)], &["node1"]);
+    let mut seen = Bridging::default();
+    settle(&view, &cards, &mut seen);
+    let mac = |seen: &Bridging, name: &str| seen.device(name).unwrap().mac;
+    let gateway = mac(&seen, "vmbr100");
+    assert_eq!(gateway.to_string(), "0a:70:0a:ff:01:01");
+    assert!(gateway.is_a_gateways() && gateway.is_a_cards());
+    assert_eq!(mac(&seen, "vmbr20"), Mac([2; 6]), "it has no gateway");
+    seen.devices.iter_mut().find(|device| device.name == "vmbr100").unwrap().mac = Mac([6; 6]);
+    settle(&view, &cards, &mut seen);
+    assert_eq!(mac(&seen, "vmbr100"), gateway, "somebody gave it another");
+    let v6 = ["fd00:255::1", "fd00:255::2", "fd00:255::1:0:1", "fd00:255:0:1::1"];
+    let distinct: BTreeSet<Mac> = v6.iter().map(|node| Mac::of_gateway(node.parse().unwrap())).collect();
+    assert_eq!(distinct.len(), v6.len() - 1, "{distinct:?}: two words that cancel each other out are one");
+
+    cards.get_mut(&testing::id(1)).unwrap()[0].mac = Mac([0x0a, 0x70, 0, 0, 0, 1]);
+    let told = settle(&view, &cards, &mut seen);
+    assert!(told.len() == 1 && told[0].contains("0a:70:00:00:00:01 is a gateway's"), "{told:?}");
 }
 
 #[test]
@@ -229,7 +266,17 @@ fn a_network_that_is_deleted_under_its_guests_keeps_connecting_them() {
 fn what_this_program_did_not_make_is_not_touched() {
     let theirs = |name: &str, kind| {
         let name = name.to_owned();
-        Device { name, index: 91, kind, mtu: 1450, up: true, master: None, ours: false, learns: false }
+        Device {
+            name,
+            index: 91,
+            kind,
+            mac: Mac([2; 6]),
+            mtu: 1450,
+            up: true,
+            master: None,
+            ours: false,
+            learns: false,
+        }
     };
     let devices = vec![
         theirs("vmbr0", DeviceKind::Bridge),

@@ -9,7 +9,7 @@ use std::{
 };
 
 use super::{Line, Port, Ruleset};
-use crate::model::{Vni, bridging::VXLAN_PORT, rule::Direction};
+use crate::model::{Mac, Vni, bridging::VXLAN_PORT, rule::Direction};
 
 /// The tables' names: those of other programs are never touched.
 pub const TABLES: [(&str, &str); 2] = [("inet", "pvc"), ("bridge", "pvc")];
@@ -79,6 +79,7 @@ const BRIDGED: &str = "
   }
   chain guard {
     ether type { 8021q, 8021ad } counter drop
+    ether saddr & ff:ff:00:00:00:00 == 0a:70:00:00:00:00 counter drop
     arp saddr ip @gateways4 counter drop
     ip saddr @gateways4 counter drop
     ip6 saddr @gateways6 counter drop
@@ -233,3 +234,4 @@ fn is_harmless(name: &str) -> bool {
 }
 
 const _: () = assert!(VXLAN_PORT == 4789, "the texts say so");
+const _: () = assert!(matches!(Mac::OF_GATEWAYS, [0x0a, 0x70]), "the texts say so");

@@ -3,7 +3,10 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
-use pvc_core::model::bridging::{Bridging, BridgingChange, Device};
+use pvc_core::model::{
+    Mac,
+    bridging::{Bridging, BridgingChange, Device},
+};
 use tokio::sync::watch;
 
 use super::super::{Bridges, LinksError};
@@ -66,7 +69,18 @@ impl State {
             BridgingChange::Add { name, kind, mtu, master } => {
                 devices.retain(|device| device.name != name);
                 let index = devices.iter().map(|device| device.index).max().unwrap_or_default() + 1;
-                devices.push(Device { name, index, kind, mtu, up: true, master, ours: true, learns: false });
+                let mac = Mac([2, 0, 0, 0, 1, 0]);
+                devices.push(Device {
+                    name,
+                    index,
+                    kind,
+                    mac,
+                    mtu,
+                    up: true,
+                    master,
+                    ours: true,
+                    learns: false,
+                });
             }
             BridgingChange::Remove { name } => {
                 devices.retain(|device| device.name != name);
@@ -78,6 +92,10 @@ impl State {
                 let device = devices.iter_mut().find(|device| device.name == name);
                 let device = device.ok_or_else(|| missing(&name))?;
                 (device.mtu, device.master, device.up) = (mtu, master, true);
+            }
+            BridgingChange::Address { name, mac } => {
+                let device = devices.iter_mut().find(|device| device.name == name);
+                device.ok_or_else(|| missing(&name))?.mac = mac;
             }
             BridgingChange::Learn { name, learns } => {
                 let device = devices.iter_mut().find(|device| device.name == name);

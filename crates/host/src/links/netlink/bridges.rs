@@ -127,6 +127,12 @@ impl Netlink {
                 let del = async |handle: Handle| handle.link().del(index).execute().await;
                 self.request(&doing, &[libc::ENODEV], del).await
             }
+            BridgingChange::Address { name, mac } => {
+                let index = self.known(&doing, name, known).await?;
+                let message = LinkUnspec::new_with_index(index).address(mac.0.to_vec()).build();
+                let change = async |handle: Handle| handle.link().change(message).execute().await;
+                self.request(&doing, &[], change).await
+            }
             BridgingChange::Learn { name, learns } => {
                 let index = self.known(&doing, name, known).await?;
                 let message =
@@ -216,6 +222,7 @@ fn device(link: &LinkMessage, names: &HashMap<u32, String>) -> Option<Device> {
         name: seen::name(link)?,
         index: link.header.index,
         kind: DeviceKind::Other,
+        mac: Mac(seen::mac(link)),
         mtu: 0,
         up: link.header.flags.contains(LinkFlags::Up),
         master: None,
