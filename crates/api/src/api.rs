@@ -4,9 +4,8 @@ use std::sync::{Arc, OnceLock};
 
 use pvc_operate::Cluster;
 use pvc_store::mirror::Mirror;
-use tokio::sync::Semaphore;
 
-use crate::{differences::Differences, gate::Gate, limits::Limits};
+use crate::{differences::Differences, gate::Gate, limits::Limits, shares::Shares};
 
 /// The cluster, who may command it, and what a request may cost.
 pub struct Api {
@@ -21,23 +20,25 @@ pub struct Api {
     /// What was told to listeners last.
     pub(crate) differences: Differences,
     /// Places of those who read.
-    pub(crate) reads: Semaphore,
+    pub(crate) reads: Shares,
+    /// Places of those who change something.
+    pub(crate) changes: Shares,
     /// Places of those who listen.
-    pub(crate) listeners: Arc<Semaphore>,
+    pub(crate) listeners: Shares,
 }
 
 impl Api {
     /// An API of that cluster.
     pub fn new(cluster: Cluster, gate: Gate, limits: Limits) -> Self {
-        let (reads, listeners) = (Semaphore::new(limits.reads), Arc::new(Semaphore::new(limits.listeners)));
         Self {
             cluster,
             gate,
             limits,
             mirror: OnceLock::new(),
             differences: Differences::default(),
-            reads,
-            listeners,
+            reads: Shares::new(limits.reads),
+            changes: Shares::new(limits.changes),
+            listeners: Shares::new(limits.listeners),
         }
     }
 

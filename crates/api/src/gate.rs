@@ -26,6 +26,8 @@ pub(crate) struct Who {
     /// The description of the token.
     pub(crate) name: String,
     pub(crate) role: Role,
+    /// What the token is known by; of anybody, nothing.
+    pub(crate) token: Hash,
 }
 
 /// Nobody who is known.
@@ -60,7 +62,6 @@ struct Guarded {
 
 struct Known {
     who: Who,
-    hash: Hash,
 }
 
 impl Gate {
@@ -84,7 +85,7 @@ impl Gate {
         let Some(guarded) = &self.guarded else {
             // A page of another site, in a browser that reaches this address; its own name may lead here, too.
             let is_foreign = changes && !is_same_site(headers) || self.is_local && !is_asked_locally(headers);
-            let anybody = Who { name: "anybody".to_owned(), role: Role::Admin };
+            let anybody = Who { name: "anybody".to_owned(), role: Role::Admin, token: Hash::default() };
             return if is_foreign { Err(Stranger::Foreign) } else { Ok(anybody) };
         };
         let mut keys = headers.get_all(KEY).iter();
@@ -114,7 +115,7 @@ impl Gate {
             return Err(Stranger::Foreign);
         }
         let known = guarded.by_token(token.as_bytes(), from)?;
-        Ok(guarded.sessions.open(&known.hash, now_unix_s()))
+        Ok(guarded.sessions.open(&known.who.token, now_unix_s()))
     }
 }
 
@@ -145,7 +146,7 @@ impl Guarded {
     fn by_hash(&self, hash: &Hash) -> Option<&Known> {
         let mut found = None;
         for known in &self.known {
-            if bool::from(known.hash.ct_eq(hash)) {
+            if bool::from(known.who.token.ct_eq(hash)) {
                 found = Some(known);
             }
         }
@@ -159,7 +160,7 @@ impl Known {
             Token::Plain(plain) => Sha256::digest(plain.reveal().as_bytes()).into(),
             Token::Sha256(hash) => *hash,
         };
-        Self { who: Who { name: token.description.clone(), role: token.role }, hash }
+        Self { who: Who { name: token.description.clone(), role: token.role, token: hash } }
     }
 }
 

@@ -73,7 +73,7 @@ impl Place {
 }
 
 /// Whoever has an IPv6 address has its /64.
-fn whose(from: IpAddr) -> IpAddr {
+pub(crate) fn whose(from: IpAddr) -> IpAddr {
     match from.to_canonical() {
         IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)).into(),
         v4 @ IpAddr::V4(_) => v4,

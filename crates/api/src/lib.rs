@@ -6,6 +6,7 @@
 mod api;
 mod ask;
 mod clock;
+mod connection;
 mod differences;
 mod gate;
 mod guesses;
@@ -16,11 +17,13 @@ mod reply;
 mod routes;
 mod server;
 mod session;
+mod shares;
+mod taken;
 mod v1;
 mod v2;
 
 pub use api::Api;
 pub use gate::Gate;
-pub use limits::Limits;
+pub use limits::{Limits, Share};
 pub use routes::{Access, Route, openapi, router, routes};
 pub use server::Server;

@@ -2,15 +2,21 @@
 
 use std::time::Duration;
 
+pub use crate::shares::Share;
+
 /// What a request may cost.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
     /// So many connections at once.
     pub connections: usize,
-    /// So many reads are answered at once; others wait.
-    pub reads: usize,
-    /// So many may listen to events at once.
-    pub listeners: usize,
+    /// Reads that are answered at once, from the making of an answer until its last byte is taken.
+    pub reads: Share,
+    /// Changes that are made at once, from before their bodies are read.
+    pub changes: Share,
+    /// Listeners to events at once.
+    pub listeners: Share,
+    /// How long one may wait for a place.
+    pub place_within: Duration,
     /// So many wrong tokens are taken from one address in a minute.
     pub wrong_tokens: u32,
     /// How long an asker may take to say what it wants, and a connection be idle.
@@ -21,22 +27,35 @@ pub struct Limits {
     pub body_bytes: usize,
     /// How long an answer may take to be made.
     pub answer_within: Duration,
-    /// How long an asker may take nothing of it.
+    /// How long an asker may take nothing of it, and all of a small one …
     pub taken_within: Duration,
+    /// … and of a large one, a second longer for each so many bytes.
+    pub taken_bytes_a_second: u64,
 }
 
+impl Limits {
+    /// How long an answer of so many bytes may be on its way.
+    pub(crate) fn taken_within(&self, bytes: u64) -> Duration {
+        self.taken_within + Duration::from_secs(bytes / self.taken_bytes_a_second)
+    }
+}
+
+/// All who hold or await a place are fewer than there are connections: somebody new is always let in.
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            connections: 1024,
-            reads: 32,
-            listeners: 768,
+            connections: 1536,
+            reads: Share { all: 24, token: 12, address: 6, waiting: 512 },
+            changes: Share { all: 48, token: 24, address: 12, waiting: 32 },
+            listeners: Share { all: 768, token: 512, address: 512, waiting: 0 },
+            place_within: Duration::from_secs(15),
             wrong_tokens: 20,
             head_within: Duration::from_secs(15),
             body_within: Duration::from_secs(15),
             body_bytes: 4 * 1024 * 1024,
             answer_within: Duration::from_mins(1),
             taken_within: Duration::from_secs(30),
+            taken_bytes_a_second: 64 * 1024,
         }
     }
 }
@@ -48,6 +67,8 @@ pub(crate) struct MostBytes(pub(crate) usize);
 impl MostBytes {
     /// Of who has no token yet, and says no more than one.
     pub(crate) const OF_STRANGERS: Self = Self(4 * 1024);
+    /// Of who only reads.
+    pub(crate) const OF_READS: Self = Self(4 * 1024);
     /// Where no definition is taken.
     pub(crate) const OF_VALUES: Self = Self(64 * 1024);
 }

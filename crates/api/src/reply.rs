@@ -111,20 +111,20 @@ pub(crate) fn list(rows: &[impl Serialize], none: &str) -> Outcome {
 }
 
 /// Text for people.
-pub(crate) fn text(status: StatusCode, kind: &'static str, text: impl Into<String>) -> Response {
+pub(crate) fn text(status: StatusCode, kind: &'static str, text: impl Into<Body>) -> Response {
     body(status, kind, text.into())
 }
 
 /// JSON with another status.
 pub(crate) fn json_with(status: StatusCode, value: &impl Serialize) -> Response {
     match serde_json::to_string(value) {
-        Ok(json) => body(status, "application/json", json),
-        Err(_) => body(StatusCode::INTERNAL_SERVER_ERROR, "text/plain; charset=utf-8", String::new()),
+        Ok(json) => body(status, "application/json", json.into()),
+        Err(_) => body(StatusCode::INTERNAL_SERVER_ERROR, "text/plain; charset=utf-8", Body::empty()),
     }
 }
 
-fn body(status: StatusCode, kind: &'static str, text: String) -> Response {
-    let mut response = Response::new(Body::from(text));
+fn body(status: StatusCode, kind: &'static str, body: Body) -> Response {
+    let mut response = Response::new(body);
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));

@@ -33,6 +33,8 @@ pub enum Access {
     Public,
     /// Who has a token of this role; nothing is changed.
     Read(Role),
+    /// The same, and what is answered does not end.
+    Listen(Role),
     /// Who has a token of this role; each call is written to the log.
     Change(Role),
 }
@@ -76,6 +78,10 @@ const fn public(method: Method, path: &'static str, handler: Handler) -> Route {
 
 const fn read(path: &'static str, handler: Handler) -> Route {
     Route::of(Method::GET, path, Access::Read(Role::Read), handler)
+}
+
+const fn listen(path: &'static str, handler: Handler) -> Route {
+    Route::of(Method::GET, path, Access::Listen(Role::Read), handler)
 }
 
 /// Has what there is run, or somewhere else.
@@ -169,15 +175,6 @@ const OLD_API: &[Route] = &[
     }),
 ];
 
-/// Whether a path is everybody's.
-pub(crate) fn is_public(path: &str) -> bool {
-    let fits = |of: &str| match of.split_once('{') {
-        Some((beginning, _)) => path.starts_with(beginning),
-        None => path == of,
-    };
-    routes().any(|route| route.access == Access::Public && fits(route.path))
-}
-
 /// All of it.
 pub fn router(api: Shared) -> Router {
     let mut router = Router::new();
@@ -187,6 +184,7 @@ pub fn router(api: Shared) -> Router {
         let guarded = match route.access {
             Access::Public => handler.layer(from_fn(strangers)),
             Access::Read(role) => handler.layer(from_fn_with_state((api.clone(), role), guard::reading)),
+            Access::Listen(role) => handler.layer(from_fn_with_state((api.clone(), role), guard::listening)),
             Access::Change(role) => handler.layer(from_fn_with_state((api.clone(), role), guard::changing)),
         };
         router = router.route(route.path, guarded);

@@ -5,7 +5,7 @@ mod places;
 
 use std::{convert::Infallible, io, net::SocketAddr, sync::Arc, time::Duration};
 
-use axum::{Router, body::Body, http::StatusCode, response::Response};
+use axum::{Router, http::StatusCode, response::Response};
 use hyper::{
     Request,
     body::Incoming,
@@ -23,13 +23,8 @@ use tokio::{
 };
 use tracing::{debug, warn};
 
-use self::places::{Busy, Places};
-use crate::{
-    api::Api,
-    limits::Limits,
-    reply::message,
-    routes::{is_public, router},
-};
+use self::places::Places;
+use crate::{api::Api, connection::Connection, limits::Limits, reply::message, routes::router};
 
 /// The most that hyper keeps of a request's head, bytes.
 const HEAD_BYTES: usize = 32 * 1024;
@@ -60,7 +55,7 @@ impl Server {
             match self.listener.accept().await {
                 Ok((stream, from)) => {
                     let router = TowerToHyperService::new(router.clone());
-                    places.admit(|busy| serve(stream, from, router, limits, busy));
+                    places.admit(|connection| serve(stream, from, router, limits, connection));
                 }
                 Err(error) => {
                     // Out of descriptors, for example: it passes or it does not, but not at once.
@@ -77,7 +72,7 @@ async fn serve(
     from: SocketAddr,
     router: TowerToHyperService<Router>,
     limits: Limits,
-    busy: Busy,
+    connection: Connection,
 ) {
     let socket = SockRef::from(&stream);
     let set =
@@ -86,33 +81,28 @@ async fn serve(
         debug!("{from} goes away: {error}");
         return;
     }
-    let service = service_fn(async |request: Request<Incoming>| {
-        // Whoever needs no token holds no place: anybody could hold them all.
-        let held = (!is_public(request.uri().path())).then(|| busy.hold());
-        let response = answer(&router, request, from, limits).await;
-        Ok::<_, Infallible>(response.map(|body| match held {
-            Some(held) => Body::new(held.until_the_end_of(body)),
-            None => body,
-        }))
+    let service = service_fn(async |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(from);
+        request.extensions_mut().insert(connection.clone());
+        Ok::<_, Infallible>(answer(&router, request, limits).await)
     });
-    let connection = http1::Builder::new()
+    let served = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(limits.head_within)
         .max_buf_size(HEAD_BYTES)
         .max_headers(HEADERS)
         .serve_connection(TokioIo::new(stream), service);
-    if let Err(error) = connection.await {
-        debug!("{from} goes away: {error}");
+    tokio::select! {
+        ended = served => if let Err(error) = ended { debug!("{from} goes away: {error}") },
+        () = connection.overdue() => debug!("{from} is cut off: it does not take what was answered"),
     }
 }
 
 async fn answer(
     router: &TowerToHyperService<Router>,
-    mut request: Request<Incoming>,
-    from: SocketAddr,
+    request: Request<Incoming>,
     limits: Limits,
 ) -> Response {
-    request.extensions_mut().insert(from);
     match timeout(limits.answer_within, router.call(request)).await {
         Ok(Ok(response)) => response,
         Ok(Err(never)) => match never {},

@@ -8,7 +8,7 @@ use axum::{
 use super::{
     Route,
     about::{About, Gives, Query},
-    change, openapi, operate, public, read,
+    change, listen, openapi, operate, public, read,
 };
 use crate::v2::{self, Nothing, events, network, node, read as shown, storage, vm};
 
@@ -24,7 +24,7 @@ const fn call(summary: &'static str, gives: Gives) -> About {
 pub(super) const ROUTES: &[Route] = &[
     public(Method::GET, "/api/v2/openapi.json", || get(openapi::serve))
         .about(call("This description.", Gives::Object)),
-    read("/api/v2/events", || get(events::events))
+    listen("/api/v2/events", || get(events::events))
         .about(call("What changes, as server-sent events.", Gives::Text("text/event-stream"))),
     read("/api/v2/status", || get(shown::status)).about(call("The cluster on one screen.", Gives::Object)),
     read("/api/v2/maintenance", || get(shown::maintenance))

@@ -6,17 +6,14 @@ use std::{convert::Infallible, sync::Arc, time::Duration};
 use axum::{
     body::Body,
     extract::State,
-    http::{HeaderValue, StatusCode, header},
+    http::{HeaderValue, header},
     response::Response,
 };
 use futures_util::stream;
 use pvc_core::model::ClusterView;
-use tokio::{
-    sync::{OwnedSemaphorePermit, watch},
-    time::timeout,
-};
+use tokio::{sync::watch, time::timeout};
 
-use super::{Outcome, Problem};
+use super::Outcome;
 use crate::api::Shared;
 
 /// How often a listener hears something, so that it and whatever is between knows that the connection lives.
@@ -24,15 +21,11 @@ const ALIVE: Duration = Duration::from_secs(15);
 
 /// Says `ready` when all that changes from then on will be told, then which object has changed or is gone.
 pub(crate) async fn events(State(api): State<Shared>) -> Outcome {
-    let Ok(place) = Arc::clone(&api.listeners).try_acquire_owned() else {
-        let why = format!("{} listen already: nobody else can until one of them ends", api.limits.listeners);
-        return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, why));
-    };
     let mirror = api.mirror();
     mirror.ready().await;
     let mut views = mirror.views();
     let seen = views.borrow_and_update().clone();
-    let listener = Listener { api: Arc::clone(&api), views, seen, _place: place };
+    let listener = Listener { api: Arc::clone(&api), views, seen };
     let ready = stream::once(async { Ok::<_, Infallible>("event: ready\ndata: {}\n\n".to_owned()) });
     let rest = stream::unfold(listener, async |mut listener| Some((Ok(listener.next().await?), listener)));
     let mut response = Response::new(Body::from_stream(stream::StreamExt::chain(ready, rest)));
@@ -46,7 +39,6 @@ struct Listener {
     api: Shared,
     views: watch::Receiver<Arc<ClusterView>>,
     seen: Arc<ClusterView>,
-    _place: OwnedSemaphorePermit,
 }
 
 impl Listener {

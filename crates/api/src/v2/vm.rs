@@ -58,7 +58,7 @@ pub(crate) async fn log(State(api): State<Shared>, Asked(ask): Asked) -> Outcome
     let lines = ask.given("lines").map_or(Ok(LINES), |text| typed("lines", text))?;
     let id = api.cluster.find_vm(ask.part("vm")).await?;
     let window = Follower::begin(&api.cluster, id).await?.window;
-    Ok(text(StatusCode::OK, "text/plain; charset=utf-8", last_lines(&window, lines)))
+    Ok(text(StatusCode::OK, "text/plain; charset=utf-8", last_lines(&window, lines).to_owned()))
 }
 
 #[derive(JsonSchema, Deserialize)]

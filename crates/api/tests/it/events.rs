@@ -1,6 +1,6 @@
 //! Events: what changes is told to whoever listens, and a listener that does not read holds up nobody.
 
-use pvc_api::Limits;
+use pvc_api::{Limits, Share};
 use pvc_core::model::{VmSet, VmState};
 use pvc_operate::testing::{Fake, id};
 use tokio::{
@@ -58,7 +58,8 @@ async fn what_changes_is_told_and_listeners_that_do_not_read_hold_up_nobody() {
 #[tokio::test]
 async fn no_more_listen_than_there_are_places_and_a_place_is_given_back() {
     let fake = Fake::with(&["hv1"]).await;
-    let limits = Limits { listeners: 1, ..Limits::default() };
+    let one = Share { all: 1, token: 1, address: 1, waiting: 0 };
+    let limits = Limits { listeners: one, ..Limits::default() };
     let served = Served::of(again(&fake), Some(authentication()), limits).await;
     let request = format!("GET /api/v2/events HTTP/1.1\r\nHost: api\r\nX-Api-Key: {TOKEN}\r\n\r\n");
     let listen = async || {

@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use pvc_api::Limits;
+use pvc_api::{Limits, Share};
 use pvc_operate::testing::Fake;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
 };
 
-use crate::support::{Served, TOKEN, again, authentication};
+use crate::support::{OPERATOR, READER, Served, TOKEN, again, authentication, definition, encoded};
 
 async fn served(limits: Limits) -> Served {
     let fake = Fake::with(&["hv1"]).await;
@@ -107,4 +107,77 @@ async fn a_cluster_that_does_not_answer_is_said_to_be_away() {
     fake.client.suspend();
     let answer = served.ask("GET", "/api/v1/node", "").await;
     assert!([503, 504].contains(&answer.status), "{answer:?}");
+}
+
+/// Asks for what there is of VMs and takes nothing of the answer.
+async fn ask_and_take_nothing(served: &Served, token: &str) -> TcpStream {
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    let mut stream = socket.connect(served.address).await.unwrap();
+    let request = format!("GET /api/v2/vms HTTP/1.1\r\nHost: x\r\nX-Api-Key: {token}\r\n\r\n");
+    let _ = stream.write_all(request.as_bytes()).await;
+    stream
+}
+
+/// A service whose list of VMs is large.
+async fn with_a_large_list(limits: Limits) -> Served {
+    let served = served(limits).await;
+    for n in 1..=40 {
+        let long = definition(&format!("vm{n}"), n).replace("a test", &"d".repeat(200_000));
+        let form = format!("node=hv1&xml={}", encoded(&long));
+        let answer = served.ask("POST", "/api/v1/vm", &form).await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+    }
+    served
+}
+
+#[tokio::test]
+async fn who_takes_no_answers_fills_no_memory_and_keeps_out_nobody_with_another_token() {
+    let served = with_a_large_list(Limits::default()).await;
+    let list = served.ask("GET", "/api/v2/vms", "").await;
+    assert!(list.body.len() > 8_000_000, "{} bytes", list.body.len());
+    let before = resident();
+    let mut slow = Vec::new();
+    for n in 0..1500 {
+        slow.push(ask_and_take_nothing(&served, [READER, OPERATOR][n % 2]).await);
+    }
+    for _ in 0..3 {
+        assert_eq!(served.ask("GET", "/api/v2/vms", "").await.body.len(), list.body.len());
+    }
+    assert_eq!(served.ask("PUT", "/api/v2/maintenance", "").await.status, 422, "who changes is served, too");
+    let more = resident().saturating_sub(before);
+    assert!(more < 400 << 20, "{more} bytes more");
+}
+
+#[tokio::test]
+async fn who_takes_an_answer_too_slowly_is_cut_off_and_the_next_is_served() {
+    let one = Share { all: 1, token: 1, address: 1, waiting: 8 };
+    let limits = Limits { reads: one, place_within: Duration::from_millis(10), ..Limits::default() };
+    let served = with_a_large_list(limits).await;
+    let mut slow = ask_and_take_nothing(&served, READER).await;
+    slow.read_u8().await.unwrap();
+    let answer = served.ask("GET", "/api/v2/nodes", "").await;
+    assert_eq!(answer.status, 503, "it has the only place: {answer:?}");
+    assert_eq!(answer.header("retry-after"), Some("5"));
+
+    let served = with_a_large_list(Limits {
+        reads: one,
+        taken_bytes_a_second: u64::MAX,
+        taken_within: Duration::from_millis(300),
+        ..limits
+    })
+    .await;
+    let mut slow = ask_and_take_nothing(&served, READER).await;
+    // Drop by drop: it takes something all the time, and is cut off nevertheless.
+    slow.read_u8().await.unwrap();
+    while served.ask("GET", "/api/v2/nodes", "").await.status == 503 {
+        slow.read_u8().await.unwrap();
+    }
+}
+
+/// What this process has in memory, bytes.
+fn resident() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
 }

@@ -66,7 +66,7 @@ async fn no_route_does_more_than_the_role_of_the_token_allows() {
     for route in routes() {
         let needed = match route.access {
             Access::Public => continue,
-            Access::Read(role) | Access::Change(role) => role,
+            Access::Read(role) | Access::Listen(role) | Access::Change(role) => role,
         };
         assert!(
             route.method == "GET" || needed > Role::Read,

@@ -46,6 +46,11 @@ impl FakeServices {
         }
     }
 
+    /// A unit ends by itself.
+    pub fn end(&self, unit: &str, as_what: UnitState) {
+        self.lock().units.insert(unit.to_owned(), as_what);
+    }
+
     /// There is no service manager, or there is again.
     pub fn away(&self, away: bool) {
         self.lock().away = away;

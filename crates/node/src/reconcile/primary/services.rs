@@ -12,15 +12,18 @@ use async_trait::async_trait;
 use pvc_host::services::{Services, ServicesError, UnitState};
 use tokio::{
     sync::watch,
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout},
 };
 use tracing::{info, warn};
 
 /// How long one service may take to start or stop before the next one is turned to.
 const EACH_WITHIN: Duration = Duration::from_secs(10);
 
-/// The pause before what failed is tried again.
+/// The pause before what failed is tried again, and between two looks at what runs.
 const TRY_AGAIN: Duration = Duration::from_secs(5);
+
+/// The longest of these pauses: each failure in a row doubles it.
+const AT_LAST: Duration = Duration::from_mins(1);
 
 /// One of them. All three may be called at any time and as often as wanted: already so is success.
 #[async_trait]
@@ -36,6 +39,11 @@ pub trait PrimaryService: Send + Sync + 'static {
 
     /// Stops it: the addresses are about to go, or have gone.
     async fn stop(&self) -> Result<(), String>;
+
+    /// Whether it still is what `start` made of it. What has ended is said and started anew; whoever watches over its own programs need not say more.
+    async fn check(&self) -> Result<(), String> {
+        Ok(())
+    }
 }
 
 /// Runs them as told.
@@ -99,18 +107,49 @@ impl Runner {
     /// Does what is wanted, for ever.
     pub(super) async fn run(self: Arc<Self>) {
         let mut wanted = self.wanted.subscribe();
+        let mut failures = 0_u32;
         loop {
             let run = *wanted.borrow_and_update();
             let work = async {
                 let complete = self.once(run).await;
                 self.done.send_replace(Some(run));
-                if complete { std::future::pending().await } else { sleep(TRY_AGAIN).await }
+                let lasted = match (complete, run) {
+                    (false, _) => false,
+                    (true, true) => self.watch().await,
+                    (true, false) => std::future::pending().await,
+                };
+                let pause = TRY_AGAIN.saturating_mul(1 << failures.min(8)).min(AT_LAST);
+                sleep(if lasted { TRY_AGAIN } else { pause }).await;
+                lasted
             };
             tokio::select! {
                 biased;
                 // What is being started or stopped is dropped in the middle: each of them starts from whatever there is.
-                told = wanted.changed() => if told.is_err() { return },
-                () = work => {}
+                told = wanted.changed() => {
+                    if told.is_err() {
+                        return;
+                    }
+                    failures = 0;
+                }
+                lasted = work => failures = if lasted { 1 } else { failures.saturating_add(1) },
+            }
+        }
+    }
+
+    /// Returns when one of them has ended, and whether all had run for a while.
+    async fn watch(&self) -> bool {
+        let since = Instant::now();
+        loop {
+            sleep(TRY_AGAIN).await;
+            let mut all_run = true;
+            for service in &self.services {
+                let seen = timeout(EACH_WITHIN, service.check()).await;
+                let seen = seen.unwrap_or_else(|_| Err("nobody says whether it runs".to_owned()));
+                all_run &= seen.is_ok();
+                self.note(service.name(), seen.err());
+            }
+            if !all_run {
+                return since.elapsed() > AT_LAST;
             }
         }
     }
@@ -136,7 +175,10 @@ impl Runner {
                 Err(_) => Err(format!("did not {verb} within {} s", EACH_WITHIN.as_secs())),
             };
             complete &= outcome.is_ok();
-            self.note(service.name(), outcome.err());
+            // Of what was started, the next look says whether it runs.
+            if outcome.is_err() || !run {
+                self.note(service.name(), outcome.err());
+            }
         }
         complete
     }
@@ -145,7 +187,11 @@ impl Runner {
         self.trouble.send_if_modified(|trouble| match error {
             Some(error) if trouble.get(name) == Some(&error) => false,
             Some(error) => {
-                warn!("primary: {name}: {error}; trying again every {} s", TRY_AGAIN.as_secs());
+                warn!(
+                    "primary: {name}: {error}; trying again every {} to {} s",
+                    TRY_AGAIN.as_secs(),
+                    AT_LAST.as_secs()
+                );
                 trouble.insert(name, error);
                 true
             }
@@ -215,5 +261,16 @@ impl PrimaryService for Unit {
 
     async fn stop(&self) -> Result<(), String> {
         self.forgive(self.services.stop(self.file).await)
+    }
+
+    async fn check(&self) -> Result<(), String> {
+        let how = match self.services.state(self.file).await {
+            Ok(UnitState::Active | UnitState::Absent) | Err(ServicesError::Unavailable(_)) => return Ok(()),
+            Ok(UnitState::Inactive) => "has ended",
+            Ok(UnitState::Failed) => "has failed",
+            Ok(UnitState::Changing) => "does not run yet, or ends again and again",
+            Err(error) => return Err(error.to_string()),
+        };
+        Err(format!("{} {how}: see `journalctl -u {}`", self.file, self.file))
     }
 }

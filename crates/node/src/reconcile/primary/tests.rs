@@ -276,6 +276,23 @@ async fn a_service_that_hangs_holds_up_no_hand_over() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_api_that_ends_is_explained_and_started_again_less_and_less_often() {
+    let world = World::running(1).await;
+    let is_explained = |w: &World| w.get("/pvc/explain/primary").is_some_and(|e| e.contains("has failed"));
+    let starts =
+        |w: &World| w.machines[0].services.history().iter().filter(|h| h.starts_with("start")).count();
+    let mut between = Vec::new();
+    for n in 2..8 {
+        world.machines[0].services.end(API, UnitState::Failed);
+        world.until("it is explained", is_explained).await;
+        between.push(world.until("it is started", |w| starts(w) == n).await);
+    }
+    assert!(between[0] < Duration::from_secs(6), "{between:?}");
+    assert!(between[5] > Duration::from_secs(50) && between[5] < Duration::from_secs(70), "{between:?}");
+    world.until("nothing to explain", |w| w.is_primary(0) && w.get("/pvc/explain/primary").is_none()).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn addresses_that_cannot_be_removed_are_waited_for_until_the_kernel_ends_them() {
     let world = World::running(2).await;
     world.machines[0].links.refuse("remove-address", true);
