@@ -9,7 +9,11 @@ pub mod fake;
 mod ffi;
 mod librados;
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use pvc_core::model::ceph::{ClientAddress, Figures, ImageName, Lock, Users};
@@ -59,8 +63,11 @@ pub enum CephError {
 /// A connection to Ceph, kept for as long as this lives. What fails may be tried again at once.
 #[async_trait]
 pub trait Ceph: Send + Sync + 'static {
-    /// Where this client is. Every other client of this host has the same host in its address.
+    /// Where this client is.
     async fn own_address(&self) -> Result<ClientAddress, CephError>;
+
+    /// The hosts that the addresses of this host's clients may have: of several addresses, each client has the one by which it reached Ceph first.
+    async fn own_hosts(&self) -> Result<BTreeSet<IpAddr>, CephError>;
 
     /// Who uses an image; `None` if there is no such image. This client is never among them.
     async fn users(&self, image: &ImageName) -> Result<Option<Users>, CephError>;

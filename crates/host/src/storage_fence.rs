@@ -50,6 +50,9 @@ pub enum StorageFenceError {
     Void(#[from] Void),
 }
 
+/// Who of this host has an image open.
+pub type OpenHere = Option<BTreeSet<ClientAddress>>;
+
 /// The images that could not be looked at, and why.
 pub type Unseen = BTreeMap<ImageName, CephError>;
 
@@ -59,8 +62,8 @@ pub trait StorageFence: Send + Sync + 'static {
     /// Whether this node can do it at all; without, VMs with RBD images are not recovered by it.
     fn is_available(&self) -> bool;
 
-    /// The clients of this host that have an image open for writing, or hold its lock.
-    async fn open_here(&self, image: &ImageName) -> Result<BTreeSet<ClientAddress>, StorageFenceError>;
+    /// The clients of this host that have an image open for writing, or hold its lock; `None` if there is no such image.
+    async fn open_here(&self, image: &ImageName) -> Result<OpenHere, StorageFenceError>;
 
     /// Shuts out whom the request names, and takes their locks. When it returns, nothing that they still send is written.
     /// `of` is the node that they are on, or were, as far as one is known.
@@ -88,7 +91,7 @@ impl StorageFence for NoStorage {
         false
     }
 
-    async fn open_here(&self, _image: &ImageName) -> Result<BTreeSet<ClientAddress>, StorageFenceError> {
+    async fn open_here(&self, _image: &ImageName) -> Result<OpenHere, StorageFenceError> {
         Err(StorageFenceError::NoStorage)
     }
 
@@ -194,10 +197,10 @@ impl StorageFence for CephFence {
         true
     }
 
-    async fn open_here(&self, image: &ImageName) -> Result<BTreeSet<ClientAddress>, StorageFenceError> {
-        let host = self.ceph.own_address().await?.host.ip();
-        let users = self.ceph.users(image).await?.unwrap_or_default();
-        Ok(users.addresses().filter(|client| client.host.ip() == host).collect())
+    async fn open_here(&self, image: &ImageName) -> Result<OpenHere, StorageFenceError> {
+        let here = self.ceph.own_hosts().await?;
+        let users = self.ceph.users(image).await?;
+        Ok(users.map(|users| users.addresses().filter(|client| here.contains(&client.host.ip())).collect()))
     }
 
     async fn shut_out(

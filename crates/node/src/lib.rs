@@ -19,6 +19,7 @@ pub mod network_troubles;
 pub mod notify;
 mod old_commands;
 pub mod ownership;
+mod pool_turns;
 pub mod reconcile;
 mod reserve;
 pub mod selffence;

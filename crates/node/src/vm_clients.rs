@@ -228,6 +228,23 @@ pub(crate) async fn flush(
     remove(store, its.iter().filter(asked_about)).await
 }
 
+/// Why a VM is not to be started here, if so: no process is made that would hang with its storage, or write to what nobody could shut it out of.
+pub(crate) async fn written_images_are_there(
+    storage: &dyn StorageFence,
+    spec: &DomainSpec,
+) -> Result<(), String> {
+    for image in images(&spec.written_images()).0 {
+        if storage.open_here(&image).await.map_err(|error| error.to_string())?.is_none() {
+            return Err(format!("{image} is not there; {IN_THIS_CEPH}"));
+        }
+    }
+    Ok(())
+}
+
+/// What helps where a VM writes to what cannot be seen.
+const IN_THIS_CEPH: &str = "the disks that a VM writes to must be in the Ceph cluster that its node uses (its ceph.conf), so that it can be shut out of them: correct its definition, or move \
+     the image there";
+
 /// Records the clients of a process of this node that has opened its VM's images and executes nothing yet, while everything is as the start
 /// was decided from. Ceph loses sight of a client that is frozen after half a minute, and of one that has not written yet nothing is left
 /// then: whoever fences this node would not find it, and it would write when it goes on.
@@ -243,9 +260,11 @@ pub(crate) async fn record_unstarted(
 ) -> Result<(), NotShutOut> {
     let (mut new, written) = (VmClients::default(), spec.written_images());
     for image in images(&spec.rbd_images).0 {
-        let clients = storage.open_here(&image).await?;
+        let clients = storage.open_here(&image).await?.unwrap_or_default();
         if clients.is_empty() && written.contains(&image.to_string()) {
-            return Err(format!("Ceph knows of nobody on this node who has {image} open").into());
+            return Err(
+                format!("Ceph knows of nobody on this node who has {image} open; {IN_THIS_CEPH}").into()
+            );
         }
         new.clients.extend(clients);
         new.images.insert(image);

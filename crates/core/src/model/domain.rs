@@ -86,13 +86,15 @@ impl DomainSpec {
         Ok(spec)
     }
 
-    /// The RBD images that it writes to: QEMU opens all others so that nobody sees who has them open.
+    /// The RBD images that it writes to: QEMU opens all others so that nobody sees who has them open. Of a transient disk all writes go to a file.
     pub fn written_images(&self) -> BTreeSet<String> {
         let Ok(definition) = Definition::parse(&self.xml) else { return BTreeSet::new() };
         let devices = definition.root().ok().and_then(|root| root.child("devices"));
         let disks = devices.into_iter().flat_map(|devices| devices.children("disk"));
-        let written = disks
-            .filter(|disk| disk.child("readonly").is_none() && disk.attribute("device") != Some("cdrom"));
+        let written = disks.filter(|disk| {
+            let is_written = ["readonly", "transient"].iter().all(|child| disk.child(child).is_none());
+            is_written && disk.attribute("device") != Some("cdrom")
+        });
         written
             .flat_map(rbd_sources)
             .filter_map(|source| source.attribute("name"))

@@ -4,7 +4,7 @@ mod admin;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::{Ipv4Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, SystemTime},
 };
@@ -35,6 +35,8 @@ struct State {
     /// Images that were made.
     made: u64,
     blocklist: BTreeMap<ClientAddress, u64>,
+    /// Further addresses of this host.
+    also_here: BTreeSet<Ipv4Addr>,
     /// Clients that do not execute.
     frozen: Vec<ClientAddress>,
     clients: u32,
@@ -79,6 +81,11 @@ impl FakeCeph {
         new.observed.id = Some(state.next_id());
         new.observed.stats.size = size;
         state.images.insert(image.clone(), new);
+    }
+
+    /// This host has another address, too.
+    pub fn has_address(&self, address: Ipv4Addr) {
+        self.state().also_here.insert(address);
     }
 
     /// Answers every call with this, until it is `None`.
@@ -226,6 +233,11 @@ impl Ceph for FakeCeph {
         drop(self.answering().await?);
         let own = format!("{}:0/{}", Ipv4Addr::LOCALHOST, u32::MAX);
         own.parse().map_err(|error| CephError::Strange(format!("{error}")))
+    }
+
+    async fn own_hosts(&self) -> Result<BTreeSet<IpAddr>, CephError> {
+        let also = self.answering().await?.also_here.clone();
+        Ok(also.into_iter().chain([Ipv4Addr::LOCALHOST]).map(IpAddr::V4).collect())
     }
 
     async fn users(&self, image: &ImageName) -> Result<Option<Users>, CephError> {

@@ -13,12 +13,14 @@ mod figures;
 mod leave;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use async_trait::async_trait;
+use nix::{ifaddrs::getifaddrs, sys::socket::SockaddrStorage};
 use pvc_core::model::ceph::{ClientAddress, Figures, ImageName, Lock, Users};
 use serde::Deserialize;
 use serde_json::json;
@@ -240,6 +242,17 @@ impl Ceph for Librados {
         self.call("where this client is".to_owned(), |cluster| client(&cluster.own_address()?)).await
     }
 
+    async fn own_hosts(&self) -> Result<BTreeSet<IpAddr>, CephError> {
+        let look = |cluster: &Cluster| {
+            let own = client(&cluster.own_address()?)?.host.ip();
+            let interfaces =
+                getifaddrs().map_err(|error| CephError::Strange(format!("getifaddrs: {error}")))?;
+            let addresses = interfaces.filter_map(|interface| ip(&interface.address?));
+            Ok(addresses.filter(is_seen_by_others).chain([own]).collect())
+        };
+        self.call("where this host is".to_owned(), look).await
+    }
+
     async fn users(&self, image: &ImageName) -> Result<Option<Users>, CephError> {
         let name = image.clone();
         let look = move |cluster: &Cluster| {
@@ -306,6 +319,19 @@ impl Ceph for Librados {
             None => Ok(()),
         };
         self.call(doing, take).await
+    }
+}
+
+fn ip(address: &SockaddrStorage) -> Option<IpAddr> {
+    let v4 = address.as_sockaddr_in().map(|address| IpAddr::V4(address.ip()));
+    v4.or_else(|| address.as_sockaddr_in6().map(|address| IpAddr::V6(address.ip())))
+}
+
+/// Every host has the others: they tell none from another.
+fn is_seen_by_others(address: &IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => !address.is_loopback() && !address.is_link_local(),
+        IpAddr::V6(address) => !address.is_loopback() && !address.is_unicast_link_local(),
     }
 }
 

@@ -23,6 +23,7 @@ async fn tells_who_uses_an_image(rig: &impl Rig) {
     let own = rig.ceph().own_address().await.unwrap();
     assert_ne!(users.watchers[0], own);
     assert_eq!(users.watchers[0].host.ip(), own.host.ip(), "both are on this host");
+    assert!(rig.ceph().own_hosts().await.unwrap().contains(&own.host.ip()));
     assert_eq!(users.watchers.len(), 1, "{users:?}");
     assert_eq!(users.locks.len(), 1, "{users:?}");
     assert_eq!(users.watchers[0], users.locks[0].address, "who writes is who watches");

@@ -16,7 +16,6 @@ mod migration;
 mod start;
 #[cfg(test)]
 pub(super) mod tests;
-mod turns;
 
 use std::{
     collections::HashMap,
@@ -49,7 +48,6 @@ use self::{
     inventory::Inventory,
     kept::KeptDefinitions,
     migration::Call,
-    turns::StartTurns,
 };
 pub use self::{
     inventory::{Active, LastEvents},
@@ -60,6 +58,7 @@ use crate::{
     console::ConsoleLogs,
     controller::{Cluster, Controller, Freshness, Poker, Reconciler, Retry, StepError},
     metrics,
+    pool_turns::PoolTurns,
     sizes::VmSizes,
 };
 
@@ -148,7 +147,8 @@ struct VmReconciler {
     selector: Selector,
     sizes: VmSizes,
     memory: Mutex<HashMap<VmId, Memory>>,
-    starts: StartTurns,
+    /// More at once only makes each slower.
+    starts: PoolTurns,
     shutdowns: Arc<Semaphore>,
     power_offs: Arc<Semaphore>,
     migrations: Arc<Semaphore>,
@@ -372,7 +372,7 @@ impl VmReconciler {
             consoles,
             peers,
             memory: Mutex::default(),
-            starts: StartTurns::default(),
+            starts: PoolTurns::default(),
             shutdowns: Arc::new(Semaphore::new(SHUTDOWNS_AT_ONCE)),
             power_offs: Arc::new(Semaphore::new(POWER_OFFS_AT_ONCE)),
             migrations: Arc::new(Semaphore::new(MIGRATIONS_AT_ONCE)),

@@ -1,21 +1,17 @@
 //! The storage's side of a fence: there is Ceph, and it obeys.
 
 use std::{
-    collections::BTreeSet,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use async_trait::async_trait;
 use pvc_core::{
-    model::{
-        NodeName,
-        ceph::{ClientAddress, ImageName},
-    },
+    model::{NodeName, ceph::ImageName},
     plan::storage_fence::Request,
 };
 use pvc_host::{
-    storage_fence::{StorageFence, StorageFenceError, Unseen},
+    storage_fence::{OpenHere, StorageFence, StorageFenceError, Unseen},
     warrant::Warrant,
 };
 use pvc_process::Process;
@@ -45,10 +41,9 @@ impl StorageFence for SimStorage {
         true
     }
 
-    async fn open_here(&self, _image: &ImageName) -> Result<BTreeSet<ClientAddress>, StorageFenceError> {
+    async fn open_here(&self, _image: &ImageName) -> Result<OpenHere, StorageFenceError> {
         // Whoever it is, it is the one that is recorded.
-        let client = "10.0.0.1:0/1".parse();
-        Ok(client.into_iter().collect())
+        Ok(Some("10.0.0.1:0/1".parse().into_iter().collect()))
     }
 
     async fn shut_out(

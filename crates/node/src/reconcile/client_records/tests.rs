@@ -1,17 +1,18 @@
 //! Over the fake store and the fake Ceph, on a paused clock.
 
-use std::{collections::BTreeMap, net::Ipv4Addr};
+use std::net::Ipv4Addr;
 
 use async_trait::async_trait;
 use pvc_core::model::{Claim, DomainSpec, VmChange, VmKey, VmSet};
 use pvc_host::{
     ceph::fake::{FakeCeph, FakeWriter},
-    hypervisor::{Activity, Seen},
+    hypervisor::Activity,
     storage_fence::CephFence,
     warrant::{Void, Warrant},
 };
 use pvc_process::JoinSet;
 use pvc_store::memory::{MemoryStore, MemoryTree};
+use tokio::time::sleep;
 
 use super::*;
 use crate::reconcile::vm::tests::register;
@@ -53,7 +54,7 @@ fn image(name: &str) -> ImageName {
     format!("vms/{name}").parse().unwrap()
 }
 
-/// A VM that is off, with `list` in its list and `defined` in its definition.
+/// A VM that is off, with `list` (of the pool `vms`, if none is named) in its list and `defined` in its definition.
 async fn define(store: &MemoryStore, n: u8, list: &[&str]) {
     let xml = format!(
         "<domain type='qemu'><name>vm{n}</name><uuid>{}</uuid><memory unit='MiB'>64</memory><vcpu>1</vcpu>\
@@ -61,7 +62,9 @@ async fn define(store: &MemoryStore, n: u8, list: &[&str]) {
          <target dev='vda'/></disk></devices></domain>",
         number(n)
     );
-    let rbd_images = list.iter().map(|name| image(name).to_string()).collect();
+    let rbd_images =
+        list.iter().map(|name| if name.contains('/') { (*name).to_owned() } else { image(name).to_string() });
+    let rbd_images = rbd_images.collect();
     let name = format!("vm{n}").parse().unwrap();
     let define = VmChange::Define { id: number(n), name, node: node("a"), xml, rbd_images };
     schema::vm::apply(store, &define).await.unwrap();
@@ -394,4 +397,36 @@ async fn what_a_start_has_recorded_during_a_look_stays_recorded() {
     world.record(1, "a", &clients).await;
     let expected = seen.iter().map(|writer| writer.address).chain([frozen]).collect();
     assert_eq!(world.records().await[0].clients.clients, expected);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pool_that_hangs_holds_up_the_records_of_no_other_pool() {
+    let world = World::new().await;
+    let healthy: ImageName = "healthy/one".parse().unwrap();
+    for n in 2..=20 {
+        define(&world.store, n, &["hung/one"]).await;
+    }
+    define(&world.store, 21, &["healthy/one"]).await;
+    world.ceph.create(&healthy);
+    world.mirror.caught_up(Duration::from_secs(10)).await.unwrap();
+    world.ceph.hang(&"hung".parse().unwrap());
+    world.run(&(2..=20).collect::<Vec<_>>());
+    sleep(Duration::from_secs(1)).await;
+    let writer = world.ceph.open(&healthy, Ipv4Addr::LOCALHOST);
+    world.run(&(2..=21).collect::<Vec<_>>());
+    sleep(Duration::from_secs(1)).await;
+    let (records, _) = schema::vm_clients::read_vm(&*world.store, number(21)).await.unwrap();
+    assert_eq!(records[0].clients.clients, [writer.address].into());
+}
+
+#[tokio::test(start_paused = true)]
+async fn clients_of_each_address_of_this_host_are_recorded() {
+    let world = World::new().await;
+    let other = Ipv4Addr::new(10, 0, 0, 1);
+    world.ceph.has_address(other);
+    let writers = [("list", other), ("defined", Ipv4Addr::LOCALHOST)];
+    let writers = writers.map(|(name, from)| world.ceph.open(&image(name), from));
+    world.runs(true);
+    let records = world.records().await;
+    assert_eq!(records[0].clients.clients, writers.map(|writer| writer.address).into());
 }

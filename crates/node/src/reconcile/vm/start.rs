@@ -1,13 +1,19 @@
 //! The start of a VM, and what is said and done if it fails.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use pvc_core::{
-    model::{DomainSpec, Vm},
-    plan::vm::{Answer, LocalState, Step},
+    model::{DomainSpec, Subject, Vm},
+    plan::{
+        storage_fence::images,
+        vm::{Answer, LocalState, Step},
+    },
 };
 use pvc_host::{hypervisor::HypervisorError, storage_fence::StorageFence};
-use tokio::time::{Instant, timeout};
+use tokio::{
+    sync::Semaphore,
+    time::{Instant, timeout},
+};
 use tracing::{info, warn};
 
 use super::VmReconciler;
@@ -21,6 +27,17 @@ use crate::{
 const RECORDED_WITHIN: Duration = Duration::from_secs(20);
 
 impl VmReconciler {
+    /// The turns of its start. What cannot be read is not started: it waits for nothing.
+    pub(super) async fn start_turns(&self, subject: &Subject) -> Arc<Semaphore> {
+        let view = self.cluster.view();
+        let vm = if let Subject::Vm(id) = subject { view.vm(*id) } else { None };
+        let spec = match vm {
+            Some(vm) => self.definitions.of(vm).await.ok().and_then(Result::ok),
+            None => None,
+        };
+        self.starts.of(&spec.map(|spec| images(&spec.rbd_images).0).unwrap_or_default())
+    }
+
     pub(super) async fn start(&self, vm: &Vm, why: &str) -> Result<(), StepError> {
         let spec = match self.definitions.of(vm).await? {
             Ok(spec) => spec,
@@ -70,13 +87,18 @@ impl VmReconciler {
         storage: &dyn StorageFence,
     ) -> Result<Result<(), HypervisorError>, StepError> {
         let (store, hypervisor) = (&*self.cluster.store, self.inventory.hypervisor());
+        let late = || format!("no answer within {} s", RECORDED_WITHIN.as_secs());
+        let there = timeout(RECORDED_WITHIN, vm_clients::written_images_are_there(storage, spec)).await;
+        if let Err(why) = there.unwrap_or_else(|_| Err(late())) {
+            return Ok(Err(HypervisorError::Refused(format!("its images cannot be used: {why}"))));
+        }
         if let Err(error) = hypervisor.prepare(spec).await {
             return Ok(Err(error));
         }
         let decided_from = decided_from(vm);
         let record = vm_clients::record_unstarted(store, storage, &self.cluster.me, spec, &decided_from);
-        let late = || Err(NotShutOut::Failed(format!("no answer within {} s", RECORDED_WITHIN.as_secs())));
-        let recorded = timeout(RECORDED_WITHIN, record).await.unwrap_or_else(|_| late());
+        let recorded = timeout(RECORDED_WITHIN, record).await;
+        let recorded = recorded.unwrap_or_else(|_| Err(NotShutOut::Failed(late())));
         let begun = match &recorded {
             Ok(()) => hypervisor.resume(vm.id).await,
             Err(not) => Err(HypervisorError::Refused(format!("its Ceph clients cannot be recorded: {not}"))),

@@ -105,7 +105,7 @@ async fn a_guest_executes_nothing_before_its_ceph_clients_are_recorded() {
     let client = open(&w, Ipv4Addr::LOCALHOST);
     ceph.take(Duration::from_secs(1));
     w.ask_for(1, VmState::Start).await;
-    w.until("its process is there", 2, async |w| w.nodes[0].hypervisor.counts().start == 1).await;
+    w.until("its process is there", 10, async |w| w.nodes[0].hypervisor.counts().start == 1).await;
     assert_eq!(hypervisor.activity(id(1)), Some(Activity::Unstarted), "Ceph has not answered");
     w.until("it runs", 5, async |w| w.runs(0, 1)).await;
     let (records, _) = schema::vm_clients::read_vm(&*w.operator, id(1)).await.unwrap();
@@ -119,16 +119,24 @@ async fn a_guest_whose_ceph_clients_cannot_be_recorded_is_ended_before_it_begins
     w.define(1, with_rbd_disk(1)).await;
     let ceph = Arc::clone(&w.nodes[0].ceph);
     open(&w, Ipv4Addr::new(10, 0, 0, 9));
-    for (trouble, hangs) in [("knows of nobody on this node", false), ("no answer within 20 s", true)] {
-        ceph.take(if hangs { Duration::from_hours(1) } else { Duration::ZERO });
-        w.ask_for(1, VmState::Start).await;
+    w.ask_for(1, VmState::Start).await;
+    let told = async |says: &str, trouble: &str| {
         w.until("it is told", 130, async |w| {
             let reason = w.vm(1).await.failed_reason.value;
-            reason.contains("its Ceph clients cannot be recorded") && reason.contains(trouble)
+            reason.contains(says) && reason.contains(trouble)
         })
         .await;
         assert_eq!(w.nodes[0].hypervisor.activity(id(1)), None, "{trouble}");
-    }
+    };
+    told("its Ceph clients cannot be recorded", "knows of nobody on this node").await;
+    let made = w.nodes[0].hypervisor.counts().start;
+    ceph.take(Duration::from_hours(1));
+    told("its images cannot be used", "no answer within 20 s").await;
+    assert_eq!(w.nodes[0].hypervisor.counts().start, made, "nothing hangs with its storage");
+    ceph.take(Duration::from_secs(3));
+    w.until("its process is there", 130, async |w| w.nodes[0].hypervisor.activity(id(1)).is_some()).await;
+    ceph.take(Duration::from_hours(1));
+    told("its Ceph clients cannot be recorded", "no answer within 20 s").await;
     ceph.take(Duration::ZERO);
     open(&w, Ipv4Addr::LOCALHOST);
     w.until("it runs", 130, async |w| w.runs(0, 1)).await;
@@ -140,9 +148,9 @@ async fn what_an_earlier_daemon_has_not_recorded_is_ended_and_started_anew() {
     let mut w = World::new().await;
     w.define(1, with_rbd_disk(1)).await;
     open(&w, Ipv4Addr::LOCALHOST);
-    w.nodes[0].ceph.take(Duration::from_secs(10));
+    w.nodes[0].ceph.take(Duration::from_secs(3));
     w.ask_for(1, VmState::Start).await;
-    w.until("its process is there", 2, async |w| w.nodes[0].hypervisor.counts().start == 1).await;
+    w.until("its process is there", 10, async |w| w.nodes[0].hypervisor.counts().start == 1).await;
     w.nodes[0].kill();
     w.nodes[0].ceph.take(Duration::ZERO);
     w.nodes[0].start();
@@ -159,7 +167,7 @@ async fn a_vm_that_is_stopped_while_its_clients_are_recorded_does_not_begin() {
     open(&w, Ipv4Addr::LOCALHOST);
     w.nodes[0].ceph.take(Duration::from_secs(3));
     w.ask_for(1, VmState::Start).await;
-    w.until("its process is there", 2, async |w| w.nodes[0].hypervisor.counts().start == 1).await;
+    w.until("its process is there", 10, async |w| w.nodes[0].hypervisor.counts().start == 1).await;
     w.ask_for(1, VmState::Stop).await;
     w.until("it is off", 30, async |w| w.vm(1).await.claim.value.is_empty()).await;
     assert_eq!(w.nodes[0].hypervisor.counts().resume, 0, "it has never executed");
@@ -242,4 +250,37 @@ async fn what_somebody_let_go_by_hand_and_pauses_later_is_neither_ended_nor_let_
     w.nodes[0].hypervisor.turn(id(1), Activity::Halted(Halt::Paused));
     sleep(Duration::from_mins(5)).await;
     assert_eq!(w.nodes[0].hypervisor.activity(id(1)), Some(Activity::Halted(Halt::Paused)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_at_another_address_of_this_host_is_its_own_and_the_vm_starts() {
+    let w = World::new().await;
+    w.define(1, with_rbd_disk(1)).await;
+    let other = Ipv4Addr::new(10, 0, 0, 1);
+    w.nodes[0].ceph.has_address(other);
+    let client = open(&w, other);
+    w.ask_for(1, VmState::Start).await;
+    w.until("it runs", 5, async |w| w.runs(0, 1)).await;
+    let (records, _) = schema::vm_clients::read_vm(&*w.operator, id(1)).await.unwrap();
+    assert_eq!(records[0].clients.clients, [client].into());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_vm_that_writes_to_what_this_ceph_does_not_have_is_not_made_and_it_is_told_what_to_do() {
+    let w = World::new().await;
+    w.define(1, with_rbd_disk(1)).await;
+    w.ask_for(1, VmState::Start).await;
+    w.until("it is told", 5, async |w| {
+        let reason = w.vm(1).await.failed_reason.value;
+        reason.contains("vms/one is not there")
+            && reason.contains("must be in the Ceph cluster that its node uses")
+    })
+    .await;
+    assert_eq!(w.nodes[0].hypervisor.counts().start, 0);
+    // What it only reads may be anywhere, and what it writes of a transient disk is in a file.
+    for (n, child) in [(2, "<readonly/>"), (3, "<transient/>")] {
+        w.define(n, with_rbd_disk(n).replace("<target", &format!("{child}<target"))).await;
+        w.ask_for(n, VmState::Start).await;
+        w.until("it runs", 5, async |w| w.runs(0, n)).await;
+    }
 }
