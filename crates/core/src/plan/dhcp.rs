@@ -14,10 +14,9 @@ use std::{
 
 use ipnet::Ipv4Net;
 
-use super::dns::{HostName, RESERVED};
-
+use super::dns::RESERVED;
 use crate::model::{
-    Lease, Mac, Reservation,
+    HostName, Lease, Mac, Reservation,
     dhcp::{Asks, Request},
 };
 
@@ -238,8 +237,7 @@ impl Book {
         let domain = pool.domain.as_deref().unwrap_or_default();
         let name = request.name.as_ref().and_then(|said| HostName::of(said, domain).ok());
         // Nor does a guest get a name that another one has.
-        let name = name.filter(|name| !self.has_name(pool, name.as_str(), mac, now_s));
-        let name = name.and_then(|name| name.as_str().parse().ok());
+        let name = name.filter(|name| !self.has_name(pool, name, mac, now_s));
         let lease = Lease { mac, address, name, expires_s: now_s + LEASE_S, client_id };
         // A guest that asks again and again is not written again and again. What is written already is looked for all the same: others write there.
         let had = self.leases.get(&mac).filter(|had| {
@@ -250,10 +248,8 @@ impl Book {
     }
 
     /// Whether another guest has that name.
-    fn has_name(&self, pool: &Pool, name: &str, mac: Mac, now_s: u64) -> bool {
-        let is_it = |other: &Option<crate::model::lease::HostName>| {
-            other.as_ref().is_some_and(|other| other.to_string().eq_ignore_ascii_case(name))
-        };
+    fn has_name(&self, pool: &Pool, name: &HostName, mac: Mac, now_s: u64) -> bool {
+        let is_it = |other: &Option<HostName>| other.as_ref() == Some(name);
         let reserved = pool.reserved.values().any(|r| r.mac != mac && is_it(&r.name));
         reserved || self.leases.values().any(|l| l.mac != mac && ends(l) > now_s && is_it(&l.name))
     }

@@ -9,7 +9,6 @@
 //! Networks of one domain share its zone, and those of one /24 its reverse zone. Host names come from guests: a name gets a record only in the zone of its own
 //! network, for an address of that network, and never takes one that somebody has. What others have written in the database stays.
 
-mod host_name;
 #[cfg(test)]
 mod tests;
 
@@ -20,12 +19,12 @@ use std::{
 
 use ipnet::IpNet;
 
-pub use self::host_name::{HostName, HostNameError};
 use super::Diff;
 use crate::{
     model::{
-        Network, NetworkKind, Trouble, Vni,
+        HostName, Network, NetworkKind, Trouble, Vni,
         dns::{Data, Foreign, Record, SeenZone, Soa, ZoneAct, ZoneChange, Zones},
+        host_name::LONGEST,
     },
     text::some,
 };
@@ -192,7 +191,7 @@ impl Desired {
             return;
         }
         let server = format!("{SERVER}.{domain}");
-        if server.len().max(GATEWAY.len() + 1 + domain.len()) > host_name::LONGEST {
+        if server.len().max(GATEWAY.len() + 1 + domain.len()) > LONGEST {
             let trouble = Trouble::of(vni, "its domain is too long to have names in it");
             self.troubles.push(trouble.with_todo(format!("`pvc network modify {vni} --domain`")));
             return;

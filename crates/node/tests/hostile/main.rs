@@ -16,10 +16,10 @@ use std::{
 
 use pvc_core::{
     command::network::{self, Ground, Settings},
-    model::{ClusterView, Lease, Network, NetworkKind, Vni, dns::Data, rule::Body},
+    model::{ClusterView, HostName, Lease, Network, NetworkKind, Vni, dns::Data, rule::Body},
     plan::{
         dhcp::{Book, Pool, hosts},
-        dns::{self, HostName, Named},
+        dns::{self, Named},
         gateway_services::servers,
         primary::gateways,
     },

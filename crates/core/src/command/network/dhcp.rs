@@ -9,7 +9,7 @@ use ipnet::Ipv4Net;
 
 use super::{Accepted, Refusal, check};
 use crate::{
-    model::{Lease, Mac, NameError, Network, NetworkKind, Reservation, lease::HostName},
+    model::{HostName, Lease, Mac, NameError, Network, NetworkKind, Reservation},
     plan::{
         dhcp::{Pool, ends},
         dns,
@@ -137,10 +137,7 @@ fn checked(
         return Err((format!("it is reserved for {}", other.mac), todo));
     }
     let name = new.name.map(|said| name(network, said)).transpose()?;
-    let has_it = |other: &&Reservation| {
-        let pair = name.as_ref().zip(other.name.as_ref());
-        pair.is_some_and(|(ours, theirs)| ours.to_string().eq_ignore_ascii_case(&theirs.to_string()))
-    };
+    let has_it = |other: &&Reservation| name.is_some() && other.name == name;
     if let Some(other) = others.find(has_it) {
         let why = format!("{} is called so by its reservation", other.mac);
         return Err((why, "choose another name".to_owned()));
@@ -151,11 +148,11 @@ fn checked(
 fn name(network: &Network, said: &str) -> Result<HostName, (String, String)> {
     let domain = network.domain.as_ref().map_or("", |domain| domain.as_str());
     let wrong = |why: String| (why, "choose a name such as web1".to_owned());
-    let host = dns::HostName::of(said, domain).map_err(|e| wrong(format!("{said:?} is no name: {e}")))?;
+    let host = HostName::of(said, domain).map_err(|e| wrong(format!("{said:?} is no name: {e}")))?;
     if dns::RESERVED.contains(&host.as_str()) {
         return Err((format!("{host} is the cluster's own name"), "choose another name".to_owned()));
     }
-    host.as_str().parse().map_err(|e: NameError| wrong(e.to_string()))
+    Ok(host)
 }
 
 /// What does not stand against a reservation, but keeps it from its card for a while, or for good.

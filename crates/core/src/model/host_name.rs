@@ -1,9 +1,11 @@
 //! The names that guests call themselves. A guest may say anything.
 
-use std::fmt;
+use std::{fmt, str::FromStr};
+
+use super::name::NameError;
 
 /// The longest name, all its labels together (RFC 1035, section 2.3.4).
-pub(super) const LONGEST: usize = 253;
+pub const LONGEST: usize = 253;
 
 /// One label of letters, digits and hyphens, in lower case.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -43,8 +45,42 @@ impl HostName {
     }
 }
 
+/// As a lease or a reservation has it. Old clients' dnsmasq takes a hyphen at the end, too: such a lease is one, though no zone has its name.
+impl FromStr for HostName {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        let fine = (1..=63).contains(&text.len())
+            && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+            && !text.starts_with('-');
+        let found = || text.chars().take(80).collect();
+        let allowed = "at most 63 letters, digits and '-'";
+        fine.then(|| Self(text.to_ascii_lowercase())).ok_or_else(|| NameError {
+            what: "host name",
+            found: found(),
+            allowed,
+        })
+    }
+}
+
 impl fmt::Display for HostName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_guests_call_themselves_is_bounded() {
+        for (said, name) in [("web1", "web1"), ("WEB-1", "web-1"), ("1", "1")] {
+            assert_eq!(said.parse::<HostName>().unwrap().as_str(), name);
+        }
+        let long = "a".repeat(64);
+        for bad in ["", "-a", "a b", "a.b", "a\n", "a,b", "é", "*", long.as_str()] {
+            assert!(bad.parse::<HostName>().is_err(), "{bad:?}");
+        }
     }
 }
