@@ -65,6 +65,15 @@ struct Known {
 }
 
 impl Gate {
+    /// The same behind TLS: sessions are sent nowhere else.
+    #[must_use]
+    pub fn behind_tls(mut self) -> Self {
+        if let Some(guarded) = &mut self.guarded {
+            guarded.sessions.only_over_tls();
+        }
+        self
+    }
+
     /// The gate that a configuration describes. `is_local`: the service listens on loopback only.
     pub fn new(authentication: Option<&Authentication>, is_local: bool, limits: Limits) -> Self {
         let guarded = authentication.map(|authentication| Guarded {

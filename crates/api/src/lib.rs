@@ -19,6 +19,7 @@ mod server;
 mod session;
 mod shares;
 mod taken;
+mod tls;
 mod v1;
 mod v2;
 
@@ -27,3 +28,4 @@ pub use gate::Gate;
 pub use limits::{Limits, Share};
 pub use routes::{Access, Route, openapi, router, routes};
 pub use server::Server;
+pub use tls::{Tls, TlsError};

@@ -9,7 +9,7 @@ use std::{
 };
 
 use clap::Parser;
-use pvc_api::{Api, Gate, Limits, Server, openapi};
+use pvc_api::{Api, Gate, Limits, Server, Tls, openapi};
 use pvc_config::{ApiConfig, ApiReport, connect_string, load_api};
 use pvc_operate::Cluster;
 use pvc_store::{
@@ -48,7 +48,7 @@ fn main() -> ExitCode {
     say(&report);
     let Some(config) = report.config else { return ExitCode::from(UNUSABLE_CONFIGURATION) };
     if args.check_config {
-        return ExitCode::SUCCESS;
+        return check(&config);
     }
     let level = if config.debug { Level::DEBUG } else { Level::INFO };
     // The journal has the time.
@@ -60,6 +60,22 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Whether what the configuration names is there, too.
+fn check(config: &ApiConfig) -> ExitCode {
+    let Some(files) = &config.tls else { return ExitCode::SUCCESS };
+    let loaded = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .map_err(Into::into)
+        .and_then(|runtime| runtime.block_on(Tls::load(files)).map_err(Box::<dyn Error>::from));
+    let (said, code) = match loaded {
+        Ok(tls) => (tls.to_string(), ExitCode::SUCCESS),
+        Err(error) => (format!("error: {error}"), ExitCode::from(UNUSABLE_CONFIGURATION)),
+    };
+    // Nobody is left to be told when this fails.
+    let _ = writeln!(std::io::stderr(), "{said}");
+    code
 }
 
 fn say(report: &ApiReport) {
@@ -82,10 +98,18 @@ fn run(config: &ApiConfig) -> Result<(), Box<dyn Error>> {
         let limits = Limits::default();
         let gate = Gate::new(config.authentication.as_ref(), config.listen.ip().is_loopback(), limits);
         let cluster = Cluster { store, place };
-        let server = Server::bind(config.listen)
+        let (gate, tls, scheme) = match &config.tls {
+            Some(files) => {
+                let tls = Tls::load(files).await?;
+                info!("TLS: {tls}");
+                (gate.behind_tls(), Some(tls), "https")
+            }
+            None => (gate, None, "http"),
+        };
+        let server = Server::bind(config.listen, tls)
             .await
             .map_err(|error| format!("cannot listen on {}: {error}", config.listen))?;
-        info!("the API is served on http://{}", server.address()?);
+        info!("the API is served on {scheme}://{}", server.address()?);
         let api = Arc::new(Api::new(cluster, gate, limits));
         tokio::select! {
             never = server.serve(api) => match never {},

@@ -18,27 +18,30 @@ use hyper_util::{
 };
 use socket2::SockRef;
 use tokio::{
+    io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
     time::{sleep, timeout},
 };
+use tokio_rustls::TlsAcceptor;
 use tracing::{debug, warn};
 
 use self::places::Places;
-use crate::{api::Api, connection::Connection, limits::Limits, reply::message, routes::router};
+use crate::{api::Api, connection::Connection, limits::Limits, reply::message, routes::router, tls::Tls};
 
 /// The most that hyper keeps of a request's head, bytes.
 const HEAD_BYTES: usize = 32 * 1024;
 const HEADERS: usize = 64;
 
-/// A bound address.
+/// A bound address, and how to speak there.
 pub struct Server {
     listener: TcpListener,
+    tls: Option<Tls>,
 }
 
 impl Server {
     /// Binds an address.
-    pub async fn bind(address: SocketAddr) -> io::Result<Self> {
-        Ok(Self { listener: TcpListener::bind(address).await? })
+    pub async fn bind(address: SocketAddr, tls: Option<Tls>) -> io::Result<Self> {
+        Ok(Self { listener: TcpListener::bind(address).await?, tls })
     }
 
     /// The address.
@@ -48,6 +51,19 @@ impl Server {
 
     /// Serves until it is dropped.
     pub async fn serve(self, api: Arc<Api>) -> Infallible {
+        let fresh = async {
+            match &self.tls {
+                Some(tls) => tls.keep_fresh().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            never = self.accept(api) => match never {},
+            never = fresh => match never {},
+        }
+    }
+
+    async fn accept(&self, api: Arc<Api>) -> Infallible {
         let limits = api.limits;
         let router = router(api);
         let mut places = Places::new(limits.connections);
@@ -55,7 +71,8 @@ impl Server {
             match self.listener.accept().await {
                 Ok((stream, from)) => {
                     let router = TowerToHyperService::new(router.clone());
-                    places.admit(|connection| serve(stream, from, router, limits, connection));
+                    let tls = self.tls.as_ref().map(|tls| TlsAcceptor::from(tls.config()));
+                    places.admit(|connection| serve(stream, from, tls, router, limits, connection));
                 }
                 Err(error) => {
                     // Out of descriptors, for example: it passes or it does not, but not at once.
@@ -70,6 +87,7 @@ impl Server {
 async fn serve(
     stream: TcpStream,
     from: SocketAddr,
+    tls: Option<TlsAcceptor>,
     router: TowerToHyperService<Router>,
     limits: Limits,
     connection: Connection,
@@ -81,6 +99,21 @@ async fn serve(
         debug!("{from} goes away: {error}");
         return;
     }
+    let Some(tls) = tls else { return speak(stream, from, router, limits, connection).await };
+    match timeout(limits.head_within, tls.accept(stream)).await {
+        Ok(Ok(stream)) => speak(stream, from, router, limits, connection).await,
+        Ok(Err(error)) => debug!("{from} goes away: it does not speak TLS as we do: {error}"),
+        Err(_) => debug!("{from} is cut off: it took too long to agree on TLS"),
+    }
+}
+
+async fn speak(
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    from: SocketAddr,
+    router: TowerToHyperService<Router>,
+    limits: Limits,
+    connection: Connection,
+) {
     let service = service_fn(async |mut request: Request<Incoming>| {
         request.extensions_mut().insert(from);
         request.extensions_mut().insert(connection.clone());

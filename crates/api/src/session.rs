@@ -19,20 +19,27 @@ pub(crate) const CLOSED: &str = "pvc_session=; Path=/; HttpOnly; SameSite=Strict
 
 pub(crate) struct Sessions {
     key: Vec<u8>,
+    /// What browsers are told besides.
+    also: &'static str,
 }
 
 impl Sessions {
     /// Without a key of the configuration: one of this process.
     pub(crate) fn new(secret_key: Option<&str>) -> Self {
         let random = || [Uuid::new_v4().into_bytes(), Uuid::new_v4().into_bytes()].concat();
-        Self { key: secret_key.map_or_else(random, |key| key.as_bytes().to_vec()) }
+        Self { key: secret_key.map_or_else(random, |key| key.as_bytes().to_vec()), also: "" }
+    }
+
+    /// Browsers keep them from connections without TLS.
+    pub(crate) fn only_over_tls(&mut self) {
+        self.also = "; Secure";
     }
 
     /// The cookie of a new session.
     pub(crate) fn open(&self, token: &Hash, now_unix_s: u64) -> String {
         let says = format!("{}.{}", now_unix_s.saturating_add(LASTS_S), hex(token));
         let mac = hex(&self.mac(&says).finalize().into_bytes());
-        format!("{NAME}={says}.{mac}; Path=/; HttpOnly; SameSite=Strict; Max-Age={LASTS_S}")
+        format!("{NAME}={says}.{mac}; Path=/; HttpOnly; SameSite=Strict; Max-Age={LASTS_S}{}", self.also)
     }
 
     /// The hash of the token whose session these cookies are of.

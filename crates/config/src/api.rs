@@ -7,7 +7,7 @@ use std::{
 
 use crate::{
     check::{Checked, check_file_of},
-    config::{ApiConfig, ApiToken, Authentication, Role, Token},
+    config::{ApiConfig, ApiToken, Authentication, Role, TlsFiles, Token},
     diagnostic::{Diagnostic, Severity},
     files::{self, File},
     kind, read, settings,
@@ -58,9 +58,8 @@ fn config(walk: &mut Walk<'_>) -> Result<ApiConfig, Told> {
         walk.section(&api, "authentication").and_then(|s| authentication(walk, &s, &address));
     let ssl = ssl(walk, &api);
     let listen = SocketAddr::new(address?.value, port?);
-    ssl?;
     let coordinators = coordinators?.into_iter().map(|found| found.value).collect();
-    Ok(ApiConfig { debug: debug?, coordinators, listen, authentication: authentication? })
+    Ok(ApiConfig { debug: debug?, coordinators, listen, authentication: authentication?, tls: ssl? })
 }
 
 fn authentication(
@@ -138,14 +137,12 @@ fn role(walk: &mut Walk<'_>, entry: &Section) -> Result<Role, Told> {
     })
 }
 
-fn ssl(walk: &mut Walk<'_>, api: &Section) -> Result<(), Told> {
-    let Some(ssl) = walk.optional_section(api, "ssl")? else { return Ok(()) };
-    let Some(enabled) = walk.optional(&ssl, "enabled", &kind::switch())?.filter(|found| found.value) else {
-        return Ok(());
-    };
-    let diagnostic = Diagnostic {
-        help: vec!["set it to False, and have a proxy speak TLS before it".to_owned()],
-        ..walk.about(Severity::Error, &enabled.at, "cannot be done yet: the API does not speak TLS")
-    };
-    Err(walk.tell(diagnostic))
+fn ssl(walk: &mut Walk<'_>, api: &Section) -> Result<Option<TlsFiles>, Told> {
+    let Some(ssl) = walk.optional_section(api, "ssl")? else { return Ok(None) };
+    if !walk.defaulted(&ssl, "enabled", &kind::switch())? {
+        return Ok(None);
+    }
+    let certificate = walk.required(&ssl, "cert_file", &kind::file());
+    let key = walk.required(&ssl, "key_file", &kind::file());
+    Ok(Some(TlsFiles { certificate: certificate?.value, key: key?.value }))
 }

@@ -4,7 +4,7 @@
 
 mod api;
 
-pub use api::{ApiConfig, ApiToken, Authentication, Role, Token};
+pub use api::{ApiConfig, ApiToken, Authentication, Role, TlsFiles, Token};
 
 use std::{
     net::{Ipv4Addr, SocketAddr},

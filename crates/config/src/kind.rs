@@ -284,7 +284,16 @@ pub(crate) fn device() -> Kind<String> {
 
 /// An absolute directory.
 pub(crate) fn directory() -> Kind<PathBuf> {
-    Kind::new("an absolute path such as /var/log/pvc", |s| {
+    path("an absolute path such as /var/log/pvc")
+}
+
+/// An absolute path of a file.
+pub(crate) fn file() -> Kind<PathBuf> {
+    path("an absolute path such as /etc/pvc/api.pem")
+}
+
+fn path(allowed: &'static str) -> Kind<PathBuf> {
+    Kind::new(allowed, |s| {
         if s.text.chars().any(char::is_control) {
             return Err("contains a control character".into());
         }

@@ -26,7 +26,7 @@ pub use api::{ApiReport, SHORT_TOKEN, check_api, load_api};
 pub use check::{Checked, Report, check, coordinators_of};
 pub use config::{
     ApiConfig, ApiToken, Authentication, Config, Directories, DnsDatabase, FenceAction, FenceActions,
-    Functions, Interface, Intervals, Ipmi, Logging, Network, PerNetwork, Role, Token,
+    Functions, Interface, Intervals, Ipmi, Logging, Network, PerNetwork, Role, TlsFiles, Token,
 };
 pub use coordinators::{Coordinator, DEFAULT_PORT, connect_string};
 pub use diagnostic::{Diagnostic, Severity};

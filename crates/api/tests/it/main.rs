@@ -9,5 +9,6 @@ mod openapi;
 mod page;
 mod strangers;
 mod support;
+mod tls;
 mod v2;
 mod zookeeper;

@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
-use pvc_api::{Api, Gate, Limits, Server};
+use pvc_api::{Api, Gate, Limits, Server, Tls};
 use pvc_config::{ApiToken, Authentication, Role, Secret, Token};
 use pvc_operate::{Cluster, testing::Fake};
 use serde_json::Value;
@@ -69,9 +69,15 @@ pub(crate) fn authentication() -> Authentication {
 
 impl Served {
     pub(crate) async fn of(cluster: Cluster, authentication: Option<Authentication>, limits: Limits) -> Self {
-        let server = Server::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let gate = Gate::new(authentication.as_ref(), false, limits);
+        Self::speaking(None, Api::new(cluster, gate, limits)).await
+    }
+
+    /// With TLS or without.
+    pub(crate) async fn speaking(tls: Option<Tls>, api: Api) -> Self {
+        let server = Server::bind("127.0.0.1:0".parse().unwrap(), tls).await.unwrap();
         let address = server.address().unwrap();
-        let api = Arc::new(Api::new(cluster, Gate::new(authentication.as_ref(), false, limits), limits));
+        let api = Arc::new(api);
         let task = tokio::spawn(async move {
             server.serve(api).await;
         });

@@ -1,6 +1,6 @@
 //! The configuration of the API, checked as [`super::Config`] is.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, path::PathBuf};
 
 use crate::{coordinators::Coordinator, secret::Secret};
 
@@ -15,6 +15,17 @@ pub struct ApiConfig {
     pub listen: SocketAddr,
     /// `api.authentication`; `None`: it is off.
     pub authentication: Option<Authentication>,
+    /// `api.ssl`; `None`: TLS is off.
+    pub tls: Option<TlsFiles>,
+}
+
+/// A certificate and its key, both PEM.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// `cert_file`.
+    pub certificate: PathBuf,
+    /// `key_file`.
+    pub key: PathBuf,
 }
 
 /// Who may.

@@ -66,9 +66,12 @@ const SECTIONS: &[Section] = &[
     Section {
         path: "api.ssl",
         settings: &[
-            default("enabled", "False", "Refused if `True`: TLS is not served yet."),
-            optional("cert_file", "The certificate with its chain, in PEM. Not used yet."),
-            optional("key_file", "Its key, in PEM. Not used yet."),
+            default("enabled", "False", "Speak TLS 1.2 and 1.3, and nothing without."),
+            optional(
+                "cert_file",
+                "The certificate with its chain, in PEM; required with `enabled`. A pair that is replaced is served within 10 s.",
+            ),
+            optional("key_file", "Its key, in PEM; required with `enabled`. The service's user has to be able to read it."),
         ],
     },
 ];

@@ -107,7 +107,21 @@ fn what_is_no_token_is_refused_and_a_short_one_is_warned_of() {
 }
 
 #[test]
-fn tls_is_not_promised() {
-    let text = "pvc:\n  coordinators: [hv1]\n  api:\n    listen_address: 127.0.0.1\n    authentication: {enabled: no}\n    ssl: {enabled: yes}\n";
-    assert!(told(&check(text)).contains("does not speak TLS"));
+fn tls_takes_the_paths_of_a_certificate_and_a_key() {
+    let ssl = |ssl: &str| {
+        check(&format!(
+            "pvc:\n  coordinators: [hv1]\n  api:\n    listen_address: 127.0.0.1\n    authentication: {{enabled: no}}\n    ssl: {ssl}\n"
+        ))
+    };
+    let tls = |report: ApiReport| report.config.expect("a configuration").tls;
+    assert_eq!(tls(ssl("{enabled: no, cert_file: '', key_file: ''}")), None);
+    let files = tls(ssl("{enabled: yes, cert_file: /a/cert.pem, key_file: /a/key.pem}")).unwrap();
+    assert_eq!((files.certificate, files.key), ("/a/cert.pem".into(), "/a/key.pem".into()));
+    for wrong in [
+        "{enabled: yes}",
+        "{enabled: yes, cert_file: /a, key_file: ''}",
+        "{enabled: yes, cert_file: a, key_file: /b}",
+    ] {
+        assert_eq!(ssl(wrong).config, None, "{wrong}");
+    }
 }
