@@ -4,6 +4,7 @@
 
 #[cfg(any(test, feature = "fake"))]
 pub mod fake;
+mod files;
 mod listen;
 mod listing;
 mod nft;
@@ -15,6 +16,7 @@ use pvc_core::{model::rule::Body, plan::firewall::Ruleset};
 use tokio::sync::watch;
 
 pub use self::{
+    files::{OwnFile, STATIC},
     listing::{Count, Listing},
     nft::Nft,
 };
@@ -59,6 +61,12 @@ pub trait Firewall: Send + Sync + 'static {
 
     /// Which of these bodies it would not take, and why. Touches nothing.
     async fn refused(&self, bodies: &[Body]) -> Result<BTreeMap<Body, String>, FirewallError>;
+
+    /// The files of an operator's rules that there are now.
+    fn own_files(&self) -> Vec<OwnFile>;
+
+    /// Loads the text of one, at once or not at all.
+    async fn import(&self, text: &str) -> Result<(), FirewallError>;
 
     /// Signalled whenever any table of this machine changes, by whomever. Says only: look again.
     fn changes(&self) -> watch::Receiver<()>;

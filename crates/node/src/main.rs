@@ -15,7 +15,7 @@ use pvc_config::{Config, Coordinator};
 use pvc_host::{
     ceph::{Access, CephAdmin, Librados},
     dhcp::{DhcpPort, Kernel},
-    firewall::{Firewall, Nft},
+    firewall::{Firewall, Nft, STATIC},
     hypervisor::{Hypervisor, libvirt::LibvirtHypervisor},
     links::{Bridges, Links, Netlink},
     machine::{Machine as _, ThisMachine},
@@ -143,7 +143,9 @@ async fn serve(config: &Config, log: Log, lifeline: &Place) -> anyhow::Result<()
         None
     };
     let firewall = if config.functions.networking {
-        Some(Nft::start().context("cannot hear of changes of the firewall (netlink)")? as Arc<dyn Firewall>)
+        let own_files = config.directories.dynamic.join(STATIC);
+        Some(Nft::start(own_files).context("cannot hear of changes of the firewall (netlink)")?
+            as Arc<dyn Firewall>)
     } else {
         None
     };

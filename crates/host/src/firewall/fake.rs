@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use pvc_core::{model::rule::Body, plan::firewall::Ruleset};
 use tokio::sync::watch;
 
-use super::{Count, Firewall, FirewallError, Listing};
+use super::{Count, Firewall, FirewallError, Listing, OwnFile};
 
 /// The fake.
 pub struct FakeFirewall {
@@ -24,6 +24,7 @@ struct State {
     foreign: String,
     /// Bodies that are not taken.
     refused: Vec<String>,
+    own_files: Vec<OwnFile>,
     done: Vec<&'static str>,
     counts: BTreeMap<String, Vec<Count>>,
 }
@@ -61,7 +62,16 @@ impl FakeFirewall {
         self.state().refused = bodies.iter().map(|body| (*body).to_owned()).collect();
     }
 
-    /// What was done since the last call: `load` or `change`.
+    /// An operator writes a file; a text with the word `nonsense` is refused when it is loaded.
+    pub fn write_file(&self, name: &str, text: &str) {
+        let mut state = self.state();
+        state.own_files.retain(|file| file.name != name);
+        state.own_files.push(OwnFile { name: name.to_owned(), text: Ok(text.to_owned()) });
+        drop(state);
+        self.changed.send_replace(());
+    }
+
+    /// What was done since the last call: `load`, `change` or `import`.
     pub fn take_done(&self) -> Vec<&'static str> {
         std::mem::take(&mut self.state().done)
     }
@@ -123,6 +133,19 @@ impl Firewall for FakeFirewall {
         let state = self.state();
         let refused = bodies.iter().filter(|body| state.refused.contains(&body.to_string()));
         Ok(refused.map(|body| (body.clone(), "it is refused".to_owned())).collect())
+    }
+
+    fn own_files(&self) -> Vec<OwnFile> {
+        self.state().own_files.clone()
+    }
+
+    async fn import(&self, text: &str) -> Result<(), FirewallError> {
+        self.state().done.push("import");
+        if text.contains("nonsense") {
+            return Err(FirewallError::Refused { doing: "load it", why: "syntax error".to_owned() });
+        }
+        self.changed.send_replace(());
+        Ok(())
     }
 
     fn changes(&self) -> watch::Receiver<()> {

@@ -1,6 +1,6 @@
 //! The real one: the program `nft`, which gets every transaction as a text.
 
-use std::{collections::BTreeMap, fmt::Write as _, io, sync::Arc};
+use std::{collections::BTreeMap, fmt::Write as _, io, path::PathBuf, sync::Arc};
 
 use async_trait::async_trait;
 use pvc_core::{
@@ -10,7 +10,7 @@ use pvc_core::{
 };
 use tokio::{sync::watch, task::JoinHandle};
 
-use super::{DEADLINE, Firewall, FirewallError, Listing, listen};
+use super::{DEADLINE, Firewall, FirewallError, Listing, OwnFile, files, listen};
 use crate::run::{Ended, Program, RunError};
 
 /// So much of what `nft` says of a refusal is told.
@@ -20,19 +20,21 @@ const TRY: &str = "try rules";
 
 /// The packet filter of the network namespace it was started in.
 pub struct Nft {
+    /// Where an operator's own files are.
+    own_files: PathBuf,
     changes: watch::Receiver<()>,
     listener: JoinHandle<()>,
 }
 
 impl Nft {
-    /// Begins to listen to changes. Needs a tokio runtime.
+    /// Begins to listen to changes. Needs a tokio runtime. An operator's own files are in `own_files`.
     ///
     /// # Errors
     /// If the kernel gives no socket for that.
-    pub fn start() -> io::Result<Arc<Self>> {
+    pub fn start(own_files: PathBuf) -> io::Result<Arc<Self>> {
         let (signal, changes) = watch::channel(());
         let socket = listen::open()?;
-        Ok(Arc::new(Self { changes, listener: tokio::spawn(listen::listen(socket, signal)) }))
+        Ok(Arc::new(Self { own_files, changes, listener: tokio::spawn(listen::listen(socket, signal)) }))
     }
 
     async fn transaction(&self, doing: &'static str, text: &str) -> Result<(), FirewallError> {
@@ -114,6 +116,14 @@ impl Firewall for Nft {
             }
         }
         Ok(refused)
+    }
+
+    fn own_files(&self) -> Vec<OwnFile> {
+        files::read(&self.own_files)
+    }
+
+    async fn import(&self, text: &str) -> Result<(), FirewallError> {
+        self.transaction("load it", text).await
     }
 
     fn changes(&self) -> watch::Receiver<()> {

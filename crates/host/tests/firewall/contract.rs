@@ -50,7 +50,7 @@ pub(crate) fn ruleset() -> Ruleset {
 /// Runs a contract on the fake and on the real one.
 fn both(contract: impl AsyncFn(Arc<dyn Firewall>) + Send + Sync) {
     alone(async || contract(FakeFirewall::new()).await);
-    alone(async || contract(Nft::start().unwrap()).await);
+    alone(async || contract(Nft::start("/nonexistent".into()).unwrap()).await);
 }
 
 async fn standing(firewall: &dyn Firewall) -> BTreeMap<String, String> {
@@ -133,9 +133,35 @@ fn a_body_that_is_not_taken_is_found_among_those_that_are() {
 }
 
 #[test]
+fn an_operators_file_is_loaded_as_a_whole_or_not_at_all() {
+    both(async |firewall| {
+        firewall.load(&ruleset()).await.unwrap();
+        let ours = standing(&*firewall).await;
+        firewall
+            .import("table inet site { chain input { type filter hook input priority 0; } }\n")
+            .await
+            .unwrap();
+        let outcome = firewall.import("table inet other { }\nnonsense\n").await;
+        assert!(matches!(outcome, Err(FirewallError::Refused { .. })), "{outcome:?}");
+        assert_eq!(standing(&*firewall).await, ours);
+    });
+    alone(async || {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("site"), "table inet site { }\n").unwrap();
+        let firewall = Nft::start(folder.path().to_owned()).unwrap();
+        let [file] = &firewall.own_files()[..] else { panic!("one file") };
+        firewall.import(file.text.as_ref().unwrap()).await.unwrap();
+        let _ = firewall.import("table inet other { }\nnonsense\n").await;
+        let nft = pvc_host::run::Program::find("nft").unwrap();
+        let tables = nft.run_on(&["list", "tables"], "", Duration::from_secs(5)).await.unwrap();
+        assert_eq!(tables.stdout, "table inet site\n");
+    });
+}
+
+#[test]
 fn a_refused_transaction_leaves_what_stood() {
     alone(async || {
-        let firewall = Nft::start().unwrap();
+        let firewall = Nft::start("/nonexistent".into()).unwrap();
         firewall.load(&ruleset()).await.unwrap();
         let before = standing(&*firewall).await;
         let mut bad = ruleset();
@@ -151,7 +177,7 @@ fn a_refused_transaction_leaves_what_stood() {
 #[test]
 fn what_others_do_is_heard_and_seen() {
     alone(async || {
-        let firewall = Nft::start().unwrap();
+        let firewall = Nft::start("/nonexistent".into()).unwrap();
         firewall.load(&ruleset()).await.unwrap();
         let (ours, mut changes) = (standing(&*firewall).await, firewall.changes());
         let nft = pvc_host::run::Program::find("nft").unwrap();

@@ -59,7 +59,7 @@ fn node() -> Node {
     for (host, gateway) in [(&guest, "10.100.0.1"), (&outsider, "10.255.1.1"), (&upstream, "192.0.2.1")] {
         host.ip(&format!("route add default via {gateway}"));
     }
-    Node { firewall: Nft::start().unwrap(), guest, other, outsider, upstream }
+    Node { firewall: Nft::start("/nonexistent".into()).unwrap(), guest, other, outsider, upstream }
 }
 
 fn bound(to: &str) -> UdpSocket {

@@ -3,6 +3,7 @@
 //!
 //! Decides nothing itself (see `pvc_core::plan::firewall`). A daemon that stops leaves the walls standing: guests outlive it.
 
+mod own_files;
 mod publish;
 mod rules;
 #[cfg(test)]
@@ -24,7 +25,7 @@ use pvc_core::{
     },
 };
 use pvc_host::{
-    firewall::{Firewall, FirewallError, Listing},
+    firewall::{Firewall, FirewallError, Listing, OwnFile},
     links::Bridges,
 };
 use tokio::{
@@ -81,6 +82,7 @@ impl Walls {
             ground,
             loaded: Mutex::default(),
             teller,
+            own_files: own_files::Imported::default(),
             published: Published::default(),
         });
         let mut controller = Controller::start(Arc::clone(&reconciler));
@@ -109,6 +111,7 @@ struct WallReconciler {
     /// What was loaded last, and how it was listed then. Whoever finds another listing finds somebody else's work.
     loaded: Mutex<Option<(Ruleset, Standing)>>,
     teller: Teller,
+    own_files: own_files::Imported,
     /// What was told last of what the rules count.
     published: Published,
 }
@@ -122,14 +125,15 @@ struct Facts {
     refused: BTreeMap<Body, String>,
     seen: Bridging,
     listing: Option<Listing>,
+    own_files: Vec<OwnFile>,
 }
 
-/// What is to stand, and what it is made from.
 #[derive(Debug)]
-struct Step {
-    ruleset: Ruleset,
-    /// `None`: whatever stands is not ours.
-    from: Option<Ruleset>,
+enum Step {
+    /// The first is to stand, made from the second; `None`: whatever stands is not ours.
+    Make(Box<(Ruleset, Option<Ruleset>)>),
+    /// The text of an operator's file.
+    Import(String),
 }
 
 impl WallReconciler {
@@ -137,20 +141,22 @@ impl WallReconciler {
         self.loaded.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn make(&self, step: &Step) -> Result<(), FirewallError> {
+    async fn make(&self, ruleset: &Ruleset, from: Option<&Ruleset>) -> Result<(), FirewallError> {
         // Until it is known what stands, nothing of it is.
         let known = self.loaded().take();
-        match &step.from {
-            Some(before) => self.firewall.change(before, &step.ruleset).await?,
+        match from {
+            Some(before) => self.firewall.change(before, ruleset).await?,
             None => {
-                self.firewall.load(&step.ruleset).await?;
+                self.firewall.load(ruleset).await?;
+                // Whoever took ours away may have taken an operator's, too.
+                self.own_files.forget();
                 if known.is_some() {
                     warn!("firewall: another program had changed our tables: they are as they were");
                 }
             }
         }
         let standing = self.firewall.listing().await?.map(|listing| listing.standing);
-        *self.loaded() = standing.map(|standing| (step.ruleset.clone(), standing));
+        *self.loaded() = standing.map(|standing| (ruleset.clone(), standing));
         Ok(())
     }
 }
@@ -182,18 +188,23 @@ impl Reconciler for WallReconciler {
         let refused = self.tried.refused(&*self.firewall, &rules).await.map_err(|e| failed(&e))?;
         let seen = self.bridges.observe().await.map_err(|e| failed(&e))?;
         let listing = self.firewall.listing().await.map_err(|e| failed(&e))?;
-        Ok(Facts { view, rules, refused, seen, listing })
+        let own_files = self.firewall.own_files();
+        Ok(Facts { view, rules, refused, seen, listing, own_files })
     }
 
     fn plan(&self, _subject: &Subject, facts: &mut Facts) -> Plan<Step> {
         let planned = plan(&self.ground, &facts.view, &facts.rules, &facts.seen, &facts.refused);
-        self.teller.plans(planned.troubles);
+        let troubles = self.own_files.troubles(&facts.own_files);
+        self.teller.plans(planned.troubles.into_iter().chain(troubles));
         let loaded = self.loaded();
         let standing = facts.listing.as_ref().map(|listing| &listing.standing);
         let from = loaded.as_ref().filter(|(_, listed)| standing == Some(listed)).map(|(ruleset, _)| ruleset);
         let next = match from {
-            Some(ruleset) if *ruleset == planned.ruleset => Next::Settled,
-            from => Next::Do(Step { from: from.cloned(), ruleset: planned.ruleset }),
+            Some(ruleset) if *ruleset == planned.ruleset => self
+                .own_files
+                .next(&facts.own_files)
+                .map_or(Next::Settled, |text| Next::Do(Step::Import(text))),
+            from => Next::Do(Step::Make(Box::new((planned.ruleset, from.cloned())))),
         };
         Plan { next, why: String::new() }
     }
@@ -205,7 +216,11 @@ impl Reconciler for WallReconciler {
         _facts: &Facts,
         _why: &str,
     ) -> Result<(), StepError> {
-        self.make(step).await.map_err(|error| StepError::Failed(chain(&error)))
+        let done = match step {
+            Step::Make(step) => self.make(&step.0, step.1.as_ref()).await,
+            Step::Import(text) => self.own_files.import(&*self.firewall, text).await,
+        };
+        done.map_err(|error| StepError::Failed(chain(&error)))
     }
 
     fn failed(&self, _subject: &Subject, error: &str) {

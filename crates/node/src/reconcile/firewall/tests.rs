@@ -70,6 +70,29 @@ async fn the_tables_follow_networks_nodes_and_rules() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_operators_files_are_loaded_once_and_again_when_they_change_or_all_was_taken_away() {
+    let world = world().await;
+    let imports = async || {
+        // Long enough for the safety net to look twice.
+        tokio::time::sleep(Duration::from_mins(3)).await;
+        world.firewall.take_done().into_iter().filter(|done| *done == "import").count()
+    };
+    world.stands("the nodes' ends", |r| r.tunnel_ends.len() == 2).await;
+    world.firewall.write_file("10-site", "table inet site { }");
+    world.firewall.write_file("20-bad", "nonsense");
+    assert_eq!(imports().await, 2);
+    world
+        .base
+        .until_told(&["the operator's rules in nft/static/20-bad are not loaded: could not load it"])
+        .await;
+    world.firewall.write_file("20-bad", "table inet bad { }");
+    assert_eq!(imports().await, 1);
+    world.base.until_told(&[]).await;
+    world.firewall.flush();
+    assert_eq!(imports().await, 2);
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_primary_publishes_what_its_rules_count_and_forgets_networks_that_are_gone() {
     let world = world().await;
     world.base.primary("hv1").await;
