@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 use pvc_operate::Cluster;
 use pvc_store::mirror::Mirror;
 
-use crate::{differences::Differences, gate::Gate, limits::Limits, shares::Shares};
+use crate::{audit::Audit, differences::Differences, gate::Gate, limits::Limits, shares::Shares};
 
 /// The cluster, who may command it, and what a request may cost.
 pub struct Api {
@@ -19,6 +19,8 @@ pub struct Api {
     mirror: OnceLock<Mirror>,
     /// What was told to listeners last.
     pub(crate) differences: Differences,
+    /// Who has changed what.
+    pub(crate) audit: Audit,
     /// Places of those who read.
     pub(crate) reads: Shares,
     /// Places of those who change something.
@@ -36,6 +38,7 @@ impl Api {
             limits,
             mirror: OnceLock::new(),
             differences: Differences::default(),
+            audit: Audit::default(),
             reads: Shares::new(limits.reads),
             changes: Shares::new(limits.changes),
             listeners: Shares::new(limits.listeners),

@@ -5,6 +5,7 @@
 
 mod api;
 mod ask;
+mod audit;
 mod clock;
 mod connection;
 mod differences;

@@ -80,6 +80,11 @@ const fn read(path: &'static str, handler: Handler) -> Route {
     Route::of(Method::GET, path, Access::Read(Role::Read), handler)
 }
 
+/// Reads what not everybody may.
+const fn reads(path: &'static str, role: Role, handler: Handler) -> Route {
+    Route::of(Method::GET, path, Access::Read(role), handler)
+}
+
 const fn listen(path: &'static str, handler: Handler) -> Route {
     Route::of(Method::GET, path, Access::Listen(Role::Read), handler)
 }

@@ -58,7 +58,8 @@ impl Server {
             }
         };
         tokio::select! {
-            never = self.accept(api) => match never {},
+            never = self.accept(Arc::clone(&api)) => match never {},
+            never = api.audit.write(&*api.cluster.store) => match never {},
             never = fresh => match never {},
         }
     }

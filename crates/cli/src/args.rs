@@ -73,10 +73,24 @@ pub(crate) enum Command {
     /// See what the primary coordinator was asked to do, and what became of it.
     #[command(subcommand)]
     Task(Task),
+    /// See who has changed what over the API.
+    #[command(subcommand)]
+    Audit(Audit),
     /// Print a completion script for a shell.
     Completions {
         /// The shell.
         shell: Shell,
+    },
+}
+
+/// What was changed over the API.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Audit {
+    /// The last changes and attempts, the newest first.
+    List {
+        /// So many at most; 512 are kept.
+        #[arg(short, long, default_value_t = 50)]
+        lines: u64,
     },
 }
 

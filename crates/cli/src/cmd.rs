@@ -1,5 +1,6 @@
 //! The commands, one module a subject.
 
+mod audit;
 mod confirm;
 mod explain;
 mod follow;
@@ -23,7 +24,7 @@ use pvc_core::{command::cluster::MAINTENANCE, model::NodeName, text::one_line};
 use pvc_operate::{Cluster, silence_words};
 
 use crate::{
-    args::{Args, Command, Switch},
+    args::{Args, Audit, Command, Switch},
     connect,
     failure::Failure,
     print::Out,
@@ -63,6 +64,7 @@ async fn dispatch(command: Command, cluster: &Cluster, out: &Out) -> Result<(), 
         Command::Network(command) => network::run(command, cluster, out).await,
         Command::Storage(command) => storage::run(command, cluster, out).await,
         Command::Task(command) => task::run(command, cluster, out).await,
+        Command::Audit(Audit::List { lines }) => audit::list(cluster, out, lines).await,
         Command::Completions { .. } => Ok(()),
     }
 }

@@ -1,5 +1,6 @@
 //! What a cluster consists of, in typed words. Values are validated once, when they become these types.
 
+pub mod audit;
 pub mod bmc;
 pub mod bridging;
 pub mod ceph;

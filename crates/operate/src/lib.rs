@@ -5,6 +5,7 @@
 //! itself. Nothing here prints, asks a person, or looks at a wall clock: whoever calls says who asks, when, and how long to wait.
 
 mod answer;
+pub mod audit;
 mod cluster;
 pub mod explain;
 mod failure;

@@ -4,6 +4,7 @@
 //! or with every [`Problem`] that was found, each naming the key, what it holds and what is allowed; it never panics.
 //! The contract in words is `docs/state-schema.md`.
 
+pub mod audit;
 pub mod bmc;
 pub mod ceph;
 pub mod cmd;

@@ -1,6 +1,9 @@
 //! Stands before each route that is not everybody's: who asks, whether that is enough for the route, and a line in the log.
 
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::{
+    net::{IpAddr, Ipv6Addr, SocketAddr},
+    sync::Arc,
+};
 
 use axum::{
     body::HttpBody as _,
@@ -10,6 +13,7 @@ use axum::{
     response::Response,
 };
 use pvc_config::Role;
+use pvc_core::model::audit::AuditEntry;
 use tokio::time::timeout;
 use tracing::info;
 
@@ -17,6 +21,7 @@ use super::{is_old, refuse};
 use crate::{
     api::{Api, Shared},
     ask,
+    clock::now_unix_s,
     connection::{Connection, Held},
     gate::{Stranger, Who},
     limits::Limits,
@@ -73,7 +78,7 @@ pub(super) async fn changing(
             return refused;
         }
     };
-    let changing = Unfinished(Some(asker.line.clone()));
+    let changing = asker.changes(&api);
     let response = next.run(asker.known(request)).await;
     let status = response.status().as_u16();
     let said = response.extensions().get::<Said>().map_or("", |said| said.0.as_str());
@@ -87,7 +92,9 @@ struct Asker {
     from: IpAddr,
     uri: Uri,
     connection: Held,
-    /// For the log: what is asked, from where, by whom.
+    /// What is asked, without values.
+    what: String,
+    /// For the log: that, from where, by whom.
     line: String,
 }
 
@@ -122,6 +129,20 @@ impl Asker {
         request
     }
 
+    /// What it is about to change.
+    fn changes(&self, api: &Shared) -> Unfinished {
+        let entry = AuditEntry {
+            id: 0,
+            at_unix_s: 0,
+            by: beginning(&self.who.name, IN_AN_ENTRY).to_owned(),
+            from: self.from.to_string(),
+            what: self.what.clone(),
+            status: None,
+            said: String::new(),
+        };
+        Unfinished(Some((Arc::clone(api), self.line.clone(), entry)))
+    }
+
     /// The answer: the connection and the place are held until it has been taken, which may take so long.
     fn answered(self, response: Response, place: Place, limits: &Limits) -> Response {
         let connection = match response.body().size_hint().exact() {
@@ -139,7 +160,7 @@ fn admitted(api: &Api, role: Role, request: &Request, changes: bool) -> Result<A
     let address = from.map_or(IpAddr::V6(Ipv6Addr::UNSPECIFIED), |from| from.ip());
     let (method, uri) = (request.method(), request.uri());
     let from = from.map(|from| from.to_string()).unwrap_or_default();
-    let line = format!("{method} {} from {from}", beginning(uri.path()));
+    let line = format!("{method} {} from {from}", beginning(uri.path(), IN_A_LINE));
     let who = api.gate.who(request.headers(), changes, address).map_err(|stranger| match stranger {
         // Whoever opens the page has nothing to show yet: that is no line.
         Stranger::Nobody if !changes => unknown(uri),
@@ -164,7 +185,8 @@ fn admitted(api: &Api, role: Role, request: &Request, changes: bool) -> Result<A
         return Err(refuse(uri, StatusCode::FORBIDDEN, &why));
     }
     let connection = request.extensions().get::<Connection>().cloned().unwrap_or_default().hold();
-    Ok(Asker { who, from: address, uri: uri.clone(), connection, line })
+    let what = format!("{method} {}", beginning(uri.path(), IN_AN_ENTRY));
+    Ok(Asker { who, from: address, uri: uri.clone(), connection, what, line })
 }
 
 const FOREIGN: &str = "a page of another site asks, or this service is asked for by a name that is not its own: a proxy has to hand on Host as it is";
@@ -178,29 +200,38 @@ fn word(role: Role) -> &'static str {
 }
 
 /// A change that is being made. Whoever asks may hang up in the middle of it: that is written, too.
-struct Unfinished(Option<String>);
+struct Unfinished(Option<(Shared, String, AuditEntry)>);
 
 impl Unfinished {
     fn finish(mut self, status: u16, said: &str) {
-        if let Some(line) = self.0.take() {
-            // Quoted: descriptions, names and values are of other people's making.
-            info!("{line}: {status} {:?}", beginning(said));
+        self.end(Some(status), said);
+    }
+
+    /// A line in the log, and an entry for those who look later. Texts are quoted: descriptions, names and values are of other people's making.
+    fn end(&mut self, status: Option<u16>, said: &str) {
+        let Some((api, line, entry)) = self.0.take() else { return };
+        match status {
+            Some(status) => info!("{line}: {status} {:?}", beginning(said, IN_A_LINE)),
+            None => info!("{line}: {said}"),
         }
+        let said = beginning(said, IN_AN_ENTRY).to_owned();
+        api.audit.say(AuditEntry { at_unix_s: now_unix_s(), status, said, ..entry });
     }
 }
 
 impl Drop for Unfinished {
     fn drop(&mut self) {
-        if let Some(line) = self.0.take() {
-            info!("{line}: nobody waited for the answer; it may be done, in part or whole");
-        }
+        self.end(None, "nobody waited for the answer; it may be done, in part or whole");
     }
 }
 
-/// As much of a text as a line of the log takes.
-fn beginning(text: &str) -> &str {
-    const MOST: usize = 500;
-    text.char_indices().nth(MOST).map_or(text, |(end, _)| &text[..end])
+/// As much of a text as a line of the log takes …
+const IN_A_LINE: usize = 500;
+/// … and as much as is kept of it.
+const IN_AN_ENTRY: usize = 200;
+
+fn beginning(text: &str, characters: usize) -> &str {
+    text.char_indices().nth(characters).map_or(text, |(end, _)| &text[..end])
 }
 
 fn unknown(path: &Uri) -> Response {

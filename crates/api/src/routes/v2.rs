@@ -5,10 +5,12 @@ use axum::{
     routing::{delete, get, patch, post, put},
 };
 
+use pvc_config::Role;
+
 use super::{
     Route,
     about::{About, Gives, Query},
-    change, listen, openapi, operate, public, read,
+    change, listen, openapi, operate, public, read, reads,
 };
 use crate::v2::{self, Nothing, events, network, node, read as shown, storage, vm};
 
@@ -31,6 +33,10 @@ pub(super) const ROUTES: &[Route] = &[
         .about(call("Whether maintenance is on.", Gives::Object)),
     change(Method::PUT, "/api/v2/maintenance", || put(v2::set_maintenance))
         .about(call("Turns maintenance on or off.", Gives::Done).takes::<v2::Maintenance>()),
+    reads("/api/v2/audit", Role::Admin, || get(shown::changes)).about(
+        call("Who has changed what over this API, the newest first.", Gives::List)
+            .query(&[Query::number("lines", "So many at most; 100 unless given, 512 are kept.")]),
+    ),
     read("/api/v2/fences", || get(shown::fences))
         .about(call("Which nodes are fenced, and how far that has come.", Gives::List)),
     read("/api/v2/nodes", || get(shown::nodes)).about(call("All nodes.", Gives::List).query(&[LIMIT])),

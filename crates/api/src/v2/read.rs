@@ -2,9 +2,9 @@
 
 use axum::extract::State;
 use pvc_core::plan::placement::Selector;
-use pvc_operate::{network, node, status as screen, vm};
+use pvc_operate::{audit, network, node, status as screen, vm};
 
-use super::{Asked, Outcome};
+use super::{Asked, Outcome, typed};
 use crate::{api::Shared, clock::now_unix_s, limit::Limit, reply::json};
 
 /// The cluster on one screen.
@@ -86,4 +86,10 @@ pub(crate) async fn leases(State(api): State<Shared>, Asked(ask): Asked) -> Outc
 /// The rules of a network's firewall, in their order.
 pub(crate) async fn rules(State(api): State<Shared>, Asked(ask): Asked) -> Outcome {
     Ok(json(&network::acl::list(&api.cluster, ask.part("network"), None).await?)?)
+}
+
+/// Who has changed what over the API, the newest first.
+pub(crate) async fn changes(State(api): State<Shared>, Asked(ask): Asked) -> Outcome {
+    let most = ask.given("lines").map_or(Ok(100), |text| typed("lines", text))?;
+    Ok(json(&audit::list(&api.cluster, most).await?.0)?)
 }

@@ -226,3 +226,31 @@ async fn a_definition_is_no_document_that_a_browser_executes() {
         "{answer:?}"
     );
 }
+
+#[tokio::test]
+async fn who_changes_what_is_kept_without_what_was_sent() {
+    let (_fake, served) = cluster().await;
+    ask(&served, "PUT", "maintenance?secret=hush", "", r#"{"maintenance":true}"#).await;
+    ask(&served, "POST", "vms/web9/migrate", "", "{}").await;
+    ask(&served, "GET", "nodes", "", "").await;
+    // It is written beside the change.
+    let entries = loop {
+        let answer = ask(&served, "GET", "audit?lines=2", "", "").await;
+        assert!(!answer.body.contains("hush") && !answer.body.contains(TOKEN), "{answer:?}");
+        if answer.body.contains("web9") {
+            break answer.json();
+        }
+    };
+    let id = entries[0]["id"].as_u64().unwrap();
+    for (entry, id, what, status, said) in [
+        (&entries[0], id, "POST /api/v2/vms/web9/migrate", 404, "there is no VM"),
+        (&entries[1], id - 1, "PUT /api/v2/maintenance", 200, "maintenance is on"),
+    ] {
+        assert_eq!(
+            (&entry["id"], &entry["what"], &entry["status"]),
+            (&json!(id), &json!(what), &json!(status))
+        );
+        assert_eq!((&entry["by"], &entry["from"]), (&json!("tests"), &json!("127.0.0.1")));
+        assert!(entry["said"].as_str().unwrap().contains(said), "{entry}");
+    }
+}
