@@ -138,7 +138,7 @@ fn an_operators_file_is_loaded_as_a_whole_or_not_at_all() {
         firewall.load(&ruleset()).await.unwrap();
         let ours = standing(&*firewall).await;
         firewall
-            .import("table inet site { chain input { type filter hook input priority 0; } }\n")
+            .import("table inet site { chain input { type filter hook input priority 0; }; }\n")
             .await
             .unwrap();
         let outcome = firewall.import("table inet other { }\nnonsense\n").await;
