@@ -5,7 +5,9 @@ use std::sync::{Arc, OnceLock};
 use pvc_operate::Cluster;
 use pvc_store::mirror::Mirror;
 
-use crate::{audit::Audit, differences::Differences, gate::Gate, limits::Limits, shares::Shares};
+use crate::{
+    audit::Audit, differences::Differences, gate::Gate, limits::Limits, readings::Readings, shares::Shares,
+};
 
 /// The cluster, who may command it, and what a request may cost.
 pub struct Api {
@@ -21,6 +23,8 @@ pub struct Api {
     pub(crate) differences: Differences,
     /// Who has changed what.
     pub(crate) audit: Audit,
+    /// What is being read.
+    pub(crate) readings: Readings,
     /// Places of those who read.
     pub(crate) reads: Shares,
     /// Places of those who change something.
@@ -39,6 +43,7 @@ impl Api {
             mirror: OnceLock::new(),
             differences: Differences::default(),
             audit: Audit::default(),
+            readings: Readings::default(),
             reads: Shares::new(limits.reads),
             changes: Shares::new(limits.changes),
             listeners: Shares::new(limits.listeners),

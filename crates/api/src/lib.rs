@@ -14,6 +14,7 @@ mod guesses;
 mod limit;
 mod limits;
 mod page;
+mod readings;
 mod reply;
 mod routes;
 mod server;

@@ -45,7 +45,9 @@ pub(super) async fn reading(
         Ok(request) => request,
         Err(failed) => return refuse(&asker.uri, failed.status(), &failed.to_string()),
     };
-    asker.asks(request, next, &api.reads, &api.limits).await
+    let question = format!("{} {}", request.method(), request.uri());
+    let request = asker.known(request);
+    asker.asks(api.readings.of(question, || next.run(request)), &api.reads, &api.limits).await
 }
 
 /// Before a route whose answer does not end.
@@ -58,7 +60,8 @@ pub(super) async fn listening(
         Ok(asker) => asker,
         Err(refused) => return refused,
     };
-    asker.asks(request, next, &api.listeners, &api.limits).await
+    let request = asker.known(request);
+    asker.asks(next.run(request), &api.listeners, &api.limits).await
 }
 
 /// Before a route that changes something: a line in the log, whatever came of it: who, from where, what, and what was answered.
@@ -100,13 +103,12 @@ struct Asker {
 
 impl Asker {
     /// Is answered, in a place of these.
-    async fn asks(self, request: Request, next: Next, of: &Shares, limits: &Limits) -> Response {
+    async fn asks(self, made: impl Future<Output = Response>, of: &Shares, limits: &Limits) -> Response {
         let place = match self.place(of, limits).await {
             Ok(place) => place,
             Err(refused) => return refused,
         };
-        let response = next.run(self.known(request)).await;
-        self.answered(response, place, limits)
+        self.answered(made.await, place, limits)
     }
 
     /// A place of these, or the answer to who has to come back.
