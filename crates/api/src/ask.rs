@@ -143,12 +143,13 @@ impl Ask {
     }
 }
 
-/// A request that only reads, with all that it says besides: that is no more than a few words.
-pub(crate) async fn at_hand(request: Request, api: &Shared) -> Result<Request, Failed> {
+/// A request that only reads, with its body, and whether that says anything: no more than a few words.
+pub(crate) async fn at_hand(request: Request, api: &Shared) -> Result<(Request, bool), Failed> {
     let (parts, body) = request.into_parts();
     let MostBytes(most) = MostBytes::OF_READS;
     let text = timeout(api.limits.body_within, read(body, most)).await.map_err(|_| Failed::SlowBody)??;
-    Ok(Request::from_parts(parts, Body::from(text)))
+    let says_more = !text.is_empty();
+    Ok((Request::from_parts(parts, Body::from(text)), says_more))
 }
 
 /// Into one buffer, whatever pieces it comes in: a handle for each byte would be many times as large.

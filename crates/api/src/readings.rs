@@ -16,8 +16,10 @@ use futures_util::{
 };
 use tokio::sync::Mutex as Turn;
 
-/// Method, path and query: what is answered depends on nothing else.
-type Question = String;
+use crate::session::Hash;
+
+/// Of whom, and method, path and query: what is answered depends on nothing else.
+type Question = (Hash, String);
 
 type Reading = BoxFuture<'static, axum::http::Response<Bytes>>;
 
@@ -104,7 +106,7 @@ mod tests {
                 may.acquire().await.unwrap().forget();
                 Response::new(Body::from(before.to_string()))
             };
-            readings.of("GET /".to_owned(), read).await
+            readings.of((Hash::default(), "GET /".to_owned()), read).await
         }
     }
 

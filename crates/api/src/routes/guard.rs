@@ -41,13 +41,21 @@ pub(super) async fn reading(
         Err(refused) => return refused,
     };
     // First what it says, which may take it long, then a place.
-    let request = match ask::at_hand(request, &api).await {
-        Ok(request) => request,
+    let (request, says_more) = match ask::at_hand(request, &api).await {
+        Ok(at_hand) => at_hand,
         Err(failed) => return refuse(&asker.uri, failed.status(), &failed.to_string()),
     };
-    let question = format!("{} {}", request.method(), request.uri());
+    let question = (asker.who.token, format!("{} {}", request.method(), request.uri()));
     let request = asker.known(request);
-    asker.asks(api.readings.of(question, || next.run(request)), &api.reads, &api.limits).await
+    let made = async {
+        // Old clients may send values in a body, and with it another question.
+        if says_more {
+            next.run(request).await
+        } else {
+            api.readings.of(question, || next.run(request)).await
+        }
+    };
+    asker.asks(made, &api.reads, &api.limits).await
 }
 
 /// Before a route whose answer does not end.

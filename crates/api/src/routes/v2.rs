@@ -37,6 +37,8 @@ pub(super) const ROUTES: &[Route] = &[
         call("Who has changed what over this API, the newest first.", Gives::List)
             .query(&[Query::number("lines", "So many at most; 100 unless given, 512 are kept.")]),
     ),
+    read("/api/v2/session", || get(shown::session))
+        .about(call("Who asks, and with which role.", Gives::Object)),
     read("/api/v2/fences", || get(shown::fences))
         .about(call("Which nodes are fenced, and how far that has come.", Gives::List)),
     read("/api/v2/nodes", || get(shown::nodes)).about(call("All nodes.", Gives::List).query(&[LIMIT])),

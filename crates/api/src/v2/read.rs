@@ -1,11 +1,11 @@
 //! What there is, as `pvc --format json` prints it.
 
-use axum::extract::State;
+use axum::{Extension, extract::State};
 use pvc_core::plan::placement::Selector;
 use pvc_operate::{audit, network, node, status as screen, vm};
 
 use super::{Asked, Outcome, typed};
-use crate::{api::Shared, clock::now_unix_s, limit::Limit, reply::json};
+use crate::{api::Shared, clock::now_unix_s, gate::Who, limit::Limit, reply::json};
 
 /// The cluster on one screen.
 pub(crate) async fn status(State(api): State<Shared>) -> Outcome {
@@ -92,4 +92,9 @@ pub(crate) async fn rules(State(api): State<Shared>, Asked(ask): Asked) -> Outco
 pub(crate) async fn changes(State(api): State<Shared>, Asked(ask): Asked) -> Outcome {
     let most = ask.given("lines").map_or(Ok(100), |text| typed("lines", text))?;
     Ok(json(&audit::list(&api.cluster, most).await?.0)?)
+}
+
+/// Who asks, and what that is good for: a page does not offer what would be refused.
+pub(crate) async fn session(Extension(who): Extension<Who>) -> Outcome {
+    Ok(json(&serde_json::json!({ "name": who.name, "role": who.role.word() }))?)
 }

@@ -181,3 +181,11 @@ fn resident() -> u64 {
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
     line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
 }
+
+#[tokio::test]
+async fn who_asks_with_a_body_at_the_same_time_gets_an_answer_to_that() {
+    let served = served(Limits::default()).await;
+    let (all, none) =
+        tokio::join!(served.ask("GET", "/api/v1/node", ""), served.ask("GET", "/api/v1/node", "limit=hv9"),);
+    assert_eq!((all.status, none.status), (200, 404), "{none:?}");
+}

@@ -208,3 +208,20 @@ async fn with_authentication_off_all_is_open_and_login_says_so() {
         assert_eq!((answer.status, answer.message().as_str()), (200, "Authentication is disabled."));
     }
 }
+
+#[tokio::test]
+async fn everybody_is_told_its_own_role() {
+    let served = Served::guarded(&Fake::with(&["hv1"]).await).await;
+    for (token, name, role) in
+        [(TOKEN, "tests", "admin"), (OPERATOR, "operator", "operate"), (READER, "reader", "read")]
+    {
+        let answer = served.send("GET", "/api/v2/session", &format!("X-Api-Key: {token}\r\n"), "").await;
+        assert_eq!(answer.json(), serde_json::json!({ "name": name, "role": role }));
+    }
+    let [first, second] = [TOKEN, READER].map(|token| format!("X-Api-Key: {token}\r\n"));
+    let (first, second) = tokio::join!(
+        served.send("GET", "/api/v2/session", &first, ""),
+        served.send("GET", "/api/v2/session", &second, "")
+    );
+    assert_ne!(first.body, second.body, "whoever asks at the same time");
+}

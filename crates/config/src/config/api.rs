@@ -48,6 +48,17 @@ pub enum Role {
     Admin,
 }
 
+impl Role {
+    /// As the configuration has it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Read => "read",
+            Self::Operate => "operate",
+            Self::Admin => "admin",
+        }
+    }
+}
+
 /// A token and who has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ApiToken {
