@@ -12,7 +12,7 @@ use regex_lite::Regex;
 
 pub(crate) use self::{
     network::{Acl, AclDirection, Dhcp, Network, NetworkSettings, Static},
-    storage::{Change, Osd, Pool, Removal, Snapshot, Storage, Task, Volume},
+    storage::{Change, Osd, Pool, Removal, Snapshot, Storage, StorageFence, Task, Volume},
 };
 
 const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 usage, 3 refused, 4 not found, 5 state store out of reach, \

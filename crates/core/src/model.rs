@@ -13,6 +13,7 @@ pub mod entry;
 pub mod explanation;
 pub mod fence;
 pub mod flush;
+pub mod found;
 pub mod halt;
 pub mod host_name;
 pub mod lease;

@@ -254,10 +254,11 @@ const IN_THIS_CEPH: &str = "the disks that a VM writes to must be in the Ceph cl
 pub(crate) async fn record_unstarted(
     store: &dyn Store,
     storage: &dyn StorageFence,
-    me: &NodeName,
+    me: &Node,
     spec: &DomainSpec,
     decided_from: &Transaction,
 ) -> Result<(), NotShutOut> {
+    let (boot, me) = (me.boot.clone(), &me.name);
     let (mut new, written) = (VmClients::default(), spec.written_images());
     for image in images(&spec.rbd_images).0 {
         let clients = storage.open_here(&image).await?.unwrap_or_default();
@@ -277,6 +278,7 @@ pub(crate) async fn record_unstarted(
         let mut clients = before.map_or_else(VmClients::default, |record| record.clients.clone());
         clients.clients.extend(&new.clients);
         clients.images.extend(new.images.iter().cloned());
+        clients.boot.clone_from(&boot);
         let record = (&clients, before);
         match schema::vm_clients::record(store, spec.id, me, record, decided_from).await {
             Ok(()) => return Ok(()),
@@ -305,6 +307,8 @@ async fn shut_out(
 
 async fn remove(store: &dyn Store, records: impl Iterator<Item = &Recorded>) -> Result<(), NotShutOut> {
     for record in records {
+        // Whoever lets them in again wants to know whose they were, and where.
+        schema::shut_out::note(store, record).await.map_err(|error| error.to_string())?;
         schema::vm_clients::remove(store, record).await.map_err(|error| error.to_string())?;
     }
     Ok(())

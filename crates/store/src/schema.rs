@@ -20,6 +20,7 @@ pub mod owner;
 pub mod placement;
 pub mod primary;
 pub mod root;
+pub mod shut_out;
 pub mod task;
 pub(crate) mod text;
 pub mod vm;

@@ -147,6 +147,18 @@ pub(super) const ROUTES: &[Route] = &[
         delete(storage::remove_snapshot)
     })
     .about(call("Removes a snapshot.", Gives::Task)),
+    change(Method::POST, "/api/v2/storage/locks", || post(storage::look_at_locks)).about(
+        call("Looks who holds the locks of volumes; the task says what was found.", Gives::Task)
+            .takes::<storage::LocksOf>(),
+    ),
+    change(Method::POST, "/api/v2/storage/shut-out", || post(storage::look_at_shut_out)).about(
+        call("Looks which clients are shut out of the storage; the task says what was found.", Gives::Task)
+            .takes::<storage::ShutOutOf>(),
+    ),
+    change(Method::POST, "/api/v2/storage/shut-out/lift", || post(storage::lift)).about(
+        call("Lets clients in again whose processes are proven dead.", Gives::Task)
+            .takes::<storage::Lifted>(),
+    ),
     read("/api/v2/tasks", || get(storage::tasks)).about(call("All tasks, the oldest first.", Gives::List)),
     read("/api/v2/tasks/{task}", || get(storage::task)).about(call("One task.", Gives::Object)),
     change(Method::DELETE, "/api/v2/tasks/{task}", || delete(storage::cancel))

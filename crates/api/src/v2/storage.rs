@@ -3,7 +3,11 @@
 use std::{fmt::Display, str::FromStr};
 
 use axum::{extract::State, http::StatusCode};
-use pvc_core::model::{StorageCommand, ceph::PoolName, task::TaskId};
+use pvc_core::model::{
+    NodeName, StorageCommand,
+    ceph::{ClientAddress, PoolName},
+    task::TaskId,
+};
 use pvc_operate::storage as command;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -241,6 +245,48 @@ pub(crate) async fn set_flag(State(api): State<Shared>, asked: Asked) -> Outcome
 /// Clears a flag of all OSDs.
 pub(crate) async fn clear_flag(State(api): State<Shared>, asked: Asked) -> Outcome {
     ask(&api, &asked, StorageCommand::OsdUnset { flag: part(&asked, "flag")? }, false).await
+}
+
+#[derive(JsonSchema, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct LocksOf {
+    /// Of this pool only.
+    pool: Option<String>,
+}
+
+/// Looks who holds the locks of volumes.
+pub(crate) async fn look_at_locks(State(api): State<Shared>, asked: Asked) -> Outcome {
+    let pool: Option<PoolName> =
+        asked.body::<LocksOf>()?.pool.map(|pool| typed("pool", &pool)).transpose()?;
+    ask(&api, &asked, StorageCommand::Locks { pool: pool.into() }, false).await
+}
+
+#[derive(JsonSchema, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ShutOutOf {
+    /// Of this node only.
+    node: Option<String>,
+}
+
+/// Looks who is shut out of the storage.
+pub(crate) async fn look_at_shut_out(State(api): State<Shared>, asked: Asked) -> Outcome {
+    let node: Option<NodeName> =
+        asked.body::<ShutOutOf>()?.node.map(|node| typed("node", &node)).transpose()?;
+    ask(&api, &asked, StorageCommand::FenceList { node: node.into() }, false).await
+}
+
+#[derive(JsonSchema, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Lifted {
+    /// The address of one client; without, all whose processes are proven dead.
+    client: Option<String>,
+}
+
+/// Lets clients in again.
+pub(crate) async fn lift(State(api): State<Shared>, asked: Asked) -> Outcome {
+    let client: Option<ClientAddress> =
+        asked.body::<Lifted>()?.client.map(|client| typed("client", &client)).transpose()?;
+    ask(&api, &asked, StorageCommand::FenceLift { client: client.into() }, false).await
 }
 
 /// All tasks, the oldest first.

@@ -4,8 +4,10 @@ use std::time::Duration;
 
 use clap::{Args as ClapArgs, Subcommand};
 use pvc_core::model::{
-    ceph::{OsdId, PoolName, SnapshotName, VolumeName},
-    storage_command::{Bytes, OsdFlag, PgCount},
+    NodeName,
+    ceph::{ClientAddress, OsdId, PoolName, SnapshotName, VolumeName},
+    name::NameError,
+    storage_command::{Bytes, Only, OsdFlag, PgCount},
     task::TaskId,
 };
 use regex_lite::Regex;
@@ -30,6 +32,45 @@ pub(crate) enum Storage {
     /// Work with OSDs, the disks that hold it all.
     #[command(subcommand)]
     Osd(Osd),
+    /// Show who holds the locks of volumes, those who are not heard any more first.
+    Locks {
+        #[command(flatten)]
+        change: Change,
+        /// Only of this pool.
+        #[arg(short, long, value_name = "POOL")]
+        pool: Option<PoolName>,
+    },
+    /// Work with the clients of dead nodes and ended VMs, which are shut out of the storage.
+    #[command(subcommand)]
+    Fence(StorageFence),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum StorageFence {
+    /// Show who is shut out, whose each is, until when, and whether it may be let in again.
+    List {
+        #[command(flatten)]
+        change: Change,
+        /// Only clients of this node.
+        #[arg(short, long, value_name = "NODE")]
+        node: Option<NodeName>,
+    },
+    /// Let clients in again. Refused unless their machine has booted since: a process that lives goes on writing where it stopped.
+    Lift {
+        #[command(flatten)]
+        removal: Removal,
+        /// A client's address as `list` shows it, or `all`: all whose processes are proven dead.
+        #[arg(value_parser = client)]
+        client: Only<ClientAddress>,
+    },
+}
+
+fn client(text: &str) -> Result<Only<ClientAddress>, String> {
+    if text == "all" {
+        Ok(Only::All)
+    } else {
+        text.parse().map(Only::One).map_err(|error: NameError| error.to_string())
+    }
 }
 
 /// A change is a task of the primary coordinator.

@@ -1,5 +1,7 @@
 //! `pvc storage …`: pools, volumes, snapshots, OSDs.
 
+mod looks;
+
 use pvc_core::model::{Problem, StorageCommand, storage_command::Bytes};
 use pvc_operate::{Cluster, storage as command};
 use regex_lite::Regex;
@@ -23,6 +25,8 @@ pub(super) async fn run(command: Storage, cluster: &Cluster, out: &Out) -> Resul
         Storage::Volume(command) => on.volume(command).await,
         Storage::Snapshot(command) => on.snapshot(command).await,
         Storage::Osd(command) => on.osd(command).await,
+        Storage::Locks { change, pool } => looks::locks(cluster, out, pool, &change).await,
+        Storage::Fence(command) => looks::fence(cluster, out, command).await,
     }
 }
 

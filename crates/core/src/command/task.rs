@@ -49,6 +49,7 @@ mod tests {
             asked_unix_s: 1,
             state,
             trouble: None,
+            found: None,
         };
         assert!(cancel(&task(TaskState::Waiting)).is_ok());
         let running = TaskState::Running { node: "hv1".into(), since_unix_s: 1 };

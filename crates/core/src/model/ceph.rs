@@ -192,6 +192,20 @@ pub struct VmClients {
     pub clients: BTreeSet<ClientAddress>,
     /// What they have open.
     pub images: BTreeSet<ImageName>,
+    /// The boot of their machine in which the last of them was recorded: none of them lives in a later one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub boot: Option<String>,
+}
+
+/// Whose a client is that was shut out: kept until it is let in again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ShutOut {
+    /// Which VM wrote by it.
+    pub vm: VmId,
+    /// Where.
+    pub node: NodeName,
+    /// See [`VmClients::boot`].
+    pub boot: Option<String>,
 }
 
 /// One record of them.

@@ -5,7 +5,7 @@
 use std::{fmt, str::FromStr};
 
 use super::{
-    ceph::{OsdId, PoolName, SnapshotName, VolumeName},
+    ceph::{ClientAddress, OsdId, PoolName, SnapshotName, VolumeName},
     name::{NameError, NodeName},
     vm_id::VmId,
 };
@@ -112,6 +112,48 @@ impl FromStr for OsdFlag {
                  notieragent or nosnaptrim",
             )
         })
+    }
+}
+
+/// One of them, or all: `*`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Only<T> {
+    /// All.
+    All,
+    /// This one.
+    One(T),
+}
+
+impl<T: PartialEq> Only<T> {
+    /// Whether it is one of those; what is not known is only among all.
+    pub fn wants(&self, which: Option<&T>) -> bool {
+        match self {
+            Self::All => true,
+            Self::One(one) => which == Some(one),
+        }
+    }
+}
+
+impl<T> From<Option<T>> for Only<T> {
+    fn from(one: Option<T>) -> Self {
+        one.map_or(Self::All, Self::One)
+    }
+}
+
+impl<T: FromStr<Err = NameError>> FromStr for Only<T> {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        if text == "*" { Ok(Self::All) } else { text.parse().map(Self::One) }
+    }
+}
+
+impl<T: fmt::Display> fmt::Display for Only<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::All => f.write_str("*"),
+            Self::One(one) => one.fmt(f),
+        }
     }
 }
 
@@ -230,6 +272,12 @@ macro_rules! commands {
 commands! {
     /// Breaks the RBD locks of a VM's volumes. In `/cmd/domains`, all others in `/cmd/ceph`.
     FlushLocks = "flush_locks" (vm: VmId),
+    /// Looks who holds the locks of images. **(ours)**, as are the next two.
+    Locks = "locks" (pool: Only<PoolName>),
+    /// Looks who is shut out of the storage.
+    FenceList = "fence_list" (node: Only<NodeName>),
+    /// Lets clients in again whose processes are proven dead.
+    FenceLift = "fence_lift" (client: Only<ClientAddress>),
     /// Makes a device an OSD.
     OsdAdd = "osd_add" (node: NodeName, device: Device, weight: Weight),
     /// Destroys an OSD.
@@ -272,6 +320,16 @@ impl StorageCommand {
     pub fn in_words(&self) -> String {
         match self {
             Self::FlushLocks { vm } => format!("take the locks of the volumes of VM {vm}"),
+            Self::Locks { pool: Only::All } => "look who holds locks of images".to_owned(),
+            Self::Locks { pool: Only::One(pool) } => format!("look who holds locks of images of pool {pool}"),
+            Self::FenceList { node: Only::All } => "look who is shut out of the storage".to_owned(),
+            Self::FenceList { node: Only::One(node) } => {
+                format!("look which clients of {node} are shut out of the storage")
+            }
+            Self::FenceLift { client: Only::All } => {
+                "let in again all clients whose processes are proven dead".to_owned()
+            }
+            Self::FenceLift { client: Only::One(client) } => format!("let client {client} in again"),
             Self::OsdAdd { node, device, weight } => {
                 format!("make {device} of {node} an OSD of weight {weight}")
             }

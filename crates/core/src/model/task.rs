@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::storage_command::StorageCommand;
+use super::{found::Found, storage_command::StorageCommand};
 
 /// Counts up from 1.
 pub type TaskId = u32;
@@ -27,6 +27,9 @@ pub struct Task {
     /// What keeps it from going on, until it does.
     #[serde(default)]
     pub trouble: Option<String>,
+    /// What it has found, if it is to look for something.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub found: Option<Found>,
 }
 
 impl Task {

@@ -4,15 +4,22 @@
 //! more: what Ceph has says how far it is, and it is carried on from there. The state tree follows when Ceph has agreed to all of it.
 
 mod locks;
+mod shut_out;
 #[cfg(test)]
 mod tests;
 mod volume;
 
-pub use self::locks::Locks;
+pub use self::{
+    locks::Locks,
+    shut_out::{Entry, ShutOuts, locks},
+};
+use std::collections::BTreeSet;
+
 use super::storage_fence::Request;
 use crate::model::{
     StorageCommand, VmName,
-    ceph::{ImageName, OsdId, PoolName, Space, VolumeName},
+    ceph::{ClientAddress, ImageName, OsdId, PoolName, Space, VolumeName},
+    found::Found,
     storage::{CephChange, Hidden, ObservedImage, ObservedPool, OsdMap, TreeChange},
     storage_command::{OsdFlag, PgCount},
     task::{Task, TaskState},
@@ -49,6 +56,10 @@ pub struct Facts {
     pub unreadable: Option<String>,
     /// What is left of the VM.
     pub locks: Locks,
+    /// Who is shut out.
+    pub shut_out: ShutOuts,
+    /// What was to be looked for.
+    pub found: Option<Found>,
     /// What Ceph has just refused, and its words.
     pub refused: Option<(CephChange, String)>,
     /// Ceph refuses to be asked about it: nothing else is known.
@@ -64,6 +75,8 @@ pub enum Step {
     Change(CephChange),
     /// Shut these out, and take their locks.
     ShutOut(Request),
+    /// Let these in again.
+    Lift(BTreeSet<ClientAddress>),
     /// It is over: write what came of it, and what the tree is to say, in one.
     End(Result<Vec<TreeChange>, String>),
 }
@@ -76,11 +89,13 @@ enum Standing {
     Next(CephChange),
     /// These come first.
     ShutOut(Request),
+    /// These are let in next.
+    Lift(BTreeSet<ClientAddress>),
     /// It cannot be done.
     Impossible(String),
 }
 
-use Standing::{Done, Impossible, Next, ShutOut};
+use Standing::{Done, Impossible, Lift, Next, ShutOut};
 
 /// The next step of a task that is not over.
 pub fn plan(task: &Task, facts: &Facts) -> Step {
@@ -91,7 +106,8 @@ pub fn plan(task: &Task, facts: &Facts) -> Step {
     match (stands(task, facts, begun), &facts.refused) {
         (Impossible(why), _) => Step::End(Err(why)),
         (Done(tree), _) => Step::End(Ok(tree)),
-        (Next(_) | ShutOut(_), _) if !begun => Step::Begin,
+        (Next(_) | ShutOut(_) | Lift(_), _) if !begun => Step::Begin,
+        (Lift(clients), _) => Step::Lift(clients),
         (ShutOut(request), _) => Step::ShutOut(request),
         (Next(change), Some((refused, why))) if *refused == change => Step::End(Err(why.clone())),
         (Next(change), _) => Step::Change(change),
@@ -133,6 +149,8 @@ fn stands(task: &Task, facts: &Facts, begun: bool) -> Standing {
                 .to_owned(),
         ),
         StorageCommand::FlushLocks { vm } => locks::flush(*vm, facts),
+        StorageCommand::Locks { .. } | StorageCommand::FenceList { .. } => Done(Vec::new()),
+        StorageCommand::FenceLift { client } => shut_out::lift(client, facts, begun),
     }
 }
 

@@ -213,3 +213,40 @@ async fn a_pool_that_hangs_holds_up_no_other_of_a_real_cluster() {
     let mut old = rig.open(&mine);
     a_pool_hangs(rig.ceph_shared(), "slow", mine, &mut old).await;
 }
+
+/// Whether anything lands of an old writer that was stopped in the middle of a write, when it goes on after a new one has written. `take_away` is what is done
+/// about the old one before the new one comes.
+async fn old_one_lands(rig: &impl Rig, name: &str, take_away: impl AsyncFnOnce(&ImageName)) -> bool {
+    let image = image(name);
+    rig.create(&image);
+    let mut old = rig.open(&image);
+    assert!(old.write(1));
+    old.freeze_before_writing(2);
+    take_away(&image).await;
+    let mut new = rig.open(&image);
+    assert!(new.write(3), "the new one writes");
+    let done = old.thaw(2);
+    let found = rig.contents(&image);
+    assert_eq!(done, found == 2, "{found} was found");
+    done
+}
+
+/// A control of the tests above: they would see an old writer that lands.
+#[tokio::test]
+async fn an_old_writer_whose_lock_is_taken_without_a_fence_lands_in_a_real_cluster() {
+    let rig = Real::start();
+    let fenced = old_one_lands(&rig, "fenced", async |image| {
+        let request = Request { images: [(image.clone(), Unrecorded::All)].into(), ..Request::default() };
+        let fence = fence(rig.ceph_shared());
+        fence.shut_out(&node(), &request, &Holds::always()).await.unwrap();
+    });
+    assert!(!fenced.await);
+    let unfenced = old_one_lands(&rig, "unfenced", async |image| {
+        let users = rig.ceph().users(image).await.unwrap().unwrap();
+        for lock in &users.locks {
+            let (image, lenient) = (image.to_string(), "--rbd_blocklist_on_break_lock=false");
+            rig.cluster.rbd(&["lock", "rm", &image, &lock.cookie, &lock.client, lenient]).unwrap();
+        }
+    });
+    assert!(unfenced.await, "this is what a fence is for");
+}

@@ -10,7 +10,7 @@ use pvc_lab::{
 
 use pvc_lab::observers::tree::History;
 
-use crate::fast_timings;
+use crate::{fast_timings, storage_tasks::refused};
 
 fn written(vm: &Vm, node: &Node) -> Vec<Written> {
     Written::all(&node.guest_console(&vm.name))
@@ -89,6 +89,19 @@ fn a_guest_with_an_rbd_disk_whose_node_is_killed_runs_elsewhere_with_all_that_it
         let before = acknowledged(&vm, &node);
         ensure!(found >= before, "{before} was acknowledged, {found} was found");
         is_shut_out(cluster, &client)?;
+        let locks = cluster.pvc(&["storage", "locks"])?;
+        ensure!(locks.contains(&vm.name) && locks.contains("heard"), "{locks}");
+        // What is left of its process went with the boot of its machine.
+        cluster.wait_node("node3", "daemon_state", "run")?;
+        let listed = cluster.pvc(&["storage", "fence", "list"])?;
+        let line = listed.lines().find(|line| line.contains(&client)).unwrap_or_default();
+        ensure!(
+            line.contains(&vm.name) && line.contains("node3") && line.contains("may be lifted"),
+            "{listed}"
+        );
+        cluster.pvc(&["storage", "fence", "lift", "--yes", &client])?;
+        let blocklist = cluster.lab.ceph(&["osd", "blocklist", "ls"])?;
+        ensure!(!blocklist.contains(&client), "{blocklist}");
         cluster.check_never_twice(std::slice::from_ref(&vm))
     });
 }
@@ -153,6 +166,7 @@ fn a_guest_that_thaws_after_another_was_started_writes_nothing_more() {
         node.pause()?;
         let (new, found) = writes_elsewhere(cluster, &vm)?;
         is_shut_out(cluster, &client)?;
+        refused(cluster, &["storage", "fence", "lift", "--yes", &client], "has not booted since")?;
         // Its own daemon ends it when it hears of the claim; nothing of it may land before that.
         node.resume()?;
         let old = || cluster.processes.of(&vm.uuid).into_iter().find(|run| run.node == "node3");

@@ -39,7 +39,7 @@ fn is_told(cluster: &Cluster) -> Result<()> {
     Ok(())
 }
 
-fn refused(cluster: &Cluster, words: &[&str], why: &str) -> Result<()> {
+pub(crate) fn refused(cluster: &Cluster, words: &[&str], why: &str) -> Result<()> {
     match cluster.pvc(words) {
         Ok(done) => anyhow::bail!("{words:?}: {done}"),
         Err(error) if format!("{error:#}").contains(why) => Ok(()),

@@ -249,6 +249,7 @@ impl Desk {
         let mut clients = before.map_or_else(VmClients::default, |record| record.clients.clone());
         let (mut all_open, mut failed) = (true, None);
         clients.images.extend(images);
+        clients.boot = self.mirror.view().node(&self.me).and_then(|me| me.boot.clone());
         for image in &clients.images {
             match self.clients(image, &here).await {
                 Ok(open) => {

@@ -8,6 +8,7 @@ mod observe;
 mod tests;
 
 use std::{
+    collections::BTreeSet,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -16,6 +17,7 @@ use async_trait::async_trait;
 use pvc_core::{
     model::{
         StorageCommand, Subject,
+        ceph::ClientAddress,
         storage::CephChange,
         task::{TaskId, TaskState},
     },
@@ -28,9 +30,12 @@ use pvc_core::{
 use pvc_host::{
     ceph::{Ceph, CephAdmin, CephError, OnlyIf},
     storage_fence::CephFence,
-    warrant::Void,
+    warrant::{Void, Warrant as _},
 };
-use pvc_store::schema::task::{self, Seen};
+use pvc_store::schema::{
+    self,
+    task::{self, Seen},
+};
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
@@ -147,6 +152,25 @@ impl TaskReconciler {
         }
     }
 
+    /// Lets these in again, while the task is as it was seen and this node is primary. That a machine has booted since stays true.
+    async fn lift(&self, seen: &Seen, clients: &BTreeSet<ClientAddress>) -> Result<(), StepError> {
+        let (store, me) = (&*self.cluster.store, &self.cluster.me);
+        let warrant = AsDecided { store, checks: task::unchanged(seen, me) };
+        for client in clients {
+            match warrant.holds().await {
+                Ok(()) => {}
+                Err(Void::Overtaken(what)) => return Err(StepError::Conflict(what)),
+                Err(Void::Unknown(why)) => return Err(StepError::Failed(why)),
+            }
+            if let Err(error) = self.ceph.lift(client).await {
+                return Err(self.again(seen, &error).await);
+            }
+            info!(%client, "let in again: its process is proven dead");
+            schema::shut_out::forget(store, client).await?;
+        }
+        Ok(())
+    }
+
     async fn change(&self, seen: &Seen, observed: &Observed, change: &CephChange) -> Result<(), StepError> {
         let warrant =
             AsDecided { store: &*self.cluster.store, checks: task::unchanged(seen, &self.cluster.me) };
@@ -235,7 +259,7 @@ impl Reconciler for TaskReconciler {
     /// A VM that was defined a moment ago keeps its volume.
     fn freshness(&self, step: &Step) -> Freshness {
         match step {
-            Step::Begin | Step::Change(_) | Step::ShutOut(_) => Freshness::Confirmed,
+            Step::Begin | Step::Change(_) | Step::ShutOut(_) | Step::Lift(_) => Freshness::Confirmed,
             Step::End(_) => Freshness::Known,
         }
     }
@@ -254,6 +278,7 @@ impl Reconciler for TaskReconciler {
         let (state, tree) = match step {
             Step::Change(change) => return self.change(seen, observed, change).await,
             Step::ShutOut(request) => return self.shut_out(seen, request).await,
+            Step::Lift(clients) => return self.lift(seen, clients).await,
             Step::Begin => {
                 let running = TaskState::Running { node: me.to_string(), since_unix_s: now };
                 store.commit(task::move_on(seen, running, me)).await?;
@@ -266,7 +291,8 @@ impl Reconciler for TaskReconciler {
                 (TaskState::Failed { at_unix_s: now, why: why.clone(), refused }, &[][..])
             }
         };
-        task::end(store, seen, state, tree, me).await?;
+        let found = observed.found.clone();
+        task::end(store, seen, (state, found), tree, me).await?;
         self.is_refused(None);
         match step {
             Step::End(Err(why)) => warn!("task {id} of {by} has failed: {command}: {why}"),

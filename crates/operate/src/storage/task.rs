@@ -6,6 +6,7 @@ use pvc_core::{
     command::task as command,
     model::{
         Problem,
+        found::Found,
         task::{Task, TaskId, TaskState},
     },
 };
@@ -43,6 +44,9 @@ pub struct TaskRow {
     /// Why it failed, or what keeps it from going on.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub trouble: Option<String>,
+    /// What it has found, if it was to look for something.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub found: Option<Found>,
 }
 
 impl From<Task> for TaskRow {
@@ -64,6 +68,7 @@ impl From<Task> for TaskRow {
             node,
             over_at,
             trouble: why.or(task.trouble),
+            found: task.found,
         }
     }
 }

@@ -17,7 +17,7 @@ pub const SCHEMA: &str = "/pvc/schema";
 pub const SCHEMA_VERSION: u32 = 1;
 
 /// Every root key with its first value, parents before children.
-const KEYS: [(&str, &str); 29] = [
+const KEYS: [(&str, &str); 30] = [
     (super::node::ROOT, ""),
     (super::primary::PRIMARY_NODE, "none"),
     (super::vm::ROOT, ""),
@@ -47,6 +47,7 @@ const KEYS: [(&str, &str); 29] = [
     (super::placement::PLACEMENT, ""),
     (super::network::counts::ROOT, ""),
     (super::task::ROOT, ""),
+    (super::shut_out::ROOT, ""),
 ];
 
 /// How often two initialisations may cross before it is reported.

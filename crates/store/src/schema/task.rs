@@ -5,6 +5,7 @@ mod tests;
 
 use pvc_core::model::{
     NodeName, Problem, StorageCommand,
+    found::Found,
     storage::TreeChange,
     task::{Task, TaskId, TaskState},
 };
@@ -138,8 +139,16 @@ pub async fn ask(
         let newest = names.iter().filter_map(|name| number(name)).max().unwrap_or(0);
         let id = last.unwrap_or(0).max(newest).saturating_add(1);
         let (command, by) = (command.clone(), by.to_owned());
-        let task =
-            Task { id, command, force, by, asked_unix_s: unix_s, state: TaskState::Waiting, trouble: None };
+        let task = Task {
+            id,
+            command,
+            force,
+            by,
+            asked_unix_s: unix_s,
+            state: TaskState::Waiting,
+            trouble: None,
+            found: None,
+        };
         let mut txn = Transaction::default();
         txn.set(ROOT, id.to_string(), Some(root.version));
         txn.create(path(id), json(&task));
@@ -182,11 +191,12 @@ pub fn tell(seen: &Seen, trouble: Option<&str>, primary: &NodeName) -> Transacti
 pub async fn end(
     store: &dyn Store,
     seen: &Seen,
-    state: TaskState,
+    (state, found): (TaskState, Option<Found>),
     tree: &[TreeChange],
     primary: &NodeName,
 ) -> Result<(), CommitError> {
-    let mut txn = move_on(seen, state, primary);
+    let found = Seen { task: Task { found, ..seen.task.clone() }, ..seen.clone() };
+    let mut txn = move_on(&found, state, primary);
     for change in tree {
         ceph::change(store, &mut txn, change).await.map_err(CommitError::Failed)?;
     }

@@ -113,6 +113,7 @@ mod tests {
         let clients = VmClients {
             clients: ["10.0.0.1:0/7".parse().unwrap()].into(),
             images: ["vms/one".parse().unwrap()].into(),
+            boot: None,
         };
         let record = async |vm, before| {
             record(&*store, vm, &node, (&clients, before), &Transaction::default()).await.unwrap();

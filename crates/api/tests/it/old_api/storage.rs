@@ -87,7 +87,7 @@ async fn carry_out(store: Arc<MemoryStore>) {
             } else {
                 TaskState::Failed { at_unix_s: 1, why: "there is no volume vms/gone".into(), refused: true }
             };
-            schema::task::end(&*store, seen, state, &[], &me).await.unwrap();
+            schema::task::end(&*store, seen, (state, None), &[], &me).await.unwrap();
         }
     }
 }

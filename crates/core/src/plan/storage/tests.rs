@@ -5,7 +5,7 @@ fn task(line: &str, begun: bool, force: bool) -> Task {
     let state =
         if begun { TaskState::Running { node: "node1".into(), since_unix_s: 1 } } else { TaskState::Waiting };
     let command = line.parse().unwrap();
-    Task { id: 1, command, force, by: "somebody".into(), asked_unix_s: 1, state, trouble: None }
+    Task { id: 1, command, force, by: "somebody".into(), asked_unix_s: 1, state, trouble: None, found: None }
 }
 
 fn image(size: u64, snapshots: &[&str]) -> ObservedImage {
@@ -42,6 +42,7 @@ fn step(task: &Task, facts: &Facts) -> String {
     match plan(task, facts) {
         Step::Begin => "begin".into(),
         Step::Change(change) => change.to_string(),
+        Step::Lift(clients) => format!("let in {clients:?}"),
         Step::ShutOut(request) => format!("shut out {:?}", request.recorded),
         Step::End(Err(why)) => format!("no: {why}"),
         Step::End(Ok(tree)) => {

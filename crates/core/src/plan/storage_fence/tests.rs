@@ -96,6 +96,7 @@ fn record(n: u8, node: &str, clients: &[ClientAddress], images: &[u8]) -> Record
     let clients = VmClients {
         clients: clients.iter().copied().collect(),
         images: images.iter().copied().map(image).collect(),
+        boot: None,
     };
     Recorded { vm: vm_id(n), node: node.parse().unwrap(), clients, version: 0 }
 }
@@ -234,7 +235,7 @@ fn of_a_vm_that_is_off_all_is_shut_out_that_is_recorded_or_silent_and_not_anothe
     let record = |vm, client| Recorded {
         vm,
         node: "x".parse().unwrap(),
-        clients: VmClients { clients: [client].into(), images: BTreeSet::new() },
+        clients: VmClients { clients: [client].into(), ..VmClients::default() },
         version: 0,
     };
     let request = of_vm_that_is_off(vm, &users, &[record(vm, recorded), record(another, other)]);

@@ -352,7 +352,7 @@ async fn an_image_of_a_dead_node_that_cannot_be_looked_at_keeps_its_own_vms_and_
     let writers = ["list", "defined", "other"].map(|name| world.ceph.open(&image(name), there));
     for (n, images, client) in [(1, ["list"], &writers[0]), (2, ["other"], &writers[2])] {
         let images = images.map(image).into();
-        let clients = VmClients { clients: [client.address].into(), images };
+        let clients = VmClients { clients: [client.address].into(), images, boot: None };
         world.record(n, "x", &clients).await;
         world.claim_of(n, "x").await;
     }
@@ -393,7 +393,7 @@ async fn what_a_start_has_recorded_during_a_look_stays_recorded() {
     world.runs(true);
     sleep(Duration::from_millis(2_500)).await;
     let frozen = "127.0.0.1:0/99".parse().unwrap();
-    let clients = VmClients { clients: [frozen].into(), images: [image("list")].into() };
+    let clients = VmClients { clients: [frozen].into(), images: [image("list")].into(), boot: None };
     world.record(1, "a", &clients).await;
     let expected = seen.iter().map(|writer| writer.address).chain([frozen]).collect();
     assert_eq!(world.records().await[0].clients.clients, expected);

@@ -6,9 +6,11 @@ use pvc_core::{
     model::{
         ClusterView, DomainSpec, NodeName, StorageCommand, Vm, VmId, VmName,
         ceph::{ImageName, PoolName, Users, VolumeName},
+        found::Found,
+        storage_command::Only,
     },
     plan::{
-        storage::{Facts, Locks},
+        storage::{Facts, Locks, ShutOuts, locks},
         storage_fence::{images, of_vm_that_is_off},
         vm::last_words,
     },
@@ -21,6 +23,9 @@ use pvc_store::{
 
 use super::TaskReconciler;
 use crate::vm_clients::images_of;
+
+/// So many images of a pool are late one after the other before no more are asked for.
+const LATE: usize = 4;
 
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Error {
@@ -71,6 +76,11 @@ impl TaskReconciler {
             | StorageCommand::OsdSet { .. }
             | StorageCommand::OsdUnset { .. } => facts.osds = self.ceph.osds().await?,
             StorageCommand::FlushLocks { vm } => self.locks(view, *vm, &mut facts).await?,
+            StorageCommand::Locks { pool } => facts.found = Some(self.who_holds_locks(view, pool).await?),
+            StorageCommand::FenceList { node } => {
+                facts.found = Some(Found::ShutOut(self.shut_out_now(view).await?.rows(view, node)));
+            }
+            StorageCommand::FenceLift { .. } => facts.shut_out = self.shut_out_now(view).await?,
             StorageCommand::OsdAdd { .. } | StorageCommand::OsdRemove { .. } => {}
         }
         Ok(facts)
@@ -113,6 +123,58 @@ impl TaskReconciler {
         let may_execute_on = may_execute_on(view, vm);
         facts.locks = Locks { vm: Some(vm.name.clone()), may_execute_on, left, open };
         Ok(())
+    }
+
+    async fn shut_out_now(&self, view: &ClusterView) -> Result<ShutOuts, Error> {
+        let blocklisted = self.ceph.blocklisted().await?;
+        let (notes, _) = schema::shut_out::read_all(&*self.cluster.store).await?;
+        Ok(ShutOuts::new(view, &blocklisted, &notes, self.cluster.machine.unix_s()))
+    }
+
+    /// One image that cannot be looked at is told, and hides no other.
+    async fn who_holds_locks(&self, view: &ClusterView, of: &Only<PoolName>) -> Result<Found, Error> {
+        let blocklisted = self.ceph.blocklisted().await?;
+        let (notes, _) = schema::shut_out::read_all(&*self.cluster.store).await?;
+        let (records, _) = schema::vm_clients::read_all(&*self.cluster.store).await?;
+        let (mut users, mut unknown) = (BTreeMap::new(), Vec::new());
+        let pools = match of {
+            Only::One(pool) => vec![pool.clone()],
+            Only::All => {
+                let pools = self.ceph.figures().await?.pools;
+                pools.into_keys().filter_map(|name| name.parse().ok()).collect()
+            }
+        };
+        for pool in &pools {
+            match self.ceph.images(pool).await {
+                Ok(names) => self.users_in(pool, &names, &mut users, &mut unknown).await,
+                // One of something else than images has none.
+                Err(CephError::Refused { .. }) if *of == Only::All => {}
+                Err(error) => unknown.push(format!("pool {pool}: {error}")),
+            }
+        }
+        let mut rows = locks(view, &users, &records, (&blocklisted, &notes));
+        rows.unknown.extend(unknown);
+        Ok(Found::Locks(rows))
+    }
+
+    /// Of a pool that does not answer only a few images are asked for.
+    async fn users_in(
+        &self,
+        pool: &PoolName,
+        names: &[String],
+        users: &mut BTreeMap<ImageName, Result<Users, String>>,
+        unknown: &mut Vec<String>,
+    ) {
+        let mut late = 0;
+        for name in names.iter().filter_map(|name| format!("{pool}/{name}").parse::<ImageName>().ok()) {
+            if late == LATE {
+                unknown.push(format!("pool {pool} does not answer: nothing more of it was looked at"));
+                return;
+            }
+            let found = self.ceph.users(&name).await;
+            late = if matches!(found, Err(CephError::Late { .. })) { late + 1 } else { 0 };
+            users.insert(name, found.map(Option::unwrap_or_default).map_err(|error| error.to_string()));
+        }
     }
 
     async fn is_there(&self, path: String) -> Result<bool, StoreError> {

@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 use pvc_core::model::{
     VmChange, VmId, VmKey, VmSet,
     ceph::{ImageName, Users, VmClients},
+    found::{Found, Holder},
     storage::Hidden,
     task::TaskId,
 };
@@ -62,6 +63,13 @@ impl World {
     async fn does(&self, line: &str) {
         let id = self.ask(line).await;
         assert_eq!(self.outcome(id).await, Ok(()), "{line}");
+    }
+
+    /// What it has found.
+    async fn finds(&self, line: &str) -> Option<Found> {
+        let id = self.ask(line).await;
+        assert_eq!(self.outcome(id).await, Ok(()), "{line}");
+        self.seen(id).await.task.found
     }
 
     async fn refuses(&self, line: &str) -> String {
@@ -286,7 +294,8 @@ async fn locks_are_flushed_of_a_vm_that_is_off_and_of_no_other() {
     let [recorded, silent] = [(); 2].map(|()| world.ceph.open(&image, from));
     assert!(recorded.write(1) && silent.write(2));
     let id = "11111111-0000-4000-8000-000000000001";
-    let clients = VmClients { clients: [recorded.address].into(), images: [image.clone()].into() };
+    let clients =
+        VmClients { clients: [recorded.address].into(), images: [image.clone()].into(), boot: None };
     world.record(id.parse().unwrap(), "hv2", &clients).await;
 
     let line = format!("flush_locks {id}");
@@ -339,4 +348,50 @@ async fn nobody_is_shut_out_of_a_vm_that_is_heard_of_while_ceph_is_asked() {
     let why = world.outcome(task).await.unwrap_err();
     assert!(why.contains("may be executing on hv3 by its last word"), "{why}");
     assert!(silent.write(2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_shut_out_is_told_and_let_in_only_after_its_machine_has_booted() {
+    let world = World::with_pool().await;
+    world.does("volume_add vms,one,1G").await;
+    let image: ImageName = "vms/one".parse().unwrap();
+    let dead = world.ceph.open(&image, Ipv4Addr::new(10, 0, 0, 9));
+    assert!(dead.write(1));
+    world.ceph.lose_sight_of(&dead);
+    let vm = "11111111-0000-4000-8000-000000000001".parse().unwrap();
+    world.base.set("/nodes/hv2/boot", "first").await;
+    let boot = Some("first".to_owned());
+    let clients = VmClients { clients: [dead.address].into(), images: [image].into(), boot };
+    world.record(vm, "hv2", &clients).await;
+    let Some(Found::Locks(found)) = world.finds("locks vms").await else { panic!("no locks") };
+    assert_eq!((found.rows[0].holder, found.rows[0].node.as_deref()), (Holder::Silent, Some("hv2")));
+
+    let lift = format!("fence_lift {}", dead.address);
+    assert!(world.refuses(&lift).await.contains("is not shut out by pvcd"));
+    world.define("vms/one").await;
+    world.base.cluster.catch_up_with_everybody().await.unwrap();
+    world.does(&format!("flush_locks {vm}")).await;
+    assert!(!dead.write(2));
+    let Some(Found::ShutOut(found)) = world.finds("fence_list hv2").await else { panic!("nobody") };
+    assert_eq!((found.rows.len(), found.rows[0].vm.as_deref()), (1, Some("vm1")));
+    assert!(world.refuses(&lift).await.contains("has not booted since"));
+    world.does("fence_lift *").await;
+    assert!(!dead.write(3), "it is not among all that are proven dead");
+
+    world.base.set("/nodes/hv2/boot", "second").await;
+    world.base.cluster.catch_up_with_everybody().await.unwrap();
+    world.does("fence_lift *").await;
+    assert!(world.ceph.blocklisted().await.unwrap().is_empty());
+    assert!(schema::shut_out::read_all(&*world.base.store).await.unwrap().0.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pool_that_hangs_is_told_by_a_look_at_locks_and_holds_up_nobody_for_long() {
+    let world = World::with_pool().await;
+    for n in 0..20 {
+        world.does(&format!("volume_add vms,v{n},1G")).await;
+    }
+    world.ceph.hang(&"vms".parse().unwrap());
+    let Some(Found::Locks(found)) = world.finds("locks vms").await else { panic!("no locks") };
+    assert!(found.unknown.iter().any(|why| why.contains("does not answer")), "{:?}", found.unknown);
 }

@@ -96,7 +96,11 @@ impl VmReconciler {
             return Ok(Err(error));
         }
         let decided_from = decided_from(vm);
-        let record = vm_clients::record_unstarted(store, storage, &self.cluster.me, spec, &decided_from);
+        let view = self.cluster.view();
+        let Some(me) = view.node(&self.cluster.me) else {
+            return Err(StepError::Conflict(self.cluster.me.to_string()));
+        };
+        let record = vm_clients::record_unstarted(store, storage, me, spec, &decided_from);
         let recorded = timeout(RECORDED_WITHIN, record).await;
         let recorded = recorded.unwrap_or_else(|_| Err(NotShutOut::Failed(late())));
         let begun = match &recorded {

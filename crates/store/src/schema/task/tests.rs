@@ -49,7 +49,7 @@ async fn a_task_is_asked_for_begun_and_ended_by_the_primary_alone() {
     assert!(matches!(cancelled, Err(CommitError::Conflict { .. })), "it was begun: {cancelled:?}");
     let seen = read(&*store, 1).await.unwrap().unwrap();
     assert_eq!(seen.task.state, running());
-    end(&*store, &seen, done(), &[], &me()).await.unwrap();
+    end(&*store, &seen, (done(), None), &[], &me()).await.unwrap();
     assert!(read(&*store, 1).await.unwrap().unwrap().task.is_over());
     store.commit(cancel(&tasks[1], "somebody", 1001)).await.unwrap();
     assert!(read(&*store, 2).await.unwrap().unwrap().task.is_over());
@@ -67,7 +67,7 @@ async fn the_tree_follows_in_the_transaction_that_ends_the_task() {
     let pool = || ObservedPool { pgs: 8, ..ObservedPool::default() };
     let finish = async |changes: &[TreeChange]| {
         ask_for(&*store, "osd_out 1").await.unwrap();
-        end(&*store, &only(&*store).await, done(), changes, &me()).await.unwrap();
+        end(&*store, &only(&*store).await, (done(), None), changes, &me()).await.unwrap();
     };
     let below_ceph = || {
         let keys = tree.dump().into_keys().filter(|key| key.starts_with("/ceph/") && key.contains("vms"));
@@ -118,7 +118,7 @@ async fn rubbish_is_told_and_costs_no_other_task_and_the_oldest_are_forgotten() 
     assert_eq!(read_all(&*store).await.unwrap().1.len(), 3);
 
     for _ in 0..KEPT + 5 {
-        end(&*store, &only(&*store).await, done(), &[], &me()).await.unwrap();
+        end(&*store, &only(&*store).await, (done(), None), &[], &me()).await.unwrap();
         ask_for(&*store, "osd_out 1").await.unwrap();
     }
     let (tasks, _) = read_all(&*store).await.unwrap();

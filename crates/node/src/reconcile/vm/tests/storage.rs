@@ -24,7 +24,7 @@ async fn with_an_earlier_run() -> (World, pvc_core::model::ceph::ClientAddress) 
     w.define(1, with_rbd_disk(1)).await;
     open(&w, Ipv4Addr::LOCALHOST);
     let (earlier, images) = ("10.0.0.9:0/7".parse().unwrap(), ["vms/one".parse().unwrap()].into());
-    let clients = pvc_core::model::ceph::VmClients { clients: [earlier].into(), images };
+    let clients = pvc_core::model::ceph::VmClients { clients: [earlier].into(), images, boot: None };
     let (new, also) = ((&clients, None), pvc_store::Transaction::default());
     schema::vm_clients::record(&*w.operator, id(1), &"x".parse().unwrap(), new, &also).await.unwrap();
     (w, earlier)
