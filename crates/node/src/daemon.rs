@@ -192,11 +192,10 @@ pub async fn run(config: &Config, mut dependencies: Dependencies, mut stop: Stop
         dependencies.notify.stopping();
         // A node in `init` that says nothing any more would be fenced. The keys of one that is not registered are somebody else's.
         if registered.load(Ordering::Relaxed) && dependencies.store.session().borrow().is_healthy() {
-            let stopped = async {
+            let stopped = dependencies.store.commit(node::set_daemon_state(&config.node, DaemonState::Stop));
+            if matches!(timeout(SAY_WITHIN, stopped).await, Ok(Ok(_))) {
                 say_stopped(&dependencies, &config.node).await;
-                dependencies.store.commit(node::set_daemon_state(&config.node, DaemonState::Stop)).await
-            };
-            let _ = timeout(SAY_WITHIN, stopped).await;
+            }
         }
         close(&dependencies).await;
         return Ok(());
@@ -438,13 +437,10 @@ impl Daemon {
         if let Some(vms) = self.vms {
             let _ = timeout_at(end - 2 * SAY_WITHIN, vms.stop(FINISH_WITHIN)).await;
         }
-        let said = said && {
-            let stopped = async {
-                say_stopped(dependencies, me).await;
-                self.keepalive.declare(DaemonState::Stop).await;
-            };
-            timeout(SAY_WITHIN, stopped).await.is_ok()
-        };
+        let said = said && timeout(SAY_WITHIN, self.keepalive.declare(DaemonState::Stop)).await.is_ok();
+        if said {
+            say_stopped(dependencies, me).await;
+        }
         if !said {
             warn!("ZooKeeper does not answer: the node's keys do not say that it has stopped");
         }
@@ -462,11 +458,8 @@ impl Daemon {
 /// Without it the node's state has only one key to be read from.
 async fn say_stopped(dependencies: &Dependencies, name: &NodeName) {
     let said = node::say_stopped(&*dependencies.store, name, &dependencies.process.boot);
-    if let Err(error) = said.await {
-        debug!(
-            error = &error as &dyn std::error::Error,
-            "the word that this node stops could not be written twice"
-        );
+    if !matches!(timeout(SAY_WITHIN, said).await, Ok(Ok(()))) {
+        debug!("that this node has stopped could not be written twice");
     }
 }
 

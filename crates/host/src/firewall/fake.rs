@@ -62,7 +62,7 @@ impl FakeFirewall {
         self.state().refused = bodies.iter().map(|body| (*body).to_owned()).collect();
     }
 
-    /// An operator writes a file; a text with the word `nonsense` is refused when it is loaded.
+    /// An operator writes a file; a text with the word `nonsense` is refused when it is loaded, one with `inet pvc` changes our tables.
     pub fn write_file(&self, name: &str, text: &str) {
         let mut state = self.state();
         state.own_files.retain(|file| file.name != name);
@@ -143,6 +143,9 @@ impl Firewall for FakeFirewall {
         self.state().done.push("import");
         if text.contains("nonsense") {
             return Err(FirewallError::Refused { doing: "load it", why: "syntax error".to_owned() });
+        }
+        if text.contains("inet pvc") {
+            self.state().foreign.push_str(text);
         }
         self.changed.send_replace(());
         Ok(())

@@ -84,8 +84,9 @@ fn must_be_roots(of: &fs::Metadata) -> Result<(), String> {
 }
 
 fn flushes_all(text: &str) -> bool {
-    let words: Vec<&str> =
-        text.split(|c: char| c.is_whitespace() || c == ';').filter(|word| !word.is_empty()).collect();
+    let said = text.lines().map(|line| line.split('#').next().unwrap_or_default());
+    let words = said.flat_map(|line| line.split(|c: char| c.is_whitespace() || c == ';'));
+    let words: Vec<&str> = words.filter(|word| !word.is_empty()).collect();
     words.windows(2).any(|pair| pair == ["flush", "ruleset"])
 }
 
@@ -100,7 +101,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name);
         assert_eq!(read(&at("none")), []);
-        fs::write(at("20-b"), "table inet b { }\n").unwrap();
+        fs::write(at("20-b"), "# never flush ruleset\ntable inet b { }\n").unwrap();
         fs::write(at("10-a"), "table inet a { }\n").unwrap();
         fs::write(at(".hidden"), "").unwrap();
         fs::write(at("30-all"), "flush  ruleset;\n").unwrap();

@@ -218,7 +218,10 @@ impl Reconciler for WallReconciler {
     ) -> Result<(), StepError> {
         let done = match step {
             Step::Make(step) => self.make(&step.0, step.1.as_ref()).await,
-            Step::Import(text) => self.own_files.import(&*self.firewall, text).await,
+            Step::Import(text) => {
+                let ours = self.loaded().as_ref().map(|(_, standing)| standing.clone());
+                self.own_files.import(&*self.firewall, text, ours.as_ref()).await
+            }
         };
         done.map_err(|error| StepError::Failed(chain(&error)))
     }

@@ -7,9 +7,13 @@ use std::{
 };
 
 use pvc_core::model::Trouble;
-use pvc_host::firewall::{Firewall, FirewallError, OwnFile};
+use pvc_host::{
+    firewall::{Firewall, FirewallError, OwnFile},
+    run::RunError,
+};
 use tracing::info;
 
+use super::Standing;
 use crate::log::chain;
 
 /// The texts that were loaded, and what came of it: why it was refused.
@@ -21,9 +25,9 @@ impl Imported {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Nothing of it may stand any more.
+    /// What was loaded may stand no more.
     pub(super) fn forget(&self) {
-        self.texts().clear();
+        self.texts().retain(|_, refused| refused.is_some());
     }
 
     /// The next text that is not loaded, in the order of the files.
@@ -39,11 +43,24 @@ impl Imported {
             .cloned()
     }
 
-    /// Loads one. That `nft` refuses it is no failure of ours: it is told, and tried again when it is another one.
-    pub(super) async fn import(&self, firewall: &dyn Firewall, text: &str) -> Result<(), FirewallError> {
+    /// Loads one beside our tables, which stand so. What `nft` does not take, or does not end with, is no failure of ours: it is told, and not tried
+    /// again before it is another text. Nor is what touches our tables: it would be undone and done again for ever.
+    pub(super) async fn import(
+        &self,
+        firewall: &dyn Firewall,
+        text: &str,
+        ours: Option<&Standing>,
+    ) -> Result<(), FirewallError> {
         let refused = match firewall.import(text).await {
-            Ok(()) => None,
-            Err(error @ FirewallError::Refused { .. }) => Some(chain(&error)),
+            Ok(()) => {
+                let now = firewall.listing().await?.map(|listing| listing.standing);
+                (now.as_ref() != ours)
+                    .then(|| "it changes the tables of pvcd, which are made anew".to_owned())
+            }
+            Err(
+                error @ (FirewallError::Refused { .. }
+                | FirewallError::Run { cause: RunError::Late { .. }, .. }),
+            ) => Some(chain(&error)),
             Err(error) => return Err(error),
         };
         if refused.is_none() {

@@ -90,6 +90,19 @@ async fn an_operators_files_are_loaded_once_and_again_when_they_change_or_all_wa
     world.base.until_told(&[]).await;
     world.firewall.flush();
     assert_eq!(imports().await, 2);
+    // Done, undone and done again for ever is what it would be.
+    world.firewall.write_file("30-ours", "insert rule inet pvc node accept");
+    tokio::time::sleep(Duration::from_mins(3)).await;
+    let done = world.firewall.take_done();
+    assert!(done.len() < 8 && done.contains(&"load"), "{done:?}");
+    world
+        .base
+        .until_told(&["the operator's rules in nft/static/30-ours are not loaded: it changes the tables"])
+        .await;
+    assert_eq!(
+        world.firewall.listing().await.unwrap().unwrap().standing["all"],
+        world.firewall.standing().unwrap().whole()
+    );
 }
 
 #[tokio::test(start_paused = true)]

@@ -107,20 +107,14 @@ impl Runner {
     /// Does what is wanted, for ever.
     pub(super) async fn run(self: Arc<Self>) {
         let mut wanted = self.wanted.subscribe();
-        let mut failures = 0_u32;
         loop {
             let run = *wanted.borrow_and_update();
             let work = async {
-                let complete = self.once(run).await;
-                self.done.send_replace(Some(run));
-                let lasted = match (complete, run) {
-                    (false, _) => false,
-                    (true, true) => self.watch().await,
-                    (true, false) => std::future::pending().await,
-                };
-                let pause = TRY_AGAIN.saturating_mul(1 << failures.min(8)).min(AT_LAST);
-                sleep(if lasted { TRY_AGAIN } else { pause }).await;
-                lasted
+                if run {
+                    self.keep().await;
+                } else {
+                    self.end().await;
+                }
             };
             tokio::select! {
                 biased;
@@ -129,58 +123,71 @@ impl Runner {
                     if told.is_err() {
                         return;
                     }
-                    failures = 0;
                 }
-                lasted = work => failures = if lasted { 1 } else { failures.saturating_add(1) },
+                () = work => {}
             }
         }
     }
 
-    /// Returns when one of them has ended, and whether all had run for a while.
-    async fn watch(&self) -> bool {
-        let since = Instant::now();
+    /// Starts each, and anew the one that has ended, for ever.
+    async fn keep(&self) {
+        let mut kept = vec![Kept::default(); self.services.len()];
         loop {
+            for (service, kept) in self.services.iter().zip(&mut kept) {
+                self.keep_one(&**service, kept).await;
+            }
+            self.done.send_replace(Some(true));
             sleep(TRY_AGAIN).await;
-            let mut all_run = true;
-            for service in &self.services {
-                let seen = timeout(EACH_WITHIN, service.check()).await;
-                let seen = seen.unwrap_or_else(|_| Err("nobody says whether it runs".to_owned()));
-                all_run &= seen.is_ok();
-                self.note(service.name(), seen.err());
-            }
-            if !all_run {
-                return since.elapsed() > AT_LAST;
-            }
         }
     }
 
-    /// One pass; false if something failed.
-    async fn once(&self, run: bool) -> bool {
-        let mut complete = true;
-        let all: Vec<_> =
-            if run { self.services.iter().collect() } else { self.services.iter().rev().collect() };
-        for service in all {
-            let work = async {
-                if run {
-                    service.prepare().await?;
-                    service.start().await
-                } else {
+    async fn keep_one(&self, service: &dyn PrimaryService, kept: &mut Kept) {
+        let Some(since) = kept.since else {
+            if Instant::now() < kept.again {
+                return;
+            }
+            let start = async {
+                service.prepare().await?;
+                service.start().await
+            };
+            match within("start", start).await {
+                // The next look says whether it runs.
+                Ok(()) => kept.since = Some(Instant::now()),
+                Err(why) => {
+                    kept.fail();
+                    self.note(service.name(), Some(why));
+                }
+            }
+            return;
+        };
+        let seen = within("say whether it runs", service.check()).await;
+        if seen.is_err() {
+            kept.fail();
+        } else if since.elapsed() > AT_LAST {
+            kept.failures = 0;
+        }
+        self.note(service.name(), seen.err());
+    }
+
+    /// Stops all, last to first, until all are.
+    async fn end(&self) {
+        for failures in 0.. {
+            let mut complete = true;
+            for service in self.services.iter().rev() {
+                let stop = async {
                     service.stop().await?;
                     service.prepare().await
-                }
-            };
-            let verb = if run { "start" } else { "stop" };
-            let outcome = match timeout(EACH_WITHIN, work).await {
-                Ok(outcome) => outcome,
-                Err(_) => Err(format!("did not {verb} within {} s", EACH_WITHIN.as_secs())),
-            };
-            complete &= outcome.is_ok();
-            // Of what was started, the next look says whether it runs.
-            if outcome.is_err() || !run {
+                };
+                let outcome = within("stop", stop).await;
+                complete &= outcome.is_ok();
                 self.note(service.name(), outcome.err());
             }
+            self.done.send_replace(Some(false));
+            if complete {
+                return std::future::pending().await;
+            }
+            sleep(pause(failures)).await;
         }
-        complete
     }
 
     fn note(&self, name: &'static str, error: Option<String>) {
@@ -202,6 +209,40 @@ impl Runner {
             None => false,
         });
     }
+}
+
+/// What is known of one that is to run.
+#[derive(Clone)]
+struct Kept {
+    /// When it was started; `None`: it is not.
+    since: Option<Instant>,
+    /// When it is tried next.
+    again: Instant,
+    /// In a row.
+    failures: u32,
+}
+
+impl Default for Kept {
+    fn default() -> Self {
+        Self { since: None, again: Instant::now(), failures: 0 }
+    }
+}
+
+impl Kept {
+    fn fail(&mut self) {
+        (self.since, self.again) = (None, Instant::now() + pause(self.failures));
+        self.failures = self.failures.saturating_add(1);
+    }
+}
+
+/// The pause after so many failures before this one.
+fn pause(failures: u32) -> Duration {
+    TRY_AGAIN.saturating_mul(1 << failures.min(8)).min(AT_LAST)
+}
+
+async fn within(verb: &str, work: impl Future<Output = Result<(), String>>) -> Result<(), String> {
+    let late = |_| Err(format!("did not {verb} within {} s", EACH_WITHIN.as_secs()));
+    timeout(EACH_WITHIN, work).await.unwrap_or_else(late)
 }
 
 /// A unit of the service manager that runs on the primary only: the API.
@@ -272,5 +313,65 @@ impl PrimaryService for Unit {
             Err(error) => return Err(error.to_string()),
         };
         Err(format!("{} {how}: see `journalctl -u {}`", self.file, self.file))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct One {
+        name: &'static str,
+        can_start: bool,
+        runs: watch::Sender<bool>,
+        starts: Mutex<u32>,
+    }
+
+    fn one(name: &'static str, can_start: bool) -> Arc<One> {
+        Arc::new(One { name, can_start, runs: watch::Sender::new(true), starts: Mutex::default() })
+    }
+
+    #[async_trait]
+    impl PrimaryService for One {
+        fn name(&self) -> &'static str {
+            self.name
+        }
+
+        async fn prepare(&self) -> Result<(), String> {
+            Ok(())
+        }
+
+        async fn start(&self) -> Result<(), String> {
+            *self.starts.lock().unwrap() += 1;
+            if self.can_start { Ok(()) } else { Err("the port is taken".to_owned()) }
+        }
+
+        async fn stop(&self) -> Result<(), String> {
+            Ok(())
+        }
+
+        async fn check(&self) -> Result<(), String> {
+            if *self.runs.borrow() { Ok(()) } else { Err("has ended".to_owned()) }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn each_is_watched_and_started_anew_by_itself() {
+        let (bad, api, old) = (one("DHCP", false), one("API", true), one("old clients", true));
+        let runner = Runner::new(vec![bad.clone(), api.clone(), old.clone()]);
+        let mut running = pvc_process::JoinSet::new();
+        running.spawn(Arc::clone(&runner).run());
+        runner.start();
+        sleep(Duration::from_mins(10)).await;
+        let starts = |of: &One| *of.starts.lock().unwrap();
+        assert_eq!((starts(&api), starts(&old)), (1, 1), "what runs is left alone");
+        assert!((10..=16).contains(&starts(&bad)), "{}: it is tried once a minute at last", starts(&bad));
+        api.runs.send_replace(false);
+        sleep(Duration::from_secs(6)).await;
+        assert_eq!(runner.trouble().unwrap(), "API: has ended; DHCP: the port is taken");
+        api.runs.send_replace(true);
+        sleep(Duration::from_secs(11)).await;
+        assert_eq!((starts(&api), starts(&old)), (2, 1));
+        assert_eq!(runner.trouble().unwrap(), "DHCP: the port is taken");
     }
 }
