@@ -94,7 +94,7 @@ pub(super) async fn changing(
     let status = response.status().as_u16();
     let said = response.extensions().get::<Said>().map_or("", |said| said.0.as_str());
     changing.finish(status, said);
-    asker.answered(response, place, &api.limits)
+    Asker::answered(response, place, &api.limits)
 }
 
 /// Somebody who may, and what is asked.
@@ -102,7 +102,7 @@ struct Asker {
     who: Who,
     from: IpAddr,
     uri: Uri,
-    connection: Held,
+    connection: Connection,
     /// What is asked, without values.
     what: String,
     /// For the log: that, from where, by whom.
@@ -116,13 +116,15 @@ impl Asker {
             Ok(place) => place,
             Err(refused) => return refused,
         };
-        self.answered(made.await, place, limits)
+        Self::answered(made.await, place, limits)
     }
 
-    /// A place of these, or the answer to who has to come back.
-    async fn place(&self, of: &Shares, limits: &Limits) -> Result<Place, Response> {
+    /// A place of these, or the answer to who has to come back. Only from here on is the connection kept from those that make room:
+    /// who has yet to send what it asks keeps nobody out.
+    async fn place(&self, of: &Shares, limits: &Limits) -> Result<(Held, Place), Response> {
+        let held = self.connection.clone().hold();
         let why = match timeout(limits.place_within, of.take(self.who.token, self.from)).await {
-            Ok(Ok(place)) => return Ok(place),
+            Ok(Ok(place)) => return Ok((held, place)),
             Ok(Err(Full)) => "as many as may are being answered or wait: ask again later",
             Err(_) => {
                 "the answers that this token may have at once are not taken, or others ask much: ask again later"
@@ -154,10 +156,10 @@ impl Asker {
     }
 
     /// The answer: the connection and the place are held until it has been taken, which may take so long.
-    fn answered(self, response: Response, place: Place, limits: &Limits) -> Response {
+    fn answered(response: Response, (held, place): (Held, Place), limits: &Limits) -> Response {
         let connection = match response.body().size_hint().exact() {
-            Some(bytes) => self.connection.no_longer_than(limits.taken_within(bytes)),
-            None => self.connection,
+            Some(bytes) => held.no_longer_than(limits.taken_within(bytes)),
+            None => held,
         };
         response.map(|body| until_taken(body, (connection, place)))
     }
@@ -194,7 +196,7 @@ fn admitted(api: &Api, role: Role, request: &Request, changes: bool) -> Result<A
         let why = format!("this takes a token with the role {}", word(role));
         return Err(refuse(uri, StatusCode::FORBIDDEN, &why));
     }
-    let connection = request.extensions().get::<Connection>().cloned().unwrap_or_default().hold();
+    let connection = request.extensions().get::<Connection>().cloned().unwrap_or_default();
     let what = format!("{method} {}", beginning(uri.path(), IN_AN_ENTRY));
     Ok(Asker { who, from: address, uri: uri.clone(), connection, what, line })
 }

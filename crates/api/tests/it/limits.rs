@@ -82,6 +82,23 @@ async fn who_logs_in_slowly_keeps_nobody_out_and_says_little() {
 }
 
 #[tokio::test]
+async fn who_reads_and_does_not_send_its_body_keeps_nobody_out() {
+    let served = served(Limits { connections: 4, ..Limits::default() }).await;
+    let head = format!(
+        "GET /api/v2/vms HTTP/1.1\r\nHost: x\r\nX-Api-Key: {READER}\r\nContent-Length: 10\r\nExpect: 100-continue\r\n\r\n"
+    );
+    let mut slow = Vec::new();
+    for _ in 0..8 {
+        let mut stream = TcpStream::connect(served.address).await.unwrap();
+        let _ = stream.write_all(head.as_bytes()).await;
+        // It is waited for what it does not send, from here on.
+        let _ = stream.read(&mut [0; 100]).await;
+        slow.push(stream);
+    }
+    assert_eq!(served.ask("GET", "/api/v1/node", "").await.status, 200);
+}
+
+#[tokio::test]
 async fn a_body_in_many_pieces_is_bounded_and_read() {
     let served = served(Limits { body_bytes: 64, ..Limits::default() }).await;
     for (pieces, status) in [(30, 400), (70, 413)] {
