@@ -38,7 +38,7 @@ pub use bmc::{BmcReport, BmcWord};
 pub use change::{VmChange, VmSet};
 pub use claim::Claim;
 pub use domain::{
-    ARRIVING, Completed, DomainDetails, DomainError, DomainSpec, SUSPENDED, UNSTARTED, marked_arriving,
+    ARRIVING, Completed, DomainDetails, DomainError, DomainSpec, Suspension, UNSTARTED, marked_arriving,
 };
 pub use entry::{Entry, Field, Problem};
 pub use explanation::Explanation;

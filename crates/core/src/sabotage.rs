@@ -38,6 +38,8 @@ pub enum Bug {
     AdoptThenStop,
     /// What executes here and belongs elsewhere goes on until the daemon has its node's name (section 2, rule 6).
     LeaveStrangersRunning,
+    /// What executes in a new boot goes on while nobody has read the tree in it (section 2, rule 6).
+    TrustTheNewBoot,
     /// A node's silence is measured in the observer's intervals, not in its own (section 1).
     OwnInterval,
     /// A node with a key that cannot be read is left alone (section 6.1).
@@ -102,7 +104,7 @@ pub enum Bug {
 
 impl Bug {
     /// All of them, in the order of the list in the simulator's documentation.
-    pub const ALL: [Self; 42] = [
+    pub const ALL: [Self; 43] = [
         Self::StartWithoutClaim,
         Self::TrustWallClock,
         Self::CountGapAsSilence,
@@ -115,6 +117,7 @@ impl Bug {
         Self::ReleaseFirst,
         Self::AdoptThenStop,
         Self::LeaveStrangersRunning,
+        Self::TrustTheNewBoot,
         Self::OwnInterval,
         Self::UnreadableIsUnfenced,
         Self::WordOutlivesLife,
@@ -162,6 +165,7 @@ impl Bug {
             Self::ReleaseFirst => "release-first",
             Self::AdoptThenStop => "adopt-then-stop",
             Self::LeaveStrangersRunning => "leave-strangers-running",
+            Self::TrustTheNewBoot => "trust-the-new-boot",
             Self::OwnInterval => "own-interval",
             Self::UnreadableIsUnfenced => "unreadable-is-unfenced",
             Self::WordOutlivesLife => "word-outlives-life",

@@ -12,7 +12,7 @@ pub mod libvirt;
 mod peer;
 
 pub use peer::{Peer, Transport};
-pub use pvc_core::model::{Halt, Migration, Progress};
+pub use pvc_core::model::{Halt, Migration, Progress, Suspension};
 
 /// An active domain as the hypervisor sees it. Inactive definitions are nobody's business here.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,8 +42,8 @@ pub enum Activity {
     Arrived,
     /// Has never executed: left behind by a start that was given up before it let the guest go.
     Unstarted,
-    /// Not executing, by [`Hypervisor::suspend`].
-    Suspended,
+    /// Not executing, by [`Hypervisor::suspend`], and why.
+    Suspended(Suspension),
     /// On its way down.
     ShuttingDown,
 }
@@ -59,7 +59,7 @@ impl Activity {
 
     /// Whether it executes nothing and waits for [`Hypervisor::resume`].
     pub fn is_held(self) -> bool {
-        matches!(self, Self::Held | Self::Arrived | Self::Unstarted | Self::Suspended)
+        matches!(self, Self::Held | Self::Arrived | Self::Unstarted | Self::Suspended(_))
     }
 }
 
@@ -158,7 +158,7 @@ pub trait Hypervisor: Send + Sync + 'static {
 
     /// Stops a VM from executing that does; any other, one that is paused for instance, is left as it is. It is
     /// [`Activity::Suspended`] until `resume`, whatever becomes of the caller and of libvirt's daemon.
-    async fn suspend(&self, id: VmId) -> Result<(), HypervisorError>;
+    async fn suspend(&self, id: VmId, why: Suspension) -> Result<(), HypervisorError>;
 
     /// Lets a VM go on that is [`Activity::Held`], [`Activity::Arrived`], [`Activity::Unstarted`] or [`Activity::Suspended`] here; any
     /// other is left as it is.

@@ -2,6 +2,7 @@
 //! Knows nothing of the state tree.
 
 mod blocking;
+pub mod boot_note;
 pub mod ceph;
 pub mod dhcp;
 pub mod firewall;

@@ -2,7 +2,7 @@
 //! and simulations.
 //!
 //! ```text
-//! networks, units ─► connect ─► suspend strangers ─► own the name ─► read the tree ─► register (init) ─► read libvirt, adopt ─► run ─► … ─► stop
+//! networks, units ─► suspend strangers, connect ─► own the name ─► read the tree ─► register (init) ─► read libvirt, adopt ─► run ─► … ─► stop
 //! ```
 //!
 //! Guests outlive it: neither a stop nor a crash of the daemon touches what runs.
@@ -21,6 +21,7 @@ use std::{
 use pvc_config::Config;
 use pvc_core::model::{DaemonMode, DaemonState, NodeName, StaticData};
 use pvc_host::{
+    boot_note::BootNote,
     ceph::CephAdmin,
     dhcp::DhcpPort,
     firewall::Firewall,
@@ -72,7 +73,7 @@ use crate::{
     selffence::SelfFence,
     service_units,
     stop::Stop,
-    strangers::Strangers,
+    strangers::{self, Strangers},
 };
 
 /// The longest a stop takes, whatever is away.
@@ -125,6 +126,8 @@ pub struct Dependencies {
     pub watchdog: Option<Arc<dyn Watchdog>>,
     /// The machine.
     pub machine: Arc<dyn Machine>,
+    /// Remembers whether a daemon has read the state tree since the machine's boot.
+    pub boot_note: Arc<dyn BootNote>,
     /// This process: no two daemons of one node may be the same.
     pub process: Owner,
     /// Whom figures are told; `None`: nobody.
@@ -285,15 +288,12 @@ async fn start(
     let version = env!("CARGO_PKG_VERSION");
     info!("pvcd {version} starts as {} {} on {static_data}", mode(config), config.node);
     let (mut background, networks) = prepare_machine(config, dependencies).await?;
+    let mut strangers = watch_strangers(config, dependencies, ownership);
     connect(config, dependencies).await;
     let looking = Instant::now();
-    let strangers = match &dependencies.hypervisor {
-        Some(hypervisor) => {
-            let (store, hypervisor) = (Arc::clone(&dependencies.store), Arc::clone(hypervisor));
-            Some(Strangers::watch(config.node.clone(), Arc::clone(ownership), store, hypervisor).await)
-        }
-        None => None,
-    };
+    if let Some(strangers) = &mut strangers {
+        strangers.first_look().await;
+    }
     let libvirt_within = LIBVIRT_WITHIN.saturating_sub(looking.elapsed());
 
     let tree = |doing| move |cause| DaemonError::Tree { doing, cause };
@@ -309,6 +309,9 @@ async fn start(
     registered.store(true, Ordering::Relaxed);
     register(&*dependencies.store, &registration).await.map_err(tree("register this node"))?;
     mirror.ready().await;
+    if let Some(strangers) = &strangers {
+        strangers.tree_is_read();
+    }
     debug!("registered and read the tree in {:.2} s", began.elapsed().as_secs_f32());
 
     let (store, machine_clock) = (Arc::clone(&dependencies.store), Arc::clone(&dependencies.machine));
@@ -394,6 +397,23 @@ async fn prepare_machine(
         background.spawn(service_units::start(Arc::clone(services), service_units::needed(config)));
     }
     Ok((background, networks))
+}
+
+/// Whatever executes here meanwhile.
+fn watch_strangers(
+    config: &Config,
+    dependencies: &Dependencies,
+    ownership: &Arc<Ownership>,
+) -> Option<Strangers> {
+    let hypervisor = dependencies.hypervisor.as_ref()?;
+    Some(Strangers::watch(strangers::Dependencies {
+        me: config.node.clone(),
+        boot: dependencies.process.boot.clone(),
+        note: Arc::clone(&dependencies.boot_note),
+        ownership: Arc::clone(ownership),
+        store: Arc::clone(&dependencies.store),
+        hypervisor: Arc::clone(hypervisor),
+    }))
 }
 
 /// Waits for a session, as long as it takes, and says once what is waited for.

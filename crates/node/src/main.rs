@@ -13,6 +13,7 @@ use anyhow::Context as _;
 use clap::Parser as _;
 use pvc_config::{Config, Coordinator};
 use pvc_host::{
+    boot_note::NoteFile,
     ceph::{Access, CephAdmin, Librados},
     dhcp::{DhcpPort, Kernel},
     firewall::{Firewall, Nft, STATIC},
@@ -179,6 +180,7 @@ async fn serve(config: &Config, log: Log, lifeline: &Place) -> anyhow::Result<()
         Some(ceph) => Arc::new(CephFence::new(ceph, || ThisMachine.unix_s())) as Arc<dyn StorageFence>,
         None => Arc::new(NoStorage),
     };
+    let process = this_process(host).context("cannot tell this process from others")?;
     let parts = Dependencies {
         store,
         hypervisor,
@@ -197,7 +199,8 @@ async fn serve(config: &Config, log: Log, lifeline: &Place) -> anyhow::Result<()
         servers: Arc::new(servers(config)),
         watchdog,
         machine: Arc::new(ThisMachine),
-        process: this_process(host).context("cannot tell this process from others")?,
+        boot_note: Arc::new(NoteFile::new(&config.directories.dynamic, &process.boot)),
+        process,
         metrics,
         notify: Notify::systemd(),
         lifeline: lifeline.clone(),

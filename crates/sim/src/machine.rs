@@ -23,6 +23,7 @@ use std::{
 use pvc_config::Config;
 use pvc_core::model::NodeName;
 use pvc_host::{
+    boot_note::FakeNote,
     dhcp::fake::FakePort,
     hypervisor::{
         Activity, Halt,
@@ -146,6 +147,7 @@ struct Boot {
     port: FakePort,
     services: Arc<FakeServices>,
     watchdog: Arc<FakeWatchdog>,
+    note: Arc<FakeNote>,
     armed: Arc<Signal>,
     number: u64,
     /// It is over: what was on its way to the kernel is done by nobody.
@@ -221,6 +223,7 @@ impl Node {
             port: FakePort::default(),
             services: FakeServices::new(&["pvc-api.service"]),
             watchdog: FakeWatchdog::new(),
+            note: Arc::default(),
             armed: Arc::default(),
             number,
             over: Arc::default(),

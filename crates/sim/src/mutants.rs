@@ -51,7 +51,7 @@ pub struct Trial<'a> {
 
 /// The first seed that shows each bug within [`WITHIN`], in small clusters with the default rates. Any change of a daemon may give it
 /// another course; then the seeds that follow are tried, and this list is brought up to date when that takes too long.
-const PINNED: [(Bug, u64); 42] = [
+const PINNED: [(Bug, u64); 43] = [
     (Bug::StartWithoutClaim, 1),
     (Bug::TrustWallClock, 7),
     (Bug::CountGapAsSilence, 7),
@@ -64,6 +64,7 @@ const PINNED: [(Bug, u64); 42] = [
     (Bug::ReleaseFirst, 1),
     (Bug::AdoptThenStop, 1),
     (Bug::LeaveStrangersRunning, 1),
+    (Bug::TrustTheNewBoot, 16),
     (Bug::OwnInterval, 2),
     (Bug::UnreadableIsUnfenced, 11),
     (Bug::WordOutlivesLife, 1),
@@ -89,7 +90,7 @@ const PINNED: [(Bug, u64); 42] = [
     (Bug::KeepTheUnable, 2),
     (Bug::KeepTheRefused, 1),
     (Bug::MoveUnasked, 1),
-    (Bug::ShootTheLast, 5),
+    (Bug::ShootTheLast, 42),
     (Bug::LeaveGateways, 1),
     (Bug::TellUnwritten, 1),
     (Bug::ForgetLeases, 1),
@@ -195,6 +196,18 @@ fn led_to(bug: Bug, options: Options) -> Options {
             let faults = Rates { autostart: 20.0, ..options.faults };
             Options { faults, ..options }
         }
+        // A node that boots anew, cut off, while the others wait for it to have reset itself.
+        Bug::TrustTheNewBoot => {
+            let faults = Rates {
+                autostart: 20.0,
+                start_by_hand: 20.0,
+                reset: 12.0,
+                cut_store: 30.0,
+                mute_bmc: 20.0,
+                ..options.faults
+            };
+            Options { faults, suicide_intervals: 4, longest_session: 8, ..options }
+        }
         // A node that speaks less often than those that listen.
         Bug::OwnInterval => Options { timing: Timing::Mixed, ..options },
         // What only its node knows of.
@@ -299,6 +312,7 @@ fn broken_by(bug: Bug) -> &'static [u8] {
         Bug::StartWithoutClaim
         | Bug::ResetAsProof
         | Bug::ReleaseFirst
+        | Bug::TrustTheNewBoot
         | Bug::ClaimDiesWithItsVm
         | Bug::IgnoreLastWord => &[1, 2],
         Bug::TrustWallClock

@@ -15,7 +15,7 @@ mod tests;
 
 pub use complete::Completed;
 pub use details::{Controller, Disk, DomainDetails, Interface};
-pub use mark::{ARRIVING, SUSPENDED, UNSTARTED, marked_arriving};
+pub use mark::{ARRIVING, Suspension, UNSTARTED, marked_arriving};
 
 use std::collections::BTreeSet;
 

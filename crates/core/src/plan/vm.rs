@@ -26,7 +26,7 @@ use std::time::Duration;
 
 use super::{act, settled, wait};
 use crate::{
-    model::{Claim, Field, Halt, Migration, Moment, NodeName, Vm, VmKey, VmState},
+    model::{Claim, Field, Halt, Migration, Moment, NodeName, Suspension, Vm, VmKey, VmState},
     sabotage::{self, Bug},
 };
 
@@ -56,8 +56,8 @@ pub enum LocalState {
     Arrived,
     /// A process of it lives here that has never executed: a start made it and was given up before it let it go.
     Unstarted,
-    /// A process of it lives here, which a daemon of this node has suspended, since the state tree gave the VM to another.
-    Suspended,
+    /// A process of it lives here, which a daemon of this node has suspended, for this reason.
+    Suspended(Suspension),
     /// Confirmed: there is none.
     Off,
     /// libvirt did not answer: nothing may be concluded.
@@ -178,7 +178,7 @@ pub fn plan(facts: &Facts<'_>) -> Plan {
         }
         LocalState::Unknown => settled(),
         _ if vm.cannot_read(VmKey::Claim) => unclaimable(facts, vm),
-        LocalState::Active | LocalState::Held | LocalState::Arrived | LocalState::Suspended => {
+        LocalState::Active | LocalState::Held | LocalState::Arrived | LocalState::Suspended(_) => {
             while_here(facts, vm)
         }
         LocalState::Unstarted => while_unstarted(facts, vm),
@@ -216,12 +216,13 @@ fn without_keys(facts: &Facts<'_>) -> Plan {
                 "a start left its process here, which executes nothing, and it is not in the state tree",
             );
         }
-        LocalState::Suspended => {
+        LocalState::Suspended(Suspension::Elsewhere) => {
             return wait(
                 None,
                 "it was suspended here when it belonged to another node, and is not in the state tree now: left alone",
             );
         }
+        LocalState::Suspended(Suspension::Unread) => return unread_without_keys(facts),
         LocalState::Off | LocalState::Unknown => {}
     }
     let Some(claim) = facts.orphan.map(|claim| &claim.value) else { return settled() };
@@ -243,6 +244,27 @@ fn without_keys(facts: &Facts<'_>) -> Plan {
     }
 }
 
+/// It was suspended, with all else that ran here, before anybody had read the state tree since the machine's boot; and that does not have it.
+fn unread_without_keys(facts: &Facts<'_>) -> Plan {
+    let claim = facts.orphan.map(|claim| &claim.value).filter(|claim| !claim.is_empty());
+    match claim {
+        _ if !facts.view_is_current => wait(
+            None,
+            "it was suspended here, and the state store is out of reach: it stays so until it answers",
+        ),
+        Some(claim) if !claim.is_only(facts.me) => wait(
+            None,
+            format!(
+                "it was suspended here, is not in the state tree, and {claim} may be executing it: left alone"
+            ),
+        ),
+        _ => act(
+            Step::Resume,
+            "it was suspended until the state tree could be read, and that does not have it",
+        ),
+    }
+}
+
 /// Whether the state tree ties the VM to this node, or to no node at all.
 pub fn concerns(me: &NodeName, vm: &Vm) -> bool {
     vm.node.value == *me || vm.claim.value.names(me) || vm.node.value.is_nobody()
@@ -255,6 +277,11 @@ fn unclaimable(facts: &Facts<'_>, vm: &Vm) -> Plan {
         LocalState::Active if ends => act(Step::PowerOff, format!("desired state is {}", vm.state.value)),
         LocalState::Active if vm.state.value == VmState::Shutdown => shut_down(facts, vm),
         LocalState::Off if !concerns(facts.me, vm) => settled(),
+        LocalState::Suspended(_) => wait(
+            None,
+            "it is suspended here, and its claim cannot be read: it goes on, or is ended, when the name of the node that may be \
+             executing it is written there, or nothing if none may",
+        ),
         _ => wait(
             None,
             "its claim cannot be read, so who may be executing it is not known: write the name of the node that runs it there, or \
@@ -285,6 +312,7 @@ fn while_here(facts: &Facts<'_>, vm: &Vm) -> Plan {
         };
         return act(Step::PowerOff, format!("the claim names only {claim}: {what}"));
     }
+    let held = matches!(facts.local_state, LocalState::Held | LocalState::Arrived | LocalState::Unstarted);
     match claim.between() {
         Some((from, to)) if from == facts.me => match to {
             [to] => return migration::between(facts, vm, to),
@@ -296,11 +324,11 @@ fn while_here(facts: &Facts<'_>, vm: &Vm) -> Plan {
             }
         },
         Some((from, _)) => return migration::arriving(facts, from),
-        None if facts.local_state == LocalState::Suspended => return suspended(facts, vm),
-        None if facts.local_state != LocalState::Active => return migration::held(facts, vm),
+        None if held => return migration::held(facts, vm),
         None if vm.is_as_defined() && !sabotage::commits(Bug::AdoptThenStop) => {
             return act(Step::Adopt, "it was defined anew while it ran here");
         }
+        None if matches!(facts.local_state, LocalState::Suspended(_)) => return suspended(facts, vm),
         None => {}
     }
     if vm.is_half_deleted() {

@@ -23,7 +23,7 @@ mod kept;
 mod marks;
 
 use super::{
-    Activity, Event, Hypervisor, HypervisorError, Kept, Migration, Peer, Seen, Undefined,
+    Activity, Event, Hypervisor, HypervisorError, Kept, Migration, Peer, Seen, Suspension, Undefined,
     libvirt::{Deadlines, MIGRATION_BACKSTOP},
 };
 pub use behaviour::{Answer, Behaviour, Counts, Journey, Outcome, PowerButton, Reach, Switch};
@@ -347,12 +347,12 @@ impl Hypervisor for FakeHypervisor {
         self.reached(Deadlines::default().ask, || format!("aborting the migration of VM {id}"), abort).await
     }
 
-    async fn suspend(&self, id: VmId) -> Result<(), HypervisorError> {
+    async fn suspend(&self, id: VmId, why: Suspension) -> Result<(), HypervisorError> {
         self.state().counts.suspend += 1;
         let suspend = async {
             let mut state = self.state();
             if state.active.get(&id).is_some_and(|domain| domain.seen.activity == Activity::Running) {
-                state.turn(id, Activity::Suspended);
+                state.turn(id, Activity::Suspended(why));
             }
             Ok(())
         };

@@ -32,7 +32,9 @@ use self::{
     peers::Peers,
     supervisor::{Shared, Signal},
 };
-use super::{Activity, Event, Hypervisor, HypervisorError, Kept, Migration, Peer, Seen, Undefined};
+use super::{
+    Activity, Event, Hypervisor, HypervisorError, Kept, Migration, Peer, Seen, Suspension, Undefined,
+};
 
 pub use self::ffi::LibraryError;
 
@@ -241,9 +243,10 @@ impl Hypervisor for LibvirtHypervisor {
         self.change(limits, doing, move |connection| abort_migration(connection, id)).await
     }
 
-    async fn suspend(&self, id: VmId) -> Result<(), HypervisorError> {
+    async fn suspend(&self, id: VmId, why: Suspension) -> Result<(), HypervisorError> {
         let limits = (Lane::Migration, self.deadlines.ask);
-        self.change(limits, || format!("suspending VM {id}"), move |connection| suspend(connection, id)).await
+        let doing = || format!("suspending VM {id}");
+        self.change(limits, doing, move |connection| suspend(connection, id, why)).await
     }
 
     async fn has_left(&self, _: VmId, name: &VmName) -> Result<bool, HypervisorError> {
@@ -418,7 +421,7 @@ fn resume(connection: &Connection, id: VmId) -> Result<(), Fault> {
     match domain.activity()? {
         Some(Activity::Held | Activity::Arrived) => domain.go_on(),
         Some(Activity::Unstarted) => domain.begin(),
-        Some(Activity::Suspended) => domain.end_suspension(),
+        Some(Activity::Suspended(why)) => domain.end_suspension(why),
         _ => Ok(()),
     }
 }
@@ -428,12 +431,12 @@ fn note_executes(connection: &Connection, id: VmId) -> Result<(), Fault> {
     if domain.activity()? == Some(Activity::Running) { domain.unmark() } else { Ok(()) }
 }
 
-fn suspend(connection: &Connection, id: VmId) -> Result<(), Fault> {
+fn suspend(connection: &Connection, id: VmId, why: Suspension) -> Result<(), Fault> {
     let Some(domain) = connection.lookup(id)? else { return Ok(()) };
     if domain.activity()? != Some(Activity::Running) {
         return Ok(());
     }
-    match domain.suspend() {
+    match domain.suspend(why) {
         // It ended, or somebody has paused it, between the two.
         Err(fault) if !fault.is_connection() && domain.activity()? != Some(Activity::Running) => Ok(()),
         result => result,

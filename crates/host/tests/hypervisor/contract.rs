@@ -9,7 +9,7 @@ use std::{
 };
 
 use pvc_core::model::{DomainSpec, VmId};
-use pvc_host::hypervisor::{Activity, Event, Hypervisor, HypervisorError, Undefined};
+use pvc_host::hypervisor::{Activity, Event, Hypervisor, HypervisorError, Suspension, Undefined};
 use tokio::{sync::mpsc::UnboundedReceiver, time::timeout};
 
 /// Generous: it only decides how long a failure takes.
@@ -172,17 +172,22 @@ pub(crate) async fn many_vms_start_and_end_at_once(bench: Bench) {
 
 pub(crate) async fn a_suspended_guest_executes_nothing_until_it_is_resumed(bench: Bench) {
     let (hypervisor, guest) = (&bench.hypervisor, bench.guest(1, "strange"));
-    hypervisor.suspend(guest.id).await.expect("what is off is nothing to suspend");
+    hypervisor.suspend(guest.id, Suspension::Elsewhere).await.expect("what is off is nothing to suspend");
     hypervisor.start(&guest).await.unwrap();
-    for _ in 0..2 {
-        hypervisor.suspend(guest.id).await.unwrap();
-        assert_eq!(hypervisor.seen(guest.id).await.unwrap().unwrap().activity, Activity::Suspended);
+    for (why, again) in
+        [(Suspension::Elsewhere, Suspension::Unread), (Suspension::Unread, Suspension::Elsewhere)]
+    {
+        for asked in [why, again] {
+            hypervisor.suspend(guest.id, asked).await.unwrap();
+            let activity = hypervisor.seen(guest.id).await.unwrap().unwrap().activity;
+            assert_eq!(activity, Activity::Suspended(why), "the first reason stays");
+        }
+        for _ in 0..2 {
+            hypervisor.resume(guest.id).await.unwrap();
+            assert_eq!(hypervisor.seen(guest.id).await.unwrap().unwrap().activity, Activity::Running);
+        }
     }
-    for _ in 0..2 {
-        hypervisor.resume(guest.id).await.unwrap();
-        assert_eq!(hypervisor.seen(guest.id).await.unwrap().unwrap().activity, Activity::Running);
-    }
-    hypervisor.suspend(guest.id).await.unwrap();
+    hypervisor.suspend(guest.id, Suspension::Elsewhere).await.unwrap();
     hypervisor.power_off(guest.id).await.unwrap();
     assert_eq!(hypervisor.seen(guest.id).await.unwrap(), None);
 }
@@ -214,9 +219,12 @@ pub(crate) async fn what_executes_is_noted_and_what_does_not_is_left_as_it_is(be
     hypervisor.resume(guest.id).await.unwrap();
     hypervisor.note_executes(guest.id).await.unwrap();
     assert_eq!(hypervisor.seen(guest.id).await.unwrap().unwrap().activity, Activity::Running);
-    hypervisor.suspend(guest.id).await.unwrap();
+    hypervisor.suspend(guest.id, Suspension::Elsewhere).await.unwrap();
     hypervisor.note_executes(guest.id).await.unwrap();
-    assert_eq!(hypervisor.seen(guest.id).await.unwrap().unwrap().activity, Activity::Suspended);
+    assert_eq!(
+        hypervisor.seen(guest.id).await.unwrap().unwrap().activity,
+        Activity::Suspended(Suspension::Elsewhere)
+    );
     hypervisor.power_off(guest.id).await.unwrap();
 }
 

@@ -2,7 +2,7 @@
 
 use pvc_core::model::{DomainSpec, VmId};
 use pvc_host::{
-    hypervisor::{Activity, Halt, Hypervisor, Kept, Undefined, libvirt::Deadlines},
+    hypervisor::{Activity, Halt, Hypervisor, Kept, Suspension, Undefined, libvirt::Deadlines},
     testing::{LibvirtdProcess, tiny_guest},
 };
 
@@ -66,18 +66,24 @@ async fn our_suspension_outlives_libvirtd_and_is_told_from_an_operators_pause() 
         define(&libvirtd, n, name);
         libvirtd.virsh(&format!("start {name}")).unwrap();
     }
-    hypervisor.suspend(id(1)).await.unwrap();
+    hypervisor.suspend(id(1), Suspension::Elsewhere).await.unwrap();
     libvirtd.virsh("suspend paused").unwrap();
-    hypervisor.suspend(id(2)).await.unwrap();
+    hypervisor.suspend(id(2), Suspension::Elsewhere).await.unwrap();
     let activities = async || {
         let hypervisor = connect(&libvirtd.uri(), Deadlines::default()).await;
         let seen = async |n| hypervisor.seen(id(n)).await.unwrap().unwrap().activity;
         (seen(1).await, seen(2).await)
     };
-    assert_eq!(activities().await, (Activity::Suspended, Activity::Halted(Halt::Paused)));
+    assert_eq!(
+        activities().await,
+        (Activity::Suspended(Suspension::Elsewhere), Activity::Halted(Halt::Paused))
+    );
     libvirtd.kill().unwrap();
     libvirtd.launch().unwrap();
-    assert_eq!(activities().await, (Activity::Suspended, Activity::Halted(Halt::Paused)));
+    assert_eq!(
+        activities().await,
+        (Activity::Suspended(Suspension::Elsewhere), Activity::Halted(Halt::Paused))
+    );
 
     let hypervisor = connect(&libvirtd.uri(), Deadlines::default()).await;
     hypervisor.resume(id(1)).await.unwrap();
@@ -105,7 +111,7 @@ async fn what_an_operator_lets_go_is_not_taken_for_held_when_he_pauses_it_later(
     assert_eq!(activity().await, Activity::Halted(Halt::Paused), "it was made by a start");
 
     libvirtd.virsh("resume guest").unwrap();
-    hypervisor.suspend(id(1)).await.unwrap();
+    hypervisor.suspend(id(1), Suspension::Elsewhere).await.unwrap();
     libvirtd.virsh("resume guest").unwrap();
     hypervisor.note_executes(id(1)).await.unwrap();
     libvirtd.virsh("suspend guest").unwrap();
@@ -115,8 +121,12 @@ async fn what_an_operator_lets_go_is_not_taken_for_held_when_he_pauses_it_later(
     // Nobody has noted that it executes.
     hypervisor.prepare(&guest).await.unwrap();
     libvirtd.virsh("resume guest").unwrap();
-    hypervisor.suspend(id(1)).await.unwrap();
-    assert_eq!(activity().await, Activity::Suspended, "something would be lost with it");
+    hypervisor.suspend(id(1), Suspension::Elsewhere).await.unwrap();
+    assert_eq!(
+        activity().await,
+        Activity::Suspended(Suspension::Elsewhere),
+        "something would be lost with it"
+    );
 }
 
 /// libvirt's built-in test driver has one domain, which runs and is kept.
@@ -125,8 +135,11 @@ async fn the_test_drivers_domain_is_suspended_and_its_definition_removed() {
     let hypervisor = connect("test:///default", Deadlines::default()).await;
     let kept = hypervisor.kept().await.unwrap();
     let [Kept { id, .. }] = kept[..] else { panic!("{kept:?}") };
-    hypervisor.suspend(id).await.unwrap();
-    assert_eq!(hypervisor.seen(id).await.unwrap().unwrap().activity, Activity::Suspended);
+    hypervisor.suspend(id, Suspension::Elsewhere).await.unwrap();
+    assert_eq!(
+        hypervisor.seen(id).await.unwrap().unwrap().activity,
+        Activity::Suspended(Suspension::Elsewhere)
+    );
     hypervisor.resume(id).await.unwrap();
     assert_eq!(hypervisor.seen(id).await.unwrap().unwrap().activity, Activity::Running);
     hypervisor.end_autostart(id).await.unwrap();

@@ -305,6 +305,7 @@ impl Reconciler for VmReconciler {
             (Step::Forget, _) => self.forget(id, &seen.view).await,
             (_, Some(vm)) => self.carry_out(step, vm, why).await,
             (Step::PowerOff, None) => self.end_unstarted(id, why).await,
+            (Step::Resume, None) => self.let_go_unknown(id, why).await,
             // Plans name no other step for what is not in the tree.
             (_, None) => Ok(()),
         };
@@ -353,7 +354,9 @@ impl Reconciler for VmReconciler {
                     || vm.node.value == *me || vm.node.value.is_nobody() && self.cluster.is_primary(&view);
                 first.map_or_else(desired, |first| first == me || vm.cannot_read(VmKey::Claim) && desired())
             }
-            Some(Entry::Bad(_)) | None => self.inventory.local_state(id) == LocalState::Active,
+            Some(Entry::Bad(_)) | None => {
+                matches!(self.inventory.local_state(id), LocalState::Active | LocalState::Suspended(_))
+            }
         }
     }
 }

@@ -1,5 +1,6 @@
 use pvc_core::model::{Claim, VmChange, VmId, VmKey, VmSet, VmState};
 use pvc_host::{
+    boot_note::FakeNote,
     hypervisor::{
         Halt, Seen,
         fake::{FakeHypervisor, Reach},
@@ -7,7 +8,7 @@ use pvc_host::{
     machine::FakeMachine,
 };
 use pvc_store::{
-    Op, Transaction,
+    CreateMode, Op, Transaction,
     memory::{MemoryStore, MemoryTree},
     schema::{owner::Owner, root},
 };
@@ -30,13 +31,16 @@ fn guest(n: u8, activity: Activity) -> Seen {
 struct World {
     store: Arc<MemoryStore>,
     hypervisor: Arc<FakeHypervisor>,
+    note: Arc<FakeNote>,
 }
 
 impl World {
     async fn new() -> Self {
         let store = MemoryTree::new().client();
         root::init(&*store).await.unwrap();
-        Self { store, hypervisor: FakeHypervisor::new() }
+        let note = Arc::new(FakeNote::default());
+        note.leave().unwrap();
+        Self { store, hypervisor: FakeHypervisor::new(), note }
     }
 
     /// VM number `n` is to run on `on`, claimed by `claim`, and executes here, on `a`.
@@ -52,11 +56,22 @@ impl World {
         self.hypervisor.put(guest(n, Activity::Running));
     }
 
+    /// The machine has booted anew.
+    fn boots(&mut self) {
+        self.note = Arc::default();
+    }
+
     async fn watch(&self) -> Strangers {
-        let (store, hypervisor) = (self.store.clone(), self.hypervisor.clone());
-        let ownership = self.ownership("a", "this boot");
-        Strangers::watch(node("a"), ownership, store as Arc<dyn Store>, hypervisor as Arc<dyn Hypervisor>)
-            .await
+        let mut strangers = Strangers::watch(Dependencies {
+            me: node("a"),
+            boot: "this boot".into(),
+            note: self.note.clone(),
+            ownership: self.ownership("a", "this boot"),
+            store: self.store.clone(),
+            hypervisor: self.hypervisor.clone(),
+        });
+        strangers.first_look().await;
+        strangers
     }
 
     /// This machine's request to be called so, in a boot.
@@ -109,14 +124,18 @@ async fn what_belongs_to_another_node_for_certain_is_suspended_at_once_and_nothi
     let _watch = w.watch().await;
     assert_eq!(began.elapsed(), Duration::ZERO);
     for n in [1, 2, 3, 7] {
-        assert_eq!(w.activity(n).await, Activity::Suspended, "vm{n}");
+        assert_eq!(w.activity(n).await, Activity::Suspended(Suspension::Elsewhere), "vm{n}");
     }
     for n in [4, 5, 6, 8, 11] {
         assert_eq!(w.activity(n).await, Activity::Running, "vm{n}");
     }
     assert_eq!(w.activity(9).await, Activity::Halted(Halt::Paused), "an operator's pause is his");
     assert_eq!(w.activity(10).await, Activity::Running, "who has it cannot be read: it is left alone");
-    assert_eq!(w.activity(12).await, Activity::Suspended, "only the desired state cannot be read: b has it");
+    assert_eq!(
+        w.activity(12).await,
+        Activity::Suspended(Suspension::Elsewhere),
+        "only the desired state cannot be read: b has it"
+    );
     let counts = w.hypervisor.counts();
     assert_eq!((counts.suspend, counts.power_off), (5, 0));
 }
@@ -132,10 +151,10 @@ async fn what_appears_meanwhile_is_suspended_and_a_libvirt_or_store_that_is_away
     assert_eq!(began.elapsed(), FIRST_LOOK);
     w.hypervisor.set_reach(Reach::Up);
     sleep(Duration::from_millis(10)).await;
-    assert_eq!(w.activity(1).await, Activity::Suspended);
+    assert_eq!(w.activity(1).await, Activity::Suspended(Suspension::Elsewhere));
     w.stray(2, "b", "b").await;
     sleep(Duration::from_millis(10)).await;
-    assert_eq!(w.activity(2).await, Activity::Suspended);
+    assert_eq!(w.activity(2).await, Activity::Suspended(Suspension::Elsewhere));
     drop(watch);
     w.stray(3, "b", "b").await;
     sleep(Duration::from_secs(10)).await;
@@ -145,7 +164,7 @@ async fn what_appears_meanwhile_is_suspended_and_a_libvirt_or_store_that_is_away
     let began = Instant::now();
     let _watch = w.watch().await;
     assert!(began.elapsed() <= FIRST_LOOK, "{:?}", began.elapsed());
-    assert_eq!(w.activity(3).await, Activity::Suspended);
+    assert_eq!(w.activity(3).await, Activity::Suspended(Suspension::Elsewhere));
 }
 
 #[tokio::test(start_paused = true)]
@@ -177,5 +196,96 @@ async fn what_another_name_of_this_machine_claims_is_its_own() {
     world.stray(2, "c", "c").await;
     let _watch = world.watch().await;
     assert_eq!(world.activity(1).await, Activity::Running);
-    assert_eq!(world.activity(2).await, Activity::Suspended);
+    assert_eq!(world.activity(2).await, Activity::Suspended(Suspension::Elsewhere));
+}
+
+const UNREAD: Activity = Activity::Suspended(Suspension::Unread);
+
+#[tokio::test(start_paused = true)]
+async fn in_a_new_boot_all_that_executes_is_suspended_while_the_tree_cannot_be_read_and_nothing_in_one_that_has_read_it()
+ {
+    let mut w = World::new().await;
+    w.stray(1, "a", "a").await;
+    w.hypervisor.put(guest(2, Activity::Running));
+    w.hypervisor.put(guest(3, Activity::Halted(Halt::Paused)));
+    w.store.suspend();
+    // An upgrade while ZooKeeper is away.
+    drop(w.watch().await);
+    assert_eq!(w.hypervisor.counts().suspend, 0);
+
+    w.boots();
+    let watch = w.watch().await;
+    assert_eq!((w.activity(1).await, w.activity(2).await), (UNREAD, UNREAD));
+    assert_eq!(w.activity(3).await, Activity::Halted(Halt::Paused), "an operator's pause is his");
+    // By hand, while it is still away; and an operator's `resume`.
+    w.hypervisor.put(guest(4, Activity::Running));
+    w.hypervisor.turn(id(1), Activity::Running);
+    sleep(Duration::from_millis(10)).await;
+    assert_eq!((w.activity(1).await, w.activity(4).await), (UNREAD, UNREAD));
+    // That daemon ends before it has read the tree: the next one knows no more.
+    drop(watch);
+    w.hypervisor.put(guest(5, Activity::Running));
+    let watch = w.watch().await;
+    assert_eq!(w.activity(5).await, UNREAD);
+
+    watch.tree_is_read();
+    w.hypervisor.turn(id(1), Activity::Running);
+    sleep(Duration::from_secs(10)).await;
+    assert_eq!(w.activity(1).await, Activity::Running, "whether it may is known now");
+    drop(watch);
+    drop(w.watch().await);
+    assert_eq!(w.activity(1).await, Activity::Running, "and so it is until the machine boots again");
+    w.boots();
+    drop(w.watch().await);
+    assert_eq!(w.activity(1).await, UNREAD);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_tree_that_can_be_read_saves_what_it_does_not_have_from_that_and_all_in_a_boot_that_it_knows() {
+    let mut w = World::new().await;
+    w.boots();
+    w.stray(1, "a", "a").await;
+    w.stray(2, "b", "b").await;
+    w.hypervisor.put(guest(3, Activity::Running));
+    drop(w.watch().await);
+    assert_eq!(w.activity(1).await, UNREAD, "the claim is of the boot before, which may be proven dead");
+    assert_eq!(w.activity(2).await, Activity::Suspended(Suspension::Elsewhere));
+    assert_eq!(w.activity(3).await, Activity::Running, "its operator's own");
+
+    // A daemon that left no note, as those of earlier versions, has registered this boot.
+    let registered = |boot: &str| {
+        let create = |path: &str, data: &str| Op::Create {
+            path: path.into(),
+            data: data.into(),
+            mode: CreateMode::Persistent,
+        };
+        vec![create("/nodes/a", "coordinator"), create("/nodes/a/boot", boot)]
+    };
+    w.store.commit(Transaction { ops: registered("this boot") }).await.unwrap();
+    w.hypervisor.turn(id(1), Activity::Running);
+    drop(w.watch().await);
+    assert_eq!(w.activity(1).await, Activity::Running);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_answers_within_a_second_suspends_nothing_blindly_and_a_late_libvirt_is_asked_again() {
+    let mut w = World::new().await;
+    w.boots();
+    w.hypervisor.put(guest(1, Activity::Running));
+    w.store.suspend();
+    let strangers = w.watch();
+    let answers = async {
+        sleep(Duration::from_millis(900)).await;
+        w.store.resume();
+    };
+    let (strangers, ()) = tokio::join!(strangers, answers);
+    drop(strangers);
+    assert_eq!(w.activity(1).await, Activity::Running);
+
+    w.store.suspend();
+    w.hypervisor.set_reach(Reach::Down);
+    let _watch = w.watch().await;
+    w.hypervisor.set_reach(Reach::Up);
+    sleep(LOOK_AGAIN).await;
+    assert_eq!(w.activity(1).await, UNREAD);
 }

@@ -8,6 +8,7 @@ use std::{
 };
 
 use pvc_host::{
+    boot_note::FakeNote,
     machine::FakeMachine,
     power::fake::{Call, FakePower},
     storage_fence::NoStorage,
@@ -59,6 +60,7 @@ fn start(tree: &MemoryTree, name: &'static str, power: &Arc<FakePower>, director
             servers: Arc::new(pvc_store::servers::FakeServers::default()),
             watchdog: Some(guard),
             metrics: None,
+            boot_note: Arc::new(FakeNote::default()),
             machine: Arc::new(FakeMachine::default()),
             process: Owner { boot: name.into(), ..ownership::this_process(name.into()).unwrap() },
             notify: Notify::default(),

@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use pvc_core::model::{VmChange, VmId, VmSet, VmState};
 use pvc_host::{
+    boot_note::FakeNote,
     hypervisor::{
         Hypervisor,
         fake::{FakeHypervisor, Reach},
@@ -99,6 +100,7 @@ impl Cluster {
             servers: Arc::new(pvc_store::servers::FakeServers::default()),
             watchdog: None,
             metrics: None,
+            boot_note: Arc::new(FakeNote::default()),
             machine: Arc::new(FakeMachine::default()),
             process: Owner { boot: name.into(), ..ownership::this_process(name.into()).unwrap() },
             notify: Notify::default(),

@@ -4,6 +4,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use pvc_core::model::NodeName;
 use pvc_host::{
+    boot_note::FakeNote,
     hypervisor::{
         Activity, Hypervisor, Seen,
         fake::{FakeHypervisor, Reach},
@@ -82,6 +83,7 @@ impl Cluster {
             servers: Arc::new(pvc_store::servers::FakeServers::default()),
             watchdog: None,
             metrics: None,
+            boot_note: Arc::new(FakeNote::default()),
             machine: Arc::new(FakeMachine::default()),
             process,
             notify: Notify::default(),

@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use pvc_core::model::NodeName;
 use pvc_host::{
+    boot_note::FakeNote,
     machine::FakeMachine,
     power::fake::FakePower,
     storage_fence::NoStorage,
@@ -60,6 +61,7 @@ impl Node {
             servers: Arc::new(pvc_store::servers::FakeServers::default()),
             watchdog: Some(watchdog.clone() as Arc<dyn Watchdog>),
             metrics: None,
+            boot_note: Arc::new(FakeNote::default()),
             machine: Arc::new(FakeMachine::default()),
             process: Owner { boot: "1".into(), ..ownership::this_process("node1".into()).unwrap() },
             notify: Notify::default(),

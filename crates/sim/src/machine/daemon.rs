@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use pvc_core::model::MachineId;
 use pvc_host::{
+    boot_note::BootNote,
     dhcp::DhcpPort,
     hypervisor::Hypervisor,
     links::{Bridges, Links},
@@ -127,6 +128,7 @@ impl Node {
                 hypervisor: Arc::clone(&boot.hypervisor),
                 journal: Arc::clone(&around.journal),
             }),
+            boot_note: Arc::clone(&boot.note) as Arc<dyn BootNote>,
             process: Owner {
                 host: self.name.to_string(),
                 boot: format!("{}-{}", self.name, boot.number),

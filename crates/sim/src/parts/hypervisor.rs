@@ -9,7 +9,7 @@ use std::{
 use async_trait::async_trait;
 use pvc_core::model::{DomainSpec, NodeName, VmId, VmName};
 use pvc_host::hypervisor::{
-    Event, Hypervisor, HypervisorError, Kept, Migration, Peer, Seen, Undefined,
+    Event, Hypervisor, HypervisorError, Kept, Migration, Peer, Seen, Suspension, Undefined,
     fake::{Answer, Behaviour, FakeHypervisor, Journey, Outcome, PowerButton, Switch},
 };
 use pvc_process::Process;
@@ -212,9 +212,9 @@ impl Hypervisor for SimHypervisor {
         self.ask(move |fake| async move { fake.abort_migration(id).await }).await
     }
 
-    async fn suspend(&self, id: VmId) -> Result<(), HypervisorError> {
+    async fn suspend(&self, id: VmId, why: Suspension) -> Result<(), HypervisorError> {
         self.asked(id, Ask::Suspend);
-        self.ask(move |fake| async move { fake.suspend(id).await }).await
+        self.ask(move |fake| async move { fake.suspend(id, why).await }).await
     }
 
     async fn has_left(&self, id: VmId, name: &VmName) -> Result<bool, HypervisorError> {

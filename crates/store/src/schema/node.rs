@@ -196,6 +196,15 @@ pub async fn register(store: &dyn Store, node: &Registration) -> Result<Committe
     }
 }
 
+/// The boot in which a node's daemon registered last, if the tree has one.
+///
+/// # Errors
+/// If the store does not answer.
+pub async fn boot_of(store: &dyn Store, node: &NodeName) -> Result<Option<String>, StoreError> {
+    let value = store.get(&key(node, BOOT)).await?;
+    Ok(value.and_then(|value| String::from_utf8(value.data).ok()))
+}
+
 /// Writes a node's own keys again that say something else than its daemon, or nothing that can be read: each by itself, so that one
 /// that nobody may write holds up no other. Its state and its figures go with its keepalives. Answers which were written; what failed is
 /// still to be seen, and tried again.

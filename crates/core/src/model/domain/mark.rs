@@ -7,9 +7,25 @@ use super::{DomainError, DomainSpec, read::Definition};
 /// lost with what bears it.
 pub const UNSTARTED: &str = "urn:pvc:unstarted";
 
-/// The namespace of another mark, of a guest that a daemon has suspended: libvirt says of it what it says of one that an operator has
-/// paused. Put on while the guest runs, never in a definition.
-pub const SUSPENDED: &str = "urn:pvc:suspended";
+/// Why a daemon has suspended a guest. libvirt says of it what it says of one that an operator has paused, so it bears a mark, which is put on
+/// while the guest runs, and never in a definition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Suspension {
+    /// The state tree gave it to another node.
+    Elsewhere,
+    /// The state tree had not been read since the machine's boot, so nobody knew whom it gave the guest to.
+    Unread,
+}
+
+impl Suspension {
+    /// The namespace of its mark.
+    pub const fn mark(self) -> &'static str {
+        match self {
+            Self::Elsewhere => "urn:pvc:suspended",
+            Self::Unread => "urn:pvc:unread",
+        }
+    }
+}
 
 /// The namespace of the mark "a migration brings this, and it has not executed here yet": put there for the target, taken away once
 /// the guest executes there.

@@ -294,7 +294,7 @@ pub(super) fn arriving(facts: &Facts<'_>, from: &NodeName) -> Plan {
         match facts.local_state {
             LocalState::Arrived => format!("it has arrived from {from}, which has to let go of its claim"),
             LocalState::Held => format!("it is arriving from {from}"),
-            LocalState::Suspended => format!("it was suspended here: {from} decides"),
+            LocalState::Suspended(_) => format!("it was suspended here: {from} decides"),
             LocalState::Active if facts.halt.is_some() => {
                 format!("it does not execute here, and {from} has not let go of its claim")
             }

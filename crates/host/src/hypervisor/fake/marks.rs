@@ -27,5 +27,5 @@ impl State {
 
 /// The mark that a domain bears which does that.
 pub(super) fn of(activity: Activity) -> Option<Activity> {
-    matches!(activity, Activity::Unstarted | Activity::Suspended | Activity::Arrived).then_some(activity)
+    matches!(activity, Activity::Unstarted | Activity::Suspended(_) | Activity::Arrived).then_some(activity)
 }

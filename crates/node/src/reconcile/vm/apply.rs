@@ -1,7 +1,7 @@
 //! Carries out the steps about a VM.
 
 use pvc_core::{
-    model::{ClusterView, Vm, VmChange, VmId},
+    model::{ClusterView, Suspension, Vm, VmChange, VmId},
     plan::vm::{Answer, Step, change, may_execute_elsewhere, put_back},
     sabotage::{self, Bug},
 };
@@ -25,7 +25,7 @@ impl VmReconciler {
             Step::Resume => self.let_go(vm, why).await?,
             Step::Suspend => {
                 warn!(vm = %name, "it executes here though it belongs elsewhere ({why}): suspended");
-                hypervisor.suspend(vm.id).await?;
+                hypervisor.suspend(vm.id, Suspension::Elsewhere).await?;
                 self.inventory.read(vm.id).await?;
             }
             Step::AskGuestToShutDown => {

@@ -53,7 +53,12 @@ impl VmReconciler {
         let Seen { view, local, definition, .. } = seen;
         if let Some(Entry::Bad(problems)) = view.vms.get(&id).map(|e| &**e) {
             let what: Vec<String> = problems.iter().map(ToString::to_string).collect();
-            return wait(format!("its keys cannot be read: {}", what.join("; ")));
+            let here = if matches!(local.state, LocalState::Suspended(_)) {
+                "it is suspended here, and "
+            } else {
+                ""
+            };
+            return wait(format!("{here}its keys cannot be read: {}", what.join("; ")));
         }
         let (me, vm, local_state) = (&self.cluster.me, view.vm(id), local.state);
         if let Some(vm) = vm

@@ -195,7 +195,7 @@ fn local_state(seen: Option<&Seen>) -> LocalState {
         Some(seen) if seen.activity == Activity::Held => LocalState::Held,
         Some(seen) if seen.activity == Activity::Arrived => LocalState::Arrived,
         Some(seen) if seen.activity == Activity::Unstarted => LocalState::Unstarted,
-        Some(seen) if seen.activity == Activity::Suspended => LocalState::Suspended,
+        Some(Seen { activity: Activity::Suspended(why), .. }) => LocalState::Suspended(*why),
         Some(_) => LocalState::Active,
     }
 }

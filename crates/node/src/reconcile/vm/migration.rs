@@ -155,7 +155,7 @@ impl VmReconciler {
                 | Activity::Arrived
                 | Activity::Halted(_)
                 | Activity::Unstarted
-                | Activity::Suspended => PeerState::Held,
+                | Activity::Suspended(_) => PeerState::Held,
             },
             Err(error) => PeerState::Unknown(error.to_string()),
         };

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use pvc_core::{
-    model::{DomainSpec, Subject, Vm},
+    model::{DomainSpec, Subject, Vm, VmId},
     plan::{
         storage_fence::images,
         vm::{Answer, LocalState, Step},
@@ -134,6 +134,14 @@ impl VmReconciler {
         info!(vm = %vm.name, "lets it go on: {why}");
         self.inventory.hypervisor().resume(vm.id).await?;
         self.inventory.read(vm.id).await?;
+        Ok(())
+    }
+
+    /// Lets what is not in the state tree go on.
+    pub(super) async fn let_go_unknown(&self, id: VmId, why: &str) -> Result<(), StepError> {
+        info!(vm = %id, "lets it go on: {why}");
+        self.inventory.hypervisor().resume(id).await?;
+        self.inventory.read(id).await?;
         Ok(())
     }
 

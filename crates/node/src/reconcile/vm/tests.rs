@@ -1,6 +1,6 @@
 //! VMs through whole reconcilers, over the fake store and fake hypervisors, on a paused clock.
 
-use pvc_core::model::{Claim, NodeName, Vm, VmChange, VmId, VmName, VmSet, VmState};
+use pvc_core::model::{Claim, NodeName, Suspension, Vm, VmChange, VmId, VmName, VmSet, VmState};
 use pvc_host::{
     ceph::{Ceph, fake::FakeCeph},
     hypervisor::{
@@ -431,7 +431,7 @@ async fn what_was_suspended_before_the_start_is_ended_or_goes_on_as_the_tree_say
     w.nodes[1].kill();
     for n in 1..=4 {
         w.define(n, xml(n)).await;
-        w.nodes[0].hypervisor.put(Seen { activity: Activity::Suspended, ..guest(n) });
+        w.nodes[0].hypervisor.put(Seen { activity: Activity::Suspended(Suspension::Elsewhere), ..guest(n) });
     }
     let started = |node: &NodeName, claim| {
         vec![VmSet::Node(node.clone()), VmSet::Claim(claim), VmSet::State(VmState::Start)]

@@ -170,3 +170,40 @@ fn only_a_proof_of_death_takes_back_a_word_that_no_claim_has_answered() {
     // Whom the claim names is told by the claim.
     assert_eq!(last_words(&word(Run), id(1), &field(Claim::only(&name("b")), 40)).count(), 0);
 }
+
+#[test]
+fn what_was_suspended_before_the_tree_was_read_goes_on_if_that_does_not_have_it_and_nobody_else_may_execute_it()
+ {
+    let (unread, elsewhere) =
+        (LocalState::Suspended(Suspension::Unread), LocalState::Suspended(Suspension::Elsewhere));
+    for (claim, local_state, current, expected) in [
+        (None, unread, true, Next::Do(Step::Resume)),
+        (Some(""), unread, true, Next::Do(Step::Resume)),
+        (Some("a"), unread, true, Next::Do(Step::Resume)),
+        (Some("b"), unread, true, Next::Wait(None)),
+        (Some("a b"), unread, true, Next::Wait(None)),
+        (None, unread, false, Next::Wait(None)),
+        (None, elsewhere, true, Next::Wait(None)),
+    ] {
+        assert_eq!(without_keys(claim, local_state, false, current), expected, "{claim:?} {local_state:?}");
+    }
+}
+
+#[test]
+fn what_was_suspended_before_the_tree_was_read_goes_on_or_is_ended_as_the_tree_says() {
+    let unread = LocalState::Suspended(Suspension::Unread);
+    for (state, node, claim, expected) in [
+        (Start, "a", "a", Next::Do(Step::Resume)),
+        (Start, "a", "b", Next::Do(Step::PowerOff)),
+        (Start, "b", "a", Next::Do(Step::PowerOff)),
+        (Start, "a", "", Next::Do(Step::Adopt)),
+        (Stop, "a", "a", Next::Do(Step::PowerOff)),
+        // It is asked to go when it can hear that.
+        (Shutdown, "a", "a", Next::Do(Step::Resume)),
+    ] {
+        assert_eq!(case(state, node, claim, unread).next(), expected, "{state} {node} {claim}");
+    }
+    let mut defined = case(Stop, "a", "a", unread);
+    defined.vm.state.version = Some(0);
+    assert_eq!(defined.next(), Next::Do(Step::Adopt), "no command: it lives on");
+}

@@ -11,7 +11,7 @@ const LEAVING: Option<Migration> = Some(Migration::Leaving(Progress {
 const ARRIVING: Option<Migration> = Some(Migration::Arriving);
 
 use crate::{
-    model::Progress,
+    model::{Progress, Suspension},
     plan::vm::{
         migration::{ENDS_WITHIN, SUSPENDS_WITHIN},
         peer::TARGET_AGAIN,
@@ -145,9 +145,13 @@ fn what_executes_at_the_target_by_itself_is_the_targets_to_suspend_and_only_in_t
 fn while_the_source_claims_it_too_the_target_touches_nothing_and_lets_it_not_execute() {
     for state in VmState::ALL {
         for node in ["a", "b", "c"] {
-            for (local_state, migration) in
-                [(LocalState::Suspended, None), (Held, ARRIVING), (Held, None), (Arrived, None), (Off, None)]
-            {
+            for (local_state, migration) in [
+                (LocalState::Suspended(Suspension::Elsewhere), None),
+                (Held, ARRIVING),
+                (Held, None),
+                (Arrived, None),
+                (Off, None),
+            ] {
                 let mut c = case(state, node, "b a", local_state);
                 c.migration = migration;
                 assert_eq!(c.next(), Next::Wait(None), "desired state {state} on {node}, {local_state:?}");

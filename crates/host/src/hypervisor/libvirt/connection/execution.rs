@@ -10,7 +10,7 @@ use std::{
     ptr,
 };
 
-use pvc_core::model::{ARRIVING, SUSPENDED, UNSTARTED};
+use pvc_core::model::{ARRIVING, Suspension, UNSTARTED};
 
 use super::{
     super::{
@@ -22,15 +22,16 @@ use super::{
 };
 
 /// What a paused domain may bear.
-const MARKS: [&str; 3] = [UNSTARTED, ARRIVING, SUSPENDED];
+const MARKS: [&str; 4] = [UNSTARTED, ARRIVING, Suspension::Elsewhere.mark(), Suspension::Unread.mark()];
 
 impl Domain<'_> {
     /// Lets it execute for the first time. What says that it never has is gone before that, and it counts as suspended meanwhile: whoever finds it
     /// half done lets it go on, and ends nothing that may have executed.
     pub(in super::super) fn begin(&self) -> Result<(), Fault> {
-        self.set_mark(SUSPENDED, Some(c"<suspended/>"))?;
+        let suspended = Suspension::Elsewhere.mark();
+        self.set_mark(suspended, Some(c"<suspended/>"))?;
         self.set_mark(UNSTARTED, None)?;
-        self.resume(SUSPENDED)
+        self.resume(suspended)
     }
 
     /// It executes, whoever has let it go: none of the marks says so any more.
@@ -53,22 +54,22 @@ impl Domain<'_> {
         Ok(false)
     }
 
-    /// Stops it from executing, with a mark that says who did.
-    pub(in super::super) fn suspend(&self) -> Result<(), Fault> {
+    /// Stops it from executing, with a mark that says who did and why.
+    pub(in super::super) fn suspend(&self, why: Suspension) -> Result<(), Fault> {
         let libvirt = self.connection.libvirt;
         // What is left of earlier marks would say that nothing is lost with it.
         self.unmark()?;
         // First the mark: nobody would let a guest go on that was stopped without it.
-        self.set_mark(SUSPENDED, Some(c"<suspended/>"))?;
+        self.set_mark(why.mark(), Some(c"<suspended/>"))?;
         // SAFETY: alive until dropped.
         libvirt.check(unsafe { (libvirt.0.virDomainSuspend)(self.raw.as_ptr()) })?;
         // Somebody who saw it execute just before that may have taken the mark away.
-        self.set_mark(SUSPENDED, Some(c"<suspended/>"))
+        self.set_mark(why.mark(), Some(c"<suspended/>"))
     }
 
     /// Lets it execute again.
-    pub(in super::super) fn end_suspension(&self) -> Result<(), Fault> {
-        self.resume(SUSPENDED)
+    pub(in super::super) fn end_suspension(&self, why: Suspension) -> Result<(), Fault> {
+        self.resume(why.mark())
     }
 
     /// Lets it go on where a migration has left it or brought it.
@@ -110,8 +111,10 @@ impl Domain<'_> {
                     Activity::Arrived
                 } else if self.is_marked(UNSTARTED)? {
                     Activity::Unstarted
-                } else if self.is_marked(SUSPENDED)? {
-                    Activity::Suspended
+                } else if self.is_marked(Suspension::Elsewhere.mark())? {
+                    Activity::Suspended(Suspension::Elsewhere)
+                } else if self.is_marked(Suspension::Unread.mark())? {
+                    Activity::Suspended(Suspension::Unread)
                 } else {
                     Activity::Halted(Halt::Paused)
                 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{super::*, NODES, events::Event};
-use crate::model::Progress;
+use crate::model::{Progress, Suspension};
 
 /// The truth: the tree, and what lives where.
 pub(super) struct World {
@@ -175,7 +175,7 @@ impl World {
                 }
             }
             Step::PowerOff => self.end(me),
-            Step::Suspend => self.turn(me, LocalState::Suspended),
+            Step::Suspend => self.turn(me, LocalState::Suspended(Suspension::Elsewhere)),
             Step::AskGuestToShutDown => self.attempts.get_mut(me).unwrap().asked_to_shut_down(&vm, now),
             Step::LookAt(to) => {
                 let peer_state = match self.lives[to] {
@@ -248,7 +248,7 @@ impl World {
                 self.old.extend(copies.map(|(other, _)| other.clone()));
                 self.left.remove(n);
             }
-            Held | Unstarted | LocalState::Suspended => drop(self.left.remove(n)),
+            Held | Unstarted | LocalState::Suspended(_) => drop(self.left.remove(n)),
             Arrived | Off | LocalState::Unknown => drop(self.old.remove(n)),
         }
     }
