@@ -102,6 +102,8 @@ pub enum Stands {
 pub struct Run {
     /// Whether it executes, as long as its machine does.
     pub executes: bool,
+    /// Whether it ever has.
+    pub executed: bool,
     /// If not, whether that is its own or an operator's matter.
     pub stands: Option<Stands>,
     /// The boot of its machine.
@@ -186,7 +188,7 @@ impl Truth {
                 let boot = self.machine(node).boot.unwrap_or_default();
                 self.strangers.insert(
                     (*vm, node.clone()),
-                    Run { executes: true, stands: None, boot, began: now, by_hand: true },
+                    Run { executes: true, executed: true, stands: None, boot, began: now, by_hand: true },
                 );
             }
             Event::Commit(commit) => {
@@ -295,9 +297,16 @@ impl Truth {
             }
         };
         let by_hand = self.by_hand.take_if(|what| *what == (vm, node.clone())).is_some();
-        let run =
-            runs.entry(node.clone()).or_insert(Run { executes, stands: None, boot, began: now, by_hand });
+        let run = runs.entry(node.clone()).or_insert(Run {
+            executes,
+            executed: false,
+            stands: None,
+            boot,
+            began: now,
+            by_hand,
+        });
         run.executes = executes;
+        run.executed |= executes;
         run.stands = stands(what);
     }
 

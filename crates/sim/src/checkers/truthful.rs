@@ -18,7 +18,7 @@ use crate::{
     checkers::Checker,
     event::{self, Change, Commit, Event, Stamped},
     tree::Tree,
-    truth::Truth,
+    truth::{Run, Truth},
 };
 
 use crate::keys;
@@ -277,9 +277,12 @@ fn is_failure(commit: &Commit, vm: VmId) -> bool {
     commit.changes.iter().any(is_reason)
 }
 
+/// What a failed migration has left on another node was never let go on, and no claim will ever name it: its daemon ends it once it can.
 fn is_off(truth: &Truth, by: &NodeName, vm: VmId) -> Result<(), String> {
-    let lies = |node: &NodeName| truth.machine(node).bmc_lies;
-    match truth.guests.get(&vm).into_iter().flatten().find(|(node, _)| !lies(node)) {
+    let mut runs = truth.guests.get(&vm).into_iter().flatten();
+    let counts =
+        |(node, run): &(&NodeName, &Run)| !truth.machine(node).bmc_lies && (*node == by || run.executed);
+    match runs.find(counts) {
         Some((node, _)) => {
             Err(format!("{by} answers that {vm} is off, and there is a process of it on {node}"))
         }

@@ -37,6 +37,20 @@ fn off_is_said_of_what_has_no_process() {
     right.happens(guest("a", Guest::Executes)).happens(guest("a", Guest::Gone));
     let event = answer(&mut right);
     right.happens(event);
+    // What a failed migration left elsewhere does not count, unless it has executed there.
+    for (executed, counts) in [(false, false), (true, true)] {
+        let mut elsewhere = desired("shutdown");
+        elsewhere.on("b", 2).happens(guest("b", Guest::Held));
+        if executed {
+            elsewhere.happens(guest("b", Guest::Executes)).happens(guest("b", Guest::Halted));
+        }
+        let event = answer(&mut elsewhere);
+        if counts {
+            elsewhere.violated_by(event, "there is a process of it on b");
+        } else {
+            elsewhere.happens(event);
+        }
+    }
 }
 
 #[test]
