@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-use crate::{run, sim, tidy};
+use crate::{memcheck, run, sim, tidy};
 
 struct Step {
     name: &'static str,
@@ -36,8 +36,9 @@ const STEPS: &[Step] = &[
     // The end-to-end tests run the binaries of other crates, which `nextest run` alone would not build.
     Step { name: "build", check: || run::cargo(["build", "--workspace", "--all-targets", "--locked"]) },
     Step { name: "doctest", check: || run::cargo(["test", "--workspace", "--doc", "--locked"]) },
+    Step { name: "memcheck", check: memcheck::run },
     Step { name: "mutants", check: || simulate(&["--mutants"]) },
-    Step { name: "simulate", check: || simulate(PINNED) },
+    Step { name: "simulate", check: || simulate(PINNED).and_then(|()| simulate(PINNED_WITH_STORAGE)) },
     Step { name: "fresh", check: fresh },
     Step { name: "test", check: test },
 ];
@@ -45,6 +46,21 @@ const STEPS: &[Step] = &[
 /// Seeds that every commit has to pass.
 const PINNED: &[&str] =
     &["--seeds", "1..41", "--vary", "--vms", "20", "--hours", "1", "--jobs", "2", "--no-fail-fast"];
+
+/// … and those of them with a Ceph.
+const PINNED_WITH_STORAGE: &[&str] = &[
+    "--seeds",
+    "1..13",
+    "--vary",
+    "--storage",
+    "--vms",
+    "20",
+    "--hours",
+    "1",
+    "--jobs",
+    "2",
+    "--no-fail-fast",
+];
 
 /// Runs the steps named in `only`, or all.
 pub(crate) fn run(only: &[String]) -> Result<()> {

@@ -1,8 +1,10 @@
-//! Project chores that are programs rather than habits: `cargo xtask ci | tidy | faults | bench | sim | fuzz`.
+//! Project chores that are programs rather than habits: `cargo xtask ci | tidy | faults | bench | sim | fuzz | deb`.
 //! Never part of what is shipped.
 
 mod ci;
+mod deb;
 mod faults;
+mod memcheck;
 mod run;
 mod sim;
 mod tidy;
@@ -46,6 +48,8 @@ enum Chore {
         #[arg(long, default_value_t = 1)]
         first: u64,
     },
+    /// Debian packages, of a release build.
+    Deb(deb::Deb),
     /// Simulated clusters, seed after seed; see `cargo xtask sim --help`.
     #[command(disable_help_flag = true)]
     Sim {
@@ -62,6 +66,7 @@ fn main() -> ExitCode {
         Chore::Faults(faults) => faults::run(&faults),
         Chore::Bench { arguments } => bench(&arguments),
         Chore::Fuzz { trees, first } => fuzz(trees, first),
+        Chore::Deb(deb) => deb::run(&deb),
         Chore::Sim { arguments } => sim::run(&arguments),
     };
     match done {

@@ -3,8 +3,11 @@
 import { html, nothing, render } from "./vendor/lit-html.js";
 import { logOut } from "./api.js";
 import { follow } from "./act.js";
+import { settle } from "./line.js";
 import { live, look, reconnect, sessionChanged, start, touch } from "./live.js";
 import { button, clock, nodeLink, problem } from "./parts.js";
+import { may } from "./may.js";
+import { auditList } from "./views/audit.js";
 import { login } from "./views/login.js";
 import { networkList, networkPage } from "./views/networks.js";
 import { nodeList, nodePage } from "./views/nodes.js";
@@ -21,7 +24,11 @@ const PLACES = [
   ["storage", "Storage", storage],
   ["tasks", "Tasks", taskList],
   ["events", "Events", eventList],
+  ["audit", "Audit", auditList],
 ];
+
+/** Who may not see it is not sent there. */
+const isOffered = ([name]) => name !== "audit" || may("admin");
 
 /** The parts of the address behind `#/`. */
 function where() {
@@ -42,6 +49,7 @@ function draw() {
   if (live.session === "none") {
     document.title = "Log in – pvc";
     render(login(wasOpen), place);
+    settle(false);
     return;
   }
   const all = {
@@ -63,6 +71,7 @@ function draw() {
   document.title = `${item ? `${nameOf(all, first, item)} – ` : ""}${title} – pvc`;
   render(frame(all, name, item && page ? page(all, item) : list(all)), place);
   follow();
+  settle(true);
 }
 
 function nameOf({ vms }, kind, id) {
@@ -87,7 +96,7 @@ function frame(all, current, view) {
       ${button("Log out", leave)}
     </header>
     <nav class="places" aria-label="Places">
-      ${PLACES.map(([name, title]) => html`<a href="#/${name}" aria-current=${name === current ? "page" : nothing}>${title}${counts[name] === undefined ? nothing : html` <small>${counts[name]}</small>`}</a>`)}
+      ${PLACES.filter(isOffered).map(([name, title]) => html`<a href="#/${name}" aria-current=${name === current ? "page" : nothing}>${title}${counts[name] === undefined ? nothing : html` <small>${counts[name]}</small>`}</a>`)}
     </nav>
     <main id="main">${live.link === "lost" ? connection() : nothing}${view}</main>`;
 }

@@ -2,7 +2,7 @@
 // Only what the view that is shown has asked for is kept.
 
 import { ask, refusal } from "./api.js";
-import { notice } from "./history.js";
+import { notice, tell } from "./history.js";
 
 const QUIET_MS = 25_000; // The server says something every 15 s.
 const FIRST_WAIT_MS = 500;
@@ -88,7 +88,7 @@ async function fetchNow(entry) {
   const { signal } = reads;
   try {
     const data = await ask("GET", entry.path, undefined, signal);
-    notice(entry.path, entry.data, data);
+    notice(entry.path, data);
     Object.assign(entry, { data, problem: null, took: Date.now() - entry.asked });
     live.session = "open";
   } catch (problem) {
@@ -138,10 +138,13 @@ export function reconnect() {
 }
 
 let resting;
+/** Since when this page hears nothing because nobody looks at it. */
+let restedAt = null;
 function restSoon() {
   // A browser has six connections to a server: pages that nobody looks at do not keep them.
   resting = setTimeout(() => {
     live.link = "resting";
+    restedAt = new Date();
     stop.abort();
   }, HIDDEN_MS);
 }
@@ -212,8 +215,16 @@ async function listen(stopping) {
 
 function take(block) {
   const kind = /^event: (\w+)$/m.exec(block)?.[1];
+  if (kind === "news") {
+    tell(JSON.parse(/^data: (.*)$/m.exec(block)[1]));
+    changed();
+    return true;
+  }
   if (kind === "ready") {
     // Every page that lost the primary comes back at the same time.
+    const since = live.lostAt ?? restedAt;
+    if (since) tell({ kind: "cluster", id: "", name: "", what: `this page heard nothing since ${since.toLocaleTimeString()}` });
+    restedAt = null;
     if (live.lostAt) notBefore = Date.now() + Math.random() * SPREAD_MS;
     Object.assign(live, { session: "open", link: "live", lostAt: null });
     outdate();

@@ -1,6 +1,7 @@
 // What views are made of. Values become text, never HTML.
 
 import { html, nothing, render, svg } from "./vendor/lit-html.js";
+import { may } from "./may.js";
 import { points } from "./history.js";
 
 export { html, nothing };
@@ -158,8 +159,9 @@ export function explanation(entry) {
   });
 }
 
-/** A button; `dangerous` ones look so. */
-export function button(text, press, { dangerous = false, off = false, label = undefined, main = false } = {}) {
+/** A button; `dangerous` ones look so. `needs`: the role that it takes, without which it is not offered. */
+export function button(text, press, { dangerous = false, off = false, label = undefined, main = false, needs = null } = {}) {
+  if (needs && !may(needs)) return nothing;
   return html`<button type="button" class="${dangerous ? "dangerous" : ""} ${main ? "main" : ""}" ?disabled=${off} aria-label=${label ?? nothing} @click=${press}>${text}</button>`;
 }
 

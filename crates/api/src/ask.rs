@@ -3,14 +3,17 @@
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use axum::{
-    body::Body,
+    body::{Body, Bytes},
     extract::{FromRequest, FromRequestParts as _, RawPathParams, Request},
     http::header,
 };
 use futures_util::StreamExt as _;
 use tokio::time::timeout;
 
-use crate::{api::Shared, gate::Who, limits::MostBytes, reply::Failed};
+use crate::{api::Shared, limits::MostBytes, reply::Failed, who::Who};
+
+/// Of a change in the query: try it and write nothing.
+pub(crate) const TRIAL: &str = "dry_run";
 
 /// No call has so many.
 const MOST_FIELDS: usize = 64;
@@ -28,9 +31,16 @@ pub(crate) struct Ask {
     from: Option<SocketAddr>,
     /// What the body is said to be, without parameters.
     content: String,
+    /// What it is done for only, by its mark (`If-Match`).
+    only_for: Option<String>,
 }
 
 impl Ask {
+    /// What `If-Match` names.
+    pub(crate) fn only_for(&self) -> Option<&str> {
+        self.only_for.as_deref()
+    }
+
     /// A part of the path; the route has it.
     pub(crate) fn part(&self, name: &str) -> &str {
         value(&self.path, name).unwrap_or_default()
@@ -61,9 +71,21 @@ impl Ask {
         self.who.as_ref().map_or_else(String::new, |who| format!("{:.100} over HTTP", who.name))
     }
 
+    /// Whether who asks is limited to VMs, by their names.
+    pub(crate) fn is_limited(&self) -> bool {
+        self.who.as_ref().is_some_and(|who| who.vms.is_some())
+    }
+
     /// From where.
     pub(crate) fn from(&self) -> IpAddr {
         self.from.map_or(IpAddr::V6(Ipv6Addr::UNSPECIFIED), |from| from.ip())
+    }
+
+    /// The query, with one value in place of its own.
+    pub(crate) fn with(&self, name: &str, value: &str) -> String {
+        let mut query = form_urlencoded::Serializer::new(String::new());
+        query.extend_pairs(self.fields.iter().filter(|(known, _)| known != name));
+        query.append_pair(name, value).finish()
     }
 
     /// A body that is no form.
@@ -94,7 +116,13 @@ impl FromRequest<Shared> for Ask {
                 "a multipart form is not read; send application/x-www-form-urlencoded".to_owned(),
             ));
         } else {
+            let of_query = ask.fields.len();
             ask.take(&text)?;
+            if value(&ask.fields[of_query..], TRIAL).is_some() {
+                return Err(Failed::Bad(format!(
+                    "{TRIAL} is for changes below /api/v2, in the query: nothing was done"
+                )));
+            }
         }
         Ok(ask)
     }
@@ -105,6 +133,14 @@ impl Ask {
     pub(crate) async fn without_form(request: Request, api: &Shared) -> Result<Self, Failed> {
         let (mut ask, text) = Self::read(request, api).await?;
         if text.trim_start().starts_with('<') || ask.content == "application/json" {
+            // No body has such a value, and a handler that wants none would not look.
+            let has_value = |text: &str| {
+                serde_json::from_str::<serde_json::Map<_, serde_json::Value>>(text)
+                    .is_ok_and(|body| body.contains_key(TRIAL))
+            };
+            if text.contains(TRIAL) && has_value(&text) {
+                return Err(Failed::Bad(format!("{TRIAL} is said in the query: nothing was done")));
+            }
             ask.raw = Some(text);
         } else if !text.is_empty() {
             return Err(Failed::NoJson);
@@ -127,10 +163,18 @@ impl Ask {
             path,
             who: parts.extensions.remove(),
             from: parts.extensions.remove(),
+            only_for: parts
+                .headers
+                .get(header::IF_MATCH)
+                .map(|mark| mark.to_str().unwrap_or_default().to_owned()),
             content: content.split(';').next().unwrap_or_default().trim().to_ascii_lowercase(),
             ..Self::default()
         };
         ask.take(parts.uri.query().unwrap_or_default())?;
+        // Whoever holds the body back until the token is taken away is nobody any more.
+        if ask.who.as_ref().is_some_and(|who| !api.gate.still(who)) {
+            return Err(Failed::Revoked);
+        }
         Ok((ask, text))
     }
 
@@ -143,13 +187,19 @@ impl Ask {
     }
 }
 
+/// A request with its body in memory, and that: the same bytes.
+pub(crate) async fn whole(request: Request, api: &Shared, most: usize) -> Result<(Request, Bytes), Failed> {
+    let (parts, body) = request.into_parts();
+    let text = timeout(api.limits.body_within, read(body, most)).await.map_err(|_| Failed::SlowBody)??;
+    let bytes = Bytes::from(text);
+    Ok((Request::from_parts(parts, Body::from(bytes.clone())), bytes))
+}
+
 /// A request that only reads, with its body, and whether that says anything: no more than a few words.
 pub(crate) async fn at_hand(request: Request, api: &Shared) -> Result<(Request, bool), Failed> {
-    let (parts, body) = request.into_parts();
     let MostBytes(most) = MostBytes::OF_READS;
-    let text = timeout(api.limits.body_within, read(body, most)).await.map_err(|_| Failed::SlowBody)??;
-    let says_more = !text.is_empty();
-    Ok((Request::from_parts(parts, Body::from(text)), says_more))
+    let (request, body) = whole(request, api, most).await?;
+    Ok((request, !body.is_empty()))
 }
 
 /// Into one buffer, whatever pieces it comes in: a handle for each byte would be many times as large.

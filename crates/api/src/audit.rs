@@ -9,8 +9,14 @@ use std::{
 };
 
 use pvc_core::model::audit::AuditEntry;
-use pvc_store::{CommitError, Store, schema::audit};
-use tokio::{sync::Notify, time::sleep};
+use pvc_store::{
+    CommitError, Store,
+    schema::audit::{AT_ONCE, Appending},
+};
+use tokio::{
+    sync::{Mutex as Turn, Notify},
+    time::sleep,
+};
 use tracing::warn;
 
 /// So many wait to be written; of more the oldest are left out.
@@ -22,6 +28,8 @@ const TRY_AGAIN: Duration = Duration::from_secs(2);
 #[derive(Default)]
 pub(crate) struct Audit {
     waiting: Mutex<VecDeque<AuditEntry>>,
+    /// What is being written: the same until it is known to be.
+    batch: Turn<Option<Appending>>,
     more: Notify,
 }
 
@@ -39,34 +47,45 @@ impl Audit {
 
     /// Writes what there is, for ever.
     pub(crate) async fn write(&self, store: &dyn Store) -> Infallible {
-        let mut trouble: Option<CommitError> = None;
         loop {
-            let entries: Vec<AuditEntry> = self.waiting().iter().take(audit::AT_ONCE).cloned().collect();
-            if entries.is_empty() {
-                self.more.notified().await;
-                continue;
-            }
-            let unsure = matches!(trouble, Some(CommitError::Unknown(_)));
-            match append(store, &entries, unsure).await {
-                Ok(()) => {
-                    trouble = None;
-                    let mut waiting = self.waiting();
-                    // Those that were left out meanwhile were of these.
-                    for _ in 0..entries.len() {
-                        if waiting.front().is_some_and(|first| entries.contains(first)) {
-                            waiting.pop_front();
-                        }
-                    }
-                }
+            self.write_all(store).await;
+            self.more.notified().await;
+        }
+    }
+
+    /// Writes all that there is.
+    pub(crate) async fn write_all(&self, store: &dyn Store) {
+        let (mut is_said, mut may_conflict) = (false, true);
+        loop {
+            match self.write_some(store).await {
+                Ok(true) => (is_said, may_conflict) = (false, true),
+                Ok(false) => return,
+                // The service on another coordinator was faster, as at a hand-over: at once again.
+                Err(CommitError::Conflict { .. }) if may_conflict => may_conflict = false,
                 Err(error) => {
-                    if trouble.is_none() {
+                    if !is_said {
                         warn!("who changes what is in this log only until the state tree takes it: {error}");
+                        is_said = true;
                     }
-                    trouble = Some(error);
                     sleep(TRY_AGAIN).await;
                 }
             }
         }
+    }
+
+    /// Whether there was something to write.
+    async fn write_some(&self, store: &dyn Store) -> Result<bool, CommitError> {
+        let mut batch = self.batch.lock().await;
+        if batch.is_none() {
+            let mut waiting = self.waiting();
+            let most = waiting.len().min(AT_ONCE);
+            let entries: Vec<AuditEntry> = waiting.drain(..most).collect();
+            *batch = (!entries.is_empty()).then(|| Appending::new(entries));
+        }
+        let Some(appending) = batch.as_mut() else { return Ok(false) };
+        appending.attempt(store).await?;
+        *batch = None;
+        Ok(true)
     }
 
     fn waiting(&self) -> MutexGuard<'_, VecDeque<AuditEntry>> {
@@ -74,24 +93,14 @@ impl Audit {
     }
 }
 
-/// Appends them; `unsure`: unless an attempt whose answer was lost has done so.
-async fn append(store: &dyn Store, entries: &[AuditEntry], unsure: bool) -> Result<(), CommitError> {
-    if unsure {
-        let (last, _) = audit::read(store, entries.len() as u64).await.map_err(CommitError::Failed)?;
-        let same =
-            |(known, entry): (&AuditEntry, &AuditEntry)| AuditEntry { id: 0, ..known.clone() } == *entry;
-        if last.len() == entries.len() && last.iter().rev().zip(entries).all(same) {
-            return Ok(());
-        }
-    }
-    audit::append(store, entries).await
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
 
-    use pvc_store::{memory::MemoryTree, schema::root};
+    use pvc_store::{
+        memory::MemoryTree,
+        schema::{audit, root},
+    };
 
     use super::*;
 
@@ -107,6 +116,11 @@ mod tests {
         }
     }
 
+    async fn times(store: &dyn Store) -> Vec<u64> {
+        let (written, _) = audit::read(store, u64::MAX).await.unwrap();
+        written.iter().rev().map(|entry| entry.at_unix_s).collect()
+    }
+
     #[tokio::test(start_paused = true)]
     async fn what_cannot_be_written_waits_and_of_too_much_the_oldest_is_left_out() {
         let tree = MemoryTree::new();
@@ -119,27 +133,43 @@ mod tests {
         });
         tree.seal(audit::ROOT, true);
         let most = MOST_WAITING as u64;
-        for n in 1..=most + 5 {
+        for n in 1..=most + 6 {
             audit.say(entry(n));
             sleep(Duration::from_millis(10)).await;
         }
         assert_eq!(audit.waiting().len(), MOST_WAITING);
         tree.seal(audit::ROOT, false);
         sleep(TRY_AGAIN * 2).await;
-        let (written, _) = audit::read(&*store, u64::MAX).await.unwrap();
-        let times: Vec<u64> = written.iter().rev().map(|entry| entry.at_unix_s).collect();
-        assert_eq!(times, (6..=most + 5).collect::<Vec<_>>());
+        // The first was being written already.
+        let kept = std::iter::once(1).chain(7..=most + 6);
+        assert_eq!(times(&*store).await, kept.collect::<Vec<_>>());
         assert!(!writer.is_finished());
     }
 
-    #[tokio::test]
-    async fn what_an_attempt_without_an_answer_has_written_is_not_written_twice() {
-        let store = MemoryTree::new().client();
+    #[tokio::test(start_paused = true)]
+    async fn a_lost_answer_writes_nothing_twice_whatever_comes_after_it() {
+        let tree = MemoryTree::new();
+        let store = tree.client();
         root::init(&*store).await.unwrap();
-        let entries = [entry(1), entry(2)];
-        for (unsure, written) in [(true, 2), (true, 2), (false, 4)] {
-            append(&*store, &entries, unsure).await.unwrap();
-            assert_eq!(audit::read(&*store, 10).await.unwrap().0.len(), written);
-        }
+        let audit = Audit::default();
+        audit.say(entry(1));
+        audit.say(entry(2));
+        store.lose_answers(1);
+        assert!(matches!(audit.write_some(&*store).await, Err(CommitError::Unknown(_))));
+        assert_eq!(times(&*store).await, [1, 2], "it is written, and nobody knows");
+        // Another failure, of another kind, and more that is to be written.
+        audit.say(entry(3));
+        store.refuse(1);
+        assert!(audit.write_some(&*store).await.is_err());
+        // The next primary writes, too.
+        let other = tree.client();
+        Appending::new(vec![entry(9)]).attempt(&*other).await.unwrap();
+        while audit.write_some(&*store).await.unwrap() {}
+        assert_eq!(times(&*store).await, [1, 2, 9, 3]);
+        store.lose_requests(1);
+        audit.say(entry(4));
+        assert!(matches!(audit.write_some(&*store).await, Err(CommitError::Unknown(_))));
+        audit.write_all(&*store).await;
+        assert_eq!(times(&*store).await, [1, 2, 9, 3, 4], "what was not written is written");
     }
 }

@@ -1,4 +1,4 @@
-//! What is to be told to listeners of two views of the cluster: which objects are others, or gone.
+//! What is to be told to listeners of two views of the cluster: which objects are others, or gone, and in words what has become of them, which are the command line's.
 
 use std::{
     collections::BTreeMap,
@@ -6,7 +6,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use pvc_core::model::ClusterView;
+use pvc_core::{command::news, model::ClusterView};
 use serde_json::json;
 
 /// The last two views that were compared, and what is to be told of them: all listeners that keep up compare the same two.
@@ -37,6 +37,9 @@ impl Differences {
     }
 }
 
+/// So many sentences at once: who looks away for long, or comes when much is removed, looks at the lists.
+const MOST_NEWS: usize = 500;
+
 fn told(before: &ClusterView, now: &ClusterView) -> String {
     let mut told = String::new();
     compare(&mut told, "node", &before.nodes, &now.nodes);
@@ -47,6 +50,16 @@ fn told(before: &ClusterView, now: &ClusterView) -> String {
         || before.fences != now.fences
     {
         say(&mut told, "cluster", "", false);
+    }
+    let news = news::between(before, now);
+    for sentence in news.iter().take(MOST_NEWS) {
+        tell(&mut told, &json!(sentence));
+    }
+    if let Some(more @ 1..) = news.len().checked_sub(MOST_NEWS) {
+        tell(
+            &mut told,
+            &json!({ "kind": "cluster", "id": "", "name": "", "what": format!("and {more} changes more") }),
+        );
     }
     told
 }
@@ -66,6 +79,11 @@ fn compare<K: Ord + ToString, V>(
     for key in before.keys().filter(|key| !now.contains_key(key)) {
         say(told, kind, &key.to_string(), true);
     }
+}
+
+fn tell(told: &mut String, news: &serde_json::Value) {
+    // As below.
+    let _ = write!(told, "event: news\ndata: {news}\n\n");
 }
 
 fn say(told: &mut String, kind: &str, id: &str, gone: bool) {

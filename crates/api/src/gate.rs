@@ -1,34 +1,34 @@
-//! Who asks: by the token in `X-Api-Key`, or by the cookie of a session that a token has opened.
+//! Who asks: by the token in `X-Api-Key`, or by the cookie of a session that a token has opened. Tokens are those of the configuration and those of the state
+//! tree (`book`).
 //!
 //! Tokens are kept as their SHA-256 only. A slow hash is for passwords, which people make up: a token is random, the configuration warns of a short one, and
 //! who has the hash of 128 random bits does not find them by trying. Hashes are compared in constant time, and all of them, whichever fits.
 
-use std::{net::IpAddr, time::Instant};
+use std::{
+    convert::Infallible,
+    net::IpAddr,
+    time::{Duration, Instant},
+};
 
-use axum::http::{HeaderMap, header, uri::Authority};
+use axum::http::{HeaderMap, HeaderValue, header, uri::Authority};
 use pvc_config::{ApiToken, Authentication, Role, SHORT_TOKEN, Secret, Token};
+use pvc_store::Store;
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
+use tokio::time::timeout;
+use tracing::warn;
 
 use crate::{
+    book::Book,
     clock::now_unix_s,
     guesses::Guesses,
     limits::Limits,
     session::{Hash, Sessions},
+    who::{Known, Who},
 };
 
 /// The header that carries a token.
 pub(crate) const KEY: &str = "x-api-key";
-
-/// Somebody who may.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Who {
-    /// The description of the token.
-    pub(crate) name: String,
-    pub(crate) role: Role,
-    /// What the token is known by; of anybody, nothing.
-    pub(crate) token: Hash,
-}
 
 /// Nobody who is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,7 +41,12 @@ pub(crate) enum Stranger {
     Foreign,
     /// Is not listened to, since so many wrong ones came from there.
     Guesses,
+    /// Sends one that may be of the state tree, which has not been read yet.
+    NotYet,
 }
+
+/// How long who may have a token of the state tree waits until those have been read.
+const READ_WITHIN: Duration = Duration::from_secs(5);
 
 /// Who tries does not find a token of so many characters, so it is looked at however many wrong ones came from there: behind a proxy everybody has one address.
 const UNGUESSABLE: usize = SHORT_TOKEN;
@@ -52,22 +57,21 @@ pub struct Gate {
     guarded: Option<Guarded>,
     /// Only this machine reaches the service.
     is_local: bool,
+    is_behind_tls: bool,
 }
 
 struct Guarded {
     known: Vec<Known>,
+    book: Book,
     sessions: Sessions,
     guesses: Guesses,
 }
 
-struct Known {
-    who: Who,
-}
-
 impl Gate {
-    /// The same behind TLS: sessions are sent nowhere else.
+    /// The same behind TLS: sessions are sent nowhere else, and a page that came without is another site's.
     #[must_use]
     pub fn behind_tls(mut self) -> Self {
+        self.is_behind_tls = true;
         if let Some(guarded) = &mut self.guarded {
             guarded.sessions.only_over_tls();
         }
@@ -78,10 +82,11 @@ impl Gate {
     pub fn new(authentication: Option<&Authentication>, is_local: bool, limits: Limits) -> Self {
         let guarded = authentication.map(|authentication| Guarded {
             known: authentication.tokens.iter().map(Known::of).collect(),
+            book: Book::default(),
             sessions: Sessions::new(authentication.secret_key.as_ref().map(Secret::reveal)),
             guesses: Guesses::new(limits.wrong_tokens),
         });
-        Self { guarded, is_local }
+        Self { guarded, is_local, is_behind_tls: false }
     }
 
     /// Whether authentication is on.
@@ -89,22 +94,99 @@ impl Gate {
         self.guarded.is_some()
     }
 
+    /// Keeps what is known of the state tree's tokens fresh, for ever.
+    pub(crate) async fn keep(&self, store: &dyn Store) -> Infallible {
+        match &self.guarded {
+            Some(guarded) => guarded.book.keep(store).await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Reads the state tree's tokens now, after a change of them: what cannot be read now is read soon. Whether the change counts already.
+    pub(crate) async fn read_tokens(&self, store: &dyn Store) -> bool {
+        let Some(guarded) = &self.guarded else { return true };
+        let read = guarded.book.refresh(store).await;
+        if let Err(error) = &read {
+            warn!("the tokens of the state tree were changed, and cannot be read anew yet: {error}");
+        }
+        read.is_ok()
+    }
+
+    /// Waits until the state tree's tokens are read, if these headers, or what is sent to log in, may be one of them.
+    pub(crate) async fn settle(
+        &self,
+        headers: &HeaderMap,
+        login: Option<&str>,
+        from: IpAddr,
+    ) -> Result<(), Stranger> {
+        let Some(guarded) = self.guarded.as_ref().filter(|guarded| guarded.book.known().is_none()) else {
+            return Ok(());
+        };
+        let sent = login.map(str::as_bytes).or_else(|| headers.get(KEY).map(HeaderValue::as_bytes));
+        let hash = match sent {
+            Some(token) => Some(Sha256::digest(token).into()),
+            None => guarded.session(headers).map(|(hash, _)| hash),
+        };
+        if hash.is_none_or(|hash| guarded.by_hash(&hash).is_some()) {
+            return Ok(());
+        }
+        let read = timeout(READ_WITHIN, guarded.book.is_read()).await;
+        // Whoever guesses meanwhile is counted as ever.
+        read.map_err(|_| match guarded.count(Stranger::NotYet, from) {
+            Stranger::Guesses if sent.is_some_and(|token| token.len() >= UNGUESSABLE) => Stranger::NotYet,
+            stranger => stranger,
+        })
+    }
+
+    /// Whether somebody who was let in still is, as the same.
+    pub(crate) fn still(&self, who: &Who) -> bool {
+        self.guarded.as_ref().is_none_or(|guarded| guarded.by_hash(&who.token).as_ref() == Some(who))
+    }
+
+    /// Returns when they are not any more.
+    pub(crate) async fn until_revoked(&self, who: &Who) {
+        let Some(guarded) = &self.guarded else { return std::future::pending().await };
+        let mut changes = guarded.book.changes();
+        loop {
+            // What comes after this is heard, so it is looked at first.
+            let known = changes.borrow_and_update().clone();
+            if !self.still(who) {
+                return;
+            }
+            let of_who = known.iter().flat_map(|known| known.iter()).find(|known| known.who == *who);
+            let end = of_who.and_then(|known| known.expires_unix_s);
+            // Clocks are set: looked at now and then, and not only at the end.
+            let left = end.map_or(3600, |end| end.saturating_sub(now_unix_s()).clamp(1, 3600));
+            let _ = timeout(Duration::from_secs(left), changes.changed()).await;
+        }
+    }
+
+    /// When the session ends that these headers ask by; `None`: they ask by a token, or nobody has to say who asks.
+    pub(crate) fn session_end(&self, headers: &HeaderMap) -> Option<u64> {
+        let guarded = self.guarded.as_ref().filter(|_| !headers.contains_key(KEY))?;
+        guarded.session(headers).map(|(_, end)| end)
+    }
+
     /// Who sends these headers from there. `changes`: the request would change something.
     pub(crate) fn who(&self, headers: &HeaderMap, changes: bool, from: IpAddr) -> Result<Who, Stranger> {
         let Some(guarded) = &self.guarded else {
             // A page of another site, in a browser that reaches this address; its own name may lead here, too.
-            let is_foreign = changes && !is_same_site(headers) || self.is_local && !is_asked_locally(headers);
-            let anybody = Who { name: "anybody".to_owned(), role: Role::Admin, token: Hash::default() };
+            let is_foreign =
+                changes && !self.is_same_site(headers) || self.is_local && !is_asked_locally(headers);
+            let anybody =
+                Who { name: "anybody".to_owned(), role: Role::Admin, token: Hash::default(), vms: None };
             return if is_foreign { Err(Stranger::Foreign) } else { Ok(anybody) };
         };
         let mut keys = headers.get_all(KEY).iter();
         match (keys.next(), keys.next()) {
-            (Some(key), None) => Ok(guarded.by_token(key.as_bytes(), from)?.who.clone()),
+            (Some(key), None) => guarded.by_token(key.as_bytes(), from),
             // Of two, nobody could say which counts.
             (Some(_), Some(_)) => Err(guarded.count(Stranger::Wrong, from)),
-            (None, _) if changes && !is_same_site(headers) => Err(guarded.count(Stranger::Foreign, from)),
+            (None, _) if changes && !self.is_same_site(headers) => {
+                Err(guarded.count(Stranger::Foreign, from))
+            }
             (None, _) => match guarded.by_session(headers) {
-                Some(known) => Ok(known.who.clone()),
+                Some(who) => Ok(who),
                 // Whoever opens the page has nothing to show yet.
                 None if !changes => Err(Stranger::Nobody),
                 None => Err(guarded.count(Stranger::Nobody, from)),
@@ -120,16 +202,29 @@ impl Gate {
         from: IpAddr,
     ) -> Result<String, Stranger> {
         let guarded = self.guarded.as_ref().ok_or(Stranger::Nobody)?;
-        if !is_same_site(headers) {
+        if !self.is_same_site(headers) {
             return Err(Stranger::Foreign);
         }
-        let known = guarded.by_token(token.as_bytes(), from)?;
-        Ok(guarded.sessions.open(&known.who.token, now_unix_s()))
+        let who = guarded.by_token(token.as_bytes(), from)?;
+        Ok(guarded.sessions.open(&who.token, now_unix_s()))
+    }
+
+    /// Whether a browser says that a page of ours asks, or nothing says otherwise: old clients keep a session's cookie, too, and send none of these. What a
+    /// browser says itself counts before what follows from `Host`, which a proxy may have changed.
+    fn is_same_site(&self, headers: &HeaderMap) -> bool {
+        if let Some(site) = text(headers, "sec-fetch-site") {
+            return site == "same-origin" || site == "none";
+        }
+        let Some(origin) = text(headers, header::ORIGIN.as_str()) else { return true };
+        let Some((scheme, authority)) = origin.split_once("://") else { return false };
+        // Without TLS here there may be a proxy that speaks it.
+        let may_be = scheme == "https" || scheme == "http" && !self.is_behind_tls;
+        may_be && text(headers, header::HOST.as_str()) == Some(authority)
     }
 }
 
 impl Guarded {
-    fn by_token(&self, token: &[u8], from: IpAddr) -> Result<&Known, Stranger> {
+    fn by_token(&self, token: &[u8], from: IpAddr) -> Result<Who, Stranger> {
         if token.len() < UNGUESSABLE && self.guesses.are_too_many(from, Instant::now()) {
             return Err(Stranger::Guesses);
         }
@@ -146,17 +241,24 @@ impl Guarded {
         stranger
     }
 
-    fn by_session(&self, headers: &HeaderMap) -> Option<&Known> {
-        let cookies = headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok());
-        let hash = self.sessions.find(cookies, now_unix_s())?;
-        self.by_hash(&hash)
+    fn by_session(&self, headers: &HeaderMap) -> Option<Who> {
+        self.by_hash(&self.session(headers)?.0)
     }
 
-    fn by_hash(&self, hash: &Hash) -> Option<&Known> {
+    /// The hash of the token whose session is sent, and when that ends.
+    fn session(&self, headers: &HeaderMap) -> Option<(Hash, u64)> {
+        let cookies = headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok());
+        self.sessions.find(cookies, now_unix_s())
+    }
+
+    /// Of two with one hash that of the configuration counts.
+    fn by_hash(&self, hash: &Hash) -> Option<Who> {
+        let (book, now) = (self.book.known().unwrap_or_default(), now_unix_s());
         let mut found = None;
-        for known in &self.known {
-            if bool::from(known.who.token.ct_eq(hash)) {
-                found = Some(known);
+        for known in book.iter().rev().chain(&self.known) {
+            let is_good = known.expires_unix_s.is_none_or(|end| now < end);
+            if bool::from(known.who.token.ct_eq(hash)) && is_good {
+                found = Some(known.who.clone());
             }
         }
         found
@@ -169,26 +271,13 @@ impl Known {
             Token::Plain(plain) => Sha256::digest(plain.reveal().as_bytes()).into(),
             Token::Sha256(hash) => *hash,
         };
-        Self { who: Who { name: token.description.clone(), role: token.role, token: hash } }
+        let who = Who { name: token.description.clone(), role: token.role, token: hash, vms: None };
+        Self { who, expires_unix_s: None }
     }
 }
 
 fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     headers.get(name).map(|value| value.to_str().unwrap_or_default())
-}
-
-/// Whether a browser says that a page of ours asks, or nothing says otherwise: old clients keep a session's cookie, too, and send none of these. What a browser
-/// says itself counts before what follows from `Host`, which a proxy may have changed.
-fn is_same_site(headers: &HeaderMap) -> bool {
-    if let Some(site) = text(headers, "sec-fetch-site") {
-        return site == "same-origin" || site == "none";
-    }
-    let host = text(headers, header::HOST.as_str());
-    let from_here = |origin: &str| {
-        let authority = origin.split_once("://").map(|(_, authority)| authority);
-        authority.is_some() && authority == host
-    };
-    text(headers, header::ORIGIN.as_str()).is_none_or(from_here)
 }
 
 /// Whether it was asked for by an address, or by the one name that leads to this machine everywhere. Any other may be a stranger's, whose page would be of
@@ -327,6 +416,39 @@ mod tests {
             Err(Stranger::Foreign),
             "nobody is logged in by another's page"
         );
+    }
+
+    #[test]
+    fn behind_tls_a_page_that_came_without_is_another_sites() {
+        for (gate, scheme, may) in [
+            (gate(), "http", true),
+            (gate(), "https", true),
+            (gate(), "file", false),
+            (gate().behind_tls(), "http", false),
+            (gate().behind_tls(), "https", true),
+        ] {
+            let origin = format!("{scheme}://10.0.0.254:7370");
+            let page = headers(&[("host", "10.0.0.254:7370"), ("origin", &origin)]);
+            assert_eq!(gate.open_session("first", &page, HERE).is_ok(), may, "{origin}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_token_is_not_called_wrong_before_those_of_the_tree_are_read() {
+        let gate = gate();
+        let settled = async |of: &[(&'static str, &str)]| gate.settle(&headers(of), None, HERE).await;
+        assert_eq!(settled(&[(KEY, "first")]).await, Ok(()), "it is of the configuration");
+        assert_eq!(settled(&[]).await, Ok(()), "there is none");
+        let long = "x".repeat(UNGUESSABLE);
+        for _ in 0..=Limits::default().wrong_tokens {
+            assert_eq!(settled(&[(KEY, &long)]).await, Err(Stranger::NotYet));
+        }
+        assert_eq!(settled(&[(KEY, "short")]).await, Err(Stranger::Guesses), "who guesses is counted");
+        let tree = pvc_store::memory::MemoryTree::new();
+        let store = tree.client();
+        let (reads, waits) = (gate.read_tokens(&*store), [(KEY, long.as_str())]);
+        let (settled, _) = tokio::join!(settled(&waits), reads);
+        assert_eq!(settled, Ok(()));
     }
 
     #[test]

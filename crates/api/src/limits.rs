@@ -15,6 +15,8 @@ pub struct Limits {
     pub changes: Share,
     /// Listeners to events at once.
     pub listeners: Share,
+    /// Consoles and screens of guests at once: a console has a thread.
+    pub consoles: Share,
     /// How long one may wait for a place.
     pub place_within: Duration,
     /// So many wrong tokens are taken from one address in a minute.
@@ -45,9 +47,12 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             connections: 1536,
-            reads: Share { all: 24, token: 12, address: 6, waiting: 512 },
-            changes: Share { all: 48, token: 24, address: 12, waiting: 32 },
+            // Each has a list of all VMs in memory, 12 MB while one of 8 MB is made: the unit gives 256.
+            reads: Share { all: 14, token: 6, address: 4, waiting: 512 },
+            changes: Share { all: 48, token: 24, address: 12, waiting: 128 },
             listeners: Share { all: 768, token: 512, address: 512, waiting: 0 },
+            // The unit gives 64 threads.
+            consoles: Share { all: 24, token: 12, address: 8, waiting: 0 },
             place_within: Duration::from_secs(15),
             wrong_tokens: 20,
             head_within: Duration::from_secs(15),

@@ -6,6 +6,7 @@ use std::{
     path::PathBuf,
     process::ExitCode,
     sync::Arc,
+    time::Duration,
 };
 
 use clap::Parser;
@@ -16,11 +17,17 @@ use pvc_store::{
     Store,
     zookeeper::{Options, ZooKeeperStore},
 };
-use tokio::signal::unix::{SignalKind, signal};
-use tracing::{Level, info};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    time::timeout,
+};
+use tracing::{Level, info, warn};
 
 /// As for `pvcd`: it does not become better by trying again.
 const UNUSABLE_CONFIGURATION: u8 = 78;
+
+/// How long changes that are being made may go on when the service is to end: the unit gives 5 s.
+const END_WITHIN: Duration = Duration::from_secs(3);
 
 /// The HTTP API of a Parallel Virtual Cluster.
 #[derive(Parser)]
@@ -97,7 +104,7 @@ fn run(config: &ApiConfig) -> Result<(), Box<dyn Error>> {
         let store: Arc<dyn Store> = ZooKeeperStore::start(Options::new(place.as_str()));
         let limits = Limits::default();
         let gate = Gate::new(config.authentication.as_ref(), config.listen.ip().is_loopback(), limits);
-        let cluster = Cluster { store, place };
+        let cluster = Cluster::new(store, place);
         let (gate, tls, scheme) = match &config.tls {
             Some(files) => {
                 let tls = Tls::load(files).await?;
@@ -112,9 +119,12 @@ fn run(config: &ApiConfig) -> Result<(), Box<dyn Error>> {
         info!("the API is served on {scheme}://{}", server.address()?);
         let api = Arc::new(Api::new(cluster, gate, limits));
         tokio::select! {
-            never = server.serve(api) => match never {},
+            never = server.serve(Arc::clone(&api)) => match never {},
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
+        }
+        if timeout(END_WITHIN, api.end()).await.is_err() {
+            warn!("the API ends in the middle of changes, or before the state tree has taken who made them");
         }
         info!("the API ends");
         Ok(())

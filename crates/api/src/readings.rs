@@ -21,7 +21,7 @@ use crate::session::Hash;
 /// Of whom, and method, path and query: what is answered depends on nothing else.
 type Question = (Hash, String);
 
-type Reading = BoxFuture<'static, axum::http::Response<Bytes>>;
+type Reading = BoxFuture<'static, Result<axum::http::Response<Bytes>, Arc<axum::Error>>>;
 
 /// What is being read, and by whom it is awaited.
 #[derive(Clone, Default)]
@@ -41,11 +41,11 @@ impl Readings {
         &self,
         question: Question,
         read: impl FnOnce() -> F + Send + 'static,
-    ) -> Response
+    ) -> Result<Response, Arc<axum::Error>>
     where
         F: Future<Output = Response> + Send,
     {
-        self.next(question, read).await.map(Body::from)
+        Ok(self.next(question, read).await?.map(Body::from))
     }
 
     fn next<F>(&self, question: Question, read: impl FnOnce() -> F + Send + 'static) -> Shared<Reading>
@@ -67,7 +67,7 @@ impl Readings {
             }
             let (head, body) = read().await.into_parts();
             // Its handler has made it: it is in memory as it is.
-            axum::http::Response::from_parts(head, to_bytes(body, usize::MAX).await.unwrap_or_default())
+            Ok(axum::http::Response::from_parts(head, to_bytes(body, usize::MAX).await?))
         });
         let reading = reading.shared();
         lane.next = reading.downgrade();
@@ -106,7 +106,7 @@ mod tests {
                 may.acquire().await.unwrap().forget();
                 Response::new(Body::from(before.to_string()))
             };
-            readings.of((Hash::default(), "GET /".to_owned()), read).await
+            readings.of((Hash::default(), "GET /".to_owned()), read).await.unwrap()
         }
     }
 
@@ -135,6 +135,17 @@ mod tests {
             "2",
             "nothing is kept for who comes later"
         );
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_breaks_off_is_no_empty_answer() {
+        let broken = || async {
+            let pieces = futures_util::stream::iter([Ok("half of an ans"), Err("the rest is lost")]);
+            Response::new(Body::from_stream(pieces))
+        };
+        let question = (Hash::default(), "GET /".to_owned());
+        let error = Readings::default().of(question, broken).await.unwrap_err();
+        assert_eq!(error.to_string(), "the rest is lost");
     }
 
     #[tokio::test]

@@ -15,6 +15,10 @@ use serde_json::json;
 #[derive(Debug, Clone)]
 pub(crate) struct Said(pub(crate) String);
 
+/// Marks an answer to a change that has changed nothing: it was refused, or made no sense.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct NothingChanged;
+
 /// What a handler of the old API answers.
 pub(crate) type Outcome = Result<Response, Failed>;
 
@@ -30,6 +34,9 @@ pub(crate) enum Failed {
     /// The request makes no sense.
     #[error("{0}")]
     Bad(String),
+    /// One half was done, the other was not.
+    #[error("{0}")]
+    Half(String),
     /// Nothing of what is asked for is there.
     #[error("{0}")]
     NotFound(String),
@@ -42,6 +49,9 @@ pub(crate) enum Failed {
     /// The body is not said to be what it has to be.
     #[error("the body is not read: send JSON as `Content-Type: application/json`")]
     NoJson,
+    /// The token was taken away while the body was awaited.
+    #[error("the token that this was asked with was taken away")]
+    Revoked,
     /// The cluster did not do it.
     #[error(transparent)]
     Cluster(#[from] Failure),
@@ -51,18 +61,36 @@ impl Failed {
     /// The status of the old API: what is refused and what fails is 400.
     pub(crate) fn status(&self) -> StatusCode {
         match self {
-            Self::Missing(_) | Self::Bad(_) => StatusCode::BAD_REQUEST,
+            Self::Missing(_) | Self::Bad(_) | Self::Half(_) => StatusCode::BAD_REQUEST,
             Self::MissingOfNetwork(_) => StatusCode::from_u16(520).unwrap_or(StatusCode::BAD_REQUEST),
             Self::NotFound(_) => StatusCode::NOT_FOUND,
             Self::SlowBody => StatusCode::REQUEST_TIMEOUT,
             Self::LargeBody(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::NoJson => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::Revoked => StatusCode::UNAUTHORIZED,
             Self::Cluster(failure) => match failure.kind() {
                 Kind::NotFound => StatusCode::NOT_FOUND,
                 Kind::Refused | Kind::Failed => StatusCode::BAD_REQUEST,
                 Kind::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
             },
         }
+    }
+
+    /// Whether it is certain that nothing was written.
+    pub(crate) fn nothing_changed(&self) -> bool {
+        match self {
+            Self::Half(_) => false,
+            Self::Cluster(failure) => matches!(failure, Failure::Refused(_) | Failure::Uninitialised { .. }),
+            _ => true,
+        }
+    }
+
+    /// The answer, which says so of itself.
+    pub(crate) fn marked(&self, mut response: Response) -> Response {
+        if self.nothing_changed() {
+            response.extensions_mut().insert(NothingChanged);
+        }
+        response
     }
 
     /// The message and those of its causes, on one line.
@@ -80,7 +108,7 @@ impl Failed {
 
 impl IntoResponse for Failed {
     fn into_response(self) -> Response {
-        message(self.status(), self.with_causes())
+        self.marked(message(self.status(), self.with_causes()))
     }
 }
 
@@ -108,6 +136,57 @@ pub(crate) fn json(value: &impl Serialize) -> Outcome {
 /// A list; what is empty is not found, as old clients expect it.
 pub(crate) fn list(rows: &[impl Serialize], none: &str) -> Outcome {
     if rows.is_empty() { Err(Failed::NotFound(none.to_owned())) } else { json(&rows) }
+}
+
+/// A list of objects that is written one by one: none is in memory but as it is sent.
+pub(crate) struct JsonList {
+    json: Vec<u8>,
+    rows: usize,
+}
+
+impl JsonList {
+    /// The part of a list that begins with that row.
+    pub(crate) fn from_row(row: usize) -> Self {
+        Self { json: Vec::new(), rows: row }
+    }
+
+    /// One more: an object, and members of it that are JSON already.
+    pub(crate) fn push(&mut self, object: &impl Serialize, members: &str) {
+        self.json.push(if self.rows == 0 { b'[' } else { b',' });
+        self.rows += 1;
+        // Nothing of ours has no form in JSON.
+        self.json.extend(serde_json::to_vec(object).unwrap_or_else(|_| b"{}".to_vec()));
+        if members.is_empty() {
+            return;
+        }
+        self.json.pop();
+        if self.json.last() != Some(&b'{') {
+            self.json.push(b',');
+        }
+        self.json.extend_from_slice(members.as_bytes());
+        self.json.push(b'}');
+    }
+
+    /// A member more of the last one, which has some; its value is JSON already.
+    pub(crate) fn add(&mut self, name: &str, value: &str) {
+        self.json.pop();
+        self.json.extend_from_slice(format!(",\"{name}\":").as_bytes());
+        self.json.extend_from_slice(value.as_bytes());
+        self.json.push(b'}');
+    }
+
+    /// The part, with the end of the list if it is the last.
+    pub(crate) fn end(mut self, is_last: bool) -> Vec<u8> {
+        if is_last {
+            self.json.extend_from_slice(if self.rows == 0 { b"[]" } else { b"]" });
+        }
+        self.json
+    }
+}
+
+/// What is JSON already.
+pub(crate) fn json_body(json: impl Into<Body>) -> Response {
+    body(StatusCode::OK, "application/json", json.into())
 }
 
 /// Text for people.

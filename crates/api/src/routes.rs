@@ -1,14 +1,17 @@
 //! The table of all routes. A handler is reached through it only, and each row says who may: tests ask every row without a token.
 
 mod about;
+mod carried;
 mod guard;
 mod openapi;
 mod v2;
 
+use std::{sync::Arc, time::Instant};
+
 use axum::{
     Router,
-    extract::Request,
-    http::{Method, StatusCode, Uri},
+    extract::{Request, State},
+    http::{HeaderValue, Method, StatusCode, Uri, header},
     middleware::{Next, from_fn, from_fn_with_state},
     response::Response,
     routing::{MethodRouter, delete, get, post, put},
@@ -37,6 +40,20 @@ pub enum Access {
     Listen(Role),
     /// Who has a token of this role; each call is written to the log.
     Change(Role),
+    /// The same, of what goes both ways until somebody ends it.
+    Talk(Role),
+}
+
+impl Access {
+    fn kind(self) -> &'static str {
+        match self {
+            Self::Public => "public",
+            Self::Read(_) => "read",
+            Self::Listen(_) => "listen",
+            Self::Change(_) => "change",
+            Self::Talk(_) => "console",
+        }
+    }
 }
 
 /// A method of a path.
@@ -54,9 +71,47 @@ pub struct Route {
 
 type Handler = fn() -> MethodRouter<Shared>;
 
+/// What a route is about, for tokens that are limited to some VMs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reach {
+    /// The VM that its path names.
+    OneVm,
+    /// Its handler shows to each what it may see.
+    OfWhoAsks,
+    /// More than some VMs.
+    Whole,
+}
+
+/// What stands before a route's handler.
+#[derive(Clone)]
+struct Before {
+    api: Shared,
+    role: Role,
+    reach: Reach,
+    /// How it is tried without being done, where it can be.
+    trial: Option<MethodRouter>,
+    /// The largest body.
+    most: MostBytes,
+    answer_is_kept: bool,
+}
+
 impl Route {
     const fn of(method: Method, path: &'static str, access: Access, handler: Handler) -> Self {
         Self { method, path, access, handler, about: None }
+    }
+
+    /// Whether its answer may be kept for who asks again: not if that is a secret.
+    fn answer_is_kept(&self) -> bool {
+        self.path.starts_with("/api/v2") && self.about.as_ref().is_some_and(|about| !about.gives_a_secret())
+    }
+
+    /// What of it a token is good for that is limited to some VMs.
+    fn reach(&self) -> Reach {
+        match self.path {
+            path if path.starts_with("/api/v2/vms/{vm}") => Reach::OneVm,
+            "/api/v2/vms" | "/api/v2/session" if self.method == Method::GET => Reach::OfWhoAsks,
+            _ => Reach::Whole,
+        }
     }
 
     /// The only bodies that are large.
@@ -92,6 +147,11 @@ const fn listen(path: &'static str, handler: Handler) -> Route {
 /// Has what there is run, or somewhere else.
 const fn operate(method: Method, path: &'static str, handler: Handler) -> Route {
     Route::of(method, path, Access::Change(Role::Operate), handler)
+}
+
+/// Talks with a guest, which may do anything then.
+const fn talk(path: &'static str, handler: Handler) -> Route {
+    Route::of(Method::GET, path, Access::Talk(Role::Operate), handler)
 }
 
 /// Defines, changes or removes.
@@ -183,16 +243,33 @@ const OLD_API: &[Route] = &[
 /// All of it.
 pub fn router(api: Shared) -> Router {
     let mut router = Router::new();
+    let trial = Arc::new(api.trial());
     for route in routes() {
-        let handler = (route.handler)();
-        let handler = if route.takes_a_definition() { handler } else { handler.layer(from_fn(of_values)) };
+        let handler = || {
+            let handler = (route.handler)();
+            if route.takes_a_definition() { handler } else { handler.layer(from_fn(of_values)) }
+        };
+        let most =
+            if route.takes_a_definition() { MostBytes(api.limits.body_bytes) } else { MostBytes::OF_VALUES };
+        let is_tried = matches!(route.access, Access::Change(_)) && route.path.starts_with("/api/v2");
+        let before = |role| Before {
+            api: api.clone(),
+            role,
+            reach: route.reach(),
+            trial: is_tried.then(|| handler().with_state(Arc::clone(&trial))),
+            most,
+            answer_is_kept: route.answer_is_kept(),
+        };
+        let handler = handler();
         let guarded = match route.access {
             Access::Public => handler.layer(from_fn(strangers)),
-            Access::Read(role) => handler.layer(from_fn_with_state((api.clone(), role), guard::reading)),
-            Access::Listen(role) => handler.layer(from_fn_with_state((api.clone(), role), guard::listening)),
-            Access::Change(role) => handler.layer(from_fn_with_state((api.clone(), role), guard::changing)),
+            Access::Read(role) => handler.layer(from_fn_with_state(before(role), guard::reading)),
+            Access::Listen(role) => handler.layer(from_fn_with_state(before(role), guard::listening)),
+            Access::Change(role) => handler.layer(from_fn_with_state(before(role), guard::changing)),
+            Access::Talk(role) => handler.layer(from_fn_with_state(before(role), guard::talking)),
         };
-        router = router.route(route.path, guarded);
+        let counted = from_fn_with_state((Arc::clone(&api), route), counted);
+        router = router.route(route.path, guarded.layer(counted));
     }
     let nothing = async |path: Uri| refuse(&path, StatusCode::NOT_FOUND, "there is no such path");
     let not_so = async |path: Uri| {
@@ -201,9 +278,29 @@ pub fn router(api: Shared) -> Router {
     router.fallback(nothing).method_not_allowed_fallback(not_so).with_state(api)
 }
 
+/// Takes note of each answer, for who asks for figures.
+async fn counted(
+    State((api, route)): State<(Shared, &'static Route)>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let began = Instant::now();
+    let response = next.run(request).await;
+    let (method, kind) = (route.method.as_str(), route.access.kind());
+    api.metrics.answered(method, route.path, kind, response.status().as_u16(), began.elapsed());
+    response
+}
+
 /// In the manner of the API that was asked.
 fn refuse(path: &Uri, status: StatusCode, why: &str) -> Response {
     if is_old(path) { message(status, why) } else { problem(status, why) }
+}
+
+/// The answer to who has to come back.
+fn later(uri: &Uri, why: &str) -> Response {
+    let mut refused = refuse(uri, StatusCode::SERVICE_UNAVAILABLE, why);
+    refused.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("5"));
+    refused
 }
 
 fn is_old(path: &Uri) -> bool {

@@ -26,11 +26,13 @@ use tokio_rustls::TlsAcceptor;
 use tracing::{debug, warn};
 
 use self::places::Places;
-use crate::{api::Api, connection::Connection, limits::Limits, reply::message, routes::router, tls::Tls};
+use crate::{api::Api, connection::Connection, limits::Limits, reply::message, routes::router, tls::Tls, v2};
 
 /// The most that hyper keeps of a request's head, bytes.
 const HEAD_BYTES: usize = 32 * 1024;
 const HEADERS: usize = 64;
+
+const LATE: &str = "the cluster did not answer in time; what was asked may still happen";
 
 /// A bound address, and how to speak there.
 pub struct Server {
@@ -57,10 +59,14 @@ impl Server {
                 None => std::future::pending().await,
             }
         };
+        // The first who asks for a list need not wait for all to be read.
+        api.seen();
         tokio::select! {
             never = self.accept(Arc::clone(&api)) => match never {},
             never = api.audit.write(&*api.cluster.store) => match never {},
+            never = api.gate.keep(&*api.cluster.store) => match never {},
             never = fresh => match never {},
+            never = api.metrics.keep_small() => match never {},
         }
     }
 
@@ -109,7 +115,7 @@ async fn serve(
 }
 
 async fn speak(
-    stream: impl AsyncRead + AsyncWrite + Unpin,
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     from: SocketAddr,
     router: TowerToHyperService<Router>,
     limits: Limits,
@@ -125,7 +131,8 @@ async fn speak(
         .header_read_timeout(limits.head_within)
         .max_buf_size(HEAD_BYTES)
         .max_headers(HEADERS)
-        .serve_connection(TokioIo::new(stream), service);
+        .serve_connection(TokioIo::new(stream), service)
+        .with_upgrades();
     tokio::select! {
         ended = served => if let Err(error) = ended { debug!("{from} goes away: {error}") },
         () = connection.overdue() => debug!("{from} is cut off: it does not take what was answered"),
@@ -137,12 +144,11 @@ async fn answer(
     request: Request<Incoming>,
     limits: Limits,
 ) -> Response {
+    let is_v2 = request.uri().path().starts_with("/api/v2");
     match timeout(limits.answer_within, router.call(request)).await {
         Ok(Ok(response)) => response,
         Ok(Err(never)) => match never {},
-        Err(_) => message(
-            StatusCode::GATEWAY_TIMEOUT,
-            "the cluster did not answer in time; what was asked may still happen",
-        ),
+        Err(_) if is_v2 => v2::late(LATE),
+        Err(_) => message(StatusCode::GATEWAY_TIMEOUT, LATE),
     }
 }

@@ -42,17 +42,19 @@ impl Sessions {
         format!("{NAME}={says}.{mac}; Path=/; HttpOnly; SameSite=Strict; Max-Age={LASTS_S}{}", self.also)
     }
 
-    /// The hash of the token whose session these cookies are of.
-    pub(crate) fn find<'a>(&self, cookies: impl Iterator<Item = &'a str>, now_unix_s: u64) -> Option<Hash> {
+    /// The hash of the token whose session these cookies are of, and when that ends.
+    pub(crate) fn find<'a>(
+        &self,
+        cookies: impl Iterator<Item = &'a str>,
+        now_unix_s: u64,
+    ) -> Option<(Hash, u64)> {
         let named = |cookie: &'a str| cookie.trim().strip_prefix(NAME)?.strip_prefix('=');
         let value = cookies.flat_map(|line| line.split(';')).find_map(named)?;
         let (says, mac) = value.rsplit_once('.')?;
         self.mac(says).verify_slice(&unhex::<32>(mac)?).ok()?;
         let (end, hash) = says.split_once('.')?;
-        if end.parse::<u64>().ok()? <= now_unix_s {
-            return None;
-        }
-        unhex(hash)
+        let end = end.parse().ok().filter(|end| *end > now_unix_s)?;
+        Some((unhex(hash)?, end))
     }
 
     fn mac(&self, says: &str) -> Hmac<Sha256> {
@@ -91,12 +93,13 @@ mod tests {
     fn a_session_lasts_its_time_and_is_known_to_whoever_has_the_key() {
         let cookie = value(&Sessions::new(Some("key")).open(&[7; 32], 1000));
         let find = |key, now| Sessions::new(key).find([cookie.as_str()].into_iter(), now);
-        assert_eq!(find(Some("key"), 1000), Some([7; 32]));
+        let found = Some(([7; 32], 1000 + LASTS_S));
+        assert_eq!(find(Some("key"), 1000), found);
         assert_eq!(find(Some("key"), 1000 + LASTS_S), None);
         assert_eq!(find(Some("other"), 1000), None);
         assert_eq!(find(None, 1000), None);
         let among = format!("a=b; {cookie}; c");
-        assert_eq!(Sessions::new(Some("key")).find([among.as_str()].into_iter(), 1000), Some([7; 32]));
+        assert_eq!(Sessions::new(Some("key")).find([among.as_str()].into_iter(), 1000), found);
     }
 
     #[test]

@@ -4,10 +4,7 @@
 use std::{
     collections::HashMap,
     net::IpAddr,
-    sync::{
-        Arc, Mutex, PoisonError, Weak,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::{Arc, Mutex, PoisonError, Weak},
 };
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -23,7 +20,7 @@ pub struct Share {
     pub token: usize,
     /// For those with one token and one address; of IPv6, one /64.
     pub address: usize,
-    /// So many may wait for one.
+    /// So many may wait for one; of those with one token a quarter.
     pub waiting: usize,
 }
 
@@ -33,10 +30,18 @@ pub(crate) struct Shares {
     all: Arc<Semaphore>,
     /// Of a token, and of a token at an address: gone when nobody holds or awaits one of theirs.
     parts: Mutex<HashMap<Part, Weak<Semaphore>>>,
-    waiting: AtomicUsize,
+    waiting: Arc<Semaphore>,
 }
 
-type Part = (Hash, Option<IpAddr>);
+type Part = (Hash, Of);
+
+/// What of a token's.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+enum Of {
+    Places,
+    PlacesAt(IpAddr),
+    Waiting,
+}
 
 /// A place; it is free again when this is dropped.
 pub(crate) struct Place {
@@ -50,13 +55,13 @@ pub(crate) struct Full;
 impl Shares {
     pub(crate) fn new(of: Share) -> Self {
         let all = Arc::new(Semaphore::new(of.all));
-        Self { of, all, parts: Mutex::default(), waiting: AtomicUsize::new(0) }
+        Self { of, all, parts: Mutex::default(), waiting: Arc::new(Semaphore::new(of.waiting)) }
     }
 
     /// A place for who has this token, at once or when one is free.
     pub(crate) async fn take(&self, token: Hash, from: IpAddr) -> Result<Place, Full> {
-        let of_address = self.part((token, Some(whose(from))), self.of.address);
-        let of_token = self.part((token, None), self.of.token);
+        let of_address = self.part((token, Of::PlacesAt(whose(from))), self.of.address);
+        let of_token = self.part((token, Of::Places), self.of.token);
         // The narrowest first: whoever has taken all of their own wait among themselves.
         let bounds = [of_address, of_token, Arc::clone(&self.all)];
         let mut permits = Vec::with_capacity(bounds.len());
@@ -65,12 +70,28 @@ impl Shares {
             permits.push(permit);
         }
         if permits.len() < bounds.len() {
-            let _waiting = Waiting::begin(&self.waiting, self.of.waiting)?;
+            // Nobody else's wait is shortened by those of one token who ask for more than they get.
+            let of_token = self.part((token, Of::Waiting), (self.of.waiting / 4).max(1));
+            let _waits = of_token.try_acquire_owned().map_err(|_| Full)?;
+            let _waits_among_all = self.waiting.try_acquire().map_err(|_| Full)?;
             for bound in bounds.iter().skip(permits.len()) {
                 permits.push(Arc::clone(bound).acquire_owned().await.map_err(|_| Full)?);
             }
         }
         Ok(Place { _permits: permits })
+    }
+
+    /// How many are taken.
+    pub(crate) fn taken(&self) -> usize {
+        self.of.all.saturating_sub(self.all.available_permits())
+    }
+
+    /// Returns when nobody holds a place, and nobody gets one any more.
+    pub(crate) async fn close(&self) {
+        let all = u32::try_from(self.of.all).unwrap_or(u32::MAX);
+        if let Ok(permits) = self.all.acquire_many(all).await {
+            permits.forget();
+        }
     }
 
     fn part(&self, part: Part, places: usize) -> Arc<Semaphore> {
@@ -82,22 +103,6 @@ impl Shares {
             parts.insert(part, Arc::downgrade(&new));
             new
         })
-    }
-}
-
-struct Waiting<'a>(&'a AtomicUsize);
-
-impl<'a> Waiting<'a> {
-    fn begin(of: &'a AtomicUsize, most: usize) -> Result<Self, Full> {
-        let one_more = |waiting| (waiting < most).then_some(waiting + 1);
-        of.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).map_err(|_| Full)?;
-        Ok(Self(of))
-    }
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -135,6 +140,25 @@ mod tests {
         held.clear();
         assert!(take(&shares, 3, "10.0.0.4").is_some());
         assert_eq!(shares.parts.lock().unwrap().len(), 2, "who has gone is forgotten");
+    }
+
+    #[tokio::test]
+    async fn one_token_takes_a_quarter_of_the_waiting_places() {
+        let shares = Shares::new(Share { waiting: 8, ..OF });
+        let held: Vec<Place> =
+            ["::1", "1::1", "2::1"].map(|from| take(&shares, 1, from).unwrap().unwrap()).into();
+        let wait = |token: u8, from: &str| Box::pin(shares.take([token; 32], from.parse().unwrap()));
+        let mut waits: Vec<_> = (0..2).map(|_| wait(1, "3::1")).collect();
+        for one in &mut waits {
+            assert!(one.as_mut().now_or_never().is_none());
+        }
+        assert!(matches!(take(&shares, 1, "4::1"), Some(Err(Full))), "it has its quarter");
+        let _other = take(&shares, 2, "::1").unwrap().unwrap();
+        assert!(take(&shares, 2, "::1").is_none(), "another one waits");
+        drop(held);
+        for one in waits {
+            one.await.unwrap();
+        }
     }
 
     #[tokio::test]

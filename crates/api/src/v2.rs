@@ -1,10 +1,17 @@
 //! `/api/v2`: what there is as `pvc --format json` prints it, changes as JSON, and refusals as problem details (RFC 9457) with the words of the command line.
 
+pub(crate) mod console;
 pub(crate) mod events;
 pub(crate) mod network;
 pub(crate) mod node;
+pub(crate) mod outcome;
+mod paged;
+pub(crate) mod plan;
 pub(crate) mod read;
+pub(crate) mod screen;
+mod socket;
 pub(crate) mod storage;
+pub(crate) mod token;
 pub(crate) mod vm;
 
 use std::{fmt::Display, str::FromStr};
@@ -17,12 +24,13 @@ use axum::{
 use pvc_operate::{Answer, Asked as Pending, Failure, Kind};
 use schemars::JsonSchema;
 use serde::{Deserialize, de::DeserializeOwned};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::{
     api::Shared,
     ask::Ask,
     reply::{Failed, Said, json_with, text},
+    who::{NO_NAMES, Who},
 };
 
 /// What a handler answers.
@@ -57,6 +65,17 @@ impl Problem {
     fn new(status: StatusCode, why: impl Into<String>) -> Self {
         Self { status, why: Failed::Bad(why.into()) }
     }
+
+    /// The same with another status.
+    fn with_status(self, status: StatusCode) -> Self {
+        Self { status, ..self }
+    }
+
+    /// What is not there is said without what might have been meant, to who is limited to VMs.
+    fn without_names(self, who: &Who) -> Self {
+        let names_none = who.vms.is_none() || self.status != StatusCode::NOT_FOUND;
+        if names_none { self } else { Self::new(self.status, NO_NAMES) }
+    }
 }
 
 /// A refusal before any handler.
@@ -64,8 +83,14 @@ pub(crate) fn refuse(status: StatusCode, why: &str) -> Response {
     Problem::new(status, why).into_response()
 }
 
-impl IntoResponse for Problem {
-    fn into_response(self) -> Response {
+/// What to say when no handler has answered in time: whether anything was done nobody knows.
+pub(crate) fn late(why: &str) -> Response {
+    Problem { status: StatusCode::GATEWAY_TIMEOUT, why: Failed::Half(why.to_owned()) }.into_response()
+}
+
+impl Problem {
+    /// In words, and as RFC 9457 has it.
+    fn told(&self) -> (String, Value) {
         let detail = self.why.with_causes();
         let mut problem = json!({
             "type": "about:blank",
@@ -78,9 +103,19 @@ impl IntoResponse for Problem {
             problem["why"] = refusal.why.as_str().into();
             problem["todo"] = refusal.todo.as_str().into();
         }
+        if let Failed::Cluster(Failure::NotYet { waiting, .. }) = &self.why {
+            problem["waiting"] = waiting.as_str().into();
+        }
+        (detail, problem)
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let (detail, problem) = self.told();
         let mut response = text(self.status, "application/problem+json", problem.to_string());
         response.extensions_mut().insert(Said(detail));
-        response
+        self.why.marked(response)
     }
 }
 
@@ -132,7 +167,24 @@ fn done(answer: Answer) -> Outcome {
 
 /// What was asked for: it is done, or the cluster has yet to do it.
 fn asked_for(asked: Pending) -> Outcome {
-    said(if asked.is_settled() { StatusCode::OK } else { StatusCode::ACCEPTED }, asked.answer)
+    told(asked, |path| path)
+}
+
+/// The same of a VM: who is limited to VMs by their names follows it by that.
+fn asked_of_vm(pending: Pending, asked: &Asked) -> Outcome {
+    let name = asked.0.part("vm");
+    told(pending, |path| if asked.0.is_limited() { outcome::by_name(&path, name) } else { path })
+}
+
+#[allow(clippy::unnecessary_wraps, reason = "the last word of a handler")]
+fn told(asked: Pending, follow: impl Fn(String) -> String) -> Outcome {
+    let status = if asked.is_settled() { StatusCode::OK } else { StatusCode::ACCEPTED };
+    let said = Said(asked.answer.message.clone());
+    let mut told = outcome::Told::from(asked);
+    told.follow = told.follow.map(follow);
+    let mut response = json_with(status, &told);
+    response.extensions_mut().insert(said);
+    Ok(response)
 }
 
 /// What is new, and where.
@@ -160,6 +212,16 @@ pub(crate) async fn set_maintenance(State(api): State<Shared>, asked: Asked) -> 
     done(api.cluster.set_maintenance(maintenance).await?)
 }
 
+/// With the path by which it is always found.
+#[allow(clippy::unnecessary_wraps, reason = "the last word of a handler")]
+fn located_content(mut response: Response, at: &str) -> Outcome {
+    if let Ok(at) = HeaderValue::from_str(at) {
+        response.headers_mut().insert(header::CONTENT_LOCATION, at);
+    }
+    Ok(response)
+}
+
+/// With its mark.
 fn tagged(mut response: Response, tag: &str) -> Response {
     if let Ok(tag) = HeaderValue::from_str(tag) {
         response.headers_mut().insert(header::ETAG, tag);

@@ -1,11 +1,14 @@
 //! High availability, measured in labs: real ZooKeeper, libvirt, QEMU and BMCs on every node, seen by observers from outside.
 
+mod disk;
 mod failover;
 mod flush;
 mod migration;
 mod names;
+mod networks;
 mod overlay;
 mod primary;
+mod storage;
 
 use std::time::Duration;
 
@@ -18,7 +21,7 @@ type Measure = fn(&Arguments) -> Result<Vec<Row>>;
 
 /// Runs what was asked for, each in a lab of its own.
 pub(crate) fn run(arguments: &Arguments) -> Result<Vec<Row>> {
-    let sections: [(&str, Measure); 7] = [
+    let sections: [(&str, Measure); 10] = [
         ("failover", |arguments| failover::measure(arguments, &intervals(5, 6))),
         ("fast", |arguments| failover::measure(arguments, &intervals(1, 3))),
         ("migration", migration::measure),
@@ -26,6 +29,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Vec<Row>> {
         ("flush", flush::measure),
         ("primary", primary::measure),
         ("names", names::measure),
+        ("networks", networks::measure),
+        ("storage", storage::measure),
+        ("disk", disk::measure),
     ];
     let mut rows = Vec::new();
     for (name, measure) in sections {

@@ -54,7 +54,7 @@ struct Arguments {
     /// How many VMs a node has that is flushed, with --ha.
     #[arg(long, default_value_t = 8)]
     flush_vms: u8,
-    /// Measure only these: idle, start, list, running, console; with --ha: failover, fast, migration, overlay, flush, primary, names.
+    /// Measure only these: idle, start, list, running, console; with --ha: failover, fast, migration, overlay, flush, primary, names, networks, storage, disk.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     /// Replace the table in this file, between its marks.

@@ -99,6 +99,20 @@ impl Tree {
         writer.commit().await.map(drop).map_err(|error| anyhow::anyhow!("could not create keys: {error}"))
     }
 
+    /// Removes a key and the keys directly below it, in one transaction.
+    pub(crate) async fn remove(&self, path: &str) -> Result<()> {
+        let below = self
+            .0
+            .list_children(path)
+            .await
+            .with_context(|| format!("could not read what is below {path}"))?;
+        let mut writer = self.0.new_multi_writer();
+        for path in below.iter().map(|name| format!("{path}/{name}")).chain([path.to_owned()]) {
+            writer.add_delete(&path, None)?;
+        }
+        writer.commit().await.map(drop).map_err(|error| anyhow::anyhow!("could not remove {path}: {error}"))
+    }
+
     /// Creates a key that ends with this client.
     pub(crate) async fn hold(&self, path: &str, value: &str) -> Result<()> {
         let options = CreateMode::Ephemeral.with_acls(Acls::anyone_all());

@@ -1,7 +1,10 @@
 //! The command line's grammar. Same words as the state tree, the API and the manual.
 
 mod network;
+mod node;
+mod plan;
 mod storage;
+mod token;
 
 use std::{ffi::OsString, path::PathBuf, time::Duration};
 
@@ -10,9 +13,14 @@ use clap_complete::Shell;
 use pvc_core::{model::VmState, plan::placement::Selector};
 use regex_lite::Regex;
 
+#[cfg(test)]
+pub(crate) use self::node::Handover;
 pub(crate) use self::{
     network::{Acl, AclDirection, Dhcp, Network, NetworkSettings, Static},
+    node::{Death, Follow, Node},
+    plan::Plan,
     storage::{Change, Osd, Pool, Removal, Snapshot, Storage, StorageFence, Task, Volume},
+    token::Token,
 };
 
 const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 usage, 3 refused, 4 not found, 5 state store out of reach, \
@@ -22,9 +30,21 @@ const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 usage, 3 refused, 4 no
 #[derive(Debug, Parser)]
 #[command(name = "pvc", version, after_help = EXIT_CODES)]
 pub(crate) struct Args {
-    /// ZooKeeper servers; without it, the coordinators of /etc/pvc/pvcd.yaml (or of the file in PVCD_CONFIG_FILE).
-    #[arg(short = 'z', long, global = true, env = "PVC_ZOOKEEPER", value_name = "HOST:PORT,…")]
+    /// ZooKeeper servers (or PVC_ZOOKEEPER); on a node, those of /etc/pvc/pvcd.yaml (or of the file in PVCD_CONFIG_FILE).
+    #[arg(short = 'z', long, global = true, value_name = "HOST:PORT,…")]
     pub(crate) zookeeper: Option<String>,
+    /// The cluster's API, by its address (or PVC_API), in place of ZooKeeper.
+    #[arg(long, global = true, value_name = "URL", conflicts_with_all = ["zookeeper", "cluster"])]
+    pub(crate) api: Option<String>,
+    /// A cluster of ~/.config/pvc/config.toml (or PVC_CLUSTER), which `pvc login` writes.
+    #[arg(long, global = true, value_name = "NAME", conflicts_with = "zookeeper")]
+    pub(crate) cluster: Option<String>,
+    /// Who vouches for the API's certificate, PEM (or PVC_CA_FILE); else those that this system trusts.
+    #[arg(long, global = true, value_name = "FILE", conflicts_with = "zookeeper")]
+    pub(crate) ca_file: Option<PathBuf>,
+    /// Send the token without TLS, also to another machine: whoever is on the way can read it.
+    #[arg(long, global = true, conflicts_with = "zookeeper")]
+    pub(crate) plain_http: bool,
     /// Output for people or for programs.
     #[arg(long, global = true, value_enum, default_value_t)]
     pub(crate) format: Format,
@@ -40,10 +60,19 @@ pub(crate) enum Format {
     Table,
     /// One JSON value.
     Json,
+    /// The same as YAML.
+    Yaml,
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Keep a token for a cluster's API: it is asked for, or read from standard input, and tried.
+    Login {
+        /// The API, of a cluster that config.toml does not have yet.
+        url: Option<String>,
+    },
+    /// Forget the token for a cluster's API.
+    Logout,
     /// Prepare the state store for a new cluster. What exists stays as it is.
     Init {
         /// Accepted for older scripts: there is nothing to confirm.
@@ -52,6 +81,19 @@ pub(crate) enum Command {
     },
     /// The cluster on one screen: what is wrong first.
     Status,
+    /// The cluster as it is, live: nodes and their load, VMs by state, what is not as asked and why. `q` ends it. Once, where no terminal is.
+    Top,
+    /// What is wrong with this node, its services and its way to the other nodes, and what mends it. Needs root, on a node.
+    Doctor,
+    /// What would happen if: nothing is changed.
+    #[command(subcommand)]
+    Plan(Plan),
+    /// What becomes of the cluster, line by line, until Ctrl-C.
+    Events {
+        /// Accepted for what older scripts and other programs are used to: it always goes on.
+        #[arg(short, long, hide = true)]
+        follow: bool,
+    },
     /// Maintenance mode: while it is on, nobody is fenced and no watchdog is armed. Without a word, show it.
     Maintenance {
         /// Turn it on or off.
@@ -76,10 +118,19 @@ pub(crate) enum Command {
     /// See who has changed what over the API.
     #[command(subcommand)]
     Audit(Audit),
+    /// Work with tokens of the API that are in the state tree.
+    #[command(subcommand)]
+    Token(Token),
     /// Print a completion script for a shell.
     Completions {
         /// The shell.
         shell: Shell,
+    },
+    /// Write a manual page for each command into a folder.
+    #[command(hide = true)]
+    ManPages {
+        /// The folder.
+        folder: std::path::PathBuf,
     },
 }
 
@@ -102,112 +153,6 @@ pub(crate) enum Switch {
 }
 
 #[derive(Debug, Subcommand)]
-pub(crate) enum Node {
-    /// List nodes.
-    List {
-        /// Only nodes whose name matches this regular expression.
-        #[arg(value_parser = regex)]
-        limit: Option<Regex>,
-    },
-    /// Show one node.
-    Info {
-        /// More of it.
-        #[arg(short, long)]
-        long: bool,
-        /// The node.
-        node: String,
-    },
-    /// Send a node's VMs away; it takes none afterwards.
-    Flush(Follow),
-    /// Let a node take VMs, first those that were sent away from it.
-    #[command(visible_alias = "unflush")]
-    Ready(Follow),
-    /// Make a coordinator primary.
-    Primary(Handover),
-    /// Have a coordinator stop being primary; another one is elected.
-    Secondary(Handover),
-    /// Have a node fenced now, heard of or not: its power is cut, its VMs are started elsewhere.
-    Fence {
-        #[command(flatten)]
-        death: Death,
-        /// End a fence that has not proven the node's death yet, also one whose record cannot be read.
-        #[arg(long, conflicts_with_all = ["yes", "wait"])]
-        cancel: bool,
-    },
-    /// Say that a node is dead, where its power cannot be cut: its VMs are started elsewhere.
-    ConfirmDead {
-        #[command(flatten)]
-        death: Death,
-        /// How long to listen whether it lives.
-        #[arg(long, default_value = "6", value_parser = seconds, value_name = "SECONDS", hide = true)]
-        listen: Duration,
-    },
-    /// Say that the machine that had a node's name is gone for good: another machine may take the name and what it claims.
-    Replace {
-        /// Do not ask.
-        #[arg(short, long)]
-        yes: bool,
-        /// How long to listen whether it lives.
-        #[arg(long, default_value = "6", value_parser = seconds, value_name = "SECONDS", hide = true)]
-        listen: Duration,
-        /// The node.
-        node: String,
-    },
-    /// Remove a node from the cluster for good. Refused while it may execute anything, or a VM belongs to it.
-    Remove {
-        /// Do not ask.
-        #[arg(short, long)]
-        yes: bool,
-        /// How long to listen whether it lives.
-        #[arg(long, default_value = "6", value_parser = seconds, value_name = "SECONDS", hide = true)]
-        listen: Duration,
-        /// The node.
-        node: String,
-    },
-    /// Say why a node is in the state it is in.
-    Explain {
-        /// The node.
-        node: String,
-    },
-}
-
-/// A command to a node that takes its time.
-#[derive(Debug, ClapArgs)]
-pub(crate) struct Follow {
-    /// Wait until it is done, and show how it goes.
-    #[arg(short, long)]
-    pub(crate) wait: bool,
-    /// How long to wait at most.
-    #[arg(long, default_value = "3600", requires = "wait", value_parser = seconds, value_name = "SECONDS")]
-    pub(crate) within: Duration,
-    /// The node.
-    pub(crate) node: String,
-}
-
-/// Who shall be primary.
-#[derive(Debug, ClapArgs)]
-pub(crate) struct Handover {
-    /// How long to wait until it is so.
-    #[arg(long, default_value = "30", value_parser = seconds, value_name = "SECONDS")]
-    pub(crate) wait: Duration,
-    /// Return when the desired state is written.
-    #[arg(long, conflicts_with = "wait")]
-    pub(crate) no_wait: bool,
-    /// The coordinator.
-    pub(crate) node: String,
-}
-
-/// A node that is or is to be dead.
-#[derive(Debug, ClapArgs)]
-pub(crate) struct Death {
-    /// Do not ask.
-    #[arg(short, long)]
-    pub(crate) yes: bool,
-    #[command(flatten)]
-    pub(crate) follow: Follow,
-}
-
-#[derive(Debug, Subcommand)]
 pub(crate) enum Vm {
     /// Define a VM from a libvirt XML file. It is off afterwards.
     Define {
@@ -221,6 +166,8 @@ pub(crate) enum Vm {
         /// The definition; `-` reads standard input.
         file: PathBuf,
     },
+    /// Give a VM another definition, which counts from its next start.
+    Modify(Modify),
     /// Stop a VM if need be and remove it from the cluster. Its disks stay.
     #[command(visible_alias = "remove")]
     Undefine {
@@ -276,6 +223,19 @@ pub(crate) enum Vm {
         #[command(flatten)]
         vm: VmRef,
     },
+    /// Type on a VM's serial console and see what it prints, on whatever node it is, also after it has moved. `^]` ends it.
+    Console {
+        /// Take the console from whoever has it open: one at a time can.
+        #[arg(short, long)]
+        force: bool,
+        /// While the VM is off, wait until it starts, rather than end.
+        #[arg(short, long)]
+        wait: bool,
+        #[command(flatten)]
+        vm: VmRef,
+    },
+    /// Show a VM's screen to a viewer on this machine, on whatever node the VM is. Ctrl-C ends it.
+    Vnc(Vnc),
     /// Shut out whoever wrote for a VM that is off, and take the locks of its disks.
     FlushLocks {
         #[command(flatten)]
@@ -285,6 +245,18 @@ pub(crate) enum Vm {
     },
     /// Say why a VM is in the state it is in.
     Explain(VmRef),
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Vnc {
+    /// Where the viewer connects, on loopback; port 0: one that is free.
+    #[arg(short, long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:0")]
+    pub(crate) listen: std::net::SocketAddr,
+    /// Start `remote-viewer`, and end with it.
+    #[arg(short, long)]
+    pub(crate) viewer: bool,
+    #[command(flatten)]
+    pub(crate) vm: VmRef,
 }
 
 /// Spells options as they are spelled here that older scripts spell with two characters after one hyphen.
@@ -301,6 +273,21 @@ pub(crate) fn respelled(arguments: impl Iterator<Item = OsString>) -> impl Itera
 pub(crate) struct VmRef {
     /// Its name or UUID.
     pub(crate) vm: String,
+}
+
+/// Another definition.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Modify {
+    /// Restart the VM then, if it runs: shut it down and start it by the new definition.
+    #[arg(short, long)]
+    pub(crate) restart: bool,
+    /// Edit it with VISUAL or EDITOR. On a terminal that is so where no file is given.
+    #[arg(short, long, conflicts_with = "file")]
+    pub(crate) editor: bool,
+    #[command(flatten)]
+    pub(crate) vm: VmRef,
+    /// The new definition; `-` reads standard input.
+    pub(crate) file: Option<PathBuf>,
 }
 
 /// A desired state, and whether to wait for it.

@@ -1,32 +1,39 @@
 //! The commands, one module a subject.
 
 mod audit;
+#[cfg(test)]
+mod both;
 mod confirm;
+mod doctor;
+mod events;
 mod explain;
 mod follow;
 #[cfg(test)]
 mod fuzz;
+mod login;
 mod network;
 mod node;
+mod plan;
 mod status;
 mod storage;
 mod task;
+mod token;
+mod top;
 mod vm;
 
-use std::{
-    collections::BTreeMap,
-    io::Write as _,
-    time::{SystemTime, UNIX_EPOCH},
-};
+use std::{collections::BTreeMap, io::Write as _};
 
 use clap::CommandFactory;
-use pvc_core::{command::cluster::MAINTENANCE, model::NodeName, text::one_line};
-use pvc_operate::{Cluster, silence_words};
+use pvc_core::{command::cluster::MAINTENANCE, model::NodeName};
+use pvc_operate::silence_words;
 
+pub(crate) use crate::door::now_unix_s;
 use crate::{
     args::{Args, Audit, Command, Switch},
     connect,
+    door::Door,
     failure::Failure,
+    places::{self, Said},
     print::Out,
 };
 
@@ -39,47 +46,61 @@ pub(crate) async fn run(args: Args, out: &Out) -> Result<(), Failure> {
         let written = stdout.write_all(&script).and_then(|()| stdout.flush());
         return written.map_err(|cause| Failure::Machine { doing: "write the script".into(), cause });
     }
-    let addresses = connect::addresses(args.zookeeper.as_deref())?;
-    let cluster = connect::connect(addresses).await?;
-    let done = dispatch(args.command, &cluster, out).await;
-    connect::close(cluster).await;
+    if let Command::ManPages { folder } = args.command {
+        let written = clap_mangen::generate_to(Args::command(), &folder);
+        let doing = || format!("write manual pages into {}", folder.display());
+        return written.map_err(|cause| Failure::Machine { doing: doing(), cause });
+    }
+    if let Command::Doctor = args.command {
+        return doctor::doctor(args.zookeeper.as_deref(), out).await;
+    }
+    let Args { zookeeper, api, cluster, ca_file, plain_http, format: _, command } = args;
+    let said = Said { zookeeper, api, cluster, ca_file, plain_http };
+    let command = match command {
+        Command::Login { url } => {
+            return login::login(Said { api: url.or(said.api.clone()), ..said }, out).await;
+        }
+        Command::Logout => return login::logout(said, out),
+        command => command,
+    };
+    let of = |name: &str| std::env::var(name).ok();
+    let door = places::enter(places::find(said, of, places::folder(of).as_deref())?).await?;
+    let done = dispatch(command, &door, out).await;
+    if let Door::Direct(cluster) = door {
+        connect::close(cluster).await;
+    }
     done
 }
 
-async fn dispatch(command: Command, cluster: &Cluster, out: &Out) -> Result<(), Failure> {
+async fn dispatch(command: Command, door: &Door, out: &Out) -> Result<(), Failure> {
     match command {
-        Command::Init { yes: _ } => out.answer(&cluster.init().await?),
-        Command::Status => status::status(cluster, out).await,
+        Command::Init { yes: _ } => out.answer(&places::only_direct(door, "`pvc init`")?.init().await?),
+        Command::Status => status::status(door, out).await,
+        Command::Top => top::top(door, out).await,
+        Command::Events { follow: _ } => events::events(door, out).await,
+        Command::Plan(command) => plan::run(command, door, out).await,
         Command::Maintenance { switch: Some(switch) } => {
-            out.answer(&cluster.set_maintenance(switch == Switch::On).await?)
+            out.answer(&door.set_maintenance(switch == Switch::On).await?)
         }
         Command::Maintenance { switch: None } => {
-            let shown = cluster.maintenance().await?;
+            let shown = door.maintenance().await?;
             let off = "maintenance is off: silent nodes are fenced as configured";
             let words = if shown.maintenance { MAINTENANCE } else { off };
             if out.is_json() { out.json(&shown) } else { out.write(&format!("{words}\n")) }
         }
-        Command::Node(command) => node::run(command, cluster, out).await,
-        Command::Vm(command) => vm::run(command, cluster, out).await,
-        Command::Network(command) => network::run(command, cluster, out).await,
-        Command::Storage(command) => storage::run(command, cluster, out).await,
-        Command::Task(command) => task::run(command, cluster, out).await,
-        Command::Audit(Audit::List { lines }) => audit::list(cluster, out, lines).await,
-        Command::Completions { .. } => Ok(()),
+        Command::Node(command) => node::run(command, door, out).await,
+        Command::Vm(command) => vm::run(command, door, out).await,
+        Command::Network(command) => network::run(command, door, out).await,
+        Command::Storage(command) => storage::run(command, door, out).await,
+        Command::Task(command) => task::run(command, door, out).await,
+        Command::Audit(Audit::List { lines }) => audit::list(door, out, lines).await,
+        Command::Token(command) => token::run(command, door, out).await,
+        Command::Completions { .. }
+        | Command::Doctor
+        | Command::Login { .. }
+        | Command::Logout
+        | Command::ManPages { .. } => Ok(()),
     }
-}
-
-/// Who asks, for whoever reads it later: not checked by anybody.
-fn operator() -> String {
-    let user =
-        std::env::var("SUDO_USER").or_else(|_| std::env::var("USER")).unwrap_or_else(|_| "somebody".into());
-    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    one_line(format!("{user} on {}", host.trim()).as_str())
-}
-
-/// This machine's clock.
-fn now_unix_s() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
 /// A line above a list, if something about the whole cluster is out of the ordinary.

@@ -35,6 +35,11 @@ fn config_file() -> PathBuf {
     std::env::var_os("PVCD_CONFIG_FILE").map_or_else(|| PathBuf::from(DEFAULT_CONFIG), PathBuf::from)
 }
 
+/// Whether this machine is a node, whose configuration says where the state store is.
+pub(crate) fn is_node() -> bool {
+    config_file().exists()
+}
+
 /// How a node is chosen: as given on the command line, else as this machine's configuration says (if there is one, and it is
 /// in order), else by memory.
 pub(crate) fn selector(given: Option<Selector>) -> Selector {
@@ -50,6 +55,13 @@ pub(crate) fn own_networks() -> Vec<(&'static str, IpNet)> {
         ip4.into_iter().chain(ip6).map(move |net| (name, net))
     };
     networks.iter().flat_map(|networks| networks.iter().flat_map(both)).collect()
+}
+
+/// How this machine reaches the nodes, as its configuration says (if there is one, and it is in order), else by their bare names.
+pub(crate) fn nodes() -> pvc_console::Nodes {
+    let config = pvc_config::load(&config_file()).config;
+    let domain = config.as_ref().and_then(|config| config.networks.as_ref()?.cluster.domain.clone());
+    pvc_console::Nodes { here: config.map(|config| config.node), domain, ..Default::default() }
 }
 
 /// The servers given on the command line or in the environment, else those of the node's configuration.
@@ -74,5 +86,5 @@ pub(crate) async fn connect(addresses: Addresses) -> Result<Cluster, Failure> {
         let Addresses { connect, source_of } = addresses;
         return Err(Failure::Unreachable { addresses: connect, source_of });
     }
-    Ok(Cluster { store, place: addresses.connect })
+    Ok(Cluster::new(store, addresses.connect))
 }

@@ -7,7 +7,9 @@
 mod args;
 mod cmd;
 mod connect;
+mod door;
 mod failure;
+mod places;
 mod print;
 
 use std::process::ExitCode;

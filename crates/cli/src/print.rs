@@ -5,7 +5,12 @@
 
 #![allow(clippy::print_stderr, reason = "this is where it passes")]
 
+pub(crate) mod ends;
+pub(crate) mod guest;
+pub(crate) mod screen;
 pub(crate) mod table;
+mod unseen;
+mod yaml;
 
 use std::io::{self, IsTerminal, Write};
 
@@ -68,7 +73,7 @@ impl Out {
 
     /// Whether results are JSON.
     pub(crate) fn is_json(&self) -> bool {
-        self.format == Format::Json
+        self.format != Format::Table
     }
 
     /// Whether words are coloured.
@@ -108,7 +113,22 @@ impl Out {
 
     /// Writes a value as indented JSON.
     pub(crate) fn json(&self, value: &impl Serialize) -> Result<(), Failure> {
-        let text = serde_json::to_string_pretty(value)
+        let failed =
+            |e: serde_json::Error| Failure::Machine { doing: "write the result".into(), cause: e.into() };
+        if self.format == Format::Yaml {
+            return self.put(&yaml::text(&serde_json::to_value(value).map_err(failed)?));
+        }
+        let text = serde_json::to_string_pretty(value).map_err(failed)?;
+        self.put(&(escaped(&text) + "\n"))
+    }
+
+    /// Writes a value as JSON on one line.
+    pub(crate) fn json_line(&self, value: &impl Serialize) -> Result<(), Failure> {
+        if self.format == Format::Yaml {
+            self.put("---\n")?;
+            return self.json(value);
+        }
+        let text = serde_json::to_string(value)
             .map_err(|e| Failure::Machine { doing: "write the result as JSON".into(), cause: e.into() })?;
         self.put(&(escaped(&text) + "\n"))
     }
@@ -152,6 +172,13 @@ pub(crate) fn complain(text: &str) {
 pub(crate) fn ask(question: &str) -> io::Result<()> {
     eprint!("{} ", one_line(question));
     io::stderr().flush()
+}
+
+/// The same, of what nobody shall see; `None`: Ctrl-C was pressed. The terminal is as before when this returns.
+pub(crate) fn ask_unseen(question: &str) -> io::Result<Option<String>> {
+    let typed = unseen::read(&io::stdin(), || ask(question));
+    eprintln!();
+    typed
 }
 
 /// The text with `·` in place of what a terminal would obey. Lines, tabs and, where asked for, our colours stay.

@@ -4,9 +4,12 @@
 
 mod support;
 
-use std::process::Stdio;
+use std::{
+    io::{BufRead, BufReader, Lines},
+    process::{Child, ChildStdout, Stdio},
+};
 
-use support::{Answer, Cluster, eventually, id};
+use support::{Answer, Cluster, eventually, id, interrupt};
 
 /// web1 runs on hv1; hv2 and hv3 take VMs, too.
 fn running() -> Cluster {
@@ -78,6 +81,32 @@ fn status_tells_what_is_wrong_first() {
     insta::assert_snapshot!("status_of_trouble", cluster.ok(&["status"]));
     insta::assert_snapshot!("explain_dead_node", cluster.ok(&["node", "explain", "hv1"]));
     insta::assert_snapshot!("explain_node_json", cluster.ok(&["node", "explain", "hv3", "--format", "json"]));
+}
+
+#[test]
+fn what_would_happen_is_told_and_nothing_is_changed() {
+    let cluster = running();
+    cluster.set("/nodes/hv3/memtotal", "100");
+    let before = cluster.get(&format!("/domains/{}/node", id(1)));
+    let table = |words: &[&str]| -> Vec<String> {
+        let lines = cluster.ok(&[&["plan"], words].concat());
+        lines.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect()
+    };
+    assert_eq!(table(&["flush", "hv1"]), ["VM MIB WOULD ON", "web1 512 migrate hv2"]);
+    assert_eq!(table(&["death", "hv1"]), ["VM MIB WOULD ON", "web1 512 start hv2"]);
+    assert_eq!(table(&["death", "hv2"]), ["no VM would notice"]);
+    let places = table(&["vm", "web1"]);
+    assert!(places[1].starts_with("hv1 ") && places[1].ends_with("is the one that it leaves"), "{places:?}");
+    assert!(places[2].ends_with("would be chosen"), "{places:?}");
+    assert_eq!(places[3], "hv3 100 has 100 MiB of memory left, 512 MiB are needed");
+    cluster.set("/nodes/hv2/domainstate", "flushed");
+    let json: serde_json::Value =
+        serde_json::from_str(&cluster.ok(&["plan", "death", "hv1", "--format", "json"])).unwrap();
+    assert_eq!((&json[0]["name"], &json[0]["fate"]), (&"web1".into(), &"down".into()), "{json}");
+    assert!(json[0]["why"].as_str().unwrap().contains("hv2 takes no VMs"), "{json}");
+    check(&cluster.pvc(&["plan", "flush", "hv9"]), 4, &["no node \"hv9\"", "did you mean"]);
+    check(&cluster.pvc(&["plan", "vm", "web9"]), 4, &["no VM \"web9\""]);
+    assert_eq!(cluster.get(&format!("/domains/{}/node", id(1))), before);
 }
 
 #[test]
@@ -228,4 +257,32 @@ fn death_wants_a_yes_and_is_refused_where_it_would_do_harm() {
     assert!(confirmed.starts_with("hv3 is taken for dead\n"), "{confirmed}");
     assert!(cluster.get("/pvc/fence/hv3").unwrap().contains("\"confirmed_dead\":{\"by\":"));
     check(&cluster.pvc(&["node", "ready", "hv3"]), 3, &["it is being fenced"]);
+}
+
+#[test]
+fn what_becomes_of_the_cluster_is_told_line_by_line() {
+    let cluster = running();
+    let follow = |format: &[&str]| -> (Child, Lines<BufReader<ChildStdout>>) {
+        let mut command = cluster.command(&[format, &["events"]].concat());
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut ready = BufReader::new(child.stderr.take().unwrap()).lines();
+        assert!(ready.next().unwrap().unwrap().contains("Ctrl-C"));
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        (child, lines)
+    };
+    let (mut people, mut lines) = follow(&[]);
+    let (mut program, mut values) = follow(&["--format", "json"]);
+    cluster.ok(&["vm", "migrate", "-t", "hv2", "web1"]);
+    let mut told = Vec::new();
+    while !told.iter().any(|line: &String| line.contains("claimed by") && line.ends_with("→ hv2")) {
+        told.push(lines.next().unwrap().unwrap());
+    }
+    assert!(told.iter().any(|line| line.ends_with("VM web1: node: hv1 → hv2")), "{told:?}");
+    let value: serde_json::Value = serde_json::from_str(&values.next().unwrap().unwrap()).unwrap();
+    assert_eq!((&value["kind"], &value["name"]), (&"vm".into(), &"web1".into()), "{value}");
+    interrupt(&people);
+    assert_eq!(people.wait().unwrap().code(), Some(0));
+    drop(cluster.zookeeper);
+    interrupt(&program);
+    program.wait().unwrap();
 }

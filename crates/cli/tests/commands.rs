@@ -273,6 +273,19 @@ fn completions_need_no_cluster() {
 }
 
 #[test]
+fn every_command_has_a_manual_page() {
+    let cluster = Cluster::empty();
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = cluster.command(&["man-pages", folder.path().to_str().unwrap()]);
+    let answer = Answer::from(command.env("PVC_ZOOKEEPER", "127.0.0.1:1").output().unwrap());
+    assert_eq!(answer.code, 0, "{answer:?}");
+    for page in ["pvc.1", "pvc-vm.1", "pvc-vm-migrate.1", "pvc-network-dhcp-static-add.1"] {
+        let text = std::fs::read_to_string(folder.path().join(page)).unwrap();
+        assert!(text.contains(".SH SYNOPSIS"), "{page}: {text}");
+    }
+}
+
+#[test]
 fn addresses_are_reserved_listed_and_freed_and_what_guests_say_commands_no_terminal() {
     let cluster = Cluster::with_nodes(&["hv1"]);
     let network = "network add -d web -p managed -i 10.1.0.0/24 -g 10.1.0.1 --dhcp --dhcp-start 10.1.0.10 --dhcp-end 10.1.0.19 100";
@@ -301,4 +314,88 @@ fn addresses_are_reserved_listed_and_freed_and_what_guests_say_commands_no_termi
     assert_eq!(cluster.get(own), None);
     let again = cluster.pvc(&["network", "dhcp", "static", "remove", "web", "10.1.0.12"]);
     assert!(again.code != 0 && again.stderr.contains("no reservation"), "{again:?}");
+}
+
+#[test]
+fn a_definition_is_changed_from_a_file_or_an_editor_and_what_was_typed_is_never_lost() {
+    let cluster = Cluster::with_nodes(&["hv1"]);
+    assert_eq!(cluster.define("web1", 1, &["-t", "hv1"]).code, 0);
+    let xml = || cluster.ok(&["vm", "dump", "web1"]);
+    // An editor that replaces one text, whatever it does to the file.
+    let edit = |from: &str, to: &str| -> Answer {
+        let mut command = cluster.command(&["vm", "modify", "-e", "web1"]);
+        command.env("VISUAL", "").env("EDITOR", format!("sed -i 's/{from}/{to}/'"));
+        command.output().unwrap().into()
+    };
+    assert_eq!(edit("512", "256").stdout, "the definition of VM web1 is changed\n");
+    assert!(xml().contains("256") && !xml().contains("512"), "{}", xml());
+    assert_eq!(edit("nowhere", "").stdout, "nothing was changed\n");
+
+    let refused = edit("<memory.*memory>", "");
+    assert_eq!(refused.code, 3, "{refused:?}");
+    let path = refused.stderr.lines().find_map(|line| line.split("what you have written is in ").nth(1));
+    let kept = std::fs::read_to_string(path.unwrap()).unwrap();
+    assert!(kept.contains("web1") && !kept.contains("256"), "{kept}");
+    std::fs::remove_file(path.unwrap()).unwrap();
+    assert!(xml().contains("256"), "it stays as it was");
+    let failed = cluster.command(&["vm", "modify", "-e", "web1"]).env("VISUAL", "false").output().unwrap();
+    let failed = Answer::from(failed);
+    assert!(
+        failed.stderr.contains("the editor (false) ended") && !failed.stderr.contains("is in /"),
+        "{failed:?}"
+    );
+    let saved = "sed -i 's/256/8/' \"$1\"; exit 3 #";
+    let failed = cluster.command(&["vm", "modify", "-e", "web1"]).env("VISUAL", saved).output().unwrap();
+    let failed = Answer::from(failed);
+    let path = failed.stderr.lines().find_map(|line| line.split("what you have written is in ").nth(1));
+    assert!(std::fs::read_to_string(path.unwrap()).unwrap().contains(">8<"), "{failed:?}");
+    std::fs::remove_file(path.unwrap()).unwrap();
+
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), xml().replace("256", "128")).unwrap();
+    let path = file.path().to_str().unwrap();
+    cluster.ok(&["vm", "modify", "--restart", "web1", path]);
+    assert!(xml().contains("128"));
+    let neither = cluster.pvc(&["vm", "modify", "web1"]);
+    assert_eq!(neither.code, 2, "{neither:?}");
+
+    // Somebody else is faster: an editor that does so while it is open.
+    let other = format!("{} vm modify web1 {path}; sed -i s/128/64/", env!("CARGO_BIN_EXE_pvc"));
+    std::fs::write(file.path(), xml().replace("128", "96")).unwrap();
+    let late = cluster.command(&["vm", "modify", "-e", "web1"]).env("VISUAL", other).output().unwrap();
+    let late = Answer::from(late);
+    assert_eq!(late.code, 3, "{late:?}");
+    assert!(late.stderr.contains("somebody else has changed its definition"), "{late:?}");
+    assert!(xml().contains("96"), "{}", xml());
+}
+
+#[test]
+fn a_token_is_printed_once_listed_without_it_and_removed() {
+    let cluster = Cluster::with_nodes(&["hv1"]);
+    let made =
+        cluster.pvc(&["token", "add", "--role", "operate", "--vm", "web1", "--expires-in", "30", "ci"]);
+    assert_eq!(made.code, 0, "{made:?}");
+    let token = made.stdout.trim();
+    assert!(
+        token.len() == 64 && made.stdout.lines().count() == 1,
+        "nothing else is on standard output: {made:?}"
+    );
+    assert!(made.stderr.contains("token ci is added") && !made.stderr.contains(token), "{made:?}");
+    assert!(!cluster.get("/pvc/tokens/ci").unwrap().contains(token));
+    cluster.set("/pvc/tokens/ci2", "rubbish");
+    let list = cluster.ok(&["token", "list"]);
+    for part in [
+        "ci    operate  web1",
+        &format!("…{}", &token[60..]),
+        "in 30 days",
+        "? nobody gets in by it: /pvc/tokens/ci2",
+    ] {
+        assert!(list.contains(part), "{part}: {list}");
+    }
+    assert!(!list.contains(token), "{list}");
+    assert_eq!(cluster.pvc(&["token", "add", "--role", "read", "ci"]).code, 3);
+    assert_eq!(cluster.pvc(&["token", "add", "ci3"]).code, 2, "a role is said");
+    assert!(cluster.ok(&["token", "remove", "ci2"]).contains("is removed"));
+    assert!(cluster.ok(&["token", "remove", "ci"]).contains("is removed"));
+    assert_eq!(cluster.pvc(&["token", "remove", "ci"]).code, 4);
 }

@@ -15,7 +15,7 @@ use std::{
 use ipnet::{Ipv4Net, Ipv6Net};
 use pvc_core::{
     model::name::NodeName,
-    plan::{flush::Limits, placement::Selector},
+    plan::{flush::Limits, placement::Selector, routing::Site},
 };
 
 use crate::{coordinators::Coordinator, secret::Secret};
@@ -35,6 +35,8 @@ pub struct Config {
     pub networks: Option<PerNetwork<Network>>,
     /// `coordinator.dns.database`. Present if `functions.networking` is.
     pub dns_database: Option<DnsDatabase>,
+    /// `coordinator.bgp`: the site's routers.
+    pub bgp: Option<Site>,
     /// `system.fencing.intervals` or `system.intervals`.
     pub intervals: Intervals,
     /// `system.fencing.actions`.

@@ -16,6 +16,7 @@ use crate::{
 
 pub(crate) use address::{
     AddressChoice, address, address_choice, interface, interface6, ip_address, loopback, network, network6,
+    router,
 };
 
 /// Why a value is refused, continuing the setting's path, and what else helps.

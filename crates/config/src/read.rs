@@ -2,6 +2,7 @@
 //!
 //! Nothing here looks from one section to another: that is `relations`' business.
 
+mod bgp;
 mod network;
 mod system;
 
@@ -16,6 +17,7 @@ use crate::{
     walk::{Found, Section, Setting, Told, Walk},
 };
 
+pub(crate) use bgp::DraftSite;
 pub(crate) use network::{DraftInterface, DraftNetwork, DraftPerNetwork};
 pub(crate) use system::{DraftIntervals, DraftSystem};
 
@@ -31,6 +33,7 @@ pub(crate) struct Draft {
     /// Absent ones are `Ok(None)`; whether they may be is checked here.
     pub(crate) networks: Result<Option<DraftPerNetwork<DraftNetwork>>, Told>,
     pub(crate) dns_database: Result<Option<DnsDatabase>, Told>,
+    pub(crate) bgp: Result<Option<DraftSite>, Told>,
     pub(crate) system: Result<DraftSystem, Told>,
 }
 
@@ -44,9 +47,13 @@ pub(crate) fn draft(walk: &mut Walk<'_>) -> Result<Draft, Told> {
         Ok(cluster) => (coordinators(walk, &cluster), network::networks(walk, &cluster, networking)),
         Err(told) => (Err(told), Err(told)),
     };
-    let dns_database = dns_database(walk, &root, networking);
+    let (dns_database, bgp) = match optional_unless(walk, &root, "coordinator", networking) {
+        Ok(Some(coordinator)) => (dns_database(walk, &coordinator).map(Some), bgp::bgp(walk, &coordinator)),
+        Ok(None) => (Ok(None), Ok(None)),
+        Err(told) => (Err(told), Err(told)),
+    };
     let system = system::system(walk, &root, networking);
-    Ok(Draft { debug, node, functions, coordinators, networks, dns_database, system })
+    Ok(Draft { debug, node, functions, coordinators, networks, dns_database, bgp, system })
 }
 
 /// The section `pvc`, which holds everything.
@@ -122,28 +129,21 @@ pub(crate) fn coordinators(walk: &mut Walk<'_>, parent: &Section) -> Result<Vec<
     all.map(|_: Vec<()>| seen)
 }
 
-fn dns_database(
-    walk: &mut Walk<'_>,
-    root: &Section,
-    networking: Option<bool>,
-) -> Result<Option<DnsDatabase>, Told> {
-    let Some(coordinator) = optional_unless(walk, root, "coordinator", networking)? else {
-        return Ok(None);
-    };
-    let dns = walk.section(&coordinator, "dns")?;
+fn dns_database(walk: &mut Walk<'_>, coordinator: &Section) -> Result<DnsDatabase, Told> {
+    let dns = walk.section(coordinator, "dns")?;
     let database = walk.section(&dns, "database")?;
     let host = walk.required(&database, "host", &kind::host());
     let port = walk.required(&database, "port", &kind::short(1..=65535, ""));
     let name = walk.required(&database, "name", &kind::name("the name of a PostgreSQL database"));
     let user = walk.required(&database, "user", &kind::name("a user of the PostgreSQL database"));
     let pass = walk.required(&database, "pass", &kind::secret());
-    Ok(Some(DnsDatabase {
+    Ok(DnsDatabase {
         host: host?.value,
         port: port?.value,
         name: name?.value,
         user: user?.value,
         pass: pass?.value,
-    }))
+    })
 }
 
 /// A section that may be absent only if networking is off; unknown (because that switch is wrong) counts as off, so that

@@ -2,6 +2,7 @@
 //!
 //! A rule whose settings were themselves wrong says nothing: one mistake is told once.
 
+mod bgp;
 mod interface;
 mod network;
 
@@ -16,6 +17,7 @@ use crate::{
 pub(crate) fn settle(walk: &mut Walk<'_>, draft: Draft) -> Result<Config, Told> {
     let networks = network::networks(walk, &draft);
     let interfaces = interface::interfaces(walk, &draft);
+    let bgp = bgp::site(walk, &draft, &interfaces);
     warn_of_an_unreachable_api(walk, &draft);
     let Draft { debug, node, functions, coordinators, dns_database, system, .. } = draft;
     let system = system?;
@@ -31,6 +33,7 @@ pub(crate) fn settle(walk: &mut Walk<'_>, draft: Draft) -> Result<Config, Told> 
         coordinators: coordinators?.into_iter().map(|found| found.value).collect(),
         networks: networks?,
         dns_database: dns_database?,
+        bgp: bgp?,
         intervals: intervals?,
         fencing: fencing?,
         ipmi: system.ipmi?,

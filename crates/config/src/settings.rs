@@ -139,7 +139,7 @@ const SECTIONS: &[Section] = &[
             ).ours(),
         ],
     },
-    Section { path: "coordinator", settings: &[below("dns")] },
+    Section { path: "coordinator", settings: &[below("dns"), below("bgp").ours()] },
     Section { path: "coordinator.dns", settings: &[below("database")] },
     Section {
         path: "coordinator.dns.database",
@@ -149,6 +149,27 @@ const SECTIONS: &[Section] = &[
             required("name", "The database; usually `pvcdns`."),
             required("user", "User name."),
             required("pass", "Password."),
+        ],
+    },
+    Section {
+        path: "coordinator.bgp",
+        settings: &[
+            required(
+                "routers",
+                "A list of the site's routers, 1 to 16 IPv4 or IPv6 addresses. Each is on one wire with the coordinators: \
+             refused on a coordinator if an IPv4 address is in no network in which the node has an `address`.",
+            ).ours(),
+            required(
+                "routers_asn",
+                "The routers' autonomous system, 1 to 4294967294, another than `asn` and than 65500, which the nodes are among \
+             themselves.",
+            ).ours(),
+            default("asn", "65500", "The autonomous system that the routers know the cluster by, 1 to 4294967294.").ours(),
+            default(
+                "bfd",
+                "False",
+                "Find out by BFD within a second that a router or node is dead. The routers must speak it, and FRR's `bfdd` run.",
+            ).ours(),
         ],
     },
     Section {

@@ -1,14 +1,18 @@
 //! What an operator asks for: request + view → the write to make, or a refusal that says what to do instead. `pvc-operate` carries it out.
 //! Never writes by itself, never looks at a clock.
 
+pub mod checkup;
 pub mod cluster;
 pub mod find;
+pub mod forecast;
 pub mod network;
+pub mod news;
 pub mod node;
 pub mod status;
 pub mod task;
 #[cfg(test)]
 pub(crate) mod testing;
+pub mod token;
 pub mod vm;
 
 use std::fmt;

@@ -7,6 +7,7 @@ pub mod ceph;
 pub mod change;
 pub mod claim;
 pub mod dhcp;
+pub mod dhcp6;
 pub mod dns;
 pub mod domain;
 pub mod entry;
@@ -24,11 +25,14 @@ pub mod moment;
 pub mod name;
 pub mod network;
 pub mod node;
+pub mod osd;
 pub mod rule;
+pub mod screen;
 pub mod storage;
 pub mod storage_command;
 pub mod subject;
 pub mod task;
+pub mod token;
 pub mod trouble;
 pub mod view;
 pub mod vm;
@@ -38,7 +42,8 @@ pub use bmc::{BmcReport, BmcWord};
 pub use change::{VmChange, VmSet};
 pub use claim::Claim;
 pub use domain::{
-    ARRIVING, Completed, DomainDetails, DomainError, DomainSpec, Suspension, UNSTARTED, marked_arriving,
+    ARRIVING, Completed, DomainDetails, DomainError, DomainSpec, HostDevice, Suspension, UNSTARTED,
+    host_devices, marked_arriving, no_console, screen,
 };
 pub use entry::{Entry, Field, Problem};
 pub use explanation::Explanation;
@@ -51,7 +56,7 @@ pub use machine::{MachineId, MachineRecord, Replaced};
 pub use migration::{Migration, Progress};
 pub use moment::Moment;
 pub use name::{NameError, NodeName, VmName};
-pub use network::{Mac, Network, NetworkKind, Overlay, Vni};
+pub use network::{LINK_GATEWAY, LINK_LOCAL, Mac, Network, NetworkKind, Overlay, Vni};
 pub use node::{
     DaemonMode, DaemonState, DomainState, KEEPALIVE_INTERVAL_S, NO_HYPERVISOR, Node, NodeReport, RouterState,
     StaticData,

@@ -2,16 +2,21 @@
 //! ordinary starting point. One public `plan` function a subject.
 
 pub mod client_network;
+pub mod database_leader;
 pub mod dhcp;
+pub mod dhcp6;
 mod diff;
 pub mod dns;
 pub mod fence;
 pub mod firewall;
 pub mod flush;
 pub mod gateway_services;
+pub mod guest_names;
 pub mod liveness;
 pub mod machine;
 pub mod network;
+pub mod own_addresses;
+pub mod pace;
 pub mod placement;
 pub mod primary;
 pub mod recover;

@@ -100,11 +100,17 @@ pub enum Bug {
     ForgetLeases,
     /// Frames for a card still go where its guest was (section 9, invariant 16).
     KeepForwards,
+    /// Locks are broken before the blocklist stands, and that is taken for a fence (section 6.6).
+    LocksBeforeBlocklist,
+    /// A client that is shut out is let in before its machine has booted anew (section 6.6).
+    LiftEarly,
+    /// A node that is declared dead claims what runs on it before it has said that it lives (section 2, rule 5).
+    ClaimWhileDead,
 }
 
 impl Bug {
     /// All of them, in the order of the list in the simulator's documentation.
-    pub const ALL: [Self; 43] = [
+    pub const ALL: [Self; 46] = [
         Self::StartWithoutClaim,
         Self::TrustWallClock,
         Self::CountGapAsSilence,
@@ -148,6 +154,9 @@ impl Bug {
         Self::TellUnwritten,
         Self::ForgetLeases,
         Self::KeepForwards,
+        Self::LocksBeforeBlocklist,
+        Self::LiftEarly,
+        Self::ClaimWhileDead,
     ];
 
     /// Its name on a command line.
@@ -196,6 +205,9 @@ impl Bug {
             Self::TellUnwritten => "tell-unwritten",
             Self::ForgetLeases => "forget-leases",
             Self::KeepForwards => "keep-forwards",
+            Self::LocksBeforeBlocklist => "locks-before-blocklist",
+            Self::LiftEarly => "lift-early",
+            Self::ClaimWhileDead => "claim-while-dead",
         }
     }
 }

@@ -8,6 +8,7 @@ mod cluster;
 pub mod fake;
 mod ffi;
 mod librados;
+mod progress;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -16,12 +17,13 @@ use std::{
 };
 
 use async_trait::async_trait;
-use pvc_core::model::ceph::{ClientAddress, Figures, ImageName, Lock, Users};
+use pvc_core::model::ceph::{ClientAddress, Figures, ImageName, Lock, OsdId, OsdStats, Users};
 
 use crate::warrant::Void;
 
 pub use admin::{CephAdmin, OnlyIf};
 pub use librados::{Access, Librados, all_have_left};
+pub use progress::Progress;
 
 /// How long a client stays blocklisted: longer than any machine stays frozen. An entry that expires lets its client write again.
 pub const BLOCKLIST_FOR: Duration = Duration::from_hours(24 * 365 * 10);
@@ -87,6 +89,9 @@ pub trait Ceph: Send + Sync + 'static {
 
     /// What the cluster says of itself.
     async fn figures(&self) -> Result<Figures, CephError>;
+
+    /// What it says of each OSD. Words that only a module of the manager knows are empty where that is off.
+    async fn osd_stats(&self) -> Result<BTreeMap<OsdId, OsdStats>, CephError>;
 
     /// Takes a lock from its holder, who is blocklisted by that if it was not. That it is not held any more, or that there is no such image, is success.
     async fn break_lock(&self, image: &ImageName, lock: &Lock) -> Result<(), CephError>;

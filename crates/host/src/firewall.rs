@@ -7,9 +7,10 @@ pub mod fake;
 mod files;
 mod listen;
 mod listing;
+mod mark;
 mod nft;
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, io, time::Duration};
 
 use async_trait::async_trait;
 use pvc_core::{model::rule::Body, plan::firewall::Ruleset};
@@ -18,6 +19,7 @@ use tokio::sync::watch;
 pub use self::{
     files::{OwnFile, STATIC},
     listing::{Count, Listing},
+    mark::Mark,
     nft::Nft,
 };
 use crate::run::RunError;
@@ -36,6 +38,15 @@ pub enum FirewallError {
         /// Why not.
         #[source]
         cause: RunError,
+    },
+    /// The kernel did not answer.
+    #[error("could not {doing}")]
+    Kernel {
+        /// What was attempted.
+        doing: &'static str,
+        /// Why not.
+        #[source]
+        cause: io::Error,
     },
     /// It refused. What stood before still stands.
     #[error("could not {doing}: {why}")]
@@ -56,7 +67,10 @@ pub trait Firewall: Send + Sync + 'static {
     /// Makes one that stands into another, at once; what is the same in both is not touched. Fails if what stands is not `before`.
     async fn change(&self, before: &Ruleset, after: &Ruleset) -> Result<(), FirewallError>;
 
-    /// What stands; `None` if one of our tables is not there.
+    /// Now. Costs a question to the kernel, however much stands: what is asked for with every look.
+    async fn mark(&self) -> Result<Mark, FirewallError>;
+
+    /// What stands; `None` if one of our tables is not there. Costs as much as there is.
     async fn listing(&self) -> Result<Option<Listing>, FirewallError>;
 
     /// Which of these bodies it would not take, and why. Touches nothing.
@@ -68,6 +82,6 @@ pub trait Firewall: Send + Sync + 'static {
     /// Loads the text of one, at once or not at all.
     async fn import(&self, text: &str) -> Result<(), FirewallError>;
 
-    /// Signalled whenever any table of this machine changes, by whomever. Says only: look again.
+    /// Signalled whenever one of our tables changes, by whomever, or may have changed. Says only: look again.
     fn changes(&self) -> watch::Receiver<()>;
 }

@@ -6,10 +6,12 @@ use async_trait::async_trait;
 use pvc_core::model::{DomainSpec, VmId, VmName};
 use tokio::sync::mpsc;
 
+pub mod console;
 #[cfg(any(test, feature = "fake"))]
 pub mod fake;
 pub mod libvirt;
 mod peer;
+pub mod screen;
 
 pub use peer::{Peer, Transport};
 pub use pvc_core::model::{Halt, Migration, Progress, Suspension};

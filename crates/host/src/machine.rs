@@ -2,6 +2,11 @@
 //! never block on a disk.
 //! Never asks a program and never changes anything.
 
+#[cfg(any(test, feature = "fake"))]
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
 use std::{
     fs::{self, File},
     io::{self, Read as _},
@@ -154,7 +159,7 @@ fn memory(meminfo: &str) -> Option<Memory> {
     Some(Memory { total: mib("MemTotal")?, free: mib("MemFree")?, available: mib("MemAvailable")? })
 }
 
-/// A machine for tests that says what it is told to; its clock and its processes are the real machine's.
+/// A machine for tests that says what it is told to; its processes are the real machine's, and so is its clock unless it is set.
 #[cfg(any(test, feature = "fake"))]
 #[derive(Debug, Clone)]
 pub struct FakeMachine {
@@ -164,6 +169,8 @@ pub struct FakeMachine {
     pub id: MachineId,
     /// How busy it is.
     pub figures: Figures,
+    /// How far its clock is ahead of the real one, in seconds.
+    pub ahead_s: Arc<AtomicU64>,
 }
 
 #[cfg(any(test, feature = "fake"))]
@@ -178,6 +185,7 @@ impl Default for FakeMachine {
             },
             id: MachineId::default(),
             figures: Figures { mem_total_mib: 16384, mem_used_mib: 4096, mem_free_mib: 12288, load: 0.25 },
+            ahead_s: Arc::default(),
         }
     }
 }
@@ -197,7 +205,7 @@ impl Machine for FakeMachine {
     }
 
     fn unix_s(&self) -> u64 {
-        ThisMachine.unix_s()
+        ThisMachine.unix_s() + self.ahead_s.load(Ordering::Relaxed)
     }
 
     fn process_started(&self, pid: u32) -> io::Result<Option<u64>> {

@@ -9,7 +9,7 @@ mod frr;
 use std::{io, time::Duration};
 
 use async_trait::async_trait;
-use pvc_core::plan::routing::{File, Routing, Speaking};
+use pvc_core::plan::routing::{Bfd, File, Routing, Speaking};
 
 pub use frr::Frr;
 
@@ -63,6 +63,9 @@ pub trait RoutingDaemon: Send + Sync + 'static {
 
     /// What it is doing.
     async fn speaking(&self) -> Result<Speaking, RoutingError>;
+
+    /// What its BFD does.
+    async fn bfd(&self) -> Result<Bfd, RoutingError>;
 
     /// Puts a configuration into its file, unless an operator has written that, and tells it what differs, if it runs.
     async fn load(&self, routing: &Routing) -> Result<(), RoutingError>;

@@ -24,7 +24,7 @@ use std::{
 /// Binds our folder over libvirt's paths, then obeys: each line is a command, each is answered by `done <status>`.
 /// Bash, because process 1 has to reap QEMUs while it waits: libvirt takes a zombie for a process that will not end.
 const SUPERVISE: &str = r#"
-mount -t tmpfs tmpfs /run && mkdir /run/libvirt || exit 1
+mount -t tmpfs tmpfs /run && mkdir /run/libvirt /run/lock || exit 1
 for pair in etc:/etc/libvirt lib:/var/lib/libvirt run:/run/libvirt log:/var/log/libvirt cache:/var/cache/libvirt; do
   mount --bind "$1/${pair%%:*}" "${pair#*:}" || exit 1
 done
@@ -243,22 +243,46 @@ pub fn counting_firmware() -> Vec<u8> {
         0x67, 0xe2, 0xfd, // pass: loop pass
         0xeb, 0xcf, // jmp line
     ];
+    firmware(PROGRAM)
+}
+
+/// A firmware that prints every letter that is typed on the first serial port in its other case, and does nothing else.
+pub fn echoing_firmware() -> Vec<u8> {
+    firmware(&[
+        0xba, 0xfd, 0x03, 0xec, 0xa8, 0x01, 0x74,
+        0xf8, // look: mov dx, 0x3fd; in al, dx; test al, 1; jz look
+        0xba, 0xf8, 0x03, 0xec, 0x34, 0x20, 0xee, // mov dx, 0x3f8; in al, dx; xor al, 0x20; out dx, al
+        0xeb, 0xef, // jmp look
+    ])
+}
+
+/// A firmware that prints as fast as it can, and reads nothing.
+pub fn flooding_firmware() -> Vec<u8> {
+    // mov dx, 0x3f8; mov al, 'x'; print: out dx, al; jmp print
+    firmware(&[0xba, 0xf8, 0x03, 0xb0, b'x', 0xee, 0xeb, 0xfd])
+}
+
+/// Executes this in real mode.
+fn firmware(program: &[u8]) -> Vec<u8> {
     const RESET: usize = 0xfff0;
     let mut firmware = vec![0; 0x1_0000];
-    firmware[..PROGRAM.len()].copy_from_slice(PROGRAM);
+    firmware[..program.len()].copy_from_slice(program);
     firmware[RESET..RESET + 5].copy_from_slice(&[0xea, 0, 0, 0, 0xf0]);
     firmware
+}
+
+/// As [`tiny_guest`], with that firmware and a serial port of that type.
+pub fn serial_guest(id: pvc_core::model::VmId, name: &str, firmware: &Path, serial: &str) -> String {
+    tiny_guest(id, name)
+        .replace("</type>", &format!("</type><loader type='rom'>{}</loader>", firmware.display()))
+        .replace("</devices>", &format!("{serial}</devices>"))
 }
 
 /// As [`tiny_guest`], with `firmware`, which counts aloud into `NAME.console` among its libvirtd's guests' logs.
 pub fn counting_guest(id: pvc_core::model::VmId, name: &str, firmware: &Path) -> String {
     let console = format!("/var/log/libvirt/qemu/{name}.console");
-    tiny_guest(id, name)
-        .replace("</type>", &format!("</type><loader type='rom'>{}</loader>", firmware.display()))
-        .replace(
-            "</devices>",
-            &format!("<serial type='file'><source path='{console}' append='on'/></serial></devices>"),
-        )
+    let serial = format!("<serial type='file'><source path='{console}' append='on'/></serial>");
+    serial_guest(id, name, firmware, &serial)
 }
 
 /// As [`tiny_guest`], with `contents` in its memory, so that there is something to migrate.

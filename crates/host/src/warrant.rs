@@ -2,6 +2,7 @@
 //! the clients of VMs that run elsewhere by then, or change an image that is another one by then.
 
 use async_trait::async_trait;
+use pvc_core::model::ceph::ClientAddress;
 
 /// Why a warrant does not hold.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -19,4 +20,10 @@ pub enum Void {
 pub trait Warrant: Send + Sync {
     /// Whether it holds at this moment, by whoever decides about it and not by what is known here.
     async fn holds(&self) -> Result<(), Void>;
+
+    /// The same, for what this client of Ceph does next. Whoever may be asked to do it after us learns of the client in the same moment, so that it can be
+    /// shut out: it may freeze right after this.
+    async fn holds_for(&self, _client: &ClientAddress) -> Result<(), Void> {
+        self.holds().await
+    }
 }

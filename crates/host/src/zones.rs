@@ -44,6 +44,9 @@ pub enum ZonesError {
 /// The database.
 #[async_trait]
 pub trait ZoneDatabase: Send + Sync + 'static {
+    /// Logs on, and changes nothing.
+    async fn answers(&self) -> Result<(), ZonesError>;
+
     /// All zones. Makes the database's tables if they are missing.
     async fn observe(&self) -> Result<BTreeMap<String, SeenZone>, ZonesError>;
 

@@ -68,11 +68,14 @@ pub fn pvc_api_yaml(options: &LabOptions) -> String {
     )
 }
 
-/// The text of `/etc/ceph/ceph.conf` on every node, which is a client of Ceph only.
+/// The text of `/etc/ceph/ceph.conf` on every node, which is a client of Ceph, and may get OSDs.
 pub fn ceph_conf() -> String {
     let monitor = Net::Storage.switch();
     format!(
-        "[global]\nmon_host = [v2:{monitor}:{CEPH_PORT}]\nkeyring = {SHARED_IN_NODE}/ceph/{CEPH_KEYRING}\n"
+        "[global]\nmon_host = [v2:{monitor}:{CEPH_PORT}]\nkeyring = {SHARED_IN_NODE}/ceph/{CEPH_KEYRING}\nms_bind_msgr1 = false\n\
+         [osd]\nkeyring = /var/lib/ceph/osd/ceph-$id/keyring\nosd_memory_target = 402653184\nosd_op_num_shards = 1\n\
+         osd_op_num_threads_per_shard = 2\nosd_heartbeat_interval = 2\nosd_heartbeat_grace = 8\n\
+         osd_mclock_force_run_benchmark_on_init = false\nlog_file =\nadmin_socket =\n"
     )
 }
 

@@ -8,7 +8,9 @@ pub mod capsule;
 pub mod cluster;
 pub mod config;
 pub mod devices;
+pub mod disk;
 pub mod door;
+pub mod emulated;
 pub mod guest;
 pub mod lab;
 pub mod layout;
@@ -25,6 +27,7 @@ pub use devices::{
     control::Behaviour,
     drops::{Dropped, Peer, Traffic, Way},
 };
+pub use emulated::Emulated;
 pub use guest::{Beat, beating_guest_xml, guest_xml};
 pub use lab::Lab;
 pub use node::Node;

@@ -34,7 +34,7 @@ fn run(name: &str, command: Command) -> Result<ExitCode> {
     let attach = || Lab::attach(name);
     let node = |name: &str| attach()?.find_node(name);
     match command {
-        Command::Internal(internal) => run_internal(internal)?,
+        Command::Internal(internal) => return run_internal(internal),
         Command::Up(options) => command_line::up::up(name, &options)?,
         Command::Update => command_line::up::update(&attach()?)?,
         Command::Down => {
@@ -43,8 +43,8 @@ fn run(name: &str, command: Command) -> Result<ExitCode> {
         }
         Command::Status => print!("{}", command_line::status::status(&attach()?)?),
         Command::Logs => println!("{}", attach()?.collect_logs().display()),
-        Command::Exec { node: place, program } => exec(&attach()?, &place, &program)?,
-        Command::Console { vm } => console(&attach()?, &vm)?,
+        Command::Exec { node: place, program } => return exec(&attach()?, &place, &program),
+        Command::Console { vm } => return console(&attach()?, &vm),
         Command::Log { node, follow, lines, unit } => log(&attach()?, &node, follow, lines, unit.as_deref())?,
         Command::Kill { node: name } => node(&name)?.kill()?,
         Command::Start { node: name } => node(&name)?.start()?,
@@ -94,15 +94,15 @@ fn run(name: &str, command: Command) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Becomes a program on a node or on the switch, with this terminal. Returns only on failure.
-fn exec(lab: &Lab, place: &str, program: &[String]) -> Result<()> {
+/// Runs a program on a node or on the switch, with this terminal.
+fn exec(lab: &Lab, place: &str, program: &[String]) -> Result<ExitCode> {
     if place == "switch" {
         return boot::enter_switch(lab.layout(), program);
     }
     boot::enter_node(lab.layout(), lab.find_node(place)?.number(), program)
 }
 
-fn console(lab: &Lab, vm: &str) -> Result<()> {
+fn console(lab: &Lab, vm: &str) -> Result<ExitCode> {
     for node in lab.nodes() {
         let Ok(state) = node.exec(&["/usr/bin/virsh", "-q", "domstate", vm], Duration::from_secs(10)) else {
             continue;
@@ -132,19 +132,22 @@ fn log(lab: &Lab, node: &str, follow: bool, lines: u32, unit: Option<&str>) -> R
     Err(anyhow::anyhow!(journalctl.exec()).context("could not start journalctl"))
 }
 
-fn run_internal(internal: Internal) -> Result<()> {
+fn run_internal(internal: Internal) -> Result<ExitCode> {
     let layout = |lab: String| -> Result<Layout> { Ok(Layout::new(lab.parse()?)) };
     match internal {
-        Internal::Capsule { lab, bound } => capsule::enter(&layout(lab)?, bound),
-        Internal::Init { lab, bound } => capsule::init(&layout(lab)?, bound),
-        Internal::Switch { lab, bound } => switch::run_switch(&layout(lab)?, bound),
-        Internal::Door { lab } => door::keep(&layout(lab)?),
-        Internal::PowerUp { lab, node } => boot::power_up(&layout(lab)?, node),
-        Internal::Boot { lab, node } => boot::boot(&layout(lab)?, node),
-        Internal::Chassis { lab, node, arguments } => bmc::chassis(&layout(lab)?, node, &arguments),
+        Internal::Capsule { lab, bound } => capsule::enter(&layout(lab)?, bound)?,
+        Internal::Init { lab, bound } => capsule::init(&layout(lab)?, bound)?,
+        Internal::Switch { lab, bound } => switch::run_switch(&layout(lab)?, bound)?,
+        Internal::Door { lab } => door::keep(&layout(lab)?)?,
+        Internal::PowerUp { lab, node } => boot::power_up(&layout(lab)?, node)?,
+        Internal::Boot { lab, node } => boot::boot(&layout(lab)?, node)?,
+        Internal::Chassis { lab, node, arguments } => bmc::chassis(&layout(lab)?, node, &arguments)?,
         Internal::Enter { lab, place, program } if place == "switch" => {
-            boot::enter_switch(&layout(lab)?, &program)
+            return boot::enter_switch(&layout(lab)?, &program);
         }
-        Internal::Enter { lab, place, program } => boot::enter_node(&layout(lab)?, place.parse()?, &program),
+        Internal::Enter { lab, place, program } => {
+            return boot::enter_node(&layout(lab)?, place.parse()?, &program);
+        }
     }
+    Ok(ExitCode::SUCCESS)
 }

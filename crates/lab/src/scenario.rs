@@ -66,10 +66,12 @@ pub fn play(options: LabOptions, act: impl FnOnce(&Scenario) -> Result<()>) {
     let played = catch_unwind(AssertUnwindSafe(|| act(&scenario)))
         .unwrap_or_else(|panic| Err(anyhow!("{}", said(&*panic))))
         .and_then(|()| scenario.end_well());
+    if played.is_err() {
+        scenario.ask_why();
+    }
     let evidence = scenario.evidence();
     let judged = evidence.as_ref().map_err(|e| anyhow!("{e:#}")).and_then(judged);
     let timeline = evidence.as_ref().map(|evidence| scenario.timeline(evidence)).unwrap_or_default();
-    println!("{}", report::from(&timeline, -BEFORE.as_secs_f64()));
     outcome.recovery_s = scenario.told().recovery.map(|recovery| recovery.as_secs_f64());
     // What the judges say weighs more than a wait in vain, which may follow from it.
     let failed = judged
@@ -77,6 +79,11 @@ pub fn play(options: LabOptions, act: impl FnOnce(&Scenario) -> Result<()>) {
         .into_iter()
         .chain(played.err())
         .reduce(|judged, played| judged.context(format!("{played:#}")));
+    if let Some(failed) = &failed {
+        // Before the timeline, of which a reader may see the beginning only.
+        println!("FAILED: {failed:#}");
+    }
+    println!("{}", report::from(&timeline, -BEFORE.as_secs_f64()));
     let Some(failed) = failed else {
         outcome.passes(began.elapsed()).save(&folder, &timeline);
         return;
@@ -133,6 +140,16 @@ impl Scenario {
     pub fn pvc(&self, arguments: &[&str]) -> Result<String> {
         self.note(format!("pvc {}", arguments.join(" ")));
         self.cluster.pvc(arguments)
+    }
+
+    /// Writes down what the cluster itself says of its nodes and of the scenario's VMs.
+    fn ask_why(&self) {
+        let nodes = self.cluster.lab.nodes().into_iter().map(|node| ("node", node.name()));
+        let vms: Vec<_> = self.told().vms.iter().map(|vm| ("vm", vm.name.clone())).collect();
+        for (kind, name) in nodes.chain(vms) {
+            let says = self.cluster.pvc(&[kind, "explain", &name]).unwrap_or_else(|e| format!("{e:#}"));
+            self.note(format!("{kind} {name}: {}", says.trim()));
+        }
     }
 
     /// VMs of these numbers, running on a node; they shall run somewhere when all is over.

@@ -133,7 +133,7 @@ fn the_bmc_switches_its_node_and_answers_while_it_is_dead_or_frozen() {
     wait_until("the node to shut down", SOON, || !node.machine().unwrap().on).unwrap();
     node.start().unwrap();
     booted_anew("a clean shutdown");
-    // The connection dies with the node: only what follows counts.
+    // The program may die with the node: only what follows counts. What is run meanwhile does not delay the end.
     let _ = node.exec(&["/bin/systemctl", "reboot"], SOON);
     wait_until("the node to come back by itself", SOON, || {
         node.boot_id().is_ok_and(|id| !boots.contains(&id))

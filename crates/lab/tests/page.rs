@@ -11,7 +11,7 @@ use pvc_lab::{
 };
 
 const VM: &str = "7a7a7a7a-0000-4000-8000-000000000001";
-const VISIT: Duration = Duration::from_mins(6);
+const VISIT: Duration = Duration::from_mins(8);
 
 #[test]
 fn a_person_with_a_browser_defines_starts_watches_and_migrates_a_vm() {
@@ -20,7 +20,8 @@ fn a_person_with_a_browser_defines_starts_watches_and_migrates_a_vm() {
     let cluster = Cluster::up(options).unwrap();
     let folder = tempfile::tempdir().unwrap();
     let definition = folder.path().join("page.xml");
-    std::fs::write(&definition, guest_xml("page", VM, 96)).unwrap();
+    let screen = "<video><model type='vga'/></video><graphics type='vnc' listen='127.0.0.1' autoport='yes'/></devices>";
+    std::fs::write(&definition, guest_xml("page", VM, 96).replace("</devices>", screen)).unwrap();
 
     let [floating, _] = Net::Upstream.floating();
     let url = format!("http://{floating}:{API_PORT}/");

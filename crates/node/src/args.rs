@@ -13,6 +13,15 @@ pub struct Args {
     #[arg(long, value_name = "FILE", num_args = 0..=1)]
     pub check_config: Option<Option<PathBuf>>,
 
+    /// Look once at what this node depends on (ZooKeeper, libvirt, Ceph, the other nodes and their BMCs), print in JSON what was found, and exit.
+    /// `pvc doctor` shows it. Needs root
+    #[arg(long, conflicts_with = "check_config")]
+    pub examine: bool,
+
+    /// Do one thing to a device or an OSD of this machine, as standard input asks in JSON, and answer in JSON. The daemon starts it, outside its own unit
+    #[arg(long, hide = true, conflicts_with_all = ["check_config", "examine"])]
+    pub osd_request: bool,
+
     /// The configuration file
     #[arg(long, env = "PVCD_CONFIG_FILE", value_name = "FILE", default_value = "/etc/pvc/pvcd.yaml")]
     pub config: PathBuf,

@@ -85,7 +85,7 @@ impl Bmcs {
                     }
                     BmcWord::On
                 }
-                Ok(PowerState::Off) if self.speaks(node).await => BmcWord::Elsewhere,
+                Ok(PowerState::Off) if speaks(&self.mirror, node, self.keepalive).await => BmcWord::Elsewhere,
                 Ok(PowerState::Off) => BmcWord::Off,
                 Err(error @ PowerError::WrongCredentials { .. }) => {
                     BmcWord::WrongCredentials { why: error.to_string() }
@@ -99,7 +99,13 @@ impl Bmcs {
         let report =
             BmcReport { word, host, by: self.me.to_string(), at_unix_s: self.machine.unix_s(), on_in_boot };
         let trouble = report.trouble();
-        gauge!(BMC_USABLE, "node" => name.to_string()).set(if trouble.is_some() { 0.0 } else { 1.0 });
+        // Where there is none nothing can fail.
+        let usable = match (&report.word, &trouble) {
+            (BmcWord::NotConfigured, _) => f64::NAN,
+            (_, Some(_)) => 0.0,
+            (_, None) => 1.0,
+        };
+        gauge!(BMC_USABLE, "node" => name.to_string()).set(usable);
         match (&trouble, before.as_ref().and_then(BmcReport::trouble)) {
             (Some(now), then) if then.as_ref() != Some(now) => {
                 warn!(node = %name, alert = true, "if it dies it cannot be fenced: {now}");
@@ -109,16 +115,17 @@ impl Bmcs {
         }
         schema::bmc::record(&*self.store, name, &report).await.map_err(|error| error.to_string())
     }
+}
 
-    /// Whether a node says from now on that it lives: a keepalive that may have been on its way does not count.
-    async fn speaks(&self, node: &Node) -> bool {
-        let patience = liveness::longest_gap(liveness::interval(node, self.keepalive));
-        let speaking = async {
-            self.mirror.hears(&node.name).await?;
-            self.mirror.hears(&node.name).await
-        };
-        matches!(timeout(patience * 2, speaking).await, Ok(Some(())))
-    }
+/// Whether a node says from now on that it lives: a keepalive that may have been on its way does not count. `keepalive`: how often this node
+/// speaks.
+pub(crate) async fn speaks(mirror: &Mirror, node: &Node, keepalive: Duration) -> bool {
+    let patience = liveness::longest_gap(liveness::interval(node, keepalive));
+    let speaking = async {
+        mirror.hears(&node.name).await?;
+        mirror.hears(&node.name).await
+    };
+    matches!(timeout(patience * 2, speaking).await, Ok(Some(())))
 }
 
 /// How a node's BMC is reached, as the node has published it; `None`: it names none.

@@ -11,6 +11,7 @@ mod tenants;
 
 use std::{
     io,
+    pin::pin,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -23,11 +24,13 @@ use pvc_core::model::{DaemonMode, DaemonState, NodeName, StaticData};
 use pvc_host::{
     boot_note::BootNote,
     ceph::CephAdmin,
+    database_cluster::DatabaseCluster,
     dhcp::DhcpPort,
     firewall::Firewall,
-    hypervisor::Hypervisor,
+    hypervisor::{Hypervisor, screen::Screens},
     links::{Bridges, Links},
     machine::Machine,
+    osds::OsdHost,
     power::Power,
     programs::Programs,
     routing::RoutingDaemon,
@@ -56,7 +59,7 @@ use crate::{
     console::Consoles,
     controller::Cluster,
     keepalive::{Facts, Keepalive, Shown},
-    metrics::{Metrics, Sources},
+    metrics::Metrics,
     network_troubles::Troubles,
     notify::Notify,
     ownership::{Ownership, OwnershipError},
@@ -65,6 +68,7 @@ use crate::{
         fence::Fencing,
         flush::Flush,
         network::{self, NetworkError, Networks},
+        osd_tasks::OsdTasks,
         primary::Primary,
         storage_tasks::StorageTasks,
         vm::Vms,
@@ -73,7 +77,6 @@ use crate::{
     selffence::SelfFence,
     service_units,
     stop::Stop,
-    strangers::{self, Strangers},
 };
 
 /// The longest a stop takes, whatever is away.
@@ -98,6 +101,8 @@ pub struct Dependencies {
     pub hypervisor: Option<Arc<dyn Hypervisor>>,
     /// The guests' consoles that are shown in the state tree; `None`: none is.
     pub consoles: Option<Consoles>,
+    /// The guests' screens, for clients in the cluster network; `None`: none is shown.
+    pub screens: Option<Arc<dyn Screens>>,
     /// The machine's network; `None`: it is not managed, and there are no floating addresses.
     pub links: Option<Arc<dyn Links>>,
     /// The bridges and tunnels of client networks; `None`: they are not managed.
@@ -108,6 +113,8 @@ pub struct Dependencies {
     pub routing: Option<Arc<dyn RoutingDaemon>>,
     /// The DNS aggregator's database; `None`: guests' names are not served.
     pub zones: Option<Arc<dyn ZoneDatabase>>,
+    /// The servers of that database, of which one leads; `None`: they are not beside the coordinators.
+    pub database_cluster: Option<Arc<dyn DatabaseCluster>>,
     /// Programs that are kept running; `None`: none is.
     pub programs: Option<Arc<dyn Programs>>,
     /// Where guests ask for addresses; `None`: they are given none.
@@ -120,6 +127,8 @@ pub struct Dependencies {
     pub power: Arc<dyn Power>,
     /// The cluster that holds VMs' images; `None`: storage is not managed.
     pub ceph: Option<Arc<dyn CephAdmin>>,
+    /// This node's OSDs; `None`: it manages no storage.
+    pub osds: Option<Arc<dyn OsdHost>>,
     /// The storage's side of a fence.
     pub storage: Arc<dyn StorageFence>,
     /// What resets this machine if it loses the cluster; `None`: nothing does.
@@ -185,9 +194,11 @@ pub async fn run(config: &Config, mut dependencies: Dependencies, mut stop: Stop
     ));
     // From here on nothing is written under a name that is not this daemon's.
     dependencies.store = ownership.store();
+    let mut lost = pin!(ownership.keep());
     let started = tokio::select! {
         biased;
         () = stop.requested() => None,
+        error = &mut lost => Some(Err(error.into())),
         started = start(config, &dependencies, &ownership, &registered) => Some(started),
     };
     let Some(started) = started else {
@@ -213,7 +224,7 @@ pub async fn run(config: &Config, mut dependencies: Dependencies, mut stop: Stop
     let outcome = tokio::select! {
         biased;
         () = stop.requested() => Ok(()),
-        error = ownership.keep() => Err(error.into()),
+        error = lost => Err(error.into()),
         () = daemon.keepalive.ended() => Err(DaemonError::Ended("keepalive")),
     };
     dependencies.notify.stopping();
@@ -249,6 +260,7 @@ struct Daemon {
     _networks: Option<Networks>,
     _client_networks: Option<tenants::ClientNetworkTenants>,
     _storage_tasks: Option<StorageTasks>,
+    _osd_tasks: Option<OsdTasks>,
     _troubles: Troubles,
     /// What ends with the daemon, whatever it is doing then.
     _background: JoinSet<()>,
@@ -288,7 +300,7 @@ async fn start(
     let version = env!("CARGO_PKG_VERSION");
     info!("pvcd {version} starts as {} {} on {static_data}", mode(config), config.node);
     let (mut background, networks) = prepare_machine(config, dependencies).await?;
-    let mut strangers = watch_strangers(config, dependencies, ownership);
+    let mut strangers = tenants::watch_strangers(config, dependencies, ownership);
     connect(config, dependencies).await;
     let looking = Instant::now();
     if let Some(strangers) = &mut strangers {
@@ -342,14 +354,8 @@ async fn start(
     tokio::join!(keepalive.declare(DaemonState::Init), wait_for_libvirt(vms.as_ref(), libvirt_within));
     // From here on the reconcilers see to it.
     drop(strangers);
-    if let Some(metrics) = dependencies.metrics.clone() {
-        let sources = Sources {
-            me: config.node.clone(),
-            store: Arc::clone(&dependencies.store),
-            mirror: mirror.clone(),
-        };
-        background.spawn(async move { metrics.serve(sources).await });
-    }
+    tenants::figures(config, dependencies, mirror.clone(), &mut background);
+    tenants::screens(config, dependencies, &mut background);
     let self_fence = tenants::self_fence(config, dependencies, mirror.clone(), keepalive.acknowledged());
     keepalive.declare(DaemonState::Run).await;
     if let Some(recorder) = tenants::recorder(config, dependencies, mirror.clone(), vms.as_ref()) {
@@ -364,6 +370,7 @@ async fn start(
         background.spawn(reserve::run(config.node.clone(), Arc::clone(&dependencies.store), mirror.clone()));
     }
     let storage_tasks = tenants::storage_tasks(config, dependencies, &cluster);
+    let osd_tasks = tenants::osd_tasks(dependencies, &cluster);
     let primary = config.is_coordinator().then(|| tenants::primary(config, dependencies, cluster, &troubles));
     info!("runs, {:.2} s after its start", began.elapsed().as_secs_f32());
     dependencies.notify.status("runs");
@@ -378,6 +385,7 @@ async fn start(
         _networks: networks,
         _client_networks: client_networks,
         _storage_tasks: storage_tasks,
+        _osd_tasks: osd_tasks,
         _troubles: troubles,
         _background: background,
     })
@@ -397,23 +405,6 @@ async fn prepare_machine(
         background.spawn(service_units::start(Arc::clone(services), service_units::needed(config)));
     }
     Ok((background, networks))
-}
-
-/// Whatever executes here meanwhile.
-fn watch_strangers(
-    config: &Config,
-    dependencies: &Dependencies,
-    ownership: &Arc<Ownership>,
-) -> Option<Strangers> {
-    let hypervisor = dependencies.hypervisor.as_ref()?;
-    Some(Strangers::watch(strangers::Dependencies {
-        me: config.node.clone(),
-        boot: dependencies.process.boot.clone(),
-        note: Arc::clone(&dependencies.boot_note),
-        ownership: Arc::clone(ownership),
-        store: Arc::clone(&dependencies.store),
-        hypervisor: Arc::clone(hypervisor),
-    }))
 }
 
 /// Waits for a session, as long as it takes, and says once what is waited for.

@@ -9,6 +9,7 @@
 pub mod ability;
 pub mod args;
 mod bmcs;
+pub mod checkup;
 pub mod console;
 pub mod controller;
 pub mod daemon;
@@ -22,6 +23,7 @@ pub mod ownership;
 mod pool_turns;
 pub mod reconcile;
 mod reserve;
+pub mod screens;
 pub mod selffence;
 pub mod service_units;
 pub mod signals;

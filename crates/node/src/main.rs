@@ -1,7 +1,7 @@
 //! The program `pvcd`: reads its configuration, chooses the real parts, and runs the daemon over them.
 
 use std::{
-    io::{self, IsTerminal as _, Write as _},
+    io::{self, IsTerminal as _, Read as _, Write as _},
     panic,
     path::Path,
     process::ExitCode,
@@ -11,20 +11,27 @@ use std::{
 
 use anyhow::Context as _;
 use clap::Parser as _;
-use pvc_config::{Config, Coordinator};
+use pvc_config::{Config, Coordinator, Diagnostic};
 use pvc_host::{
     boot_note::NoteFile,
-    ceph::{Access, CephAdmin, Librados},
+    ceph::{Access, Ceph, CephAdmin, Librados},
+    database_cluster::{DatabaseCluster, PORT, Patroni},
     dhcp::{DhcpPort, Kernel},
     firewall::{Firewall, Nft, STATIC},
-    hypervisor::{Hypervisor, libvirt::LibvirtHypervisor},
+    hypervisor::{
+        Hypervisor,
+        libvirt::{LibvirtHypervisor, LibvirtScreens},
+        screen::Screens,
+    },
     links::{Bridges, Links, Netlink},
     machine::{Machine as _, ThisMachine},
+    osds::{self, OsdHost},
     power::Ipmitool,
     programs::{Programs, Supervisor},
     routing::{Frr, RoutingDaemon},
     services::{Services, Systemd},
     storage_fence::{CephFence, NoStorage, StorageFence},
+    surroundings::TheseSurroundings,
     watchdog::{Guard, MachineHardware, Watchdog},
     zones::{Postgres, ZoneDatabase},
 };
@@ -37,12 +44,13 @@ use pvc_store::{
 use pvcd::{
     Dependencies, Stop,
     args::Args,
+    checkup,
     console::{Consoles, Rates},
     log::{FILE_NAME, Log, Settings, chain},
     metrics::Metrics,
     notify::Notify,
     ownership::this_process,
-    reconcile::dns,
+    reconcile::{database_leader, dns},
     signals,
 };
 
@@ -64,7 +72,11 @@ fn main() -> ExitCode {
     if let Some(file) = args.check_config {
         return check(&file.unwrap_or(args.config));
     }
-    match start(&args.config) {
+    if args.osd_request {
+        return osd_request();
+    }
+    let run = if args.examine { examine } else { start };
+    match run(&args.config) {
         Ok(code) => code,
         Err(error) => {
             let _ = writeln!(io::stderr(), "pvcd: {error:#}");
@@ -82,17 +94,74 @@ fn check(file: &Path) -> ExitCode {
     }
 }
 
-fn start(file: &Path) -> anyhow::Result<ExitCode> {
+/// `--osd-request`.
+fn osd_request() -> ExitCode {
+    let mut request = String::new();
+    let read = io::stdin().lock().take(osds::LONGEST_REQUEST).read_to_string(&mut request);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let answered = read.and(runtime).and_then(|runtime| {
+        let answer = runtime.block_on(osds::serve(&request));
+        runtime.shutdown_background();
+        writeln!(io::stdout(), "{answer}")
+    });
+    match answered {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let _ = writeln!(io::stderr(), "pvcd: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The configuration and its warnings; `None`, with all that is wrong told, if it cannot be used.
+fn load(file: &Path) -> anyhow::Result<Option<(Config, Vec<Diagnostic>)>> {
     let report = pvc_config::load(file);
     let Some(config) = report.config else {
         for diagnostic in &report.diagnostics {
             writeln!(io::stderr(), "{}", diagnostic.render(io::stderr().is_terminal()))?;
         }
-        return Ok(ExitCode::from(EX_CONFIG));
+        return Ok(None);
     };
+    Ok(Some((config, report.diagnostics)))
+}
+
+/// `--examine`.
+fn examine(file: &Path) -> anyhow::Result<ExitCode> {
+    let Some((config, warnings)) = load(file)? else { return Ok(ExitCode::from(EX_CONFIG)) };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let mut found = runtime.block_on(async {
+        let hypervisor = config.functions.hypervisor.then(|| {
+            let libvirt = LibvirtHypervisor::start(LIBVIRT).map_err(|error| chain(&error));
+            libvirt.map(|libvirt| libvirt as Arc<dyn Hypervisor>)
+        });
+        let ceph =
+            config.functions.storage.then(|| Arc::new(Librados::new(Access::default())) as Arc<dyn Ceph>);
+        let parts = checkup::Parts {
+            store: ZooKeeperStore::start(store_options(&config)),
+            servers: Arc::new(servers(&config)),
+            hypervisor,
+            power: Arc::new(Ipmitool::new(config.ipmi.cipher_suite)),
+            ceph,
+            zones: zones(&config),
+            machine: Arc::new(ThisMachine),
+            surroundings: Arc::new(TheseSurroundings),
+        };
+        checkup::examine(&config, &parts).await
+    });
+    for warning in &warnings {
+        found.notice(warning.headline(), format!("pvcd --check-config {}", file.display()));
+    }
+    runtime.shutdown_timeout(Duration::from_millis(500));
+    pvc_host::ceph::all_have_left(Duration::from_millis(500));
+    writeln!(io::stdout(), "{}", serde_json::to_string(&found)?)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn start(file: &Path) -> anyhow::Result<ExitCode> {
+    let Some((config, warnings)) = load(file)? else { return Ok(ExitCode::from(EX_CONFIG)) };
     let log = Log::install(&log_settings(&config)).context("cannot start the log")?;
     exit_on_panic(log.clone());
-    for warning in &report.diagnostics {
+    for warning in &warnings {
         tracing::warn!("{}", warning.headline());
     }
     // What blocks has threads of its own: the log, the consoles' files, libvirt; and what says that this node lives has one, so that
@@ -165,11 +234,8 @@ async fn serve(config: &Config, log: Log, lifeline: &Place) -> anyhow::Result<()
         lines: usize::try_from(config.logging.console_log_lines).unwrap_or(usize::MAX),
         rates: Rates { vm: config.logging.console_log_vm_rate, node: config.logging.console_log_node_rate },
     });
-    // Only coordinators have the floating addresses that names are asked for on.
-    let database =
-        config.dns_database.as_ref().filter(|_| config.functions.networking && config.is_coordinator());
-    let zones =
-        database.map(|database| Arc::new(Postgres::new(&dns::address(database))) as Arc<dyn ZoneDatabase>);
+    let screens = hypervisor.as_ref().map(|_| LibvirtScreens::start(LIBVIRT)).transpose();
+    let screens = screens.context("cannot show guests' screens (is libvirt0 installed?)")?;
     let programs = config
         .functions
         .networking
@@ -185,15 +251,19 @@ async fn serve(config: &Config, log: Log, lifeline: &Place) -> anyhow::Result<()
         store,
         hypervisor,
         consoles,
+        screens: screens.map(|screens| Arc::new(screens) as Arc<dyn Screens>),
         links: netlink.clone().map(|netlink| netlink as Arc<dyn Links>),
         bridges: netlink.map(|netlink| netlink as Arc<dyn Bridges>),
         firewall,
         routing: config.functions.networking.then(|| Arc::new(Frr::new()) as Arc<dyn RoutingDaemon>),
-        zones,
+        zones: zones(config),
+        database_cluster: database_leader::ground(config)
+            .map(|ground| Arc::new(Patroni::at(&ground.own, PORT)) as Arc<dyn DatabaseCluster>),
         programs,
         dhcp: config.functions.networking.then(|| Arc::new(Kernel) as Arc<dyn DhcpPort>),
         services: Some(Systemd::system() as Arc<dyn Services>),
         power: Arc::new(Ipmitool::new(config.ipmi.cipher_suite)),
+        osds: ceph.as_ref().map(|_| osds::ThisNode::new("--osd-request") as Arc<dyn OsdHost>),
         ceph,
         storage,
         servers: Arc::new(servers(config)),
@@ -206,6 +276,13 @@ async fn serve(config: &Config, log: Log, lifeline: &Place) -> anyhow::Result<()
         lifeline: lifeline.clone(),
     };
     pvcd::run(config, parts, stop).await.map_err(|error| anyhow::anyhow!("{}", chain(&error)))
+}
+
+/// Only coordinators have the floating addresses that names are asked for on.
+fn zones(config: &Config) -> Option<Arc<dyn ZoneDatabase>> {
+    let database =
+        config.dns_database.as_ref().filter(|_| config.functions.networking && config.is_coordinator());
+    database.map(|database| Arc::new(Postgres::new(&dns::address(database))) as Arc<dyn ZoneDatabase>)
 }
 
 /// Coordinators that are configured by address have no name to ask for them by.

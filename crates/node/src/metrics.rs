@@ -15,7 +15,10 @@ use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogra
 use metrics_exporter_prometheus::{
     BuildError, Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder,
 };
-use pvc_core::model::NodeName;
+use pvc_core::{
+    model::{NodeName, ceph::Figures},
+    plan::routing::Counted,
+};
 use pvc_store::{Store, mirror::Mirror};
 
 const KEEPALIVE: &str = "pvcd_keepalive_seconds";
@@ -39,6 +42,7 @@ const NODE_PRIMARY: &str = "pvcd_node_primary";
 const NODE_SELF_FENCE: &str = "pvcd_node_self_fence_seconds";
 const CLUSTER_NODES: &str = "pvcd_cluster_nodes";
 const CLUSTER_VMS: &str = "pvcd_cluster_vms";
+const CLUSTER_VMS_WAITING: &str = "pvcd_cluster_vms_waiting";
 const CLUSTER_FENCES: &str = "pvcd_cluster_fences";
 const CLUSTER_MAINTENANCE: &str = "pvcd_cluster_maintenance";
 const CLUSTER_PROBLEMS: &str = "pvcd_cluster_unreadable_objects";
@@ -49,6 +53,22 @@ pub(crate) const OVERCOMMITTED: &str = "pvcd_cluster_nodes_overcommitted";
 pub(crate) const BMC_USABLE: &str = "pvcd_bmc_usable";
 /// Told by the primary.
 const NAMES_BEHIND: &str = "pvcd_names_behind";
+const NAMES_BEHIND_SECONDS: &str = "pvcd_names_behind_seconds";
+const NAMES_LAG: &str = "pvcd_names_lag_seconds";
+/// Told by the primary.
+const LEASES: &str = "pvcd_network_leases";
+const POOLS: &str = "pvcd_network_pool_addresses";
+const POOL_USED: &str = "pvcd_network_pool_used_ratio";
+const FORWARDS: &str = "pvcd_network_forwards";
+const RULE_PACKETS: &str = "pvcd_network_rule_packets_total";
+const RULE_BYTES: &str = "pvcd_network_rule_bytes_total";
+const DROPPED: &str = "pvcd_network_dropped_packets_total";
+const ROUTING_MISSED: &str = "pvcd_routing_missed";
+/// Told by each node that asks Ceph.
+const STORAGE_HEALTH: &str = "pvcd_storage_health";
+const STORAGE_ANSWERED: &str = "pvcd_storage_answered_timestamp_seconds";
+const STORAGE_BYTES: &str = "pvcd_storage_bytes";
+const STORAGE_OSDS: &str = "pvcd_storage_osds";
 const STORE_SESSION: &str = "pvcd_store_session";
 
 /// From a millisecond to minutes.
@@ -115,9 +135,71 @@ pub(crate) fn planned(subject: &'static str, took: Duration) {
     histogram!(PLAN, "subject" => subject).record(took);
 }
 
-/// Whether guests' names that are to be served are not in the DNS database yet.
-pub(crate) fn names_behind(are: bool) {
-    gauge!(NAMES_BEHIND).set(f64::from(u8::from(are)));
+/// What there is of the routing daemon and its sessions; `None`: it is not needed.
+pub(crate) fn routing(counted: Option<Counted>) {
+    let (bgpd, nodes, routers) =
+        counted.map_or((0, 0, 0), |c| (usize::from(!c.speaks), c.nodes_missed, c.routers_missed));
+    for (what, missed) in [("bgpd", bgpd), ("nodes", nodes), ("routers", routers)] {
+        gauge!(ROUTING_MISSED, "what" => what).set(u32::try_from(missed).unwrap_or(u32::MAX));
+    }
+}
+
+/// For how long guests' names that are to be served have not been in the DNS database; `None`: they are.
+pub(crate) fn names_behind(since: Option<Duration>) {
+    gauge!(NAMES_BEHIND).set(f64::from(u8::from(since.is_some())));
+    gauge!(NAMES_BEHIND_SECONDS).set(since.unwrap_or_default().as_secs_f64());
+}
+
+/// Names that were to be served are in the DNS database, so long after that was seen.
+pub(crate) fn names_caught_up(after: Duration) {
+    histogram!(NAMES_LAG).record(after);
+}
+
+/// How many addresses of networks' ranges are given out by this node, of how many, and the largest share of one network's.
+#[allow(clippy::cast_precision_loss, reason = "a network has thousands")]
+pub(crate) fn pools(given: u64, of: u64, fullest: f64) {
+    gauge!(LEASES).set(given as f64);
+    gauge!(POOLS).set(of as f64);
+    gauge!(POOL_USED).set(fullest);
+}
+
+/// How many entries this node's tunnels have, by who has written them.
+#[allow(clippy::cast_precision_loss, reason = "a node has thousands")]
+pub(crate) fn forwards(written: usize, learnt: usize, routed: usize) {
+    for (by, count) in [("pvcd", written), ("tunnel", learnt), ("frr", routed)] {
+        gauge!(FORWARDS, "by" => by).set(count as f64);
+    }
+}
+
+/// Rules of networks matched so much more.
+pub(crate) fn rules_matched(direction: &'static str, packets: u64, bytes: u64) {
+    counter!(RULE_PACKETS, "direction" => direction).increment(packets);
+    counter!(RULE_BYTES, "direction" => direction).increment(bytes);
+}
+
+/// A wall dropped so many packets more.
+pub(crate) fn dropped(wall: &'static str, packets: u64) {
+    counter!(DROPPED, "wall" => wall).increment(packets);
+}
+
+/// Ceph has answered at that time, in seconds since 1970 (0: not yet), and said this (`None`: nothing new).
+#[allow(clippy::cast_precision_loss, reason = "2^53 bytes, and seconds, are enough for everybody")]
+pub(crate) fn storage(answered_unix_s: u64, figures: Option<&Figures>) {
+    gauge!(STORAGE_ANSWERED).set(answered_unix_s as f64);
+    // Of a Ceph that does not answer here nothing is known: what it said last may be over, and other nodes are told.
+    let known = |of: fn(&Figures) -> f64| figures.map_or(f64::NAN, of);
+    gauge!(STORAGE_HEALTH).set(known(|figures| match figures.health.as_str() {
+        "HEALTH_OK" => 0.0,
+        "HEALTH_WARN" => 1.0,
+        // Also what nobody has heard of.
+        _ => 2.0,
+    }));
+    gauge!(STORAGE_BYTES, "kind" => "used").set(known(|figures| figures.space.used_bytes as f64));
+    gauge!(STORAGE_BYTES, "kind" => "free").set(known(|figures| figures.space.free_bytes as f64));
+    gauge!(STORAGE_BYTES, "kind" => "total").set(known(|figures| figures.space.total_bytes as f64));
+    gauge!(STORAGE_OSDS, "state" => "all").set(known(|figures| figures.osds[0] as f64));
+    gauge!(STORAGE_OSDS, "state" => "up").set(known(|figures| figures.osds[1] as f64));
+    gauge!(STORAGE_OSDS, "state" => "in").set(known(|figures| figures.osds[2] as f64));
 }
 
 /// Somebody was faster to write what this node had decided about a VM.
@@ -200,6 +282,7 @@ fn describe() {
     );
     describe_gauge!(CLUSTER_NODES, "Nodes by the state of their daemon");
     describe_gauge!(CLUSTER_VMS, "VMs by their desired state");
+    describe_gauge!(CLUSTER_VMS_WAITING, "VMs that are to run and that no working daemon sees running");
     describe_gauge!(CLUSTER_FENCES, "Fences that are not over");
     describe_gauge!(CLUSTER_MAINTENANCE, "1 while maintenance is on: nobody is fenced");
     describe_gauge!(CLUSTER_PROBLEMS, "Objects of the state tree that this node cannot read");
@@ -219,5 +302,54 @@ fn describe() {
         NAMES_BEHIND,
         "1 while names that are to be served are not in the DNS database; told by the primary"
     );
+    describe_gauge!(
+        NAMES_BEHIND_SECONDS,
+        Unit::Seconds,
+        "Since when names that are to be served are not in the DNS database; told by the primary"
+    );
+    describe_histogram!(
+        NAMES_LAG,
+        Unit::Seconds,
+        "From seeing a name that is to be served to having it in the DNS database"
+    );
+    describe_gauge!(
+        LEASES,
+        "Addresses of networks' ranges that are given out; told by the primary, 0 elsewhere"
+    );
+    describe_gauge!(
+        POOLS,
+        "Addresses in networks' ranges, without reserved ones; told by the primary, 0 elsewhere"
+    );
+    describe_gauge!(
+        POOL_USED,
+        "Share of the addresses that the fullest network has given out, from 0 to 1; told by the primary"
+    );
+    describe_gauge!(FORWARDS, "Entries of this node's tunnels, by who wrote them: pvcd, tunnel, frr");
+    describe_gauge!(
+        ROUTING_MISSED,
+        "What FRR has not here, where it is needed: bgpd itself, sessions with nodes that run, sessions with the site's routers"
+    );
+    describe_counter!(RULE_PACKETS, "Packets that the rules of networks matched on this node, by direction");
+    describe_counter!(
+        RULE_BYTES,
+        Unit::Bytes,
+        "Bytes that the rules of networks matched on this node, by direction"
+    );
+    describe_counter!(DROPPED, "Packets that this node's walls dropped, by wall");
+    describe_storage();
     describe_gauge!(STORE_SESSION, "1 for the state that the session with ZooKeeper is in");
+}
+
+fn describe_storage() {
+    describe_gauge!(
+        STORAGE_HEALTH,
+        "What Ceph said last: 0 HEALTH_OK, 1 HEALTH_WARN, 2 all else; told by each node that asks it"
+    );
+    describe_gauge!(
+        STORAGE_ANSWERED,
+        Unit::Seconds,
+        "When Ceph answered this node last, since 1970; 0: not yet. Told by each node that asks it"
+    );
+    describe_gauge!(STORAGE_BYTES, Unit::Bytes, "Space of all OSDs: used, free and total");
+    describe_gauge!(STORAGE_OSDS, "OSDs that there are, that are up, and that are in");
 }

@@ -106,8 +106,17 @@ pub struct Ownership {
     machine: Arc<dyn Machine>,
     node: NodeName,
     me: Owner,
-    /// The version of the machine's record with which the name was last taken.
-    title: watch::Sender<Option<i32>>,
+    /// How the name was last taken.
+    title: watch::Sender<Option<Title>>,
+}
+
+/// By what this daemon has the name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Title {
+    /// The version of the machine's record with which it was taken.
+    record: i32,
+    /// The session in which it was taken, or an earlier one if that is not known.
+    session: Option<u64>,
 }
 
 /// How an attempt to take the name ended.
@@ -187,9 +196,10 @@ impl Ownership {
         };
         let mut txn = owner::take(&self.node, &self.me, held.as_ref());
         txn.ops.extend(machine::write(&self.node, &record, &seen).ops);
+        let session = epoch(*self.store.session().borrow());
         match self.store.commit(txn).await {
             Ok(_) => {
-                self.title.send_replace(Some(seen.next_version()));
+                self.title.send_replace(Some(Title { record: seen.next_version(), session }));
                 Ok(Attempt::Taken)
             }
             Err(CommitError::Conflict { .. }) => Ok(Attempt::TooSlow),
@@ -197,14 +207,16 @@ impl Ownership {
         }
     }
 
-    /// Keeps the key through new sessions. Returns only when somebody else has it, or the name, for good.
+    /// Keeps the key through new sessions, from when it has been taken on: also while what follows on that is still under way, which
+    /// waits for what nobody can write without it. Returns only when somebody else has it, or the name, for good.
     pub async fn keep(&self) -> OwnershipError {
+        // An error would be that this daemon is no more.
+        let _ = self.title.subscribe().wait_for(Option::is_some).await;
         let mut session = self.store.session();
         let (owner, machine) = (owner::path(&self.node), machine::path(&self.node));
         let watched = || (self.store.watch(&owner), self.store.watch(&machine));
         let mut watches = watched();
-        let mut taken_in = epoch(*session.borrow_and_update());
-        let mut unread = false;
+        let mut unread = epoch(*session.borrow_and_update()) != self.taken_in();
         loop {
             let watch_ended = tokio::select! {
                 biased;
@@ -221,19 +233,25 @@ impl Ownership {
             if !now.is_healthy() {
                 continue;
             }
-            let has_it = self.still_has_it(epoch(now) == taken_in).await;
-            // A server that answers too late ends no session, so nothing else would have this looked at again; and without the key nothing is
-            // written, no keepalive either.
-            unread = has_it.is_err();
+            let has_it = self.still_has_it(epoch(now) == self.taken_in()).await;
+            let unheard = has_it.is_err();
             match has_it {
-                Ok(Ok(false)) => match self.take().await {
-                    Ok(()) => taken_in = epoch(now),
-                    Err(error) => return error,
-                },
+                Ok(Ok(false)) => {
+                    if let Err(error) = self.take().await {
+                        return error;
+                    }
+                }
                 Ok(Err(error)) => return error,
                 Ok(Ok(true)) | Err(_) => {}
             }
+            // A server that answers too late ends no session, so nothing else would have this looked at again; and without the key nothing is
+            // written, no keepalive either.
+            unread = unheard || epoch(now) != self.taken_in();
         }
+    }
+
+    fn taken_in(&self) -> Option<u64> {
+        self.title.borrow().and_then(|title| title.session)
     }
 
     /// Whether the name needs no taking; an error if it is lost.
@@ -241,7 +259,8 @@ impl Ownership {
         let held = owner::read(&*self.store, &self.node).await?;
         let seen = machine::read(&*self.store, &self.node).await?;
         if held.is_some_and(|held| self.judge(&held) == Holder::Myself) {
-            return Ok(Ok(same_session && seen.version == *self.title.borrow()));
+            let record = self.title.borrow().map(|title| title.record);
+            return Ok(Ok(same_session && seen.version == record));
         }
         Ok(self.lost(&seen).await?.map_or(Ok(false), Err))
     }

@@ -2,6 +2,7 @@
 
 pub mod client_network;
 pub(crate) mod client_records;
+pub mod database_leader;
 pub mod dns;
 pub mod fence;
 pub mod firewall;
@@ -10,6 +11,7 @@ pub mod gateway_services;
 pub mod network;
 #[cfg(test)]
 pub(crate) mod network_world;
+pub mod osd_tasks;
 mod per_network;
 pub mod primary;
 pub mod routing;

@@ -15,9 +15,11 @@ use pvc_host::{ceph::Ceph, machine::Machine};
 use pvc_store::{Store, mirror::Mirror, schema};
 use tokio::{
     sync::watch,
-    time::{Instant, MissedTickBehavior, interval},
+    time::{Instant, Interval, MissedTickBehavior, interval},
 };
 use tracing::{debug, info, warn};
+
+use crate::metrics;
 
 /// What it stands on.
 pub(crate) struct StorageFigures {
@@ -62,12 +64,40 @@ impl StorageFigures {
     /// What tells the log, and the task, which runs for ever.
     pub(crate) fn follow(self) -> (Told, impl Future<Output = ()> + Send) {
         let (known, told) = watch::channel(Known::default());
-        (Told(told), self.run(known))
+        // Of OSDs the manager is asked: while it is away these figures stay as they were, and nothing else waits.
+        (Told(told), async move { tokio::join!(self.run(known), self.run_osds()).0 })
     }
 
-    async fn run(self, known: watch::Sender<Known>) {
+    /// The primary writes how each OSD is, for clients that look at the tree.
+    async fn run_osds(&self) {
+        let mut ticks = self.ticks();
+        loop {
+            ticks.tick().await;
+            if !self.is_primary() {
+                continue;
+            }
+            let outcome = match self.ceph.osd_stats().await {
+                Ok(all) => schema::ceph::refresh_osds(&*self.store, &all).await.map_err(|e| e.to_string()),
+                Err(error) => Err(error.to_string()),
+            };
+            if let Err(why) = outcome {
+                debug!("how Ceph's OSDs are could not be written: {why}");
+            }
+        }
+    }
+
+    fn ticks(&self) -> Interval {
         let mut ticks = interval(self.every);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        ticks
+    }
+
+    fn is_primary(&self) -> bool {
+        self.mirror.view().primary_holder.as_ref() == Some(&self.me) && self.mirror.synced()
+    }
+
+    async fn run(&self, known: watch::Sender<Known>) {
+        let mut ticks = self.ticks();
         let mut answered = None;
         loop {
             ticks.tick().await;
@@ -78,6 +108,7 @@ impl StorageFigures {
                 answered = Some(self.machine.unix_s());
             }
             let figures = asked.ok();
+            metrics::storage(answered.unwrap_or_default(), figures.as_ref());
             self.write(
                 figures.as_ref(),
                 Refreshed { by: self.me.to_string(), at_unix_s: answered, trouble: trouble.clone() },
@@ -94,8 +125,7 @@ impl StorageFigures {
 
     /// The primary writes, for all.
     async fn write(&self, figures: Option<&Figures>, refreshed: Refreshed) {
-        let is_primary = self.mirror.view().primary_holder.as_ref() == Some(&self.me);
-        if !is_primary || !self.mirror.synced() {
+        if !self.is_primary() {
             return;
         }
         if let Err(error) = schema::ceph::refresh(&*self.store, figures, &refreshed).await {

@@ -270,9 +270,50 @@ pub(crate) async fn record_unstarted(
         new.clients.extend(clients);
         new.images.insert(image);
     }
-    let own = schema::vm_clients::path(spec.id, me);
+    record(store, (me, boot), spec.id, &new, decided_from).await
+}
+
+/// Records the clients of a guest that was executed elsewhere or before, and does not go on here yet. Its process has open what its definition said at its start: of
+/// the images that are known by now it may have some only.
+///
+/// # Errors
+/// As [`record_unstarted`].
+pub(crate) async fn record_arrived(
+    store: &dyn Store,
+    storage: &dyn StorageFence,
+    me: &Node,
+    vm: &Vm,
+    decided_from: &Transaction,
+) -> Result<(), NotShutOut> {
+    let mut known = images_of(store, vm).await?;
+    let (records, problems) = schema::vm_clients::read_vm(store, vm.id).await?;
+    readable(problems.into_iter())?;
+    known.extend(records.into_iter().flat_map(|record| record.clients.images));
+    let mut new = VmClients::default();
+    for image in known {
+        let clients = storage.open_here(&image).await?.unwrap_or_default();
+        if !clients.is_empty() {
+            new.clients.extend(clients);
+            new.images.insert(image);
+        }
+    }
+    if new.clients.is_empty() {
+        return Ok(());
+    }
+    record(store, (&me.name, me.boot.clone()), vm.id, &new, decided_from).await
+}
+
+/// Adds these clients to what is recorded of a VM on this node in this boot.
+async fn record(
+    store: &dyn Store,
+    (me, boot): (&NodeName, Option<String>),
+    vm: VmId,
+    new: &VmClients,
+    decided_from: &Transaction,
+) -> Result<(), NotShutOut> {
+    let own = schema::vm_clients::path(vm, me);
     loop {
-        let (records, problems) = schema::vm_clients::read_vm(store, spec.id).await?;
+        let (records, problems) = schema::vm_clients::read_vm(store, vm).await?;
         readable(problems.into_iter())?;
         let before = records.iter().find(|record| record.node == *me);
         let mut clients = before.map_or_else(VmClients::default, |record| record.clients.clone());
@@ -280,7 +321,7 @@ pub(crate) async fn record_unstarted(
         clients.images.extend(new.images.iter().cloned());
         clients.boot.clone_from(&boot);
         let record = (&clients, before);
-        match schema::vm_clients::record(store, spec.id, me, record, decided_from).await {
+        match schema::vm_clients::record(store, vm, me, record, decided_from).await {
             Ok(()) => return Ok(()),
             // The recorder has seen it, too.
             Err(CommitError::Conflict { path, .. }) if path == own => {}

@@ -3,7 +3,16 @@
 use pvc_core::model::{Entry, Explanation, Problem};
 
 /// What somebody's daemon published, if anything.
-pub type Said = Option<Result<Explanation, Problem>>;
+pub(crate) type Said = Option<Result<Explanation, Problem>>;
+
+/// The same apart: what it says, and why that cannot be read.
+pub(crate) fn told(said: Said) -> (Option<Explanation>, Option<String>) {
+    match said {
+        Some(Ok(said)) => (Some(said), None),
+        Some(Err(problem)) => (None, Some(problem.to_string())),
+        None => (None, None),
+    }
+}
 
 /// What cannot be read of an object.
 pub(crate) fn problems<T>(entry: &Entry<T>) -> &[Problem] {

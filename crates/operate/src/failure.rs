@@ -102,6 +102,11 @@ impl Failure {
         })
     }
 
+    /// Who only looks was given a cluster that is read anew.
+    pub(crate) fn unwatched() -> Self {
+        Self::Failed("a bug: the cluster is not watched".to_owned())
+    }
+
     pub(crate) fn unreadable(what: &str, problems: &[Problem]) -> Self {
         Self::Failed(format!("{what} is not in order, so nothing is done with it: {}", list(problems)))
     }

@@ -7,21 +7,32 @@
 mod answer;
 pub mod audit;
 mod cluster;
-pub mod explain;
+mod definitions;
+pub mod events;
+mod explain;
 mod failure;
+pub mod forecast;
+mod goal;
 pub mod network;
 pub mod node;
+mod outcome;
 mod read;
+pub mod screen;
 pub mod status;
 pub mod storage;
 #[cfg(feature = "fake")]
 pub mod testing;
+pub mod token;
+pub mod top;
 pub mod vm;
 mod wait;
+mod watched;
 mod write;
 
 pub use answer::Answer;
 pub use cluster::{Cluster, Maintenance};
 pub use failure::{Failure, Kind};
+pub use goal::{Goal, NodeGoal, TaskGoal};
+pub use outcome::look;
 pub use read::{Nodes, Runners, silence_words};
-pub use wait::{Asked, Progress};
+pub use wait::{Asked, Look, Progress};

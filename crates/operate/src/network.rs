@@ -11,22 +11,25 @@ use std::{collections::BTreeMap, fmt::Display};
 use pvc_core::{
     command::network::{self as command, Ground, Own, Settings},
     model::{
-        DomainDetails, Network, NetworkKind, NodeName, Overlay, Problem, VmId, Vni, network::DomainName,
+        ClusterView, DomainDetails, Network, NetworkKind, Overlay, Problem, Vm, VmId, Vni,
+        network::DomainName,
     },
 };
 use pvc_store::schema::{
     network::{self, Seen},
     overlay,
 };
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::{
     Answer, Cluster, Failure,
+    definitions::Definitions,
+    watched::Figures,
     write::{ATTEMPTS, Tries},
 };
 
 /// A network, with the words of the API.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct NetworkRow {
     pub vni: Vni,
     pub description: String,
@@ -38,25 +41,27 @@ pub struct NetworkRow {
     pub ip4: Family,
     /// Whether guests' ports are guarded.
     pub guard: bool,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    /// Whether guests send from their own addresses only.
+    pub filter: bool,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub problems: Vec<String>,
 }
 
 /// The addresses of one family.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Family {
     pub network: Option<String>,
     pub gateway: Option<String>,
     /// Whether DHCP is served.
     pub dhcp_flag: bool,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dhcp_start: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dhcp_end: Option<String>,
 }
 
 /// A list of networks.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct NetworkList {
     /// By number.
     pub networks: Vec<NetworkRow>,
@@ -65,7 +70,7 @@ pub struct NetworkList {
 }
 
 /// One network, and who is in it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct NetworkInfo {
     #[serde(flatten)]
     pub network: NetworkRow,
@@ -76,14 +81,14 @@ pub struct NetworkInfo {
 }
 
 /// A network card of a VM in a network.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Guest {
     pub name: String,
     pub uuid: VmId,
     /// As the definition says it; empty: it does not.
     pub mac: String,
     /// The node that is to run the VM; `None`: the VM is broken.
-    pub node: Option<NodeName>,
+    pub node: Option<String>,
 }
 
 impl From<&Network> for NetworkRow {
@@ -109,6 +114,7 @@ impl From<&Network> for NetworkRow {
                 dhcp_end: None,
             },
             guard: network.is_guarded(),
+            filter: network.is_filtered(),
             problems: network.problems.iter().map(ToString::to_string).collect(),
         }
     }
@@ -123,26 +129,26 @@ pub async fn list(
     cluster: &Cluster,
     wanted: Option<&(dyn Fn(&str) -> bool + Sync)>,
 ) -> Result<NetworkList, Failure> {
-    let (networks, mut strays) = network::read_all(&*cluster.store).await?;
+    let (networks, mut strays) = all(cluster).await?;
     let matches =
         |n: &Network| wanted.is_none_or(|wanted| wanted(&n.description) || wanted(&n.vni.to_string()));
     if wanted.is_some() {
         strays.clear();
     }
-    let networks = networks.values().map(|seen| &seen.network).filter(|n| matches(n)).map(NetworkRow::from);
+    let networks = networks.values().filter(|n| matches(n)).map(NetworkRow::from);
     Ok(NetworkList { networks: networks.collect(), strays })
 }
 
 /// One network, by its number or description.
 pub async fn info(cluster: &Cluster, reference: &str) -> Result<NetworkInfo, Failure> {
-    let (_, all) = read(cluster).await?;
+    let (all, _) = all(cluster).await?;
     let network = command::find(&all, reference)?;
     let guests = guests(cluster, network.vni).await?;
     Ok(NetworkInfo { network: network.into(), bridge: network.vni.bridge(), guests })
 }
 
 /// What carries frames between nodes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ShownOverlay {
     pub overlay: Overlay,
 }
@@ -226,6 +232,17 @@ pub async fn remove(cluster: &Cluster, reference: &str) -> Result<Answer, Failur
 
 type Networks = (BTreeMap<Vni, Seen>, BTreeMap<Vni, Network>);
 
+/// All there are for who looks, and the keys that are none.
+async fn all(cluster: &Cluster) -> Result<(BTreeMap<Vni, Network>, Vec<Problem>), Failure> {
+    if let Some(view) = cluster.known(Figures::Any).await? {
+        let is_below = |stray: &&Problem| stray.key.starts_with(&format!("{}/", network::ROOT));
+        let networks = view.networks.iter().map(|(vni, network)| (*vni, (**network).clone())).collect();
+        return Ok((networks, view.strays.iter().filter(is_below).cloned().collect()));
+    }
+    let (seen, strays) = network::read_all(&*cluster.store).await?;
+    Ok((seen.into_iter().map(|(vni, seen)| (vni, seen.network)).collect(), strays))
+}
+
 async fn read(cluster: &Cluster) -> Result<Networks, Failure> {
     let (seen, _) = network::read_all(&*cluster.store).await?;
     let networks = seen.iter().map(|(vni, seen)| (*vni, seen.network.clone())).collect();
@@ -234,21 +251,59 @@ async fn read(cluster: &Cluster) -> Result<Networks, Failure> {
 
 /// The network cards that definitions connect to the network's bridge.
 async fn guests(cluster: &Cluster, vni: Vni) -> Result<Vec<Guest>, Failure> {
+    if let (Some(known), Some(view)) = (cluster.definitions_known(), cluster.known(Figures::Any).await?) {
+        return guests_known(cluster, known, &view, vni).await;
+    }
     let vms = cluster.listing(false).await?.vms;
     let texts = cluster.definition_texts(&vms.iter().map(|listed| listed.id).collect::<Vec<_>>()).await?;
     let mut guests = Vec::new();
     for (vm, text) in vms.into_iter().zip(texts) {
-        let details = text.ok().and_then(|xml| DomainDetails::parse(&xml).ok()).unwrap_or_default();
-        let node = vm.entry.good().map(|vm| vm.node.value.clone());
-        let cards = details.networks.into_iter().filter(|card| Vni::of_bridge(&card.source) == Some(vni));
-        guests.extend(cards.map(|card| Guest {
+        let node = vm.entry.good().map(|vm| vm.node.value.to_string());
+        guests.extend(cards(text, vni).map(|mac| Guest {
             name: vm.name.clone(),
             uuid: vm.id,
-            mac: card.mac,
+            mac,
             node: node.clone(),
         }));
     }
     Ok(guests)
+}
+
+/// The same of a cluster that is watched.
+async fn guests_known(
+    cluster: &Cluster,
+    known: &Definitions,
+    view: &ClusterView,
+    vni: Vni,
+) -> Result<Vec<Guest>, Failure> {
+    let vms: Vec<Option<&Vm>> = view.good_vms().map(Some).collect();
+    let mut guests = Vec::new();
+    for (vm, said) in view.good_vms().zip(known.of(&*cluster.store, &vms, false).await?) {
+        let digest = said.digest.ok_or_else(Failure::unwatched)?;
+        let cards = digest.cards.iter().filter(|(network, _)| *network == vni);
+        guests.extend(cards.map(|(_, mac)| Guest {
+            name: vm.name.to_string(),
+            uuid: vm.id,
+            mac: mac.to_string(),
+            node: Some(vm.node.value.to_string()),
+        }));
+    }
+    // Of those that are not in order, each definition is read: they are few.
+    let broken = view.vms.iter().filter(|(_, entry)| entry.good().is_none());
+    let ids: Vec<VmId> = broken.map(|(id, _)| *id).collect();
+    for (uuid, text) in ids.iter().zip(cluster.definition_texts(&ids).await?) {
+        let cards = cards(text, vni).map(|mac| Guest { name: String::new(), uuid: *uuid, mac, node: None });
+        guests.extend(cards);
+    }
+    guests.sort_by(|a, b| a.name.cmp(&b.name).then(a.uuid.cmp(&b.uuid)));
+    Ok(guests)
+}
+
+/// The addresses of the cards that a definition connects to the network's bridge.
+fn cards(text: Result<String, String>, vni: Vni) -> impl Iterator<Item = String> {
+    let details = text.ok().and_then(|xml| DomainDetails::parse(&xml).ok()).unwrap_or_default();
+    let is_in = move |source: &str| Vni::of_bridge(source) == Some(vni);
+    details.networks.into_iter().filter(move |card| is_in(&card.source)).map(|card| card.mac)
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ mod replace;
 
 pub use dead::{Death, cancel_fence, confirm_dead, fence};
 pub use domain_state::{flush, ready};
-pub use explain::{NodeExplanation, Vms, explain};
+pub use explain::{FenceShown, NodeExplanation, Vms, explain};
 pub use fences::{FenceRow, fences};
 pub use info::{Listed, Memory, NodeInfo, NodeList, info, list};
 pub use primary::{primary, secondary};
@@ -32,10 +32,21 @@ use pvc_store::{
 };
 
 use crate::{
-    Answer, Cluster, Failure, Progress,
+    Answer, Cluster, Failure, Goal, NodeGoal, Progress,
     wait::{Look, Pursuit, Waited, until},
     write::{ATTEMPTS, Tries},
 };
+
+/// What is looked at until a node is so.
+pub(crate) fn pursuit(node: NodeName, goal: NodeGoal) -> Box<dyn Pursuit> {
+    match goal {
+        NodeGoal::Flush => Box::new(domain_state::Flushing::of(node, domain_state::Kind::Flush)),
+        NodeGoal::Ready => Box::new(domain_state::Flushing::of(node, domain_state::Kind::Ready)),
+        NodeGoal::Fence => Box::new(dead::Fencing { name: node }),
+        NodeGoal::Primary => Box::new(primary::HandOver { node, takes: true }),
+        NodeGoal::Secondary => Box::new(primary::HandOver { node, takes: false }),
+    }
+}
 
 /// Decides and writes, anew if somebody else was faster.
 async fn write(
@@ -78,7 +89,28 @@ pub struct Prepared<T> {
     pub question: Option<String>,
     /// What is the case if nobody does: `hv2 is not fenced`.
     pub otherwise: String,
+    /// What was seen when the question was made, beyond what it says: a yes to this one is none to another.
+    seen: String,
     done: T,
+}
+
+impl<T> Prepared<T> {
+    /// All that a yes is bound to: the question, and what was seen when it was made.
+    pub fn bound(&self) -> String {
+        format!("{}\n{}", self.question.as_deref().unwrap_or_default(), self.seen)
+    }
+}
+
+/// What there is of a node that a yes is bound to: who runs there, and all the VMs that it claims. What it reports changes with each keepalive.
+fn seen(view: &ClusterView, name: &NodeName, life: &Life) -> String {
+    let mut vms: Vec<String> =
+        view.good_vms().filter(|vm| vm.claim.value.names(name)).map(|vm| vm.id.to_string()).collect();
+    vms.sort_unstable();
+    let node = view.node(name).map(|node| {
+        let states = (node.daemon_state.value, node.domain_state.value, node.router_state.value);
+        (states, node.daemon_state.version, node.domain_state.version, node.boot.clone())
+    });
+    format!("{name} {:?} {} {node:?} {}", life.instance, life.has_bmc, vms.join(" "))
 }
 
 async fn look_up(cluster: &Cluster, name: &str) -> Result<(ClusterView, Node), Failure> {
@@ -144,6 +176,10 @@ struct Hearing {
 impl Pursuit for Hearing {
     fn paths(&self) -> Vec<String> {
         vec![node::path(&self.name)]
+    }
+
+    fn goal(&self) -> Option<Goal> {
+        None
     }
 
     async fn look(&mut self, cluster: &Cluster) -> Result<Look<Answer>, Failure> {

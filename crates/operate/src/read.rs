@@ -7,7 +7,7 @@ use pvc_core::{
     model::{ClusterView, Entry, Node, NodeName, Problem, Vm, VmId},
 };
 use pvc_store::{
-    Children, Store, StoreError,
+    Store, StoreError,
     schema::{maintenance, node, vm},
 };
 
@@ -15,9 +15,10 @@ mod runners;
 mod view;
 
 pub use runners::Runners;
-pub(crate) use runners::said_last;
+pub(crate) use runners::{runners, said_last};
+pub(crate) use view::Looked;
 
-use crate::{Cluster, Failure};
+use crate::{Cluster, Failure, watched::Figures};
 
 /// All nodes.
 #[derive(Debug, Default)]
@@ -42,7 +43,13 @@ pub fn silence_words(silence_s: u64) -> String {
 impl Nodes {
     /// The nodes of a view.
     pub fn of(view: &ClusterView) -> Self {
-        Self { all: view.all_nodes().cloned().collect(), strays: Vec::new(), maintenance: view.maintenance }
+        let below = format!("{}/", node::ROOT);
+        let name = |stray: &Problem| Some((stray.key.strip_prefix(&below)?.to_owned(), stray.clone()));
+        Self {
+            all: view.all_nodes().cloned().collect(),
+            strays: view.strays.iter().filter_map(name).collect(),
+            maintenance: view.maintenance,
+        }
     }
 
     /// For how long nothing has been heard of a node whose daemon should be running, in seconds; `None` if all is well.
@@ -75,7 +82,7 @@ impl Nodes {
     }
 }
 
-/// One VM of a list: its name as found, and the VM or what is wrong with it.
+/// One VM of a list: what it is called, and the VM or what is wrong with it.
 #[derive(Debug)]
 pub(crate) struct Listed {
     pub(crate) id: VmId,
@@ -96,13 +103,11 @@ impl Cluster {
         &*self.store
     }
 
-    async fn children(&self, root: &str) -> Result<Children, Failure> {
-        let children = self.store.children(root).await?;
-        children.ok_or_else(|| Failure::Uninitialised { place: self.place.clone() })
-    }
-
     /// Reads all nodes.
     pub async fn nodes(&self) -> Result<Nodes, Failure> {
+        if let Some(view) = self.known(Figures::Newest).await? {
+            return Ok(Nodes::of(&view));
+        }
         let mut children = self.children(node::ROOT).await?;
         children.sort_unstable();
         let mut nodes = Nodes::default();
@@ -137,11 +142,14 @@ impl Cluster {
 
     /// Reads the names of all VMs.
     pub async fn roster(&self) -> Result<Roster, Failure> {
+        if let Some(view) = self.known(Figures::Any).await? {
+            return Ok(Roster::of(&view));
+        }
         let ids: Vec<VmId> = vm::ids(&self.children(vm::ROOT).await?).0.into_iter().collect();
         let paths: Vec<String> = ids.iter().map(|&id| vm::path(id)).collect();
         let values = self.store.get_many(&paths).await?;
-        let named = ids.into_iter().zip(values).filter_map(|(id, value)| Some((id, text(&value?.data))));
-        Ok(named.collect())
+        let named = |(id, value)| Some((id, vm::decode(id, &[value], None)?.good()?.name.to_string()));
+        Ok(ids.into_iter().zip(values).filter_map(named).collect())
     }
 
     /// Reads what the list of VMs shows: the first four keys of each, or with `reasons` why they failed, too.
@@ -153,10 +161,9 @@ impl Cluster {
         let paths: Vec<String> = ids.iter().flat_map(|&id| vm::paths(id).into_iter().take(keys)).collect();
         let values = self.store.get_many(&paths).await?;
         for (&id, values) in ids.iter().zip(values.chunks(keys)) {
-            let (Some(Some(own)), Some(entry)) = (values.first(), vm::decode(id, values, None)) else {
-                continue;
-            };
-            listing.vms.push(Listed { id, name: text(&own.data), entry });
+            let Some(entry) = vm::decode(id, values, None) else { continue };
+            let name = entry.good().map(|vm| vm.name.to_string()).unwrap_or_default();
+            listing.vms.push(Listed { id, name, entry });
         }
         listing.vms.sort_by(|a, b| a.name.cmp(&b.name).then(a.id.cmp(&b.id)));
         Ok(listing)
@@ -169,6 +176,9 @@ impl Cluster {
 
     /// Reads a VM that is known to have existed a moment ago.
     pub(crate) async fn entry(&self, id: VmId) -> Result<Entry<Vm>, Failure> {
+        if let Some(view) = self.known(Figures::Any).await? {
+            return view.vms.get(&id).map(|entry| (**entry).clone()).ok_or_else(|| Failure::gone(id));
+        }
         vm::read(self.store(), id).await?.ok_or_else(|| Failure::gone(id))
     }
 
@@ -188,8 +198,4 @@ impl Cluster {
 
 fn problem(root: &str, child: &str, e: &pvc_core::model::NameError) -> Problem {
     Problem { key: format!("{root}/{child}"), what: e.to_string() }
-}
-
-fn text(data: &[u8]) -> String {
-    String::from_utf8_lossy(data).into_owned()
 }

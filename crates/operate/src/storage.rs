@@ -20,7 +20,7 @@ pub use self::{
     task::{TaskRow, cancel, info, list as tasks, wait},
 };
 use crate::{
-    Answer, Asked, Cluster, Failure,
+    Answer, Asked, Cluster, Failure, Goal, TaskGoal,
     wait::{Look, Pursuit},
 };
 
@@ -48,6 +48,14 @@ pub async fn ask(
     Ok((id, asked(id, format!("task {id} is asked for: {}", command.in_words()))))
 }
 
+/// What is looked at until a task is over.
+pub(crate) fn pursuit(id: TaskId, goal: TaskGoal) -> Box<dyn Pursuit> {
+    match goal {
+        TaskGoal::Done => Box::new(Followed(id)),
+        TaskGoal::Cancel => Box::new(task::Ending(id)),
+    }
+}
+
 fn asked(id: TaskId, message: String) -> Asked {
     Asked {
         subject: format!("task {id}"),
@@ -69,6 +77,10 @@ impl Pursuit for Followed {
         vec![schema::path(self.0)]
     }
 
+    fn goal(&self) -> Option<Goal> {
+        Some(Goal::Task(self.0, TaskGoal::Done))
+    }
+
     async fn look(&mut self, cluster: &Cluster) -> Result<Look<Answer>, Failure> {
         let task = task::read(cluster, self.0).await?;
         let because = |trouble: Option<String>| trouble.map(|why| format!(": {why}")).unwrap_or_default();
@@ -81,7 +93,15 @@ impl Pursuit for Followed {
                 return Err(Failure::Failed(format!("could not {}: {why}", task.command.in_words())));
             }
             TaskState::Running { node, .. } => {
-                Look::NotYet(format!("{node} works on it{}", because(task.trouble)))
+                let far = task.progress.map(|percent| format!(", {percent} % done")).unwrap_or_default();
+                Look::NotYet(format!("{node} works on it{far}{}", because(task.trouble)))
+            }
+            TaskState::Waiting if task.command.is_of_a_device() => {
+                let whom = match &task.command {
+                    StorageCommand::OsdAdd { node, .. } => format!("waiting for node {node}"),
+                    _ => "waiting for the node that has the OSD".to_owned(),
+                };
+                Look::NotYet(format!("{whom}{}", because(task.trouble)))
             }
             TaskState::Waiting => {
                 let view = cluster.view_without_vms().await?;

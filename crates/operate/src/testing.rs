@@ -47,7 +47,7 @@ impl Fake {
         let client = tree.client();
         let store: Arc<dyn Store> = client.clone();
         root::init(&*store).await.unwrap();
-        let fake = Self { tree, client, cluster: Cluster { store, place: "memory".into() } };
+        let fake = Self { tree, client, cluster: Cluster::new(store, "memory") };
         for node in nodes {
             fake.add_node(&name(node)).await;
         }

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use pvc_store::Watch;
 use tokio::time::Instant;
 
-use crate::{Answer, Cluster, Failure};
+use crate::{Answer, Cluster, Failure, Goal};
 
 /// How long to trust that no event was missed.
 const LOOK_ANYWAY: Duration = Duration::from_secs(2);
@@ -39,12 +39,20 @@ pub(crate) trait Pursuit: fmt::Debug + Send {
     fn paths(&self) -> Vec<String>;
 
     async fn look(&mut self, cluster: &Cluster) -> Result<Look<Answer>, Failure>;
+
+    /// The same for who looks from elsewhere; `None`: that is nothing to look at only.
+    fn goal(&self) -> Option<Goal>;
 }
 
 impl Asked {
     /// Whether it is done: nothing is left to wait for, and `answer` says what was done.
     pub fn is_settled(&self) -> bool {
         self.pursuit.is_none()
+    }
+
+    /// What is waited for.
+    pub fn goal(&self) -> Option<Goal> {
+        self.pursuit.as_ref()?.goal()
     }
 
     /// Waits until it is so; `progress` hears what is waited for.
@@ -72,7 +80,7 @@ impl Asked {
 
 /// What a look found.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Look<T> {
+pub enum Look<T> {
     /// It is so.
     Done(T),
     /// Not yet; what is waited for.

@@ -26,6 +26,7 @@ mod strangers;
 #[cfg(test)]
 pub(crate) mod testing;
 mod truthful;
+mod writes;
 
 use std::{fmt, time::Duration};
 
@@ -99,6 +100,7 @@ pub fn all(timing: Timing) -> Vec<Box<dyn Checker>> {
         Box::<truthful::Truthful>::default(),
         Box::<intent::Intent>::default(),
         Box::<frames::Frames>::default(),
+        Box::<writes::Writes>::default(),
     ]
 }
 
@@ -109,6 +111,6 @@ mod tests {
     #[test]
     fn every_invariant_has_its_checker() {
         let numbers: Vec<u8> = all(testing::TIMING).iter().map(|checker| checker.invariant()).collect();
-        assert_eq!(numbers, (1..=16).collect::<Vec<u8>>());
+        assert_eq!(numbers, (1..=17).collect::<Vec<u8>>());
     }
 }

@@ -52,9 +52,12 @@ pub struct Arguments {
     /// Client networks.
     #[arg(long, default_value_t = 0)]
     networks: usize,
+    /// VMs' images are in a Ceph of its own, which has its faults, too, unless some are given.
+    #[arg(long)]
+    storage: bool,
     /// `none`, `default`, `storm`, and `name=rate` of single faults (an hour), separated by commas.
-    #[arg(long, default_value = "default")]
-    faults: Rates,
+    #[arg(long)]
+    faults: Option<Rates>,
     /// Operators' commands an hour.
     #[arg(long, default_value_t = 60.0)]
     commands: f64,
@@ -104,6 +107,10 @@ impl FromStr for Seeds {
 
 impl Arguments {
     fn options(&self) -> Options {
+        let mut faults = self.faults.unwrap_or_default();
+        if self.storage && self.faults.is_none() {
+            faults.of_storage(1.0);
+        }
         Options {
             seed: self.seed.unwrap_or(1),
             nodes: self.nodes,
@@ -113,7 +120,8 @@ impl Arguments {
             suicide_intervals: self.suicide,
             longest_session: self.longest_session,
             networks: self.networks,
-            faults: self.faults,
+            storage: self.storage,
+            faults,
             commands: self.commands,
             ..Options::default()
         }

@@ -15,9 +15,10 @@ use crate::{
     event::Net,
     journal::Journal,
     machine::{Node, Surroundings},
-    options::{Options, SPARE, vm_memory_mib},
+    options::{Options, SPARE, disks, vm_memory_mib},
     parts::{hypervisor::FaultRates, power::bmc},
     physics::{
+        ceph::CephCluster,
         ensemble::Ensemble,
         guest::Guest,
         network::{Network, Number},
@@ -61,7 +62,7 @@ impl Cluster {
         }
         let journal = Arc::new(Journal::new(config::timing(options)?, print));
         let names: Vec<NodeName> = configs.iter().map(|config| config.node.clone()).collect();
-        let clones = names.iter().map(config::clone_name).collect::<anyhow::Result<Vec<_>>>()?;
+        let clones = names.iter().map(crate::keys::clone_name).collect::<anyhow::Result<Vec<_>>>()?;
         let names: Vec<NodeName> = names.into_iter().chain(clones).collect();
         let network = Arc::new(Network::new(names.clone(), Arc::clone(&journal)));
         let servers: Vec<Number> = (0..options.coordinators()).collect();
@@ -75,6 +76,13 @@ impl Cluster {
             Duration::from_secs(options.longest_session.into()),
         );
         let wires = Wires::new(options.networks, Arc::clone(&network), Arc::clone(&journal));
+        let names = Arc::new(names);
+        let disks = (0..options.vms + SPARE).flat_map(|vm| disks(vm, options.storage));
+        let images = disks.map(|image| image.parse()).collect::<Result<Vec<_>, _>>()?;
+        let ceph = options.storage.then(|| {
+            let (names, journal) = (Arc::clone(&names), Arc::clone(&journal));
+            CephCluster::new(images, names, journal, world.clone(), rng.fork("storage"))
+        });
         let around = Surroundings {
             journal,
             scheduler,
@@ -83,9 +91,10 @@ impl Cluster {
             ensemble,
             power: FakePower::new(),
             fabric: FakeFabric::new(),
-            names: Arc::new(names),
+            names,
             floating: Arc::new(configs.first().map(config::floating).unwrap_or_default()),
             wires,
+            ceph,
             fault_rates: Arc::new(Mutex::new(FaultRates::GOOD)),
         };
         let node = |number: Number, disk_of: Number| {

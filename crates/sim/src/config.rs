@@ -3,7 +3,6 @@
 use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 
 use pvc_config::{Config, sample::Sample};
-use pvc_core::model::NodeName;
 
 use crate::{
     checkers,
@@ -13,11 +12,6 @@ use crate::{
 /// The name of a node, by its number.
 pub(crate) fn name(number: usize) -> String {
     format!("hv{}", number + 1)
-}
-
-/// The name of the machine that has a copy of a node's disk: the cluster knows nothing of it.
-pub(crate) fn clone_name(node: &NodeName) -> anyhow::Result<NodeName> {
-    Ok(format!("{node}-clone").parse()?)
 }
 
 /// The configuration of a node.
@@ -63,7 +57,7 @@ fn text(options: &Options, number: usize) -> String {
     let node = name(number);
     let mut sample = Sample::default()
         .with("node", &node)
-        .with("functions.enable_storage", "False")
+        .with("functions.enable_storage", if options.storage { "True" } else { "False" })
         .with_list("cluster.coordinators", (0..options.coordinators()).map(name))
         .with("cluster.networks.upstream.network", "192.0.2.0/24")
         .with("cluster.networks.upstream.floating_ip", "192.0.2.254/24")

@@ -263,9 +263,7 @@ fn set_bmc(cluster: &Cluster, node: Number, matter: Option<Bmc>) {
         Some(Bmc::OffIsALie) => off = Off::Lies,
         Some(Bmc::ResetIsALie) => (off, reset) = (Off::Refused, Reset::Ignored),
     }
-    if matches!(matter, Some(Bmc::OffIsALie | Bmc::ResetIsALie)) {
-        cluster.nodes[node].bmc_lies(true);
-    }
+    cluster.nodes[node].bmc_lies(matches!(matter, Some(Bmc::OffIsALie | Bmc::ResetIsALie)));
     power.set_reach(&host, reach);
     power.set_off(&host, off);
     power.set_reset(&host, reset);

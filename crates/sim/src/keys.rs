@@ -67,3 +67,8 @@ impl Commit {
         self.ops.iter().any(|op| op.path().starts_with(below))
     }
 }
+
+/// The name of the machine that has a copy of a node's disk: the cluster knows nothing of it.
+pub(crate) fn clone_name(node: &NodeName) -> anyhow::Result<NodeName> {
+    Ok(format!("{node}-clone").parse()?)
+}

@@ -50,6 +50,7 @@ use crate::{
         power::{RESET, bmc},
     },
     physics::{
+        ceph::CephCluster,
         ensemble::Ensemble,
         network::{Network, Number},
         wires::{Kernel, Wires},
@@ -87,6 +88,8 @@ pub struct Surroundings {
     pub floating: Arc<BTreeSet<IpAddr>>,
     /// Client networks.
     pub wires: Arc<Wires>,
+    /// Where VMs' images are, if anybody writes to them.
+    pub ceph: Option<Arc<CephCluster>>,
     /// How VMs behave now.
     pub fault_rates: Arc<Mutex<FaultRates>>,
 }
@@ -134,6 +137,8 @@ struct State {
     installed: u64,
     /// The next boot is from a new installation.
     anew: bool,
+    /// Its BMC lies, whatever boot it is in.
+    bmc_lies: bool,
     /// The next boot is quick.
     quick: bool,
 }
@@ -196,6 +201,9 @@ impl Node {
             };
             let number = life.unwrap_or_default();
             self.tell(event::Machine::On { boot: number });
+            if self.lock().bmc_lies {
+                self.tell(event::Machine::BmcLies(true));
+            }
             tokio::select! {
                 biased;
                 _ = power.wait_for(|now| *now != life) => {}
@@ -254,7 +262,11 @@ impl Node {
 
     fn watch_guests(&self, hypervisor: &FakeHypervisor) {
         let (journal, node) = (Arc::clone(&self.around.journal), self.name.clone());
+        let (ceph, number) = (self.around.ceph.clone(), self.number);
         hypervisor.observe(move |vm, activity| {
+            if let Some(ceph) = &ceph {
+                ceph.turns(number, vm, activity);
+            }
             let what = match activity {
                 Some(Activity::Running | Activity::ShuttingDown) => Guest::Executes,
                 Some(Activity::Halted(Halt::Crashed)) => Guest::Crashed,
@@ -354,6 +366,9 @@ impl Node {
         if let Some(boot) = boot {
             boot.over.store(true, Ordering::Relaxed);
             self.around.wires.unplug(self.number);
+            if let Some(ceph) = &self.around.ceph {
+                ceph.loses_power(self.number);
+            }
             // Of the two reasons why its server may be down, one more or one other.
             if !frozen {
                 self.around.ensemble.down(self.number, true);

@@ -51,7 +51,7 @@ pub struct Trial<'a> {
 
 /// The first seed that shows each bug within [`WITHIN`], in small clusters with the default rates. Any change of a daemon may give it
 /// another course; then the seeds that follow are tried, and this list is brought up to date when that takes too long.
-const PINNED: [(Bug, u64); 43] = [
+const PINNED: [(Bug, u64); 46] = [
     (Bug::StartWithoutClaim, 1),
     (Bug::TrustWallClock, 7),
     (Bug::CountGapAsSilence, 7),
@@ -64,7 +64,7 @@ const PINNED: [(Bug, u64); 43] = [
     (Bug::ReleaseFirst, 1),
     (Bug::AdoptThenStop, 1),
     (Bug::LeaveStrangersRunning, 1),
-    (Bug::TrustTheNewBoot, 16),
+    (Bug::TrustTheNewBoot, 26),
     (Bug::OwnInterval, 2),
     (Bug::UnreadableIsUnfenced, 11),
     (Bug::WordOutlivesLife, 1),
@@ -95,6 +95,9 @@ const PINNED: [(Bug, u64); 43] = [
     (Bug::TellUnwritten, 1),
     (Bug::ForgetLeases, 1),
     (Bug::KeepForwards, 1),
+    (Bug::LocksBeforeBlocklist, 1),
+    (Bug::LiftEarly, 1),
+    (Bug::ClaimWhileDead, 1),
 ];
 /// How many seeds are tried from a pinned one on …
 const TRIES: u64 = 40;
@@ -107,7 +110,8 @@ pub fn pinned(bugs: &[Bug]) -> Vec<Trial<'static>> {
         bug,
         seeds: seed..seed + TRIES,
         // What an operator asked for, and where frames go, is judged when it has been calm.
-        within: (!matches!(bug, Bug::ForgetTheStop | Bug::KeepForwards)).then_some(WITHIN),
+        within: (!matches!(bug, Bug::ForgetTheStop | Bug::KeepForwards | Bug::ClaimWhileDead))
+            .then_some(WITHIN),
         options: &|seed| Options { seed, vms: 20, hours: 1.0, ..Options::default() },
     };
     PINNED.into_iter().filter(|(bug, _)| bugs.contains(bug)).map(trial).collect()
@@ -179,6 +183,7 @@ pub fn one(trial: &Trial<'_>) -> anyhow::Result<Bitten> {
 }
 
 /// Some bugs show in a moment that is rare in an ordinary day.
+#[allow(clippy::too_many_lines, reason = "a table: an arm a bug")]
 fn led_to(bug: Bug, options: Options) -> Options {
     match bug {
         // A node that is powered off while it executes.
@@ -199,11 +204,11 @@ fn led_to(bug: Bug, options: Options) -> Options {
         // A node that boots anew, cut off, while the others wait for it to have reset itself.
         Bug::TrustTheNewBoot => {
             let faults = Rates {
-                autostart: 20.0,
-                start_by_hand: 20.0,
-                reset: 12.0,
-                cut_store: 30.0,
-                mute_bmc: 20.0,
+                autostart: 40.0,
+                start_by_hand: 40.0,
+                reset: 24.0,
+                cut_store: 60.0,
+                mute_bmc: 40.0,
                 ..options.faults
             };
             Options { faults, suicide_intervals: 4, longest_session: 8, ..options }
@@ -281,6 +286,29 @@ fn led_to(bug: Bug, options: Options) -> Options {
             let faults = Rates { crash_guest: 120.0, slow_store: 30.0, kill_daemon: 24.0, ..options.faults };
             Options { faults, networks: 1, ..options }
         }
+        // A silent node that writes on, whose BMC says that it is off.
+        Bug::LocksBeforeBlocklist | Bug::LiftEarly => {
+            let mut faults = options.faults;
+            faults.of_storage(1.0);
+            Options { faults: Rates { liar: 20.0, ..faults }, storage: true, ..options }
+        }
+        // A node whose BMC says that it is off, which comes back while it is recovered.
+        Bug::ClaimWhileDead => {
+            let mut faults = options.faults;
+            faults.of_storage(1.0);
+            let faults = Rates {
+                liar: 20.0,
+                refuse_blocklist: 300.0,
+                cut_store: 60.0,
+                lying_bmc: 60.0,
+                lose_answers: 300.0,
+                slow_store: 60.0,
+                kill_daemon: 60.0,
+                lift: 0.0,
+                ..faults
+            };
+            Options { faults, storage: true, timing: Timing::Mixed, nodes: 7, ..options }
+        }
         // A coordinator that does not speak while another one is off.
         Bug::ShootTheLast => {
             let faults = Rates { power: 12.0, freeze_daemon: 24.0, ..options.faults };
@@ -326,11 +354,12 @@ fn broken_by(bug: Bug) -> &'static [u8] {
         Bug::StoppedIsOff => &[2, 6],
         // Or it ends again before the source goes on, and claims say what is wrong.
         Bug::ArriveRunning => &[1, 2, 9],
-        Bug::ForgetDeadFencer | Bug::RecoverInHalves => &[5],
+        Bug::ForgetDeadFencer | Bug::RecoverInHalves | Bug::ClaimWhileDead => &[5],
         Bug::AnswerUnchecked => &[4, 14],
         Bug::KeepAddresses | Bug::ReadsFeedPrimary | Bug::LeaveGateways => &[3],
         Bug::TellUnwritten | Bug::ForgetLeases => &[11],
         Bug::KeepForwards => &[16],
+        Bug::LocksBeforeBlocklist | Bug::LiftEarly => &[17],
         Bug::IgnoreReservations => &[8],
         Bug::ForgetTheStop => &[15],
         Bug::LeaveUntried | Bug::FlushInSilence | Bug::SayPrimaryFirst => &[14],

@@ -2,6 +2,7 @@
 //! still there, and answers when the daemon can hear it.
 
 pub mod bridges;
+pub mod ceph;
 pub mod host;
 pub mod hypervisor;
 pub mod links;

@@ -87,6 +87,7 @@ fn command(options: &Options) -> String {
         suicide_intervals,
         longest_session,
         networks,
+        storage,
         faults,
         commands,
         contradictions: _,
@@ -96,6 +97,7 @@ fn command(options: &Options) -> String {
         Timing::Fast => "fast",
         Timing::Mixed => "mixed",
     };
+    let storage = if *storage { " --storage" } else { "" };
     let mut faults = *faults;
     let mut rates = Vec::new();
     faults.each(|name, rate| rates.push(format!("{name}={rate}")));
@@ -106,6 +108,6 @@ fn command(options: &Options) -> String {
     };
     format!(
         "cargo xtask sim --seed {seed} --nodes {nodes} --vms {vms} --hours {hours} --timing {timing} --suicide {suicide_intervals} \
-         --longest-session {longest_session} --networks {networks} --commands {commands} --faults {plain}"
+         --longest-session {longest_session} --networks {networks}{storage} --commands {commands} --faults {plain}"
     )
 }

@@ -2,6 +2,7 @@
 //! that ends badly can be made shorter by leaving entries out.
 
 mod fault;
+mod storage;
 mod unkind;
 
 use std::time::Duration;
@@ -88,6 +89,7 @@ impl Schedule {
                         entries.push(Entry { at_ms: ms(at), what: What::Fault(fault, ms(lasts)) });
                     }
                     let story = unkind::story(&rng, name, options).into_iter();
+                    let story = story.chain(storage::story(&rng, name, options));
                     for (after, what) in story.take_while(|(after, _)| at + *after < chaos.ends) {
                         let left = ms(chaos.ends.saturating_sub(at + after));
                         let what = match what {

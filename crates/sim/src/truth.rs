@@ -241,7 +241,9 @@ impl Truth {
             | Event::GivenUp { .. }
             | Event::Command { .. }
             | Event::Fault { .. }
-            | Event::Log { .. } => {}
+            | Event::Log { .. }
+            | Event::Wrote { .. }
+            | Event::Blocklist { .. } => {}
         }
     }
 

@@ -4,6 +4,7 @@ mod definition;
 mod impatient;
 pub mod networks;
 mod old_client;
+mod storage;
 mod unkind;
 
 use std::{
@@ -111,8 +112,7 @@ struct Operator<'a> {
 impl<'a> Operator<'a> {
     fn new(cluster: &'a Cluster, client: u32) -> Self {
         let store = cluster.around.ensemble.operator(client);
-        let client =
-            pvc_operate::Cluster { store: Arc::clone(&store) as Arc<dyn Store>, place: String::new() };
+        let client = pvc_operate::Cluster::new(Arc::clone(&store) as Arc<dyn Store>, "");
         Self { cluster, store, client, seen: Mutex::default() }
     }
 
@@ -158,6 +158,8 @@ impl<'a> Operator<'a> {
             Command::WriteNone(vm) => self.write_none(vm).await,
             Command::WriteModify(vm, definition) => self.write_modify(vm, definition).await,
             Command::RedefineElsewhere(from, to) => self.redefine_elsewhere(from, to).await,
+            Command::LiftShutOuts => self.lift_shut_outs().await,
+            Command::FlushLocks(vm) => self.flush_locks(vm).await,
             Command::Impatient { .. } | Command::Redefine(_) | Command::StopOn(_) | Command::StartOn(_) => {
                 Err(No::Refused("those are several commands".into()))
             }
@@ -222,7 +224,8 @@ impl<'a> Operator<'a> {
 
     /// The definition of a VM.
     fn definition(&self, number: usize, how: Definition) -> String {
-        definition::xml(self.id(number), number, self.cluster.around.wires.of(number), how)
+        let around = &self.cluster.around;
+        definition::xml(self.id(number), number, (around.wires.of(number), around.ceph.is_some()), how)
     }
 
     async fn define(&self, number: usize) -> Result<String, No> {

@@ -20,9 +20,11 @@ pub mod owner;
 pub mod placement;
 pub mod primary;
 pub mod root;
+pub mod screen;
 pub mod shut_out;
 pub mod task;
 pub(crate) mod text;
+pub mod token;
 pub mod vm;
 pub mod vm_clients;
 

@@ -17,8 +17,10 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("pvc-host", &["pvc-core"]),
     ("pvcd", &["pvc-core", "pvc-process", "pvc-config", "pvc-store", "pvc-host"]),
     ("pvc-operate", &["pvc-core", "pvc-store"]),
-    ("pvc-cli", &["pvc-core", "pvc-config", "pvc-store", "pvc-operate"]),
-    ("pvc-api", &["pvc-core", "pvc-config", "pvc-store", "pvc-operate"]),
+    // The only way from clients to the host: consoles, and nothing else of it (decision 207).
+    ("pvc-console", &["pvc-core", "pvc-host", "pvc-operate"]),
+    ("pvc-cli", &["pvc-core", "pvc-config", "pvc-store", "pvc-operate", "pvc-console"]),
+    ("pvc-api", &["pvc-core", "pvc-config", "pvc-store", "pvc-operate", "pvc-console"]),
     ("pvc-lab", &["pvc-core", "pvc-config", "pvc-store", "pvc-host"]),
     ("pvc-bench", &["pvc-config", "pvc-lab"]),
     ("pvc-sim", &["pvc-core", "pvc-process", "pvc-config", "pvc-store", "pvc-host", "pvc-operate", "pvcd"]),

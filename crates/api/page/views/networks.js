@@ -13,7 +13,7 @@ export function networkList({ networks }) {
     network.ip4?.dhcp_flag ? `${network.ip4.dhcp_start} – ${network.ip4.dhcp_end}` : "no",
     network.ip6?.network ?? "–",
   ];
-  return html`<div class="title"><h1 tabindex="-1">Networks</h1>${button("Add a network", add, { main: true, off: isCutOff() })}</div>
+  return html`<div class="title"><h1 tabindex="-1">Networks</h1>${button("Add a network", add, { needs: "admin", main: true, off: isCutOff() })}</div>
     ${shown(networks, (all) => table("Networks", [["Number"], ["Description"], ["Type"], ["IPv4"], ["Gateway"], ["DHCP"], ["IPv6"]], all.map(row), html`<p>There is no client network yet. Guests can be in bridges of the nodes without one.</p>`))}`;
 }
 
@@ -51,7 +51,7 @@ export function networkPage(_, vni) {
       then: () => (location.hash = "#/networks"),
     }));
   return html`<nav class="crumbs" aria-label="Where this is">${link(["networks"], "Networks")}</nav>
-    <div class="title"><h1 tabindex="-1">Network ${vni}</h1>${network.data ? button("Remove", remove, { dangerous: true, off: isCutOff(), label: `Remove network ${vni}` }) : nothing}</div>
+    <div class="title"><h1 tabindex="-1">Network ${vni}</h1>${network.data ? button("Remove", remove, { needs: "admin", dangerous: true, off: isCutOff(), label: `Remove network ${vni}` }) : nothing}</div>
     ${shown(network, (network) => {
       const leases = look(`${to}/leases`, { on: ["network"], every: 5000 });
       const rules = look(`${to}/rules`, { on: ["network"], every: 5000 });
@@ -69,11 +69,12 @@ export function networkPage(_, vni) {
           ["IPv6", network.ip6?.network],
           ["IPv6 gateway", network.ip6?.gateway],
           ["Guards guests' ports", network.guard ? "yes" : "no"],
+          ["Guests send from their own addresses only", network.filter ? "yes" : "no"],
         ]))}
         ${panel("Guests", table("Guests", [["VM"], ["MAC"], ["Node"]], network.guests.map((guest) => [link(["vms", guest.uuid], guest.name), guest.mac, nodeLink(guest.node)]), html`<p>No VM has a card in it.</p>`))}
-        ${panel("Addresses", shown(leases, ({ leases, pool }) => html`${pool ? html`<p>${pool.given} of ${pool.size} are given out.</p>` : nothing}
-          ${table("Addresses", [["Address"], ["Name"], ["MAC"], ["VM"], ["Until", ""]], leases.map((lease) => [lease.ip4_address, lease.hostname ?? "–", lease.mac_address, lease.vm ?? "–", lease.timestamp]), html`<p>No address is given out or reserved.</p>`)}`), button("Reserve", () => reserve(to), { off: isCutOff() }))}
-        ${panel("Rules", shown(rules, (rules) => table("Rules", [["Description"], ["Direction"], ["Order", "number"], ["Rule"], ["Actions", "actions"]], rules.map((rule) => [rule.description, rule.direction, rule.order ?? "–", html`<code>${rule.rule}</code>${rule.problem ? html`<br><span class="error">${rule.problem}</span>` : nothing}`, button("Remove", () => removeRule(to, rule), { dangerous: true, off: isCutOff(), label: `Remove rule ${rule.description}` })]), html`<p>There are no rules: what is routed passes.</p>`)), button("Add a rule", () => addRule(to), { off: isCutOff() }))}`;
+        ${panel("Addresses", shown(leases, ({ leases, leases6, pool }) => html`${pool ? html`<p>${pool.given} of ${pool.size} are given out over IPv4.</p>` : nothing}
+          ${table("Addresses", [["Address"], ["Name"], ["MAC"], ["VM"], ["Until", ""]], [...leases, ...(leases6 ?? [])].map((lease) => [lease.ip4_address ?? lease.ip6_address, lease.hostname ?? "–", lease.mac_address, lease.vm ?? "–", lease.timestamp]), html`<p>No address is given out or reserved.</p>`)}`), button("Reserve", () => reserve(to), { needs: "admin", off: isCutOff() }))}
+        ${panel("Rules", shown(rules, (rules) => table("Rules", [["Description"], ["Direction"], ["Order", "number"], ["Rule"], ["Actions", "actions"]], rules.map((rule) => [rule.description, rule.direction, rule.order ?? "–", html`<code>${rule.rule}</code>${rule.problem ? html`<br><span class="error">${rule.problem}</span>` : nothing}`, button("Remove", () => removeRule(to, rule), { needs: "admin", dangerous: true, off: isCutOff(), label: `Remove rule ${rule.description}` })]), html`<p>There are no rules: what is routed passes.</p>`)), button("Add a rule", () => addRule(to), { needs: "admin", off: isCutOff() }))}`;
     })}`;
 }
 

@@ -47,9 +47,9 @@ function actions(node) {
   const isOther = node.daemon_mode === "coordinator" && node.coordinator_state !== "primary";
   return html`<div class="actions">
     ${flushed
-      ? button("Ready", () => act(send("ready", "Ready", nodeSettles(node.name, "ready"))), { off: isCutOff() || isBusy(`Ready ${node.name}`), label: `Ready: ${node.name}` })
-      : button("Flush", flush, { off: isCutOff(), dangerous: true, label: `Flush ${node.name}` })}
-    ${isOther ? button("Make primary", primary, { off: isCutOff(), label: `Make ${node.name} primary` }) : nothing}
+      ? button("Ready", () => act(send("ready", "Ready", nodeSettles(node.name, "ready"))), { needs: "operate", off: isCutOff() || isBusy(`Ready ${node.name}`), label: `Ready: ${node.name}` })
+      : button("Flush", flush, { needs: "operate", off: isCutOff(), dangerous: true, label: `Flush ${node.name}` })}
+    ${isOther ? button("Make primary", primary, { needs: "admin", off: isCutOff(), label: `Make ${node.name} primary` }) : nothing}
   </div>`;
 }
 

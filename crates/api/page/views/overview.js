@@ -49,5 +49,5 @@ export function maintenanceButton(status) {
       },
       () => ({ title: "Maintenance", method: "PUT", to: "/maintenance", body: { maintenance: !on } }),
     );
-  return button(on ? "End maintenance" : "Maintenance", press, { off: isCutOff() });
+  return button(on ? "End maintenance" : "Maintenance", press, { off: isCutOff(), needs: "admin" });
 }

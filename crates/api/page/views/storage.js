@@ -9,18 +9,18 @@ export function storage() {
   const [status, pools, volumes, snapshots, osds] = ["/storage", "/storage/pools", "/storage/volumes", "/storage/snapshots", "/storage/osds"].map((path) => look(path, OFTEN));
   const off = isCutOff();
   const removal = (what, name, to, text) => () => confirmed({ title: `Remove ${what} ${name}?`, text, retype: name, confirm: "Remove", dangerous: true }, () => ({ title: `Remove ${what} ${name}`, method: "DELETE", to }));
-  const remove = (what, name, to, text) => button("Remove", removal(what, name, to, text), { dangerous: true, off, label: `Remove ${what} ${name}` });
+  const remove = (what, name, to, text) => button("Remove", removal(what, name, to, text), { needs: "admin", dangerous: true, off, label: `Remove ${what} ${name}` });
   const pool = (row) => [row.name, ...figures(row.stats, POOL), remove("pool", row.name, `/storage/pools${path(row.name)}`, "All its volumes and their data are lost for good.")];
   const volume = (row) => [
     `${row.pool}/${row.name}`,
     ...figures(row.stats, VOLUME),
-    html`<div class="actions">${button("Snapshot", () => addSnapshot(row), { off, label: `Snapshot ${row.pool}/${row.name}` })}${remove("volume", row.name, `/storage/volumes${path(row.pool, row.name)}`, "Its data is lost for good.")}</div>`,
+    html`<div class="actions">${button("Snapshot", () => addSnapshot(row), { needs: "admin", off, label: `Snapshot ${row.pool}/${row.name}` })}${remove("volume", row.name, `/storage/volumes${path(row.pool, row.name)}`, "Its data is lost for good.")}</div>`,
   ];
   const snapshot = (row) => [`${row.pool}/${row.volume}@${row.snapshot}`, remove("snapshot", row.snapshot, `/storage/snapshots${path(row.pool, row.volume, row.snapshot)}`, "What it keeps of the volume is lost.")];
   return html`<h1 tabindex="-1">Storage</h1>
     ${panel("Ceph", shown(status, ceph))}
-    ${panel("Pools", shown(pools, (all) => table("Pools", [["Name"], ...POOL.map(head), ["Actions", "actions"]], all.map(pool), html`<p>There is no pool.</p>`)), button("Add a pool", addPool, { off }))}
-    ${panel("Volumes", shown(volumes, (all) => table("Volumes", [["Name"], ...VOLUME.map(head), ["Actions", "actions"]], all.map(volume), html`<p>There is no volume.</p>`)), button("Add a volume", () => addVolume(pools.data || []), { off }))}
+    ${panel("Pools", shown(pools, (all) => table("Pools", [["Name"], ...POOL.map(head), ["Actions", "actions"]], all.map(pool), html`<p>There is no pool.</p>`)), button("Add a pool", addPool, { needs: "admin", off }))}
+    ${panel("Volumes", shown(volumes, (all) => table("Volumes", [["Name"], ...VOLUME.map(head), ["Actions", "actions"]], all.map(volume), html`<p>There is no volume.</p>`)), button("Add a volume", () => addVolume(pools.data || []), { needs: "admin", off }))}
     ${panel("Snapshots", shown(snapshots, (all) => table("Snapshots", [["Name"], ["Actions", "actions"]], all.map(snapshot), html`<p>There is no snapshot.</p>`)))}
     ${panel("OSDs", shown(osds, (all) => table("OSDs", [["OSD"], ...OSD.map(head)], all.map((row) => [row.id, ...figures(row.stats, OSD)]), html`<p>No OSD is known.</p>`)))}`;
 }

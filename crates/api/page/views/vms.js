@@ -1,7 +1,9 @@
 import { ask, path } from "../api.js";
 import { act, confirmed, isBusy, isCutOff, vmSettles } from "../act.js";
+import { serialConsole } from "../console.js";
 import { look, touch } from "../live.js";
 import { button, condition, explanation, facts, html, link, mebibytes, nodeLink, nodeLinks, nothing, panel, problem, shown, state, table } from "../parts.js";
+import { screen } from "../screen.js";
 
 const SELECTORS = [["", "as the VM or the cluster has it"], ["mem", "most free memory"], ["vcpus", "fewest vCPUs"], ["vms", "fewest VMs"], ["load", "least load"]];
 
@@ -12,14 +14,14 @@ export function vmList({ vms, nodes }) {
   const empty = html`<p>${wanted ? html`No VM fits “${wanted}”.` : "There is no VM yet. Define the first one by its libvirt XML."}</p>`;
   return html`<div class="title"><h1 tabindex="-1">VMs</h1>
       <input type="search" aria-label="Filter by name, node or state" placeholder="Filter" .value=${wanted} @input=${(event) => ((wanted = event.target.value), touch())}>
-      ${button("Define a VM", () => define(vms.data || [], nodes.data || []), { main: true, off: isCutOff() })}
+      ${button("Define a VM", () => define(vms.data || [], nodes.data || []), { needs: "admin", main: true, off: isCutOff() })}
     </div>
     ${shown(vms, (all) => vmTable(all.filter(fits), empty))}`;
 }
 
 export function vmTable(vms, empty) {
   const row = (vm) => [
-    html`${link(["vms", vm.uuid], vm.name)}${vm.description ? html`<small>${vm.description}</small>` : nothing}`,
+    html`${link(["vms", vm.uuid], vm.name || vm.uuid)}${vm.description ? html`<small>${vm.description}</small>` : nothing}${(vm.problems || []).map((trouble) => html`<small class="error">${trouble}</small>`)}`,
     html`${state(condition(vm))}${waits(vm) ? html` <a class="why" href="#/vms/${encodeURIComponent(vm.uuid)}">why?</a>` : nothing}`,
     vm.running_on?.length ? nodeLinks(vm.running_on) : html`<span class="dim">${vm.node ?? ""}</span>`,
     vm.vcpu ?? "–",
@@ -39,7 +41,7 @@ function vmActions(vm, all = false) {
   const off = isCutOff();
   const set = (word, title, done) => ({ title: `${title} ${vm.name}`, method: "PUT", to: `/vms${path(vm.uuid)}/state`, body: { state: word }, settled: vmSettles(vm.uuid, done) });
   const is = (word) => (vm) => vm && condition(vm) === word;
-  const labelled = (text, press, more = {}) => button(text, press, { off: off || isBusy(`${text} ${vm.name}`), label: `${text} ${vm.name}`, ...more });
+  const labelled = (text, press, more = {}) => button(text, press, { needs: "operate", off: off || isBusy(`${text} ${vm.name}`), label: `${text} ${vm.name}`, ...more });
   const sure = (title, text, confirm, action) => () => confirmed({ title, text, confirm, dangerous: true }, () => action);
   const shutDown = sure(`Shut down ${vm.name}?`, "The guest is asked to end; what it serves is gone until it is started again.", "Shut down", set("shutdown", "Shut down", is("off")));
   const stop = sure(`Stop ${vm.name} at once?`, "Its power is cut: what the guest has not written is lost.", "Stop", set("stop", "Stop", is("off")));
@@ -52,7 +54,7 @@ function vmActions(vm, all = false) {
     ${all && vm.last_node ? labelled("Migrate back", () => act({ title: `Migrate back ${vm.name}`, to: `/vms${path(vm.uuid)}/unmigrate`, settled: vmSettles(vm.uuid, (now) => now && condition(now) === "running" && !now.last_node) })) : nothing}
     ${all ? labelled("Move", () => move(vm)) : nothing}
     ${on ? labelled("Stop", stop, { dangerous: true }) : nothing}
-    ${all ? labelled("Undefine", () => undefine(vm), { dangerous: true }) : nothing}
+    ${all ? labelled("Undefine", () => undefine(vm), { needs: "admin", dangerous: true }) : nothing}
   </div>`;
 }
 
@@ -208,7 +210,9 @@ export function vmPage(_, reference) {
             ["UUID", html`<code>${vm.uuid}</code>`],
           ]),
         )}
-        ${panel("Console", consoleLog(log))}
+        ${screen(vm)}
+        ${serialConsole(vm)}
+        ${panel("Console log", consoleLog(log))}
         ${vm.networks?.length ? panel("Network cards", table("Network cards", [["MAC"], ["Network"], ["Model"]], vm.networks.map((card) => [card.mac, card.source, card.model]), "")) : nothing}
         ${vm.disks?.length ? panel("Disks", table("Disks", [["Device"], ["Source"], ["Bus"]], vm.disks.map((disk) => [disk.dev, disk.name, disk.bus]), "")) : nothing}
         <details class="panel"><summary>Definition</summary><pre tabindex="0">${vm.xml}</pre></details>`;
@@ -218,7 +222,7 @@ export function vmPage(_, reference) {
 function consoleLog(log) {
   return shown(log, (text) => {
     const lines = typeof text === "string" ? text : (text.lines ?? []).join("\n");
-    const printable = lines.replace(/\u001b\[[0-9;?]*[A-Za-z]/g, "").replace(/[^\P{C}\n\t]/gu, "");
+    const printable = lines.replace(/\u001b\[[0-9;?]*[A-Za-z]|\u001b\][^\u0007\u001b\n]*(\u0007|\u001b\\)/g, "").replace(/[^\P{C}\n\t]/gu, "");
     if (printable.trim() === "") return html`<div class="empty"><p>The guest has printed nothing yet.</p></div>`;
     keepAtTheEnd();
     return html`<pre class="console" tabindex="0" role="log" aria-label="Console log">${printable}</pre>`;

@@ -8,6 +8,8 @@ pub(super) struct About {
     pub(super) query: &'static [Query],
     pub(super) body: Body,
     pub(super) gives: Gives,
+    /// A trial asks a question first, and `If-Match` says to which one the change is the yes.
+    pub(super) asks: bool,
 }
 
 /// A value of the query; none has to be there.
@@ -39,16 +41,24 @@ pub(super) enum Gives {
     Asked,
     /// What was made, with its address.
     Created,
+    /// A token, with its address.
+    Token,
     /// Which task was asked for, with its address.
     Task,
     /// Text of this kind.
     Text(&'static str),
+    /// A WebSocket.
+    Socket,
 }
 
 impl About {
     /// A call that sends nothing.
     pub(super) const fn call(summary: &'static str, gives: Gives) -> Self {
-        Self { summary, query: &[], body: Body::Nothing, gives }
+        Self { summary, query: &[], body: Body::Nothing, gives, asks: false }
+    }
+
+    pub(super) fn gives_a_secret(&self) -> bool {
+        matches!(self.gives, Gives::Token)
     }
 
     pub(super) const fn query(mut self, query: &'static [Query]) -> Self {
@@ -65,6 +75,11 @@ impl About {
     /// It may send this, as JSON; nothing is as good as `{}`.
     pub(super) const fn may_take<T: JsonSchema>(mut self) -> Self {
         self.body = Body::Json(SchemaGenerator::subschema_for::<T>, true);
+        self
+    }
+
+    pub(super) const fn asks(mut self) -> Self {
+        self.asks = true;
         self
     }
 

@@ -31,6 +31,16 @@ struct Message {
     notes: Vec<String>,
 }
 
+/// A token that was made.
+#[derive(JsonSchema)]
+#[allow(dead_code, reason = "only its schema is used: what is answered is `pvc_operate::token::Added`")]
+struct MadeToken {
+    /// What to send as `X-Api-Key`.
+    token: String,
+    message: String,
+    notes: Vec<String>,
+}
+
 /// What was asked of storage.
 #[derive(JsonSchema)]
 #[allow(dead_code, reason = "only its schema is used")]
@@ -122,6 +132,25 @@ fn operation(route: &Route, about: &About, schemas: &mut SchemaGenerator) -> Val
             }));
         }
     }
+    if about.asks {
+        parameters.push(json!({
+            "name": "If-Match", "in": "header", "schema": { "type": "string" },
+            "description": "The mark of the question that a trial has answered: refused with 412 if another one would be asked now.",
+        }));
+    }
+    if matches!(route.access, Access::Change(_)) {
+        parameters.push(json!({
+            "name": "dry_run", "in": "query", "schema": { "type": "boolean" },
+            "description": "Decide and answer, and write nothing.",
+        }));
+        if route.answer_is_kept() {
+            parameters.push(json!({
+                "name": "Idempotency-Key", "in": "header",
+                "schema": { "type": "string", "pattern": "^[!-~]{1,128}$" },
+                "description": "Asked again with the same key, the same change is not made again, and answered as before.",
+            }));
+        }
+    }
     operation["parameters"] = parameters.into();
     if route.access != Access::Public {
         operation["security"] = json!([{ "token": [] }]);
@@ -162,19 +191,29 @@ fn responses(gives: Gives, schemas: &mut SchemaGenerator) -> Value {
             ("application/json", json!(schemas.subschema_for::<Message>()), "it is done")
         }
         Gives::Created => ("application/json", json!(schemas.subschema_for::<Message>()), "it is made"),
+        Gives::Token => ("application/json", json!(schemas.subschema_for::<MadeToken>()), "it is made"),
         Gives::Task => {
             ("application/json", json!(schemas.subschema_for::<Accepted>()), "the task is asked for")
         }
         Gives::Text(kind) => (kind, json!({ "type": "string" }), "what there is"),
+        Gives::Socket => {
+            responses[StatusCode::SWITCHING_PROTOCOLS.as_str()] =
+                json!({ "description": "from here on it is a WebSocket (RFC 6455)" });
+            return responses;
+        }
     };
     let mut answer = json!({ "description": about, "content": { kind: { "schema": schema } } });
     let status = match gives {
-        Gives::Created => StatusCode::CREATED,
+        Gives::Created | Gives::Token => StatusCode::CREATED,
         Gives::Task => StatusCode::ACCEPTED,
         _ => StatusCode::OK,
     };
-    if matches!(gives, Gives::Created | Gives::Task) {
+    if matches!(gives, Gives::Created | Gives::Token | Gives::Task) {
         answer["headers"] = json!({ "Location": { "required": true, "schema": { "type": "string", "format": "uri-reference" } } });
+    }
+    if matches!(gives, Gives::List) {
+        answer["headers"] =
+            json!({ "Link": { "description": "where the next page is", "schema": { "type": "string" } } });
     }
     if matches!(gives, Gives::Asked) {
         let mut later = answer.clone();

@@ -2,7 +2,10 @@
 
 use axum::extract::State;
 use pvc_core::{command::network::acl::NewRule, model::rule::Direction};
-use pvc_operate::network::acl::{self as command, RuleRow};
+use pvc_operate::{
+    Cluster,
+    network::acl::{self as command, RuleRow},
+};
 use serde::Serialize;
 
 use super::{exactly_or_nearly, no_such, or_none};
@@ -33,15 +36,15 @@ impl From<RuleRow> for Row {
     }
 }
 
-async fn rows(api: &Shared, ask: &Ask) -> Result<Vec<Row>, Failed> {
-    let rules = command::list(&api.cluster, ask.part("network"), direction(ask)?).await?;
+async fn rows(cluster: &Cluster, ask: &Ask) -> Result<Vec<Row>, Failed> {
+    let rules = command::list(cluster, ask.part("network"), direction(ask)?).await?;
     Ok(rules.into_iter().map(Row::from).collect())
 }
 
 /// All that are wanted, in their order.
 pub(crate) async fn list(State(api): State<Shared>, ask: Ask) -> Outcome {
     let limit = Limit::parse(ask.given("limit"))?;
-    let mut rows = rows(&api, &ask).await?;
+    let mut rows = rows(api.seen(), &ask).await?;
     rows.retain(|row| limit.wants(&row.description));
     answer_list(&rows, "no rule is called so")
 }
@@ -50,7 +53,7 @@ pub(crate) async fn list(State(api): State<Shared>, ask: Ask) -> Outcome {
 pub(crate) async fn item(State(api): State<Shared>, ask: Ask) -> Outcome {
     let wanted = ask.part("acl");
     let names = |row: &Row| vec![row.description.clone()];
-    let found = exactly_or_nearly(rows(&api, &ask).await?, wanted, names, |name| name.contains(wanted));
+    let found = exactly_or_nearly(rows(api.seen(), &ask).await?, wanted, names, |name| name.contains(wanted));
     answer_list(&found, "there is no such rule")
 }
 
@@ -69,7 +72,9 @@ pub(crate) async fn add(State(api): State<Shared>, ask: Ask) -> Outcome {
 /// Removes one; with `direction` only if it is of that one.
 pub(crate) async fn remove(State(api): State<Shared>, ask: Ask) -> Outcome {
     let name = ask.part("acl");
-    if direction(&ask)?.is_some() && !rows(&api, &ask).await?.iter().any(|row| row.description == name) {
+    if direction(&ask)?.is_some()
+        && !rows(&api.cluster, &ask).await?.iter().any(|row| row.description == name)
+    {
         return Err(Failed::NotFound("there is no such rule of this direction".to_owned()));
     }
     done(command::remove(&api.cluster, ask.part("network"), name).await?)

@@ -38,12 +38,19 @@ pub(crate) async fn login(State(api): State<Shared>, headers: HeaderMap, ask: As
     if !api.gate.is_guarded() {
         return Ok(message(StatusCode::OK, OFF));
     }
-    match api.gate.open_session(ask.required("token")?, &headers, ask.from()) {
+    let token = ask.required("token")?;
+    let settled = api.gate.settle(&headers, Some(token), ask.from()).await;
+    match settled.and_then(|()| api.gate.open_session(token, &headers, ask.from())) {
         Ok(cookie) => Ok(to_the_greeting(&cookie)),
         Err(Stranger::Guesses) => Ok(text(
             StatusCode::TOO_MANY_REQUESTS,
             "text/plain; charset=utf-8",
             "Too many wrong tokens: wait a minute.\n",
+        )),
+        Err(Stranger::NotYet) => Ok(text(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "text/plain; charset=utf-8",
+            "The state store does not answer, so nobody knows whose token this is: try again.\n",
         )),
         Err(Stranger::Foreign) => Ok(text(
             StatusCode::FORBIDDEN,

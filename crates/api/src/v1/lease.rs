@@ -35,7 +35,7 @@ impl From<LeaseRow> for Row {
 }
 
 async fn rows(api: &Shared, ask: &Ask, only_reserved: bool) -> Result<Vec<Row>, Failed> {
-    let leases = command::list(&api.cluster, ask.part("network"), now_unix_s()).await?.leases;
+    let leases = command::list(api.seen(), ask.part("network"), now_unix_s()).await?.leases;
     let wanted = leases.into_iter().filter(|row| row.is_reserved || !only_reserved);
     Ok(wanted.map(Row::from).collect())
 }

@@ -74,7 +74,7 @@ impl From<NetworkRow> for Row {
 
 async fn rows(api: &Shared, limit: &Limit) -> Result<Vec<Row>, Failed> {
     let wants = |name: &str| limit.wants(name);
-    Ok(command::list(&api.cluster, Some(&wants)).await?.networks.into_iter().map(Row::from).collect())
+    Ok(command::list(api.seen(), Some(&wants)).await?.networks.into_iter().map(Row::from).collect())
 }
 
 /// All that are wanted.
@@ -124,6 +124,7 @@ fn settings(ask: &Ask) -> Result<Settings, Failed> {
         ip6_network: sent("ip6_network"),
         ip6_gateway: sent("ip6_gateway"),
         guard: None,
+        filter: None,
     })
 }
 

@@ -61,7 +61,7 @@ impl From<&NodeInfo> for Row {
 }
 
 async fn rows(api: &Shared, wanted: impl Fn(&str) -> bool) -> Result<Vec<Row>, Failed> {
-    let nodes = command::list(&api.cluster, now_unix_s(), wanted).await?.nodes;
+    let nodes = command::list(api.seen(), now_unix_s(), wanted).await?.nodes;
     // A key that is no node's has nothing that an old client could read.
     let good = nodes.iter().filter_map(|listed| match listed {
         Listed::Good(node) => Some(Row::from(&**node)),
@@ -87,19 +87,19 @@ pub(crate) async fn item(State(api): State<Shared>, ask: Ask) -> Outcome {
 
 /// The state of its daemon.
 pub(crate) async fn daemon_state(State(api): State<Shared>, ask: Ask) -> Outcome {
-    let node = command::info(&api.cluster, ask.part("node")).await?;
+    let node = command::info(api.seen(), ask.part("node")).await?;
     json(&json!({ "name": node.name, "daemon_state": node.daemon_state.to_string() }))
 }
 
 /// Whether it is primary.
 pub(crate) async fn coordinator_state(State(api): State<Shared>, ask: Ask) -> Outcome {
-    let node = command::info(&api.cluster, ask.part("node")).await?;
+    let node = command::info(api.seen(), ask.part("node")).await?;
     json(&json!({ "name": node.name, "coordinator_state": node.coordinator_state.to_string() }))
 }
 
 /// Whether it takes VMs.
 pub(crate) async fn domain_state(State(api): State<Shared>, ask: Ask) -> Outcome {
-    let node = command::info(&api.cluster, ask.part("node")).await?;
+    let node = command::info(api.seen(), ask.part("node")).await?;
     json(&json!({ "name": node.name, "domain_state": node.domain_state.to_string() }))
 }
 

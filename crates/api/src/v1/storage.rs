@@ -26,7 +26,7 @@ pub(crate) async fn greeting() -> Response {
 
 /// `ceph status`.
 pub(crate) async fn status(State(api): State<Shared>) -> Outcome {
-    let texts = command::texts(&api.cluster).await?;
+    let texts = command::texts(api.seen()).await?;
     json(
         &value!({ "type": "status", "primary_node": or_none(texts.primary_node), "ceph_data": texts.status }),
     )
@@ -34,7 +34,7 @@ pub(crate) async fn status(State(api): State<Shared>) -> Outcome {
 
 /// `rados df`.
 pub(crate) async fn df(State(api): State<Shared>) -> Outcome {
-    let texts = command::texts(&api.cluster).await?;
+    let texts = command::texts(api.seen()).await?;
     json(
         &value!({ "type": "utilization", "primary_node": or_none(texts.primary_node), "ceph_data": texts.df }),
     )
@@ -173,13 +173,13 @@ fn volume_row(volume: &VolumeRow) -> Value {
 /// All OSDs that are wanted.
 pub(crate) async fn osds(State(api): State<Shared>, ask: Ask) -> Outcome {
     let limit = Limit::parse(ask.given("limit"))?;
-    let (osds, _) = command::osds(&api.cluster).await?;
+    let (osds, _) = command::osds(api.seen()).await?;
     let rows: Vec<&OsdRow> = osds.iter().filter(|osd| limit.wants(&osd.id)).collect();
     list(&rows, "there is no such OSD in the state tree")
 }
 
 async fn one_osd(api: &Shared, ask: &Ask) -> Result<OsdRow, Failed> {
-    let (osds, _) = command::osds(&api.cluster).await?;
+    let (osds, _) = command::osds(api.seen()).await?;
     let found = osds.into_iter().find(|osd| osd.id == ask.part("osd"));
     found.ok_or_else(|| Failed::NotFound("there is no such OSD in the state tree".to_owned()))
 }
@@ -200,14 +200,14 @@ pub(crate) async fn osd_state(State(api): State<Shared>, ask: Ask) -> Outcome {
 /// All pools that are wanted.
 pub(crate) async fn pools(State(api): State<Shared>, ask: Ask) -> Outcome {
     let limit = Limit::parse(ask.given("limit"))?;
-    let (pools, _) = command::pools(&api.cluster).await?;
+    let (pools, _) = command::pools(api.seen()).await?;
     let rows: Vec<&PoolRow> = pools.iter().filter(|pool| limit.wants(&pool.name)).collect();
     list(&rows, "there is no such pool in the state tree")
 }
 
 /// One.
 pub(crate) async fn pool(State(api): State<Shared>, ask: Ask) -> Outcome {
-    let (pools, _) = command::pools(&api.cluster).await?;
+    let (pools, _) = command::pools(api.seen()).await?;
     let rows: Vec<&PoolRow> = pools.iter().filter(|pool| pool.name == ask.part("pool")).collect();
     list(&rows, "there is no such pool in the state tree")
 }
@@ -218,7 +218,7 @@ pub(crate) async fn volumes(State(api): State<Shared>, ask: Ask) -> Outcome {
     let pool = ask.given("pool");
     let wanted =
         |volume: &&VolumeRow| pool.is_none_or(|pool| pool == volume.pool) && limit.wants(&volume.name);
-    let (volumes, _) = command::volumes(&api.cluster, None).await?;
+    let (volumes, _) = command::volumes(api.seen(), None).await?;
     list(&volumes.iter().filter(wanted).map(volume_row).collect::<Vec<_>>(), NO_VOLUME)
 }
 
@@ -227,7 +227,7 @@ const NO_VOLUME: &str = "there is no such volume in the state tree";
 /// One.
 pub(crate) async fn volume(State(api): State<Shared>, ask: Ask) -> Outcome {
     let wanted = |volume: &&VolumeRow| volume.pool == ask.part("pool") && volume.name == ask.part("volume");
-    let (volumes, _) = command::volumes(&api.cluster, None).await?;
+    let (volumes, _) = command::volumes(api.seen(), None).await?;
     list(&volumes.iter().filter(wanted).map(volume_row).collect::<Vec<_>>(), NO_VOLUME)
 }
 
@@ -243,7 +243,7 @@ pub(crate) async fn snapshots(State(api): State<Shared>, ask: Ask) -> Outcome {
             && limit.wants(&row.snapshot)
     };
     let text = |row: &SnapshotRow| format!("{}/{}@{}", row.pool, row.volume, row.snapshot);
-    let (snapshots, _) = command::snapshots(&api.cluster, None).await?;
+    let (snapshots, _) = command::snapshots(api.seen(), None).await?;
     list(&snapshots.iter().filter(wanted).map(text).collect::<Vec<_>>(), NO_SNAPSHOT)
 }
 
@@ -259,7 +259,7 @@ pub(crate) async fn snapshot(State(api): State<Shared>, ask: Ask) -> Outcome {
         shown["stats"] = value!({});
         shown
     };
-    let (snapshots, _) = command::snapshots(&api.cluster, None).await?;
+    let (snapshots, _) = command::snapshots(api.seen(), None).await?;
     list(&snapshots.iter().filter(wanted).map(row).collect::<Vec<_>>(), NO_SNAPSHOT)
 }
 

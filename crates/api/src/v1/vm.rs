@@ -1,96 +1,111 @@
 //! Virtual machines.
 
-use std::time::Duration;
+use std::{sync::LazyLock, time::Duration};
 
 use axum::{extract::State, http::StatusCode, response::Response};
 use pvc_core::{
-    model::{DomainDetails, DomainSpec, StorageCommand, Vm, VmState},
+    model::{DomainDetails, DomainSpec, StorageCommand, Vm, VmId, VmState},
     plan::placement::Selector,
 };
 use pvc_operate::{
     Answer, Failure,
-    vm::{self as command, Desired, Filter, Relocation, To, VmRow},
+    vm::{self as command, Desired, Relocation, Said, To, VmRow, Vms},
 };
 use serde::Serialize;
 use serde_json::json;
 
-use super::{exactly_or_nearly, no_such};
+use super::no_such;
 use crate::{
     api::Shared,
     ask::Ask,
-    clock::now_unix_s,
     limit::Limit,
-    reply::{Failed, Outcome, done, json, list as answer_list, message},
+    reply::{Failed, JsonList, Outcome, done, json, message},
+    vms,
 };
 
 /// How long a call waits for a VM to be off before its keys are deleted.
 const UNDEFINE_WITHIN: Duration = Duration::from_secs(30);
 
-/// A VM, with the words of the old API.
+/// A VM, with the words of the old API, without its definition and what is in that.
 #[derive(Serialize)]
-struct Row {
-    name: String,
+struct Row<'a> {
+    name: &'a str,
     uuid: String,
-    state: String,
-    node: String,
+    state: &'a str,
+    node: &'a str,
     last_node: String,
     migrated: String,
     failed_reason: String,
-    #[serde(flatten)]
-    details: DomainDetails,
-    xml: String,
 }
 
-impl From<VmRow> for Row {
-    fn from(row: VmRow) -> Self {
-        let vm = row.vm.as_ref();
+impl<'a> Row<'a> {
+    fn of(row: &'a command::Row, shown: VmRow) -> Self {
+        let vm = row.vm();
         // What is broken is shown as far as it can be read, and says so where old clients show a reason.
-        let reason = vm.map_or_else(|| row.problems.join("; "), |vm| vm.failed_reason.value.clone());
+        let reason = vm.map_or_else(|| shown.problems.join("; "), |vm| vm.failed_reason.value.clone());
         Self {
-            uuid: row.uuid.to_string(),
-            state: row.state.map(|state| state.to_string()).unwrap_or_default(),
-            node: row.node.map(|node| node.to_string()).unwrap_or_default(),
-            last_node: row.last_node.unwrap_or_default(),
-            migrated: row.migrated.unwrap_or_else(|| "no".to_owned()),
+            name: row.name(),
+            uuid: row.id.to_string(),
+            state: vm.map_or("", |vm| vm.state.value.as_str()),
+            node: vm.map_or("", |vm| vm.node.value.as_str()),
+            last_node: shown.last_node.unwrap_or_default(),
+            migrated: shown.migrated.unwrap_or_else(|| "no".to_owned()),
             failed_reason: reason,
-            details: row.details.unwrap_or_default(),
-            xml: row.xml.unwrap_or_default(),
-            name: row.name,
         }
     }
 }
 
-async fn rows(api: &Shared, wants: &(dyn Fn(&str) -> bool + Sync)) -> Result<Vec<VmRow>, Failed> {
-    let filter = Filter { node: None, state: None, wanted: Some(wants), long: true };
-    Ok(command::list(&api.cluster, &filter, now_unix_s()).await?.vms)
+/// What is shown of a definition that cannot be read: JSON without braces.
+static NOTHING: LazyLock<String> = LazyLock::new(|| {
+    let nothing = serde_json::to_string(&DomainDetails::default()).unwrap_or_default();
+    nothing.trim_matches(['{', '}']).to_owned()
+});
+
+fn write(list: &mut JsonList, vms: &Vms, row: &command::Row, said: &Said) {
+    list.push(&Row::of(row, vms.shown(row, said)), said.details.as_deref().unwrap_or(&NOTHING));
+    list.add("xml", said.text.as_deref().unwrap_or("\"\""));
+}
+
+/// These, with their definitions.
+async fn shown(vms: Vms, rows: Vec<command::Row>, none: &str) -> Outcome {
+    if rows.is_empty() {
+        return Err(Failed::NotFound(none.to_owned()));
+    }
+    Ok(vms::answer(vms, rows, true, write).await?)
 }
 
 /// All that are wanted. Of `node` and `state` one has to fit, as the old server had it.
 pub(crate) async fn list(State(api): State<Shared>, ask: Ask) -> Outcome {
     let limit = Limit::parse(ask.given("limit"))?;
-    let (node, state) = (ask.given("node"), ask.given("state"));
-    if let Some(node) = node {
-        api.cluster.nodes().await?.find(node)?;
-    }
-    if let Some(state) = state {
-        state.parse::<VmState>().map_err(|error| Failed::Bad(error.to_string()))?;
-    }
-    let fits = |row: &Row| {
+    let vms = api.catalogue().all().await?;
+    let node = ask.given("node").map(|node| vms.node(node)).transpose()?;
+    let state = ask.given("state").map(str::parse::<VmState>).transpose();
+    let state = state.map_err(|error| Failed::Bad(error.to_string()))?;
+    let fits = |row: &&command::Row| {
+        let is = |vm: &Vm| {
+            node.is_some_and(|node| vm.node.value == *node)
+                || state.is_some_and(|state| vm.state.value == state)
+        };
         let neither = node.is_none() && state.is_none();
-        neither || node.is_some_and(|node| row.node == node) || state.is_some_and(|state| row.state == state)
+        (neither || row.vm().is_some_and(is)) && (limit.wants(row.name()) || limit.wants(&row.id.to_string()))
     };
-    let wants = |name: &str| limit.wants(name);
-    let rows = rows(&api, &wants).await?.into_iter().map(Row::from).filter(fits).collect::<Vec<_>>();
-    answer_list(&rows, "no VM fits")
+    let rows = vms.all().iter().filter(fits).cloned().collect();
+    shown(vms, rows, "no VM fits").await
 }
 
 /// One: by its name or UUID, or the beginning of either.
 pub(crate) async fn item(State(api): State<Shared>, ask: Ask) -> Outcome {
     let wanted = ask.part("vm");
-    let rows = rows(&api, &|text| text.starts_with(wanted)).await?;
-    let names = |row: &VmRow| vec![row.name.clone(), row.uuid.to_string()];
-    let found = exactly_or_nearly(rows, wanted, names, |name| name.starts_with(wanted));
-    answer_list(&found.into_iter().map(Row::from).collect::<Vec<_>>(), "there is no such VM")
+    let vms = api.catalogue().all().await?;
+    let id: Option<VmId> = wanted.parse().ok();
+    let is = |row: &&command::Row| row.name() == wanted || id == Some(row.id) && row.id.to_string() == wanted;
+    let is_near =
+        |row: &&command::Row| row.name().starts_with(wanted) || row.id.to_string().starts_with(wanted);
+    let mut found: Vec<command::Row> = vms.all().iter().filter(is).cloned().collect();
+    if found.is_empty() {
+        found = vms.all().iter().filter(is_near).cloned().collect();
+    }
+    shown(vms, found, "there is no such VM").await
 }
 
 /// Defines one; it is off.
@@ -114,7 +129,7 @@ pub(crate) async fn modify(State(api): State<Shared>, ask: Ask) -> Outcome {
         Err(Failure::Refused(refusal)) => Answer { message: refusal.to_string(), notes: Vec::new() },
         Err(error) => {
             let why = Failed::from(error).with_causes();
-            return Err(Failed::Bad(format!(
+            return Err(Failed::Half(format!(
                 "{}, but the restart was not asked for: {why}",
                 changed.message
             )));
@@ -137,8 +152,8 @@ pub(crate) async fn undefine(State(api): State<Shared>, ask: Ask) -> Outcome {
 }
 
 async fn one(api: &Shared, ask: &Ask) -> Result<Vm, Failed> {
-    let id = api.cluster.find_vm(ask.part("vm")).await?;
-    Ok(api.cluster.vm(id).await?)
+    let id = api.seen().find_vm(ask.part("vm")).await?;
+    Ok(api.seen().vm(id).await?)
 }
 
 /// What is asked of it.

@@ -1,4 +1,4 @@
-//! What changes in the cluster, as server-sent events. An event says which object to look at again and nothing of it, as the mirror's own do: a listener that
+//! What changes in the cluster, as server-sent events. An event says which object to look at again and nothing of it, as the mirror's own do, and `news` what has become of it, for people: a listener that
 //! is slow hears later, of all that has changed since, and holds nobody up; what waits for it is one view of the cluster and not a queue.
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
@@ -6,14 +6,14 @@ use std::{convert::Infallible, sync::Arc, time::Duration};
 use axum::{
     body::Body,
     extract::State,
-    http::{HeaderValue, header},
+    http::{HeaderValue, StatusCode, header},
     response::Response,
 };
 use futures_util::stream;
 use pvc_core::model::ClusterView;
 use tokio::{sync::watch, time::timeout};
 
-use super::Outcome;
+use super::{Outcome, Problem};
 use crate::api::Shared;
 
 /// How often a listener hears something, so that it and whatever is between knows that the connection lives.
@@ -21,7 +21,8 @@ const ALIVE: Duration = Duration::from_secs(15);
 
 /// Says `ready` when all that changes from then on will be told, then which object has changed or is gone.
 pub(crate) async fn events(State(api): State<Shared>) -> Outcome {
-    let mirror = api.mirror();
+    let mirror =
+        api.mirror().ok_or_else(|| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "nothing is watched"))?;
     mirror.ready().await;
     let mut views = mirror.views();
     let seen = views.borrow_and_update().clone();

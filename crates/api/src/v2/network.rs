@@ -9,7 +9,7 @@ use pvc_operate::network::{self as command, acl, dhcp};
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer};
 
-use super::{Asked, Outcome, created, done};
+use super::{Asked, Outcome, created, done, typed};
 use crate::{api::Shared, clock::now_unix_s};
 
 /// A text that is sent; `null` is empty, and takes the setting away. One that is not sent stays as it is.
@@ -31,6 +31,8 @@ pub(crate) struct Change {
     ip6: Ip6,
     /// Whether guests' ports are guarded.
     guard: Option<bool>,
+    /// Whether guests send from their own addresses only.
+    filter: Option<bool>,
 }
 
 #[derive(JsonSchema, Deserialize, Default)]
@@ -60,7 +62,7 @@ pub(crate) struct Ip6 {
 
 impl From<Change> for Settings {
     fn from(change: Change) -> Self {
-        let Change { description, domain, ip4, ip6, guard } = change;
+        let Change { description, domain, ip4, ip6, guard, filter } = change;
         Self {
             description,
             domain,
@@ -72,6 +74,7 @@ impl From<Change> for Settings {
             ip6_network: ip6.network,
             ip6_gateway: ip6.gateway,
             guard,
+            filter,
         }
     }
 }
@@ -92,6 +95,7 @@ pub(crate) struct New {
     #[serde(default)]
     ip6: Ip6,
     guard: Option<bool>,
+    filter: Option<bool>,
 }
 
 #[derive(JsonSchema, Deserialize, Clone, Copy)]
@@ -102,14 +106,28 @@ pub(crate) enum Kind {
     Bridged,
 }
 
+#[derive(JsonSchema, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "Overlay")]
+pub(crate) struct Carries {
+    /// `declared`, `flood` or `evpn`.
+    overlay: String,
+}
+
+/// Changes what carries frames between nodes.
+pub(crate) async fn set_overlay(State(api): State<Shared>, asked: Asked) -> Outcome {
+    let Carries { overlay } = asked.body()?;
+    done(command::set_overlay(&api.cluster, typed("overlay", &overlay)?).await?)
+}
+
 /// Defines a network. What the cluster's own networks are is not known here.
 pub(crate) async fn add(State(api): State<Shared>, asked: Asked) -> Outcome {
-    let New { vni, kind, description, domain, ip4, ip6, guard } = asked.body()?;
+    let New { vni, kind, description, domain, ip4, ip6, guard, filter } = asked.body()?;
     let kind = match kind {
         Kind::Managed => NetworkKind::Managed,
         Kind::Bridged => NetworkKind::Bridged,
     };
-    let change = Change { description: Some(description), domain, ip4, ip6, guard };
+    let change = Change { description: Some(description), domain, ip4, ip6, guard, filter };
     let answer = command::add(&api.cluster, &vni.to_string(), kind, &change.into(), &[]).await?;
     created(answer, &format!("/api/v2/networks/{vni}"))
 }

@@ -5,14 +5,14 @@ use std::{fmt::Display, str::FromStr};
 use axum::{extract::State, http::StatusCode};
 use pvc_core::model::{
     NodeName, StorageCommand,
-    ceph::{ClientAddress, PoolName},
+    ceph::{ClientAddress, PoolName, SnapshotName},
     task::TaskId,
 };
 use pvc_operate::storage as command;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Asked, Outcome, Problem, done, located, typed};
+use super::{Asked, Nothing, Outcome, Problem, asked_for, located, outcome::Told, paged, typed};
 use crate::{
     api::Shared,
     ask::Ask,
@@ -23,37 +23,46 @@ use crate::{
 
 /// What Ceph says of itself.
 pub(crate) async fn status(State(api): State<Shared>) -> Outcome {
-    Ok(json(&command::texts(&api.cluster).await?)?)
+    Ok(json(&command::texts(api.seen()).await?)?)
 }
 
 /// All pools whose names match `limit`.
 pub(crate) async fn pools(State(api): State<Shared>, Asked(ask): Asked) -> Outcome {
     let limit = Limit::parse(ask.given("limit"))?;
-    let (mut pools, _) = command::pools(&api.cluster).await?;
+    let (mut pools, problems) = command::pools(api.seen()).await?;
     pools.retain(|row| limit.wants(&row.name));
-    Ok(json(&pools)?)
+    paged::list_with(&ask, pools, &problems, |row| row.name.clone())
 }
 
 /// All volumes whose names match `limit`, of one `pool` if that is given.
 pub(crate) async fn volumes(State(api): State<Shared>, Asked(ask): Asked) -> Outcome {
     let limit = Limit::parse(ask.given("limit"))?;
-    let (mut volumes, _) = command::volumes(&api.cluster, pool(&ask)?.as_ref()).await?;
+    let (mut volumes, problems) = command::volumes(api.seen(), pool(&ask)?.as_ref()).await?;
     volumes.retain(|row| limit.wants(&row.name));
-    Ok(json(&volumes)?)
+    paged::list_with(&ask, volumes, &problems, |row| format!("{}/{}", row.pool, row.name))
 }
 
 /// All snapshots whose names match `limit`, of one `pool` and one `volume` if these are given.
 pub(crate) async fn snapshots(State(api): State<Shared>, Asked(ask): Asked) -> Outcome {
     let limit = Limit::parse(ask.given("limit"))?;
-    let (mut snapshots, _) = command::snapshots(&api.cluster, pool(&ask)?.as_ref()).await?;
+    let (mut snapshots, problems) = command::snapshots(api.seen(), pool(&ask)?.as_ref()).await?;
     let volume = ask.given("volume");
     snapshots.retain(|row| limit.wants(&row.snapshot) && volume.is_none_or(|volume| volume == row.volume));
-    Ok(json(&snapshots)?)
+    paged::list_with(&ask, snapshots, &problems, |row| {
+        format!("{}/{}@{}", row.pool, row.volume, row.snapshot)
+    })
+}
+
+/// Shuts out whoever wrote for a VM that is off, and takes the locks of its disks.
+pub(crate) async fn flush_locks(State(api): State<Shared>, asked: Asked) -> Outcome {
+    let Nothing {} = asked.body()?;
+    let vm = api.cluster.find_vm(asked.0.part("vm")).await?;
+    ask(&api, &asked, StorageCommand::FlushLocks { vm }, false).await
 }
 
 /// All OSDs.
 pub(crate) async fn osds(State(api): State<Shared>) -> Outcome {
-    Ok(json(&command::osds(&api.cluster).await?.0)?)
+    Ok(json(&command::osds(api.seen()).await?.0)?)
 }
 
 fn pool(ask: &Ask) -> Result<Option<PoolName>, Problem> {
@@ -68,15 +77,15 @@ fn part<T: FromStr<Err: Display>>(asked: &Asked, name: &str) -> Result<T, Proble
 #[derive(Serialize)]
 struct Accepted {
     task: TaskId,
-    message: String,
-    notes: [&'static str; 0],
+    #[serde(flatten)]
+    told: Told,
 }
 
 async fn ask(api: &Shared, asked: &Asked, command: StorageCommand, force: bool) -> Outcome {
     let by = asked.0.by();
     let (task, pending) = command::ask(&api.cluster, &command, force, &by, now_unix_s()).await?;
-    let message = pending.answer.message;
-    let accepted = Accepted { task, message: message.clone(), notes: [] };
+    let message = pending.answer.message.clone();
+    let accepted = Accepted { task, told: pending.into() };
     let mut response = json_with(StatusCode::ACCEPTED, &accepted);
     response.extensions_mut().insert(Said(message));
     located(response, &format!("/api/v2/tasks/{task}"))
@@ -138,6 +147,24 @@ pub(crate) async fn add_volume(State(api): State<Shared>, asked: Asked) -> Outco
     let NewVolume { pool, name, size } = asked.body()?;
     let (pool, volume, size) = (typed("pool", &pool)?, typed("name", &name)?, typed("size", &size.text())?);
     ask(&api, &asked, StorageCommand::VolumeAdd { pool, volume, size }, false).await
+}
+
+#[derive(JsonSchema, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct NewClone {
+    /// The name of the new volume, in the same pool.
+    name: String,
+    /// Of this snapshot; without, of what the volume holds now.
+    snapshot: Option<String>,
+}
+
+/// Makes a volume that holds what another one holds.
+pub(crate) async fn clone_volume(State(api): State<Shared>, asked: Asked) -> Outcome {
+    let (pool, volume) = (part(&asked, "pool")?, part(&asked, "volume")?);
+    let NewClone { name, snapshot } = asked.body()?;
+    let snapshot: Option<SnapshotName> = snapshot.map(|snapshot| typed("snapshot", &snapshot)).transpose()?;
+    let (new, snapshot) = (typed("name", &name)?, snapshot.into());
+    ask(&api, &asked, StorageCommand::VolumeClone { pool, volume, new, snapshot }, false).await
 }
 
 #[derive(JsonSchema, Deserialize)]
@@ -206,11 +233,46 @@ pub(crate) async fn change_snapshot(State(api): State<Shared>, asked: Asked) -> 
     ask(&api, &asked, StorageCommand::SnapshotRename { pool, volume, snapshot, new }, false).await
 }
 
+/// Makes a volume hold what a snapshot of it holds.
+pub(crate) async fn roll_back(State(api): State<Shared>, asked: Asked) -> Outcome {
+    let (pool, volume) = (part(&asked, "pool")?, part(&asked, "volume")?);
+    let snapshot = part(&asked, "snapshot")?;
+    ask(&api, &asked, StorageCommand::SnapshotRollback { pool, volume, snapshot }, false).await
+}
+
 /// Removes a snapshot.
 pub(crate) async fn remove_snapshot(State(api): State<Shared>, asked: Asked) -> Outcome {
     let (pool, volume) = (part(&asked, "pool")?, part(&asked, "volume")?);
     let snapshot = part(&asked, "snapshot")?;
     ask(&api, &asked, StorageCommand::SnapshotRemove { pool, volume, snapshot }, false).await
+}
+
+#[derive(JsonSchema, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct NewOsd {
+    /// The node that has the device.
+    node: String,
+    /// The device, such as `/dev/sdb`, best by a name in `/dev/disk/by-id`.
+    device: String,
+    /// How much of the data it gets, beside others; 1 unless given.
+    weight: Option<f64>,
+    /// Also if it is not blank: all that is on it is lost.
+    #[serde(default)]
+    wipe: bool,
+}
+
+/// Makes a device of a node an OSD.
+pub(crate) async fn add_osd(State(api): State<Shared>, asked: Asked) -> Outcome {
+    let NewOsd { node, device, weight, wipe } = asked.body()?;
+    let weight = typed("weight", &weight.unwrap_or(1.0).to_string())?;
+    let (node, device) = (typed("node", &node)?, typed("device", &device)?);
+    ask(&api, &asked, StorageCommand::OsdAdd { node, device, weight }, wipe).await
+}
+
+/// Removes an OSD, when its data is elsewhere.
+pub(crate) async fn remove_osd(State(api): State<Shared>, asked: Asked) -> Outcome {
+    let command = StorageCommand::OsdRemove { id: part(&asked, "osd")? };
+    ask(&api, &asked, command, asked.0.flag("force")).await
 }
 
 #[derive(JsonSchema, Deserialize)]
@@ -290,17 +352,18 @@ pub(crate) async fn lift(State(api): State<Shared>, asked: Asked) -> Outcome {
 }
 
 /// All tasks, the oldest first.
-pub(crate) async fn tasks(State(api): State<Shared>) -> Outcome {
-    Ok(json(&command::tasks(&api.cluster).await?.0)?)
+pub(crate) async fn tasks(State(api): State<Shared>, Asked(ask): Asked) -> Outcome {
+    let (tasks, problems) = command::tasks(api.seen()).await?;
+    paged::list_with(&ask, tasks, &problems, |row| row.id)
 }
 
 /// One task.
 pub(crate) async fn task(State(api): State<Shared>, asked: Asked) -> Outcome {
-    Ok(json(&command::info(&api.cluster, part(&asked, "task")?).await?)?)
+    Ok(json(&command::info(api.seen(), part(&asked, "task")?).await?)?)
 }
 
-/// Takes back a task that nobody has begun.
+/// Has a task end before it is done.
 pub(crate) async fn cancel(State(api): State<Shared>, asked: Asked) -> Outcome {
     let task = part(&asked, "task")?;
-    done(command::cancel(&api.cluster, task, &asked.0.by(), now_unix_s()).await?)
+    asked_for(command::cancel(&api.cluster, task, &asked.0.by(), now_unix_s()).await?)
 }

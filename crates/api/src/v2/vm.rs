@@ -2,18 +2,19 @@
 
 use std::time::Duration;
 
-use axum::{
-    extract::{FromRequest as _, Request, State},
-    http::{StatusCode, header},
-};
+use axum::{extract::State, http::StatusCode};
 use pvc_core::{model::DomainSpec, plan::placement::Selector};
-use pvc_operate::vm::{self as command, Desired, Dump, Follower, Relocation, To, last_lines};
+use pvc_operate::vm::{self as command, Desired, Dump, Follower, Power, Relocation, To, last_lines};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 
-use super::{Asked, Nothing, Outcome, Problem, asked_for, created, done, tagged, typed};
-use crate::{api::Shared, reply::text, session::hex};
+use super::{Asked, Outcome, Problem, asked_for, asked_of_vm, created, done, located_content, tagged, typed};
+use crate::{
+    api::Shared,
+    reply::{json, text},
+    session::hex,
+};
 
 /// How long a call waits for a VM to be off before its keys are deleted.
 const UNDEFINE_WITHIN: Duration = Duration::from_secs(30);
@@ -29,36 +30,38 @@ fn tag(dump: &Dump) -> String {
 
 /// A VM's definition, with its tag.
 pub(crate) async fn definition(State(api): State<Shared>, Asked(ask): Asked) -> Outcome {
-    let dump = command::dump(&api.cluster, ask.part("vm")).await?;
-    let tag = tag(&dump);
-    Ok(tagged(text(StatusCode::OK, "application/xml; charset=utf-8", dump.xml), &tag))
+    let dump = command::dump(api.seen(), ask.part("vm")).await?;
+    let (tag, at) = (tag(&dump), format!("/api/v2/vms/{}/definition", dump.uuid));
+    located_content(tagged(text(StatusCode::OK, "application/xml; charset=utf-8", dump.xml), &tag), &at)
 }
 
 /// Replaces a definition, if it is still the one that `If-Match` names; `*` is any.
-pub(crate) async fn set_definition(State(api): State<Shared>, request: Request) -> Outcome {
-    let wanted =
-        request.headers().get(header::IF_MATCH).map(|tag| tag.to_str().unwrap_or_default().to_owned());
-    let Asked(ask) = Asked::from_request(request, &api).await?;
-    let Some(wanted) = wanted else {
+pub(crate) async fn set_definition(State(api): State<Shared>, Asked(ask): Asked) -> Outcome {
+    let Some(wanted) = ask.only_for() else {
         let why = "If-Match is missing: send the ETag of the definition that the new one was made from, or *";
         return Err(Problem::new(StatusCode::PRECONDITION_REQUIRED, why));
     };
     let dump = command::dump(&api.cluster, ask.part("vm")).await?;
-    if wanted != "*" && wanted != tag(&dump) {
-        let why =
-            "somebody else has changed the definition since it was read: read it again, and change that";
-        return Err(Problem::new(StatusCode::PRECONDITION_FAILED, why));
-    }
-    let seen = (wanted != "*").then_some(dump.version);
-    done(command::modify(&api.cluster, dump.uuid, ask.xml()?, seen).await?)
+    let seen = match wanted {
+        "*" => None,
+        tag if tag == self::tag(&dump) => Some(dump.version),
+        // No version is this.
+        _ => Some(-1),
+    };
+    let written = command::modify(&api.cluster, dump.uuid, ask.xml()?, seen).await;
+    done(written.map_err(|failure| {
+        let problem = Problem::from(failure);
+        if seen == Some(-1) { problem.with_status(StatusCode::PRECONDITION_FAILED) } else { problem }
+    })?)
 }
 
 /// The end of a VM's serial console, every byte as the guest has printed it.
 pub(crate) async fn log(State(api): State<Shared>, Asked(ask): Asked) -> Outcome {
     let lines = ask.given("lines").map_or(Ok(LINES), |text| typed("lines", text))?;
-    let id = api.cluster.find_vm(ask.part("vm")).await?;
-    let window = Follower::begin(&api.cluster, id).await?.window;
-    Ok(text(StatusCode::OK, "text/plain; charset=utf-8", last_lines(&window, lines).to_owned()))
+    let id = api.seen().find_vm(ask.part("vm")).await?;
+    let window = Follower::begin(api.seen(), id).await?.window;
+    let log = text(StatusCode::OK, "text/plain; charset=utf-8", last_lines(&window, lines).to_owned());
+    located_content(log, &format!("/api/v2/vms/{id}/log"))
 }
 
 #[derive(JsonSchema, Deserialize)]
@@ -84,16 +87,28 @@ pub(crate) async fn define(State(api): State<Shared>, asked: Asked) -> Outcome {
     created(answer, &format!("/api/v2/vms/{}", spec.id))
 }
 
-/// Undefines a VM. With `stop=true` it is powered off first; else only what is off is undefined.
+/// What a start would take from the cluster, in words; nothing is refused for it.
+pub(crate) async fn strain(State(api): State<Shared>, Asked(ask): Asked) -> Outcome {
+    let vm = api.cluster.vm(api.cluster.find_vm(ask.part("vm")).await?).await?;
+    Ok(json(&command::strained(&api.cluster, &vm).await)?)
+}
+
+/// Undefines a VM. With `stop=true` it is powered off first; else only what is off, or asked to be, is undefined.
 pub(crate) async fn undefine(State(api): State<Shared>, Asked(ask): Asked) -> Outcome {
     let stop = ask.given("stop").map_or(Ok(false), |text| typed("stop", text))?;
     let id = api.cluster.find_vm(ask.part("vm")).await?;
-    let (is_off, undefinition) = command::undefine(&api.cluster, id).await?;
-    if !is_off && !stop {
+    let within = ask.given("within").map_or(Ok(UNDEFINE_WITHIN.as_secs()), |text| typed("within", text))?;
+    let within = UNDEFINE_WITHIN.min(Duration::from_secs(within));
+    let (power, undefinition) = command::undefine(&api.cluster, id).await?;
+    if power == Power::On && !stop {
         let why = format!("VM {} is not off: ask with stop=true to power it off first", undefinition.subject);
         return Err(Problem::new(StatusCode::CONFLICT, why));
     }
-    done(undefinition.wait(&api.cluster, UNDEFINE_WITHIN, &|_| ()).await?)
+    if api.is_trial {
+        // Nothing comes of what is not written.
+        return asked_for(undefinition);
+    }
+    done(undefinition.wait(&api.cluster, within, &|_| ()).await?)
 }
 
 #[derive(JsonSchema, Deserialize)]
@@ -122,7 +137,7 @@ pub(crate) async fn set_state(State(api): State<Shared>, asked: Asked) -> Outcom
         Word::Restart => Desired::Restart,
     };
     let id = api.cluster.find_vm(asked.0.part("vm")).await?;
-    asked_for(command::set_state(&api.cluster, id, desired).await?.asked)
+    asked_of_vm(command::set_state(&api.cluster, id, desired).await?.asked, &asked)
 }
 
 #[derive(JsonSchema, Deserialize)]
@@ -138,6 +153,15 @@ pub(crate) struct Where {
     force: bool,
 }
 
+#[derive(JsonSchema, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "WayBack")]
+pub(crate) struct Back {
+    /// Also to a node that is still taking its own VMs back.
+    #[serde(default)]
+    force: bool,
+}
+
 /// To another node, with a way back.
 pub(crate) async fn migrate(State(api): State<Shared>, asked: Asked) -> Outcome {
     let to = asked.body()?;
@@ -146,8 +170,8 @@ pub(crate) async fn migrate(State(api): State<Shared>, asked: Asked) -> Outcome 
 
 /// The way back.
 pub(crate) async fn unmigrate(State(api): State<Shared>, asked: Asked) -> Outcome {
-    let Nothing {} = asked.body()?;
-    relocate(&api, &asked, Relocation::Unmigrate, Where { node: None, selector: None, force: false }).await
+    let Back { force } = asked.body()?;
+    relocate(&api, &asked, Relocation::Unmigrate, Where { node: None, selector: None, force }).await
 }
 
 /// To another node, for good.
@@ -160,7 +184,7 @@ async fn relocate(api: &Shared, asked: &Asked, relocation: Relocation, to: Where
     let selector = selector(to.selector.as_deref())?;
     let to = To { node: to.node.as_deref(), selector, force: to.force };
     let id = api.cluster.find_vm(asked.0.part("vm")).await?;
-    asked_for(command::relocate(&api.cluster, id, relocation, to).await?.asked)
+    asked_of_vm(command::relocate(&api.cluster, id, relocation, to).await?.asked, asked)
 }
 
 fn selector(word: Option<&str>) -> Result<Selector, Problem> {

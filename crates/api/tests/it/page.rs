@@ -23,6 +23,14 @@ async fn a_browser_gets_the_page_without_a_token_keeps_its_files_and_runs_nothin
     assert!(policy.contains("default-src 'none'") && policy.contains("frame-ancestors 'none'"), "{policy}");
     assert!(!policy.contains("unsafe") && !policy.contains("http"), "{policy}");
 
+    // What guests print is shown by a document of its own, which has no origin and reaches nothing.
+    let folder = document.body.split('"').find_map(|word| word.strip_suffix("app.js")).unwrap().to_owned();
+    let screen = served.send("GET", &format!("{folder}terminal.html"), "Origin: null\r\n", "").await;
+    let policy = screen.header("content-security-policy").unwrap();
+    assert!(policy.starts_with("sandbox allow-scripts; default-src 'none'"), "{policy}");
+    assert!(policy.contains("frame-ancestors 'self'") && !policy.contains("connect-src"), "{policy}");
+    assert!(!policy.contains("allow-same-origin"), "{policy}");
+
     let tag = document.header("etag").unwrap();
     let again = served.send("GET", "/", &format!("If-None-Match: {tag}\r\n"), "").await;
     assert_eq!((again.status, again.body.as_str(), again.header("etag")), (304, "", Some(tag)));

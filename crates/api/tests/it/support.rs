@@ -1,11 +1,17 @@
 //! A server in the test's process, and a client that sends exactly what it is told to.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{
+    net::SocketAddr,
+    sync::Arc,
+    time::{SystemTime, UNIX_EPOCH},
+};
 
+use hmac::{Hmac, KeyInit as _, Mac as _};
 use pvc_api::{Api, Gate, Limits, Server, Tls};
 use pvc_config::{ApiToken, Authentication, Role, Secret, Token};
 use pvc_operate::{Cluster, testing::Fake};
 use serde_json::Value;
+use sha2::{Digest as _, Sha256};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
@@ -18,9 +24,27 @@ pub(crate) const TOKEN: &str = "0123456789abcdef0123456789abcdef";
 pub(crate) const OPERATOR: &str = "operator89abcdef0123456789abcdef";
 pub(crate) const READER: &str = "reader6789abcdef0123456789abcdef";
 
+/// Signs sessions.
+pub(crate) const KEY: &str = "of the test";
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}"))
+}
+
+/// A cookie that the service would have made, of a session that ends then.
+pub(crate) fn session_until(end: SystemTime) -> String {
+    let end = end.duration_since(UNIX_EPOCH).unwrap().as_secs();
+    let says = format!("{end}.{}", hex(&Sha256::digest(TOKEN)));
+    let mut mac = Hmac::<Sha256>::new_from_slice(KEY.as_bytes()).unwrap();
+    mac.update(says.as_bytes());
+    format!("pvc_session={says}.{}", hex(&mac.finalize().into_bytes()))
+}
+
 /// A server that is being asked; it ends with this.
 pub(crate) struct Served {
     pub(crate) address: SocketAddr,
+    /// What it serves.
+    pub(crate) api: Arc<Api>,
     task: JoinHandle<()>,
 }
 
@@ -77,11 +101,24 @@ impl Served {
     pub(crate) async fn speaking(tls: Option<Tls>, api: Api) -> Self {
         let server = Server::bind("127.0.0.1:0".parse().unwrap(), tls).await.unwrap();
         let address = server.address().unwrap();
-        let api = Arc::new(api);
+        Self::serve(server, address, Arc::new(api))
+    }
+
+    fn serve(server: Server, address: SocketAddr, api: Arc<Api>) -> Self {
+        let serves = Arc::clone(&api);
         let task = tokio::spawn(async move {
-            server.serve(api).await;
+            server.serve(serves).await;
         });
-        Self { address, task }
+        Self { address, api, task }
+    }
+
+    /// With authentication, and what it serves.
+    pub(crate) async fn with_its_api(cluster: Cluster) -> (Self, Arc<Api>) {
+        let limits = Limits::default();
+        let api = Arc::new(Api::new(cluster, Gate::new(Some(&authentication()), false, limits), limits));
+        let server = Server::bind("127.0.0.1:0".parse().unwrap(), None).await.unwrap();
+        let address = server.address().unwrap();
+        (Self::serve(server, address, Arc::clone(&api)), api)
     }
 
     /// With authentication, over a cluster in memory.
@@ -117,7 +154,7 @@ impl Served {
 
 /// The same cluster, for a server to own.
 pub(crate) fn again(fake: &Fake) -> Cluster {
-    Cluster { store: fake.cluster.store.clone(), place: fake.cluster.place.clone() }
+    Cluster::new(fake.cluster.store.clone(), fake.cluster.place.clone())
 }
 
 pub(crate) fn parse(answer: &str) -> Answer {

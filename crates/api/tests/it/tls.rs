@@ -12,7 +12,7 @@ use tokio::{io::AsyncReadExt as _, net::TcpStream, process::Command};
 use crate::support::{Served, TOKEN, again, authentication};
 
 /// Writes a pair for 127.0.0.1 that is good until that year, and its certificate under another name for who shall trust it.
-fn pair(folder: &Path, until: i32, trusted_as: &str) -> TlsFiles {
+pub(crate) fn pair(folder: &Path, until: i32, trusted_as: &str) -> TlsFiles {
     let key = KeyPair::generate().unwrap();
     let mut params = CertificateParams::new(["127.0.0.1".to_owned()]).unwrap();
     params.not_before = date_time_ymd(2000, 1, 1);

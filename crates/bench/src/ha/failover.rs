@@ -38,13 +38,7 @@ fn lose(arguments: &Arguments, timings: &Timings, cluster: &Cluster) -> Result<V
     for round in 1..=arguments.repeat {
         one(cluster, &vms, &mut steps).with_context(|| format!("round {round}"))?;
         eprintln!("  {:.2} s", steps.recovered.last().map_or(0.0, Duration::as_secs_f64));
-        // As it was: the node is back, with its VMs on it.
-        cluster.wait_node(VICTIM, "daemon_state", "run")?;
-        cluster.wait_node(VICTIM, "domain_state", "flushed")?;
-        cluster.pvc(&["node", "ready", "--wait", VICTIM])?;
-        for vm in &vms {
-            cluster.wait_settled(vm, VICTIM)?;
-        }
+        bring_back(cluster, VICTIM, &vms)?;
     }
     let after = timings.keepalive_interval_s * timings.fence_intervals;
     let default = after == 30;
@@ -57,6 +51,14 @@ fn lose(arguments: &Arguments, timings: &Timings, cluster: &Cluster) -> Result<V
         Row::new(name("… → proven dead and switched on again"), "s", seconds(&steps.switched_on)),
         Row::new(name("… → the guests' systems run"), "s", seconds(&steps.counting)),
     ])
+}
+
+/// Until all is as it was: the node is back, with its VMs on it.
+pub(super) fn bring_back(cluster: &Cluster, node: &str, vms: &[Vm]) -> Result<()> {
+    cluster.wait_node(node, "daemon_state", "run")?;
+    cluster.wait_node(node, "domain_state", "flushed")?;
+    cluster.pvc(&["node", "ready", "--wait", node])?;
+    vms.iter().try_for_each(|vm| cluster.wait_settled(vm, node).map(drop))
 }
 
 fn one(cluster: &Cluster, vms: &[Vm], steps: &mut Steps) -> Result<()> {

@@ -37,7 +37,7 @@ impl Others {
         Ok(Self { stop, task })
     }
 
-    /// They fall silent.
+    /// They leave the cluster: the next measured daemon would have nodes to fence, or to look after since they have stopped.
     pub(super) async fn stop(self) -> Result<()> {
         self.stop.send_replace(true);
         self.task.await?
@@ -63,15 +63,15 @@ async fn speak(tree: Tree, nodes: usize, share: Duration, mut stopped: watch::Re
         ];
         tree.set_all(keys.iter().map(|(key, value)| (format!("{base}/{key}"), value.as_str()))).await?;
     }
+    for n in 0..nodes {
+        tree.remove(&format!("/nodes/{}", name(n))).await?;
+    }
     Ok(())
 }
 
-/// Writes every key of a node, if it has none yet.
+/// Writes every key of a node.
 async fn register(tree: &Tree, n: usize) -> Result<()> {
     let base = format!("/nodes/{}", name(n));
-    if tree.read(&base).await?.is_some() {
-        return Ok(());
-    }
     let mode = if n == 0 { "coordinator" } else { "hypervisor" };
     let keys = [
         ("daemonmode", mode),

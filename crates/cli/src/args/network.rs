@@ -147,6 +147,8 @@ pub(crate) struct NetworkSettings {
     pub(crate) no_dhcp: bool,
     #[command(flatten)]
     pub(crate) guards: Guards,
+    #[command(flatten)]
+    pub(crate) filters: Filters,
     /// The first address that DHCP gives out.
     #[arg(long, value_name = "ADDRESS")]
     pub(crate) dhcp_start: Option<String>,
@@ -164,6 +166,17 @@ pub(crate) struct Guards {
     /// Do not.
     #[arg(long, overrides_with = "guard")]
     pub(crate) no_guard: bool,
+}
+
+/// From what guests send.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Filters {
+    /// Take from a guest only what it sends from the card of its definition, and from addresses that are leased to or reserved for that [default: not].
+    #[arg(long, overrides_with = "no_filter")]
+    pub(crate) filter: bool,
+    /// Do not.
+    #[arg(long, overrides_with = "filter")]
+    pub(crate) no_filter: bool,
 }
 
 fn nettype(text: &str) -> Result<NetworkKind, String> {

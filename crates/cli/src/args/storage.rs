@@ -7,7 +7,7 @@ use pvc_core::model::{
     NodeName,
     ceph::{ClientAddress, OsdId, PoolName, SnapshotName, VolumeName},
     name::NameError,
-    storage_command::{Bytes, Only, OsdFlag, PgCount},
+    storage_command::{Bytes, Device, Only, OsdFlag, PgCount, Weight},
     task::TaskId,
 };
 use regex_lite::Regex;
@@ -159,6 +159,20 @@ pub(crate) enum Volume {
         /// Its new name.
         new: VolumeName,
     },
+    /// Make a volume that holds what another one holds now, also while its VM runs, or what a snapshot of it holds. It depends on neither.
+    Clone {
+        #[command(flatten)]
+        change: Change,
+        /// Copy this snapshot; without, one is taken for it, and removed when it is copied.
+        #[arg(long, value_name = "SNAPSHOT")]
+        snapshot: Option<SnapshotName>,
+        /// The pool that it is in, and the new one will be.
+        pool: PoolName,
+        /// The volume that is copied.
+        volume: VolumeName,
+        /// The name of the new volume.
+        new: VolumeName,
+    },
     /// Remove a volume with all that is on it. Refused while a VM is defined that has it, and while it has snapshots.
     Remove {
         #[command(flatten)]
@@ -219,6 +233,17 @@ pub(crate) enum Snapshot {
         /// The snapshot's name.
         snapshot: SnapshotName,
     },
+    /// Make a volume hold again what it held when a snapshot was taken: what was written since is lost. Refused while a VM uses it.
+    Rollback {
+        #[command(flatten)]
+        removal: Removal,
+        /// The pool.
+        pool: PoolName,
+        /// The volume.
+        volume: VolumeName,
+        /// The snapshot's name.
+        snapshot: SnapshotName,
+    },
     /// List snapshots.
     List {
         /// Only those of this pool.
@@ -235,6 +260,31 @@ pub(crate) enum Snapshot {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Osd {
+    /// Make a device of a node an OSD. It must be blank.
+    Add {
+        #[command(flatten)]
+        removal: Removal,
+        /// How much of the data it gets, beside others.
+        #[arg(short, long, default_value = "1.0")]
+        weight: Weight,
+        /// Clear the device first, whatever is on it. One that is in use, or that a VM has for a disk, is left alone all the same.
+        #[arg(long)]
+        wipe: bool,
+        /// The node that has the device.
+        node: NodeName,
+        /// The device, such as `/dev/sdb`, best by a name in `/dev/disk/by-id`.
+        device: Device,
+    },
+    /// Remove an OSD, and all that is on its device, when its data is elsewhere.
+    Remove {
+        #[command(flatten)]
+        removal: Removal,
+        /// Also if its node is dead, or none of the cluster: Ceph forgets it, and its device stays as it is.
+        #[arg(long)]
+        force: bool,
+        /// Its number.
+        osd: OsdId,
+    },
     /// Let data be on an OSD.
     In {
         #[command(flatten)]
@@ -282,8 +332,10 @@ pub(crate) enum Task {
         /// Its number.
         task: TaskId,
     },
-    /// Take back a task that nobody has begun.
+    /// End a task before it is done: at once if nobody has begun it, otherwise as soon as that is safe.
     Cancel {
+        #[command(flatten)]
+        change: Change,
         /// Its number.
         task: TaskId,
     },

@@ -1,10 +1,10 @@
 //! `pvc audit list`: who has changed what over the API.
 
 use pvc_core::model::audit::AuditEntry;
-use pvc_operate::{Cluster, audit};
 
 use super::now_unix_s;
 use crate::{
+    door::Door,
     failure::Failure,
     print::{
         Out,
@@ -12,8 +12,8 @@ use crate::{
     },
 };
 
-pub(super) async fn list(cluster: &Cluster, out: &Out, lines: u64) -> Result<(), Failure> {
-    let (entries, problems) = audit::list(cluster, lines).await?;
+pub(super) async fn list(door: &Door, out: &Out, lines: u64) -> Result<(), Failure> {
+    let (entries, problems) = door.audit(lines).await?;
     if out.is_json() {
         return out.json(&entries);
     }

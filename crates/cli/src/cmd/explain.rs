@@ -1,20 +1,16 @@
 //! What `pvc node explain` and `pvc vm explain` show alike: keys that cannot be read, maintenance, the daemon's own word, and at the end
 //! a conclusion.
 
-use pvc_core::model::Problem;
-use pvc_operate::explain::Said;
+use pvc_core::model::Explanation;
 
 use crate::print::table::{Cell, Look, pairs, printable};
 
 /// A word and what there is to say.
 pub(super) type Line = (&'static str, Cell);
 
-/// What cannot be read of an object, each under that word.
-pub(super) fn broken<'p>(
-    word: &'static str,
-    problems: &'p [Problem],
-) -> impl Iterator<Item = Line> + use<'p> {
-    problems.iter().map(move |problem| (word, Cell::new(problem.to_string(), Look::Bad)))
+/// What cannot be read of an object.
+pub(super) fn broken(problems: &[String]) -> impl Iterator<Item = Line> {
+    problems.iter().map(|problem| ("broken key", Cell::new(problem, Look::Bad)))
 }
 
 /// Said only if it is on.
@@ -23,9 +19,9 @@ pub(super) fn maintenance(on: bool) -> Option<Line> {
 }
 
 /// The daemon's own word.
-pub(super) fn said(said: &Said) -> Vec<Line> {
+pub(super) fn said(said: Option<&Explanation>) -> Vec<Line> {
     match said {
-        Some(Ok(said)) => {
+        Some(said) => {
             let mut lines = vec![
                 ("daemon says", Cell::from(format!("{}: {}", said.by, said.doing))),
                 ("because", Cell::from(&said.because)),
@@ -33,7 +29,6 @@ pub(super) fn said(said: &Said) -> Vec<Line> {
             lines.extend(said.error.iter().map(|error| ("last error", Cell::new(error, Look::Bad))));
             lines
         }
-        Some(Err(problem)) => vec![("daemon says", Cell::new(problem.to_string(), Look::Bad))],
         None => vec![("daemon says", "nothing".into())],
     }
 }

@@ -5,16 +5,20 @@ use std::{
     time::Duration,
 };
 
-use pvc_operate::{Asked, Cluster, Progress, node::Listen};
+use pvc_operate::Progress;
 use tokio::time::Instant;
 
-use crate::{failure::Failure, print::Out};
+use crate::{
+    door::{Door, Pending},
+    failure::Failure,
+    print::Out,
+};
 
 /// Does what takes time. `interrupted`: what to say of it at a Ctrl-C, from what was waited for last.
 pub(super) async fn watched<T>(
     out: &Out,
     interrupted: impl FnOnce(&str) -> String,
-    work: impl AsyncFnOnce(Progress<'_>) -> Result<T, pvc_operate::Failure>,
+    work: impl AsyncFnOnce(Progress<'_>) -> Result<T, Failure>,
 ) -> Result<T, Failure> {
     let (began, last) = (Instant::now(), Mutex::new(String::new()));
     let progress = |waiting_for: &str| {
@@ -22,7 +26,7 @@ pub(super) async fn watched<T>(
         waiting_for.clone_into(&mut last.lock().unwrap_or_else(PoisonError::into_inner));
     };
     let ended = tokio::select! {
-        ended = work(&progress) => ended.map_err(Failure::from),
+        ended = work(&progress) => ended,
         _ = tokio::signal::ctrl_c() => Err(Failure::Interrupted(interrupted(&last.lock().unwrap_or_else(PoisonError::into_inner)))),
     };
     out.progress_done();
@@ -31,9 +35,9 @@ pub(super) async fn watched<T>(
 
 /// Says what was asked for, or waits until it is so.
 pub(super) async fn follow(
-    cluster: &Cluster,
+    door: &Door,
     out: &Out,
-    asked: Asked,
+    asked: Pending,
     within: Option<Duration>,
 ) -> Result<(), Failure> {
     let Some(within) = within.filter(|_| !asked.is_settled()) else { return out.answer(&asked.answer) };
@@ -45,16 +49,14 @@ pub(super) async fn follow(
         let waiting = if waiting.is_empty() { String::new() } else { format!(" ({waiting})") };
         format!("{message} all the same{waiting}. {more}")
     };
-    let work = async |progress: Progress<'_>| asked.wait(cluster, within, progress).await;
+    let work = async |progress: Progress<'_>| asked.wait(door, within, progress).await;
     out.answer(&watched(out, interrupted, work).await?)
 }
 
 /// Prepares a command that listens for a while whether a node lives.
 pub(super) async fn listening<T>(
     out: &Out,
-    at_least: Duration,
-    prepare: impl AsyncFnOnce(Listen<'_>) -> Result<T, pvc_operate::Failure>,
+    prepare: impl AsyncFnOnce(Progress<'_>) -> Result<T, Failure>,
 ) -> Result<T, Failure> {
-    let work = async |progress: Progress<'_>| prepare(Listen { at_least, progress }).await;
-    watched(out, |_| "nothing was written".to_owned(), work).await
+    watched(out, |_| "nothing was written".to_owned(), prepare).await
 }

@@ -11,6 +11,7 @@ use pvc_store::{CreateMode, Op, Store as _, Transaction};
 use super::dispatch;
 use crate::{
     args::{Args, Format},
+    door::Door,
     print::Out,
 };
 
@@ -43,6 +44,9 @@ const COMMANDS: &[&str] = &[
     "vm dump web1",
     "vm log web1",
     "maintenance",
+    "plan flush hv1",
+    "plan death hv2",
+    "plan vm web1",
     "vm start --wait 3 web1",
     "vm migrate --wait 3 web2",
     "vm move --wait 3 web1 -t hv2",
@@ -225,7 +229,8 @@ async fn run(cluster: &Fake, command: &str, format: Format) -> Option<String> {
     let args = Args::try_parse_from(std::iter::once("pvc").chain(command.split(' '))).unwrap();
     let out = Out::captured(format);
     let outcome =
-        tokio::time::timeout(Duration::from_mins(5), dispatch(args.command, &cluster.cluster, &out)).await;
+        tokio::time::timeout(Duration::from_mins(5), dispatch(args.command, &Door::from(cluster), &out))
+            .await;
     let mut said = out.text();
     match outcome {
         Err(_) => return Some("it does not end".into()),

@@ -9,15 +9,12 @@ use pvc_core::{
     model::NodeName,
     text::some,
 };
-use pvc_operate::{
-    Cluster,
-    network::{self as command, Family, NetworkInfo, NetworkList, NetworkRow},
-};
+use pvc_operate::network::{Family, NetworkInfo, NetworkList, NetworkRow};
 
 use super::confirm::{self, Otherwise};
 use crate::{
     args::{self, Network, NetworkSettings},
-    connect,
+    door::Door,
     failure::Failure,
     print::{
         Out,
@@ -25,43 +22,34 @@ use crate::{
     },
 };
 
-pub(super) async fn run(command: args::Network, cluster: &Cluster, out: &Out) -> Result<(), Failure> {
+pub(super) async fn run(command: args::Network, door: &Door, out: &Out) -> Result<(), Failure> {
     match command {
         Network::Add { kind, settings, vni } => {
-            let own = connect::own_networks();
-            out.answer(&command::add(cluster, &vni, kind, &settings.into(), &own).await?)
+            out.answer(&door.add_network(&vni, kind, settings.into()).await?)
         }
         Network::Modify { settings, network } => {
-            let own = connect::own_networks();
-            out.answer(&command::modify(cluster, &network, &settings.into(), &own).await?)
+            out.answer(&door.modify_network(&network, settings.into()).await?)
         }
         Network::Remove { yes, network } => {
             let question = format!("Remove network {network}, with its rules and what is leased in it?");
             if !yes && !confirm::ask(&question, Otherwise::Go)? {
                 return Err(Failure::Unconfirmed(format!("network {network} was not removed")));
             }
-            out.answer(&command::remove(cluster, &network).await?)
+            out.answer(&door.remove_network(&network).await?)
         }
-        Network::Overlay { overlay: Some(overlay) } => {
-            out.answer(&command::set_overlay(cluster, overlay).await?)
-        }
+        Network::Overlay { overlay: Some(overlay) } => out.answer(&door.set_overlay(overlay).await?),
         Network::Overlay { overlay: None } => {
-            let shown = command::overlay(cluster).await?;
+            let shown = door.overlay().await?;
             if out.is_json() {
                 return out.json(&shown);
             }
             out.write(&format!("{}\n", overlay_in_words(shown.overlay)))
         }
-        Network::Info { long: _, network } => info(&command::info(cluster, &network).await?, out),
-        Network::Explain { network } => explain::run(&network, cluster, out).await,
-        Network::Acl(command) => acl::run(command, cluster, out).await,
-        Network::Dhcp(command) => dhcp::run(command, cluster, out).await,
-        Network::List { limit } => {
-            let matches = |text: &str| limit.as_ref().is_none_or(|limit| limit.is_match(text));
-            let wanted: Option<&(dyn Fn(&str) -> bool + Sync)> =
-                if limit.is_some() { Some(&matches) } else { None };
-            list(&command::list(cluster, wanted).await?, out)
-        }
+        Network::Info { long: _, network } => info(&door.network(&network).await?, out),
+        Network::Explain { network } => explain::run(&network, door, out).await,
+        Network::Acl(command) => acl::run(command, door, out).await,
+        Network::Dhcp(command) => dhcp::run(command, door, out).await,
+        Network::List { limit } => list(&door.networks(limit.as_ref()).await?, out),
     }
 }
 
@@ -73,6 +61,7 @@ impl From<NetworkSettings> for Settings {
             ip4_network: args.ipnet,
             ip4_gateway: args.gateway,
             guard: (args.guards.guard || args.guards.no_guard).then_some(args.guards.guard),
+            filter: (args.filters.filter || args.filters.no_filter).then_some(args.filters.filter),
             dhcp4: (args.dhcp || args.no_dhcp).then_some(args.dhcp),
             dhcp4_start: args.dhcp_start,
             dhcp4_end: args.dhcp_end,
@@ -139,6 +128,8 @@ fn info(shown: &NetworkInfo, out: &Out) -> Result<(), Failure> {
         lines.push((name, addresses(family)));
     }
     lines.push(("guards", Cell::from(if network.guard { "on" } else { "off" })));
+    let filter = if network.filter { "on: guests send from their own addresses only" } else { "off" };
+    lines.push(("filter", filter.into()));
     for guest in &shown.guests {
         let mac = if guest.mac.is_empty() { "a card without an address" } else { &guest.mac };
         let node = guest.node.as_ref().map_or_else(|| "?".to_owned(), ToString::to_string);

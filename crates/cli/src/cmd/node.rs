@@ -4,13 +4,10 @@ mod explain;
 #[cfg(test)]
 mod tests;
 
-use pvc_core::{
-    command::node::Signature,
-    model::{BmcReport, BmcWord},
-};
+use pvc_core::model::{BmcReport, BmcWord};
 use pvc_operate::{
-    Asked, Cluster,
-    node::{self as command, Death, Listed, NodeInfo, NodeList, Prepared},
+    Progress,
+    node::{Listed, NodeInfo, NodeList},
 };
 
 use super::{
@@ -20,6 +17,7 @@ use super::{
 };
 use crate::{
     args,
+    door::{Door, Pending, Prepared},
     failure::Failure,
     print::{
         Out,
@@ -27,80 +25,66 @@ use crate::{
     },
 };
 
-pub(super) async fn run(command: args::Node, cluster: &Cluster, out: &Out) -> Result<(), Failure> {
+pub(super) async fn run(command: args::Node, door: &Door, out: &Out) -> Result<(), Failure> {
     use args::Node;
     match command {
         Node::List { limit } => {
             let wanted = |name: &str| limit.as_ref().is_none_or(|l| l.is_match(name));
-            list(&command::list(cluster, now_unix_s(), wanted).await?, out)
+            list(&door.nodes(wanted).await?, out)
         }
-        Node::Info { long, node } => info(&command::info(cluster, &node).await?, long, out),
-        Node::Flush(args) => followed(cluster, out, command::flush(cluster, &args.node).await?, &args).await,
-        Node::Ready(args) => followed(cluster, out, command::ready(cluster, &args.node).await?, &args).await,
+        Node::Info { long, node } => info(&door.node(&node).await?, long, out),
+        Node::Flush(args) => followed(door, out, door.flush(&args.node).await?, &args).await,
+        Node::Ready(args) => followed(door, out, door.ready(&args.node).await?, &args).await,
         Node::Primary(args) => {
-            let asked = command::primary(cluster, &args.node).await?;
-            follow(cluster, out, asked, (!args.no_wait).then_some(args.wait)).await
+            let asked = door.primary(&args.node).await?;
+            follow(door, out, asked, (!args.no_wait).then_some(args.wait)).await
         }
         Node::Secondary(args) => {
-            let asked = command::secondary(cluster, &args.node).await?;
-            follow(cluster, out, asked, (!args.no_wait).then_some(args.wait)).await
+            let asked = door.secondary(&args.node).await?;
+            follow(door, out, asked, (!args.no_wait).then_some(args.wait)).await
         }
-        Node::Fence { death, cancel: true } => {
-            out.answer(&command::cancel_fence(cluster, &death.follow.node).await?)
-        }
+        Node::Fence { death, cancel: true } => out.answer(&door.cancel_fence(&death.follow.node).await?),
         Node::Fence { death, cancel: false } => {
-            end(cluster, out, command::fence(cluster, &death.follow.node, signature()).await?, &death).await
+            end(door, out, door.fence(&death.follow.node).await?, &death).await
         }
         Node::ConfirmDead { death, listen } => {
             let node = &death.follow.node;
-            let prepare = async |listen: command::Listen<'_>| {
-                command::confirm_dead(cluster, node, signature(), listen).await
-            };
-            end(cluster, out, listening(out, listen, prepare).await?, &death).await
+            let prepare = async |progress: Progress<'_>| door.confirm_dead(node, listen, progress).await;
+            end(door, out, listening(out, prepare).await?, &death).await
         }
         Node::Replace { yes, listen, node } => {
-            let prepare = async |listen: command::Listen<'_>| {
-                command::replace(cluster, &node, signature(), listen).await
-            };
-            let prepared = listening(out, listen, prepare).await?;
+            let prepare = async |progress: Progress<'_>| door.replace(&node, listen, progress).await;
+            let prepared = listening(out, prepare).await?;
             confirm::insist(prepared.question.as_deref(), &prepared.otherwise, yes)?;
-            out.answer(&prepared.carry_out(cluster).await?)
+            out.answer(&prepared.carry_out().await?)
         }
         Node::Remove { yes, listen, node } => {
-            let prepare = async |listen: command::Listen<'_>| command::remove(cluster, &node, listen).await;
-            let prepared = listening(out, listen, prepare).await?;
+            let prepare = async |progress: Progress<'_>| door.remove_node(&node, listen, progress).await;
+            let prepared = listening(out, prepare).await?;
             confirm::insist(prepared.question.as_deref(), &prepared.otherwise, yes)?;
-            out.answer(&prepared.carry_out(cluster).await?)
+            out.answer(&prepared.carry_out().await?)
         }
-        Node::Explain { node } => explain::explain(cluster, out, &node).await,
+        Node::Explain { node } => explain::explain(door, out, &node).await,
     }
 }
 
-async fn followed(cluster: &Cluster, out: &Out, asked: Asked, args: &args::Follow) -> Result<(), Failure> {
-    follow(cluster, out, asked, args.wait.then_some(args.within)).await
+async fn followed(door: &Door, out: &Out, asked: Pending, args: &args::Follow) -> Result<(), Failure> {
+    follow(door, out, asked, args.wait.then_some(args.within)).await
 }
 
 /// Has a node put out of the cluster, if a person says yes.
 async fn end(
-    cluster: &Cluster,
+    door: &Door,
     out: &Out,
-    prepared: Prepared<Death>,
+    prepared: Prepared<'_, Pending>,
     args: &args::Death,
 ) -> Result<(), Failure> {
     confirm::insist(prepared.question.as_deref(), &prepared.otherwise, args.yes)?;
-    let mut asked = prepared.carry_out(cluster).await?;
+    let mut asked = prepared.carry_out().await?;
     if !args.follow.wait {
         asked.answer.notes.push(format!("`pvc node explain {}` shows how it goes", asked.subject));
     }
-    followed(cluster, out, asked, &args.follow).await
-}
-
-/// Who asks: for the record.
-fn signature() -> Signature {
-    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    let host = host.trim();
-    let by = if host.is_empty() { "an operator".to_owned() } else { format!("an operator on {host}") };
-    Signature { by, at_unix_s: now_unix_s() }
+    followed(door, out, asked, &args.follow).await
 }
 
 const HEADER: [&str; 12] = [

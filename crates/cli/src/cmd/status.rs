@@ -1,19 +1,17 @@
 //! `pvc status`: the cluster on one screen. What it says is `pvc_core::command::status`'s business.
 
-use pvc_core::command::status::{Count, Finding, Level, Status, Totals};
-use pvc_operate::Cluster;
-
-use super::now_unix_s;
 use crate::{
+    door::Door,
     failure::Failure,
     print::{
         Out,
         table::{Cell, Look, pairs, printable, words},
     },
 };
+use pvc_core::command::status::{Count, Finding, Level, Status, Totals};
 
-pub(super) async fn status(cluster: &Cluster, out: &Out) -> Result<(), Failure> {
-    let status = pvc_operate::status::status(cluster, now_unix_s()).await?;
+pub(super) async fn status(door: &Door, out: &Out) -> Result<(), Failure> {
+    let status = door.status().await?;
     if out.is_json() { out.json(&status) } else { out.write(&people(&status, out.colour())) }
 }
 
@@ -50,6 +48,15 @@ fn people(status: &Status, colour: bool) -> String {
     )
 }
 
+/// The sums, as a line.
+pub(super) fn plain_totals(totals: &Totals) -> String {
+    let Totals { nodes, nodes_ready, memory_allocated_mib, memory_mib, .. } = totals;
+    let Count { well, of } = nodes;
+    format!(
+        "{well} of {of} nodes work, {nodes_ready} take VMs; {memory_allocated_mib} of {memory_mib} MiB allocated"
+    )
+}
+
 fn vms(totals: &Totals) -> Cell {
     let failed = match totals.vms_failed {
         0 => String::new(),
@@ -63,7 +70,8 @@ fn count(Count { well, of }: Count, words: &str) -> Cell {
     Cell::new(format!("{well} of {of} {words}"), if well < of { Look::Bad } else { Look::Plain })
 }
 
-fn line(finding: &Finding, colour: bool) -> String {
+/// One thing, as a line.
+pub(super) fn line(finding: &Finding, colour: bool) -> String {
     let (mark, look) = match finding.level {
         Level::Wrong => ("!", Look::Bad),
         Level::Notice => ("-", Look::Busy),

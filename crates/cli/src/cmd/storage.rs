@@ -3,12 +3,13 @@
 mod looks;
 
 use pvc_core::model::{Problem, StorageCommand, storage_command::Bytes};
-use pvc_operate::{Cluster, storage as command};
+use pvc_operate::storage as command;
 use regex_lite::Regex;
 
-use super::{confirm, follow, now_unix_s, operator};
+use super::{confirm, follow, now_unix_s};
 use crate::{
     args::{Change, Osd, Pool, Removal, Snapshot, Storage, Volume},
+    door::Door,
     failure::Failure,
     print::{
         Out,
@@ -16,8 +17,8 @@ use crate::{
     },
 };
 
-pub(super) async fn run(command: Storage, cluster: &Cluster, out: &Out) -> Result<(), Failure> {
-    let on = On { cluster, out };
+pub(super) async fn run(command: Storage, door: &Door, out: &Out) -> Result<(), Failure> {
+    let on = On { door, out };
     match command {
         Storage::Status => on.text(|texts| texts.status).await,
         Storage::Df => on.text(|texts| texts.df).await,
@@ -25,33 +26,33 @@ pub(super) async fn run(command: Storage, cluster: &Cluster, out: &Out) -> Resul
         Storage::Volume(command) => on.volume(command).await,
         Storage::Snapshot(command) => on.snapshot(command).await,
         Storage::Osd(command) => on.osd(command).await,
-        Storage::Locks { change, pool } => looks::locks(cluster, out, pool, &change).await,
-        Storage::Fence(command) => looks::fence(cluster, out, command).await,
+        Storage::Locks { change, pool } => looks::locks(door, out, pool, &change).await,
+        Storage::Fence(command) => looks::fence(door, out, command).await,
     }
 }
 
 /// Has the primary carry out a change, and follows it.
 pub(super) async fn change(
-    cluster: &Cluster,
+    door: &Door,
     out: &Out,
     command: StorageCommand,
     force: bool,
     change: &Change,
 ) -> Result<(), Failure> {
-    let (_, asked) = command::ask(cluster, &command, force, &operator(), now_unix_s()).await?;
+    let (_, asked) = door.change_storage(&command, force).await?;
     let within = (!change.no_wait).then_some(change.within);
-    follow::follow(cluster, out, asked, within).await
+    follow::follow(door, out, asked, within).await
 }
 
 /// Where commands are carried out, and where their results go.
 struct On<'a> {
-    cluster: &'a Cluster,
+    door: &'a Door,
     out: &'a Out,
 }
 
 impl On<'_> {
     async fn text(&self, which: impl Fn(command::Texts) -> String) -> Result<(), Failure> {
-        let texts = command::texts(self.cluster).await?;
+        let texts = self.door.texts().await?;
         if self.out.is_json() {
             return self.out.json(&texts);
         }
@@ -75,7 +76,7 @@ impl On<'_> {
     }
 
     async fn change(&self, command: StorageCommand, force: bool, change: &Change) -> Result<(), Failure> {
-        self::change(self.cluster, self.out, command, force, change).await
+        self::change(self.door, self.out, command, force, change).await
     }
 
     async fn remove(&self, command: StorageCommand, what: &str, removal: &Removal) -> Result<(), Failure> {
@@ -94,7 +95,7 @@ impl On<'_> {
                 self.remove(StorageCommand::PoolRemove { pool }, &what, &removal).await
             }
             Pool::List { limit } => {
-                let (mut pools, problems) = command::pools(self.cluster).await?;
+                let (mut pools, problems) = self.door.pools().await?;
                 pools.retain(|row| matches(&row.name, limit.as_ref()));
                 let row = |pool: &command::PoolRow| {
                     let stats = pool.stats.clone().unwrap_or_default();
@@ -122,12 +123,16 @@ impl On<'_> {
             Volume::Rename { change, pool, volume, new } => {
                 self.change(StorageCommand::VolumeRename { pool, volume, new }, false, &change).await
             }
+            Volume::Clone { change, snapshot, pool, volume, new } => {
+                let snapshot = snapshot.into();
+                self.change(StorageCommand::VolumeClone { pool, volume, new, snapshot }, false, &change).await
+            }
             Volume::Remove { removal, pool, volume } => {
                 let what = format!("volume {pool}/{volume}");
                 self.remove(StorageCommand::VolumeRemove { pool, volume }, &what, &removal).await
             }
             Volume::List { pool, limit } => {
-                let (mut volumes, problems) = command::volumes(self.cluster, pool.as_ref()).await?;
+                let (mut volumes, problems) = self.door.volumes(pool.as_ref()).await?;
                 volumes.retain(|row| matches(&row.name, limit.as_ref()));
                 let row = |volume: &command::VolumeRow| {
                     let stats = volume.stats.clone().unwrap_or_default();
@@ -159,8 +164,17 @@ impl On<'_> {
                 let command = StorageCommand::SnapshotRemove { pool, volume, snapshot };
                 self.remove(command, &what, &removal).await
             }
+            Snapshot::Rollback { removal, pool, volume, snapshot } => {
+                let question = format!(
+                    "Roll volume {pool}/{volume} back to snapshot {snapshot}? What was written since is lost."
+                );
+                let not = format!("volume {pool}/{volume} was not rolled back");
+                confirm::insist(Some(&question), &not, removal.yes)?;
+                let command = StorageCommand::SnapshotRollback { pool, volume, snapshot };
+                self.change(command, false, &removal.change).await
+            }
             Snapshot::List { pool, volume, limit } => {
-                let (mut snapshots, problems) = command::snapshots(self.cluster, pool.as_ref()).await?;
+                let (mut snapshots, problems) = self.door.snapshots(pool.as_ref()).await?;
                 let of_volume = |row: &command::SnapshotRow| {
                     volume.as_ref().is_none_or(|volume| row.volume == volume.as_str())
                 };
@@ -175,6 +189,18 @@ impl On<'_> {
 
     async fn osd(&self, command: Osd) -> Result<(), Failure> {
         let (command, change) = match command {
+            Osd::Add { removal, weight, wipe, node, device } => {
+                let lost = if wipe { "All that is on it is lost" } else { "It must be blank" };
+                let question = format!("Make {device} of {node} an OSD? {lost}.");
+                confirm::insist(Some(&question), "no OSD was made", removal.yes)?;
+                let command = StorageCommand::OsdAdd { node, device, weight };
+                return self.change(command, wipe, &removal.change).await;
+            }
+            Osd::Remove { removal, force, osd } => {
+                let question = format!("Remove OSD {osd}? Its device is cleared when its data is elsewhere.");
+                confirm::insist(Some(&question), &format!("OSD {osd} was not removed"), removal.yes)?;
+                return self.change(StorageCommand::OsdRemove { id: osd }, force, &removal.change).await;
+            }
             Osd::In { change, osd } => (StorageCommand::OsdIn { id: osd }, change),
             Osd::Out { change, osd } => (StorageCommand::OsdOut { id: osd }, change),
             Osd::Set { change, flag } => (StorageCommand::OsdSet { flag }, change),

@@ -1,13 +1,11 @@
 //! `pvc task …`: what the primary coordinator was asked to do, and what became of it.
 
-use pvc_operate::{
-    Cluster,
-    storage::{self as command, TaskRow},
-};
+use pvc_operate::storage::TaskRow;
 
-use super::{follow, now_unix_s, operator};
+use super::{follow, now_unix_s};
 use crate::{
     args::Task,
+    door::Door,
     failure::Failure,
     print::{
         Out,
@@ -15,21 +13,22 @@ use crate::{
     },
 };
 
-pub(super) async fn run(command: Task, cluster: &Cluster, out: &Out) -> Result<(), Failure> {
+pub(super) async fn run(command: Task, door: &Door, out: &Out) -> Result<(), Failure> {
     match command {
-        Task::List => list(cluster, out).await,
-        Task::Info { task } => info(&command::info(cluster, task).await?, out),
+        Task::List => list(door, out).await,
+        Task::Info { task } => info(&door.task(task).await?, out),
         Task::Wait { within, task } => {
-            follow::follow(cluster, out, command::wait(cluster, task).await?, Some(within)).await
+            follow::follow(door, out, door.follow_task(task).await?, Some(within)).await
         }
-        Task::Cancel { task } => {
-            out.answer(&command::cancel(cluster, task, &operator(), now_unix_s()).await?)
+        Task::Cancel { change, task } => {
+            let asked = door.cancel_task(task).await?;
+            follow::follow(door, out, asked, (!change.no_wait).then_some(change.within)).await
         }
     }
 }
 
-async fn list(cluster: &Cluster, out: &Out) -> Result<(), Failure> {
-    let (tasks, problems) = command::tasks(cluster).await?;
+async fn list(door: &Door, out: &Out) -> Result<(), Failure> {
+    let (tasks, problems) = door.tasks().await?;
     if out.is_json() {
         return out.json(&tasks);
     }
@@ -37,10 +36,10 @@ async fn list(cluster: &Cluster, out: &Out) -> Result<(), Failure> {
     let row = |task: &TaskRow| -> Vec<Cell> {
         vec![
             task.id.to_string().into(),
-            Cell::state(task.state),
+            Cell::state(&task.state),
             ago(task.asked_at, now).into(),
             Cell::from(&task.what),
-            Cell::from(task.trouble.clone().unwrap_or_default()),
+            Cell::from(task.trouble.clone().or_else(|| task.progress.map(far)).unwrap_or_default()),
         ]
     };
     let rows: Vec<Vec<Cell>> = tasks.iter().map(row).collect();
@@ -60,10 +59,19 @@ fn info(task: &TaskRow, out: &Out) -> Result<(), Failure> {
         ("task", Cell::from(task.id.to_string())),
         ("what", Cell::from(&task.what)),
         ("asked", format!("by {}, {}", task.by, ago(task.asked_at, now)).into()),
-        ("state", Cell::state(task.state)),
+        ("state", Cell::state(&task.state)),
     ];
     if let Some(node) = &task.node {
         lines.push(("carried out by", Cell::from(node)));
+    }
+    if let Some(percent) = task.progress {
+        lines.push(("progress", far(percent).into()));
+    }
+    if let Some(by) = &task.cancelled_by {
+        lines.push(("to be cancelled", format!("says {by}").into()));
+    }
+    if let Some(why) = &task.goes_on {
+        lines.push(("goes on, since", Cell::from(why)));
     }
     if let Some(at) = task.over_at {
         lines.push(("over", ago(at, now).into()));
@@ -72,6 +80,10 @@ fn info(task: &TaskRow, out: &Out) -> Result<(), Failure> {
         lines.push(("because", Cell::from(trouble)));
     }
     out.write(&pairs(&lines, out.colour()))
+}
+
+fn far(percent: u8) -> String {
+    format!("{percent} % done")
 }
 
 fn ago(at: u64, now: u64) -> String {

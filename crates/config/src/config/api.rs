@@ -2,6 +2,8 @@
 
 use std::{net::SocketAddr, path::PathBuf};
 
+pub use pvc_core::model::token::Role;
+
 use crate::{coordinators::Coordinator, secret::Secret};
 
 /// Everything `pvc-api.yaml` says.
@@ -35,28 +37,6 @@ pub struct Authentication {
     pub secret_key: Option<Secret>,
     /// `tokens`; none is empty.
     pub tokens: Vec<ApiToken>,
-}
-
-/// What somebody may; each may also what those before it may.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Role {
-    /// Look at everything.
-    Read,
-    /// Have what there is run, and where.
-    Operate,
-    /// Define, change and remove what there is.
-    Admin,
-}
-
-impl Role {
-    /// As the configuration has it.
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Read => "read",
-            Self::Operate => "operate",
-            Self::Admin => "admin",
-        }
-    }
 }
 
 /// A token and who has it.

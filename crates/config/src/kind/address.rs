@@ -1,6 +1,6 @@
 //! Kinds of value that are addresses and networks.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use ipnet::{Ipv4Net, Ipv6Net};
 
@@ -93,16 +93,39 @@ pub(crate) fn address() -> Kind<Ipv4Addr> {
 }
 
 /// An address of either family.
-pub(crate) fn ip_address() -> Kind<std::net::IpAddr> {
+pub(crate) fn ip_address() -> Kind<IpAddr> {
     Kind::new("an IP address such as 127.0.0.1, 0.0.0.0 or ::", |s| {
         s.text.trim().parse().map_err(|_| "is not an IP address".into())
+    })
+}
+
+/// An address of a router on one wire with this node.
+pub(crate) fn router() -> Kind<IpAddr> {
+    Kind::new("a router's IP address such as 1.1.1.1 or 2001:db8::1", |s| {
+        let address: IpAddr = s.text.trim().parse().map_err(|_| Refusal::from("is not an IP address"))?;
+        match address {
+            _ if address.is_unspecified() || address.is_multicast() || address.is_loopback() => {
+                Err("is no address of a router".into())
+            }
+            IpAddr::V4(four) if four.is_broadcast() || four.octets()[0] == 0 => {
+                Err("is no address of a router".into())
+            }
+            IpAddr::V6(six) if six.is_unicast_link_local() => Err(Refusal::help(
+                "is link-local",
+                "write the router's address of the network that both are in",
+            )),
+            IpAddr::V6(six) if six.to_ipv4_mapped().is_some() => {
+                Err(Refusal::help("is an IPv4 address in IPv6's notation", "write it as 1.1.1.1"))
+            }
+            address => Ok(address),
+        }
     })
 }
 
 /// An address and port of this machine's own that no other machine reaches.
 pub(crate) fn loopback() -> Kind<SocketAddr> {
     Kind::new("a loopback address with port, such as 127.0.0.1:9470 or [::1]:9470", |s| {
-        let address: SocketAddr = s.text.parse().map_err(|_| match s.text.parse::<std::net::IpAddr>() {
+        let address: SocketAddr = s.text.parse().map_err(|_| match s.text.parse::<IpAddr>() {
             Ok(_) => Refusal::help(
                 "has no port",
                 format!("write {}", SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 9470)),

@@ -8,6 +8,7 @@
 )]
 
 mod api;
+mod bgp;
 mod common;
 mod coordinators;
 mod example;

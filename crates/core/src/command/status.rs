@@ -9,12 +9,14 @@ mod primary;
 mod tests;
 mod trouble_to_come;
 mod undefined;
+mod unsettled;
 mod vms;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
+pub use self::unsettled::{Unsettled, unsettled};
 use super::cluster;
 use crate::{
     model::{
@@ -48,7 +50,7 @@ pub struct Facts<'a> {
 }
 
 /// How bad it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Level {
     /// Something does not work.
@@ -58,19 +60,19 @@ pub enum Level {
 }
 
 /// One thing an operator should know.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Finding {
     /// How bad it is.
     pub level: Level,
     /// What is the case: `hv2 is dead`.
     pub what: String,
     /// The command that says more, or does something about it.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub todo: Option<String>,
 }
 
 /// So many of so many.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Count {
     /// So many are well.
     pub well: usize,
@@ -79,7 +81,7 @@ pub struct Count {
 }
 
 /// The sums.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Totals {
     /// Nodes whose daemons run and are heard of.
     pub nodes: Count,
@@ -102,7 +104,7 @@ pub struct Totals {
 }
 
 /// The screen.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Status {
     /// Who holds the floating addresses.
     pub primary: Option<NodeName>,

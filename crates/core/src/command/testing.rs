@@ -70,6 +70,7 @@ pub(crate) fn vm(state: VmState, claim: &str) -> Vm {
         migration_method: crate::model::MigrationMethod::default(),
         rbd_images: Vec::new(),
         xml_version: Some(0),
+        xml_zxid: Some(0),
         unread: std::collections::BTreeSet::new(),
         problems: Vec::new(),
     }

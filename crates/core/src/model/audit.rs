@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// A change, or an attempt at one.
+/// A change, or an attempt at one that may have changed something.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AuditEntry {
     /// Counts up from 1; 0: has none yet.
@@ -15,7 +15,7 @@ pub struct AuditEntry {
     pub from: String,
     /// Method and path, without values.
     pub what: String,
-    /// The status of the answer; absent: nobody waited for it, and it may be done, in part or whole.
+    /// The status of the answer; absent: it broke off, and may be done, in part or whole.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub status: Option<u16>,
     /// The words of the answer.

@@ -66,6 +66,42 @@ storage_name! {
     SnapshotName, "snapshot name"
 }
 
+impl PoolName {
+    /// How a pool is named while a task removes it; `mark` is the task's.
+    pub fn of_task(mark: &TaskMark) -> Self {
+        Self(format!("pvc-task-{mark}"))
+    }
+}
+
+impl VolumeName {
+    /// How an image is named while a task of several steps works on it; `mark` is the task's.
+    pub fn of_task(mark: &TaskMark) -> Self {
+        Self(format!("pvc-task-{mark}"))
+    }
+}
+
+impl SnapshotName {
+    /// How a snapshot is named that a task takes for itself.
+    pub fn of_task(mark: &TaskMark) -> Self {
+        Self(format!("pvc-task-{mark}"))
+    }
+}
+
+/// Distinguishes a task from every other of this Ceph cluster, also if the state tree was made anew since: its number, and when it was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TaskMark {
+    /// Its number.
+    pub id: u32,
+    /// In seconds since 1970.
+    pub asked_unix_s: u64,
+}
+
+impl fmt::Display for TaskMark {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.id, self.asked_unix_s)
+    }
+}
+
 /// An RBD image: `pool/image`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -200,9 +236,31 @@ pub struct VmClients {
 /// Whose a client is that was shut out: kept until it is let in again.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ShutOut {
-    /// Which VM wrote by it.
-    pub vm: VmId,
+    /// What wrote by it.
+    #[serde(flatten)]
+    pub whose: Whose,
     /// Where.
+    pub node: NodeName,
+    /// See [`VmClients::boot`].
+    pub boot: Option<String>,
+}
+
+/// What wrote by a client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Whose {
+    /// A VM.
+    Vm(VmId),
+    /// The task of this number, for which a daemon changed an image.
+    Task(u32),
+}
+
+/// The client by which a daemon changes an image for a task.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Changer {
+    /// Where it is.
+    pub client: ClientAddress,
+    /// On which node.
     pub node: NodeName,
     /// See [`VmClients::boot`].
     pub boot: Option<String>,

@@ -58,6 +58,8 @@ pub struct Settings {
     pub domain: Option<String>,
     /// The largest packet.
     pub mtu: u16,
+    /// Whether the gateway is a time server, too.
+    pub keeps_time: bool,
     /// For how long it has its address, in seconds.
     pub lease_s: u32,
 }

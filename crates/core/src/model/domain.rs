@@ -5,17 +5,23 @@
 //! `virDomainDefParse`, tried on 9.0.
 
 mod complete;
+mod console;
 mod details;
+mod host_devices;
 mod limits;
 mod mark;
 mod read;
+mod screen;
 mod size;
 #[cfg(test)]
 mod tests;
 
 pub use complete::Completed;
+pub use console::no_console;
 pub use details::{Controller, Disk, DomainDetails, Interface};
+pub use host_devices::{HostDevice, host_devices};
 pub use mark::{ARRIVING, Suspension, UNSTARTED, marked_arriving};
+pub use screen::screen;
 
 use std::collections::BTreeSet;
 

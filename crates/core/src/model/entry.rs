@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 /// A value with the version of the key it was read from; `None` if the key does not exist (then the value is its default).
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Field<T> {
@@ -14,7 +16,7 @@ pub struct Field<T> {
 }
 
 /// Why a key's content cannot be used. Shown to operators; never stops the other objects from being used.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Problem {
     /// The key, as a path.
     pub key: String,

@@ -58,8 +58,8 @@ pub struct LockRow {
     /// Its name in Ceph.
     pub name: String,
     pub holder: Holder,
-    /// The VM that it is recorded as one of, and where that runs, or ran.
-    pub vm: Option<String>,
+    /// The VM or the task that it is recorded as one of, and where that runs, or ran.
+    pub whose: Option<String>,
     pub node: Option<String>,
 }
 
@@ -70,8 +70,8 @@ pub struct ShutOutRow {
     pub client: String,
     /// In seconds since 1970.
     pub until_unix_s: u64,
-    /// Whose it was, and where that ran.
-    pub vm: Option<String>,
+    /// Which VM's or task's it was, and where that ran.
+    pub whose: Option<String>,
     pub node: Option<String>,
     /// Why it stays shut out; `None`: its process is proven dead, and it may be lifted.
     pub stays: Option<String>,

@@ -2,7 +2,7 @@
 
 use std::{fmt, str::FromStr};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 
 /// Why a text is not a name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -38,6 +38,13 @@ impl NodeName {
     /// A node that is not known. As [`Self::nobody`], it is no node's name.
     pub(super) fn unknown() -> Self {
         Self("?".to_owned())
+    }
+
+    /// As an answer has it, which may also name no node.
+    pub fn told<'de, D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(from)?;
+        let nobody = [Self::nobody(), Self::unknown()].into_iter().find(|nobody| nobody.0 == text);
+        nobody.map_or_else(|| text.parse().map_err(D::Error::custom), Ok)
     }
 
     /// Whether this names no node.
@@ -85,8 +92,17 @@ impl fmt::Display for NodeName {
 
 /// A virtual machine's name: letters, digits, `.`, `_`, `+`, `-`, beginning with a letter or digit, at most 128 bytes.
 /// It becomes a file name (`<console_log_directory>/<name>.log`) and a libvirt domain name, hence the narrow alphabet.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String")]
 pub struct VmName(String);
+
+impl TryFrom<String> for VmName {
+    type Error = NameError;
+
+    fn try_from(text: String) -> Result<Self, NameError> {
+        text.parse()
+    }
+}
 
 impl VmName {
     /// The name as text.

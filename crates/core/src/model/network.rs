@@ -45,6 +45,12 @@ impl Vni {
     }
 }
 
+/// The link-local address that every IPv6 gateway has besides its own.
+pub const LINK_GATEWAY: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
+
+/// The addresses of a link, which each card has one of, whatever its network is.
+pub const LINK_LOCAL: Ipv6Net = Ipv6Net::new_assert(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0), 10);
+
 /// What the names of networks' bridges begin with: old definitions of VMs name them.
 const BRIDGE: &str = "vmbr";
 
@@ -106,6 +112,17 @@ impl Mac {
         Self([first, second, a, b, c, d])
     }
 
+    /// The address that a card makes for itself in a network of 64 bits (RFC 4291, appendix A).
+    pub fn own_address(self, net: Ipv6Net) -> Ipv6Addr {
+        let mut end = [0, 0, 0, 0xff, 0xfe, 0, 0, 0];
+        let (maker, card) = self.0.split_at(3);
+        end[..3].copy_from_slice(maker);
+        end[5..].copy_from_slice(card);
+        end[0] ^= 2;
+        let end = u64::from_be_bytes(end);
+        Ipv6Addr::from(u128::from(net.trunc().addr()) | u128::from(end))
+    }
+
     /// The first bytes of all gateways' addresses: locally administered.
     pub const OF_GATEWAYS: [u8; 2] = [0x0a, 0x70];
 
@@ -140,9 +157,17 @@ impl fmt::Display for Mac {
 }
 
 /// A domain name: labels of letters, digits, `-` and `_`, at most 253 characters.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(transparent)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String")]
 pub struct DomainName(String);
+
+impl TryFrom<String> for DomainName {
+    type Error = NameError;
+
+    fn try_from(text: String) -> Result<Self, NameError> {
+        text.parse()
+    }
+}
 
 impl DomainName {
     /// The name as text.
@@ -168,7 +193,7 @@ impl FromStr for DomainName {
 }
 
 /// Who provides addresses and a gateway.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum NetworkKind {
     /// This cluster.
@@ -219,7 +244,7 @@ pub struct Dhcp4 {
 }
 
 /// What carries frames between nodes in managed networks: one for the whole cluster.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Overlay {
     /// Nodes write where frames go, from the definitions and claims of VMs. Tunnels learn nothing.
@@ -288,6 +313,8 @@ pub struct Network {
     pub ip6: Ip6,
     /// `guard`: whether its guests' ports are guarded; `None`: as [`Self::is_guarded`] says.
     pub guard: Option<bool>,
+    /// `filter`: whether a guest sends only from its card's address, and from those that it was given; see [`Self::is_filtered`].
+    pub filter: bool,
     /// What is wrong with its keys.
     pub problems: Vec<Problem>,
 }
@@ -303,6 +330,7 @@ impl Network {
             ip4: Ip4::default(),
             ip6: Ip6::default(),
             guard: None,
+            filter: false,
             problems: Vec::new(),
         }
     }
@@ -310,7 +338,13 @@ impl Network {
     /// Whether a guest is kept from being its gateway, its DHCP server or a router: unless it is said, only where nobody outside the cluster is
     /// all that.
     pub fn is_guarded(&self) -> bool {
-        self.guard.unwrap_or(self.kind != Some(NetworkKind::Bridged))
+        self.is_filtered() || self.guard.unwrap_or(self.kind != Some(NetworkKind::Bridged))
+    }
+
+    /// Whether a guest sends only from the address of its definition's card, and from addresses that are leased to or reserved for that. Only
+    /// where this cluster gives out addresses.
+    pub fn is_filtered(&self) -> bool {
+        self.filter && self.kind == Some(NetworkKind::Managed)
     }
 
     /// The networks of addresses that it is made of.

@@ -2,6 +2,8 @@
 //!
 //! Every field is validated here, before anything is done with it: nothing of a line that does not parse is ever run.
 
+mod device;
+
 use std::{fmt, str::FromStr};
 
 use super::{
@@ -9,6 +11,8 @@ use super::{
     name::{NameError, NodeName},
     vm_id::VmId,
 };
+
+pub use device::Device;
 
 /// Why a command line is answered with a failure.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -36,30 +40,19 @@ pub enum StorageCommandError {
     },
 }
 
-/// A block device below `/dev`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Device(String);
-
-impl FromStr for Device {
-    type Err = NameError;
-
-    fn from_str(text: &str) -> Result<Self, NameError> {
-        let parts_ok = text.strip_prefix("/dev/").is_some_and(|rest| {
-            rest.split('/').all(|part| {
-                !matches!(part, "" | "." | "..")
-                    && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"._:+-".contains(&b))
-            })
-        });
-        if parts_ok && text.len() <= 255 {
-            return Ok(Self(text.to_owned()));
-        }
-        Err(invalid("device", text, "an absolute path below /dev, such as /dev/sdb"))
-    }
-}
-
 /// The weight of an OSD.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Weight(f64);
+
+/// It is a number, always.
+impl Eq for Weight {}
+
+impl Weight {
+    /// As a number.
+    pub fn value(self) -> f64 {
+        self.0
+    }
+}
 
 impl FromStr for Weight {
     type Err = NameError;
@@ -300,6 +293,8 @@ commands! {
     VolumeResize = "volume_resize" (pool: PoolName, volume: VolumeName, size: Bytes),
     /// Renames a volume.
     VolumeRename = "volume_rename" (pool: PoolName, volume: VolumeName, new: VolumeName),
+    /// Makes a volume that holds what another one holds now, or what a snapshot of it holds. **(ours)**
+    VolumeClone = "volume_clone" (pool: PoolName, volume: VolumeName, new: VolumeName, snapshot: Only<SnapshotName>),
     /// Destroys a volume.
     VolumeRemove = "volume_remove" (pool: PoolName, volume: VolumeName),
     /// Takes a snapshot.
@@ -308,12 +303,19 @@ commands! {
     SnapshotRename = "snapshot_rename" (pool: PoolName, volume: VolumeName, snapshot: SnapshotName, new: SnapshotName),
     /// Destroys a snapshot.
     SnapshotRemove = "snapshot_remove" (pool: PoolName, volume: VolumeName, snapshot: SnapshotName),
+    /// Makes a volume hold what it held then. **(ours)**
+    SnapshotRollback = "snapshot_rollback" (pool: PoolName, volume: VolumeName, snapshot: SnapshotName),
 }
 
 impl StorageCommand {
     /// Whether it is about which OSDs are in use, or their flags.
     pub fn is_of_osds(&self) -> bool {
         matches!(self, Self::OsdIn { .. } | Self::OsdOut { .. } | Self::OsdSet { .. } | Self::OsdUnset { .. })
+    }
+
+    /// Whether the node that has the device carries it out, and not the primary.
+    pub fn is_of_a_device(&self) -> bool {
+        matches!(self, Self::OsdAdd { .. } | Self::OsdRemove { .. })
     }
 
     /// What is asked for, in words: `add volume vms/web1 of 20G`.
@@ -347,12 +349,21 @@ impl StorageCommand {
                 format!("resize volume {pool}/{volume} to {}", size.in_words())
             }
             Self::VolumeRename { pool, volume, new } => format!("rename volume {pool}/{volume} to {new}"),
+            Self::VolumeClone { pool, volume, new, snapshot: Only::All } => {
+                format!("clone volume {pool}/{volume} as {new}")
+            }
+            Self::VolumeClone { pool, volume, new, snapshot: Only::One(snapshot) } => {
+                format!("clone snapshot {pool}/{volume}@{snapshot} as {new}")
+            }
             Self::VolumeRemove { pool, volume } => format!("remove volume {pool}/{volume}"),
             Self::SnapshotAdd { pool, volume, snapshot } => {
                 format!("take snapshot {pool}/{volume}@{snapshot}")
             }
             Self::SnapshotRename { pool, volume, snapshot, new } => {
                 format!("rename snapshot {pool}/{volume}@{snapshot} to {new}")
+            }
+            Self::SnapshotRollback { pool, volume, snapshot } => {
+                format!("roll volume {pool}/{volume} back to snapshot {snapshot}")
             }
             Self::SnapshotRemove { pool, volume, snapshot } => {
                 format!("remove snapshot {pool}/{volume}@{snapshot}")
@@ -400,10 +411,13 @@ mod tests {
             "volume_add vms,web_sda,20971520B",
             "volume_resize vms,web_sda,20971520B",
             "volume_rename vms,web_sda,web_sdb",
+            "volume_clone vms,web_sda,web2_sda,*",
+            "volume_clone vms,web_sda,web2_sda,daily",
             "volume_remove vms,web_sda",
             "snapshot_add vms,web_sda,before-1.0",
             "snapshot_rename vms,web_sda,a,b",
             "snapshot_remove vms,web_sda,a",
+            "snapshot_rollback vms,web_sda,a",
         ] {
             assert_eq!(line.parse::<StorageCommand>().unwrap().to_string(), line);
         }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{name::NodeName, network::Vni, vm_id::VmId};
+use super::{name::NodeName, network::Vni, task::TaskId, vm_id::VmId};
 
 /// One thing that is brought to agree with the cluster's desired states.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -19,6 +19,8 @@ pub enum Subject {
     Primary,
     /// The fence of a node.
     Fence(NodeName),
+    /// A task of storage.
+    Task(TaskId),
     /// Cluster-wide switches: maintenance mode.
     Cluster,
 }
@@ -31,6 +33,7 @@ impl fmt::Display for Subject {
             Self::Vm(id) => write!(f, "VM {id}"),
             Self::Network(vni) => write!(f, "network {vni}"),
             Self::Fence(name) => write!(f, "fence of {name}"),
+            Self::Task(id) => write!(f, "task {id}"),
             Self::Cluster => f.write_str("cluster"),
             Self::Primary => f.write_str("primary coordinator"),
         }

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, fmt, str::FromStr};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{
     claim::Claim,
@@ -12,7 +12,7 @@ use super::{
 };
 
 /// `/domains/<uuid>/state`: desired state and answer in one key.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum VmState {
     /// Shall run.
@@ -69,7 +69,7 @@ impl FromStr for VmState {
 }
 
 /// `/domains/<uuid>/migration_method` **(ours)**: what a migration may do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum MigrationMethod {
     /// Live, and if that is impossible shut down and start at the target: what old clients expect.
@@ -109,7 +109,8 @@ impl fmt::Display for MigrationMethod {
 }
 
 /// The keys of a VM that decisions are made from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 #[allow(missing_docs, reason = "each is the key of its name in the state tree")]
 pub enum VmKey {
     State,
@@ -147,6 +148,9 @@ pub struct Vm {
     pub rbd_images: Vec<String>,
     /// Data version of `xml`; changes when the definition does. `None` if it has none.
     pub xml_version: Option<i32>,
+    /// Transaction that wrote `xml` last, which tells two definitions apart where [`Self::xml_version`] does not: of a VM that was undefined and
+    /// defined anew that begins anew.
+    pub xml_zxid: Option<i64>,
     /// Keys whose values here are not what they hold: they cannot be read, or say the same in other words. Who writes next about what
     /// they say writes them.
     pub unread: BTreeSet<VmKey>,

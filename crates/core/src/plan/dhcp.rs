@@ -27,19 +27,19 @@ pub const LEASE_S: u64 = 48 * 3600;
 const OFFER_S: u64 = 30;
 
 /// How long an address rests that somebody was found to use.
-const DECLINED_S: u64 = 600;
+pub(super) const DECLINED_S: u64 = 600;
 
 /// How long an address that was given back is given to nobody else: anybody can give back another's.
 const RELEASED_S: u64 = 60;
 
 /// How long an address stays its last guest's after its lease has ended: clocks differ, and nobody asks on the wire who uses it.
-const GRACE_S: u64 = 3600;
+pub(super) const GRACE_S: u64 = 3600;
 
 /// So many offers and declined addresses are remembered: strangers cause them.
-const MOST_REMEMBERED: usize = 4096;
+pub(super) const MOST_REMEMBERED: usize = 4096;
 
-/// So many leases a network has at most. Each is five keys of the state tree, and a single guest may pretend to be thousands.
-const MOST_LEASES: usize = 8192;
+/// So many leases of a family a network has at most. Each is some keys of the state tree, and a single guest may pretend to be thousands.
+pub(super) const MOST_LEASES: usize = 8192;
 
 /// What a network gives out.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -89,6 +89,11 @@ impl Pool {
         let net = self.gateway;
         let is_host = net.prefix_len() > 30 || (address != net.network() && address != net.broadcast());
         net.contains(&address) && is_host && address != net.addr()
+    }
+
+    /// What an operator has called the guests at cards.
+    pub fn called(&self) -> impl Iterator<Item = (Mac, &HostName)> {
+        self.reserved.values().filter_map(|reserved| Some((reserved.mac, reserved.name.as_ref()?)))
     }
 
     /// Whether it may be given to whoever asks.
@@ -153,6 +158,12 @@ impl Book {
         book
     }
 
+    /// Takes the leases that the state tree has now for all there are. What is offered or declined stays so.
+    pub fn reread(&mut self, leases: impl IntoIterator<Item = Lease>) {
+        let held = std::mem::take(&mut self.held);
+        *self = Self { held, ..Self::new(leases) };
+    }
+
     /// All leases, by card.
     pub fn leases(&self) -> impl Iterator<Item = &Lease> {
         self.leases.values()
@@ -172,8 +183,12 @@ impl Book {
         self.leases.values().map(|lease| ends(lease).saturating_add(GRACE_S)).min()
     }
 
-    /// Takes note of a lease that is written.
-    pub fn note(&mut self, lease: Lease) {
+    /// Takes note of a lease that is written; says whether that changes anything.
+    pub fn note(&mut self, lease: Lease) -> bool {
+        if self.leases.get(&lease.mac) == Some(&lease) {
+            self.held.remove(&lease.address);
+            return false;
+        }
         if let Some(before) = self.leases.remove(&lease.mac) {
             self.holders.remove(&before.address);
         }
@@ -182,6 +197,7 @@ impl Book {
         }
         self.held.remove(&lease.address);
         self.leases.insert(lease.mac, lease);
+        true
     }
 
     /// Takes note that the card has none any more.
@@ -247,8 +263,24 @@ impl Book {
         Answer::Give(had.cloned().unwrap_or(lease))
     }
 
+    /// What guests call themselves, by card.
+    pub fn names(&self, now_s: u64) -> impl Iterator<Item = (Mac, &HostName)> {
+        let lasts = move |lease: &&Lease| ends(lease) > now_s;
+        self.leases.values().filter(lasts).filter_map(|lease| Some((lease.mac, lease.name.as_ref()?)))
+    }
+
+    /// When the next lease that lasts ends.
+    pub fn next_name_end(&self, now_s: u64) -> Option<u64> {
+        self.leases.values().map(ends).filter(|end| *end > now_s).min()
+    }
+
+    /// What the guest at a card calls itself.
+    pub fn name_of(&self, mac: Mac, now_s: u64) -> Option<&HostName> {
+        self.leases.get(&mac).filter(|lease| ends(lease) > now_s)?.name.as_ref()
+    }
+
     /// Whether another guest has that name.
-    fn has_name(&self, pool: &Pool, name: &HostName, mac: Mac, now_s: u64) -> bool {
+    pub fn has_name(&self, pool: &Pool, name: &HostName, mac: Mac, now_s: u64) -> bool {
         let is_it = |other: &Option<HostName>| other.as_ref() == Some(name);
         let reserved = pool.reserved.values().any(|r| r.mac != mac && is_it(&r.name));
         reserved || self.leases.values().any(|l| l.mac != mac && ends(l) > now_s && is_it(&l.name))

@@ -5,44 +5,59 @@
 //!   table inet pvc                                   table bridge pvc
 //!   to this node:  UDP 4789 from nodes only          from a guest's port: not as the gateway, no DHCP, no router
 //!                  from vmbr*: what a gateway serves                       advertisements, no VXLAN
-//!   routed:        n<vni>_out, then n<vni>_in
+//!   routed:        n<vni>_out, then n<vni>_in          where a network is filtered: only from its own addresses
 //! ```
 //!
 //! The text is the same on every node, whoever is primary: a wall that had to change at a hand-over would be late. Nobody but the
 //! primary has a gateway's address, so elsewhere what is let in for it reaches nobody.
 
+mod ports;
+#[cfg(test)]
+mod tests;
 mod text;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::{IpAddr, Ipv6Addr},
+    net::{IpAddr, Ipv4Addr},
 };
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv6Net};
 
+use super::{client_network::Cards, primary::gateways};
 use crate::model::{
-    ClusterView, NetworkKind, Trouble, Vni,
-    bridging::{Bridging, DeviceKind},
+    ClusterView, Mac, NetworkKind, Trouble, Vni,
+    bridging::Bridging,
     rule::{Body, BodyError, Direction, Rule},
 };
 
 pub use self::text::{TABLES, chain};
 
-/// The link-local address that every IPv6 gateway has besides its own.
-pub const LINK_GATEWAY: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
-
 /// The most rules of a network's direction: more are not read. Nobody writes so many by hand.
 pub const MOST_RULES: usize = 1000;
 
 /// This node's side.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Ground {
     /// The cluster's and the storage's networks: no packet of a client is routed there.
     pub closed: Vec<IpNet>,
+    /// The networks that nodes live in: a gateway of a network that overlaps one of them is nobody's.
+    pub own: Vec<IpNet>,
 }
 
 /// The rules of all networks, as the state tree has them.
 pub type Rules = BTreeMap<Vni, Vec<Rule>>;
+
+/// The addresses that a network's cards may send from.
+pub type Senders = BTreeMap<Mac, BTreeSet<Ipv4Addr>>;
+
+/// What is known of the guests of filtered networks.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Known {
+    /// The cards that definitions name.
+    pub cards: Cards,
+    /// What they were given.
+    pub senders: BTreeMap<Vni, Senders>,
+}
 
 /// Everything that is to stand on a node.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -57,6 +72,8 @@ pub struct Ruleset {
     pub networks: BTreeMap<Vni, Wall>,
     /// Ports of bridges that are not guarded as an unknown guest's is.
     pub ports: BTreeMap<String, Port>,
+    /// A guest's port that is not in `ports` sends nothing until it is: it might be in a filtered network.
+    pub mutes_unknown: bool,
 }
 
 /// Of one managed network.
@@ -78,12 +95,25 @@ pub struct Line {
 }
 
 /// How a port of a bridge is treated.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Port {
     /// It leads to other machines, which guard their guests themselves, or its network is not guarded.
     Open,
     /// A guest's.
     Guarded,
+    /// A guest's that sends from nothing else, and is guarded.
+    Filtered(Sender),
+}
+
+/// From what a guest may send.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct Sender {
+    /// Its card, as definitions name it: one, unless two differ in nothing that its port shows.
+    pub cards: BTreeSet<Mac>,
+    /// What was given to it.
+    pub ip4: BTreeSet<(Mac, Ipv4Addr)>,
+    /// The network from which it chooses its own.
+    pub ip6: Option<Ipv6Net>,
 }
 
 /// What is to stand, and what cannot be as it was written.
@@ -101,6 +131,7 @@ pub fn plan(
     view: &ClusterView,
     rules: &Rules,
     seen: &Bridging,
+    known: &Known,
     refused: &BTreeMap<Body, String>,
 ) -> Planned {
     let mut planned = Planned::default();
@@ -110,13 +141,19 @@ pub fn plan(
     ruleset.closed = ground.closed.iter().copied().collect();
     ruleset.bridges = seen.devices.iter().filter_map(|device| Vni::of_bridge(&device.name)).collect();
     ruleset.bridges.extend(view.networks.keys());
-    ruleset.ports = ports(view, seen);
+    ruleset.mutes_unknown = view.networks.values().any(|network| network.is_filtered());
+    let (ports, troubles) = ports::ports(view, seen, known, ruleset.mutes_unknown);
+    ruleset.ports = ports;
+    planned.troubles.extend(troubles);
+    // Where one network claims the addresses of others, no primary has them, and the others' guests may send from them.
+    let mut gateways: BTreeMap<Vni, BTreeSet<IpAddr>> = gateways(&ground.own, view)
+        .0
+        .into_iter()
+        .map(|of| (of.vni, of.addresses.iter().map(IpNet::addr).collect()))
+        .collect();
     for network in view.networks.values().filter(|network| network.kind == Some(NetworkKind::Managed)) {
-        let mut wall = Wall::default();
-        wall.gateways.extend(network.ip4.gateway.map(IpAddr::from));
-        if let Some(gateway) = network.ip6.gateway {
-            wall.gateways.extend([gateway, LINK_GATEWAY].map(IpAddr::from));
-        }
+        let gateways = gateways.remove(&network.vni).unwrap_or_default();
+        let mut wall = Wall { gateways, ..Wall::default() };
         let (lines, troubles) =
             lines(network.vni, rules.get(&network.vni).map_or(&[], Vec::as_slice), refused);
         wall.lines = lines;
@@ -124,19 +161,6 @@ pub fn plan(
         ruleset.networks.insert(network.vni, wall);
     }
     planned
-}
-
-/// Ports whose treatment is not that of a port that nobody knows yet.
-fn ports(view: &ClusterView, seen: &Bridging) -> BTreeMap<String, Port> {
-    let mut ports = BTreeMap::new();
-    for device in &seen.devices {
-        let Some(vni) = device.master.as_deref().and_then(Vni::of_bridge) else { continue };
-        let is_way_out = matches!(device.kind, DeviceKind::Vxlan { .. } | DeviceKind::Vlan { .. });
-        let is_guarded = view.networks.get(&vni).is_none_or(|network| network.is_guarded());
-        let port = if is_way_out || !is_guarded { Port::Open } else { Port::Guarded };
-        ports.insert(device.name.clone(), port);
-    }
-    ports
 }
 
 type Lines = BTreeMap<Direction, Vec<Line>>;

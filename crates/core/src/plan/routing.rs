@@ -1,15 +1,17 @@
-//! What this node's routing daemon (FRR) is told, where the cluster's overlay is `evpn`: whom it speaks with, and that it tells them which network
-//! cards are here.
+//! What this node's routing daemon (FRR) is told: where the cluster's overlay is `evpn`, that it tells other nodes which network cards are here
+//! ([`Evpn`]); where the configuration names the site's routers, that it tells them which client networks are here ([`Announced`]).
 //!
 //! ```text
-//!   coordinator ◄──► coordinator        route reflectors, each with each
-//!        ▲    ▲
-//!        └────┴── hypervisor            speaks with each coordinator, and hears of other hypervisors from them
+//!   router ◄── coordinator ◄──► coordinator        route reflectors, each with each
+//!                   ▲    ▲
+//!                   └────┴── hypervisor            speaks with each coordinator, and hears of other hypervisors from them
 //! ```
 //!
-//! Nothing but bandwidth depends on it: frames for everybody, and for cards that no entry names, go to every node by entries that the daemon does
-//! not write (see [`super::client_network`]). Neighbours are named one by one, since any machine in the cluster network could claim to be a node.
+//! Nothing but bandwidth depends on the overlay's part: frames for everybody, and for cards that no entry names, go to every node by entries that
+//! the daemon does not write (see [`super::client_network`]). Neighbours are named one by one, since any machine could claim to be one.
 
+mod overlay;
+mod site;
 #[cfg(test)]
 mod tests;
 
@@ -19,9 +21,15 @@ use std::{
     net::{IpAddr, Ipv4Addr},
 };
 
-use crate::model::{ClusterView, DaemonMode, DaemonState, NodeName, Overlay, Trouble};
+use ipnet::IpNet;
 
-/// The autonomous system that the nodes are: one of the private numbers, since nobody else hears of it.
+pub use overlay::{Evpn, Role};
+pub use site::{Announced, Bfd, Site};
+
+use crate::model::{ClusterView, NodeName, Overlay, Trouble};
+
+/// The autonomous system that the nodes are among themselves: one of the private numbers. A site's routers know the cluster by another, if they are
+/// to.
 pub const ASN: u32 = 65_500;
 
 /// What the first line of a file says that this program has written.
@@ -34,15 +42,10 @@ pub struct Ground {
     pub me: NodeName,
     /// Where its tunnels end; `None`: it has none.
     pub address: Option<IpAddr>,
-}
-
-/// What a neighbour is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Role {
-    /// A route reflector: it is told what is here, and what our clients have told.
-    Coordinator,
-    /// It is told what everybody has told.
-    Hypervisor,
+    /// The routers that it tells of client networks; `None`: it tells none, as nodes that are no coordinators.
+    pub site: Option<Site>,
+    /// The networks that nodes live in, and routers: they are nobody's to announce.
+    pub own_networks: Vec<IpNet>,
 }
 
 /// A configuration of the routing daemon. As a text it is the whole of its file.
@@ -55,12 +58,12 @@ pub struct Routing {
 /// One that speaks BGP.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Speaker {
-    /// Its name, and the address that it speaks from.
+    /// Its name, and the address that it speaks with other nodes from.
     pub router: Ipv4Addr,
-    /// Whether it is a route reflector.
-    pub reflects: bool,
-    /// Whom it speaks with.
-    pub neighbours: BTreeMap<Ipv4Addr, (NodeName, Role)>,
+    /// What it has to do with other nodes; `None`: nothing.
+    pub evpn: Option<Evpn>,
+    /// What it tells the site's routers; `None`: nothing.
+    pub site: Option<Announced>,
 }
 
 /// The file that the routing daemon reads when it starts.
@@ -87,8 +90,10 @@ pub enum Speaking {
         asn: u32,
         /// Its name.
         router: Ipv4Addr,
-        /// Its neighbours, by address or as it calls them otherwise, and whether there is a session.
+        /// Its neighbours among the nodes, by address or as it calls them otherwise, and whether there is a session.
         neighbours: BTreeMap<String, bool>,
+        /// The same of those that are told of networks.
+        routers: BTreeMap<String, bool>,
     },
 }
 
@@ -105,6 +110,8 @@ pub enum Seen {
         speaking: Option<Speaking>,
         /// What it was told last since this program has started, as a text.
         told: Option<String>,
+        /// What BFD says of routers; `None`: nobody has asked.
+        bfd: Option<Bfd>,
     },
 }
 
@@ -115,45 +122,56 @@ pub struct Planned {
     pub load: Option<(Routing, &'static str)>,
     /// What cannot be as desired, until somebody changes something.
     pub troubles: Vec<Trouble>,
+    /// What is counted of it; `None`: it is not needed.
+    pub counted: Option<Counted>,
+}
+
+/// What figures say of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Counted {
+    /// Whether it speaks as it shall.
+    pub speaks: bool,
+    /// Nodes that run and have no session with this one.
+    pub nodes_missed: usize,
+    /// Routers of the site that have none.
+    pub routers_missed: usize,
 }
 
 /// Whether the routing daemon has to be asked what it does.
-pub fn is_asked(view: &ClusterView, file: &File) -> bool {
-    view.overlay == Overlay::Evpn || matches!(file, File::Ours(_))
+pub fn is_asked(ground: &Ground, view: &ClusterView, file: &File) -> bool {
+    view.overlay == Overlay::Evpn || ground.site.is_some() || matches!(file, File::Ours(_))
 }
 
 /// Decides the next step.
 pub fn plan(ground: &Ground, view: &ClusterView, seen: &Seen) -> Planned {
     let mut planned = Planned::default();
+    // A node without an address has no tunnels, and has said so.
+    let overlay = view.overlay == Overlay::Evpn && ground.address.is_some();
+    let needs = Needs { overlay, site: ground.site.is_some() };
     let routing = Routing::desired(ground, view);
     let is_wanted = routing.speaker.is_some();
-    // A node without an address has no tunnels, and has said so.
-    if view.overlay == Overlay::Evpn && ground.address.is_some() && !is_wanted {
-        planned.trouble("EVPN needs IPv4 addresses of the nodes in the cluster network", None);
+    if !is_wanted {
+        planned.without(needs, "it needs IPv4 addresses of the nodes in the cluster network", None);
     }
-    let (file, speaking, told) = match seen {
+    planned.counted = is_wanted.then(Counted::default);
+    let (file, speaking, told, bfd) = match seen {
         Seen::Absent if is_wanted => {
-            planned.trouble(
-                "FRR is not installed",
-                Some("on that node: apt install frr frr-pythontools, and: systemctl restart pvcd"),
-            );
+            let todo = "on that node: apt install frr frr-pythontools, and: systemctl restart pvcd";
+            planned.without(needs, "FRR is not installed", Some(todo));
             return planned;
         }
         Seen::Absent => return planned,
-        Seen::Installed { file, speaking, told } => (file, speaking, told),
+        Seen::Installed { file, speaking, told, bfd } => (file, speaking, told, bfd),
     };
     // It speaks by what was typed, or by another file.
     let is_anothers = matches!(speaking, Some(Speaking::As { asn, .. }) if *asn != ASN);
     let file = if *file == File::Blank && is_anothers { &File::Foreign } else { file };
     match file {
         File::Foreign if is_wanted => {
-            planned.trouble(
-                "FRR's configuration is an operator's, and is not written over",
-                Some(
-                    "on that node, if nobody needs it: move frr.conf, and the files of single daemons, out of /etc/frr, \
-                     empty its vtysh.conf, and: systemctl restart frr",
-                ),
-            );
+            let todo = "on that node, if nobody needs it: move frr.conf, and the files of single daemons, out of /etc/frr, \
+                        empty its vtysh.conf, and: systemctl restart frr";
+            let why = "FRR's configuration is an operator's, and is not written over";
+            planned.without(needs, why, Some(todo));
             return planned;
         }
         File::Blank | File::Foreign if !is_wanted => return planned,
@@ -164,10 +182,8 @@ pub fn plan(ground: &Ground, view: &ClusterView, seen: &Seen) -> Planned {
     let is_gone = match speaking {
         Some(Speaking::Gone(why)) => {
             if is_wanted {
-                planned.trouble(
-                    format!("FRR's bgpd does not run: {why}"),
-                    Some("on that node: set bgpd=yes in /etc/frr/daemons, and: systemctl restart frr"),
-                );
+                let todo = "on that node: set bgpd=yes in /etc/frr/daemons, and: systemctl restart frr";
+                planned.without(needs, format!("FRR's bgpd does not run: {why}"), Some(todo));
             }
             true
         }
@@ -176,7 +192,7 @@ pub fn plan(ground: &Ground, view: &ClusterView, seen: &Seen) -> Planned {
     let is_told = told.as_ref() == Some(&text);
     let is_so = speaking.as_ref().is_some_and(|speaking| routing.is_so(speaking));
     let why = match () {
-        () if !is_written => Some("as the cluster's overlay and nodes are"),
+        () if !is_written => Some("as the cluster's overlay, nodes and networks are"),
         // One that is started reads its file.
         () if is_gone => None,
         () if !is_told => Some("it may have been told otherwise"),
@@ -184,76 +200,94 @@ pub fn plan(ground: &Ground, view: &ClusterView, seen: &Seen) -> Planned {
         () => None,
     };
     if why.is_none()
-        && let (Some(speaker), Some(Speaking::As { neighbours, .. })) = (&routing.speaker, speaking)
+        && let (Some(speaker), Some(Speaking::As { neighbours, routers, .. })) = (&routing.speaker, speaking)
     {
-        planned.miss(speaker, neighbours, view);
+        let nodes = speaker.evpn.as_ref().map_or(vec![], |evpn| evpn.missed(neighbours, view));
+        let site = speaker.site.as_ref().map_or(vec![], |site| site.missed(routers));
+        let slow = speaker.site.as_ref().map_or(vec![], |site| site.slow(routers, bfd.as_ref()));
+        planned.counted =
+            Some(Counted { speaks: true, nodes_missed: nodes.len(), routers_missed: site.len() });
+        planned.troubles.extend(nodes.into_iter().chain(site).chain(slow));
+    } else if why.is_none() && is_so && is_wanted {
+        planned.counted = Some(Counted { speaks: true, ..Counted::default() });
     }
     planned.load = why.map(|why| (routing, why));
     planned
 }
 
-fn speaker(me: &NodeName, router: Ipv4Addr, view: &ClusterView) -> Speaker {
-    let role = |mode| match mode {
-        DaemonMode::Coordinator => Role::Coordinator,
-        DaemonMode::Hypervisor => Role::Hypervisor,
-    };
-    let reflects = view.node(me).is_some_and(|node| role(node.mode) == Role::Coordinator);
-    let others = view.all_nodes().filter(|node| node.name != *me);
-    let neighbours = others.filter_map(|node| match node.vtep? {
-        IpAddr::V4(end) if end != router => Some((end, (node.name.clone(), role(node.mode)))),
-        _ => None,
-    });
-    let neighbours = neighbours.filter(|(_, (_, role))| reflects || *role == Role::Coordinator).collect();
-    Speaker { router, reflects, neighbours }
-}
-
 impl Routing {
     /// What this node's is to be told.
     pub fn desired(ground: &Ground, view: &ClusterView) -> Self {
-        let speaker = match ground.address {
-            Some(IpAddr::V4(router)) if view.overlay == Overlay::Evpn => {
-                Some(speaker(&ground.me, router, view))
-            }
-            _ => None,
-        };
-        Self { speaker }
+        let Some(IpAddr::V4(router)) = ground.address else { return Self::default() };
+        let evpn = (view.overlay == Overlay::Evpn).then(|| Evpn::of(&ground.me, router, view));
+        let site = ground.site.as_ref().map(|site| Announced::of(site, &ground.own_networks, view));
+        let speaks = evpn.is_some() || site.is_some();
+        Self { speaker: speaks.then_some(Speaker { router, evpn, site }) }
     }
 
-    /// Whether that is what it says, as far as can be seen.
+    /// Whether that is what it says, as far as can be seen. Where the site's routers are not ours to tell, who else is told of networks is an
+    /// operator's business.
     pub fn is_so(&self, speaking: &Speaking) -> bool {
+        let has_site = self.speaker.as_ref().is_some_and(|speaker| speaker.site.is_some());
         match (&self.speaker, speaking) {
-            (None, speaking) => *speaking == Speaking::Silent,
-            (Some(speaker), Speaking::As { asn, router, neighbours }) => {
-                let is_neighbour =
-                    |end: &String| end.parse().is_ok_and(|end| speaker.neighbours.contains_key(&end));
-                (*asn, *router) == (ASN, speaker.router)
-                    && neighbours.len() == speaker.neighbours.len()
-                    && neighbours.keys().all(is_neighbour)
-            }
+            (_, Speaking::Gone(_)) => false,
+            (None, Speaking::Silent) => true,
+            (None, Speaking::As { neighbours, .. }) => neighbours.is_empty(),
             // Without a neighbour it says nothing of itself.
-            (Some(speaker), Speaking::Silent) => speaker.neighbours.is_empty(),
-            (Some(_), Speaking::Gone(_)) => false,
+            (Some(speaker), Speaking::Silent) => {
+                speaker.nodes().next().is_none() && speaker.routers().next().is_none()
+            }
+            (Some(speaker), Speaking::As { neighbours, .. }) if !has_site && neighbours.is_empty() => {
+                speaker.nodes().next().is_none()
+            }
+            (Some(speaker), Speaking::As { asn, router, neighbours, routers }) => {
+                (*asn, *router) == (ASN, speaker.router)
+                    && are(neighbours, speaker.nodes())
+                    && (!has_site || are(routers, speaker.routers()))
+            }
         }
     }
 }
 
-impl Planned {
-    fn trouble(&mut self, why: impl fmt::Display, todo: Option<&str>) {
-        let trouble = Trouble::of_all(format!("frames of its guests, and for them, go to every node: {why}"));
-        self.troubles.push(match todo {
-            Some(todo) => trouble.with_todo(todo),
-            None => trouble,
-        });
+impl Speaker {
+    /// The nodes that it speaks with.
+    pub fn nodes(&self) -> impl Iterator<Item = IpAddr> {
+        self.evpn.iter().flat_map(|evpn| evpn.neighbours.keys().copied().map(IpAddr::V4))
     }
 
-    /// Tells of those that run and cannot be spoken with.
-    fn miss(&mut self, speaker: &Speaker, sessions: &BTreeMap<String, bool>, view: &ClusterView) {
-        for (end, (name, _)) in &speaker.neighbours {
-            let runs = view.node(name).is_some_and(|node| node.daemon_state.value == DaemonState::Run);
-            if runs && sessions.get(&end.to_string()) != Some(&true) {
-                let what = format!("FRR has no session with that of {name} ({end})");
-                self.troubles.push(Trouble::of_all(what).with_todo(format!("pvc node explain {name}")));
-            }
+    /// The routers that it speaks with.
+    pub fn routers(&self) -> impl Iterator<Item = IpAddr> {
+        self.site.iter().flat_map(|site| site.site.routers.iter().copied())
+    }
+}
+
+/// Whether the sessions are with these, there or not.
+fn are(sessions: &BTreeMap<String, bool>, desired: impl Iterator<Item = IpAddr>) -> bool {
+    let desired: Vec<IpAddr> = desired.collect();
+    sessions.len() == desired.len()
+        && sessions.keys().all(|end| end.parse().is_ok_and(|end| desired.contains(&end)))
+}
+
+/// What it is needed for.
+#[derive(Debug, Clone, Copy)]
+struct Needs {
+    overlay: bool,
+    site: bool,
+}
+
+impl Planned {
+    /// What is not so without it.
+    fn without(&mut self, needs: Needs, why: impl fmt::Display, todo: Option<&str>) {
+        let effects = [
+            (needs.overlay, "frames of its guests, and for them, go to every node"),
+            (needs.site, "the site's routers hear of no client network from it"),
+        ];
+        for (_, effect) in effects.into_iter().filter(|(is_so, _)| *is_so) {
+            let trouble = Trouble::of_all(format!("{effect}: {why}"));
+            self.troubles.push(match todo {
+                Some(todo) => trouble.with_todo(todo),
+                None => trouble,
+            });
         }
     }
 }
@@ -271,36 +305,23 @@ impl fmt::Display for Routing {
 /// Addresses, numbers, and no word of an operator.
 impl fmt::Display for Speaker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { router, reflects, neighbours } = self;
+        let Self { router, evpn, site } = self;
+        if let Some(site) = site {
+            site.write_what_is_announced(f)?;
+        }
         writeln!(f, "router bgp {ASN}\n bgp router-id {router}\n no bgp default ipv4-unicast")?;
-        for role in [Role::Coordinator, Role::Hypervisor] {
-            writeln!(f, " neighbor {role} peer-group\n neighbor {role} remote-as {ASN}")?;
-            // Beside a session that has gone, frames are flooded: nothing is gained by noticing it within less.
-            writeln!(f, " neighbor {role} timers 3 9\n neighbor {role} timers connect 2")?;
-            writeln!(f, " neighbor {role} update-source {router}")?;
+        if let Some(evpn) = evpn {
+            evpn.write_neighbours(f, *router)?;
         }
-        for (end, (_, role)) in neighbours {
-            writeln!(f, " neighbor {end} peer-group {role}")?;
+        if let Some(site) = site {
+            site.write_neighbours(f)?;
         }
-        writeln!(f, " !\n address-family l2vpn evpn")?;
-        for role in [Role::Coordinator, Role::Hypervisor] {
-            writeln!(f, "  neighbor {role} activate")?;
+        if let Some(evpn) = evpn {
+            evpn.write_family(f)?;
         }
-        if *reflects {
-            writeln!(f, "  neighbor {} route-reflector-client", Role::Hypervisor)?;
+        if let Some(site) = site {
+            site.write_families(f)?;
         }
-        // The entries for everybody are ours: a second one each would double frames. A card is with one node, as claims say: one that moves
-        // often is no mistake.
-        writeln!(f, "  advertise-all-vni\n  flooding disable\n  no dup-addr-detection")?;
-        writeln!(f, " exit-address-family\nexit")
-    }
-}
-
-impl fmt::Display for Role {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Coordinator => "COORDINATORS",
-            Self::Hypervisor => "HYPERVISORS",
-        })
+        writeln!(f, "exit")
     }
 }

@@ -3,17 +3,25 @@
 //! A task that waits is checked first, and begun only if it can be carried out. One that was begun may be done in part, by a daemon that is no
 //! more: what Ceph has says how far it is, and it is carried on from there. The state tree follows when Ceph has agreed to all of it.
 
+mod cancel;
+mod clone;
 mod locks;
+mod order;
+pub mod osd;
+mod pool;
+mod rollback;
 mod shut_out;
 #[cfg(test)]
 mod tests;
 mod volume;
 
 pub use self::{
+    cancel::{UnderWay, never_cancelled, under_way},
     locks::Locks,
+    order::may_go,
     shut_out::{Entry, ShutOuts, locks},
 };
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 use super::storage_fence::Request;
 use crate::model::{
@@ -21,7 +29,7 @@ use crate::model::{
     ceph::{ClientAddress, ImageName, OsdId, PoolName, Space, VolumeName},
     found::Found,
     storage::{CephChange, Hidden, ObservedImage, ObservedPool, OsdMap, TreeChange},
-    storage_command::{OsdFlag, PgCount},
+    storage_command::OsdFlag,
     task::{Task, TaskState},
 };
 
@@ -31,19 +39,32 @@ const COPIES: (u32, u32) = (3, 2);
 /// A cluster that is used to this share, in percent, gets no new volumes: one that is full takes no writes from anybody.
 pub const FULLEST_PERCENT: u64 = 80;
 
+/// Whether a cluster gets no more volumes.
+pub fn is_full(space: &Space) -> bool {
+    space.used_bytes.saturating_mul(100) >= space.total_bytes.saturating_mul(FULLEST_PERCENT)
+}
+
 /// What a task is planned from: of Ceph only what its command names.
 #[derive(Debug, Default)]
 pub struct Facts {
     /// The pool.
     pub pool: Option<ObservedPool>,
-    /// The names of its images.
+    /// The pool by the name that it has while the task removes it: see [`PoolName::of_task`].
+    pub pool_aside: Option<ObservedPool>,
+    /// The names of the images of the one that is set aside, or else of the pool.
     pub images: Vec<String>,
-    /// What else is in it.
+    /// What else is in that.
     pub hidden: Hidden,
     /// The image.
     pub image: Option<ObservedImage>,
     /// The image by the name that it is to have.
     pub renamed: Option<ObservedImage>,
+    /// The image by the name that it has while the task works on it: see [`VolumeName::of_task`].
+    pub aside: Option<ObservedImage>,
+    /// Who has the image open.
+    pub open: Vec<ClientAddress>,
+    /// By whom an image was to be changed for this task, if it is not known that this has ended.
+    pub changer: Option<ClientAddress>,
     /// The OSDs.
     pub osds: OsdMap,
     /// How full the cluster is.
@@ -60,10 +81,44 @@ pub struct Facts {
     pub shut_out: ShutOuts,
     /// What was to be looked for.
     pub found: Option<Found>,
-    /// What Ceph has just refused, and its words.
-    pub refused: Option<(CephChange, String)>,
+    /// What Ceph has refused of this task, and has not done since.
+    pub refused: Vec<Refused>,
     /// Ceph refuses to be asked about it: nothing else is known.
     pub impossible: Option<String>,
+}
+
+/// A refusal of Ceph.
+#[derive(Debug, Clone)]
+pub struct Refused {
+    /// Of what.
+    pub change: CephChange,
+    /// In its words.
+    pub why: String,
+    /// Since when it has refused just this.
+    pub lasts: Duration,
+}
+
+impl Refused {
+    /// For so long a change is tried again without which an image stays where nobody looks for it: what keeps Ceph from it may pass, as a client that hangs.
+    pub const PATIENCE: Duration = Duration::from_mins(10);
+
+    fn may_pass(&self) -> bool {
+        self.lasts < Self::PATIENCE
+    }
+}
+
+impl Facts {
+    fn refusal(&self, of: impl Fn(&CephChange) -> bool) -> Option<&Refused> {
+        self.refused.iter().find(|refused| of(&refused.change))
+    }
+
+    /// The id of the image that is changed, as it was looked at.
+    pub fn id_for(&self, task: &Task, change: &CephChange) -> Option<&str> {
+        let is_aside =
+            change.of_image().is_some_and(|image| image.volume == VolumeName::of_task(&task.mark()));
+        let found = if is_aside { &self.aside } else { &self.image };
+        found.as_ref().and_then(|image| image.id.as_deref())
+    }
 }
 
 /// What to do next.
@@ -71,14 +126,18 @@ pub struct Facts {
 pub enum Step {
     /// Record that it is carried out from now on.
     Begin,
+    /// See to it that nothing more is done by this client, by which another daemon was to change an image.
+    Retire(ClientAddress),
     /// Have Ceph do this.
     Change(CephChange),
     /// Shut these out, and take their locks.
     ShutOut(Request),
     /// Let these in again.
     Lift(BTreeSet<ClientAddress>),
+    /// It is to end, and cannot: record why it goes on.
+    GoOn(String),
     /// It is over: write what came of it, and what the tree is to say, in one.
-    End(Result<Vec<TreeChange>, String>),
+    End(Result<(), String>, Vec<TreeChange>),
 }
 
 /// What is to be done: how it stands, before it is known whether the task was begun.
@@ -87,39 +146,121 @@ enum Standing {
     Done(Vec<TreeChange>),
     /// This comes next.
     Next(CephChange),
+    /// So does this, though Ceph has refused it.
+    Again(CephChange),
     /// These come first.
     ShutOut(Request),
     /// These are let in next.
     Lift(BTreeSet<ClientAddress>),
     /// It cannot be done.
     Impossible(String),
+    /// It cannot be done to the end, and something stays as the tree is to say.
+    Left(String, Vec<TreeChange>),
 }
 
-use Standing::{Done, Impossible, Lift, Next, ShutOut};
+use Standing::{Again, Done, Impossible, Left, Lift, Next, ShutOut};
 
 /// The next step of a task that is not over.
 pub fn plan(task: &Task, facts: &Facts) -> Step {
-    if let Some(why) = &facts.impossible {
-        return Step::End(Err(why.clone()));
-    }
     let begun = matches!(task.state, TaskState::Running { .. });
-    match (stands(task, facts, begun), &facts.refused) {
-        (Impossible(why), _) => Step::End(Err(why)),
-        (Done(tree), _) => Step::End(Ok(tree)),
-        (Next(_) | ShutOut(_) | Lift(_), _) if !begun => Step::Begin,
-        (Lift(clients), _) => Step::Lift(clients),
-        (ShutOut(request), _) => Step::ShutOut(request),
-        (Next(change), Some((refused, why))) if *refused == change => Step::End(Err(why.clone())),
-        (Next(change), _) => Step::Change(change),
+    // Nothing that is seen counts as long as somebody may change it, and the task ends for nobody who goes on with it.
+    if let Some(client) = facts.changer {
+        return Step::Retire(client);
     }
+    if let Some(why) = &facts.impossible {
+        let aside = if begun { own_name(task) } else { None };
+        let left =
+            aside.map(|name| format!(". What it was about may be called {name} now: look with `rbd ls`"));
+        return Step::End(Err(format!("{why}{}", left.unwrap_or_default())), Vec::new());
+    }
+    if let Some(step) = of_names(task, facts, begun) {
+        return step;
+    }
+    let standing = stands(task, facts, begun);
+    if let Some(step) = cancel::instead(task, facts, &standing).filter(|_| begun) {
+        return step;
+    }
+    match standing {
+        Impossible(why) => Step::End(Err(why), Vec::new()),
+        Left(why, tree) => Step::End(Err(why), tree),
+        Done(tree) => Step::End(Ok(()), tree),
+        Next(_) | Again(_) | ShutOut(_) | Lift(_) if !begun => Step::Begin,
+        Lift(clients) => Step::Lift(clients),
+        ShutOut(request) => Step::ShutOut(request),
+        Next(change) => match facts.refusal(|refused| *refused == change) {
+            Some(refused) => Step::End(Err(refused.why.clone()), Vec::new()),
+            None => Step::Change(change),
+        },
+        Again(change) => Step::Change(change),
+    }
+}
+
+/// The name of the image of a task that works on one under a name of its own.
+fn own_name(task: &Task) -> Option<VolumeName> {
+    let has_one =
+        matches!(task.command, StorageCommand::VolumeClone { .. } | StorageCommand::SnapshotRollback { .. });
+    has_one.then(|| VolumeName::of_task(&task.mark()))
+}
+
+/// What comes before all else: somebody else's image has the task's own name; or the image has two names, since Ceph renames in steps and was cut off
+/// between them: whoever opens it by the one name would write to what the other one changes.
+fn of_names(task: &Task, facts: &Facts, begun: bool) -> Option<Step> {
+    let no = |why| Some(Step::End(Err(why), Vec::new()));
+    if let Some(name) = own_name(task).filter(|_| facts.aside.is_some() && !begun) {
+        return no(format!(
+            "there is a volume {name} already, which is the name for what this task works on: rename it"
+        ));
+    }
+    let is_one = |one: &Option<ObservedImage>, other: &Option<ObservedImage>| {
+        one.as_ref().zip(other.as_ref()).is_some_and(|(one, other)| one.id.is_some() && one.id == other.id)
+    };
+    let (name, to) = match &task.command {
+        _ if !begun => return None,
+        StorageCommand::VolumeRename { volume, new, .. } if is_one(&facts.image, &facts.renamed) => {
+            (volume.clone(), new)
+        }
+        StorageCommand::VolumeClone { new, .. } if is_one(&facts.aside, &facts.renamed) => {
+            (own_name(task)?, new)
+        }
+        StorageCommand::SnapshotRollback { volume, .. } if is_one(&facts.aside, &facts.image) => {
+            (own_name(task)?, volume)
+        }
+        _ => return None,
+    };
+    let pool = changed_images(task).into_iter().next()?.pool;
+    let rename = CephChange::RenameImage { image: ImageName { pool, volume: name.clone() }, to: to.clone() };
+    match facts.refusal(|refused| *refused == rename) {
+        None => Some(Step::Change(rename)),
+        Some(Refused { why, .. }) => no(format!(
+            "its renaming was cut off, and one image has two names, {to} and {name}: {why}. Remove neither with Ceph's tools: both would remove the data"
+        )),
+    }
+}
+
+/// The images that a task changes: as long as it does, by the client that stands at it, that has one of them open.
+pub fn changed_images(task: &Task) -> Vec<ImageName> {
+    let (StorageCommand::VolumeAdd { pool, volume, .. }
+    | StorageCommand::VolumeResize { pool, volume, .. }
+    | StorageCommand::VolumeRename { pool, volume, .. }
+    | StorageCommand::VolumeClone { pool, volume, .. }
+    | StorageCommand::VolumeRemove { pool, volume }
+    | StorageCommand::SnapshotAdd { pool, volume, .. }
+    | StorageCommand::SnapshotRename { pool, volume, .. }
+    | StorageCommand::SnapshotRemove { pool, volume, .. }
+    | StorageCommand::SnapshotRollback { pool, volume, .. }) = &task.command
+    else {
+        return Vec::new();
+    };
+    let names = [Some(volume.clone()), own_name(task)].into_iter().flatten();
+    names.map(|volume| ImageName { pool: pool.clone(), volume }).collect()
 }
 
 fn stands(task: &Task, facts: &Facts, begun: bool) -> Standing {
     let image =
         |pool: &PoolName, volume: &VolumeName| ImageName { pool: pool.clone(), volume: volume.clone() };
     match &task.command {
-        StorageCommand::PoolAdd { pool, pgs } => pool_add(pool, *pgs, facts, begun),
-        StorageCommand::PoolRemove { pool } => pool_remove(pool, facts, begun),
+        StorageCommand::PoolAdd { pool, pgs } => pool::add(pool, *pgs, facts, begun),
+        StorageCommand::PoolRemove { pool } => pool::remove(task, pool, facts, begun),
         StorageCommand::VolumeAdd { pool, volume, size } => {
             volume::add(&image(pool, volume), *size, facts, begun)
         }
@@ -139,58 +280,23 @@ fn stands(task: &Task, facts: &Facts, begun: bool) -> Standing {
         StorageCommand::SnapshotRemove { pool, volume, snapshot } => {
             volume::remove_snapshot(&image(pool, volume), snapshot, facts, begun)
         }
+        StorageCommand::VolumeClone { pool, volume, new, snapshot } => {
+            clone::clone(task, (&image(pool, volume), snapshot), &image(pool, new), facts, begun)
+        }
+        StorageCommand::SnapshotRollback { pool, volume, snapshot } => {
+            rollback::roll_back(task, &image(pool, volume), snapshot, facts, begun)
+        }
         StorageCommand::OsdIn { id } => use_osd(*id, true, facts),
         StorageCommand::OsdOut { id } => use_osd(*id, false, facts),
         StorageCommand::OsdSet { flag } => set_flag(flag, true, facts),
         StorageCommand::OsdUnset { flag } => set_flag(flag, false, facts),
-        StorageCommand::OsdAdd { .. } | StorageCommand::OsdRemove { .. } => Impossible(
-            "pvcd does not make or remove OSDs: use `ceph-volume lvm create` on the node, or `ceph osd out`, \
-             `ceph osd safe-to-destroy` and `ceph osd purge`"
-                .to_owned(),
-        ),
+        // What there is, its node carries out.
+        StorageCommand::OsdAdd { node, .. } => Impossible(format!("there is no node {node}")),
+        StorageCommand::OsdRemove { id } if facts.is_in_tree => Done(vec![TreeChange::Osd(*id, None)]),
+        StorageCommand::OsdRemove { id } => Impossible(format!("there is no OSD {id}")),
         StorageCommand::FlushLocks { vm } => locks::flush(*vm, facts),
         StorageCommand::Locks { .. } | StorageCommand::FenceList { .. } => Done(Vec::new()),
         StorageCommand::FenceLift { client } => shut_out::lift(client, facts, begun),
-    }
-}
-
-fn pool_add(pool: &PoolName, pgs: PgCount, facts: &Facts, begun: bool) -> Standing {
-    match &facts.pool {
-        Some(_) if !begun => Impossible(format!("there is a pool {pool} already")),
-        None => Next(CephChange::CreatePool { pool: pool.clone(), pgs }),
-        Some(found) if (found.copies, found.min_copies) != COPIES => {
-            let (copies, min_copies) = COPIES;
-            Next(CephChange::KeepCopies { pool: pool.clone(), copies, min_copies })
-        }
-        Some(found) if !found.is_for_images => Next(CephChange::MarkForImages { pool: pool.clone() }),
-        Some(found) => Done(vec![TreeChange::Pool(pool.clone(), Some(found.clone()))]),
-    }
-}
-
-fn pool_remove(pool: &PoolName, facts: &Facts, begun: bool) -> Standing {
-    match &facts.pool {
-        None if begun || facts.is_in_tree => Done(vec![TreeChange::Pool(pool.clone(), None)]),
-        None => Impossible(format!("there is no pool {pool}")),
-        Some(found) if !found.is_for_images && !facts.is_in_tree && found.stats.num_objects > 0 => {
-            Impossible(format!("pool {pool} is no pool of images: pvcd does not know what is in it"))
-        }
-        Some(_) => match (users(facts), facts.images.len(), &facts.hidden) {
-            (Some(users), ..) => Impossible(format!("pool {pool} has volumes of {users}")),
-            (None, 0, Hidden { namespaces: 0, trash: 0 }) => {
-                Next(CephChange::RemovePool { pool: pool.clone() })
-            }
-            (None, 0, Hidden { namespaces: 0, trash }) => Impossible(format!(
-                "pool {pool} has {} in its trash: `rbd trash ls {pool}` shows what, `rbd trash purge {pool}` removes it",
-                counted(*trash, "image")
-            )),
-            (None, 0, Hidden { namespaces, .. }) => Impossible(format!(
-                "pool {pool} has {}: `rbd namespace ls {pool}` shows which, and `rbd namespace remove` removes one without images",
-                counted(*namespaces, "namespace")
-            )),
-            (None, count, _) => {
-                Impossible(format!("pool {pool} has {}: remove them first", counted(count, "volume")))
-            }
-        },
     }
 }
 

@@ -19,9 +19,12 @@ use std::{
     net::IpAddr,
 };
 
-use crate::model::{
-    Claim, NodeName, VmId,
-    ceph::{ClientAddress, ImageName, Lock, Recorded, Users},
+use crate::{
+    model::{
+        Claim, NodeName, VmId,
+        ceph::{ClientAddress, ImageName, Lock, Recorded, Users},
+    },
+    sabotage::{self, Bug},
 };
 
 /// An entry that ends sooner than this, in seconds, is written again: five years.
@@ -87,7 +90,7 @@ pub fn plan(facts: &Facts<'_>) -> Step {
         facts.blocklisted.get(client).is_some_and(|until| *until >= facts.now_unix_s + LEAST_S)
     };
     let open: BTreeSet<ClientAddress> = clients.iter().copied().filter(|client| !lasts(client)).collect();
-    if !open.is_empty() {
+    if !open.is_empty() && !sabotage::commits(Bug::LocksBeforeBlocklist) {
         return Step::Blocklist(open);
     }
     let used = facts.users.iter().filter(|(image, _)| facts.request.images.contains_key(image));

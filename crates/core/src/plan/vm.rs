@@ -21,12 +21,13 @@ mod off;
 mod peer;
 #[cfg(test)]
 mod tests;
+mod undefined;
 
 use std::time::Duration;
 
 use super::{act, settled, wait};
 use crate::{
-    model::{Claim, Field, Halt, Migration, Moment, NodeName, Suspension, Vm, VmKey, VmState},
+    model::{Claim, Entry, Field, Halt, Migration, Moment, NodeName, Suspension, Vm, VmKey, VmState},
     sabotage::{self, Bug},
 };
 
@@ -64,6 +65,17 @@ pub enum LocalState {
     Unknown,
 }
 
+/// How this node stands with the state store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// The view is not current: no healthy session, or not listed since the last reconnection.
+    OutOfReach,
+    /// The view is current.
+    Current,
+    /// The view is current, and says that this node's daemon is dead: its fence is under way or over, and its VMs may be others'.
+    HeldForDead,
+}
+
 /// Everything a plan is made from.
 #[derive(Debug, Clone, Copy)]
 pub struct Facts<'a> {
@@ -72,7 +84,7 @@ pub struct Facts<'a> {
     /// The VM as the state tree has it; `None`: it has no such VM.
     pub vm: Option<&'a Vm>,
     /// Its claim, if it is not in the state tree but claimed.
-    pub orphan: Option<&'a Field<Claim>>,
+    pub orphan: Option<&'a Entry<Field<Claim>>>,
     /// Whether this node does what is nobody else's: removes empty claims without a VM, and chooses a node for what shall run and names
     /// none. It is the primary coordinator.
     pub tidies_up: bool,
@@ -92,8 +104,8 @@ pub struct Facts<'a> {
     pub target: Result<(), &'a str>,
     /// Whether it could be started again from its definition; if not, why. Only looked at where [`needs_definition`] says so.
     pub definition: Result<(), &'a str>,
-    /// Whether the view is current: a healthy session, listed since the last reconnection.
-    pub view_is_current: bool,
+    /// How this node stands with the state store.
+    pub standing: Standing,
     /// What this daemon did about the VM so far.
     pub attempts: &'a Attempts,
     /// Now, on this node's monotonic clock.
@@ -166,10 +178,57 @@ pub type Next = super::Next<Step>;
 /// The next step and its reason.
 pub type Plan = super::Plan<Step>;
 
+impl Step {
+    /// Whether something comes to execute here by it, or goes on for this node's claim.
+    pub fn is_for_the_living(&self) -> bool {
+        match self {
+            Self::Adopt
+            | Self::Claim
+            | Self::Start
+            | Self::Share(_)
+            | Self::Migrate(_)
+            | Self::TakeBack
+            | Self::Resume => true,
+            Self::AskGuestToShutDown
+            | Self::Suspend
+            | Self::PowerOff
+            | Self::Release
+            | Self::HandOver
+            | Self::Forget
+            | Self::Choose
+            | Self::GiveAway
+            | Self::LookAt(_)
+            | Self::AbortMigration
+            | Self::Answer(_) => false,
+        }
+    }
+}
+
 /// Decides the next step about one VM on this node.
 pub fn plan(facts: &Facts<'_>) -> Plan {
-    let Some(vm) = facts.vm else { return without_keys(facts) };
-    if !facts.view_is_current {
+    let plan = alive(facts);
+    match &plan.next {
+        // Whoever recovers its VMs counts on that it has said nothing: a claim would be taken from it again, with the guest running.
+        Next::Do(step)
+            if facts.standing == Standing::HeldForDead
+                && step.is_for_the_living()
+                && !sabotage::commits(Bug::ClaimWhileDead) =>
+        {
+            wait(
+                Some(facts.now + HEAR_AGAIN),
+                format!(
+                    "{}; but the cluster holds this node for dead until its daemon has said that it lives",
+                    plan.why
+                ),
+            )
+        }
+        _ => plan,
+    }
+}
+
+fn alive(facts: &Facts<'_>) -> Plan {
+    let Some(vm) = facts.vm else { return undefined::without_keys(facts) };
+    if facts.standing == Standing::OutOfReach {
         return wait(None, "the state store is out of reach: nothing is changed until it answers");
     }
     match facts.local_state {
@@ -197,72 +256,6 @@ pub fn needs_definition(me: &NodeName, vm: &Vm, local_state: LocalState, halt: O
             VmState::Start | VmState::Migrate => moves,
             VmState::Stop | VmState::Shutdown | VmState::Failed | VmState::Delete => false,
         }
-}
-
-/// It is not in the state tree: somebody has undefined it, whether it was off or not.
-fn without_keys(facts: &Facts<'_>) -> Plan {
-    match facts.local_state {
-        // Not ours to end: it may be the operator's own, or the state tree may have been lost. The claim stays.
-        LocalState::Active | LocalState::Held | LocalState::Arrived => {
-            return wait(None, "it runs here but is not in the state tree: left alone");
-        }
-        LocalState::Unstarted if !facts.view_is_current => {
-            return wait(None, "the state store is out of reach: nothing is changed until it answers");
-        }
-        // Nothing is lost with it, whatever became of the tree.
-        LocalState::Unstarted => {
-            return act(
-                Step::PowerOff,
-                "a start left its process here, which executes nothing, and it is not in the state tree",
-            );
-        }
-        LocalState::Suspended(Suspension::Elsewhere) => {
-            return wait(
-                None,
-                "it was suspended here when it belonged to another node, and is not in the state tree now: left alone",
-            );
-        }
-        LocalState::Suspended(Suspension::Unread) => return unread_without_keys(facts),
-        LocalState::Off | LocalState::Unknown => {}
-    }
-    let Some(claim) = facts.orphan.map(|claim| &claim.value) else { return settled() };
-    let ours = claim.names(facts.me) || (claim.is_empty() && facts.tidies_up);
-    if !ours {
-        return settled();
-    }
-    if !facts.view_is_current {
-        return wait(None, "the state store is out of reach: nothing is changed until it answers");
-    }
-    match claim.between() {
-        _ if facts.local_state == LocalState::Unknown => {
-            wait(None, "libvirt does not answer: nothing is known about this node")
-        }
-        Some((from, _)) if from != facts.me => {
-            wait(None, format!("it was migrating from {from}, which decides"))
-        }
-        _ => act(Step::Forget, "its keys are gone, and it is off here"),
-    }
-}
-
-/// It was suspended, with all else that ran here, before anybody had read the state tree since the machine's boot; and that does not have it.
-fn unread_without_keys(facts: &Facts<'_>) -> Plan {
-    let claim = facts.orphan.map(|claim| &claim.value).filter(|claim| !claim.is_empty());
-    match claim {
-        _ if !facts.view_is_current => wait(
-            None,
-            "it was suspended here, and the state store is out of reach: it stays so until it answers",
-        ),
-        Some(claim) if !claim.is_only(facts.me) => wait(
-            None,
-            format!(
-                "it was suspended here, is not in the state tree, and {claim} may be executing it: left alone"
-            ),
-        ),
-        _ => act(
-            Step::Resume,
-            "it was suspended until the state tree could be read, and that does not have it",
-        ),
-    }
 }
 
 /// Whether the state tree ties the VM to this node, or to no node at all.
@@ -361,6 +354,9 @@ fn while_here(facts: &Facts<'_>, vm: &Vm) -> Plan {
         // Once it was asked to go there is no way back.
         VmState::Restart if facts.attempts.asking(vm).is_some() => shut_down(facts, vm),
         VmState::Restart => kept_running(facts, "not restarted").unwrap_or_else(|| shut_down(facts, vm)),
+        VmState::Start if vm.cannot_read(VmKey::Node) && !vm.cannot_read(VmKey::State) => {
+            answer(facts, vm, "it is here, and its `node` names no node")
+        }
         VmState::Start if let Some(halt) = facts.halt => halted(facts, vm, halt),
         VmState::Start if reason_is_old(vm) || tells_of_a_halt(vm) => {
             act(Step::Answer(Answer::ReasonVoid), "it runs: the old failure is over")

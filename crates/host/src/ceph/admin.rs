@@ -2,11 +2,12 @@
 
 use async_trait::async_trait;
 use pvc_core::model::{
-    ceph::{ImageName, PoolName},
+    ceph::{ClientAddress, ImageName, OsdId, PoolName},
+    osd::{OsdUuid, Osds},
     storage::{CephChange, Hidden, ObservedImage, ObservedPool, OsdMap},
 };
 
-use super::{Ceph, CephError};
+use super::{Ceph, CephError, Progress};
 use crate::warrant::Warrant;
 
 /// What a change was decided from, which may not be so any more when Ceph gets to it.
@@ -33,9 +34,30 @@ pub trait CephAdmin: Ceph {
     /// The OSDs.
     async fn osds(&self) -> Result<OsdMap, CephError>;
 
+    /// All OSDs, with what is needed to make and remove some.
+    async fn osd_map(&self) -> Result<Osds, CephError>;
+
+    /// Takes a number for a new OSD. That this UUID has one already is success.
+    async fn take_osd_number(&self, uuid: &OsdUuid) -> Result<(), CephError>;
+
+    /// Why data would be lost, or nobody knows, if an OSD were no more; `None`: it is safe.
+    async fn unsafe_to_destroy(&self, osd: OsdId) -> Result<Option<String>, CephError>;
+
+    /// The keyring by which OSDs are made.
+    async fn osd_key(&self) -> Result<String, CephError>;
+
     /// What else is in a pool than its images: it goes with the pool.
     async fn hidden(&self, pool: &PoolName) -> Result<Hidden, CephError>;
 
-    /// Makes one change. That it is made already may be refused. May take minutes.
-    async fn change(&self, change: &CephChange, only_if: OnlyIf<'_>) -> Result<(), CephError>;
+    /// Sees to it that nothing more is done by a client by which one of these images was to be changed. One that has one of them open and executes is
+    /// left to end its change: [`CephError::Late`] until then.
+    async fn retire(&self, client: &ClientAddress, images: &[ImageName]) -> Result<(), CephError>;
+
+    /// Makes one change, of an image by a client of its own, for which the warrant is asked. When this returns, that client does nothing any more. That it is made already may be refused. May take hours: `progress` tells how far it is, if Ceph does.
+    async fn change(
+        &self,
+        change: &CephChange,
+        only_if: OnlyIf<'_>,
+        progress: &Progress,
+    ) -> Result<(), CephError>;
 }

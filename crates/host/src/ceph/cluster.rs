@@ -2,6 +2,8 @@
 #![allow(unsafe_code, reason = "calls the C interfaces of Ceph")]
 
 mod admin;
+mod long;
+mod notes;
 
 use std::{
     ffi::{CStr, CString, c_char, c_int},
@@ -368,3 +370,6 @@ unsafe fn text(raw: *const c_char) -> String {
     // SAFETY: the caller's promise, and not null here.
     unsafe { CStr::from_ptr(raw) }.to_string_lossy().into_owned()
 }
+
+#[cfg(test)]
+mod tests;

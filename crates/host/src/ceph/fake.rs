@@ -1,6 +1,8 @@
 //! A Ceph in memory: images, who has them open, and who is shut out.
 
 mod admin;
+mod changers;
+mod osds;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -11,7 +13,8 @@ use std::{
 
 use async_trait::async_trait;
 use pvc_core::model::{
-    ceph::{ClientAddress, Figures, ImageName, Lock, PoolName, Users},
+    ceph::{ClientAddress, Figures, ImageName, Lock, OsdId, OsdStats, PoolName, Users},
+    osd::Osds,
     storage::{Hidden, ObservedImage, ObservedPool, OsdMap},
 };
 use tokio::time::sleep;
@@ -32,6 +35,8 @@ struct State {
     /// What pools have and do not list.
     hidden: BTreeMap<PoolName, Hidden>,
     osds: OsdMap,
+    /// What is known of them beside that.
+    known: Osds,
     /// Images that were made.
     made: u64,
     blocklist: BTreeMap<ClientAddress, u64>,
@@ -40,6 +45,9 @@ struct State {
     /// Clients that do not execute.
     frozen: Vec<ClientAddress>,
     clients: u32,
+    /// At which step of which change its daemon stops executing, and the clients of those that have.
+    stops_at: Option<(String, &'static str)>,
+    stopped: BTreeSet<ClientAddress>,
     down: Option<CephError>,
     /// Images that cannot be looked at.
     unreadable: BTreeSet<ImageName>,
@@ -49,12 +57,17 @@ struct State {
     stuck: BTreeSet<ImageName>,
     /// Those pools of them that were asked.
     asked: Vec<PoolName>,
+    /// Nobody answers where this client is.
+    lost: bool,
     /// How long it takes to answer.
     takes: Duration,
+    /// How long a change takes that is long.
+    takes_for_all: Duration,
     /// As a key without `profile rbd` sees it.
     refuses_blocklist: bool,
     calls: Vec<String>,
     figures: Figures,
+    osd_stats: BTreeMap<OsdId, OsdStats>,
 }
 
 #[derive(Default)]
@@ -62,6 +75,8 @@ struct Image {
     observed: ObservedImage,
     users: Users,
     contents: u8,
+    /// What each snapshot holds, and of which size it is.
+    held: BTreeMap<String, (u8, u64)>,
 }
 
 impl FakeCeph {
@@ -113,6 +128,11 @@ impl FakeCeph {
         self.state().hanging.insert(pool.clone());
     }
 
+    /// From now on nobody answers where this client is.
+    pub fn hang_own_address(&self) {
+        self.state().lost = true;
+    }
+
     /// From now on nobody answers who uses that image.
     pub fn hang_image(&self, image: &ImageName) {
         self.state().stuck.insert(image.clone());
@@ -128,6 +148,11 @@ impl FakeCeph {
         self.state().figures = figures;
     }
 
+    /// What it says of its OSDs from now on.
+    pub fn say_osds(&self, stats: BTreeMap<OsdId, OsdStats>) {
+        self.state().osd_stats = stats;
+    }
+
     /// Whether it refuses to shut anybody out.
     pub fn refuse_blocklist(&self, refuses: bool) {
         self.state().refuses_blocklist = refuses;
@@ -136,22 +161,18 @@ impl FakeCeph {
     /// Opens an image for writing, from the host at `from`.
     pub fn open(self: &Arc<Self>, image: &ImageName, from: Ipv4Addr) -> FakeWriter {
         let mut state = self.state();
-        state.clients += 1;
-        let host = SocketAddr::from((from, 0));
-        let address = format!("{host}/{}", state.clients).parse();
-        #[allow(clippy::expect_used, reason = "an address, and a number that is not 0")]
-        let address = address.expect("a client's address");
+        let address = state.new_client(from);
+        let mut id = None;
         if let Some(image) = state.images.get_mut(image) {
             image.users.watchers.push(address);
+            id.clone_from(&image.observed.id);
         }
-        FakeWriter { ceph: Arc::clone(self), image: image.clone(), address }
+        FakeWriter { ceph: Arc::clone(self), image: image.clone(), id, address }
     }
 
     /// A client is not heard any more; what it holds stays.
     pub fn lose_sight_of(&self, writer: &FakeWriter) {
-        if let Some(image) = self.state().images.get_mut(&writer.image) {
-            image.users.watchers.retain(|watcher| *watcher != writer.address);
-        }
+        self.state().forget_watch(&writer.address);
     }
 
     /// What an image holds.
@@ -185,6 +206,8 @@ impl FakeCeph {
 pub struct FakeWriter {
     ceph: Arc<FakeCeph>,
     image: ImageName,
+    /// The image's id.
+    id: Option<String>,
     /// Where it is.
     pub address: ClientAddress,
 }
@@ -197,7 +220,12 @@ impl FakeWriter {
             return false;
         }
         let frozen = state.frozen.clone();
-        let Some(image) = state.images.get_mut(&self.image) else { return false };
+        // It is that image by whatever name.
+        let Some(name) = state.name_of(&self.image, self.id.as_deref()) else { return false };
+        if !state.gives_lock(&name) {
+            return false;
+        }
+        let Some(image) = state.images.get_mut(&name) else { return false };
         let held_by = |lock: &Lock| lock.address != self.address && frozen.contains(&lock.address);
         if image.users.locks.iter().any(held_by) {
             return false;
@@ -210,10 +238,9 @@ impl FakeWriter {
 
     /// Closes the image as it should be done.
     pub fn close(self) {
-        if let Some(image) = self.ceph.state().images.get_mut(&self.image) {
-            image.users.watchers.retain(|watcher| *watcher != self.address);
-            image.users.locks.retain(|lock| lock.address != self.address);
-        }
+        let mut state = self.ceph.state();
+        state.forget_watch(&self.address);
+        state.give_up_lock(&self.address);
     }
 
     /// It stops executing.
@@ -230,6 +257,10 @@ impl FakeWriter {
 #[async_trait]
 impl Ceph for FakeCeph {
     async fn own_address(&self) -> Result<ClientAddress, CephError> {
+        if self.state().lost {
+            sleep(HANGS_FOR).await;
+            return Err(CephError::Late { doing: "where this client is".to_owned() });
+        }
         drop(self.answering().await?);
         let own = format!("{}:0/{}", Ipv4Addr::LOCALHOST, u32::MAX);
         own.parse().map_err(|error| CephError::Strange(format!("{error}")))
@@ -292,6 +323,10 @@ impl Ceph for FakeCeph {
         Ok(self.answering().await?.figures.clone())
     }
 
+    async fn osd_stats(&self) -> Result<BTreeMap<OsdId, OsdStats>, CephError> {
+        Ok(self.answering().await?.osd_stats.clone())
+    }
+
     async fn break_lock(&self, image: &ImageName, lock: &Lock) -> Result<(), CephError> {
         let mut state = self.answering().await?;
         state.shut_out(lock.address);
@@ -304,6 +339,13 @@ impl Ceph for FakeCeph {
 }
 
 impl State {
+    fn new_client(&mut self, from: Ipv4Addr) -> ClientAddress {
+        self.clients += 1;
+        let address = format!("{}/{}", SocketAddr::from((from, 0)), self.clients).parse();
+        #[allow(clippy::expect_used, reason = "an address, and a number that is not 0")]
+        address.expect("a client's address")
+    }
+
     /// Of a new image.
     fn next_id(&mut self) -> String {
         self.made += 1;

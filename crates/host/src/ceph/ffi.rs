@@ -133,6 +133,9 @@ pub(super) const FEATURES: [&str; 12] = [
 pub(super) const LAYERING: u64 = 1;
 pub(super) const EXCLUSIVE_LOCK: u64 = 1 << 2;
 
+/// `librbd_progress_fn_t`: how much is done of how much, and the caller's own data.
+pub(super) type Told = unsafe extern "C" fn(u64, u64, *mut c_void) -> c_int;
+
 /// What `rbd_image_options_set_uint64` sets.
 pub(super) const OPTION_FORMAT: c_int = 0;
 pub(super) const OPTION_FEATURES: c_int = 1;
@@ -168,6 +171,7 @@ functions! {
     fn rados_getxattr(
         pool_handle: Handle, object: *const c_char, name: *const c_char, value: *mut c_char, room: usize,
     ) -> c_int;
+    fn rados_remove(pool_handle: Handle, object: *const c_char) -> c_int;
     /// Has every watcher of an object answer. `-ETIMEDOUT`: one did not. The reply is the caller's to `rados_buffer_free`, also after a failure.
     fn rados_notify2(
         pool_handle: Handle, object: *const c_char, message: *const c_char, length: c_int, timeout_ms: u64,
@@ -199,6 +203,8 @@ functions! {
     fn rbd_break_lock(image: Handle, client: *const c_char, cookie: *const c_char) -> c_int;
     /// Registers a watch. Whatever is changed is done by who holds the lock, if somebody does. A null snapshot is the image itself.
     fn rbd_open(pool: Handle, image: *const c_char, handle: *mut Handle, snapshot: *const c_char) -> c_int;
+    /// Takes the exclusive lock (mode 0), and keeps it until the image is closed: who asks for it is refused. `-EROFS` if another one keeps it so.
+    fn rbd_lock_acquire(image: Handle, mode: c_int) -> c_int;
     fn rbd_stat(image: Handle, info: *mut ImageInfo, length: usize) -> c_int;
     fn rbd_get_features(image: Handle, features: *mut u64) -> c_int;
     /// The image's id as C text; `-ERANGE` if there is no room for it, `-EINVAL` if it is of the old format and has none.
@@ -220,9 +226,13 @@ functions! {
     fn rbd_image_options_set_uint64(options: Handle, option: c_int, value: u64) -> c_int;
     fn rbd_create4(pool: Handle, image: *const c_char, size: u64, options: Handle) -> c_int;
     /// Larger or smaller.
-    fn rbd_resize(image: Handle, size: u64) -> c_int;
+    fn rbd_resize_with_progress(image: Handle, size: u64, told: Told, data: *mut c_void) -> c_int;
+    /// Has a snapshot of an image written over it.
+    fn rbd_snap_rollback_with_progress(image: Handle, snapshot: *const c_char, told: Told, data: *mut c_void) -> c_int;
+    /// Writes an image, or a snapshot of it that was opened, to one that is as large.
+    fn rbd_copy_with_progress2(image: Handle, to: Handle, told: Told, data: *mut c_void) -> c_int;
     fn rbd_rename(pool: Handle, image: *const c_char, to: *const c_char) -> c_int;
-    fn rbd_remove(pool: Handle, image: *const c_char) -> c_int;
+    fn rbd_remove_with_progress(pool: Handle, image: *const c_char, told: Told, data: *mut c_void) -> c_int;
     fn rbd_snap_create(image: Handle, snapshot: *const c_char) -> c_int;
     fn rbd_snap_rename(image: Handle, snapshot: *const c_char, to: *const c_char) -> c_int;
     fn rbd_snap_remove(image: Handle, snapshot: *const c_char) -> c_int;

@@ -11,6 +11,9 @@ mod admin;
 mod change;
 mod figures;
 mod leave;
+mod osd_dump;
+mod osd_stats;
+mod osds;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -21,7 +24,7 @@ use std::{
 
 use async_trait::async_trait;
 use nix::{ifaddrs::getifaddrs, sys::socket::SockaddrStorage};
-use pvc_core::model::ceph::{ClientAddress, Figures, ImageName, Lock, Users};
+use pvc_core::model::ceph::{ClientAddress, Figures, ImageName, Lock, OsdId, OsdStats, Users};
 use serde::Deserialize;
 use serde_json::json;
 use tokio::time::Instant;
@@ -43,7 +46,7 @@ const STACK: usize = 1024 * 1024;
 /// Calls that may be under way.
 const CALLS: usize = 32;
 /// Changes that may be under way, each for minutes.
-const CHANGES: usize = 8;
+const CHANGES: usize = 12;
 
 /// Where the cluster is, and as whom this node uses it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -309,6 +312,10 @@ impl Ceph for Librados {
 
     async fn figures(&self) -> Result<Figures, CephError> {
         self.call("what the cluster holds".to_owned(), figures::ask).await
+    }
+
+    async fn osd_stats(&self) -> Result<BTreeMap<OsdId, OsdStats>, CephError> {
+        self.call("how its OSDs are".to_owned(), osd_stats::ask).await
     }
 
     async fn break_lock(&self, image: &ImageName, lock: &Lock) -> Result<(), CephError> {

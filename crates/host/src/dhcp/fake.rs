@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    net::Ipv4Addr,
+    net::{Ipv4Addr, Ipv6Addr},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -13,28 +13,36 @@ use async_trait::async_trait;
 use pvc_core::model::{
     Mac,
     dhcp::{Asks, Reply, Request},
+    dhcp6::{Advertisement, Reply6},
 };
 use tokio::sync::{Mutex as AsyncMutex, mpsc};
 
 use super::{
-    DhcpExchange, DhcpPort, Received,
+    Asked6, Asker, Dhcp6Exchange, DhcpExchange, DhcpPort, Received,
     message::{self, Envelope},
+    message6,
 };
 
 type Packet = (String, Vec<u8>);
+type Heard6 = (Asked6, Asker);
 type Observer = dyn Fn(Mac, &Reply) + Send + Sync;
 
 /// The fake.
 #[derive(Clone, Default)]
 pub struct FakePort {
     taken: Arc<AtomicBool>,
+    keeps_time: Arc<AtomicBool>,
     open: Arc<Mutex<Option<mpsc::UnboundedSender<Packet>>>>,
+    open6: Arc<Mutex<Option<mpsc::UnboundedSender<Heard6>>>>,
     answers: Arc<Mutex<Answers>>,
 }
 
 #[derive(Default)]
 struct Answers {
     so_far: Vec<Reply>,
+    six: Vec<Reply6>,
+    advertised: Vec<(Asker, Advertisement)>,
+    looked_for: Vec<Asker>,
     observer: Option<Arc<Observer>>,
 }
 
@@ -47,6 +55,11 @@ impl FakePort {
     /// Another server has it from now on, or has it no more.
     pub fn taken(&self, is_taken: bool) {
         self.taken.store(is_taken, Ordering::Relaxed);
+    }
+
+    /// A time server answers at all of the machine's addresses from now on, or no more.
+    pub fn keeps_time(&self, keeps_time: bool) {
+        self.keeps_time.store(keeps_time, Ordering::Relaxed);
     }
 
     /// Whether it is open.
@@ -66,6 +79,39 @@ impl FakePort {
         }
     }
 
+    /// What a guest asks over IPv6 on that device; lost if the port is closed.
+    pub fn ask6(&self, device: &str, asked: Asked6) {
+        if let Some(sender) = &*lock(&self.open6) {
+            let address = Some(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 7));
+            let _ = sender.send((asked, Asker { device: device.to_owned(), address }));
+        }
+    }
+
+    /// Whatever a card sends to DHCPv6's port; answers whether it was understood.
+    pub fn send6(&self, device: &str, mac: Mac, packet: &[u8]) -> bool {
+        let read = message6::read(packet, mac);
+        let is_understood = read.is_some();
+        if let Some((request, number)) = read {
+            self.ask6(device, Asked6::Dhcp(request, number));
+        }
+        is_understood
+    }
+
+    /// What was answered by DHCPv6 so far.
+    pub fn answers6(&self) -> Vec<Reply6> {
+        lock(&self.answers).six.clone()
+    }
+
+    /// Whom anybody has looked for so far.
+    pub fn looked_for(&self) -> Vec<Asker> {
+        lock(&self.answers).looked_for.clone()
+    }
+
+    /// What routers have said of themselves so far, and to whom.
+    pub fn advertised(&self) -> Vec<(Asker, Advertisement)> {
+        lock(&self.answers).advertised.clone()
+    }
+
     /// What was answered so far.
     pub fn answers(&self) -> Vec<Reply> {
         lock(&self.answers).so_far.clone()
@@ -79,12 +125,50 @@ impl DhcpPort for FakePort {
         }
         let (sender, receiver) = mpsc::unbounded_channel();
         *lock(&self.open) = Some(sender);
-        Ok(Box::new(Open { requests: AsyncMutex::new(receiver), answers: Arc::clone(&self.answers) }))
+        let (keeps_time, answers) = (Arc::clone(&self.keeps_time), Arc::clone(&self.answers));
+        Ok(Box::new(Open { requests: AsyncMutex::new(receiver), keeps_time, answers }))
+    }
+
+    fn open6(&self) -> io::Result<Box<dyn Dhcp6Exchange>> {
+        if self.taken.load(Ordering::Relaxed) {
+            return Err(io::ErrorKind::AddrInUse.into());
+        }
+        let (sender, receiver) = mpsc::unbounded_channel();
+        *lock(&self.open6) = Some(sender);
+        Ok(Box::new(Open6 { requests: AsyncMutex::new(receiver), answers: Arc::clone(&self.answers) }))
+    }
+}
+
+struct Open6 {
+    requests: AsyncMutex<mpsc::UnboundedReceiver<Heard6>>,
+    answers: Arc<Mutex<Answers>>,
+}
+
+#[async_trait]
+impl Dhcp6Exchange for Open6 {
+    async fn receive(&self) -> io::Result<(Asked6, Asker)> {
+        Ok(self.requests.lock().await.recv().await.ok_or(io::ErrorKind::BrokenPipe)?)
+    }
+
+    fn answer(&self, _to: &Asker, number: [u8; 3], reply: &Reply6) {
+        assert!(message6::write(number, reply).len() < 1232);
+        lock(&self.answers).six.push(reply.clone());
+    }
+
+    fn advertise(&self, to: &Asker, advertisement: &Advertisement) -> io::Result<()> {
+        assert!(message6::advertisement(advertisement).len() < 1232);
+        lock(&self.answers).advertised.push((to.clone(), advertisement.clone()));
+        Ok(())
+    }
+
+    fn look_for(&self, whom: &Asker) {
+        lock(&self.answers).looked_for.push(whom.clone());
     }
 }
 
 struct Open {
     requests: AsyncMutex<mpsc::UnboundedReceiver<Packet>>,
+    keeps_time: Arc<AtomicBool>,
     answers: Arc<Mutex<Answers>>,
 }
 
@@ -98,6 +182,10 @@ impl DhcpExchange for Open {
                 return Ok(Received { device, request, envelope });
             }
         }
+    }
+
+    async fn time_is_kept_at(&self, _address: Ipv4Addr) -> bool {
+        self.keeps_time.load(Ordering::Relaxed)
     }
 
     fn answer(&self, to: &Envelope, reply: &Reply) {

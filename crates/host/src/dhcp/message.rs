@@ -23,6 +23,7 @@ mod code {
     pub(super) const DOMAIN: u8 = 15;
     pub(super) const MTU: u8 = 26;
     pub(super) const BROADCAST: u8 = 28;
+    pub(super) const TIME_SERVER: u8 = 42;
     pub(super) const WANTED: u8 = 50;
     pub(super) const LEASE: u8 = 51;
     pub(super) const KIND: u8 = 53;
@@ -173,7 +174,7 @@ pub(super) fn write(to: &Envelope, reply: &Reply) -> Vec<u8> {
     option(code::SERVER, &server.octets());
     // It is told back (RFC 6842).
     option(code::CLIENT, &to.client);
-    if let Some(Settings { gateway, domain, mtu, lease_s }) = settings {
+    if let Some(Settings { gateway, domain, mtu, keeps_time, lease_s }) = settings {
         if address.is_some() {
             option(code::LEASE, &lease_s.to_be_bytes());
             option(code::RENEW, &(lease_s / 2).to_be_bytes());
@@ -183,6 +184,9 @@ pub(super) fn write(to: &Envelope, reply: &Reply) -> Vec<u8> {
         option(code::BROADCAST, &gateway.broadcast().octets());
         option(code::ROUTER, &server.octets());
         option(code::NAME_SERVER, &server.octets());
+        if *keeps_time {
+            option(code::TIME_SERVER, &server.octets());
+        }
         option(code::MTU, &mtu.to_be_bytes());
         option(code::DOMAIN, domain.as_deref().unwrap_or_default().as_bytes());
     }
@@ -289,16 +293,17 @@ mod tests {
             gateway: "10.0.0.1/24".parse().unwrap(),
             domain: Some("web.test".into()),
             mtu: 1450,
+            keeps_time: true,
             lease_s: 80,
         };
-        let said = write(&envelope, &Reply::Acknowledge(ip("10.0.0.5"), settings));
+        let said = write(&envelope, &Reply::Acknowledge(ip("10.0.0.5"), settings.clone()));
         assert_eq!(
             (&said[..8], &said[10..20]),
             (&[2, 1, 6, 0, 9, 8, 7, 6][..], &[0x80, 0, 0, 0, 0, 0, 10, 0, 0, 5][..])
         );
         assert_eq!(said[28..34], [0x52, 0x54, 0, 0, 0, 7]);
         let options: Vec<_> = Options(&said[HEADER + 4..]).collect();
-        let expected: [(u8, &[u8]); 12] = [
+        let expected: [(u8, &[u8]); 13] = [
             (53, &[5]),
             (54, &[10, 0, 0, 1]),
             (61, &[7, 7]),
@@ -309,10 +314,15 @@ mod tests {
             (28, &[10, 0, 0, 255]),
             (3, &[10, 0, 0, 1]),
             (6, &[10, 0, 0, 1]),
+            (42, &[10, 0, 0, 1]),
             (26, &[5, 170]),
             (15, b"web.test"),
         ];
         assert_eq!(options, expected);
+        let said =
+            write(&envelope, &Reply::Acknowledge(ip("10.0.0.5"), Settings { keeps_time: false, ..settings }));
+        let options: Vec<_> = Options(&said[HEADER + 4..]).collect();
+        assert_eq!(options, expected.iter().filter(|(code, _)| *code != 42).copied().collect::<Vec<_>>());
         let refused = write(&envelope, &Reply::Refuse(ip("10.0.0.1")));
         let options: Vec<_> = Options(&refused[HEADER + 4..]).collect();
         assert_eq!(options, [(53, &[6][..]), (54, &[10, 0, 0, 1]), (61, &[7, 7])]);

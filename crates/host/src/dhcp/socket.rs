@@ -22,8 +22,9 @@ use tokio::{io::Interest, net::UdpSocket};
 use tracing::debug;
 
 use super::{
-    DhcpExchange, DhcpPort, Received,
+    Dhcp6Exchange, DhcpExchange, DhcpPort, Received, clock,
     message::{self, Envelope},
+    socket6,
 };
 
 const SERVER: u16 = 67;
@@ -48,6 +49,10 @@ impl DhcpPort for Kernel {
         socket.bind(&SocketAddr::from((Ipv4Addr::UNSPECIFIED, SERVER)).into())?;
         Ok(Box::new(Open { socket: UdpSocket::from_std(socket.into())? }))
     }
+
+    fn open6(&self) -> io::Result<Box<dyn Dhcp6Exchange>> {
+        Ok(Box::new(socket6::Open::new()?))
+    }
 }
 
 struct Open {
@@ -62,6 +67,10 @@ impl DhcpExchange for Open {
                 return Ok(received);
             }
         }
+    }
+
+    async fn time_is_kept_at(&self, address: Ipv4Addr) -> bool {
+        clock::is_kept_at(address).await
     }
 
     fn answer(&self, to: &Envelope, reply: &Reply) {

@@ -1,4 +1,4 @@
-//! A packet filter in memory: it holds what was loaded, and counts what it is told.
+//! A packet filter in memory: it holds what was loaded, and counts what it is told and asked.
 
 use std::{
     collections::BTreeMap,
@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use pvc_core::{model::rule::Body, plan::firewall::Ruleset};
 use tokio::sync::watch;
 
-use super::{Count, Firewall, FirewallError, Listing, OwnFile};
+use super::{Count, Firewall, FirewallError, Listing, Mark, OwnFile};
 
 /// The fake.
 pub struct FakeFirewall {
@@ -27,6 +27,23 @@ struct State {
     own_files: Vec<OwnFile>,
     done: Vec<&'static str>,
     counts: BTreeMap<String, Vec<Count>>,
+    /// All transactions, and those on our tables.
+    generation: u32,
+    touched: u64,
+    cost: Cost,
+    /// What somebody adds right after our next transaction.
+    meddling: Option<String>,
+}
+
+/// What was asked of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Cost {
+    /// How often all was listed.
+    pub listings: usize,
+    /// How many transactions it was given.
+    pub transactions: usize,
+    /// How long their texts were in all.
+    pub bytes: usize,
 }
 
 impl FakeFirewall {
@@ -43,13 +60,42 @@ impl FakeFirewall {
     /// Somebody removes our tables.
     pub fn flush(&self) {
         self.state().standing = None;
-        self.changed.send_replace(());
+        self.touch(1);
     }
 
     /// Somebody adds a rule to one of our tables.
     pub fn meddle(&self, rule: &str) {
         self.state().foreign.push_str(rule);
+        self.touch(1);
+    }
+
+    /// Somebody adds a rule to one of our tables right after our next transaction, before we look at what has come of it.
+    pub fn meddle_with_next(&self, rule: &str) {
+        self.state().meddling = Some(rule.to_owned());
+    }
+
+    /// Somebody changes a table of their own.
+    pub fn elsewhere(&self) {
+        self.state().generation += 1;
+    }
+
+    /// Something was said that was not heard.
+    pub fn miss(&self) {
+        self.touch(2);
+    }
+
+    fn touch(&self, times: u64) {
+        let mut state = self.state();
+        // Each of them may be one of several that were not ours.
+        state.generation += 2;
+        state.touched += times;
+        drop(state);
         self.changed.send_replace(());
+    }
+
+    /// What was asked of it since the last call.
+    pub fn take_cost(&self) -> Cost {
+        std::mem::take(&mut self.state().cost)
     }
 
     /// The first rule of a chain has counted so much.
@@ -67,8 +113,6 @@ impl FakeFirewall {
         let mut state = self.state();
         state.own_files.retain(|file| file.name != name);
         state.own_files.push(OwnFile { name: name.to_owned(), text: Ok(text.to_owned()) });
-        drop(state);
-        self.changed.send_replace(());
     }
 
     /// What was done since the last call: `load`, `change` or `import`.
@@ -91,6 +135,21 @@ impl State {
             None => Ok(()),
         }
     }
+
+    /// A transaction of ours.
+    fn stand(&mut self, doing: &'static str, ruleset: &Ruleset, text: &str) {
+        self.standing = Some(ruleset.clone());
+        self.done.push(doing);
+        self.cost.transactions += 1;
+        self.cost.bytes += text.len();
+        self.generation += 1;
+        self.touched += 1;
+        if let Some(rule) = self.meddling.take() {
+            self.foreign.push_str(&rule);
+            self.generation += 1;
+            self.touched += 1;
+        }
+    }
 }
 
 #[async_trait]
@@ -98,8 +157,8 @@ impl Firewall for FakeFirewall {
     async fn load(&self, ruleset: &Ruleset) -> Result<(), FirewallError> {
         let mut state = self.state();
         state.admit("load the firewall", ruleset)?;
-        (state.standing, state.foreign) = (Some(ruleset.clone()), String::new());
-        state.done.push("load");
+        state.foreign.clear();
+        state.stand("load", ruleset, &ruleset.whole());
         drop(state);
         self.changed.send_replace(());
         Ok(())
@@ -115,15 +174,20 @@ impl Firewall for FakeFirewall {
         if state.standing.as_ref() != Some(before) {
             return Err(FirewallError::Refused { doing, why: "something else stands".to_owned() });
         }
-        state.standing = Some(after.clone());
-        state.done.push("change");
+        state.stand("change", after, &after.change_from(before));
         drop(state);
         self.changed.send_replace(());
         Ok(())
     }
 
-    async fn listing(&self) -> Result<Option<Listing>, FirewallError> {
+    async fn mark(&self) -> Result<Mark, FirewallError> {
         let state = self.state();
+        Ok(Mark { generation: state.generation, touched: state.touched, is_complete: true })
+    }
+
+    async fn listing(&self) -> Result<Option<Listing>, FirewallError> {
+        let mut state = self.state();
+        state.cost.listings += 1;
         let Some(ruleset) = &state.standing else { return Ok(None) };
         let standing = [("all".to_owned(), format!("{}{}", ruleset.whole(), state.foreign))].into();
         Ok(Some(Listing { standing, counts: state.counts.clone() }))
@@ -145,9 +209,10 @@ impl Firewall for FakeFirewall {
             return Err(FirewallError::Refused { doing: "load it", why: "syntax error".to_owned() });
         }
         if text.contains("inet pvc") {
-            self.state().foreign.push_str(text);
+            self.meddle(text);
+        } else {
+            self.elsewhere();
         }
-        self.changed.send_replace(());
         Ok(())
     }
 

@@ -18,17 +18,21 @@ use tokio::{
 };
 
 mod behaviour;
+mod console;
 mod fabric;
 mod kept;
 mod marks;
+mod screen;
 
 use super::{
     Activity, Event, Hypervisor, HypervisorError, Kept, Migration, Peer, Seen, Suspension, Undefined,
     libvirt::{Deadlines, MIGRATION_BACKSTOP},
 };
 pub use behaviour::{Answer, Behaviour, Counts, Journey, Outcome, PowerButton, Reach, Switch};
+pub use console::{FakeConsoles, FakeGuest};
 pub use fabric::FakeFabric;
 pub use kept::Disk;
+pub use screen::{FakeDisplay, FakeScreens, Look, look};
 
 /// The fake.
 pub struct FakeHypervisor {
@@ -349,13 +353,13 @@ impl Hypervisor for FakeHypervisor {
 
     async fn suspend(&self, id: VmId, why: Suspension) -> Result<(), HypervisorError> {
         self.state().counts.suspend += 1;
-        let suspend = async {
+        let suspend = perform(self.behaviour(id).suspend, || {
             let mut state = self.state();
             if state.active.get(&id).is_some_and(|domain| domain.seen.activity == Activity::Running) {
                 state.turn(id, Activity::Suspended(why));
             }
             Ok(())
-        };
+        });
         self.reached(Deadlines::default().ask, || format!("suspending VM {id}"), suspend).await
     }
 

@@ -5,11 +5,13 @@
 
 mod calls;
 mod connection;
+mod console;
 mod ffi;
 mod footprint;
 mod library;
 mod peers;
 mod record;
+mod screen;
 mod supervisor;
 mod trial;
 mod watch;
@@ -36,7 +38,7 @@ use super::{
     Activity, Event, Hypervisor, HypervisorError, Kept, Migration, Peer, Seen, Suspension, Undefined,
 };
 
-pub use self::ffi::LibraryError;
+pub use self::{console::LibvirtConsoles, ffi::LibraryError, screen::LibvirtScreens};
 
 /// The longest migration there can be. Whoever begins one watches it and ends it much earlier if it gets nowhere.
 pub(super) const MIGRATION_BACKSTOP: Duration = Duration::from_hours(24);

@@ -48,7 +48,7 @@ impl Peer {
     }
 
     /// What a TCP connection is made to first, to find out quickly whether anybody is there.
-    pub(super) fn address(&self) -> Option<(&str, u16)> {
+    pub fn address(&self) -> Option<(&str, u16)> {
         match self.transport {
             Transport::Tcp => Some((&self.host, TCP_PORT)),
             Transport::Tls => Some((&self.host, TLS_PORT)),

@@ -35,6 +35,7 @@ struct State {
     /// Kinds of changes that fail.
     refused: BTreeSet<&'static str>,
     applied: u64,
+    looks: u64,
 }
 
 impl FakeLinks {
@@ -58,6 +59,7 @@ impl FakeLinks {
             hangs: false,
             refused: BTreeSet::new(),
             applied: 0,
+            looks: 0,
         };
         Arc::new(Self { state: Mutex::new(state), changed: watch::Sender::new(()) })
     }
@@ -65,6 +67,11 @@ impl FakeLinks {
     /// The network as it is, without counting as a call and whether or not calls are answered.
     pub fn network(&self) -> HostNetwork {
         self.lock().network.clone()
+    }
+
+    /// How often it was looked at so far.
+    pub fn looks(&self) -> u64 {
+        self.lock().looks
     }
 
     /// Whether any device has that address now.
@@ -235,6 +242,7 @@ fn kind(change: &LinkChange) -> &'static str {
 #[async_trait]
 impl Links for FakeLinks {
     async fn observe(&self, sysctls: &[String]) -> Result<HostNetwork, LinksError> {
+        self.lock().looks += 1;
         self.answered(|| "read the network devices".into()).await?;
         let mut network = self.network();
         network.sysctls.retain(|path, _| sysctls.contains(path));

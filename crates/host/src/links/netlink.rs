@@ -1,48 +1,46 @@
-//! The real thing: rtnetlink over one long-lived socket, and another that hears of changes. Both are opened anew if they break.
+//! The real thing: rtnetlink over long-lived sockets, and others that hear of changes. All are opened anew if they break.
 
 mod bridges;
+mod channel;
+mod listen;
+mod requests;
+mod trains;
 
 use std::{
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    sync::Arc,
 };
 
 use async_trait::async_trait;
-use futures_util::{StreamExt as _, TryStreamExt as _};
+use futures_util::{Stream, TryStreamExt as _};
 use ipnet::IpNet;
 use pvc_core::model::link::{HostNetwork, LinkChange};
 use rtnetlink::{
     AddressMessageBuilder, Error, Handle, LinkBridge, LinkUnspec, MulticastGroup, RouteMessageBuilder,
-    packet_core::NetlinkPayload,
     packet_route::{
-        RouteNetlinkMessage,
+        AddressFamily,
         address::{AddressAttribute, AddressHeaderFlags, AddressMessage, CacheInfo},
+        link::{LinkExtentMask, LinkMessage},
         route::{RouteAttribute, RouteFlags, RouteMessage},
     },
 };
-use tokio::{
-    sync::watch,
-    task::JoinHandle,
-    time::{sleep, timeout},
-};
-use tracing::{debug, warn};
+use tokio::{sync::watch, task::JoinHandle};
 
+use self::{channel::Channel, listen::listen, trains::Trains};
 use super::{
-    DEADLINE, Links, LinksError, announce,
+    Links, LinksError, announce,
     seen::{self, OURS},
     sysctl,
 };
 
-/// The pause before a socket that broke is opened again.
-const REOPEN_AFTER: Duration = Duration::from_secs(1);
-
 /// This machine's network, or rather that of the network namespace it was started in.
 pub struct Netlink {
-    handle: Mutex<Option<Handle>>,
-    /// Requests take turns: the kernel answers a second list on the same socket with "busy".
-    turn: tokio::sync::Mutex<()>,
+    host: Channel,
+    /// For what changes devices of client networks, which are many.
+    clients: Trains,
+    /// For what lists them all: neither changes nor the host's addresses wait for that.
+    lists: Channel,
     changes: watch::Receiver<()>,
     bridged: watch::Receiver<()>,
     listeners: [JoinHandle<()>; 2],
@@ -52,77 +50,17 @@ impl Netlink {
     /// Opens the sockets. Needs a tokio runtime.
     pub fn start() -> io::Result<Arc<Self>> {
         let ((signal, changes), (entries, bridged)) = (watch::channel(()), watch::channel(()));
-        let handle = Mutex::new(Some(open()?));
+        let (host, clients, lists) = (Channel::open()?, Trains::lay()?, Channel::open()?);
         let listeners = [
-            tokio::spawn(listen(signal, &NETWORK, |_| true)),
+            tokio::spawn(listen(signal, &NETWORK, |_, _| true)),
             tokio::spawn(listen(entries, &bridges::GROUPS, bridges::concerns)),
         ];
-        Ok(Arc::new(Self { handle, turn: tokio::sync::Mutex::default(), changes, bridged, listeners }))
-    }
-
-    fn handle(&self) -> io::Result<Handle> {
-        let mut handle = self.handle.lock().unwrap_or_else(PoisonError::into_inner);
-        match &*handle {
-            Some(open) => Ok(open.clone()),
-            None => Ok(handle.insert(open()?).clone()),
-        }
-    }
-
-    /// Does a request within the deadline. `fine`: the error codes that mean "already so".
-    async fn request<T: Default>(
-        &self,
-        doing: &str,
-        fine: &[i32],
-        work: impl AsyncFnOnce(Handle) -> Result<T, Error>,
-    ) -> Result<T, LinksError> {
-        let kernel = |cause| LinksError::Kernel { doing: doing.to_owned(), cause };
-        let handle = self.handle().map_err(kernel)?;
-        let in_turn = async {
-            let _turn = self.turn.lock().await;
-            work(handle).await
-        };
-        match timeout(DEADLINE, in_turn).await {
-            Ok(Ok(answer)) => Ok(answer),
-            Ok(Err(error)) => {
-                let cause = self.cause(error);
-                let is_fine = cause.raw_os_error().is_some_and(|code| fine.contains(&code));
-                if is_fine { Ok(T::default()) } else { Err(kernel(cause)) }
-            }
-            Err(_) => {
-                self.forget();
-                Err(LinksError::Deadline { doing: doing.to_owned() })
-            }
-        }
-    }
-
-    /// Netlink's error codes are negative errno values.
-    fn cause(&self, error: Error) -> io::Error {
-        match error {
-            Error::NetlinkError(message) => io::Error::from_raw_os_error(message.raw_code().saturating_abs()),
-            other => {
-                self.forget();
-                io::Error::other(other.to_string())
-            }
-        }
-    }
-
-    fn forget(&self) {
-        *self.handle.lock().unwrap_or_else(PoisonError::into_inner) = None;
-    }
-
-    async fn index(&self, doing: &str, device: &str) -> Result<u32, LinksError> {
-        let found = self
-            .request(doing, &[libc::ENODEV], async |handle| {
-                let mut links = handle.link().get().match_name(device.to_owned()).execute();
-                Ok(links.try_next().await?.map(|link| link.header.index))
-            })
-            .await?;
-        found.ok_or_else(|| LinksError::NoDevice { doing: doing.to_owned(), device: device.to_owned() })
+        Ok(Arc::new(Self { host, clients, lists, changes, bridged, listeners }))
     }
 
     async fn move_routes(&self, doing: &str, from: &str, to: &str) -> Result<(), LinksError> {
-        let (from, to) = (self.index(doing, from).await?, self.index(doing, to).await?);
-        let routes = self.request(doing, &[], async |handle| routes(&handle).await).await?;
+        let (from, to) = (self.host.index(doing, from).await?, self.host.index(doing, to).await?);
+        let routes = self.host.request(doing, &[], async |handle| routes(&handle).await).await?;
         for mut route in routes.into_iter().filter(seen::is_chosen) {
             if !route.attributes.contains(&RouteAttribute::Oif(from)) {
                 continue;
@@ -130,7 +68,8 @@ impl Netlink {
             route.attributes.retain(|a| !matches!(a, RouteAttribute::Oif(_) | RouteAttribute::CacheInfo(_)));
             route.attributes.push(RouteAttribute::Oif(to));
             route.header.flags = RouteFlags::empty();
-            self.request(doing, &[], async |handle| handle.route().add(route).replace().execute().await)
+            self.host
+                .request(doing, &[], async |handle| handle.route().add(route).replace().execute().await)
                 .await?;
         }
         Ok(())
@@ -143,40 +82,13 @@ impl Drop for Netlink {
     }
 }
 
-/// A connection ends with its last handle.
-fn open() -> io::Result<Handle> {
-    let (connection, handle, _) = rtnetlink::new_connection()?;
-    tokio::spawn(connection);
-    Ok(handle)
-}
-
 /// What is heard of for [`Links::changes`].
 const NETWORK: [MulticastGroup; 4] =
     [MulticastGroup::Link, MulticastGroup::Ipv4Ifaddr, MulticastGroup::Ipv6Ifaddr, MulticastGroup::Ipv4Route];
 
-/// Signals each message of these groups that concerns the listener.
-async fn listen(
-    changed: watch::Sender<()>,
-    groups: &[MulticastGroup],
-    concerns: fn(&NetlinkPayload<RouteNetlinkMessage>) -> bool,
-) {
-    loop {
-        match rtnetlink::new_multicast_connection(groups) {
-            Ok((connection, _handle, mut messages)) => {
-                let connection = tokio::spawn(connection);
-                while let Some((message, _)) = messages.next().await {
-                    if concerns(&message.payload) {
-                        changed.send_replace(());
-                    }
-                }
-                connection.abort();
-                debug!("the socket that hears of network changes has ended: opening another");
-            }
-            Err(error) => warn!("cannot hear of network changes: {error}; looking now and then instead"),
-        }
-        sleep(REOPEN_AFTER).await;
-        changed.send_replace(());
-    }
+/// All devices. What they count is long, and nobody here wants it.
+fn list(handle: &Handle) -> impl Stream<Item = Result<LinkMessage, Error>> + use<> {
+    handle.link().get().set_filter_mask(AddressFamily::Unspec, vec![LinkExtentMask::SkipStats]).execute()
 }
 
 async fn routes(handle: &Handle) -> Result<Vec<RouteMessage>, Error> {
@@ -216,8 +128,9 @@ impl Links for Netlink {
     async fn observe(&self, sysctls: &[String]) -> Result<HostNetwork, LinksError> {
         let doing = "read the network devices";
         let (links, addresses, routes) = self
+            .host
             .request(doing, &[], async |handle| {
-                let links: Vec<_> = handle.link().get().execute().try_collect().await?;
+                let links: Vec<_> = list(&handle).try_collect().await?;
                 let addresses: Vec<_> = handle.address().get().execute().try_collect().await?;
                 Ok((links, addresses, routes(&handle).await?))
             })
@@ -228,28 +141,35 @@ impl Links for Netlink {
     async fn apply(&self, change: &LinkChange) -> Result<(), LinksError> {
         let doing = change.to_string();
         let set = async |device: &str, change: fn(LinkUnspecBuilder) -> LinkUnspecBuilder| {
-            let index = self.index(&doing, device).await?;
+            let index = self.host.index(&doing, device).await?;
             let message = change(LinkUnspec::new_with_index(index)).build();
-            self.request(&doing, &[], async |handle| handle.link().change(message).execute().await).await
+            self.host.request(&doing, &[], async |handle| handle.link().change(message).execute().await).await
         };
         match change {
             LinkChange::AddBridge { name, mac } => {
                 let message = LinkBridge::new(name).address(mac.to_vec()).up().build();
-                self.request(&doing, &[libc::EEXIST], async |h| h.link().add(message).execute().await).await
+                self.host
+                    .request(&doing, &[libc::EEXIST], async |h| h.link().add(message).execute().await)
+                    .await
             }
             LinkChange::SetUp { device } => set(device, LinkUnspecBuilder::up).await,
             LinkChange::SetMtu { device, mtu } => {
-                let message = LinkUnspec::new_with_index(self.index(&doing, device).await?).mtu(*mtu).build();
-                self.request(&doing, &[], async |handle| handle.link().change(message).execute().await).await
+                let message =
+                    LinkUnspec::new_with_index(self.host.index(&doing, device).await?).mtu(*mtu).build();
+                self.host
+                    .request(&doing, &[], async |handle| handle.link().change(message).execute().await)
+                    .await
             }
             LinkChange::Enslave { device, bridge } => {
-                let bridge = self.index(&doing, bridge).await?;
-                let index = self.index(&doing, device).await?;
+                let bridge = self.host.index(&doing, bridge).await?;
+                let index = self.host.index(&doing, device).await?;
                 let message = LinkUnspec::new_with_index(index).controller(bridge).build();
-                self.request(&doing, &[], async |handle| handle.link().change(message).execute().await).await
+                self.host
+                    .request(&doing, &[], async |handle| handle.link().change(message).execute().await)
+                    .await
             }
             LinkChange::SetAddress { device, cidr, lifetime_s } => {
-                let index = self.index(&doing, device).await?;
+                let index = self.host.index(&doing, device).await?;
                 let mut message = address(index, *cidr);
                 if cidr.addr().is_ipv6() {
                     message.header.flags |= AddressHeaderFlags::Nodad;
@@ -260,32 +180,39 @@ impl Links for Netlink {
                 let passing = lifetime_s.is_some() && cidr.addr().is_ipv6();
                 lifetime.ifa_preferred = if passing { 0 } else { lifetime.ifa_valid };
                 message.attributes.push(AddressAttribute::CacheInfo(lifetime));
-                self.request(&doing, &[], async |handle| {
-                    let mut request = handle.address().add(index, cidr.addr(), cidr.prefix_len()).replace();
-                    *request.message_mut() = message;
-                    request.execute().await
-                })
-                .await
+                self.host
+                    .request(&doing, &[], async |handle| {
+                        let mut request =
+                            handle.address().add(index, cidr.addr(), cidr.prefix_len()).replace();
+                        *request.message_mut() = message;
+                        request.execute().await
+                    })
+                    .await
             }
             LinkChange::RemoveAddress { device, cidr } => {
-                let index = match self.index(&doing, device).await {
+                let index = match self.host.index(&doing, device).await {
                     Err(LinksError::NoDevice { .. }) => return Ok(()),
                     other => other?,
                 };
                 let message = address(index, *cidr);
-                self.request(&doing, &[libc::EADDRNOTAVAIL], async |h| {
-                    h.address().del(message).execute().await
-                })
-                .await
+                self.host
+                    .request(&doing, &[libc::EADDRNOTAVAIL], async |h| {
+                        h.address().del(message).execute().await
+                    })
+                    .await
             }
             LinkChange::MoveRoutes { from, to } => self.move_routes(&doing, from, to).await,
             LinkChange::AddDefaultRoute { via, device } => {
-                let route = default_route(*via, self.index(&doing, device).await?);
-                self.request(&doing, &[libc::EEXIST], async |h| h.route().add(route).execute().await).await
+                let route = default_route(*via, self.host.index(&doing, device).await?);
+                self.host
+                    .request(&doing, &[libc::EEXIST], async |h| h.route().add(route).execute().await)
+                    .await
             }
             LinkChange::RemoveDefaultRoute { via, device } => {
-                let route = default_route(*via, self.index(&doing, device).await?);
-                self.request(&doing, &[libc::ESRCH], async |h| h.route().del(route).execute().await).await
+                let route = default_route(*via, self.host.index(&doing, device).await?);
+                self.host
+                    .request(&doing, &[libc::ESRCH], async |h| h.route().del(route).execute().await)
+                    .await
             }
             LinkChange::SetSysctl { path, value } => {
                 sysctl::write(path, value).map_err(|cause| LinksError::Kernel { doing: doing.clone(), cause })
@@ -296,6 +223,7 @@ impl Links for Netlink {
     async fn announce(&self, device: &str, addresses: &[IpAddr]) -> Result<(), LinksError> {
         let doing = format!("announce addresses on {device}");
         let found = self
+            .host
             .request(&doing, &[libc::ENODEV], async |handle| {
                 let mut links = handle.link().get().match_name(device.to_owned()).execute();
                 Ok(links.try_next().await?.map(|link| (link.header.index, seen::mac(&link))))

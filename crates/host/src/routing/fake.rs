@@ -1,13 +1,13 @@
 //! A routing daemon in memory: it does as it is told, and others are there or not as a test says.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use async_trait::async_trait;
-use pvc_core::plan::routing::{ASN, File, Routing, Speaking};
+use pvc_core::plan::routing::{ASN, Bfd, File, Routing, Speaker, Speaking};
 
 use super::{RoutingDaemon, RoutingError};
 
@@ -16,11 +16,16 @@ pub struct FakeRouting(Mutex<State>);
 
 /// What a test may set.
 #[derive(Debug, Clone)]
+#[allow(clippy::struct_excessive_bools, reason = "each is something that a test may set by itself")]
 pub struct State {
     /// `None`: it is not installed.
     pub file: Option<File>,
     /// Whether it runs.
     pub runs: bool,
+    /// Whether its BFD runs.
+    pub watches: bool,
+    /// Whether its BFD says what nobody understands.
+    pub watches_oddly: bool,
     /// What it was told. It forgets that when it ends.
     pub routing: Routing,
     /// Who answers.
@@ -39,6 +44,8 @@ impl FakeRouting {
         Arc::new(Self(Mutex::new(State {
             file: Some(File::Blank),
             runs: true,
+            watches: true,
+            watches_oddly: false,
             routing: Routing::default(),
             answering: BTreeSet::new(),
             refuses: false,
@@ -73,14 +80,31 @@ impl RoutingDaemon for FakeRouting {
         if !state.runs {
             return Ok(Speaking::Gone("bgpd is not running".into()));
         }
-        let Some(speaker) = state.routing.speaker.as_ref().filter(|speaker| !speaker.neighbours.is_empty())
-        else {
+        let Some(speaker) = &state.routing.speaker else { return Ok(Speaking::Silent) };
+        let session = |end: IpAddr| (end.to_string(), state.answering.contains(&end));
+        let neighbours: BTreeMap<_, _> = speaker.nodes().map(session).collect();
+        let routers: BTreeMap<_, _> = speaker.routers().map(session).collect();
+        if neighbours.is_empty() && routers.is_empty() {
             return Ok(Speaking::Silent);
-        };
-        let ends = speaker.neighbours.keys();
-        let neighbours =
-            ends.map(|end| (end.to_string(), state.answering.contains(&IpAddr::V4(*end)))).collect();
-        Ok(Speaking::As { asn: ASN, router: speaker.router, neighbours })
+        }
+        Ok(Speaking::As { asn: ASN, router: speaker.router, neighbours, routers })
+    }
+
+    async fn bfd(&self) -> Result<Bfd, RoutingError> {
+        let state = self.lock();
+        if !state.watches {
+            return Ok(Bfd::Gone("bfdd is not running".into()));
+        }
+        if state.watches_oddly {
+            return Err(RoutingError::Refused {
+                doing: "ask FRR for its sessions of BFD",
+                why: "a test".into(),
+            });
+        }
+        let watched =
+            state.routing.speaker.iter().filter(|speaker| speaker.site.as_ref().is_some_and(|s| s.site.bfd));
+        let watched = watched.flat_map(Speaker::routers);
+        Ok(Bfd::Watches(watched.map(|end| (end.to_string(), state.answering.contains(&end))).collect()))
     }
 
     async fn load(&self, routing: &Routing) -> Result<(), RoutingError> {

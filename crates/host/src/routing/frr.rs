@@ -10,7 +10,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use pvc_core::plan::routing::{File, MARK, Routing, Speaking};
+use pvc_core::plan::routing::{Bfd, File, MARK, Routing, Speaking};
 use serde::Deserialize;
 
 use super::{ASK_WITHIN, RoutingDaemon, RoutingError, TELL_WITHIN};
@@ -79,6 +79,12 @@ impl Frr {
         let space = self.space.iter().flat_map(|space| ["-N", space]);
         arguments.iter().copied().chain(space).collect()
     }
+
+    async fn ask(&self, doing: &'static str, question: &str) -> Result<Ended, RoutingError> {
+        let run = |cause| RoutingError::Run { doing, cause };
+        let vtysh = Program::find("vtysh").map_err(run)?;
+        vtysh.run_on(&self.arguments(&["-c", question]), "", ASK_WITHIN).await.map_err(run)
+    }
 }
 
 #[async_trait]
@@ -94,14 +100,22 @@ impl RoutingDaemon for Frr {
 
     async fn speaking(&self) -> Result<Speaking, RoutingError> {
         let doing = "ask FRR for its sessions";
-        let run = |cause| RoutingError::Run { doing, cause };
-        let vtysh = Program::find("vtysh").map_err(run)?;
-        let question = self.arguments(&["-c", "show bgp l2vpn evpn summary json"]);
-        let ended = vtysh.run_on(&question, "", ASK_WITHIN).await.map_err(run)?;
+        let ended = self.ask(doing, "show bgp summary json").await?;
         if !ended.is_success() {
             return Ok(Speaking::Gone(reason(&ended)));
         }
         summary(&ended.stdout).map_err(|error| RoutingError::Refused { doing, why: error.to_string() })
+    }
+
+    async fn bfd(&self) -> Result<Bfd, RoutingError> {
+        let doing = "ask FRR for its sessions of BFD";
+        let ended = self.ask(doing, "show bfd peers json").await?;
+        if !ended.is_success() {
+            return Ok(Bfd::Gone(reason(&ended)));
+        }
+        let peers: Vec<Watched> = serde_json::from_str(&ended.stdout)
+            .map_err(|error| RoutingError::Refused { doing, why: error.to_string() })?;
+        Ok(Bfd::Watches(peers.into_iter().map(|watched| (watched.peer, watched.status == "up")).collect()))
     }
 
     async fn load(&self, routing: &Routing) -> Result<(), RoutingError> {
@@ -196,13 +210,13 @@ fn write(path: &Path, text: &str) -> io::Result<()> {
     fs::rename(&new, path)
 }
 
-/// What is read of its answer. It is `{}` if it speaks with nobody.
+/// What is read of its answer of one family.
 #[derive(Deserialize)]
 struct Summary {
     #[serde(rename = "as")]
-    asn: Option<u32>,
+    asn: u32,
     #[serde(rename = "routerId")]
-    router: Option<Ipv4Addr>,
+    router: Ipv4Addr,
     #[serde(default)]
     peers: BTreeMap<String, Peer>,
 }
@@ -212,11 +226,36 @@ struct Peer {
     state: String,
 }
 
+/// One that BFD watches.
+#[derive(Deserialize)]
+struct Watched {
+    peer: String,
+    status: String,
+}
+
 fn summary(answer: &str) -> Result<Speaking, serde_json::Error> {
-    let Summary { asn, router, peers } = serde_json::from_str(answer)?;
-    let (Some(asn), Some(router)) = (asn, router) else { return Ok(Speaking::Silent) };
-    let neighbours = peers.into_iter().map(|(end, peer)| (end, peer.state == "Established")).collect();
-    Ok(Speaking::As { asn, router, neighbours })
+    // An entry for each family in which it speaks with somebody.
+    let mut families: BTreeMap<String, serde_json::Value> = serde_json::from_str(answer)?;
+    let mut family = |name| families.remove(name).map(serde_json::from_value::<Summary>).transpose();
+    let (nodes, routers, routers6) = (family("l2VpnEvpn")?, family("ipv4Unicast")?, family("ipv6Unicast")?);
+    let Some((asn, router)) = [&nodes, &routers, &routers6]
+        .into_iter()
+        .flatten()
+        .next()
+        .map(|summary| (summary.asn, summary.router))
+    else {
+        return Ok(Speaking::Silent);
+    };
+    let sessions = |summary: Option<Summary>| {
+        let peers = summary.into_iter().flat_map(|summary| summary.peers);
+        peers.map(|(end, peer)| (end, peer.state == "Established"))
+    };
+    Ok(Speaking::As {
+        asn,
+        router,
+        neighbours: sessions(nodes).collect(),
+        routers: sessions(routers).chain(sessions(routers6)).collect(),
+    })
 }
 
 #[cfg(test)]
@@ -276,12 +315,36 @@ mod tests {
     #[test]
     fn answers_are_read_as_far_as_they_are_needed() {
         assert_eq!(summary("{}").unwrap(), Speaking::Silent);
-        let answer = r#"{"routerId":"10.255.1.1","as":65500,"more":{},"peers":{
+        let nodes = r#"{"routerId":"10.255.1.1","as":65500,"more":{},"peers":{
             "10.255.1.2":{"state":"Established","pfxRcd":0},"eth0":{"state":"Active"}}}"#;
-        let neighbours = [("10.255.1.2".into(), true), ("eth0".into(), false)].into();
+        let site = r#"{"routerId":"10.255.1.1","as":65500,"peers":{"192.0.2.1":{"state":"Established"}}}"#;
+        let site6 = r#"{"routerId":"10.255.1.1","as":65500,"peers":{"2001:db8::1":{"state":"Connect"}}}"#;
         let router = "10.255.1.1".parse().unwrap();
-        assert_eq!(summary(answer).unwrap(), Speaking::As { asn: 65500, router, neighbours });
-        for nonsense in ["", "[]", "% no", r#"{"as":"x"}"#, r#"{"peers":{"10.255.1.2":{}}}"#] {
+        let of = |neighbours: &[(&str, bool)], routers: &[(&str, bool)]| {
+            let all =
+                |ends: &[(&str, bool)]| ends.iter().map(|(end, there)| ((*end).to_owned(), *there)).collect();
+            Speaking::As { asn: 65500, router, neighbours: all(neighbours), routers: all(routers) }
+        };
+        let both = [("10.255.1.2", true), ("eth0", false)];
+        let routers = [("192.0.2.1", true), ("2001:db8::1", false)];
+        for (answer, expected) in [
+            (format!(r#"{{"l2VpnEvpn":{nodes},"more":7}}"#), of(&both, &[])),
+            (format!(r#"{{"ipv4Unicast":{site}}}"#), of(&[], &routers[..1])),
+            (format!(r#"{{"ipv6Unicast":{site6}}}"#), of(&[], &routers[1..])),
+            (
+                format!(r#"{{"ipv4Unicast":{site},"ipv6Unicast":{site6},"l2VpnEvpn":{nodes}}}"#),
+                of(&both, &routers),
+            ),
+        ] {
+            assert_eq!(summary(&answer).unwrap(), expected, "{answer}");
+        }
+        for nonsense in [
+            "",
+            "[]",
+            "% no",
+            r#"{"l2VpnEvpn":{"as":"x"}}"#,
+            r#"{"ipv4Unicast":{"peers":{"10.255.1.2":{}}}}"#,
+        ] {
             assert!(summary(nonsense).is_err(), "{nonsense}");
         }
     }

@@ -279,6 +279,13 @@ impl QemuWriter {
         }
     }
 
+    /// Closes the image, as a VM does that ends in order.
+    pub fn close(mut self) -> io::Result<()> {
+        writeln!(self.pipe.0, "quit")?;
+        self.pipe.0.flush()?;
+        self.child.wait().map(drop)
+    }
+
     /// Stops it from executing.
     pub fn freeze(&self) -> io::Result<()> {
         Ok(rustix::process::kill_process(self.pid(), rustix::process::Signal::STOP)?)

@@ -86,13 +86,17 @@ impl Postgres {
         Self { config, session: Mutex::new(None) }
     }
 
-    async fn connect(&self) -> Result<Session, tokio_postgres::Error> {
+    async fn log_on(&self) -> Result<Session, tokio_postgres::Error> {
         let (client, connection) = self.config.connect(NoTls).await?;
         let carrier = tokio::spawn(async move {
             // What ends it is told to whoever asks something of the client.
             let _ = connection.await;
         });
-        let mut session = Session { client, carrier };
+        Ok(Session { client, carrier })
+    }
+
+    async fn connect(&self) -> Result<Session, tokio_postgres::Error> {
+        let mut session = self.log_on().await?;
         make_schema(&mut session.client).await?;
         Ok(session)
     }
@@ -130,6 +134,15 @@ async fn within<T>(work: impl Future<Output = T>) -> Option<T> {
 
 #[async_trait]
 impl ZoneDatabase for Postgres {
+    async fn answers(&self) -> Result<(), ZonesError> {
+        let doing = "log this node on";
+        match within(self.log_on()).await {
+            None => Err(ZonesError::Late { doing }),
+            Some(Err(cause)) => Err(ZonesError::Failed { doing, cause: Box::new(cause) }),
+            Some(Ok(_)) => Ok(()),
+        }
+    }
+
     async fn observe(&self) -> Result<BTreeMap<String, SeenZone>, ZonesError> {
         let look = async || {
             let read =

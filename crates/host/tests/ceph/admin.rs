@@ -13,7 +13,7 @@ use pvc_core::model::{
     storage_command::{Bytes, PgCount},
 };
 use pvc_host::{
-    ceph::{CephAdmin, CephError, OnlyIf, fake::FakeCeph},
+    ceph::{CephAdmin, CephError, OnlyIf, Progress, fake::FakeCeph},
     testing::ceph::POOL,
     warrant::Void,
 };
@@ -21,33 +21,33 @@ use tokio::time::sleep;
 
 use crate::rig::{Fake, Holds, Real, Rig, Writer};
 
-const MIB: u64 = 1 << 20;
+pub(crate) const MIB: u64 = 1 << 20;
 
 fn image(name: &str) -> ImageName {
     format!("made/{name}").parse().unwrap()
 }
 
-fn snapshot(name: &str) -> SnapshotName {
+pub(crate) fn snapshot(name: &str) -> SnapshotName {
     name.parse().unwrap()
 }
 
-fn create(image: &ImageName, size: u64) -> CephChange {
+pub(crate) fn create(image: &ImageName, size: u64) -> CephChange {
     CephChange::CreateImage { image: image.clone(), size: Bytes(size) }
 }
 
 fn resize(image: &ImageName, size: u64) -> CephChange {
-    CephChange::ResizeImage { image: image.clone(), size: Bytes(size) }
+    CephChange::ResizeImage { image: image.clone(), size: Bytes(size), shrinks: false }
 }
 
-fn remove(image: &ImageName) -> CephChange {
+pub(crate) fn remove(image: &ImageName) -> CephChange {
     CephChange::RemoveImage { image: image.clone() }
 }
 
-fn take(image: &ImageName, name: &str) -> CephChange {
+pub(crate) fn take(image: &ImageName, name: &str) -> CephChange {
     CephChange::CreateSnapshot { image: image.clone(), snapshot: snapshot(name) }
 }
 
-fn drop_snapshot(image: &ImageName, name: &str) -> CephChange {
+pub(crate) fn drop_snapshot(image: &ImageName, name: &str) -> CephChange {
     CephChange::RemoveSnapshot { image: image.clone(), snapshot: snapshot(name) }
 }
 
@@ -57,15 +57,16 @@ async fn change(ceph: &dyn CephAdmin, change: &CephChange) -> Result<(), CephErr
         Some(image) => ceph.image(image).await?.and_then(|image| image.id),
         None => None,
     };
-    ceph.change(change, OnlyIf { warrant: &Holds::always(), image: of.as_deref() }).await
+    ceph.change(change, OnlyIf { warrant: &Holds::always(), image: of.as_deref() }, &Progress::default())
+        .await
 }
 
-async fn make(ceph: &dyn CephAdmin, wanted: CephChange) {
+pub(crate) async fn make(ceph: &dyn CephAdmin, wanted: CephChange) {
     change(ceph, &wanted).await.unwrap_or_else(|error| panic!("{wanted}: {error}"));
 }
 
 /// In what words.
-async fn refused(ceph: &dyn CephAdmin, wanted: CephChange) -> String {
+pub(crate) async fn refused(ceph: &dyn CephAdmin, wanted: CephChange) -> String {
     words(&wanted, change(ceph, &wanted).await)
 }
 
@@ -79,7 +80,7 @@ fn words(wanted: &CephChange, outcome: Result<(), CephError>) -> String {
     }
 }
 
-async fn there(ceph: &dyn CephAdmin, image: &ImageName) -> ObservedImage {
+pub(crate) async fn there(ceph: &dyn CephAdmin, image: &ImageName) -> ObservedImage {
     ceph.image(image).await.unwrap().unwrap()
 }
 
@@ -107,6 +108,20 @@ async fn pools(ceph: &dyn CephAdmin) {
         make(ceph, CephChange::MarkForImages { pool: pool.clone() }).await;
     }
     assert!(ceph.pool(&pool).await.unwrap().unwrap().is_for_images);
+    let other: PoolName = "made-too".parse().unwrap();
+    let rename =
+        |from: &PoolName, to: &PoolName| CephChange::RenamePool { pool: from.clone(), to: to.clone() };
+    refused(ceph, rename(&"none".parse().unwrap(), &"none-too".parse().unwrap())).await;
+    // It may have been asked for before.
+    for _ in 0..2 {
+        make(ceph, rename(&pool, &other)).await;
+        assert_eq!(ceph.pool(&pool).await, Ok(None));
+        assert!(ceph.pool(&other).await.unwrap().unwrap().is_for_images);
+    }
+    make(ceph, new.clone()).await;
+    refused(ceph, rename(&pool, &other)).await;
+    make(ceph, CephChange::RemovePool { pool: pool.clone() }).await;
+    make(ceph, rename(&other, &pool)).await;
 }
 
 async fn images(ceph: &dyn CephAdmin) {
@@ -174,15 +189,17 @@ async fn what_is_another_by_now_is_left_alone(ceph: &dyn CephAdmin) {
     ];
     for change in &changes {
         for image in [seen.as_deref(), None] {
-            let outcome = ceph.change(change, OnlyIf { warrant: &Holds::always(), image }).await;
+            let outcome =
+                ceph.change(change, OnlyIf { warrant: &Holds::always(), image }, &Progress::default()).await;
             assert!(words(change, outcome).contains("another image has that name"));
         }
         let only_if = OnlyIf { warrant: &Holds::times(0), image: new.id.as_deref() };
-        let outcome = ceph.change(change, only_if).await;
+        let outcome = ceph.change(change, only_if, &Progress::default()).await;
         assert_eq!(outcome, Err(CephError::Void(Void::Overtaken("the fence".to_owned()))), "{change}");
     }
     let pool = CephChange::RemovePool { pool: image.pool.clone() };
-    let outcome = ceph.change(&pool, OnlyIf { warrant: &Holds::times(0), image: None }).await;
+    let outcome =
+        ceph.change(&pool, OnlyIf { warrant: &Holds::times(0), image: None }, &Progress::default()).await;
     assert!(matches!(outcome, Err(CephError::Void(_))));
     assert_eq!(there(ceph, &image).await, new);
     make(ceph, drop_snapshot(&image, "a")).await;

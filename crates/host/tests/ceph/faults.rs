@@ -35,6 +35,13 @@ async fn it_says_what_the_cluster_holds() {
         "{}",
         figures.status
     );
+    let osds = rig.ceph.osd_stats().await.unwrap();
+    assert_eq!(osds.keys().map(ToString::to_string).collect::<Vec<_>>(), ["0", "1", "2"]);
+    for osd in osds.values() {
+        assert!(osd.up == 1 && osd.r#in == 1 && osd.kb > 0 && osd.uuid.len() == 36, "{osd:?}");
+        assert!(osd.state.contains("up") && !osd.avail.is_empty() && !osd.wr_ops.is_empty(), "{osd:?}");
+        assert!(!osd.node.is_empty(), "{osd:?}");
+    }
     // The manager makes one of its own, sooner or later.
     assert!([1, 2].contains(&figures.pools[POOL].stats.id), "{figures:?}");
 }

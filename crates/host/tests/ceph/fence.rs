@@ -88,10 +88,10 @@ async fn overtaken(rig: &impl Rig) {
     assert!(void(shut_out(1).await), "it is asked for at each look");
     let mut new = rig.open(&image);
     assert!(void(shut_out(0).await));
-    // Who was overtaken has not waited until the OSDs know it.
+    // Who was overtaken has not waited until the OSDs know it: this one learns it from the new client.
     rig.ceph().await_latest_map().await.unwrap();
-    assert!(!old.write(3));
-    assert!(new.write(4));
+    assert!(new.write(3));
+    assert!(!old.write(4));
 }
 
 #[tokio::test]

@@ -6,6 +6,8 @@
 
 mod admin;
 mod contract;
+mod copies;
 mod faults;
 mod fence;
+mod osds;
 mod rig;

@@ -33,6 +33,8 @@ pub(crate) trait Rig {
 pub(crate) trait Writer {
     /// Fills the image with a byte; whether that succeeded.
     fn write(&mut self, byte: u8) -> bool;
+    /// Closes the image in order.
+    fn close(self);
     /// Stops executing, having begun to fill the image with a byte where that can be.
     fn freeze_before_writing(&mut self, byte: u8);
     /// Goes on; whether what had begun succeeded.
@@ -99,6 +101,10 @@ impl Writer for FakeWriter {
         FakeWriter::write(self, byte)
     }
 
+    fn close(self) {
+        FakeWriter::close(self);
+    }
+
     fn freeze_before_writing(&mut self, _byte: u8) {
         self.freeze();
     }
@@ -155,6 +161,10 @@ impl Writer for QemuWriter {
     fn write(&mut self, byte: u8) -> bool {
         self.begin(byte).unwrap();
         self.end().unwrap()
+    }
+
+    fn close(self) {
+        QemuWriter::close(self).unwrap();
     }
 
     fn freeze_before_writing(&mut self, byte: u8) {

@@ -7,7 +7,7 @@ use pvc_core::{
         Vni,
         rule::{Body, Direction},
     },
-    plan::firewall::{Line, Port, Ruleset, Wall},
+    plan::firewall::{Line, Port, Ruleset, Sender, Wall},
 };
 use pvc_host::firewall::{Firewall, FirewallError, Nft, fake::FakeFirewall};
 use tokio::time::timeout;
@@ -43,8 +43,21 @@ pub(crate) fn ruleset() -> Ruleset {
             (vni(200), wall(&["fd00:200::1", "fe80::1"], &[])),
         ]
         .into(),
-        ports: [("vxlan100".to_owned(), Port::Open), ("tap0".to_owned(), Port::Guarded)].into(),
+        ports: [
+            ("vxlan100".to_owned(), Port::Open),
+            ("tap0".to_owned(), Port::Guarded),
+            ("vnet7".to_owned(), Port::Filtered(sender())),
+        ]
+        .into(),
+        mutes_unknown: false,
     }
+}
+
+/// A guest of network 100 that was given two addresses.
+pub(crate) fn sender() -> Sender {
+    let card = "52:54:00:00:00:02".parse().unwrap();
+    let ip4 = ["10.100.0.2", "10.100.0.22"].map(|address| (card, address.parse().unwrap()));
+    Sender { cards: [card].into(), ip4: ip4.into(), ip6: Some("fd00:100::/64".parse().unwrap()) }
 }
 
 /// Runs a contract on the fake and on the real one.
@@ -93,6 +106,10 @@ fn changes_in_any_order_lead_to_what_would_have_been_loaded() {
     });
     other_by(|r| {
         r.ports.insert("vnet0".to_owned(), Port::Open);
+        r.mutes_unknown = true;
+    });
+    other_by(|r| {
+        r.ports.insert("vnet7".to_owned(), Port::Filtered(Sender::default()));
     });
     other_by(|r| {
         r.networks.get_mut(&vni(100)).unwrap().lines.get_mut(&Direction::In).unwrap()[0].body = None;
@@ -159,6 +176,69 @@ fn an_operators_file_is_loaded_as_a_whole_or_not_at_all() {
 }
 
 #[test]
+fn a_mark_tells_whether_our_tables_were_touched() {
+    both(async |firewall| {
+        let nothing = firewall.mark().await.unwrap();
+        firewall.load(&ruleset()).await.unwrap();
+        let loaded = firewall.mark().await.unwrap();
+        assert!(!loaded.is_as(&nothing) && loaded.is_next_to(&nothing), "{nothing:?} {loaded:?}");
+        // Neither looking, nor trying, nor what others have, nor what is refused touches them.
+        firewall.listing().await.unwrap();
+        firewall.refused(&["drop".parse().unwrap()]).await.unwrap();
+        let site = "table inet site { set s { type ipv4_addr; elements = { 10.0.0.1, 10.0.0.2 }; }; }\n";
+        firewall.import(site).await.unwrap();
+        firewall.import("table bridge site { chain c { }; }\n").await.unwrap();
+        firewall.import("delete element inet site s { 10.0.0.1 }\n").await.unwrap();
+        let nonsense = "add rule inet pvc input accept\nnonsense\n";
+        assert!(firewall.import(nonsense).await.is_err());
+        let later = firewall.mark().await.unwrap();
+        assert!(later.is_as(&loaded), "{loaded:?} {later:?}");
+        let mut other = ruleset();
+        other.networks.remove(&vni(100));
+        firewall.change(&ruleset(), &other).await.unwrap();
+        let changed = firewall.mark().await.unwrap();
+        assert!(!changed.is_as(&later) && changed.is_next_to(&later), "{later:?} {changed:?}");
+        firewall.import("add rule inet pvc input accept\n").await.unwrap();
+        let touched = firewall.mark().await.unwrap();
+        assert!(!touched.is_as(&changed), "{changed:?} {touched:?}");
+        firewall.load(&other).await.unwrap();
+        let again = firewall.mark().await.unwrap();
+        assert!(!again.is_next_to(&changed) && again.is_next_to(&touched), "{changed:?} {again:?}");
+    });
+}
+
+#[test]
+fn of_a_hundred_networks_one_rule_is_changed_without_a_word_of_the_others_and_a_flush_is_noticed() {
+    alone(async || {
+        let firewall = Nft::start("/nonexistent".into()).unwrap();
+        let bodies: Vec<String> = (1..=20).map(|port| format!("tcp dport {port} accept")).collect();
+        let mut bodies: Vec<&str> = bodies.iter().map(String::as_str).collect();
+        let networks = (100..200).map(|number| (vni(number), wall(&[&format!("10.{number}.0.1")], &bodies)));
+        let before = Ruleset { networks: networks.collect(), ..ruleset() };
+        let begun = firewall.mark().await.unwrap();
+        firewall.load(&before).await.unwrap();
+        let loaded = firewall.mark().await.unwrap();
+        assert!(loaded.is_next_to(&begun), "{begun:?} {loaded:?}");
+        bodies.push("udp dport 9 drop");
+        let mut after = before.clone();
+        after.networks.insert(vni(150), wall(&["10.150.0.1"], &bodies));
+        firewall.change(&before, &after).await.unwrap();
+        let changed = firewall.mark().await.unwrap();
+        assert!(changed.is_next_to(&loaded), "{loaded:?} {changed:?}");
+        let (text, all) = (after.change_from(&before), after.whole());
+        assert!(text.len() * 50 < all.len(), "{} of {} bytes: {text}", text.len(), all.len());
+        let stands = standing(&*firewall).await;
+        firewall.load(&after).await.unwrap();
+        assert_eq!(standing(&*firewall).await, stands);
+        let (before, mut changes) = (firewall.mark().await.unwrap(), firewall.changes());
+        changes.mark_unchanged();
+        firewall.import("flush ruleset\n").await.unwrap();
+        timeout(Duration::from_secs(5), changes.changed()).await.expect("it is heard").unwrap();
+        assert!(!firewall.mark().await.unwrap().is_as(&before));
+    });
+}
+
+#[test]
 fn a_refused_transaction_leaves_what_stood() {
     alone(async || {
         let firewall = Nft::start("/nonexistent".into()).unwrap();
@@ -194,9 +274,12 @@ fn what_others_do_is_heard_and_seen() {
             // Ours is heard as well.
             timeout(Duration::from_secs(5), changes.changed()).await.unwrap().unwrap();
             while timeout(Duration::from_millis(50), changes.changed()).await.is_ok() {}
+            let before = firewall.mark().await.unwrap();
             let ended =
                 nft.run_on(&["-f", "-"], &format!("{meddling}\n"), Duration::from_secs(5)).await.unwrap();
-            if !ended.is_success() {
+            let touched = !firewall.mark().await.unwrap().is_as(&before);
+            assert_eq!(touched, ended.is_success(), "{meddling}");
+            if !touched {
                 continue;
             }
             timeout(Duration::from_secs(5), changes.changed()).await.expect(meddling).unwrap();

@@ -33,16 +33,16 @@ fn host(device: &str, addresses: &[&str]) -> Beside {
     host
 }
 
-struct Node {
-    firewall: Arc<Nft>,
-    guest: Beside,
-    other: Beside,
+pub(crate) struct Node {
+    pub(crate) firewall: Arc<Nft>,
+    pub(crate) guest: Beside,
+    pub(crate) other: Beside,
     outsider: Beside,
     upstream: Beside,
 }
 
 /// The thread's namespace becomes a node that is primary.
-fn node() -> Node {
+pub(crate) fn node() -> Node {
     ip("link add vmbr100 type bridge");
     ip("link set vmbr100 up");
     let guest = host("vnet0", &["10.100.0.2/24", "fd00:100::2/64"]);
@@ -68,23 +68,23 @@ fn bound(to: &str) -> UdpSocket {
     socket
 }
 
-fn at(host: &Beside, address: &'static str) -> UdpSocket {
+pub(crate) fn at(host: &Beside, address: &'static str) -> UdpSocket {
     host.run(move || bound(address))
 }
 
 /// Sends a packet that says what it is.
-fn send(from: &UdpSocket, to: &str, what: &str) {
+pub(crate) fn send(from: &UdpSocket, to: &str, what: &str) {
     // A refusal that comes back (an unreachable host) is one answer of several.
     let _ = from.send_to(what.as_bytes(), to.parse::<SocketAddr>().unwrap());
 }
 
-fn arrived(socket: &UdpSocket) -> String {
+pub(crate) fn arrived(socket: &UdpSocket) -> String {
     let mut packet = [0; 2000];
     let (length, _) = socket.recv_from(&mut packet).expect("something arrives");
     String::from_utf8_lossy(&packet[..length]).into_owned()
 }
 
-fn walls(rules: &[(Direction, &str)]) -> Ruleset {
+pub(crate) fn walls(rules: &[(Direction, &str)]) -> Ruleset {
     let mut walls = ruleset();
     let wall = walls.networks.get_mut(&vni(100)).unwrap();
     wall.lines.clear();

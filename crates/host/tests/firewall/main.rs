@@ -8,3 +8,5 @@ mod frames;
 #[allow(dead_code, reason = "the tests of links need all of it")]
 #[path = "../links/namespace.rs"]
 mod namespace;
+mod odd;
+mod senders;

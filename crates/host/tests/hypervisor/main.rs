@@ -4,6 +4,7 @@
 //! qemu-system-x86, and fail without them.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod console;
 mod contract;
 mod control;
 mod cut;
@@ -13,3 +14,4 @@ mod halted;
 mod kept;
 mod migration;
 mod real;
+mod screen;

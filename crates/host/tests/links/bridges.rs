@@ -253,6 +253,25 @@ fn what_somebody_else_takes_away_is_heard_of() {
     });
 }
 
+#[test]
+fn who_missed_what_was_too_much_to_hear_goes_on_hearing() {
+    alone(async || {
+        let (bridges, folder) = (Netlink::start().unwrap(), tempfile::tempdir().unwrap());
+        ip("link add eth1 type veth peer name eth2");
+        let mut changes = bridges.changes();
+        let orders = "link set eth1 mtu 1400\nlink set eth1 mtu 1401\n".repeat(500);
+        let file = folder.path().join("orders");
+        std::fs::write(&file, orders).unwrap();
+        while timeout(Duration::from_millis(50), changes.changed()).await.is_ok() {}
+        // This thread hears nothing until all of it is done.
+        ip(&format!("-batch {}", file.display()));
+        timeout(Duration::from_secs(1), changes.changed()).await.expect("the swarm").unwrap();
+        while timeout(Duration::from_millis(50), changes.changed()).await.is_ok() {}
+        ip("link set eth1 mtu 1300");
+        timeout(Duration::from_millis(500), changes.changed()).await.expect("what comes after it").unwrap();
+    });
+}
+
 /// A guest is a namespace whose card is a port of the bridge.
 fn plug(node: Option<&Beside>, guest: &Beside, number: u8) {
     let order = format!(

@@ -6,6 +6,9 @@
 mod announce;
 mod bridge;
 mod bridges;
+mod client_networks;
 mod contract;
+mod dhcp6;
+mod hundred;
 mod moving;
 mod namespace;

@@ -9,6 +9,7 @@ use std::{
     sync::atomic::{AtomicU32, Ordering},
 };
 
+use nix::sys::signal::Signal;
 use pvc_core::{
     model::bridging::{BridgingChange, DeviceKind, Forward},
     plan::routing::{Role, Speaking},
@@ -26,22 +27,23 @@ use crate::{
 };
 
 /// zebra and bgpd in the namespace of the thread that has started them. They end with this.
-struct Daemons {
-    space: String,
+pub(crate) struct Daemons {
+    pub(crate) space: String,
     zebra: Option<Child>,
     bgpd: Option<Child>,
+    bfdd: Option<Child>,
 }
 
 static COUNT: AtomicU32 = AtomicU32::new(0);
 
 impl Daemons {
-    async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let space = format!("pvctest{}n{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let passwd = fs::read_to_string("/etc/passwd").unwrap();
         let frr =
             passwd.lines().find(|line| line.starts_with("frr:")).expect("these tests need Debian's frr");
         let ids: Vec<u32> = frr.split(':').skip(2).take(2).map(|id| id.parse().unwrap()).collect();
-        let mut daemons = Self { space, zebra: None, bgpd: None };
+        let mut daemons = Self { space, zebra: None, bgpd: None, bfdd: None };
         for folder in daemons.folders() {
             fs::create_dir_all(&folder).unwrap();
             chown(&folder, Some(ids[0]), Some(ids[1])).unwrap();
@@ -49,9 +51,26 @@ impl Daemons {
         fs::write(daemons.folders()[0].join("vtysh.conf"), "").unwrap();
         daemons.zebra = Some(daemons.run("zebra"));
         daemons.until_there("zserv.api").await;
-        daemons.bgpd = Some(daemons.run("bgpd"));
-        daemons.until_there("bgpd.vty").await;
+        daemons.start_bgpd().await;
         daemons
+    }
+
+    pub(crate) async fn start_bgpd(&mut self) {
+        self.bgpd = Some(self.run("bgpd"));
+        self.until_there("bgpd.vty").await;
+    }
+
+    pub(crate) async fn start_bfdd(&mut self) {
+        self.bfdd = Some(self.run("bfdd"));
+        self.until_there("bfdd.vty").await;
+    }
+
+    /// Those that speak with neighbours, which then hang or go on.
+    pub(crate) fn signal(&self, signal: Signal) {
+        for child in [&self.bgpd, &self.bfdd].into_iter().flatten() {
+            let pid = i32::try_from(child.id()).unwrap();
+            nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), signal).unwrap();
+        }
     }
 
     fn folders(&self) -> [PathBuf; 2] {
@@ -82,7 +101,7 @@ impl Daemons {
         timeout(LONG, there).await.unwrap_or_else(|_| panic!("no {}", socket.display()));
     }
 
-    fn kill_bgpd(&mut self) {
+    pub(crate) fn kill_bgpd(&mut self) {
         end(self.bgpd.take());
     }
 }
@@ -96,8 +115,9 @@ fn end(child: Option<Child>) {
 
 impl Drop for Daemons {
     fn drop(&mut self) {
-        end(self.bgpd.take());
-        end(self.zebra.take());
+        for child in [self.bfdd.take(), self.bgpd.take(), self.zebra.take()] {
+            end(child);
+        }
         for folder in self.folders() {
             let _ = fs::remove_dir_all(folder);
         }
@@ -161,7 +181,7 @@ async fn node(own: u8, other: u8) -> std::sync::Arc<Netlink> {
     bridges
 }
 
-async fn until(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
+pub(crate) async fn until(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
     let so = async {
         while !is_so().await {
             sleep(Duration::from_millis(50)).await;

@@ -8,10 +8,11 @@ mod frr;
 #[allow(dead_code, reason = "it is another test's, which sets up more")]
 #[path = "../links/namespace.rs"]
 mod namespace;
+mod site;
 
 use std::time::Duration;
 
-use pvc_core::plan::routing::{ASN, File, Role, Routing, Speaker, Speaking};
+use pvc_core::plan::routing::{ASN, Evpn, File, Role, Routing, Speaker, Speaking};
 use pvc_host::routing::{RoutingDaemon, RoutingError, fake::FakeRouting};
 
 /// Longer than anything takes on a machine that does much else.
@@ -22,12 +23,13 @@ fn routing(router: u8, reflects: bool, neighbours: &[(u8, Role)]) -> Routing {
     let end = |last: u8| format!("10.255.1.{last}").parse().unwrap();
     let name = |last: u8| format!("hv{last}").parse().unwrap();
     let neighbours = neighbours.iter().map(|(last, role)| (end(*last), (name(*last), *role))).collect();
-    Routing { speaker: Some(Speaker { router: end(router), reflects, neighbours }) }
+    let evpn = Some(Evpn { reflects, neighbours });
+    Routing { speaker: Some(Speaker { router: end(router), evpn, site: None }) }
 }
 
 fn neighbours(speaking: &Speaking) -> Vec<String> {
-    let Speaking::As { asn, router, neighbours } = speaking else { panic!("{speaking:?}") };
-    assert_eq!((*asn, router.to_string().as_str()), (ASN, "10.255.1.1"));
+    let Speaking::As { asn, router, neighbours, routers } = speaking else { panic!("{speaking:?}") };
+    assert_eq!((*asn, router.to_string().as_str(), routers.len()), (ASN, "10.255.1.1", 0));
     neighbours.keys().cloned().collect()
 }
 
@@ -49,7 +51,7 @@ async fn contract(daemon: &dyn RoutingDaemon) {
         daemon.load(step).await.unwrap();
         let speaking = daemon.speaking().await.unwrap();
         let expected: Vec<String> =
-            step.speaker.iter().flat_map(|s| s.neighbours.keys().map(ToString::to_string)).collect();
+            step.speaker.iter().flat_map(|s| s.nodes().map(|end| end.to_string())).collect();
         assert_eq!(neighbours(&speaking), expected);
         assert_eq!(daemon.file().await.unwrap(), Some(File::Ours(step.to_string())));
     }

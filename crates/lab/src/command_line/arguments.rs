@@ -111,9 +111,9 @@ pub(crate) struct Up {
     /// Bring a Ceph cluster up beside the nodes, and manage storage.
     #[arg(long)]
     pub(crate) storage: bool,
-    /// Run PostgreSQL on node1, for the names of client networks.
+    /// Run no PostgreSQL on node1: the names of client networks are lacking then, and `pvc status` says so.
     #[arg(long)]
-    pub(crate) database: bool,
+    pub(crate) no_database: bool,
     /// Seconds between keepalives.
     #[arg(long, default_value_t = 2)]
     pub(crate) keepalive_interval: u32,

@@ -39,7 +39,7 @@ pub(crate) fn up(name: &str, wanted: &arguments::Up) -> Result<()> {
     };
     options.enable_api = true;
     options.storage = wanted.storage;
-    options.database = wanted.database;
+    options.database = !wanted.no_database;
     options.boot_deadline = Duration::from_secs(wanted.deadline);
     if let Some(binaries) = &wanted.binaries {
         options.binaries.clone_from(binaries);

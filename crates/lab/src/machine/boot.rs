@@ -1,10 +1,23 @@
 //! Becomes a node: joins the node's cgroup, mounts its root, and turns into the systemd-nspawn that boots it.
 //! Runs in a mount namespace of its own, so that the mounts vanish with the node.
 
-use std::{ffi::CString, fs, os::unix::process::CommandExt, path::Path};
+use std::{
+    ffi::CString,
+    fs,
+    os::{
+        fd::AsFd,
+        unix::process::{CommandExt, ExitStatusExt},
+    },
+    path::Path,
+    process::ExitCode,
+};
 
 use anyhow::{Context, Result, anyhow};
-use rustix::mount::{MountFlags, mount};
+use rustix::{
+    mount::{MountFlags, mount},
+    process::{Pid, PidfdFlags, pidfd_open},
+    thread::{ThreadNameSpaceType, move_into_thread_name_spaces},
+};
 
 use crate::{
     layout::{BINARIES_IN_NODE, GUEST_IN_NODE, Layout, NodeNumber, SHARED_IN_NODE},
@@ -67,42 +80,50 @@ pub fn boot(layout: &Layout, node: NodeNumber) -> Result<()> {
     Err(anyhow!(error).context("could not start systemd-nspawn"))
 }
 
-/// Joins the cgroup of a running node, then all its namespaces, and becomes `program`. Returns only on failure.
-pub fn enter_node(layout: &Layout, node: NodeNumber, program: &[String]) -> Result<()> {
+/// Joins the cgroup of a running node, then all its namespaces, and runs `program` there to its end.
+pub fn enter_node(layout: &Layout, node: NodeNumber, program: &[String]) -> Result<ExitCode> {
     let (pid, cgroup) = find_init(layout, node)?;
     // What is run in a node must freeze and die with it.
     cgroup.join()?;
     let options = Marker::read(layout)?.context("no such lab")?.options;
-    enter(
-        pid,
-        &["-m", "-u", "-i", "-n", "-p", "-C"],
-        program,
-        &[("PVC_ZOOKEEPER", crate::machine::layer::zookeeper(&options))],
-    )
+    enter(pid, program, &[("PVC_ZOOKEEPER", crate::machine::layer::zookeeper(&options))])
 }
 
-/// Joins the capsule's namespaces and becomes `program`. Returns only on failure.
-pub fn enter_switch(layout: &Layout, program: &[String]) -> Result<()> {
+/// Joins the capsule's namespaces and runs `program` there to its end.
+pub fn enter_switch(layout: &Layout, program: &[String]) -> Result<ExitCode> {
     let cgroup = Cgroup::top(&layout.cgroup())?.child("capsule");
     let pid = cgroup.init().with_context(|| format!("the lab {} is not up", layout.name()))?;
     cgroup.join()?;
-    enter(pid, &["-m", "-u", "-i", "-n", "-p"], program, &[])
+    enter(pid, program, &[])
 }
 
-fn enter(pid: i32, namespaces: &[&str], program: &[String], environment: &[(&str, String)]) -> Result<()> {
-    let mut nsenter = command("/usr/bin/nsenter");
-    nsenter
-        .args(["-t", &pid.to_string()])
-        .args(namespaces)
-        .args(["--wdns=/", "--"])
-        .args(program)
+/// Not by `nsenter`: that stops itself when its child is stopped. A node that shuts down stops all its processes for a
+/// moment, and would then wait for 90 s for the one that a stopped `nsenter` does not reap.
+fn enter(pid: i32, program: &[String], environment: &[(&str, String)]) -> Result<ExitCode> {
+    let spaces = ThreadNameSpaceType::MOUNT
+        | ThreadNameSpaceType::HOST_NAME_AND_NIS_DOMAIN_NAME
+        | ThreadNameSpaceType::INTER_PROCESS_COMMUNICATION
+        | ThreadNameSpaceType::NETWORK
+        | ThreadNameSpaceType::PROCESS_ID
+        | ThreadNameSpaceType::CONTROL_GROUP;
+    let init =
+        pidfd_open(Pid::from_raw(pid).context("no process")?, PidfdFlags::empty()).context("pidfd_open")?;
+    move_into_thread_name_spaces(init.as_fd(), spaces).context("could not enter the namespaces")?;
+    let (name, arguments) = program.split_first().context("no program")?;
+    let status = command(name)
+        .args(arguments)
+        .current_dir("/")
         .env_clear()
         .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
         .env("HOME", "/root")
         .env("LANG", "C.UTF-8")
         .env("TERM", std::env::var_os("TERM").unwrap_or_else(|| "dumb".into()))
-        .envs(environment.iter().map(|(name, value)| (name, value)));
-    Err(anyhow!(nsenter.exec()).context("could not start nsenter"))
+        .envs(environment.iter().map(|(name, value)| (name, value)))
+        .status()
+        .with_context(|| format!("could not start {name}"))?;
+    // As a shell tells of a signal.
+    let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal)).unwrap_or(1);
+    Ok(ExitCode::from(u8::try_from(code).unwrap_or(1)))
 }
 
 /// The node's own process 1 and the cgroup that nspawn made for it.

@@ -74,9 +74,15 @@ fn a_node_that_is_to_flush_at_its_shutdown_sends_its_guests_away_first_and_takes
         }
         s.note("an operator switches node2 on");
         node.start()?;
-        wait_until("the guests to be back", PATIENCE, || {
+        let back = wait_until("the guests to be back", PATIENCE, || {
             vms.iter().all(|vm| s.cluster.home(vm).is_ok_and(|home| home == "node2"))
-        })?;
+        });
+        if back.is_err() {
+            // Whether it was asked for at all.
+            let journal = ["/bin/journalctl", "--no-pager", "-u", "pvc-flush.service"];
+            s.note(node.run(&journal, PATIENCE).unwrap_or_else(|e| format!("{e:#}")));
+        }
+        back?;
         for vm in &vms {
             s.cluster.wait_settled(vm, "node2")?;
         }

@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use pvc_lab::{
-    Cluster, PATIENCE,
+    Cluster, PATIENCE, Vm, beating_guest_xml,
     layout::{API_PORT, API_TOKEN, Net},
     wait_until,
 };
@@ -36,7 +36,7 @@ fn ask(cluster: &Cluster, to: IpAddr, request: &str, token: &str) -> Result<(u16
 }
 
 /// Asks until somebody answers: the API moves after the address.
-fn ask_patiently(cluster: &Cluster, to: IpAddr, request: &str) -> Result<(u16, String)> {
+pub(crate) fn ask_patiently(cluster: &Cluster, to: IpAddr, request: &str) -> Result<(u16, String)> {
     let mut last = None;
     wait_until(&format!("{request} at {to}"), PATIENCE, || {
         last = Some(ask(cluster, to, request, API_TOKEN));
@@ -86,5 +86,61 @@ fn the_api_answers_at_the_floating_addresses_and_moves_with_the_primary() {
         let line = "coordinator-state from ";
         ensure!(log.contains(line) && log.contains("by \"lab\": 200") && !log.contains(API_TOKEN), "{log}");
         Ok(())
+    });
+}
+
+/// `pvc` beside the nodes, by the API: logged in once, with a token that is read from standard input.
+fn over_the_api(cluster: &Cluster, command: &str) -> Result<String> {
+    let home = cluster.lab.layout().state().join("operator");
+    let pvc = cluster.lab.layout().binaries().join("pvc");
+    let script = format!("HOME={} exec {} {command}", home.display(), pvc.display());
+    cluster.lab.exec_in_switch(&["/bin/sh", "-c", &script], PATIENCE)?.ok()
+}
+
+#[test]
+fn pvc_goes_on_over_the_api_when_the_primary_is_handed_over() {
+    let mut options = options("ha-door").timings(default_timings());
+    options.enable_api = true;
+    on_lab(options, |cluster| {
+        let [floating, _] = Net::Upstream.floating();
+        ask_patiently(cluster, floating, "GET /api/v1/node")?;
+        let token = cluster.lab.layout().state().join("token");
+        std::fs::write(&token, API_TOKEN)?;
+        let url = format!("http://{}", SocketAddr::new(floating, API_PORT));
+        let login = format!("login --plain-http --cluster lab {url} <{}", token.display());
+        let said = over_the_api(cluster, &login)?;
+        ensure!(said.contains("its role is admin") && !said.contains(API_TOKEN), "{said}");
+        for command in ["node list", "vm list", "status"] {
+            let (there, here) =
+                (over_the_api(cluster, command)?, cluster.pvc(&command.split(' ').collect::<Vec<_>>())?);
+            let words = |text: &str| text.lines().next().map(str::to_owned);
+            ensure!(words(&there) == words(&here), "{command}: {there}\n{here}");
+        }
+
+        // A VM of a node whose daemon is stopped: its start is waited for until that is back.
+        let first = cluster.primary()?;
+        let mut others = ["node1", "node2", "node3"].into_iter().filter(|node| *node != first);
+        let (next, home) = (others.next().context("one")?, others.next().context("two")?);
+        let vm = Vm::number(1);
+        let xml = cluster.lab.layout().state().join("door.xml");
+        std::fs::write(&xml, beating_guest_xml(&vm.name, &vm.uuid, 96))?;
+        over_the_api(cluster, &format!("vm define -t {home} {}", xml.display()))?;
+        cluster.node(home).run(&["/bin/systemctl", "stop", "pvcd"], PATIENCE)?;
+        let start = format!("vm start --wait 100 {}", vm.name);
+        let said = std::thread::scope(|scope| -> Result<String> {
+            let waiting = scope.spawn(|| over_the_api(cluster, &start));
+            wait_until("the start to be asked for", PATIENCE, || cluster.vm(&vm)["state"] == "start")?;
+            cluster.pvc(&["node", "primary", next])?;
+            wait_until("the API to run there only", PATIENCE, || {
+                cluster.node(next).is_active("pvc-api") && !cluster.node(&first).is_active("pvc-api")
+            })?;
+            ensure!(!waiting.is_finished(), "it gave up");
+            cluster.node(home).run(&["/bin/systemctl", "start", "pvcd"], PATIENCE)?;
+            waiting.join().map_err(|_| anyhow::anyhow!("it panicked"))?
+        })?;
+        ensure!(said == format!("VM {} runs on {home}\n", vm.name), "{said}");
+        let explained = over_the_api(cluster, &format!("vm explain {}", vm.name))?;
+        ensure!(explained.contains("All is well"), "{explained}");
+        over_the_api(cluster, &format!("vm undefine -y {}", vm.name)).map(drop)
     });
 }

@@ -1,16 +1,22 @@
 //! High availability on whole clusters of real daemons where nothing is broken, or ZooKeeper is away. What else breaks: tests/faults.
 
 mod api;
+mod cancelled;
+mod console;
 mod define;
+mod doctor;
 mod flush;
 mod migrate;
 mod names;
 mod networks;
+mod osds;
 mod primary;
+mod screen;
 mod selffence;
 mod services;
 mod storage;
 mod storage_tasks;
+mod worked_example;
 
 use anyhow::Result;
 use pvc_lab::{Cluster, LabOptions, Timings};

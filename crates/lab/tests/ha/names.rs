@@ -10,14 +10,14 @@ use crate::{
 };
 
 /// What the floating address says of a name, asked from beside the nodes.
-fn asked(cluster: &Cluster, name: &str) -> Option<String> {
+pub(crate) fn asked(cluster: &Cluster, name: &str) -> Option<String> {
     let [server, _] = Net::Upstream.floating();
     let ask = ["/usr/bin/busybox", "nslookup", name, &server.to_string()];
     let answer = cluster.lab.exec_in_switch(&ask, SOON).ok().filter(pvc_lab::Output::success)?;
     Some(answer.stdout.split_once("\n\n")?.1.to_owned())
 }
 
-fn wait_resolves(cluster: &Cluster, name: &str, to: &str) -> Result<()> {
+pub(crate) fn wait_resolves(cluster: &Cluster, name: &str, to: &str) -> Result<()> {
     let mut seen = None;
     wait_until(&format!("{name} to be {to}"), SOON, || {
         seen = asked(cluster, name);

@@ -1,6 +1,8 @@
 //! Client networks: guests on different nodes are on one wire, whoever moves, and whatever is deleted under them.
 
 mod evpn;
+mod filter;
+mod six;
 mod walls;
 
 use std::time::Duration;
@@ -68,6 +70,15 @@ impl Port {
             given.is_some()
         })?;
         given.context("no address")
+    }
+
+    /// The time server that it is told of when it asks for an address.
+    fn time_server(&self, name: &str) -> Result<String> {
+        let script = "printf '#!/bin/sh\\necho time=$ntpsrv.\\n' > /run/lab-told && chmod 755 /run/lab-told && \
+                      exec ip netns exec guest busybox udhcpc -i eth0 -n -q -t 3 -T 1 -O ntpsrv -s /run/lab-told -F $0";
+        let told = self.node.run(&["/bin/sh", "-c", script, name], SOON)?;
+        let told = told.rsplit("time=").next().and_then(|rest| rest.split_once(".\n"));
+        told.map(|(server, _)| server.to_owned()).with_context(|| format!("nothing was told: {told:?}"))
     }
 
     fn wait_resolves(&self, name: &str, address: &str) -> Result<()> {
@@ -171,10 +182,22 @@ fn gateways(cluster: &Cluster) -> Vec<String> {
     cluster.lab.nodes().into_iter().filter(has).map(|node| node.name()).collect()
 }
 
+/// A time server on that node, until it ends.
+fn keep_time(node: &Node) -> Result<()> {
+    let script = "import socket\ns = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\ns.bind(('', 123))\n\
+                  while True:\n asked, who = s.recvfrom(48)\n s.sendto(b'\\x24\\x03' + bytes(22) + asked[40:] + bytes(16), who)";
+    let unit = ["/usr/bin/systemd-run", "-q", "--unit=lab-time", "/usr/bin/python3", "-c", script];
+    node.run(&unit, SOON)?;
+    let listens = ["/usr/bin/ss", "-Hlun", "sport = :123"];
+    wait_until("a time server", SOON, || node.run(&listens, SOON).is_ok_and(|shown| shown.contains(":123")))
+}
+
 /// Guests on both nodes have the primary as their gateway, get addresses and names from it, and keep them whoever is primary.
 fn serves(cluster: &Cluster, here: &Port, there: &Port) -> Result<()> {
     let first = cluster.primary()?;
+    keep_time(&cluster.node(&first))?;
     let (one, two) = (here.lease("web1")?, there.lease("web2")?);
+    ensure!(here.time_server("web1")? == GATEWAY, "a guest is told of the time server on the primary");
     ensure!(one != two, "{one} was given out twice");
     ensure!(gateways(cluster) == [first.clone()], "{:?} have the gateway", gateways(cluster));
     for (port, name) in [(here, "web2"), (there, "web1")] {
@@ -192,6 +215,7 @@ fn serves(cluster: &Cluster, here: &Port, there: &Port) -> Result<()> {
         "an address has moved to another guest"
     );
     ensure!(gateways(cluster) == [next], "{:?} have the gateway", gateways(cluster));
+    ensure!(here.time_server("web1")?.is_empty(), "the new primary has no time server");
     here.wait_resolves("web2", &two)
 }
 

@@ -214,7 +214,7 @@ fn the_tree_says_what_cephs_own_tools_say_and_how_old_that_is() {
 }
 
 /// The key's value now, as the servers' own logs have it.
-fn tree(cluster: &Cluster, path: &str) -> String {
+pub(crate) fn tree(cluster: &Cluster, path: &str) -> String {
     let history = History::of(&cluster.lab).unwrap_or_default();
     history.of_key(path).last().and_then(|(_, value)| value.map(str::to_owned)).unwrap_or_default()
 }

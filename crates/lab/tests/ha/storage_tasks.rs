@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use pvc_lab::{Cluster, Vm, guest::writing_guest_xml};
+use pvc_lab::{Cluster, PATIENCE, Vm, guest::writing_guest_xml, wait_until};
 use serde_json::Value;
 
 use crate::storage::run;
@@ -114,6 +114,8 @@ fn what_a_killed_daemon_had_begun_is_carried_on() {
             cluster.pvc(&[&["storage"], words, &["--no-wait"]].concat())?;
             // Each a little later in the task than the one before.
             std::thread::sleep(Duration::from_millis(8 * number));
+            // The task may have been quicker than the kill before: then the daemon is just being started again.
+            node.wait_active("pvcd.service", Duration::from_mins(1))?;
             ensure!(node.kill_service("pvcd.service")?, "there was no pvcd");
             cluster.pvc(&["task", "wait", &number.to_string(), "--within", "120"])?;
             is_told(cluster).with_context(|| format!("{words:?}"))?;
@@ -121,6 +123,105 @@ fn what_a_killed_daemon_had_begun_is_carried_on() {
         ensure!(
             image(cluster, "data/b").is_none() && image(cluster, "data/c") == Some((16 * MIB, Vec::new()))
         );
+        Ok(())
+    });
+}
+
+/// A checksum of what Ceph's own tool reads of an image.
+pub(crate) fn contents(cluster: &Cluster, image: &str) -> Result<String> {
+    // Tests beside each other have a process each.
+    let file = &format!("/tmp/contents-of-an-image-{}", std::process::id());
+    cluster.lab.rbd(&["export", "--no-progress", image, file])?;
+    let sum = cluster.lab.exec_in_switch(&["/usr/bin/sha256sum", file], Duration::from_mins(1))?.ok()?;
+    cluster.lab.exec_in_switch(&["/usr/bin/rm", file], Duration::from_mins(1))?.ok()?;
+    Ok(sum)
+}
+
+pub(crate) fn nobody_is_shut_out(cluster: &Cluster) -> Result<()> {
+    let blocklist = cluster.lab.ceph(&["osd", "blocklist", "ls"])?;
+    ensure!(blocklist.lines().all(|line| line.starts_with("listed 0")), "{blocklist}");
+    Ok(())
+}
+
+#[test]
+fn a_running_vms_volume_is_cloned_and_rolled_back_when_it_is_off() {
+    run("ha-clones", 1, |cluster| {
+        let storage = |words: &[&str]| cluster.pvc(&[&["storage"], words].concat());
+        storage(&["pool", "add", "data", "8"])?;
+        storage(&["volume", "add", "data", "disk", "32M"])?;
+        let (vm, node) = (Vm::number(1), cluster.node("node1"));
+        cluster.define_and_start(&vm, "node1", &writing_guest_xml(&vm.name, &vm.uuid, 96, "data/disk"))?;
+        crate::storage::writes_on(&vm, &node)?;
+        storage(&["snapshot", "add", "data", "disk", "daily"])?;
+        storage(&["volume", "clone", "data", "disk", "now"])?;
+        storage(&["volume", "clone", "--snapshot", "daily", "data", "disk", "then"])?;
+        crate::storage::writes_on(&vm, &node)?;
+        nobody_is_shut_out(cluster)?;
+        is_told(cluster)?;
+        for name in ["data/now", "data/then"] {
+            ensure!(image(cluster, name) == Some((32 * MIB, Vec::new())), "{name}");
+            let info: Value = serde_json::from_str(&cluster.lab.rbd(&["info", "--format", "json", name])?)?;
+            ensure!(info.get("parent").is_none(), "it depends on nothing: {info}");
+        }
+        ensure!(image(cluster, "data/disk") == Some((32 * MIB, vec!["daily".to_owned()])));
+
+        let back = ["snapshot", "rollback", "--yes", "data", "disk", "daily"];
+        refused(cluster, &[&["storage"], &back[..]].concat(), &format!("VM {}", vm.name))?;
+        crate::storage::writes_on(&vm, &node)?;
+        cluster.pvc(&["vm", "stop", &vm.name])?;
+        let written = contents(cluster, "data/disk")?;
+        storage(&back)?;
+        let (now, then) = (contents(cluster, "data/disk")?, contents(cluster, "data/then")?);
+        ensure!(now == then && now != written, "{written:?} {then:?} {now:?}");
+        is_told(cluster)?;
+        cluster.pvc(&["vm", "start", &vm.name])?;
+        crate::storage::writes_on(&vm, &node)
+    });
+}
+
+/// Killed at any moment: in the middle of a copy, of a rollback, and between their steps.
+#[test]
+fn a_clone_and_a_rollback_that_a_killed_daemon_had_begun_are_carried_on() {
+    run("ha-killclone", 1, |cluster| {
+        let (node, storage) =
+            (cluster.node("node1"), |words: &[&str]| cluster.pvc(&[&["storage"], words].concat()));
+        storage(&["pool", "add", "data", "8"])?;
+        // It takes seconds, though it holds little.
+        storage(&["volume", "add", "data", "disk", "32M"])?;
+        storage(&["volume", "resize", "data", "disk", "64G"])?;
+        let some = ["bench", "--io-type", "write", "--io-size", "4M", "--io-total", "4M", "data/disk"];
+        cluster.lab.rbd(&some)?;
+        storage(&["snapshot", "add", "data", "disk", "daily"])?;
+        let (mut number, mut told) = (4, 0);
+        for round in 0..4_u64 {
+            let name = format!("copy{round}");
+            for words in [
+                &["volume", "clone", "data", "disk", &name][..],
+                &["snapshot", "rollback", "--yes", "data", "disk", "daily"],
+            ] {
+                number += 1;
+                storage(&[words, &["--no-wait"]].concat())?;
+                // Each a little later in the task than the one before.
+                std::thread::sleep(Duration::from_millis(100 + 900 * round));
+                node.wait_active("pvcd.service", Duration::from_mins(1))?;
+                ensure!(node.kill_service("pvcd.service")?, "there was no pvcd");
+                let id = number.to_string();
+                wait_until("the task to be over", PATIENCE * 4, || {
+                    let task = cluster.pvc(&["--format", "json", "task", "info", &id]);
+                    let task: Value =
+                        task.ok().and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
+                    told += u32::from(task["progress"].is_number());
+                    task["state"] == "done" || task["state"] == "failed"
+                })?;
+                cluster.pvc(&["task", "wait", &id])?;
+                is_told(cluster).with_context(|| format!("{words:?}"))?;
+                let all = cluster.lab.rbd(&["ls", "data"])?;
+                ensure!(!all.contains("pvc-task"), "{all}");
+                ensure!(image(cluster, "data/disk") == Some((65_536 * MIB, vec!["daily".to_owned()])));
+            }
+            ensure!(image(cluster, &format!("data/{name}")) == Some((65_536 * MIB, Vec::new())));
+        }
+        ensure!(told > 0, "how far it was, nobody was told");
         Ok(())
     });
 }
@@ -138,6 +239,9 @@ fn an_old_client_has_its_storage_commands_done() {
             ("snapshot_rename data,one,two", true),
             ("volume_rename data,a,b", true),
             ("volume_remove data,b", false),
+            ("volume_clone data,b,c,two", true),
+            ("snapshot_rollback data,b,two", true),
+            ("volume_remove data,c", true),
             ("snapshot_remove data,b,two", true),
             ("volume_resize data,b,33554432B", true),
             ("osd_out 1", true),

@@ -27,6 +27,9 @@ use crate::metrics;
 /// More steps than any plan needs at once; whoever needs more lets others have their turn.
 const STEPS_A_ROUND: usize = 64;
 
+/// The first pause in a swarm of changes.
+const SHORTEST: Duration = Duration::from_millis(10);
+
 /// How long rounds that are cut may take to let go of what they hold: they end at their next await.
 const CUT_WITHIN: Duration = Duration::from_secs(1);
 
@@ -112,6 +115,25 @@ impl<R: Reconciler> Controller<R> {
         self.spawn(async move {
             while changes.changed().await.is_ok() {
                 poker.poke_all();
+            }
+        });
+    }
+
+    /// The same, but what changes in swarms, also by what is done here, is looked at less and less often, down to once in that time.
+    pub(crate) fn look_at_swarms<T: Send + Sync + 'static>(
+        &mut self,
+        mut changes: watch::Receiver<T>,
+        longest: Duration,
+    ) {
+        let poker = self.poker();
+        self.spawn(async move {
+            let (mut last, mut pause) = (None::<Instant>, SHORTEST);
+            while changes.changed().await.is_ok() {
+                let is_swarm = last.is_some_and(|at| at.elapsed() < 2 * longest);
+                pause = if is_swarm { longest.min(2 * pause) } else { SHORTEST };
+                last = Some(Instant::now());
+                poker.poke_all();
+                sleep(pause).await;
             }
         });
     }

@@ -3,6 +3,7 @@
 use std::{io, sync::Arc};
 
 use pvc_config::Config;
+use pvc_core::model::screen::SCREEN_PORT;
 use pvc_process::JoinSet;
 use pvc_store::mirror::Mirror;
 use tokio::{sync::watch, time::Instant};
@@ -14,23 +15,29 @@ use crate::{
     bmcs::Bmcs,
     console::ConsoleLogs,
     controller::Cluster,
+    metrics::Sources,
     network_troubles::Troubles,
     old_commands::OldCommands,
+    ownership::Ownership,
     reconcile::{
-        client_network::{self, ClientNetworks},
+        client_network::{self, ClientNetworks, Definitions},
         client_records::Recorder,
+        database_leader::{self, DatabaseLeader},
         dns::{self, Names},
         fence::{self, Fencing},
         firewall::{self, Walls},
         flush::{self, Flush},
         gateway_services::{self, GatewayServices},
+        osd_tasks::OsdTasks,
         primary::{self, Primary, PrimaryService},
         routing::{self, RoutingNeighbours},
         storage_tasks::StorageTasks,
         vm::{self, Peers, Vms},
     },
+    screens::{Limits, ScreenService},
     selffence::{self, SelfFence},
     storage_figures::{StorageFigures, Told},
+    strangers::{self, Strangers},
     write_streak::WriteStreak,
 };
 
@@ -50,11 +57,14 @@ pub(super) fn client_networks(
     troubles: &Troubles,
 ) -> Option<ClientNetworkTenants> {
     let bridges = dependencies.bridges.as_ref()?;
+    // Read once, for both.
+    let definitions = Arc::new(Definitions::new(Arc::clone(&cluster.store)));
     let walls = dependencies.firewall.as_ref().zip(firewall::ground(config)).map(|(firewall, ground)| {
         Walls::start(
             cluster.clone(),
             Arc::clone(firewall),
             Arc::clone(bridges),
+            Arc::clone(&definitions),
             ground,
             troubles.teller("firewall"),
         )
@@ -63,6 +73,7 @@ pub(super) fn client_networks(
         ClientNetworks::start(
             cluster.clone(),
             Arc::clone(bridges),
+            definitions,
             ground,
             troubles.teller("client networks"),
         )
@@ -109,6 +120,33 @@ fn follow_consoles(dependencies: &Dependencies) -> io::Result<Option<Arc<Console
     Ok(Some(Arc::new(ConsoleLogs::start(Arc::clone(&dependencies.store), desired)?)))
 }
 
+/// On a node with a hypervisor and an address in the cluster network.
+pub(super) fn screens(config: &Config, dependencies: &Dependencies, background: &mut JoinSet<()>) {
+    let own = config.interfaces.as_ref().and_then(|interfaces| interfaces.cluster.address);
+    let Some((screens, own)) = dependencies.screens.as_ref().zip(own) else { return };
+    let service = ScreenService {
+        me: config.node.clone(),
+        store: Arc::clone(&dependencies.store),
+        machine: Arc::clone(&dependencies.machine),
+        screens: Arc::clone(screens),
+        network: own.trunc(),
+        limits: Limits::default(),
+    };
+    background.spawn(service.run((own.addr(), SCREEN_PORT).into()));
+}
+
+/// Tells Prometheus, if it may ask.
+pub(super) fn figures(
+    config: &Config,
+    dependencies: &Dependencies,
+    mirror: Mirror,
+    background: &mut JoinSet<()>,
+) {
+    let Some(metrics) = dependencies.metrics.clone() else { return };
+    let sources = Sources { me: config.node.clone(), store: Arc::clone(&dependencies.store), mirror };
+    background.spawn(async move { metrics.serve(sources).await });
+}
+
 pub(super) fn self_fence(
     config: &Config,
     dependencies: &Dependencies,
@@ -144,11 +182,17 @@ pub(super) fn primary(
     if let Some(served) = gateway_services(config, dependencies, &cluster, troubles) {
         services.push(served);
     }
+    // It has a task of its own, and holds up none of the others.
+    if let Some((database, ground)) =
+        dependencies.database_cluster.as_ref().zip(database_leader::ground(config))
+    {
+        services.push(DatabaseLeader::start(ground, Arc::clone(database)));
+    }
     Primary::start(primary::Dependencies {
         cluster,
         links: dependencies.links.clone(),
         floating: primary::floating(config),
-        own_networks: primary::own_networks(config),
+        own_networks: primary::nobodys_networks(config),
         services,
     })
 }
@@ -165,7 +209,7 @@ fn gateway_services(
         cluster: cluster.clone(),
         programs: Arc::clone(programs),
         port: Arc::clone(dependencies.dhcp.as_ref()?),
-        own_networks: primary::own_networks(config),
+        own_networks: primary::nobodys_networks(config),
         uplink: (ground.mtu, ground.address?),
         folder: config.directories.dynamic.clone(),
         teller: troubles.teller("gateways"),
@@ -208,6 +252,12 @@ pub(super) fn storage_tasks(
 ) -> Option<StorageTasks> {
     let ceph = dependencies.ceph.clone().filter(|_| config.is_coordinator())?;
     Some(StorageTasks::start(cluster.clone(), ceph))
+}
+
+/// On a node that manages storage.
+pub(super) fn osd_tasks(dependencies: &Dependencies, cluster: &Cluster) -> Option<OsdTasks> {
+    let (ceph, osds) = (dependencies.ceph.clone()?, dependencies.osds.clone()?);
+    Some(OsdTasks::start(cluster.clone(), ceph, osds))
 }
 
 /// On a node that manages storage; what its keepalives log of it, if they shall.
@@ -263,4 +313,21 @@ pub(super) fn flush(config: &Config, cluster: Cluster, vms: Option<&Vms>, abilit
         limits: config.limits,
         keepalive: config.intervals.keepalive(),
     })
+}
+
+/// Whatever executes here meanwhile.
+pub(super) fn watch_strangers(
+    config: &Config,
+    dependencies: &Dependencies,
+    ownership: &Arc<Ownership>,
+) -> Option<Strangers> {
+    let hypervisor = dependencies.hypervisor.as_ref()?;
+    Some(Strangers::watch(strangers::Dependencies {
+        me: config.node.clone(),
+        boot: dependencies.process.boot.clone(),
+        note: Arc::clone(&dependencies.boot_note),
+        ownership: Arc::clone(ownership),
+        store: Arc::clone(&dependencies.store),
+        hypervisor: Arc::clone(hypervisor),
+    }))
 }

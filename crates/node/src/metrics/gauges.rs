@@ -1,7 +1,9 @@
 //! What is, as the mirror and the session have it at the moment that somebody asks.
 
+use std::collections::BTreeSet;
+
 use metrics::gauge;
-use pvc_core::model::{DaemonState, Halt, VmState};
+use pvc_core::model::{DaemonState, Halt, Node, Vm, VmId, VmState};
 use pvc_store::Session;
 
 use super::Sources;
@@ -44,6 +46,15 @@ pub(super) fn look_up(sources: &Sources) {
         let count = view.good_vms().filter(|vm| vm.state.value == state).count();
         gauge!(super::CLUSTER_VMS, "state" => state.as_str()).set(count as f64);
     }
+    // What a dead node left behind says nothing.
+    let speaks = |node: &&Node| node.daemon_state.value == DaemonState::Run;
+    let running: BTreeSet<VmId> =
+        view.all_nodes().filter(speaks).flat_map(|node| node.report.running.iter().copied()).collect();
+    let waits = |vm: &&Vm| {
+        let is_to_run = matches!(vm.state.value, VmState::Start | VmState::Restart | VmState::Migrate);
+        is_to_run && !running.contains(&vm.id)
+    };
+    gauge!(super::CLUSTER_VMS_WAITING).set(view.good_vms().filter(waits).count() as f64);
     gauge!(super::CLUSTER_FENCES).set(view.fences.len() as f64);
     gauge!(super::CLUSTER_MAINTENANCE).set(one_if(view.maintenance));
     let bad = view.all_nodes().filter(|node| !node.problems.is_empty()).count()

@@ -2,7 +2,7 @@
 //!
 //! Decides nothing itself (see `pvc_core::plan::client_network`). A daemon that stops leaves all of it: guests outlive it.
 
-mod cards;
+pub(super) mod cards;
 #[cfg(test)]
 mod tests;
 
@@ -29,14 +29,15 @@ use pvc_core::{
     },
 };
 use pvc_host::links::Bridges;
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 use tracing::{debug, info};
 
-use self::cards::Definitions;
+pub use self::cards::Definitions;
 use super::network;
 use crate::{
     controller::{Cluster, Controller, Freshness, Reconciler, Retry, StepError},
     log::chain,
+    metrics,
     network_troubles::Teller,
 };
 
@@ -62,11 +63,18 @@ pub struct ClientNetworks {
 
 impl ClientNetworks {
     /// Starts it; returns at once.
-    pub fn start(cluster: Cluster, bridges: Arc<dyn Bridges>, ground: Ground, teller: Teller) -> Self {
-        let mut changes = bridges.changes();
+    pub fn start(
+        cluster: Cluster,
+        bridges: Arc<dyn Bridges>,
+        definitions: Arc<Definitions>,
+        ground: Ground,
+        teller: Teller,
+    ) -> Self {
+        // Without the sender the safety net alone counts.
+        let changes = bridges.changes();
         let reconciler = Arc::new(ClientNetworkReconciler {
             subject: Subject::Node(ground.me.clone()),
-            definitions: Definitions::new(Arc::clone(&cluster.store)),
+            definitions,
             cluster,
             bridges,
             ground,
@@ -74,14 +82,7 @@ impl ClientNetworks {
             teller,
         });
         let mut controller = Controller::start(reconciler);
-        let poker = controller.poker();
-        controller.spawn(async move {
-            // Without the sender the safety net alone counts.
-            while changes.changed().await.is_ok() {
-                poker.poke_all();
-                sleep(AT_LEAST_BETWEEN).await;
-            }
-        });
+        controller.look_at_swarms(changes, AT_LEAST_BETWEEN);
         Self { _controller: controller }
     }
 }
@@ -91,7 +92,7 @@ struct ClientNetworkReconciler {
     cluster: Cluster,
     bridges: Arc<dyn Bridges>,
     ground: Ground,
-    definitions: Definitions,
+    definitions: Arc<Definitions>,
     /// Whether there were tunnels when it was looked last.
     has_tunnels: AtomicBool,
     teller: Teller,
@@ -186,7 +187,9 @@ impl Reconciler for ClientNetworkReconciler {
         Err(StepError::Failed(format!("{count} bridges or tunnels cannot be as desired")))
     }
 
-    async fn rest(&self, _subject: &Subject, _facts: &Facts, _settled: bool) -> Option<Instant> {
+    async fn rest(&self, _subject: &Subject, facts: &Facts, _settled: bool) -> Option<Instant> {
+        let seen = &facts.seen;
+        metrics::forwards(seen.forwards.len(), seen.learnt.len(), seen.routed.len());
         self.teller.works();
         None
     }

@@ -25,7 +25,7 @@ use pvc_host::{
 use pvc_store::{CommitError, Store, Transaction, mirror::Mirror, schema};
 use tokio::{
     sync::watch,
-    time::{Instant, sleep_until},
+    time::{Instant, sleep, sleep_until},
 };
 use tracing::{debug, warn};
 
@@ -86,8 +86,21 @@ type Outcome = (VmId, Result<bool, String>);
 impl Recorder {
     /// Records, for ever. Each VM is looked at by itself: what one of them waits for holds up no other.
     pub(crate) async fn run(self) {
-        let Self { me, store, mirror, ceph, mut active, mut events } = self;
+        let Self { me, store, mirror, ceph, active, events } = self;
         let desk = Desk { me, store, mirror, ceph, turns: PoolTurns::default() };
+        tokio::select! {
+            biased;
+            () = Self::record(&desk, active, events) => {}
+            () = desk.keep_saying_host() => {}
+        }
+    }
+
+    /// Until nobody says any more what runs here.
+    async fn record(
+        desk: &Desk,
+        mut active: watch::Receiver<Active>,
+        mut events: watch::Receiver<LastEvents>,
+    ) {
         let mut noted = HashMap::<VmId, Noted>::new();
         let mut under_way = FuturesUnordered::new();
         let (mut trouble, mut pause) = (None, AGAIN);
@@ -203,7 +216,6 @@ impl Desk {
             return Err(None);
         }
         let view = self.mirror.view();
-        self.say_host(&view).await?;
         let records = schema::vm_clients::read_node(&*self.store, &self.me).await;
         let (records, _) = records.map_err(|error| Some(error.to_string()))?;
         let gone = records.into_iter().filter(|record| !here.contains_key(&record.vm));
@@ -226,6 +238,26 @@ impl Desk {
         (id, done)
     }
 
+    /// Says for ever where the Ceph clients of this node are. By itself: a connection to Ceph that hangs holds up nobody who is looked at by another way.
+    async fn keep_saying_host(&self) {
+        let (mut trouble, mut pause) = (None, AGAIN);
+        loop {
+            let synced = self.mirror.synced();
+            let said = if synced { self.say_host(&self.mirror.view()).await } else { Ok(()) };
+            pause = match said {
+                Ok(()) => {
+                    trouble = None;
+                    if synced { VERIFY } else { AGAIN }
+                }
+                Err(why) => {
+                    tell(&mut trouble, format!("where this node's clients are: {why}"));
+                    (pause * 2).min(VERIFY)
+                }
+            };
+            sleep(pause).await;
+        }
+    }
+
     /// Where the Ceph clients of this node are, which is said while it lives: whoever fences it finds by it whom it has not recorded.
     async fn say_host(&self, view: &ClusterView) -> Result<(), String> {
         let host = self.ceph.own_address().await.map_err(text)?.host.ip();
@@ -242,8 +274,13 @@ impl Desk {
         if images.is_empty() {
             return Ok(true);
         }
-        let _turn = self.turns.of(&images).acquire_owned().await;
+        // By all the pools that are asked, those also that only the record names.
+        let recorded = schema::vm_clients::read_vm(&*self.store, vm.id).await.map_err(text)?.0;
+        let mine = recorded.into_iter().filter(|record| record.node == self.me);
+        let asked = images.iter().cloned().chain(mine.flat_map(|record| record.clients.images)).collect();
+        let _turn = self.turns.of(&asked).acquire_owned().await;
         let here = self.ceph.own_hosts().await.map_err(text)?;
+        // Anew: it may have waited.
         let (records, _) = schema::vm_clients::read_vm(&*self.store, vm.id).await.map_err(text)?;
         let before = records.iter().find(|record| record.node == self.me);
         let mut clients = before.map_or_else(VmClients::default, |record| record.clients.clone());

@@ -8,7 +8,12 @@ mod guests;
 #[cfg(test)]
 mod tests;
 
-use std::{net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    net::IpAddr,
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use pvc_config::{Config, DnsDatabase};
@@ -117,6 +122,7 @@ impl Names {
             cluster,
             database,
             teller,
+            behind: Mutex::default(),
         });
         let mut controller = Controller::start(Arc::clone(&reconciler));
         if let Some(mut state) = server.as_ref().map(Kept::state) {
@@ -146,19 +152,37 @@ struct NameReconciler {
     database: Arc<dyn ZoneDatabase>,
     guests: PerNetwork<Guests>,
     teller: Teller,
+    /// Since when names are missing that are to be served.
+    behind: Mutex<Option<Instant>>,
+}
+
+impl NameReconciler {
+    /// Whether names are missing.
+    fn note(&self, are_missing: bool) {
+        let mut behind = self.behind.lock().unwrap_or_else(PoisonError::into_inner);
+        if are_missing {
+            let since = *behind.get_or_insert_with(Instant::now);
+            metrics::names_behind(Some(since.elapsed()));
+        } else {
+            if let Some(since) = behind.take() {
+                metrics::names_caught_up(since.elapsed());
+            }
+            metrics::names_behind(None);
+        }
+    }
+
+    /// What the database's refusal means for the step.
+    fn refused(&self, error: &ZonesError) -> StepError {
+        if let ZonesError::Conflict(zone) = error {
+            return StepError::Conflict(zone.clone());
+        }
+        self.note(true);
+        StepError::Failed(chain(error))
+    }
 }
 
 /// What is planned from; `None`: another node is primary.
 type Facts = Option<(Arc<ClusterView>, Vec<Named>, Seen)>;
-
-/// What the database's refusal means for the step.
-fn refused(error: &ZonesError) -> StepError {
-    if let ZonesError::Conflict(zone) = error {
-        return StepError::Conflict(zone.clone());
-    }
-    metrics::names_behind(true);
-    StepError::Failed(chain(error))
-}
 
 #[async_trait]
 impl Reconciler for NameReconciler {
@@ -186,18 +210,20 @@ impl Reconciler for NameReconciler {
             return Ok(None);
         }
         let guests = guests::at(&self.guests, self.cluster.machine.unix_s(), &view).await?;
-        let seen = self.database.observe().await.map_err(|error| refused(&error))?;
+        let seen = self.database.observe().await.map_err(|error| self.refused(&error))?;
         Ok(Some((view, guests, seen)))
     }
 
     fn plan(&self, _subject: &Subject, facts: &mut Facts) -> Plan<Vec<ZoneChange>> {
         let Some((view, guests, seen)) = facts else {
-            metrics::names_behind(false);
+            // They are another's to write.
+            *self.behind.lock().unwrap_or_else(PoisonError::into_inner) = None;
+            metrics::names_behind(None);
             self.teller.plans([]);
             return Plan { next: Next::Settled, why: String::new() };
         };
         let planned = plan(view.networks.values().map(AsRef::<Network>::as_ref), guests, seen);
-        metrics::names_behind(!planned.changes.is_empty());
+        self.note(!planned.changes.is_empty());
         self.teller.plans(planned.troubles);
         let next = if planned.changes.is_empty() { Next::Settled } else { Next::Do(planned.changes) };
         Plan { next, why: String::new() }
@@ -211,7 +237,7 @@ impl Reconciler for NameReconciler {
         _why: &str,
     ) -> Result<(), StepError> {
         for change in changes {
-            self.database.apply(change).await.map_err(|error| refused(&error))?;
+            self.database.apply(change).await.map_err(|error| self.refused(&error))?;
             debug!("names: {change}");
         }
         Ok(())

@@ -3,17 +3,16 @@
 //!
 //! Decides nothing itself (see `pvc_core::plan::firewall`). A daemon that stops leaves the walls standing: guests outlive it.
 
+mod figures;
 mod own_files;
 mod publish;
 mod rules;
+mod senders;
+mod standing;
 #[cfg(test)]
 mod tests;
 
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use pvc_config::Config;
@@ -21,15 +20,16 @@ use pvc_core::{
     model::{ClusterView, Subject, Trouble, bridging::Bridging, rule::Body},
     plan::{
         Next, Plan,
-        firewall::{Ground, Rules, Ruleset, plan},
+        firewall::{Ground, Known, Rules, Ruleset, plan},
     },
 };
 use pvc_host::{
-    firewall::{Firewall, FirewallError, Listing, OwnFile},
+    firewall::{Firewall, OwnFile},
     links::Bridges,
 };
 use tokio::{
     select,
+    sync::Notify,
     time::{Instant, sleep},
 };
 use tracing::{debug, warn};
@@ -37,8 +37,10 @@ use tracing::{debug, warn};
 use self::{
     publish::Published,
     rules::{Tried, Written},
+    senders::Given,
+    standing::{Listed, Made, Standing},
 };
-use super::per_network::PerNetwork;
+use super::{client_network::cards::Definitions, per_network::PerNetwork, primary::own_networks};
 use crate::{
     controller::{Cluster, Controller, Freshness, Reconciler, Retry, StepError},
     log::chain,
@@ -54,7 +56,7 @@ pub fn ground(config: &Config) -> Option<Ground> {
     let closed = [&networks.cluster, &networks.storage];
     let v4 = closed.iter().filter_map(|network| network.network.map(Into::into));
     let v6 = closed.iter().filter_map(|network| network.network6.map(Into::into));
-    Some(Ground { closed: v4.chain(v6).collect() })
+    Some(Ground { closed: v4.chain(v6).collect(), own: own_networks(config) })
 }
 
 /// Keeps them so. It ends when this is dropped.
@@ -68,6 +70,7 @@ impl Walls {
         cluster: Cluster,
         firewall: Arc<dyn Firewall>,
         bridges: Arc<dyn Bridges>,
+        definitions: Arc<Definitions>,
         ground: Ground,
         teller: Teller,
     ) -> Self {
@@ -75,23 +78,41 @@ impl Walls {
         let reconciler = Arc::new(WallReconciler {
             written: PerNetwork::new(Arc::clone(&cluster.store)),
             tried: Tried::default(),
+            given: PerNetwork::new(Arc::clone(&cluster.store)),
+            definitions,
             subject: Subject::Node(cluster.me.clone()),
             cluster,
             firewall,
             bridges,
             ground,
-            loaded: Mutex::default(),
+            standing: Standing::default(),
             teller,
             own_files: own_files::Imported::default(),
             published: Published::default(),
+            figures: figures::Figures::default(),
         });
         let mut controller = Controller::start(Arc::clone(&reconciler));
         let poker = controller.poker();
+        // Leases come in swarms, and all of a network's are read.
+        let (leased, given) = (Arc::new(Notify::new()), Arc::clone(&reconciler));
+        let walls = Arc::clone(&reconciler);
+        let tells = Arc::clone(&leased);
+        controller.spawn(async move { given.given.follow(|| tells.notify_one()).await });
         controller.spawn(async move {
             // Without a sender the safety net alone counts.
-            while select! { told = tables.changed() => told.is_ok(), told = devices.changed() => told.is_ok() } {
-                poker.poke_all();
-                sleep(AT_LEAST_BETWEEN).await;
+            loop {
+                let is_news = select! {
+                    biased;
+                    told = tables.changed() => told.map(|()| false),
+                    told = devices.changed() => told.map(|()| true),
+                    () = leased.notified() => Ok(true),
+                };
+                let Ok(is_news) = is_news else { return };
+                // Tables change by us as a rule.
+                if is_news || !walls.standing.is_untouched(&*walls.firewall).await {
+                    poker.poke_all();
+                    sleep(AT_LEAST_BETWEEN).await;
+                }
             }
         });
         let poker = controller.poker();
@@ -108,15 +129,16 @@ struct WallReconciler {
     ground: Ground,
     written: PerNetwork<Written>,
     tried: Tried,
-    /// What was loaded last, and how it was listed then. Whoever finds another listing finds somebody else's work.
-    loaded: Mutex<Option<(Ruleset, Standing)>>,
+    given: PerNetwork<Given>,
+    definitions: Arc<Definitions>,
+    /// What was made last.
+    standing: Standing,
     teller: Teller,
     own_files: own_files::Imported,
     /// What was told last of what the rules count.
     published: Published,
+    figures: figures::Figures,
 }
-
-type Standing = BTreeMap<String, String>;
 
 /// What is planned from.
 struct Facts {
@@ -124,40 +146,37 @@ struct Facts {
     rules: Rules,
     refused: BTreeMap<Body, String>,
     seen: Bridging,
-    listing: Option<Listing>,
+    known: Known,
+    stands: Option<Arc<Ruleset>>,
     own_files: Vec<OwnFile>,
 }
 
 #[derive(Debug)]
 enum Step {
     /// The first is to stand, made from the second; `None`: whatever stands is not ours.
-    Make(Box<(Ruleset, Option<Ruleset>)>),
+    Make(Arc<Ruleset>, Option<Arc<Ruleset>>),
     /// The text of an operator's file.
     Import(String),
 }
 
 impl WallReconciler {
-    fn loaded(&self) -> MutexGuard<'_, Option<(Ruleset, Standing)>> {
-        self.loaded.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    async fn make(&self, ruleset: &Ruleset, from: Option<&Ruleset>) -> Result<(), FirewallError> {
-        // Until it is known what stands, nothing of it is.
-        let known = self.loaded().take();
-        match from {
-            Some(before) => self.firewall.change(before, ruleset).await?,
-            None => {
-                self.firewall.load(ruleset).await?;
-                // Whoever took ours away may have taken an operator's, too.
-                self.own_files.forget();
-                if known.is_some() {
-                    warn!("firewall: another program had changed our tables: they are as they were");
-                }
+    async fn make(&self, ruleset: &Arc<Ruleset>, from: Option<&Ruleset>) -> Result<(), StepError> {
+        let made = self.standing.make(&*self.firewall, ruleset, from).await;
+        let made = made.map_err(|error| StepError::Failed(chain(&error)))?;
+        if from.is_none() {
+            // Whoever took ours away may have taken an operator's, too.
+            self.own_files.forget();
+        }
+        match made {
+            Made::Stands => Ok(()),
+            Made::Mended => {
+                warn!("firewall: another program had changed our tables: they are as they were");
+                Ok(())
+            }
+            Made::Disturbed => {
+                Err(StepError::Later("another program changes our tables at the same time".to_owned()))
             }
         }
-        let standing = self.firewall.listing().await?.map(|listing| listing.standing);
-        *self.loaded() = standing.map(|standing| (ruleset.clone(), standing));
-        Ok(())
     }
 }
 
@@ -187,24 +206,23 @@ impl Reconciler for WallReconciler {
         let rules = self.written.of(&view, Rules::clone).await?;
         let refused = self.tried.refused(&*self.firewall, &rules).await.map_err(|e| failed(&e))?;
         let seen = self.bridges.observe().await.map_err(|e| failed(&e))?;
-        let listing = self.firewall.listing().await.map_err(|e| failed(&e))?;
+        let known = senders::known(&self.given, &self.definitions, &view, &seen).await?;
+        let stands = self.standing.look(&*self.firewall).await.map_err(|e| failed(&e))?;
         let own_files = self.firewall.own_files();
-        Ok(Facts { view, rules, refused, seen, listing, own_files })
+        Ok(Facts { view, rules, refused, seen, known, stands, own_files })
     }
 
     fn plan(&self, _subject: &Subject, facts: &mut Facts) -> Plan<Step> {
-        let planned = plan(&self.ground, &facts.view, &facts.rules, &facts.seen, &facts.refused);
+        let planned =
+            plan(&self.ground, &facts.view, &facts.rules, &facts.seen, &facts.known, &facts.refused);
         let troubles = self.own_files.troubles(&facts.own_files);
         self.teller.plans(planned.troubles.into_iter().chain(troubles));
-        let loaded = self.loaded();
-        let standing = facts.listing.as_ref().map(|listing| &listing.standing);
-        let from = loaded.as_ref().filter(|(_, listed)| standing == Some(listed)).map(|(ruleset, _)| ruleset);
-        let next = match from {
-            Some(ruleset) if *ruleset == planned.ruleset => self
+        let next = match &facts.stands {
+            Some(ruleset) if **ruleset == planned.ruleset => self
                 .own_files
                 .next(&facts.own_files)
                 .map_or(Next::Settled, |text| Next::Do(Step::Import(text))),
-            from => Next::Do(Step::Make(Box::new((planned.ruleset, from.cloned())))),
+            from => Next::Do(Step::Make(Arc::new(planned.ruleset), from.clone())),
         };
         Plan { next, why: String::new() }
     }
@@ -216,14 +234,13 @@ impl Reconciler for WallReconciler {
         _facts: &Facts,
         _why: &str,
     ) -> Result<(), StepError> {
-        let done = match step {
-            Step::Make(step) => self.make(&step.0, step.1.as_ref()).await,
+        match step {
+            Step::Make(ruleset, from) => self.make(ruleset, from.as_deref()).await,
             Step::Import(text) => {
-                let ours = self.loaded().as_ref().map(|(_, standing)| standing.clone());
-                self.own_files.import(&*self.firewall, text, ours.as_ref()).await
+                let imported = self.own_files.import(&*self.firewall, &self.standing, text).await;
+                imported.map_err(|error| StepError::Failed(chain(&error)))
             }
-        };
-        done.map_err(|error| StepError::Failed(chain(&error)))
+        }
     }
 
     fn failed(&self, _subject: &Subject, error: &str) {
@@ -234,11 +251,19 @@ impl Reconciler for WallReconciler {
     /// Packets are routed by the primary: what its rules count is what counts.
     async fn rest(&self, _subject: &Subject, facts: &Facts, settled: bool) -> Option<Instant> {
         self.teller.works();
-        let standing = self.loaded().as_ref().map(|(ruleset, _)| ruleset.clone());
-        let (Some(ruleset), Some(listing)) = (standing, &facts.listing) else { return None };
-        if settled
-            && self.cluster.is_primary(&facts.view)
-            && let Err(error) = self.published.publish(&*self.cluster.store, &ruleset, listing).await
+        let ruleset = facts.stands.as_ref().filter(|_| settled)?;
+        let listing = match self.standing.list_if_due(&*self.firewall).await {
+            Ok(Listed::Ours(listing)) => listing,
+            Ok(Listed::Spoilt) => return Some(Instant::now()),
+            Ok(Listed::At(then)) => return Some(then),
+            Err(error) => {
+                debug!("what the firewall counts is not known: {}", chain(&error));
+                return None;
+            }
+        };
+        self.figures.tell(&listing);
+        if self.cluster.is_primary(&facts.view)
+            && let Err(error) = self.published.publish(&*self.cluster.store, ruleset, &listing).await
         {
             debug!("what the rules count was not published: {error}");
         }

@@ -1,4 +1,4 @@
-//! While this node is primary, each client network with a gateway has a dnsmasq on it, which answers for names, and a desk that gives out addresses where DHCP is on.
+//! While this node is primary, each client network with a gateway has a dnsmasq on it, which answers for names, and a desk that gives out addresses, and says what the router is, where DHCP is on.
 //!
 //! Decides nothing itself (see `pvc_core::plan::gateway_services` and `dhcp`).
 
@@ -49,12 +49,9 @@ use crate::{
 /// How long a dnsmasq may take to end.
 const STOP_WITHIN: Duration = Duration::from_millis(500);
 
-/// Whom they run as. They take packets from guests: root is not needed for that once these rights are there.
-const IDENTITY: Identity = Identity {
-    user: "dnsmasq",
-    group: "nogroup",
-    capabilities: &["net_admin", "net_raw", "net_bind_service"],
-};
+/// Whom they run as. They take packets from guests: root is not needed for that, and names need a low port alone.
+const IDENTITY: Identity =
+    Identity { user: "dnsmasq", group: "nogroup", capabilities: &["net_bind_service"] };
 
 /// What they stand on.
 pub struct Dependencies {
@@ -129,14 +126,17 @@ impl PrimaryService for GatewayServices {
     async fn start(&self) -> Result<(), String> {
         let reconciler = &self.reconciler;
         let mut desks = reconciler.desks.lock().await;
-        let opened = match &*desks {
-            Some(_) => Ok(()),
-            None => reconciler.open().map(|open| *desks = Some(open)),
+        let opened = match &mut *desks {
+            Some(desks) => desks.open(&*reconciler.port),
+            None => reconciler
+                .desks()
+                .map_err(|error| format!("no guest is given an address: {error}"))
+                .and_then(|new| desks.insert(new).open(&*reconciler.port)),
         };
         drop(desks);
-        // Names are served all the same if another server has the port.
+        // Names are served all the same if another server has a port, and so is the other family.
         reconciler.on.send_replace(true);
-        opened.map_err(|error| format!("no guest is given an address: {error}"))
+        opened
     }
 
     async fn stop(&self) -> Result<(), String> {
@@ -215,7 +215,7 @@ struct Facts {
     view: Arc<ClusterView>,
     reservations: Reservations,
     running: BTreeMap<Vni, Vec<String>>,
-    /// What guests are given; `None`: the port is another server's.
+    /// What guests are given; `None`: nothing can be given yet.
     serving: Option<BTreeMap<Vni, Served>>,
     /// Servers that do not run, and why.
     down: Vec<(Vni, String)>,
@@ -231,15 +231,14 @@ struct Change {
 }
 
 impl ServerReconciler {
-    /// Opens the DHCP port, without names of an earlier time.
-    fn open(&self) -> io::Result<Desks> {
+    /// There are no names of an earlier time.
+    fn desks(&self) -> io::Result<Desks> {
         reachable(&self.names)?;
-        let desks = Desks::open(self.cluster.clone(), &*self.port, self.names.clone())?;
         for folder in fs::read_dir(&self.names)? {
             // The folder stays: a dnsmasq may be looking at it.
             let _ = fs::remove_file(folder?.path().join(desk::NAMES));
         }
-        Ok(desks)
+        Ok(Desks::new(self.cluster.clone(), self.names.clone()))
     }
 
     fn begin(&self, spec: Spec) -> Server {
@@ -303,7 +302,7 @@ impl Reconciler for ServerReconciler {
             Trouble::of(*vni, what).with_todo("its own words are in the journal: `journalctl -u pvcd`")
         }));
         self.teller.plans(troubles);
-        let wanted = servers(&all, &facts.view, self.mtu, &self.names.display().to_string());
+        let wanted = servers(&all, &facts.view, &self.names.display().to_string());
         let serve = pools(&all, &facts.view, std::mem::take(&mut facts.reservations), self.mtu);
         let differs = |vni: &&Vni| wanted.get(vni) != facts.running.get(vni);
         let end: Vec<Vni> = facts.running.keys().filter(differs).copied().collect();

@@ -18,7 +18,7 @@ use pvc_core::{
     },
 };
 use pvc_host::links::{Links, LinksError};
-use tokio::{sync::watch, time::sleep};
+use tokio::sync::watch;
 use tracing::{info, warn};
 
 use crate::{
@@ -111,18 +111,12 @@ pub struct Networks {
 impl Networks {
     /// Starts it; returns at once.
     pub fn start(me: &NodeName, links: Arc<dyn Links>, desired: Desired) -> Self {
-        let mut changes = links.changes();
+        // Without the sender the safety net alone counts.
+        let changes = links.changes();
         let (subject, missing) = (Subject::Node(me.clone()), watch::Sender::new(None));
         let reconciler = Arc::new(NetworkReconciler { subject, links, desired, missing });
         let mut controller = Controller::start(Arc::clone(&reconciler));
-        let poker = controller.poker();
-        controller.spawn(async move {
-            // Without the sender the safety net alone counts.
-            while changes.changed().await.is_ok() {
-                poker.poke_all();
-                sleep(AT_LEAST_BETWEEN).await;
-            }
-        });
+        controller.look_at_swarms(changes, AT_LEAST_BETWEEN);
         Self { reconciler, _controller: controller }
     }
 

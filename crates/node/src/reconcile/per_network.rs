@@ -31,13 +31,18 @@ pub(super) struct PerNetwork<K: Kind> {
 
 struct Known<K: Kind> {
     of: BTreeMap<Vni, K::Of>,
+    /// Those that were asked for last: what becomes of others wakes nobody.
+    wanted: BTreeSet<Vni>,
     /// Changed since they were read.
     stale: BTreeSet<Vni>,
 }
 
 impl<K: Kind> PerNetwork<K> {
     pub(super) fn new(store: Arc<dyn Store>) -> Self {
-        Self { store, known: Mutex::new(Known { of: BTreeMap::new(), stale: BTreeSet::new() }) }
+        Self {
+            store,
+            known: Mutex::new(Known { of: BTreeMap::new(), wanted: BTreeSet::new(), stale: BTreeSet::new() }),
+        }
     }
 
     /// Takes note of all changes, and tells of each.
@@ -56,11 +61,14 @@ impl<K: Kind> PerNetwork<K> {
             WatchEvent::Interrupted => return false,
             WatchEvent::Resync => known.stale = known.of.keys().copied().collect(),
             WatchEvent::Changed(key) => match K::network_of(key) {
-                Some(vni) => drop(known.stale.insert(vni)),
+                Some(vni) => {
+                    known.stale.insert(vni);
+                    return known.wanted.contains(&vni);
+                }
                 None => return false,
             },
         }
-        true
+        !known.wanted.is_empty()
     }
 
     /// Takes what is wanted of that of the view's networks.
@@ -69,12 +77,22 @@ impl<K: Kind> PerNetwork<K> {
         view: &ClusterView,
         take: impl FnOnce(&BTreeMap<Vni, K::Of>) -> T,
     ) -> Result<T, StoreError> {
+        self.of_these(&view.networks.keys().copied().collect(), take).await
+    }
+
+    /// The same of some networks; of the others nothing is read.
+    pub(super) async fn of_these<T>(
+        &self,
+        wanted: &BTreeSet<Vni>,
+        take: impl FnOnce(&BTreeMap<Vni, K::Of>) -> T,
+    ) -> Result<T, StoreError> {
         let unread: Vec<Vni> = {
             let mut known = self.known();
-            known.of.retain(|vni, _| view.networks.contains_key(vni));
+            known.of.retain(|vni, _| wanted.contains(vni));
+            known.wanted.clone_from(wanted);
             let stale = std::mem::take(&mut known.stale);
             let is_unread = |vni: &Vni| stale.contains(vni) || !known.of.contains_key(vni);
-            view.networks.keys().copied().filter(is_unread).collect()
+            wanted.iter().copied().filter(is_unread).collect()
         };
         if !unread.is_empty() {
             match K::read(&*self.store, &unread).await {

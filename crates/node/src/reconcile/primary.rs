@@ -52,6 +52,9 @@ use crate::controller::{Cluster, Controller, Freshness, Reconciler, Retry, StepE
 /// How long services may take before a hand-over goes on without them.
 const SERVICES_WITHIN: Duration = Duration::from_secs(2);
 
+/// The least time between two looks that swarms of devices and addresses give cause to: our own changes do so, too, and those of client networks.
+const AT_LEAST_BETWEEN: Duration = Duration::from_millis(100);
+
 /// The floating addresses that the configuration gives to the primary, each where its network's addresses are.
 pub fn floating(config: &Config) -> Vec<Floating> {
     let (Some(networks), Some(desired)) = (&config.networks, super::network::desired(config)) else {
@@ -76,6 +79,12 @@ pub fn own_networks(config: &Config) -> Vec<IpNet> {
             v4.into_iter().chain(network.network6.map(IpNet::from))
         })
         .collect()
+}
+
+/// What no client network may overlap: the networks that this node lives in, and the site's routers.
+pub fn nobodys_networks(config: &Config) -> Vec<IpNet> {
+    let routers = config.bgp.iter().flat_map(|site| site.routers.iter().copied().map(IpNet::from));
+    own_networks(config).into_iter().chain(routers).collect()
 }
 
 /// What it stands on.
@@ -118,7 +127,7 @@ impl Primary {
         });
         let mut others = JoinSet::new();
         let mut controller = Controller::start(Arc::clone(&reconciler));
-        controller.look_at_changes(addresses.changes());
+        controller.look_at_swarms(addresses.changes(), AT_LEAST_BETWEEN);
         controller.look_at_changes(runner.troubles());
         others.spawn(addresses.guard());
         others.spawn(runner.run());

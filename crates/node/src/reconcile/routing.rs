@@ -1,4 +1,5 @@
-//! Keeps this node's routing daemon told whom it speaks with, where the cluster's overlay is EVPN, and tells what keeps it from that.
+//! Keeps this node's routing daemon told whom it speaks with, where the cluster's overlay is EVPN or the site's routers are told of client networks,
+//! and tells what keeps it from that.
 //!
 //! Decides nothing itself (see `pvc_core::plan::routing`). A daemon that stops leaves all of it: FRR is a service of the machine.
 
@@ -16,17 +17,18 @@ use pvc_core::{
     model::{ClusterView, Subject, Trouble},
     plan::{
         Next, Plan,
-        routing::{Ground, Routing, Seen, Speaking, is_asked, plan},
+        routing::{Bfd, Ground, Routing, Seen, Speaking, is_asked, plan},
     },
 };
 use pvc_host::routing::{RoutingDaemon, RoutingError};
 use tokio::time::Instant;
 use tracing::info;
 
-use super::client_network;
+use super::{client_network, primary};
 use crate::{
     controller::{Cluster, Controller, Freshness, Reconciler, Retry, StepError},
     log::chain,
+    metrics,
     network_troubles::Teller,
 };
 
@@ -36,7 +38,14 @@ const ASK_EVERY: Duration = Duration::from_secs(10);
 /// This node's side, by its configuration; `None` on a node whose networks are not managed.
 pub fn ground(config: &Config) -> Option<Ground> {
     let ground = client_network::ground(config)?;
-    Some(Ground { me: ground.me, address: ground.address })
+    // Others are never the gateway of a network.
+    let site = config.bgp.clone().filter(|_| config.is_coordinator());
+    Some(Ground {
+        me: ground.me,
+        address: ground.address,
+        site,
+        own_networks: primary::nobodys_networks(config),
+    })
 }
 
 /// Keeps it so. It ends when this is dropped.
@@ -90,8 +99,17 @@ impl RoutingReconciler {
 
     async fn see(&self, view: &ClusterView) -> Result<Seen, RoutingError> {
         let Some(file) = self.daemon.file().await? else { return Ok(Seen::Absent) };
-        let speaking = if is_asked(view, &file) { Some(self.daemon.speaking().await?) } else { None };
-        Ok(Seen::Installed { file, speaking, told: self.known().told.clone() })
+        let speaking =
+            if is_asked(&self.ground, view, &file) { Some(self.daemon.speaking().await?) } else { None };
+        let is_watched = self.ground.site.as_ref().is_some_and(|site| site.bfd);
+        let bfd = match speaking {
+            // One that hangs or says what nobody understands keeps nothing else from being seen.
+            Some(Speaking::As { .. }) if is_watched => {
+                Some(self.daemon.bfd().await.unwrap_or_else(|error| Bfd::Gone(chain(&error))))
+            }
+            _ => None,
+        };
+        Ok(Seen::Installed { file, speaking, told: self.known().told.clone(), bfd })
     }
 }
 
@@ -114,7 +132,8 @@ impl Reconciler for RoutingReconciler {
     /// Nodes change with each of their keepalives, and asking costs a program.
     fn concerns(&self, changed: &Subject, view: &ClusterView) -> bool {
         match changed {
-            Subject::Cluster | Subject::Node(_) => {
+            Subject::Network(_) if self.ground.site.is_none() => false,
+            Subject::Cluster | Subject::Node(_) | Subject::Network(_) => {
                 Routing::desired(&self.ground, view) != self.known().desired
             }
             _ => false,
@@ -131,6 +150,7 @@ impl Reconciler for RoutingReconciler {
     fn plan(&self, _subject: &Subject, facts: &mut Facts) -> Plan<Routing> {
         let planned = plan(&self.ground, &facts.view, &facts.seen);
         self.teller.plans(planned.troubles);
+        metrics::routing(planned.counted);
         match planned.load {
             Some((routing, why)) => Plan { next: Next::Do(routing), why: why.to_owned() },
             None => Plan { next: Next::Settled, why: String::new() },
@@ -146,8 +166,12 @@ impl Reconciler for RoutingReconciler {
     ) -> Result<(), StepError> {
         // Until it has said that it took it, nobody knows.
         self.known().told = None;
-        let count = routing.speaker.as_ref().map_or(0, |speaker| speaker.neighbours.len());
-        info!("routing: FRR is told to speak with {count} nodes: {why}");
+        let speaker = routing.speaker.as_ref();
+        let (nodes, routers) = speaker.map_or((0, 0), |s| (s.nodes().count(), s.routers().count()));
+        let networks = speaker.and_then(|s| s.site.as_ref()).map_or(0, |site| site.prefixes.len());
+        info!(
+            "routing: FRR is told to speak with {nodes} nodes, and with {routers} routers of {networks} networks: {why}"
+        );
         let failed = |error: RoutingError| StepError::Failed(chain(&error));
         self.daemon.load(routing).await.map_err(failed)?;
         let speaking = self.daemon.speaking().await.map_err(failed)?;

@@ -1,6 +1,6 @@
 //! Over the fake store and the fake Ceph, on a paused clock.
 
-use pvc_core::model::ceph::Space;
+use pvc_core::model::ceph::{Osd, OsdId, OsdStats, Space};
 use pvc_host::{
     ceph::{CephError, fake::FakeCeph},
     machine::FakeMachine,
@@ -49,7 +49,12 @@ async fn the_primary_writes_what_ceph_says_and_what_is_old_says_so() {
     assert_eq!(told.words(), "Ceph: HEALTH_OK; 3 OSDs: 3 up, 3 in; 12 of 300 GiB used");
 
     store.commit(primary::take(&me, false)).await.unwrap();
+    let osd = Osd { id: OsdId(0), node: "a".into(), device: "/dev/sdb".into(), stats: None };
+    store.commit(schema::ceph::create_osd(&osd)).await.unwrap();
+    ceph.say_osds([(OsdId(0), OsdStats { up: 1, wr_ops: "12".into(), ..OsdStats::default() })].into());
     assert_eq!(status().await, "first");
+    let stats = store.get("/ceph/osds/0/stats").await.unwrap().unwrap();
+    assert!(String::from_utf8_lossy(&stats.data).contains(r#""wr_ops":"12""#));
     ceph.fail(Some(CephError::Unavailable("no monitor".to_owned())));
     assert_eq!(status().await, "first");
     sleep(Duration::from_secs(30)).await;

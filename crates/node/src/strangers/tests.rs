@@ -3,7 +3,7 @@ use pvc_host::{
     boot_note::FakeNote,
     hypervisor::{
         Halt, Seen,
-        fake::{FakeHypervisor, Reach},
+        fake::{Answer, Behaviour, FakeHypervisor, Outcome, Reach},
     },
     machine::FakeMachine,
 };
@@ -288,4 +288,104 @@ async fn a_store_that_answers_within_a_second_suspends_nothing_blindly_and_a_lat
     w.hypervisor.set_reach(Reach::Up);
     sleep(LOOK_AGAIN).await;
     assert_eq!(w.activity(1).await, UNREAD);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_guest_that_cannot_be_suspended_keeps_no_other_from_being_suspended() {
+    let mut w = World::new().await;
+    w.boots();
+    w.store.suspend();
+    let answers =
+        [Outcome::Hangs, Outcome::Refused("another job is under way".into()), Outcome::Done, Outcome::Done];
+    for (n, outcome) in (1..).zip(answers) {
+        let suspend = Answer { outcome, ..Answer::default() };
+        w.hypervisor.behave(id(n), Behaviour { suspend, ..Behaviour::default() });
+    }
+    let suspended = async |w: &World, others: Activity| {
+        for (n, expected) in [(1, Activity::Running), (2, Activity::Running), (3, others), (4, others)] {
+            assert_eq!(w.activity(n).await, expected, "vm{n}");
+        }
+    };
+    for n in 1..=4 {
+        w.hypervisor.put(guest(n, Activity::Running));
+    }
+    drop(w.watch().await);
+    suspended(&w, UNREAD).await;
+
+    // The same where the tree can be read and gives them to another node; and that one fails is no reason to suspend all.
+    w.store.resume();
+    for n in 1..=4 {
+        w.stray(n, "b", "b").await;
+    }
+    w.hypervisor.put(guest(5, Activity::Running));
+    drop(w.watch().await);
+    suspended(&w, Activity::Suspended(Suspension::Elsewhere)).await;
+    assert_eq!(w.activity(5).await, Activity::Running);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_tree_does_not_have_goes_on_when_that_can_be_read_whoever_has_the_nodes_name() {
+    let mut w = World::new().await;
+    w.has_had("a", "another boot").await;
+    w.boots();
+    w.stray(1, "a", "a").await;
+    w.stray(2, "b", "b").await;
+    for n in 3..=5 {
+        w.hypervisor.put(guest(n, Activity::Running));
+    }
+    // Undefined while it was claimed.
+    let claim = Op::Create {
+        path: schema::vm::key_path(id(3), VmKey::Claim),
+        data: b"?!".to_vec(),
+        mode: CreateMode::Persistent,
+    };
+    w.store.commit(Transaction { ops: vec![claim] }).await.unwrap();
+    w.store.suspend();
+    let _watch = w.watch().await;
+    for n in 1..=5 {
+        assert_eq!(w.activity(n).await, UNREAD, "vm{n}");
+    }
+    w.hypervisor.turn(id(5), Activity::Suspended(Suspension::Elsewhere));
+    w.store.resume();
+    sleep(LOOK_AGAIN).await;
+    assert_eq!(w.hypervisor.seen(id(1)).await.unwrap(), None, "another machine has its name");
+    for (n, expected) in
+        [(2, UNREAD), (3, UNREAD), (4, Activity::Running), (5, Activity::Suspended(Suspension::Elsewhere))]
+    {
+        assert_eq!(w.activity(n).await, expected, "vm{n}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn in_a_new_boot_what_is_claimed_without_being_in_the_tree_is_suspended_and_one_unreadable_key_costs_nobody_else()
+ {
+    let tree = MemoryTree::new();
+    let store = tree.client();
+    root::init(&*store).await.unwrap();
+    let w = World { store, hypervisor: FakeHypervisor::new(), note: Arc::default() };
+    w.stray(1, "a", "a").await;
+    w.hypervisor.put(guest(2, Activity::Running));
+    w.hypervisor.put(guest(3, Activity::Running));
+    // Somebody undefines it here and is about to define it anew elsewhere.
+    let claim = schema::vm::key_path(id(2), VmKey::Claim);
+    let create = Op::Create { path: claim, data: b"b".to_vec(), mode: CreateMode::Persistent };
+    w.store.commit(Transaction { ops: vec![create] }).await.unwrap();
+    tree.forbid("/pvc/machine/a", true);
+    let _watch = w.watch().await;
+    for _ in 0..5 {
+        assert_eq!((w.activity(1).await, w.activity(2).await), (UNREAD, UNREAD));
+        assert_eq!(w.activity(3).await, Activity::Running);
+        sleep(LOOK_AGAIN).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_tree_that_is_gone_lets_nothing_go_on() {
+    let mut w = World::new().await;
+    w.boots();
+    w.store = MemoryTree::new().client();
+    w.hypervisor.put(guest(1, Activity::Suspended(Suspension::Unread)));
+    w.hypervisor.put(guest(2, Activity::Running));
+    let _watch = w.watch().await;
+    assert_eq!((w.activity(1).await, w.activity(2).await), (UNREAD, Activity::Running));
 }

@@ -69,16 +69,19 @@ impl Cluster {
             store: store.clone(),
             hypervisor: Some(hypervisor.clone() as Arc<dyn Hypervisor>),
             consoles: None,
+            screens: None,
             links: None,
             bridges: None,
             firewall: None,
             routing: None,
             zones: None,
+            database_cluster: None,
             programs: None,
             dhcp: None,
             services: None,
             power: FakePower::new(),
             ceph: None,
+            osds: None,
             storage: Arc::new(NoStorage),
             servers: Arc::new(pvc_store::servers::FakeServers::default()),
             watchdog: None,
@@ -378,6 +381,23 @@ async fn a_node_speaks_from_its_registration_on() {
     sleep(Duration::from_secs(1)).await;
     assert_eq!(cluster.node_key("node1", "daemonstate"), "init", "libvirt is waited for");
     assert!(cluster.version("/nodes/node1/keepalive").await > 0, "and the node is heard of meanwhile");
+    node.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_that_ends_while_the_daemon_starts_is_followed_by_another() {
+    let cluster = Cluster::new();
+    let hypervisor = FakeHypervisor::new();
+    hypervisor.set_reach(Reach::Frozen);
+    let node = cluster.start("node1", "node1", cluster.tree.client(), hypervisor);
+    cluster.until_state("node1", "init").await;
+    node.store.suspend();
+    node.store.expire();
+    sleep(Duration::from_mins(3)).await;
+    node.store.resume();
+    let took = cluster.until_state("node1", "run").await;
+    assert!(took < Duration::from_secs(5), "it took {took:?}");
+    assert!(cluster.get("/pvc/daemon/node1").is_some());
     node.stop().await;
 }
 

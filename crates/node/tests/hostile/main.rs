@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod packets;
+mod packets6;
 mod words;
 
 use std::{
@@ -112,6 +113,7 @@ fn a_networks_settings_reach_no_command_line_but_as_what_they_are() {
             ip6_network: either("fd00:100::/64"),
             ip6_gateway: None,
             guard: None,
+            filter: None,
         };
         let number = if words.chance(8) { words.text() } else { "100".to_owned() };
         let ground = Ground { networks: &none, own: &[] };
@@ -122,7 +124,7 @@ fn a_networks_settings_reach_no_command_line_but_as_what_they_are() {
         let networks = Arc::new([(network.vni, Arc::new(network))].into());
         let view = ClusterView { networks, ..ClusterView::default() };
         let (all, _) = gateways(&[], &view);
-        for argument in servers(&all, &view, 1450, "/run/pvc/names").values().flatten() {
+        for argument in servers(&all, &view, "/run/pvc/names").values().flatten() {
             let harmless = |c: char| c.is_ascii_alphanumeric() || "-=/.:,".contains(c);
             assert!(
                 argument.starts_with("--") && argument.chars().all(harmless),
@@ -228,6 +230,11 @@ async fn a_lease_from_the_tree_names_nothing_but_a_host_of_its_network() {
         assert!(text.lines().all(|line| line.split(' ').count() == 3), "{text:?}");
     }
     assert!(good > 1000, "only {good} were leases at all");
+}
+
+#[tokio::test]
+async fn a_packet_gives_no_guest_anything_but_an_ipv6_address_of_its_network() {
+    packets6::are_harmless(INPUTS).await;
 }
 
 #[tokio::test]

@@ -11,7 +11,7 @@ use pvc_store::schema::network::{
     counts,
     rules::{self, SeenRule},
 };
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 pub use pvc_store::schema::network::counts::Hits;
 
@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// A rule, with the words of the API.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct RuleRow {
     pub direction: Direction,
     /// `None`: it cannot be read, and the rule stands last.
@@ -33,7 +33,7 @@ pub struct RuleRow {
     #[serde(flatten)]
     pub hits: Option<Hits>,
     /// Why it does not stand as it is written.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,
 }
 
@@ -79,7 +79,7 @@ pub async fn list(
     reference: &str,
     direction: Option<Direction>,
 ) -> Result<Vec<RuleRow>, Failure> {
-    let (_, all) = read(cluster).await?;
+    let (all, _) = super::all(cluster).await?;
     let network = command::find(&all, reference)?;
     let mut rules = plain(&seen(cluster, network.vni).await?);
     rules.retain(|rule| direction.is_none_or(|wanted| wanted == rule.direction));

@@ -7,10 +7,10 @@ use pvc_core::{
         self as command,
         dhcp::{Holding, NewReservation},
     },
-    model::{Mac, Problem},
+    model::{Mac, Problem, dhcp6::Lease6},
 };
-use pvc_store::schema::network::{leases, reservations};
-use serde::Serialize;
+use pvc_store::schema::network::{leases, leases6, reservations};
+use serde::{Deserialize, Serialize};
 
 use super::{guests, read};
 use crate::{
@@ -19,18 +19,20 @@ use crate::{
 };
 
 /// Who has which address, with the words of the API.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Addresses {
-    /// By address.
+    /// Over IPv4, by address.
     pub leases: Vec<LeaseRow>,
+    /// Over IPv6, by card. Addresses that guests make themselves are not among them.
+    pub leases6: Vec<LeaseRow6>,
     /// `None`: the network gives out nothing.
     pub pool: Option<Fill>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub problems: Vec<String>,
 }
 
 /// An address that somebody has.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct LeaseRow {
     pub ip4_address: String,
     pub hostname: Option<String>,
@@ -40,14 +42,29 @@ pub struct LeaseRow {
     /// `static` for what is reserved, or when the lease ends, in seconds since 1970; 0 is never.
     pub timestamp: String,
     /// When the lease ends, in words; `None`: there is no lease.
-    #[serde(skip)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ends: Option<String>,
-    #[serde(skip)]
     pub is_reserved: bool,
 }
 
+/// An IPv6 address that somebody has.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct LeaseRow6 {
+    pub ip6_address: String,
+    pub hostname: Option<String>,
+    pub mac_address: String,
+    /// Who the guest says it is.
+    pub duid: String,
+    /// As in [`LeaseRow`].
+    pub vm: Option<String>,
+    /// When the lease ends, in seconds since 1970.
+    pub timestamp: String,
+    /// The same in words.
+    pub ends: String,
+}
+
 /// How full the range is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fill {
     pub given: u64,
     /// The addresses of the range that are not reserved.
@@ -56,10 +73,11 @@ pub struct Fill {
 
 /// Shows who has which address; `now_s` is the time, in seconds since 1970.
 pub async fn list(cluster: &Cluster, reference: &str, now_s: u64) -> Result<Addresses, Failure> {
-    let (_, all) = read(cluster).await?;
+    let (all, _) = super::all(cluster).await?;
     let network = command::find(&all, reference)?;
     let seen = reservations::read(&*cluster.store, network.vni).await?;
     let (leases, problems) = leases::read(&*cluster.store, network.vni).await?;
+    let six = leases6::read(&*cluster.store, network.vni).await?;
     let guests = guests(cluster, network.vni).await?;
     let owners = guests.into_iter().filter_map(|guest| Some((guest.mac.parse().ok()?, guest.name)));
     let owners: BTreeMap<Mac, String> = owners.collect();
@@ -75,11 +93,27 @@ pub async fn list(cluster: &Cluster, reference: &str, now_s: u64) -> Result<Addr
         ends: holding.expires_s.map(|expires_s| command::dhcp::in_words(expires_s, now_s)),
         is_reserved: holding.is_reserved,
     };
+    let row6 = |lease: Lease6| LeaseRow6 {
+        ip6_address: lease.address.to_string(),
+        hostname: lease.name.map(|name| name.to_string()),
+        mac_address: lease.client.mac.to_string(),
+        duid: lease.client.duid.to_string(),
+        vm: owners.get(&lease.client.mac).cloned(),
+        timestamp: lease.expires_s.to_string(),
+        ends: command::dhcp::in_words(lease.expires_s, now_s),
+    };
     let fill = command::dhcp::fill(network, &seen.reserved, &leases, now_s);
     Ok(Addresses {
         leases: command::dhcp::holdings(&seen.reserved, &leases).into_iter().map(row).collect(),
+        leases6: six.leases.into_iter().map(row6).collect(),
         pool: fill.map(|(given, size)| Fill { given, size }),
-        problems: seen.problems.iter().chain(&problems).map(Problem::to_string).collect(),
+        problems: seen
+            .problems
+            .iter()
+            .chain(&problems)
+            .chain(&six.problems)
+            .map(Problem::to_string)
+            .collect(),
     })
 }
 
@@ -173,6 +207,14 @@ mod tests {
         cluster.store.commit(primary::take(&name("hv1"), false)).await.unwrap();
         leases::write(&*cluster.store, "100".parse().unwrap(), &lease, &name("hv1")).await.unwrap();
 
+        let six = Lease6 {
+            client: format!("{mac}.00000007.000300015254").parse().unwrap(),
+            address: "fd00::7".parse().unwrap(),
+            name: Some("web1".parse().unwrap()),
+            expires_s: NOW + 9000,
+        };
+        leases6::write(&*cluster.store, "100".parse().unwrap(), &six, &name("hv1")).await.unwrap();
+
         let new = |address| NewReservation { mac, address, name: Some("db") };
         let done = add(cluster, "web", new("10.0.0.11"), NOW).await.unwrap();
         assert_eq!(done.message, "10.0.0.11 is reserved for 52:54:00:00:00:0a in network 100");
@@ -188,6 +230,9 @@ mod tests {
             .collect();
         assert_eq!(rows, [("10.0.0.12", None, "1800009000"), ("10.0.0.13", Some("web1"), "static")]);
         assert_eq!(shown.leases[0].ends.as_deref(), Some("in 2 h"));
+        let [six] = &shown.leases6[..] else { panic!("{shown:?}") };
+        let row = (six.ip6_address.as_str(), six.hostname.as_deref(), six.vm.as_deref(), six.ends.as_str());
+        assert_eq!(row, ("fd00::7", Some("web1"), Some("web1"), "in 2 h"));
         assert_eq!(shown.pool, Some(Fill { given: 1, size: 9 }));
         remove(cluster, "web", "db").await.unwrap();
         let refusal = remove(cluster, "web", mac).await.unwrap_err().to_string();

@@ -8,13 +8,13 @@ use pvc_core::{
     text::some,
 };
 use pvc_store::{Store, StoreError, schema::explain};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-use super::{NetworkRow, read};
+use super::{NetworkRow, all};
 use crate::{Cluster, Failure, Nodes};
 
 /// What is known of a network.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct NetworkExplanation {
     #[serde(flatten)]
     pub network: NetworkRow,
@@ -22,13 +22,13 @@ pub struct NetworkExplanation {
     /// Nodes that say nothing now: their daemons do not run, or are not heard of.
     pub silent: Vec<NodeName>,
     /// Nodes with more to say than they could.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub cut_short: Vec<NodeName>,
     pub conclusion: String,
 }
 
 /// A trouble, and who has it.
-#[derive(Debug, PartialEq, Eq, Serialize)]
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Told {
     #[serde(flatten)]
     pub trouble: Trouble,
@@ -41,7 +41,7 @@ pub async fn explain(
     reference: &str,
     now_unix_s: u64,
 ) -> Result<NetworkExplanation, Failure> {
-    let (_, all) = read(cluster).await?;
+    let (all, _) = all(cluster).await?;
     let network = command::find(&all, reference)?;
     let view = cluster.view().await?;
     let said = said(&*cluster.store, &view, now_unix_s).await?;

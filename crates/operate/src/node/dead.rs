@@ -13,7 +13,7 @@ use pvc_store::schema::{explain, fence as record, node};
 
 use super::{Listen, Prepared, life, look_up};
 use crate::{
-    Answer, Asked, Cluster, Failure, failure,
+    Answer, Asked, Cluster, Failure, Goal, NodeGoal, failure,
     wait::{Look, Pursuit},
 };
 
@@ -39,6 +39,7 @@ pub async fn fence(cluster: &Cluster, name: &str, signature: Signature) -> Resul
     Ok(Prepared {
         question: first.change.map(|_| question),
         otherwise: format!("{name} is not fenced"),
+        seen: super::seen(&view, &node.name, &life),
         done: Death { name: node.name, life, signature, confirmed: false },
     })
 }
@@ -64,6 +65,7 @@ pub async fn confirm_dead(
     Ok(Prepared {
         question,
         otherwise: format!("{name} was not taken for dead"),
+        seen: super::seen(&view, &node.name, &life),
         done: Death { name: node.name, life, signature, confirmed: true },
     })
 }
@@ -108,14 +110,18 @@ fn consequence(view: &ClusterView, name: &NodeName, fate: &str) -> String {
 
 /// A fence that is followed.
 #[derive(Debug)]
-struct Fencing {
-    name: NodeName,
+pub(super) struct Fencing {
+    pub(super) name: NodeName,
 }
 
 #[async_trait]
 impl Pursuit for Fencing {
     fn paths(&self) -> Vec<String> {
         vec![record::path(&self.name), explain::node_path(&self.name), node::path(&self.name)]
+    }
+
+    fn goal(&self) -> Option<Goal> {
+        Some(Goal::Node(self.name.clone(), NodeGoal::Fence))
     }
 
     async fn look(&mut self, cluster: &Cluster) -> Result<Look<Answer>, Failure> {

@@ -10,7 +10,7 @@ use pvc_core::{
 use pvc_store::schema::{explain, flush as progress, node};
 
 use crate::{
-    Answer, Asked, Cluster, Failure,
+    Answer, Asked, Cluster, Failure, Goal, NodeGoal,
     wait::{Look, Pursuit},
 };
 
@@ -28,7 +28,7 @@ pub async fn ready(cluster: &Cluster, name: &str) -> Result<Asked, Failure> {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
+pub(super) enum Kind {
     Flush,
     Ready,
 }
@@ -52,22 +52,33 @@ async fn ask(cluster: &Cluster, name: &str, kind: Kind) -> Result<Asked, Failure
             "It goes on; `pvc node explain {name}` says more, `pvc node {opposite} {name}` calls it off"
         ),
         patience: PATIENCE,
-        pursuit: Some(Box::new(Flushing { node, kind, last: FlushProgress::default() })),
+        pursuit: Some(Box::new(Flushing::of(node, kind))),
     })
 }
 
 /// A flush or an unflush that is followed.
 #[derive(Debug)]
-struct Flushing {
+pub(super) struct Flushing {
     node: NodeName,
     kind: Kind,
     last: FlushProgress,
+}
+
+impl Flushing {
+    pub(super) fn of(node: NodeName, kind: Kind) -> Self {
+        Self { node, kind, last: FlushProgress::default() }
+    }
 }
 
 #[async_trait]
 impl Pursuit for Flushing {
     fn paths(&self) -> Vec<String> {
         vec![node::domain_state_path(&self.node), progress::path(&self.node), explain::node_path(&self.node)]
+    }
+
+    fn goal(&self) -> Option<Goal> {
+        let goal = if self.kind == Kind::Flush { NodeGoal::Flush } else { NodeGoal::Ready };
+        Some(Goal::Node(self.node.clone(), goal))
     }
 
     async fn look(&mut self, cluster: &Cluster) -> Result<Look<Answer>, Failure> {

@@ -6,21 +6,64 @@
 mod conclusion;
 
 use pvc_core::{
-    model::{ClusterView, Entry, Explanation, Fence, FenceJob, FlushProgress, Node, NodeName, Problem, VmId},
+    model::{
+        ClusterView, DaemonMode, DaemonState, DomainState, Entry, Explanation, Fence, FenceJob,
+        FlushProgress, Node, NodeName, Problem, RouterState, VmId,
+    },
     plan::placement::{Size, Unfit},
 };
 use pvc_store::schema::{flush, node, owner, primary};
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 
 use super::look_up;
 use crate::{
     Cluster, Failure, Nodes,
-    explain::{Said, problems},
+    explain::{Said, problems, told},
 };
+
+/// Everything that is known of a node, with the words of the API.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct NodeExplanation {
+    pub name: NodeName,
+    pub daemon_mode: DaemonMode,
+    pub daemon_state: DaemonState,
+    pub coordinator_state: RouterState,
+    pub domain_state: DomainState,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub silent_s: Option<u64>,
+    /// Whether its daemon has a session.
+    pub connected: bool,
+    pub maintenance: bool,
+    pub primary_asked: Option<NodeName>,
+    pub primary: Option<NodeName>,
+    /// `None` also if its record cannot be read.
+    pub fence: Option<FenceShown>,
+    pub flush: Option<FlushProgress>,
+    pub explanation: Option<Explanation>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub as_primary: Option<Explanation>,
+    pub takes_vms: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub takes_none_because: Option<String>,
+    pub memory_reserved_mib: u64,
+    pub vms: Vms,
+    /// What cannot be read of its keys, its fence, its flush and what its daemon says.
+    pub problems: Vec<String>,
+    pub conclusion: String,
+}
+
+/// Its fence.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct FenceShown {
+    #[serde(flatten)]
+    pub job: FenceJob,
+    /// Who works on it now; `None`: nobody.
+    pub fencer: Option<NodeName>,
+}
 
 /// Everything that is known of a node.
 #[derive(Debug)]
-pub struct NodeExplanation {
+pub(crate) struct Facts {
     pub node: Node,
     pub silent_s: Option<u64>,
     pub connected: bool,
@@ -37,7 +80,7 @@ pub struct NodeExplanation {
 }
 
 /// VMs by name.
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Vms {
     /// Which it may be executing.
     pub claimed: Vec<String>,
@@ -57,7 +100,7 @@ pub async fn explain(
     let (store, name) = (&*cluster.store, node.name.clone());
     let ground = cluster.capacity(&view).await?;
     let as_primary = primary::read_explanation(store).await?.and_then(Result::ok);
-    Ok(NodeExplanation {
+    Ok(NodeExplanation::from(Facts {
         silent_s: Nodes::of(&view).silent_s(&name, now_unix_s),
         connected: owner::read(store, &name).await?.is_some(),
         maintenance: view.maintenance,
@@ -71,7 +114,7 @@ pub async fn explain(
         reserved_mib: ground.capacity.reserved_mib(&name),
         vms: vms(&view, &name),
         node,
-    })
+    }))
 }
 
 fn vms(view: &ClusterView, name: &NodeName) -> Vms {
@@ -88,72 +131,38 @@ fn vms(view: &ClusterView, name: &NodeName) -> Vms {
     }
 }
 
-impl NodeExplanation {
-    /// The one sentence that an operator came for.
-    pub fn conclusion(&self) -> String {
-        conclusion::conclude(self)
-    }
-}
-
-impl Serialize for NodeExplanation {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        #[derive(Serialize)]
-        struct Shape<'a> {
-            name: &'a NodeName,
-            daemon_state: &'a str,
-            coordinator_state: &'a str,
-            domain_state: &'a str,
-            #[serde(skip_serializing_if = "Option::is_none")]
-            silent_s: Option<u64>,
-            connected: bool,
-            maintenance: bool,
-            primary_asked: Option<&'a NodeName>,
-            primary: Option<&'a NodeName>,
-            fence: Option<FenceShape<'a>>,
-            flush: Option<&'a FlushProgress>,
-            explanation: Option<&'a Explanation>,
-            #[serde(skip_serializing_if = "Option::is_none")]
-            as_primary: Option<&'a Explanation>,
-            takes_vms: bool,
-            #[serde(skip_serializing_if = "Option::is_none")]
-            takes_none_because: Option<String>,
-            memory_reserved_mib: u64,
-            vms: &'a Vms,
-            problems: Vec<String>,
-            conclusion: String,
+impl From<Facts> for NodeExplanation {
+    fn from(facts: Facts) -> Self {
+        let conclusion = conclusion::conclude(&facts);
+        let broken = facts.node.problems.iter().chain(facts.fence.iter().flat_map(problems));
+        let broken = broken.chain(facts.flush.iter().filter_map(|flush| flush.as_ref().err()));
+        let (explanation, unreadable) = told(facts.said);
+        let problems = broken.map(ToString::to_string).chain(unreadable).collect();
+        let node = facts.node;
+        Self {
+            name: node.name,
+            daemon_mode: node.mode,
+            daemon_state: node.daemon_state.value,
+            coordinator_state: node.router_state.value,
+            domain_state: node.domain_state.value,
+            silent_s: facts.silent_s,
+            connected: facts.connected,
+            maintenance: facts.maintenance,
+            primary_asked: facts.primary_asked,
+            primary: facts.primary,
+            fence: match facts.fence {
+                Some(Entry::Good(Fence { job, fencer, .. })) => Some(FenceShown { job, fencer }),
+                Some(Entry::Bad(_)) | None => None,
+            },
+            flush: facts.flush.and_then(Result::ok),
+            explanation,
+            as_primary: facts.as_primary,
+            takes_vms: facts.unfit.is_none(),
+            takes_none_because: facts.unfit.map(|unfit| format!("it {unfit}")),
+            memory_reserved_mib: facts.reserved_mib,
+            vms: facts.vms,
+            problems,
+            conclusion,
         }
-        #[derive(Serialize)]
-        struct FenceShape<'a> {
-            #[serde(flatten)]
-            job: &'a FenceJob,
-            fencer: Option<&'a NodeName>,
-        }
-        let node = &self.node;
-        let broken = node.problems.iter().chain(self.fence.iter().flat_map(problems));
-        let broken = broken.chain(self.flush.iter().filter_map(|flush| flush.as_ref().err()));
-        let broken = broken.chain(self.said.iter().filter_map(|said| said.as_ref().err()));
-        let fence = self.fence.as_ref().and_then(Entry::good);
-        let shape = Shape {
-            name: &node.name,
-            daemon_state: node.daemon_state.value.as_str(),
-            coordinator_state: node.router_state.value.as_str(),
-            domain_state: node.domain_state.value.as_str(),
-            silent_s: self.silent_s,
-            connected: self.connected,
-            maintenance: self.maintenance,
-            primary_asked: self.primary_asked.as_ref(),
-            primary: self.primary.as_ref(),
-            fence: fence.map(|fence| FenceShape { job: &fence.job, fencer: fence.fencer.as_ref() }),
-            flush: self.flush.as_ref().and_then(|flush| flush.as_ref().ok()),
-            explanation: self.said.as_ref().and_then(|said| said.as_ref().ok()),
-            as_primary: self.as_primary.as_ref(),
-            takes_vms: self.unfit.is_none(),
-            takes_none_because: self.unfit.as_ref().map(|unfit| format!("it {unfit}")),
-            memory_reserved_mib: self.reserved_mib,
-            vms: &self.vms,
-            problems: broken.map(ToString::to_string).collect(),
-            conclusion: self.conclusion(),
-        };
-        shape.serialize(serializer)
     }
 }

@@ -3,12 +3,12 @@
 #![allow(missing_docs, reason = "the fields are named as the API names them")]
 
 use pvc_core::model::{Entry, FenceJob, NodeName, Problem};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::{Cluster, Failure};
 
 /// A fence.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FenceRow {
     pub node: NodeName,
     /// `None`: the record cannot be read.
@@ -16,7 +16,7 @@ pub struct FenceRow {
     pub job: Option<FenceJob>,
     /// Who works on it now; `None`: nobody.
     pub fencer: Option<NodeName>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub problems: Vec<String>,
 }
 

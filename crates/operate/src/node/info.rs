@@ -8,12 +8,12 @@ use pvc_core::model::{
     BmcReport, DaemonMode, DaemonState, DomainState, Node, NodeName, Problem, RouterState,
 };
 use pvc_store::schema::bmc;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::{Cluster, Failure};
 
 /// A node, with the words of the API.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct NodeInfo {
     pub name: NodeName,
     pub daemon_mode: DaemonMode,
@@ -31,28 +31,28 @@ pub struct NodeInfo {
     pub vcpu: Vcpu,
     pub memory: Memory,
     pub can_start: bool,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cannot_start_because: Option<String>,
     /// When it spoke last, by its clock.
     pub keepalive_unix_s: u64,
     pub keepalive_interval_s: Option<u64>,
     pub boot: Option<String>,
     /// What its BMC said last; left out of lists.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bmc: Option<BmcReport>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub problems: Vec<String>,
 }
 
 /// CPUs, real and virtual.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Vcpu {
     pub total: Option<u32>,
     pub allocated: u64,
 }
 
 /// MiB each.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Memory {
     pub total: u64,
     pub allocated: u64,
@@ -61,7 +61,7 @@ pub struct Memory {
 }
 
 /// An entry of a list.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Listed {
     Good(Box<NodeInfo>),
@@ -74,6 +74,14 @@ pub enum Listed {
 }
 
 impl Listed {
+    /// What it is called.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Good(node) => node.name.as_str(),
+            Self::Bad { name, .. } => name,
+        }
+    }
+
     /// What is wrong with it.
     pub fn problems(&self) -> &[String] {
         match self {
@@ -84,7 +92,7 @@ impl Listed {
 }
 
 /// All nodes.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct NodeList {
     /// By name, then the keys that are no node's.
     pub nodes: Vec<Listed>,

@@ -10,7 +10,7 @@ use pvc_core::{
 use pvc_store::schema::{node, primary as holder};
 
 use crate::{
-    Answer, Asked, Cluster, Failure,
+    Answer, Asked, Cluster, Failure, Goal, NodeGoal,
     wait::{Look, Pursuit},
 };
 
@@ -44,16 +44,21 @@ fn asked(
 
 /// A hand-over that is followed.
 #[derive(Debug)]
-struct HandOver {
-    node: NodeName,
+pub(super) struct HandOver {
+    pub(super) node: NodeName,
     /// It is to become primary, else to be it no more.
-    takes: bool,
+    pub(super) takes: bool,
 }
 
 #[async_trait]
 impl Pursuit for HandOver {
     fn paths(&self) -> Vec<String> {
         vec![holder::PRIMARY_NODE.to_owned(), holder::HOLDER.to_owned(), node::ROOT.to_owned()]
+    }
+
+    fn goal(&self) -> Option<Goal> {
+        let goal = if self.takes { NodeGoal::Primary } else { NodeGoal::Secondary };
+        Some(Goal::Node(self.node.clone(), goal))
     }
 
     async fn look(&mut self, cluster: &Cluster) -> Result<Look<Answer>, Failure> {

@@ -21,9 +21,10 @@ pub async fn remove(
     let (view, known) = look_up(cluster, name).await?;
     let life = life(cluster, &known.name).await?;
     let decide = |life: &Life| command::remove(&view, name, life);
-    let (_, done) = listen.decide(cluster, Some(&known), life, decide).await?;
+    let (life, done) = listen.decide(cluster, Some(&known), life, decide).await?;
     let question = format!("Everything that the cluster knows of {name} is removed. Does it not come back?");
-    Ok(Prepared { question: Some(question), otherwise: format!("{name} was not removed"), done })
+    let seen = super::seen(&view, &known.name, &life);
+    Ok(Prepared { question: Some(question), otherwise: format!("{name} was not removed"), seen, done })
 }
 
 impl Prepared<Accepted<Removal>> {

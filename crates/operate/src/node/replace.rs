@@ -41,7 +41,7 @@ pub async fn replace(
     let life = life(cluster, &node).await?;
     let seen = machine::read(&*cluster.store, &node).await?;
     let decide = |life: &Life| command::replace(&view, name, &seen.recorded, life, signature.clone());
-    let (_, accepted) = listen.decide(cluster, view.node(&node), life, decide).await?;
+    let (life, accepted) = listen.decide(cluster, view.node(&node), life, decide).await?;
     let machine = match &seen.recorded {
         Recorded::Machine(machine) => machine.to_string(),
         Recorded::Nobody | Recorded::Unreadable => "which is not recorded".to_owned(),
@@ -55,6 +55,7 @@ pub async fn replace(
     Ok(Prepared {
         question: accepted.change.is_some().then_some(question),
         otherwise: format!("the machine of {name} was not taken for gone"),
+        seen: super::seen(&view, &node, &life),
         done: Replacement { node, seen, accepted },
     })
 }

@@ -3,14 +3,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use pvc_core::{
-    model::{Claim, ClusterView, DaemonState, Field, Halt, NodeName, VmId},
+    model::{Claim, ClusterView, DaemonState, Field, Halt, Node, NodeName, VmId},
     plan::vm::last_words,
 };
+use serde::{Deserialize, Serialize};
 
 use super::Nodes;
 
 /// Who reports to be running a VM.
-#[derive(Debug, Default, Clone, PartialEq, Eq)]
+#[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(into = "Told", from = "Told")]
 pub struct Runners {
     /// Nodes whose daemons work.
     pub now: Vec<NodeName>,
@@ -18,6 +20,33 @@ pub struct Runners {
     pub before: Vec<NodeName>,
     /// Why it does not execute on one of the first, if so.
     pub halted: Option<(NodeName, Halt)>,
+}
+
+/// The same with the words of the API.
+#[derive(Serialize, Deserialize)]
+struct Told {
+    running_on: Vec<NodeName>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    ran_on: Vec<NodeName>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    not_executing: Option<Halt>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    not_executing_on: Option<NodeName>,
+}
+
+impl From<Runners> for Told {
+    fn from(runners: Runners) -> Self {
+        let Runners { now: running_on, before: ran_on, halted } = runners;
+        let (not_executing_on, not_executing) = halted.unzip();
+        Self { running_on, ran_on, not_executing, not_executing_on }
+    }
+}
+
+impl From<Told> for Runners {
+    fn from(told: Told) -> Self {
+        let halted = told.not_executing_on.zip(told.not_executing);
+        Self { now: told.running_on, before: told.ran_on, halted }
+    }
 }
 
 impl Runners {
@@ -44,27 +73,32 @@ impl Runners {
 impl Nodes {
     /// Who runs what, as far as the nodes report it.
     pub fn runners(&self) -> BTreeMap<VmId, Runners> {
-        let mut all: BTreeMap<VmId, Runners> = BTreeMap::new();
-        for node in &self.all {
-            for id in node.report.running.iter().collect::<BTreeSet<_>>() {
-                let runners = all.entry(*id).or_default();
-                match node.daemon_state.value {
-                    DaemonState::Run => {
-                        runners.now.push(node.name.clone());
-                        let halt = node.report.halt(*id).map(|halt| (node.name.clone(), halt));
-                        runners.halted = runners.halted.take().or(halt);
-                    }
-                    // Guests go on without the daemon.
-                    DaemonState::Init | DaemonState::Shutdown | DaemonState::Stop => {
-                        runners.before.push(node.name.clone());
-                    }
-                    // They ended with the node.
-                    DaemonState::Dead => {}
+        runners(self.all.iter())
+    }
+}
+
+/// The same of these nodes.
+pub(crate) fn runners<'a>(nodes: impl Iterator<Item = &'a Node>) -> BTreeMap<VmId, Runners> {
+    let mut all: BTreeMap<VmId, Runners> = BTreeMap::new();
+    for node in nodes {
+        for id in node.report.running.iter().collect::<BTreeSet<_>>() {
+            let runners = all.entry(*id).or_default();
+            match node.daemon_state.value {
+                DaemonState::Run => {
+                    runners.now.push(node.name.clone());
+                    let halt = node.report.halt(*id).map(|halt| (node.name.clone(), halt));
+                    runners.halted = runners.halted.take().or(halt);
                 }
+                // Guests go on without the daemon.
+                DaemonState::Init | DaemonState::Shutdown | DaemonState::Stop => {
+                    runners.before.push(node.name.clone());
+                }
+                // They ended with the node.
+                DaemonState::Dead => {}
             }
         }
-        all
     }
+    all
 }
 
 /// Those whose last word is that they execute a VM, if no claim has answered that.

@@ -16,7 +16,7 @@ use pvc_store::{
     schema::{flush, node, owner, vm},
 };
 
-use crate::{Cluster, Failure};
+use crate::{Cluster, Failure, definitions::Digest, watched::Figures};
 
 /// How long a listing may take.
 const WITHIN: Duration = Duration::from_secs(15);
@@ -26,6 +26,28 @@ pub(crate) type Definitions = BTreeMap<VmId, Result<DomainSpec, String>>;
 
 fn sizes(definitions: &Definitions) -> Sizes {
     definitions.iter().filter_map(|(id, spec)| Some((*id, Size::from(spec.as_ref().ok()?)))).collect()
+}
+
+/// What the definitions of all VMs say that are in order.
+#[derive(Default)]
+pub(crate) struct Looked {
+    pub(crate) sizes: Sizes,
+    /// Those that could not be started, and why.
+    pub(crate) damaged: BTreeMap<VmId, String>,
+    /// Those that lack what clients of the 0.5 generation cannot do without.
+    pub(crate) bare: BTreeSet<VmId>,
+}
+
+impl Looked {
+    fn note(&mut self, id: VmId, digest: &Digest) {
+        match &digest.size {
+            Ok(size) => drop(self.sizes.insert(id, *size)),
+            Err(why) => drop(self.damaged.insert(id, why.clone())),
+        }
+        if digest.is_bare {
+            self.bare.insert(id);
+        }
+    }
 }
 
 /// What a target is chosen from.
@@ -53,35 +75,47 @@ impl Cluster {
         self.read_view(|store| Mirror::start_on(store, &Needs { no_vms: true, ..Needs::default() })).await
     }
 
+    /// The cluster as it is and becomes.
+    pub(crate) async fn mirror(&self) -> Result<Mirror, Failure> {
+        self.start_mirror(|store| Mirror::start_on(store, &Needs { networks: true, ..Needs::default() }))
+            .await
+    }
+
     async fn read_view(&self, start: impl FnOnce(Arc<dyn Store>) -> Mirror) -> Result<ClusterView, Failure> {
+        if let Some(view) = self.known(Figures::Newest).await? {
+            return Ok((*view).clone());
+        }
+        Ok((*self.start_mirror(start).await?.view()).clone())
+    }
+
+    async fn start_mirror(&self, start: impl FnOnce(Arc<dyn Store>) -> Mirror) -> Result<Mirror, Failure> {
         self.children(node::ROOT).await?;
         let mirror = start(self.store.clone());
         let late = |_| StoreError::Unavailable(format!("no complete answer within {} s", WITHIN.as_secs()));
         tokio::time::timeout(WITHIN, mirror.ready()).await.map_err(late)?;
-        Ok((*mirror.view()).clone())
+        Ok(mirror)
     }
 
     /// Counts what is spoken for in a view, from the definitions of the VMs that are kept somewhere.
     pub(crate) async fn capacity(&self, view: &ClusterView) -> Result<Ground, Failure> {
+        if self.definitions_known().is_some() {
+            let sizes = self.looked(view).await?.sizes;
+            return self.ground(view, sizes).await;
+        }
         let kept = view.good_vms().filter(|vm| !kept_on(vm).is_empty());
         let definitions = self.definitions(kept.map(|vm| (vm.id, &vm.name))).await?;
-        self.ground(view, &definitions).await
+        self.ground(view, sizes(&definitions)).await
     }
 
     /// The same, from definitions that were read.
-    pub(crate) async fn ground(
-        &self,
-        view: &ClusterView,
-        definitions: &Definitions,
-    ) -> Result<Ground, Failure> {
-        let sizes = sizes(definitions);
+    pub(crate) async fn ground(&self, view: &ClusterView, sizes: Sizes) -> Result<Ground, Failure> {
         let silent = self.absent(view).await?;
         Ok(Ground { capacity: ClusterCapacity::count(view, &sizes, &silent), sizes })
     }
 
     /// The nodes that say they work and whose daemons have no session: no VM is to be given to them. Not by the time of their last
     /// keepalive, which is by their own clocks.
-    async fn absent(&self, view: &ClusterView) -> Result<BTreeSet<NodeName>, Failure> {
+    pub(crate) async fn absent(&self, view: &ClusterView) -> Result<BTreeSet<NodeName>, Failure> {
         let present: BTreeSet<String> =
             self.store.children(owner::ROOT).await?.unwrap_or_default().into_iter().collect();
         let absent = view.all_nodes().filter(|node| works(node) && !present.contains(node.name.as_str()));
@@ -100,6 +134,25 @@ impl Cluster {
                 "VM {id} has no readable definition: nobody knows how much memory it needs; `pvc vm explain {id}`"
             ))
         })
+    }
+
+    /// What all definitions say.
+    pub(crate) async fn looked(&self, view: &ClusterView) -> Result<Looked, Failure> {
+        let mut looked = Looked::default();
+        let Some(known) = self.definitions_known() else {
+            let definitions = self.definitions(view.good_vms().map(|vm| (vm.id, &vm.name))).await?;
+            for (id, spec) in &definitions {
+                looked.note(*id, &Digest::of(spec, None));
+            }
+            return Ok(looked);
+        };
+        known.forget_all_but(&view.vms);
+        let vms: Vec<Option<&Vm>> = view.good_vms().map(Some).collect();
+        for (vm, said) in view.good_vms().zip(known.of(&*self.store, &vms, false).await?) {
+            let digest = said.digest.ok_or_else(Failure::unwatched)?;
+            looked.note(vm.id, &digest);
+        }
+        Ok(looked)
     }
 
     /// What each of these would be started from, or what is wrong with that.

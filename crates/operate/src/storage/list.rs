@@ -12,7 +12,7 @@ use pvc_store::{
     Store, StoreError, Value,
     schema::{ceph, primary},
 };
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::{Cluster, Failure};
 
@@ -20,30 +20,27 @@ use crate::{Cluster, Failure};
 const AT_ONCE: usize = 500;
 
 /// An OSD.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct OsdRow {
     pub id: String,
-    #[serde(skip)]
     pub node: String,
-    #[serde(skip)]
     pub device: String,
     /// `None` until known.
     pub stats: Option<OsdStats>,
 }
 
 /// A pool.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct PoolRow {
     pub name: String,
     /// Placement groups.
-    #[serde(skip)]
     pub pgs: u32,
     /// `None` until known.
     pub stats: Option<PoolStats>,
 }
 
 /// A volume.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct VolumeRow {
     pub name: String,
     pub pool: String,
@@ -52,7 +49,7 @@ pub struct VolumeRow {
 }
 
 /// A snapshot.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SnapshotRow {
     pub snapshot: String,
     pub pool: String,
@@ -60,7 +57,7 @@ pub struct SnapshotRow {
 }
 
 /// What Ceph says of itself as a whole.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Texts {
     /// Its status.
     pub status: String,

@@ -2,8 +2,11 @@
 
 #![allow(missing_docs, reason = "the fields are named as the API names them")]
 
+use std::borrow::Cow;
+
+use async_trait::async_trait;
 use pvc_core::{
-    command::task as command,
+    command::task::{self as command, Cancelled},
     model::{
         Problem,
         found::Found,
@@ -11,16 +14,17 @@ use pvc_core::{
     },
 };
 use pvc_store::schema::task as schema;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::asked;
 use crate::{
-    Answer, Asked, Cluster, Failure,
+    Answer, Asked, Cluster, Failure, Goal, TaskGoal,
+    wait::{Look, Pursuit},
     write::{ATTEMPTS, Tries},
 };
 
 /// A task with the words of the API.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TaskRow {
     pub id: TaskId,
     /// What is asked for, as a line.
@@ -34,18 +38,27 @@ pub struct TaskRow {
     /// When, in seconds since 1970.
     pub asked_at: u64,
     /// `waiting`, `running`, `done` or `failed`.
-    pub state: &'static str,
+    pub state: Cow<'static, str>,
     /// The node that carries it out, or did last, while it runs.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node: Option<String>,
     /// When it was over, in seconds since 1970.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub over_at: Option<u64>,
     /// Why it failed, or what keeps it from going on.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trouble: Option<String>,
+    /// How far it is, in percent, while that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub progress: Option<u8>,
+    /// Who wants it to end before it is done.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cancelled_by: Option<String>,
+    /// Why it goes on all the same.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub goes_on: Option<String>,
     /// What it has found, if it was to look for something.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub found: Option<Found>,
 }
 
@@ -64,10 +77,17 @@ impl From<Task> for TaskRow {
             force: task.force,
             by: task.by,
             asked_at: task.asked_unix_s,
-            state,
+            progress: task.progress.filter(|_| state == "running"),
+            goes_on: task
+                .cancel
+                .as_ref()
+                .and_then(|cancel| cancel.refused.clone())
+                .filter(|_| state == "running"),
+            state: state.into(),
             node,
             over_at,
             trouble: why.or(task.trouble),
+            cancelled_by: task.cancel.map(|cancel| cancel.by),
             found: task.found,
         }
     }
@@ -99,15 +119,61 @@ pub async fn wait(cluster: &Cluster, id: TaskId) -> Result<Asked, Failure> {
     Ok(asked(id, format!("task {id} is asked for: {}", task.command.in_words())))
 }
 
-/// Takes back a task that nobody has begun.
-pub async fn cancel(cluster: &Cluster, id: TaskId, by: &str, now_s: u64) -> Result<Answer, Failure> {
+/// Has a task end before it is done: at once if nobody has begun it, otherwise as soon as that is safe.
+pub async fn cancel(cluster: &Cluster, id: TaskId, by: &str, now_s: u64) -> Result<Asked, Failure> {
     let mut tries = Tries::of(ATTEMPTS);
     loop {
         let seen = seen(cluster, id).await?;
-        command::cancel(&seen.task)?;
-        let written = cluster.store.commit(schema::cancel(&seen, by, now_s)).await;
-        if tries.wrote(written.map(drop))? {
-            return Ok(Answer::new(format!("task {id} is cancelled")));
+        // Whether its node goes on with it matters only for what is done to devices.
+        let nodes = if seen.task.command.is_of_a_device() { cluster.nodes().await?.all } else { Vec::new() };
+        let how = command::cancel(&seen.task, &nodes)?;
+        let store = &*cluster.store;
+        let written = match how {
+            Cancelled::AtOnce => schema::cancel(store, &seen, by, now_s).await,
+            Cancelled::ByItsWorker if seen.task.is_to_end().is_some() => Ok(()),
+            Cancelled::ByItsWorker => schema::ask_to_end(store, &seen, by, now_s).await,
+        };
+        if tries.wrote(written)? {
+            let (message, pursuit): (_, Option<Box<dyn Pursuit>>) = match how {
+                Cancelled::AtOnce => (format!("task {id} is cancelled"), None),
+                Cancelled::ByItsWorker => {
+                    (format!("task {id} is to be cancelled"), Some(Box::new(Ending(id))))
+                }
+            };
+            return Ok(Asked { answer: Answer::new(message), pursuit, ..asked(id, String::new()) });
         }
+    }
+}
+
+/// A task that is to end before it is done.
+#[derive(Debug)]
+pub(super) struct Ending(pub(super) TaskId);
+
+#[async_trait]
+impl Pursuit for Ending {
+    fn paths(&self) -> Vec<String> {
+        vec![schema::path(self.0)]
+    }
+
+    fn goal(&self) -> Option<Goal> {
+        Some(Goal::Task(self.0, TaskGoal::Cancel))
+    }
+
+    async fn look(&mut self, cluster: &Cluster) -> Result<Look<Answer>, Failure> {
+        let (id, task) = (self.0, read(cluster, self.0).await?);
+        let refused = task.cancel.as_ref().and_then(|cancel| cancel.refused.clone());
+        Ok(match &task.state {
+            TaskState::Done { .. } => {
+                return Err(command::goes_on(&task, "it was done before".to_owned()).into());
+            }
+            TaskState::Failed { why, .. } => Look::Done(Answer::new(format!("task {id} is over: {why}"))),
+            _ if refused.is_some() => {
+                return Err(command::goes_on(&task, refused.unwrap_or_default()).into());
+            }
+            _ => {
+                let because = task.trouble.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
+                Look::NotYet(format!("it ends what it has begun{because}"))
+            }
+        })
     }
 }

@@ -17,27 +17,15 @@ use pvc_store::schema::{
 };
 use tokio::time::timeout;
 
+pub use crate::goal::Desired;
 use crate::{
-    Answer, Asked, Cluster, Failure, Nodes,
+    Answer, Asked, Cluster, Failure, Goal, Nodes,
     wait::{Look, Pursuit},
     write::{ATTEMPTS, Tries},
 };
 
 /// How long the cluster's memory is counted.
 const COUNT_WITHIN: Duration = Duration::from_secs(3);
-
-/// Which desired state.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Desired {
-    /// It runs.
-    Start,
-    /// It is off at once.
-    Stop,
-    /// Its guest is asked to shut down.
-    Shutdown,
-    /// The same, and it is started again.
-    Restart,
-}
 
 impl Desired {
     fn decide(self, vm: &Vm, nodes: &Nodes) -> Result<Accepted, Refusal> {
@@ -99,7 +87,10 @@ pub async fn set_state(cluster: &Cluster, id: VmId, desired: Desired) -> Result<
         written: accepted.change.is_some(),
         more: format!("The command stands; `pvc vm explain {name}` says more"),
         patience: desired.patience(),
-        pursuit: Some(Box::new(DesiredPursuit { desired, id, node: node::path(&vm.node.value) })),
+        pursuit: Some(Box::new(DesiredPursuit {
+            node: Some(node::path(&vm.node.value)),
+            ..DesiredPursuit::of(id, desired)
+        })),
         subject: name,
     };
     Ok(Written { vm, asked })
@@ -118,16 +109,27 @@ pub async fn strained(cluster: &Cluster, vm: &Vm) -> Vec<String> {
 
 /// A command that is looked after.
 #[derive(Debug)]
-struct DesiredPursuit {
+pub(crate) struct DesiredPursuit {
     desired: Desired,
     id: VmId,
-    node: String,
+    /// The key of the node that is to do it.
+    node: Option<String>,
+}
+
+impl DesiredPursuit {
+    pub(crate) fn of(id: VmId, desired: Desired) -> Self {
+        Self { desired, id, node: None }
+    }
 }
 
 #[async_trait]
 impl Pursuit for DesiredPursuit {
     fn paths(&self) -> Vec<String> {
-        vec![vm::path(self.id), explain::vm_path(self.id), self.node.clone()]
+        [vm::path(self.id), explain::vm_path(self.id)].into_iter().chain(self.node.clone()).collect()
+    }
+
+    fn goal(&self) -> Option<Goal> {
+        Some(Goal::Vm(self.id, self.desired))
     }
 
     async fn look(&mut self, cluster: &Cluster) -> Result<Look<Answer>, Failure> {

@@ -8,31 +8,72 @@ mod undefined;
 
 pub use undefined::Undefined;
 
+use std::collections::BTreeSet;
+
 use pvc_core::{
     command::node::step_words,
     model::{
         ClusterView, DaemonState, DomainDetails, DomainSpec, DomainState, Entry, Explanation, Fence,
-        FlushProgress, Halt, MigrationMethod, NodeName, Problem, Vm, VmId, VmState,
+        FlushProgress, MigrationMethod, NodeName, Problem, Vm, VmId, VmKey, VmState,
     },
     plan::placement::{Selector, Unfit},
 };
 use pvc_store::schema::vm;
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 
-use crate::{Cluster, Failure, Nodes, Runners, explain::Said, read::said_last};
+use crate::{
+    Cluster, Failure, Nodes, Runners,
+    explain::{Said, told},
+    read::said_last,
+};
 
 /// What is known of a VM, or of a UUID that is none.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Explained {
     Vm(Box<VmExplanation>),
     Undefined(Box<Undefined>),
 }
 
+/// Everything that is known of a VM, with the words of the API.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct VmExplanation {
+    /// Its name; its UUID, if what its key holds cannot be a name.
+    pub name: String,
+    pub uuid: VmId,
+    /// `None` here and below: its keys cannot be read.
+    pub state: Option<VmState>,
+    pub node: Option<String>,
+    /// Keys that do not hold what is shown of them.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub unreadable: BTreeSet<VmKey>,
+    pub claim: Vec<NodeName>,
+    #[serde(flatten)]
+    pub running: Runners,
+    /// Who may be executing it by its last word, which no claim has answered: nobody else starts it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub may_run_on: Vec<NodeName>,
+    pub failed_reason: String,
+    pub last_node: Option<NodeName>,
+    pub migration_method: Option<MigrationMethod>,
+    pub maintenance: bool,
+    /// Which node would take it now if it had to go; absent with the next: it is not to run.
+    pub could_go_to: Option<NodeName>,
+    /// Why none does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cannot_go_because: Option<String>,
+    pub daemons: Vec<Daemon>,
+    pub explanation: Option<Explanation>,
+    pub console_log: Option<String>,
+    /// What cannot be read of its keys, its definition and what its daemon says.
+    pub problems: Vec<String>,
+    pub conclusion: String,
+}
+
 /// Everything that is known of a VM.
 #[derive(Debug)]
-pub struct VmExplanation {
-    /// Its name, which may be anything if it is broken.
+pub(crate) struct Facts {
+    /// Its name; its UUID, if what its key holds cannot be a name.
     pub name: String,
     pub id: VmId,
     pub entry: Entry<Vm>,
@@ -49,14 +90,15 @@ pub struct VmExplanation {
 }
 
 /// What is known of a node's daemon.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Daemon {
+    #[serde(deserialize_with = "NodeName::told")]
     pub node: NodeName,
     /// `None`: there is no such node.
     #[serde(rename = "daemon_state")]
     pub state: Option<DaemonState>,
     #[serde(skip)]
-    pub cannot_start: Option<String>,
+    pub(crate) cannot_start: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub silent_s: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -107,7 +149,7 @@ pub async fn explain(
         let flush = flush_words(&view, &node, flushes.get(&node));
         Daemon { flush, ..Daemon::of(&view, &nodes, node, now_unix_s) }
     };
-    Ok(Explained::Vm(Box::new(VmExplanation {
+    Ok(Explained::Vm(Box::new(VmExplanation::from(Facts {
         name: roster.name(id).unwrap_or_default().to_owned(),
         id,
         nodes: concerned.into_iter().map(daemon).collect(),
@@ -119,7 +161,7 @@ pub async fn explain(
         maintenance: nodes.maintenance,
         could_go_to: could_go_to(cluster, &view, &entry, selector).await?,
         entry,
-    })))
+    }))))
 }
 
 /// Which node would take a VM that is to run, if it had to leave its own.
@@ -175,65 +217,39 @@ impl Daemon {
     }
 }
 
-impl VmExplanation {
-    /// The one sentence that an operator came for.
-    pub fn conclusion(&self) -> String {
-        conclusion::conclude(self)
-    }
-}
-
-impl Serialize for VmExplanation {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        #[derive(Serialize)]
-        struct Shape<'a> {
-            name: &'a str,
-            uuid: VmId,
-            state: Option<VmState>,
-            node: Option<&'a NodeName>,
-            claim: Vec<&'a NodeName>,
-            running_on: &'a [NodeName],
-            #[serde(skip_serializing_if = "Option::is_none")]
-            not_executing: Option<Halt>,
-            #[serde(skip_serializing_if = "<[_]>::is_empty")]
-            may_run_on: &'a [NodeName],
-            failed_reason: &'a str,
-            last_node: Option<&'a NodeName>,
-            migration_method: Option<MigrationMethod>,
-            maintenance: bool,
-            could_go_to: Option<&'a NodeName>,
-            #[serde(skip_serializing_if = "Option::is_none")]
-            cannot_go_because: Option<&'a str>,
-            daemons: &'a [Daemon],
-            explanation: Option<&'a Explanation>,
-            console_log: Option<&'a str>,
-            problems: Vec<String>,
-            conclusion: String,
-        }
-        let vm = self.entry.good();
-        let mut problems: Vec<String> = self.entry.problems().iter().map(Problem::to_string).collect();
-        problems.extend(self.definition.as_ref().err().map(|e| format!("definition: {e}")));
-        problems.extend(self.said.as_ref().and_then(|said| said.as_ref().err()).map(Problem::to_string));
-        let shape = Shape {
-            name: &self.name,
-            uuid: self.id,
-            state: vm.map(|vm| vm.state.value),
-            node: vm.map(|vm| &vm.node.value),
-            claim: vm.into_iter().flat_map(|vm| vm.claim.value.iter()).collect(),
-            running_on: &self.running.now,
-            not_executing: self.running.halted.as_ref().map(|(_, halt)| *halt),
-            may_run_on: &self.last_words,
-            failed_reason: vm.map(|vm| vm.failed_reason.value.as_str()).unwrap_or_default(),
-            last_node: vm.and_then(|vm| vm.last_node.value.as_ref()),
-            migration_method: vm.map(|vm| vm.migration_method),
-            maintenance: self.maintenance,
-            could_go_to: self.could_go_to.as_ref().and_then(|to| to.as_ref().ok()),
-            cannot_go_because: self.could_go_to.as_ref().and_then(|to| to.as_ref().err()).map(String::as_str),
-            daemons: &self.nodes,
-            explanation: self.said.as_ref().and_then(|said| said.as_ref().ok()),
-            console_log: self.console_log.as_deref(),
-            problems,
-            conclusion: self.conclusion(),
+impl From<Facts> for VmExplanation {
+    fn from(facts: Facts) -> Self {
+        let conclusion = conclusion::conclude(&facts);
+        let mut problems: Vec<String> = facts.entry.problems().iter().map(Problem::to_string).collect();
+        problems.extend(facts.definition.err().map(|e| format!("definition: {e}")));
+        let (explanation, unreadable) = told(facts.said);
+        problems.extend(unreadable);
+        let vm = facts.entry.good();
+        let (could_go_to, cannot_go_because) = match facts.could_go_to {
+            Some(Ok(node)) => (Some(node), None),
+            Some(Err(why)) => (None, Some(why)),
+            None => (None, None),
         };
-        shape.serialize(serializer)
+        Self {
+            name: facts.name,
+            uuid: facts.id,
+            state: vm.map(|vm| vm.state.value),
+            node: vm.map(|vm| vm.node.value.to_string()),
+            unreadable: vm.map(|vm| vm.unread.clone()).unwrap_or_default(),
+            claim: vm.into_iter().flat_map(|vm| vm.claim.value.iter()).cloned().collect(),
+            running: facts.running,
+            may_run_on: facts.last_words,
+            failed_reason: vm.map(|vm| vm.failed_reason.value.clone()).unwrap_or_default(),
+            last_node: vm.and_then(|vm| vm.last_node.value.clone()),
+            migration_method: vm.map(|vm| vm.migration_method),
+            maintenance: facts.maintenance,
+            could_go_to,
+            cannot_go_because,
+            daemons: facts.nodes,
+            explanation,
+            console_log: facts.console_log,
+            problems,
+            conclusion,
+        }
     }
 }

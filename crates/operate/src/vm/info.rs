@@ -2,9 +2,11 @@
 
 #![allow(missing_docs, reason = "the fields are named as the API names them")]
 
-use pvc_core::model::{DomainDetails, Halt, NodeName, Vm, VmId, VmState};
+use std::collections::BTreeSet;
+
+use pvc_core::model::{DomainDetails, NodeName, VmId, VmKey, VmState};
 use pvc_store::schema::vm;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{
     list::{last_node, migrated},
@@ -13,36 +15,34 @@ use super::{
 use crate::{Cluster, Failure, Nodes, Runners, read::said_last};
 
 /// A VM, with the words of the API; `running_on` and `claim` are ours.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct VmInfo {
     pub name: String,
     pub uuid: VmId,
     pub state: VmState,
-    pub node: NodeName,
+    pub node: String,
     pub last_node: String,
     pub migrated: String,
     pub failed_reason: String,
-    pub running_on: Vec<NodeName>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub not_executing: Option<Halt>,
+    #[serde(flatten)]
+    pub runners: Runners,
+    /// Whose last word is that it runs there, which no claim has answered.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub may_run_on: Vec<NodeName>,
+    /// Keys that do not hold what is shown of them.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub unreadable: BTreeSet<VmKey>,
     /// The nodes that may be executing it.
     pub claim: Vec<NodeName>,
     #[serde(flatten)]
     pub details: Option<DomainDetails>,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,
     pub xml: String,
-    #[serde(skip)]
-    pub vm: Vm,
-    #[serde(skip)]
-    pub runners: Runners,
-    /// Whose last word is that it runs there, which no claim has answered.
-    #[serde(skip)]
-    pub may_run_on: Vec<NodeName>,
 }
 
 /// A VM's definition.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Dump {
     pub uuid: VmId,
     pub xml: String,
@@ -52,7 +52,7 @@ pub struct Dump {
 }
 
 /// The end of a VM's console.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Console {
     pub uuid: VmId,
     pub log: String,
@@ -85,18 +85,16 @@ pub async fn info(cluster: &Cluster, reference: &str) -> Result<VmInfo, Failure>
         name: vm.name.to_string(),
         uuid: id,
         state: vm.state.value,
-        node: vm.node.value.clone(),
+        node: vm.node.value.to_string(),
         last_node: last_node(&vm),
         migrated: migrated(&vm),
         failed_reason: vm.failed_reason.value.clone(),
-        running_on: runners.now.clone(),
-        not_executing: runners.halted.as_ref().map(|(_, halt)| *halt),
         claim: vm.claim.value.iter().cloned().collect(),
         problem: details.as_ref().err().cloned(),
         details: details.ok(),
         xml,
         may_run_on: said_last(&view, id, &vm.claim),
         runners,
-        vm,
+        unreadable: vm.unread,
     })
 }

@@ -63,7 +63,7 @@ pub enum New {
 
 /// The windows overlap where the end of the old one, from the start of some line, begins the new one. The longest overlap
 /// counts: a guest that prints one line over and over cannot be told from one that is silent.
-fn what_is_new(before: &str, now: &str) -> New {
+pub fn what_is_new(before: &str, now: &str) -> New {
     if before.is_empty() {
         return New::Rest(now.to_owned());
     }

@@ -20,7 +20,7 @@ use pvc_store::schema::{
 };
 
 use crate::{
-    Answer, Asked, Cluster, Failure,
+    Answer, Asked, Cluster, Failure, Goal,
     wait::{Look, Pursuit},
     write::{PLACEMENTS, Tries},
 };
@@ -120,16 +120,20 @@ pub async fn relocate(
 
 /// A VM that is looked for at its target.
 #[derive(Debug)]
-struct Arrival {
-    id: VmId,
-    from: NodeName,
-    to: NodeName,
+pub(crate) struct Arrival {
+    pub(crate) id: VmId,
+    pub(crate) from: NodeName,
+    pub(crate) to: NodeName,
 }
 
 #[async_trait]
 impl Pursuit for Arrival {
     fn paths(&self) -> Vec<String> {
         vec![vm::path(self.id), explain::vm_path(self.id), node::path(&self.to)]
+    }
+
+    fn goal(&self) -> Option<Goal> {
+        Some(Goal::Moved { vm: self.id, from: self.from.clone(), to: self.to.clone() })
     }
 
     async fn look(&mut self, cluster: &Cluster) -> Result<Look<Answer>, Failure> {

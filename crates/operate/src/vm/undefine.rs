@@ -14,18 +14,41 @@ use pvc_store::{
 };
 
 use crate::{
-    Answer, Asked, Cluster, Failure, Nodes,
+    Answer, Asked, Cluster, Failure, Goal, Nodes,
     wait::{Look, Pursuit},
 };
 
 /// How many steps to take at once: three are needed, the others are for conflicts.
 const STEPS: usize = 8;
 
-/// Undefines a VM, which happens while that is waited for. Answers also whether it is off.
-pub async fn undefine(cluster: &Cluster, id: VmId) -> Result<(bool, Asked), Failure> {
+/// How far off a VM was when it was looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Power {
+    /// Nobody executes it, and nobody is asked to.
+    Off,
+    /// It is asked to be off, or to be gone.
+    ToBeOff,
+    /// It is asked to run.
+    On,
+}
+
+impl Power {
+    /// Of a VM in that state, which somebody may execute or not.
+    pub fn of(state: VmState, is_claimed: bool) -> Self {
+        match (state, is_claimed) {
+            (VmState::Stop | VmState::Delete, false) => Self::Off,
+            (VmState::Stop | VmState::Delete, true) => Self::ToBeOff,
+            _ => Self::On,
+        }
+    }
+}
+
+/// Undefines a VM, which happens while that is waited for. Answers also how far off it is: what is not asked to be on now is not powered off if somebody starts it
+/// meanwhile.
+pub async fn undefine(cluster: &Cluster, id: VmId) -> Result<(Power, Asked), Failure> {
     let vm = cluster.vm(id).await?;
     let name = vm.name.to_string();
-    let is_off = vm.state.value == VmState::Stop && vm.claim.value.is_empty();
+    let power = Power::of(vm.state.value, !vm.claim.value.is_empty());
     let asked = Asked {
         answer: Answer::new(format!("VM {name} is to be undefined")),
         written: false,
@@ -34,12 +57,12 @@ pub async fn undefine(cluster: &Cluster, id: VmId) -> Result<(bool, Asked), Fail
         pursuit: Some(Box::new(Undefinition {
             id,
             node: node::path(&vm.node.value),
-            stopped: is_off,
+            stopped: power != Power::On,
             done: format!("VM {name} ({id}) is undefined"),
         })),
         subject: name,
     };
-    Ok((is_off, asked))
+    Ok((power, asked))
 }
 
 /// An undefinition that goes on.
@@ -56,6 +79,10 @@ struct Undefinition {
 impl Pursuit for Undefinition {
     fn paths(&self) -> Vec<String> {
         vec![vm::path(self.id), self.node.clone()]
+    }
+
+    fn goal(&self) -> Option<Goal> {
+        None
     }
 
     /// Takes all the steps that can be taken now.

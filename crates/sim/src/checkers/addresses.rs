@@ -1,9 +1,12 @@
 //! 3. At most one node answers for a floating IP, a gateway, a DHCP range, the API.
 //!
 //! Floating addresses only: client gateways and DHCP ranges are not built yet, and the API is reached by the floating address. A
-//! machine whose kernel has the address answers for it, also while its programs are frozen.
+//! machine whose kernel has the address answers for it, also while its programs are frozen. One whose BMC has lied is excused: whoever takes
+//! its place cannot know (decision 13, *Cost*), and what it has lapses in its kernel.
 
 use std::net::IpAddr;
+
+use pvc_core::model::NodeName;
 
 use crate::{
     checkers::Checker,
@@ -30,7 +33,8 @@ impl Checker for Addresses {
 }
 
 fn alone(truth: &Truth, address: IpAddr) -> Result<(), String> {
-    let holders: Vec<&str> = truth.holders(address).map(pvc_core::model::NodeName::as_str).collect();
+    let believed = |node: &&NodeName| !truth.machines.get(*node).is_some_and(|machine| machine.bmc_lies);
+    let holders: Vec<&str> = truth.holders(address).filter(believed).map(NodeName::as_str).collect();
     if holders.len() <= 1 { Ok(()) } else { Err(format!("{} answer for {address}", holders.join(" and "))) }
 }
 
@@ -54,6 +58,14 @@ mod tests {
         let mut history = History::new(Addresses);
         history.on("a", 1).on("b", 1).at_s(1).happens(address("a", Some(9)));
         history.at_s(8).violated_by(address("b", Some(17)), "a and b answer for 10.0.0.254");
+    }
+
+    #[test]
+    fn nobody_is_blamed_for_what_a_lying_bmc_said() {
+        let mut history = History::new(Addresses);
+        history.on("a", 1).on("b", 1).at_s(1).happens(address("a", Some(9)));
+        history.happens(Event::Machine { node: node("a"), what: Machine::BmcLies(true) });
+        history.at_s(8).happens(address("b", Some(17)));
     }
 
     #[test]

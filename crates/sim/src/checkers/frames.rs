@@ -9,7 +9,7 @@ use pvc_core::model::{Mac, NodeName, VmId};
 use crate::{
     checkers::Checker,
     event::{Event, Machine, Phase, Stamped},
-    keys::{self, card},
+    keys::{self, card, clone_name},
     tree::Tree,
     truth::{Daemon, Truth},
 };
@@ -77,15 +77,24 @@ impl Frames {
         let unreadable = truth.is_spoilt(&format!("/pvc/claim/{vm}"));
         let mut executing = truth.executing(vm).map(|(on, _)| on).peekable();
         let is_there = if executing.peek().is_some() {
-            executing.any(|on| on == to)
+            executing.any(|on| has_the_address_of(on, to))
         } else {
-            tree.claim(vm).any(|on| on == to.as_str())
+            tree.claim(vm).any(|on| on == to.as_str() || is_clone_of(to, on))
         };
         if !follows || moves || unreadable || is_there {
             return Ok(());
         }
         Err(format!("{node} sends frames for {of} of {vm} to {to}, which has it not"))
     }
+}
+
+/// A clone has its original's address, whichever of the two has the name: which machine a frame to it reaches no daemon can say.
+fn has_the_address_of(a: &NodeName, b: &NodeName) -> bool {
+    a == b || is_clone_of(a, b.as_str()) || is_clone_of(b, a.as_str())
+}
+
+fn is_clone_of(machine: &NodeName, original: &str) -> bool {
+    original.parse().is_ok_and(|original| clone_name(&original).is_ok_and(|clone| clone == *machine))
 }
 
 #[cfg(test)]
@@ -130,6 +139,16 @@ mod tests {
         history.happens(Event::Forward { node: node("c"), card: card(1), to: Some(node("a")) });
         history.happens(Event::Daemon { node: node("c"), what: event::Daemon::Killed });
         history.happens(Event::Phase(Phase::Settled));
+    }
+
+    #[test]
+    fn an_entry_to_the_address_of_two_machines_is_right_if_one_of_them_has_the_guest() {
+        let mut history = history();
+        history.on("b-clone", 1);
+        history.happens(Event::Forward { node: node("a"), card: card(1), to: Some(node("b-clone")) });
+        history.at_s(100).happens(Event::Phase(Phase::Settled));
+        history.happens(Event::Forward { node: node("a"), card: card(1), to: Some(node("c-clone")) });
+        history.at_s(200).violated_by(Event::Phase(Phase::Settled), "a sends frames");
     }
 
     #[test]

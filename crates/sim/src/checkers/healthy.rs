@@ -146,7 +146,7 @@ impl Healthy {
         }
         // One that has stopped in order need not speak, and its guests execute on, unless its machine is off (decision 103). What cannot be
         // read says nothing against being fenced.
-        if was == "stop" {
+        if was == "stop" && !is_unknown_stop(truth, tree, node) {
             let machine = truth.machine(node);
             // Somebody may have switched it on again since its BMC was asked.
             let was_off = machine.boot.is_none() || truth.since(machine.power_since) < ON_ITS_WAY;
@@ -213,10 +213,11 @@ impl Healthy {
             let machine = truth.machine(name);
             // A machine that freezes freezes its daemon.
             let stopped = machine.power_since.max(machine.daemon_since);
-            // Whoever writes a keepalive says that its node lives.
+            // Whoever writes a keepalive, or `run`, says that its node lives.
             let (every, _) = self.timing.of(tree, name);
-            let spoken_for =
-                truth.was_written_by_vandal(&format!("/nodes/{name}/keepalive"), every * 2 + ON_ITS_WAY);
+            let spoken_for = ["keepalive", "daemonstate"].iter().any(|key| {
+                truth.was_written_by_vandal(&format!("/nodes/{name}/{key}"), every * 2 + ON_ITS_WAY)
+            });
             **name != of && (machine.works() || truth.now < stopped + unknown || spoken_for)
         };
         let left = coordinators.iter().filter(left).count();
@@ -231,13 +232,20 @@ impl Healthy {
     }
 }
 
-/// Whether an operator asked for the fence, or has said that the node is dead.
+/// Somebody has spoilt its word, and it could not say it a second time (decision 187): nobody can know that it has stopped in order.
+fn is_unknown_stop(truth: &Truth, tree: &Tree, node: &NodeName) -> bool {
+    let second = tree.node(node, "stopped");
+    let is_said = !second.is_empty() && second == tree.node(node, "boot");
+    truth.was_spoilt(&format!("/nodes/{node}/daemonstate"), Duration::ZERO) && !is_said
+}
+
 fn is_found_off(tree: &Tree, node: &NodeName) -> bool {
     let record = tree.text(&format!("/pvc/fence/{node}"));
     let job = record.and_then(|text| serde_json::from_str::<FenceJob>(text).ok());
     job.is_some_and(|job| job.step.proof() == Some(Proof::FoundOff))
 }
 
+/// Whether an operator asked for the fence, or has said that the node is dead.
 fn is_operators(tree: &Tree, node: &NodeName) -> bool {
     tree.text(&format!("/pvc/fence/{node}")).is_some_and(is_word_of_operator)
 }
@@ -308,6 +316,26 @@ mod tests {
         shot.at_s(110).happens(machine(event::Machine::Off));
         let event = declare(&mut shot, JOB);
         shot.at_s(200).violated_by(event, "whose daemon says stop");
+    }
+
+    #[test]
+    fn a_stop_that_somebody_has_spoilt_is_known_by_its_second_word_or_by_nobody() {
+        let stopped = |second: &str| {
+            let mut history = history();
+            history.daemon_writes(
+                "x",
+                &[("/nodes/x/daemonstate", "stop"), ("/nodes/x/boot", "b"), ("/nodes/x/stopped", second)],
+            );
+            let spoils =
+                history.commit(Author::Client(VANDAL), &[("/nodes/x/daemonstate", "what / is this?")]);
+            history.only_truth(spoils);
+            let event = declare(&mut history, JOB);
+            (history, event)
+        };
+        let (mut known, event) = stopped("b");
+        known.at_s(200).violated_by(event, "whose daemon says");
+        let (mut unknown, event) = stopped("");
+        unknown.at_s(200).happens(event);
     }
 
     #[test]
@@ -408,12 +436,15 @@ mod tests {
     }
 
     #[test]
-    fn a_server_whose_keepalive_somebody_has_just_written_counts_as_left() {
-        let mut history = history();
-        let event = declare(&mut history, JOB);
-        history.at_s(140).happens(event).happens(off("b"));
-        let vandal = history.commit(Author::Client(VANDAL), &[("/nodes/b/keepalive", "what / is this?")]);
-        history.at_s(200).happens(vandal).at_s(240).happens(shot("a", "x"));
-        history.at_s(241).violated_by(shot("a", "x"), "leaves 1 of 3 ZooKeeper servers");
+    fn a_server_of_which_somebody_has_just_said_that_it_lives_counts_as_left() {
+        for (key, said) in [("/nodes/b/keepalive", "what / is this?"), ("/nodes/b/daemonstate", "run")] {
+            let mut history = history();
+            let event = declare(&mut history, JOB);
+            history.at_s(140).happens(event).happens(off("b"));
+            history.at_s(199).writes(&[(key, "")]);
+            let vandal = history.commit(Author::Client(VANDAL), &[(key, said)]);
+            history.at_s(200).happens(vandal).at_s(240).happens(shot("a", "x"));
+            history.at_s(241).violated_by(shot("a", "x"), "leaves 1 of 3 ZooKeeper servers");
+        }
     }
 }

@@ -8,13 +8,13 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use pvc_core::model::{NodeName, VmId};
+use pvc_core::model::{FenceJob, NodeName, VmId};
 
 use crate::{
     checkers::Checker,
     event::{Author, Change, Commit, Event, Phase, Stamped, Told},
     tree::Tree,
-    truth::Truth,
+    truth::{Run, Truth},
 };
 
 use crate::keys;
@@ -26,6 +26,8 @@ pub(super) struct Intent {
     nodes: BTreeMap<NodeName, Asked>,
     /// When VMs were deleted.
     deleted: BTreeMap<VmId, Duration>,
+    /// When nodes were taken for dead whose BMCs lie.
+    lied_about: BTreeMap<NodeName, Vec<Duration>>,
 }
 
 /// What was last asked for.
@@ -50,6 +52,7 @@ impl Checker for Intent {
                 Author::Client(client) => self.asked(truth, tree, commit, *client),
                 Author::Daemon { node, .. } => {
                     self.voided(commit);
+                    self.believed(truth, commit);
                     return overwrites(tree, commit, node);
                 }
                 Author::Servers => {}
@@ -111,6 +114,16 @@ impl Intent {
         }
     }
 
+    fn believed(&mut self, truth: &Truth, commit: &Commit) {
+        for change in &commit.changes {
+            let Some(node) = keys::of_fence(&change.path) else { continue };
+            let job = serde_json::from_str::<FenceJob>(change.is()).ok();
+            if job.is_some_and(|job| job.step.proof().is_some()) && truth.machine(&node).bmc_lies {
+                self.lied_about.entry(node).or_default().push(truth.now);
+            }
+        }
+    }
+
     fn came_of_it(&self, truth: &Truth, tree: &Tree) -> Result<(), String> {
         for vm in tree.vms() {
             let Some(asked) = self.vms.get(&vm) else { continue };
@@ -140,13 +153,23 @@ impl Intent {
                 ));
             }
         }
-        // What was started by hand since is somebody's own.
+        // What was started by hand since is somebody's own; and of what a machine executes that was taken for dead by a lie, nobody could know.
         let outlives = |(vm, deleted): &(&VmId, &Duration)| {
-            truth.executing(**vm).any(|(_, run)| run.began < **deleted)
+            truth
+                .executing(**vm)
+                .any(|(node, run)| run.began < **deleted && !self.was_lied_about(node, run, **deleted))
                 && tree.vms().all(|defined| defined != **vm)
         };
         let outlives = self.deleted.iter().find(outlives);
         outlives.map_or(Ok(()), |(vm, _)| Err(format!("{vm} runs, and was undefined while it did")))
+    }
+}
+
+impl Intent {
+    /// Whether its node was taken for dead by a lie while it ran there, before this.
+    fn was_lied_about(&self, node: &NodeName, run: &Run, before: Duration) -> bool {
+        let mut lies = self.lied_about.get(node).into_iter().flatten();
+        lies.any(|at| (run.began..=before).contains(at))
     }
 }
 
@@ -222,7 +245,7 @@ mod tests {
     use super::*;
     use crate::{
         checkers::testing::{History, daemon, node, vm},
-        event::Guest,
+        event::{Guest, Machine},
     };
 
     fn path(key: &str) -> String {
@@ -358,5 +381,28 @@ mod tests {
             history.at_s(10).happens(event);
         }
         history.violated_by(SETTLED, "was undefined while it did");
+    }
+
+    #[test]
+    fn what_was_undefined_when_a_lie_had_been_believed_is_nobodys_fault_and_else_it_is() {
+        const PROVEN: &str =
+            r#"{"step":"proven","proof":"power-off","instance":null,"by":"b","at_unix_s":0}"#;
+        for believed in [true, false] {
+            let mut history = history();
+            history.happens(turns(Guest::Executes));
+            history.happens(Event::Machine { node: node("a"), what: Machine::BmcLies(true) });
+            if believed {
+                history.daemon_writes("b", &[("/pvc/fence/a", PROVEN)]);
+            }
+            for key in [path("state"), format!("/domains/{}", vm(1))] {
+                let event = history.deletion(Author::Client(1), &key);
+                history.at_s(10).happens(event);
+            }
+            if believed {
+                history.happens(SETTLED);
+            } else {
+                history.violated_by(SETTLED, "was undefined while it did");
+            }
+        }
     }
 }

@@ -99,9 +99,11 @@ impl Proof {
             // brought to its target, which goes with its source (decision 87).
             let is_target = change.was().split_whitespace().next() != Some(name);
             let is_there = run.is_some_and(|run| {
-                let meanwhile = run.by_hand && node == *by && truth.since(run.began) < ON_ITS_WAY;
+                // What libvirt starts by itself in a boot of which nobody has heard is number 1's, as in `covered`.
+                let unheard_of = run.by_hand && node != *by && self.is_of_another_boot(&node, run);
+                let on_its_way = run.by_hand && node == *by && truth.since(run.began) < ON_ITS_WAY;
                 let at_all = run.executes || node != *by && !is_target && !self.goes_on_nowhere(&node, run);
-                at_all && !meanwhile
+                at_all && !on_its_way && !unheard_of
             });
             if is_there && !truth.machine(&node).bmc_lies {
                 return Err(format!(
@@ -123,10 +125,10 @@ impl Proof {
         if truth.machine(of).bmc_lies {
             return Ok(());
         }
-        let here = truth
-            .guests
-            .iter()
-            .filter(|(_, runs)| runs.get(of).is_some_and(|run| !self.goes_on_nowhere(of, run)));
+        // What a failed migration has left, of which no claim will ever name this node alone, was never let go on and has nothing to write.
+        let claimed = |vm: &VmId| tree.claim(*vm).eq([of.as_str()]);
+        let writes = |vm: &VmId, run: &Run| (run.executed || claimed(vm)) && !self.goes_on_nowhere(of, run);
+        let here = truth.guests.iter().filter(|(vm, runs)| runs.get(of).is_some_and(|run| writes(vm, run)));
         for (vm, _) in here {
             if let Some(image) =
                 tree.vm(*vm, "rbdlist").split(',').find(|image| images.iter().any(|i| i == image))
@@ -142,7 +144,12 @@ impl Proof {
     /// What a migration has brought to a node in a boot in which its daemon has not said a word: that asks for the claim before it lets
     /// anything go on, and a proof that silence gives is of the boot before.
     fn goes_on_nowhere(&self, node: &NodeName, run: &Run) -> bool {
-        !run.executes && self.heard.get(node).is_some_and(|heard| *heard != Some(run.boot))
+        !run.executes && self.is_of_another_boot(node, run)
+    }
+
+    /// Its machine has booted since its daemon was last heard.
+    fn is_of_another_boot(&self, node: &NodeName, run: &Run) -> bool {
+        self.heard.get(node).is_some_and(|heard| *heard != Some(run.boot))
     }
 }
 
@@ -336,7 +343,16 @@ mod tests {
         let event = |image: &str| Event::ShutOut { by: node("a"), of: node("x"), images: vec![image.into()] };
         history.happens(event("vms/three"));
         history.happens(machine("x", Machine::Off)).happens(event("vms/two"));
-        history.on("x", 2).happens(guest("x", Guest::Executes));
+        history
+            .on("x", 2)
+            .writes(&[(&claim(), "a x")])
+            .happens(guest("x", Guest::Held))
+            .happens(event("vms/two"));
+        history.writes(&[(&claim(), "x")]);
+        history.violated_by(event("vms/two"), "shut x out of vms/two");
+        history.happens(guest("x", Guest::Executes));
+        history.violated_by(event("vms/two"), "shut x out of vms/two");
+        history.happens(guest("x", Guest::Held));
         history.violated_by(event("vms/two"), "shut x out of vms/two");
     }
 }

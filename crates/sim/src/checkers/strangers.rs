@@ -33,7 +33,8 @@ const STORE: [&str; 10] = [
     "EndServer",
     "Expire",
 ];
-const AFTER_STORE: Duration = Duration::from_secs(30);
+/// `Expire` ends in the schedule when it has begun: the servers hear nothing of that node until its session is over, which is 40 s at most.
+const AFTER_STORE: Duration = Duration::from_mins(1);
 
 /// See the module's documentation.
 #[derive(Debug, Default)]

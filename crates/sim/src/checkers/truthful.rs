@@ -125,7 +125,7 @@ impl Truthful {
                 self.moved(truth, change, vm);
             }
             return match (key, change.was(), change.is()) {
-                ("state", was, "stop") if was != "stop" => is_off(truth, by, vm),
+                ("state", was, "stop") if was != "stop" => is_off(truth, tree, by, vm),
                 ("state", "migrate" | "restart", "start")
                     if !commit.is_about("/pvc/fence/") && !is_failure(commit, vm) =>
                 {
@@ -277,11 +277,12 @@ fn is_failure(commit: &Commit, vm: VmId) -> bool {
     commit.changes.iter().any(is_reason)
 }
 
-/// What a failed migration has left on another node was never let go on, and no claim will ever name it: its daemon ends it once it can.
-fn is_off(truth: &Truth, by: &NodeName, vm: VmId) -> Result<(), String> {
+/// What a failed migration has left was never let go on, and no claim will ever name its node alone: its daemon ends it once it can.
+fn is_off(truth: &Truth, tree: &Tree, by: &NodeName, vm: VmId) -> Result<(), String> {
     let mut runs = truth.guests.get(&vm).into_iter().flatten();
-    let counts =
-        |(node, run): &(&NodeName, &Run)| !truth.machine(node).bmc_lies && (*node == by || run.executed);
+    let counts = |(node, run): &(&NodeName, &Run)| {
+        !truth.machine(node).bmc_lies && (run.executed || tree.claim(vm).eq([node.as_str()]))
+    };
     match runs.find(counts) {
         Some((node, _)) => {
             Err(format!("{by} answers that {vm} is off, and there is a process of it on {node}"))

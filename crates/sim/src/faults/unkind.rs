@@ -29,6 +29,13 @@ pub(super) async fn happen(cluster: &Cluster, fault: Fault, lasts: Duration) {
         Fault::DieHalfway(node, when) => die_halfway(cluster, node, when, lasts).await,
         Fault::Gone(node, with_bmc) => break_for_good(cluster, node, with_bmc),
         Fault::Garble(key, rubbish) => garble(cluster, key, rubbish, lasts).await,
+        Fault::Ceph(matter) => {
+            if let Some(ceph) = &cluster.around.ceph {
+                ceph.suffers(matter, true);
+                sleep(lasts).await;
+                ceph.suffers(matter, false);
+            }
+        }
         Fault::Clone(node) => clone_boots(cluster, node, lasts).await,
         Fault::Reinstall(node) => {
             plug(cluster, node, false);

@@ -5,13 +5,15 @@ use std::sync::Arc;
 use pvc_core::model::MachineId;
 use pvc_host::{
     boot_note::BootNote,
+    ceph::{Ceph, CephAdmin},
     dhcp::DhcpPort,
     hypervisor::Hypervisor,
     links::{Bridges, Links},
+    machine::Machine as _,
     power::Power,
     programs::{Programs, fake::FakePrograms},
     services::Services,
-    storage_fence::StorageFence,
+    storage_fence::{CephFence, StorageFence},
     watchdog::Watchdog,
 };
 use pvc_store::{schema::owner::Owner, servers::Servers};
@@ -22,6 +24,7 @@ use crate::{
     event::Author,
     parts::{
         bridges::SimBridges,
+        ceph::SimCeph,
         host::{SimMachine, pid},
         hypervisor::SimHypervisor,
         links::SimLinks,
@@ -62,6 +65,7 @@ impl Node {
             rng: Arc::clone(&self.rng),
             fault_rates: Arc::clone(&around.fault_rates),
             journal: Arc::clone(&around.journal),
+            ceph: around.ceph.clone().map(|ceph| (self.number, ceph)),
         };
         let links = SimLinks {
             world: around.world.clone(),
@@ -96,38 +100,37 @@ impl Node {
             network: Arc::clone(&around.network),
             ensemble: Arc::clone(&around.ensemble),
         };
-        let storage = SimStorage {
-            world: around.world.clone(),
-            node: self.name.clone(),
-            rng: Arc::clone(&self.rng),
+        let machine = Arc::new(SimMachine {
+            memory_mib: self.memory_mib,
+            id: self.identity(),
+            hardware: Arc::clone(&self.hardware),
+            hypervisor: Arc::clone(&boot.hypervisor),
             journal: Arc::clone(&around.journal),
-        };
+        });
+        let (ceph, storage) = self.storage(&machine);
         let watchdog = SimWatchdog { fake: Arc::clone(&boot.watchdog), armed: Arc::clone(&boot.armed) };
         let guarded = self.config.intervals.suicide_after().is_some();
         Dependencies {
             store: SimStore::start(place, author, self.config.intervals.session_timeout()),
             hypervisor: Some(Arc::new(hypervisor) as Arc<dyn Hypervisor>),
             consoles: None,
+            screens: None,
             links: Some(Arc::new(links) as Arc<dyn Links>),
             bridges: has_networks.then(|| Arc::new(bridges) as Arc<dyn Bridges>),
             firewall: None,
             routing: None,
             zones: None,
+            database_cluster: None,
             programs: has_networks.then(|| Arc::new(FakePrograms::default()) as Arc<dyn Programs>),
             dhcp: has_networks.then(|| Arc::new(boot.port.clone()) as Arc<dyn DhcpPort>),
             services: Some(Arc::clone(&boot.services) as Arc<dyn Services>),
             power: Arc::new(power) as Arc<dyn Power>,
             servers: Arc::new(servers) as Arc<dyn Servers>,
-            ceph: None,
-            storage: Arc::new(storage) as Arc<dyn StorageFence>,
+            ceph,
+            osds: None,
+            storage,
             watchdog: guarded.then(|| Arc::new(watchdog) as Arc<dyn Watchdog>),
-            machine: Arc::new(SimMachine {
-                memory_mib: self.memory_mib,
-                id: self.identity(),
-                hardware: Arc::clone(&self.hardware),
-                hypervisor: Arc::clone(&boot.hypervisor),
-                journal: Arc::clone(&around.journal),
-            }),
+            machine,
             boot_note: Arc::clone(&boot.note) as Arc<dyn BootNote>,
             process: Owner {
                 host: self.name.to_string(),
@@ -141,5 +144,28 @@ impl Node {
             notify: Notify::default(),
             lifeline: pvc_process::Place::here(),
         }
+    }
+    /// Its connection to Ceph, and the fence over that; where nobody writes, a storage that does what it is asked.
+    fn storage(&self, machine: &Arc<SimMachine>) -> (Option<Arc<dyn CephAdmin>>, Arc<dyn StorageFence>) {
+        let around = &self.around;
+        let Some(cluster) = &around.ceph else {
+            let storage = SimStorage {
+                world: around.world.clone(),
+                node: self.name.clone(),
+                rng: Arc::clone(&self.rng),
+                journal: Arc::clone(&around.journal),
+            };
+            return (None, Arc::new(storage));
+        };
+        let ceph = Arc::new(SimCeph {
+            world: around.world.clone(),
+            node: self.name.clone(),
+            machine: self.number,
+            cluster: Arc::clone(cluster),
+            knows: Arc::default(),
+        });
+        let clock = Arc::clone(machine);
+        let fence = CephFence::new(Arc::clone(&ceph) as Arc<dyn Ceph>, move || clock.unix_s());
+        (Some(ceph), Arc::new(fence))
     }
 }

@@ -56,6 +56,9 @@ impl Node {
         if frozen != frozen_before {
             self.around.ensemble.down(self.number, frozen);
             self.tell(if frozen { event::Machine::Frozen } else { event::Machine::Thawed });
+            if let Some(ceph) = &self.around.ceph {
+                ceph.freezes(self.number, frozen);
+            }
         }
         self.daemon_turns(before);
         self.libvirt_turns();
@@ -128,6 +131,9 @@ impl Node {
     pub fn crash_guest(&self, vm: VmId) {
         let boot = self.lock().boot.clone();
         if let Some(boot) = boot {
+            if let Some(ceph) = &self.around.ceph {
+                ceph.crashes(self.number, vm);
+            }
             boot.hypervisor.vanish(vm);
         }
     }
@@ -172,9 +178,12 @@ impl Node {
         self.tell(event::Machine::ClockJumped(by_s));
     }
 
-    /// Its BMC may lie from now on.
+    /// Its BMC may lie from now on, also of later boots; or does not any more, though what it has said may still be believed.
     pub fn bmc_lies(&self, lies: bool) {
-        self.tell(event::Machine::BmcLies(lies));
+        self.lock().bmc_lies = lies;
+        if lies {
+            self.tell(event::Machine::BmcLies(true));
+        }
     }
 }
 

@@ -46,6 +46,9 @@ impl Node {
                 .tree(|tree| tree.claim(vm).next().is_some_and(|name| name == self.name.as_str()))
         };
         let claimed = may_execute(guest.id);
+        if let Some(ceph) = &self.around.ceph {
+            ceph.comes_by_hand(self.number, guest.id);
+        }
         self.around.journal.tell(Event::Stranger { vm: guest.id, node: self.name.clone(), claimed });
         boot.hypervisor.put(Seen { activity: Activity::Running, ..guest });
         true

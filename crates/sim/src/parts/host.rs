@@ -17,7 +17,7 @@ use pvc_host::{
 use crate::journal::Journal;
 
 /// Where simulated wall clocks begin.
-const EPOCH_S: u64 = 1_700_000_000;
+pub(crate) const EPOCH_S: u64 = 1_700_000_000;
 /// What the machine needs itself, MiB.
 const OVERHEAD_MIB: u64 = 2048;
 /// The process id of a daemon's first run.

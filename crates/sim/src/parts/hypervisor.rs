@@ -7,7 +7,10 @@ use std::{
 };
 
 use async_trait::async_trait;
-use pvc_core::model::{DomainSpec, NodeName, VmId, VmName};
+use pvc_core::{
+    model::{DomainSpec, NodeName, VmId, VmName},
+    plan::storage_fence::images,
+};
 use pvc_host::hypervisor::{
     Event, Hypervisor, HypervisorError, Kept, Migration, Peer, Seen, Suspension, Undefined,
     fake::{Answer, Behaviour, FakeHypervisor, Journey, Outcome, PowerButton, Switch},
@@ -19,6 +22,7 @@ use super::in_flight;
 use crate::{
     event::{self, Ask},
     journal::Journal,
+    physics::{ceph::CephCluster, network::Number},
     rng::Rng,
 };
 
@@ -65,6 +69,8 @@ pub struct SimHypervisor {
     pub fault_rates: Arc<Mutex<FaultRates>>,
     /// Whom it is told.
     pub journal: Arc<Journal>,
+    /// Its machine's number, and where VMs' images are.
+    pub ceph: Option<(Number, Arc<CephCluster>)>,
 }
 
 /// What libvirt says of a bridge that is missing.
@@ -83,6 +89,13 @@ impl SimHypervisor {
 
     fn asked(&self, vm: VmId, what: Ask) {
         self.journal.tell(event::Event::Asked { node: self.node.clone(), vm, what });
+    }
+
+    /// The images that its process opens when it is made.
+    fn opens(&self, spec: &DomainSpec) {
+        if let Some((number, ceph)) = &self.ceph {
+            ceph.prepare(*number, spec.id, images(&spec.rbd_images).0);
+        }
     }
 
     /// Asks libvirt, a moment from now.
@@ -122,6 +135,7 @@ impl SimHypervisor {
             Behaviour {
                 start,
                 resume: Answer::default(),
+                suspend: Answer::default(),
                 power_off: answer(rng, power_off),
                 power_button: if obeys { PowerButton::Obeyed(button) } else { PowerButton::Ignored },
                 journey: Journey {
@@ -155,6 +169,7 @@ impl Hypervisor for SimHypervisor {
 
     async fn start(&self, spec: &DomainSpec) -> Result<(), HypervisorError> {
         self.asked(spec.id, Ask::Start);
+        self.opens(spec);
         self.fake.behave(spec.id, self.behaviour());
         // Libvirt makes it paused, whoever lives then, and who has asked for it lets it go: nobody does when that is gone (decision 62).
         sleep(self.roll(|rng, _| ms(rng, 1, 3))).await;
@@ -163,6 +178,7 @@ impl Hypervisor for SimHypervisor {
 
     async fn prepare(&self, spec: &DomainSpec) -> Result<(), HypervisorError> {
         self.asked(spec.id, Ask::Start);
+        self.opens(spec);
         self.fake.behave(spec.id, self.behaviour());
         sleep(self.roll(|rng, _| ms(rng, 1, 3))).await;
         self.fake.prepare(spec).await

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::event::Net;
+use crate::{event::Net, physics::ceph::CephFault};
 
 /// What goes wrong. Nodes and VMs are numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -55,6 +55,7 @@ pub enum Fault {
     Clone(usize),
     Reinstall(usize),
     Garble(Key, Rubbish),
+    Ceph(CephFault),
 }
 
 /// When a daemon's machine loses power.
@@ -147,6 +148,9 @@ pub enum Command {
         /// How long that takes, in milliseconds.
         after_ms: u64,
     },
+    /// Lets in again whose processes are proven dead.
+    LiftShutOuts,
+    FlushLocks(usize),
 }
 
 /// What an old client makes of a definition.

@@ -2,17 +2,24 @@
 
 use pvc_core::model::VmId;
 
-use crate::{keys::card, options::vm_memory_mib, schedule::Definition};
+use crate::{
+    keys::card,
+    options::{disks, vm_memory_mib},
+    schedule::Definition,
+};
 
 /// The definition of a VM.
-pub(super) fn xml(id: VmId, number: usize, network: Option<usize>, how: Definition) -> String {
+pub(super) fn xml(
+    id: VmId,
+    number: usize,
+    (network, storage): (Option<usize>, bool),
+    how: Definition,
+) -> String {
     let mib = vm_memory_mib(number);
-    // A third of them have an image in Ceph.
-    let disk = if number.is_multiple_of(3) {
-        format!("<disk type='network' device='disk'><source protocol='rbd' name='vms/vm{number}'/></disk>")
-    } else {
-        String::new()
+    let disk = |image: String| {
+        format!("<disk type='network' device='disk'><source protocol='rbd' name='{image}'/></disk>")
     };
+    let disks: String = disks(number, storage).into_iter().map(disk).collect();
     let card = network.map_or_else(String::new, |network| {
         let mac = card(number);
         format!("<interface type='bridge'><mac address='{mac}'/><source bridge='vmbr{network}'/></interface>")
@@ -27,7 +34,7 @@ pub(super) fn xml(id: VmId, number: usize, network: Option<usize>, how: Definiti
     };
     let whole = format!(
         "<domain type='kvm'><name>{name}</name><uuid>{id}</uuid>{memory}<vcpu>2</vcpu><os><type>hvm</type></os>\
-         <devices>{disk}{card}</devices></domain>"
+         <devices>{disks}{card}</devices></domain>"
     );
     match how {
         Definition::Truncated => whole[..whole.len() / 2].to_owned(),

@@ -25,6 +25,10 @@ impl Operator<'_> {
         let Some((xml, _)) = schema::vm::read_xml(store, id).await? else {
             return Err(No::Refused("it has no definition".into()));
         };
+        // Nothing new is desired when it is calm.
+        if self.cluster.around.journal.truth(|truth| truth.phase) != Phase::Chaos {
+            return Err(No::Refused("it is calm".into()));
+        }
         for state in [VmState::Stop, VmState::Delete] {
             self.write(&[(number, "state", state.as_str())]).await?;
             sleep(Duration::from_secs(2)).await;
@@ -34,10 +38,7 @@ impl Operator<'_> {
         for path in keys.into_iter().map(|key| format!("{vm}/{key}")).chain([vm.clone()]) {
             store.commit(Transaction { ops: vec![Op::Delete { path, version: None }] }).await?;
         }
-        // Nothing new is desired when it is calm.
-        if self.cluster.around.journal.truth(|truth| truth.phase) != Phase::Chaos {
-            return Ok("undefined".into());
-        }
+        // Also when it has become calm meanwhile: no daemon ends what runs and is in no tree.
         let (name, rbd_images) = (seen.name.clone(), seen.rbd_images.clone());
         let define = VmChange::Define { id, name, node: to.clone(), xml, rbd_images };
         schema::vm::apply(store, &define).await?;

@@ -14,11 +14,16 @@ pub(super) struct Faults {
     lose_requests: u32,
     lose_answers: u32,
     orphan: bool,
+    split: bool,
 }
 
 impl Faults {
     pub(super) fn orphan(&self) -> bool {
         self.orphan
+    }
+
+    pub(super) fn split(&self) -> bool {
+        self.split
     }
 
     pub(super) fn delay(&self) -> Duration {
@@ -139,6 +144,11 @@ impl MemoryStore {
     /// Every call takes this long from now on. A call that would take longer than its deadline fails then.
     pub fn delay(&self, by: Duration) {
         self.fault(|f| f.delay = by);
+    }
+
+    /// Many values are asked for one by one from now on, each at its own moment, as more than fit into one request of ZooKeeper's are in parts.
+    pub fn split_reads(&self) {
+        self.fault(|f| f.split = true);
     }
 
     /// The next `count` commits are done, but their answers are lost.

@@ -6,12 +6,12 @@
 //! 2. write an [`Objects`] in `objects.rs`: root, identifier, keys, decoding, map, subject. The text of its keys is `schema`'s;
 //! 3. add a row to [`TABLE`]: `Row::objects::<Pools>(|needs| needs.pools)`.
 //!
-//! The rest is common to all: an event names the object that is read again, with all its keys in one request, which is one moment; names
+//! The rest is common to all: an event names the object that is read again, with all its keys in one request (of many objects at once in several, which are as many moments); names
 //! that are no object's are strays; what the store refuses to show is shown as unreadable and looked at again; only who needs a
 //! kind watches it. Keys deeper than `<root>/<object>/<key>` cause no read: they are another kind's.
 //!
 //! Nodes and VMs are rows too, but more than rows (the figures of keepalives; spellings of a UUID, claims, definitions that are not
-//! loaded): `task` reads them itself.
+//! loaded): `task` reads them itself. A fence is read with its node: a node that is dead and has no fence is proven dead.
 
 use std::{
     collections::BTreeSet,

@@ -212,7 +212,10 @@ impl Task {
         while !self.dirty.is_empty() {
             let mut dirty = std::mem::take(&mut self.dirty);
             let outcome = self.read(&mut dirty).await;
-            self.publish();
+            if outcome.is_ok() {
+                self.publish();
+            }
+            // Part of what belongs together may be missing in what was read: it is shown with the rest.
             if let Err(error) = outcome {
                 self.dirty.merge(dirty);
                 let pause = self.retry.map_or(FIRST_PAUSE, |(_, pause)| (pause * 2).min(LONGEST_PAUSE));

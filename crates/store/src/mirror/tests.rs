@@ -7,8 +7,8 @@ mod told;
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use pvc_core::model::{
-    ClusterView, DaemonMode, Entry, FenceJob, FenceStep, NodeName, NodeReport, Proof, StaticData, Subject,
-    VmChange, VmId, VmKey, VmSet, VmState,
+    ClusterView, DaemonMode, DaemonState, Entry, FenceJob, FenceStep, NodeName, NodeReport, Proof,
+    StaticData, Subject, VmChange, VmId, VmKey, VmSet, VmState,
 };
 use tokio::{sync::mpsc::UnboundedReceiver, time::timeout};
 
@@ -365,4 +365,57 @@ async fn a_view_never_shows_a_placement_without_the_vm_that_was_placed() {
     }
     placing.await.unwrap();
     assert!(seen > 50, "{seen} views are too few to have met a bad moment");
+}
+
+/// A fence begins and is called off again and again; no view shows the node dead without it.
+async fn fences_come_and_go(delay: Duration, split: bool) {
+    let (own, other, _) = world().await;
+    let fencer = Mirror::start(other.clone());
+    own.delay(delay);
+    if split {
+        own.split_reads();
+    }
+    let mirror = Mirror::start(own);
+    mirror.ready().await;
+    let mut views = mirror.views();
+    let fencing = pvc_process::spawn(async move {
+        for n in 0..2000_u64 {
+            // As its fence begins, or ends because it has spoken, the mirror reads what was before, also the fence before this one.
+            tokio::time::sleep(Duration::from_millis(n % 11)).await;
+            if n % 3 == 0 {
+                set(&*other, "/nodes/node1/staticdata", &format!("8 {n} GNU/Linux x86_64")).await;
+                tokio::time::sleep(Duration::from_millis(n % 7)).await;
+            }
+            fencer.caught_up(SOON).await.unwrap();
+            let view = fencer.view();
+            let seen = view.node(&name(1)).unwrap();
+            let change = match view.fences.get(&name(1)) {
+                None => fence::begin(seen, &name(2), &job(FenceStep::Shooting)),
+                Some(fence) => fence::call_off(fence.good().unwrap(), seen),
+            };
+            other.commit(change).await.unwrap();
+        }
+    });
+    let (mut dead, mut finished) = (0, false);
+    while !finished {
+        finished = fencing.is_finished();
+        let view = views.borrow_and_update().clone();
+        if view.node(&name(1)).unwrap().daemon_state.value == DaemonState::Dead {
+            dead += 1;
+            assert!(view.fences.contains_key(&name(1)), "dead without a fence: proven dead");
+        }
+        let _quiet = timeout(Duration::from_secs(1), views.changed()).await;
+    }
+    fencing.await.unwrap();
+    assert!(dead > 100, "{dead} views are too few to have met a bad moment");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_is_declared_dead_is_never_shown_without_its_fence() {
+    fences_come_and_go(Duration::from_millis(3), false).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn nor_is_one_whose_keys_do_not_fit_into_one_request() {
+    fences_come_and_go(Duration::from_micros(100), true).await;
 }

@@ -44,31 +44,71 @@ fn last(root: Option<&Value>) -> u64 {
     text.and_then(|text| text.trim().parse().ok()).unwrap_or(0)
 }
 
-/// Appends changes, at most [`AT_ONCE`], in their order. Conflicts if somebody else appends at the same time.
-pub async fn append(store: &dyn Store, entries: &[AuditEntry]) -> Result<(), CommitError> {
-    let root = store.get(ROOT).await.map_err(CommitError::Failed)?;
-    // What is no number of ours begins anew.
-    let first = last(root.as_ref()).checked_add(1).filter(|first| *first < u64::MAX / 2).unwrap_or(1);
-    let numbered = entries.iter().zip(first..).map(|(entry, id)| AuditEntry { id, ..entry.clone() });
-    let slots: Vec<(String, Vec<u8>)> = numbered
-        // Texts and numbers always have a JSON form.
-        .map(|entry| (path(entry.id), serde_json::to_vec(&entry).unwrap_or_default()))
-        .collect();
-    let paths: Vec<String> = slots.iter().map(|(path, _)| path.clone()).collect();
-    let present = store.stat_many(&paths).await.map_err(CommitError::Failed)?;
-    let mut txn = Transaction::default();
-    let after = first + entries.len() as u64 - 1;
-    match root {
-        Some(root) => txn.set(ROOT, after.to_string(), Some(root.version)),
-        None => txn.create(ROOT, after.to_string()),
+/// Changes that are being appended, at most [`AT_ONCE`], until it is known that they are written.
+#[derive(Debug)]
+pub struct Appending {
+    entries: Vec<AuditEntry>,
+    /// The number of the first in an attempt whose fate may be unknown.
+    tried: Option<u64>,
+}
+
+impl Appending {
+    /// These, in their order.
+    pub fn new(entries: Vec<AuditEntry>) -> Self {
+        Self { entries, tried: None }
     }
-    for ((path, data), present) in slots.into_iter().zip(present) {
-        match present {
-            Some(_) => txn.set(path, data, None),
-            None => txn.create(path, data),
+
+    /// Writes them, unless an earlier attempt has done so. Conflicts if somebody else appends at the same time. Whoever drops this in the middle may try
+    /// again, as after an error.
+    ///
+    /// Two attempts are never both applied: each requires the root's version that it has read, and a reading that shows an earlier attempt's version shows
+    /// its slots, too. One that is too old to show it conflicts.
+    pub async fn attempt(&mut self, store: &dyn Store) -> Result<(), CommitError> {
+        let root = store.get(ROOT).await.map_err(CommitError::Failed)?;
+        // What is no number of ours begins anew.
+        let first = last(root.as_ref()).checked_add(1).filter(|first| *first < u64::MAX / 2).unwrap_or(1);
+        if let Some(tried) = self.tried
+            && self.is_written(store, tried).await.map_err(CommitError::Failed)?
+        {
+            return Ok(());
         }
+        let slots: Vec<(String, Vec<u8>)> = numbered(&self.entries, first)
+            // Texts and numbers always have a JSON form.
+            .map(|entry| (path(entry.id), serde_json::to_vec(&entry).unwrap_or_default()))
+            .collect();
+        let paths: Vec<String> = slots.iter().map(|(path, _)| path.clone()).collect();
+        let present = store.stat_many(&paths).await.map_err(CommitError::Failed)?;
+        let mut txn = Transaction::default();
+        let after = first + self.entries.len() as u64 - 1;
+        match root {
+            Some(root) => txn.set(ROOT, after.to_string(), Some(root.version)),
+            None => txn.create(ROOT, after.to_string()),
+        }
+        for ((path, data), present) in slots.into_iter().zip(present) {
+            match present {
+                Some(_) => txn.set(path, data, None),
+                None => txn.create(path, data),
+            }
+        }
+        self.tried = Some(first);
+        store.commit(txn).await.map(drop)
     }
-    store.commit(txn).await.map(drop)
+
+    async fn is_written(&self, store: &dyn Store, first: u64) -> Result<bool, StoreError> {
+        let expected: Vec<AuditEntry> = numbered(&self.entries, first).collect();
+        let paths: Vec<String> = expected.iter().map(|entry| path(entry.id)).collect();
+        let values = store.get_many(&paths).await?;
+        let is_this = |value: Option<Value>, entry: &AuditEntry| {
+            value.is_some_and(|value| {
+                serde_json::from_slice::<AuditEntry>(&value.data).is_ok_and(|seen| seen == *entry)
+            })
+        };
+        Ok(values.into_iter().zip(&expected).all(|(value, entry)| is_this(value, entry)))
+    }
+}
+
+fn numbered(entries: &[AuditEntry], first: u64) -> impl Iterator<Item = AuditEntry> {
+    entries.iter().zip(first..).map(|(entry, id)| AuditEntry { id, ..entry.clone() })
 }
 
 #[cfg(test)]
@@ -86,6 +126,10 @@ mod tests {
             status: Some(200),
             said: "maintenance is on".to_owned(),
         }
+    }
+
+    async fn append(store: &dyn Store, entries: &[AuditEntry]) -> Result<(), CommitError> {
+        Appending::new(entries.to_vec()).attempt(store).await
     }
 
     #[tokio::test]

@@ -1,17 +1,17 @@
 //! `/ceph`: OSDs, pools, volumes and snapshots.
 //!
-//! The primary coordinator writes them from what Ceph says; each node its own OSDs' figures. Clients read them.
+//! The primary coordinator writes them from what Ceph says. Clients read them.
 
 mod change;
 mod df;
 #[cfg(test)]
 mod tests;
 
-use std::fmt::Display;
+use std::{collections::BTreeMap, fmt::Display};
 
 use pvc_core::model::{
     Entry, Problem,
-    ceph::{Figures, Osd, OsdId, Pool, PoolName, Refreshed, SnapshotName, Volume, VolumeName},
+    ceph::{Figures, Osd, OsdId, OsdStats, Pool, PoolName, Refreshed, SnapshotName, Volume, VolumeName},
 };
 use serde::{Serialize, de::DeserializeOwned};
 
@@ -121,6 +121,19 @@ pub async fn refresh(
             }
         }
     }
+    write_news(store, desired).await
+}
+
+/// Writes what Ceph says of those OSDs that have keys, as far as it is not there already.
+pub async fn refresh_osds(store: &dyn Store, all: &BTreeMap<OsdId, OsdStats>) -> Result<(), SchemaError> {
+    let known = store.children(OSDS).await?.unwrap_or_default();
+    let known = known.iter().filter_map(|name| name.parse().ok());
+    let desired = known.filter_map(|id| Some((stats_path(&osd_path(id)), json(Some(all.get(&id)?)))));
+    write_news(store, desired.collect()).await
+}
+
+/// What is being removed does not come back for its figures' sake.
+async fn write_news(store: &dyn Store, desired: Vec<(String, Vec<u8>)>) -> Result<(), SchemaError> {
     let paths: Vec<String> = desired.iter().map(|(path, _)| path.clone()).collect();
     let there = store.get_many(&paths).await?;
     let mut txn = Transaction::default();
@@ -128,8 +141,7 @@ pub async fn refresh(
         match there {
             Some(there) if there.data == data => {}
             Some(_) => txn.set(path, data, None),
-            // A pool that is being removed; it does not come back for its figures' sake.
-            None if path.starts_with(POOLS) => {}
+            None if path.starts_with(POOLS) || path.starts_with(OSDS) => {}
             None => txn.create(path, data),
         }
     }

@@ -40,7 +40,7 @@ fn path(subject: &Subject) -> Option<String> {
         Subject::Vm(id) => Some(vm_path(*id)),
         Subject::Node(name) | Subject::Fence(name) => Some(node_path(name)),
         Subject::Primary => Some(PRIMARY.to_owned()),
-        Subject::Keepalive(_) | Subject::Network(_) | Subject::Cluster => None,
+        Subject::Keepalive(_) | Subject::Network(_) | Subject::Task(_) | Subject::Cluster => None,
     }
 }
 

@@ -35,8 +35,11 @@ pub(crate) fn is_read(key: &str) -> bool {
     key == FENCER
 }
 
-/// The keys that make a [`Fence`], in the order that [`decode`] takes them.
-pub(crate) fn paths(node: &NodeName) -> [String; 2] {
+/// How many keys make a [`Fence`].
+pub(crate) const READ_KEYS: usize = 2;
+
+/// These, in the order that [`decode`] takes them.
+pub(crate) fn paths(node: &NodeName) -> [String; READ_KEYS] {
     [path(node), fencer_path(node)]
 }
 

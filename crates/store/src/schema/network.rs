@@ -5,8 +5,10 @@
 pub mod counts;
 pub mod guests;
 pub mod leases;
+pub mod leases6;
 pub mod reservations;
 pub mod rules;
+pub mod senders;
 #[cfg(test)]
 mod tests;
 
@@ -30,7 +32,7 @@ pub const ROOT: &str = "/networks";
 const LONGEST: usize = 200;
 
 /// The keys below a network's own that are read.
-const KEYS: [&str; 14] = [
+const KEYS: [&str; 15] = [
     "nettype",
     "domain",
     "ip4_network",
@@ -45,10 +47,14 @@ const KEYS: [&str; 14] = [
     "ip6_gateway",
     "dhcp6_flag",
     GUARD,
+    FILTER,
 ];
 
 /// **(ours)** Whether guests' ports are guarded. Absent or empty: as the network's type says.
 const GUARD: &str = "guard";
+
+/// **(ours)** Whether guests send from no other addresses than their own. Absent or empty: from any.
+const FILTER: &str = "filter";
 
 /// What old clients expect below a network, and fill.
 const PARENTS: [&str; 5] =
@@ -115,6 +121,7 @@ pub fn decode(vni: Vni, values: &[Option<Value>]) -> Option<Network> {
         dhcp_enabled: r.truth("dhcp6_flag"),
     };
     network.guard = r.is_said(GUARD).then(|| r.truth(GUARD));
+    network.filter = r.is_said(FILTER) && r.truth(FILTER);
     network.problems = reader.d.problems;
     Some(network)
 }
@@ -151,8 +158,9 @@ pub async fn read_all(store: &dyn Store) -> Result<(BTreeMap<Vni, Seen>, Vec<Pro
 /// Creates all keys of a new network.
 pub fn define(network: &Network) -> Transaction {
     let mut txn = Transaction::default();
-    let unsaid = |key: &str| network.guard.is_none() && key.ends_with(GUARD);
-    for (key, value) in encode(network).into_iter().filter(|(key, _)| !unsaid(key)) {
+    let unsaid =
+        |key: &str, value: &str| value.is_empty() && [GUARD, FILTER].iter().any(|ours| key.ends_with(ours));
+    for (key, value) in encode(network).into_iter().filter(|(key, value)| !unsaid(key, value)) {
         txn.create(key, value);
     }
     for parent in PARENTS {
@@ -207,6 +215,7 @@ fn encode(n: &Network) -> Vec<(String, String)> {
         ("ip6_gateway", text(n.ip6.gateway)),
         ("dhcp6_flag", truth_word(n.ip6.dhcp_enabled).to_owned()),
         (GUARD, n.guard.map(truth_word).unwrap_or_default().to_owned()),
+        (FILTER, if n.filter { truth_word(true) } else { "" }.to_owned()),
     ];
     let root = path(n.vni);
     let below = below.map(|(key, value)| (format!("{root}/{key}"), value));

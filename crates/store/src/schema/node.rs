@@ -110,6 +110,11 @@ pub fn domain_state_path(name: &NodeName) -> String {
     key(name, DOMAIN_STATE)
 }
 
+/// `daemonstate` of a node.
+pub(crate) fn state_path(name: &NodeName) -> String {
+    key(name, DAEMON_STATE)
+}
+
 fn key(name: &NodeName, key: &str) -> String {
     // Some twenty of them are made each time that a node is heard of.
     [ROOT, "/", name.as_str(), "/", key].concat()

@@ -16,13 +16,18 @@ pub const SCHEMA: &str = "/pvc/schema";
 /// The layout that this program knows.
 pub const SCHEMA_VERSION: u32 = 1;
 
+/// Above all keys that are ours but what stands beside a node's or a VM's.
+pub const OURS: &str = "/pvc";
+/// Above what is known of storage.
+pub const CEPH: &str = "/ceph";
+
 /// Every root key with its first value, parents before children.
 const KEYS: [(&str, &str); 30] = [
     (super::node::ROOT, ""),
     (super::primary::PRIMARY_NODE, "none"),
     (super::vm::ROOT, ""),
     (super::network::ROOT, ""),
-    ("/ceph", ""),
+    (CEPH, ""),
     ("/ceph/osds", ""),
     ("/ceph/pools", ""),
     ("/ceph/volumes", ""),
@@ -30,7 +35,7 @@ const KEYS: [(&str, &str); 30] = [
     ("/cmd", ""),
     ("/cmd/domains", ""),
     ("/cmd/ceph", ""),
-    ("/pvc", ""),
+    (OURS, ""),
     (SCHEMA, "1"),
     (super::owner::ROOT, ""),
     (super::vm::CLAIM_ROOT, ""),

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use pvc_core::model::{
     Problem,
-    ceph::{ClientAddress, Recorded, ShutOut},
+    ceph::{ClientAddress, Recorded, ShutOut, Whose},
 };
 
 use super::text::Decoder;
@@ -25,13 +25,24 @@ fn path(client: &ClientAddress) -> String {
 /// If the store refuses, or does not answer.
 pub async fn note(store: &dyn Store, record: &Recorded) -> Result<(), CommitError> {
     let Recorded { vm, node, clients, .. } = record;
-    let noted = ShutOut { vm: *vm, node: node.clone(), boot: clients.boot.clone() };
-    // Texts always have a JSON form.
-    let data = serde_json::to_vec(&noted).unwrap_or_default();
+    let noted = ShutOut { whose: Whose::Vm(*vm), node: node.clone(), boot: clients.boot.clone() };
     for client in &clients.clients {
-        put(store, &path(client), data.clone()).await?;
+        note_one(store, client, &noted).await?;
     }
     Ok(())
+}
+
+/// Notes whose a client is that is shut out.
+///
+/// # Errors
+/// If the store refuses, or does not answer.
+pub async fn note_one(
+    store: &dyn Store,
+    client: &ClientAddress,
+    shut_out: &ShutOut,
+) -> Result<(), CommitError> {
+    // Texts and numbers always have a JSON form.
+    put(store, &path(client), serde_json::to_vec(shut_out).unwrap_or_default()).await
 }
 
 /// Forgets one that was let in again. Absent already is success.

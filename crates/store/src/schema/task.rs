@@ -5,9 +5,10 @@ mod tests;
 
 use pvc_core::model::{
     NodeName, Problem, StorageCommand,
+    ceph::Changer,
     found::Found,
     storage::TreeChange,
-    task::{Task, TaskId, TaskState},
+    task::{Cancel, Task, TaskId, TaskState},
 };
 
 use super::{ceph, primary, text::Decoder};
@@ -147,6 +148,10 @@ pub async fn ask(
             asked_unix_s: unix_s,
             state: TaskState::Waiting,
             trouble: None,
+            progress: None,
+            changer: None,
+            osd: None,
+            cancel: None,
             found: None,
         };
         let mut txn = Transaction::default();
@@ -165,7 +170,7 @@ pub async fn ask(
 pub fn move_on(seen: &Seen, state: TaskState, primary: &NodeName) -> Transaction {
     let mut txn = Transaction::default();
     primary::check(&mut txn, primary);
-    let task = Task { state, trouble: None, ..seen.task.clone() };
+    let task = Task { state, trouble: None, progress: None, ..seen.task.clone() };
     txn.set(path(task.id), json(&task), Some(seen.version));
     txn
 }
@@ -182,9 +187,69 @@ pub fn unchanged(seen: &Seen, primary: &NodeName) -> Transaction {
 pub fn tell(seen: &Seen, trouble: Option<&str>, primary: &NodeName) -> Transaction {
     let mut txn = Transaction::default();
     primary::check(&mut txn, primary);
-    let task = Task { trouble: trouble.map(str::to_owned), ..seen.task.clone() };
+    let task = Task { trouble: trouble.map(str::to_owned), progress: None, ..seen.task.clone() };
     txn.set(path(task.id), json(&task), Some(seen.version));
     txn
+}
+
+/// Writes a task that its node carries out, as it was seen but for what is different now, with what the tree is to say from now on, in one. Answers the task as it
+/// is then. What is over stays so: see [`Seen`].
+pub async fn by_node(
+    store: &dyn Store,
+    seen: &Seen,
+    task: Task,
+    tree: &[TreeChange],
+) -> Result<Seen, CommitError> {
+    let mut txn = Transaction::default();
+    txn.set(path(task.id), json(&task), Some(seen.version));
+    for change in tree {
+        ceph::change(store, &mut txn, change).await.map_err(CommitError::Failed)?;
+    }
+    store.commit(txn).await?;
+    if task.is_over() {
+        forget(store).await;
+    }
+    Ok(Seen { task, version: seen.version.wrapping_add(1) })
+}
+
+/// That a task is as it was seen.
+pub fn as_seen(seen: &Seen) -> Transaction {
+    let mut txn = Transaction::default();
+    txn.check(path(seen.task.id), Check::Version(seen.version));
+    txn
+}
+
+/// Says by which client of Ceph a task is changing an image from now on, or that nobody is any more, as long as that node is primary and the task is
+/// as it was seen. Answers the task as it is then.
+pub async fn changed_by(
+    store: &dyn Store,
+    seen: &Seen,
+    changer: Option<Changer>,
+    primary: &NodeName,
+) -> Result<Seen, CommitError> {
+    let task = Task { changer, ..seen.task.clone() };
+    let mut txn = Transaction::default();
+    primary::check(&mut txn, primary);
+    txn.set(path(task.id), json(&task), Some(seen.version));
+    store.commit(txn).await?;
+    // As with `progress`. One that counts no further is read anew by whoever needs its version.
+    Ok(Seen { task, version: seen.version.wrapping_add(1) })
+}
+
+/// Says how far a task is, as long as that node is primary and the task is as it was seen. Answers the task as it is then, or `None` if that cannot be told.
+pub async fn progress(
+    store: &dyn Store,
+    seen: &Seen,
+    percent: u8,
+    primary: &NodeName,
+) -> Result<Option<Seen>, CommitError> {
+    let task = Task { trouble: None, progress: Some(percent.min(100)), ..seen.task.clone() };
+    let mut txn = Transaction::default();
+    primary::check(&mut txn, primary);
+    txn.set(path(task.id), json(&task), Some(seen.version));
+    store.commit(txn).await?;
+    // Each write counts the version up by one, and nobody else can have written this one.
+    Ok(seen.version.checked_add(1).map(|version| Seen { task, version }))
 }
 
 /// Ends a task, with what the tree is to say from now on, in one; forgets the oldest that are over.
@@ -217,11 +282,42 @@ async fn forget(store: &dyn Store) {
 }
 
 /// Takes back a task that nobody has begun. Conflicts if somebody has.
-pub fn cancel(seen: &Seen, by: &str, unix_s: u64) -> Transaction {
-    let mut txn = Transaction::default();
+pub async fn cancel(store: &dyn Store, seen: &Seen, by: &str, unix_s: u64) -> Result<(), CommitError> {
     let state = TaskState::Failed { at_unix_s: unix_s, why: format!("cancelled by {by}"), refused: false };
-    txn.set(path(seen.task.id), json(&Task { state, ..seen.task.clone() }), Some(seen.version));
-    txn
+    ask_anew(store, seen, Task { state, ..seen.task.clone() }).await
+}
+
+/// Asks whoever carries a task out to end it before it is done. Conflicts if it was written to meanwhile.
+pub async fn ask_to_end(store: &dyn Store, seen: &Seen, by: &str, unix_s: u64) -> Result<(), CommitError> {
+    let cancel = Some(Cancel { by: by.to_owned(), at_unix_s: unix_s, refused: None });
+    ask_anew(store, seen, Task { cancel, ..seen.task.clone() }).await
+}
+
+/// As whoever asks for something: that the number at the root is written is what the primary hears.
+async fn ask_anew(store: &dyn Store, seen: &Seen, task: Task) -> Result<(), CommitError> {
+    let mut txn = Transaction::default();
+    txn.set(path(task.id), json(&task), Some(seen.version));
+    if let Some(root) = store.get(ROOT).await.map_err(CommitError::Failed)? {
+        txn.set(ROOT, root.data, Some(root.version));
+    }
+    store.commit(txn).await.map(drop)
+}
+
+/// Says why a task goes on that is to end, as long as that node is primary and the task is as it was seen. Answers the task as it is then.
+pub async fn goes_on(
+    store: &dyn Store,
+    seen: &Seen,
+    why: &str,
+    primary: &NodeName,
+) -> Result<Seen, CommitError> {
+    let cancel = seen.task.cancel.clone().map(|cancel| Cancel { refused: Some(why.to_owned()), ..cancel });
+    let task = Task { cancel, ..seen.task.clone() };
+    let mut txn = Transaction::default();
+    primary::check(&mut txn, primary);
+    txn.set(path(task.id), json(&task), Some(seen.version));
+    store.commit(txn).await?;
+    // As with `progress`.
+    Ok(Seen { task, version: seen.version.wrapping_add(1) })
 }
 
 fn json(task: &Task) -> Vec<u8> {

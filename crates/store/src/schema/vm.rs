@@ -86,7 +86,7 @@ pub fn ids(keys: &[String]) -> (BTreeSet<VmId>, Vec<Problem>) {
 }
 
 /// The VM whose claim a key below [`CLAIM_ROOT`] is: there a UUID is spelled in one way only.
-pub(crate) fn claimed(name: &str) -> Result<VmId, NameError> {
+pub fn claimed(name: &str) -> Result<VmId, NameError> {
     let id = VmId::of_key(name)?;
     if id.is_canonical() {
         return Ok(id);

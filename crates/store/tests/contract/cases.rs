@@ -6,7 +6,8 @@ mod watches;
 use std::{collections::BTreeSet, future::Future, time::Duration};
 
 use pvc_store::{
-    Check, CommitError, Committed, CreateMode, Op, Session, Store, StoreError, Transaction, Watch, WatchEvent,
+    Check, CommitError, Committed, CreateMode, Kept, Op, Session, Store, StoreError, Transaction, Watch,
+    WatchEvent,
 };
 use tokio::time::{Instant, sleep, timeout};
 
@@ -260,6 +261,37 @@ pub(crate) async fn sequence_numbers_count_all_children_ever_created(bench: &dyn
     conflict(commit(&*store, vec![sequential("/q/x-"), create("/none/x", "")]).await);
     let last = commit(&*store, vec![sequential("/q/x-")]).await.unwrap();
     assert_eq!(last.created, ["/q/x-0000000003"]);
+}
+
+pub(crate) async fn what_is_kept_is_what_there_is(bench: &dyn Bench) {
+    let (client, other) = (bench.client().await, bench.client().await);
+    let (store, writer) = (client.store(), other.store());
+    commit(&*writer, vec![create("/k", ""), create("/k/a", "0")]).await.unwrap();
+    let kept = Kept::of(store.clone(), &["/k"]);
+    let same = async |when: &str| {
+        let names = async |store: &dyn Store| {
+            store.children("/k").await.unwrap().map(|names| names.into_iter().collect::<BTreeSet<_>>())
+        };
+        let paths = ["/k", "/k/a", "/k/b"].map(str::to_owned);
+        // Nothing is on its way any more.
+        store.sync().await.unwrap();
+        let there = (store.get_many(&paths).await.unwrap(), names(&*store).await);
+        assert_eq!((kept.get_many(&paths).await.unwrap(), names(&*kept).await), there, "{when}");
+    };
+    for round in 0..3 {
+        for i in 0..20 {
+            let what = if i % 2 == 0 { create("/k/b", "") } else { delete("/k/b", None) };
+            commit(&*writer, vec![set("/k/a", &i.to_string(), None), what]).await.unwrap();
+            same("after another's write").await;
+            commit(&*store, vec![set("/k", &i.to_string(), None)]).await.unwrap();
+            same("after its own").await;
+            same("when nothing has changed").await;
+        }
+        client.cut().await;
+        commit(&*writer, vec![set("/k/a", "missed", None)]).await.unwrap();
+        client.heal().await;
+        same(&format!("after cut {round}")).await;
+    }
 }
 
 pub(crate) async fn ephemeral_keys_go_when_their_session_is_closed(bench: &dyn Bench) {

@@ -12,6 +12,7 @@ macro_rules! with_all_cases {
             an_impossible_write_is_refused_and_nothing_is_written,
             a_key_with_children_is_not_deleted,
             sequence_numbers_count_all_children_ever_created,
+            what_is_kept_is_what_there_is,
             ephemeral_keys_go_when_their_session_is_closed,
             ephemeral_keys_go_and_the_epoch_moves_when_the_session_expires,
             ephemeral_keys_survive_a_short_loss_of_the_connection,

@@ -1,4 +1,4 @@
-//! Two worlds in which the same case is run. The third one is the simulator's.
+//! Three worlds in which the same case is run. A fourth one is the simulator's.
 
 use std::{
     sync::{Arc, Mutex},
@@ -60,6 +60,55 @@ impl Client for Arc<MemoryStore> {
 
     fn request_timeout(&self) -> Duration {
         Duration::from_secs(10)
+    }
+}
+
+/// A memory whose clients are asked once.
+#[derive(Default)]
+pub(crate) struct Kept(Memory);
+
+struct KeptClient {
+    client: Box<dyn Client>,
+    kept: Arc<dyn Store>,
+}
+
+#[async_trait]
+impl Bench for Kept {
+    async fn client(&self) -> Box<dyn Client> {
+        let client = self.0.client().await;
+        let kept = pvc_store::Kept::of(client.store(), &["/"]);
+        Box::new(KeptClient { client, kept })
+    }
+}
+
+#[async_trait]
+impl Client for KeptClient {
+    fn store(&self) -> Arc<dyn Store> {
+        Arc::clone(&self.kept)
+    }
+
+    async fn cut(&self) {
+        self.client.cut().await;
+    }
+
+    async fn heal(&self) {
+        self.client.heal().await;
+    }
+
+    async fn silence(&self) {
+        self.client.silence().await;
+    }
+
+    async fn expire(&self, bench: &dyn Bench) {
+        self.client.expire(bench).await;
+    }
+
+    async fn lag(&self, on: bool) {
+        self.client.lag(on).await;
+    }
+
+    fn request_timeout(&self) -> Duration {
+        self.client.request_timeout()
     }
 }
 

@@ -1,13 +1,11 @@
 //! `pvc network acl …`: the rules of a network's firewall.
 
 use pvc_core::{command::network::acl::NewRule, model::rule::Direction};
-use pvc_operate::{
-    Cluster,
-    network::acl::{self as command, Hits, RuleRow},
-};
+use pvc_operate::network::acl::{Hits, RuleRow};
 
 use crate::{
     args::{Acl, AclDirection},
+    door::Door,
     failure::Failure,
     print::{
         Out,
@@ -15,16 +13,16 @@ use crate::{
     },
 };
 
-pub(super) async fn run(command: Acl, cluster: &Cluster, out: &Out) -> Result<(), Failure> {
+pub(super) async fn run(command: Acl, door: &Door, out: &Out) -> Result<(), Failure> {
     match command {
         Acl::Add { direction, description, rule, order, network } => {
             let direction = direction.given().unwrap_or(Direction::In);
             let new = NewRule { name: &description, direction, order, text: &rule };
-            out.answer(&command::add(cluster, &network, &new).await?)
+            out.answer(&door.add_rule(&network, &new).await?)
         }
-        Acl::Remove { network, rule } => out.answer(&command::remove(cluster, &network, &rule).await?),
+        Acl::Remove { network, rule } => out.answer(&door.remove_rule(&network, &rule).await?),
         Acl::List { direction, network, limit } => {
-            let mut rules = command::list(cluster, &network, direction.given()).await?;
+            let mut rules = door.rules(&network, direction.given()).await?;
             rules.retain(|rule| limit.as_ref().is_none_or(|limit| limit.is_match(&rule.description)));
             list(&rules, out)
         }

@@ -1,15 +1,12 @@
 //! `pvc network dhcp …`: who has which address, and reservations.
 
 use pvc_core::command::network::dhcp::NewReservation;
-use pvc_operate::{
-    Cluster,
-    network::dhcp::{self as command, Addresses, LeaseRow},
-};
+use pvc_operate::network::dhcp::{Addresses, LeaseRow, LeaseRow6};
 use regex_lite::Regex;
 
 use crate::{
     args::{Dhcp, Static},
-    cmd::now_unix_s,
+    door::Door,
     failure::Failure,
     print::{
         Out,
@@ -17,24 +14,25 @@ use crate::{
     },
 };
 
-pub(super) async fn run(command: Dhcp, cluster: &Cluster, out: &Out) -> Result<(), Failure> {
-    let now = now_unix_s();
+pub(super) async fn run(command: Dhcp, door: &Door, out: &Out) -> Result<(), Failure> {
     match command {
         Dhcp::List { network, limit } => {
-            let mut shown = command::list(cluster, &network, now).await?;
+            let mut shown = door.leases(&network).await?;
             shown.leases.retain(|row| matches(row, limit.as_ref()));
+            shown.leases6.retain(|row| matches6(row, limit.as_ref()));
             list(&shown, out)
         }
         Dhcp::Static(Static::Add { network, address, mac, name }) => {
             let new = NewReservation { mac: &mac, address: &address, name: name.as_deref() };
-            out.answer(&command::add(cluster, &network, new, now).await?)
+            out.answer(&door.reserve(&network, new).await?)
         }
         Dhcp::Static(Static::Remove { network, reservation }) => {
-            out.answer(&command::remove(cluster, &network, &reservation).await?)
+            out.answer(&door.free(&network, &reservation).await?)
         }
         Dhcp::Static(Static::List { network, limit }) => {
-            let mut shown = command::list(cluster, &network, now).await?;
+            let mut shown = door.leases(&network).await?;
             shown.leases.retain(|row| row.is_reserved && matches(row, limit.as_ref()));
+            shown.leases6.clear();
             list(&shown, out)
         }
     }
@@ -43,6 +41,12 @@ pub(super) async fn run(command: Dhcp, cluster: &Cluster, out: &Out) -> Result<(
 fn matches(row: &LeaseRow, limit: Option<&Regex>) -> bool {
     let name = row.hostname.as_deref().unwrap_or_default();
     let texts = [row.ip4_address.as_str(), row.mac_address.as_str(), name];
+    limit.is_none_or(|limit| texts.iter().any(|text| limit.is_match(text)))
+}
+
+fn matches6(row: &LeaseRow6, limit: Option<&Regex>) -> bool {
+    let name = row.hostname.as_deref().unwrap_or_default();
+    let texts = [row.ip6_address.as_str(), row.mac_address.as_str(), name];
     limit.is_none_or(|limit| texts.iter().any(|text| limit.is_match(text)))
 }
 
@@ -63,16 +67,21 @@ fn list(shown: &Addresses, out: &Out) -> Result<(), Failure> {
             text(&row.ends),
         ]
     };
-    let rows: Vec<Vec<Cell>> = shown.leases.iter().map(row).collect();
+    let row6 = |row: &LeaseRow6| -> Vec<Cell> {
+        let text = |text: &Option<String>| Cell::from(text.clone().unwrap_or_default());
+        let (address, mac) = (Cell::from(&row.ip6_address), Cell::from(&row.mac_address));
+        vec![address, text(&row.hostname), mac, text(&row.vm), Cell::from(""), Cell::from(&row.ends)]
+    };
+    let rows: Vec<Vec<Cell>> = shown.leases.iter().map(row).chain(shown.leases6.iter().map(row6)).collect();
     out.write(&table(&HEADER, &rows, out.colour()))?;
     let pool = match shown.pool {
         Some(pool) => {
             format!(
-                "{} of {} addresses of the range are given out, besides reserved ones",
+                "{} of {} addresses of the IPv4 range are given out, besides reserved ones",
                 pool.given, pool.size
             )
         }
-        None => "DHCP is not served in this network".to_owned(),
+        None => "DHCP for IPv4 is not served in this network".to_owned(),
     };
     out.write(&format!("{pool}\n"))?;
     for problem in &shown.problems {

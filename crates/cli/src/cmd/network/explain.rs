@@ -1,16 +1,11 @@
 //! `pvc network explain`: what nodes cannot do of a network, and what would do.
 
-use pvc_operate::{
-    Cluster,
-    network::explain::{self as command, NetworkExplanation, Told},
-};
+use pvc_operate::network::explain::{NetworkExplanation, Told};
 
 use super::{kind, shown};
 use crate::{
-    cmd::{
-        explain::{self, Line},
-        now_unix_s,
-    },
+    cmd::explain::{self, Line},
+    door::Door,
     failure::Failure,
     print::{
         Out,
@@ -18,8 +13,8 @@ use crate::{
     },
 };
 
-pub(super) async fn run(network: &str, cluster: &Cluster, out: &Out) -> Result<(), Failure> {
-    let facts = command::explain(cluster, network, now_unix_s()).await?;
+pub(super) async fn run(network: &str, door: &Door, out: &Out) -> Result<(), Failure> {
+    let facts = door.explain_network(network).await?;
     if out.is_json() { out.json(&facts) } else { out.write(&people(&facts, out.colour())) }
 }
 

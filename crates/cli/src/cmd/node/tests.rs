@@ -7,7 +7,7 @@ use crate::args::{Death, Follow, Format, Handover};
 
 async fn node(cluster: &Fake, command: args::Node) -> Result<String, Failure> {
     let out = Out::captured(Format::Table);
-    run(command, &cluster.cluster, &out).await.map(|()| out.text())
+    run(command, &Door::from(cluster), &out).await.map(|()| out.text())
 }
 
 fn follow(node: &str, wait: bool) -> Follow {

@@ -6,11 +6,12 @@ use pvc_core::model::{
     found::{Found, Holder, LockRow, Rows, ShutOutRow},
     storage_command::Only,
 };
-use pvc_operate::{Cluster, Progress, storage as command};
+use pvc_operate::Progress;
 
 use crate::{
     args::{Change, StorageFence},
-    cmd::{confirm, follow, now_unix_s, operator},
+    cmd::{confirm, follow, now_unix_s},
+    door::Door,
     failure::Failure,
     print::{
         Out,
@@ -19,13 +20,13 @@ use crate::{
 };
 
 pub(super) async fn locks(
-    cluster: &Cluster,
+    door: &Door,
     out: &Out,
     pool: Option<PoolName>,
     change: &Change,
 ) -> Result<(), Failure> {
     let look = StorageCommand::Locks { pool: pool.into() };
-    if let Some(Found::Locks(found)) = look_for(cluster, out, look, change).await? {
+    if let Some(Found::Locks(found)) = look_for(door, out, look, change).await? {
         let row = |row: &LockRow| {
             let holder = match row.holder {
                 Holder::Heard => "heard",
@@ -36,11 +37,11 @@ pub(super) async fn locks(
                 Cell::from(&row.image),
                 Cell::from(&row.client),
                 Cell::from(holder),
-                Cell::from(row.vm.as_deref().unwrap_or("?")),
+                Cell::from(row.whose.as_deref().unwrap_or("?")),
                 Cell::from(row.node.as_deref().unwrap_or("?")),
             ]
         };
-        show(out, &["volume", "client", "holder", "VM", "node"], &found, row)?;
+        show(out, &["volume", "client", "holder", "whose", "node"], &found, row)?;
         let is_stale = |row: &LockRow| row.holder != Holder::Heard;
         if !out.is_json() && found.rows.iter().any(is_stale) {
             out.write(
@@ -51,16 +52,16 @@ pub(super) async fn locks(
     Ok(())
 }
 
-pub(super) async fn fence(cluster: &Cluster, out: &Out, command: StorageFence) -> Result<(), Failure> {
+pub(super) async fn fence(door: &Door, out: &Out, command: StorageFence) -> Result<(), Failure> {
     match command {
         StorageFence::List { change, node } => {
             let look = StorageCommand::FenceList { node: node.into() };
-            if let Some(Found::ShutOut(found)) = look_for(cluster, out, look, &change).await? {
+            if let Some(Found::ShutOut(found)) = look_for(door, out, look, &change).await? {
                 let row = |row: &ShutOutRow| {
                     let days = row.until_unix_s.saturating_sub(now_unix_s()) / (24 * 3600);
                     vec![
                         Cell::from(&row.client),
-                        Cell::from(row.vm.as_deref().unwrap_or("?")),
+                        Cell::from(row.whose.as_deref().unwrap_or("?")),
                         Cell::from(row.node.as_deref().unwrap_or("?")),
                         Cell::from(format!("{days} days")),
                         Cell::from(
@@ -68,7 +69,7 @@ pub(super) async fn fence(cluster: &Cluster, out: &Out, command: StorageFence) -
                         ),
                     ]
                 };
-                show(out, &["client", "VM", "node", "for", ""], &found, row)?;
+                show(out, &["client", "whose", "node", "for", ""], &found, row)?;
             }
             Ok(())
         }
@@ -79,27 +80,27 @@ pub(super) async fn fence(cluster: &Cluster, out: &Out, command: StorageFence) -
             };
             let question = format!("Let {whom} in again?");
             confirm::insist(Some(&question), "nobody was let in", removal.yes)?;
-            super::change(cluster, out, StorageCommand::FenceLift { client }, false, &removal.change).await
+            super::change(door, out, StorageCommand::FenceLift { client }, false, &removal.change).await
         }
     }
 }
 
 /// What the primary has found; `None` if nobody waits for it.
 async fn look_for(
-    cluster: &Cluster,
+    door: &Door,
     out: &Out,
     look: StorageCommand,
     change: &Change,
 ) -> Result<Option<Found>, Failure> {
-    let (task, asked) = command::ask(cluster, &look, false, &operator(), now_unix_s()).await?;
+    let (task, asked) = door.change_storage(&look, false).await?;
     if change.no_wait {
         out.answer(&asked.answer)?;
         return Ok(None);
     }
     let (message, more) = (asked.answer.message.clone(), asked.more.clone());
-    let work = async |progress: Progress<'_>| asked.wait(cluster, change.within, progress).await;
+    let work = async |progress: Progress<'_>| asked.wait(door, change.within, progress).await;
     follow::watched(out, |_| format!("{message} all the same. {more}"), work).await?;
-    Ok(command::info(cluster, task).await?.found)
+    Ok(door.task(task).await?.found)
 }
 
 fn show<T: serde::Serialize, const N: usize>(

@@ -1,13 +1,11 @@
 //! `pvc vm info` and `pvc vm dump`: one VM, its keys and its definition.
 
-use pvc_core::model::{DomainDetails, VmState};
-use pvc_operate::{
-    Cluster,
-    vm::{self, VmInfo},
-};
+use pvc_core::model::{DomainDetails, NodeName, VmState};
+use pvc_operate::vm::VmInfo;
 
 use super::list::{asked, desired_node};
 use crate::{
+    door::Door,
     failure::Failure,
     print::{
         Out,
@@ -15,8 +13,8 @@ use crate::{
     },
 };
 
-pub(super) async fn dump(cluster: &Cluster, out: &Out, reference: &str) -> Result<(), Failure> {
-    let mut dump = vm::dump(cluster, reference).await?;
+pub(super) async fn dump(door: &Door, out: &Out, reference: &str) -> Result<(), Failure> {
+    let (mut dump, _) = door.dump(reference).await?;
     if out.is_json() {
         return out.json(&dump);
     }
@@ -26,8 +24,8 @@ pub(super) async fn dump(cluster: &Cluster, out: &Out, reference: &str) -> Resul
     out.verbatim(&dump.xml)
 }
 
-pub(super) async fn info(cluster: &Cluster, out: &Out, reference: &str, long: bool) -> Result<(), Failure> {
-    let info = vm::info(cluster, reference).await?;
+pub(super) async fn info(door: &Door, out: &Out, reference: &str, long: bool) -> Result<(), Failure> {
+    let info = door.vm(reference).await?;
     if out.is_json() {
         return out.json(&info);
     }
@@ -38,14 +36,14 @@ pub(super) async fn info(cluster: &Cluster, out: &Out, reference: &str, long: bo
 }
 
 fn state_lines(info: &VmInfo) -> Vec<(&'static str, Cell)> {
-    let (vm, runners) = (&info.vm, &info.runners);
-    let claim = vm.claim.value.to_string();
+    let runners = &info.runners;
+    let claim = info.claim.iter().map(NodeName::as_str).collect::<Vec<_>>().join(" ");
     let look = if runners.halted.is_some() { Look::Bad } else { Look::Plain };
     let mut lines = vec![
         ("name", Cell::from(&info.name)),
         ("uuid", info.uuid.to_string().into()),
-        ("asked", asked(vm)),
-        ("node", desired_node(vm)),
+        ("asked", asked(info.state, &info.unreadable)),
+        ("node", desired_node(&info.node, &info.unreadable)),
         ("runs on", Cell::new(runners.words(), look)),
         ("claimed by", if claim.is_empty() { "-".into() } else { claim.into() }),
         ("migrated", Cell::from(&info.migrated)),

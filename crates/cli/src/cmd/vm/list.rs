@@ -2,15 +2,18 @@
 //!
 //! What is asked (`asked`, `node`) and what is seen (`runs on`) stand in columns of their own.
 
-use pvc_core::model::{DomainDetails, Vm, VmKey, VmState};
+use std::collections::BTreeSet;
+
+use pvc_core::model::{DomainDetails, VmKey, VmState};
 use pvc_operate::{
-    Cluster, Runners,
-    vm::{self, Filter, VmList, VmRow},
+    Runners,
+    vm::{VmList, VmRow},
 };
 
 use crate::{
     args,
-    cmd::{banner, now_unix_s, silences},
+    cmd::{banner, silences},
+    door::{Door, Filter},
     failure::Failure,
     print::{
         Out,
@@ -18,19 +21,17 @@ use crate::{
     },
 };
 
-pub(super) async fn list(cluster: &Cluster, out: &Out, args: &args::List) -> Result<(), Failure> {
-    let matches = |text: &str| args.limit.as_ref().is_none_or(|limit| limit.is_match(text));
-    let wanted: Option<&(dyn Fn(&str) -> bool + Sync)> =
-        if args.limit.is_some() { Some(&matches) } else { None };
-    let filter = Filter { node: args.target.as_deref(), state: args.state, wanted, long: args.long };
+pub(super) async fn list(door: &Door, out: &Out, args: &args::List) -> Result<(), Failure> {
+    let (node, limit) = (args.target.as_deref(), args.limit.as_ref());
+    let filter = Filter { node, state: args.state, limit, long: args.long };
     if args.raw {
-        let names = vm::names(cluster, &filter).await?;
+        let names = door.vm_names(filter).await?;
         if out.is_json() {
             return out.json(&names);
         }
         return out.write(&names.iter().map(|name| printable(name) + "\n").collect::<String>());
     }
-    let list = vm::list(cluster, &filter, now_unix_s()).await?;
+    let list = door.vms(filter).await?;
     if out.is_json() { out.json(&list.vms) } else { out.write(&people(&list, args.long, out.colour())) }
 }
 
@@ -43,9 +44,14 @@ fn people(list: &VmList, long: bool, colour: bool) -> String {
         let mut cells = vec![Cell::from(shown_name(row)), row.uuid.to_string().into()];
         let unknown = || Cell::state("?");
         let migrated = row.migrated.as_ref().map_or_else(unknown, Cell::from);
-        match &row.vm {
-            Some(vm) => cells.extend([asked(vm), desired_node(vm), runs_on(vm, &row.runners), migrated]),
-            None => {
+        match (row.state, &row.node) {
+            (Some(state), Some(node)) => cells.extend([
+                asked(state, &row.unreadable),
+                desired_node(node, &row.unreadable),
+                runs_on(state, node, &row.runners),
+                migrated,
+            ]),
+            _ => {
                 let nobody = row.runners == Runners::default();
                 let runners = if nobody { String::new() } else { row.runners.words() };
                 cells.extend([unknown(), unknown(), Cell::new(runners, Look::Bad), migrated]);
@@ -59,13 +65,14 @@ fn people(list: &VmList, long: bool, colour: bool) -> String {
         cells
     };
     let rows: Vec<Vec<Cell>> = list.vms.iter().map(row).collect();
-    let mut text = banner(list.maintenance) + &table(&header, &rows, colour) + &silences(&list.silent_s);
+    let mut text =
+        banner(list.beside.maintenance) + &table(&header, &rows, colour) + &silences(&list.beside.silent_s);
     for row in &list.vms {
         for problem in &row.problems {
             text += &(printable(&format!("? {}: {problem}", shown_name(row))) + "\n");
         }
     }
-    for stray in &list.strays {
+    for stray in &list.beside.strays {
         text += &(printable(&format!("? {stray}")) + "\n");
     }
     text
@@ -84,24 +91,24 @@ fn in_definition(details: &DomainDetails) -> [Cell; 3] {
 }
 
 /// The nodes that report to run it. Red: elsewhere than asked; yellow: nobody says so now, though it is asked to run.
-fn runs_on(vm: &Vm, runners: &Runners) -> Cell {
-    let asked_to_run = matches!(vm.state.value, VmState::Start | VmState::Restart | VmState::Migrate);
+fn runs_on(state: VmState, wanted: &str, runners: &Runners) -> Cell {
+    let asked_to_run = matches!(state, VmState::Start | VmState::Restart | VmState::Migrate);
     let look = match &runners.now[..] {
         [] if asked_to_run || !runners.before.is_empty() => Look::Busy,
         [] => Look::Plain,
         _ if runners.halted.is_some() => Look::Bad,
-        [node] if *node == vm.node.value => Look::Good,
+        [node] if node.as_str() == wanted => Look::Good,
         _ => Look::Bad,
     };
     Cell::new(runners.words(), look)
 }
 
 /// The word of its key `state`, `?` if that cannot be read.
-pub(super) fn asked(vm: &Vm) -> Cell {
-    Cell::state(if vm.cannot_read(VmKey::State) { "?" } else { vm.state.value.as_str() })
+pub(super) fn asked(state: VmState, unreadable: &BTreeSet<VmKey>) -> Cell {
+    Cell::state(if unreadable.contains(&VmKey::State) { "?" } else { state.as_str() })
 }
 
 /// The node of its key `node`, `?` if that cannot be read.
-pub(super) fn desired_node(vm: &Vm) -> Cell {
-    if vm.cannot_read(VmKey::Node) { Cell::state("?") } else { vm.node.value.as_str().into() }
+pub(super) fn desired_node(node: &str, unreadable: &BTreeSet<VmKey>) -> Cell {
+    if unreadable.contains(&VmKey::Node) { Cell::state("?") } else { node.into() }
 }

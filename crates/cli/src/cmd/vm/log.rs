@@ -1,14 +1,11 @@
 //! `pvc vm log`: the end of a VM's serial console, and what is printed from then on.
 
-use pvc_operate::{
-    Cluster,
-    vm::{Console, Follower, New, last_lines},
-};
+use pvc_operate::vm::{Console, New, last_lines};
 
-use crate::{failure::Failure, print::Out};
+use crate::{door::Door, failure::Failure, print::Out};
 
 pub(super) async fn log(
-    cluster: &Cluster,
+    door: &Door,
     out: &Out,
     reference: &str,
     lines: usize,
@@ -17,13 +14,12 @@ pub(super) async fn log(
     if follow && out.is_json() {
         return Err(Failure::Usage("--follow prints text as it comes: leave out --format json".into()));
     }
-    let id = cluster.find_vm(reference).await?;
-    let mut console = Follower::begin(cluster, id).await?;
+    let mut console = door.console(reference).await?;
     let window = console.window.clone();
     if out.is_json() {
-        return out.json(&Console::of(id, &window, lines));
+        return out.json(&Console::of(console.uuid, &window, lines));
     }
-    if window.is_empty() && !console.is_expected(cluster).await? {
+    if !console.is_expected {
         out.aside("its definition has no console log: add <log file='…/NAME.log' append='on'/> to <serial>");
     }
     write(out, last_lines(&window, lines))?;
@@ -33,7 +29,7 @@ pub(super) async fn log(
     let mut interrupt = std::pin::pin!(tokio::signal::ctrl_c());
     loop {
         let new = tokio::select! {
-            new = console.next(cluster) => new?,
+            new = door.printed(&mut console) => new?,
             _ = &mut interrupt => return Ok(()),
         };
         match new {

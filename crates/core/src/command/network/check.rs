@@ -26,6 +26,12 @@ pub(super) fn check(network: &Network, ground: Ground<'_>) -> Result<(), Wrong> 
             return wrong("its type cannot be read", todo);
         }
     }
+    if network.filter && network.guard == Some(false) {
+        return wrong(
+            "where guests' senders are filtered, their ports are guarded",
+            "leave out --no-guard, or say --no-filter",
+        );
+    }
     ip4(&network.ip4)?;
     ip6(&network.ip6)?;
     let others = ground.networks.values().filter(|other| other.vni != network.vni);
@@ -50,6 +56,12 @@ fn wrong<T>(why: impl Into<String>, todo: impl Into<String>) -> Result<T, Wrong>
 }
 
 fn bridged(network: &Network) -> Result<(), Wrong> {
+    if network.filter {
+        return wrong(
+            "nobody here knows which addresses the guests of a bridged network were given",
+            "leave out --filter, or make it managed",
+        );
+    }
     if network.vni.vlan().is_none() {
         let why = format!("{} is no VLAN, and a bridged network is one of the cluster network", network.vni);
         return wrong(why, format!("choose a number from 1 to {}", Vni::MAX_VLAN));

@@ -25,6 +25,7 @@ pub struct Settings {
     pub ip6_network: Option<String>,
     pub ip6_gateway: Option<String>,
     pub guard: Option<bool>,
+    pub filter: Option<bool>,
 }
 
 impl Settings {
@@ -44,6 +45,7 @@ impl Settings {
         set(&mut network.ip6.gateway, self.ip6_gateway.as_ref(), what, "such as fd00:100::1")?;
         network.ip4.dhcp.enabled = self.dhcp4.unwrap_or(network.ip4.dhcp.enabled);
         network.guard = self.guard.or(network.guard);
+        network.filter = self.filter.unwrap_or(network.filter);
         if self.ip6_network.is_some() {
             // As old clients do.
             network.ip6.dhcp_enabled = network.ip6.network.is_some();

@@ -123,6 +123,26 @@ fn a_change_says_only_what_is_given_and_is_checked_as_a_whole() {
 }
 
 #[test]
+fn guests_are_filtered_where_their_addresses_are_given_out_and_their_ports_guarded() {
+    let with = |kind: NetworkKind, settings: Settings| {
+        let settings = Settings { description: Some("web".into()), ..settings };
+        add("100", kind, &settings, Ground { networks: &BTreeMap::new(), own: &[] })
+    };
+    let filter = Settings { filter: Some(true), ..Settings::default() };
+    let filtered = with(NetworkKind::Managed, filter.clone()).unwrap().change.unwrap();
+    assert!(filtered.is_filtered() && filtered.is_guarded());
+    let bridged = with(NetworkKind::Bridged, filter.clone()).unwrap_err().to_string();
+    assert!(bridged.contains("leave out --filter"), "{bridged}");
+    let unguarded =
+        with(NetworkKind::Managed, Settings { guard: Some(false), ..filter }).unwrap_err().to_string();
+    assert!(unguarded.contains("--no-filter"), "{unguarded}");
+    let again = Settings { filter: Some(false), guard: Some(false), ..Settings::default() };
+    let ground = Ground { networks: &BTreeMap::new(), own: &[] };
+    let open = modify(&filtered, &again, ground).unwrap().change.unwrap();
+    assert!(!open.is_filtered() && !open.is_guarded());
+}
+
+#[test]
 fn a_network_is_found_by_number_or_description() {
     let called = |vni: &str, description: &str| Network {
         description: description.into(),
@@ -166,6 +186,7 @@ proptest! {
             ip6_network: Some(format!("{}/{prefix6}", std::net::Ipv6Addr::from(ip6 & !0xffff_ffff_ffff_ffff))),
             ip6_gateway: None,
             guard: None,
+            filter: None,
         };
         let own = own();
         let accepted = add("100", NetworkKind::Managed, &settings, Ground { networks: &BTreeMap::new(), own: &own });

@@ -10,7 +10,7 @@ use crate::{
 
 /// What is the case with VMs, the worst first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Group {
+pub(super) enum Group {
     Twice,
     Failed,
     Elsewhere,
@@ -23,7 +23,7 @@ enum Group {
 }
 
 impl Group {
-    fn words(self, many: bool) -> &'static str {
+    pub(super) fn words(self, many: bool) -> &'static str {
         match (self, many) {
             (Self::Twice, false) => "is reported by more than one node",
             (Self::Twice, true) => "are reported by more than one node each",
@@ -51,14 +51,9 @@ impl Survey<'_> {
         let view = self.facts.view;
         let mut groups: BTreeMap<Group, Vec<String>> = BTreeMap::new();
         for (id, entry) in view.vms.iter() {
-            let (group, name) = match entry.good() {
-                None => (Some(Group::Broken), id.to_string()),
-                Some(vm) => {
-                    let broken = (!vm.problems.is_empty()).then_some(Group::Broken);
-                    (self.group(vm).into_iter().chain(broken).min(), vm.name.to_string())
-                }
-            };
-            if let Some(group) = group {
+            let vm = entry.good();
+            if let Some(group) = self.group_with_problems(vm) {
+                let name = vm.map_or_else(|| id.to_string(), |vm| vm.name.to_string());
                 groups.entry(group).or_default().push(name);
             }
         }
@@ -75,6 +70,13 @@ impl Survey<'_> {
                 _ => self.wrong(what, todo),
             }
         }
+    }
+
+    /// The worst that is the case with a VM, or with keys that cannot be read.
+    pub(super) fn group_with_problems(&self, vm: Option<&Vm>) -> Option<Group> {
+        let Some(vm) = vm else { return Some(Group::Broken) };
+        let broken = (!vm.problems.is_empty()).then_some(Group::Broken);
+        self.group(vm).into_iter().chain(broken).min()
     }
 
     fn group(&self, vm: &Vm) -> Option<Group> {

@@ -1,7 +1,7 @@
 //! What people want to know of a definition: `pvc vm info`, the API's `vm` object. Lenient: it describes what is there,
 //! also of definitions that would be refused today.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{
     DomainError,
@@ -9,7 +9,7 @@ use super::{
 };
 
 /// A definition, described.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct DomainDetails {
     /// `<description>`, or empty.
     pub description: String,
@@ -33,7 +33,7 @@ pub struct DomainDetails {
     /// Type of the console, `pty`; empty = none.
     pub console: String,
     /// Where libvirt logs what the guest prints; `None`: the VM has no console log.
-    #[serde(skip)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub console_log: Option<String>,
     /// Path of the emulator, or empty.
     pub emulator: String,
@@ -46,7 +46,7 @@ pub struct DomainDetails {
 }
 
 /// A network card.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[allow(missing_docs, reason = "the words of the definition")]
 pub struct Interface {
     #[serde(rename = "type")]
@@ -57,7 +57,7 @@ pub struct Interface {
 }
 
 /// A disk.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Disk {
     /// Protocol of a network disk (`rbd`), else `file`, `block` …
     #[serde(rename = "type")]
@@ -71,7 +71,7 @@ pub struct Disk {
 }
 
 /// A controller.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[allow(missing_docs, reason = "the words of the definition")]
 pub struct Controller {
     #[serde(rename = "type")]

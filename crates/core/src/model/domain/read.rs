@@ -35,6 +35,20 @@ impl<'x> Definition<'x> {
         let what = format!("the root element is {}", excerpt(root.name()));
         Err(root.error(what, "a VM definition is one <domain>…</domain>"))
     }
+
+    /// All elements that have no namespace.
+    pub(super) fn elements(&self) -> impl Iterator<Item = Element<'_>> {
+        let nodes = self.0.root().descendants().filter(Node::is_element);
+        nodes.filter(|node| node.tag_name().namespace().is_none()).map(Element)
+    }
+
+    /// All attributes' values and all texts, of whatever element.
+    pub(super) fn values(&self) -> impl Iterator<Item = &str> {
+        self.0.root().descendants().flat_map(|node| {
+            let text = node.text().filter(|_| node.is_text());
+            node.attributes().map(|attribute| attribute.value()).chain(text)
+        })
+    }
 }
 
 /// An element of a definition.

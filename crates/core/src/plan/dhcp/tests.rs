@@ -180,6 +180,12 @@ fn a_name_is_one_guests() {
     let text = "10.0.0.12 db.a.test db\n10.0.0.10 web.a.test web\n";
     assert_eq!(hosts(&pool_of(&db, Some("a.test")), &book, NOW), text);
     assert_eq!(hosts(&pool_of(&db, None), &book, NOW + 1), "10.0.0.12 db\n", "names end with their leases");
+    assert_eq!((book.next_name_end(NOW), book.next_name_end(NOW + 1)), (Some(NOW + 1), None));
+    let names: Vec<&str> = book.names(NOW).map(|(_, name)| name.as_str()).collect();
+    assert_eq!((names, book.names(NOW + 1).count()), (vec!["web", "web", "db", "gateway"], 0));
+    let mut again = Book::new(book.leases().cloned());
+    assert!(!again.note(lease(5, "10.0.0.78", NOW + 1)), "it is known");
+    assert!(again.note(lease(5, "10.0.0.78", NOW + 2)) && again.note(lease(5, "10.0.0.79", NOW + 2)));
     assert_eq!((book.next_end(), Book::default().next_end()), (Some(NOW + 1 + GRACE_S), None));
 }
 

@@ -1,6 +1,7 @@
 //! A ruleset as `nft` reads it. Each text is one transaction.
 //!
-//! What changes with networks are elements of sets and chains of their own, so that a change touches nothing else: counters go on counting.
+//! What changes with networks are elements of sets and chains of their own, so that a change touches nothing else: counters go on counting. A
+//! change's text is as long as what changes, not as what stands.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -8,8 +9,8 @@ use std::{
     net::IpAddr,
 };
 
-use super::{Line, Port, Ruleset};
-use crate::model::{Mac, Vni, bridging::VXLAN_PORT, rule::Direction};
+use super::{Line, Port, Ruleset, Sender};
+use crate::model::{LINK_LOCAL, Mac, Vni, bridging::VXLAN_PORT, rule::Direction};
 
 /// The tables' names: those of other programs are never touched.
 pub const TABLES: [(&str, &str); 2] = [("inet", "pvc"), ("bridge", "pvc")];
@@ -66,15 +67,22 @@ const ROUTED: &str = "
 ";
 
 /// A port that appears is guarded from its first frame: nobody has to know it. What is known of ports only opens some. Frames with tags of
-/// VLANs could hide in them what is looked for. A neighbour advertisement has its target at the bits from 64 on.
+/// VLANs could hide in them what is looked for. A neighbour advertisement has its target at the bits from 64 on, a request for an address its card at
+/// those from 288 on, unless it is cut into fragments, whose first might end before. A guest that has moved is announced by QEMU with RARP (0x8035).
 const BRIDGED: &str = "
   set gateways4 { type ipv4_addr; }
   set gateways6 { type ipv6_addr; }
   set targets6 { typeof @th,64,128; }
+  set cards { type ifname . ether_addr; }
+  set clients { typeof iifname . @th,288,48; }
+  set senders4 { type ifname . ether_addr . ipv4_addr; }
+  set senders6 { type ifname . ipv6_addr; flags interval; }
+  set muted { type ifname; flags interval; }
   map ports { type ifname : verdict; }
   chain prerouting {
     type filter hook prerouting priority filter; policy accept;
     iifname vmap @ports
+    iifname @muted counter drop
     iifname \"vnet*\" goto guard
   }
   chain guard {
@@ -89,10 +97,31 @@ const BRIDGED: &str = "
     meta l4proto udp udp sport 547 counter drop
     meta l4proto udp udp dport 4789 counter drop
   }
+  chain filter {
+    iifname . ether saddr != @cards counter drop
+    iifname . arp saddr ether != @cards counter drop
+    meta l4proto udp udp dport 67 iifname . @th,288,48 != @clients counter drop
+    ip frag-off & 0x3fff != 0 meta l4proto udp udp dport 67 counter drop
+    arp saddr ip 0.0.0.0 goto guard
+    ip saddr 0.0.0.0 udp sport 68 udp dport 67 goto guard
+    ip6 saddr :: goto guard
+    iifname . ether saddr . arp saddr ip != @senders4 counter drop
+    iifname . ether saddr . ip saddr != @senders4 counter drop
+    iifname . ip6 saddr != @senders6 counter drop
+    ether type != { arp, ip, ip6, 0x8035 } counter drop
+    goto guard
+  }
 ";
 
-/// Elements of a set or a map, by which of the two it is, and its place.
-type Elements = BTreeMap<(&'static str, &'static str), Vec<String>>;
+/// A set or a map.
+struct Set {
+    kind: &'static str,
+    name: &'static str,
+    /// What it holds; of a map also to which verdict each leads.
+    elements: BTreeMap<String, Option<String>>,
+    /// What was added cannot be taken out one by one: the kernel has merged it.
+    is_merged: bool,
+}
 
 impl Ruleset {
     /// Both tables, in place of whatever is called so.
@@ -121,18 +150,8 @@ impl Ruleset {
                 let _ = writeln!(text, "add rule inet pvc {name} {}", rule(line));
             }
         }
-        for ((old_set, old), (set, new)) in before.elements().into_iter().zip(self.elements()) {
-            debug_assert_eq!(old_set, set, "the sets are always the same");
-            if old == new {
-                continue;
-            }
-            let (kind, name) = set;
-            if !old.is_empty() {
-                let _ = writeln!(text, "flush {kind} {name}");
-            }
-            if !new.is_empty() {
-                let _ = writeln!(text, "add element {name} {{ {} }}", new.join(", "));
-            }
+        for (old, new) in before.sets().iter().zip(self.sets()) {
+            new.change_from(old, &mut text);
         }
         // No verdict leads there any more.
         for name in old.keys().filter(|name| !new.contains_key(*name)) {
@@ -153,63 +172,128 @@ impl Ruleset {
         chains
     }
 
-    /// What each set holds.
-    fn elements(&self) -> Elements {
+    /// All sets, always in the same order.
+    fn sets(&self) -> [Set; 18] {
         let networks = || self.networks.iter();
         let gateways = |is_mine: fn(&IpAddr) -> bool| {
             networks().flat_map(move |(vni, wall)| {
                 wall.gateways.iter().filter(move |g| is_mine(g)).map(move |g| (vni.bridge(), *g))
             })
         };
-        let with_bridge = |is_mine| texts(gateways(is_mine).map(|(bridge, g)| format!("\"{bridge}\" . {g}")));
+        let with_bridge = |is_mine| gateways(is_mine).map(|(bridge, g)| format!("\"{bridge}\" . {g}"));
         let claimed: BTreeSet<IpAddr> =
             networks().flat_map(|(_, wall)| wall.gateways.iter().copied()).collect();
-        let claimed4 = texts(claimed.iter().filter(|gateway| gateway.is_ipv4()));
-        let claimed6 = texts(claimed.iter().filter(|gateway| gateway.is_ipv6()));
         let targets = claimed.iter().filter_map(|gateway| match gateway {
             IpAddr::V6(gateway) => Some(format!("{:#034x}", u128::from(*gateway))),
             IpAddr::V4(_) => None,
         });
         let verdicts = |direction| {
-            texts(
-                networks()
-                    .map(move |(vni, _)| format!("\"{}\" : goto {}", vni.bridge(), chain(*vni, direction))),
-            )
+            networks().map(move |(vni, _)| {
+                (format!("\"{}\"", vni.bridge()), format!("goto {}", chain(*vni, direction)))
+            })
         };
-        let ports = self.ports.iter().filter(|(name, _)| is_harmless(name)).map(|(name, port)| match port {
-            Port::Open => format!("\"{name}\" : accept"),
-            Port::Guarded => format!("\"{name}\" : goto guard"),
+        let ports = self.ports.iter().filter(|(name, _)| is_harmless(name)).map(|(name, port)| {
+            let verdict = match port {
+                Port::Open => "accept",
+                Port::Guarded => "goto guard",
+                Port::Filtered(_) => "goto filter",
+            };
+            (format!("\"{name}\""), verdict.to_owned())
         });
+        let filtered: Vec<(&String, &Sender)> = self
+            .ports
+            .iter()
+            .filter_map(|(name, port)| match port {
+                Port::Filtered(sender) if is_harmless(name) => Some((name, sender)),
+                _ => None,
+            })
+            .collect();
+        let cards = || filtered.iter().flat_map(|(name, of)| of.cards.iter().map(move |card| (name, *card)));
+        let addresses = filtered.iter().flat_map(|(name, of)| of.ip4.iter().map(move |of| (name, of)));
+        let chosen = filtered.iter().flat_map(|(name, of)| {
+            [Some(LINK_LOCAL), of.ip6].into_iter().flatten().map(move |net| (name, net))
+        });
+        let client = |card: Mac| card.to_string().replace(':', "");
+        let closed = |is_mine: fn(&IpAddr) -> bool| {
+            self.closed.iter().filter(move |net| is_mine(&net.addr())).map(ipnet::IpNet::trunc)
+        };
+        let muted = self.mutes_unknown.then_some("\"vnet*\"");
         [
-            (("set", "inet pvc ends4"), texts(self.tunnel_ends.iter().filter(|end| end.is_ipv4()))),
-            (("set", "inet pvc ends6"), texts(self.tunnel_ends.iter().filter(|end| end.is_ipv6()))),
-            (
-                ("set", "inet pvc closed4"),
-                texts(self.closed.iter().filter(|net| net.addr().is_ipv4()).map(ipnet::IpNet::trunc)),
+            Set::of("inet pvc ends4", self.tunnel_ends.iter().filter(|end| end.is_ipv4())),
+            Set::of("inet pvc ends6", self.tunnel_ends.iter().filter(|end| end.is_ipv6())),
+            Set::of("inet pvc closed4", closed(IpAddr::is_ipv4)).merged(),
+            Set::of("inet pvc closed6", closed(IpAddr::is_ipv6)).merged(),
+            Set::of(
+                "inet pvc bridged",
+                self.bridges.iter().map(|vni| format!("\"{0}\" . \"{0}\"", vni.bridge())),
             ),
-            (
-                ("set", "inet pvc closed6"),
-                texts(self.closed.iter().filter(|net| net.addr().is_ipv6()).map(ipnet::IpNet::trunc)),
+            Set::of("inet pvc gateways4", with_bridge(IpAddr::is_ipv4)),
+            Set::of("inet pvc gateways6", with_bridge(IpAddr::is_ipv6)),
+            Set::map("inet pvc out", verdicts(Direction::Out)),
+            Set::map("inet pvc in", verdicts(Direction::In)),
+            Set::of("bridge pvc gateways4", claimed.iter().filter(|gateway| gateway.is_ipv4())),
+            Set::of("bridge pvc gateways6", claimed.iter().filter(|gateway| gateway.is_ipv6())),
+            Set::of("bridge pvc targets6", targets),
+            Set::of("bridge pvc cards", cards().map(|(name, card)| format!("\"{name}\" . {card}"))),
+            Set::of(
+                "bridge pvc clients",
+                cards().map(|(name, card)| format!("\"{name}\" . 0x{}", client(card))),
             ),
-            (
-                ("set", "inet pvc bridged"),
-                texts(self.bridges.iter().map(|vni| format!("\"{0}\" . \"{0}\"", vni.bridge()))),
+            Set::of(
+                "bridge pvc senders4",
+                addresses.map(|(name, (card, address))| format!("\"{name}\" . {card} . {address}")),
             ),
-            (("set", "inet pvc gateways4"), with_bridge(IpAddr::is_ipv4)),
-            (("set", "inet pvc gateways6"), with_bridge(IpAddr::is_ipv6)),
-            (("map", "inet pvc out"), verdicts(Direction::Out)),
-            (("map", "inet pvc in"), verdicts(Direction::In)),
-            (("set", "bridge pvc gateways4"), claimed4),
-            (("set", "bridge pvc gateways6"), claimed6),
-            (("set", "bridge pvc targets6"), texts(targets)),
-            (("map", "bridge pvc ports"), texts(ports)),
+            Set::of("bridge pvc senders6", chosen.map(|(name, net)| format!("\"{name}\" . {}", net.trunc()))),
+            Set::of("bridge pvc muted", muted.into_iter()).merged(),
+            Set::map("bridge pvc ports", ports),
         ]
-        .into()
     }
 }
 
-fn texts(of: impl Iterator<Item: Display>) -> Vec<String> {
-    of.map(|item| item.to_string()).collect()
+impl Set {
+    fn of(name: &'static str, elements: impl Iterator<Item: Display>) -> Self {
+        let elements = elements.map(|element| (element.to_string(), None)).collect();
+        Self { kind: "set", name, elements, is_merged: false }
+    }
+
+    fn map(name: &'static str, elements: impl Iterator<Item = (String, String)>) -> Self {
+        let elements = elements.map(|(key, verdict)| (key, Some(verdict))).collect();
+        Self { kind: "map", name, elements, is_merged: false }
+    }
+
+    fn merged(self) -> Self {
+        Self { is_merged: true, ..self }
+    }
+
+    /// Writes what makes another that stands into this one: what is in both is not said again.
+    fn change_from(&self, before: &Self, text: &mut String) {
+        let Self { kind, name, .. } = self;
+        debug_assert_eq!(before.name, *name, "the sets are always the same");
+        if self.elements == before.elements {
+            return;
+        }
+        let not_in = |other: &Self, (key, verdict): &(&String, &Option<String>)| {
+            other.elements.get(*key) != Some(*verdict)
+        };
+        let gone: Vec<&str> =
+            before.elements.iter().filter(|e| not_in(self, e)).map(|(key, _)| key.as_str()).collect();
+        let is_refilled = self.is_merged || gone.len() == before.elements.len();
+        if is_refilled && !before.elements.is_empty() {
+            let _ = writeln!(text, "flush {kind} {name}");
+        } else if !gone.is_empty() {
+            let _ = writeln!(text, "delete element {name} {{ {} }}", gone.join(", "));
+        }
+        let come = self.elements.iter().filter(|e| is_refilled || not_in(before, e));
+        let come: Vec<String> = come
+            .map(|(key, verdict)| match verdict {
+                Some(verdict) => format!("{key} : {verdict}"),
+                None => key.clone(),
+            })
+            .collect();
+        if !come.is_empty() {
+            let _ = writeln!(text, "add element {name} {{ {} }}", come.join(", "));
+        }
+    }
 }
 
 /// The chain of a network's rules.

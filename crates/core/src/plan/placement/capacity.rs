@@ -90,8 +90,12 @@ impl NodeCapacity {
         self.reserved_mib.max(self.reported_mib)
     }
 
+    fn free_mib(&self) -> u64 {
+        self.total_mib.saturating_sub(self.taken_mib())
+    }
+
     fn has_memory(&self, vm: VmId, size: Size) -> Result<(), Unfit> {
-        let free_mib = self.total_mib.saturating_sub(self.taken_mib());
+        let free_mib = self.free_mib();
         // What is counted here already needs no more.
         if self.vms.contains(&vm) || size.memory_mib <= free_mib {
             return Ok(());
@@ -210,6 +214,11 @@ impl ClusterCapacity {
             // It has not run there yet, so no load average knows of it.
             capacity.load += f64::from(size.vcpus);
         }
+    }
+
+    /// Memory of a node that is not spoken for, MiB.
+    pub fn free_mib(&self, node: &NodeName) -> u64 {
+        self.capacity.get(node).map_or(0, NodeCapacity::free_mib)
     }
 
     /// Memory of a node that is kept for VMs, MiB.

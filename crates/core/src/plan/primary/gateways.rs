@@ -4,10 +4,10 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use crate::{
-    model::{ClusterView, Network, NetworkKind, Trouble, Vni},
-    plan::firewall::LINK_GATEWAY,
-};
+use crate::model::{ClusterView, LINK_GATEWAY, Network, NetworkKind, Trouble, Vni};
+
+/// The length of the shortest prefix that a client network has, of IPv4 and of IPv6: a route into a shorter one would take packets for half the world.
+const SHORTEST: (u8, u8) = (8, 16);
 
 /// The gateways of a network.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,8 +18,8 @@ pub struct Gateways {
     pub addresses: Vec<IpNet>,
 }
 
-/// All gateways, and why there are none for a network that names some. `own` are the networks that the node itself lives in: the route into one
-/// of them would lead into a client network. Of two networks that overlap the one with the smaller number is served.
+/// All gateways, and why there are none for a network that names some. `own` are the networks that the node itself lives in, and the site's
+/// routers: the route into one of them would lead into a client network. Of two networks that overlap the one with the smaller number is served.
 pub fn gateways(own: &[IpNet], view: &ClusterView) -> (Vec<Gateways>, Vec<Trouble>) {
     let (mut all, mut troubles) = (Vec::<Gateways>::new(), Vec::new());
     for network in view.networks.values().filter(|n| n.kind == Some(NetworkKind::Managed)) {
@@ -59,8 +59,14 @@ fn checked(net: IpNet, gateway: IpAddr, own: &[IpNet], others: &[Gateways]) -> R
     {
         return Err(format!("it is no address of a host in {net}"));
     }
+    let shortest = if net.addr().is_ipv4() { SHORTEST.0 } else { SHORTEST.1 };
+    if net.prefix_len() < shortest {
+        return Err(format!("{net} is larger than a client network may be (/{shortest})"));
+    }
     if let Some(other) = own.iter().find(|own| overlaps(own)) {
-        return Err(format!("{net} overlaps {other}, in which the nodes live"));
+        let is_a_router = other.prefix_len() == other.max_prefix_len();
+        let what = if is_a_router { "a router of the site" } else { "in which the nodes live" };
+        return Err(format!("{net} overlaps {other}, {what}"));
     }
     if let Some(other) = others.iter().find(|other| other.addresses.iter().any(|a| overlaps(&a.trunc()))) {
         return Err(format!("{net} overlaps network {}", other.vni));
@@ -91,7 +97,7 @@ mod tests {
     fn found(networks: Vec<Network>) -> (Vec<String>, Vec<String>) {
         let networks = networks.into_iter().map(|n| (n.vni, Arc::new(n))).collect();
         let view = ClusterView { networks: Arc::new(networks), ..ClusterView::default() };
-        let own = ["10.255.0.0/24".parse().unwrap(), "fd00:255::/64".parse().unwrap()];
+        let own = ["10.255.0.0/24", "fd00:255::/64", "2001:db8:1::1/128"].map(|own| own.parse().unwrap());
         let (all, troubles) = gateways(&own, &view);
         let each = |g: Gateways| g.addresses.into_iter().map(move |a| format!("{} {a}", g.vni.bridge()));
         (all.into_iter().flat_map(each).collect(), troubles.iter().map(ToString::to_string).collect())
@@ -126,6 +132,20 @@ mod tests {
             assert_eq!(all, ["vmbr5 fd00:5::1/64", "vmbr5 fe80::1/64"], "{v4}");
             assert!(troubles.len() == 1 && troubles[0].contains(word), "{troubles:?}");
         }
+        for (v6, word) in [
+            ("::1/0", "::/0 is larger than a client network may be (/16)"),
+            ("2000::1/15", "larger than a client network may be"),
+            ("2001:db8:1::5/64", "overlaps 2001:db8:1::1/128, a router of the site"),
+            ("2001:db8::5/32", "2001:db8:1::1/128, a router of the site"),
+        ] {
+            let (all, troubles) = found(vec![one("10.5.0.1/24", v6)]);
+            assert_eq!(all, ["vmbr5 10.5.0.1/24"], "{v6}");
+            assert!(troubles.len() == 1 && troubles[0].contains(word), "{troubles:?}");
+        }
+        let (all, troubles) = found(vec![one("11.0.0.1/7", "")]);
+        assert!(all.is_empty() && troubles[0].contains("may be (/8)"), "{all:?} {troubles:?}");
+        let (all, _) = found(vec![one("11.0.0.1/8", "2002::1/16")]);
+        assert_eq!(all, ["vmbr5 11.0.0.1/8", "vmbr5 2002::1/16", "vmbr5 fe80::1/64"]);
         let other = network("4", NetworkKind::Managed, "10.5.0.1/16", "");
         let (all, troubles) = found(vec![one("10.5.0.1/24", ""), other]);
         assert_eq!(all, ["vmbr4 10.5.0.1/16"]);

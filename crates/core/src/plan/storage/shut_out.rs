@@ -11,12 +11,13 @@ use super::{
 };
 use crate::{
     model::{
-        ClusterView, NodeName, VmId,
-        ceph::{ClientAddress, ImageName, Recorded, ShutOut, Users},
+        ClusterView, NodeName,
+        ceph::{ClientAddress, ImageName, Recorded, ShutOut, Users, Whose},
         found::{Holder, LockRow, Rows, ShutOutRow},
         storage_command::Only,
     },
     plan::storage_fence::LEAST_S,
+    sabotage::{self, Bug},
 };
 
 /// So many are lifted in one step.
@@ -66,7 +67,7 @@ impl ShutOuts {
         let rows = wanted.map(|(client, entry)| ShutOutRow {
             client: client.to_string(),
             until_unix_s: entry.until_unix_s,
-            vm: entry.noted.as_ref().map(|noted| vm_name(view, noted.vm)),
+            whose: entry.noted.as_ref().map(|noted| whose(view, noted.whose)),
             node: node(entry).map(|node| node.to_string()),
             stays: entry.stays.clone(),
         });
@@ -84,7 +85,7 @@ fn stays(view: &ClusterView, noted: Option<&ShutOut>) -> Option<String> {
     };
     match view.node(node).map(|node| &node.boot) {
         None => Some(format!("there is no node {node} that could say whether its machine has booted since")),
-        Some(Some(now)) if now != boot => None,
+        Some(Some(now)) if now != boot || sabotage::commits(Bug::LiftEarly) => None,
         Some(Some(_)) => Some(format!("{node} has not booted since: its process may live on there")),
         Some(None) => Some(format!("{node} does not say in which boot it is")),
     }
@@ -136,15 +137,16 @@ pub fn locks(
                 Holder::Silent
             };
             let recorded = records.iter().find(|record| record.clients.clients.contains(client));
-            let recorded = recorded.map(|record| (record.vm, &record.node));
-            let whose = recorded.or_else(|| notes.get(client).map(|noted| (noted.vm, &noted.node)));
+            let recorded = recorded.map(|record| (Whose::Vm(record.vm), &record.node));
+            let noted = || notes.get(client).map(|noted| (noted.whose, &noted.node));
+            let held_by = recorded.or_else(noted);
             rows.push(LockRow {
                 image: image.to_string(),
                 client: client.to_string(),
                 name: lock.client.clone(),
                 holder,
-                vm: whose.map(|(vm, _)| vm_name(view, vm)),
-                node: whose.map(|(_, node)| node.to_string()),
+                whose: held_by.map(|(by, _)| whose(view, by)),
+                node: held_by.map(|(_, node)| node.to_string()),
             });
         }
     }
@@ -153,8 +155,12 @@ pub fn locks(
     Rows::first_of(rows, unknown)
 }
 
-fn vm_name(view: &ClusterView, vm: VmId) -> String {
-    view.vm(vm).map_or_else(|| vm.to_string(), |vm| vm.name.to_string())
+/// The name of a VM, or the number of a task.
+fn whose(view: &ClusterView, whose: Whose) -> String {
+    match whose {
+        Whose::Vm(vm) => view.vm(vm).map_or_else(|| vm.to_string(), |vm| vm.name.to_string()),
+        Whose::Task(id) => format!("task {id}"),
+    }
 }
 
 #[cfg(test)]
@@ -173,7 +179,7 @@ mod tests {
 
     fn noted(boot: Option<&str>) -> ShutOut {
         let vm = "11111111-0000-4000-8000-000000000001".parse().unwrap();
-        ShutOut { vm, node: name("a"), boot: boot.map(str::to_owned) }
+        ShutOut { whose: Whose::Vm(vm), node: name("a"), boot: boot.map(str::to_owned) }
     }
 
     fn entry(note: Option<ShutOut>, boot: Option<&str>) -> Entry {
@@ -236,18 +242,20 @@ mod tests {
         ];
         let images = images.into_iter().map(|(name, users)| (name.parse().unwrap(), users)).collect();
         let clients = VmClients { clients: [lock(2).address].into(), ..VmClients::default() };
-        let ShutOut { vm, node, .. } = noted(None);
-        let records = [Recorded { vm, node, clients, version: 0 }];
+        let vm = "11111111-0000-4000-8000-000000000001".parse().unwrap();
+        let records = [Recorded { vm, node: name("a"), clients, version: 0 }];
         let blocklisted = [(lock(3).address, LEAST_S)].into();
-        let found = locks(&ClusterView::default(), &images, &records, (&blocklisted, &BTreeMap::new()));
+        let notes = [(lock(3).address, ShutOut { whose: Whose::Task(7), ..noted(None) })].into();
+        let found = locks(&ClusterView::default(), &images, &records, (&blocklisted, &notes));
         let said: Vec<_> =
             found.rows.iter().map(|row| (row.image.as_str(), row.holder, row.node.as_deref())).collect();
         let expected = [
             ("p/b", Holder::Silent, Some("a")),
-            ("p/c", Holder::ShutOut, None),
+            ("p/c", Holder::ShutOut, Some("a")),
             ("p/a", Holder::Heard, None),
         ];
         assert_eq!(said, expected);
+        assert_eq!(found.rows[1].whose.as_deref(), Some("task 7"));
         assert_eq!(found.unknown, ["p/d: late"]);
     }
 }

@@ -1,3 +1,7 @@
+mod cancelled;
+mod order;
+mod several_steps;
+
 use super::*;
 use crate::model::ceph::{ClientAddress, PoolStats, VolumeStats};
 
@@ -5,7 +9,20 @@ fn task(line: &str, begun: bool, force: bool) -> Task {
     let state =
         if begun { TaskState::Running { node: "node1".into(), since_unix_s: 1 } } else { TaskState::Waiting };
     let command = line.parse().unwrap();
-    Task { id: 1, command, force, by: "somebody".into(), asked_unix_s: 1, state, trouble: None, found: None }
+    Task {
+        id: 1,
+        command,
+        force,
+        by: "somebody".into(),
+        asked_unix_s: 1,
+        state,
+        trouble: None,
+        progress: None,
+        changer: None,
+        osd: None,
+        cancel: None,
+        found: None,
+    }
 }
 
 fn image(size: u64, snapshots: &[&str]) -> ObservedImage {
@@ -13,6 +30,7 @@ fn image(size: u64, snapshots: &[&str]) -> ObservedImage {
         id: Some("1".to_owned()),
         stats: VolumeStats { size, ..VolumeStats::default() },
         snapshots: snapshots.iter().map(|name| (*name).to_owned()).collect(),
+        mark: None,
     }
 }
 
@@ -42,10 +60,12 @@ fn step(task: &Task, facts: &Facts) -> String {
     match plan(task, facts) {
         Step::Begin => "begin".into(),
         Step::Change(change) => change.to_string(),
+        Step::Retire(client) => format!("retire {client}"),
         Step::Lift(clients) => format!("let in {clients:?}"),
         Step::ShutOut(request) => format!("shut out {:?}", request.recorded),
-        Step::End(Err(why)) => format!("no: {why}"),
-        Step::End(Ok(tree)) => {
+        Step::GoOn(why) => format!("goes on: {why}"),
+        Step::End(Err(why), tree) if tree.is_empty() => format!("no: {why}"),
+        Step::End(outcome, tree) => {
             let said = tree.iter().map(|change| match change {
                 TreeChange::Pool(pool, Some(_)) => format!("pool {pool}"),
                 TreeChange::Pool(pool, None) => format!("no pool {pool}"),
@@ -53,8 +73,10 @@ fn step(task: &Task, facts: &Facts) -> String {
                     format!("{image} {} {}", found.stats.size, found.snapshots.join(","))
                 }
                 TreeChange::Volume(image, None) => format!("no {image}"),
+                TreeChange::Osd(osd, there) => format!("OSD {osd}: {}", there.is_some()),
             });
-            format!("done: {}", said.collect::<Vec<_>>().join("; "))
+            let said = said.collect::<Vec<_>>().join("; ");
+            outcome.map_or_else(|why| format!("left: {said}: {why}"), |()| format!("done: {said}"))
         }
     }
 }
@@ -68,7 +90,7 @@ fn what_can_be_done_is_begun_then_done_then_told() {
         (
             "pool_remove p",
             Facts { images: Vec::new(), ..there() },
-            "removing pool p",
+            "renaming pool p to pvc-task-",
             Facts::default(),
             "done: no pool p",
         ),
@@ -151,7 +173,6 @@ fn what_cannot_be_done_is_not_begun() {
         ("snapshot_rename p,v,t,u", there(), "there is no snapshot p/v@t"),
         ("snapshot_remove p,v,t", Facts { is_in_tree: false, ..there() }, "there is no snapshot p/v@t"),
         ("osd_in 7", there(), "there is no OSD 7"),
-        ("osd_remove 1", there(), "ceph osd purge"),
     ] {
         let said = step(&task(line, false, false), &facts);
         assert!(said.starts_with("no: ") && said.contains(why), "{line}: {said}");
@@ -159,6 +180,22 @@ fn what_cannot_be_done_is_not_begun() {
     let shrink = task("volume_resize p,v,1B", false, true);
     assert_eq!(step(&shrink, &there()), "begin", "asked for twice");
     assert!(step(&shrink, &used()).contains("no volume of a VM is shrunk"));
+}
+
+/// Whatever Ceph seems to have, and whatever it refuses to say.
+#[test]
+fn nothing_is_decided_while_another_may_change_it() {
+    let client: ClientAddress = "10.0.0.1:0/1".parse().unwrap();
+    for line in ["volume_remove p,v", "snapshot_rollback p,v,s", "volume_clone p,v,w,*", "volume_add p,v,1B"]
+    {
+        for facts in [there(), gone(), Facts { impossible: Some("no".into()), ..Facts::default() }] {
+            let facts = Facts { changer: Some(client), ..facts };
+            assert_eq!(step(&task(line, true, false), &facts), "retire 10.0.0.1:0/1");
+        }
+    }
+    let images = changed_images(&task("snapshot_rollback p,v,s", true, false));
+    assert_eq!(images, ["p/v", "p/pvc-task-1-1"].map(|name| name.parse().unwrap()));
+    assert_eq!(changed_images(&task("volume_resize p,v,1B", true, false)).len(), 1);
 }
 
 #[test]
@@ -182,10 +219,11 @@ fn what_ceph_refuses_is_told_once_and_what_it_refused_before_is_forgotten() {
     let begun = task("volume_remove p,v", true, false);
     let facts = |refused: &str| Facts {
         image: Some(image(100, &[])),
-        refused: Some((
-            CephChange::RemoveImage { image: refused.parse().unwrap() },
-            "Device or resource busy".into(),
-        )),
+        refused: vec![Refused {
+            change: CephChange::RemoveImage { image: refused.parse().unwrap() },
+            why: "Device or resource busy".into(),
+            lasts: Duration::ZERO,
+        }],
         ..there()
     };
     assert_eq!(step(&begun, &facts("p/v")), "no: Device or resource busy");
@@ -204,6 +242,39 @@ fn a_pool_that_hides_something_is_not_removed() {
             assert!(step.contains(why), "{step}");
         }
     }
+}
+
+#[test]
+fn a_pool_is_removed_under_a_name_of_the_tasks_own() {
+    let begun = task("pool_remove p", true, false);
+    let aside = PoolName::of_task(&begun.mark());
+    let set_aside = || Facts { pool: None, pool_aside: Some(pool(3, true)), ..empty() };
+    assert_eq!(step(&begun, &set_aside()), format!("removing pool {aside}"));
+    let back = format!("renaming pool {aside} to p");
+    assert_eq!(step(&begun, &Facts { images: vec!["v".into()], ..set_aside() }), back);
+    assert_eq!(step(&begun, &Facts { used_by: vec!["web1".parse().unwrap()], ..set_aside() }), back);
+    let forbids = |facts| Facts {
+        refused: vec![Refused {
+            change: CephChange::RemovePool { pool: aside.clone() },
+            why: "pool deletion is disabled".into(),
+            lasts: Duration::ZERO,
+        }],
+        ..facts
+    };
+    assert_eq!(step(&begun, &forbids(set_aside())), back);
+    assert_eq!(step(&begun, &forbids(empty())), "no: pool deletion is disabled");
+    // Another one has its name by now.
+    let anew = || Facts { pool: Some(pool(3, true)), ..set_aside() };
+    assert_eq!(step(&begun, &anew()), format!("removing pool {aside}"));
+    let told = step(&begun, &Facts { images: vec!["v".into()], ..anew() });
+    assert!(told.contains(&format!("It is called {aside} now")), "{told}");
+    let told = step(&task("pool_remove p", false, false), &set_aside());
+    assert!(told.contains("already, which is the name"), "{told}");
+}
+
+/// As [`there`], without an image.
+fn empty() -> Facts {
+    Facts { image: None, images: Vec::new(), ..there() }
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use super::{
     FULLEST_PERCENT, Facts,
     Standing::{self, Done, Impossible, Next},
-    counted, users,
+    counted, is_full, users,
 };
 use crate::model::{
     ceph::{ImageName, SnapshotName, VolumeName},
@@ -12,11 +12,11 @@ use crate::model::{
 };
 
 /// The tree says what Ceph has.
-fn as_observed(image: &ImageName, observed: &ObservedImage) -> Standing {
+pub(super) fn as_observed(image: &ImageName, observed: &ObservedImage) -> Standing {
     Done(vec![TreeChange::Volume(image.clone(), Some(observed.clone()))])
 }
 
-fn missing(image: &ImageName) -> Standing {
+pub(super) fn missing(image: &ImageName) -> Standing {
     Impossible(format!("there is no volume {image}"))
 }
 
@@ -25,23 +25,39 @@ pub(super) fn add(image: &ImageName, size: Bytes, facts: &Facts, begun: bool) ->
     match &facts.image {
         Some(found) if begun && found.stats.size == size.0 => as_observed(image, found),
         Some(_) => Impossible(format!("there is a volume {image} already")),
-        None if facts.space.used_bytes.saturating_mul(100)
-            >= facts.space.total_bytes.saturating_mul(FULLEST_PERCENT) =>
-        {
-            Impossible(format!(
-                "the cluster is used to {FULLEST_PERCENT} % or more ({} of {} GiB): it gets no new volumes; \
-                 remove some, or add OSDs",
-                facts.space.used_bytes >> 30,
-                facts.space.total_bytes >> 30
-            ))
-        }
-        // It would take Ceph more than an hour to remove one that is much larger, object by object.
-        None if size.0 > facts.space.total_bytes => Impossible(format!(
-            "it would be larger than the whole cluster, which has {}",
-            Bytes(facts.space.total_bytes).in_words()
-        )),
-        None => Next(CephChange::CreateImage { image: image.clone(), size }),
+        None => match no_room(size, facts) {
+            Some(why) => Impossible(why),
+            None => Next(CephChange::CreateImage { image: image.clone(), size }),
+        },
     }
+}
+
+/// Why no new volume is made.
+pub(super) fn full(facts: &Facts) -> Option<String> {
+    let space = &facts.space;
+    is_full(space).then(|| {
+        format!(
+            "the cluster is used to {FULLEST_PERCENT} % or more ({} of {} GiB): it gets no new volumes; \
+             remove some, or add OSDs",
+            space.used_bytes >> 30,
+            space.total_bytes >> 30
+        )
+    })
+}
+
+/// Why a new volume of that size is not made.
+fn no_room(size: Bytes, facts: &Facts) -> Option<String> {
+    let (space, full) = (&facts.space, full(facts));
+    if full.is_some() {
+        return full;
+    }
+    // It would take Ceph more than an hour to remove one that is much larger, object by object.
+    (size.0 > space.total_bytes).then(|| {
+        format!(
+            "it would be larger than the whole cluster, which has {}",
+            Bytes(space.total_bytes).in_words()
+        )
+    })
 }
 
 pub(super) fn resize(image: &ImageName, size: Bytes, force: bool, facts: &Facts) -> Standing {
@@ -57,13 +73,17 @@ pub(super) fn resize(image: &ImageName, size: Bytes, force: bool, facts: &Facts)
             Some(users) => {
                 Impossible(format!("volume {image} is used by {users}: no volume of a VM is shrunk"))
             }
-            None => Next(CephChange::ResizeImage { image: image.clone(), size }),
+            None => {
+                let shrinks = found.stats.size > size.0;
+                Next(CephChange::ResizeImage { image: image.clone(), size, shrinks })
+            }
         },
     }
 }
 
 pub(super) fn rename(image: &ImageName, to: &VolumeName, facts: &Facts, begun: bool) -> Standing {
     let renamed = ImageName { pool: image.pool.clone(), volume: to.clone() };
+    let rename = || Next(CephChange::RenameImage { image: image.clone(), to: to.clone() });
     match (&facts.image, &facts.renamed) {
         (None, Some(found)) if begun => Done(vec![
             TreeChange::Volume(image.clone(), None),
@@ -73,7 +93,7 @@ pub(super) fn rename(image: &ImageName, to: &VolumeName, facts: &Facts, begun: b
         (Some(_), Some(_)) => Impossible(format!("there is a volume {renamed} already")),
         (Some(_), None) => match users(facts) {
             Some(users) => Impossible(format!("volume {image} is used by {users}, by this name")),
-            None => Next(CephChange::RenameImage { image: image.clone(), to: to.clone() }),
+            None => rename(),
         },
     }
 }
@@ -94,7 +114,7 @@ pub(super) fn remove(image: &ImageName, facts: &Facts, begun: bool) -> Standing 
     }
 }
 
-fn has(observed: &ObservedImage, snapshot: &SnapshotName) -> bool {
+pub(super) fn has(observed: &ObservedImage, snapshot: &SnapshotName) -> bool {
     observed.snapshots.iter().any(|name| name == snapshot.as_str())
 }
 

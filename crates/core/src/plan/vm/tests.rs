@@ -33,6 +33,7 @@ fn vm(state: VmState, node: &str, claim: &str) -> Vm {
         migration_method: MigrationMethod::default(),
         rbd_images: vec![],
         xml_version: Some(0),
+        xml_zxid: Some(0),
         unread: BTreeSet::new(),
         problems: vec![],
     }
@@ -46,6 +47,7 @@ struct Case {
     left: bool,
     target: Result<(), &'static str>,
     definition: Result<(), &'static str>,
+    standing: Standing,
     attempts: Attempts,
     now: Moment,
 }
@@ -59,6 +61,7 @@ fn case(state: VmState, node: &str, claim: &str, local_state: LocalState) -> Cas
         left: false,
         target: Ok(()),
         definition: Ok(()),
+        standing: Standing::Current,
         attempts: Attempts::default(),
         now: Moment::secs(1000),
     }
@@ -67,7 +70,8 @@ fn case(state: VmState, node: &str, claim: &str, local_state: LocalState) -> Cas
 impl Case {
     fn plan(&self) -> Plan {
         let me = name("a");
-        let Case { vm, local_state, halt, migration, left, target, definition, attempts, now } = self;
+        let Case { vm, local_state, halt, migration, left, target, definition, standing, attempts, now } =
+            self;
         plan(&Facts {
             me: &me,
             vm: Some(vm),
@@ -80,7 +84,7 @@ impl Case {
             left: *left,
             target: *target,
             definition: *definition,
-            view_is_current: true,
+            standing: *standing,
             attempts,
             now: *now,
         })
@@ -222,7 +226,7 @@ fn nothing_is_done_while_the_view_is_old_or_libvirt_is_silent() {
                     left: false,
                     target: Ok(()),
                     definition: Ok(()),
-                    view_is_current: false,
+                    standing: Standing::OutOfReach,
                     attempts: &attempts,
                     now: Moment::secs(1),
                 };
@@ -231,6 +235,28 @@ fn nothing_is_done_while_the_view_is_old_or_libvirt_is_silent() {
             let unknown = case(state, "a", claim, LocalState::Unknown);
             assert_eq!(unknown.next(), Next::Wait(None));
         }
+    }
+}
+
+#[test]
+fn a_node_that_is_held_for_dead_lets_nothing_execute_and_ends_what_is_not_its_own() {
+    let table = [
+        // desired state, node, claim, fact here, then as one that lives → as one that is held for dead
+        (Start, "a", "", Active, Step::Adopt, None),
+        (Start, "b", "", Active, Step::Adopt, None),
+        (Start, "a", "", Off, Step::Claim, None),
+        (Start, "a", "a", Off, Step::Claim, None),
+        (Start, "a", "a", LocalState::Suspended(Suspension::Elsewhere), Step::Resume, None),
+        (Start, "b", "b", Active, Step::PowerOff, Some(Step::PowerOff)),
+        (Stop, "a", "a", Active, Step::PowerOff, Some(Step::PowerOff)),
+        (Stop, "a", "a", Off, Step::Release, Some(Step::Release)),
+    ];
+    for (state, node, claim, local_state, lives, dead) in table {
+        let mut case = case(state, node, claim, local_state);
+        assert_eq!(case.next(), Next::Do(lives), "{state} {node} {claim} {local_state:?}");
+        case.standing = Standing::HeldForDead;
+        let next = dead.map_or(Next::Wait(Some(case.now + HEAR_AGAIN)), Next::Do);
+        assert_eq!(case.next(), next, "{state} {node} {claim} {local_state:?}");
     }
 }
 
@@ -249,7 +275,7 @@ fn what_runs_but_is_in_no_state_tree_is_left_alone() {
         left: false,
         target: Ok(()),
         definition: Ok(()),
-        view_is_current: true,
+        standing: Standing::Current,
         attempts: &Attempts::default(),
         now: Moment::secs(1),
     };

@@ -2,7 +2,7 @@
 #![allow(unsafe_code, reason = "calls the C interfaces of Ceph")]
 
 use std::{
-    ffi::{CStr, CString, c_char, c_int},
+    ffi::{CString, c_char, c_int},
     mem, ptr,
 };
 
@@ -38,11 +38,6 @@ const MOST_SNAPSHOTS: usize = 1 << 12;
 /// More bytes than an image's id has.
 const LONGEST_ID: usize = 256;
 
-/// The attribute of an image's header that says who changed it last.
-const CHANGER: &CStr = c"pvc.changer";
-/// More bytes than a client's address has.
-const LONGEST_ADDRESS: usize = 128;
-
 /// Of new images: an object has 2^22 bytes.
 const ORDER: u64 = 22;
 /// Of new images.
@@ -54,6 +49,25 @@ const ANSWER_MS: u64 = 5000;
 impl Cluster {
     /// The names of a pool's images; none if there is no such pool.
     pub(in super::super) fn images(&self, pool: &str) -> Result<Vec<String>, Fault> {
+        Ok(self.listed_images(pool)?.into_iter().map(|(_, name)| name).collect())
+    }
+
+    /// The name by which a pool lists the image with this id.
+    pub(in super::super) fn name_of(&self, pool: &str, id: &str) -> Result<Option<String>, Fault> {
+        let all = self.listed_images(pool)?;
+        Ok(all.into_iter().find(|(listed, _)| listed == id).map(|(_, name)| name))
+    }
+
+    /// Takes a name from an image that is listed by another one.
+    pub(in super::super) fn forget_name(&self, pool: &str, name: &str) -> Result<(), Fault> {
+        let (pool, object) = (self.pool_there(pool)?, c_text(&format!("rbd_id.{name}"))?);
+        // SAFETY: a living pool; the text lives until the call returns.
+        let made = unsafe { (self.libraries.rados.rados_remove)(pool.io, object.as_ptr()) };
+        check("taking a second name from an image", made).map(drop)
+    }
+
+    /// Ids and names.
+    fn listed_images(&self, pool: &str) -> Result<Vec<(String, String)>, Fault> {
         let Some(open) = self.pool(pool)? else { return Ok(Vec::new()) };
         let rbd = &self.libraries.rbd;
         let mut room = 64;
@@ -69,8 +83,8 @@ impl Cluster {
             }
             check(&format!("listing the images of pool {pool}"), answer)?;
             images.truncate(count);
-            // SAFETY: librbd filled these; each name is C text until the clean-up.
-            let names = images.iter().map(|image| unsafe { text(image.name) }).collect();
+            // SAFETY: librbd filled these; both are C text until the clean-up.
+            let names = images.iter().map(|image| unsafe { (text(image.id), text(image.name)) }).collect();
             // SAFETY: what librbd filled, once.
             unsafe { (rbd.rbd_image_spec_list_cleanup)(images.as_mut_ptr(), images.len()) };
             return Ok(names);
@@ -143,14 +157,6 @@ impl Cluster {
         check("renaming an image", made).map(drop)
     }
 
-    /// Also finishes a removal that was begun. Takes as long as the image is large.
-    pub(in super::super) fn remove_image(&self, pool: &str, image: &str) -> Result<(), Fault> {
-        let (pool, image) = (self.pool_there(pool)?, c_text(image)?);
-        // SAFETY: a living pool; the text lives until the call returns.
-        let made = unsafe { (self.libraries.rbd.rbd_remove)(pool.io, image.as_ptr()) };
-        check("removing an image", made).map(drop)
-    }
-
     /// Opens an image to change it.
     pub(in super::super) fn open_to_change(&self, pool: &str, image: &str) -> Result<Image<'_>, Fault> {
         let pool = self.pool_there(pool)?;
@@ -162,7 +168,7 @@ impl Cluster {
         Ok(Image { pool, handle })
     }
 
-    fn pool_there(&self, pool: &str) -> Result<Pool<'_>, Fault> {
+    pub(super) fn pool_there(&self, pool: &str) -> Result<Pool<'_>, Fault> {
         let missing = || Fault {
             call: "opening a pool".to_owned(),
             errno: ENOENT,
@@ -246,6 +252,12 @@ impl Image<'_> {
         Ok(self.all_snapshots()?.into_iter().filter(|found| found.is_users).map(|found| found.name).collect())
     }
 
+    /// The number of a snapshot, which no other of its pool has or will have.
+    pub(in super::super) fn snapshot_id(&self, name: &str) -> Result<Option<u64>, Fault> {
+        let all = self.all_snapshots()?;
+        Ok(all.into_iter().find(|found| found.is_users && found.name == name).map(|found| found.id))
+    }
+
     /// Removes what is left of snapshots whose removal was interrupted: librbd has given each another name, and goes on with none of them.
     pub(in super::super) fn remove_leftovers(&self) -> Result<(), Fault> {
         for leftover in self.all_snapshots()?.into_iter().filter(|found| found.is_trash) {
@@ -306,52 +318,12 @@ impl Image<'_> {
     }
 
     /// The object that whoever has it open watches; `None` of an image of the old format.
-    fn header(&self) -> Result<Option<CString>, Fault> {
+    pub(super) fn header(&self) -> Result<Option<CString>, Fault> {
         self.id()?.map(|id| c_text(&format!("rbd_header.{id}"))).transpose()
     }
 
-    fn rados(&self) -> &'static Rados {
+    pub(super) fn rados(&self) -> &'static Rados {
         &self.pool.cluster.libraries.rados
-    }
-
-    /// Writes at it who changes it.
-    pub(in super::super) fn set_changer(&self, client: &str) -> Result<(), Fault> {
-        let Some(header) = self.header()? else { return Ok(()) };
-        let client = c_text(client)?;
-        let length = client.as_bytes().len();
-        // SAFETY: a living pool; three texts that live until the call returns, the last as long as is said.
-        let set = unsafe {
-            (self.rados().rados_setxattr)(
-                self.pool.io,
-                header.as_ptr(),
-                CHANGER.as_ptr(),
-                client.as_ptr(),
-                length,
-            )
-        };
-        check("writing who changes an image", set).map(drop)
-    }
-
-    /// Who changed it last.
-    pub(in super::super) fn changer(&self) -> Result<Option<String>, Fault> {
-        let Some(header) = self.header()? else { return Ok(None) };
-        let mut client = [0_u8; LONGEST_ADDRESS];
-        // SAFETY: a living pool; two texts that live until the call returns; room for as many bytes as is said.
-        let answer = unsafe {
-            (self.rados().rados_getxattr)(
-                self.pool.io,
-                header.as_ptr(),
-                CHANGER.as_ptr(),
-                client.as_mut_ptr().cast::<c_char>(),
-                client.len(),
-            )
-        };
-        if answer == -libc::ENODATA {
-            return Ok(None);
-        }
-        let length = check("reading who changed an image", answer)?;
-        let client = client.get(..usize::try_from(length).unwrap_or(0)).unwrap_or_default();
-        Ok(Some(String::from_utf8_lossy(client).into_owned()))
     }
 
     /// Whether everybody who has it open executes: asks each, as a client does that has changed an image, so that they look at it anew.
@@ -383,11 +355,11 @@ impl Image<'_> {
         Ok(true)
     }
 
-    /// Takes as long as it becomes smaller.
-    pub(in super::super) fn resize(&self, size: u64) -> Result<(), Fault> {
-        // SAFETY: an open image.
-        let made = unsafe { (self.rbd().rbd_resize)(self.handle, size) };
-        check("resizing an image", made).map(drop)
+    /// Takes its lock and gives it to nobody who asks. Whoever takes it all the same, since we do not answer, shuts us out by that.
+    pub(in super::super) fn lock(&self) -> Result<(), Fault> {
+        // SAFETY: an open image; 0 is the mode in which one client has the lock.
+        let made = unsafe { (self.rbd().rbd_lock_acquire)(self.handle, 0) };
+        check("taking the lock of an image", made).map(drop)
     }
 
     pub(in super::super) fn create_snapshot(&self, snapshot: &str) -> Result<(), Fault> {

@@ -4,15 +4,17 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use async_trait::async_trait;
 use pvc_core::model::{
-    ceph::{ImageName, OsdId, PoolName},
+    ceph::{ClientAddress, ImageName, OsdId, PoolName},
+    osd::{OsdUuid, Osds},
     storage::{CephChange, Hidden, ObservedImage, ObservedPool, OsdMap},
 };
 use serde::Deserialize;
 
 use super::{
-    super::{CephAdmin, CephError, OnlyIf, cluster::Cluster},
+    super::{Ceph as _, CephAdmin, CephError, OnlyIf, Progress, cluster::Cluster},
     Librados,
     figures::{self, read},
+    osds, users,
 };
 
 /// Of the answer to `osd dump`.
@@ -64,6 +66,22 @@ impl CephAdmin for Librados {
         self.call("the OSDs".to_owned(), observe_osds).await
     }
 
+    async fn osd_map(&self) -> Result<Osds, CephError> {
+        self.call("the OSDs".to_owned(), osds::observe).await
+    }
+
+    async fn take_osd_number(&self, uuid: &OsdUuid) -> Result<(), CephError> {
+        self.take_number(uuid).await
+    }
+
+    async fn unsafe_to_destroy(&self, osd: OsdId) -> Result<Option<String>, CephError> {
+        self.why_unsafe(osd).await
+    }
+
+    async fn osd_key(&self) -> Result<String, CephError> {
+        self.bootstrap_key().await
+    }
+
     async fn hidden(&self, pool: &PoolName) -> Result<Hidden, CephError> {
         let name = pool.clone();
         let look = move |cluster: &Cluster| {
@@ -74,8 +92,30 @@ impl CephAdmin for Librados {
         self.call(format!("what else is in pool {pool}"), look).await
     }
 
-    async fn change(&self, change: &CephChange, only_if: OnlyIf<'_>) -> Result<(), CephError> {
-        self.make(change.clone(), only_if).await
+    async fn retire(&self, client: &ClientAddress, images: &[ImageName]) -> Result<(), CephError> {
+        for image in images {
+            let (name, client) = (image.clone(), *client);
+            let look = move |cluster: &Cluster| {
+                let open = cluster.open(name.pool.as_str(), name.volume.as_str())?;
+                let Some(open) = open else { return Ok(false) };
+                Ok(users(&open)?.watchers.contains(&client) && open.is_answered()?)
+            };
+            // What is not known is no reason to wait: to be shut out costs a change that goes on nothing but time.
+            if self.call(format!("whether client {client} is changing {image}"), look).await == Ok(true) {
+                return Err(CephError::Late { doing: format!("client {client} is changing {image}") });
+            }
+        }
+        self.blocklist(client).await?;
+        self.await_latest_map().await
+    }
+
+    async fn change(
+        &self,
+        change: &CephChange,
+        only_if: OnlyIf<'_>,
+        progress: &Progress,
+    ) -> Result<(), CephError> {
+        self.make(change.clone(), only_if, progress).await
     }
 }
 
@@ -96,8 +136,8 @@ fn observe_pool(cluster: &Cluster, name: &str) -> Result<Option<ObservedPool>, C
 fn observe_image(cluster: &Cluster, name: &ImageName) -> Result<Option<ObservedImage>, CephError> {
     let (pool, volume) = (name.pool.as_str(), name.volume.as_str());
     if let Some(image) = cluster.open(pool, volume)? {
-        let (id, stats, snapshots) = (image.id()?, image.stats()?, image.snapshots()?);
-        return Ok(Some(ObservedImage { id, stats, snapshots }));
+        let (id, stats, snapshots, mark) = (image.id()?, image.stats()?, image.snapshots()?, image.mark()?);
+        return Ok(Some(ObservedImage { id, stats, snapshots, mark }));
     }
     // Whoever removes an image takes it from the list last. One whose removal was broken off has no figures any more.
     let is_listed = cluster.images(pool)?.iter().any(|listed| listed == volume);

@@ -9,6 +9,8 @@ pub struct Behaviour {
     pub start: Answer,
     /// Letting it go.
     pub resume: Answer,
+    /// Suspending.
+    pub suspend: Answer,
     /// Powering off.
     pub power_off: Answer,
     /// Its power button.

@@ -6,6 +6,7 @@
 mod execution;
 mod kept;
 mod migration;
+mod stream;
 
 use std::{
     ffi::{CStr, CString, c_int, c_uint},
@@ -16,6 +17,8 @@ use std::{
 
 use pvc_core::model::VmId;
 use uuid::Uuid;
+
+pub(super) use stream::{Read, Stream};
 
 use super::{
     super::{Activity, Halt, Seen},

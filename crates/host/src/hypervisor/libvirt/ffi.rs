@@ -29,6 +29,12 @@ pub(super) struct VirTypedParameter {
     _opaque: [u8; 0],
 }
 
+/// `virStream`: only ever behind a pointer.
+#[repr(C)]
+pub(super) struct VirStream {
+    _opaque: [u8; 0],
+}
+
 /// `virError`, up to the last field that we read; libvirt owns it, so its full size does not matter.
 #[repr(C)]
 pub(super) struct VirError {
@@ -110,9 +116,20 @@ pub(super) const VIR_DOMAIN_JOB_STATS_COMPLETED: c_uint = 1;
 pub(super) const VIR_CONNECT_CLOSE_REASON_EOF: c_int = 1;
 pub(super) const VIR_CONNECT_CLOSE_REASON_KEEPALIVE: c_int = 2;
 
+pub(super) const VIR_STREAM_NONBLOCK: c_uint = 1;
+pub(super) const VIR_STREAM_EVENT_READABLE: c_int = 1;
+pub(super) const VIR_STREAM_EVENT_WRITABLE: c_int = 1 << 1;
+pub(super) const VIR_STREAM_EVENT_ERROR: c_int = 1 << 2;
+pub(super) const VIR_STREAM_EVENT_HANGUP: c_int = 1 << 3;
+/// What a stream that does not block answers if it would have to.
+pub(super) const WOULD_BLOCK: c_int = -2;
+pub(super) const VIR_DOMAIN_CONSOLE_FORCE: c_uint = 1;
+pub(super) const VIR_DOMAIN_CONSOLE_SAFE: c_uint = 1 << 1;
+
 pub(super) type ErrorFunc = unsafe extern "C" fn(*mut c_void, *mut VirError);
 pub(super) type FreeCallback = unsafe extern "C" fn(*mut c_void);
 pub(super) type CloseFunc = unsafe extern "C" fn(*mut VirConnect, c_int, *mut c_void);
+pub(super) type StreamFunc = unsafe extern "C" fn(*mut VirStream, c_int, *mut c_void);
 /// Lifecycle callback; registered through libvirt's generic callback type, as its own macro does.
 pub(super) type LifecycleFunc =
     unsafe extern "C" fn(*mut VirConnect, *mut VirDomain, c_int, c_int, *mut c_void) -> c_int;
@@ -239,4 +256,23 @@ functions! {
     /// The text lives as long as the pointer.
     fn virDomainGetName(domain: *mut VirDomain) -> *const c_char;
     fn virDomainFree(domain: *mut VirDomain) -> c_int;
+
+    /// Answers a socket that is ours to close; QEMU has the other end. Goes through QEMU's monitor. Only over a connection by a socket of this machine.
+    fn virDomainOpenGraphicsFD(domain: *mut VirDomain, number: c_uint, flags: c_uint) -> c_int;
+
+    fn virStreamNew(connection: *mut VirConnect, flags: c_uint) -> *mut VirStream;
+    /// Null: the first console. Needs neither QEMU's monitor nor the domain's job lock.
+    fn virDomainOpenConsole(domain: *mut VirDomain, name: *const c_char, stream: *mut VirStream, flags: c_uint) -> c_int;
+    /// Answers how many bytes, 0 at the end, -2 if there are none now.
+    fn virStreamRecv(stream: *mut VirStream, data: *mut c_char, bytes: usize) -> c_int;
+    /// Answers how many bytes, -2 if none can be taken now.
+    fn virStreamSend(stream: *mut VirStream, data: *const c_char, bytes: usize) -> c_int;
+    fn virStreamEventAddCallback(
+        stream: *mut VirStream, events: c_int, callback: StreamFunc, opaque: *mut c_void, free: Option<FreeCallback>,
+    ) -> c_int;
+    fn virStreamEventUpdateCallback(stream: *mut VirStream, events: c_int) -> c_int;
+    fn virStreamEventRemoveCallback(stream: *mut VirStream) -> c_int;
+    fn virStreamFinish(stream: *mut VirStream) -> c_int;
+    fn virStreamAbort(stream: *mut VirStream) -> c_int;
+    fn virStreamFree(stream: *mut VirStream) -> c_int;
 }

@@ -141,6 +141,16 @@ impl Fault {
         self.message.ends_with("is already being removed")
     }
 
+    /// Somebody else has the console open. libvirt has no number for this either.
+    pub(super) fn is_console_in_use(&self) -> bool {
+        self.message.contains("console session exists")
+    }
+
+    /// The domain's process is being made, and its console is not there yet.
+    pub(super) fn is_console_to_come(&self) -> bool {
+        self.message.contains("PTY device is not yet assigned")
+    }
+
     /// The transport failed, as opposed to a daemon that answered "no".
     pub(super) fn is_connection(&self) -> bool {
         matches!(self.domain, ffi::VIR_FROM_RPC | ffi::VIR_FROM_REMOTE)

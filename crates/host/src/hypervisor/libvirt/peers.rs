@@ -78,7 +78,7 @@ impl Peers {
 }
 
 /// Fails soon where nobody answers: libvirt would wait for as long as the kernel does, two minutes.
-fn knock(peer: &Peer, within: Duration) -> Result<(), Fault> {
+pub(super) fn knock(peer: &Peer, within: Duration) -> Result<(), Fault> {
     let Some(address) = peer.address() else { return Ok(()) };
     let nobody = |error| Fault::transport(format!("{peer} cannot be reached: {error}"));
     let mut last = None;

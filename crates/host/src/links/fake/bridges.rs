@@ -20,6 +20,9 @@ pub struct FakeBridges {
 #[derive(Default)]
 struct State {
     bridging: Bridging,
+    /// The number of the device that was made last: none has it again.
+    last: u32,
+    looks: usize,
     /// Devices that cannot be made.
     refused: Vec<String>,
     changes: Vec<String>,
@@ -47,6 +50,11 @@ impl FakeBridges {
         self.state().refused = devices.iter().map(|name| (*name).to_owned()).collect();
     }
 
+    /// How often it was looked at so far.
+    pub fn looks(&self) -> usize {
+        self.state().looks
+    }
+
     /// The changes that were made since the last call.
     pub fn take_changes(&self) -> Vec<String> {
         std::mem::take(&mut self.state().changes)
@@ -62,13 +70,25 @@ impl State {
         let doing = change.to_string();
         self.changes.push(doing.clone());
         let missing = |device: &str| LinksError::NoDevice { doing: doing.clone(), device: device.to_owned() };
+        let last = &mut self.last;
         let Bridging { devices, forwards, learnt, routed } = &mut self.bridging;
         let is_dead = |by: Option<u32>| by.is_some_and(|by| !devices.iter().any(|d| d.index == by));
         match change.clone() {
             BridgingChange::Add { name, .. } if self.refused.contains(&name) => return Err(missing(&name)),
+            BridgingChange::Add { master: Some(master), .. }
+            | BridgingChange::Set { master: Some(master), .. }
+                if !devices.iter().any(|device| device.name == master) =>
+            {
+                return Err(missing(&master));
+            }
             BridgingChange::Add { name, kind, mtu, master } => {
-                devices.retain(|device| device.name != name);
-                let index = devices.iter().map(|device| device.index).max().unwrap_or_default() + 1;
+                if let Some(device) = devices.iter_mut().find(|device| device.name == name) {
+                    (device.mtu, device.master, device.up) = (mtu, master, true);
+                    return Ok(());
+                }
+                let index =
+                    devices.iter().map(|device| device.index).chain([*last]).max().unwrap_or_default() + 1;
+                *last = index;
                 let mac = Mac([2, 0, 0, 0, 1, 0]);
                 devices.push(Device {
                     name,
@@ -136,6 +156,7 @@ impl State {
 #[async_trait]
 impl Bridges for FakeBridges {
     async fn observe(&self) -> Result<Bridging, LinksError> {
+        self.state().looks += 1;
         Ok(self.bridging())
     }
 

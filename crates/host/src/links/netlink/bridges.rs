@@ -6,16 +6,14 @@ use std::{
 };
 
 use async_trait::async_trait;
-use futures_util::{StreamExt as _, TryStreamExt as _};
+use futures_util::TryStreamExt as _;
 use pvc_core::model::{
     Mac,
     bridging::{Bridging, BridgingChange, Device, DeviceKind, Forward, VXLAN_PORT},
 };
 use rtnetlink::{
-    Error, Handle, LinkBridge, LinkMessageBuilder, LinkUnspec, LinkVlan, LinkVxlan, MulticastGroup,
-    packet_core::{
-        NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
-    },
+    MulticastGroup,
+    packet_core::{NetlinkMessage, NetlinkPayload},
     packet_route::{
         AddressFamily, RouteNetlinkMessage,
         link::{InfoData, InfoKind, InfoVlan, InfoVxlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage},
@@ -25,28 +23,27 @@ use rtnetlink::{
 use tokio::sync::watch;
 
 use super::{
-    super::{Bridges, LinksError, seen, sysctl},
-    Netlink,
+    super::{Bridges, LinksError, seen},
+    Netlink, list,
+    requests::{self, EVERYBODY, Numbers, OURS},
+    trains::{Request, Why},
 };
-
-/// The group of our devices: the same number as our routes' protocol, which nobody else has in `/etc/iproute2/group`.
-const OURS: u32 = 112;
-
-/// What an entry for everybody has for an address.
-const EVERYBODY: [u8; 6] = [0; 6];
 
 /// What is heard of for [`Bridges::changes`].
 pub(super) const GROUPS: [MulticastGroup; 2] = [MulticastGroup::Link, MulticastGroup::Neigh];
 
 /// Of neighbours the entries of tunnels only, and of these neither what is learnt nor what a routing daemon writes: others change all the time.
-pub(super) fn concerns(message: &NetlinkPayload<RouteNetlinkMessage>) -> bool {
-    match message {
-        NetlinkPayload::InnerMessage(
+pub(super) fn concerns(kind: u16, message: &[u8]) -> bool {
+    if !matches!(kind, libc::RTM_NEWNEIGH | libc::RTM_DELNEIGH) {
+        return true;
+    }
+    match NetlinkMessage::deserialize(message).map(|message| message.payload) {
+        Ok(NetlinkPayload::InnerMessage(
             RouteNetlinkMessage::NewNeighbour(entry) | RouteNetlinkMessage::DelNeighbour(entry),
-        ) => {
+        )) => {
             entry.header.family == AddressFamily::Bridge
                 && entry.header.flags.contains(NeighbourFlags::Own)
-                && whose(entry) == Whose::Written
+                && whose(&entry) == Whose::Written
         }
         _ => true,
     }
@@ -56,8 +53,9 @@ pub(super) fn concerns(message: &NetlinkPayload<RouteNetlinkMessage>) -> bool {
 impl Bridges for Netlink {
     async fn observe(&self) -> Result<Bridging, LinksError> {
         let (links, entries) = self
+            .lists
             .request("read the bridges and tunnels", &[], async |handle| {
-                let links: Vec<_> = handle.link().get().execute().try_collect().await?;
+                let links: Vec<_> = list(&handle).try_collect().await?;
                 let entries = handle.neighbours().get().set_address_family(AddressFamily::Bridge).execute();
                 Ok((links, entries.try_collect::<Vec<_>>().await?))
             })
@@ -76,9 +74,11 @@ impl Bridges for Netlink {
     }
 
     async fn apply(&self, changes: &[BridgingChange]) -> Vec<Result<(), LinksError>> {
-        let (mut outcomes, mut known) = (Vec::with_capacity(changes.len()), HashMap::new());
-        for change in changes {
-            outcomes.push(self.change(change, &mut known).await);
+        let (mut rest, mut outcomes) = (changes, Vec::with_capacity(changes.len()));
+        while !rest.is_empty() {
+            let (now, later) = rest.split_at(requests::independent(rest));
+            outcomes.extend(self.make(now).await);
+            rest = later;
         }
         outcomes
     }
@@ -89,132 +89,82 @@ impl Bridges for Netlink {
 }
 
 impl Netlink {
-    async fn change(
-        &self,
-        change: &BridgingChange,
-        known: &mut HashMap<String, u32>,
-    ) -> Result<(), LinksError> {
-        let doing = change.to_string();
-        match change {
-            BridgingChange::Add { name, kind, mtu, master } => {
-                known.remove(name);
-                let message = match kind {
-                    DeviceKind::Vxlan { vni, local } => tunnel(name, vni.number(), *local),
-                    DeviceKind::Vlan { id, over } => {
-                        let over = self.known(&doing, over, known).await?;
-                        marked(LinkVlan::new(name, over, *id))
-                    }
-                    DeviceKind::Bridge | DeviceKind::Other => marked(LinkBridge::new(name)),
-                };
-                let add = async |handle: Handle| handle.link().add(message).execute().await;
-                self.request(&doing, &[libc::EEXIST], add).await?;
-                // While it is down: a node has no address of its own among guests.
-                let quiet = sysctl::write(&format!("net/ipv6/conf/{name}/addr_gen_mode"), "1");
-                if let Err(cause) = quiet.or_else(absent) {
-                    return Err(LinksError::Kernel { doing, cause });
+    /// Makes changes of which none needs the number of a device that another one makes.
+    async fn make(&self, changes: &[BridgingChange]) -> Vec<Result<(), LinksError>> {
+        let numbers = self.numbers(changes).await;
+        let none = Numbers::default();
+        let mut outcomes = Vec::with_capacity(changes.len());
+        let (mut first, mut then) = (vec![], vec![]);
+        for (at, change) in changes.iter().enumerate() {
+            let doing = change.to_string();
+            outcomes.push(match (requests::of(change, numbers.as_ref().unwrap_or(&none)), &numbers) {
+                (Ok(steps), _) => {
+                    first.extend(steps.first.into_iter().map(|request| (at, request)));
+                    then.extend(steps.then.map(|request| (at, request)));
+                    Ok(())
                 }
-                self.set(&doing, name, *mtu, master.as_deref(), known).await
-            }
-            BridgingChange::Set { name, mtu, master } => {
-                self.set(&doing, name, *mtu, master.as_deref(), known).await
-            }
-            BridgingChange::Remove { name } => {
-                let index = match self.known(&doing, name, known).await {
-                    Err(LinksError::NoDevice { .. }) => return Ok(()),
-                    index => index?,
-                };
-                known.remove(name);
-                let del = async |handle: Handle| handle.link().del(index).execute().await;
-                self.request(&doing, &[libc::ENODEV], del).await
-            }
-            BridgingChange::Address { name, mac } => {
-                let index = self.known(&doing, name, known).await?;
-                let message = LinkUnspec::new_with_index(index).address(mac.0.to_vec()).build();
-                let change = async |handle: Handle| handle.link().change(message).execute().await;
-                self.request(&doing, &[], change).await
-            }
-            BridgingChange::Learn { name, learns } => {
-                let index = self.known(&doing, name, known).await?;
-                let message =
-                    LinkMessageBuilder::<LinkVxlan>::new(name).index(index).learning(*learns).build();
-                let change = async |handle: Handle| handle.link().change(message).execute().await;
-                self.request(&doing, &[], change).await
-            }
-            BridgingChange::Forward(forward) => {
-                let entry = entry(self.known(&doing, &forward.device, known).await?, forward);
-                // Entries for everybody are many; a card has one, which takes the place of another.
-                let how = if forward.mac.is_some() { NLM_F_REPLACE } else { NLM_F_APPEND };
-                let add = async |handle| send(handle, entry, NLM_F_CREATE | how).await;
-                self.request(&doing, &[libc::EEXIST], add).await
-            }
-            BridgingChange::Unforward(forward) => {
-                let entry = entry(self.known(&doing, &forward.device, known).await?, forward);
-                match self.delete(&doing, entry.clone()).await {
-                    // The device that it leaves by is gone, and the kernel takes its number from nobody. All that stand under that
-                    // address go with it: those that are wanted are missed by the next look.
-                    Err(LinksError::Kernel { cause, .. })
-                        if cause.raw_os_error() == Some(libc::EADDRNOTAVAIL) =>
-                    {
-                        self.delete(&doing, of_any_end(entry)).await
+                (Err(_), Err(why)) => Err(why.error(doing)),
+                (Err(device), Ok(_)) => Err(LinksError::NoDevice { doing, device: device.to_owned() }),
+            });
+        }
+        self.carry_out(changes, &numbers, first, &mut outcomes).await;
+        then.retain(|(at, _)| outcomes[*at].is_ok());
+        self.carry_out(changes, &numbers, then, &mut outcomes).await;
+        outcomes
+    }
+
+    /// Sends requests, each of the change at that place, and notes there what fails.
+    async fn carry_out(
+        &self,
+        changes: &[BridgingChange],
+        numbers: &Result<Numbers, Why>,
+        requests: Vec<(usize, Request)>,
+        outcomes: &mut [Result<(), LinksError>],
+    ) {
+        let (whose, requests): (Vec<usize>, Vec<Request>) = requests.into_iter().unzip();
+        for (at, answer) in whose.into_iter().zip(self.clients.send(&requests).await) {
+            let why = match (&changes[at], answer) {
+                (_, Ok(_)) => continue,
+                // The device that it leaves by is gone, and the kernel takes its number from nobody. All that stand under that
+                // address go with it: those that are wanted are missed by the next look.
+                (BridgingChange::Unforward(forward), Err(Why::Refused(libc::EADDRNOTAVAIL))) => {
+                    let number = numbers.as_ref().ok().and_then(|numbers| numbers.get(&forward.device));
+                    let all = number.map(|number| requests::unforward_all(*number, forward));
+                    match self.clients.send(all.as_slice()).await.pop() {
+                        Some(Err(why)) => why,
+                        _ => continue,
                     }
-                    outcome => outcome,
                 }
+                (_, Err(why)) => why,
+            };
+            // What fails first has the rest of a change fail.
+            if outcomes[at].is_ok() {
+                let (doing, device) = (changes[at].to_string(), changes[at].device().to_owned());
+                outcomes[at] = Err(match (&changes[at], why) {
+                    (BridgingChange::Add { .. }, why) => why.error(doing),
+                    (_, Why::Refused(libc::ENODEV)) => LinksError::NoDevice { doing, device },
+                    (_, why) => why.error(doing),
+                });
             }
         }
     }
 
-    async fn delete(&self, doing: &str, entry: NeighbourMessage) -> Result<(), LinksError> {
-        let del = async |handle: Handle| handle.neighbours().del(entry).execute().await;
-        self.request(doing, &[libc::ENOENT], del).await
-    }
-
-    async fn set(
-        &self,
-        doing: &str,
-        name: &str,
-        mtu: u32,
-        master: Option<&str>,
-        known: &mut HashMap<String, u32>,
-    ) -> Result<(), LinksError> {
-        let mut message = LinkUnspec::new_with_index(self.known(doing, name, known).await?).mtu(mtu).up();
-        if let Some(master) = master {
-            message = message.controller(self.known(doing, master, known).await?);
+    /// The numbers of the devices that these changes need the numbers of, as far as there are such devices.
+    async fn numbers(&self, changes: &[BridgingChange]) -> Result<Numbers, Why> {
+        let names: BTreeSet<&str> = changes.iter().flat_map(requests::needs).collect();
+        let asked: Vec<Request> = names.iter().map(|name| requests::number(name)).collect();
+        let mut numbers = Numbers::new();
+        for (name, answer) in names.into_iter().zip(self.clients.send(&asked).await) {
+            match answer {
+                Ok(Some(RouteNetlinkMessage::NewLink(link))) => {
+                    numbers.insert(name.to_owned(), link.header.index);
+                }
+                Ok(_) => {}
+                Err(why) => return Err(why),
+            }
         }
-        let message = message.build();
-        self.request(doing, &[], async |handle| handle.link().change(message).execute().await).await
+        Ok(numbers)
     }
-
-    async fn known(
-        &self,
-        doing: &str,
-        name: &str,
-        known: &mut HashMap<String, u32>,
-    ) -> Result<u32, LinksError> {
-        if let Some(index) = known.get(name) {
-            return Ok(*index);
-        }
-        let index = self.index(doing, name).await?;
-        known.insert(name.to_owned(), index);
-        Ok(index)
-    }
-}
-
-/// A kernel without IPv6 gives nobody an address of it.
-fn absent(error: std::io::Error) -> std::io::Result<()> {
-    if error.kind() == std::io::ErrorKind::NotFound { Ok(()) } else { Err(error) }
-}
-
-/// Down: what it must not do while it is up is set first.
-fn marked<T>(builder: LinkMessageBuilder<T>) -> LinkMessage {
-    builder.link_group(OURS).down().build()
-}
-
-fn tunnel(name: &str, vni: u32, local: IpAddr) -> LinkMessage {
-    let builder = LinkVxlan::new(name, vni).port(VXLAN_PORT).learning(false);
-    marked(match local {
-        IpAddr::V4(local) => builder.local(local),
-        IpAddr::V6(local) => builder.local6(local),
-    })
 }
 
 fn device(link: &LinkMessage, names: &HashMap<u32, String>) -> Option<Device> {
@@ -335,37 +285,4 @@ fn address_of(address: &NeighbourAddress) -> Option<IpAddr> {
         },
         _ => None,
     }
-}
-
-fn entry(index: u32, forward: &Forward) -> NeighbourMessage {
-    let mut message = NeighbourMessage::default();
-    message.header.family = AddressFamily::Bridge;
-    message.header.ifindex = index;
-    message.header.state = NeighbourState::Permanent;
-    message.header.flags = NeighbourFlags::Own;
-    let mac = forward.mac.map_or(EVERYBODY, |mac| mac.0);
-    message.attributes.push(NeighbourAttribute::LinkLayerAddress(mac.to_vec()));
-    message.attributes.push(NeighbourAttribute::Destination(forward.to.into()));
-    message.attributes.extend(forward.by.map(NeighbourAttribute::IfIndex));
-    message
-}
-
-/// All entries of the same address.
-fn of_any_end(mut entry: NeighbourMessage) -> NeighbourMessage {
-    entry.attributes.retain(|attribute| matches!(attribute, NeighbourAttribute::LinkLayerAddress(_)));
-    entry
-}
-
-async fn send(mut handle: Handle, entry: NeighbourMessage, how: u16) -> Result<(), Error> {
-    let mut message = NetlinkMessage::from(RouteNetlinkMessage::NewNeighbour(entry));
-    message.header.flags = NLM_F_REQUEST | NLM_F_ACK | how;
-    let mut answers = handle.request(message)?;
-    while let Some(answer) = answers.next().await {
-        if let NetlinkPayload::Error(error) = answer.payload
-            && error.code.is_some()
-        {
-            return Err(Error::NetlinkError(error));
-        }
-    }
-    Ok(())
 }

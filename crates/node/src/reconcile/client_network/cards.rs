@@ -20,7 +20,7 @@ const AT_ONCE: usize = 100;
 const MOST: usize = 64;
 
 /// The definitions in the store, and what was read of them.
-pub(super) struct Definitions {
+pub struct Definitions {
     store: Arc<dyn Store>,
     read: Mutex<BTreeMap<VmId, Read>>,
 }
@@ -29,12 +29,13 @@ pub(super) struct Definitions {
 type Read = (Option<i32>, Vec<Card>);
 
 impl Definitions {
-    pub(super) fn new(store: Arc<dyn Store>) -> Self {
+    /// Of the VMs in this store; nothing is read yet.
+    pub fn new(store: Arc<dyn Store>) -> Self {
         Self { store, read: Mutex::default() }
     }
 
     /// The cards of the VMs of a view.
-    pub(super) async fn cards(&self, view: &ClusterView) -> Result<Cards, StoreError> {
+    pub(crate) async fn cards(&self, view: &ClusterView) -> Result<Cards, StoreError> {
         let unread: Vec<(VmId, Option<i32>)> = {
             let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
             read.retain(|id, _| view.vm(*id).is_some());

@@ -2,6 +2,7 @@
 
 use pvc_core::model::bridging::DeviceKind;
 use pvc_host::links::fake::FakeBridges;
+use tokio::time::sleep;
 
 use super::*;
 use crate::reconcile::network_world::{NetworkWorld, name, network, until};
@@ -16,12 +17,21 @@ struct World {
 
 /// hv1, beside hv2 and hv3.
 async fn world() -> World {
-    let base = NetworkWorld::new().await;
+    started(NetworkWorld::new().await)
+}
+
+fn started(base: NetworkWorld) -> World {
     let bridges = FakeBridges::new();
     let address = Some("10.255.1.1".parse().unwrap());
     let ground = Ground { me: name("hv1"), uplink: "eth1".into(), mtu: 1500, address };
     let teller = base.troubles.teller("client networks");
-    let networks = ClientNetworks::start(base.cluster.clone(), bridges.clone(), ground, teller);
+    let networks = ClientNetworks::start(
+        base.cluster.clone(),
+        bridges.clone(),
+        Arc::new(Definitions::new(base.cluster.store.clone())),
+        ground,
+        teller,
+    );
     World { base, bridges, _networks: networks }
 }
 
@@ -76,6 +86,21 @@ async fn a_network_has_a_bridge_until_it_is_deleted() {
     assert_eq!(to, ["10.255.1.2", "10.255.1.3"]);
     world.base.remove(100).await;
     world.until("no bridge", |seen| has(seen, &[])).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_daemon_that_starts_makes_a_hundred_networks_at_once_and_looks_again_twice() {
+    let base = NetworkWorld::new().await;
+    for number in 100..200 {
+        base.define(&network(number)).await;
+    }
+    let world = started(base);
+    world.until("all", |seen| seen.devices.len() == 200 && seen.forwards.len() == 200).await;
+    // Our own changes are heard of, too.
+    sleep(2 * AT_LEAST_BETWEEN).await;
+    let looks = world.bridges.looks();
+    assert!((2..=4).contains(&looks), "{looks}");
+    assert_eq!(world.bridges.take_changes().len(), 500, "each change is made once");
 }
 
 #[tokio::test(start_paused = true)]

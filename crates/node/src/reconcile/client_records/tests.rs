@@ -420,6 +420,50 @@ async fn a_pool_that_hangs_holds_up_the_records_of_no_other_pool() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_pool_that_only_records_name_holds_up_nobody_but_whom_they_are_of() {
+    let world = World::new().await;
+    let (healthy, hung): (ImageName, ImageName) =
+        ("healthy/one".parse().unwrap(), "hung/one".parse().unwrap());
+    world.ceph.create(&healthy);
+    let writer = world.ceph.open(&healthy, Ipv4Addr::LOCALHOST);
+    for n in 2..=21 {
+        define(&world.store, n, &["healthy/one"]).await;
+    }
+    world.mirror.caught_up(Duration::from_secs(10)).await.unwrap();
+    // What is recorded of a VM that is off is removed: they run already when their records name the other pool.
+    let first: Vec<u8> = (2..=20).collect();
+    world.run(&first);
+    sleep(Duration::from_secs(1)).await;
+    let (records, _) = schema::vm_clients::read_all(&*world.store).await.unwrap();
+    assert_eq!(records.len(), first.len());
+    world.ceph.hang(&hung.pool);
+    for record in &records {
+        let mut former = record.clients.clone();
+        former.images.insert(hung.clone());
+        let (new, also) = ((&former, Some(record)), Transaction::default());
+        schema::vm_clients::record(&*world.store, record.vm, &record.node, new, &also).await.unwrap();
+    }
+    world.events.send_modify(|events| first.iter().for_each(|n| events.had(number(*n))));
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(world.ceph.asked("hung"), 4, "that pool was asked, by as many as have turns");
+    world.run(&(2..=21).collect::<Vec<_>>());
+    sleep(Duration::from_secs(1)).await;
+    let (records, _) = schema::vm_clients::read_vm(&*world.store, number(21)).await.unwrap();
+    assert_eq!(records[0].clients.clients, [writer.address].into());
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_waits_for_who_asks_where_this_host_is() {
+    let world = World::new().await;
+    world.ceph.hang_own_address();
+    let writers = ["list", "defined"].map(|name| world.ceph.open(&image(name), Ipv4Addr::LOCALHOST));
+    world.runs(true);
+    sleep(Duration::from_secs(1)).await;
+    let (records, _) = schema::vm_clients::read_vm(&*world.store, id()).await.unwrap();
+    assert_eq!(records[0].clients.clients, writers.map(|writer| writer.address).into());
+}
+
+#[tokio::test(start_paused = true)]
 async fn clients_of_each_address_of_this_host_are_recorded() {
     let world = World::new().await;
     let other = Ipv4Addr::new(10, 0, 0, 1);

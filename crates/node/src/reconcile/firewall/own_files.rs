@@ -13,7 +13,7 @@ use pvc_host::{
 };
 use tracing::info;
 
-use super::Standing;
+use super::standing::Standing;
 use crate::log::chain;
 
 /// The texts that were loaded, and what came of it: why it was refused.
@@ -43,20 +43,18 @@ impl Imported {
             .cloned()
     }
 
-    /// Loads one beside our tables, which stand so. What `nft` does not take, or does not end with, is no failure of ours: it is told, and not tried
+    /// Loads one beside our tables, which stand. What `nft` does not take, or does not end with, is no failure of ours: it is told, and not tried
     /// again before it is another text. Nor is what touches our tables: it would be undone and done again for ever.
     pub(super) async fn import(
         &self,
         firewall: &dyn Firewall,
+        ours: &Standing,
         text: &str,
-        ours: Option<&Standing>,
     ) -> Result<(), FirewallError> {
-        let refused = match firewall.import(text).await {
-            Ok(()) => {
-                let now = firewall.listing().await?.map(|listing| listing.standing);
-                (now.as_ref() != ours)
-                    .then(|| "it changes the tables of pvcd, which are made anew".to_owned())
-            }
+        let refused = match ours.import(firewall, text).await {
+            Ok(None) => return Ok(()),
+            Ok(Some(true)) => None,
+            Ok(Some(false)) => Some("it changes the tables of pvcd, which are made anew".to_owned()),
             Err(
                 error @ (FirewallError::Refused { .. }
                 | FirewallError::Run { cause: RunError::Late { .. }, .. }),

@@ -1,15 +1,21 @@
 //! Which servers run, with fake programs, and what guests are told, at a fake port. The real ones are in the lab's tests.
 
-use std::{collections::BTreeSet, net::Ipv4Addr};
+use std::{collections::BTreeSet, net::Ipv4Addr, sync::atomic::Ordering};
 
 use pvc_core::model::{
     Mac, NodeName,
-    dhcp::{Asks, Reply, Request},
+    dhcp::{Asks, Reply, Request, Settings},
 };
-use pvc_host::{dhcp::fake::FakePort, machine::FakeMachine, programs::fake::FakePrograms};
-use pvc_store::{Op, Store, mirror::Mirror, schema};
+use pvc_host::{
+    dhcp::fake::FakePort,
+    machine::{FakeMachine, Machine},
+    programs::fake::FakePrograms,
+};
+use pvc_store::{Op, Store, memory::MemoryStore, mirror::Mirror, schema};
 use tempfile::TempDir;
 use tokio::time::timeout;
+
+mod six;
 
 use super::*;
 use crate::reconcile::network_world::{NetworkWorld, network, until};
@@ -26,7 +32,8 @@ async fn networks(numbers: &[u32]) -> NetworkWorld {
 /// A coordinator.
 struct Coordinator {
     me: NodeName,
-    store: Arc<dyn Store>,
+    store: Arc<MemoryStore>,
+    machine: Arc<FakeMachine>,
     programs: FakePrograms,
     port: FakePort,
     services: Arc<GatewayServices>,
@@ -35,11 +42,12 @@ struct Coordinator {
 
 impl Coordinator {
     async fn new(world: &NetworkWorld, name: &str) -> Self {
-        let (me, store): (NodeName, Arc<dyn Store>) = (name.parse().unwrap(), world.tree.client());
-        let mirror = Mirror::start(Arc::clone(&store));
+        let (me, store): (NodeName, _) = (name.parse().unwrap(), world.tree.client());
+        let mirror = Mirror::start(Arc::clone(&store) as Arc<dyn Store>);
         mirror.ready().await;
         let machine = Arc::new(FakeMachine::default());
-        let cluster = Cluster::new(me.clone(), Arc::clone(&store), mirror, machine);
+        let here = Arc::clone(&machine) as Arc<dyn Machine>;
+        let cluster = Cluster::new(me.clone(), Arc::clone(&store) as Arc<dyn Store>, mirror, here);
         let (programs, port) = (FakePrograms::default(), FakePort::default());
         let folder = tempfile::tempdir().unwrap();
         let services = GatewayServices::start(Dependencies {
@@ -52,7 +60,7 @@ impl Coordinator {
             teller: world.troubles.teller("gateways"),
         });
         services.prepare().await.unwrap();
-        Self { me, store, programs, port, services, folder }
+        Self { me, store, machine, programs, port, services, folder }
     }
 
     async fn becomes_primary(&self) {
@@ -92,7 +100,11 @@ impl Coordinator {
         let Reply::Offer(offered, settings) = self.ask(&discover).await else { panic!("no offer") };
         let take = Asks::Take(settings.gateway.addr(), offered);
         let told = self.ask(&request(number, take, name)).await;
-        assert_eq!(told, Reply::Acknowledge(offered, settings));
+        let Reply::Acknowledge(given, told) = told else { panic!("no lease") };
+        // The clock goes on while the test runs.
+        assert!(settings.lease_s - told.lease_s < 60, "{told:?}");
+        let expected = Settings { lease_s: told.lease_s, ..settings };
+        assert_eq!((given, told), (offered, expected));
         offered
     }
 
@@ -202,7 +214,10 @@ async fn a_port_that_is_anothers_is_told_and_taken_when_it_is_free() {
     a.store.commit(schema::primary::take(&a.me, false)).await.unwrap();
     for _ in 0..2 {
         let told = a.services.start().await.unwrap_err();
-        assert!(told.contains("no guest is given an address"), "{told}");
+        assert!(
+            told.contains("no guest is given an IPv4 address") && told.contains("an IPv6 address"),
+            "{told}"
+        );
         a.runs(&["5"]).await;
     }
     a.port.taken(false);
@@ -227,6 +242,51 @@ async fn a_lease_that_somebody_has_deleted_is_written_again_before_its_guest_is_
     let told = a.ask(&request(1, Asks::Keep(web1), "web1")).await;
     assert!(matches!(told, Reply::Acknowledge(address, _) if address == web1));
     assert_eq!(leased(&world, 1), Some(web1.to_string()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_address_whose_writing_nobody_has_heard_of_is_given_to_nobody_else() {
+    let world = networks(&[5]).await;
+    let a = Coordinator::new(&world, "a").await;
+    a.becomes_primary().await;
+    let Reply::Offer(offered, settings) = a.ask(&request(1, Asks::Discover(None), "web1")).await else {
+        panic!("no offer");
+    };
+    let take = Asks::Take(settings.gateway.addr(), offered);
+    let before = a.port.answers().len();
+    a.store.lose_answers(1);
+    a.port.ask("vmbr5", &request(1, take, "web1"));
+    is_so("it is written", || leased(&world, 1).is_some()).await;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!(a.port.answers().len(), before, "the first guest has not been told");
+    // Its offer is over, and the other guest wants that address.
+    a.machine.ahead_s.store(60, Ordering::Relaxed);
+    let told = a.ask(&request(2, take, "web2")).await;
+    assert_eq!(told, Reply::Refuse(settings.gateway.addr()));
+    assert_eq!(leased(&world, 2), None);
+    let told = a.ask(&request(1, take, "web1")).await;
+    assert!(matches!(told, Reply::Acknowledge(address, _) if address == offered), "{told:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_guest_that_takes_and_gives_back_without_end_hinders_itself_only() {
+    let world = networks(&[5]).await;
+    let a = Coordinator::new(&world, "a").await;
+    a.becomes_primary().await;
+    let web1 = a.gives(1, "web1").await;
+    let zxid = world.tree.zxid();
+    for _ in 0..1000 {
+        a.port.ask("vmbr5", &request(1, Asks::Release(web1), ""));
+        a.port.ask("vmbr5", &request(1, Asks::Keep(web1), "web1"));
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let changes = world.tree.zxid() - zxid;
+    assert!((15..=17).contains(&changes), "{changes} in ten seconds");
+    let told = a.ask(&request(1, Asks::Inform, "web1")).await;
+    assert!(matches!(told, Reply::Inform(_)), "what changes nothing is answered: {told:?}");
+    a.gives(2, "web2").await;
+    tokio::time::sleep(Duration::from_mins(3)).await;
+    assert_eq!(a.gives(1, "web1").await, web1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -265,4 +325,24 @@ async fn what_cannot_be_served_is_told_at_its_network_until_it_can_or_another_no
     world.until_told(&[gateway]).await;
     a.is_primary_no_more().await;
     world.until_told(&[]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn guests_are_told_of_a_time_server_while_one_answers() {
+    let world = networks(&[5]).await;
+    let a = Coordinator::new(&world, "a").await;
+    a.becomes_primary().await;
+    let told = async || {
+        let Reply::Inform(settings) = a.ask(&request(3, Asks::Inform, "")).await else {
+            panic!("not informed")
+        };
+        settings.keeps_time
+    };
+    assert!(!told().await);
+    for keeps_time in [true, false] {
+        a.port.keeps_time(keeps_time);
+        assert_eq!(told().await, !keeps_time, "it is believed for a minute");
+        tokio::time::sleep(Duration::from_mins(1)).await;
+        assert_eq!(told().await, keeps_time);
+    }
 }

@@ -3,6 +3,7 @@
 use ipnet::IpNet;
 use pvc_core::model::link::{Assigned, LinkChange};
 use pvc_host::links::fake::FakeLinks;
+use tokio::time::sleep;
 
 use super::*;
 

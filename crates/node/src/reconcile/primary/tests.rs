@@ -29,6 +29,26 @@ async fn the_first_coordinator_becomes_primary_and_the_desired_state_says_so() {
     assert_eq!(world.get("/pvc/explain/primary"), None, "nothing to explain");
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_swarm_of_devices_has_no_coordinator_list_them_all_for_each() {
+    let world = World::running(2).await;
+    world.pass(Duration::from_secs(5)).await;
+    let looks = || [0, 1].map(|n: usize| world.machines[n].links.looks());
+    let before = looks();
+    for _ in 0..400 {
+        for machine in &world.machines {
+            machine.links.by_hand(|_| ());
+        }
+        sleep(Duration::from_millis(5)).await;
+    }
+    let after = looks();
+    for n in [0, 1] {
+        let looks = after[n] - before[n];
+        // Two seconds, ten times each.
+        assert!((10..60).contains(&looks), "{looks}");
+    }
+}
+
 #[test]
 fn each_networks_floating_addresses_are_where_its_addresses_are() {
     let sample = include_str!("../../../../../packaging/pvcd.yaml");

@@ -2,23 +2,26 @@
 
 use pvc_core::{
     model::Overlay,
-    plan::routing::{ASN, File},
+    plan::routing::{ASN, File, Site},
 };
 use pvc_host::routing::fake::{FakeRouting, State};
 use pvc_store::schema;
 
 use super::*;
-use crate::reconcile::network_world::{NetworkWorld, name, until};
+use crate::reconcile::network_world::{NetworkWorld, name, network, until};
 
 struct World {
     base: NetworkWorld,
     daemon: Arc<FakeRouting>,
     routing: Option<RoutingNeighbours>,
+    /// The site's routers that it is started with.
+    site: Option<Site>,
 }
 
 /// hv1, beside hv2 and hv3, which are no coordinators.
 async fn world() -> World {
-    let mut world = World { base: NetworkWorld::new().await, daemon: FakeRouting::new(), routing: None };
+    let mut world =
+        World { base: NetworkWorld::new().await, daemon: FakeRouting::new(), routing: None, site: None };
     world.base.set("/nodes/hv1/daemonmode", "coordinator").await;
     world.restart();
     world
@@ -28,7 +31,8 @@ impl World {
     /// This program starts anew.
     fn restart(&mut self) {
         let address = Some("10.255.1.1".parse().unwrap());
-        let ground = Ground { me: name("hv1"), address };
+        let (site, own_networks) = (self.site.clone(), vec![]);
+        let ground = Ground { me: name("hv1"), address, site, own_networks };
         let teller = self.base.troubles.teller("routing");
         self.routing = None;
         self.routing =
@@ -44,8 +48,7 @@ impl World {
     }
 
     async fn until_speaks_with(&self, count: usize) -> Duration {
-        let speaks =
-            |state: &State| state.routing.speaker.as_ref().map_or(0, |s| s.neighbours.len()) == count;
+        let speaks = |state: &State| state.routing.speaker.as_ref().map_or(0, |s| s.nodes().count()) == count;
         self.until(&format!("{count} neighbours"), speaks).await
     }
 
@@ -148,4 +151,52 @@ async fn a_node_that_runs_and_cannot_be_spoken_with_is_named() {
     world.base.set("/nodes/hv3/daemonstate", "dead").await;
     world.daemon.by_hand(|state| state.answering.clear());
     world.base.until_told(&["FRR has no session with that of hv2 (10.255.1.2)"]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_sites_routers_may_be_told_of_a_network_as_soon_as_there_is_one_whatever_the_overlay() {
+    let mut world = world().await;
+    let routers: [std::net::IpAddr; 1] = ["192.0.2.1".parse().unwrap()];
+    world.site = Some(Site { asn: ASN, routers_asn: 65_001, routers: routers.into(), bfd: true });
+    world.restart();
+    let unheard = "FRR has no session with the site's router 192.0.2.1";
+    world.base.until_told(&[unheard]).await;
+    world.daemon.by_hand(|state| state.answering = routers.into());
+    world.base.until_told(&[]).await;
+    let may_be_told = |count: usize| {
+        move |state: &State| {
+            let site = state.routing.speaker.as_ref().and_then(|speaker| speaker.site.as_ref());
+            site.is_some_and(|site| site.prefixes.len() == count)
+        }
+    };
+    world.until("no network", may_be_told(0)).await;
+    let mut web = network(100);
+    world.base.define(&web).await;
+    let took = world.until("a network", may_be_told(1)).await;
+    assert!(took < Duration::from_secs(1), "nobody waits for the next question: {took:?}");
+    web.ip4.gateway = None;
+    world.base.modify(&web).await;
+    world.until("no network again", may_be_told(0)).await;
+    // BFD ends, then bgpd; both come back by themselves.
+    world.daemon.by_hand(|state| state.watches = false);
+    world
+        .base
+        .until_told(&["a router or node that dies is noticed after 9 s: FRR's bfdd does not run"])
+        .await;
+    // It does, and says what nobody understands: a network is announced as before.
+    world.daemon.by_hand(|state| (state.watches, state.watches_oddly) = (true, true));
+    let odd = "noticed after 9 s: FRR's bfdd does not run: could not ask FRR for its sessions of BFD: a test";
+    world.base.until_told(&[&format!("a router or node that dies is {odd}")]).await;
+    world.base.define(&network(101)).await;
+    world.until("a network", may_be_told(1)).await;
+    world.base.remove(101).await;
+    world.until("no network", may_be_told(0)).await;
+    world.daemon.by_hand(|state| (state.watches_oddly, state.runs) = (false, false));
+    world
+        .base
+        .until_told(&["the site's routers hear of no client network from it: FRR's bgpd does not run"])
+        .await;
+    world.daemon.by_hand(|state| (state.runs, state.routing) = (true, Routing::default()));
+    world.until("it is told again", may_be_told(0)).await;
+    world.base.until_told(&[]).await;
 }

@@ -8,6 +8,7 @@ use pvc_core::{
         ceph::{ImageName, PoolName, Users, VolumeName},
         found::Found,
         storage_command::Only,
+        task::{Task, TaskState},
     },
     plan::{
         storage::{Facts, Locks, ShutOuts, locks},
@@ -21,8 +22,8 @@ use pvc_store::{
     schema::{self, ceph},
 };
 
-use super::TaskReconciler;
-use crate::vm_clients::images_of;
+use super::{Seen, TaskReconciler};
+use crate::{controller::StepError, vm_clients::images_of};
 
 /// So many images of a pool are late one after the other before no more are asked for.
 const LATE: usize = 4;
@@ -36,14 +37,18 @@ pub(super) enum Error {
 }
 
 impl TaskReconciler {
-    pub(super) async fn look(&self, view: &ClusterView, command: &StorageCommand) -> Result<Facts, Error> {
+    pub(super) async fn look(&self, view: &ClusterView, task: &Task) -> Result<Facts, Error> {
         let mut facts = Facts::default();
-        match command {
+        let aside = |pool| image(pool, &VolumeName::of_task(&task.mark()));
+        match &task.command {
             StorageCommand::PoolAdd { pool, .. } => facts.pool = self.ceph.pool(pool).await?,
             StorageCommand::PoolRemove { pool } => {
+                let aside = PoolName::of_task(&task.mark());
                 facts.pool = self.ceph.pool(pool).await?;
-                facts.images = self.ceph.images(pool).await?;
-                facts.hidden = self.ceph.hidden(pool).await?;
+                facts.pool_aside = self.ceph.pool(&aside).await?;
+                let now = if facts.pool_aside.is_some() { &aside } else { pool };
+                facts.images = self.ceph.images(now).await?;
+                facts.hidden = self.ceph.hidden(now).await?;
                 facts.is_in_tree = self.is_there(ceph::pool_path(pool)).await?;
                 self.users(view, |image| image.pool == *pool, &mut facts).await?;
             }
@@ -58,6 +63,19 @@ impl TaskReconciler {
             StorageCommand::VolumeRename { pool, volume, new } => {
                 self.of_volume(view, &image(pool, volume), &mut facts).await?;
                 facts.renamed = self.ceph.image(&image(pool, new)).await?;
+            }
+            StorageCommand::VolumeClone { pool, volume, new, .. } => {
+                facts.image = self.ceph.image(&image(pool, volume)).await?;
+                facts.renamed = self.ceph.image(&image(pool, new)).await?;
+                facts.aside = self.ceph.image(&aside(pool)).await?;
+                facts.space = self.ceph.figures().await?.space;
+            }
+            StorageCommand::SnapshotRollback { pool, volume, .. } => {
+                let image = image(pool, volume);
+                self.of_volume(view, &image, &mut facts).await?;
+                facts.used_by.retain(|name| may_execute(view, name));
+                facts.aside = self.ceph.image(&aside(pool)).await?;
+                facts.open = self.ceph.users(&image).await?.unwrap_or_default().watchers;
             }
             StorageCommand::VolumeRemove { pool, volume } => {
                 self.of_volume(view, &image(pool, volume), &mut facts).await?;
@@ -81,9 +99,52 @@ impl TaskReconciler {
                 facts.found = Some(Found::ShutOut(self.shut_out_now(view).await?.rows(view, node)));
             }
             StorageCommand::FenceLift { .. } => facts.shut_out = self.shut_out_now(view).await?,
-            StorageCommand::OsdAdd { .. } | StorageCommand::OsdRemove { .. } => {}
+            StorageCommand::OsdAdd { node, .. } => {
+                facts.impossible = Some(match view.node(node) {
+                    None => format!("there is no node {node}"),
+                    Some(_) => format!("node {node} does not manage storage (enable_storage)"),
+                });
+            }
+            StorageCommand::OsdRemove { id } => {
+                facts.is_in_tree = self.is_there(ceph::osd_path(*id)).await?;
+                let host = self.ceph.osd_map().await?.all.remove(id).map(|osd| osd.host);
+                facts.impossible = host.map(|host| match host {
+                    Some(host) => format!(
+                        "OSD {id} is on {host}, which is no node of this cluster that manages storage: if it is down for good, `pvc storage osd remove --force {id}` removes it"
+                    ),
+                    None => format!("Ceph does not know on which host OSD {id} is: `ceph osd purge {id}` removes one that was never used"),
+                });
+            }
         }
         Ok(facts)
+    }
+
+    /// The oldest task that waits for a node to make or remove an OSD, and no node will.
+    pub(super) async fn nobodys(
+        &self,
+        view: &ClusterView,
+        tasks: &[Seen],
+    ) -> Result<Option<Seen>, StepError> {
+        let manages = |name: &str| {
+            view.all_nodes().any(|node| node.name.as_str() == name && node.storage != Some(false))
+        };
+        for seen in tasks.iter().filter(|seen| seen.task.state == TaskState::Waiting) {
+            let is_nobodys = match &seen.task.command {
+                StorageCommand::OsdAdd { node, .. } => !manages(node.as_str()),
+                StorageCommand::OsdRemove { id } => {
+                    let osds =
+                        self.ceph.osd_map().await.map_err(|error| StepError::Failed(error.to_string()))?;
+                    let host = osds.all.get(id).and_then(|osd| osd.host.clone());
+                    // Forced, it needs no node.
+                    !host.is_some_and(|host| seen.task.force || manages(&host))
+                }
+                _ => false,
+            };
+            if is_nobodys {
+                return Ok(Some(seen.clone()));
+            }
+        }
+        Ok(None)
     }
 
     async fn of_volume(&self, view: &ClusterView, image: &ImageName, facts: &mut Facts) -> Result<(), Error> {
@@ -101,11 +162,7 @@ impl TaskReconciler {
         images.extend(recorded.flat_map(|record| record.clients.images.iter().cloned()));
         self.users(view, |image| images.contains(image), facts).await?;
         // Who executes nowhere has nothing open.
-        let may_execute = |name: &VmName| {
-            *name != vm.name
-                && view.good_vms().any(|vm| vm.name == *name && may_execute_on(view, vm).is_some())
-        };
-        facts.used_by.retain(may_execute);
+        facts.used_by.retain(|name| *name != vm.name && may_execute(view, name));
         if let Some(first) = problems.first() {
             facts.unreadable = Some(first.key.clone());
         }
@@ -241,6 +298,10 @@ pub(super) fn may_execute_on(view: &ClusterView, vm: &Vm) -> Option<String> {
     }
     let said: Vec<&str> = last_words(view, vm.id, &vm.claim).map(NodeName::as_str).collect();
     (!said.is_empty()).then(|| format!("{} by its last word (runningdomains)", said.join(", ")))
+}
+
+fn may_execute(view: &ClusterView, name: &VmName) -> bool {
+    view.good_vms().any(|vm| vm.name == *name && may_execute_on(view, vm).is_some())
 }
 
 fn image(pool: &PoolName, volume: &VolumeName) -> ImageName {

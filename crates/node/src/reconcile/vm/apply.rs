@@ -8,7 +8,7 @@ use pvc_core::{
 use pvc_store::{CommitError, Transaction, schema};
 use tracing::{debug, info, warn};
 
-use super::VmReconciler;
+use super::{VmReconciler, facts::held_for_dead};
 use crate::{controller::StepError, vm_clients::words_as_seen};
 
 impl VmReconciler {
@@ -70,7 +70,8 @@ impl VmReconciler {
             return Ok(());
         }
         let others = view.all_nodes().filter(|node| node.name != self.cluster.me);
-        let words = words_as_seen(&view, others);
+        let mut words = words_as_seen(&view, others);
+        words.ops.extend(self.while_it_lives(&Step::Claim)?.ops);
         match schema::vm::apply_with(&*self.cluster.store, &change, words).await {
             // Heard in the next step.
             Err(CommitError::Conflict { path, .. }) if path.starts_with(schema::node::ROOT) => {
@@ -122,6 +123,20 @@ impl VmReconciler {
         {
             change = put_back(change, vm, &self.cluster.me, home);
         }
-        self.cluster.change(&change, Transaction::default()).await
+        self.cluster.change(&change, self.while_it_lives(step)?).await
+    }
+
+    /// Part of a step that is for the living: it conflicts if somebody has declared this node dead.
+    pub(super) fn while_it_lives(&self, step: &Step) -> Result<Transaction, StepError> {
+        let view = self.cluster.view();
+        match view.node(&self.cluster.me) {
+            Some(me) if step.is_for_the_living() && !sabotage::commits(Bug::ClaimWhileDead) => {
+                if held_for_dead(me) {
+                    return Err(StepError::Conflict(schema::node::path(&me.name)));
+                }
+                Ok(schema::node::expect_daemon_state(me))
+            }
+            _ => Ok(Transaction::default()),
+        }
     }
 }

@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use pvc_core::{
-    model::{ClusterView, Entry, Halt, Migration, Vm, VmId, VmKey, VmState},
+    model::{ClusterView, DaemonState, Entry, Halt, Migration, Node, Vm, VmId, VmKey, VmState},
     plan::{
         placement::{Asker, fit},
-        vm::{Facts, LocalState, Next, Plan, may_execute_elsewhere, plan},
+        vm::{Facts, LocalState, Next, Plan, Standing, may_execute_elsewhere, plan},
     },
     sabotage::{self, Bug},
 };
+use pvc_store::schema;
 
 use super::VmReconciler;
 use crate::controller::StepError;
@@ -37,6 +38,11 @@ pub(super) struct Local {
 
 pub(super) fn wait(why: String) -> Plan {
     Plan { next: Next::Wait(None), why }
+}
+
+/// Whether the state tree says that this node's daemon is dead.
+pub(super) fn held_for_dead(me: &Node) -> bool {
+    schema::node::says(me, DaemonState::Dead)
 }
 
 impl VmReconciler {
@@ -82,7 +88,7 @@ impl VmReconciler {
         plan(&Facts {
             me,
             vm,
-            orphan: view.orphan_claim(id),
+            orphan: view.orphan_claims.get(&id).map(|claim| &**claim),
             tidies_up: self.cluster.is_primary(view),
             last_word: last_word.as_ref().copied().map_err(String::as_str),
             local_state,
@@ -91,7 +97,11 @@ impl VmReconciler {
             left: local.left,
             target: target.as_ref().copied().map_err(String::as_str),
             definition: definition.as_ref().copied().map_err(String::as_str),
-            view_is_current: self.cluster.is_current(),
+            standing: match view.node(me) {
+                _ if !self.cluster.is_current() => Standing::OutOfReach,
+                Some(me) if held_for_dead(me) => Standing::HeldForDead,
+                _ => Standing::Current,
+            },
             attempts: &attempts,
             now: self.cluster.now(),
         })

@@ -48,8 +48,9 @@ pub(super) struct Inventory {
     events: watch::Sender<LastEvents>,
     /// Why libvirt does not answer, while nothing is known.
     trouble: watch::Sender<Trouble>,
-    /// Of which libvirt knows that they execute, see [`Hypervisor::note_executes`].
-    executing: Mutex<BTreeSet<VmId>>,
+    /// Of which libvirt knows that they execute, see [`Hypervisor::note_executes`], and the last event of each before that: after another event it may be
+    /// another process, though it looks alike.
+    executing: Mutex<BTreeMap<VmId, Option<u64>>>,
 }
 
 impl Inventory {
@@ -153,16 +154,17 @@ impl Inventory {
     /// What executes, whoever has let it, is marked as held no more: the mark would count when somebody pauses it later.
     pub(super) async fn note_executes(&self, id: VmId) -> Result<(), HypervisorError> {
         let runs = |seen: &Seen| seen.activity == Activity::Running;
+        let event = self.events.borrow().of(id);
         let is_new = {
             let active = self.lock();
             let active = active.as_deref();
             let mut noted = self.executing.lock().unwrap_or_else(PoisonError::into_inner);
-            noted.retain(|id| active.is_some_and(|active| active.get(id).is_some_and(runs)));
-            active.and_then(|active| active.get(&id)).is_some_and(runs) && !noted.contains(&id)
+            noted.retain(|id, _| active.is_some_and(|active| active.get(id).is_some_and(runs)));
+            active.and_then(|active| active.get(&id)).is_some_and(runs) && noted.get(&id) != Some(&event)
         };
         if is_new {
             self.hypervisor.note_executes(id).await?;
-            self.executing.lock().unwrap_or_else(PoisonError::into_inner).insert(id);
+            self.executing.lock().unwrap_or_else(PoisonError::into_inner).insert(id, event);
         }
         Ok(())
     }
@@ -173,6 +175,8 @@ impl Inventory {
             let is_news = trouble.as_deref() != Some(why);
             is_news.then(|| *trouble = Some(why.to_owned())).is_some()
         });
+        // Events are missed until it is back.
+        self.executing.lock().unwrap_or_else(PoisonError::into_inner).clear();
         if self.lock().is_some() {
             self.replace(None);
         }
@@ -211,5 +215,36 @@ fn tell(before: Option<&BTreeMap<VmId, Seen>>, now: Option<&BTreeMap<VmId, Seen>
             None if before != Some(Halt::Busy) => info!(vm = %seen.name, "it executes again"),
             None => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use pvc_host::hypervisor::fake::FakeHypervisor;
+
+    use super::*;
+
+    /// Between two looks one process has ended and another was made and let go by hand: both execute.
+    #[tokio::test]
+    async fn what_has_taken_the_place_of_what_executed_bears_no_mark_either() {
+        let id: VmId = "11111111-0000-4000-8000-000000000001".parse().unwrap();
+        let guest = |activity| Seen { id, name: "vm1".to_owned(), activity, memory_mib: 64, vcpus: 1 };
+        let hypervisor = FakeHypervisor::new();
+        hypervisor.put(guest(Activity::Running));
+        let inventory = Inventory::new(Arc::clone(&hypervisor) as Arc<dyn Hypervisor>);
+        inventory.read_all().await.unwrap();
+        inventory.note_executes(id).await.unwrap();
+        hypervisor.vanish(id);
+        hypervisor.put(guest(Activity::Unstarted));
+        hypervisor.turn(id, Activity::Running);
+        inventory.had_event(id);
+        inventory.read(id).await.unwrap();
+        inventory.note_executes(id).await.unwrap();
+        hypervisor.turn(id, Activity::Halted(Halt::Paused));
+        assert_eq!(
+            hypervisor.activity(id),
+            Some(Activity::Halted(Halt::Paused)),
+            "it is not ended as never begun"
+        );
     }
 }

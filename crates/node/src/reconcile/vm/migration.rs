@@ -13,7 +13,7 @@ use pvc_core::{
 };
 use pvc_host::hypervisor::{Activity, Halt, HypervisorError, Peer};
 use pvc_store::{
-    CommitError, Transaction,
+    CommitError,
     schema::{self, vm::read_arrival},
 };
 use tokio::{
@@ -167,7 +167,8 @@ impl VmReconciler {
     /// The claim that permits a migration is written only while the target's daemon has a session: without one nobody there lets go on
     /// what arrives.
     pub(super) async fn share(&self, vm: &Vm, to: &NodeName, why: &str) -> Result<(), StepError> {
-        let Some(change) = change(&Step::Share(to.clone()), vm, &self.cluster.me) else { return Ok(()) };
+        let step = Step::Share(to.clone());
+        let Some(change) = change(&step, vm, &self.cluster.me) else { return Ok(()) };
         let turn = match self.remember(vm.id, |m| m.turn.take()) {
             Some(turn) => Some(turn),
             None => Arc::clone(&self.migrations).try_acquire_owned().ok(),
@@ -177,12 +178,11 @@ impl VmReconciler {
                 "{MIGRATIONS_AT_ONCE} others migrate from here; it is not its turn yet"
             )));
         }
-        let present = if sabotage::commits(Bug::MigrateToTheAbsent) {
-            Transaction::default()
-        } else {
-            schema::owner::expect(to)
-        };
-        match schema::vm::apply_with(&*self.cluster.store, &change, present).await {
+        let mut as_decided = self.while_it_lives(&step)?;
+        if !sabotage::commits(Bug::MigrateToTheAbsent) {
+            as_decided.ops.extend(schema::owner::expect(to).ops);
+        }
+        match schema::vm::apply_with(&*self.cluster.store, &change, as_decided).await {
             Err(CommitError::Conflict { path, .. }) if path == schema::owner::path(to) => {
                 debug!(vm = %vm.name, "not migrated to {to}: its daemon has no session");
                 self.remember(vm.id, |m| m.attempts.found_absent(vm, to, self.cluster.now()));

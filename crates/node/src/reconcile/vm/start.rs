@@ -10,6 +10,7 @@ use pvc_core::{
     },
 };
 use pvc_host::{hypervisor::HypervisorError, storage_fence::StorageFence};
+use pvc_store::schema;
 use tokio::{
     sync::Semaphore,
     time::{Instant, timeout},
@@ -27,7 +28,8 @@ use crate::{
 const RECORDED_WITHIN: Duration = Duration::from_secs(20);
 
 impl VmReconciler {
-    /// The turns of its start. What cannot be read is not started: it waits for nothing.
+    /// The turns of its start: by all the pools that it asks, those also that only an earlier run of it used. What cannot be read is not started: it waits
+    /// for nothing.
     pub(super) async fn start_turns(&self, subject: &Subject) -> Arc<Semaphore> {
         let view = self.cluster.view();
         let vm = if let Subject::Vm(id) = subject { view.vm(*id) } else { None };
@@ -35,7 +37,14 @@ impl VmReconciler {
             Some(vm) => self.definitions.of(vm).await.ok().and_then(Result::ok),
             None => None,
         };
-        self.starts.of(&spec.map(|spec| images(&spec.rbd_images).0).unwrap_or_default())
+        let mut all = spec.map(|spec| images(&spec.rbd_images).0).unwrap_or_default();
+        // One without disks asks nobody.
+        if let Some(vm) = vm.filter(|_| !all.is_empty()) {
+            let recorded = schema::vm_clients::read_vm(&*self.cluster.store, vm.id).await;
+            let recorded = recorded.map(|(records, _)| records).unwrap_or_default();
+            all.extend(recorded.into_iter().flat_map(|record| record.clients.images));
+        }
+        self.starts.of(&all)
     }
 
     pub(super) async fn start(&self, vm: &Vm, why: &str) -> Result<(), StepError> {
@@ -119,8 +128,8 @@ impl VmReconciler {
         }
     }
 
-    /// Lets a process execute that an earlier start has left. One that has executed nothing is ended if its Ceph clients are to be recorded: what it
-    /// has open is not known, and nothing is lost with it.
+    /// Lets a process go on that has arrived by a migration, or that was suspended, when its Ceph clients are recorded; or one execute that an earlier start has left. One that
+    /// has executed nothing is ended if its Ceph clients are to be recorded: what it has open is not known, and nothing is lost with it.
     pub(super) async fn let_go(&self, vm: &Vm, why: &str) -> Result<(), StepError> {
         if self.inventory.read(vm.id).await? == LocalState::Unstarted {
             let definition = self.definitions.of(vm).await?;
@@ -130,11 +139,31 @@ impl VmReconciler {
                 // It has not executed: that is no start that ended.
                 return self.refused(vm, why.to_owned()).await;
             }
+        } else {
+            self.record_arrived(vm).await?;
         }
         info!(vm = %vm.name, "lets it go on: {why}");
         self.inventory.hypervisor().resume(vm.id).await?;
         self.inventory.read(vm.id).await?;
         Ok(())
+    }
+
+    /// Where Ceph does not answer here the guest could not use its disks anyway, and whoever fenced this node could not shut it out of them.
+    async fn record_arrived(&self, vm: &Vm) -> Result<(), StepError> {
+        let Some(storage) = self.storage.as_deref() else { return Ok(()) };
+        let view = self.cluster.view();
+        let Some(me) = view.node(&self.cluster.me) else {
+            return Err(StepError::Conflict(self.cluster.me.to_string()));
+        };
+        let decided_from = decided_from(vm);
+        let record = vm_clients::record_arrived(&*self.cluster.store, storage, me, vm, &decided_from);
+        let late = || NotShutOut::Failed(format!("no answer within {} s", RECORDED_WITHIN.as_secs()));
+        let recorded = timeout(RECORDED_WITHIN, record).await.unwrap_or_else(|_| Err(late()));
+        let Err(not) = recorded else { return Ok(()) };
+        Err(StepError::Failed(format!(
+            "it does not go on before its Ceph clients are recorded, and they cannot be: {}",
+            not.failed()?
+        )))
     }
 
     /// Lets what is not in the state tree go on.

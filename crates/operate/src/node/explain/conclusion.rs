@@ -8,7 +8,7 @@ use pvc_core::{
     model::{DaemonState, DomainState, Entry, Fence, FenceStep, Node},
 };
 
-use super::NodeExplanation as Facts;
+use super::Facts;
 use crate::{explain::sentence, silence_words};
 
 /// Why the node is as it is, and what to do if something is to be done.

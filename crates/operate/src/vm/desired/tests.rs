@@ -21,6 +21,7 @@ fn vm_in(state: VmState, claim: &str) -> Vm {
         migration_method: pvc_core::model::MigrationMethod::default(),
         rbd_images: Vec::new(),
         xml_version: Some(0),
+        xml_zxid: Some(0),
         unread: std::collections::BTreeSet::new(),
         problems: Vec::new(),
     }
@@ -86,7 +87,7 @@ async fn cluster() -> (std::sync::Arc<pvc_store::memory::MemoryStore>, Cluster) 
     let set = vec![VmSet::State(VmState::Start), VmSet::Claim(Claim::only(&"hv1".parse().unwrap()))];
     let started = VmChange::update(stopped.good().unwrap(), &[VmKey::State], set);
     vm::apply(&*store, &started).await.unwrap();
-    (client, Cluster { store, place: "memory".into() })
+    (client, Cluster::new(store, "memory"))
 }
 
 #[tokio::test]
@@ -128,7 +129,7 @@ async fn a_report_from_before_the_claim_is_about_an_instance_that_has_ended() {
     node::register(store, &registration).await.unwrap();
     let report = NodeReport { running: vec![id], ..NodeReport::default() };
     store.commit(node::report(&hv1, &report, None)).await.unwrap();
-    let mut pursuit = DesiredPursuit { desired: Desired::Start, id, node: node::path(&hv1) };
+    let mut pursuit = DesiredPursuit { desired: Desired::Start, id, node: Some(node::path(&hv1)) };
     assert!(matches!(pursuit.look(&cluster).await, Ok(Look::Done(_))));
 
     let vm = cluster.vm(id).await.unwrap();

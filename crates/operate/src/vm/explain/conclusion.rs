@@ -8,7 +8,7 @@ use pvc_core::{
     plan::flush::GIVES_AWAY_AFTER,
 };
 
-use super::{Daemon, VmExplanation as Facts};
+use super::{Daemon, Facts};
 use crate::{Runners, explain::sentence, silence_words};
 
 /// Why the VM is as it is, and what to do if something is to be done.

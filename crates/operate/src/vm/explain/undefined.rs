@@ -5,30 +5,33 @@
 
 use pvc_core::{
     command::Refusal,
-    model::{Claim, Entry, NodeName, VmId},
+    model::{Claim, Entry, Explanation, NodeName, VmId},
 };
 use pvc_store::schema::vm;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{
     Daemon,
     conclusion::{daemon_trouble, way_out},
 };
-use crate::{Cluster, Failure, Nodes, Runners, explain::Said, failure};
+use crate::{Cluster, Failure, Nodes, Runners, explain::told, failure};
 
 /// What is known of a UUID that is no VM.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Undefined {
     pub uuid: VmId,
     /// Who may be executing it.
     pub claim: Vec<NodeName>,
-    pub running_on: Vec<NodeName>,
-    pub daemons: Vec<Daemon>,
-    pub conclusion: String,
-    #[serde(skip)]
+    #[serde(flatten)]
     pub runners: Runners,
-    #[serde(skip)]
-    pub said: Said,
+    pub daemons: Vec<Daemon>,
+    /// What a daemon says of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub explanation: Option<Explanation>,
+    /// Why that cannot be read.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub problems: Vec<String>,
+    pub conclusion: String,
 }
 
 /// Explains the claim on it, or who runs it without one, or says that there is no such VM.
@@ -57,14 +60,15 @@ pub(super) async fn explain(
     let concerned = claim.iter().chain(reporting);
     let daemons: Vec<Daemon> =
         concerned.map(|node| Daemon::of(&view, &nodes, node.clone(), now_unix_s)).collect();
+    let (explanation, problem) = told(vm::read_explanation(&*cluster.store, id).await?);
     Ok(Undefined {
         uuid: id,
         conclusion: conclude(id, &claim, &runners, &daemons),
         claim: claim.iter().cloned().collect(),
-        running_on: runners.now.clone(),
-        daemons,
         runners,
-        said: vm::read_explanation(&*cluster.store, id).await?,
+        daemons,
+        explanation,
+        problems: problem.into_iter().collect(),
     })
 }
 

@@ -37,18 +37,27 @@ fn off_is_said_of_what_has_no_process() {
     right.happens(guest("a", Guest::Executes)).happens(guest("a", Guest::Gone));
     let event = answer(&mut right);
     right.happens(event);
-    // What a failed migration left elsewhere does not count, unless it has executed there.
-    for (executed, counts) in [(false, false), (true, true)] {
-        let mut elsewhere = desired("shutdown");
-        elsewhere.on("b", 2).happens(guest("b", Guest::Held));
+    // What a failed migration left does not count, wherever it is, unless it has executed there, or the claim names its node alone.
+    for (on, executed, claim, counts) in [
+        ("a", false, "a b", false),
+        ("a", false, "b", false),
+        ("b", false, "a", false),
+        ("a", false, "a", true),
+        ("b", false, "b", true),
+        ("a", true, "b", true),
+        ("b", true, "a", true),
+    ] {
+        let mut left = desired("shutdown");
+        left.writes(&[(&path("claim"), claim)]);
+        left.on("b", 2).happens(guest(on, Guest::Held));
         if executed {
-            elsewhere.happens(guest("b", Guest::Executes)).happens(guest("b", Guest::Halted));
+            left.happens(guest(on, Guest::Executes)).happens(guest(on, Guest::Halted));
         }
-        let event = answer(&mut elsewhere);
+        let event = answer(&mut left);
         if counts {
-            elsewhere.violated_by(event, "there is a process of it on b");
+            left.violated_by(event, &format!("there is a process of it on {on}"));
         } else {
-            elsewhere.happens(event);
+            left.happens(event);
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use pvc_core::model::{Entry, NodeName, Vm, VmId};
+use pvc_core::model::{DaemonState, Entry, Node, NodeName, Vm, VmId};
 
 use super::{
     super::{
@@ -25,14 +25,6 @@ struct Read {
     kind: Kind,
     name: String,
     found: Found,
-}
-
-impl Read {
-    /// Whether it is a fence that there is.
-    fn is_a_fence(&self) -> bool {
-        let gone = matches!(&self.found, Found::Values(values) if matches!(values.first(), Some(None)));
-        self.kind.root() == fence::ROOT && !gone
-    }
 }
 
 impl Task {
@@ -68,23 +60,28 @@ impl Task {
     }
 
     async fn read_all(&mut self, mut dirty: Dirty) -> Result<(), StoreError> {
+        let shown: Vec<NodeName> = self.builder.view().fences.keys().cloned().collect();
         self.read_names(&mut dirty).await?;
-        let objects = self.read_plain(std::mem::take(&mut dirty.objects)).await?;
-        if objects.iter().any(Read::is_a_fence) {
+        // What a list does not have any more is gone already, and so may be its node's death.
+        dirty.nodes.extend(shown.into_iter().filter(|name| !self.builder.view().fences.contains_key(name)));
+        let fences = Kind::at(fence::ROOT).and_then(|kind| dirty.objects.remove(&kind)).unwrap_or_default();
+        if !fences.is_empty() {
             // A fence is about a keepalive. Shown beside an older one it would look as if its node had spoken since.
             self.store.show_events().await;
             self.note_all();
             dirty.nodes.extend(self.keepalives.unread().iter().cloned());
         }
-        let nodes: Vec<NodeName> = std::mem::take(&mut dirty.nodes).into_iter().collect();
+        // Each is read with its node.
+        dirty.nodes.extend(fences.iter().filter_map(|name| name.parse().ok()));
+        let objects = self.read_plain(std::mem::take(&mut dirty.objects)).await?;
         for id in std::mem::take(&mut dirty.claims) {
             dirty.vms.entry(id).or_default();
         }
         let vms: Vec<(VmId, VmParts)> = std::mem::take(&mut dirty.vms).into_iter().collect();
         let vms: Vec<(VmId, VmParts)> = vms.into_iter().map(|(id, parts)| (self.known(id), parts)).collect();
+        let nodes: Vec<NodeName> = std::mem::take(&mut dirty.nodes).into_iter().collect();
         // The usual few of both together: one request.
-        let mut nodes = nodes.chunks(OBJECTS_AT_ONCE);
-        let mut vms = vms.chunks(OBJECTS_AT_ONCE);
+        let (mut nodes, mut vms) = (nodes.chunks(OBJECTS_AT_ONCE), vms.chunks(OBJECTS_AT_ONCE));
         loop {
             let (some_nodes, some_vms) = (nodes.next().unwrap_or_default(), vms.next().unwrap_or_default());
             if some_nodes.is_empty() && some_vms.is_empty() {
@@ -162,7 +159,12 @@ impl Task {
     async fn read_objects(&mut self, nodes: &[NodeName], vms: &[(VmId, VmParts)]) -> Result<(), StoreError> {
         let unread: Vec<&NodeName> = nodes.iter().filter(|name| self.keepalives.reads(name)).collect();
         let before: Vec<Option<i32>> = nodes.iter().map(|name| self.keepalive_version(name)).collect();
-        let outcome = self.read_objects_now(nodes, vms).await;
+        let mut outcome = self.read_objects_now(nodes, vms).await;
+        for name in nodes {
+            if outcome.is_ok() {
+                outcome = self.confirm(name).await;
+            }
+        }
         if outcome.is_err() {
             for name in unread {
                 self.keepalives.is_unread(name.clone());
@@ -200,7 +202,7 @@ impl Task {
             match self.read_together(std::slice::from_ref(name), &[]).await {
                 Err(StoreError::Refused { .. }) => {
                     self.refused.node(name);
-                    self.builder.set_node(name, node::read_key_by_key(&*self.store, name).await?);
+                    self.read_node_key_by_key(name).await?;
                 }
                 outcome => outcome?,
             }
@@ -217,8 +219,56 @@ impl Task {
         Ok(())
     }
 
+    async fn read_node_key_by_key(&mut self, name: &NodeName) -> Result<(), StoreError> {
+        let node = node::read_key_by_key(&*self.store, name).await?;
+        let fence = self.read_fence(name).await?;
+        self.show_node(name, node, fence);
+        Ok(())
+    }
+
+    async fn read_fence(&self, node: &NodeName) -> Result<Found, StoreError> {
+        let paths = fence::paths(node);
+        let values = self.store.get_many(&paths).await;
+        let outcome = values.as_ref().map(drop).map_err(Clone::clone);
+        Ok(match refused::keys(&*self.store, outcome, paths).await? {
+            Some(problems) => Found::Refused(problems),
+            None => Found::Values(values?),
+        })
+    }
+
+    /// A node that is dead and has no fence is proven dead. What does not fit into one request was not read at one moment: so its fence is looked for once
+    /// more, and its state after that.
+    async fn confirm(&mut self, name: &NodeName) -> Result<(), StoreError> {
+        let view = self.builder.view();
+        let dead = view.node(name).filter(|node| node.daemon_state.value == DaemonState::Dead);
+        let Some(seen) =
+            dead.filter(|_| !view.fences.contains_key(name)).map(|node| node.daemon_state.version)
+        else {
+            return Ok(());
+        };
+        let fence = self.read_fence(name).await?;
+        let state = self.store.get(&node::state_path(name)).await?;
+        if state.map(|state| state.version) != seen {
+            return Err(StoreError::Unavailable(format!("node {name} changes while it is read")));
+        }
+        self.show_fence(name, fence);
+        Ok(())
+    }
+
+    fn show_node(&mut self, name: &NodeName, node: Option<Node>, fence: Found) {
+        self.builder.set_node(name, node);
+        self.show_fence(name, fence);
+    }
+
+    fn show_fence(&mut self, node: &NodeName, fence: Found) {
+        if let Some(plain) = Kind::at(fence::ROOT).and_then(Kind::plain) {
+            (plain.show)(&mut self.builder, node.as_str(), fence);
+        }
+    }
+
     async fn read_together(&mut self, nodes: &[NodeName], vms: &[(VmId, VmParts)]) -> Result<(), StoreError> {
-        let node_paths = nodes.iter().flat_map(node::paths);
+        let node_paths =
+            nodes.iter().flat_map(|name| node::paths(name).into_iter().chain(fence::paths(name)));
         let paths: Vec<String> = node_paths.chain(vms.iter().flat_map(|(id, _)| vm::paths(*id))).collect();
         // The version of a definition is kept from the last reading unless it may have changed.
         let kept = |id: VmId| self.builder.view().vm(id).map(|vm| vm.xml_version);
@@ -230,17 +280,18 @@ impl Task {
         let mut values = values.as_slice();
         for name in nodes {
             let (own, rest) = values.split_at(node::READ_KEYS.min(values.len()));
+            let (fence, rest) = rest.split_at(fence::READ_KEYS.min(rest.len()));
             values = rest;
-            self.builder.set_node(name, node::decode(name, own));
+            self.show_node(name, node::decode(name, own), Found::Values(fence.to_vec()));
         }
         for (id, _) in vms {
             let (own, rest) = values.split_at(vm::READ_KEYS.min(values.len()));
             values = rest;
-            let xml_version = match looked_at.binary_search(id) {
-                Ok(i) => stats.get(i).copied().flatten().map(|stat| stat.version),
-                Err(_) => self.builder.view().vm(*id).and_then(|vm: &Vm| vm.xml_version),
+            let xml = match looked_at.binary_search(id) {
+                Ok(i) => stats.get(i).copied().flatten(),
+                Err(_) => self.builder.view().vm(*id).and_then(xml_stat),
             };
-            let entry: Option<Entry<Vm>> = vm::decode(*id, own, xml_version);
+            let entry: Option<Entry<Vm>> = vm::decode(*id, own, xml);
             if entry.is_none() && self.builder.has_strays(vm::ROOT) {
                 // A key that spells the same UUID in another way is the VM's from now on.
                 self.dirty.names_in.extend(Kind::at(vm::ROOT));
@@ -258,4 +309,9 @@ impl Task {
         }
         self.store.stat_many(paths).await
     }
+}
+
+/// What was known of a definition when it was looked at last.
+fn xml_stat(vm: &Vm) -> Option<Stat> {
+    Some(Stat { version: vm.xml_version?, mzxid: vm.xml_zxid?, children: 0 })
 }

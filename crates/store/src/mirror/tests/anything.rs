@@ -192,6 +192,8 @@ fn follow(copy: &mut BTreeSet<Subject>, changes: &mut UnboundedReceiver<Subject>
             Subject::Primary => view.primary_node.value.is_some() || view.primary_holder.is_some(),
             Subject::Network(vni) => view.networks.contains_key(vni),
             Subject::Fence(name) => view.fences.contains_key(name),
+            // The mirror has none.
+            Subject::Task(_) => false,
             Subject::Cluster => view.maintenance || view.overlay != pvc_core::model::Overlay::default(),
         };
         if exists {

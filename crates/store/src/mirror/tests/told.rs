@@ -1,7 +1,5 @@
 //! Who is told of what: a keepalive is not what a node becomes, and nobody hears of what does not concern him.
 
-use pvc_core::model::DaemonState;
-
 use super::*;
 
 #[tokio::test(start_paused = true)]

@@ -7,7 +7,7 @@ use pvc_core::model::{
     storage::{ObservedImage, ObservedPool, TreeChange},
 };
 
-use super::{SNAPSHOTS, VOLUMES, json, pool_path, snapshot_path, stats_path, volume_path};
+use super::{SNAPSHOTS, VOLUMES, json, osd_path, pool_path, snapshot_path, stats_path, volume_path};
 use crate::{Store, StoreError, Transaction, put};
 
 /// Adds what the tree lacks of it to a transaction.
@@ -36,6 +36,15 @@ pub(crate) async fn change(
             }
             write(store, txn, desired).await
         }
+        TreeChange::Osd(osd, Some((node, device))) => {
+            let path = osd_path(*osd);
+            let keys = [("node", node.to_string()), ("device", device.to_string())];
+            let named = keys.map(|(name, text)| (format!("{path}/{name}"), Some(text.into_bytes())));
+            // Figures of the one that had this number before are not its.
+            let stats = (stats_path(&path), Some(b"{}".to_vec()));
+            write(store, txn, [vec![(path, None)], named.into(), vec![stats]].concat()).await
+        }
+        TreeChange::Osd(osd, None) => remove(store, txn, &osd_path(*osd)).await,
         TreeChange::Volume(image, None) => {
             remove(store, txn, &volume_path(&image.pool, &image.volume)).await?;
             remove(store, txn, &snapshots_path(image)).await

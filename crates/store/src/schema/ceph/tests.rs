@@ -121,6 +121,15 @@ async fn what_ceph_says_is_written_where_it_is_not_there_already_and_pools_are_n
     let writes: Vec<i32> = values.iter().map(|value| value.version).collect();
     assert_eq!(writes, [1, 0, 1, 1], "what was there already was not written again");
     assert_eq!(store.children(POOLS).await.unwrap().unwrap(), ["vms"]);
+    let osd = Osd { id: OsdId(3), node: "hv1".into(), device: "/dev/sdb".into(), stats: None };
+    store.commit(create_osd(&osd)).await.unwrap();
+    let up = OsdStats { up: 1, ..OsdStats::default() };
+    for _ in 0..2 {
+        refresh_osds(&*store, &[(OsdId(3), up.clone()), (OsdId(4), up.clone())].into()).await.unwrap();
+    }
+    let stats = store.get("/ceph/osds/3/stats").await.unwrap().unwrap();
+    assert!(String::from_utf8_lossy(&stats.data).contains(r#""up":1"#) && stats.version == 1);
+    assert_eq!(store.children(OSDS).await.unwrap().unwrap(), ["3"]);
 
     refresh(&*store, None, &at(2, Some("down"))).await.unwrap();
     let values: Vec<Value> = store.get_many(&keys).await.unwrap().into_iter().flatten().collect();

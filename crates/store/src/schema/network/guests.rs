@@ -1,4 +1,4 @@
-//! `/networks/<vni>/{dhcp4_reservations,dhcp4_leases}/<mac>/{ipaddr,hostname,expiry}`: the guests of a network that have names.
+//! `/networks/<vni>/{dhcp4_reservations,dhcp4_leases,dhcp6_leases}/<who>/{ipaddr,hostname,expiry}`: the guests of a network that have names.
 //!
 //! Anything may be in there: guests choose their names, and old clients write without looking. What has no address is left out.
 
@@ -9,11 +9,14 @@ use pvc_core::{
     plan::dns::{MOST, Named},
 };
 
-use super::path;
+use super::{
+    leases6::{self, LEASES6},
+    path,
+};
 use crate::{Store, StoreError, Value, schema::text::present};
 
-const RESERVATIONS: &str = "dhcp4_reservations";
-const LEASES: &str = "dhcp4_leases";
+pub(super) const RESERVATIONS: &str = "dhcp4_reservations";
+pub(super) const LEASES: &str = "dhcp4_leases";
 
 /// Bounds a request.
 const AT_ONCE: usize = 200;
@@ -23,7 +26,7 @@ pub type Leased = (Named, Option<u64>);
 
 /// The network whose guests a key is about.
 pub fn network_of(key: &str) -> Option<Vni> {
-    super::network_of(key, &[RESERVATIONS, LEASES])
+    super::network_of(key, &[RESERVATIONS, LEASES, LEASES6])
 }
 
 /// Reads the guests of networks.
@@ -32,7 +35,7 @@ pub fn network_of(key: &str) -> Option<Vni> {
 /// As every read.
 pub async fn read(store: &dyn Store, vnis: &[Vni]) -> Result<BTreeMap<Vni, Vec<Leased>>, StoreError> {
     let parents: Vec<(Vni, &str)> =
-        vnis.iter().flat_map(|vni| [RESERVATIONS, LEASES].map(|kind| (*vni, kind))).collect();
+        vnis.iter().flat_map(|vni| [RESERVATIONS, LEASES, LEASES6].map(|kind| (*vni, kind))).collect();
     let mut places = Vec::new();
     for some in parents.chunks(AT_ONCE) {
         let paths: Vec<String> = some.iter().map(|(vni, kind)| format!("{}/{kind}", path(*vni))).collect();
@@ -44,14 +47,32 @@ pub async fn read(store: &dyn Store, vnis: &[Vni]) -> Result<BTreeMap<Vni, Vec<L
         }
     }
     let mut guests: BTreeMap<Vni, Vec<Leased>> = vnis.iter().map(|vni| (*vni, Vec::new())).collect();
+    let mut own = Vec::new();
     for some in places.chunks(AT_ONCE) {
         let keys = |(vni, kind, holder): &(Vni, &str, String)| {
             ["ipaddr", "hostname", "expiry"].map(|key| format!("{}/{kind}/{holder}/{key}", path(*vni)))
         };
         let values = store.get_many(&some.iter().flat_map(keys).collect::<Vec<_>>()).await?;
         for ((vni, kind, holder), values) in some.iter().zip(values.chunks(3)) {
-            guests.entry(*vni).or_default().extend(decode(*vni, *kind == RESERVATIONS, holder, values));
+            if *kind == LEASES6 && leases6::is_own(holder) {
+                let address =
+                    word(values.first().and_then(Option::as_ref)).and_then(|text| text.parse().ok());
+                own.extend(address.map(|address: IpAddr| (*vni, holder.to_ascii_lowercase(), address)));
+                continue;
+            }
+            // A guest has its name in both families: it is who has the card.
+            let holder = if *kind == LEASES6 { leases6::holder(holder) } else { Some(holder.clone()) };
+            let guest = holder.and_then(|holder| decode(*vni, *kind == RESERVATIONS, &holder, values));
+            guests.entry(*vni).or_default().extend(guest);
         }
+    }
+    for (vni, holder, address) in own {
+        let of_network = guests.entry(vni).or_default();
+        let same = of_network.iter().filter(|(guest, _)| guest.holder == holder);
+        // For as long as the card has a name.
+        let named = same.max_by_key(|(guest, until)| (guest.is_reserved, until.unwrap_or(u64::MAX)));
+        let itself = named.map(|(guest, until)| (Named { address, ..guest.clone() }, *until));
+        of_network.extend(itself);
     }
     Ok(guests)
 }

@@ -117,17 +117,28 @@ pub async fn write(
     lease: &Lease,
     primary: &NodeName,
 ) -> Result<(), CommitError> {
-    let root = root(vni);
-    let own = format!("{root}/{}", lease.mac);
     let text = |value: Option<String>| value.unwrap_or_default();
-    let mut keys = vec![(root, String::new()), (own.clone(), String::new())];
     let values = [
         lease.address.to_string(),
         text(lease.name.as_ref().map(ToString::to_string)),
         lease.expires_s.to_string(),
         text(lease.client_id.as_ref().map(ToString::to_string)),
     ];
-    keys.extend(KEYS.iter().zip(values).map(|(key, value)| (format!("{own}/{key}"), value)));
+    write_below(store, vni, &root(vni), &lease.mac.to_string(), KEYS.into_iter().zip(values), primary).await
+}
+
+/// Writes one below a network's leases of a kind, as [`write()`] does.
+pub(super) async fn write_below(
+    store: &dyn Store,
+    vni: Vni,
+    root: &str,
+    holder: &str,
+    values: impl Iterator<Item = (&'static str, String)>,
+    primary: &NodeName,
+) -> Result<(), CommitError> {
+    let own = format!("{root}/{holder}");
+    let mut keys = vec![(root.to_owned(), String::new()), (own.clone(), String::new())];
+    keys.extend(values.map(|(key, value)| (format!("{own}/{key}"), value)));
     let names: Vec<String> = keys.iter().map(|(key, _)| key.clone()).collect();
     let mut outcome = Ok(());
     for _ in 0..ATTEMPTS {
@@ -162,13 +173,22 @@ pub async fn remove(
     lease: &Lease,
     primary: &NodeName,
 ) -> Result<(), CommitError> {
-    let own = format!("{}/{}", root(vni), lease.mac);
+    remove_below(store, &format!("{}/{}", root(vni), lease.mac), &lease.address.to_string(), primary).await
+}
+
+/// Removes one, as [`remove`] does.
+pub(super) async fn remove_below(
+    store: &dyn Store,
+    own: &str,
+    address: &str,
+    primary: &NodeName,
+) -> Result<(), CommitError> {
     let key = format!("{own}/ipaddr");
     let Some(value) = store.get(&key).await.map_err(CommitError::Failed)? else { return Ok(()) };
-    if value.data != lease.address.to_string().as_bytes() {
+    if value.data != address.as_bytes() {
         return Ok(());
     }
-    let Some(found) = put::subtree(store, &own).await.map_err(CommitError::Failed)? else { return Ok(()) };
+    let Some(found) = put::subtree(store, own).await.map_err(CommitError::Failed)? else { return Ok(()) };
     let mut txn = Transaction::default();
     primary::check(&mut txn, primary);
     for path in found.leaves_first {

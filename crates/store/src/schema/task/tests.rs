@@ -45,13 +45,13 @@ async fn a_task_is_asked_for_begun_and_ended_by_the_primary_alone() {
     let late = store.commit(move_on(&tasks[0], running(), &other)).await;
     assert!(matches!(late, Err(CommitError::Conflict { .. })), "node2 is not primary: {late:?}");
     store.commit(move_on(&tasks[0], running(), &me())).await.unwrap();
-    let cancelled = store.commit(cancel(&tasks[0], "somebody", 1001)).await;
+    let cancelled = cancel(&*store, &tasks[0], "somebody", 1001).await;
     assert!(matches!(cancelled, Err(CommitError::Conflict { .. })), "it was begun: {cancelled:?}");
     let seen = read(&*store, 1).await.unwrap().unwrap();
     assert_eq!(seen.task.state, running());
     end(&*store, &seen, (done(), None), &[], &me()).await.unwrap();
     assert!(read(&*store, 1).await.unwrap().unwrap().task.is_over());
-    store.commit(cancel(&tasks[1], "somebody", 1001)).await.unwrap();
+    cancel(&*store, &tasks[1], "somebody", 1001).await.unwrap();
     assert!(read(&*store, 2).await.unwrap().unwrap().task.is_over());
 }
 
@@ -63,6 +63,7 @@ async fn the_tree_follows_in_the_transaction_that_ends_the_task() {
         id: None,
         stats: VolumeStats { size: 4096, ..VolumeStats::default() },
         snapshots: snapshots.iter().map(|name| (*name).to_owned()).collect(),
+        mark: None,
     };
     let pool = || ObservedPool { pgs: 8, ..ObservedPool::default() };
     let finish = async |changes: &[TreeChange]| {

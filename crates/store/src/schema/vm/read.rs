@@ -50,18 +50,13 @@ pub(crate) fn decode_claim(id: VmId, values: &[Option<Value>]) -> Option<Entry<F
     Some(if d.problems.is_empty() { Entry::Good(claim) } else { Entry::Bad(d.problems) })
 }
 
-/// A VM from the values of its [`paths`] and the version of its `xml`; `None` if there is no such VM.
-pub fn decode(id: VmId, values: &[Option<Value>], xml_version: Option<i32>) -> Option<Entry<Vm>> {
-    decode_shown(id, values, xml_version, Vec::new()).map(Entry::Good)
+/// A VM from the values of its [`paths`] and what is known of its `xml`; `None` if there is no such VM.
+pub fn decode(id: VmId, values: &[Option<Value>], xml: Option<Stat>) -> Option<Entry<Vm>> {
+    decode_shown(id, values, xml, Vec::new()).map(Entry::Good)
 }
 
 /// As [`decode`]. The store refused to show the keys of `refused`: of these only the versions in `values` mean anything.
-fn decode_shown(
-    id: VmId,
-    values: &[Option<Value>],
-    xml_version: Option<i32>,
-    refused: Vec<Problem>,
-) -> Option<Vm> {
+fn decode_shown(id: VmId, values: &[Option<Value>], xml: Option<Stat>, refused: Vec<Problem>) -> Option<Vm> {
     let keys = paths(id);
     let value = |i: usize| values.get(i).and_then(Option::as_ref);
     let own = value(0)?;
@@ -85,7 +80,8 @@ fn decode_shown(
         claim,
         migration_method: method.unwrap_or(MigrationMethod::Live),
         rbd_images: images.split(',').map(str::trim).filter(|i| !i.is_empty()).map(str::to_owned).collect(),
-        xml_version,
+        xml_version: xml.map(|xml| xml.version),
+        xml_zxid: xml.map(|xml| xml.mzxid),
         unread,
         problems: d.problems,
     })
@@ -175,7 +171,7 @@ pub async fn read(store: &dyn Store, id: VmId) -> Result<Option<Entry<Vm>>, Stor
         values => values?,
     };
     let xml = store.stat_many(&[key_path(id, VmKey::Xml)]).await?;
-    Ok(decode(id, &values, xml.first().copied().flatten().map(|xml| xml.version)))
+    Ok(decode(id, &values, xml.first().copied().flatten()))
 }
 
 /// Reads one VM some of whose keys the store refuses to show.
@@ -197,6 +193,5 @@ pub(crate) async fn read_key_by_key(store: &dyn Store, id: VmId) -> Result<Optio
             value => value?,
         });
     }
-    let xml_version = stats.last().copied().flatten().map(|xml| xml.version);
-    Ok(decode_shown(id, &values, xml_version, refused))
+    Ok(decode_shown(id, &values, stats.last().copied().flatten(), refused))
 }

@@ -7,7 +7,10 @@ use crate::{
 };
 
 fn without_keys(claim: Option<&str>, local_state: LocalState, tidies_up: bool, current: bool) -> Next {
-    let orphan = claim.map(|claim| field(claim.parse().unwrap(), 10));
+    let orphan = claim.map(|claim| match claim.parse() {
+        Ok(claim) => Entry::Good(field(claim, 10)),
+        Err(_) => Entry::Bad(vec![]),
+    });
     plan(&Facts {
         me: &name("a"),
         vm: None,
@@ -20,7 +23,7 @@ fn without_keys(claim: Option<&str>, local_state: LocalState, tidies_up: bool, c
         left: false,
         target: Ok(()),
         definition: Ok(()),
-        view_is_current: current,
+        standing: if current { Standing::Current } else { Standing::OutOfReach },
         attempts: &Attempts::default(),
         now: Moment::secs(1000),
     })
@@ -76,7 +79,7 @@ fn what_somebody_may_be_executing_by_his_last_word_is_neither_started_nor_let_go
             left: false,
             target: Ok(()),
             definition: Ok(()),
-            view_is_current: true,
+            standing: Standing::Current,
             attempts: &attempts,
             now,
         })
@@ -182,6 +185,7 @@ fn what_was_suspended_before_the_tree_was_read_goes_on_if_that_does_not_have_it_
         (Some("a"), unread, true, Next::Do(Step::Resume)),
         (Some("b"), unread, true, Next::Wait(None)),
         (Some("a b"), unread, true, Next::Wait(None)),
+        (Some("a/b"), unread, true, Next::Wait(None)),
         (None, unread, false, Next::Wait(None)),
         (None, elsewhere, true, Next::Wait(None)),
     ] {

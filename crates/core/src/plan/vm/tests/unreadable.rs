@@ -61,7 +61,7 @@ fn a_vm_that_shall_run_nowhere_in_particular_is_placed_by_the_primary() {
             tidies_up: true,
             orphan: None,
             last_word: Ok(()),
-            view_is_current: true,
+            standing: Standing::Current,
             attempts: &case.attempts,
             now: case.now,
         };
@@ -106,6 +106,13 @@ fn who_claims_a_vm_whose_node_cannot_be_read_says_that_it_runs_here() {
     assert_eq!(sets(&Step::Claim, &c.vm), [claimed.clone(), VmSet::Node(name("a"))]);
     let readable = case(Start, "a", "a", Off);
     assert_eq!(sets(&Step::Claim, &readable.vm), [claimed], "what is there is not written");
+    // The claimant's daemon was away for it, and the guest runs on.
+    let running = with(case(Start, "a", "a", Active), &[VmKey::Node]);
+    assert_eq!(running.next(), Next::Do(Step::Answer(Answer::Running)));
+    assert_eq!(sets(&Step::Answer(Answer::Running), &running.vm), [VmSet::Node(name("a"))]);
+    let mut paused = with(case(Start, "a", "a", Active), &[VmKey::Node]);
+    paused.halt = Some(Halt::Paused);
+    assert!(matches!(paused.next(), Next::Do(Step::Answer(Answer::Halted(_)))), "{:?}", paused.next());
 }
 
 #[test]

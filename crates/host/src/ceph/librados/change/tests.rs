@@ -1,7 +1,10 @@
-//! What librbd does with a VM that stops executing after it was asked whether it does.
+//! What librbd does with a VM that stops executing after it was asked whether it does, and what becomes of a change whose process does.
+
+mod frozen;
 
 use async_trait::async_trait;
 
+pub(super) use self::frozen::freeze_at;
 use super::*;
 use crate::{
     ceph::{Access, CephAdmin as _},
@@ -33,9 +36,9 @@ async fn a_change_that_waits_for_a_vm_that_hangs_is_cut_off_and_the_vm_goes_on()
         Ok(cluster.open_to_change(pool, volume)?.create_snapshot("a")?)
     };
     let slot = ceph.changes.take::<()>(Instant::now()).await.ok().unwrap();
-    let deadline = Instant::now() + CHANGE;
-    let (link, own) = ceph.connect_to_change(deadline, "a snapshot").await.unwrap();
-    let work = Guarded { image: image.clone(), job: Box::new(unasked), link, own, slot, deadline };
+    let (link, own) = ceph.connect_to_change(Instant::now() + CHANGE, "a snapshot").await.unwrap();
+    let progress = Progress::default();
+    let work = Guarded { image: image.clone(), job: Box::new(unasked), link, own, slot, progress };
     let made = ceph.make_guarded(work, "a snapshot").await;
     let holder = ceph.users(&image).await.unwrap().unwrap().locks[0].address.to_string();
     assert!(matches!(&made, Err(CephError::Late { doing }) if doing.contains(&holder)), "{made:?}");
@@ -45,5 +48,7 @@ async fn a_change_that_waits_for_a_vm_that_hangs_is_cut_off_and_the_vm_goes_on()
     assert!(writer.end().unwrap());
     let change = CephChange::CreateSnapshot { image, snapshot: "b".parse().unwrap() };
     let id = ceph.image(change.of_image().unwrap()).await.unwrap().unwrap().id;
-    ceph.change(&change, OnlyIf { warrant: &Always, image: id.as_deref() }).await.unwrap();
+    ceph.change(&change, OnlyIf { warrant: &Always, image: id.as_deref() }, &Progress::default())
+        .await
+        .unwrap();
 }

@@ -1,6 +1,6 @@
 //! A client deletes a VM that executes, or starts what executes unknown to its claim: nothing runs twice.
 
-use pvc_core::model::NodeReport;
+use pvc_core::model::{DaemonState, NodeReport};
 
 use super::*;
 
@@ -129,4 +129,43 @@ async fn a_claim_is_not_written_when_a_node_has_said_something_new_meanwhile() {
     assert!(!w.runs(1, 1) && claim_key(&w, 1).await.is_none());
     says(&w, 0, vec![]).await;
     w.until("it runs", 2, async |w| w.runs(1, 1)).await;
+}
+
+/// Says of a node what a fencer or its own keepalive says.
+async fn is_said_to_be(w: &World, node: usize, state: DaemonState) {
+    w.operator.commit(schema::node::set_daemon_state(&w.nodes[node].name, state)).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_is_declared_dead_claims_nothing_before_it_has_said_that_it_lives() {
+    let mut w = World::new().await;
+    w.running(1).await;
+    w.nodes[0].kill();
+    is_said_to_be(&w, 0, DaemonState::Dead).await;
+    // As a recovery does that waits for room, of a node whose BMC said that it was off.
+    let vm = w.vm(1).await;
+    let released = VmChange::update(&vm, &[], vec![VmSet::Claim(Claim::default())]);
+    schema::vm::apply(&*w.operator, &released).await.unwrap();
+    w.nodes[0].start();
+    sleep(Duration::from_secs(30)).await;
+    assert_eq!(claim_key(&w, 1).await, Some(String::new()));
+    assert!(w.runs(0, 1));
+    let why = schema::vm::read_explanation(&*w.operator, id(1)).await.unwrap().unwrap().unwrap();
+    assert!(why.because.contains("holds this node for dead"), "{}", why.because);
+    is_said_to_be(&w, 0, DaemonState::Run).await;
+    w.until("it is adopted", 2, async |w| w.vm(1).await.claim.value.is_only(&w.nodes[0].name)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_does_not_know_yet_that_it_is_declared_dead_starts_nothing() {
+    let w = World::new().await;
+    w.running(1).await;
+    w.nodes[0].store.fall_behind();
+    is_said_to_be(&w, 0, DaemonState::Dead).await;
+    w.nodes[0].hypervisor.vanish(id(1));
+    sleep(Duration::from_secs(30)).await;
+    assert!(!w.runs(0, 1));
+    w.nodes[0].store.catch_up();
+    is_said_to_be(&w, 0, DaemonState::Run).await;
+    w.until("it runs again", 10, async |w| w.runs(0, 1)).await;
 }

@@ -142,6 +142,31 @@ async fn a_guest_whose_ceph_clients_cannot_be_recorded_is_ended_before_it_begins
     w.until("it runs", 130, async |w| w.runs(0, 1)).await;
 }
 
+#[tokio::test(start_paused = true)]
+async fn what_arrives_goes_on_when_its_ceph_clients_are_recorded_at_its_new_node() {
+    let w = World::new().await;
+    w.define(1, with_rbd_disk(1)).await;
+    open(&w, Ipv4Addr::LOCALHOST);
+    w.ask_for(1, VmState::Start).await;
+    w.until("it runs", 10, async |w| w.runs(0, 1)).await;
+    let (ceph, image) = (Arc::clone(&w.nodes[1].ceph), "vms/one".parse().unwrap());
+    ceph.create(&image);
+    let client = ceph.open(&image, Ipv4Addr::LOCALHOST).address;
+    ceph.take(Duration::from_hours(1));
+    w.migrate(1, "b").await;
+    w.until("it is handed over", 10, async |w| w.vm(1).await.claim.value.is_only(&w.nodes[1].name)).await;
+    sleep(Duration::from_mins(3)).await;
+    assert_eq!(w.nodes[1].hypervisor.activity(id(1)), Some(Activity::Arrived), "nobody could shut it out");
+    let said = schema::vm::read_explanation(&*w.operator, id(1)).await.unwrap().unwrap().unwrap();
+    let error = said.error.unwrap_or_default();
+    assert!(error.contains("its Ceph clients") && error.contains("no answer within 20 s"), "{error}");
+    ceph.take(Duration::ZERO);
+    w.until("it goes on", 90, async |w| w.runs(1, 1)).await;
+    let (records, _) = schema::vm_clients::read_vm(&*w.operator, id(1)).await.unwrap();
+    let its = records.iter().find(|record| record.node == w.nodes[1].name).unwrap();
+    assert_eq!(its.clients.clients, [client].into());
+}
+
 /// The daemon dies between the process and the record.
 #[tokio::test(start_paused = true)]
 async fn what_an_earlier_daemon_has_not_recorded_is_ended_and_started_anew() {
@@ -202,6 +227,25 @@ async fn starts_that_wait_for_a_pool_that_hangs_hold_up_no_other_pool_and_no_vm_
         w.ask_for(n, VmState::Start).await;
         w.until("it runs", 2, async |w| w.runs(0, n)).await;
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pool_that_hangs_and_that_only_an_earlier_run_used_holds_up_nobody_else() {
+    let w = World::new().await;
+    let hung: pvc_core::model::ceph::ImageName = "hung/one".parse().unwrap();
+    for n in 1..=12 {
+        define_in(&w, n, "healthy").await;
+        let clients = ["10.0.0.9:0/1".parse().unwrap()].into();
+        let former = pvc_core::model::ceph::VmClients { clients, images: [hung.clone()].into(), boot: None };
+        let (new, also) = ((&former, None), pvc_store::Transaction::default());
+        schema::vm_clients::record(&*w.operator, id(n), &"x".parse().unwrap(), new, &also).await.unwrap();
+        w.ask_for(n, VmState::Start).await;
+    }
+    w.nodes[0].ceph.hang(&hung.pool);
+    sleep(Duration::from_millis(100)).await;
+    define_in(&w, 21, "healthy").await;
+    w.ask_for(21, VmState::Start).await;
+    w.until("it runs", 2, async |w| w.runs(0, 21)).await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -32,6 +32,7 @@ fn facts(state: VmState, claim: &str, running: &[&str], daemon: Option<DaemonSta
         migration_method: pvc_core::model::MigrationMethod::default(),
         rbd_images: Vec::new(),
         xml_version: Some(0),
+        xml_zxid: Some(0),
         unread: std::collections::BTreeSet::new(),
         problems: Vec::new(),
     };

@@ -145,7 +145,7 @@ impl World {
             left: needs_record(me, &vm, self.lives[me]) && self.left.contains(me),
             target: if self.dead.contains(&vm.node.value) { Err("it is dead") } else { Ok(()) },
             definition: Ok(()),
-            view_is_current: true,
+            standing: Standing::Current,
             attempts: &self.attempts[me],
             now: self.now,
         };
