@@ -159,7 +159,7 @@ fn memory(meminfo: &str) -> Option<Memory> {
     Some(Memory { total: mib("MemTotal")?, free: mib("MemFree")?, available: mib("MemAvailable")? })
 }
 
-/// A machine for tests that says what it is told to; its processes are the real machine's, and so is its clock unless it is set.
+/// A machine for tests that says what it is told to; its processes are the real machine's, and so is its clock unless it is stopped.
 #[cfg(any(test, feature = "fake"))]
 #[derive(Debug, Clone)]
 pub struct FakeMachine {
@@ -169,7 +169,9 @@ pub struct FakeMachine {
     pub id: MachineId,
     /// How busy it is.
     pub figures: Figures,
-    /// How far its clock is ahead of the real one, in seconds.
+    /// What its clock shows, whatever the real one does.
+    pub stopped_at_unix_s: Option<u64>,
+    /// How far its clock is ahead of that, in seconds.
     pub ahead_s: Arc<AtomicU64>,
 }
 
@@ -185,6 +187,7 @@ impl Default for FakeMachine {
             },
             id: MachineId::default(),
             figures: Figures { mem_total_mib: 16384, mem_used_mib: 4096, mem_free_mib: 12288, load: 0.25 },
+            stopped_at_unix_s: None,
             ahead_s: Arc::default(),
         }
     }
@@ -205,7 +208,7 @@ impl Machine for FakeMachine {
     }
 
     fn unix_s(&self) -> u64 {
-        ThisMachine.unix_s() + self.ahead_s.load(Ordering::Relaxed)
+        self.stopped_at_unix_s.unwrap_or_else(|| ThisMachine.unix_s()) + self.ahead_s.load(Ordering::Relaxed)
     }
 
     fn process_started(&self, pid: u32) -> io::Result<Option<u64>> {

@@ -27,6 +27,9 @@ fn name(text: &str) -> NodeName {
 /// The sample's three coordinators, of which this is the first.
 const NODES: [&str; 3] = ["pvc-hv1", "pvc-hv2", "pvc-hv3"];
 
+/// What the clock of the examined node shows.
+const NOW: u64 = 1_560_000_000;
+
 struct World {
     config: Config,
     store: Arc<MemoryStore>,
@@ -101,7 +104,7 @@ impl World {
             power: self.power.clone(),
             ceph: Some(self.ceph.clone()),
             zones: Some(self.zones.clone()),
-            machine: Arc::new(FakeMachine::default()),
+            machine: Arc::new(FakeMachine { stopped_at_unix_s: Some(NOW), ..FakeMachine::default() }),
             surroundings: Arc::new(self.surroundings.clone()),
         };
         examine(&self.config, &parts).await
@@ -147,9 +150,8 @@ async fn each_thing_that_is_wrong_is_told_with_what_mends_it() {
     let domain = world.config.networks.as_ref().unwrap().cluster.domain.clone().unwrap();
     world.surroundings.carried.insert(format!("pvc-hv2.{domain}"), Carried::OnlySmaller);
     world.surroundings.closed.insert(format!("pvc-hv3.{domain}"));
-    let now = FakeMachine::default().unix_s();
-    world.speaks("pvc-hv2", now + 60).await;
-    world.speaks("pvc-hv3", now - 1).await;
+    world.speaks("pvc-hv2", NOW + 60).await;
+    world.speaks("pvc-hv3", NOW - 1).await;
     let told = wrong(&world.examine().await).join("\n");
     for words in [
         "ipmitool is not installed: no node can be fenced from here (apt install ipmitool)",
@@ -205,10 +207,9 @@ async fn a_bmc_that_says_off_belongs_to_another_machine_only_if_its_node_speaks(
             "pvc-hv2 is off by its BMC, is silent, and nobody has declared it dead yet (pvc node explain pvc-hv2)"
         ]
     );
-    let now = FakeMachine::default().unix_s();
     let speak = async {
         for second in 0.. {
-            world.speaks("pvc-hv2", now - 60 + second).await;
+            world.speaks("pvc-hv2", NOW - 60 + second).await;
             tokio::time::sleep(Duration::from_secs(1)).await;
         }
     };
