@@ -22,7 +22,7 @@ use pvc_core::model::ceph::{ClientAddress, Figures, ImageName, Lock, OsdId, OsdS
 use crate::warrant::Void;
 
 pub use admin::{CephAdmin, OnlyIf};
-pub use librados::{Access, Librados, all_have_left};
+pub use librados::{Access, Librados, all_have_left, exit, exit_at_once};
 pub use progress::Progress;
 
 /// How long a client stays blocklisted: longer than any machine stays frozen. An entry that expires lets its client write again.

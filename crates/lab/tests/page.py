@@ -17,7 +17,8 @@ from playwright.sync_api import expect, sync_playwright
 
 URL, TOKEN, ZOOKEEPER, DEFINITION, NODE = sys.argv[1:6]
 SHOTS = pathlib.Path(sys.argv[6]) if len(sys.argv) > 6 else None
-SOON, PATIENCE = 20_000, 120_000
+# A browser, three nodes and their guests share two processors with other tests.
+SOON, PATIENCE = 60_000, 120_000
 HOSTILE = '<img src=x onerror="window.hacked=1"><script>window.hacked=1</script>'
 STRANGER = "66666666-0000-4000-8000-000000000001"
 

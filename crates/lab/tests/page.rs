@@ -11,7 +11,7 @@ use pvc_lab::{
 };
 
 const VM: &str = "7a7a7a7a-0000-4000-8000-000000000001";
-const VISIT: Duration = Duration::from_mins(8);
+const VISIT: Duration = Duration::from_mins(14);
 
 #[test]
 fn a_person_with_a_browser_defines_starts_watches_and_migrates_a_vm() {

@@ -14,7 +14,7 @@ use clap::Parser as _;
 use pvc_config::{Config, Coordinator, Diagnostic};
 use pvc_host::{
     boot_note::NoteFile,
-    ceph::{Access, Ceph, CephAdmin, Librados},
+    ceph::{self, Access, Ceph, CephAdmin, Librados},
     database_cluster::{DatabaseCluster, PORT, Patroni},
     dhcp::{DhcpPort, Kernel},
     firewall::{Firewall, Nft, STATIC},
@@ -60,6 +60,10 @@ const LIBVIRT: &str = "qemu:///system";
 /// Exit status if the configuration cannot be used (sysexits.h): the service manager need not try again.
 const EX_CONFIG: u8 = 78;
 
+/// Exit statuses of everybody's.
+const SUCCESS: u8 = 0;
+const FAILURE: u8 = 1;
+
 /// How long the end of the process waits for the last lines of its log.
 const LAST_LINES: Duration = Duration::from_secs(1);
 
@@ -76,13 +80,11 @@ fn main() -> ExitCode {
         return osd_request();
     }
     let run = if args.examine { examine } else { start };
-    match run(&args.config) {
-        Ok(code) => code,
-        Err(error) => {
-            let _ = writeln!(io::stderr(), "pvcd: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    let code = run(&args.config).unwrap_or_else(|error| {
+        let _ = writeln!(io::stderr(), "pvcd: {error:#}");
+        FAILURE
+    });
+    ceph::exit(code)
 }
 
 /// `--check-config`.
@@ -126,8 +128,8 @@ fn load(file: &Path) -> anyhow::Result<Option<(Config, Vec<Diagnostic>)>> {
 }
 
 /// `--examine`.
-fn examine(file: &Path) -> anyhow::Result<ExitCode> {
-    let Some((config, warnings)) = load(file)? else { return Ok(ExitCode::from(EX_CONFIG)) };
+fn examine(file: &Path) -> anyhow::Result<u8> {
+    let Some((config, warnings)) = load(file)? else { return Ok(EX_CONFIG) };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let mut found = runtime.block_on(async {
         let hypervisor = config.functions.hypervisor.then(|| {
@@ -152,13 +154,12 @@ fn examine(file: &Path) -> anyhow::Result<ExitCode> {
         found.notice(warning.headline(), format!("pvcd --check-config {}", file.display()));
     }
     runtime.shutdown_timeout(Duration::from_millis(500));
-    pvc_host::ceph::all_have_left(Duration::from_millis(500));
     writeln!(io::stdout(), "{}", serde_json::to_string(&found)?)?;
-    Ok(ExitCode::SUCCESS)
+    Ok(SUCCESS)
 }
 
-fn start(file: &Path) -> anyhow::Result<ExitCode> {
-    let Some((config, warnings)) = load(file)? else { return Ok(ExitCode::from(EX_CONFIG)) };
+fn start(file: &Path) -> anyhow::Result<u8> {
+    let Some((config, warnings)) = load(file)? else { return Ok(EX_CONFIG) };
     let log = Log::install(&log_settings(&config)).context("cannot start the log")?;
     exit_on_panic(log.clone());
     for warning in &warnings {
@@ -177,12 +178,11 @@ fn start(file: &Path) -> anyhow::Result<ExitCode> {
     let outcome = runtime.block_on(serve(&config, log.clone(), lifeline.place()));
     // Whatever is stuck somewhere (a disk, libvirt) does not hold up the end.
     runtime.shutdown_timeout(Duration::from_millis(500));
-    pvc_host::ceph::all_have_left(Duration::from_millis(500));
     let code = match outcome {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) => SUCCESS,
         Err(error) => {
             tracing::error!("{error:#}");
-            ExitCode::FAILURE
+            FAILURE
         }
     };
     log.finish(LAST_LINES);
@@ -317,6 +317,6 @@ fn exit_on_panic(log: Log) {
         before(info);
         tracing::error!("a bug, the daemon exits and will be started anew: {info}");
         log.finish(LAST_LINES);
-        std::process::exit(101);
+        ceph::exit_at_once(101);
     }));
 }

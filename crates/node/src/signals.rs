@@ -8,7 +8,7 @@ use tracing::{info, warn};
 use crate::{log::Log, stop::Stopper};
 
 /// Exit status after a second signal: the stop was cut short.
-const CUT_SHORT: i32 = 1;
+const CUT_SHORT: u8 = 1;
 
 /// Listens from now on: SIGTERM, SIGINT and SIGQUIT stop the daemon in order, another one of them at once; SIGHUP opens the log
 /// file anew. To be called in a tokio runtime.
@@ -37,7 +37,7 @@ pub fn listen(log: Log, stopper: Stopper) -> io::Result<()> {
             if stopping {
                 warn!("{name} again: exiting at once");
                 log.finish(Duration::from_millis(200));
-                std::process::exit(CUT_SHORT);
+                pvc_host::ceph::exit_at_once(CUT_SHORT);
             }
             info!("{name}: stopping");
             stopping = true;

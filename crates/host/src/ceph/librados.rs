@@ -30,7 +30,7 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use self::leave::Inside;
-pub use self::leave::all_have_left;
+pub use self::leave::{all_have_left, exit, exit_at_once};
 use super::{
     BLOCKLIST_FOR, Ceph, CephError,
     cluster::{Cluster, Fault, Image, Libraries},

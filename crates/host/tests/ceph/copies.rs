@@ -159,9 +159,16 @@ async fn a_copy_that_is_called_off_ends_and_what_it_has_left_is_removed() {
     let id = there(ceph, &to).await.id;
     let only_if = OnlyIf { warrant: &Holds::always(), image: id.as_deref() };
     let removal = remove(&to);
-    tokio::select! {
-        outcome = ceph.change(&removal, only_if, &half) => outcome.unwrap(),
-        // A whole terabyte takes minutes.
-        () = async { while half.percent().is_none() { sleep(Duration::from_millis(10)).await } } => {}
-    }
+    let begun = async {
+        while half.percent().is_none() {
+            sleep(Duration::from_millis(10)).await;
+        }
+        // A whole terabyte takes minutes, and the thread that removes it would outlive the test.
+        half.call_off("that will do".to_owned());
+    };
+    let (outcome, ()) = tokio::join!(ceph.change(&removal, only_if, &half), begun);
+    assert_eq!(
+        outcome,
+        Err(CephError::Refused { doing: removal.to_string(), why: "that will do".to_owned() })
+    );
 }

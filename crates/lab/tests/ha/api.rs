@@ -111,10 +111,14 @@ fn pvc_goes_on_over_the_api_when_the_primary_is_handed_over() {
         let said = over_the_api(cluster, &login)?;
         ensure!(said.contains("its role is admin") && !said.contains(API_TOKEN), "{said}");
         for command in ["node list", "vm list", "status"] {
-            let (there, here) =
-                (over_the_api(cluster, command)?, cluster.pvc(&command.split(' ').collect::<Vec<_>>())?);
-            let words = |text: &str| text.lines().next().map(str::to_owned);
-            ensure!(words(&there) == words(&here), "{command}: {there}\n{here}");
+            // What is found in a cluster that has just begun changes between two looks.
+            let (mut there, mut here) = (String::new(), String::new());
+            wait_until(&format!("the same words for {command}"), PATIENCE, || {
+                there = over_the_api(cluster, command).unwrap_or_else(|error| format!("{error:#}"));
+                here = cluster.pvc(&command.split(' ').collect::<Vec<_>>()).unwrap_or_default();
+                there.lines().next() == here.lines().next()
+            })
+            .map_err(|late| late.context(format!("{there}\n{here}")))?;
         }
 
         // A VM of a node whose daemon is stopped: its start is waited for until that is back.
@@ -126,7 +130,7 @@ fn pvc_goes_on_over_the_api_when_the_primary_is_handed_over() {
         std::fs::write(&xml, beating_guest_xml(&vm.name, &vm.uuid, 96))?;
         over_the_api(cluster, &format!("vm define -t {home} {}", xml.display()))?;
         cluster.node(home).run(&["/bin/systemctl", "stop", "pvcd"], PATIENCE)?;
-        let start = format!("vm start --wait 100 {}", vm.name);
+        let start = format!("vm start --wait 170 {}", vm.name);
         let said = std::thread::scope(|scope| -> Result<String> {
             let waiting = scope.spawn(|| over_the_api(cluster, &start));
             wait_until("the start to be asked for", PATIENCE, || cluster.vm(&vm)["state"] == "start")?;
@@ -139,8 +143,12 @@ fn pvc_goes_on_over_the_api_when_the_primary_is_handed_over() {
             waiting.join().map_err(|_| anyhow::anyhow!("it panicked"))?
         })?;
         ensure!(said == format!("VM {} runs on {home}\n", vm.name), "{said}");
-        let explained = over_the_api(cluster, &format!("vm explain {}", vm.name))?;
-        ensure!(explained.contains("All is well"), "{explained}");
+        let mut explained = Ok(String::new());
+        wait_until("all to be well", PATIENCE, || {
+            explained = over_the_api(cluster, &format!("vm explain {}", vm.name));
+            explained.as_ref().is_ok_and(|explained| explained.contains("All is well"))
+        })
+        .map_err(|late| late.context(format!("{explained:?}")))?;
         over_the_api(cluster, &format!("vm undefine -y {}", vm.name)).map(drop)
     });
 }

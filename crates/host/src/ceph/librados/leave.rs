@@ -1,7 +1,10 @@
 //! The libraries take down what they share when the process exits. A connection that is open then, or being closed, ends the process by a signal: so whoever
-//! is about to exit waits until all are closed.
+//! is about to exit waits until all are closed, and where one is not (a change in a thread of its own, a cluster that does not answer) the process
+//! exits without telling the libraries.
+#![allow(unsafe_code, reason = "calls the C library's `_exit`")]
 
 use std::{
+    process::ExitCode,
     sync::{Condvar, Mutex, PoisonError},
     time::Duration,
 };
@@ -32,4 +35,18 @@ pub fn all_have_left(within: Duration) -> bool {
     let inside = INSIDE.lock().unwrap_or_else(PoisonError::into_inner);
     let waited = LEFT.wait_timeout_while(inside, within, |inside| *inside > 0);
     !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()
+}
+
+/// The last thing that a process does which has used Ceph: waits for a moment until no connection is left, and exits at once if some are. Blocks.
+pub fn exit(code: u8) -> ExitCode {
+    if !all_have_left(Duration::from_millis(500)) {
+        exit_at_once(code);
+    }
+    ExitCode::from(code)
+}
+
+/// Ends the process, whatever its threads do: nothing is flushed, and no library is told. Not by [`std::process::exit`], which tells them.
+pub fn exit_at_once(code: u8) -> ! {
+    // SAFETY: takes a number, and does not return.
+    unsafe { libc::_exit(code.into()) }
 }
