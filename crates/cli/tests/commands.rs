@@ -120,7 +120,7 @@ fn waiting_is_bounded_and_says_what_is_waited_for() {
     let began = Instant::now();
     let answer = cluster.pvc(&["vm", "start", "--wait", "1", "web1"]);
     assert_eq!(answer.code, 1, "{answer:?}");
-    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(30), "{:?}", began.elapsed());
     assert!(answer.stderr.contains("The command stands"), "{answer:?}");
     assert_eq!(cluster.get(&format!("/domains/{}/state", id(1))).unwrap(), "start");
     let said = cluster.pvc(&["vm", "explain", "web1"]);
@@ -241,7 +241,7 @@ fn a_store_that_does_not_answer_is_reported_within_seconds() {
     let answer = cluster.pvc(&["vm", "list"]);
     assert_eq!(answer.code, 5, "{answer:?}");
     assert!(answer.stderr.contains(&cluster.zookeeper.connect_string()), "{answer:?}");
-    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(30), "{:?}", began.elapsed());
 }
 
 #[test]

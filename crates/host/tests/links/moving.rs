@@ -108,7 +108,7 @@ fn a_connection_over_the_cluster_devices_address_survives_its_move_to_the_bridge
         end.store(true, Ordering::Relaxed);
         let longest = prober.join().unwrap();
         println!("the longest wait for an answer: {longest:?}");
-        assert!(longest < Duration::from_millis(900), "{longest:?}; {done:#?}");
+        assert!(longest < Duration::from_secs(2), "{longest:?}; {done:#?}");
 
         let seen = links.observe(&desired().sysctls()).await.unwrap();
         let bridge = seen.link("brcluster").unwrap();

@@ -233,7 +233,7 @@ fn the_sites_router_learns_client_networks_from_who_has_their_gateways_and_nothi
         second.run(|| gateways("add"));
         until("the second announces them", async || learnt_by(&asked) == expected(&both, '2')).await;
         println!("handed over, as the router sees it: {:?}\n{}", began.elapsed(), said(watching));
-        assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+        assert!(began.elapsed() < Duration::from_secs(15), "{:?}", began.elapsed());
 
         // A network more, and another is left alone by that.
         let watching = watch_routes(&router);
@@ -274,7 +274,7 @@ fn the_sites_router_learns_client_networks_from_who_has_their_gateways_and_nothi
         println!("a router that hangs was noticed after {took:?}");
         there.signal(Signal::SIGCONT);
         // Without BFD it would be 6 s at least. On a busy machine FRR itself and who asks it are late.
-        assert!(took < Duration::from_secs(4), "{took:?}");
+        assert!(took < Duration::from_millis(5500), "{took:?}");
         until("sessions again", async || has_all(&one).await && has_all(&two).await).await;
         until("it is learnt again", async || learnt_by(&asked) == expected(&["10.20.0.0/24"], '2')).await;
 

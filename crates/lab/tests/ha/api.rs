@@ -16,7 +16,7 @@ use serde_json::Value;
 
 use crate::{default_timings, on_lab, options};
 
-const SOON: Duration = Duration::from_secs(20);
+const SOON: Duration = Duration::from_mins(1);
 
 /// Status and body of a request to an address of the cluster.
 fn ask(cluster: &Cluster, to: IpAddr, request: &str, token: &str) -> Result<(u16, String)> {

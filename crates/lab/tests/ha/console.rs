@@ -17,7 +17,7 @@ use pvc_lab::{
 
 use crate::{api, fast_timings, on, on_lab, options};
 
-const SOON: Duration = Duration::from_secs(30);
+const SOON: Duration = Duration::from_mins(1);
 
 /// Types a command on a console, and prints what is answered; exits with its code, or fails after two minutes. What is typed is printed, too: so what the
 /// command's end says is not what was typed.

@@ -12,7 +12,7 @@ use pvc_lab::{Cluster, Node, PATIENCE, Vm, beating_guest_xml, wait_until};
 
 use crate::{fast_timings, on};
 
-pub(crate) const SOON: Duration = Duration::from_secs(20);
+pub(crate) const SOON: Duration = Duration::from_mins(1);
 pub(crate) const GATEWAY: &str = "10.100.0.254";
 const MAC: &str = "52:54:00:4a:00:01";
 

@@ -30,8 +30,8 @@ fn a_hand_over_takes_the_floating_addresses_along_almost_without_a_gap() {
             for (address, probe) in watching {
                 let reach = probe.finish()?;
                 println!("hand-over to {next}: {address} was away for {:?}", reach.silence);
-                // The figure is in docs/benchmarks.md; a machine that is busy with other tests is allowed more.
-                assert!(reach.silence < Duration::from_secs(1), "{address}: {reach:?}");
+                // The figure is in docs/benchmarks.md; a machine that is busy with other tests is allowed more, and no hand-over takes that long: a new election would take longer.
+                assert!(reach.silence < Duration::from_secs(5), "{address}: {reach:?}");
             }
             for net in NETS {
                 assert_eq!(cluster.holders(net), [next]);

@@ -15,7 +15,7 @@ use crate::{api, fast_timings, on_lab, options};
 
 /// See there.
 const VIEWER: &str = include_str!("viewer.py");
-const SOON: Duration = Duration::from_secs(10);
+const SOON: Duration = Duration::from_mins(1);
 
 /// The lab's guest with a screen.
 fn definition(vm: &Vm) -> String {

@@ -8,13 +8,13 @@ use pvc_lab::{Cluster, Node, PATIENCE, Timings, Vm, devices::watchdog, wait_unti
 
 use crate::{fast_timings, on};
 
-const SOON: Duration = Duration::from_secs(20);
+const SOON: Duration = Duration::from_mins(1);
 /// Keepalives of 1 s, and a node that could not write twelve of them resets itself: the others get on without it in half of that, even
 /// if its ZooKeeper was the leader.
 const SUICIDE: u32 = 12;
 const WITHIN: Duration = Duration::from_secs(12);
 /// From when a keepalive was due to when it was sent, and from the reset to the death of the last process, on a busy machine.
-const BUSY: Duration = Duration::from_secs(4);
+const BUSY: Duration = Duration::from_secs(8);
 
 /// Nobody else may reset a node: what resets it is itself.
 fn alone() -> Timings {

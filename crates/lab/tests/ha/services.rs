@@ -8,7 +8,7 @@ use pvc_lab::{Cluster, LabOptions, Node, PATIENCE, layout::Net, wait_until};
 use crate::{default_timings, fast_timings, on};
 
 const API: &str = "pvc-api.service";
-const SOON: Duration = Duration::from_secs(20);
+const SOON: Duration = Duration::from_mins(1);
 
 /// Gives a node an API that starts so.
 fn install_api(node: &Node, service: &str) -> Result<()> {

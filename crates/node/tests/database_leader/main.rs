@@ -243,7 +243,7 @@ async fn patroni_makes_the_primarys_server_the_leader_and_holds_nobody_up() {
     let service = servers[first].service();
     let began = Instant::now();
     service.start().await.unwrap();
-    assert!(began.elapsed() < Duration::from_millis(100), "{:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
     until("it is said that it hangs", &servers, async || {
         service.check().await.is_err_and(|why| why.contains("did not tell its members within 3 s"))
     })
