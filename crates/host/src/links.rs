@@ -11,10 +11,10 @@ mod netlink;
 mod seen;
 mod sysctl;
 
-use std::{io, net::IpAddr, time::Duration};
+use std::{io, time::Duration};
 
 use async_trait::async_trait;
-use pvc_core::model::link::{HostNetwork, LinkChange};
+use pvc_core::model::link::{HostNetwork, LinkChange, Placed};
 use tokio::sync::watch;
 
 pub use bridges::Bridges;
@@ -47,6 +47,12 @@ pub enum LinksError {
         #[source]
         cause: io::Error,
     },
+    /// Nothing was attempted: who asked for it said so when its turn came.
+    #[error("did not {doing}: there was no time left for it")]
+    TooLate {
+        /// What was not attempted.
+        doing: String,
+    },
     /// No answer in time: whether it was done is unknown.
     #[error("no answer within {DEADLINE:?} to: {doing}")]
     Deadline {
@@ -64,10 +70,37 @@ pub trait Links: Send + Sync + 'static {
     /// Does one change. What is so already is success.
     async fn apply(&self, change: &LinkChange) -> Result<(), LinksError>;
 
-    /// Tells all neighbours on a device's wire that these addresses are here now: one burst of ARP requests and replies for
-    /// IPv4, unsolicited neighbour advertisements for IPv6. See [`ANNOUNCE_AFTER`].
-    async fn announce(&self, device: &str, addresses: &[IpAddr]) -> Result<(), LinksError>;
+    /// Gives these addresses to their devices, or those that are there a new lifetime; an outcome for each, in their order: none hinders another.
+    ///
+    /// Many go to the kernel together. How long they may live is asked for just before, again and again; once there is no answer, nothing
+    /// more is attempted ([`LinksError::TooLate`]).
+    async fn hold(&self, addresses: &[Placed], lifetime_s: Lifetime<'_>) -> Vec<Result<(), LinksError>> {
+        let mut outcomes = Vec::with_capacity(addresses.len());
+        for address in addresses {
+            outcomes.push(match lifetime_s() {
+                Some(lifetime_s) => self.apply(&address.set(Some(lifetime_s))).await,
+                None => Err(LinksError::TooLate { doing: address.set(None).to_string() }),
+            });
+        }
+        outcomes
+    }
+
+    /// Removes these addresses, many together; an outcome for each, in their order: none hinders another.
+    async fn remove(&self, addresses: &[Placed]) -> Vec<Result<(), LinksError>> {
+        let mut outcomes = Vec::with_capacity(addresses.len());
+        for address in addresses {
+            outcomes.push(self.apply(&address.remove()).await);
+        }
+        outcomes
+    }
+
+    /// Tells all neighbours on the devices' wires that these addresses are here now: one burst of ARP requests and replies for
+    /// IPv4, unsolicited neighbour advertisements for IPv6, in their order. See [`ANNOUNCE_AFTER`]. Of what fails the first is told, after all others were sent.
+    async fn announce(&self, addresses: &[Placed]) -> Result<(), LinksError>;
 
     /// Signalled whenever devices, addresses or routes change, by whomever. Says only: look again.
     fn changes(&self) -> watch::Receiver<()>;
 }
+
+/// How many seconds an address may live if it is added now; `None`: it must not be added any more.
+pub type Lifetime<'a> = &'a (dyn Fn() -> Option<u32> + Send + Sync);

@@ -27,6 +27,27 @@ impl Assigned {
     }
 }
 
+/// An address, and the device that has it or shall have it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Placed {
+    /// The device.
+    pub device: String,
+    /// The address, with the prefix length of its network.
+    pub cidr: IpNet,
+}
+
+impl Placed {
+    /// What gives the device the address, or a new lifetime to it; `None`: for ever.
+    pub fn set(&self, lifetime_s: Option<u32>) -> LinkChange {
+        LinkChange::SetAddress { device: self.device.clone(), cidr: self.cidr, lifetime_s }
+    }
+
+    /// What takes it away.
+    pub fn remove(&self) -> LinkChange {
+        LinkChange::RemoveAddress { device: self.device.clone(), cidr: self.cidr }
+    }
+}
+
 /// A network device.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Link {

@@ -8,6 +8,7 @@ use std::{
     os::fd::AsRawFd as _,
 };
 
+use nix::sys::socket::{setsockopt, sockopt};
 use socket2::{Domain, Protocol, Socket, Type};
 
 const ARP: u16 = 0x0806;
@@ -74,35 +75,44 @@ fn checksum(from: Ipv6Addr, to: Ipv6Addr, message: &[u8]) -> u16 {
     !u16::try_from(sum).unwrap_or_default()
 }
 
-/// Sends frames on a device without waiting.
-pub(super) fn send(device: u32, frames: &[Vec<u8>]) -> io::Result<()> {
-    // Protocol 0: it receives nothing.
-    let socket = Socket::new(Domain::PACKET, Type::RAW, Some(Protocol::from(0)))?;
-    socket.set_nonblocking(true)?;
-    let index = i32::try_from(device).map_err(io::Error::other)?;
-    frames.iter().try_for_each(|frame| send_one(&socket, index, frame))
-}
+/// How many bytes of frames may wait for slow devices: one that is stuck must not keep the others' from being sent.
+const ROOM: usize = 4 << 20;
 
-#[allow(unsafe_code, reason = "no crate offers sendto with a sockaddr_ll")]
-fn send_one(socket: &Socket, index: i32, frame: &[u8]) -> io::Result<()> {
-    // SAFETY: sockaddr_ll is plain numbers, for which zeros are valid.
-    let mut to: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
-    to.sll_family = libc::c_ushort::try_from(libc::AF_PACKET).map_err(io::Error::other)?;
-    to.sll_ifindex = index;
-    to.sll_halen = 6;
-    let length = libc::socklen_t::try_from(size_of::<libc::sockaddr_ll>()).map_err(io::Error::other)?;
-    // SAFETY: the socket is open for as long as `socket` is borrowed; both buffers are valid for the lengths given.
-    let sent = unsafe {
-        libc::sendto(
-            socket.as_raw_fd(),
-            frame.as_ptr().cast(),
-            frame.len(),
-            0,
-            (&raw const to).cast(),
-            length,
-        )
-    };
-    if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+/// What frames are sent by. It is kept: when such a socket is closed, the kernel waits some ten milliseconds until nobody looks at it any more,
+/// and so does the thread.
+pub(super) struct Announcer(Socket);
+
+impl Announcer {
+    pub(super) fn open() -> io::Result<Self> {
+        // Protocol 0: it receives nothing.
+        let socket = Socket::new(Domain::PACKET, Type::RAW, Some(Protocol::from(0)))?;
+        socket.set_nonblocking(true)?;
+        setsockopt(&socket, sockopt::SndBufForce, &ROOM)?;
+        Ok(Self(socket))
+    }
+
+    /// Sends a frame on a device without waiting.
+    #[allow(unsafe_code, reason = "no crate offers sendto with a sockaddr_ll")]
+    pub(super) fn send(&self, device: u32, frame: &[u8]) -> io::Result<()> {
+        // SAFETY: sockaddr_ll is plain numbers, for which zeros are valid.
+        let mut to: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
+        to.sll_family = libc::c_ushort::try_from(libc::AF_PACKET).map_err(io::Error::other)?;
+        to.sll_ifindex = i32::try_from(device).map_err(io::Error::other)?;
+        to.sll_halen = 6;
+        let length = libc::socklen_t::try_from(size_of::<libc::sockaddr_ll>()).map_err(io::Error::other)?;
+        // SAFETY: the socket is open for as long as `self` is borrowed; both buffers are valid for the lengths given.
+        let sent = unsafe {
+            libc::sendto(
+                self.0.as_raw_fd(),
+                frame.as_ptr().cast(),
+                frame.len(),
+                0,
+                (&raw const to).cast(),
+                length,
+            )
+        };
+        if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    }
 }
 
 #[cfg(test)]

@@ -12,12 +12,15 @@ use std::{
 
 use async_trait::async_trait;
 use ipnet::IpNet;
-use pvc_core::model::link::{Assigned, HostNetwork, Link, LinkChange, Route};
+use pvc_core::model::link::{Assigned, HostNetwork, Link, LinkChange, Placed, Route};
 use tokio::{sync::watch, time::Instant};
 
 use super::{DEADLINE, Links, LinksError};
 
 pub use bridges::FakeBridges;
+
+/// A device with a smaller MTU has no IPv6.
+const LEAST_IPV6: u32 = 1280;
 
 /// The fake.
 pub struct FakeLinks {
@@ -179,6 +182,10 @@ impl State {
             }
             LinkChange::SetAddress { device, cidr, lifetime_s } => {
                 let link = self.link(change, device)?;
+                if cidr.addr().is_ipv6() && link.mtu < LEAST_IPV6 {
+                    let cause = std::io::Error::from_raw_os_error(libc::EINVAL);
+                    return Err(LinksError::Kernel { doing: change.to_string(), cause });
+                }
                 match link.addresses.iter_mut().find(|a| a.cidr == *cidr) {
                     Some(there) => there.lifetime_s = *lifetime_s,
                     None => link.addresses.push(Assigned { cidr: *cidr, lifetime_s: *lifetime_s }),
@@ -263,16 +270,20 @@ impl Links for FakeLinks {
         Ok(())
     }
 
-    async fn announce(&self, device: &str, addresses: &[IpAddr]) -> Result<(), LinksError> {
-        let doing = format!("announce addresses on {device}");
-        self.answered(|| doing.clone()).await?;
-        let mut state = self.lock();
-        if state.network.link(device).is_none() {
-            return Err(LinksError::NoDevice { doing, device: device.to_owned() });
-        }
-        let now = Instant::now();
-        state.announced.extend(addresses.iter().map(|a| (now, device.to_owned(), *a)));
-        Ok(())
+    async fn announce(&self, addresses: &[Placed]) -> Result<(), LinksError> {
+        let Some(first) = addresses.first() else { return Ok(()) };
+        let doing = |address: &Placed| format!("announce {} on {}", address.cidr.addr(), address.device);
+        self.answered(|| doing(first)).await?;
+        let (mut state, now) = (self.lock(), Instant::now());
+        let announce = |address: &Placed| {
+            let device = address.device.clone();
+            if state.network.link(&device).is_none() {
+                return Err(LinksError::NoDevice { doing: doing(address), device });
+            }
+            state.announced.push((now, device, address.cidr.addr()));
+            Ok(())
+        };
+        addresses.iter().map(announce).fold(Ok(()), Result::and)
     }
 
     fn changes(&self) -> watch::Receiver<()> {

@@ -1,5 +1,6 @@
 //! The real thing: rtnetlink over long-lived sockets, and others that hear of changes. All are opened anew if they break.
 
+mod addresses;
 mod bridges;
 mod channel;
 mod listen;
@@ -9,18 +10,16 @@ mod trains;
 use std::{
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
-    sync::Arc,
+    sync::{Arc, Mutex},
 };
 
 use async_trait::async_trait;
 use futures_util::{Stream, TryStreamExt as _};
-use ipnet::IpNet;
-use pvc_core::model::link::{HostNetwork, LinkChange};
+use pvc_core::model::link::{HostNetwork, LinkChange, Placed};
 use rtnetlink::{
-    AddressMessageBuilder, Error, Handle, LinkBridge, LinkUnspec, MulticastGroup, RouteMessageBuilder,
+    Error, Handle, LinkBridge, LinkUnspec, MulticastGroup, RouteMessageBuilder,
     packet_route::{
         AddressFamily,
-        address::{AddressAttribute, AddressHeaderFlags, AddressMessage, CacheInfo},
         link::{LinkExtentMask, LinkMessage},
         route::{RouteAttribute, RouteFlags, RouteMessage},
     },
@@ -29,7 +28,8 @@ use tokio::{sync::watch, task::JoinHandle};
 
 use self::{channel::Channel, listen::listen, trains::Trains};
 use super::{
-    Links, LinksError, announce,
+    Lifetime, Links, LinksError,
+    announce::Announcer,
     seen::{self, OURS},
     sysctl,
 };
@@ -39,6 +39,9 @@ pub struct Netlink {
     host: Channel,
     /// For what changes devices of client networks, which are many.
     clients: Trains,
+    /// For addresses, so that they wait for none of these.
+    addresses: Trains,
+    announcer: Mutex<Option<Arc<Announcer>>>,
     /// For what lists them all: neither changes nor the host's addresses wait for that.
     lists: Channel,
     changes: watch::Receiver<()>,
@@ -50,12 +53,22 @@ impl Netlink {
     /// Opens the sockets. Needs a tokio runtime.
     pub fn start() -> io::Result<Arc<Self>> {
         let ((signal, changes), (entries, bridged)) = (watch::channel(()), watch::channel(()));
-        let (host, clients, lists) = (Channel::open()?, Trains::lay()?, Channel::open()?);
+        let (host, lists) = (Channel::open()?, Channel::open()?);
+        let (clients, addresses) = (Trains::lay()?, Trains::lay()?);
         let listeners = [
             tokio::spawn(listen(signal, &NETWORK, |_, _| true)),
             tokio::spawn(listen(entries, &bridges::GROUPS, bridges::concerns)),
         ];
-        Ok(Arc::new(Self { host, clients, lists, changes, bridged, listeners }))
+        Ok(Arc::new(Self {
+            host,
+            clients,
+            addresses,
+            announcer: Mutex::default(),
+            lists,
+            changes,
+            bridged,
+            listeners,
+        }))
     }
 
     async fn move_routes(&self, doing: &str, from: &str, to: &str) -> Result<(), LinksError> {
@@ -97,17 +110,6 @@ async fn routes(handle: &Handle) -> Result<Vec<RouteMessage>, Error> {
     let mut found: Vec<RouteMessage> = handle.route().get(v4).execute().try_collect().await?;
     found.extend(handle.route().get(v6).execute().try_collect::<Vec<_>>().await?);
     Ok(found)
-}
-
-fn address(index: u32, cidr: IpNet) -> AddressMessage {
-    match cidr.addr() {
-        IpAddr::V4(a) => {
-            AddressMessageBuilder::<Ipv4Addr>::new().index(index).address(a, cidr.prefix_len()).build()
-        }
-        IpAddr::V6(a) => {
-            AddressMessageBuilder::<Ipv6Addr>::new().index(index).address(a, cidr.prefix_len()).build()
-        }
-    }
 }
 
 fn default_route(via: IpAddr, index: u32) -> RouteMessage {
@@ -169,37 +171,11 @@ impl Links for Netlink {
                     .await
             }
             LinkChange::SetAddress { device, cidr, lifetime_s } => {
-                let index = self.host.index(&doing, device).await?;
-                let mut message = address(index, *cidr);
-                if cidr.addr().is_ipv6() {
-                    message.header.flags |= AddressHeaderFlags::Nodad;
-                }
-                let mut lifetime = CacheInfo::default();
-                lifetime.ifa_valid = lifetime_s.unwrap_or(u32::MAX);
-                // Not preferred: it answers, but connections of this node's own do not come from it.
-                let passing = lifetime_s.is_some() && cidr.addr().is_ipv6();
-                lifetime.ifa_preferred = if passing { 0 } else { lifetime.ifa_valid };
-                message.attributes.push(AddressAttribute::CacheInfo(lifetime));
-                self.host
-                    .request(&doing, &[], async |handle| {
-                        let mut request =
-                            handle.address().add(index, cidr.addr(), cidr.prefix_len()).replace();
-                        *request.message_mut() = message;
-                        request.execute().await
-                    })
-                    .await
+                let address = Placed { device: device.clone(), cidr: *cidr };
+                only(self.set_addresses(&[address], &|| Some(*lifetime_s)).await, doing)
             }
             LinkChange::RemoveAddress { device, cidr } => {
-                let index = match self.host.index(&doing, device).await {
-                    Err(LinksError::NoDevice { .. }) => return Ok(()),
-                    other => other?,
-                };
-                let message = address(index, *cidr);
-                self.host
-                    .request(&doing, &[libc::EADDRNOTAVAIL], async |h| {
-                        h.address().del(message).execute().await
-                    })
-                    .await
+                only(self.remove(&[Placed { device: device.clone(), cidr: *cidr }]).await, doing)
             }
             LinkChange::MoveRoutes { from, to } => self.move_routes(&doing, from, to).await,
             LinkChange::AddDefaultRoute { via, device } => {
@@ -220,19 +196,16 @@ impl Links for Netlink {
         }
     }
 
-    async fn announce(&self, device: &str, addresses: &[IpAddr]) -> Result<(), LinksError> {
-        let doing = format!("announce addresses on {device}");
-        let found = self
-            .host
-            .request(&doing, &[libc::ENODEV], async |handle| {
-                let mut links = handle.link().get().match_name(device.to_owned()).execute();
-                Ok(links.try_next().await?.map(|link| (link.header.index, seen::mac(&link))))
-            })
-            .await?;
-        let (index, mac) =
-            found.ok_or_else(|| LinksError::NoDevice { doing: doing.clone(), device: device.to_owned() })?;
-        let frames: Vec<Vec<u8>> = addresses.iter().flat_map(|a| announce::frames(mac, *a)).collect();
-        announce::send(index, &frames).map_err(|cause| LinksError::Kernel { doing, cause })
+    async fn hold(&self, addresses: &[Placed], lifetime_s: Lifetime<'_>) -> Vec<Result<(), LinksError>> {
+        self.set_addresses(addresses, &|| lifetime_s().map(Some)).await
+    }
+
+    async fn remove(&self, addresses: &[Placed]) -> Vec<Result<(), LinksError>> {
+        self.remove_addresses(addresses).await
+    }
+
+    async fn announce(&self, addresses: &[Placed]) -> Result<(), LinksError> {
+        self.announce_addresses(addresses).await
     }
 
     fn changes(&self) -> watch::Receiver<()> {
@@ -241,3 +214,8 @@ impl Links for Netlink {
 }
 
 type LinkUnspecBuilder = rtnetlink::LinkMessageBuilder<LinkUnspec>;
+
+/// The outcome of the only one.
+fn only(mut outcomes: Vec<Result<(), LinksError>>, doing: String) -> Result<(), LinksError> {
+    outcomes.pop().unwrap_or(Err(LinksError::TooLate { doing }))
+}

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use pvc_core::model::link::LinkChange;
+use pvc_core::model::link::{LinkChange, Placed};
 use pvc_host::links::{Links as _, Netlink};
 use tokio::time::{Instant, sleep};
 
@@ -64,14 +64,17 @@ fn neighbours_turn_to_the_new_holder_at_once() {
         other.ip("address add 10.255.0.9/24 dev eth0");
         other.ip("-6 address add fd00::9/64 dev eth0 nodad");
         let links = Netlink::start().unwrap();
-        for (family, address) in [("-4", "10.255.0.254"), ("-6", "fd00::fe")] {
+        for (family, address, prefix) in [("-4", "10.255.0.254", 24), ("-6", "fd00::fe", 64)] {
+            // That one has no device hinders no other.
+            let placed = ["eth7", "eth0"]
+                .map(|device| Placed { device: device.into(), cidr: cidr(&format!("{address}/{prefix}")) });
             // What the neighbour knows of the former holder.
             other.ip(&format!(
                 "{family} neigh replace {address} lladdr 02:00:00:00:00:99 dev eth0 nud reachable"
             ));
             let began = Instant::now();
             let table = loop {
-                links.announce("eth0", &[address.parse().unwrap()]).await.unwrap();
+                links.announce(&placed).await.unwrap_err();
                 let table = other.ip(&format!("{family} neigh show {address}"));
                 if table.contains("02:00:00:00:00:01") || began.elapsed() > Duration::from_secs(5) {
                     break table;

@@ -1,11 +1,17 @@
 //! What every machine's network does. Each case runs on the fake and in a real network namespace with the devices eth0 and eth1.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
 
 use futures_util::future::join_all;
 use ipnet::IpNet;
 use pvc_core::{
-    model::link::{Assigned, HostNetwork, LinkChange},
+    model::link::{Assigned, HostNetwork, LinkChange, Placed},
     plan::primary::KERNEL_LATE,
 };
 use pvc_host::links::{Links, LinksError, Netlink, fake::FakeLinks};
@@ -52,6 +58,16 @@ fn set(device: &str, text: &str, lifetime_s: Option<u32>) -> LinkChange {
 
 fn remove(device: &str, text: &str) -> LinkChange {
     LinkChange::RemoveAddress { device: device.into(), cidr: cidr(text) }
+}
+
+fn on(device: &str, text: &str) -> Placed {
+    Placed { device: device.into(), cidr: cidr(text) }
+}
+
+/// More than go to the kernel at once, of both kinds.
+fn many() -> Vec<Placed> {
+    let pair = |n| [on("eth0", &format!("10.{n}.0.1/24")), on("eth0", &format!("fd00:{n}::1/64"))];
+    (100..150).flat_map(pair).collect()
 }
 
 async fn seen(links: &dyn Links) -> HostNetwork {
@@ -179,7 +195,7 @@ contract! {
             assert!(matches!(&error, LinksError::NoDevice { device, .. } if device == "eth7"), "{error}");
         }
         links.apply(&remove("eth7", "10.0.0.1/8")).await.unwrap();
-        let error = links.announce("eth7", &["10.0.0.1".parse().unwrap()]).await.unwrap_err();
+        let error = links.announce(&[on("eth7", "10.0.0.1/8")]).await.unwrap_err();
         assert!(matches!(error, LinksError::NoDevice { .. }), "{error}");
     }
 
@@ -210,7 +226,73 @@ contract! {
 
     async fn an_announcement_is_sent(links: &dyn Links) {
         links.apply(&set("eth0", "10.255.0.254/24", None)).await.unwrap();
-        links.announce("eth0", &["10.255.0.254".parse().unwrap(), "fd00::fe".parse().unwrap()]).await.unwrap();
+        links.announce(&[on("eth0", "10.255.0.254/24"), on("eth0", "fd00::fe/64")]).await.unwrap();
+        links.announce(&[]).await.unwrap();
+    }
+
+    async fn many_addresses_come_together_and_those_that_cannot_hinder_no_other(links: &dyn Links) {
+        let mut addresses = many();
+        links.apply(&LinkChange::SetMtu { device: "eth1".into(), mtu: 1279 }).await.unwrap();
+        // One is there for ever, another for a while; one is refused, one has no device, and both are in the midst of others.
+        links.apply(&addresses[1].set(None)).await.unwrap();
+        links.apply(&addresses[2].set(Some(5))).await.unwrap();
+        addresses[20] = on("eth1", "fd00:7::1/64");
+        addresses[21] = on("eth7", "10.7.0.1/24");
+        for round in ["added", "renewed"] {
+            let outcomes = links.hold(&addresses, &|| Some(100)).await;
+            assert_eq!(outcomes.len(), addresses.len());
+            let network = seen(links).await;
+            for (n, (address, outcome)) in addresses.iter().zip(outcomes).enumerate() {
+                let has = network.link(&address.device).and_then(|link| {
+                    link.addresses.iter().find(|a| a.cidr == address.cidr)
+                });
+                match (n, outcome) {
+                    (20, Err(LinksError::Kernel { doing, .. })) => {
+                        assert_eq!((doing.as_str(), has), ("give eth1 the address fd00:7::1/64", None));
+                    }
+                    (21, Err(LinksError::NoDevice { device, .. })) => assert_eq!(device, "eth7"),
+                    (20 | 21, outcome) => panic!("{round}: {outcome:?}"),
+                    (_, outcome) => {
+                        outcome.unwrap_or_else(|error| panic!("{round}: {error}"));
+                        assert!(has.and_then(|a| a.lifetime_s).is_some_and(|s| s > 30), "{round}: {address:?}: {has:?}");
+                    }
+                }
+            }
+        }
+        assert!(links.announce(&addresses).await.is_err_and(|error| matches!(error, LinksError::NoDevice { .. })));
+        for _ in 0..2 {
+            for (address, outcome) in addresses.iter().zip(links.remove(&addresses).await) {
+                outcome.unwrap_or_else(|error| panic!("{address:?}: {error}"));
+            }
+            let network = seen(links).await;
+            let left: Vec<_> = addresses.iter().filter(|a| network.link(&a.device).is_some_and(|link| link.has(a.cidr))).collect();
+            assert!(left.is_empty(), "{left:?}");
+        }
+    }
+
+    async fn how_long_addresses_may_live_is_asked_while_they_are_added_and_without_an_answer_none_is(links: &dyn Links) {
+        let addresses = many();
+        let asked = AtomicU32::new(0);
+        let lifetime_s = || match asked.fetch_add(1, Ordering::Relaxed) {
+            0 => Some(200),
+            1 => Some(100),
+            _ => None,
+        };
+        let outcomes = links.hold(&addresses, &lifetime_s).await;
+        let network = seen(links).await;
+        let mut lifetimes = Vec::new();
+        for (address, outcome) in addresses.iter().zip(outcomes) {
+            let has = network.link("eth0").unwrap().addresses.iter().find(|a| a.cidr == address.cidr);
+            match outcome {
+                Ok(()) => lifetimes.push(has.unwrap().lifetime_s.unwrap()),
+                Err(LinksError::TooLate { .. }) => assert_eq!(has, None),
+                Err(error) => panic!("{error}"),
+            }
+        }
+        assert!(lifetimes.is_sorted_by(|one, next| one >= next), "{lifetimes:?}");
+        let (first, then) = (lifetimes.first().unwrap(), lifetimes.last().unwrap());
+        assert!((101..=200).contains(first) && *then <= 100, "{lifetimes:?}");
+        assert!(lifetimes.len() < addresses.len());
     }
 }
 

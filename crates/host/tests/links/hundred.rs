@@ -1,12 +1,13 @@
-//! What the changes of a hundred networks cost with a real kernel. Run by hand, alone on the machine: it measures.
+//! What the devices and the addresses of a hundred networks cost with a real kernel. Run by hand, alone on the machine: it measures.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use pvc_core::model::{
     Mac, Vni,
     bridging::{BridgingChange, DeviceKind, Forward},
+    link::{LinkChange, Placed},
 };
-use pvc_host::links::{Bridges, Netlink};
+use pvc_host::links::{Bridges, Links, LinksError, Netlink};
 
 use crate::namespace::alone;
 
@@ -61,4 +62,79 @@ fn the_changes_of_a_hundred_networks() {
             began.elapsed()
         );
     });
+}
+
+/// The gateways of a hundred networks, as the primary has them.
+fn gateways() -> Vec<Placed> {
+    let of = |n| {
+        let all = [format!("10.{n}.0.1/24"), format!("fd00:{n}::1/64"), "fe80::1/64".to_owned()];
+        all.map(|cidr| Placed { device: format!("vmbr{n}"), cidr: cidr.parse().unwrap() })
+    };
+    (100..200).flat_map(of).collect()
+}
+
+const ROUNDS: usize = 11;
+
+#[test]
+#[ignore = "it measures: cargo nextest run -p pvc-host --test links --run-ignored only addresses_of --no-capture"]
+fn the_addresses_of_a_hundred_networks() {
+    alone(async || {
+        let netlink = Netlink::start().unwrap();
+        let bridges: &dyn Bridges = &*netlink;
+        let devices: Vec<BridgingChange> =
+            changes().into_iter().filter(|change| matches!(change, BridgingChange::Add { .. })).collect();
+        for (change, outcome) in devices.iter().zip(bridges.apply(&devices).await) {
+            outcome.unwrap_or_else(|error| panic!("{change}: {error}"));
+        }
+        let (links, gateways): (&dyn Links, _) = (&*netlink, gateways());
+        let each = async |what: &str, change: &dyn Fn(&Placed) -> LinkChange, times: &mut Times| {
+            let began = Instant::now();
+            for gateway in &gateways {
+                links.apply(&change(gateway)).await.unwrap();
+            }
+            times.note(what, began);
+        };
+        let together = |what: &str, began, outcomes: Vec<Result<(), LinksError>>, times: &mut Times| {
+            times.note(what, began);
+            outcomes.into_iter().for_each(Result::unwrap);
+        };
+        let mut times = Times::default();
+        for _ in 0..ROUNDS {
+            for what in ["added one by one", "renewed one by one"] {
+                each(what, &|gateway| gateway.set(Some(100)), &mut times).await;
+            }
+            each("removed one by one", &Placed::remove, &mut times).await;
+            for what in ["added together", "renewed together"] {
+                let began = Instant::now();
+                together(what, began, links.hold(&gateways, &|| Some(100)).await, &mut times);
+            }
+            let began = Instant::now();
+            links.announce(&gateways).await.unwrap();
+            times.note("announced", began);
+            let began = Instant::now();
+            links.observe(&[]).await.unwrap();
+            times.note("looked at", began);
+            let began = Instant::now();
+            together("removed together", began, links.remove(&gateways).await, &mut times);
+        }
+        println!("{} addresses, median of {ROUNDS} (lowest … highest)", gateways.len());
+        times.0.into_iter().for_each(|(what, mut all)| {
+            all.sort();
+            println!("{what}: {:.1?} ({:.1?} … {:.1?})", all[ROUNDS / 2], all[0], all[ROUNDS - 1]);
+        });
+    });
+}
+
+/// How long what took, each time.
+#[derive(Default)]
+struct Times(Vec<(String, Vec<Duration>)>);
+
+impl Times {
+    fn note(&mut self, what: &str, began: Instant) {
+        let took = began.elapsed();
+        match self.0.iter_mut().find(|(known, _)| known == what) {
+            Some((_, all)) => all.push(took),
+            None => self.0.push((what.to_owned(), vec![took])),
+        }
+    }
 }

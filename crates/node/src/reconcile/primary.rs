@@ -26,7 +26,7 @@ use async_trait::async_trait;
 use ipnet::IpNet;
 use pvc_config::Config;
 use pvc_core::{
-    model::{ClusterView, RouterState, Subject},
+    model::{ClusterView, RouterState, Subject, link::Placed},
     plan::{
         Next, Plan,
         primary::{Attempts, Facts, Gateways, Held, Step, gateways, plan, write_every},
@@ -42,11 +42,8 @@ use tokio::{
 };
 use tracing::{debug, info, warn};
 
+pub use self::services::{PrimaryService, Unit};
 use self::{addresses::Addresses, services::Runner};
-pub use self::{
-    addresses::Floating,
-    services::{PrimaryService, Unit},
-};
 use crate::controller::{Cluster, Controller, Freshness, Reconciler, Retry, StepError};
 
 /// How long services may take before a hand-over goes on without them.
@@ -56,7 +53,7 @@ const SERVICES_WITHIN: Duration = Duration::from_secs(2);
 const AT_LEAST_BETWEEN: Duration = Duration::from_millis(100);
 
 /// The floating addresses that the configuration gives to the primary, each where its network's addresses are.
-pub fn floating(config: &Config) -> Vec<Floating> {
+pub fn floating(config: &Config) -> Vec<Placed> {
     let (Some(networks), Some(desired)) = (&config.networks, super::network::desired(config)) else {
         return Vec::new();
     };
@@ -64,7 +61,7 @@ pub fn floating(config: &Config) -> Vec<Floating> {
     let all = networks.iter().zip(devices).flat_map(|((_, network), device)| {
         let v4 = network.floating_ip.map(IpNet::from);
         let v6 = network.floating_ip6.map(IpNet::from);
-        let floating = |cidr| Floating { device: desired.home(device).to_owned(), cidr };
+        let floating = |cidr| Placed { device: desired.home(device).to_owned(), cidr };
         v4.into_iter().chain(v6).map(floating)
     });
     all.collect()
@@ -94,7 +91,7 @@ pub struct Dependencies {
     /// The machine's network; `None`: it is not managed, and there are no floating addresses.
     pub links: Option<Arc<dyn Links>>,
     /// The addresses that the primary has, besides client networks' gateways.
-    pub floating: Vec<Floating>,
+    pub floating: Vec<Placed>,
     /// The networks that this node lives in: no gateway of a client network is among them.
     pub own_networks: Vec<IpNet>,
     /// What runs on the primary, in the order in which it starts.
@@ -236,7 +233,7 @@ impl Reconciler for PrimaryReconciler {
         if view_is_current {
             let (all, troubles) = gateways(&self.own_networks, &view);
             let floating = |g: Gateways| {
-                g.addresses.into_iter().map(move |cidr| Floating { device: g.vni.bridge(), cidr })
+                g.addresses.into_iter().map(move |cidr| Placed { device: g.vni.bridge(), cidr })
             };
             self.addresses.follow(all.into_iter().flat_map(floating).collect());
             self.memory().unserved = troubles.iter().map(ToString::to_string).collect();

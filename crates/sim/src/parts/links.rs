@@ -14,7 +14,7 @@ use std::{
 use async_trait::async_trait;
 use pvc_core::model::{
     NodeName,
-    link::{HostNetwork, LinkChange},
+    link::{HostNetwork, LinkChange, Placed},
 };
 use pvc_host::links::{Links, LinksError, fake::FakeLinks};
 use pvc_process::Process;
@@ -75,8 +75,8 @@ impl Links for SimLinks {
         .await
     }
 
-    async fn announce(&self, device: &str, addresses: &[IpAddr]) -> Result<(), LinksError> {
-        self.fake.announce(device, addresses).await
+    async fn announce(&self, addresses: &[Placed]) -> Result<(), LinksError> {
+        self.fake.announce(addresses).await
     }
 
     fn changes(&self) -> watch::Receiver<()> {

@@ -1,26 +1,23 @@
 //! The floating addresses and client networks' gateways on this machine: added with a lifetime that the kernel enforces, renewed, announced, dropped.
 //!
 //! A guard of its own drops them when the store has taken no write for too long, whatever the reconciler is waiting for then.
-//! One change at a time, and each addition computes its lifetime at the last moment.
+//! They go to the kernel many at a time, and how long they may live is computed just before each time.
 
 use std::{
-    collections::BTreeMap,
-    net::IpAddr,
     sync::{Arc, Mutex as StdMutex, PoisonError},
     time::Duration,
 };
 
-use ipnet::IpNet;
 use pvc_core::{
     model::{
         Moment, Vni,
-        link::{Assigned, HostNetwork, Link, LinkChange},
+        link::{Assigned, HostNetwork, Link, Placed},
     },
     plan::primary::{Held, keep_until, lifetime_s},
     sabotage::{self, Bug},
     text::some,
 };
-use pvc_host::links::{ANNOUNCE_AFTER, Links};
+use pvc_host::links::{ANNOUNCE_AFTER, Links, LinksError};
 use pvc_process::JoinSet;
 use pvc_store::Store;
 use tokio::{
@@ -41,22 +38,13 @@ const BEFORE: Duration = Duration::from_hours(1);
 /// By [`Bug::KeepAddresses`] only.
 const A_DAY: Duration = Duration::from_hours(24);
 
-/// An address that the primary has, and where.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Floating {
-    /// The device.
-    pub device: String,
-    /// The address.
-    pub cidr: IpNet,
-}
-
 /// See the module's documentation.
 pub(super) struct Addresses {
     links: Option<Arc<dyn Links>>,
     /// As configured.
-    floating: Vec<Floating>,
+    floating: Vec<Placed>,
     /// As the client networks were last seen.
-    gateways: StdMutex<Vec<Floating>>,
+    gateways: StdMutex<Vec<Placed>>,
     store: Arc<dyn Store>,
     origin: Instant,
     effects: Mutex<Effects>,
@@ -71,12 +59,12 @@ struct Effects {
     /// What is there is this daemon's doing.
     touched: bool,
     /// Those that could not be added, and when to try again.
-    failed: Vec<(IpNet, Instant)>,
+    failed: Vec<(Placed, Instant)>,
     announcing: JoinSet<()>,
 }
 
 impl Addresses {
-    pub(super) fn new(links: Option<Arc<dyn Links>>, floating: Vec<Floating>, store: Arc<dyn Store>) -> Self {
+    pub(super) fn new(links: Option<Arc<dyn Links>>, floating: Vec<Placed>, store: Arc<dyn Store>) -> Self {
         let floating = if links.is_some() { floating } else { Vec::new() };
         let now = Instant::now();
         Self {
@@ -97,18 +85,18 @@ impl Addresses {
     }
 
     /// From now on these are the gateways.
-    pub(super) fn follow(&self, gateways: Vec<Floating>) {
+    pub(super) fn follow(&self, gateways: Vec<Placed>) {
         if self.links.is_some() {
             *self.gateways.lock().unwrap_or_else(PoisonError::into_inner) = gateways;
         }
     }
 
-    fn gateways(&self) -> Vec<Floating> {
+    fn gateways(&self) -> Vec<Placed> {
         self.gateways.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// What is to be here while this node is primary: a gateway only where its network's bridge is. That comes by itself.
-    fn wanted(&self, seen: &HostNetwork) -> Vec<Floating> {
+    fn wanted(&self, seen: &HostNetwork) -> Vec<Placed> {
         let gateways = self.gateways().into_iter().filter(|g| seen.link(&g.device).is_some());
         self.floating.iter().cloned().chain(gateways).collect()
     }
@@ -157,10 +145,11 @@ impl Addresses {
         };
         let effects = self.effects.lock().await;
         let now = Instant::now();
-        let given_up = |cidr: IpNet| effects.failed.iter().any(|(c, until)| *c == cidr && now < *until);
+        let given_up =
+            |wanted: &Placed| effects.failed.iter().any(|(failed, until)| failed == wanted && now < *until);
         let new = self.lifetime_s().unwrap_or(0);
         let (wanted, strays) = (self.wanted(&seen), self.strays(&seen));
-        let all = wanted.iter().all(|f| assigned(&seen, f).is_some() || given_up(f.cidr))
+        let all = wanted.iter().all(|f| assigned(&seen, f).is_some() || given_up(f))
             && !strays.iter().any(|stray| is_former(stray, &wanted));
         let there = wanted.iter().filter_map(|f| assigned(&seen, f));
         let fresh = there.map(|a| a.lifetime_s).all(|lifetime| lifetime.is_some_and(|l| l * 2 > new));
@@ -175,45 +164,65 @@ impl Addresses {
         let mut effects = self.effects.lock().await;
         let Some(seen) = self.observe().await? else { return Ok(()) };
         effects.failed.clear();
-        let mut arrived = Vec::new();
-        let mut failures = Vec::new();
         let wanted = self.wanted(&seen);
-        for former in self.strays(&seen).iter().filter(|stray| is_former(stray, &wanted)) {
-            let change = LinkChange::RemoveAddress { device: former.device.clone(), cidr: former.cidr };
-            match links.apply(&change).await {
-                Ok(()) => info!("primary: {change}: no network has this gateway any more"),
+        let mut failures = Vec::new();
+        let mut former = self.strays(&seen);
+        former.retain(|stray| is_former(stray, &wanted));
+        for (former, outcome) in former.iter().zip(links.remove(&former).await) {
+            match outcome {
+                Ok(()) => info!("primary: {}: no network has this gateway any more", former.remove()),
                 Err(error) => failures.push(crate::log::chain(&error)),
             }
         }
-        for floating in &wanted {
-            let Some(lifetime_s) = self.lifetime_s() else {
-                return Err("the state store has taken no write lately: no address is added".into());
-            };
-            let (device, cidr) = (floating.device.clone(), floating.cidr);
-            effects.touched = true;
-            self.holding.send_replace(true);
-            match links.apply(&LinkChange::SetAddress { device, cidr, lifetime_s: Some(lifetime_s) }).await {
-                Ok(()) if assigned(&seen, floating).is_none() => arrived.push(floating.clone()),
-                Ok(()) => {}
-                Err(error) => {
-                    effects.failed.push((cidr, Instant::now() + TRY_LATER));
-                    failures.push(crate::log::chain(&error));
-                }
-            }
+        // The floating addresses are announced before the first gateway is added: whoever looks for the cluster waits for them.
+        let (floating, gateways) = wanted.split_at(self.floating.len());
+        for some in [floating, gateways] {
+            failures.extend(self.hold_some(links, &mut effects, &seen, some).await?);
         }
-        // The calls may have taken longer than was left.
+        if failures.is_empty() { Ok(()) } else { Err(in_a_line(&failures)) }
+    }
+
+    /// The same for some of them; what has failed. It is an error if they may not stay.
+    async fn hold_some(
+        &self,
+        links: &Arc<dyn Links>,
+        effects: &mut Effects,
+        seen: &HostNetwork,
+        wanted: &[Placed],
+    ) -> Result<Vec<String>, String> {
+        if wanted.is_empty() {
+            return Ok(Vec::new());
+        }
+        if self.lifetime_s().is_none() {
+            return Err("the state store has taken no write lately: no address is added".into());
+        }
+        effects.touched = true;
+        self.holding.send_replace(true);
+        let outcomes = links.hold(wanted, &|| self.lifetime_s()).await;
+        // It may have taken longer than was left.
         if self.keep_until().is_none_or(|until| self.now() >= until) {
-            self.remove(&mut effects).await?;
+            self.remove(effects).await?;
             return Err(
                 "the state store stopped taking writes while addresses were added: dropped again".into()
             );
+        }
+        let (mut arrived, mut failures) = (Vec::new(), Vec::new());
+        for (address, outcome) in wanted.iter().zip(outcomes) {
+            let Err(error) = outcome else {
+                arrived.extend(assigned(seen, address).is_none().then(|| address.clone()));
+                continue;
+            };
+            if !matches!(error, LinksError::TooLate { .. }) {
+                effects.failed.push((address.clone(), Instant::now() + TRY_LATER));
+            }
+            failures.push(crate::log::chain(&error));
         }
         if !arrived.is_empty() {
             announce(&**links, &arrived).await;
             info!("primary: has the floating addresses {}", list(&arrived));
             effects.announcing.spawn(announce_again(Arc::clone(links), arrived, Instant::now()));
         }
-        if failures.is_empty() { Ok(()) } else { Err(failures.join("; ")) }
+        Ok(failures)
     }
 
     /// Removes them all, wherever they are.
@@ -227,15 +236,11 @@ impl Addresses {
         effects.touched = true;
         let (Some(links), Some(seen)) = (&self.links, self.observe().await?) else { return Ok(()) };
         let strays = self.strays(&seen);
-        let mut failures = Vec::new();
-        for Floating { device, cidr } in &strays {
-            let change = LinkChange::RemoveAddress { device: device.clone(), cidr: *cidr };
-            if let Err(error) = links.apply(&change).await {
-                failures.push(crate::log::chain(&error));
-            }
-        }
+        let outcomes = links.remove(&strays).await;
+        let failures: Vec<String> =
+            outcomes.into_iter().filter_map(Result::err).map(|error| crate::log::chain(&error)).collect();
         if !failures.is_empty() {
-            return Err(failures.join("; "));
+            return Err(in_a_line(&failures));
         }
         self.holding.send_replace(false);
         if !strays.is_empty() {
@@ -284,7 +289,7 @@ impl Addresses {
 
     /// All that this machine has of them: floating addresses with whatever prefix and on whatever device, and of the addresses on client
     /// networks' bridges also those that were gateways before a network was changed.
-    fn strays(&self, seen: &HostNetwork) -> Vec<Floating> {
+    fn strays(&self, seen: &HostNetwork) -> Vec<Placed> {
         let gateways = self.gateways();
         let is_ours = |link: &Link, a: &Assigned| {
             let is_gateway =
@@ -294,43 +299,41 @@ impl Addresses {
                     && (a.lifetime_s.is_some() || is_gateway())
                     && !sabotage::commits(Bug::LeaveGateways)
         };
-        let its = |link: &'_ Link, a: &Assigned| Floating { device: link.name.clone(), cidr: a.cidr };
+        let its = |link: &'_ Link, a: &Assigned| Placed { device: link.name.clone(), cidr: a.cidr };
         let all = seen.links.iter().flat_map(|link| link.addresses.iter().map(move |a| (link, a)));
         all.filter(|(link, a)| is_ours(link, a)).map(|(link, a)| its(link, a)).collect()
     }
 }
 
 /// Whether it was a gateway and is none any more.
-fn is_former(stray: &Floating, wanted: &[Floating]) -> bool {
+fn is_former(stray: &Placed, wanted: &[Placed]) -> bool {
     Vni::of_bridge(&stray.device).is_some() && !wanted.contains(stray)
 }
 
 /// As many as a line of a log can show.
-fn list(floating: &[Floating]) -> String {
-    let all: Vec<String> = floating.iter().map(|f| format!("{} on {}", f.cidr, f.device)).collect();
+fn list(addresses: &[Placed]) -> String {
+    let all: Vec<String> = addresses.iter().map(|f| format!("{} on {}", f.cidr, f.device)).collect();
+    in_a_line(&all)
+}
+
+fn in_a_line(all: &[String]) -> String {
     some(&all.iter().map(String::as_str).collect::<Vec<_>>())
 }
 
 /// An address that is where it belongs.
-fn assigned<'a>(seen: &'a HostNetwork, floating: &Floating) -> Option<&'a Assigned> {
-    seen.link(&floating.device)?.addresses.iter().find(|a| a.cidr == floating.cidr)
+fn assigned<'a>(seen: &'a HostNetwork, wanted: &Placed) -> Option<&'a Assigned> {
+    seen.link(&wanted.device)?.addresses.iter().find(|a| a.cidr == wanted.cidr)
 }
 
-async fn announce(links: &dyn Links, floating: &[Floating]) {
-    let mut devices = BTreeMap::<&str, Vec<IpAddr>>::new();
-    for f in floating {
-        devices.entry(&f.device).or_default().push(f.cidr.addr());
-    }
-    for (device, addresses) in devices {
-        if let Err(error) = links.announce(device, &addresses).await {
-            debug!("{}", crate::log::chain(&error));
-        }
+async fn announce(links: &dyn Links, arrived: &[Placed]) {
+    if let Err(error) = links.announce(arrived).await {
+        debug!("{}", crate::log::chain(&error));
     }
 }
 
-async fn announce_again(links: Arc<dyn Links>, floating: Vec<Floating>, arrived: Instant) {
+async fn announce_again(links: Arc<dyn Links>, addresses: Vec<Placed>, arrived: Instant) {
     for after in ANNOUNCE_AFTER.into_iter().skip(1) {
         sleep_until(arrived + after).await;
-        announce(&*links, &floating).await;
+        announce(&*links, &addresses).await;
     }
 }

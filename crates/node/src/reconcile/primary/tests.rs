@@ -1,10 +1,11 @@
 //! Coordinators' reconcilers on a paused clock: hand-overs, cuts, kills, and machines that refuse.
 
+mod gateways;
 mod world;
 
-use pvc_core::model::{DaemonState, Network, NetworkKind, link::Assigned};
-use pvc_host::{links::fake::FakeLinks, services::UnitState};
-use pvc_store::{Store, schema};
+use pvc_core::model::{DaemonState, link::Assigned};
+use pvc_host::services::UnitState;
+use pvc_store::Store;
 use tokio::time::sleep;
 
 use super::*;
@@ -369,52 +370,4 @@ async fn without_managed_networks_there_is_a_primary_without_addresses() {
             w.router_state(0) == "primary" && w.get("/primary_node").as_deref() == Some("a")
         })
         .await;
-}
-
-#[tokio::test(start_paused = true)]
-async fn gateways_are_where_the_primary_is_and_as_the_networks_are() {
-    let world = World::running(2).await;
-    let mut network = Network::bare("5".parse().unwrap());
-    network.kind = Some(NetworkKind::Managed);
-    network.ip4.network = Some("10.5.0.0/24".parse().unwrap());
-    network.ip4.gateway = Some("10.5.0.1".parse().unwrap());
-    network.ip6.network = Some("fd00:5::/64".parse().unwrap());
-    network.ip6.gateway = Some("fd00:5::1".parse().unwrap());
-    world.operator.commit(schema::network::define(&network)).await.unwrap();
-    let bridge = |links: &FakeLinks| links.by_hand(|network| network.links.push(world::bridge("vmbr5")));
-    let has = |w: &World, n: usize, address: &str| w.machines[n].links.has(address.parse().unwrap());
-    let all = ["10.5.0.1", "fd00:5::1", "fe80::1"];
-    world.pass(Duration::from_secs(2)).await;
-    assert!(world.is_primary(0), "a bridge that is not there yet is waited for by nobody");
-    assert_eq!(world.get("/pvc/explain/primary"), None);
-    bridge(&world.machines[0].links);
-    bridge(&world.machines[1].links);
-    let took = world.until("a has them", |w| all.iter().all(|address| has(w, 0, address))).await;
-    assert!(took < Duration::from_millis(50), "{took:?}");
-    let announced = world.machines[0].links.announced();
-    assert!(
-        all.iter().all(|a| announced.iter().any(|(_, device, at)| device == "vmbr5" && at.to_string() == *a))
-    );
-
-    world.machines[0].links.by_hand(|network| {
-        let bridge = network.links.iter_mut().find(|link| link.name == "vmbr5").unwrap();
-        bridge.addresses.clear();
-        bridge.addresses.push(Assigned { cidr: "10.5.0.77/24".parse().unwrap(), lifetime_s: None });
-    });
-    let took = world.until("they are back", |w| all.iter().all(|address| has(w, 0, address))).await;
-    assert!(took < Duration::from_millis(50), "{took:?}");
-
-    let (networks, _) = schema::network::read_all(&*world.operator).await.unwrap();
-    let seen = networks.values().next().unwrap();
-    network.ip4.gateway = Some("10.5.0.2".parse().unwrap());
-    world.operator.commit(schema::network::modify(seen, &network)).await.unwrap();
-    world.until("the new one is there", |w| has(w, 0, "10.5.0.2") && !has(w, 0, "10.5.0.1")).await;
-    assert!(has(&world, 0, "10.5.0.77"), "an operator's own");
-
-    world.ask_for("b").await;
-    world.until("a has dropped them", |w| !w.holds(0)).await;
-    world.until("b has them", |w| has(w, 1, "fe80::1") && has(w, 1, "10.5.0.2")).await;
-    assert!(!all.iter().any(|address| has(&world, 0, address)), "one gateway");
-    world.machines[1].store.suspend();
-    world.until("the guard has dropped all", |w| !w.holds(1) && !has(w, 1, "fe80::1")).await;
 }

@@ -62,11 +62,11 @@ pub(super) struct World {
     pub(super) machines: Vec<Machine>,
 }
 
-pub(super) fn floating_ips() -> Vec<Floating> {
+pub(super) fn floating_ips() -> Vec<Placed> {
     vec![
-        Floating { device: "brcluster".into(), cidr: cidr("10.255.0.254") },
-        Floating { device: "brcluster".into(), cidr: cidr("fd00:255::fe") },
-        Floating { device: "ens3".into(), cidr: cidr("1.1.1.10") },
+        Placed { device: "brcluster".into(), cidr: cidr("10.255.0.254") },
+        Placed { device: "brcluster".into(), cidr: cidr("fd00:255::fe") },
+        Placed { device: "ens3".into(), cidr: cidr("1.1.1.10") },
     ]
 }
 
@@ -137,11 +137,16 @@ impl World {
     }
 
     pub(super) fn start(&mut self, n: usize) {
+        self.start_on(n, Arc::clone(&self.machines[n].links) as Arc<dyn Links>);
+    }
+
+    /// The same on a machine that differs in something.
+    pub(super) fn start_on(&mut self, n: usize, links: Arc<dyn Links>) {
         let machine = &mut self.machines[n];
         let store = Arc::clone(&machine.store) as Arc<dyn Store>;
         machine.primary = Some(Primary::start(Dependencies {
             cluster: cluster(machine, store),
-            links: Some(Arc::clone(&machine.links) as Arc<dyn Links>),
+            links: Some(links),
             floating: floating_ips(),
             own_networks: vec![cidr("10.255.0.254")],
             services: vec![Unit::api(Arc::clone(&machine.services) as Arc<dyn Services>)],
