@@ -12,9 +12,11 @@ pub mod fake;
 pub mod libvirt;
 mod peer;
 pub mod screen;
+mod versions;
 
 pub use peer::{Peer, Transport};
 pub use pvc_core::model::{Halt, Migration, Progress, Suspension};
+pub use versions::{Version, Versions};
 
 /// An active domain as the hypervisor sees it. Inactive definitions are nobody's business here.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -175,6 +177,9 @@ pub trait Hypervisor: Send + Sync + 'static {
 
     /// For how long the guest's last migration to that node held it, if libvirt there still knows.
     async fn pause_at(&self, peer: &Peer, id: VmId) -> Result<Option<Duration>, HypervisorError>;
+
+    /// What is installed here, or at that peer; soon, or an error.
+    async fn versions(&self, at: Option<&Peer>) -> Result<Versions, HypervisorError>;
 
     /// All definitions that libvirt keeps.
     async fn kept(&self) -> Result<Vec<Kept>, HypervisorError>;

@@ -4,6 +4,7 @@
 mod blocking;
 pub mod boot_note;
 pub mod ceph;
+pub mod certificate;
 pub mod database_cluster;
 pub mod dhcp;
 pub mod firewall;

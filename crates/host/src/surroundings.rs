@@ -3,12 +3,18 @@
 use std::{path::Path, time::Duration};
 
 use async_trait::async_trait;
-use tokio::{net::TcpStream, time::timeout};
+use tokio::{net::TcpStream, task::spawn_blocking, time::timeout};
 
-use crate::run::Program;
+use crate::{
+    certificate::{CertificateError, Pair, Validity},
+    hypervisor::Transport,
+    run::Program,
+};
 
 /// Who does not answer a connection in this time cannot be reached.
 const CONNECT_WITHIN: Duration = Duration::from_secs(3);
+/// How long a disk may take to show a certificate.
+const READ_WITHIN: Duration = Duration::from_secs(5);
 /// Three packets 0.2 s apart, each of which may take a second.
 const PING_WITHIN: Duration = Duration::from_secs(5);
 /// What IPv4 and ICMP put before a packet's content.
@@ -43,6 +49,12 @@ pub trait Surroundings: Send + Sync {
 
     /// Whether the machine has a watchdog.
     fn has_watchdog(&self) -> bool;
+
+    /// Until when a certificate is good, if it and its key can be shown.
+    async fn certificate(&self, pair: &Pair) -> Result<Validity, CertificateError>;
+
+    /// The certificates that migrations from and to this machine depend on; none where they are in the clear.
+    fn migration_certificates(&self) -> Vec<Pair>;
 }
 
 /// The real ones.
@@ -77,6 +89,22 @@ impl Surroundings for TheseSurroundings {
     fn has_watchdog(&self) -> bool {
         Path::new("/dev/watchdog").exists()
     }
+
+    async fn certificate(&self, pair: &Pair) -> Result<Validity, CertificateError> {
+        let (file, pair) = (pair.certificate.display().to_string(), pair.clone());
+        match timeout(READ_WITHIN, spawn_blocking(move || pair.look())).await {
+            Ok(Ok(looked)) => looked,
+            Ok(Err(error)) => Err(CertificateError::Unreadable { file, why: error.to_string() }),
+            Err(_) => {
+                let why = format!("no answer within {} s", READ_WITHIN.as_secs());
+                Err(CertificateError::Unreadable { file, why })
+            }
+        }
+    }
+
+    fn migration_certificates(&self) -> Vec<Pair> {
+        Transport::certificates(Path::new("/"))
+    }
 }
 
 /// Sends three packets of that content, of which one at least must be answered; or why none was.
@@ -97,12 +125,12 @@ async fn ping_of(ping: &Program, host: &str, content: u16) -> Result<(), String>
 pub mod fake {
     use std::collections::{BTreeMap, BTreeSet};
 
-    use super::{Carried, Surroundings, async_trait};
+    use super::{Carried, CertificateError, Pair, Surroundings, Validity, async_trait};
 
     /// All is well but for what is said here.
     #[derive(Debug, Clone, Default)]
     pub struct FakeSurroundings {
-        /// Hosts that cannot be connected to.
+        /// Hosts that cannot be connected to, or `host:port`.
         pub closed: BTreeSet<String>,
         /// What becomes of full-size packets to hosts.
         pub carried: BTreeMap<String, Carried>,
@@ -110,12 +138,17 @@ pub mod fake {
         pub missing: BTreeSet<String>,
         /// Whether there is no watchdog.
         pub no_watchdog: bool,
+        /// What migrations depend on.
+        pub migration_certificates: Vec<Pair>,
+        /// What is to be said of certificates; others are good for as long as there is time.
+        pub certificates: BTreeMap<Pair, Result<Validity, CertificateError>>,
     }
 
     #[async_trait]
     impl Surroundings for FakeSurroundings {
-        async fn connects(&self, host: &str, _port: u16) -> Result<(), String> {
-            if self.closed.contains(host) { Err("Connection refused".into()) } else { Ok(()) }
+        async fn connects(&self, host: &str, port: u16) -> Result<(), String> {
+            let is_closed = self.closed.contains(host) || self.closed.contains(&format!("{host}:{port}"));
+            if is_closed { Err("Connection refused".into()) } else { Ok(()) }
         }
 
         async fn carries(&self, host: &str, _mtu: u16) -> Carried {
@@ -128,6 +161,15 @@ pub mod fake {
 
         fn has_watchdog(&self) -> bool {
             !self.no_watchdog
+        }
+
+        async fn certificate(&self, pair: &Pair) -> Result<Validity, CertificateError> {
+            let always = Validity { from_s: 0, until_s: u64::MAX };
+            self.certificates.get(pair).cloned().unwrap_or(Ok(always))
+        }
+
+        fn migration_certificates(&self) -> Vec<Pair> {
+            self.migration_certificates.clone()
         }
     }
 }

@@ -2,21 +2,23 @@
 //!
 //! Only looks: BMCs are asked for their state, other nodes for a connection and a few packets. Needs no running daemon, and disturbs none.
 
+mod certificates;
 mod neighbours;
 #[cfg(test)]
 mod tests;
+mod versions;
 
 use std::{sync::Arc, time::Duration};
 
 use futures_util::future::join_all;
-use pvc_config::{Config, Coordinator};
+use pvc_config::{Config, Coordinator, TlsFiles};
 use pvc_core::{
     command::checkup::Checkup,
     model::{ClusterView, Overlay},
 };
 use pvc_host::{
     ceph::Ceph,
-    hypervisor::{Hypervisor, HypervisorError},
+    hypervisor::{Hypervisor, HypervisorError, Versions},
     machine::Machine,
     power::Power,
     surroundings::Surroundings,
@@ -53,6 +55,8 @@ pub struct Parts {
     pub ceph: Option<Arc<dyn Ceph>>,
     /// The database of guests' names, on a coordinator that serves them.
     pub zones: Option<Arc<dyn ZoneDatabase>>,
+    /// The API's certificate and key, on a node that serves it with TLS; or why its configuration cannot be used.
+    pub api_tls: Option<Result<TlsFiles, String>>,
     /// The machine.
     pub machine: Arc<dyn Machine>,
     /// What it has, and whom it reaches.
@@ -68,9 +72,10 @@ pub async fn examine(config: &Config, parts: &Parts) -> Checkup {
         hypervisor(config, parts),
         ceph(config, parts),
         names(config, parts),
+        certificates::look(config, parts),
         tree(config, parts)
     );
-    for look in [looks.0, looks.1, looks.2, looks.3, looks.4] {
+    for look in [looks.0, looks.1, looks.2, looks.3, looks.4, looks.5] {
         found.add(look);
     }
     let _ = timeout(CLOSE_WITHIN, parts.store.close()).await;
@@ -168,6 +173,13 @@ async fn connected(hypervisor: &dyn Hypervisor, why: &mut String) -> usize {
     }
 }
 
+/// What others' are compared with. That libvirt does not answer is told elsewhere.
+async fn own_versions(parts: &Parts) -> Option<Versions> {
+    let hypervisor = parts.hypervisor.as_ref()?.as_ref().ok()?;
+    timeout(LIBVIRT_WITHIN, connected(&**hypervisor, &mut String::new())).await.ok()?;
+    hypervisor.versions(None).await.ok()
+}
+
 async fn ceph(config: &Config, parts: &Parts) -> Checkup {
     let mut found = Checkup::new(config.node.clone());
     let Some(ceph) = &parts.ceph else { return found };
@@ -214,7 +226,9 @@ async fn tree(config: &Config, parts: &Parts) -> Checkup {
     let view = mirror.view();
     found.fine(format!("the state tree, with {} nodes", view.nodes.len()));
     routing(config, &view, &*parts.surroundings, &mut found);
-    found.add(Neighbours { config, parts, mirror: &mirror, view: &view }.look().await);
+    versions::daemon(&*parts.store, &config.node, true, &mut found).await;
+    let versions = own_versions(parts).await;
+    found.add(Neighbours { config, parts, mirror: &mirror, view: &view, versions }.look().await);
     found
 }
 

@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::Context as _;
 use clap::Parser as _;
-use pvc_config::{Config, Coordinator, Diagnostic};
+use pvc_config::{Config, Coordinator, Diagnostic, TlsFiles};
 use pvc_host::{
     boot_note::NoteFile,
     ceph::{self, Access, Ceph, CephAdmin, Librados},
@@ -56,6 +56,9 @@ use pvcd::{
 
 /// The hypervisor of a node is the machine's own.
 const LIBVIRT: &str = "qemu:///system";
+
+/// Where the service of the API finds what it is told.
+const API_FILE: &str = "/etc/pvc/pvc-api.yaml";
 
 /// Exit status if the configuration cannot be used (sysexits.h): the service manager need not try again.
 const EX_CONFIG: u8 = 78;
@@ -145,6 +148,7 @@ fn examine(file: &Path) -> anyhow::Result<u8> {
             power: Arc::new(Ipmitool::new(config.ipmi.cipher_suite)),
             ceph,
             zones: zones(&config),
+            api_tls: config.functions.api.then(|| api_tls(Path::new(API_FILE))).flatten(),
             machine: Arc::new(ThisMachine),
             surroundings: Arc::new(TheseSurroundings),
         };
@@ -156,6 +160,18 @@ fn examine(file: &Path) -> anyhow::Result<u8> {
     runtime.shutdown_timeout(Duration::from_millis(500));
     writeln!(io::stdout(), "{}", serde_json::to_string(&found)?)?;
     Ok(SUCCESS)
+}
+
+/// What the API's configuration names, if it is here and TLS is on; or why it cannot be used.
+fn api_tls(file: &Path) -> Option<Result<TlsFiles, String>> {
+    if !file.exists() {
+        return None;
+    }
+    let report = pvc_config::load_api(file);
+    match report.config {
+        Some(config) => config.tls.map(Ok),
+        None => Some(Err(report.diagnostics.first().map(Diagnostic::headline).unwrap_or_default())),
+    }
 }
 
 fn start(file: &Path) -> anyhow::Result<u8> {

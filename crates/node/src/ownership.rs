@@ -335,6 +335,7 @@ pub fn this_process(host: String) -> io::Result<Owner> {
             .process_started(pid)?
             .ok_or_else(|| io::Error::other("this process is not in /proc"))?,
         instance: Uuid::new_v4().to_string(),
+        version: Some(env!("CARGO_PKG_VERSION").to_owned()),
     })
 }
 

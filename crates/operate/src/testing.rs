@@ -126,5 +126,6 @@ fn owner() -> owner::Owner {
         pid: 1,
         started: 1,
         instance: "i7".into(),
+        version: None,
     }
 }

@@ -106,6 +106,7 @@ impl Cluster {
                 pid: 1,
                 started: 1,
                 instance: String::new(),
+                version: None,
             };
             self.store.commit(owner::take(&name, &owner, None)).await.unwrap();
             self.store.commit(node::report(&name, &report, None)).await.unwrap();

@@ -26,6 +26,7 @@ mod screen;
 
 use super::{
     Activity, Event, Hypervisor, HypervisorError, Kept, Migration, Peer, Seen, Suspension, Undefined,
+    Version, Versions,
     libvirt::{Deadlines, MIGRATION_BACKSTOP},
 };
 pub use behaviour::{Answer, Behaviour, Counts, Journey, Outcome, PowerButton, Reach, Switch};
@@ -45,9 +46,13 @@ pub struct FakeHypervisor {
 /// Told what a VM does here now, or that it is gone. Must not use the fake.
 type Observer = Box<dyn FnMut(VmId, Option<Activity>) + Send>;
 
+/// Unless others are said.
+const VERSIONS: Versions = Versions { libvirt: Version(9_000_000), qemu: Version(7_002_013) };
+
 #[derive(Default)]
 struct State {
     observer: Option<Observer>,
+    versions: Option<Versions>,
     /// Counts the machine's lives: what one has begun, the next does not end.
     life: u64,
     active: BTreeMap<VmId, Domain>,
@@ -112,6 +117,11 @@ impl FakeHypervisor {
     /// Has `observer` told of each VM that comes, turns to another activity or goes, in that moment.
     pub fn observe(&self, observer: impl FnMut(VmId, Option<Activity>) + Send + 'static) {
         self.state().observer = Some(Box::new(observer));
+    }
+
+    /// Has these installed from now on.
+    pub fn has(&self, versions: Versions) {
+        self.state().versions = Some(versions);
     }
 
     /// A VM that runs without our having started it.
@@ -406,6 +416,16 @@ impl Hypervisor for FakeHypervisor {
     async fn pause_at(&self, peer: &Peer, id: VmId) -> Result<Option<Duration>, HypervisorError> {
         let look = async { Ok(self.peer(peer)?.state().pauses.get(&id).copied()) };
         self.reached(Deadlines::default().ask, || format!("asking {peer} how VM {id} arrived"), look).await
+    }
+
+    async fn versions(&self, at: Option<&Peer>) -> Result<Versions, HypervisorError> {
+        let look = async {
+            match at {
+                None => Ok(self.state().versions.unwrap_or(VERSIONS)),
+                Some(peer) => Ok(self.peer(peer)?.state().versions.unwrap_or(VERSIONS)),
+            }
+        };
+        self.reached(Deadlines::default().ask, || "asking for a version".into(), look).await
     }
 
     async fn kept(&self) -> Result<Vec<Kept>, HypervisorError> {

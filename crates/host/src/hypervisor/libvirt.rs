@@ -36,6 +36,7 @@ use self::{
 };
 use super::{
     Activity, Event, Hypervisor, HypervisorError, Kept, Migration, Peer, Seen, Suspension, Undefined,
+    Versions,
 };
 
 pub use self::{console::LibvirtConsoles, ffi::LibraryError, screen::LibvirtScreens};
@@ -290,6 +291,16 @@ impl Hypervisor for LibvirtHypervisor {
             connection.lookup(id)?.map_or(Ok(None), |domain| domain.pause_on_arrival())
         };
         self.peers.ask(peer, self.deadlines.ask_peer, doing, look).await
+    }
+
+    async fn versions(&self, at: Option<&Peer>) -> Result<Versions, HypervisorError> {
+        match at {
+            None => self.ask(|| "asking for its version".into(), Connection::versions).await,
+            Some(peer) => {
+                let doing = || format!("asking {peer} for its version");
+                self.peers.ask(peer, self.deadlines.ask_peer, doing, Connection::versions).await
+            }
+        }
     }
 
     async fn kept(&self) -> Result<Vec<Kept>, HypervisorError> {

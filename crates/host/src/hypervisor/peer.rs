@@ -2,10 +2,17 @@
 
 use std::{fmt, path::Path};
 
+use crate::certificate::Pair;
+
 /// The port on which the 0.5 generation's nodes reach each other's libvirt.
 const TCP_PORT: u16 = 16509;
 /// The same with certificates on both sides.
 const TLS_PORT: u16 = 16514;
+
+/// Where libvirt looks unless it is told otherwise: who is believed, what its client side shows, and what its daemon does.
+const AUTHORITY: &str = "etc/pki/CA/cacert.pem";
+const CLIENT: [&str; 2] = ["etc/pki/libvirt/clientcert.pem", "etc/pki/libvirt/private/clientkey.pem"];
+const DAEMON: [&str; 2] = ["etc/pki/libvirt/servercert.pem", "etc/pki/libvirt/private/serverkey.pem"];
 
 /// Another node's hypervisor.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -60,12 +67,24 @@ impl Peer {
 impl Transport {
     /// TLS if the files that libvirt's client side looks for are there; the administrator put them there for this.
     pub fn of_this_machine(root: &Path) -> Self {
-        let files = [
-            "etc/pki/CA/cacert.pem",
-            "etc/pki/libvirt/clientcert.pem",
-            "etc/pki/libvirt/private/clientkey.pem",
-        ];
-        if files.iter().all(|file| root.join(file).exists()) { Self::Tls } else { Self::Tcp }
+        let [certificate, key] = CLIENT;
+        let are_there = [AUTHORITY, certificate, key].iter().all(|file| root.join(file).exists());
+        if are_there { Self::Tls } else { Self::Tcp }
+    }
+
+    /// The certificates that migrations from and to this machine depend on; none where they are in the clear. A daemon that is told to look
+    /// elsewhere for its own has none where it is looked for here.
+    pub fn certificates(root: &Path) -> Vec<Pair> {
+        if Self::of_this_machine(root) == Self::Tcp {
+            return Vec::new();
+        }
+        let pair = |[certificate, key]: [&str; 2]| Pair {
+            certificate: root.join(certificate),
+            key: Some(root.join(key)),
+        };
+        let has_own = DAEMON.iter().any(|file| root.join(file).exists());
+        let authority = Pair { certificate: root.join(AUTHORITY), key: None };
+        [authority, pair(CLIENT)].into_iter().chain(has_own.then(|| pair(DAEMON))).collect()
     }
 }
 
@@ -93,6 +112,15 @@ mod tests {
         fs::create_dir_all(root.path().join("etc/pki/libvirt/private")).unwrap();
         fs::write(root.path().join("etc/pki/libvirt/private/clientkey.pem"), "").unwrap();
         assert_eq!(Transport::of_this_machine(root.path()), Transport::Tls);
+        let names = |pairs: Vec<Pair>| {
+            let name = |pair: &Pair| pair.certificate.file_stem().unwrap().to_str().unwrap().to_owned();
+            pairs.iter().map(name).collect::<Vec<_>>()
+        };
+        assert_eq!(names(Transport::certificates(root.path())), ["cacert", "clientcert"]);
+        fs::write(root.path().join(DAEMON[1]), "").unwrap();
+        assert_eq!(names(Transport::certificates(root.path())), ["cacert", "clientcert", "servercert"]);
+        fs::remove_file(root.path().join(CLIENT[1])).unwrap();
+        assert_eq!(Transport::certificates(root.path()), []);
         let peer = Peer { host: "hv2.pvc.local".into(), transport: Transport::Tls };
         assert_eq!(peer.uri(), "qemu+tls://hv2.pvc.local/system");
     }

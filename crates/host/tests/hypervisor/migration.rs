@@ -218,6 +218,15 @@ async fn it_arrives_paused_and_is_gone_at_the_source_and_goes_on_when_it_is_let(
     assert!(matches!(again, HypervisorError::Refused(_)), "{again}");
 }
 
+async fn each_says_what_is_installed_and_what_the_other_has(pair: Pair) {
+    let here = pair.source.versions(None).await.unwrap();
+    assert!(here.libvirt.release() >= (5, 6) && here.qemu.release() > (0, 0), "{here:?}");
+    assert_eq!(pair.source.versions(Some(&pair.at)).await.unwrap(), here, "one machine has both");
+    pair.kill_libvirt(false);
+    let silent = pair.source.versions(Some(&pair.at)).await.unwrap_err();
+    assert!(matches!(silent, HypervisorError::Unavailable(_)), "{silent}");
+}
+
 async fn what_somebody_has_paused_arrives_so_and_stays_so(pair: Pair) {
     let id = pair.guest.id;
     pair.pause_by_hand(true);
@@ -291,6 +300,7 @@ macro_rules! on_both {
 
 on_both!(
     it_arrives_paused_and_is_gone_at_the_source_and_goes_on_when_it_is_let: false,
+    each_says_what_is_installed_and_what_the_other_has: false,
     what_somebody_has_paused_arrives_so_and_stays_so: false,
     while_it_is_copied_it_executes_at_the_source_and_is_held_at_the_target: true,
     a_source_whose_libvirt_is_killed_keeps_its_guest: true,

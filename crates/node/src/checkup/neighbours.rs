@@ -4,16 +4,17 @@ use futures_util::{StreamExt as _, stream};
 use pvc_config::Config;
 use pvc_core::{
     command::checkup::Checkup,
-    model::{ClusterView, NO_HYPERVISOR, Node},
+    model::{ClusterView, NO_HYPERVISOR, Node, screen::SCREEN_PORT},
     plan::placement,
 };
 use pvc_host::{
+    hypervisor::{Peer, Transport, Versions},
     power::{PowerError, PowerState},
     surroundings::Carried,
 };
 use pvc_store::mirror::Mirror;
 
-use super::Parts;
+use super::{Parts, versions};
 use crate::{bmcs, reconcile::vm::Peers};
 
 /// By so much clocks may differ: keepalives carry whole seconds.
@@ -26,6 +27,8 @@ pub(super) struct Neighbours<'a> {
     pub(super) parts: &'a Parts,
     pub(super) mirror: &'a Mirror,
     pub(super) view: &'a ClusterView,
+    /// What is installed here; `None`: nothing, or that is not known.
+    pub(super) versions: Option<Versions>,
 }
 
 impl Neighbours<'_> {
@@ -48,6 +51,8 @@ impl Neighbours<'_> {
         // Of a node that does not work, nothing else can be expected.
         if placement::works(node) {
             self.clock(node, &mut found);
+            versions::daemon(&*self.parts.store, &node.name, false, &mut found).await;
+            self.guests(node, &mut found).await;
             self.network(node, &mut found).await;
         }
         found
@@ -118,19 +123,53 @@ impl Neighbours<'_> {
         }
     }
 
+    /// What is had of a node that executes guests.
+    async fn guests(&self, node: &Node, found: &mut Checkup) {
+        if node.report.cannot_start.as_deref() == Some(NO_HYPERVISOR) {
+            return;
+        }
+        self.libvirt(node, found).await;
+        // Screens are shown to who is in the cluster network, by who has an address there.
+        let (Some(_), Some(address)) = (&self.config.interfaces, node.vtep) else { return };
+        let name = &node.name;
+        match self.parts.surroundings.connects(&address.to_string(), SCREEN_PORT).await {
+            Ok(()) => found.fine(format!("pvcd of {name}, for guests' screens")),
+            Err(why) => found.wrong(
+                format!("no screen of a guest on {name} can be seen from here: its pvcd at {address}, port {SCREEN_PORT}, cannot be reached: {why}"),
+                format!("on {name}: ss -ltn 'sport = :{SCREEN_PORT}'; if it listens, a packet filter is in between"),
+            ),
+        }
+    }
+
+    async fn libvirt(&self, node: &Node, found: &mut Checkup) {
+        let (name, peer) = (&node.name, Peers::new(self.config).of(&node.name));
+        let (Some(hypervisor), Some((host, port))) = (&self.parts.hypervisor, peer.address()) else { return };
+        let away = |why: String, found: &mut Checkup| {
+            found.wrong(
+                format!("no VM can be migrated to {name}: its libvirt at {host}:{port} {why}"),
+                format!("on {name}: systemctl status {} libvirtd", socket(&peer)),
+            );
+        };
+        if let Err(why) = self.parts.surroundings.connects(host, port).await {
+            away(format!("cannot be reached: {why}"), found);
+            return;
+        }
+        let (Ok(hypervisor), Some(here)) = (hypervisor, self.versions) else {
+            found.fine(format!("a connection to libvirt of {name}"));
+            return;
+        };
+        match hypervisor.versions(Some(&peer)).await {
+            Ok(there) => {
+                found.fine(format!("libvirt of {name}, for migrations"));
+                versions::between(name, here, there, found);
+            }
+            Err(error) => away(format!("does not answer: {error}"), found),
+        }
+    }
+
     async fn network(&self, node: &Node, found: &mut Checkup) {
         let (name, surroundings) = (&node.name, &self.parts.surroundings);
         let peer = Peers::new(self.config).of(name);
-        let runs_vms = node.report.cannot_start.as_deref() != Some(NO_HYPERVISOR);
-        if let (true, Some(_), Some((host, port))) = (runs_vms, &self.parts.hypervisor, peer.address()) {
-            match surroundings.connects(host, port).await {
-                Ok(()) => found.fine(format!("libvirt of {name}, for migrations")),
-                Err(why) => found.wrong(
-                    format!("no VM can be migrated to {name}: its libvirt at {host}:{port} cannot be reached: {why}"),
-                    format!("on {name}: systemctl status libvirtd-tcp.socket libvirtd"),
-                ),
-            }
-        }
         let Some(interfaces) = &self.config.interfaces else { return };
         let (device, mtu) = (&interfaces.cluster.device, interfaces.cluster.mtu);
         match surroundings.carries(&peer.host, mtu).await {
@@ -152,5 +191,13 @@ impl Neighbours<'_> {
                 "apt install iputils-ping",
             ),
         }
+    }
+}
+
+/// What listens for other nodes.
+fn socket(peer: &Peer) -> &'static str {
+    match peer.transport {
+        Transport::Tls => "libvirtd-tls.socket",
+        Transport::Tcp | Transport::Socket(_) => "libvirtd-tcp.socket",
     }
 }

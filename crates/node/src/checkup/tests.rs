@@ -6,7 +6,11 @@ use pvc_core::{
 };
 use pvc_host::{
     ceph::{CephError, fake::FakeCeph},
-    hypervisor::fake::{FakeHypervisor, Reach as Libvirt},
+    certificate::{CertificateError, Pair, Validity},
+    hypervisor::{
+        Version,
+        fake::{FakeFabric, FakeHypervisor, Reach as Libvirt},
+    },
     machine::FakeMachine,
     power::fake::FakePower,
     surroundings::{Carried, fake::FakeSurroundings},
@@ -14,7 +18,7 @@ use pvc_host::{
 };
 use pvc_store::{
     memory::{MemoryStore, MemoryTree},
-    schema::{node, root},
+    schema::{node, owner, root},
     servers::FakeServers,
 };
 
@@ -22,6 +26,14 @@ use super::*;
 
 fn name(text: &str) -> NodeName {
     text.parse().unwrap()
+}
+
+/// An address in the cluster network.
+const VTEP: &str = "10.0.1.9";
+
+/// How migrations know a node.
+fn in_cluster(config: &Config, host: &str) -> String {
+    format!("{host}.{}", config.networks.as_ref().unwrap().cluster.domain.clone().unwrap())
 }
 
 /// The sample's three coordinators, of which this is the first.
@@ -38,6 +50,10 @@ struct World {
     is_cut_off: bool,
     servers: Arc<FakeServers>,
     libvirt: Arc<FakeHypervisor>,
+    /// The other two's, and the network in between.
+    others: [Arc<FakeHypervisor>; 2],
+    fabric: Arc<FakeFabric>,
+    api_tls: Option<Result<TlsFiles, String>>,
     power: Arc<FakePower>,
     ceph: Arc<FakeCeph>,
     zones: Arc<FakeZones>,
@@ -59,7 +75,7 @@ impl World {
                 static_data: "8 6.1 GNU/Linux x86_64".parse().unwrap(),
                 boot: "boot".into(),
                 keepalive_interval: Duration::from_secs(5),
-                vtep: None,
+                vtep: Some(VTEP.parse().unwrap()),
                 storage: true,
                 ipmi: node::Ipmi {
                     hostname: format!("{host}-lom"),
@@ -70,15 +86,25 @@ impl World {
             node::register(&*store, &registration).await.unwrap();
             store.commit(node::set_daemon_state(&name(host), DaemonState::Run)).await.unwrap();
         }
+        let config = pvc_config::check(include_str!("../../../../packaging/pvcd.yaml"), "pvcd.yaml")
+            .config
+            .expect("the sample is valid");
+        let fabric = FakeFabric::new();
+        let hypervisors = NODES.map(|_| FakeHypervisor::new());
+        for (host, hypervisor) in NODES.iter().zip(&hypervisors) {
+            fabric.join(&in_cluster(&config, host), hypervisor);
+        }
+        let [libvirt, two, three] = hypervisors;
         Self {
-            config: pvc_config::check(include_str!("../../../../packaging/pvcd.yaml"), "pvcd.yaml")
-                .config
-                .expect("the sample is valid"),
+            config,
             store,
             tree,
             is_cut_off: false,
             servers: Arc::new(servers),
-            libvirt: FakeHypervisor::new(),
+            libvirt,
+            others: [two, three],
+            fabric,
+            api_tls: None,
             power,
             ceph: FakeCeph::new(),
             zones: FakeZones::new(),
@@ -104,6 +130,7 @@ impl World {
             power: self.power.clone(),
             ceph: Some(self.ceph.clone()),
             zones: Some(self.zones.clone()),
+            api_tls: self.api_tls.clone(),
             machine: Arc::new(FakeMachine { stopped_at_unix_s: Some(NOW), ..FakeMachine::default() }),
             surroundings: Arc::new(self.surroundings.clone()),
         };
@@ -113,9 +140,12 @@ impl World {
 
 /// What is said of it, as one text a line.
 fn wrong(checkup: &Checkup) -> Vec<String> {
-    let wrong = checkup.findings.iter().filter(|finding| finding.level == Level::Wrong);
-    wrong
-        .map(|finding| format!("{} ({})", finding.what, finding.todo.as_deref().unwrap_or_default()))
+    told(checkup, Level::Wrong)
+}
+
+fn told(checkup: &Checkup, level: Level) -> Vec<String> {
+    let told = checkup.findings.iter().filter(|finding| finding.level == level);
+    told.map(|finding| format!("{} ({})", finding.what, finding.todo.as_deref().unwrap_or_default()))
         .collect()
 }
 
@@ -131,6 +161,8 @@ async fn where_all_is_well_everything_was_looked_at() {
         "the state tree, with 3 nodes",
         "the BMC of pvc-hv2",
         "libvirt of pvc-hv3, for migrations",
+        "libvirt and QEMU of pvc-hv3 are of the same release as here",
+        "pvcd of pvc-hv2, for guests' screens",
     ] {
         assert!(found.fine.iter().any(|fine| fine == looked), "{looked}: {:#?}", found.fine);
     }
@@ -256,4 +288,178 @@ async fn a_neighbour_without_a_way_is_wrong_and_one_that_was_not_tried_is_told()
     let told = wrong(&found);
     assert!(told.len() == 1 && told[0].contains("does not answer a ping"), "{told:#?}");
     assert!(found.findings.iter().any(|finding| finding.todo.as_deref() == Some("apt install iputils-ping")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_certificate_is_told_of_before_it_ends_and_when_nobody_can_show_it() {
+    const DAY_S: u64 = 24 * 3600;
+    let mut world = World::new().await;
+    let files = TlsFiles { certificate: "/etc/pvc/api.crt".into(), key: "/etc/pvc/api.key".into() };
+    let api = Pair { certificate: files.certificate.clone(), key: Some(files.key.clone()) };
+    let libvirt = Pair { certificate: "/etc/pki/libvirt/servercert.pem".into(), key: None };
+    world.api_tls = Some(Ok(files));
+    world.surroundings.migration_certificates = vec![libvirt.clone()];
+    let found = world.examine().await;
+    assert_eq!(wrong(&found), Vec::<String>::new());
+    for fine in
+        ["the API's certificate /etc/pvc/api.crt", "libvirt's certificate /etc/pki/libvirt/servercert.pem"]
+    {
+        assert!(found.fine.iter().any(|found| found == fine), "{:#?}", found.fine);
+    }
+    let mismatch = CertificateError::Mismatch { certificate: "api.crt".into(), key: "api.key".into() };
+    let missing = CertificateError::Unreadable { file: "api.crt".into(), why: "No such file".into() };
+    let until = |until_s| Ok(Validity { from_s: 0, until_s });
+    for (looked, level, words) in [
+        (until(NOW + 30 * DAY_S + 1), None, ""),
+        (until(NOW + 30 * DAY_S), Some(Level::Notice), "ends in 30 days: then "),
+        (until(NOW + 1), Some(Level::Notice), "ends in 0 days: then "),
+        (until(NOW), Some(Level::Wrong), "has ended 0 days ago: "),
+        (until(NOW - 3 * DAY_S), Some(Level::Wrong), "has ended 3 days ago: "),
+        (
+            Ok(Validity { from_s: NOW + 60, until_s: u64::MAX }),
+            Some(Level::Wrong),
+            "begins in 60 s: until then ",
+        ),
+        (Err(mismatch), Some(Level::Wrong), "api.key is not the key of api.crt"),
+        (Err(missing), Some(Level::Wrong), "api.crt cannot be read: No such file"),
+    ] {
+        for (pair, what, loss) in [
+            (&api, "the API's certificate ", "clients refuse the API"),
+            (&libvirt, "libvirt's certificate ", "VMs are not migrated from or to this node"),
+        ] {
+            world.surroundings.certificates = [(pair.clone(), looked.clone())].into();
+            let found = world.examine().await;
+            // Ceph says nothing of itself here, which is told, too.
+            let both = [told_of(&found, "certificate"), wrong(&found)];
+            let expected = [Level::Notice, Level::Wrong].map(|other| usize::from(level == Some(other)));
+            assert_eq!([both[0].len(), both[1].len()], expected, "{words}: {both:#?}");
+            let told = both.concat().concat();
+            for words in level.map_or([""; 3], |_| [what, words, loss]) {
+                assert!(told.contains(words), "{words} is not in {told}");
+            }
+        }
+    }
+    world.surroundings.certificates.clear();
+    world.api_tls = Some(Err("api.listen_port is missing".into()));
+    let told = wrong(&world.examine().await);
+    assert_eq!(
+        told,
+        ["the API cannot be served from here: api.listen_port is missing (pvc-api --check-config)"]
+    );
+    // Who runs no guests shows libvirt's to nobody.
+    world.api_tls = None;
+    world.config.functions.hypervisor = false;
+    world.surroundings.certificates = [(libvirt, until(0))].into();
+    assert_eq!(wrong(&world.examine().await), Vec::<String>::new());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_release_keeps_from_migrating_is_told_whichever_side_is_older() {
+    let world = World::new().await;
+    let same = world.libvirt.versions(None).await.unwrap();
+    let [two, three] = &world.others;
+    two.has(Versions { qemu: Version(same.qemu.0 - 1_000), ..same });
+    three.has(Versions { qemu: Version(same.qemu.0 + 1_000_000), ..same });
+    let told = wrong(&world.examine().await);
+    assert_eq!(
+        told,
+        [
+            "pvc-hv2 has QEMU 7.1.13, this node 7.2.13: VMs that were started here cannot be migrated live to pvc-hv2 (on pvc-hv2: apt install --only-upgrade qemu-system-x86)",
+            "pvc-hv3 has QEMU 8.2.13, this node 7.2.13: VMs that were started there cannot be migrated live to this node (here: apt install --only-upgrade qemu-system-x86)",
+        ]
+    );
+    // What only mends changes nothing; an older libvirt may refuse.
+    two.has(Versions { qemu: Version(same.qemu.0 + 1), libvirt: Version(same.libvirt.0 + 1) });
+    three.has(Versions { libvirt: Version(same.libvirt.0 + 1_000), ..same });
+    let found = world.examine().await;
+    assert_eq!(wrong(&found), Vec::<String>::new());
+    let notices = told_of(&found, "libvirt");
+    assert!(
+        notices.len() == 1 && notices[0].starts_with("pvc-hv3 has libvirt 9.1.0, this node 9.0.0"),
+        "{notices:#?}"
+    );
+    assert!(
+        found.fine.iter().any(|fine| fine == "libvirt and QEMU of pvc-hv2 are of the same release as here")
+    );
+}
+
+fn told_of(found: &Checkup, word: &str) -> Vec<String> {
+    told(found, Level::Notice).into_iter().filter(|told| told.contains(word)).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_libvirt_that_takes_connections_and_says_nothing_is_told_of() {
+    let world = World::new().await;
+    let [one, two] = [NODES[0], NODES[1]].map(|host| in_cluster(&world.config, host));
+    world.fabric.cut(&one, &two);
+    let told = wrong(&world.examine().await);
+    assert!(
+        told.len() == 1
+            && told[0].starts_with("no VM can be migrated to pvc-hv2: its libvirt at pvc-hv2.")
+            && told[0].contains(":16509 does not answer: ")
+            && told[0].contains("(on pvc-hv2: systemctl status libvirtd-tcp.socket libvirtd)"),
+        "{told:#?}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn daemons_of_other_versions_are_told_of_and_one_that_was_not_started_anew() {
+    let world = World::new().await;
+    let own = env!("CARGO_PKG_VERSION");
+    let clients = NODES.map(|_| world.tree.client());
+    // One of the 0.5 generation has no record: of the third nothing is said.
+    for ((host, store), version) in NODES.iter().zip(&clients).zip([Some("0.0.1"), None]) {
+        let owner = owner::Owner {
+            host: String::new(),
+            boot: String::new(),
+            pid_namespace: String::new(),
+            pid: 1,
+            started: 1,
+            instance: (*host).into(),
+            version: version.map(str::to_owned),
+        };
+        store.commit(owner::take(&name(host), &owner, None)).await.unwrap();
+    }
+    let found = world.examine().await;
+    assert_eq!(wrong(&found), Vec::<String>::new());
+    assert_eq!(
+        told_of(&found, "pvcd"),
+        [
+            format!(
+                "pvcd {own} is installed, and the one that runs is 0.0.1 (systemctl restart pvcd; guests run on meanwhile)"
+            ),
+            format!(
+                "pvcd of pvc-hv2 is an older one, which does not say its version, this node's is {own} (on the node with the older one: apt install --only-upgrade pvcd)"
+            ),
+        ]
+    );
+    for (host, store) in NODES.iter().zip(&clients) {
+        let held = owner::read(&**store, &name(host)).await.unwrap();
+        let owner = crate::ownership::this_process((*host).into()).unwrap();
+        store.commit(owner::take(&name(host), &owner, held.as_ref())).await.unwrap();
+    }
+    let found = world.examine().await;
+    assert_eq!(told_of(&found, "pvcd"), Vec::<String>::new());
+    for host in NODES {
+        assert!(found.fine.contains(&format!("pvcd {own} on {host}")), "{:#?}", found.fine);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_whose_screens_cannot_be_reached_is_told_of() {
+    let mut world = World::new().await;
+    world.surroundings.closed.insert(format!("{VTEP}:7371"));
+    world.store.commit(node::set_daemon_state(&name("pvc-hv3"), DaemonState::Stop)).await.unwrap();
+    world.power.plug("pvc-hv3-lom", false);
+    let told = wrong(&world.examine().await);
+    assert_eq!(
+        told,
+        [
+            "no screen of a guest on pvc-hv2 can be seen from here: its pvcd at 10.0.1.9, port 7371, cannot be reached: Connection refused (on pvc-hv2: ss -ltn 'sport = :7371'; if it listens, a packet filter is in between)"
+        ]
+    );
+    // Who runs no guests shows none.
+    let report = NodeReport { cannot_start: Some(NO_HYPERVISOR.into()), ..NodeReport::default() };
+    world.store.commit(node::report(&name("pvc-hv2"), &report, None)).await.unwrap();
+    assert_eq!(wrong(&world.examine().await), Vec::<String>::new());
 }

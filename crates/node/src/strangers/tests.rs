@@ -83,6 +83,7 @@ impl World {
             pid: 1,
             started: 1,
             instance: format!("{name} in {boot}"),
+            version: None,
         };
         let machine = Arc::new(FakeMachine::default());
         Arc::new(Ownership::new(self.store.clone(), machine, node(name), me))

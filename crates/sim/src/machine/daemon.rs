@@ -139,6 +139,7 @@ impl Node {
                 pid: pid(run),
                 started: run.into(),
                 instance: format!("{}-{run}", self.name),
+                version: None,
             },
             metrics: None,
             notify: Notify::default(),

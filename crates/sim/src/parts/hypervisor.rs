@@ -12,7 +12,7 @@ use pvc_core::{
     plan::storage_fence::images,
 };
 use pvc_host::hypervisor::{
-    Event, Hypervisor, HypervisorError, Kept, Migration, Peer, Seen, Suspension, Undefined,
+    Event, Hypervisor, HypervisorError, Kept, Migration, Peer, Seen, Suspension, Undefined, Versions,
     fake::{Answer, Behaviour, FakeHypervisor, Journey, Outcome, PowerButton, Switch},
 };
 use pvc_process::Process;
@@ -254,6 +254,11 @@ impl Hypervisor for SimHypervisor {
     async fn pause_at(&self, peer: &Peer, id: VmId) -> Result<Option<Duration>, HypervisorError> {
         let peer = peer.clone();
         self.ask(move |fake| async move { fake.pause_at(&peer, id).await }).await
+    }
+
+    async fn versions(&self, at: Option<&Peer>) -> Result<Versions, HypervisorError> {
+        let at = at.cloned();
+        self.ask(move |fake| async move { fake.versions(at.as_ref()).await }).await
     }
 
     async fn kept(&self) -> Result<Vec<Kept>, HypervisorError> {

@@ -23,6 +23,9 @@ pub struct Owner {
     pub started: u64,
     /// Unlike that of any other run of a daemon.
     pub instance: String,
+    /// The program's version: for people. `None`: an older one, which does not say.
+    #[serde(default)]
+    pub version: Option<String>,
 }
 
 /// Who holds a node's key.

@@ -21,7 +21,7 @@ use uuid::Uuid;
 pub(super) use stream::{Read, Stream};
 
 use super::{
-    super::{Activity, Halt, Seen},
+    super::{Activity, Halt, Seen, Version, Versions},
     ffi::{self, VirConnect, VirDomain, VirDomainInfo},
     library::{Fault, Libvirt, text},
     watch::{Callbacks, Observer},
@@ -67,6 +67,18 @@ impl Connection {
     pub(super) fn is_alive(&self) -> bool {
         // SAFETY: open until dropped.
         unsafe { (self.libvirt.0.virConnectIsAlive)(self.raw.as_ptr()) != 0 }
+    }
+
+    /// What the daemon and its QEMU are.
+    pub(super) fn versions(&self) -> Result<Versions, Fault> {
+        let (mut libvirt, mut qemu) = (0, 0);
+        // SAFETY: both write one number.
+        unsafe {
+            self.libvirt
+                .check((self.libvirt.0.virConnectGetLibVersion)(self.raw.as_ptr(), &raw mut libvirt))?;
+            self.libvirt.check((self.libvirt.0.virConnectGetVersion)(self.raw.as_ptr(), &raw mut qemu))?;
+        }
+        Ok(Versions { libvirt: Version(libvirt), qemu: Version(qemu) })
     }
 
     /// All active domains.

@@ -185,6 +185,10 @@ functions! {
     fn virConnectOpen(uri: *const c_char) -> *mut VirConnect;
     fn virConnectClose(connection: *mut VirConnect) -> c_int;
     fn virConnectIsAlive(connection: *mut VirConnect) -> c_int;
+    /// The daemon's, in libvirt's way of counting.
+    fn virConnectGetLibVersion(connection: *mut VirConnect, version: *mut c_ulong) -> c_int;
+    /// QEMU's, as it is installed; 0 if that is not known.
+    fn virConnectGetVersion(connection: *mut VirConnect, version: *mut c_ulong) -> c_int;
     fn virConnectSetKeepAlive(connection: *mut VirConnect, interval_s: c_int, count: c_uint) -> c_int;
     fn virConnectRegisterCloseCallback(
         connection: *mut VirConnect, callback: CloseFunc, opaque: *mut c_void, free: Option<FreeCallback>,

@@ -124,6 +124,7 @@ pub(in crate::reconcile) async fn connect(store: &MemoryStore, node: &NodeName) 
         pid: 1,
         started: 1,
         instance: "instance".into(),
+        version: None,
     };
     store.commit(schema::owner::take(node, &owner, None)).await.unwrap();
 }
