@@ -1,6 +1,8 @@
 //! Each command says the same at both doors: it is given to two clusters that are alike, to one by its state store and to the other by the real router of the API, and what is printed, what is
 //! refused, and the code that it ends with are compared, byte for byte. A command that is in none of the lists below fails this.
 
+mod answers;
+
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use clap::{CommandFactory as _, Parser as _};
@@ -163,6 +165,9 @@ const COMMANDS: &[&str] = &[
 const OTHERS: &[&str] =
     &["completions", "doctor", "init", "login", "logout", "man-pages", "events", "vm console", "vm vnc"];
 
+/// Says yes before it is asked.
+const YES: &str = " -y ";
+
 /// The words of `storage volume snapshot` are those of `storage snapshot`.
 const TWICE: &str = "storage volume snapshot ";
 
@@ -268,7 +273,8 @@ async fn compare(format: Format) {
     let daemons = [daemon(&one), daemon(&other)];
     let (direct, api) = (Door::from(&*one), Door::Api(client(served(&other).await, TOKEN)));
     let mut different = Vec::new();
-    for command in COMMANDS {
+    for command in COMMANDS.iter().copied().flat_map(with_and_without_a_yes) {
+        let command = command.as_str();
         let (at_store, at_api) =
             (said(&direct, command, format, file).await, said(&api, command, format, file).await);
         if at_store != at_api {
@@ -279,6 +285,12 @@ async fn compare(format: Format) {
     }
     daemons.iter().for_each(JoinHandle::abort);
     assert!(different.is_empty(), "{}", different.join("\n"));
+}
+
+/// What is said yes to is first asked without, where nobody can be asked.
+fn with_and_without_a_yes(command: &str) -> impl Iterator<Item = String> {
+    let without = command.contains(YES).then(|| command.replace(YES, " "));
+    without.into_iter().chain([command.to_owned()])
 }
 
 #[tokio::test]

@@ -15,7 +15,7 @@ pub(super) enum Otherwise {
 
 /// Whether a person says yes.
 pub(super) fn ask(question: &str, otherwise: Otherwise) -> Result<bool, Failure> {
-    if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
+    if !is_somebody_there() {
         return match otherwise {
             Otherwise::Go => Ok(true),
             Otherwise::Refuse => {
@@ -30,6 +30,11 @@ pub(super) fn ask(question: &str, otherwise: Otherwise) -> Result<bool, Failure>
         Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
     };
     ask().map_err(|cause| Failure::Machine { doing: "ask for confirmation".into(), cause })
+}
+
+/// Tests have nobody, also where somebody watches them.
+fn is_somebody_there() -> bool {
+    !cfg!(test) && io::stdin().is_terminal() && io::stderr().is_terminal()
 }
 
 /// Goes on only if a person says yes to the question, if there is one. `otherwise`: what is the case if nobody does.
