@@ -14,13 +14,21 @@ use pvc_operate::{
 };
 use tracing::warn;
 
-use crate::reply::{JsonList, json_body};
+use crate::{
+    reply::{JsonList, json_body},
+    who::Who,
+};
 
 /// How one is written.
 pub(crate) type Write = fn(&mut JsonList, &Vms, &Row, &Said);
 
-/// These VMs, with their definitions if `texts` are wanted.
-pub(crate) async fn answer(vms: Vms, rows: Vec<Row>, texts: bool, write: Write) -> Result<Response, Failure> {
+/// These VMs, with their definitions as far as `texts` are for somebody.
+pub(crate) async fn answer(
+    vms: Vms,
+    rows: Vec<Row>,
+    texts: Option<Who>,
+    write: Write,
+) -> Result<Response, Failure> {
     let list = List { vms, rows, texts, write };
     // What cannot be read now is said by a status.
     let first = list.piece(0).await?;
@@ -37,7 +45,7 @@ pub(crate) async fn answer(vms: Vms, rows: Vec<Row>, texts: bool, write: Write) 
 struct List {
     vms: Vms,
     rows: Vec<Row>,
-    texts: bool,
+    texts: Option<Who>,
     write: Write,
 }
 
@@ -47,11 +55,21 @@ impl List {
         let rest = self.rows.get(at..).unwrap_or_default();
         let (rows, is_last) = (&rest[..rest.len().min(AT_ONCE)], rest.len() <= AT_ONCE);
         let mut piece = JsonList::from_row(at);
-        for (row, said) in rows.iter().zip(self.vms.definitions(rows, self.texts).await?) {
+        for (row, mut said) in rows.iter().zip(self.vms.definitions(rows, self.texts.is_some()).await?) {
+            said.text = said.text.zip(self.texts.as_ref()).and_then(|(text, who)| shown(who, text));
             (self.write)(&mut piece, &self.vms, row, &said);
         }
         Ok(piece.end(is_last))
     }
+}
+
+/// A definition, which is a JSON text, as somebody may see it.
+fn shown(who: &Who, text: Arc<str>) -> Option<Arc<str>> {
+    if who.may_know_passwords() {
+        return Some(text);
+    }
+    let xml: String = serde_json::from_str(&text).ok()?;
+    Some(serde_json::to_string(&who.definition(&xml)?).ok()?.into())
 }
 
 /// Marks an answer whose body is not made yet.

@@ -1,9 +1,9 @@
 //! Somebody who may, by a token.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{borrow::Cow, collections::BTreeSet, sync::Arc};
 
 use pvc_config::Role;
-use pvc_core::model::VmName;
+use pvc_core::model::{VmName, without_passwords};
 
 use crate::session::Hash;
 
@@ -23,6 +23,16 @@ pub(crate) struct Who {
 }
 
 impl Who {
+    /// Whether it may know the passwords of guests' displays: who may open these.
+    pub(crate) fn may_know_passwords(&self) -> bool {
+        self.role >= Role::Operate
+    }
+
+    /// A definition as it may be seen; `None`: that it cannot be seen, since it cannot be read, and may have a password in it.
+    pub(crate) fn definition<'a>(&self, xml: &'a str) -> Option<Cow<'a, str>> {
+        if self.may_know_passwords() { Some(xml.into()) } else { without_passwords(xml) }
+    }
+
     /// Whether the token is good for a VM of that name.
     pub(crate) fn may_see(&self, vm: &str) -> bool {
         self.vms.as_ref().is_none_or(|vms| vms.iter().any(|name| name.as_str() == vm))

@@ -43,7 +43,7 @@ pub use change::{VmChange, VmSet};
 pub use claim::Claim;
 pub use domain::{
     ARRIVING, Completed, DomainDetails, DomainError, DomainSpec, HostDevice, Suspension, UNSTARTED,
-    host_devices, marked_arriving, no_console, screen,
+    host_devices, marked_arriving, no_console, screen, without_passwords,
 };
 pub use entry::{Entry, Field, Problem};
 pub use explanation::Explanation;

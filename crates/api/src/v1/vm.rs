@@ -2,7 +2,7 @@
 
 use std::{sync::LazyLock, time::Duration};
 
-use axum::{extract::State, http::StatusCode, response::Response};
+use axum::{Extension, extract::State, http::StatusCode, response::Response};
 use pvc_core::{
     model::{DomainDetails, DomainSpec, StorageCommand, Vm, VmId, VmState},
     plan::placement::Selector,
@@ -21,6 +21,7 @@ use crate::{
     limit::Limit,
     reply::{Failed, JsonList, Outcome, done, json, message},
     vms,
+    who::Who,
 };
 
 /// How long a call waits for a VM to be off before its keys are deleted.
@@ -67,15 +68,15 @@ fn write(list: &mut JsonList, vms: &Vms, row: &command::Row, said: &Said) {
 }
 
 /// These, with their definitions.
-async fn shown(vms: Vms, rows: Vec<command::Row>, none: &str) -> Outcome {
+async fn shown(who: Who, vms: Vms, rows: Vec<command::Row>, none: &str) -> Outcome {
     if rows.is_empty() {
         return Err(Failed::NotFound(none.to_owned()));
     }
-    Ok(vms::answer(vms, rows, true, write).await?)
+    Ok(vms::answer(vms, rows, Some(who), write).await?)
 }
 
 /// All that are wanted. Of `node` and `state` one has to fit, as the old server had it.
-pub(crate) async fn list(State(api): State<Shared>, ask: Ask) -> Outcome {
+pub(crate) async fn list(State(api): State<Shared>, Extension(who): Extension<Who>, ask: Ask) -> Outcome {
     let limit = Limit::parse(ask.given("limit"))?;
     let vms = api.catalogue().all().await?;
     let node = ask.given("node").map(|node| vms.node(node)).transpose()?;
@@ -90,11 +91,11 @@ pub(crate) async fn list(State(api): State<Shared>, ask: Ask) -> Outcome {
         (neither || row.vm().is_some_and(is)) && (limit.wants(row.name()) || limit.wants(&row.id.to_string()))
     };
     let rows = vms.all().iter().filter(fits).cloned().collect();
-    shown(vms, rows, "no VM fits").await
+    shown(who, vms, rows, "no VM fits").await
 }
 
 /// One: by its name or UUID, or the beginning of either.
-pub(crate) async fn item(State(api): State<Shared>, ask: Ask) -> Outcome {
+pub(crate) async fn item(State(api): State<Shared>, Extension(who): Extension<Who>, ask: Ask) -> Outcome {
     let wanted = ask.part("vm");
     let vms = api.catalogue().all().await?;
     let id: Option<VmId> = wanted.parse().ok();
@@ -105,7 +106,7 @@ pub(crate) async fn item(State(api): State<Shared>, ask: Ask) -> Outcome {
     if found.is_empty() {
         found = vms.all().iter().filter(is_near).cloned().collect();
     }
-    shown(vms, found, "there is no such VM").await
+    shown(who, vms, found, "there is no such VM").await
 }
 
 /// Defines one; it is off.

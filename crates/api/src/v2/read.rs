@@ -113,7 +113,7 @@ pub(crate) async fn vms(
     };
     let wanted = rows.filter(|row| is_wanted(row)).cloned();
     let (rows, next) = page.take(wanted, |row| format!("{}/{}", row.name(), row.id));
-    Ok(paged::linked(lists::answer(vms.clone(), rows, false, write).await?, &ask, next))
+    Ok(paged::linked(lists::answer(vms.clone(), rows, None, write).await?, &ask, next))
 }
 
 /// What there is to say beside the list of VMs.
@@ -126,8 +126,14 @@ fn write(list: &mut JsonList, vms: &Vms, row: &vm::Row, said: &vm::Said) {
 }
 
 /// One VM.
-pub(crate) async fn vm(State(api): State<Shared>, Asked(ask): Asked) -> Outcome {
-    Ok(json(&vm::info(api.seen(), ask.part("vm")).await?)?)
+pub(crate) async fn vm(
+    State(api): State<Shared>,
+    Extension(who): Extension<Who>,
+    Asked(ask): Asked,
+) -> Outcome {
+    let mut info = vm::info(api.seen(), ask.part("vm")).await?;
+    info.xml = who.definition(&info.xml).unwrap_or_default().into_owned();
+    Ok(json(&info)?)
 }
 
 /// Why a VM is in the state it is in.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use axum::{extract::State, http::StatusCode};
+use axum::{Extension, extract::State, http::StatusCode};
 use pvc_core::{model::DomainSpec, plan::placement::Selector};
 use pvc_operate::vm::{self as command, Desired, Dump, Follower, Power, Relocation, To, last_lines};
 use schemars::JsonSchema;
@@ -14,6 +14,7 @@ use crate::{
     api::Shared,
     reply::{json, text},
     session::hex,
+    who::Who,
 };
 
 /// How long a call waits for a VM to be off before its keys are deleted.
@@ -23,16 +24,26 @@ const UNDEFINE_WITHIN: Duration = Duration::from_secs(30);
 const LINES: usize = 200;
 
 /// What marks this version of a definition: of a VM that was undefined and defined anew its key's version begins anew.
-fn tag(dump: &Dump) -> String {
-    let hash = Sha256::digest(dump.xml.as_bytes());
-    format!("\"{}-{}\"", dump.version, hex(&hash[..8]))
+fn tag(version: i32, xml: &str) -> String {
+    let hash = Sha256::digest(xml.as_bytes());
+    format!("\"{version}-{}\"", hex(&hash[..8]))
 }
 
-/// A VM's definition, with its tag.
-pub(crate) async fn definition(State(api): State<Shared>, Asked(ask): Asked) -> Outcome {
-    let dump = command::dump(api.seen(), ask.part("vm")).await?;
-    let (tag, at) = (tag(&dump), format!("/api/v2/vms/{}/definition", dump.uuid));
-    located_content(tagged(text(StatusCode::OK, "application/xml; charset=utf-8", dump.xml), &tag), &at)
+/// A VM's definition as it may be seen, with the tag of that: a tag of all of it would tell who has guessed a password that it is right.
+pub(crate) async fn definition(
+    State(api): State<Shared>,
+    Extension(who): Extension<Who>,
+    Asked(ask): Asked,
+) -> Outcome {
+    let Dump { uuid, xml, version } = command::dump(api.seen(), ask.part("vm")).await?;
+    let Some(xml) = who.definition(&xml) else {
+        let why =
+            "the definition cannot be read, and may have a password in it: it is shown to the role operate";
+        return Err(Problem::new(StatusCode::FORBIDDEN, why));
+    };
+    let (tag, at) = (tag(version, &xml), format!("/api/v2/vms/{uuid}/definition"));
+    let shown = text(StatusCode::OK, "application/xml; charset=utf-8", xml.into_owned());
+    located_content(tagged(shown, &tag), &at)
 }
 
 /// Replaces a definition, if it is still the one that `If-Match` names; `*` is any.
@@ -44,7 +55,7 @@ pub(crate) async fn set_definition(State(api): State<Shared>, Asked(ask): Asked)
     let dump = command::dump(&api.cluster, ask.part("vm")).await?;
     let seen = match wanted {
         "*" => None,
-        tag if tag == self::tag(&dump) => Some(dump.version),
+        tag if tag == self::tag(dump.version, &dump.xml) => Some(dump.version),
         // No version is this.
         _ => Some(-1),
     };

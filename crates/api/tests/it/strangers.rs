@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use pvc_api::{Access, Limits, Route, routes};
 use pvc_config::Role;
-use pvc_operate::testing::Fake;
+use pvc_operate::testing::{Fake, id};
+use pvc_store::{Op, Transaction};
 
-use crate::support::{OPERATOR, READER, Served, TOKEN, again, authentication};
+use crate::support::{OPERATOR, READER, Served, TOKEN, again, authentication, definition};
 
 /// The path of a route, its variable parts filled in.
 fn path(route: &Route) -> String {
@@ -96,6 +97,49 @@ async fn no_route_does_more_than_the_role_of_the_token_allows() {
         let body = format!(r#"{{"state":"{state}"}}"#);
         assert_eq!(served.send("PUT", "/api/v2/vms/x/state", &headers, &body).await.status, status);
     }
+}
+
+/// Of what is looked at nothing names the password of a guest's display: a new route cannot forget it either. Events are of the view, which has no definitions.
+#[tokio::test]
+async fn who_may_only_look_is_told_no_password_of_a_display() {
+    const SECRET: &str = "s3cret-of-a-display";
+    let fake = Fake::with(&["hv1"]).await;
+    fake.define(1, "web1", "hv1").await;
+    fake.define(2, "web2", "hv1").await;
+    let display = format!("<graphics type='vnc' passwd='{SECRET}'/></devices>");
+    let whole = definition("web1", 1).replace("</devices>", &display);
+    // Of what cannot be read nobody knows where a password ends.
+    let unreadable = whole.replace("</domain>", "");
+    for (number, xml) in [(1, whole), (2, unreadable)] {
+        let mut set = Transaction::default();
+        let path = format!("/domains/{}/xml", id(number));
+        set.ops.push(Op::Set { path, data: xml.into_bytes(), version: None });
+        fake.cluster.store.commit(set).await.unwrap();
+    }
+    let served = Served::guarded(&fake).await;
+    let get = async |token: &str, path: &str| {
+        served.send("GET", path, &format!("X-Api-Key: {token}\r\n"), "").await
+    };
+    for route in routes().filter(|route| matches!(route.access, Access::Public | Access::Read(Role::Read))) {
+        for (vm, query) in [("web1", ""), ("web2", ""), ("web1", "?whole=true"), ("web1", "?limit=web")] {
+            let path = route.path.replace("{vm}", vm).replace("{node}", "hv1") + query;
+            let answer = get(READER, &path).await;
+            assert!(!format!("{answer:?}").contains(SECRET), "{path}: {answer:?}");
+        }
+    }
+    let shown = get(READER, "/api/v2/vms/web1/definition").await;
+    assert!(shown.status == 200 && shown.body.contains("<graphics type='vnc' passwd='***'/>"), "{shown:?}");
+    let old = get(READER, "/api/v1/vm/web1").await;
+    assert!(old.status == 200 && old.body.contains("passwd='***'"), "{old:?}");
+    assert_eq!(get(READER, "/api/v2/vms/web2/definition").await.status, 403);
+    for path in
+        ["/api/v2/vms/web1/definition", "/api/v2/vms/web2/definition", "/api/v1/vm", "/api/v1/vm/web2"]
+    {
+        let all = get(OPERATOR, path).await;
+        assert!(all.status == 200 && all.body.contains(SECRET), "{path}: {all:?}");
+    }
+    let tag = get(OPERATOR, "/api/v2/vms/web1/definition").await.header("etag").map(str::to_owned);
+    assert_ne!(shown.header("etag"), tag.as_deref(), "it would tell whether a guess is right");
 }
 
 #[tokio::test]

@@ -10,6 +10,7 @@ mod details;
 mod host_devices;
 mod limits;
 mod mark;
+mod passwords;
 mod read;
 mod screen;
 mod size;
@@ -21,6 +22,7 @@ pub use console::no_console;
 pub use details::{Controller, Disk, DomainDetails, Interface};
 pub use host_devices::{HostDevice, host_devices};
 pub use mark::{ARRIVING, Suspension, UNSTARTED, marked_arriving};
+pub use passwords::without_passwords;
 pub use screen::screen;
 
 use std::collections::BTreeSet;

@@ -1,6 +1,8 @@
 //! Reads a definition's XML within limits, so that no text, however odd, costs more than milliseconds.
 //! Never resolves an entity and never changes the text.
 
+use std::ops::Range;
+
 use roxmltree::{Document, Error, Node, ParsingOptions};
 
 use super::{DomainError, limits};
@@ -40,6 +42,16 @@ impl<'x> Definition<'x> {
     pub(super) fn elements(&self) -> impl Iterator<Item = Element<'_>> {
         let nodes = self.0.root().descendants().filter(Node::is_element);
         nodes.filter(|node| node.tag_name().namespace().is_none()).map(Element)
+    }
+
+    /// Where the values of that attribute stand, of whatever element, and the insides of comments that mention it.
+    pub(super) fn places_of(&self, attribute: &str) -> impl Iterator<Item = Range<usize>> {
+        let inside = |comment: Range<usize>| comment.start + "<!--".len()..comment.end - "-->".len();
+        self.0.root().descendants().flat_map(move |node| {
+            let comment = node.text().filter(|text| node.is_comment() && text.contains(attribute));
+            let values = node.attributes().filter(move |found| found.name() == attribute);
+            values.map(|found| found.range_value()).chain(comment.map(|_| inside(node.range())))
+        })
     }
 
     /// All attributes' values and all texts, of whatever element.
@@ -107,7 +119,7 @@ impl<'d> Element<'d> {
     }
 
     /// Where it stands in the text.
-    pub(super) fn range(self) -> std::ops::Range<usize> {
+    pub(super) fn range(self) -> Range<usize> {
         self.0.range()
     }
 
