@@ -23,6 +23,7 @@ mod fabric;
 mod kept;
 mod marks;
 mod screen;
+mod versions;
 
 use super::{
     Activity, Event, Hypervisor, HypervisorError, Kept, Migration, Peer, Seen, Suspension, Undefined,
@@ -45,9 +46,6 @@ pub struct FakeHypervisor {
 
 /// Told what a VM does here now, or that it is gone. Must not use the fake.
 type Observer = Box<dyn FnMut(VmId, Option<Activity>) + Send>;
-
-/// Unless others are said.
-const VERSIONS: Versions = Versions { libvirt: Version(9_000_000), qemu: Version(7_002_013) };
 
 #[derive(Default)]
 struct State {
@@ -117,11 +115,6 @@ impl FakeHypervisor {
     /// Has `observer` told of each VM that comes, turns to another activity or goes, in that moment.
     pub fn observe(&self, observer: impl FnMut(VmId, Option<Activity>) + Send + 'static) {
         self.state().observer = Some(Box::new(observer));
-    }
-
-    /// Has these installed from now on.
-    pub fn has(&self, versions: Versions) {
-        self.state().versions = Some(versions);
     }
 
     /// A VM that runs without our having started it.
@@ -419,12 +412,7 @@ impl Hypervisor for FakeHypervisor {
     }
 
     async fn versions(&self, at: Option<&Peer>) -> Result<Versions, HypervisorError> {
-        let look = async {
-            match at {
-                None => Ok(self.state().versions.unwrap_or(VERSIONS)),
-                Some(peer) => Ok(self.peer(peer)?.state().versions.unwrap_or(VERSIONS)),
-            }
-        };
+        let look = async { self.installed(at) };
         self.reached(Deadlines::default().ask, || "asking for a version".into(), look).await
     }
 
