@@ -27,7 +27,7 @@ mod versions;
 
 use super::{
     Activity, Event, Hypervisor, HypervisorError, Kept, Migration, Peer, Seen, Suspension, Undefined,
-    Version, Versions,
+    Versions,
     libvirt::{Deadlines, MIGRATION_BACKSTOP},
 };
 pub use behaviour::{Answer, Behaviour, Counts, Journey, Outcome, PowerButton, Reach, Switch};
