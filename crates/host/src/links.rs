@@ -15,7 +15,7 @@ use std::{io, time::Duration};
 
 use async_trait::async_trait;
 use pvc_core::model::link::{HostNetwork, LinkChange, Placed};
-use tokio::sync::watch;
+use tokio::{sync::watch, time::Instant};
 
 pub use bridges::Bridges;
 pub use netlink::Netlink;
@@ -61,6 +61,18 @@ pub enum LinksError {
     },
 }
 
+impl LinksError {
+    /// Whether the kernel said no. Otherwise nobody has said anything: a socket broke, or it was too late.
+    #[must_use]
+    pub fn is_refusal(&self) -> bool {
+        match self {
+            Self::NoDevice { .. } => true,
+            Self::Kernel { cause, .. } => cause.raw_os_error().is_some(),
+            Self::TooLate { .. } | Self::Deadline { .. } => false,
+        }
+    }
+}
+
 /// A machine's network.
 #[async_trait]
 pub trait Links: Send + Sync + 'static {
@@ -96,7 +108,8 @@ pub trait Links: Send + Sync + 'static {
 
     /// Tells all neighbours on the devices' wires that these addresses are here now: one burst of ARP requests and replies for
     /// IPv4, unsolicited neighbour advertisements for IPv6, in their order. See [`ANNOUNCE_AFTER`]. Of what fails the first is told, after all others were sent.
-    async fn announce(&self, addresses: &[Placed]) -> Result<(), LinksError>;
+    /// Once it is later than `not_after` nothing is sent: somebody else may have announced them.
+    async fn announce(&self, addresses: &[Placed], not_after: Instant) -> Result<(), LinksError>;
 
     /// Signalled whenever devices, addresses or routes change, by whomever. Says only: look again.
     fn changes(&self) -> watch::Receiver<()>;

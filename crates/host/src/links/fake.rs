@@ -186,7 +186,12 @@ impl State {
                     let cause = std::io::Error::from_raw_os_error(libc::EINVAL);
                     return Err(LinksError::Kernel { doing: change.to_string(), cause });
                 }
-                match link.addresses.iter_mut().find(|a| a.cidr == *cidr) {
+                // An IPv6 address is there once, with the prefix that it came with.
+                let is_it = |there: &IpNet| match there {
+                    IpNet::V4(_) => there == cidr,
+                    IpNet::V6(_) => there.addr() == cidr.addr(),
+                };
+                match link.addresses.iter_mut().find(|a| is_it(&a.cidr)) {
                     Some(there) => there.lifetime_s = *lifetime_s,
                     None => link.addresses.push(Assigned { cidr: *cidr, lifetime_s: *lifetime_s }),
                 }
@@ -270,11 +275,14 @@ impl Links for FakeLinks {
         Ok(())
     }
 
-    async fn announce(&self, addresses: &[Placed]) -> Result<(), LinksError> {
+    async fn announce(&self, addresses: &[Placed], not_after: Instant) -> Result<(), LinksError> {
         let Some(first) = addresses.first() else { return Ok(()) };
         let doing = |address: &Placed| format!("announce {} on {}", address.cidr.addr(), address.device);
         self.answered(|| doing(first)).await?;
         let (mut state, now) = (self.lock(), Instant::now());
+        if now > not_after {
+            return Err(LinksError::TooLate { doing: doing(first) });
+        }
         let announce = |address: &Placed| {
             let device = address.device.clone();
             if state.network.link(&device).is_none() {

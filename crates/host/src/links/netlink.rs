@@ -24,7 +24,7 @@ use rtnetlink::{
         route::{RouteAttribute, RouteFlags, RouteMessage},
     },
 };
-use tokio::{sync::watch, task::JoinHandle};
+use tokio::{sync::watch, task::JoinHandle, time::Instant};
 
 use self::{channel::Channel, listen::listen, trains::Trains};
 use super::{
@@ -204,8 +204,8 @@ impl Links for Netlink {
         self.remove_addresses(addresses).await
     }
 
-    async fn announce(&self, addresses: &[Placed]) -> Result<(), LinksError> {
-        self.announce_addresses(addresses).await
+    async fn announce(&self, addresses: &[Placed], not_after: Instant) -> Result<(), LinksError> {
+        self.announce_addresses(addresses, not_after).await
     }
 
     fn changes(&self) -> watch::Receiver<()> {

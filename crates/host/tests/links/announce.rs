@@ -7,7 +7,7 @@ use pvc_host::links::{Links as _, Netlink};
 use tokio::time::{Instant, sleep};
 
 use crate::{
-    contract::cidr,
+    contract::{cidr, soon},
     namespace::{Beside, alone, ip},
 };
 
@@ -74,7 +74,7 @@ fn neighbours_turn_to_the_new_holder_at_once() {
             ));
             let began = Instant::now();
             let table = loop {
-                links.announce(&placed).await.unwrap_err();
+                links.announce(&placed, soon()).await.unwrap_err();
                 let table = other.ip(&format!("{family} neigh show {address}"));
                 if table.contains("02:00:00:00:00:01") || began.elapsed() > Duration::from_secs(5) {
                     break table;

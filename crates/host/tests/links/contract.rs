@@ -60,6 +60,11 @@ fn remove(device: &str, text: &str) -> LinkChange {
     LinkChange::RemoveAddress { device: device.into(), cidr: cidr(text) }
 }
 
+/// No announcement takes that long.
+pub(crate) fn soon() -> Instant {
+    Instant::now() + Duration::from_mins(1)
+}
+
 fn on(device: &str, text: &str) -> Placed {
     Placed { device: device.into(), cidr: cidr(text) }
 }
@@ -195,7 +200,7 @@ contract! {
             assert!(matches!(&error, LinksError::NoDevice { device, .. } if device == "eth7"), "{error}");
         }
         links.apply(&remove("eth7", "10.0.0.1/8")).await.unwrap();
-        let error = links.announce(&[on("eth7", "10.0.0.1/8")]).await.unwrap_err();
+        let error = links.announce(&[on("eth7", "10.0.0.1/8")], soon()).await.unwrap_err();
         assert!(matches!(error, LinksError::NoDevice { .. }), "{error}");
     }
 
@@ -226,8 +231,21 @@ contract! {
 
     async fn an_announcement_is_sent(links: &dyn Links) {
         links.apply(&set("eth0", "10.255.0.254/24", None)).await.unwrap();
-        links.announce(&[on("eth0", "10.255.0.254/24"), on("eth0", "fd00::fe/64")]).await.unwrap();
-        links.announce(&[]).await.unwrap();
+        links.announce(&[on("eth0", "10.255.0.254/24"), on("eth0", "fd00::fe/64")], soon()).await.unwrap();
+        links.announce(&[], soon()).await.unwrap();
+        let late = links.announce(&[on("eth0", "10.255.0.254/24")], Instant::now() - Duration::from_millis(1)).await;
+        assert!(late.is_err_and(|error| matches!(error, LinksError::TooLate { .. })), "somebody else may have it");
+    }
+
+    async fn an_ipv6_address_is_there_once_with_the_prefix_that_it_came_with(links: &dyn Links) {
+        for text in ["fd00::fe/64", "fd00::fe/80"] {
+            links.apply(&set("eth0", text, Some(100))).await.unwrap();
+            assert!(address(links, "eth0", "fd00::fe/64").await.is_some());
+            assert_eq!(address(links, "eth0", "fd00::fe/80").await, None);
+        }
+        links.apply(&remove("eth0", "fd00::fe/64")).await.unwrap();
+        links.apply(&set("eth0", "fd00::fe/80", Some(100))).await.unwrap();
+        assert!(address(links, "eth0", "fd00::fe/80").await.is_some());
     }
 
     async fn many_addresses_come_together_and_those_that_cannot_hinder_no_other(links: &dyn Links) {
@@ -259,7 +277,7 @@ contract! {
                 }
             }
         }
-        assert!(links.announce(&addresses).await.is_err_and(|error| matches!(error, LinksError::NoDevice { .. })));
+        assert!(links.announce(&addresses, soon()).await.is_err_and(|error| matches!(error, LinksError::NoDevice { .. })));
         for _ in 0..2 {
             for (address, outcome) in addresses.iter().zip(links.remove(&addresses).await) {
                 outcome.unwrap_or_else(|error| panic!("{address:?}: {error}"));

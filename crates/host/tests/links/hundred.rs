@@ -9,7 +9,7 @@ use pvc_core::model::{
 };
 use pvc_host::links::{Bridges, Links, LinksError, Netlink};
 
-use crate::namespace::alone;
+use crate::{contract, namespace::alone};
 
 /// In the order of `plan::client_network`.
 fn changes() -> Vec<BridgingChange> {
@@ -109,7 +109,7 @@ fn the_addresses_of_a_hundred_networks() {
                 together(what, began, links.hold(&gateways, &|| Some(100)).await, &mut times);
             }
             let began = Instant::now();
-            links.announce(&gateways).await.unwrap();
+            links.announce(&gateways, contract::soon()).await.unwrap();
             times.note("announced", began);
             let began = Instant::now();
             links.observe(&[]).await.unwrap();

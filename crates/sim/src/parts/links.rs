@@ -18,7 +18,7 @@ use pvc_core::model::{
 };
 use pvc_host::links::{Links, LinksError, fake::FakeLinks};
 use pvc_process::Process;
-use tokio::sync::watch;
+use tokio::{sync::watch, time::Instant};
 
 use super::in_flight;
 use crate::{event::Event, journal::Journal};
@@ -75,8 +75,8 @@ impl Links for SimLinks {
         .await
     }
 
-    async fn announce(&self, addresses: &[Placed]) -> Result<(), LinksError> {
-        self.fake.announce(addresses).await
+    async fn announce(&self, addresses: &[Placed], not_after: Instant) -> Result<(), LinksError> {
+        self.fake.announce(addresses, not_after).await
     }
 
     fn changes(&self) -> watch::Receiver<()> {

@@ -16,6 +16,7 @@ use rtnetlink::{
         address::{AddressAttribute, AddressHeaderFlags, AddressMessage, CacheInfo},
     },
 };
+use tokio::time::Instant;
 
 use super::{
     super::{
@@ -84,21 +85,26 @@ impl Netlink {
         addresses: &'a [Placed],
         load: impl Fn(&[There<'a>]) -> Option<Vec<Request>>,
     ) -> Vec<Option<Answer>> {
-        let devices = self.devices(addresses).await;
-        let (mut outcomes, mut there) = (Vec::with_capacity(addresses.len()), Vec::new());
-        for (at, address) in addresses.iter().enumerate() {
-            outcomes.push(match devices.get(address.device.as_str()) {
-                Some(Ok(Some(device))) => {
-                    there.push((at, (address, device.index)));
-                    None
-                }
-                Some(Err(why)) => Some(Err(why.clone())),
-                Some(Ok(None)) | None => None,
-            });
-        }
-        for some in there.chunks(MOST) {
-            let (places, some): (Vec<usize>, Vec<There<'_>>) = some.iter().copied().unzip();
-            let answers = self.addresses.send_one(some.len(), || load(&some)).await;
+        let mut outcomes = Vec::with_capacity(addresses.len());
+        // Looked up by as many as go together: the first do not wait for the last ones' devices.
+        for addresses in addresses.chunks(MOST) {
+            let devices = self.devices(addresses).await;
+            let (mut places, mut there) = (Vec::new(), Vec::new());
+            for address in addresses {
+                outcomes.push(match devices.get(address.device.as_str()) {
+                    Some(Ok(Some(device))) => {
+                        places.push(outcomes.len());
+                        there.push((address, device.index));
+                        None
+                    }
+                    Some(Err(why)) => Some(Err(why.clone())),
+                    Some(Ok(None)) | None => None,
+                });
+            }
+            if there.is_empty() {
+                continue;
+            }
+            let answers = self.addresses.send_one(there.len(), || load(&there)).await;
             for (at, answer) in places.into_iter().zip(answers) {
                 outcomes[at] = Some(answer);
             }
@@ -106,10 +112,17 @@ impl Netlink {
         outcomes
     }
 
-    pub(super) async fn announce_addresses(&self, addresses: &[Placed]) -> Result<(), LinksError> {
+    pub(super) async fn announce_addresses(
+        &self,
+        addresses: &[Placed],
+        not_after: Instant,
+    ) -> Result<(), LinksError> {
         let doing = |address: &Placed| format!("announce {} on {}", address.cidr.addr(), address.device);
         let Some(first) = addresses.first() else { return Ok(()) };
         let devices = self.devices(addresses).await;
+        if Instant::now() > not_after {
+            return Err(LinksError::TooLate { doing: doing(first) });
+        }
         let announcer =
             self.announcer().map_err(|cause| LinksError::Kernel { doing: doing(first), cause })?;
         let announce = |address: &Placed| match devices.get(address.device.as_str()) {

@@ -32,6 +32,9 @@ const TRY_AGAIN: Duration = Duration::from_millis(100);
 /// How long an address that cannot be added is not tried again: the others, and the services, do not wait for it.
 const TRY_LATER: Duration = Duration::from_secs(5);
 
+/// The same for one of which nothing was heard.
+const TRY_SOON: Duration = Duration::from_millis(500);
+
 /// The clock begins so long before this daemon does: its session may be older than this, a little.
 const BEFORE: Duration = Duration::from_hours(1);
 
@@ -60,6 +63,8 @@ struct Effects {
     touched: bool,
     /// Those that could not be added, and when to try again.
     failed: Vec<(Placed, Instant)>,
+    /// Those that may have come without a word: nobody has announced them.
+    unheard: Vec<Placed>,
     announcing: JoinSet<()>,
 }
 
@@ -124,6 +129,11 @@ impl Addresses {
         Some(keep_until(self.leader_heard()?, self.session_timeout()))
     }
 
+    /// The same, while that has not come yet.
+    fn kept_until(&self) -> Option<Moment> {
+        self.keep_until().filter(|until| self.now() < *until)
+    }
+
     fn lifetime_s(&self) -> Option<u32> {
         lifetime_s(self.leader_heard()?, self.session_timeout(), self.now())
     }
@@ -149,8 +159,9 @@ impl Addresses {
             |wanted: &Placed| effects.failed.iter().any(|(failed, until)| failed == wanted && now < *until);
         let new = self.lifetime_s().unwrap_or(0);
         let (wanted, strays) = (self.wanted(&seen), self.strays(&seen));
-        let all = wanted.iter().all(|f| assigned(&seen, f).is_some() || given_up(f))
-            && !strays.iter().any(|stray| is_former(stray, &wanted));
+        let is_there = |f: &Placed| assigned(&seen, f).is_some() && !effects.unheard.contains(f);
+        let all = wanted.iter().all(|f| is_there(f) || given_up(f))
+            && strays.iter().all(|stray| wanted.contains(stray));
         let there = wanted.iter().filter_map(|f| assigned(&seen, f));
         let fresh = there.map(|a| a.lifetime_s).all(|lifetime| lifetime.is_some_and(|l| l * 2 > new));
         let bounded =
@@ -165,19 +176,20 @@ impl Addresses {
         let Some(seen) = self.observe().await? else { return Ok(()) };
         effects.failed.clear();
         let wanted = self.wanted(&seen);
-        let mut failures = Vec::new();
         let mut former = self.strays(&seen);
-        former.retain(|stray| is_former(stray, &wanted));
-        for (former, outcome) in former.iter().zip(links.remove(&former).await) {
-            match outcome {
-                Ok(()) => info!("primary: {}: no network has this gateway any more", former.remove()),
-                Err(error) => failures.push(crate::log::chain(&error)),
-            }
-        }
-        // The floating addresses are announced before the first gateway is added: whoever looks for the cluster waits for them.
+        former.retain(|stray| !wanted.contains(stray));
+        let (former_gateways, former): (Vec<Placed>, Vec<Placed>) = former.into_iter().partition(is_gateway);
+        // The floating addresses are announced before anything is done to the first gateway: whoever looks for the cluster waits for them.
         let (floating, gateways) = wanted.split_at(self.floating.len());
-        for some in [floating, gateways] {
-            failures.extend(self.hold_some(links, &mut effects, &seen, some).await?);
+        let mut failures = Vec::new();
+        for (former, wanted) in [(former, floating), (former_gateways, gateways)] {
+            for (former, outcome) in former.iter().zip(links.remove(&former).await) {
+                match outcome {
+                    Ok(()) => info!("primary: {}: it does not belong there any more", former.remove()),
+                    Err(error) => failures.push(crate::log::chain(&error)),
+                }
+            }
+            failures.extend(self.hold_some(links, &mut effects, &seen, wanted).await?);
         }
         if failures.is_empty() { Ok(()) } else { Err(in_a_line(&failures)) }
     }
@@ -198,28 +210,35 @@ impl Addresses {
         }
         effects.touched = true;
         self.holding.send_replace(true);
-        let outcomes = links.hold(wanted, &|| self.lifetime_s()).await;
+        let outcomes = links.hold(wanted, &|| self.kept_until().and_then(|_| self.lifetime_s())).await;
         // It may have taken longer than was left.
-        if self.keep_until().is_none_or(|until| self.now() >= until) {
+        let Some(until) = self.kept_until() else {
             self.remove(effects).await?;
             return Err(
                 "the state store stopped taking writes while addresses were added: dropped again".into()
             );
-        }
+        };
         let (mut arrived, mut failures) = (Vec::new(), Vec::new());
         for (address, outcome) in wanted.iter().zip(outcomes) {
+            let was_unheard = effects.unheard.iter().position(|unheard| unheard == address);
             let Err(error) = outcome else {
-                arrived.extend(assigned(seen, address).is_none().then(|| address.clone()));
+                let is_new = was_unheard.map(|at| effects.unheard.swap_remove(at)).is_some();
+                arrived.extend((is_new || assigned(seen, address).is_none()).then(|| address.clone()));
                 continue;
             };
-            if !matches!(error, LinksError::TooLate { .. }) {
+            if error.is_refusal() {
                 effects.failed.push((address.clone(), Instant::now() + TRY_LATER));
+            } else if !matches!(error, LinksError::TooLate { .. }) {
+                effects.failed.push((address.clone(), Instant::now() + TRY_SOON));
+                let is_new = was_unheard.is_none() && assigned(seen, address).is_none();
+                effects.unheard.extend(is_new.then(|| address.clone()));
             }
             failures.push(crate::log::chain(&error));
         }
         if !arrived.is_empty() {
-            announce(&**links, &arrived).await;
-            info!("primary: has the floating addresses {}", list(&arrived));
+            announce(&**links, &arrived, self.instant(until)).await;
+            while effects.announcing.try_join_next().is_some() {}
+            info!("primary: has the addresses {}", list(&arrived));
             effects.announcing.spawn(announce_again(Arc::clone(links), arrived, Instant::now()));
         }
         Ok(failures)
@@ -234,9 +253,25 @@ impl Addresses {
     async fn remove(&self, effects: &mut Effects) -> Result<(), String> {
         effects.announcing.abort_all();
         effects.touched = true;
-        let (Some(links), Some(seen)) = (&self.links, self.observe().await?) else { return Ok(()) };
+        effects.unheard.clear();
+        let Some(links) = &self.links else { return Ok(()) };
+        let wanted = || self.floating.iter().cloned().chain(self.gateways());
+        let seen = match self.observe().await {
+            Ok(Some(seen)) => seen,
+            Ok(None) => return Ok(()),
+            Err(error) => {
+                // What is to be here is known all the same.
+                links.remove(&wanted().collect::<Vec<_>>()).await;
+                return Err(error);
+            }
+        };
         let strays = self.strays(&seen);
-        let outcomes = links.remove(&strays).await;
+        let mut all = strays.clone();
+        if *self.holding.borrow() {
+            // One of which nothing was heard may have come after the look.
+            all.extend(wanted().filter(|wanted| !strays.contains(wanted)));
+        }
+        let outcomes = links.remove(&all).await;
         let failures: Vec<String> =
             outcomes.into_iter().filter_map(Result::err).map(|error| crate::log::chain(&error)).collect();
         if !failures.is_empty() {
@@ -288,7 +323,7 @@ impl Addresses {
     }
 
     /// All that this machine has of them: floating addresses with whatever prefix and on whatever device, and of the addresses on client
-    /// networks' bridges also those that were gateways before a network was changed.
+    /// networks' bridges also those that were gateways before a network was changed. The floating ones first.
     fn strays(&self, seen: &HostNetwork) -> Vec<Placed> {
         let gateways = self.gateways();
         let is_ours = |link: &Link, a: &Assigned| {
@@ -301,13 +336,15 @@ impl Addresses {
         };
         let its = |link: &'_ Link, a: &Assigned| Placed { device: link.name.clone(), cidr: a.cidr };
         let all = seen.links.iter().flat_map(|link| link.addresses.iter().map(move |a| (link, a)));
-        all.filter(|(link, a)| is_ours(link, a)).map(|(link, a)| its(link, a)).collect()
+        let mut all: Vec<_> =
+            all.filter(|(link, a)| is_ours(link, a)).map(|(link, a)| its(link, a)).collect();
+        all.sort_by_key(is_gateway);
+        all
     }
 }
 
-/// Whether it was a gateway and is none any more.
-fn is_former(stray: &Placed, wanted: &[Placed]) -> bool {
-    Vni::of_bridge(&stray.device).is_some() && !wanted.contains(stray)
+fn is_gateway(address: &Placed) -> bool {
+    Vni::of_bridge(&address.device).is_some()
 }
 
 /// As many as a line of a log can show.
@@ -325,8 +362,8 @@ fn assigned<'a>(seen: &'a HostNetwork, wanted: &Placed) -> Option<&'a Assigned> 
     seen.link(&wanted.device)?.addresses.iter().find(|a| a.cidr == wanted.cidr)
 }
 
-async fn announce(links: &dyn Links, arrived: &[Placed]) {
-    if let Err(error) = links.announce(arrived).await {
+async fn announce(links: &dyn Links, arrived: &[Placed], not_after: Instant) {
+    if let Err(error) = links.announce(arrived, not_after).await {
         debug!("{}", crate::log::chain(&error));
     }
 }
@@ -334,6 +371,6 @@ async fn announce(links: &dyn Links, arrived: &[Placed]) {
 async fn announce_again(links: Arc<dyn Links>, addresses: Vec<Placed>, arrived: Instant) {
     for after in ANNOUNCE_AFTER.into_iter().skip(1) {
         sleep_until(arrived + after).await;
-        announce(&*links, &addresses).await;
+        announce(&*links, &addresses, Instant::now() + TRY_SOON).await;
     }
 }

@@ -1,5 +1,6 @@
 //! Coordinators' reconcilers on a paused clock: hand-overs, cuts, kills, and machines that refuse.
 
+mod addresses;
 mod gateways;
 mod world;
 

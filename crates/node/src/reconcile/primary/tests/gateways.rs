@@ -121,8 +121,8 @@ impl Links for Slow {
         self.0.apply(change).await
     }
 
-    async fn announce(&self, addresses: &[Placed]) -> Result<(), LinksError> {
-        self.0.announce(addresses).await
+    async fn announce(&self, addresses: &[Placed], not_after: Instant) -> Result<(), LinksError> {
+        self.0.announce(addresses, not_after).await
     }
 
     fn changes(&self) -> watch::Receiver<()> {
