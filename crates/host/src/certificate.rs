@@ -7,6 +7,7 @@ use std::{
 };
 
 use tokio_rustls::rustls::{
+    Error, InconsistentKeys,
     crypto::ring::sign::any_supported_type,
     pki_types::{
         CertificateDer, PrivateKeyDer,
@@ -55,6 +56,12 @@ pub enum CertificateError {
         /// In what respect.
         why: &'static str,
     },
+    /// It may be good; this program's TLS does not know its kind.
+    #[error("{key} is of a kind that this program's TLS does not know")]
+    Unknown {
+        /// The key's file.
+        key: String,
+    },
     /// The two are of different pairs.
     #[error("{key} is not the key of {certificate}")]
     Mismatch {
@@ -72,25 +79,44 @@ impl Pair {
         let chain: Result<Vec<_>, pem::Error> =
             CertificateDer::pem_slice_iter(&read(&self.certificate)?).collect();
         let chain = chain.map_err(|_| wrong(&self.certificate, "is no PEM"))?;
-        let first = chain.first().ok_or_else(|| wrong(&self.certificate, "has no certificate"))?;
-        let first =
-            Certificate::from_der(first).map_err(|_| wrong(&self.certificate, "has no X.509 certificate"))?;
-        let validity = first.tbs_certificate.validity;
+        let all: Result<Vec<Validity>, CertificateError> = chain
+            .iter()
+            .map(|one| {
+                let one = Certificate::from_der(one)
+                    .map_err(|_| wrong(&self.certificate, "has no X.509 certificate"))?;
+                let its = one.tbs_certificate.validity;
+                Ok(Validity {
+                    from_s: its.not_before.to_unix_duration().as_secs(),
+                    until_s: its.not_after.to_unix_duration().as_secs(),
+                })
+            })
+            .collect();
+        // A chain is good while all of it is; of authorities beside one another, one is enough.
+        let both = |one: Validity, other: Validity| match self.key {
+            Some(_) => {
+                Validity { from_s: one.from_s.max(other.from_s), until_s: one.until_s.min(other.until_s) }
+            }
+            None => {
+                Validity { from_s: one.from_s.min(other.from_s), until_s: one.until_s.max(other.until_s) }
+            }
+        };
+        let validity =
+            all?.into_iter().reduce(both).ok_or_else(|| wrong(&self.certificate, "has no certificate"))?;
         if let Some(file) = &self.key {
             // The error would quote what is in the file.
             let key = PrivateKeyDer::from_pem_slice(&read(file)?)
                 .map_err(|_| wrong(file, "has no private key in PEM, or one with a passphrase"))?;
-            let key = any_supported_type(&key)
-                .map_err(|_| wrong(file, "has a key of a kind that TLS does not use"))?;
-            CertifiedKey::new(chain, key).keys_match().map_err(|_| CertificateError::Mismatch {
-                certificate: self.certificate.display().to_string(),
-                key: file.display().to_string(),
+            let unknown = || CertificateError::Unknown { key: file.display().to_string() };
+            let key = any_supported_type(&key).map_err(|_| unknown())?;
+            CertifiedKey::new(chain, key).keys_match().map_err(|error| match error {
+                Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => CertificateError::Mismatch {
+                    certificate: self.certificate.display().to_string(),
+                    key: file.display().to_string(),
+                },
+                _ => unknown(),
             })?;
         }
-        Ok(Validity {
-            from_s: validity.not_before.to_unix_duration().as_secs(),
-            until_s: validity.not_after.to_unix_duration().as_secs(),
-        })
+        Ok(validity)
     }
 }
 
@@ -147,6 +173,19 @@ mod tests {
     }
 
     #[test]
+    fn a_chain_is_good_while_all_of_it_is_and_of_authorities_one_is_enough() {
+        let folder = tempfile::tempdir().unwrap();
+        let pair = make(folder.path(), "one", &PKCS_ED25519);
+        let mut params = CertificateParams::new(["other".to_owned()]).unwrap();
+        (params.not_before, params.not_after) = (date_time_ymd(2026, 2, 1), date_time_ymd(2026, 2, 2));
+        let other = params.self_signed(&KeyPair::generate().unwrap()).unwrap().pem();
+        let both = fs::read_to_string(&pair.certificate).unwrap() + &other;
+        fs::write(&pair.certificate, both).unwrap();
+        assert_eq!(pair.look(), Ok(Validity { from_s: 1_769_904_000, until_s: 1_769_990_400 }));
+        assert_eq!(Pair { key: None, ..pair }.look(), Ok(TIMES));
+    }
+
+    #[test]
     fn what_is_wrong_is_named_by_its_file_and_not_by_what_is_in_it() {
         let folder = tempfile::tempdir().unwrap();
         let (one, other) =
@@ -163,7 +202,10 @@ mod tests {
             (with_key(folder.path().join("none")), "none cannot be read: No such file"),
             (with_key(folder.path().to_owned()), "is no file"),
             (with_key(file("spoilt.key", secret)), "spoilt.key has no private key in PEM"),
-            (with_key(file("strange.key", &secret.replace('*', ""))), "strange.key has a key of a kind that"),
+            (
+                with_key(file("strange.key", &secret.replace('*', ""))),
+                "strange.key is of a kind that this program's TLS does not know",
+            ),
             (with_key(file("large.key", &large)), "large.key is too large"),
             (Pair { certificate: one.key.clone().unwrap(), key: None }, "one.key has no certificate"),
             (Pair { certificate: file("empty.crt", ""), key: None }, "empty.crt has no certificate"),

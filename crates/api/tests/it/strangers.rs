@@ -125,6 +125,9 @@ async fn who_may_only_look_is_told_no_password_of_a_display() {
             let path = route.path.replace("{vm}", vm).replace("{node}", "hv1") + query;
             let answer = get(READER, &path).await;
             assert!(!format!("{answer:?}").contains(SECRET), "{path}: {answer:?}");
+            if route.path.contains("{vm}") && (vm, query) == ("web1", "") {
+                assert_eq!(answer.status, 200, "{path}: {answer:?}");
+            }
         }
     }
     let shown = get(READER, "/api/v2/vms/web1/definition").await;

@@ -65,7 +65,7 @@ impl DomainSpec {
     pub fn parse(xml: &str) -> Result<Self, DomainError> {
         let definition = Definition::parse(xml)?;
         let root = definition.root()?;
-        Self::read(xml, root, name(root)?)
+        Self::read(xml, root, name(root)?)?.with_its_passwords()
     }
 
     /// Parses a definition that must be the one of `id`, and calls it `name`: what a VM is called is said by its key, and an old

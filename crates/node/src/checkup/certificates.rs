@@ -3,7 +3,7 @@
 
 use pvc_config::{Config, TlsFiles};
 use pvc_core::command::checkup::Checkup;
-use pvc_host::certificate::Pair;
+use pvc_host::certificate::{CertificateError, Pair};
 
 use super::Parts;
 
@@ -17,6 +17,8 @@ struct Use<'a> {
     /// What does not work without.
     loss: &'a str,
     todo: &'a str,
+    /// Whether this program is what shows it. Another's TLS may know more kinds of keys.
+    is_ours: bool,
 }
 
 pub(super) async fn look(config: &Config, parts: &Parts) -> Checkup {
@@ -28,6 +30,7 @@ pub(super) async fn look(config: &Config, parts: &Parts) -> Checkup {
                 what: "the API's certificate",
                 loss: "clients refuse the API",
                 todo: "put a new pair into cert_file and key_file of pvc-api.yaml, then pvc-api --check-config",
+                is_ours: true,
             };
             let pair = Pair { certificate: certificate.clone(), key: Some(key.clone()) };
             one(parts, &of, &pair, &mut found).await;
@@ -41,6 +44,7 @@ pub(super) async fn look(config: &Config, parts: &Parts) -> Checkup {
             what: "libvirt's certificate",
             loss: "VMs are not migrated from or to this node",
             todo: "put another one there that the cluster's authority has signed, with its key, then systemctl restart libvirtd",
+            is_ours: false,
         };
         for pair in parts.surroundings.migration_certificates() {
             one(parts, &of, &pair, &mut found).await;
@@ -50,10 +54,11 @@ pub(super) async fn look(config: &Config, parts: &Parts) -> Checkup {
 }
 
 async fn one(parts: &Parts, of: &Use<'_>, pair: &Pair, found: &mut Checkup) {
-    let Use { what, loss, todo } = of;
+    let Use { what, loss, todo, is_ours } = of;
     let file = pair.certificate.display();
     let good = match parts.surroundings.certificate(pair).await {
         Ok(good) => good,
+        Err(CertificateError::Unknown { .. }) if !is_ours => return,
         // It names the file.
         Err(error) => {
             found.wrong(format!("{what} cannot be used, so {loss}: {error}"), *todo);

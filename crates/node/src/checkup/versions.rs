@@ -7,18 +7,27 @@ use pvc_store::{Store, schema::owner};
 /// This program's. The daemon that runs here may be an earlier one.
 const OWN: &str = env!("CARGO_PKG_VERSION");
 
-/// What stands in the way of migrations between this node and that one. QEMU's streams are read by a QEMU of the same release or a later one.
+/// What may stand in the way of migrations between this node and that one. QEMU's streams are read by a QEMU of the same release or a later one; an
+/// earlier one reads those of machine types and devices that it has, too.
 pub(super) fn between(name: &NodeName, here: Versions, there: Versions, found: &mut Checkup) {
+    // libvirt's word for "not known".
+    if [here, there].iter().any(|its| its.qemu.0 == 0 || its.libvirt.0 == 0) {
+        return;
+    }
     let (ours, theirs) = (here.qemu, there.qemu);
     let upgrade = |node: &str| format!("{node}: apt install --only-upgrade qemu-system-x86");
     if ours.release() > theirs.release() {
-        found.wrong(
-            format!("{name} has QEMU {theirs}, this node {ours}: VMs that were started here cannot be migrated live to {name}"),
+        found.notice(
+            format!(
+                "{name} has QEMU {theirs}, this node {ours}: {name} may refuse VMs that were started here"
+            ),
             upgrade(&format!("on {name}")),
         );
     } else if ours.release() < theirs.release() {
-        found.wrong(
-            format!("{name} has QEMU {theirs}, this node {ours}: VMs that were started there cannot be migrated live to this node"),
+        found.notice(
+            format!(
+                "{name} has QEMU {theirs}, this node {ours}: this node may refuse VMs that were started there"
+            ),
             upgrade("here"),
         );
     } else if here.libvirt.release() == there.libvirt.release() {

@@ -14,10 +14,11 @@ pub fn modify(vm: &Vm, before: &str, xml: &str, seen: Option<i32>) -> Result<Acc
         let why = "somebody else has changed its definition since it was read";
         return Err(Refusal::refused(what(), why, "read it again, and change that"));
     }
-    let spec =
-        DomainSpec::parse_as(xml, vm.id, &vm.name).map_err(|DomainError { what: why, line, todo }| {
+    let spec = DomainSpec::parse_as(xml, vm.id, &vm.name).and_then(DomainSpec::with_its_passwords).map_err(
+        |DomainError { what: why, line, todo }| {
             Refusal::refused(what(), format!("the definition is refused: {why} (line {line})"), todo)
-        })?;
+        },
+    )?;
     let (xml, filled_in) = fill_in(&spec);
     if xml == before {
         return Ok(Accepted::already(format!("VM {} is defined so already", vm.name)));

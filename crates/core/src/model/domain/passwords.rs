@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, ops::Range};
 
-use super::read::Definition;
+use super::{DomainError, DomainSpec, read::Definition};
 
 /// The attribute that has one: of `<graphics>`, as libvirt knows it, and of whatever else.
 const PASSWORD: &str = "passwd";
@@ -27,9 +27,47 @@ pub fn without_passwords(xml: &str) -> Option<Cow<'_, str>> {
     Some(shown.into())
 }
 
+impl DomainSpec {
+    /// Refuses what was shown without its passwords: written back, it would make `***` the password.
+    ///
+    /// # Errors
+    /// If such a password is in it.
+    pub fn with_its_passwords(self) -> Result<Self, DomainError> {
+        let definition = Definition::parse(&self.xml)?;
+        let hidden = definition
+            .elements()
+            .find(|element| element.attribute(PASSWORD).is_some_and(|its| its == HIDDEN));
+        let refused = hidden.map(|element| {
+            element.error(
+                format!(
+                    "the {PASSWORD} of <{}> is {HIDDEN}: it was read by a token that may not see it",
+                    element.name()
+                ),
+                "read it with a token of the role operate, or put the password in",
+            )
+        });
+        refused.map_or(Ok(self), Err)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_was_shown_without_its_password_is_not_taken_for_whole() {
+        let with = |passwd: &str| {
+            let id = crate::command::testing::id(1);
+            format!(
+                "<domain type='kvm'><name>web1</name><uuid>{id}</uuid><memory unit='MiB'>64</memory><vcpu>1</vcpu>\n\
+                 <devices><graphics type='vnc' passwd='{passwd}'/></devices></domain>"
+            )
+        };
+        assert!(DomainSpec::parse(&with("s3cret")).is_ok());
+        let shown = without_passwords(&with("s3cret")).unwrap().into_owned();
+        let error = DomainSpec::parse(&shown).unwrap_err();
+        assert!(error.what.contains("a token that may not see it") && error.line == 2, "{error:?}");
+    }
 
     #[test]
     fn a_password_is_hidden_wherever_it_stands_and_all_else_is_as_it_was() {

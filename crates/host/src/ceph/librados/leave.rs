@@ -1,10 +1,10 @@
 //! The libraries take down what they share when the process exits. A connection that is open then, or being closed, ends the process by a signal: so whoever
-//! is about to exit waits until all are closed, and where one is not (a change in a thread of its own, a cluster that does not answer) the process
-//! exits without telling the libraries.
+//! is about to exit waits until all are closed, and then exits without telling the libraries: one may be open still, in a thread that waits for a cluster
+//! that does not answer.
 #![allow(unsafe_code, reason = "calls the C library's `_exit`")]
 
 use std::{
-    process::ExitCode,
+    io::{self, Write as _},
     sync::{Condvar, Mutex, PoisonError},
     time::Duration,
 };
@@ -37,12 +37,12 @@ pub fn all_have_left(within: Duration) -> bool {
     !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()
 }
 
-/// The last thing that a process does which has used Ceph: waits for a moment until no connection is left, and exits at once if some are. Blocks.
-pub fn exit(code: u8) -> ExitCode {
-    if !all_have_left(Duration::from_millis(500)) {
-        exit_at_once(code);
-    }
-    ExitCode::from(code)
+/// Ends a process that may have used Ceph: connections have a moment to be closed, and what was printed is flushed. Blocks.
+pub fn exit(code: u8) -> ! {
+    all_have_left(Duration::from_millis(500));
+    let _ = io::stdout().flush();
+    // Whoever has stayed, or has come since, is in a thread that nobody can end.
+    exit_at_once(code)
 }
 
 /// Ends the process, whatever its threads do: nothing is flushed, and no library is told. Not by [`std::process::exit`], which tells them.
