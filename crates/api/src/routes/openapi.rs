@@ -71,6 +71,9 @@ struct Problem {
     todo: String,
 }
 
+/// By this a list is asked for as an object.
+pub(super) const WHOLE: &str = "whole";
+
 /// The whole description.
 pub fn openapi() -> Value {
     let settings = SchemaSettings::draft2020_12().with(|settings| {
@@ -115,7 +118,7 @@ fn operation(route: &Route, about: &About, schemas: &mut SchemaGenerator) -> Val
     let mut operation = json!({
         "operationId": id(route),
         "summary": about.summary,
-        "responses": responses(about.gives, schemas),
+        "responses": responses(about, schemas),
     });
     match about.body {
         Body::Nothing => {}
@@ -177,7 +180,8 @@ fn id(route: &Route) -> String {
     format!("{}_{path}", route.method.as_str().to_lowercase())
 }
 
-fn responses(gives: Gives, schemas: &mut SchemaGenerator) -> Value {
+fn responses(about: &About, schemas: &mut SchemaGenerator) -> Value {
+    let gives = about.gives;
     let mut responses = json!({ "default": {
         "description": "why not",
         "content": { "application/problem+json": { "schema": schemas.subschema_for::<Problem>() } },
@@ -185,7 +189,10 @@ fn responses(gives: Gives, schemas: &mut SchemaGenerator) -> Value {
     let (kind, schema, about) = match gives {
         Gives::Object => ("application/json", json!({ "type": "object" }), "what there is"),
         Gives::List => {
-            ("application/json", json!({ "type": "array", "items": { "type": "object" } }), "what there is")
+            let list = json!({ "type": "array", "items": { "type": "object" } });
+            let has_whole = about.query.iter().any(|query| query.name == WHOLE);
+            let schema = if has_whole { json!({ "oneOf": [list, { "type": "object" }] }) } else { list };
+            ("application/json", schema, "what there is")
         }
         Gives::Done | Gives::Asked => {
             ("application/json", json!(schemas.subschema_for::<Message>()), "it is done")
@@ -195,6 +202,8 @@ fn responses(gives: Gives, schemas: &mut SchemaGenerator) -> Value {
         Gives::Task => {
             ("application/json", json!(schemas.subschema_for::<Accepted>()), "the task is asked for")
         }
+        // What its events are this kind of description cannot say.
+        Gives::Text(kind @ "text/event-stream") => (kind, json!({}), "what there is"),
         Gives::Text(kind) => (kind, json!({ "type": "string" }), "what there is"),
         Gives::Socket => {
             responses[StatusCode::SWITCHING_PROTOCOLS.as_str()] =

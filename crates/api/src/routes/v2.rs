@@ -28,7 +28,7 @@ const INSIDE: &str = "A browser shows its page no answer but the WebSocket: a re
 const POOL: Query = Query::text("pool", "Of this pool only.");
 
 const WHOLE: Query = Query::switch(
-    "whole",
+    openapi::WHOLE,
     "An object: the list, and what there is to say beside it, such as keys that cannot be read. It has no pages.",
 );
 
