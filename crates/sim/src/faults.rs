@@ -23,6 +23,7 @@ use crate::{
     },
     physics::network::Number,
     schedule::{Bmc, Command, Fault},
+    tree::Tree,
     workload,
 };
 
@@ -131,6 +132,12 @@ pub async fn happen(cluster: Arc<Cluster>, fault: Fault, lasts: Duration) {
             plug(&cluster, node, true);
         }
         Fault::StartByHand(node, vm) => drop(cluster.nodes[node].start_by_hand(guest(&cluster, vm))),
+        Fault::StartOwnByHand(node, which) => {
+            let own = own_vms(&cluster, node);
+            if let Some(vm) = own.get(which % own.len().max(1)) {
+                cluster.nodes[node].start_by_hand(guest(&cluster, *vm));
+            }
+        }
         Fault::DefineRunning(node, vm) => define_running(&cluster, node, vm, lasts).await,
         _ => unkind::happen(&cluster, fault, lasts).await,
     }
@@ -144,6 +151,19 @@ async fn define_running(cluster: &Arc<Cluster>, node: Number, vm: usize, lasts: 
         sleep(lasts.min(Duration::from_secs(20))).await;
         workload::perform(Arc::clone(cluster), 0, Command::Define(vm)).await;
     }
+}
+
+/// The VMs that shall run on a node.
+fn own_vms(cluster: &Cluster, node: Number) -> Vec<usize> {
+    let name = &cluster.nodes[node].name;
+    let is_there = |tree: &Tree, number: &usize| {
+        let id = cluster.vms[*number];
+        tree.vm(id, "node") == name.as_str() && tree.vm(id, "state") == "start"
+    };
+    cluster
+        .around
+        .journal
+        .tree(|tree| (0..cluster.vms.len()).filter(|number| is_there(tree, number)).collect())
 }
 
 /// A VM as plain libvirt runs it.

@@ -109,6 +109,9 @@ pub struct Rates {
     pub shut_down: f64,
     /// A machine loses power for a while and comes back with an empty disk.
     pub reinstall: f64,
+    /// A machine boots whose daemon is not heard, while its VMs wait for room, and some of them are started there by hand.
+    #[serde(default)]
+    pub boots_unheard: f64,
     /// A node is flushed while the claim of one of its VMs cannot be read.
     pub unreadable_in_flush: f64,
     /// A node has no libvirt for minutes.
@@ -202,6 +205,7 @@ impl Default for Rates {
             lost_promise: 0.3,
             shut_down: 0.5,
             reinstall: 0.2,
+            boots_unheard: 0.3,
             unreadable_in_flush: 0.0,
             lose_libvirt: 0.0,
             lack: 0.0,
@@ -313,6 +317,7 @@ impl Rates {
         f("lost_promise", &mut self.lost_promise);
         f("shut_down", &mut self.shut_down);
         f("reinstall", &mut self.reinstall);
+        f("boots_unheard", &mut self.boots_unheard);
         f("unreadable_in_flush", &mut self.unreadable_in_flush);
         f("lose_libvirt", &mut self.lose_libvirt);
         f("lack", &mut self.lack);

@@ -47,6 +47,8 @@ pub enum Fault {
     Autostart(usize, usize),
     /// A VM is started by hand on a node.
     StartByHand(usize, usize),
+    /// A VM that belongs to a node is started there by hand; the second number chooses among all that do.
+    StartOwnByHand(usize, usize),
     /// A guest that runs on a node, unknown to the cluster, is defined there.
     DefineRunning(usize, usize),
     DieHalfway(usize, Halfway),

@@ -26,6 +26,7 @@ pub(super) fn story(rng: &Rng, name: &str, options: &Options) -> Vec<(Duration, 
             let lasts = rng.time(s(60), s(150));
             vec![fault(now, Fault::FreezeLibvirt(node), lasts), fault(s(1), Fault::Reset(node), now)]
         }
+        "boots_unheard" if options.nodes >= 5 => boots_unheard(rng, node, options),
         "gone" if options.nodes >= 5 => vec![fault(now, Fault::Gone(node, rng.chance(0.5)), now)],
         "clone" => another_machine(rng, node),
         "garble_node" => unreadable(rng, node),
@@ -124,6 +125,24 @@ fn another_machine(rng: &mut Rng, node: usize) -> Vec<(Duration, What)> {
     if rng.chance(0.9) {
         steps.insert(0, fault(s(0), silence, rng.time(s(20), s(300))));
     }
+    steps
+}
+
+/// Two machines lose power, so that there is no room for all of their VMs. The second has power again soon and is not heard, and somebody
+/// starts some of its VMs there. Then the first is back, and there is room.
+fn boots_unheard(rng: &mut Rng, node: usize, options: &Options) -> Vec<(Duration, What)> {
+    let s = Duration::from_secs;
+    let fault = |after, fault, lasts| (after, What::Fault(fault, ms(lasts)));
+    let off = rng.time(s(20), s(120));
+    let by_hand = s(40) + off + rng.time(s(20), s(150));
+    let room = by_hand + rng.time(s(5), s(60));
+    let unheard = if rng.chance(0.5) { Fault::CutNet(Net::Store, node) } else { Fault::Isolate(node) };
+    let mut steps = vec![
+        fault(s(0), Fault::Power(another(rng, node, options)), room),
+        fault(s(40), Fault::Power(node), off),
+        fault(s(40), unheard, room + s(100)),
+    ];
+    steps.extend((0..4).map(|_| fault(by_hand, Fault::StartOwnByHand(node, rng.below(1000)), s(0))));
     steps
 }
 
