@@ -26,7 +26,7 @@ pub(super) fn story(rng: &Rng, name: &str, options: &Options) -> Vec<(Duration, 
             let lasts = rng.time(s(60), s(150));
             vec![fault(now, Fault::FreezeLibvirt(node), lasts), fault(s(1), Fault::Reset(node), now)]
         }
-        "boots_unheard" if options.nodes >= 5 => boots_unheard(rng, node, options),
+        "boots_unheard" if options.nodes >= 3 => boots_unheard(rng, node, options),
         "gone" if options.nodes >= 5 => vec![fault(now, Fault::Gone(node, rng.chance(0.5)), now)],
         "clone" => another_machine(rng, node),
         "garble_node" => unreadable(rng, node),
@@ -128,20 +128,19 @@ fn another_machine(rng: &mut Rng, node: usize) -> Vec<(Duration, What)> {
     steps
 }
 
-/// Two machines lose power, so that there is no room for all of their VMs. The second has power again soon and is not heard, and somebody
-/// starts some of its VMs there. Then the first is back, and there is room.
+/// A node loses its power while no other has libvirt. It has power again soon, its daemon mostly does not start or is not heard, and somebody
+/// starts some of its VMs there. Then the others have libvirt.
 fn boots_unheard(rng: &mut Rng, node: usize, options: &Options) -> Vec<(Duration, What)> {
     let s = Duration::from_secs;
     let fault = |after, fault, lasts| (after, What::Fault(fault, ms(lasts)));
     let off = rng.time(s(20), s(120));
-    let by_hand = s(40) + off + rng.time(s(20), s(150));
+    let by_hand = s(20) + off + rng.time(s(60), s(200));
     let room = by_hand + rng.time(s(5), s(60));
-    let unheard = if rng.chance(0.5) { Fault::CutNet(Net::Store, node) } else { Fault::Isolate(node) };
-    let mut steps = vec![
-        fault(s(0), Fault::Power(another(rng, node, options)), room),
-        fault(s(40), Fault::Power(node), off),
-        fault(s(40), unheard, room + s(100)),
-    ];
+    let unheard = if rng.chance(0.7) { Fault::StopDaemon(node) } else { Fault::CutNet(Net::Store, node) };
+    let others = (1..options.nodes).map(|n| (node + n) % options.nodes);
+    let mut steps: Vec<_> = others.map(|n| fault(s(0), Fault::RestartLibvirt(n), room)).collect();
+    steps.push(fault(s(20), Fault::Power(node), off));
+    steps.push(fault(s(21), unheard, room + s(100)));
     steps.extend((0..4).map(|_| fault(by_hand, Fault::StartOwnByHand(node, rng.below(1000)), s(0))));
     steps
 }
