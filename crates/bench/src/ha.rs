@@ -1,6 +1,7 @@
 //! High availability, measured in labs: real ZooKeeper, libvirt, QEMU and BMCs on every node, seen by observers from outside.
 
 mod disk;
+mod door;
 mod failover;
 mod flush;
 mod migration;
