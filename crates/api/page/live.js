@@ -2,7 +2,7 @@
 // Only what the view that is shown has asked for is kept.
 
 import { ask, refusal } from "./api.js";
-import { notice, tell } from "./history.js";
+import { tell } from "./history.js";
 
 const QUIET_MS = 25_000; // The server says something every 15 s.
 const FIRST_WAIT_MS = 500;
@@ -88,7 +88,6 @@ async function fetchNow(entry) {
   const { signal } = reads;
   try {
     const data = await ask("GET", entry.path, undefined, signal);
-    notice(entry.path, data);
     Object.assign(entry, { data, problem: null, took: Date.now() - entry.asked });
     live.session = "open";
   } catch (problem) {

@@ -2,9 +2,8 @@
 
 import { html, nothing, render, svg } from "./vendor/lit-html.js";
 import { may } from "./may.js";
-import { points } from "./history.js";
 
-export { html, nothing };
+export { html, nothing, svg };
 
 const WORDS = {
   good: ["run", "running", "ready", "primary", "done", "start"],
@@ -77,17 +76,18 @@ export function meter(part, whole, label) {
   </svg>`;
 }
 
-/** A node's figure since this page was opened. */
-export function plot(node, figure, label, most) {
-  const all = points(node);
+/** A figure over time: `samples` are `[unix time in s, figure]`, the oldest first, without a figure where there was none. `most`: the top of the plot. */
+export function plot(label, samples, text, most) {
+  const known = samples.filter(([, figure]) => figure !== null);
+  if (known.length < 2) return html`<p class="plot none">${label}: drawn from now on</p>`;
   const [width, height] = [240, 44];
-  if (all.length < 2) return html`<p class="plot none">${label}: drawn from now on</p>`;
-  const [from, to] = [all[0].at, all.at(-1).at];
-  const top = most || Math.max(...all.map((point) => point[figure]), 0.1) * 1.15;
-  const at = (point) => `${(((point.at - from) / (to - from)) * width).toFixed(1)},${(height - (Math.min(point[figure], top) / top) * height).toFixed(1)}`;
-  const line = all.map(at).join(" ");
-  const last = figure === "memory" ? `${Math.round(100 * all.at(-1)[figure])} %` : all.at(-1)[figure].toFixed(2);
-  const minutes = Math.round((to - from) / 60_000);
+  const [from, to] = [known[0][0], known.at(-1)[0]];
+  const top = most || Math.max(...known.map(([, figure]) => figure), 0.1) * 1.15;
+  const line = known
+    .map(([at, figure]) => `${(((at - from) / (to - from || 1)) * width).toFixed(1)},${(height - (Math.min(figure, top) / top) * height).toFixed(1)}`)
+    .join(" ");
+  const last = text(known.at(-1)[1]);
+  const minutes = Math.round((to - from) / 60);
   const since = minutes < 1 ? "less than a minute" : minutes < 120 ? `${minutes} min` : `${(minutes / 60).toFixed(1)} h`;
   return html`<figure class="plot">
     <svg viewBox="0 0 ${width} ${height}" preserveAspectRatio="none" role="img" aria-label=${`${label}, now ${last}`}>

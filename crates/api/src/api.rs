@@ -8,8 +8,8 @@ use pvc_store::{Trial, mirror::Mirror};
 use tokio::sync::watch;
 
 use crate::{
-    audit::Audit, differences::Differences, gate::Gate, limits::Limits, metrics::Metrics, readings::Readings,
-    remembered::Remembered, shares::Shares, written::Noting,
+    audit::Audit, differences::Differences, gate::Gate, limits::Limits, metrics::Metrics, past::Past,
+    readings::Readings, remembered::Remembered, shares::Shares, written::Noting,
 };
 
 /// The cluster, who may command it, and what a request may cost.
@@ -40,6 +40,8 @@ pub struct Api {
     pub(crate) listeners: Shares,
     /// Places of those who talk with guests.
     pub(crate) talks: Shares,
+    /// What was seen.
+    pub(crate) past: Past,
     /// What was answered.
     pub(crate) metrics: Metrics,
     /// Whether the talks are to end.
@@ -72,6 +74,7 @@ impl Api {
             changes: Shares::new(limits.changes),
             listeners: Shares::new(limits.listeners),
             talks: Shares::new(limits.consoles),
+            past: Past::default(),
             metrics: Metrics::default(),
             ends: watch::Sender::new(false),
             consoles: OnceLock::new(),
@@ -114,6 +117,11 @@ impl Api {
         self.ends.send_replace(true);
         tokio::join!(self.changes.close(), self.talks.close());
         self.audit.write_all(&*self.cluster.store).await;
+    }
+
+    /// Remembers what becomes of the cluster, for ever.
+    pub async fn watch(self: &Arc<Self>) {
+        Past::watch(self).await;
     }
 
     /// Returns when the service ends.

@@ -12,6 +12,12 @@ pub(crate) fn now_unix_s() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
+/// The same in milliseconds.
+pub(crate) fn now_unix_ms() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+    u64::try_from(now).unwrap_or(u64::MAX)
+}
+
 /// Returns when it is that time, in seconds of UNIX time; `None`: never.
 pub(crate) async fn until(end_unix_s: Option<u64>) {
     let Some(end) = end_unix_s else { return std::future::pending().await };

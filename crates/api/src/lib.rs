@@ -17,6 +17,7 @@ mod limits;
 mod metrics;
 mod noted;
 mod page;
+mod past;
 mod readings;
 mod remembered;
 mod reply;

@@ -119,6 +119,7 @@ fn run(config: &ApiConfig) -> Result<(), Box<dyn Error>> {
         info!("the API is served on {scheme}://{}", server.address()?);
         let api = Arc::new(Api::new(cluster, gate, limits));
         tokio::select! {
+            () = api.watch() => {}
             never = server.serve(Arc::clone(&api)) => match never {},
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}

@@ -74,6 +74,7 @@ static FILES: &[File] = files![
     "views/storage.js" SCRIPT,
     "views/tasks.js" SCRIPT,
     "views/audit.js" SCRIPT,
+    "views/past.js" SCRIPT,
     "vendor/lit-html.js" SCRIPT,
     "vendor/xterm.css" STYLE,
     "vendor/xterm.js" SCRIPT,

@@ -1,7 +1,8 @@
 import { path } from "../api.js";
 import { act, confirmed, isBusy, isCutOff, nodeSettles } from "../act.js";
 import { look } from "../live.js";
-import { button, explanation, facts, html, link, mebibytes, meter, nodeLink, nothing, panel, plot, problem, shown, state, table, time } from "../parts.js";
+import { button, explanation, facts, html, link, mebibytes, meter, nodeLink, nothing, panel, problem, shown, state, table, time } from "../parts.js";
+import { nodePlots } from "./past.js";
 import { vmTable } from "./vms.js";
 
 export function nodeList({ nodes }) {
@@ -26,7 +27,7 @@ export function nodeCards(all) {
   return html`<div class="cards">${all.map(
     (node) => html`<article class="card">
       <header>${nodeLink(node.name)} ${state(node.daemon_state ?? "broken")}${node.coordinator_state === "primary" ? state("primary") : nothing}</header>
-      ${node.memory ? html`${plot(node.name, "load", "Load")}${plot(node.name, "memory", "Memory used", 1)}` : nothing}
+      ${node.memory ? nodePlots(node.name) : nothing}
     </article>`,
   )}</div>`;
 }
@@ -76,6 +77,6 @@ export function nodePage({ vms }, name) {
         )}
         ${(node.problems || []).map((text) => problem({ message: text }))}
         ${panel("Why it is so", explanation(why))}
-        ${panel("Since this page is open", html`<div class="plots">${plot(name, "load", "Load")}${plot(name, "memory", "Memory used", 1)}</div>`)}
+        ${panel("The last hours", html`<div class="plots">${nodePlots(name)}</div>`)}
         ${panel("Its VMs", shown(vms, (all) => vmTable(all.filter((vm) => vm.node === name || (vm.running_on || []).includes(name)), html`<p>No VM belongs to ${name}.</p>`)))}`)}`;
 }

@@ -2,6 +2,7 @@ import { confirmed, isCutOff } from "../act.js";
 import { button, html, mebibytes, meter, nodeLink, nothing, panel, shown } from "../parts.js";
 import { changeList } from "./tasks.js";
 import { nodeCards } from "./nodes.js";
+import { lastFailover, latencyPlot } from "./past.js";
 
 const LEVELS = { wrong: "bad", notice: "busy" };
 
@@ -20,6 +21,8 @@ export function overview({ status, nodes, vms }) {
     })}
     ${shown(nodes, (all) => (vms.data?.length === 0 && all.length > 0 ? html`<div class="empty"><p>There is no VM yet.</p><p><a class="button main" href="#/vms">Go to the VMs</a> to define one.</p></div>` : nothing))}
     ${panel("Nodes", shown(nodes, nodeCards))}
+    ${lastFailover()}
+    ${panel("ZooKeeper", html`<div class="plots">${latencyPlot()}</div>`)}
     ${panel("What changed", changeList(12), html`<a href="#/events">all</a>`)}`;
 }
 

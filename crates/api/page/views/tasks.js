@@ -2,7 +2,8 @@ import { path } from "../api.js";
 import { confirmed, isCutOff } from "../act.js";
 import { changes } from "../history.js";
 import { look } from "../live.js";
-import { button, clock, html, link, nodeLink, nothing, shown, state, table, time } from "../parts.js";
+import { failoverList } from "./past.js";
+import { button, clock, html, link, nodeLink, nothing, panel, shown, state, table, time } from "../parts.js";
 
 export function taskList() {
   const tasks = look("/tasks", { every: 2000 });
@@ -39,5 +40,6 @@ export function changeList(most) {
 export function eventList() {
   return html`<h1 tabindex="-1">Events</h1>
     <p class="dim">What has changed since this page was opened, the last first. The journals of the nodes have what was before.</p>
-    ${changeList(300)}`;
+    ${changeList(300)}
+    ${panel("Failovers", failoverList())}`;
 }

@@ -83,6 +83,12 @@ pub(super) const ROUTES: &[Route] = &[
         "Figures of the nodes, the VMs and this service, for Prometheus.",
         Gives::Text("text/plain"),
     )),
+    read("/api/v2/history", || get(shown::history)).about(call(
+        "Figures of some hours, as far as this service has seen them: load and memory of the nodes, and how soon ZooKeeper answered.",
+        Gives::Object,
+    )),
+    read("/api/v2/failovers", || get(shown::failovers))
+        .about(call("The course of the last fences, as this service has seen it, the newest first.", Gives::List)),
     read("/api/v2/fences", || get(shown::fences))
         .about(call("Which nodes are fenced, and how far that has come.", Gives::List)),
     read("/api/v2/nodes", || get(shown::nodes))

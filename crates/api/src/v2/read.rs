@@ -75,6 +75,16 @@ pub(crate) async fn metrics(State(api): State<Shared>) -> Outcome {
     Ok(text(StatusCode::OK, TEXT, api.metrics.render(&now)))
 }
 
+/// Figures of some hours.
+pub(crate) async fn history(State(api): State<Shared>) -> Outcome {
+    Ok(json(&api.past.history())?)
+}
+
+/// The course of the last fences.
+pub(crate) async fn failovers(State(api): State<Shared>) -> Outcome {
+    Ok(json(&api.past.failovers())?)
+}
+
 /// Which nodes are fenced.
 pub(crate) async fn fences(State(api): State<Shared>) -> Outcome {
     Ok(json(&node::fences(api.seen()).await?)?)
