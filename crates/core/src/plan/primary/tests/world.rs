@@ -407,6 +407,11 @@ impl World {
                 self.machines[n].addresses = None;
                 true
             }
+            Step::Release => {
+                daemon.inherited = false;
+                self.machines[n].addresses = None;
+                !cut && self.commit(n, &mut daemon, &step)
+            }
             Step::StartServices | Step::StopServices => {
                 daemon.services = step == Step::StartServices;
                 true
