@@ -63,7 +63,7 @@ impl Task {
             match &kind.row().form {
                 Form::Key(show) => show(&mut self.builder, value.as_ref()),
                 _ if self.all_reported() => {
-                    self.builder.set_placement(value.as_ref().map(|value| value.version))
+                    self.builder.set_placement(value.as_ref().map(|value| value.version));
                 }
                 _ => {}
             }
