@@ -96,7 +96,7 @@ fn resolves(resolver: &mut Resolver, given: &Given, domain: &str) -> Result<()> 
 }
 
 fn hand_over(arguments: &Arguments, cluster: &Cluster, node: &Node) -> Result<Vec<Row>> {
-    let (mut gateway, mut guests, mut names) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut gateway, mut guests, mut names, mut own) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     // The first fills caches.
     for _ in 0..=arguments.repeat {
         let now = cluster.primary()?;
@@ -104,10 +104,13 @@ fn hand_over(arguments: &Arguments, cluster: &Cluster, node: &Node) -> Result<Ve
         let gateways = Probe::start_on(node, "rack", "10.100.0.1".parse()?, PROBE_EVERY)?;
         let guest = Probe::of_name(&cluster.lab, server(), "one1.net0.test", PROBE_EVERY)?;
         let name = Probe::of_name(&cluster.lab, server(), "gateway.net9.test", PROBE_EVERY)?;
+        let servers = Probe::start(&cluster.lab, server(), PROBE_EVERY)?;
         cluster.pvc(&["node", "primary", next])?;
         cluster.primary_other_than(&now)?;
         thread::sleep(Duration::from_secs(1));
-        for (gaps, probe) in [(&mut gateway, gateways), (&mut guests, guest), (&mut names, name)] {
+        let probes =
+            [(&mut gateway, gateways), (&mut guests, guest), (&mut names, name), (&mut own, servers)];
+        for (gaps, probe) in probes {
             gaps.push(probe.finish()?.silence);
         }
     }
@@ -119,6 +122,7 @@ fn hand_over(arguments: &Arguments, cluster: &Cluster, node: &Node) -> Result<Ve
         row("hand-over of the primary with 10 client networks: a gateway away", &gateway),
         row("… a guest's name at the floating address away", &guests),
         row("… a gateway's name at the floating address away", &names),
+        row("… the floating address itself away, meanwhile", &own),
     ])
 }
 

@@ -2,11 +2,11 @@
 //!
 //! ```text
 //!   free ──Take──► tenure ──Hold──► addresses ──Answer──► desired state = fact ──Say──► routerstate ──StartServices──► primary
-//!   primary ──(the desired state names another, or none, or this node stops)──► StopServices ──► Drop ──► Release ──► free
+//!   primary ──(the desired state names another, or none, or this node stops)──► StopServices ──► Release ──► free
 //! ```
 //!
 //! At most one node has the addresses at any instant:
-//! - they are added only while this node has the ephemeral key in its present session, and released before the key is;
+//! - they are added only while this node has the ephemeral key in its present session, and removed before it is given back;
 //! - while the store takes no writes they are dropped at two thirds of the session time-out after the leader certainly heard of this
 //!   session, before anybody else can have been given the key ([`keep_until`]). What a server without a leader answers keeps nothing;
 //! - they have a lifetime that the kernel enforces and that ends before the session can ([`lifetime_s`]), so the same holds of a
@@ -119,7 +119,7 @@ pub enum Step {
     Discharge(NodeName),
     /// Add the addresses that are missing, announce those, renew the lifetimes of all.
     Hold,
-    /// Remove all floating addresses.
+    /// Remove all floating addresses, and keep the key if there is one.
     Drop,
     /// Make the desired state say who is primary: this node.
     Answer,
@@ -129,7 +129,7 @@ pub enum Step {
     StartServices,
     /// Tell the services to stop and give them a moment.
     StopServices,
-    /// Give the key back.
+    /// Remove all floating addresses and, when the kernel has removed each, give the key back: the cluster is without them now.
     Release,
 }
 
@@ -276,9 +276,6 @@ fn be(f: &Facts<'_>, until: Option<Moment>) -> Plan {
 fn leave(f: &Facts<'_>, why: &str) -> Plan {
     if f.services {
         return act(Step::StopServices, why);
-    }
-    if f.held.any {
-        return act(Step::Drop, why);
     }
     act(Step::Release, why)
 }

@@ -26,7 +26,10 @@ use async_trait::async_trait;
 use ipnet::IpNet;
 use pvc_config::Config;
 use pvc_core::{
-    model::{ClusterView, RouterState, Subject, link::Placed},
+    model::{
+        ClusterView, RouterState, Subject,
+        link::{HostNetwork, Placed},
+    },
     plan::{
         Next, Plan,
         primary::{Attempts, Facts, Gateways, Held, Step, gateways, plan, write_every},
@@ -192,6 +195,8 @@ struct Tenure {
 struct Seen {
     view: Arc<ClusterView>,
     view_is_current: bool,
+    /// This machine's network; `None`: it is not managed.
+    network: Option<HostNetwork>,
     held: Held,
 }
 
@@ -238,12 +243,13 @@ impl Reconciler for PrimaryReconciler {
             self.addresses.follow(all.into_iter().flat_map(floating).collect());
             self.memory().unserved = troubles.iter().map(ToString::to_string).collect();
         }
-        let held = self.addresses.held().await.map_err(StepError::Failed)?;
-        Ok(Seen { view, view_is_current, held })
+        let network = self.addresses.observe().await.map_err(StepError::Failed)?;
+        let held = self.addresses.held(network.as_ref()).await;
+        Ok(Seen { view, view_is_current, network, held })
     }
 
     fn plan(&self, _subject: &Subject, seen: &mut Seen) -> Plan<Step> {
-        let Seen { view, view_is_current, held } = seen;
+        let Seen { view, view_is_current, held, .. } = seen;
         let view_is_current = *view_is_current;
         let now = self.addresses.now();
         let session = self.cluster.epoch();
@@ -309,8 +315,13 @@ impl Reconciler for PrimaryReconciler {
                 info!("primary: stopping what runs on the primary: {why}");
                 self.services.stop(SERVICES_WITHIN).await;
             }
-            Step::Take { again } => return self.take(*again, why).await,
+            Step::Take { again } => return self.take(*again, seen.network.as_ref(), why).await,
             Step::Release => {
+                // Not looked at once more: the kernel has answered for each of them.
+                if seen.held.any {
+                    info!("primary: dropping the floating addresses: {why}");
+                    self.addresses.drop_all().await.map_err(StepError::Failed)?;
+                }
                 self.cluster.commit(primary::release(&self.cluster.me)).await?;
                 let now = self.addresses.now();
                 let mut memory = self.memory();
@@ -401,7 +412,7 @@ impl PrimaryReconciler {
     }
 
     /// Takes the key and, before anything else, the addresses: the cluster is without them now.
-    async fn take(&self, again: bool, why: &str) -> Result<(), StepError> {
+    async fn take(&self, again: bool, network: Option<&HostNetwork>, why: &str) -> Result<(), StepError> {
         let began = Instant::now();
         let Some(epoch) = self.cluster.epoch() else {
             return Err(StepError::Conflict("there is no session".to_owned()));
@@ -409,7 +420,11 @@ impl PrimaryReconciler {
         let committed = self.cluster.store.commit(primary::take(&self.cluster.me, again)).await?;
         self.memory().tenure = Some(Tenure { epoch, zxid: committed.zxid, shown: false });
         self.tenured.send_replace(true);
-        let held = if sabotage::commits(Bug::SayPrimaryFirst) { Ok(()) } else { self.addresses.hold().await };
+        let held = if sabotage::commits(Bug::SayPrimaryFirst) {
+            Ok(())
+        } else {
+            self.addresses.hold_at_once(network).await
+        };
         info!("primary: this node takes over after {} ms: {why}", began.elapsed().as_millis());
         self.shown().await;
         // The plan sees what is missing, and goes on.

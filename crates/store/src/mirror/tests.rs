@@ -8,7 +8,7 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use pvc_core::model::{
     ClusterView, DaemonMode, DaemonState, Entry, FenceJob, FenceStep, NodeName, NodeReport, Proof,
-    StaticData, Subject, VmChange, VmId, VmKey, VmSet, VmState,
+    RouterState, StaticData, Subject, VmChange, VmId, VmKey, VmSet, VmState,
 };
 use tokio::{sync::mpsc::UnboundedReceiver, time::timeout};
 

@@ -182,12 +182,12 @@ fn every_situation_has_its_step() {
             Next::Do(Step::StopServices),
         ),
         (
-            "… then addresses",
+            "… then addresses and key",
             Case::new(Some("b"), Some("a")).with(|c| c.services = false),
-            Next::Do(Step::Drop),
+            Next::Do(Step::Release),
         ),
         (
-            "… then the key",
+            "… which goes without them, too",
             Case::new(Some("b"), Some("a")).with(|c| {
                 c.services = false;
                 c.held = Held::default();

@@ -21,7 +21,7 @@ use pvc_host::links::{ANNOUNCE_AFTER, Links, LinksError};
 use pvc_process::JoinSet;
 use pvc_store::Store;
 use tokio::{
-    sync::{Mutex, watch},
+    sync::{Mutex, MutexGuard, watch},
     time::{Instant, sleep, sleep_until},
 };
 use tracing::{debug, info, warn};
@@ -149,34 +149,47 @@ impl Addresses {
     }
 
     /// What there is of them.
-    pub(super) async fn held(&self) -> Result<Held, String> {
-        let Some(seen) = self.observe().await? else {
-            return Ok(Held { any: false, all: true, fresh: true, inherited: false });
+    pub(super) async fn held(&self, seen: Option<&HostNetwork>) -> Held {
+        let Some(seen) = seen else {
+            return Held { any: false, all: true, fresh: true, inherited: false };
         };
         let effects = self.effects.lock().await;
         let now = Instant::now();
         let given_up =
             |wanted: &Placed| effects.failed.iter().any(|(failed, until)| failed == wanted && now < *until);
         let new = self.lifetime_s().unwrap_or(0);
-        let (wanted, strays) = (self.wanted(&seen), self.strays(&seen));
-        let is_there = |f: &Placed| assigned(&seen, f).is_some() && !effects.unheard.contains(f);
+        let (wanted, strays) = (self.wanted(seen), self.strays(seen));
+        let is_there = |f: &Placed| assigned(seen, f).is_some() && !effects.unheard.contains(f);
         let all = wanted.iter().all(|f| is_there(f) || given_up(f))
             && strays.iter().all(|stray| wanted.contains(stray));
-        let there = wanted.iter().filter_map(|f| assigned(&seen, f));
+        let there = wanted.iter().filter_map(|f| assigned(seen, f));
         let fresh = there.map(|a| a.lifetime_s).all(|lifetime| lifetime.is_some_and(|l| l * 2 > new));
-        let bounded =
-            strays.iter().filter_map(|stray| assigned(&seen, stray)).all(|a| a.lifetime_s.is_some());
-        Ok(Held { any: !strays.is_empty(), all, fresh, inherited: !effects.touched && bounded })
+        let bounded = strays.iter().filter_map(|stray| assigned(seen, stray)).all(|a| a.lifetime_s.is_some());
+        Held { any: !strays.is_empty(), all, fresh, inherited: !effects.touched && bounded }
     }
 
     /// Adds those that are missing, renews the others, announces what is new.
     pub(super) async fn hold(&self) -> Result<(), String> {
-        let Some(links) = &self.links else { return Ok(()) };
-        let mut effects = self.effects.lock().await;
-        let Some(seen) = self.observe().await? else { return Ok(()) };
+        let effects = self.effects.lock().await;
+        let seen = self.observe().await?;
+        self.hold_as(effects, seen.as_ref()).await
+    }
+
+    /// The same by a look that was had while this node was not primary: who takes over does not look once more before the addresses are here. What
+    /// has changed since is seen by the next look.
+    pub(super) async fn hold_at_once(&self, seen: Option<&HostNetwork>) -> Result<(), String> {
+        self.hold_as(self.effects.lock().await, seen).await
+    }
+
+    async fn hold_as(
+        &self,
+        mut effects: MutexGuard<'_, Effects>,
+        seen: Option<&HostNetwork>,
+    ) -> Result<(), String> {
+        let (Some(links), Some(seen)) = (&self.links, seen) else { return Ok(()) };
         effects.failed.clear();
-        let wanted = self.wanted(&seen);
-        let mut former = self.strays(&seen);
+        let wanted = self.wanted(seen);
+        let mut former = self.strays(seen);
         former.retain(|stray| !wanted.contains(stray));
         let (former_gateways, former): (Vec<Placed>, Vec<Placed>) = former.into_iter().partition(is_gateway);
         // The floating addresses are announced before anything is done to the first gateway: whoever looks for the cluster waits for them.
@@ -189,7 +202,7 @@ impl Addresses {
                     Err(error) => failures.push(crate::log::chain(&error)),
                 }
             }
-            failures.extend(self.hold_some(links, &mut effects, &seen, wanted).await?);
+            failures.extend(self.hold_some(links, &mut effects, seen, wanted).await?);
         }
         if failures.is_empty() { Ok(()) } else { Err(in_a_line(&failures)) }
     }
@@ -316,7 +329,8 @@ impl Addresses {
         }
     }
 
-    async fn observe(&self) -> Result<Option<HostNetwork>, String> {
+    /// This machine's network; `None`: it is not managed.
+    pub(super) async fn observe(&self) -> Result<Option<HostNetwork>, String> {
         match &self.links {
             None => Ok(None),
             Some(links) => links.observe(&[]).await.map(Some).map_err(|error| crate::log::chain(&error)),

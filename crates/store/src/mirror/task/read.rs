@@ -1,6 +1,9 @@
 //! Reading what is dirty, in as few requests as possible and in an order that never shows what is decided without what it was decided from.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use pvc_core::model::{DaemonState, Entry, Node, NodeName, Vm, VmId};
 
@@ -30,31 +33,40 @@ struct Read {
 impl Task {
     /// Reads what is dirty, and what becomes so meanwhile, which is added.
     pub(super) async fn read(&mut self, dirty: &mut Dirty) -> Result<(), StoreError> {
-        let mut placement = None;
-        if std::mem::take(&mut dirty.single) {
-            placement = match self.read_single().await {
-                Ok(version) => Some(version),
-                Err(error) => {
-                    dirty.single = true;
-                    return Err(error);
+        if !std::mem::take(&mut dirty.single) {
+            return self.read_all(dirty.clone()).await;
+        }
+        let outcome = self.read_with_single(dirty).await;
+        dirty.single |= outcome.is_err();
+        outcome
+    }
+
+    /// The keys that stand for themselves are asked for together with the objects: what a primary waits for, who takes over, is both.
+    async fn read_with_single(&mut self, dirty: &mut Dirty) -> Result<(), StoreError> {
+        let single = |kind: &Kind| matches!(kind.row().form, Form::Key(_) | Form::Placement);
+        let kinds: Vec<Kind> = self.watches.iter().map(|(kind, _)| *kind).filter(single).collect();
+        let paths: Vec<String> = kinds.iter().map(|kind| kind.root().to_owned()).collect();
+        let store = Arc::clone(&self.store);
+        let (values, objects) = tokio::join!(store.get_many(&paths), self.read_all(dirty.clone()));
+        let values = values?;
+        objects?;
+        // The view must not show a placement without the VMs that were placed: their events are here by now. What was read beside the placement
+        // and changed before it is read again.
+        self.store.show_events().await;
+        self.note_all();
+        let mut meanwhile = std::mem::take(&mut self.dirty);
+        // Read in the next round: a writer that is faster than a round must not keep the view from being published.
+        self.dirty.single = std::mem::take(&mut meanwhile.single);
+        dirty.merge(meanwhile.clone());
+        self.read_all(meanwhile).await?;
+        for (kind, value) in kinds.into_iter().zip(&values) {
+            match &kind.row().form {
+                Form::Key(show) => show(&mut self.builder, value.as_ref()),
+                _ if self.all_reported() => {
+                    self.builder.set_placement(value.as_ref().map(|value| value.version));
                 }
-            };
-            // The view must not show a placement without the VMs that were placed: their events are here by now.
-            self.store.show_events().await;
-            self.note_all();
-            let mut meanwhile = std::mem::take(&mut self.dirty);
-            // Read in the next round: a writer that is faster than a round must not keep the view from being published.
-            self.dirty.single = std::mem::take(&mut meanwhile.single);
-            dirty.merge(meanwhile);
-        }
-        if let Err(error) = self.read_all(dirty.clone()).await {
-            dirty.single |= placement.is_some();
-            return Err(error);
-        }
-        if let Some(version) = placement
-            && self.all_reported()
-        {
-            self.builder.set_placement(version);
+                _ => {}
+            }
         }
         Ok(())
     }
@@ -95,22 +107,6 @@ impl Task {
             }
         }
         Ok(())
-    }
-
-    /// Reads the keys that stand for themselves; answers with the version of the placement, which is not shown yet.
-    async fn read_single(&mut self) -> Result<Option<i32>, StoreError> {
-        let single = |kind: &Kind| matches!(kind.row().form, Form::Key(_) | Form::Placement);
-        let kinds: Vec<Kind> = self.watches.iter().map(|(kind, _)| *kind).filter(single).collect();
-        let paths: Vec<String> = kinds.iter().map(|kind| kind.root().to_owned()).collect();
-        let values = self.store.get_many(&paths).await?;
-        let mut placement = None;
-        for (kind, value) in kinds.into_iter().zip(&values) {
-            match &kind.row().form {
-                Form::Key(show) => show(&mut self.builder, value.as_ref()),
-                _ => placement = value.as_ref().map(|value| value.version),
-            }
-        }
-        Ok(placement)
     }
 
     /// Reads objects of kinds that are nothing more. They are shown later: with what they are about.

@@ -199,3 +199,19 @@ async fn what_is_not_needed_is_not_watched() {
         assert_eq!((mirror.view().networks.len(), mirror.view().vms.len()), (usize::from(networks), 2));
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_primary_that_steps_down_is_shown_after_one_answer() {
+    const ROUND_TRIP: Duration = Duration::from_millis(10);
+    let (own, other, _) = world().await;
+    other.commit(primary::take(&name(1), false)).await.unwrap();
+    let mirror = Mirror::start(own.clone());
+    mirror.ready().await;
+    shows(&mirror, "the primary", |view| view.primary_holder == Some(name(1))).await;
+    own.delay(ROUND_TRIP);
+    let began = tokio::time::Instant::now();
+    other.commit(primary::release(&name(1))).await.unwrap();
+    shows(&mirror, "that there is none", |view| view.primary_holder.is_none()).await;
+    assert_eq!(mirror.view().node(&name(1)).unwrap().router_state.value, RouterState::Secondary);
+    assert!(began.elapsed() < 2 * ROUND_TRIP, "{:?}", began.elapsed());
+}

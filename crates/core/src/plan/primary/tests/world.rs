@@ -402,10 +402,10 @@ impl World {
                 self.machines[n].addresses = lifetime.map(|l| now + u64::from(l) * 10);
                 lifetime.is_some()
             }
-            Step::Drop => {
+            Step::Drop | Step::Release => {
                 daemon.inherited = false;
                 self.machines[n].addresses = None;
-                true
+                step == Step::Drop || !cut && self.commit(n, &mut daemon, &step)
             }
             Step::StartServices | Step::StopServices => {
                 daemon.services = step == Step::StartServices;

@@ -70,3 +70,44 @@ async fn an_address_that_is_there_with_another_prefix_is_given_the_right_one() {
     assert!(!is_right(&world));
     world.until("it is right", is_right).await;
 }
+
+/// A machine that takes its time to say what it has.
+struct Ponders(Arc<FakeLinks>);
+
+const LOOK: Duration = Duration::from_millis(50);
+
+#[async_trait]
+impl Links for Ponders {
+    async fn observe(&self, sysctls: &[String]) -> Result<HostNetwork, LinksError> {
+        sleep(LOOK).await;
+        self.0.observe(sysctls).await
+    }
+
+    async fn apply(&self, change: &LinkChange) -> Result<(), LinksError> {
+        self.0.apply(change).await
+    }
+
+    async fn announce(&self, addresses: &[Placed], not_after: Instant) -> Result<(), LinksError> {
+        self.0.announce(addresses, not_after).await
+    }
+
+    fn changes(&self) -> watch::Receiver<()> {
+        self.0.changes()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn while_nobody_has_the_addresses_it_is_looked_once() {
+    let mut world = World::new(2).await;
+    for n in [0, 1] {
+        world.start_on(n, Arc::new(Ponders(Arc::clone(&world.machines[n].links))));
+    }
+    world.until("somebody is primary", |w| w.is_primary(0) || w.is_primary(1)).await;
+    let old = usize::from(world.is_primary(1));
+    world.pass(Duration::from_secs(5)).await;
+    world.ask_for(if old == 0 { "b" } else { "a" }).await;
+    world.until("they are dropped", |w| !w.holds(old)).await;
+    let away = world.until("the next one has them", |w| w.holds(1 - old)).await;
+    assert!(away < 2 * LOOK, "{away:?}: neither before the key is given back nor after it is taken");
+    world.until("the next one is primary", |w| w.is_primary(1 - old)).await;
+}
