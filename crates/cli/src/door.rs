@@ -3,13 +3,17 @@
 
 pub(crate) mod client;
 mod cluster;
+pub(crate) mod console;
 pub(crate) mod endpoint;
 mod events;
 mod network;
 mod node;
 pub(crate) mod own;
 mod pending;
+pub(crate) mod screen;
 mod storage;
+#[cfg(test)]
+pub(crate) mod testing;
 mod vm;
 
 use std::time::{SystemTime, UNIX_EPOCH};

@@ -3,8 +3,6 @@
 //! Everything that `pvc` prints passes here, whoever wrote it into the state tree: what a terminal would obey is replaced
 //! ([`plain`]), in JSON escaped. Only what an operator sends into a file or a pipe to have it byte for byte is not ([`Out::verbatim`]).
 
-#![allow(clippy::print_stderr, reason = "this is where it passes")]
-
 pub(crate) mod ends;
 pub(crate) mod guest;
 pub(crate) mod screen;
@@ -147,7 +145,7 @@ impl Out {
         if self.watched {
             // Erase the line, then write: a shorter text leaves nothing of a longer one.
             let short: String = line.chars().take(120).collect();
-            eprint!("\r\x1b[K{}", one_line(&short));
+            say(&format!("\r\x1b[K{}", one_line(&short)));
         }
     }
 
@@ -165,19 +163,25 @@ impl Out {
 
 /// Says on standard error what went wrong. Further lines are indented: none of them looks like one of ours.
 pub(crate) fn complain(text: &str) {
-    eprintln!("pvc: {}", plain(text, false).trim_end().replace('\n', "\n  "));
+    say(&format!("pvc: {}\n", plain(text, false).trim_end().replace('\n', "\n  ")));
+}
+
+/// A terminal that is gone is told nothing, and ends nothing by that.
+fn say(text: &str) {
+    let _ = io::stderr().lock().write_all(text.as_bytes());
 }
 
 /// Asks on standard error; the answer is typed on the same line.
 pub(crate) fn ask(question: &str) -> io::Result<()> {
-    eprint!("{} ", one_line(question));
-    io::stderr().flush()
+    let mut stderr = io::stderr().lock();
+    write!(stderr, "{} ", one_line(question))?;
+    stderr.flush()
 }
 
 /// The same, of what nobody shall see; `None`: Ctrl-C was pressed. The terminal is as before when this returns.
 pub(crate) fn ask_unseen(question: &str) -> io::Result<Option<String>> {
     let typed = unseen::read(&io::stdin(), || ask(question));
-    eprintln!();
+    say("\n");
     typed
 }
 

@@ -46,6 +46,8 @@ pub struct Wanted {
     pub hold: Hold,
     /// Whether a VM that is off is waited for.
     pub wait: bool,
+    /// Whether this client has had it open, and lost its way to it: what keeps it from opening may pass, and whoever has it may be this client still.
+    pub again: bool,
 }
 
 /// What a client is told.
@@ -105,16 +107,22 @@ impl Session {
         let mut this =
             Self { cluster, consoles, nodes, wanted, state: State::Ended, was_at: None, held: Vec::new() };
         let whereabouts = Whereabouts::watch(&this.cluster, wanted.vm);
-        this.seek(whereabouts, wanted.hold, false, false);
+        this.seek(whereabouts, wanted.hold, wanted.again, false);
         this
+    }
+
+    /// Whether this client has had it open.
+    fn has_had_it(&self) -> bool {
+        self.wanted.again || self.was_at.is_some()
     }
 
     /// Types this. `false`: there is no room for it, and nothing was typed.
     #[must_use]
     pub fn write(&mut self, typed: &[u8]) -> bool {
+        let has_had_it = self.has_had_it();
         match &mut self.state {
             State::Open(open) => open.console.write(typed),
-            State::Seeking(_) if self.was_at.is_some() && self.held.len() + typed.len() <= HELD => {
+            State::Seeking(_) if has_had_it && self.held.len() + typed.len() <= HELD => {
                 self.held.extend(typed);
                 true
             }
@@ -125,13 +133,14 @@ impl Session {
     /// What happens next. Nothing is lost when this future is dropped; after [`Event::Ended`] nothing comes.
     pub async fn next(&mut self) -> Event {
         loop {
+            let has_had_it = self.has_had_it();
             let told = match &mut self.state {
                 State::Open(open) => open.next(&self.cluster).await,
                 State::Seeking(search) => {
                     let tell = sleep_until(search.since + WORTH_A_WORD);
                     let found = tokio::select! {
                         found = &mut search.under_way => found,
-                        () = tell, if !search.is_told && self.was_at.is_some() => {
+                        () = tell, if !search.is_told && has_had_it => {
                             search.is_told = true;
                             return Event::Said("the console is closed: waiting until the VM executes again".to_owned());
                         }
@@ -159,14 +168,14 @@ impl Session {
 
     fn seek(&mut self, whereabouts: Whereabouts, hold: Hold, was_lost: bool, until_it_runs: bool) {
         let since = Instant::now();
-        let within = if self.was_at.is_some() { AGAIN } else { AT_FIRST };
+        let within = if self.has_had_it() { AGAIN } else { AT_FIRST };
         let seek = Seek {
             cluster: Arc::clone(&self.cluster),
             consoles: Arc::clone(&self.consoles),
             nodes: self.nodes.clone(),
             id: self.wanted.vm,
             hold,
-            is_patient: self.was_at.is_some(),
+            is_patient: self.has_had_it(),
             may_be_ours: was_lost,
             until_it_runs,
             until: (!self.wanted.wait).then_some(since + within),
@@ -206,7 +215,7 @@ impl Session {
                 self.seek(whereabouts, Hold::IfFree, was_lost, true);
                 Told::Event(Event::Said(format!("VM {} is off: waiting until it starts", home.name)))
             }
-            Ok(Found::Off(home)) if self.was_at.is_some() => ended(Ok(format!("VM {} is off", home.name))),
+            Ok(Found::Off(home)) if self.has_had_it() => ended(Ok(format!("VM {} is off", home.name))),
             Ok(Found::Off(home)) => ended(Err(Failure::Refused(Refusal {
                 kind: RefusalKind::Refused,
                 what: format!("the console of VM {} was not opened", home.name),

@@ -44,7 +44,10 @@ impl Room {
     }
 
     fn session(&self, hold: Hold, wait: bool) -> Session {
-        let wanted = Wanted { vm: id(1), hold, wait };
+        self.begin(Wanted { vm: id(1), hold, wait, again: false })
+    }
+
+    fn begin(&self, wanted: Wanted) -> Session {
         let cluster = Cluster::new(self.fake.cluster.store.clone(), "memory");
         Session::begin(Arc::new(cluster), self.consoles.clone(), nodes(), wanted)
     }
@@ -161,6 +164,24 @@ async fn of_two_clients_one_has_it_and_who_lost_it_does_not_take_it_back() {
     let lost = told(&mut first).await;
     assert!(lost.starts_with("failed, Failed: somebody else has taken"), "{lost}");
     echoes(&mut second, "mine").await;
+}
+
+/// The service of the API that it had it by has ended: libvirt may not have noticed yet.
+#[tokio::test(start_paused = true)]
+async fn who_has_lost_the_way_to_it_waits_until_it_is_free_and_hears_if_the_vm_is_off() {
+    let room = Room::new().await;
+    let mut lost = room.session(Hold::IfFree, false);
+    told(&mut lost).await;
+    let again = Wanted { vm: id(1), hold: Hold::IfFree, wait: false, again: true };
+    let mut session = room.begin(again);
+    assert!(told(&mut session).await.starts_with("said: the console is closed: waiting"));
+    drop(lost);
+    assert_eq!(told(&mut session).await, "opened: VM web1 on hv1");
+    echoes(&mut session, "mine").await;
+    drop(session);
+    room.consoles.remove(&place("hv1"), id(1));
+    room.set(VmState::Stop, "").await;
+    assert_eq!(told(&mut room.begin(again)).await, "ended: VM web1 is off");
 }
 
 #[tokio::test(start_paused = true)]

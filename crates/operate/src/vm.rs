@@ -24,7 +24,7 @@ pub use modify::modify;
 pub(crate) use relocate::Arrival;
 pub use relocate::{Relocated, Relocation, To, relocate};
 pub use undefine::{Power, undefine};
-pub use whereabouts::{Home, Whereabouts};
+pub use whereabouts::{Home, Whereabouts, is_off};
 
 use pvc_core::model::Explanation;
 

@@ -166,6 +166,9 @@ pub(super) const ROUTES: &[Route] = &[
             .query(&[
                 Query::switch("force", "Take it from whoever has it open: one at a time can."),
                 Query::switch("inside", INSIDE),
+                Query::switch("events", "For programs: the WebSocket comes before the console, and what happens to that comes in text frames as JSON objects of one value each: a line in `opened`, `said` or `ended`, or a problem in `failed`."),
+                Query::switch("wait", "With events: while the VM is off, wait until it starts, rather than end."),
+                Query::switch("again", "With events: this client has had it open and lost its way to the service, so whoever has it may be itself still."),
             ]),
     ),
     talk("/api/v2/vms/{vm}/screen", || get(screen::screen)).about(

@@ -268,6 +268,67 @@ async fn what_stands_in_the_way_comes_inside_for_browsers_and_names_no_other_vm(
     assert_eq!(audit.as_array().unwrap().iter().filter(opened).count(), 1, "{audit}");
 }
 
+/// What is said to it, as the object that it is.
+async fn object(socket: &mut Socket) -> Value {
+    serde_json::from_str(&socket.said().await).unwrap()
+}
+
+#[tokio::test]
+async fn a_program_is_told_by_objects_may_wait_and_may_come_again() {
+    let room = Room::new(Limits::default()).await;
+    let headers = format!("X-Api-Key: {OPERATOR}\r\n");
+    let path = "/api/v2/vms/web1/console?events=true";
+    for (path, status) in [
+        ("/api/v2/vms/web1/console?wait=true", 400),
+        ("/api/v2/vms/web1/console?again=true", 400),
+        ("/api/v2/vms/web1/console?events=true&again=true&force=true", 400),
+        ("/api/v2/vms/nobody/console?events=true", 404),
+    ] {
+        assert_eq!(room.refused(path, &headers).await.status, status, "{path}");
+    }
+    let mut socket = Socket::open(&room.served, path, &headers).await.unwrap();
+    assert_eq!(object(&mut socket).await, json!({ "opened": "VM web1 on hv1" }));
+    socket.echoes("hello").await;
+    let mut other = Socket::open(&room.served, path, &headers).await.unwrap();
+    let failed = object(&mut other).await["failed"].take();
+    assert_eq!((&failed["status"], failed["what"].is_string()), (&json!(409), true), "{failed}");
+    assert_eq!(other.closed().await, 1011);
+
+    // Whoever comes again waits until it is free: its client may be itself.
+    let again = format!("{path}&again=true");
+    let mut again = Socket::open(&room.served, &again, &headers).await.unwrap();
+    assert!(object(&mut again).await["said"].as_str().unwrap().contains("waiting"));
+    drop(socket);
+    assert_eq!(object(&mut again).await, json!({ "opened": "VM web1 on hv1" }));
+    again.echoes("mine").await;
+    room.fake.change(1, vec![VmSet::State(VmState::Stop), VmSet::Claim(Claim::none())]).await;
+    room.consoles.remove(&place("hv1"), id(1));
+    let mut end = object(&mut again).await;
+    while end["said"].is_string() {
+        end = object(&mut again).await;
+    }
+    assert_eq!(end, json!({ "ended": "VM web1 is off" }));
+    assert_eq!(again.closed().await, 1000);
+
+    let mut waits = Socket::open(&room.served, &format!("{path}&wait=true"), &headers).await.unwrap();
+    assert_eq!(object(&mut waits).await, json!({ "said": "VM web1 is off: waiting until it starts" }));
+    room.execute("hv2").await;
+    assert_eq!(object(&mut waits).await, json!({ "opened": "VM web1 on hv2" }));
+    room.served.api.end().await;
+    assert_eq!(object(&mut waits).await, json!({ "said": "the service ends" }));
+    assert_eq!(waits.closed().await, 1001);
+    // What was refused is not in it, what was open is, with its end.
+    let mut noted = String::new();
+    for number in 1..=9 {
+        noted += &room.fake.get(&format!("/pvc/audit/{number:03}")).await.unwrap_or_default();
+    }
+    assert_eq!(
+        (noted.matches("a console was opened").count(), noted.matches("a console was closed").count()),
+        (3, 3),
+        "{noted}"
+    );
+}
+
 #[tokio::test]
 async fn a_console_ends_with_the_session_that_it_was_opened_by() {
     let room = Room::new(Limits::default()).await;

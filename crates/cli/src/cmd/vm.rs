@@ -24,7 +24,6 @@ use crate::{
     args,
     door::{Destination, Door},
     failure::Failure,
-    places,
     print::Out,
 };
 
@@ -60,10 +59,8 @@ pub(super) async fn run(command: args::Vm, door: &Door, out: &Out) -> Result<(),
         Vm::Info { long, vm } => info::info(door, out, &vm.vm, long).await,
         Vm::Dump(vm) => info::dump(door, out, &vm.vm).await,
         Vm::Log { lines, follow, vm } => log::log(door, out, &vm.vm, lines, follow).await,
-        Vm::Console { force, wait, vm } => {
-            console::console(places::only_direct(door, "`pvc vm console`")?, out, &vm.vm, force, wait).await
-        }
-        Vm::Vnc(args) => vnc::vnc(places::only_direct(door, "`pvc vm vnc`")?, out, &args).await,
+        Vm::Console { force, wait, vm } => console::console(door, out, &vm.vm, force, wait).await,
+        Vm::Vnc(args) => vnc::vnc(door, out, &args).await,
         Vm::FlushLocks { change, vm } => {
             let (_, asked) = door.flush_locks(&vm.vm).await?;
             follow(door, out, asked, (!change.no_wait).then_some(change.within)).await

@@ -1,6 +1,8 @@
 //! Asks the HTTP API: one connection a request, each with a deadline, each answer bounded. The token goes to the address that it belongs to and nowhere else: no redirect is
 //! followed, and without TLS it leaves this machine only where that is asked for.
 
+mod socket;
+
 use std::{
     fmt,
     io::{self, ErrorKind},
@@ -27,6 +29,7 @@ use tokio::{
 };
 use tokio_rustls::{TlsConnector, rustls::pki_types::ServerName};
 
+pub(crate) use self::socket::{FRAME, Heard, Socket};
 use super::endpoint::{Endpoint, Token};
 use crate::failure::Failure;
 
@@ -69,9 +72,10 @@ pub(crate) struct Reply {
     place: String,
 }
 
-/// The answer to a change.
+/// Why there is nothing else to answer.
 #[derive(Debug, Deserialize)]
-struct Problem {
+pub(crate) struct Problem {
+    status: Option<u16>,
     detail: String,
     what: Option<String>,
     why: Option<String>,
@@ -209,8 +213,6 @@ impl Client {
     pub(crate) async fn send(&self, call: Call) -> Result<Reply, Failure> {
         let mut stream = self.connected().await?;
         let asked = timeout(ANSWERED_WITHIN, self.exchange(&mut stream, &call)).await;
-        let late =
-            || io::Error::new(ErrorKind::TimedOut, format!("not within {} s", ANSWERED_WITHIN.as_secs()));
         let (status, headers, body) =
             asked.unwrap_or_else(|_| Err(late())).map_err(|cause| self.broken(&call, cause))?;
         let reply = Reply { headers, body, place: self.endpoint.to_string() };
@@ -275,10 +277,13 @@ impl Client {
             .method(call.method.clone())
             .uri(call.path.as_str())
             .header(header::HOST, self.endpoint.authority())
-            .header(header::USER_AGENT, concat!("pvc/", env!("CARGO_PKG_VERSION")))
-            .header(header::CONNECTION, "close");
+            .header(header::USER_AGENT, concat!("pvc/", env!("CARGO_PKG_VERSION")));
         for (name, value) in &call.headers {
             request = request.header(name, value);
+        }
+        if call.headers.iter().all(|(name, _)| name != header::CONNECTION) {
+            // One request each.
+            request = request.header(header::CONNECTION, "close");
         }
         if let Some(token) = &self.token {
             request = request.header("x-api-key", token.header());
@@ -298,8 +303,6 @@ impl Client {
             Ok((head, Stream { body, connection }))
         };
         let begun = timeout(ANSWERED_WITHIN, begun).await;
-        let late =
-            || io::Error::new(ErrorKind::TimedOut, format!("not within {} s", ANSWERED_WITHIN.as_secs()));
         let (head, mut stream) =
             begun.unwrap_or_else(|_| Err(late())).map_err(|cause| self.broken(&call, cause))?;
         if head.status.is_success() {
@@ -310,6 +313,31 @@ impl Client {
         Err(self.failure(&call, head.status, reply))
     }
 
+    /// Who says so, for messages.
+    pub(crate) fn place(&self) -> String {
+        self.endpoint.to_string()
+    }
+
+    /// The token is none, or none any more.
+    pub(crate) fn no_token(&self) -> Failure {
+        Failure::NoToken { place: self.place() }
+    }
+
+    /// A text that a stranger may have sent, without the token.
+    fn without_token(&self, said: &str) -> String {
+        self.token.as_ref().map_or_else(|| said.to_owned(), |token| token.hidden_in(said))
+    }
+
+    /// What text in a WebSocket says: JSON of this form.
+    pub(crate) fn told<T: DeserializeOwned>(&self, text: &str) -> Result<T, Failure> {
+        serde_json::from_str(&self.without_token(text)).map_err(|_| {
+            Failure::Rubbish(format!(
+                "{} says what is not understood: is it of another version?",
+                self.endpoint
+            ))
+        })
+    }
+
     fn failure(&self, call: &Call, status: StatusCode, reply: Reply) -> Failure {
         let place = &self.endpoint;
         if status.is_redirection() {
@@ -318,20 +346,10 @@ impl Client {
                 status.as_u16()
             ));
         }
-        let kind = match status {
-            StatusCode::CONFLICT
-            | StatusCode::PRECONDITION_FAILED
-            | StatusCode::UNPROCESSABLE_ENTITY
-            | StatusCode::UNAUTHORIZED
-            | StatusCode::FORBIDDEN => Kind::Refused,
-            StatusCode::NOT_FOUND => Kind::NotFound,
-            StatusCode::SERVICE_UNAVAILABLE => Kind::Unavailable,
-            _ => Kind::Failed,
-        };
         let is_problem = reply.header(header::CONTENT_TYPE) == Some("application/problem+json");
         // A stranger may answer with what was sent.
         let said = String::from_utf8_lossy(&reply.body);
-        let said = self.token.as_ref().map_or(said.clone().into_owned(), |token| token.hidden_in(&said));
+        let said = self.without_token(&said);
         let Some(problem) = serde_json::from_str::<Problem>(&said).ok().filter(|_| is_problem) else {
             let told = format!("{place} answered {} and no reason", status.as_u16());
             // It may be somebody on the way who says so, of a request that has arrived.
@@ -342,9 +360,29 @@ impl Client {
                 Failure::Rubbish(told)
             };
         };
-        let Problem { mut detail, what, why, todo, waiting } = problem;
+        self.failure_of(status, problem, call.in_doubt())
+    }
+
+    /// What a problem says that came with a word for its status.
+    pub(crate) fn failed(&self, problem: Problem) -> Failure {
+        let status = problem.status.and_then(|status| StatusCode::from_u16(status).ok());
+        self.failure_of(status.unwrap_or_default(), problem, "")
+    }
+
+    fn failure_of(&self, status: StatusCode, problem: Problem, in_doubt: &str) -> Failure {
+        let kind = match status {
+            StatusCode::CONFLICT
+            | StatusCode::PRECONDITION_FAILED
+            | StatusCode::UNPROCESSABLE_ENTITY
+            | StatusCode::UNAUTHORIZED
+            | StatusCode::FORBIDDEN => Kind::Refused,
+            StatusCode::NOT_FOUND => Kind::NotFound,
+            StatusCode::SERVICE_UNAVAILABLE => Kind::Unavailable,
+            _ => Kind::Failed,
+        };
+        let Problem { status: _, mut detail, what, why, todo, waiting } = problem;
         if status == StatusCode::UNAUTHORIZED {
-            return Failure::NoToken { place: place.to_string() };
+            return self.no_token();
         }
         if let (Some(what), Some(why), Some(todo)) = (what, why, todo) {
             let kind = if kind == Kind::NotFound { RefusalKind::NotFound } else { RefusalKind::Refused };
@@ -353,7 +391,7 @@ impl Client {
         if waiting.is_none() && Self::is_passing(status) {
             // What the cluster waits for is said; this is the service, which has given up.
             if status == StatusCode::GATEWAY_TIMEOUT {
-                detail += call.in_doubt();
+                detail += in_doubt;
             }
             return Failure::Told { kind: Kind::Unavailable, words: detail, waiting };
         }
@@ -365,6 +403,11 @@ impl Client {
         [StatusCode::BAD_GATEWAY, StatusCode::SERVICE_UNAVAILABLE, StatusCode::GATEWAY_TIMEOUT]
             .contains(&status)
     }
+}
+
+/// Nobody has answered in time.
+fn late() -> io::Error {
+    io::Error::new(ErrorKind::TimedOut, format!("not within {} s", ANSWERED_WITHIN.as_secs()))
 }
 
 /// Whether another attempt may do: nobody listens there while the primary changes.

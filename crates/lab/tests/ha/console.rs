@@ -126,7 +126,8 @@ fn type_over_api(to: IpAddr, vm: &Vm, line: &str, until: &str) -> Result<String>
     }
 }
 
-/// In the sandbox of its unit, as a user that owns nothing: at the primary, of a guest on another node.
+/// In the sandbox of its unit, as a user that owns nothing: at the primary, of a guest on another node. Then a person with `pvc` does all that is done on a node, and the primary
+/// is handed over.
 #[test]
 fn the_api_reaches_a_console_on_another_node_without_privileges() {
     let mut options = options("ha-console-api").timings(fast_timings());
@@ -134,7 +135,9 @@ fn the_api_reaches_a_console_on_another_node_without_privileges() {
     on_lab(options, |cluster| {
         let [floating, _] = Net::Upstream.floating();
         api::ask_patiently(cluster, floating, "GET /api/v1/node")?;
-        let node = if cluster.primary()? == "node1" { "node2" } else { "node1" };
+        let primary = cluster.primary()?;
+        let mut others = ["node1", "node2", "node3"].into_iter().filter(|node| *node != primary);
+        let (node, to) = (others.next().context("one")?, others.next().context("two")?);
         let vm = Vm::number(1);
         cluster.define_and_start(&vm, node, &guest_xml(&vm.name, &vm.uuid, 96))?;
         let home = cluster.node(node);
@@ -147,6 +150,16 @@ fn the_api_reaches_a_console_on_another_node_without_privileges() {
         );
         wait_until("the audit to have it", PATIENCE, || {
             cluster.pvc(&["audit", "list"]).is_ok_and(|audit| audit.contains("a console was closed"))
-        })
+        })?;
+        let url = format!("http://{}", SocketAddr::new(floating, API_PORT));
+        let typed = ["/usr/bin/python3", "-", &vm.name, node, to, &url, API_TOKEN, node];
+        let seen = home.exec_with_input(&typed, TERMINAL.as_bytes(), 4 * PATIENCE)?.ok()?;
+        println!("{seen}");
+        ensure!(cluster.processes.where_is(&vm.uuid) == [to], "nothing was done to the guest");
+        let audit = cluster.pvc(&["audit", "list"])?;
+        for said in ["a console is taken by force", "the client closed it", "the service ends", "is off"] {
+            ensure!(audit.contains(said), "{said}: {audit}");
+        }
+        Ok(())
     });
 }

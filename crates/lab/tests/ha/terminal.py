@@ -1,4 +1,5 @@
-# A person at a terminal: types on a VM's console through `pvc vm console`, has it moved meanwhile, and goes in every way there is.
+# A person at a terminal: types on a VM's console through `pvc vm console`, has it moved meanwhile, and goes in every way there is. Over the API, too, if that is named: then the
+# primary is handed over meanwhile.
 import os
 import pty
 import re
@@ -9,8 +10,12 @@ import sys
 import termios
 import time
 
-VM, FROM, TO = sys.argv[1:4]
+VM, FROM, TO, *BY_API = sys.argv[1:]
 PATIENCE = 60
+if BY_API:
+    os.environ["PVC_API"], os.environ["PVC_TOKEN"], NEXT_PRIMARY = BY_API
+    os.environ["PVC_PLAIN_HTTP"] = "1"
+    os.environ.pop("PVC_ZOOKEEPER", None)
 
 
 class Terminal:
@@ -61,6 +66,19 @@ class Terminal:
         os.close(self.master)
 
 
+def opened():
+    """Who had it last may hold it for a moment still."""
+    until = time.monotonic() + PATIENCE
+    while True:
+        terminal = Terminal()
+        found = terminal.expect(b"on %s; |somebody has this console open.*--force %s" % (TO.encode(), VM.encode()))
+        if found[0].startswith(b"on "):
+            return terminal
+        terminal.ends(3)
+        assert time.monotonic() < until, "it is never free"
+        time.sleep(0.2)
+
+
 def said(*arguments):
     done = subprocess.run(arguments, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=PATIENCE)
     return done.returncode, done.stdout + done.stderr
@@ -103,17 +121,29 @@ taker.expect(b"pvc: the console is closed; the VM goes on")
 taker.ends(0)
 
 # A signal gives the terminal back, too. What the one before typed was heard.
-third = Terminal()
-third.expect(b"on %s; " % TO.encode())
+third = opened()
 third.compute(2000, 22)
 third.program.send_signal(signal.SIGTERM)
 third.expect(b"interrupted")
 third.ends(130)
 
 # A guest that ends is told, and who waits sees it come back.
-last = Terminal()
-last.expect(b"on %s; " % TO.encode())
+last = opened()
 last.compute(3000, 33)
+# ^C is the guest's as any other key.
+last.type(b"\x03")
+last.expect(b"\\^C")
+last.type(b"\x15\n")
+last.compute(400, 44)
+if BY_API:
+    began = time.monotonic()
+    code, text = said("/usr/bin/pvc", "node", "primary", NEXT_PRIMARY)
+    assert code == 0, (code, text)
+    last.expect(b"pvc: the console by .* has ended .* and is opened again; the VM goes on")
+    last.expect(b"pvc: VM %s on %s" % (VM.encode(), TO.encode()))
+    print("it was opened again %.1f s after the primary was asked to change" % (time.monotonic() - began))
+    last.type(b"\x15\n")
+    last.compute(500, 55)
 assert said("/usr/bin/pvc", "vm", "stop", VM)[0] == 0
 last.expect(b"pvc: VM %s is off" % VM.encode())
 last.ends(0)

@@ -1,4 +1,5 @@
-# Somebody who looks at a VM's screen: by a viewer at `pvc vm vnc`, and over the API's WebSocket. Has the VM moved, and stopped, meanwhile.
+# Somebody who looks at a VM's screen: by a viewer at `pvc vm vnc` on a node and over the API, and over the API's WebSocket. Has the VM moved, and stopped, meanwhile.
+import os
 import re
 import socket
 import struct
@@ -148,27 +149,37 @@ def patiently(make):
             time.sleep(0.3)
 
 
-command = subprocess.Popen(["/usr/bin/pvc", "vm", "vnc", VM], stdout=subprocess.PIPE, text=True)
-line = command.stdout.readline()
-address = re.fullmatch(rf"VM {VM} on {FROM}: vnc://(127\.0\.0\.1):(\d+)\n", line)
-assert address, line
-plain = lambda: Viewer(Plain(*address.groups()))
+def shown(**environment):
+    """`pvc vm vnc`, and the viewer that it makes possible."""
+    command = subprocess.Popen(["/usr/bin/pvc", "vm", "vnc", VM], stdout=subprocess.PIPE, text=True, env={**os.environ, **environment})
+    line = command.stdout.readline()
+    address = re.fullmatch(rf"VM {VM} on {FROM}: vnc://(127\.0\.0\.1):(\d+)\n", line)
+    assert address, line
+    return command, lambda: Viewer(Plain(*address.groups()))
+
+
+BY_API = {"PVC_API": f"http://{API}", "PVC_TOKEN": TOKEN, "PVC_PLAIN_HTTP": "1", "PVC_ZOOKEEPER": ""}
+(command, plain), (by_api, carried) = shown(), shown(**BY_API)
 framed = lambda: Viewer(WebSocket())
 
-viewers = [plain(), framed()]
+viewers = [plain(), framed(), carried()]
 print("before:", [viewer.sees() for viewer in viewers], flush=True)
 pvc("vm", "migrate", "-t", TO, VM)
 closed = [viewer.until_closed() for viewer in viewers]
 print("moved:", closed, flush=True)
 assert closed[1][0] == 4001, closed
-viewers = [patiently(plain), patiently(framed)]
+viewers = [patiently(plain), patiently(framed), patiently(carried)]
 print("after:", [viewer.sees() for viewer in viewers], flush=True)
 pvc("vm", "stop", VM)
 closed = [viewer.until_closed() for viewer in viewers]
 print("stopped:", closed, flush=True)
 assert closed[1][0] == 1000, closed
-assert command.wait(PATIENCE) == 0
-keys = subprocess.run(["/usr/bin/pvc", "vm", "vnc", VM], capture_output=True, text=True)
-assert keys.returncode == 3 and "pvc vm start" in keys.stderr, keys
+assert command.wait(PATIENCE) == 0 and by_api.wait(PATIENCE) == 0
+off = [
+    subprocess.run(["/usr/bin/pvc", "vm", "vnc", VM], capture_output=True, text=True, env={**os.environ, **environment})
+    for environment in ({}, BY_API)
+]
+assert off[0].returncode == 3 and "pvc vm start" in off[0].stderr, off
+assert (off[1].returncode, off[1].stderr) == (3, off[0].stderr), off
 outside = subprocess.run(["/usr/bin/pvc", "vm", "vnc", "--listen", "0.0.0.0:5999", VM], capture_output=True, text=True)
 assert outside.returncode == 2 and "loopback" in outside.stderr, outside

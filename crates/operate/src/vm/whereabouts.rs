@@ -25,10 +25,14 @@ pub struct Home {
 impl Home {
     /// Whether it executes nowhere, and nobody wants it to.
     pub fn is_off(&self) -> bool {
-        let is_unwanted =
-            matches!(self.state, VmState::Stop | VmState::Shutdown | VmState::Failed | VmState::Delete);
-        is_unwanted && self.nodes.is_empty()
+        is_off(self.state, &self.nodes)
     }
+}
+
+/// Whether a VM executes nowhere, and nobody wants it to.
+pub fn is_off(state: VmState, claim: &[NodeName]) -> bool {
+    let is_unwanted = matches!(state, VmState::Stop | VmState::Shutdown | VmState::Failed | VmState::Delete);
+    is_unwanted && claim.is_empty()
 }
 
 impl Whereabouts {

@@ -118,9 +118,10 @@ async fn what_somebody_has_started_since_is_neither_powered_off_nor_undefined() 
 }
 
 #[tokio::test]
-async fn a_screen_is_shown_on_loopback_only_and_by_a_node_only() {
+async fn a_screen_is_shown_on_loopback_only_with_the_same_words_at_both_doors() {
     let fake = Arc::new(fake().await);
     let direct = Door::from(&*fake);
+    let api = Door::Api(client(served(&fake).await, TOKEN));
     for (listen, end) in [
         ("0.0.0.0:5900", "2: --listen takes an address of loopback"),
         ("10.0.0.1:0", "2: --listen takes an address of loopback"),
@@ -130,16 +131,18 @@ async fn a_screen_is_shown_on_loopback_only_and_by_a_node_only() {
         ("127.255.0.9:0", "4: "),
         ("[::1]:0", "4: "),
     ] {
-        let said = said(&direct, &format!("vm vnc --listen {listen} nobody"), Format::Table, "").await;
-        assert!(said.lines().last().unwrap().starts_with(end), "{listen}: {said}");
+        let command = format!("vm vnc --listen {listen} nobody");
+        let at_store = said(&direct, &command, Format::Table, "").await;
+        assert!(at_store.lines().last().unwrap().starts_with(end), "{listen}: {at_store}");
+        assert_eq!(said(&api, &command, Format::Table, "").await, at_store, "{listen}");
     }
     for listen in ["localhost:5900", "127.0.0.1", "127.0.0.1:65536"] {
         let parsed = Args::try_parse_from(["pvc", "vm", "vnc", "--listen", listen, "web1"]);
         assert!(parsed.is_err(), "{listen}");
     }
-    let api = Door::Api(client(served(&fake).await, TOKEN));
-    let said = said(&api, "vm vnc web1", Format::Table, "").await;
-    assert_eq!(said, "\n2: `pvc vm vnc` works on a node, not over the API");
+    let at_store = said(&direct, "vm vnc web1", Format::Table, "").await;
+    assert!(at_store.starts_with("\n3: ") && at_store.contains("the VM is off"), "{at_store}");
+    assert_eq!(said(&api, "vm vnc web1", Format::Table, "").await, at_store);
 }
 
 #[tokio::test]

@@ -1,16 +1,14 @@
 //! `pvc vm console`: types on a VM's serial console. The terminal is the guest's meanwhile, save for one key; whatever ends this gives it back.
 
-use std::{
-    io::{IsTerminal as _, Read as _},
-    sync::Arc,
-};
+use std::io::{IsTerminal as _, Read as _};
 
-use pvc_console::{Consoles, Event, Hold, Session, Wanted};
-use pvc_operate::Cluster;
 use tokio::sync::mpsc;
 
 use crate::{
-    connect,
+    door::{
+        Door,
+        console::{Console, Event},
+    },
     failure::Failure,
     print::{Out, ends::Ends, guest::Guest},
 };
@@ -18,18 +16,15 @@ use crate::{
 /// `^]`, as of telnet and virsh: nothing that is typed on a console otherwise.
 const ESCAPE: u8 = 0x1d;
 
-/// One is open. Another whose libvirt hangs may be closing for as long as that does.
-const AT_ONCE: usize = 8;
-
 const CLOSED: &str = "the console is closed; the VM goes on";
 
 /// A bell: what was typed is not passed on.
 const BELL: &[u8] = b"\x07";
 
 pub(super) async fn console(
-    cluster: &Cluster,
+    door: &Door,
     out: &Out,
-    reference: &str,
+    vm: &str,
     force: bool,
     wait: bool,
 ) -> Result<(), Failure> {
@@ -37,22 +32,12 @@ pub(super) async fn console(
         let say = "a console needs a terminal on both sides, and no --format json: `pvc vm log -f` prints what the guest prints";
         return Err(Failure::Usage(say.to_owned()));
     }
-    let vm = cluster.find_vm(reference).await?;
-    let hold = if force { Hold::Take } else { Hold::IfFree };
-    let consoles = pvc_console::libvirt(AT_ONCE)?;
-    talk(cluster, out, consoles, Wanted { vm, hold, wait }).await
+    talk(door.open_console(vm, force, wait).await?, out).await
 }
 
-async fn talk(
-    cluster: &Cluster,
-    out: &Out,
-    consoles: Arc<dyn Consoles>,
-    wanted: Wanted,
-) -> Result<(), Failure> {
+async fn talk(mut console: Console<'_>, out: &Out) -> Result<(), Failure> {
     let failed = |cause| Failure::Machine { doing: "use this terminal".into(), cause };
     let mut ends = Ends::hear().map_err(failed)?;
-    let cluster = Arc::new(Cluster::new(Arc::clone(&cluster.store), cluster.place.as_str()));
-    let mut session = Session::begin(cluster, consoles, connect::nodes(), wanted);
     let mut taken: Option<(Guest, mpsc::Receiver<Vec<u8>>)> = None;
     // What is said at the end is said when the terminal is as before.
     let end = loop {
@@ -64,14 +49,14 @@ async fn talk(
                 let Some(typed) = typed else { break Ok(CLOSED.to_owned()) };
                 let escape = typed.iter().position(|&key| key == ESCAPE);
                 let before = &typed[..escape.unwrap_or(typed.len())];
-                if !before.is_empty() && !session.write(before) && let Some((guest, _)) = &mut taken {
+                if !before.is_empty() && !console.write(before) && let Some((guest, _)) = &mut taken {
                     guest.show(BELL).map_err(failed)?;
                 }
                 if escape.is_some() {
                     break Ok(CLOSED.to_owned());
                 }
             }
-            event = session.next() => match (event, &mut taken) {
+            event = console.next() => match (event, &mut taken) {
                 (Event::Opened(line), None) => {
                     // Whoever reads this has the terminal already: what he types next is the guest's.
                     let mut guest = Guest::take().map_err(failed)?;
@@ -83,11 +68,12 @@ async fn talk(
                 (Event::Printed(bytes), Some((guest, _))) => guest.show(&bytes).map_err(failed)?,
                 // Nothing is printed before it is open.
                 (Event::Printed(_), None) => {}
-                (Event::Ended(end), _) => break end.map_err(Failure::from),
+                (Event::Ended(end), _) => break end,
             },
         }
     };
     drop(taken);
+    console.close().await;
     out.aside(&end?);
     Ok(())
 }

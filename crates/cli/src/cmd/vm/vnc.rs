@@ -3,13 +3,10 @@
 use std::{
     net::SocketAddr,
     process::{Child, Command, Stdio},
-    sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::Duration,
 };
 
-use pvc_console::screen::{Screen, ScreenEnd, Screens, Seen};
-use pvc_core::model::VmId;
-use pvc_operate::{Cluster, Kind, vm::Whereabouts};
+use pvc_console::screen::ScreenEnd;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
@@ -17,24 +14,27 @@ use tokio::{
 };
 
 use crate::{
-    args, connect,
+    args,
+    door::{
+        Door,
+        client::FRAME,
+        screen::{Screen, Screens, Seen},
+    },
     failure::Failure,
     print::{Out, ends::Ends},
 };
 
 /// How long a viewer, or the guest, may take nothing.
 const PATIENCE: Duration = Duration::from_secs(30);
-const BUFFER: usize = 64 * 1024;
+const BUFFER: usize = FRAME;
 /// How long nobody is listened to after a screen could not be opened.
 const PAUSE: Duration = Duration::from_secs(1);
-/// How often it is looked whether the VM is off, beside when something changes.
-const LOOK: Duration = Duration::from_secs(10);
 const CLOSED: &str = "the screen is closed; the VM goes on";
 
 /// Where viewers look for programs of this name.
 const VIEWER: &str = "remote-viewer";
 
-pub(super) async fn vnc(cluster: &Cluster, out: &Out, args: &args::Vnc) -> Result<(), Failure> {
+pub(super) async fn vnc(door: &Door, out: &Out, args: &args::Vnc) -> Result<(), Failure> {
     let failed = |doing: &str| {
         let doing = doing.to_owned();
         move |cause| Failure::Machine { doing, cause }
@@ -43,17 +43,12 @@ pub(super) async fn vnc(cluster: &Cluster, out: &Out, args: &args::Vnc) -> Resul
         let say = "--listen takes an address of loopback: whoever connects there sees the screen, without a password";
         return Err(Failure::Usage(say.to_owned()));
     }
-    let vm = cluster.find_vm(&args.vm.vm).await?;
+    let screens = door.screens(&args.vm.vm).await?;
     let mut ends = Ends::hear().map_err(failed("hear signals"))?;
-    let mut room = Room {
-        cluster: Arc::new(Cluster::new(Arc::clone(&cluster.store), cluster.place.as_str())),
-        screens: Screens::of(connect::nodes()),
-        vm,
-    };
     // What stands in the way is said before anybody is asked to look.
     let line = tokio::select! {
         () = ends.any() => return Err(Failure::Interrupted(CLOSED.to_owned())),
-        opened = room.open() => opened?.line(),
+        line = look(&screens) => line?,
     };
     let listener = TcpListener::bind(args.listen).await.map_err(failed("listen for a viewer"))?;
     let address = listener.local_addr().map_err(failed("listen for a viewer"))?;
@@ -61,19 +56,18 @@ pub(super) async fn vnc(cluster: &Cluster, out: &Out, args: &args::Vnc) -> Resul
     if !args.viewer {
         out.aside("for one viewer at a time, until Ctrl-C");
     }
-    let watched = Arc::clone(&room.cluster);
     loop {
         let mut viewer = args.viewer.then(|| Viewer::start(address)).transpose()?;
         let end = tokio::select! {
             biased;
             () = ends.any() => return Err(Failure::Interrupted(CLOSED.to_owned())),
             // Who has connected before it ended is heard first.
-            end = room.serve(&listener) => end?,
+            end = serve(&screens, &listener) => end?,
             () = ended(&mut viewer) => {
                 out.aside(CLOSED);
                 return Ok(());
             }
-            line = off(&watched, vm) => {
+            line = screens.off() => {
                 out.aside(&line);
                 return Ok(());
             }
@@ -99,12 +93,6 @@ pub(super) async fn vnc(cluster: &Cluster, out: &Out, args: &args::Vnc) -> Resul
     }
 }
 
-struct Room {
-    cluster: Arc<Cluster>,
-    screens: Screens,
-    vm: VmId,
-}
-
 /// Who has ended it.
 enum Ended {
     Screen(ScreenEnd),
@@ -114,41 +102,27 @@ enum Ended {
 
 /// Whether another viewer may see what this one does not.
 fn may_pass(failure: &Failure) -> bool {
-    matches!(failure, Failure::Cluster(failure) if failure.kind() != Kind::NotFound)
+    let is_of_the_cluster =
+        matches!(failure, Failure::Cluster(_) | Failure::Told { .. }) || failure.may_pass();
+    is_of_the_cluster && !failure.is_not_found()
 }
 
-/// Returns when the VM is off, also while nobody looks; with a line that says so.
-async fn off(cluster: &Cluster, vm: VmId) -> String {
-    let mut whereabouts = Whereabouts::watch(cluster, vm);
-    loop {
-        if let Ok(home) = whereabouts.look(cluster).await
-            && home.is_off()
-        {
-            return format!("VM {} is off", home.name);
-        }
-        // No event is relied upon.
-        let _ = timeout(LOOK, whereabouts.changed()).await;
-    }
+/// Sees whether there is a screen; of whom, and where.
+async fn look(screens: &Screens<'_>) -> Result<String, Failure> {
+    screens.open().await?.line().await
 }
 
-impl Room {
-    async fn open(&mut self) -> Result<Screen, Failure> {
-        let now = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-        Ok(self.screens.open(Arc::clone(&self.cluster), self.vm, now).await?)
-    }
-
-    /// One viewer, from its coming to its end. Who comes meanwhile is closed.
-    async fn serve(&mut self, listener: &TcpListener) -> Result<Ended, Failure> {
-        let failed = |cause| Failure::Machine { doing: "listen for a viewer".into(), cause };
-        let (mut viewer, _) = listener.accept().await.map_err(failed)?;
-        let screen = match self.open().await {
-            Ok(screen) => screen,
-            Err(failure) => return Ok(Ended::NotOpened(failure)),
-        };
-        tokio::select! {
-            ended = carry(&mut viewer, screen) => Ok(ended),
-            error = close_others(listener) => Err(failed(error)),
-        }
+/// One viewer, from its coming to its end. Who comes meanwhile is closed.
+async fn serve(screens: &Screens<'_>, listener: &TcpListener) -> Result<Ended, Failure> {
+    let failed = |cause| Failure::Machine { doing: "listen for a viewer".into(), cause };
+    let (mut viewer, _) = listener.accept().await.map_err(failed)?;
+    let screen = match screens.open().await {
+        Ok(screen) => screen,
+        Err(failure) => return Ok(Ended::NotOpened(failure)),
+    };
+    tokio::select! {
+        ended = carry(&mut viewer, screen) => ended,
+        error = close_others(listener) => Err(failed(error)),
     }
 }
 
@@ -160,25 +134,26 @@ async fn close_others(listener: &TcpListener) -> std::io::Error {
     }
 }
 
-async fn carry(viewer: &mut TcpStream, mut screen: Screen) -> Ended {
+async fn carry(viewer: &mut TcpStream, mut screen: Screen<'_>) -> Result<Ended, Failure> {
     let (mut done, mut shown) = (vec![0; BUFFER], vec![0; BUFFER]);
     loop {
         tokio::select! {
-            read = viewer.read(&mut done) => match read {
+            read = viewer.read(&mut done), if screen.has_room() => match read {
                 Ok(bytes) if bytes > 0 => {
-                    if !screen.write(&done[..bytes], PATIENCE).await {
-                        return Ended::Screen(screen.end().await);
+                    if let Err(end) = screen.write(&done[..bytes], PATIENCE).await {
+                        return Ok(Ended::Screen(end));
                     }
                 }
-                Ok(_) | Err(_) => return Ended::Viewer,
+                Ok(_) | Err(_) => return Ok(Ended::Viewer),
             },
             seen = screen.next(&mut shown) => match seen {
                 Seen::Bytes(bytes) => {
                     if !matches!(timeout(PATIENCE, viewer.write_all(&shown[..bytes])).await, Ok(Ok(()))) {
-                        return Ended::Viewer;
+                        return Ok(Ended::Viewer);
                     }
                 }
-                Seen::Ended(end) => return Ended::Screen(end),
+                Seen::Room => {}
+                Seen::Ended(end) => return Ok(Ended::Screen(end?)),
             },
         }
     }
@@ -216,3 +191,6 @@ async fn ended(viewer: &mut Option<Viewer>) {
         tokio::time::sleep(LOOK).await;
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -180,20 +180,10 @@ mod speaking_tls {
     use pvc_api::{Api, Gate, Limits, Server, Tls};
     use pvc_config::TlsFiles;
     use pvc_operate::testing::Fake;
-    use rcgen::{CertificateParams, KeyPair};
     use tempfile::TempDir;
 
     use super::*;
-    use crate::door::endpoint;
-
-    fn pair(folder: &std::path::Path, host: &str) -> TlsFiles {
-        let key = KeyPair::generate().unwrap();
-        let certificate = CertificateParams::new([host.to_owned()]).unwrap().self_signed(&key).unwrap();
-        let files = TlsFiles { certificate: folder.join("cert.pem"), key: folder.join("key.pem") };
-        std::fs::write(&files.certificate, certificate.pem()).unwrap();
-        std::fs::write(&files.key, key.serialize_pem()).unwrap();
-        files
-    }
+    use crate::door::{endpoint, testing::pair};
 
     async fn asked(host: &str, trusted: Option<&TlsFiles>) -> Result<(), Failure> {
         let (folder, fake) = (TempDir::new().unwrap(), Fake::with(&["hv1"]).await);
