@@ -56,10 +56,10 @@ fi
 
 # What drives the browser of the page's test is no package of Debian's.
 pvc_page=$pvc_root/target/page-test
-if ! cmp -s "$pvc_root/crates/lab/tests/page-requirements.txt" "$pvc_page/installed.txt"; then
+if ! cmp -s "$pvc_root/crates/lab/tests/page/requirements.txt" "$pvc_page/installed.txt"; then
   rm -rf "$pvc_page"
   PIP_ROOT_USER_ACTION=ignore /usr/bin/python3 -m pip install --quiet --disable-pip-version-check --no-deps \
-    --require-hashes --only-binary :all: --target "$pvc_page" -r "$pvc_root/crates/lab/tests/page-requirements.txt" \
+    --require-hashes --only-binary :all: --target "$pvc_page" -r "$pvc_root/crates/lab/tests/page/requirements.txt" \
     </dev/null >&2
-  cp "$pvc_root/crates/lab/tests/page-requirements.txt" "$pvc_page/installed.txt"
+  cp "$pvc_root/crates/lab/tests/page/requirements.txt" "$pvc_page/installed.txt"
 fi

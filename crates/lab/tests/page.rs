@@ -1,7 +1,7 @@
-//! The web page in a real browser, on a real cluster. What a person does and sees there is in `page.py`.
+//! The web page in a real browser, on a real cluster. What a person does and sees there is in the folder `page`.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::time::Duration;
+use std::{path::Path, thread, time::Duration};
 
 use pvc_lab::{
     Cluster, LabOptions, PATIENCE, guest_xml,
@@ -11,6 +11,7 @@ use pvc_lab::{
 };
 
 const VM: &str = "7a7a7a7a-0000-4000-8000-000000000001";
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 const VISIT: Duration = Duration::from_mins(14);
 
 #[test]
@@ -36,7 +37,7 @@ fn a_person_with_a_browser_defines_starts_watches_and_migrates_a_vm() {
         "/usr/bin/env",
         &packages,
         "/usr/bin/python3",
-        concat!(env!("CARGO_MANIFEST_DIR"), "/tests/page.py"),
+        concat!(env!("CARGO_MANIFEST_DIR"), "/tests/page/main.py"),
         &url,
         API_TOKEN,
         &servers,
@@ -46,6 +47,22 @@ fn a_person_with_a_browser_defines_starts_watches_and_migrates_a_vm() {
     // For docs/images.
     let shots = std::env::var("PVC_PAGE_SHOTS").ok();
     program.extend(shots.as_deref());
-    let seen = cluster.lab.exec_in_switch(&program, VISIT).unwrap();
+    let seen = thread::scope(|scope| {
+        let visit = scope.spawn(|| cluster.lab.exec_in_switch(&program, VISIT));
+        while !visit.is_finished() {
+            if let Some(node) = take(&folder.path().join("cut")) {
+                cluster.node(&node).kill().unwrap();
+            }
+            thread::sleep(LOOK_EVERY);
+        }
+        visit.join().unwrap().unwrap()
+    });
     assert!(seen.success(), "{}{}", seen.stdout, seen.stderr);
+}
+
+/// Whose power is to be cut, said once.
+fn take(file: &Path) -> Option<String> {
+    let node = std::fs::read_to_string(file).ok().filter(|node| !node.is_empty())?;
+    std::fs::remove_file(file).unwrap();
+    Some(node)
 }
