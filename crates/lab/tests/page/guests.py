@@ -73,6 +73,7 @@ def late_answer(page):
 def run(page, other):
     """Started in one tab, seen in the other."""
     go(other, "vms", "VMs")
+    go(page, "vms", "VMs")
     page.get_by_role("button", name="Start page").click()
     for tab in (page, other):
         expect(row(tab, "page")).to_contain_text("running", timeout=PATIENCE)
@@ -104,6 +105,13 @@ def migrate(page, other):
     expect(page.locator(".talk")).to_contain_text(f"to {NODE}")
     answers(page, talk(page), 50)
     shot(page, "console-moved")
+
+
+def stop(page):
+    go(page, "vms", "VMs")
+    page.get_by_role("button", name="Stop page").click()
+    confirm(page, "Stop")
+    expect(row(page, "page")).to_contain_text("off", timeout=PATIENCE)
 
 
 def undefine(page, uuid):

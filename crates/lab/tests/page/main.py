@@ -14,7 +14,7 @@ from playwright.sync_api import sync_playwright
 from accessible import accessible
 from cluster import network, node, node_dies, primary_moves
 from consoles import another_version, console, foreign_page, keys, screen, serial_console
-from guests import copy, define, late_answer, migrate, run, undefine
+from guests import copy, define, late_answer, migrate, run, stop, undefine
 from person import DEFINITION, Visitor
 from strangers import hostile_texts, login, roles, session_ends
 
@@ -66,10 +66,13 @@ def main():
         say("every view is accessible")
         primary_moves(page, other, uuid)
         say("the page and a console have followed the primary")
-        node_dies(page)
-        say("a node has died, and its VM runs elsewhere")
         keys(page, uuid)
         say("what is typed on its screen reaches it")
+        run(page, other)
+        node_dies(page)
+        say("a node has died, and its VM runs elsewhere")
+        stop(page)
+        say("off")
         undefine(page, uuid)
         say("undefined")
         visitor.leave()
