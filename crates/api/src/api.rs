@@ -119,11 +119,6 @@ impl Api {
         self.audit.write_all(&*self.cluster.store).await;
     }
 
-    /// Remembers what becomes of the cluster, for ever.
-    pub async fn watch(self: &Arc<Self>) {
-        Past::watch(self).await;
-    }
-
     /// Returns when the service ends.
     pub(crate) async fn until_end(&self) {
         // Its sender lives as long as this does.

@@ -31,6 +31,7 @@ mod tls;
 mod v1;
 mod v2;
 mod vms;
+mod watch;
 mod who;
 mod written;
 
@@ -40,3 +41,4 @@ pub use limits::{Limits, Share};
 pub use routes::{Access, Route, openapi, router, routes};
 pub use server::Server;
 pub use tls::{Tls, TlsError};
+pub use watch::watch;

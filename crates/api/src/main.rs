@@ -10,7 +10,7 @@ use std::{
 };
 
 use clap::Parser;
-use pvc_api::{Api, Gate, Limits, Server, Tls, openapi};
+use pvc_api::{Api, Gate, Limits, Server, Tls, openapi, watch};
 use pvc_config::{ApiConfig, ApiReport, connect_string, load_api};
 use pvc_operate::Cluster;
 use pvc_store::{
@@ -119,7 +119,7 @@ fn run(config: &ApiConfig) -> Result<(), Box<dyn Error>> {
         info!("the API is served on {scheme}://{}", server.address()?);
         let api = Arc::new(Api::new(cluster, gate, limits));
         tokio::select! {
-            () = api.watch() => {}
+            () = watch(&api) => {}
             never = server.serve(Arc::clone(&api)) => match never {},
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}

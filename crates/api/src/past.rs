@@ -9,21 +9,13 @@ use std::{
     time::Duration,
 };
 
-use pvc_core::model::Moment;
-use pvc_operate::node;
-use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
-use tracing::debug;
+use pvc_core::model::{ClusterView, NodeName};
+use pvc_operate::node::Listed;
 
-use crate::{api::Shared, clock};
 pub(crate) use failovers::Failover;
 use failovers::Failovers;
 use figures::Figures;
 pub(crate) use figures::History;
-
-/// Between two samples.
-const EVERY: Duration = Duration::from_secs(15);
-/// An answer that takes longer is none.
-const WITHIN: Duration = Duration::from_secs(10);
 
 /// What was seen.
 #[derive(Default)]
@@ -50,45 +42,18 @@ impl Past {
         self.with(|seen| seen.failovers.newest_first())
     }
 
-    /// Watches the cluster, for ever.
-    pub(crate) async fn watch(api: &Shared) {
-        tokio::join!(sample(api), follow(api));
+    /// Takes note of figures; `took`: in how much time ZooKeeper answered, if it did.
+    pub(crate) fn sampled(&self, now_unix_s: u64, took: Option<Duration>, nodes: &[Listed]) {
+        self.with(|seen| seen.figures.add(now_unix_s, took, nodes));
     }
-}
 
-async fn sample(api: &Shared) {
-    let mut times = interval(EVERY);
-    times.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        times.tick().await;
-        let asked = Instant::now();
-        let answer = timeout(WITHIN, api.cluster.store.get("/primary_node")).await;
-        let took = matches!(answer, Ok(Ok(_))).then(|| asked.elapsed());
-        let now = clock::now_unix_s();
-        let nodes = match timeout(WITHIN, node::list(api.seen(), now, |_| true)).await {
-            Ok(Ok(list)) => list.nodes,
-            Ok(Err(error)) => {
-                debug!("no figures of the nodes: {error}");
-                Vec::new()
-            }
-            Err(_) => Vec::new(),
-        };
-        api.past.with(|seen| seen.figures.add(now, took, &nodes));
-    }
-}
-
-async fn follow(api: &Shared) {
-    let Some(mirror) = api.mirror() else { return };
-    mirror.ready().await;
-    let (origin, mut views) = (Instant::now(), mirror.views());
-    loop {
-        let view = views.borrow_and_update().clone();
-        let (heard, now) = (mirror.heard(origin), clock::now_unix_ms());
-        let elapsed = Moment(origin.elapsed());
-        let silence = |name: &_| heard.last.get(name).map(|(_, at)| elapsed.since(*at));
-        api.past.with(|seen| seen.failovers.see(now, &view, silence));
-        if views.changed().await.is_err() {
-            return;
-        }
+    /// Takes note of a view. `silence`: how long ago a node's last keepalive was heard.
+    pub(crate) fn saw(
+        &self,
+        now_unix_ms: u64,
+        view: &ClusterView,
+        silence: impl Fn(&NodeName) -> Option<Duration>,
+    ) {
+        self.with(|seen| seen.failovers.see(now_unix_ms, view, silence));
     }
 }
