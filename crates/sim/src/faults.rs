@@ -132,12 +132,7 @@ pub async fn happen(cluster: Arc<Cluster>, fault: Fault, lasts: Duration) {
             plug(&cluster, node, true);
         }
         Fault::StartByHand(node, vm) => drop(cluster.nodes[node].start_by_hand(guest(&cluster, vm))),
-        Fault::StartOwnByHand(node, which) => {
-            let own = own_vms(&cluster, node);
-            if let Some(vm) = own.get(which % own.len().max(1)) {
-                cluster.nodes[node].start_by_hand(guest(&cluster, *vm));
-            }
-        }
+        Fault::StartOwnByHand(node, which) => start_own(&cluster, node, which),
         Fault::DefineRunning(node, vm) => define_running(&cluster, node, vm, lasts).await,
         _ => unkind::happen(&cluster, fault, lasts).await,
     }
@@ -150,6 +145,14 @@ async fn define_running(cluster: &Arc<Cluster>, node: Number, vm: usize, lasts: 
         // Its node may not have said yet that it runs there.
         sleep(lasts.min(Duration::from_secs(20))).await;
         workload::perform(Arc::clone(cluster), 0, Command::Define(vm)).await;
+    }
+}
+
+/// `virsh create` of one of those that shall run on a node.
+fn start_own(cluster: &Cluster, node: Number, which: usize) {
+    let own = own_vms(cluster, node);
+    if let Some(vm) = own.get(which % own.len().max(1)) {
+        cluster.nodes[node].start_by_hand(guest(cluster, *vm));
     }
 }
 
