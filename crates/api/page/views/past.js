@@ -3,7 +3,7 @@
 import { look } from "../live.js";
 import { html, nodeLink, nothing, panel, plot, shown, svg, time } from "../parts.js";
 
-const EVERY_MS = 15_000;
+const EVERY_MS = 30_000;
 const history = () => look("/history", { every: EVERY_MS }).data;
 
 /** Load and memory of a node. */

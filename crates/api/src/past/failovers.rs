@@ -24,6 +24,9 @@ pub(crate) struct Failover {
     over: bool,
     /// In the order of their times.
     steps: Vec<Step>,
+    /// Whether it was proven dead.
+    #[serde(skip)]
+    was_proven: bool,
     /// Which VMs it had.
     #[serde(skip)]
     had: BTreeSet<VmId>,
@@ -82,6 +85,7 @@ impl Failovers {
             node: fence.node.clone(),
             from_the_beginning: self.has_seen,
             over: false,
+            was_proven: false,
             steps: Vec::new(),
             had,
         };
@@ -103,10 +107,11 @@ impl Failover {
 
     fn goes_on(&mut self, now: u64, fence: &Fence, view: &ClusterView) {
         self.says(now, words(fence));
-        if let Some(primary) = view.primary_node.value.as_ref().filter(|_| self.has("it was primary")) {
-            self.says(now, format!("{primary} is primary"));
-        } else if view.primary_node.value.as_ref() == Some(&self.node) {
-            self.says(now, "it was primary".to_owned());
+        self.was_proven |= fence.job.step.proof().is_some();
+        match &view.primary_node.value {
+            Some(primary) if *primary == self.node => self.says(now, "it was primary".to_owned()),
+            Some(primary) if self.has("it was primary") => self.says(now, format!("{primary} is primary")),
+            _ => {}
         }
         let (moved, running) = self.moved(view);
         if moved > 0 && fence.job.step.proof().is_some() {
@@ -127,8 +132,7 @@ impl Failover {
         let dead = view.node(&self.node).map(|node| node.daemon_state.value == DaemonState::Dead);
         if !self.over {
             self.over = true;
-            let was_proven = self.has_word(|what| what.starts_with(DEAD));
-            let end = match (dead, was_proven) {
+            let end = match (dead, self.was_proven) {
                 (None, _) => "it was removed from the cluster",
                 (Some(true), true) => "the fence is over: all VMs that have new homes run",
                 (Some(true), false) => "the fence was called off",
@@ -153,15 +157,9 @@ impl Failover {
     }
 
     fn has(&self, what: &str) -> bool {
-        self.has_word(|said| said == what)
-    }
-
-    fn has_word(&self, is: impl Fn(&str) -> bool) -> bool {
-        self.steps.iter().any(|step| is(&step.what))
+        self.steps.iter().any(|step| step.what == what)
     }
 }
-
-const DEAD: &str = "it is dead: ";
 
 fn words(fence: &Fence) -> String {
     let by = &fence.job.by;
@@ -171,7 +169,7 @@ fn words(fence: &Fence) -> String {
             None => format!("{by} declares it dead and cuts its power"),
         },
         FenceStep::Failed { reason, .. } => format!("its power could not be cut: {reason}"),
-        FenceStep::Proven { proof } => format!("{DEAD}{proof}"),
+        FenceStep::Proven { proof } => format!("it is dead: {proof}"),
         FenceStep::StorageFenced { .. } => "it is shut out of the storage".to_owned(),
         FenceStep::Recovered { .. } => "its VMs have their new homes".to_owned(),
     }
@@ -246,6 +244,31 @@ mod tests {
             all.iter().map(|one| (one.from_the_beginning, one.over)).collect::<Vec<_>>(),
             [(true, false), (false, true)]
         );
+    }
+
+    #[test]
+    fn who_was_primary_is_told_and_who_is_then_and_the_dead_one_never() {
+        let mut failovers = Failovers::default();
+        let primary = |name: &str, step| {
+            let mut view = view(Some(step));
+            view.primary_node.value = Some(self::name(name));
+            view
+        };
+        for (at, node) in [(1, "x"), (2, "x"), (3, "y")] {
+            failovers.see(at, &primary(node, FenceStep::Shooting), |_| None);
+        }
+        let told: Vec<String> = told(&failovers).into_iter().map(|(_, what)| what).collect();
+        assert_eq!(told, ["b declares it dead and cuts its power", "it was primary", "y is primary"]);
+    }
+
+    #[test]
+    fn that_a_node_was_proven_dead_counts_however_many_steps_there_were() {
+        let mut failovers = Failovers::default();
+        let failed = |n: u32| FenceStep::Failed { reason: format!("reason {n}"), attempts: n };
+        (0..30).for_each(|n| failovers.see(1, &view(Some(failed(n))), |_| None));
+        failovers.see(2, &view(Some(FenceStep::Proven { proof: Proof::Operator })), |_| None);
+        (30..90).for_each(|n| failovers.see(3, &view(Some(failed(n))), |_| None));
+        assert!(failovers.all[0].was_proven, "{:?}", told(&failovers));
     }
 
     #[test]
