@@ -330,7 +330,7 @@ impl Client {
 
     /// What text in a WebSocket says: JSON of this form.
     pub(crate) fn told<T: DeserializeOwned>(&self, text: &str) -> Result<T, Failure> {
-        serde_json::from_str(&self.without_token(text)).map_err(|_| {
+        serde_json::from_str(text).map_err(|_| {
             Failure::Rubbish(format!(
                 "{} says what is not understood: is it of another version?",
                 self.endpoint

@@ -6,7 +6,7 @@ use hyper::body::{Buf as _, Bytes};
 use pvc_console::screen::{self, ScreenEnd};
 use pvc_core::model::VmId;
 use pvc_operate::{
-    Cluster,
+    Cluster, Kind,
     vm::{VmInfo, Whereabouts, is_off},
 };
 use tokio::time::{sleep, timeout};
@@ -79,26 +79,27 @@ impl<'a> Screens<'a> {
         }
     }
 
-    /// Returns when the VM is off, also while nobody looks; with a line that says so.
-    pub(crate) async fn off(&self) -> String {
+    /// Returns when the VM is off, also while nobody looks, with a line that says so; or when nobody can look any more: it is undefined, or the
+    /// token is none any more.
+    pub(crate) async fn off(&self) -> Result<String, Failure> {
         match self {
             Self::Direct { cluster, vm, .. } => {
                 let mut whereabouts = Whereabouts::watch(cluster, *vm);
                 loop {
-                    if let Ok(home) = whereabouts.look(cluster).await
-                        && home.is_off()
-                    {
-                        return off(home.name.as_str());
+                    match whereabouts.look(cluster).await {
+                        Ok(home) if home.is_off() => return Ok(off(home.name.as_str())),
+                        Err(failure) if failure.kind() == Kind::NotFound => return Err(failure.into()),
+                        Ok(_) | Err(_) => {}
                     }
                     // No event is relied upon.
                     let _ = timeout(LOOK, whereabouts.changed()).await;
                 }
             }
             Self::Api { api, vm } => loop {
-                if let Ok(info) = api.ask::<VmInfo>(Call::get(&["vms", vm])).await
-                    && is_off(info.state, &info.claim)
-                {
-                    return off(&info.name);
+                match api.ask::<VmInfo>(Call::get(&["vms", vm])).await {
+                    Ok(info) if is_off(info.state, &info.claim) => return Ok(off(&info.name)),
+                    Err(failure) if !failure.may_pass() => return Err(failure),
+                    Ok(_) | Err(_) => {}
                 }
                 sleep(LOOK_AGAIN).await;
             },

@@ -68,7 +68,7 @@ pub(super) async fn vnc(door: &Door, out: &Out, args: &args::Vnc) -> Result<(), 
                 return Ok(());
             }
             line = screens.off() => {
-                out.aside(&line);
+                out.aside(&line?);
                 return Ok(());
             }
         };

@@ -31,7 +31,7 @@ use tokio_tungstenite::{
     },
 };
 
-use super::{ANSWERED_WITHIN, Call, Client, MOST, Reply, TAKEN_WITHIN};
+use super::{ANSWERED_WITHIN, Call, Client, MOST, Reply, TAKEN_WITHIN, Token};
 use crate::failure::Failure;
 
 /// The largest frame, either way, bytes: the service's.
@@ -55,6 +55,8 @@ pub(crate) struct Socket {
     ask_at: Instant,
     unanswered: u32,
     place: String,
+    /// What is in no word of the service's.
+    token: Option<Token>,
 }
 
 /// What is heard.
@@ -130,7 +132,8 @@ impl Client {
             .max_message_size(Some(FRAME));
         let way = WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Client, Some(bounds)).await;
         let ask_at = Instant::now() + SILENCE;
-        Ok(Socket { way, unsent: VecDeque::new(), is_deaf: None, ask_at, unanswered: 0, place })
+        let token = self.token.clone();
+        Ok(Socket { way, unsent: VecDeque::new(), is_deaf: None, ask_at, unanswered: 0, place, token })
     }
 }
 
@@ -183,10 +186,10 @@ impl Socket {
             return match message {
                 None => Heard::Lost("it was closed without a word".to_owned()),
                 Some(Ok(Message::Binary(bytes))) => Heard::Bytes(bytes),
-                Some(Ok(Message::Text(text))) => Heard::Text(text.as_str().to_owned()),
-                Some(Ok(Message::Close(said))) => {
-                    Heard::Closed(said.map(|said| (said.code.into(), said.reason.as_str().to_owned())))
-                }
+                Some(Ok(Message::Text(text))) => Heard::Text(self.without_token(text.as_str())),
+                Some(Ok(Message::Close(said))) => Heard::Closed(
+                    said.map(|said| (said.code.into(), self.without_token(said.reason.as_str()))),
+                ),
                 Some(Ok(_)) => continue,
                 Some(Err(Error::Io(error))) => Heard::Lost(error.to_string()),
                 Some(Err(Error::Protocol(ProtocolError::ResetWithoutClosingHandshake))) => {
@@ -198,6 +201,11 @@ impl Socket {
                 ))),
             };
         }
+    }
+
+    /// A stranger may say what was sent.
+    fn without_token(&self, said: &str) -> String {
+        self.token.as_ref().map_or_else(|| said.to_owned(), |token| token.hidden_in(said))
     }
 
     /// Reads, and sends what waits. Where nothing can be sent any more, there may be a reason in what is read.

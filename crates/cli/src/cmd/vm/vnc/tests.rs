@@ -1,6 +1,6 @@
 //! Over the API, whose service is told what to answer.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use futures_util::{SinkExt as _, StreamExt as _};
 use pvc_core::model::{Claim, VmSet, VmState};
@@ -29,6 +29,8 @@ struct Room {
     fake: Arc<Fake>,
     door: Door,
     screens: mpsc::UnboundedReceiver<Way>,
+    /// What else than the VM is answered to who asks for it: a status, and a problem.
+    refusal: Arc<Mutex<Option<(&'static str, &'static str)>>>,
 }
 
 impl Room {
@@ -40,7 +42,8 @@ impl Room {
         let service = Service::begin().await;
         let door = Door::Api(service.client());
         let (opened, screens) = mpsc::unbounded_channel();
-        let knows = Arc::clone(&fake);
+        let (knows, refusal) = (Arc::clone(&fake), Arc::<Mutex<_>>::default());
+        let refuses = Arc::clone(&refusal);
         tokio::spawn(async move {
             loop {
                 let asked = service.asked().await;
@@ -48,13 +51,18 @@ impl Room {
                     assert_eq!(asked.path(), "/api/v2/vms/web1/screen");
                     let way = WebSocketStream::from_raw_socket(asked.upgrade().await, Role::Server, None);
                     let _ = opened.send(way.await);
+                    continue;
+                }
+                let refusal: Option<(&str, &str)> = *refuses.lock().unwrap();
+                if let Some((status, problem)) = refusal {
+                    asked.answer(status, "application/problem+json", problem).await;
                 } else {
                     let info = pvc_operate::vm::info(&knows.cluster, "web1").await.unwrap();
                     asked.answer("200 OK", "application/json", &serde_json::to_string(&info).unwrap()).await;
                 }
             }
         });
-        Self { fake, door, screens }
+        Self { fake, door, screens, refusal }
     }
 
     /// The next screen that is asked for.
@@ -187,4 +195,23 @@ async fn a_frame_that_no_service_sends_ends_it() {
     let (end, ()) = tokio::join!(timeout(SOON, vnc(&door, &out, &args)), looks);
     let failure = end.expect("it ends").unwrap_err();
     assert!(failure.to_string().contains("sent what no API sends"), "{failure}");
+}
+
+#[tokio::test]
+async fn who_may_not_look_any_more_is_told_so_while_nobody_looks() {
+    let gone = ("404 Not Found", r#"{"status":404,"detail":"no VM is called web1"}"#);
+    let revoked = ("401 Unauthorized", r#"{"status":401,"detail":"no"}"#);
+    for (refusal, code) in [(gone, 4), (revoked, 3)] {
+        let mut room = Room::new().await;
+        let (out, args) = (Out::captured(Format::Table), args());
+        let door = std::mem::replace(&mut room.door, Door::from(&*room.fake));
+        let looks = async {
+            drop(room.screen().await);
+            // It is listened for viewers.
+            drop(viewer(&out).await);
+            *room.refusal.lock().unwrap() = Some(refusal);
+        };
+        let (end, ()) = tokio::join!(timeout(SOON, vnc(&door, &out, &args)), looks);
+        assert_eq!(end.expect("it ends").unwrap_err().exit_code(), code);
+    }
 }

@@ -238,3 +238,19 @@ async fn of_what_nobody_takes_so_much_waits_and_no_more() {
     drop(other);
     assert!(matches!(heard(&mut open).await, Heard::Lost(_)));
 }
+
+#[tokio::test]
+async fn the_token_is_in_nothing_that_is_heard_from_who_was_sent_it() {
+    let service = Service::begin().await;
+    let client = service.client();
+    let (open, (_, mut other)) = tokio::join!(client.socket(call()), service.socket());
+    let mut open = open.unwrap();
+    other.send(Message::Text(format!("you sent {TOKEN}").into())).await.unwrap();
+    let Heard::Text(said) = heard(&mut open).await else { panic!("no text") };
+    assert!(said.starts_with("you sent ") && !said.contains(TOKEN), "{said}");
+    let reason = format!("it was {TOKEN}");
+    let frame = CloseFrame { code: CloseCode::Away, reason: reason.as_str().into() };
+    other.send(Message::Close(Some(frame))).await.unwrap();
+    let Heard::Closed(Some((1001, said))) = heard(&mut open).await else { panic!("not closed") };
+    assert!(said.starts_with("it was ") && !said.contains(TOKEN), "{said}");
+}
