@@ -106,13 +106,11 @@ pub enum Bug {
     LiftEarly,
     /// A node that is declared dead claims what runs on it before it has said that it lives (section 2, rule 5).
     ClaimWhileDead,
-    /// What waits for room keeps the claim of its dead node (section 6).
-    WaitUnderAClaim,
 }
 
 impl Bug {
     /// All of them, in the order of the list in the simulator's documentation.
-    pub const ALL: [Self; 47] = [
+    pub const ALL: [Self; 46] = [
         Self::StartWithoutClaim,
         Self::TrustWallClock,
         Self::CountGapAsSilence,
@@ -159,7 +157,6 @@ impl Bug {
         Self::LocksBeforeBlocklist,
         Self::LiftEarly,
         Self::ClaimWhileDead,
-        Self::WaitUnderAClaim,
     ];
 
     /// Its name on a command line.
@@ -211,7 +208,6 @@ impl Bug {
             Self::LocksBeforeBlocklist => "locks-before-blocklist",
             Self::LiftEarly => "lift-early",
             Self::ClaimWhileDead => "claim-while-dead",
-            Self::WaitUnderAClaim => "wait-under-a-claim",
         }
     }
 }

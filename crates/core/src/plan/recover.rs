@@ -159,9 +159,6 @@ fn single(claim: &Claim) -> Option<NodeName> {
 }
 
 /// The transaction of an order; `target` is where [`What::Place`] goes. `None`: there is nothing to write.
-///
-/// Without a target a VM waits for one, off and claimed by nobody: the proof says that the node executes nothing now, not what it does
-/// when room is found, perhaps hours and a boot of it later.
 pub fn change(order: &What, dead: &NodeName, vm: &Vm, target: Option<&NodeName>) -> Option<VmChange> {
     let decided_from = [VmKey::State, VmKey::Node, VmKey::Claim];
     let claim = vm.claim.value.after_the_end_on(dead);
@@ -173,11 +170,7 @@ pub fn change(order: &What, dead: &NodeName, vm: &Vm, target: Option<&NodeName>)
     let run_on = |node: &NodeName| vec![VmSet::Node(node.clone()), VmSet::State(desired)];
     let from_there = || VmSet::LastNode(Some(dead.clone()));
     let mut set = match order {
-        What::Place => match target {
-            Some(target) => [run_on(target), vec![from_there()]].concat(),
-            None if claim != vm.claim.value && !sabotage::commits(Bug::WaitUnderAClaim) => run_on(dead),
-            None => return None,
-        },
+        What::Place => [run_on(target?), vec![from_there()]].concat(),
         // One that was to migrate there never lived there.
         What::Assign(node) if vm.node.value == *dead && vm.state.value != VmState::Migrate => {
             [run_on(node), vec![from_there()]].concat()

@@ -46,21 +46,22 @@ impl Apply {
         for order in &orders {
             let Some(vm) = view.vm(order.id) else { continue };
             let size = sizes.get(&order.id).copied().unwrap_or_default();
-            let place = match &order.what {
+            let target = match &order.what {
                 What::NeedsStorageFence => continue,
                 What::Place => {
                     let excluded = |node: &NodeName| (node == name).then_some(Unfit::Excluded);
-                    capacity.choose(order.id, size, self.dependencies.selector, excluded).map(Some)
-                }
-                What::Assign(_) | What::Release => Ok(None),
-            };
-            let target = place.as_ref().ok().cloned().flatten();
-            match self.carry_out(dead, vm, order, target.as_ref(), &mut placed).await {
-                Ok(()) => {
-                    if let Err(no_capacity) = place {
-                        stuck.push(self.no_capacity(dead, vm, &no_capacity).await);
+                    match capacity.choose(order.id, size, self.dependencies.selector, excluded) {
+                        Ok(target) => Some(target),
+                        Err(no_capacity) => {
+                            stuck.push(self.no_capacity(dead, vm, &no_capacity).await);
+                            continue;
+                        }
                     }
                 }
+                What::Assign(_) | What::Release => None,
+            };
+            match self.carry_out(dead, vm, order, target.as_ref(), &mut placed).await {
+                Ok(()) => {}
                 // What one VM's keys do not take holds up no other's recovery.
                 Err(CommitError::Failed(refusal @ StoreError::Refused { .. })) => {
                     stuck.push(self.refused(dead, vm, &refusal).await);
