@@ -97,7 +97,7 @@ const PINNED: [(Bug, u64); 46] = [
     (Bug::KeepForwards, 1),
     (Bug::LocksBeforeBlocklist, 1),
     (Bug::LiftEarly, 1),
-    (Bug::ClaimWhileDead, 1),
+    (Bug::ClaimWhileDead, 87),
 ];
 /// How many seeds are tried from a pinned one on …
 const TRIES: u64 = 40;
