@@ -73,7 +73,6 @@ def late_answer(page):
 def run(page, other):
     """Started in one tab, seen in the other."""
     go(other, "vms", "VMs")
-    go(page, "vms", "VMs")
     page.get_by_role("button", name="Start page").click()
     for tab in (page, other):
         expect(row(tab, "page")).to_contain_text("running", timeout=PATIENCE)

@@ -68,7 +68,7 @@ def main():
         say("the page and a console have followed the primary")
         keys(page, uuid)
         say("what is typed on its screen reaches it")
-        run(page, other)
+        # Its daemon starts it again by itself.
         node_dies(page)
         say("a node has died, and its VM runs elsewhere")
         stop(page)

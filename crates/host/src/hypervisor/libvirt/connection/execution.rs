@@ -93,14 +93,10 @@ impl Domain<'_> {
 
     /// Why a paused domain is paused.
     pub(super) fn pause(&self) -> Result<Activity, Fault> {
-        let (libvirt, mut state, mut reason): (_, c_int, c_int) = (self.connection.libvirt, 0, 0);
-        // SAFETY: alive until dropped; libvirt fills both numbers.
-        libvirt.check(unsafe {
-            (libvirt.0.virDomainGetState)(self.raw.as_ptr(), &raw mut state, &raw mut reason, 0)
-        })?;
-        let (Ok(ffi::VIR_DOMAIN_PAUSED), reason) = (u8::try_from(state), reason) else {
-            return Ok(u8::try_from(state).map_or(Activity::Halted(Halt::Paused), super::activity));
-        };
+        let (state, reason) = self.state()?;
+        if state != ffi::VIR_DOMAIN_PAUSED {
+            return Ok(super::activity(state));
+        }
         Ok(match reason {
             ffi::VIR_DOMAIN_PAUSED_MIGRATION => Activity::Held,
             // Its process is being made ready for what a migration will bring.
@@ -116,7 +112,8 @@ impl Domain<'_> {
                 } else if self.is_marked(Suspension::Unread.mark())? {
                     Activity::Suspended(Suspension::Unread)
                 } else {
-                    Activity::Halted(Halt::Paused)
+                    // A mark is taken away when its guest has gone on, which may have been between the two looks.
+                    super::activity(self.state()?.0)
                 }
             }
             ffi::VIR_DOMAIN_PAUSED_IOERROR => Activity::Halted(Halt::IoError),
@@ -129,6 +126,16 @@ impl Domain<'_> {
             | ffi::VIR_DOMAIN_PAUSED_STARTING_UP => Activity::Halted(Halt::Busy),
             _ => Activity::Halted(Halt::Paused),
         })
+    }
+
+    /// libvirt's state and its reason.
+    fn state(&self) -> Result<(u8, c_int), Fault> {
+        let (libvirt, mut state, mut reason): (_, c_int, c_int) = (self.connection.libvirt, 0, 0);
+        // SAFETY: alive until dropped; libvirt fills both numbers.
+        libvirt.check(unsafe {
+            (libvirt.0.virDomainGetState)(self.raw.as_ptr(), &raw mut state, &raw mut reason, 0)
+        })?;
+        Ok((u8::try_from(state).unwrap_or(ffi::VIR_DOMAIN_PAUSED), reason))
     }
 
     fn is_marked(&self, mark: &str) -> Result<bool, Fault> {
