@@ -106,11 +106,13 @@ pub enum Bug {
     LiftEarly,
     /// A node that is declared dead claims what runs on it before it has said that it lives (section 2, rule 5).
     ClaimWhileDead,
+    /// A VM of a dead node is moved on a proof of any age (section 6.4).
+    OldProof,
 }
 
 impl Bug {
     /// All of them, in the order of the list in the simulator's documentation.
-    pub const ALL: [Self; 46] = [
+    pub const ALL: [Self; 47] = [
         Self::StartWithoutClaim,
         Self::TrustWallClock,
         Self::CountGapAsSilence,
@@ -157,6 +159,7 @@ impl Bug {
         Self::LocksBeforeBlocklist,
         Self::LiftEarly,
         Self::ClaimWhileDead,
+        Self::OldProof,
     ];
 
     /// Its name on a command line.
@@ -208,6 +211,7 @@ impl Bug {
             Self::LocksBeforeBlocklist => "locks-before-blocklist",
             Self::LiftEarly => "lift-early",
             Self::ClaimWhileDead => "claim-while-dead",
+            Self::OldProof => "old-proof",
         }
     }
 }

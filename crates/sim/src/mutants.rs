@@ -51,7 +51,7 @@ pub struct Trial<'a> {
 
 /// The first seed that shows each bug within [`WITHIN`], in small clusters with the default rates. Any change of a daemon may give it
 /// another course; then the seeds that follow are tried, and this list is brought up to date when that takes too long.
-const PINNED: [(Bug, u64); 46] = [
+const PINNED: [(Bug, u64); 47] = [
     (Bug::StartWithoutClaim, 1),
     (Bug::TrustWallClock, 7),
     (Bug::CountGapAsSilence, 7),
@@ -98,6 +98,7 @@ const PINNED: [(Bug, u64); 46] = [
     (Bug::LocksBeforeBlocklist, 1),
     (Bug::LiftEarly, 1),
     (Bug::ClaimWhileDead, 87),
+    (Bug::OldProof, 1),
 ];
 /// How many seeds are tried from a pinned one on …
 const TRIES: u64 = 40;
@@ -309,6 +310,8 @@ fn led_to(bug: Bug, options: Options) -> Options {
             };
             Options { faults, storage: true, timing: Timing::Mixed, nodes: 7, ..options }
         }
+        // A machine that boots unheard while its VMs wait for room.
+        Bug::OldProof => Options { faults: Rates { boots_unheard: 12.0, ..options.faults.times(0.2) }, ..options },
         // A coordinator that does not speak while another one is off.
         Bug::ShootTheLast => {
             let faults = Rates { power: 12.0, freeze_daemon: 24.0, ..options.faults };
@@ -366,6 +369,7 @@ fn broken_by(bug: Bug) -> &'static [u8] {
         Bug::AdoptThenStop => &[12],
         Bug::EndForAStaleClaim => &[1, 9, 12],
         Bug::LeaveStrangersRunning | Bug::AnyMachine => &[1],
+        Bug::OldProof => &[1, 2],
         // Nobody takes care of its VMs.
         Bug::UnreadableIsUnfenced
         | Bug::LeaveCrashed

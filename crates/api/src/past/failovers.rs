@@ -106,8 +106,12 @@ impl Failover {
     }
 
     fn goes_on(&mut self, now: u64, fence: &Fence, view: &ClusterView) {
+        let is_proven = fence.job.step.proof().is_some();
+        if self.was_proven && !is_proven {
+            self.says(now, "its death is to be proven again: VMs of it had waited, and it may be on".to_owned());
+        }
         self.says(now, words(fence));
-        self.was_proven |= fence.job.step.proof().is_some();
+        self.was_proven |= is_proven;
         match &view.primary_node.value {
             Some(primary) if *primary == self.node => self.says(now, "it was primary".to_owned()),
             Some(primary) if self.has("it was primary") => self.says(now, format!("{primary} is primary")),

@@ -35,7 +35,7 @@ impl fmt::Display for Proof {
     }
 }
 
-/// How far a fence has come. Only ever goes forward, except from `Failed` back to `Shooting`.
+/// How far a fence has come. Only ever goes forward, except back to `Shooting`: from `Failed`, and from a proof that has become too old.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "step", rename_all = "kebab-case")]
 pub enum FenceStep {
@@ -119,6 +119,13 @@ impl FenceJob {
     /// Whether the node is shut out of a VM's images.
     pub fn is_shut_out_of(&self, vm: VmId) -> bool {
         matches!(self.step, FenceStep::StorageFenced { .. }) || self.freed.contains(&vm)
+    }
+
+    /// The record from which its node's death is proven anew: what was asked, said and done before was about an earlier moment.
+    #[must_use]
+    pub fn to_be_proven_again(self) -> Self {
+        let step = FenceStep::Shooting;
+        Self { step, confirmed_dead: None, asked: None, freed: BTreeSet::new(), ..self }
     }
 
     /// What of an operator waits to be done or proven.

@@ -7,12 +7,15 @@
 //!                         failed ──(it must have reset itself, or an operator confirms it)──► proven
 //! ```
 //!
+//! A proof is of a moment ([`renewal`]): what waited longer than it holds is moved after the next one.
+//!
 //! Silence is not proof of death: nothing of a node is touched before the proof, and only one at a time is powered off. A sign of life
 //! ends the job at any step: before the proof it cancels it, after the proof it is another life of the node, which takes care of
 //! its VMs itself. Every step is recorded before the next begins, so that another coordinator goes on where a fencer died.
 //! Never talks to a BMC, never chooses targets; see [`super::recover`].
 
 mod attempts;
+mod renewal;
 mod stopped;
 mod suspect;
 #[cfg(test)]
@@ -132,6 +135,8 @@ pub enum Step {
     Leave,
     /// Give its VMs new homes.
     Recover,
+    /// If there is something that could be done about its VMs: ask its BMC whether it is still off.
+    AskStillOff,
     /// The job is over.
     Finish(End),
 }
@@ -326,14 +331,17 @@ fn recover(fence: &Fence, proof: Proof, f: &Facts<'_>) -> Plan {
     if locked > 0 && f.storage && f.attempts.storage_due(f.now) {
         return act(Step::ShutOutStorage, format!("{locked} VM(s) of it use RBD images"));
     }
-    // Not before its storage clients are shut out: what boots and starts its VMs itself has clients, too. But whatever of the storage
-    // runs on it may be what that waits for.
-    if proof == Proof::PowerOff && !f.attempts.powered_on() {
-        return act(Step::PowerOn, "its power was cut");
-    }
     let to_do = orders.iter().filter(|o| o.what.is_to_do()).count() + recover::orphans(node, f.view).len();
     if to_do > 0 && f.attempts.recovery_due(f.now) {
-        return act(Step::Recover, format!("{proof}; {to_do} VM(s)"));
+        return match renewal::renewal(proof, f) {
+            Some(plan) => plan,
+            None => act(Step::Recover, format!("{proof}; {to_do} VM(s)")),
+        };
+    }
+    // Not before its storage clients are shut out, and what has room is elsewhere: what boots may start its VMs itself. But whatever
+    // of the storage runs on it, or its own room, may be what the rest waits for.
+    if proof == Proof::PowerOff && !f.attempts.powered_on() {
+        return act(Step::PowerOn, "its power was cut");
     }
     let (homeless, shut_in) = (f.attempts.homeless(), f.attempts.not_shut_out());
     let homeless = (to_do > 0).then(|| {

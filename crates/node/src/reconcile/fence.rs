@@ -26,7 +26,7 @@ use std::{
 use async_trait::async_trait;
 use pvc_config::{Config, FenceAction};
 use pvc_core::{
-    model::{NodeName, Subject},
+    model::{Entry, NodeName, Subject},
     plan::{
         Next, Plan,
         fence::{Action, Attempts, Facts, Settings, Step, plan},
@@ -187,6 +187,7 @@ impl Reconciler for Fencer {
     fn plan(&self, subject: &Subject, seen: &mut Seen) -> Plan<Step> {
         let Subject::Fence(node) = subject else { return Plan { next: Next::Settled, why: String::new() } };
         let plan = self.plan_of(node, &seen.look, &seen.sizes, &self.attempts(node, seen.epoch));
+        self.see_unproven(node, &seen.look);
         seen.why.clone_from(&plan.why);
         plan
     }
@@ -266,6 +267,17 @@ impl Fencer {
         memory.attempts.clone()
     }
 
+    /// A proof that is recorded later, by whomever, is no older than this look.
+    fn see_unproven(&self, node: &NodeName, look: &Look) {
+        let is_proven = look.view.fences.get(node).is_some_and(|entry| match entry {
+            Entry::Good(fence) => fence.job.step.proof().is_some(),
+            Entry::Bad(_) => true,
+        });
+        if look.current && !is_proven {
+            self.memory().entry(node.clone()).or_default().attempts.proven_no_sooner_than(look.now);
+        }
+    }
+
     /// Keeps what a step did that was begun in that session.
     fn note(&self, node: &NodeName, epoch: Option<u64>, effect: Effect) {
         let now = self.apply.cluster().now();
@@ -275,10 +287,13 @@ impl Fencer {
         match effect {
             Effect::Taken => attempts.taken(),
             Effect::Recorded => {}
+            Effect::Proven(at) => attempts.proven(at),
+            Effect::FoundOff(at) => attempts.found_off(at),
+            Effect::FoundOn(why) => attempts.found_on(why, now),
             Effect::Asked(serving) => attempts.asked_servers(serving, now),
             Effect::NotOff(why) => attempts.asked_power(why, now),
             Effect::PowerOffFailed => attempts.power_off_failed(now),
-            Effect::ToldToPowerOn => attempts.told_to_power_on(),
+            Effect::ToldToPowerOn => attempts.told_to_power_on(now),
             Effect::StorageFailed(why) => attempts.storage_failed(why, now),
             Effect::RecoveryFailed(why) => attempts.recovery_failed(why, now),
             Effect::Left => attempts.left(),
@@ -305,6 +320,7 @@ fn kind(step: &Step) -> &'static str {
         Step::ShutOutStorage => "shut-out-storage",
         Step::Leave => "leave",
         Step::Recover => "recover",
+        Step::AskStillOff => "ask-still-off",
         Step::Finish(_) => "finish",
     }
 }

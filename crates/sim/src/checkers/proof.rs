@@ -23,6 +23,9 @@ use crate::keys;
 /// How long a write may wait for a connection after its daemon has looked: what somebody's hand starts meanwhile it cannot know.
 const ON_ITS_WAY: Duration = Duration::from_secs(10);
 
+/// How long a proof of death is acted on, and a write of it may be on its way: what is started in another boot meanwhile nobody knows of.
+const PROOF_HOLDS: Duration = Duration::from_secs(70);
+
 /// See the module's documentation.
 #[derive(Debug, Default)]
 pub(super) struct Proof {
@@ -100,7 +103,10 @@ impl Proof {
             let is_target = change.was().split_whitespace().next() != Some(name);
             let is_there = run.is_some_and(|run| {
                 // What libvirt starts by itself in a boot of which nobody has heard is number 1's, as in `covered`.
-                let unheard_of = run.by_hand && node != *by && self.is_of_another_boot(&node, run);
+                let unheard_of = run.by_hand
+                    && node != *by
+                    && self.is_of_another_boot(&node, run)
+                    && truth.since(run.began) < PROOF_HOLDS;
                 let on_its_way = run.by_hand && node == *by && truth.since(run.began) < ON_ITS_WAY;
                 let at_all = run.executes || node != *by && !is_target && !self.goes_on_nowhere(&node, run);
                 at_all && !on_its_way && !unheard_of

@@ -26,12 +26,16 @@ pub struct Attempts {
     servers: Option<(Moment, BTreeSet<NodeName>)>,
     /// When it was not known to be off, and why.
     not_off: Option<(Moment, String)>,
+    /// The proof of its death, if there is one, is no older than this.
+    proven_since: Option<Moment>,
+    /// Since when its machine may be on again: told to, or found so.
+    on_since: Option<Moment>,
 }
 
 impl Attempts {
     /// The job was taken by this daemon's present session: a beginning, but for when it shot last.
     pub fn taken(&mut self) {
-        *self = Self { holds: true, shot: self.shot, ..Self::default() };
+        *self = Self { holds: true, shot: self.shot, proven_since: self.proven_since, ..Self::default() };
     }
 
     /// Its power could not be cut by this daemon, which has left the job to others.
@@ -41,12 +45,33 @@ impl Attempts {
 
     /// The job was left to others.
     pub fn left(&mut self) {
-        *self = Self { shot: self.shot, ..Self::default() };
+        *self = Self { shot: self.shot, proven_since: self.proven_since, ..Self::default() };
     }
 
-    /// It was told to power on; that is done once, however it goes.
-    pub fn told_to_power_on(&mut self) {
-        self.powered_on = true;
+    /// It was not proven dead yet at that moment, or was just found to be off.
+    pub fn proven_no_sooner_than(&mut self, at: Moment) {
+        self.proven_since = Some(at);
+    }
+
+    /// It was proven dead at that moment: what was done about it before was about another life of it.
+    pub fn proven(&mut self, at: Moment) {
+        *self = Self { holds: self.holds, shot: self.shot, proven_since: Some(at), ..Self::default() };
+    }
+
+    /// It was found to be off still, at that moment.
+    pub fn found_off(&mut self, at: Moment) {
+        (self.proven_since, self.on_since, self.not_off) = (Some(at), None, None);
+    }
+
+    /// It was found to be on.
+    pub fn found_on(&mut self, why: String, now: Moment) {
+        self.on_since.get_or_insert(now);
+        self.not_off = Some((now, why));
+    }
+
+    /// It was told to power on; that is done once for each proof, however it goes.
+    pub fn told_to_power_on(&mut self, now: Moment) {
+        (self.powered_on, self.on_since) = (true, Some(now));
     }
 
     /// It could not be shut out of the storage.
@@ -89,6 +114,14 @@ impl Attempts {
 
     pub(super) fn shot_at(&self) -> Option<Moment> {
         self.shot
+    }
+
+    pub(super) fn proven_since(&self) -> Option<Moment> {
+        self.proven_since
+    }
+
+    pub(super) fn on_since(&self) -> Option<Moment> {
+        self.on_since
     }
 
     pub(super) fn powered_on(&self) -> bool {

@@ -2,6 +2,7 @@
 
 mod after_the_proof;
 mod one_at_a_time;
+mod renewal;
 mod stopped;
 
 use std::{collections::BTreeSet, sync::Arc};
@@ -115,6 +116,7 @@ impl Case {
         self.node("x").daemon_state = field(DaemonState::Dead);
         self.fences.push(fence("x", step));
         self.attempts.taken();
+        self.attempts.proven_no_sooner_than(Moment::secs(self.now));
         self
     }
 

@@ -9,11 +9,11 @@ use std::{
 };
 
 use pvc_core::{
-    model::{ClusterView, Fence, FenceJob, FenceStep, Node, NodeName, Proof, VmId},
+    model::{ClusterView, Fence, FenceJob, FenceStep, Moment, Node, NodeName, Proof, VmId},
     plan::fence::{Action, End, Step},
     sabotage::{self, Bug},
 };
-use pvc_host::power::{Bmc, Power};
+use pvc_host::power::{Bmc, Power, PowerState};
 use pvc_process::JoinSet;
 use pvc_store::schema;
 use tokio::time::sleep;
@@ -49,6 +49,12 @@ pub(super) struct Apply {
 pub(super) enum Effect {
     Taken,
     Recorded,
+    /// Dead, at that moment.
+    Proven(Moment),
+    /// There is room for VMs of it, and its machine was off still, at that moment …
+    FoundOff(Moment),
+    /// … or is on, its BMC says.
+    FoundOn(String),
     /// Of these stopped coordinators the servers serve.
     Asked(BTreeSet<NodeName>),
     /// Its machine is not known to be off, for this reason.
@@ -113,6 +119,10 @@ impl Apply {
             (Step::Recover, Some(seen), Some(fence)) => {
                 let Some(dead) = self.dead(fence, seen) else { return Ok(Effect::Recorded) };
                 self.recover(&dead, view, silent).await
+            }
+            (Step::AskStillOff, Some(seen), Some(fence)) => {
+                let Some(dead) = self.dead(fence, seen) else { return Ok(Effect::Recorded) };
+                self.ask_still_off(&dead, view, silent).await
             }
             (Step::Finish(end), seen, Some(fence)) => self.finish(fence, seen, *end, why).await,
             // Plans name no step without what it is about.
@@ -188,10 +198,11 @@ impl Apply {
                 Err(StepError::Conflict(why.to_owned()))
             }
             Outcome::Dead { proof, seen } => {
+                let at = self.cluster().now();
                 let job = self.signed(fence, FenceStep::Proven { proof });
                 self.cluster().commit(schema::fence::record_proof(fence, &job, &seen)).await?;
                 warn!(%node, "is dead: {proof}");
-                Ok(Effect::Recorded)
+                Ok(Effect::Proven(at))
             }
             Outcome::Alive(reason) => {
                 let attempts = match &fence.job.step {
@@ -220,8 +231,15 @@ impl Apply {
         let job = self.signed(fence, step);
         match &job.step {
             FenceStep::Proven { .. } => {
+                let at = self.cluster().now();
                 self.cluster().commit(schema::fence::record_proof(fence, &job, seen)).await?;
                 warn!(%node, "is taken for dead: {why}");
+                return Ok(Effect::Proven(at));
+            }
+            FenceStep::Shooting => {
+                let job = job.to_be_proven_again();
+                self.cluster().commit(schema::fence::record(fence, &job)).await?;
+                warn!(%node, "its death is to be proven again, there is room for VMs of it: {why}");
             }
             FenceStep::Recovered { proof }
                 if self.dependencies.settings.action(*proof) == Action::Migrate =>
@@ -235,6 +253,31 @@ impl Apply {
             }
         }
         Ok(Effect::Recorded)
+    }
+
+    /// Asks nobody while there is nothing that could be done.
+    async fn ask_still_off(
+        &self,
+        dead: &Dead<'_>,
+        view: &ClusterView,
+        silent: &BTreeSet<NodeName>,
+    ) -> Result<Effect, StepError> {
+        let node = &dead.fence.node;
+        if let Some(stuck) = self.nothing_to_do(dead, view, silent).await? {
+            return Ok(Effect::RecoveryFailed(stuck));
+        }
+        let Some(bmc) = bmcs::read(&*self.cluster().store, node).await? else {
+            return Ok(Effect::NotOff("no BMC of it is known".to_owned()));
+        };
+        let at = self.cluster().now();
+        Ok(match self.dependencies.power.status(&bmc).await {
+            Ok(PowerState::Off) => {
+                info!(%node, "its BMC says that it is off still, and there is room for VMs of it");
+                Effect::FoundOff(at)
+            }
+            Ok(PowerState::On) => Effect::FoundOn("its BMC says that it is on again".to_owned()),
+            Err(error) => Effect::NotOff(error.to_string()),
+        })
     }
 
     /// Tells it to power on, in the background: nobody waits for its boot.

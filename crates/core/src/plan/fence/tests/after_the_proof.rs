@@ -3,13 +3,13 @@
 use super::*;
 
 #[test]
-fn after_the_proof_it_is_powered_on_and_its_vms_get_new_homes_and_the_job_ends_when_they_run() {
+fn after_the_proof_its_vms_get_new_homes_and_it_is_powered_on_and_the_job_ends_when_they_run() {
     let mut c = case(&[("a", 0), ("b", 1), ("x", 40)]).with_job(proven());
     c.vms.push(Vm { node: field(name("x")), ..vm(VmState::Start, "x") });
-    assert_eq!(c.next("x"), Next::Do(Step::PowerOn));
-    c.attempts.told_to_power_on();
     assert_eq!(c.next("x"), Next::Do(Step::Recover));
     c.attempts.recovery_failed("no room".into(), Moment::secs(999));
+    assert_eq!(c.next("x"), Next::Do(Step::PowerOn), "it may bring its memory back");
+    c.attempts.told_to_power_on(Moment::secs(1000));
     assert_eq!(c.next("x"), Next::Wait(Some(Moment::secs(1004))));
     assert!(waits(&c.plan("x"), "no room"));
 
@@ -60,7 +60,7 @@ fn vms_with_rbd_images_wait_for_the_storage_fence_and_the_others_do_not() {
     assert_eq!(c.next("x"), Next::Do(Step::ShutOutStorage));
     c.attempts.storage_failed("ceph does not answer".into(), Moment::secs(999));
     assert_eq!(c.next("x"), Next::Do(Step::PowerOn), "it may be what Ceph waits for, and no sooner");
-    c.attempts.told_to_power_on();
+    c.attempts.told_to_power_on(Moment::secs(1000));
     assert!(waits(&c.plan("x"), "ceph does not answer"));
     c.vms.push(Vm { id: id(2), rbd_images: vec![], ..rbd });
     assert_eq!(c.next("x"), Next::Do(Step::Recover), "the one without");
@@ -71,7 +71,7 @@ fn vms_with_rbd_images_wait_for_the_storage_fence_and_the_others_do_not() {
     c.vms.pop();
     c.storage = false;
     c.attempts.taken();
-    c.attempts.told_to_power_on();
+    c.attempts.told_to_power_on(Moment::secs(1000));
     for n in ["a", "b"] {
         c.node(n).storage = Some(false);
     }
@@ -105,7 +105,7 @@ fn what_the_dead_node_is_shut_out_of_starts_elsewhere_and_the_rest_waits() {
     c.storage = true;
     let rbd = Vm { rbd_images: vec!["vms/web1".into()], node: field(name("x")), ..vm(VmState::Start, "x") };
     c.vms.extend([rbd.clone(), Vm { id: id(2), ..rbd }]);
-    c.attempts.told_to_power_on();
+    c.attempts.told_to_power_on(Moment::secs(1000));
     c.attempts.storage_failed("web1: its header is gone".into(), Moment::secs(999));
     assert!(waits(&c.plan("x"), "2 VM(s) wait"));
     c.fences[0].job.freed.insert(id(2));
@@ -126,7 +126,7 @@ fn what_the_dead_node_is_shut_out_of_starts_elsewhere_and_the_rest_waits() {
 fn of_a_node_that_is_dead_and_not_to_be_recovered_only_the_claims_are_released() {
     let mut c = case(&[("a", 0), ("b", 1), ("x", 40)]).with_job(proven());
     c.settings.successful = Action::Nothing;
-    c.attempts.told_to_power_on();
+    c.attempts.told_to_power_on(Moment::secs(1000));
     c.vms.push(Vm { node: field(name("x")), ..vm(VmState::Start, "x") });
     let orders = recover::orders(&name("x"), &c.view(), &Sizes::new(), Action::Nothing, |_| false);
     assert_eq!(orders.iter().map(|o| &o.what).collect::<Vec<_>>(), [&What::Release]);

@@ -29,6 +29,14 @@ pub(super) struct Dead<'a> {
     pub(super) without_storage_fence: bool,
 }
 
+/// An order that can be carried out.
+struct Assigned<'v> {
+    order: Order,
+    vm: &'v Vm,
+    /// Its new home, if it needs one.
+    target: Option<NodeName>,
+}
+
 impl Apply {
     pub(super) async fn recover(
         &self,
@@ -37,44 +45,20 @@ impl Apply {
         silent: &BTreeSet<NodeName>,
     ) -> Result<Effect, StepError> {
         let name = &dead.fence.node;
-        let sizes = self.sizes.of(view, &[]).await?;
-        let shut_out = |id| dead.without_storage_fence || dead.fence.job.is_shut_out_of(id);
-        let orders = orders(name, view, &sizes, dead.action, shut_out);
-        let mut capacity = ClusterCapacity::count(view, &sizes, silent);
+        let (assigned, mut stuck) = self.assign(dead, view, silent).await?;
         let mut placed = view.placement_version;
-        let (mut stuck, mut conflict) = (Vec::new(), None);
-        for order in &orders {
-            let Some(vm) = view.vm(order.id) else { continue };
-            let size = sizes.get(&order.id).copied().unwrap_or_default();
-            let target = match &order.what {
-                What::NeedsStorageFence => continue,
-                What::Place => {
-                    let excluded = |node: &NodeName| (node == name).then_some(Unfit::Excluded);
-                    match capacity.choose(order.id, size, self.dependencies.selector, excluded) {
-                        Ok(target) => Some(target),
-                        Err(no_capacity) => {
-                            stuck.push(self.no_capacity(dead, vm, &no_capacity).await);
-                            continue;
-                        }
-                    }
-                }
-                What::Assign(_) | What::Release => None,
-            };
-            match self.carry_out(dead, vm, order, target.as_ref(), &mut placed).await {
+        let mut conflict = None;
+        for Assigned { order, vm, target } in assigned {
+            match self.carry_out(dead, vm, &order, target.as_ref(), &mut placed).await {
                 Ok(()) => {}
                 // What one VM's keys do not take holds up no other's recovery.
                 Err(CommitError::Failed(refusal @ StoreError::Refused { .. })) => {
                     stuck.push(self.refused(dead, vm, &refusal).await);
-                    continue;
                 }
                 Err(CommitError::Conflict { path, .. }) if path.contains(&vm.id.to_string()) => {
                     conflict = conflict.or(Some(path));
-                    continue;
                 }
                 Err(error) => return Err(error.into()),
-            }
-            if let Some(target) = target {
-                capacity.reserve(&target, order.id, size);
             }
         }
         for change in orphans(name, view) {
@@ -87,6 +71,53 @@ impl Apply {
             return Err(StepError::Conflict(path));
         }
         Ok(if stuck.is_empty() { Effect::Recorded } else { Effect::RecoveryFailed(stuck.join("; ")) })
+    }
+
+    /// Why nothing can be done about any of its VMs; `None`: something can.
+    pub(super) async fn nothing_to_do(
+        &self,
+        dead: &Dead<'_>,
+        view: &ClusterView,
+        silent: &BTreeSet<NodeName>,
+    ) -> Result<Option<String>, StepError> {
+        let (assigned, stuck) = self.assign(dead, view, silent).await?;
+        let nothing = assigned.is_empty() && orphans(&dead.fence.node, view).is_empty();
+        Ok(nothing.then(|| stuck.join("; ")))
+    }
+
+    /// The orders that can be carried out, with a node for each that needs one, and why the others cannot be.
+    async fn assign<'v>(
+        &self,
+        dead: &Dead<'_>,
+        view: &'v ClusterView,
+        silent: &BTreeSet<NodeName>,
+    ) -> Result<(Vec<Assigned<'v>>, Vec<String>), StepError> {
+        let name = &dead.fence.node;
+        let sizes = self.sizes.of(view, &[]).await?;
+        let shut_out = |id| dead.without_storage_fence || dead.fence.job.is_shut_out_of(id);
+        let orders = orders(name, view, &sizes, dead.action, shut_out);
+        let mut capacity = ClusterCapacity::count(view, &sizes, silent);
+        let (mut assigned, mut stuck) = (Vec::new(), Vec::new());
+        for order in orders.into_iter().filter(|order| order.what.is_to_do()) {
+            let Some(vm) = view.vm(order.id) else { continue };
+            let mut target = None;
+            if order.what == What::Place {
+                let size = sizes.get(&order.id).copied().unwrap_or_default();
+                let excluded = |node: &NodeName| (node == name).then_some(Unfit::Excluded);
+                match capacity.choose(order.id, size, self.dependencies.selector, excluded) {
+                    Ok(node) => {
+                        capacity.reserve(&node, order.id, size);
+                        target = Some(node);
+                    }
+                    Err(no_capacity) => {
+                        stuck.push(self.no_capacity(dead, vm, &no_capacity).await);
+                        continue;
+                    }
+                }
+            }
+            assigned.push(Assigned { order, vm, target });
+        }
+        Ok((assigned, stuck))
     }
 
     async fn no_capacity(&self, dead: &Dead<'_>, vm: &Vm, why: &NoCapacity) -> String {
