@@ -311,7 +311,9 @@ fn led_to(bug: Bug, options: Options) -> Options {
             Options { faults, storage: true, timing: Timing::Mixed, nodes: 7, ..options }
         }
         // A machine that boots unheard while its VMs wait for room.
-        Bug::OldProof => Options { faults: Rates { boots_unheard: 12.0, ..options.faults.times(0.2) }, ..options },
+        Bug::OldProof => {
+            Options { faults: Rates { boots_unheard: 12.0, ..options.faults.times(0.2) }, ..options }
+        }
         // A coordinator that does not speak while another one is off.
         Bug::ShootTheLast => {
             let faults = Rates { power: 12.0, freeze_daemon: 24.0, ..options.faults };

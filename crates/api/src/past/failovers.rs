@@ -108,7 +108,10 @@ impl Failover {
     fn goes_on(&mut self, now: u64, fence: &Fence, view: &ClusterView) {
         let is_proven = fence.job.step.proof().is_some();
         if self.was_proven && !is_proven {
-            self.says(now, "its death is to be proven again: VMs of it had waited, and it may be on".to_owned());
+            self.says(
+                now,
+                "its death is to be proven again: VMs of it had waited, and it may be on".to_owned(),
+            );
         }
         self.says(now, words(fence));
         self.was_proven |= is_proven;
@@ -202,6 +205,7 @@ mod tests {
             keepalive_version: None,
             boot: None,
             freed: BTreeSet::new(),
+            again: false,
         };
         let fence = |step| Fence { node: name("x"), job: job(step), version: 0, fencer: None };
         let fences: BTreeMap<_, _> =

@@ -267,6 +267,7 @@ pub fn fence(view: &ClusterView, name: &str, life: &Life, signature: Signature) 
         keepalive_version: node.keepalive_version,
         boot: node.boot.clone(),
         freed: BTreeSet::new(),
+        again: false,
     };
     Ok(Accepted::write(NodeChange::Fence { seen: Box::new(node.clone()), job }, None))
 }
@@ -332,6 +333,7 @@ pub fn confirm_dead(view: &ClusterView, name: &str, life: &Life, signature: Sign
         keepalive_version: None,
         boot: None,
         freed: BTreeSet::new(),
+        again: false,
     };
     let before = fence.as_ref().map_or_else(record, |fence| fence.job.clone());
     let job = FenceJob {

@@ -113,6 +113,9 @@ pub struct FenceJob {
     /// The VMs out of whose images it is shut, before it is shut out of all.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub freed: BTreeSet<VmId>,
+    /// It was proven dead before, and that proof became too old.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub again: bool,
 }
 
 impl FenceJob {
@@ -125,7 +128,7 @@ impl FenceJob {
     #[must_use]
     pub fn to_be_proven_again(self) -> Self {
         let step = FenceStep::Shooting;
-        Self { step, confirmed_dead: None, asked: None, freed: BTreeSet::new(), ..self }
+        Self { step, confirmed_dead: None, asked: None, freed: BTreeSet::new(), again: true, ..self }
     }
 
     /// What of an operator waits to be done or proven.

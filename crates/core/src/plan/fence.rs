@@ -268,6 +268,8 @@ fn unproven(fence: &Fence, seen: &Node, f: &Facts<'_>) -> Plan {
     let mut look_at = None;
     if let FenceStep::Failed { .. } = job.step
         && f.settings.failed == Action::Migrate
+        // That it has reset itself says nothing of the boots since.
+        && !job.again
         && let Some(gone_after) = gone_after(node, f)
     {
         if silence >= gone_after {

@@ -205,7 +205,7 @@ impl Default for Rates {
             lost_promise: 0.3,
             shut_down: 0.5,
             reinstall: 0.2,
-            boots_unheard: 0.0,
+            boots_unheard: 0.3,
             unreadable_in_flush: 0.0,
             lose_libvirt: 0.0,
             lack: 0.0,

@@ -139,6 +139,7 @@ fn fence(node: &str, step: FenceStep) -> Fence {
             asked: None,
             boot: Some("boot".into()),
             freed: std::collections::BTreeSet::new(),
+            again: false,
             keepalive_version: Some(3),
         },
         version: 2,

@@ -142,6 +142,7 @@ impl Apply {
             keepalive_version: seen.keepalive_version,
             boot: seen.boot.clone(),
             freed: BTreeSet::new(),
+            again: false,
         };
         self.cluster().commit(schema::fence::begin(seen, &self.cluster().me, &job)).await
     }

@@ -1,5 +1,6 @@
 //! Fences from the silence to the VMs that run elsewhere, on a paused clock, with fencers and BMCs that fail.
 
+mod renewal;
 mod storage;
 mod world;
 
@@ -24,6 +25,15 @@ async fn world(settings: Settings) -> World {
 
 fn elsewhere(w: &World) -> bool {
     (1..4).all(|n| w.runs_on(n).iter().any(|node| node.as_str() != "x"))
+}
+
+/// Whether the nodes that work take VMs.
+async fn take_vms(w: &World, state: DomainState) {
+    for node in ["a", "b"] {
+        let seen = w.node(&name(node)).await;
+        let set = schema::node::set_domain_state(&name(node), state, seen.domain_state.version);
+        pvc_store::Store::commit(&*w.eye, set).await.unwrap();
+    }
 }
 
 async fn recovered(w: &World, within_s: u64) {
@@ -223,6 +233,7 @@ fn job(asked: bool) -> FenceJob {
         keepalive_version: None,
         boot: None,
         freed: std::collections::BTreeSet::new(),
+        again: false,
     }
 }
 
@@ -291,12 +302,7 @@ async fn a_command_whose_answer_is_lost_is_looked_into() {
 #[tokio::test(start_paused = true)]
 async fn vms_that_find_no_room_stay_with_a_reason_and_go_when_there_is_some() {
     let w = world(SETTINGS).await;
-    for node in ["a", "b"] {
-        let seen = w.node(&name(node)).await;
-        let full =
-            schema::node::set_domain_state(&name(node), DomainState::Flushed, seen.domain_state.version);
-        pvc_store::Store::commit(&*w.eye, full).await.unwrap();
-    }
+    take_vms(&w, DomainState::Flushed).await;
     w.power.set_off("x-lom", Off::Works);
     w.power.plug("x-lom", false);
     // It does not come back by itself.
@@ -311,9 +317,7 @@ async fn vms_that_find_no_room_stay_with_a_reason_and_go_when_there_is_some() {
     })
     .await;
     assert_eq!(w.vm(1).await.node.value, name("x"));
-    let seen = w.node(&name("a")).await;
-    let ready = schema::node::set_domain_state(&name("a"), DomainState::Ready, seen.domain_state.version);
-    pvc_store::Store::commit(&*w.eye, ready).await.unwrap();
+    take_vms(&w, DomainState::Ready).await;
     recovered(&w, 10).await;
     assert!(schema::vm::read_explanation(&*w.eye, id(1)).await.unwrap().is_none());
 }

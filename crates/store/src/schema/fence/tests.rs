@@ -23,6 +23,7 @@ fn job(step: FenceStep, by: &str) -> FenceJob {
         asked: None,
         boot: Some("boot".into()),
         freed: std::collections::BTreeSet::new(),
+        again: false,
         keepalive_version: None,
     }
 }

@@ -85,7 +85,11 @@ fn where_the_bmc_does_not_answer_the_power_off_is_tried_and_an_operator_may_say_
     assert_eq!(c.next("x"), AGAIN);
     c.fences[0].job.confirmed_dead = Some(word());
     let job = c.fences[0].job.clone().to_be_proven_again();
-    assert_eq!((&job.step, &job.confirmed_dead), (&FenceStep::Shooting, &None), "the word was of another moment");
+    assert_eq!(
+        (&job.step, &job.confirmed_dead),
+        (&FenceStep::Shooting, &None),
+        "the word was of another moment"
+    );
     c.fences[0].job = job;
     assert_eq!(c.next("x"), Next::Do(Step::Shoot));
     c.fences[0].job.step = failed();
@@ -114,4 +118,16 @@ fn after_another_proof_it_is_powered_on_again() {
     assert_eq!(c.next("x"), Next::Do(Step::Recover));
     c.vms.clear();
     assert_eq!(c.next("x"), Next::Do(Step::PowerOn));
+}
+
+#[test]
+fn silence_proves_the_end_of_one_boot_and_of_no_later_one() {
+    let mut c = case(&[("a", 0), ("b", 1), ("x", 500)]).with_job(failed());
+    c.settings.failed = Action::Migrate;
+    c.node("x").self_fence_s = Some(30);
+    c.attempts.power_off_failed(Moment::secs(999));
+    c = c.left_to_others();
+    assert_eq!(c.next("x"), Next::Do(Step::TakeOver), "it must have reset itself");
+    c.fences[0].job.again = true;
+    assert!(waits(&c.plan("x"), "say so with pvc node confirm-dead x"), "{}", c.plan("x").why);
 }
