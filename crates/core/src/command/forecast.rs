@@ -156,7 +156,7 @@ pub fn of_death(facts: &Facts<'_>, name: &NodeName) -> Vec<Expected> {
         match order.what {
             recover::What::Release => None,
             recover::What::Assign(node) => Some(facts.expected(id, Fate::Starts, Some(node), order.why)),
-            recover::What::NeedsStorageFence | recover::What::Place => {
+            recover::What::Place => {
                 let size = facts.sizes.get(&id).copied().unwrap_or_default();
                 match (damaged, capacity.choose(id, size, facts.selector, excluded)) {
                     (Some(why), _) => {

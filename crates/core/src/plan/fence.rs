@@ -27,7 +27,7 @@ use super::{act, settled, wait};
 use super::{
     liveness::{self, Liveness},
     placement::{self, Sizes},
-    recover::{self, What},
+    recover,
 };
 use crate::{
     model::{ClusterView, DaemonMode, DaemonState, Entry, Fence, FenceStep, Moment, Node, NodeName, Proof},
@@ -320,7 +320,7 @@ fn recover(fence: &Fence, proof: Proof, f: &Facts<'_>) -> Plan {
     let node = &fence.node;
     let action = f.settings.action(proof);
     let orders = recover::orders(node, f.view, f.sizes, action, |vm| fence.job.is_shut_out_of(vm));
-    let locked = orders.iter().filter(|o| o.what == What::NeedsStorageFence).count();
+    let locked = orders.iter().filter(|o| o.locked).count();
     if locked > 0
         && !f.storage
         && let Some(able) = manages_storage(node, f)
@@ -330,15 +330,16 @@ fn recover(fence: &Fence, proof: Proof, f: &Facts<'_>) -> Plan {
         );
         return if f.attempts.holds() { act(Step::Leave, left) } else { wait(None, left) };
     }
-    if locked > 0 && f.storage && f.attempts.storage_due(f.now) {
-        return act(Step::ShutOutStorage, format!("{locked} VM(s) of it use RBD images"));
-    }
-    let to_do = orders.iter().filter(|o| o.what.is_to_do()).count() + recover::orphans(node, f.view).len();
-    if to_do > 0 && f.attempts.recovery_due(f.now) {
-        return match renewal::renewal(proof, f) {
-            Some(plan) => plan,
-            None => act(Step::Recover, format!("{proof}; {to_do} VM(s)")),
-        };
+    let to_do = orders.len() - locked + recover::orphans(node, f.view).len();
+    if renewal::holds(proof, f) {
+        if locked > 0 && f.storage && f.attempts.storage_due(f.now) {
+            return act(Step::ShutOutStorage, format!("{locked} VM(s) of it use RBD images"));
+        }
+        if to_do > 0 && f.attempts.recovery_due(f.now) {
+            return act(Step::Recover, format!("{proof}; {to_do} VM(s)"));
+        }
+    } else if (to_do > 0 || locked > 0 && f.storage) && f.attempts.recovery_due(f.now) {
+        return renewal::renewal(proof, f);
     }
     // Not before its storage clients are shut out, and what has room is elsewhere: what boots may start its VMs itself. But whatever
     // of the storage runs on it, or its own room, may be what the rest waits for.
@@ -350,7 +351,7 @@ fn recover(fence: &Fence, proof: Proof, f: &Facts<'_>) -> Plan {
         let why = format!("{to_do} VM(s) wait for a new home: {}", homeless.map_or("", |(_, why)| why));
         (homeless.map(|(at, _)| at), why)
     });
-    let locked = (locked > 0).then(|| match shut_in {
+    let locked = (locked > 0).then(|| match shut_in.or(f.attempts.homeless().filter(|_| f.storage)) {
         Some((at, why)) => {
             (Some(at), format!("{locked} VM(s) wait until it is shut out of the storage: {why}"))
         }

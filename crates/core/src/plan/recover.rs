@@ -31,6 +31,8 @@ pub struct Order {
     pub what: What,
     /// Why, in words for an operator.
     pub why: String,
+    /// The VM may hold locks on its images: the node must be shut out of the storage before.
+    pub locked: bool,
 }
 
 /// See [`Order`].
@@ -42,15 +44,6 @@ pub enum What {
     Assign(NodeName),
     /// It shall not run, or not here: the node leaves the claim, and a desired state that is thereby fulfilled is answered.
     Release,
-    /// It shall run, and may hold locks on its images: the node must be shut out of the storage before.
-    NeedsStorageFence,
-}
-
-impl What {
-    /// Whether it can be carried out now.
-    pub fn is_to_do(&self) -> bool {
-        *self != Self::NeedsStorageFence
-    }
 }
 
 /// The orders about all VMs of a dead node, which is shut out of the images of some.
@@ -93,16 +86,12 @@ fn order(dead: &NodeName, vm: &Vm, view: &ClusterView, action: Action, locked: b
         return None;
     };
     // What the node never claimed it never had open.
-    if claimed && locked {
-        let why =
-            "it has RBD images, and a node that is not shut out of the storage may still be writing to them";
-        return Some(Order { id: vm.id, what: What::NeedsStorageFence, why: why.to_owned() });
-    }
+    let locked = claimed && locked;
     if action == Action::Nothing && what == What::Place {
         let why = "it stays assigned to its node, as the configuration says, and may be moved".to_owned();
-        return claimed.then_some(Order { id: vm.id, what: What::Release, why });
+        return claimed.then_some(Order { id: vm.id, what: What::Release, why, locked });
     }
-    Some(Order { id: vm.id, what, why: why.to_owned() })
+    Some(Order { id: vm.id, what, why: why.to_owned(), locked })
 }
 
 fn claimed_by(dead: &NodeName, vm: &Vm, view: &ClusterView) -> (What, &'static str) {
@@ -181,7 +170,6 @@ pub fn change(order: &What, dead: &NodeName, vm: &Vm, target: Option<&NodeName>)
             [VmSet::State(VmState::Stop)].into_iter().chain(mark).collect()
         }
         What::Release => Vec::new(),
-        What::NeedsStorageFence => return None,
     };
     if claim != vm.claim.value {
         if sabotage::commits(Bug::RecoverInHalves) {

@@ -14,7 +14,7 @@ pub(super) fn stopped(seen: &Node, f: &Facts<'_>) -> Plan {
         return settled();
     }
     let orders = recover::orders(&seen.name, f.view, f.sizes, Action::Migrate, |_| false);
-    let down = orders.iter().filter(|o| matches!(o.what, What::Place | What::NeedsStorageFence)).count();
+    let down = orders.iter().filter(|o| o.locked || o.what == What::Place).count();
     if down == 0 {
         return settled();
     }

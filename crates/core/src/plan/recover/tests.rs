@@ -164,20 +164,20 @@ fn a_desired_state_that_is_fulfilled_by_the_death_is_answered_unless_another_nod
 #[test]
 fn what_the_node_never_claimed_needs_no_storage_fence() {
     let rbd = |claim| Vm { rbd_images: vec!["vms/web1".into()], ..on("x", VmState::Start, claim) };
-    assert_eq!(what(rbd("x"), Action::Migrate), Some(What::NeedsStorageFence));
-    assert_eq!(what(rbd(""), Action::Migrate), Some(What::Place));
-    assert_eq!(
-        what(rbd("x"), Action::Nothing),
-        Some(What::NeedsStorageFence),
-        "its claim protects the image"
-    );
-    let fenced = orders(&name("x"), &view(vec![rbd("x")]), &Sizes::new(), Action::Migrate, |_| true);
-    assert_eq!(fenced[0].what, What::Place);
+    let locked = |vm, sizes: &Sizes, action, is_shut_out| {
+        let orders = orders(&name("x"), &view(vec![vm]), sizes, action, |_| is_shut_out);
+        (orders[0].what.clone(), orders[0].locked)
+    };
+    let none = Sizes::new();
+    assert_eq!(locked(rbd("x"), &none, Action::Migrate, false), (What::Place, true));
+    assert_eq!(locked(rbd(""), &none, Action::Migrate, false), (What::Place, false));
+    let kept = (What::Release, true);
+    assert_eq!(locked(rbd("x"), &none, Action::Nothing, false), kept, "its claim protects the image");
+    assert_eq!(locked(rbd("x"), &none, Action::Migrate, true), (What::Place, false));
     // Its list was emptied by a client that knows no better.
     let sizes = [(rbd("x").id, Size { needs_storage: true, ..Size::default() })].into();
-    let defined =
-        orders(&name("x"), &view(vec![on("x", VmState::Start, "x")]), &sizes, Action::Migrate, |_| false);
-    assert_eq!(defined[0].what, What::NeedsStorageFence);
+    let defined = on("x", VmState::Start, "x");
+    assert_eq!(locked(defined, &sizes, Action::Migrate, false), (What::Place, true));
 }
 
 #[test]

@@ -129,7 +129,7 @@ fn of_a_node_that_is_dead_and_not_to_be_recovered_only_the_claims_are_released()
     c.attempts.told_to_power_on(Moment::secs(1000));
     c.vms.push(Vm { node: field(name("x")), ..vm(VmState::Start, "x") });
     let orders = recover::orders(&name("x"), &c.view(), &Sizes::new(), Action::Nothing, |_| false);
-    assert_eq!(orders.iter().map(|o| &o.what).collect::<Vec<_>>(), [&What::Release]);
+    assert_eq!(orders.iter().map(|o| &o.what).collect::<Vec<_>>(), [&recover::What::Release]);
     assert_eq!(c.next("x"), Next::Do(Step::Recover));
     c.vms[0].claim = field("".parse().unwrap());
     assert!(c.plan("x").why.contains("stay assigned"), "{}", c.plan("x").why);

@@ -131,3 +131,21 @@ fn silence_proves_the_end_of_one_boot_and_of_no_later_one() {
     c.fences[0].job.again = true;
     assert!(waits(&c.plan("x"), "say so with pvc node confirm-dead x"), "{}", c.plan("x").why);
 }
+
+#[test]
+fn it_is_shut_out_of_the_storage_on_a_proof_of_that_moment_too() {
+    let mut c = waits_for_room(Proof::Operator, 1059);
+    c.fences[0].job.step = FenceStep::Proven { proof: Proof::Operator };
+    c.vms[0].rbd_images = vec!["vms/web1".into()];
+    c.storage = true;
+    c.attempts.storage_failed("ceph does not answer".into(), Moment::secs(1040));
+    assert_eq!(c.next("x"), Next::Do(Step::ShutOutStorage));
+    c.now = 1060;
+    assert_eq!(c.next("x"), ASK);
+    c.attempts.recovery_failed("no room".into(), Moment::secs(1060));
+    assert!(waits(&c.plan("x"), "1 VM(s) wait until it is shut out of the storage: ceph does not answer"));
+    c.storage = false;
+    c.node("a").storage = Some(false);
+    c.node("b").storage = Some(false);
+    assert!(waits(&c.plan("x"), ""), "nobody here asks for what others could do");
+}

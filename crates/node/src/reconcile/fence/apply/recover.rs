@@ -45,7 +45,7 @@ impl Apply {
         silent: &BTreeSet<NodeName>,
     ) -> Result<Effect, StepError> {
         let name = &dead.fence.node;
-        let (assigned, mut stuck) = self.assign(dead, view, silent).await?;
+        let (assigned, mut stuck) = self.assign(dead, view, silent, false).await?;
         let mut placed = view.placement_version;
         let mut conflict = None;
         for Assigned { order, vm, target } in assigned {
@@ -80,17 +80,19 @@ impl Apply {
         view: &ClusterView,
         silent: &BTreeSet<NodeName>,
     ) -> Result<Option<String>, StepError> {
-        let (assigned, stuck) = self.assign(dead, view, silent).await?;
+        let (assigned, stuck) = self.assign(dead, view, silent, true).await?;
         let nothing = assigned.is_empty() && orphans(&dead.fence.node, view).is_empty();
         Ok(nothing.then(|| stuck.join("; ")))
     }
 
-    /// The orders that can be carried out, with a node for each that needs one, and why the others cannot be.
+    /// The orders that can be carried out, with a node for each that needs one, and why the others cannot be. `also_locked`: and those that can
+    /// once the node is shut out of the storage.
     async fn assign<'v>(
         &self,
         dead: &Dead<'_>,
         view: &'v ClusterView,
         silent: &BTreeSet<NodeName>,
+        also_locked: bool,
     ) -> Result<(Vec<Assigned<'v>>, Vec<String>), StepError> {
         let name = &dead.fence.node;
         let sizes = self.sizes.of(view, &[]).await?;
@@ -98,7 +100,7 @@ impl Apply {
         let orders = orders(name, view, &sizes, dead.action, shut_out);
         let mut capacity = ClusterCapacity::count(view, &sizes, silent);
         let (mut assigned, mut stuck) = (Vec::new(), Vec::new());
-        for order in orders.into_iter().filter(|order| order.what.is_to_do()) {
+        for order in orders.into_iter().filter(|order| also_locked || !order.locked) {
             let Some(vm) = view.vm(order.id) else { continue };
             let mut target = None;
             if order.what == What::Place {
