@@ -347,7 +347,8 @@ fn broken_by(bug: Bug) -> &'static [u8] {
         | Bug::ReleaseFirst
         | Bug::TrustTheNewBoot
         | Bug::ClaimDiesWithItsVm
-        | Bug::IgnoreLastWord => &[1, 2],
+        | Bug::IgnoreLastWord
+        | Bug::OldProof => &[1, 2],
         Bug::TrustWallClock
         | Bug::CountGapAsSilence
         | Bug::OwnInterval
@@ -371,7 +372,6 @@ fn broken_by(bug: Bug) -> &'static [u8] {
         Bug::AdoptThenStop => &[12],
         Bug::EndForAStaleClaim => &[1, 9, 12],
         Bug::LeaveStrangersRunning | Bug::AnyMachine => &[1],
-        Bug::OldProof => &[1, 2],
         // Nobody takes care of its VMs.
         Bug::UnreadableIsUnfenced
         | Bug::LeaveCrashed

@@ -16,7 +16,7 @@ use crate::{
 const HOLDS: Duration = Duration::from_secs(20);
 
 /// The same of a proof that cannot be renewed without an operator: who says that a machine is off does not switch it on at once.
-const WORD_HOLDS: Duration = Duration::from_secs(60);
+const WORD_HOLDS: Duration = Duration::from_mins(1);
 
 /// A machine that is on again may bring its memory back, and its VMs: so long it is given to be heard before its power is cut again.
 const BOOTS_WITHIN: Duration = Duration::from_mins(5);

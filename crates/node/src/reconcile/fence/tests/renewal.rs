@@ -52,7 +52,9 @@ async fn a_fencer_that_takes_over_knows_no_better() {
     w.power.plug("x-lom", false);
     waits(&w, Proof::PowerOff).await;
     w.until("it is on again", 120, async |w| w.power.is_on("x-lom")).await;
-    ["a", "b"].into_iter().for_each(|node| w.machine(node).restart_fencing());
+    for node in ["a", "b"] {
+        w.machine(node).restart_fencing();
+    }
     boots_unheard(&w).await;
     recovered(&w, 7 * 60).await;
     assert_eq!(w.power.calls("x-lom").iter().filter(|call| **call == Call::Off).count(), 1);
