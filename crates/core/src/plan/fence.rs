@@ -7,7 +7,7 @@
 //!                         failed ──(it must have reset itself, or an operator confirms it)──► proven
 //! ```
 //!
-//! A proof is of a moment ([`renewal`]): what waited longer than it holds is moved after the next one.
+//! A proof is of a moment: what waited longer than it holds is moved after the next one.
 //!
 //! Silence is not proof of death: nothing of a node is touched before the proof, and only one at a time is powered off. A sign of life
 //! ends the job at any step: before the proof it cancels it, after the proof it is another life of the node, which takes care of
