@@ -205,7 +205,7 @@ mod tests {
             keepalive_version: None,
             boot: None,
             freed: BTreeSet::new(),
-            again: false,
+            earlier: Vec::new(),
         };
         let fence = |step| Fence { node: name("x"), job: job(step), version: 0, fencer: None };
         let fences: BTreeMap<_, _> =

@@ -142,7 +142,7 @@ impl All {
             Some(Entry::Good(fence)) => {
                 let by =
                     fence.fencer.as_ref().map_or("nobody works on it now".into(), |by| format!("by {by}"));
-                Some(format!("is being fenced, {by}: {}", step_words(&fence.job.step)))
+                Some(format!("is being fenced, {by}: {}", step_words(&fence.job)))
             }
         };
         match (told(was), told(is)) {

@@ -225,10 +225,7 @@ pub fn fence(view: &ClusterView, name: &str, life: &Life, signature: Signature) 
         |why: String, todo: String| Err(Refusal::refused(format!("{} is not fenced", node.name), why, todo));
     match view.fences.get(&node.name) {
         Some(Entry::Good(fence)) => {
-            return Ok(Accepted::already(format!(
-                "it is being fenced already: {}",
-                step_words(&fence.job.step)
-            )));
+            return Ok(Accepted::already(format!("it is being fenced already: {}", step_words(&fence.job))));
         }
         Some(Entry::Bad(problems)) => return Err(unreadable(&node.name, problems)),
         None => {}
@@ -267,7 +264,7 @@ pub fn fence(view: &ClusterView, name: &str, life: &Life, signature: Signature) 
         keepalive_version: node.keepalive_version,
         boot: node.boot.clone(),
         freed: BTreeSet::new(),
-        again: false,
+        earlier: Vec::new(),
     };
     Ok(Accepted::write(NodeChange::Fence { seen: Box::new(node.clone()), job }, None))
 }
@@ -280,7 +277,7 @@ fn quorum_lost(view: &ClusterView, node: &Node, others: usize) -> Option<usize> 
     (node.mode == DaemonMode::Coordinator && all > 2 && others < needed).then_some(needed)
 }
 
-/// Takes an operator's word that a node executes nothing any more: its VMs are started elsewhere without further proof.
+/// Takes an operator's word that a node executes nothing any more: what is done within a minute needs no other proof.
 pub fn confirm_dead(view: &ClusterView, name: &str, life: &Life, signature: Signature) -> Answer {
     let node = find::node_in(view, name)?;
     let refused = |why: &str, todo: String| {
@@ -309,16 +306,23 @@ pub fn confirm_dead(view: &ClusterView, name: &str, life: &Life, signature: Sign
     };
     match &fence {
         // A word that was said before the node spoke again is said anew.
-        Some(fence)
-            if fence.job.confirmed_dead.is_some()
-                && fence.job.keepalive_version == node.keepalive_version =>
+        Some(Fence { job, .. })
+            if job.step.proof().is_none()
+                && job.confirmed_dead.is_some()
+                && job.keepalive_version == node.keepalive_version =>
         {
             return Ok(Accepted::already("an operator has confirmed that already"));
         }
-        Some(fence) if fence.job.step.proof().is_some() => {
-            return Ok(Accepted::already(format!("it is proven already: {}", step_words(&fence.job.step))));
+        Some(Fence { job, .. }) if matches!(job.step, FenceStep::Recovered { .. }) => {
+            return Ok(Accepted::already(format!("it is proven already: {}", step_words(job))));
         }
         _ => {}
+    }
+    if successors(view, &node.name).next().is_none() {
+        return refused(
+            "no other coordinator's daemon runs: nobody would act on it now, and such a word holds for a minute",
+            "start pvcd on another coordinator first".into(),
+        );
     }
     let record = || FenceJob {
         step: FenceStep::Failed {
@@ -333,9 +337,14 @@ pub fn confirm_dead(view: &ClusterView, name: &str, life: &Life, signature: Sign
         keepalive_version: None,
         boot: None,
         freed: BTreeSet::new(),
-        again: false,
+        earlier: Vec::new(),
     };
-    let before = fence.as_ref().map_or_else(record, |fence| fence.job.clone());
+    let before = match &fence {
+        None => record(),
+        // It may have been switched on since.
+        Some(Fence { job, .. }) if job.step.proof().is_some() => job.clone().to_be_proven_again(),
+        Some(fence) => fence.job.clone(),
+    };
     let job = FenceJob {
         confirmed_dead: Some(signature.word()),
         // What was asked of another boot is over.
@@ -344,13 +353,8 @@ pub fn confirm_dead(view: &ClusterView, name: &str, life: &Life, signature: Sign
         boot: node.boot.clone(),
         ..before
     };
-    let nobody = successors(view, &node.name).next().is_none();
-    let said =
-        nobody.then(|| "no other coordinator's daemon runs: nothing is done until one does".to_owned());
-    Ok(Accepted::write(
-        NodeChange::ConfirmDead { seen: Box::new(node.clone()), fence, job: Box::new(job) },
-        said,
-    ))
+    let change = NodeChange::ConfirmDead { seen: Box::new(node.clone()), fence, job: Box::new(job) };
+    Ok(Accepted::write(change, None))
 }
 
 /// Ends a fence that has proven nothing yet, and whatever an operator has said in it.
@@ -362,7 +366,7 @@ pub fn cancel_fence(view: &ClusterView, name: &str) -> Answer {
         Some(Entry::Good(fence)) if fence.job.step.proof().is_some() => {
             return Err(Refusal::refused(
                 format!("the fence of {} goes on", node.name),
-                format!("it is proven dead: {}", step_words(&fence.job.step)),
+                format!("it is proven dead: {}", step_words(&fence.job)),
                 format!("bring it back when that is over: `pvc node explain {}`", node.name),
             ));
         }
@@ -376,8 +380,8 @@ pub fn cancel_fence(view: &ClusterView, name: &str) -> Answer {
 }
 
 /// How far a fence has come, in words.
-pub fn step_words(step: &FenceStep) -> String {
-    match step {
+pub fn step_words(job: &FenceJob) -> String {
+    let words = match &job.step {
         FenceStep::Shooting => "its power is being cut".to_owned(),
         FenceStep::Failed { reason, attempts: 0 } => reason.clone(),
         FenceStep::Failed { reason, attempts } => {
@@ -386,6 +390,12 @@ pub fn step_words(step: &FenceStep) -> String {
         FenceStep::Proven { proof } => format!("{proof}; its storage clients are being shut out"),
         FenceStep::StorageFenced { proof } => format!("{proof}; its VMs are being given new homes"),
         FenceStep::Recovered { proof } => format!("{proof}; its VMs are starting elsewhere"),
+    };
+    match job.earlier.last().filter(|_| job.step.proof().is_none()) {
+        Some(earlier) => {
+            format!("{words} (before: {earlier}; VMs of it had to wait since, and it may be on again)")
+        }
+        None => words,
     }
 }
 

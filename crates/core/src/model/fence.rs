@@ -113,9 +113,9 @@ pub struct FenceJob {
     /// The VMs out of whose images it is shut, before it is shut out of all.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub freed: BTreeSet<VmId>,
-    /// It was proven dead before, and that proof became too old.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub again: bool,
+    /// Proofs that it was dead, which became too old before all was done; the last one last.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub earlier: Vec<Proof>,
 }
 
 impl FenceJob {
@@ -126,9 +126,18 @@ impl FenceJob {
 
     /// The record from which its node's death is proven anew: what was asked, said and done before was about an earlier moment.
     #[must_use]
-    pub fn to_be_proven_again(self) -> Self {
-        let step = FenceStep::Shooting;
-        Self { step, confirmed_dead: None, asked: None, freed: BTreeSet::new(), again: true, ..self }
+    pub fn to_be_proven_again(mut self) -> Self {
+        self.earlier.extend(self.step.proof());
+        Self { step: FenceStep::Shooting, confirmed_dead: None, asked: None, freed: BTreeSet::new(), ..self }
+    }
+
+    /// The proof that a machine is which is found to be off: of one that somebody has switched off, that it was, since it is theirs to switch
+    /// on again.
+    pub fn found_off(&self) -> Proof {
+        match self.earlier.last() {
+            Some(earlier @ (Proof::FoundOff | Proof::Operator)) => *earlier,
+            _ => Proof::PowerOff,
+        }
     }
 
     /// What of an operator waits to be done or proven.

@@ -1,13 +1,13 @@
 //! What a coordinator does next about a node that is silent: declare it dead, cut its power, have its VMs run elsewhere.
 //!
 //! ```text
-//!   silent ──Declare──► shooting ──Shoot──► proven ──ShutOutStorage──► storage fenced ──PowerOn, Recover──► recovered ──► Finish(Done)
+//!   silent ──Declare──► shooting ──Shoot──► proven ──ShutOutStorage──► storage fenced ──Recover, PowerOn──► recovered ──► Finish(Done)
 //!                          │  ▲                └────────(no RBD image of its VMs)──────────┘
 //!                          ▼  │ every fence_intervals
 //!                         failed ──(it must have reset itself, or an operator confirms it)──► proven
 //! ```
 //!
-//! A proof is of a moment: what waited longer than it holds is moved after the next one.
+//! A proof is of a moment: for what waited longer than it holds the job goes back to `shooting`, once there is something to do.
 //!
 //! Silence is not proof of death: nothing of a node is touched before the proof, and only one at a time is powered off. A sign of life
 //! ends the job at any step: before the proof it cancels it, after the proof it is another life of the node, which takes care of
@@ -133,8 +133,8 @@ pub enum Step {
     ShutOutStorage,
     /// Leave the job to a coordinator that can do what is next.
     Leave,
-    /// Give its VMs new homes.
-    Recover,
+    /// Give its VMs new homes, until the proof is too old.
+    Recover(Moment),
     /// If there is something that could be done about its VMs: ask its BMC whether it is still off.
     AskStillOff,
     /// The job is over.
@@ -269,7 +269,7 @@ fn unproven(fence: &Fence, seen: &Node, f: &Facts<'_>) -> Plan {
     if let FenceStep::Failed { .. } = job.step
         && f.settings.failed == Action::Migrate
         // That it has reset itself says nothing of the boots since.
-        && !job.again
+        && job.earlier.is_empty()
         && let Some(gone_after) = gone_after(node, f)
     {
         if silence >= gone_after {
@@ -331,15 +331,15 @@ fn recover(fence: &Fence, proof: Proof, f: &Facts<'_>) -> Plan {
         return if f.attempts.holds() { act(Step::Leave, left) } else { wait(None, left) };
     }
     let to_do = orders.len() - locked + recover::orphans(node, f.view).len();
-    if renewal::holds(proof, f) {
+    if let Some(until) = renewal::holds_until(proof, f) {
         if locked > 0 && f.storage && f.attempts.storage_due(f.now) {
             return act(Step::ShutOutStorage, format!("{locked} VM(s) of it use RBD images"));
         }
         if to_do > 0 && f.attempts.recovery_due(f.now) {
-            return act(Step::Recover, format!("{proof}; {to_do} VM(s)"));
+            return act(Step::Recover(until), format!("{proof}; {to_do} VM(s)"));
         }
     } else if (to_do > 0 || locked > 0 && f.storage) && f.attempts.recovery_due(f.now) {
-        return renewal::renewal(proof, f);
+        return renewal::renewal(fence, proof, f);
     }
     // Not before its storage clients are shut out, and what has room is elsewhere: what boots may start its VMs itself. But whatever
     // of the storage runs on it, or its own room, may be what the rest waits for.

@@ -289,7 +289,7 @@ impl Fencer {
             Effect::Recorded => {}
             Effect::Proven(at) => attempts.proven(at),
             Effect::FoundOff(at) => attempts.found_off(at),
-            Effect::FoundOn(why) => attempts.found_on(why, now),
+            Effect::NotFoundOff(why) => attempts.not_found_off(why, now),
             Effect::Asked(serving) => attempts.asked_servers(serving, now),
             Effect::NotOff(why) => attempts.asked_power(why, now),
             Effect::PowerOffFailed => attempts.power_off_failed(now),
@@ -319,7 +319,7 @@ fn kind(step: &Step) -> &'static str {
         Step::PowerOn => "power-on",
         Step::ShutOutStorage => "shut-out-storage",
         Step::Leave => "leave",
-        Step::Recover => "recover",
+        Step::Recover(_) => "recover",
         Step::AskStillOff => "ask-still-off",
         Step::Finish(_) => "finish",
     }

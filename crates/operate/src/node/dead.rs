@@ -141,7 +141,7 @@ impl Pursuit for Fencing {
                 })));
             }
         };
-        let words = step_words(&fence.job.step);
+        let words = step_words(&fence.job);
         Ok(Look::NotYet(match said {
             Some(said) => format!("{words} ({})", said.because),
             None if fence.fencer.is_none() => format!("{words}; waiting for a coordinator"),

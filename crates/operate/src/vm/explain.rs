@@ -188,7 +188,7 @@ fn fence_words(fence: &Entry<Fence>) -> String {
     match fence {
         Entry::Good(fence) => {
             let nobody = if fence.fencer.is_none() { "; no coordinator works on it" } else { "" };
-            format!("{}{nobody}", step_words(&fence.job.step))
+            format!("{}{nobody}", step_words(&fence.job))
         }
         Entry::Bad(_) => "the record of its fence cannot be read".to_owned(),
     }

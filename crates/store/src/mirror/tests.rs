@@ -57,7 +57,7 @@ fn job(step: FenceStep) -> FenceJob {
         asked: None,
         boot: Some("boot".into()),
         freed: std::collections::BTreeSet::new(),
-        again: false,
+        earlier: Vec::new(),
         keepalive_version: None,
     }
 }

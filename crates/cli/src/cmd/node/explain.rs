@@ -80,7 +80,7 @@ fn about(facts: &NodeExplanation) -> Vec<Line> {
 
 fn about_fence(node: &NodeName, fence: &FenceShown, now_unix_s: u64) -> Vec<Line> {
     let job = &fence.job;
-    let mut lines = vec![("fence", Cell::new(step_words(&job.step), Look::Bad))];
+    let mut lines = vec![("fence", Cell::new(step_words(job), Look::Bad))];
     if let Some(proof) = job.step.proof() {
         lines.push(("proof of death", proof.to_string().into()));
     }

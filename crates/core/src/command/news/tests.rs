@@ -22,7 +22,7 @@ fn fenced(view: &ClusterView, step: Option<FenceStep>, fencer: Option<&str>) -> 
             asked: None,
             boot: None,
             freed: BTreeSet::new(),
-            again: false,
+            earlier: Vec::new(),
             keepalive_version: None,
         },
         version: 0,

@@ -31,7 +31,7 @@ fn job(step: FenceStep) -> FenceJob {
         asked: None,
         boot: Some("boot".into()),
         freed: std::collections::BTreeSet::new(),
-        again: false,
+        earlier: Vec::new(),
         keepalive_version: None,
     }
 }
@@ -209,10 +209,35 @@ fn an_operators_word_joins_the_fence_that_goes_on() {
     let accepted = confirm_dead(&asked, "hv1", &Life::default(), signed()).unwrap();
     let Some(NodeChange::ConfirmDead { job: written, .. }) = accepted.change else { panic!() };
     assert_eq!(written.asked, None, "an earlier boot was to be fenced");
-    for settled in [confirmed, job(FenceStep::Proven { proof: Proof::PowerOff })] {
+    for settled in [confirmed, job(FenceStep::Recovered { proof: Proof::PowerOff })] {
         let going = with_fence(view(&three(), &[]), "hv1", settled);
         assert!(confirm_dead(&going, "hv1", &Life::default(), signed()).unwrap().change.is_none());
     }
+}
+
+#[test]
+fn a_word_about_a_node_that_was_proven_dead_is_about_this_moment() {
+    let proven = FenceJob {
+        confirmed_dead: Some(signed().word()),
+        ..job(FenceStep::StorageFenced { proof: Proof::Operator })
+    };
+    let going = with_fence(view(&three(), &[]), "hv1", proven);
+    let accepted = confirm_dead(&going, "hv1", &Life::default(), signed()).unwrap();
+    let Some(NodeChange::ConfirmDead { job: written, .. }) = accepted.change else { panic!() };
+    assert_eq!((&written.step, &written.earlier[..]), (&FenceStep::Shooting, &[Proof::Operator][..]));
+    assert_eq!(written.confirmed_dead, Some(signed().word()));
+    let words = step_words(&written);
+    assert!(words.contains("before: an operator confirmed it; VMs of it had to wait since"), "{words}");
+}
+
+#[test]
+fn a_word_that_nobody_would_act_on_is_refused() {
+    let mut all = three();
+    for node in &mut all[1..] {
+        node.daemon_state = field(DaemonState::Stop);
+    }
+    let refusal = confirm_dead(&view(&all, &[]), "hv1", &Life::default(), signed()).unwrap_err();
+    assert_eq!(refusal.todo, "start pvcd on another coordinator first");
 }
 
 #[test]

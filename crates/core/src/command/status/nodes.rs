@@ -124,7 +124,7 @@ impl Survey<'_> {
                 .fencer
                 .as_ref()
                 .map_or_else(|| ", nobody works on it".to_owned(), |f| format!(" by {f}"));
-            let what = format!("{name} is being fenced{who}: {}", step_words(&fence.job.step));
+            let what = format!("{name} is being fenced{who}: {}", step_words(&fence.job));
             match fence.job.step {
                 FenceStep::Failed { .. } if fence.job.confirmed_dead.is_none() => {
                     self.wrong(what, Some(format!("if it is off for certain: pvc node confirm-dead {name}")));

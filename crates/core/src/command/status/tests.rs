@@ -310,7 +310,7 @@ fn a_fence_is_told_with_its_step_and_who_works_on_it() {
             asked: None,
             boot: Some("boot".into()),
             freed: std::collections::BTreeSet::new(),
-            again: false,
+            earlier: Vec::new(),
             keepalive_version: None,
         };
         let mut view = well();

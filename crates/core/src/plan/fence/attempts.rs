@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, time::Duration};
 
 use crate::model::{Moment, NodeName};
 
-use super::TRY_AGAIN;
+use super::{TRY_AGAIN, renewal::BOOTS_WITHIN};
 
 /// For how long it is believed who serves.
 const ASK_SERVERS_AGAIN: Duration = Duration::from_secs(10);
@@ -28,12 +28,12 @@ pub struct Attempts {
     not_off: Option<(Moment, String)>,
     /// The proof of its death, if there is one, is no older than this.
     proven_since: Option<Moment>,
-    /// Since when its machine may be on again: told to, or found so.
-    on_since: Option<Moment>,
+    /// Since when its machine may be on again, told to or found so, and when that was known last.
+    on: Option<(Moment, Moment)>,
 }
 
 impl Attempts {
-    /// The job was taken by this daemon's present session: a beginning, but for when it shot last.
+    /// The job was taken by this daemon's present session: a beginning, but for when it shot last, and how old a proof can be.
     pub fn taken(&mut self) {
         *self = Self { holds: true, shot: self.shot, proven_since: self.proven_since, ..Self::default() };
     }
@@ -48,7 +48,7 @@ impl Attempts {
         *self = Self { shot: self.shot, proven_since: self.proven_since, ..Self::default() };
     }
 
-    /// It was not proven dead yet at that moment, or was just found to be off.
+    /// It was not proven dead yet at that moment.
     pub fn proven_no_sooner_than(&mut self, at: Moment) {
         self.proven_since = Some(at);
     }
@@ -60,18 +60,19 @@ impl Attempts {
 
     /// It was found to be off still, at that moment.
     pub fn found_off(&mut self, at: Moment) {
-        (self.proven_since, self.on_since, self.not_off) = (Some(at), None, None);
+        (self.proven_since, self.on, self.not_off) = (Some(at), None, None);
     }
 
-    /// It was found to be on.
-    pub fn found_on(&mut self, why: String, now: Moment) {
-        self.on_since.get_or_insert(now);
+    /// It was found to be on, or nobody can say. If nobody has looked for long, it may just have been switched on.
+    pub fn not_found_off(&mut self, why: String, now: Moment) {
+        let known = self.on.filter(|(_, last)| now < *last + BOOTS_WITHIN);
+        self.on = Some((known.map_or(now, |(since, _)| since), now));
         self.not_off = Some((now, why));
     }
 
     /// It was told to power on; that is done once for each proof, however it goes.
     pub fn told_to_power_on(&mut self, now: Moment) {
-        (self.powered_on, self.on_since) = (true, Some(now));
+        (self.powered_on, self.on) = (true, Some((now, now)));
     }
 
     /// It could not be shut out of the storage.
@@ -121,7 +122,7 @@ impl Attempts {
     }
 
     pub(super) fn on_since(&self) -> Option<Moment> {
-        self.on_since
+        self.on.map(|(since, _)| since)
     }
 
     pub(super) fn powered_on(&self) -> bool {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::{Facts, Plan, Step, act, wait};
 use crate::{
-    model::{FenceStep, Proof},
+    model::{Fence, FenceStep, Moment, Proof},
     sabotage::{self, Bug},
 };
 
@@ -18,30 +18,52 @@ const HOLDS: Duration = Duration::from_secs(20);
 /// The same of a proof that cannot be renewed without an operator: who says that a machine is off does not switch it on at once.
 const WORD_HOLDS: Duration = Duration::from_mins(1);
 
-/// A machine that is on again may bring its memory back, and its VMs: so long it is given to be heard before its power is cut again.
-const BOOTS_WITHIN: Duration = Duration::from_mins(5);
+/// A machine that is on again, or of which nobody can say, may bring its memory back, and its VMs: so long it is given to be heard before
+/// its power is cut again.
+pub(super) const BOOTS_WITHIN: Duration = Duration::from_mins(5);
 
-/// Whether something may follow from a proof now.
-pub(super) fn holds(proof: Proof, f: &Facts<'_>) -> bool {
+/// How often a power-off follows from a proof that became too old. Whoever is not heard, and whose VMs start nowhere, all the same is not
+/// switched off and on for ever.
+const RENEWALS: usize = 2;
+
+/// Until when something may follow from a proof; `None`: nothing may any more.
+pub(super) fn holds_until(proof: Proof, f: &Facts<'_>) -> Option<Moment> {
     let holds = match proof {
         Proof::PowerOff | Proof::FoundOff | Proof::ResetAccepted => HOLDS,
         Proof::SelfFence | Proof::Operator => WORD_HOLDS,
     };
-    f.attempts.proven_since().is_some_and(|since| f.now < since + holds) || sabotage::commits(Bug::OldProof)
+    if sabotage::commits(Bug::OldProof) {
+        return Some(f.now + holds);
+    }
+    f.attempts.proven_since().map(|since| since + holds).filter(|until| f.now < *until)
 }
 
 /// What is to be done about a proof that does not hold any more.
-pub(super) fn renewal(proof: Proof, f: &Facts<'_>) -> Plan {
+pub(super) fn renewal(fence: &Fence, proof: Proof, f: &Facts<'_>) -> Plan {
     let Some((why, again)) = f.attempts.not_off(f.now) else {
         return act(Step::AskStillOff, format!("{proof}, or did when that was looked at last"));
     };
-    if let Some(since) = f.attempts.on_since().filter(|since| f.now < *since + BOOTS_WITHIN) {
-        let until = since + BOOTS_WITHIN;
-        let why = format!(
-            "there is room for VMs of it, which may run there again: {why}; if it is not heard in {} s its power is cut again",
-            until.since(f.now).as_secs()
+    let storage =
+        f.attempts.not_shut_out().map(|(_, why)| format!("; shutting it out of the storage failed: {why}"));
+    let waits = format!(
+        "VMs of it could start elsewhere, and may run there again: {why}{}; if it is off, say so with pvc node confirm-dead {}",
+        storage.unwrap_or_default(),
+        fence.node
+    );
+    if fence.job.earlier.len() >= RENEWALS {
+        return wait(
+            Some(again),
+            format!("{waits}; its power is not cut any more, {RENEWALS} times were in vain"),
         );
-        return wait(Some(until.min(again)), why);
     }
-    act(Step::Record(FenceStep::Shooting), format!("it may have been switched on since ({why})"))
+    match f.attempts.on_since().map(|since| since + BOOTS_WITHIN) {
+        Some(until) if f.now < until => {
+            let left = until.since(f.now).as_secs();
+            wait(
+                Some(until.min(again)),
+                format!("{waits}; if it is not heard in {left} s its power is cut again"),
+            )
+        }
+        _ => act(Step::Record(FenceStep::Shooting), format!("it may have been switched on since ({why})")),
+    }
 }

@@ -111,6 +111,10 @@ impl Case {
         self.plan(about).next
     }
 
+    fn recovers(&self, about: &str) -> bool {
+        matches!(self.next(about), Next::Do(Step::Recover(_)))
+    }
+
     /// `x` is declared dead, and `a` works on it.
     fn with_job(mut self, step: FenceStep) -> Self {
         self.node("x").daemon_state = field(DaemonState::Dead);
@@ -139,7 +143,7 @@ fn fence(node: &str, step: FenceStep) -> Fence {
             asked: None,
             boot: Some("boot".into()),
             freed: std::collections::BTreeSet::new(),
-            again: false,
+            earlier: Vec::new(),
             keepalive_version: Some(3),
         },
         version: 2,

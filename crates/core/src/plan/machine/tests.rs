@@ -185,7 +185,7 @@ fn what_ties_a_name_to_its_machine() {
             asked: None,
             boot: None,
             freed: std::collections::BTreeSet::new(),
-            again: false,
+            earlier: Vec::new(),
             keepalive_version: None,
         };
         Entry::Good(Fence { node: name("hv1"), job, version: 1, fencer: None })

@@ -307,7 +307,7 @@ fn a_proven_dead_holder_is_discharged_without_waiting_for_its_session() {
         asked: None,
         boot: Some("boot".into()),
         freed: std::collections::BTreeSet::new(),
-        again: false,
+        earlier: Vec::new(),
         keepalive_version: None,
     };
     let fence = Fence { node: name("b"), job, version: 0, fencer: None };

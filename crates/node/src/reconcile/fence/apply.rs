@@ -53,8 +53,8 @@ pub(super) enum Effect {
     Proven(Moment),
     /// There is room for VMs of it, and its machine was off still, at that moment …
     FoundOff(Moment),
-    /// … or is on, its BMC says.
-    FoundOn(String),
+    /// … or is on, or nobody can say.
+    NotFoundOff(String),
     /// Of these stopped coordinators the servers serve.
     Asked(BTreeSet<NodeName>),
     /// Its machine is not known to be off, for this reason.
@@ -100,7 +100,8 @@ impl Apply {
                 if let Some(node) = seen.filter(|_| sabotage::commits(Bug::RecoverUnproven)) {
                     let (proof, action) = ("nothing".to_owned(), Action::Migrate);
                     let unproven = Dead { fence, node, proof, action, without_storage_fence: true };
-                    self.recover(&unproven, view, silent).await?;
+                    let until = self.cluster().now() + Duration::from_mins(1);
+                    self.recover(&unproven, view, silent, until).await?;
                 }
                 self.shoot(fence, why).await
             }
@@ -116,9 +117,9 @@ impl Apply {
             (Step::PowerOn, _, Some(fence)) => self.power_on(&fence.node).await,
             (Step::ShutOutStorage, Some(seen), Some(fence)) => self.shut_out(fence, seen, view, why).await,
             (Step::Leave, _, Some(fence)) => self.leave(fence, why).await,
-            (Step::Recover, Some(seen), Some(fence)) => {
+            (Step::Recover(until), Some(seen), Some(fence)) => {
                 let Some(dead) = self.dead(fence, seen) else { return Ok(Effect::Recorded) };
-                self.recover(&dead, view, silent).await
+                self.recover(&dead, view, silent, *until).await
             }
             (Step::AskStillOff, Some(seen), Some(fence)) => {
                 let Some(dead) = self.dead(fence, seen) else { return Ok(Effect::Recorded) };
@@ -142,7 +143,7 @@ impl Apply {
             keepalive_version: seen.keepalive_version,
             boot: seen.boot.clone(),
             freed: BTreeSet::new(),
-            again: false,
+            earlier: Vec::new(),
         };
         self.cluster().commit(schema::fence::begin(seen, &self.cluster().me, &job)).await
     }
@@ -186,6 +187,7 @@ impl Apply {
     async fn shoot(&self, fence: &Fence, why: &str) -> Result<Effect, StepError> {
         let (node, store) = (&fence.node, &*self.cluster().store);
         info!(%node, "cutting its power: {why}");
+        let at = self.cluster().now();
         let outcome = match bmcs::read(store, node).await? {
             Some(bmc) => {
                 let (me, power) = (&self.cluster().me, &*self.dependencies.power);
@@ -199,7 +201,6 @@ impl Apply {
                 Err(StepError::Conflict(why.to_owned()))
             }
             Outcome::Dead { proof, seen } => {
-                let at = self.cluster().now();
                 let job = self.signed(fence, FenceStep::Proven { proof });
                 self.cluster().commit(schema::fence::record_proof(fence, &job, &seen)).await?;
                 warn!(%node, "is dead: {proof}");
@@ -268,7 +269,7 @@ impl Apply {
             return Ok(Effect::RecoveryFailed(stuck));
         }
         let Some(bmc) = bmcs::read(&*self.cluster().store, node).await? else {
-            return Ok(Effect::NotOff("no BMC of it is known".to_owned()));
+            return Ok(Effect::NotFoundOff("no BMC of it is known".to_owned()));
         };
         let at = self.cluster().now();
         Ok(match self.dependencies.power.status(&bmc).await {
@@ -276,8 +277,8 @@ impl Apply {
                 info!(%node, "its BMC says that it is off still, and there is room for VMs of it");
                 Effect::FoundOff(at)
             }
-            Ok(PowerState::On) => Effect::FoundOn("its BMC says that it is on again".to_owned()),
-            Err(error) => Effect::NotOff(error.to_string()),
+            Ok(PowerState::On) => Effect::NotFoundOff("its BMC says that it is on again".to_owned()),
+            Err(error) => Effect::NotFoundOff(error.to_string()),
         })
     }
 

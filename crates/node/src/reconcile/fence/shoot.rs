@@ -100,7 +100,7 @@ impl PowerOff<'_> {
         }
         if self.power.status(self.bmc).await? == PowerState::Off {
             info!(%node, "its BMC says that it is off already");
-            return Ok((Proof::PowerOff, seen));
+            return Ok((self.fence.job.found_off(), seen));
         }
         let commands = if sabotage::commits(Bug::KeepShooting) { 20 } else { COMMANDS };
         for command in 1..=commands {

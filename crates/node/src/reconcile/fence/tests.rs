@@ -233,7 +233,7 @@ fn job(asked: bool) -> FenceJob {
         keepalive_version: None,
         boot: None,
         freed: std::collections::BTreeSet::new(),
-        again: false,
+        earlier: Vec::new(),
     }
 }
 

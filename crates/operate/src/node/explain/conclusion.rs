@@ -49,7 +49,7 @@ pub(super) fn conclude(facts: &Facts) -> String {
 }
 
 fn fenced(facts: &Facts, fence: &Fence) -> String {
-    let (name, words) = (&facts.node.name, step_words(&fence.job.step));
+    let (name, words) = (&facts.node.name, step_words(&fence.job));
     let nobody = if fence.fencer.is_none() { " No coordinator works on it: see that one runs." } else { "" };
     if facts.maintenance && fence.job.step.proof().is_none() {
         return format!(

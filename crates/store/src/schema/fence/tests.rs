@@ -23,7 +23,7 @@ fn job(step: FenceStep, by: &str) -> FenceJob {
         asked: None,
         boot: Some("boot".into()),
         freed: std::collections::BTreeSet::new(),
-        again: false,
+        earlier: Vec::new(),
         keepalive_version: None,
     }
 }

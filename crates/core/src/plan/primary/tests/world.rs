@@ -210,7 +210,7 @@ impl World {
                     asked: None,
                     boot: Some("boot".into()),
                     freed: std::collections::BTreeSet::new(),
-                    again: false,
+                    earlier: Vec::new(),
                     keepalive_version: None,
                 };
                 self.fenced.insert(node.clone(), Entry::Good(Fence { node, job, version: 0, fencer: None }));

@@ -138,7 +138,7 @@ fn fenced(mut view: ClusterView, step: FenceStep) -> ClusterView {
         keepalive_version: None,
         boot: None,
         freed: std::collections::BTreeSet::new(),
-        again: false,
+        earlier: Vec::new(),
     };
     let fence = Fence { node: name("b"), job, version: 1, fencer: None };
     std::sync::Arc::make_mut(&mut view.fences).insert(name("b"), Entry::Good(fence));

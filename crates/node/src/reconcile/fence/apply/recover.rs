@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use pvc_core::{
-    model::{ClusterView, Fence, Node, NodeName, Vm},
+    model::{ClusterView, Fence, Moment, Node, NodeName, Vm},
     plan::{
         fence::Action,
         placement::{ClusterCapacity, NoCapacity, Unfit},
@@ -43,12 +43,18 @@ impl Apply {
         dead: &Dead<'_>,
         view: &ClusterView,
         silent: &BTreeSet<NodeName>,
+        until: Moment,
     ) -> Result<Effect, StepError> {
         let name = &dead.fence.node;
         let (assigned, mut stuck) = self.assign(dead, view, silent, false).await?;
         let mut placed = view.placement_version;
         let mut conflict = None;
+        // What is left then is planned anew.
+        let is_too_old = || self.cluster().now() >= until;
         for Assigned { order, vm, target } in assigned {
+            if is_too_old() {
+                break;
+            }
             match self.carry_out(dead, vm, &order, target.as_ref(), &mut placed).await {
                 Ok(()) => {}
                 // What one VM's keys do not take holds up no other's recovery.
@@ -62,6 +68,9 @@ impl Apply {
             }
         }
         for change in orphans(name, view) {
+            if is_too_old() {
+                break;
+            }
             let others = schema::fence::expect_dead(dead.fence, dead.node);
             schema::vm::apply_with(&*self.cluster().store, &change, others).await?;
             info!(vm = %change.id(), from = %name, "released, it is not in the state tree any more; {name} is dead: {}", dead.proof);
@@ -80,7 +89,8 @@ impl Apply {
         view: &ClusterView,
         silent: &BTreeSet<NodeName>,
     ) -> Result<Option<String>, StepError> {
-        let (assigned, stuck) = self.assign(dead, view, silent, true).await?;
+        let (assigned, stuck) =
+            self.assign(dead, view, silent, self.dependencies.storage.is_available()).await?;
         let nothing = assigned.is_empty() && orphans(&dead.fence.node, view).is_empty();
         Ok(nothing.then(|| stuck.join("; ")))
     }

@@ -38,7 +38,7 @@ fn fenced(step: FenceStep, confirmed_dead: bool) -> Facts {
         asked: None,
         boot: Some("boot".into()),
         freed: std::collections::BTreeSet::new(),
-        again: false,
+        earlier: Vec::new(),
         keepalive_version: None,
     };
     let fencer = Some("hv2".parse().unwrap());
