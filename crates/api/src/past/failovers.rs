@@ -30,6 +30,9 @@ pub(crate) struct Failover {
     /// Which VMs it had.
     #[serde(skip)]
     had: BTreeSet<VmId>,
+    /// Whether it is over, and those that have new homes were said to run: what becomes of them later is no part of this.
+    #[serde(skip)]
+    all_run: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -88,6 +91,7 @@ impl Failovers {
             was_proven: false,
             steps: Vec::new(),
             had,
+            all_run: false,
         };
         if let Some(silence) = silence.filter(|_| self.has_seen) {
             let ago = u64::try_from(silence.as_millis()).unwrap_or(u64::MAX);
@@ -120,9 +124,16 @@ impl Failover {
             Some(primary) if self.has("it was primary") => self.says(now, format!("{primary} is primary")),
             _ => {}
         }
+        if is_proven {
+            self.says_who_runs(now, view);
+        }
+    }
+
+    fn says_who_runs(&mut self, now: u64, view: &ClusterView) {
         let (moved, running) = self.moved(view);
-        if moved > 0 && fence.job.step.proof().is_some() {
+        if moved > 0 && !self.all_run {
             self.says(now, format!("{running} of {moved} VMs that have new homes run"));
+            self.all_run = self.over && running == moved;
         }
     }
 
@@ -136,6 +147,10 @@ impl Failover {
     }
 
     fn ends(&mut self, now: u64, view: &ClusterView) {
+        // The node may be back before they are seen.
+        if self.was_proven {
+            self.says_who_runs(now, view);
+        }
         let dead = view.node(&self.node).map(|node| node.daemon_state.value == DaemonState::Dead);
         if !self.over {
             self.over = true;
@@ -186,7 +201,13 @@ fn words(fence: &Fence) -> String {
 mod tests {
     use std::{collections::BTreeMap, sync::Arc};
 
-    use pvc_core::model::{Entry, FenceJob, Proof};
+    use pvc_core::model::{DaemonMode, Entry, FenceJob, NodeReport, Proof, VmChange, VmSet};
+    use pvc_store::{
+        Store,
+        memory::MemoryTree,
+        schema,
+        schema::node::{Ipmi, Registration},
+    };
 
     use super::*;
 
@@ -277,6 +298,61 @@ mod tests {
         failovers.see(2, &view(Some(FenceStep::Proven { proof: Proof::Operator })), |_| None);
         (30..90).for_each(|n| failovers.see(3, &view(Some(failed(n))), |_| None));
         assert!(failovers.all[0].was_proven, "{:?}", told(&failovers));
+    }
+
+    /// A VM that has moved from `x` to `y`, which says that it runs, or not yet.
+    async fn moved(step: Option<FenceStep>, runs: bool) -> ClusterView {
+        let id: VmId = "11111111-0000-4000-8000-000000000001".parse().unwrap();
+        let store = MemoryTree::new().client();
+        schema::root::init(&*store).await.unwrap();
+        for name in [name("x"), name("y")] {
+            let registration = Registration {
+                name: name.clone(),
+                mode: DaemonMode::Coordinator,
+                static_data: "8 6.1.0 GNU/Linux x86_64".parse().unwrap(),
+                boot: "boot".into(),
+                keepalive_interval: Duration::from_secs(5),
+                vtep: None,
+                storage: false,
+                ipmi: Ipmi::default(),
+            };
+            schema::node::register(&*store, &registration).await.unwrap();
+            let running = if runs && name.as_str() == "y" { vec![id] } else { Vec::new() };
+            let report = NodeReport { running, ..NodeReport::default() };
+            store.commit(schema::node::report(&name, &report, None)).await.unwrap();
+        }
+        let vm_name = "web".parse().unwrap();
+        let define =
+            VmChange::Define { id, name: vm_name, node: name("y"), xml: String::new(), rbd_images: vec![] };
+        schema::vm::apply(&*store, &define).await.unwrap();
+        let from = vec![VmSet::LastNode(Some(name("x")))];
+        schema::vm::apply(&*store, &VmChange::Update { id, expect: vec![], set: from }).await.unwrap();
+        let mut view = view(step);
+        for name in [name("x"), name("y")] {
+            let node = schema::node::read(&*store, &name).await.unwrap().unwrap();
+            Arc::make_mut(&mut view.nodes).insert(name, Arc::new(node));
+        }
+        let vm = schema::vm::read(&*store, id).await.unwrap().unwrap();
+        Arc::make_mut(&mut view.vms).insert(id, Arc::new(vm));
+        view
+    }
+
+    #[tokio::test]
+    async fn a_node_that_is_back_before_its_vms_are_seen_elsewhere_does_not_hide_that() {
+        let mut failovers = Failovers::default();
+        let proven = FenceStep::Proven { proof: Proof::PowerOff };
+        failovers.see(1, &moved(Some(proven), false).await, |_| None);
+        failovers.see(2, &moved(None, false).await, |_| None);
+        failovers.see(3, &moved(None, true).await, |_| None);
+        failovers.see(4, &moved(None, false).await, |_| None);
+        let told: Vec<String> = told(&failovers).into_iter().map(|(_, what)| what).collect();
+        let expected = [
+            "it is dead: its BMC reports power off",
+            "0 of 1 VMs that have new homes run",
+            "it is back",
+            "1 of 1 VMs that have new homes run",
+        ];
+        assert_eq!(told, expected);
     }
 
     #[test]
