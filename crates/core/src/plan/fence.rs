@@ -347,23 +347,21 @@ fn recover(fence: &Fence, proof: Proof, f: &Facts<'_>) -> Plan {
         return act(Step::PowerOn, "its power was cut");
     }
     let (homeless, shut_in) = (f.attempts.homeless(), f.attempts.not_shut_out());
-    let homeless = (to_do > 0).then(|| {
-        let why = format!("{to_do} VM(s) wait for a new home: {}", homeless.map_or("", |(_, why)| why));
-        (homeless.map(|(at, _)| at), why)
-    });
-    let locked = (locked > 0).then(|| match shut_in.or(f.attempts.homeless().filter(|_| f.storage)) {
-        Some((at, why)) => {
-            (Some(at), format!("{locked} VM(s) wait until it is shut out of the storage: {why}"))
-        }
-        None => {
-            (None, format!("{locked} VM(s) with RBD disks wait: no coordinator that works manages storage"))
-        }
-    });
-    let waits: Vec<_> = homeless.into_iter().chain(locked).collect();
+    let words = |(_, why): (Moment, &str)| why.to_owned();
+    let mut waits = Vec::new();
+    if to_do > 0 {
+        waits.push(format!("{to_do} VM(s) wait for a new home: {}", homeless.map(words).unwrap_or_default()));
+    }
+    if locked > 0 {
+        waits.push(match shut_in.or(homeless.filter(|_| f.storage)).map(words) {
+            Some(why) => format!("{locked} VM(s) wait until it is shut out of the storage: {why}"),
+            None => format!("{locked} VM(s) with RBD disks wait: no coordinator that works manages storage"),
+        });
+    }
     if !waits.is_empty() {
-        let until = waits.iter().filter_map(|(at, _)| *at).min();
-        let why: Vec<&str> = waits.iter().map(|(_, why)| why.as_str()).collect();
-        return wait(until, format!("{proof}; {}", why.join("; ")));
+        // What a proof that is too old held up was due long ago.
+        let until = homeless.into_iter().chain(shut_in).map(|(at, _)| at).filter(|at| *at > f.now).min();
+        return wait(until, format!("{proof}; {}", waits.join("; ")));
     }
     let left = match action {
         Action::Nothing => "; its VMs stay assigned to it, as the configuration says",

@@ -169,7 +169,9 @@ fn it_is_shut_out_of_the_storage_on_a_proof_of_that_moment_too() {
     c.now = 1060;
     assert_eq!(c.next("x"), ASK);
     c.attempts.recovery_failed("no room".into(), Moment::secs(1060));
-    assert!(waits(&c.plan("x"), "1 VM(s) wait until it is shut out of the storage: ceph does not answer"));
+    let plan = c.plan("x");
+    assert!(waits(&plan, "1 VM(s) wait until it is shut out of the storage: ceph does not answer"));
+    assert_eq!(plan.next, Next::Wait(Some(Moment::secs(1065))), "not when Ceph would have been asked again");
     c.storage = false;
     c.node("a").storage = Some(false);
     c.node("b").storage = Some(false);
