@@ -27,12 +27,9 @@ pub(crate) struct Failover {
     /// Whether it was proven dead.
     #[serde(skip)]
     was_proven: bool,
-    /// Which VMs it had.
+    /// Which VMs it had, as long as it is told what becomes of them.
     #[serde(skip)]
     had: BTreeSet<VmId>,
-    /// Whether it is over, and those that have new homes were said to run: what becomes of them later is no part of this.
-    #[serde(skip)]
-    all_run: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -91,7 +88,6 @@ impl Failovers {
             was_proven: false,
             steps: Vec::new(),
             had,
-            all_run: false,
         };
         if let Some(silence) = silence.filter(|_| self.has_seen) {
             let ago = u64::try_from(silence.as_millis()).unwrap_or(u64::MAX);
@@ -131,9 +127,12 @@ impl Failover {
 
     fn says_who_runs(&mut self, now: u64, view: &ClusterView) {
         let (moved, running) = self.moved(view);
-        if moved > 0 && !self.all_run {
+        if moved > 0 {
             self.says(now, format!("{running} of {moved} VMs that have new homes run"));
-            self.all_run = self.over && running == moved;
+        }
+        // What becomes of them later is no part of this.
+        if self.over && running == moved {
+            self.had.clear();
         }
     }
 
