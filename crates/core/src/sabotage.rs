@@ -106,7 +106,7 @@ pub enum Bug {
     LiftEarly,
     /// A node that is declared dead claims what runs on it before it has said that it lives (section 2, rule 5).
     ClaimWhileDead,
-    /// A VM of a dead node is moved on a proof of any age (section 6.4).
+    /// A VM of a dead node is moved on a proof of any age (section 6.7).
     OldProof,
 }
 

@@ -131,8 +131,7 @@ impl FenceJob {
         Self { step: FenceStep::Shooting, confirmed_dead: None, asked: None, freed: BTreeSet::new(), ..self }
     }
 
-    /// The proof that a machine is which is found to be off: of one that somebody has switched off, that it was, since it is theirs to switch
-    /// on again.
+    /// What is proven by finding the machine off. One that somebody else had switched off keeps that proof, with which nobody here powers it on.
     pub fn found_off(&self) -> Proof {
         match self.earlier.last() {
             Some(earlier @ (Proof::FoundOff | Proof::Operator)) => *earlier,

@@ -254,6 +254,23 @@ mod tests {
     }
 
     #[test]
+    fn what_was_started_by_hand_in_a_boot_that_nobody_heard_excuses_for_as_long_as_a_proof_holds() {
+        let started = || {
+            let mut history = History::new(Proof::default());
+            history.on("x", 1).writes(&[(&claim(), "x")]);
+            history.daemon_writes("x", &[("/nodes/x/keepalive", "1")]);
+            history.happens(machine("x", Machine::Off)).on("x", 2);
+            history.at_s(10).happens(Event::Stranger { vm: vm(1), node: node("x"), claimed: true });
+            history.happens(guest("x", Guest::Executes));
+            history
+        };
+        started().at_s(79).daemon_writes("a", &[(&claim(), "")]);
+        let mut late = started();
+        let taken = late.commit(daemon("a"), &[(&claim(), "")]);
+        late.at_s(81).violated_by(taken, "still has a process there");
+    }
+
+    #[test]
     fn what_a_migration_brought_to_a_boot_that_has_not_said_a_word_goes_on_nowhere() {
         let arrival = |speaks: bool| {
             let mut history = history();

@@ -22,8 +22,7 @@ const WORD_HOLDS: Duration = Duration::from_mins(1);
 /// its power is cut again.
 pub(super) const BOOTS_WITHIN: Duration = Duration::from_mins(5);
 
-/// How often a power-off follows from a proof that became too old. Whoever is not heard, and whose VMs start nowhere, all the same is not
-/// switched off and on for ever.
+/// How often a job goes back to `shooting`. A node that is never heard, and whose VMs start nowhere, is not switched off and on for ever.
 const RENEWALS: usize = 2;
 
 /// Until when something may follow from a proof; `None`: nothing may any more.
@@ -41,12 +40,15 @@ pub(super) fn holds_until(proof: Proof, f: &Facts<'_>) -> Option<Moment> {
 /// What is to be done about a proof that does not hold any more.
 pub(super) fn renewal(fence: &Fence, proof: Proof, f: &Facts<'_>) -> Plan {
     let Some((why, again)) = f.attempts.not_off(f.now) else {
-        return act(Step::AskStillOff, format!("{proof}, or did when that was looked at last"));
+        return act(
+            Step::AskStillOff,
+            format!("its VMs could be started elsewhere, and its proof of death is too old: {proof}"),
+        );
     };
     let storage =
         f.attempts.not_shut_out().map(|(_, why)| format!("; shutting it out of the storage failed: {why}"));
     let waits = format!(
-        "VMs of it could start elsewhere, and may run there again: {why}{}; if it is off, say so with pvc node confirm-dead {}",
+        "its VMs could start elsewhere, but its proof of death is too old ({proof}) and they may run on it again: {why}{}; if it is off, say so with pvc node confirm-dead {}",
         storage.unwrap_or_default(),
         fence.node
     );

@@ -241,7 +241,7 @@ impl Apply {
             FenceStep::Shooting => {
                 let job = job.to_be_proven_again();
                 self.cluster().commit(schema::fence::record(fence, &job)).await?;
-                warn!(%node, "its death is to be proven again, there is room for VMs of it: {why}");
+                warn!(%node, "its VMs could start elsewhere, and its death has to be proven again: {why}");
             }
             FenceStep::Recovered { proof }
                 if self.dependencies.settings.action(*proof) == Action::Migrate =>

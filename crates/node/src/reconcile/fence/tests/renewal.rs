@@ -2,6 +2,16 @@
 
 use super::*;
 
+/// `x` lost its power, and its VMs wait for room.
+async fn lost_its_power() -> World {
+    let w = world(SETTINGS).await;
+    take_vms(&w, DomainState::Flushed).await;
+    w.power.set_off("x-lom", Off::Works);
+    w.power.plug("x-lom", false);
+    waits(&w, Proof::PowerOff).await;
+    w
+}
+
 /// `x` lost its power, has it again, and hangs; a VM of it was started there by hand. There was no room elsewhere all the while.
 async fn boots_unheard(w: &World) {
     w.until("it is on again", 120, async |w| w.power.is_on("x-lom")).await;
@@ -26,11 +36,7 @@ async fn said_of_x(w: &World) -> String {
 
 #[tokio::test(start_paused = true)]
 async fn its_power_is_cut_again_before_they_start_elsewhere() {
-    let w = world(SETTINGS).await;
-    take_vms(&w, DomainState::Flushed).await;
-    w.power.set_off("x-lom", Off::Works);
-    w.power.plug("x-lom", false);
-    waits(&w, Proof::PowerOff).await;
+    let w = lost_its_power().await;
     boots_unheard(&w).await;
     w.until("why they wait is told", 30, async |w| said_of_x(w).await.contains("its power is cut again"))
         .await;
@@ -46,11 +52,7 @@ async fn its_power_is_cut_again_before_they_start_elsewhere() {
 
 #[tokio::test(start_paused = true)]
 async fn a_fencer_that_takes_over_knows_no_better() {
-    let w = world(SETTINGS).await;
-    take_vms(&w, DomainState::Flushed).await;
-    w.power.set_off("x-lom", Off::Works);
-    w.power.plug("x-lom", false);
-    waits(&w, Proof::PowerOff).await;
+    let w = lost_its_power().await;
     w.until("it is on again", 120, async |w| w.power.is_on("x-lom")).await;
     for node in ["a", "b"] {
         w.machine(node).restart_fencing();
@@ -62,11 +64,7 @@ async fn a_fencer_that_takes_over_knows_no_better() {
 
 #[tokio::test(start_paused = true)]
 async fn one_that_is_heard_in_time_keeps_them() {
-    let w = world(SETTINGS).await;
-    take_vms(&w, DomainState::Flushed).await;
-    w.power.set_off("x-lom", Off::Works);
-    w.power.plug("x-lom", false);
-    waits(&w, Proof::PowerOff).await;
+    let w = lost_its_power().await;
     boots_unheard(&w).await;
     sleep(Duration::from_secs(100)).await;
     w.machine("x").wake();
